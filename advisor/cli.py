@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
     # busy process on two cores; without spinning it loses a third of its speed (benchmarks/LOG.md). The variable is read
     # when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # As in runners.resources.environment, for what computes before training: it is read at the first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         try:

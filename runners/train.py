@@ -17,6 +17,10 @@ from runners.models import hub
 
 hub.block_hub()
 
+from runners.resources import environment  # noqa: E402
+
+environment.limit_kernel_cache()
+
 from rag.errors import BadInput, UsageProblem  # noqa: E402
 from rag.files import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
 from rag.types import OnEvent  # noqa: E402

@@ -28,8 +28,10 @@ def command(
     targets: str = typer.Option("q,k,v,o,mlp", help="Adapted layers: q,k,v,o,mlp,lm_head,embedding."),
     adapter_dtype: str = typer.Option("fp32", help="Dtype of the adapters: fp32, bf16."),
     weights: str | None = typer.Option(None, help="How the base is held: bf16, fp32, nf4, nf4-dq."),
-    optimizer: str = typer.Option(
-        "adamw", help="adamw, adamw_fp32, adamw_8bit, paged_adamw, paged_adamw_8bit, lion, adafactor, sgd."
+    optimizer: str | None = typer.Option(
+        None,
+        help="adamw, adamw_fp32, adamw_8bit, paged_adamw, paged_adamw_8bit, lion, adafactor, sgd; else what training "
+        "takes: adamw, from 1 B on adamw_8bit for full.",
     ),
     optimizer_in_backward: bool = typer.Option(False, help="Step while gradients arrive (full only)."),
     accumulation: bool = typer.Option(False, help="Gradients are held over several batches."),
@@ -41,8 +43,10 @@ def command(
     devices: int | None = typer.Option(None, min=1, help="GPUs that share the weights; else those here."),
     gpu: str | None = typer.Option(None, help="A card by name, for verdict, hours and rent."),
     gpu_memory: float | None = typer.Option(None, min=0.1, help="GiB of one card; else this machine's."),
-    counter: str = typer.Option(
-        "device", help="What to predict: device (free memory needed), allocated, reserved."
+    counter: str | None = typer.Option(
+        None,
+        help="What to predict: device (free memory needed), allocated, reserved, process (of a CPU); else device or, on "
+        "a machine without a GPU, process.",
     ),
     examples: int | None = typer.Option(None, min=1, help="Examples to train on, for hours and money."),
     tokens: int | None = typer.Option(None, min=1, help="Tokens to train on, for hours and money."),

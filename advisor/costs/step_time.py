@@ -67,7 +67,7 @@ def estimate_step_times(
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts / machine))
         else:
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
-            prompt_length += _passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
+            prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
             seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
             # Candidate banks are scored on dev questions in small batches: slower for each question.
             tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
@@ -95,7 +95,7 @@ def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) 
     Rows are as long as in the recommendation, plus the passages of the plan's index step where the step's
     rows hold some. Raw texts among the examples, where they were counted, are read in every epoch.
     """
-    row = row_tokens(profile) + (_passage_tokens(plan) if step.rows == "retrieval" else 0)
+    row = row_tokens(profile) + (passage_tokens(plan) if step.rows == "retrieval" else 0)
     raw = profile.sources.get("unlabelled_tokens")
     if step.rows == "plain" and raw is not None and raw.source == "counted" and raw.value:
         most = plan.data.max_examples
@@ -123,7 +123,7 @@ def _shape(profile: Profile) -> ModelShape:
     return profile.model_shape or models.MODELS[0].shape
 
 
-def _passage_tokens(plan: Plan) -> float:
+def passage_tokens(plan: Plan) -> float:
     """Return the tokens of the passages that a question is given."""
     return float((plan.index.k if plan.index else 0) * PASSAGE_TOKENS)
 

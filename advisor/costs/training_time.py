@@ -20,7 +20,7 @@ from advisor.catalog import gpus
 from advisor.costs.tokens import RAW_SEQUENCE, Range, example_tokens, row_tokens
 from advisor.questionnaire.profile import Profile
 from runners.resources import calibration
-from runners.resources.calibration import MatrixSpeed
+from runners.resources.calibration import MatrixSpeed, TrainingSpeed
 from runners.resources.model_shape import ModelShape
 
 CONSUMER = Range(0.10, 0.45, 0.80)
@@ -66,6 +66,10 @@ MULTI_GPU_PCIE = Range(0.35, 0.55, 0.95)
 """The same for GeForce and workstation cards, which share a model over PCIe; it can halve them. Our
 assumption.
 """
+MEASURED_RANGE = Range(1 / 1.5, 1.0, 1.5)
+"""Tokens a second over the measured speed of training the same model: other work on the machine comes and goes."""
+SIMILAR_ROWS = 2.5
+"""Largest ratio of the tokens of rows for which a measured speed counts."""
 USUAL_CORES = 8
 """CPU cores that are assumed when their number is unknown."""
 USUAL_CARD_GIB = 24
@@ -79,6 +83,8 @@ class TrainingDevice:
     flops: Range
     checkpointing: bool
     description: str
+    speeds: tuple[TrainingSpeed, ...] = ()
+    """Speeds of training that were measured on this device, which count before its FLOP/s."""
 
 
 def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointing: bool) -> float:
@@ -108,7 +114,17 @@ def multiplied_parameters(shape: ModelShape) -> int:
 
 
 def tokens_per_second(shape: ModelShape, method: str, sequence: float, device: TrainingDevice) -> Range:
-    """Return the tokens a second that training reads; the high end assumes no checkpointing."""
+    """Return the tokens a second that training reads; the high end assumes no checkpointing.
+
+    Where training this model was measured on the device, with rows of similar length, that speed counts.
+    """
+    measured = measured_speed(device.speeds, shape, method, sequence)
+    if measured is not None:
+        rate = 1 / measured.seconds_per_token
+        rate *= flops_per_token(shape, method, measured.row_tokens, False) / flops_per_token(
+            shape, method, sequence, False
+        )
+        return MEASURED_RANGE.times(rate, rate, rate)
     slow = METHOD_SLOWDOWN.get(method, Range(1.0, 1.0, 1.0))
     heavy = flops_per_token(shape, method, sequence, device.checkpointing)
     light = flops_per_token(shape, method, sequence, False)
@@ -116,6 +132,25 @@ def tokens_per_second(shape: ModelShape, method: str, sequence: float, device: T
     return Range(
         flops.low / heavy / slow.high, flops.likely / heavy / slow.likely, flops.high / light / slow.low
     )
+
+
+def measured_speed(
+    speeds: Iterable[TrainingSpeed], shape: ModelShape, method: str, sequence: float
+) -> TrainingSpeed | None:
+    """Return the measured speed of the same method on this shape whose rows are most alike; None without one.
+
+    Of equally similar ones the newest, which is the last.
+    """
+    same = (shape.layers, shape.hidden, shape.intermediate, shape.vocab, method)
+    alike = [
+        (max(sequence, speed.row_tokens) / max(1.0, min(sequence, speed.row_tokens)), -number, speed)
+        for number, speed in enumerate(speeds)
+        if (speed.layers, speed.hidden, speed.intermediate, speed.vocab, speed.method) == same
+    ]
+    if not alike:
+        return None
+    ratio, _, speed = min(alike, key=lambda candidate: candidate[:2])
+    return speed if ratio <= SIMILAR_ROWS else None
 
 
 def training_seconds(
@@ -221,7 +256,13 @@ def _multi_gpu(card: gpus.GpuFacts, count: int) -> Range:
     return MULTI_GPU_PCIE if _consumer(card) else MULTI_GPU
 
 
-def measured_device(speed: MatrixSpeed, day: str, count: int = 1, part: float = 1.0) -> TrainingDevice:
+def measured_device(
+    speed: MatrixSpeed,
+    day: str,
+    count: int = 1,
+    part: float = 1.0,
+    speeds: tuple[TrainingSpeed, ...] = (),
+) -> TrainingDevice:
     """Return this machine's device at its measured matrix speed.
 
     Args:
@@ -229,6 +270,7 @@ def measured_device(speed: MatrixSpeed, day: str, count: int = 1, part: float = 
         day: when it was taken.
         count: number of such devices.
         part: share of the measured CPU threads that are used.
+        speeds: measured speeds of training on this device.
     """
     dtype, best = speed.best
     share = MEASURED_SHARE[speed.device]
@@ -239,7 +281,9 @@ def measured_device(speed: MatrixSpeed, day: str, count: int = 1, part: float = 
     description = (
         f"{name}, measured here on {day}: {shown} {dtype}, of which training gives about {share.likely:.0%}"
     )
-    return TrainingDevice(flops.times(*(best * count * part,) * 3), speed.device != "cpu", description)
+    return TrainingDevice(
+        flops.times(*(best * count * part,) * 3), speed.device != "cpu", description, speeds
+    )
 
 
 def training_device(profile: Profile, stored: calibration.StoredCalibration | None = None) -> TrainingDevice:
@@ -304,7 +348,9 @@ def _measured(profile: Profile, stored: calibration.StoredCalibration | None) ->
         cores = profile.sources.get("cpu_cores")
         same = cores is not None and cores.source == "detected" and cores.value == calibration.cpu.threads
         part = (profile.cpu_cores or 1) / calibration.cpu.threads
-        return measured_device(calibration.cpu, day, part=part) if same else None
+        if not same:
+            return None
+        return measured_device(calibration.cpu, day, part=part, speeds=calibration.training)
     if calibration.cuda is None or profile.gpu_kind != "cuda" or not _detected(profile, "gpu_memory_gib"):
         return None
     same = abs(calibration.cuda.memory_gib - (profile.gpu_memory_gib or 0)) < 1

@@ -124,12 +124,25 @@ class ProgressBoard:
     def time_left(self, now: float) -> float | None:
         """Return the seconds left of the run: of the step at work and of those that wait; None if any is unknown."""
         waiting = [
-            self.estimates.get(name) for name, step in list(self.steps.items()) if step.state == "waiting"
+            None if (estimate := self.estimates.get(name)) is None else estimate * self.correction(name)
+            for name, step in list(self.steps.items())
+            if step.state == "waiting"
         ]
         step = self.steps.get(self.current)
         current_left = self.step_time_left(self.current, now) if step and step.state == "working" else 0.0
         known = [seconds for seconds in (current_left, *waiting) if seconds is not None]
         return sum(known) if len(known) == len(waiting) + 1 else None
+
+    def correction(self, name: str) -> float:
+        """Return the measured over the estimated seconds of the finished steps of the same kind; 1 before the first."""
+        kind = name.partition(":")[0]
+        finished = [
+            (step.seconds, self.estimates[other])
+            for other, step in list(self.steps.items())
+            if step.state == "done" and other.partition(":")[0] == kind and self.estimates.get(other)
+        ]
+        estimated = sum(estimate for _, estimate in finished)
+        return sum(seconds for seconds, _ in finished) / estimated if estimated else 1.0
 
     def step_time_left(self, name: str, now: float) -> float | None:
         """Return the seconds left of a step at work: by its own speed, before its first counts by its estimate."""
@@ -183,7 +196,7 @@ class ProgressBoard:
                 format_duration(now - step.started) if left is None else f"{format_duration(left)} left"
             )
         elif step.state == "waiting" and name in self.estimates:
-            time_text = f"about {format_duration(self.estimates[name])}"
+            time_text = f"about {format_duration(self.estimates[name] * self.correction(name))}"
         notes = [progress_bar(step.done, step.total)] if step.state == "working" and step.total else []
         notes += [f"score so far {step.score:.2f}"] if step.score is not None else []
         return tuple(Text(text, style) for text in (symbol, name, count, time_text, " ".join(notes)))

@@ -14,8 +14,7 @@ from advisor.methods.blockers import Blocker
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
 from runners.plan.schema import Step
-from runners.resources.memory_estimate import estimate_memory
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_estimate import estimate_inference_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,14 @@ def inference_estimate(
     )
     shape = None if profile.remote else profile.model_shape
     memory = (
-        estimate_memory(shape, "inference", MemorySetup(seq_len=tokens, devices=profile.devices))
+        estimate_inference_memory(
+            shape,
+            tokens,
+            0,
+            weights="fp32" if profile.cpu_bf16 is False and profile.has_gpu is False else None,
+            counter="process" if profile.has_gpu is False else "device",
+            devices=profile.devices,
+        )
         if shape
         else None
     )

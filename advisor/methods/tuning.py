@@ -24,7 +24,7 @@ from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
 from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, TrainStep
-from runners.resources.memory_estimate import smallest_memory
+from runners.resources.memory_estimate import run_memory
 from runners.resources.memory_terms import MemoryUse
 
 TUNING_CHECKS = (no_data, no_memory, too_slow, remote_model, over_budget)
@@ -56,10 +56,10 @@ class Lora(Method):
         return blocked_by(profile, self.name, *TUNING_CHECKS)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
-        """Estimate training memory with every free saving on, hours and USD of training, and a call."""
+        """Estimate training memory as the loop would set the run, hours and USD of training, and a call."""
         use: MemoryUse = self.name  # type: ignore[assignment]
         shape = None if profile.remote else profile.model_shape
-        memory = smallest_memory(shape, use, training_setup(profile)) if shape else None
+        memory = run_memory(shape, use, training_setup(profile), profile.device_gib) if shape else None
         hours = training_hours(profile, self.name) if profile.examples_known or profile.raw_text else None
         assumptions = (
             [f"{training_tokens(profile):,.0f} training tokens ({DEFAULT_EPOCHS:g} epochs)"] if hours else []

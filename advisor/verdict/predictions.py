@@ -22,7 +22,7 @@ from rag.files import canonical_json, sha256_text
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.resources.machine import GIB, Machine, detect_machine
-from runners.resources.memory_estimate import ESTIMATE_ACCURACY
+from runners.resources.memory_estimate import CPU_ACCURACY, ESTIMATE_ACCURACY
 from runners.resources.memory_terms import CUDA_CONTEXT_BYTES
 from runners.run_folder import RunFolder
 
@@ -63,10 +63,11 @@ class MeasuredMemory:
 
     @property
     def expected_range(self) -> tuple[float, float, float] | None:
-        """Low, likely and high of the estimate, with the spread seen in published runs of the method."""
+        """Low, likely and high of the estimate, with the spread seen in published runs, on a CPU in our own."""
         if self.expected is None:
             return None
-        spread = ESTIMATE_ACCURACY.get(self.method, ESTIMATE_ACCURACY["lora"])  # type: ignore[call-overload]
+        published = ESTIMATE_ACCURACY.get(self.method, ESTIMATE_ACCURACY["lora"])  # type: ignore[call-overload]
+        spread = published if self.on_gpu else CPU_ACCURACY
         return self.expected * spread.low, self.expected, self.expected * spread.high
 
     @property

@@ -38,12 +38,13 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
     from advisor.display.trial_table import show_report
     from advisor.terminal import resume_hint
     from advisor.workflows.dry_run import show_steps
-    from advisor.workflows.run import announce_downloads, run_and_report
+    from advisor.workflows.run import adapt_threads, announce_downloads, run_and_report
     from runners.trial.execute import quick_plan
 
     started = time.monotonic()
     line = command_line("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
     with resume_hint(line):
+        adapt_threads()
         plan = recommend_and_draft()
         plan = quick_plan(plan) if quick else plan
         print_heading("What this will do, with a rough time for each step on this machine")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import history
+from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.costs.step_time import estimate_step_times
 from advisor.history import Correction, Kind, PastRun, TimedStep
 from advisor.output import emit_result
@@ -87,10 +88,12 @@ def step_estimates(
 
 
 def show_steps(plan: Plan) -> None:
-    """Check the data, and print the plan's steps with the estimated time of each on this machine."""
+    """Check the data, measure the speed of training, and print the plan's steps with their estimated times."""
     from runners.runs.dataset import read_data
 
     examples, split = read_data(plan)
+    for line in measure_plan_speeds(plan, len(examples)):
+        print(f"  {line}")
     rows, corrections = step_estimates(plan, len(examples), len(split.test))
     for row in rows:
         print(f"  {row.step:<24} about {duration_words(row.corrected)}")

@@ -44,6 +44,7 @@ MEMORY_USES: Mapping[str, MemoryUse] = {
 
 TERM_TEXTS: Mapping[str, str] = {
     "weights": "the base's weights",
+    "masters": "fp32 copies of trained weights",
     "adapters": "the adapters themselves",
     "gradients": "the gradients held at once",
     "optimizer": "what the optimiser keeps",
@@ -147,7 +148,10 @@ def estimate_request(
     name, shape, notes = _shape(request)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine)
-    memory_setup = replace(_setup(setup), devices=profile.devices, device_gib=profile.device_gib)
+    counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
+    memory_setup = replace(
+        _setup({**setup, "counter": counter}), devices=profile.devices, device_gib=profile.device_gib
+    )
     if use in ("full", "lora") and memory_setup.weights in ("nf4", "nf4-dq"):
         raise BadInput(
             f"{request.method} cannot train on {memory_setup.weights} weights", "use --method qlora"

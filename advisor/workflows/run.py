@@ -65,6 +65,8 @@ def execute_plan(
     flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
     flags += ["--kernels", kernels] if kernels is not None else []
     announce_downloads(plan)
+    adapt_threads()
+    announce_time(plan)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
@@ -115,6 +117,33 @@ def announce_downloads(plan: Plan) -> None:
     for download in downloads:
         note(f"not here yet, fetched first: {download.text}")
     resolve.check_cache_space(downloads)
+
+
+def adapt_threads() -> None:
+    """Let idle threads sleep sooner where other processes use this machine, and say so; called before torch is imported."""
+    from runners.resources.usage import adapt_spinning_to_load
+
+    if adapt_spinning_to_load():
+        note("other processes use this machine: idle threads give up the processor sooner")
+
+
+def announce_time(plan: Plan) -> None:
+    """Print about how long the steps of a plan take, with the speed of its trainings measured on this machine.
+
+    Nothing is printed for a plan whose trainings take less than a minute.
+    """
+    from advisor.costs.speed_measurement import measure_plan_speeds
+    from advisor.workflows.dry_run import duration_words, step_estimates
+    from runners.runs.dataset import read_data
+
+    examples, split = read_data(plan)
+    lines = measure_plan_speeds(plan, len(examples))
+    if not lines:
+        return
+    for line in lines:
+        note(line)
+    rows, _ = step_estimates(plan, len(examples), len(split.test))
+    note(f"all steps together: about {duration_words(sum(row.corrected for row in rows))}")
 
 
 def run_and_report(

@@ -60,8 +60,10 @@ def tune_model(files: TrainFiles, settings: Mapping[str, Any], request: TrainReq
     train_inputs.refuse_bad_flags(settings, request.method)
     inputs = train_inputs.read_train_inputs(files)
     train_inputs.print_indented(inputs.notes)
+    from advisor.workflows.run import adapt_threads
     from runners.models import resolve
 
+    adapt_threads()
     refuse_flags_without_effect(inputs, settings)
     base = resolve.resolve_model(request.model, on_event=print_event)
     config, reasons = train_inputs.settle_settings(

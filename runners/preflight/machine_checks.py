@@ -21,13 +21,11 @@ from runners.preflight.report import PreflightCheck, count_of_rows, first_places
 from runners.resources import machine
 from runners.resources.gpu import MachineProbe
 from runners.resources.machine import GIB, Detected, Machine, detect_machine, free_ram
-from runners.resources.memory_estimate import ESTIMATE_ACCURACY, fits
+from runners.resources.memory_estimate import fits
 from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import gradient_checkpointing, schedule
 
-PROCESS_GIB = 0.6
-"""Memory of Python with torch, transformers and peft before any model is loaded; measured on Linux."""
 CHECKPOINTS_ON_DISK = 4
 """Most checkpoints on the disk at once: last good, best, newest, and the one being written."""
 SPARE_GIB = 0.5
@@ -88,17 +86,12 @@ def needed_memory(
         ram = free_ram(MachineProbe())
         free, how = ram.value, ram.how
     half = machine.dtype[0] != "float32"
-    extra = 0.0 if own_memory else PROCESS_GIB
+    bare = gradient_checkpointing.bare_process_gib(own_memory)
     on = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, None if free is None else free - extra, half
+        base.folder, config, longest, None if free is None else free - bare, half, own_memory
     ).on
-    high = gradient_checkpointing.largest_pass_gib(shape, config, longest, half, on)
-    # The estimate's high end is its likely value times the accuracy's high factor; so the others follow from it.
-    accuracy = ESTIMATE_ACCURACY[config.method]  # type: ignore[index]
-    likely = high / accuracy.high
-    return MemoryNeed(
-        likely * accuracy.low + extra, likely + extra, high + extra, free, how, on, not own_memory
-    )
+    need = gradient_checkpointing.estimate_largest_pass(shape, config, longest, half, on, own_memory)
+    return MemoryNeed(need.low, need.likely, need.high, free, how, on, not own_memory)
 
 
 def memory_check(memory: MemoryNeed | None, longest: int, config: TrainConfig) -> PreflightCheck:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,8 @@ CALIBRATION_FILE = "calibration.json"
 CALIBRATION_SECONDS = 2.0
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the square matrices: large enough to be bound by arithmetic, not by memory."""
+MAX_TRAINING_SPEEDS = 24
+"""Speeds of training that are kept."""
 BUSY_FACTOR = 1.5
 """Ratio of a product's median time to its fast time from which the processor counts as busy with other work."""
 RECALIBRATE_HINT = "measure again with: tunewise doctor --calibrate"
@@ -61,6 +63,30 @@ class MatrixSpeed:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingSpeed:
+    """The measured speed of training one kind of model on one kind of rows (:mod:`runners.preflight.speed_probe`)."""
+
+    method: str
+    layers: int
+    hidden: int
+    intermediate: int
+    vocab: int
+    row_tokens: int
+    prefix_tokens: int
+    """First tokens of a row that all rows share, which are computed once a step."""
+    batch_tokens: int
+    dtype: str
+    threads: int
+    seconds_per_token: float
+    """Seconds of a step, its optimiser included, for each of its tokens without padding."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Everything but the measured value: a new measurement of the same replaces the old one."""
+        return tuple(value for name, value in asdict(self).items() if name != "seconds_per_token")
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """One measurement: speed of the CPU and of the GPU if there is one, with its day and torch version."""
 
@@ -70,10 +96,20 @@ class Calibration:
     cuda: MatrixSpeed | None = None
     busy: bool = False
     """Whether other work used so much of the processor that the measured speed may be too low."""
+    training: tuple[TrainingSpeed, ...] = ()
+    """Measured speeds of training, the newest last."""
+
+    def with_training(self, speeds: Iterable[TrainingSpeed]) -> Calibration:
+        """Return a copy with more measured speeds of training, of which the newest ``MAX_TRAINING_SPEEDS`` stay."""
+        new = tuple(speeds)
+        keys = {speed.key for speed in new}
+        old = tuple(speed for speed in self.training if speed.key not in keys)
+        return replace(self, training=(*old, *new)[-MAX_TRAINING_SPEEDS:])
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content."""
-        return {
+        training = {"training": [asdict(speed) for speed in self.training]} if self.training else {}
+        return training | {
             "schema": SCHEMA,
             "day": self.day.isoformat(),
             "torch": self.torch,
@@ -217,7 +253,17 @@ def _parse(loaded: Mapping[str, Any]) -> Calibration:
         _speed(loaded["cpu"]),
         cuda,
         bool(loaded["busy"]),
+        tuple(_training_speed(row) for row in loaded.get("training", ())),
     )
+
+
+def _training_speed(row: Mapping[str, Any]) -> TrainingSpeed:
+    numbers = {field.name: field.type for field in fields(TrainingSpeed)}
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": float}
+    speed = TrainingSpeed(**{name: kinds[str(kind)](row[name]) for name, kind in numbers.items()})
+    if not 1e-9 < speed.seconds_per_token < 1e4:
+        raise ValueError(f"impossible seconds of a token {speed.seconds_per_token}")
+    return speed
 
 
 def _speed(row: Mapping[str, Any]) -> MatrixSpeed:

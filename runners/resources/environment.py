@@ -1,7 +1,8 @@
-"""Describe the environment of a run: package versions, operating system and machine, logged when it starts."""
+"""The environment of a run: package versions, system and machine, logged at its start; the limit of the kernel cache."""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,16 @@ RECORDED_PACKAGES = (
     "numpy",
     "scipy",
 )
+
+KERNEL_CACHE_CAPACITY = "64"
+"""Kernels that oneDNN keeps compiled, for every new number of tokens of a product another one; its default is 1,024. In
+training nearly every step has another number of tokens: SmolLM2-135M, lora, 25 steps, one thread of a Xeon with AMX, took
+2.08 GiB with 1,024, 1.66 with 32 (benchmarks/LOG.md). A step needs about 40 of them, for every block the same."""
+
+
+def limit_kernel_cache() -> None:
+    """Bound oneDNN's cache of kernels unless the user has; read at the first product, so call it before."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNEL_CACHE_CAPACITY)
 
 
 def describe_environment() -> dict[str, Any]:

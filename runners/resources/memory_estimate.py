@@ -1,9 +1,10 @@
 """Estimate the peak memory of a run, as a range, and decide whether it fits. Imports no torch.
 
-:func:`estimate_memory` adds up the terms of :mod:`runners.resources.memory_terms`. A training step has two local
-maxima: when the loss is computed (activations and logits are held, gradients are not yet) and at the end of the
-backward pass (gradients are held, activations are freed). The peak is the higher one, on top of weights and
-optimiser state. Sizes are bytes inside this module and GiB in its results.
+:func:`estimate_memory` adds up the terms of :mod:`runners.resources.memory_terms`. A training step has three
+local maxima: when the loss is computed (activations and logits are held, gradients are not yet), at the end of the
+backward pass (gradients are held, activations are freed), and when the optimiser steps (gradients in the dtype of its
+weights). The peak is the highest one, on top of weights and optimiser state. Sizes are bytes inside this module and GiB in
+its results.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Any, Literal
 
 from runners.resources import memory_terms
 from runners.resources.machine import GIB
-from runners.resources.memory_terms import FITTED, FittedConstants, MemorySetup, MemoryUse
+from runners.resources.memory_terms import (
+    FITTED,
+    FittedConstants,
+    MemoryCounter,
+    MemorySetup,
+    MemoryUse,
+    WeightKind,
+)
 from runners.resources.model_shape import ModelShape
 
 SMALLEST_SETUP = (1, True, "rows")
@@ -47,8 +55,9 @@ class EstimateAccuracy:
 
     def text(self) -> str:
         """Return the line that is printed with each estimate."""
-        if not self.runs:
-            return "not compared with published runs"
+        if not self.sources:
+            own = f"typically within ±{100 * self.error:.0f} % on {self.runs} runs of our own on a CPU"
+            return f"{own} ({self.date})" if self.runs else "not compared with published runs"
         return (
             f"typically within ±{100 * self.error:.0f} % on {self.runs} published runs from "
             f"{self.sources} sources ({self.date})"
@@ -57,10 +66,15 @@ class EstimateAccuracy:
 
 ESTIMATE_ACCURACY: Mapping[MemoryUse, EstimateAccuracy] = {
     "full": EstimateAccuracy(0.055, 0.9, 1.1, 10, 2),
-    "lora": EstimateAccuracy(0.077, 0.9, 1.1, 18, 3),
+    "lora": EstimateAccuracy(0.078, 0.9, 1.1, 18, 3),
     "qlora": EstimateAccuracy(0.048, 0.9, 1.1, 10, 2),
     "inference": EstimateAccuracy(0.0, 0.9, 1.15, 0, 0),
 }
+
+
+CPU_ACCURACY = EstimateAccuracy(0.25, 0.8, 1.35, 0, 0)
+"""The range for a whole process on a CPU, from this project's own runs (``python -m benchmarks.memory_runs``): it is
+wider, as the shapes of the steps decide what the allocator and the compiled kernels hold."""
 
 
 def fits(low: float, high: float, free: float | None) -> FitVerdict | None:
@@ -78,6 +92,11 @@ def fits(low: float, high: float, free: float | None) -> FitVerdict | None:
     if free is None:
         return None
     return "yes" if high <= free else "tight" if low <= free else "no"
+
+
+def accuracy_of(use: MemoryUse, counter: MemoryCounter) -> EstimateAccuracy:
+    """Return the accuracy of an estimate: on a CPU that of this project's own runs, else that of published peaks."""
+    return CPU_ACCURACY if counter == "process" else ESTIMATE_ACCURACY[use]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +132,18 @@ def estimate_memory(
     parts = _terms(shape, use, setup, fitted)
     capacity = setup.device_gib
     paged = (
-        setup.optimizer.startswith("paged") and capacity is not None and sum(parts.values()) > capacity * GIB
+        memory_terms.chosen_optimizer(shape, use, setup).startswith("paged")
+        and capacity is not None
+        and sum(parts.values()) > capacity * GIB
     )
     if paged:
         parts = parts | {"optimizer": 0.0}
     likely = sum(parts.values()) / GIB
-    # The CUDA context is a known constant: only the memory above it is multiplied by the range's shares.
-    fixed = memory_terms.CUDA_CONTEXT_BYTES / GIB if setup.counter == "device" else 0.0
-    accuracy = ESTIMATE_ACCURACY[use]
+    # The CUDA context and the bare process are known constants: only the memory above them is multiplied by the range's
+    # shares.
+    known = {"device": memory_terms.CUDA_CONTEXT_BYTES, "process": memory_terms.PROCESS_BYTES}
+    fixed = known.get(setup.counter, 0.0) / GIB
+    accuracy = accuracy_of(use, setup.counter)
     low = fixed + (likely - fixed) * accuracy.low
     if use == "qlora" and shape.assumed and shape.vocab > SMALL_VOCAB:
         low = min(low, estimate_memory(replace(shape, vocab=SMALL_VOCAB), use, setup, fitted).low)
@@ -140,27 +163,77 @@ def smallest_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup = Memo
     return estimate_memory(shape, use, setup)
 
 
+def run_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup, gib: float | None) -> MemoryEstimate:
+    """Estimate a training as this project's loop sets it: activations are computed again only where memory asks for it.
+
+    Args:
+        shape: the model.
+        use: how it is trained.
+        setup: the run; checkpointing, batch and loss are chosen here.
+        gib: memory of the device; None is unknown, and then every saving is on.
+    """
+    without = estimate_memory(shape, use, replace(setup, batch=1, checkpointing=False, loss="rows"))
+    return without if without.fits(gib) == "yes" else smallest_memory(shape, use, setup)
+
+
+def estimate_inference_memory(
+    shape: ModelShape,
+    prompt_tokens: int,
+    new_tokens: int,
+    rows: int = 1,
+    weights: WeightKind | None = None,
+    adapter_rank: int = 0,
+    counter: MemoryCounter = "device",
+    devices: int = 1,
+) -> MemoryEstimate:
+    """Estimate the memory of answering: weights, keys and values of all rows, and the forward pass over the prompts.
+
+    Copies of the base's weights, which are held only where they fit, and keys and values of earlier prompts
+    (:mod:`runners.inference.kv_cache`, at most 256 MiB) are not counted.
+
+    Args:
+        shape: the base model.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: most tokens of an answer.
+        rows: prompts that are answered at once.
+        weights: how the base is held: bf16 (None), fp32, nf4 or nf4-dq.
+        adapter_rank: rank of an adapter that is not merged into the base; 0 for none, or a merged one.
+        counter: device for a GPU, process for a CPU.
+        devices: devices that the weights are divided among.
+    """
+    setup = MemorySetup(
+        batch=max(1, rows),
+        seq_len=max(1, prompt_tokens + new_tokens),
+        weights=weights,
+        rank=adapter_rank,
+        unmerged=adapter_rank > 0,
+        counter=counter,
+        devices=devices,
+    )
+    return estimate_memory(shape, "inference", setup)
+
+
 def _terms(
     shape: ModelShape, use: MemoryUse, setup: MemorySetup, fitted: FittedConstants
 ) -> dict[str, float]:
-    """Return the bytes of each term on one device, at the higher of the step's two maxima."""
+    """Return the bytes of each term on one device, at the highest of the step's three maxima."""
     # Weights, gradients and optimiser state are sharded over the devices; activations and logits are not.
     shard = max(1, setup.devices)
     gradients_at_loss, gradients_at_end = memory_terms.gradient_bytes(shape, use, setup)
     activations_at_loss, activations_at_end = memory_terms.activation_bytes(shape, use, setup, fitted)
-    logits = memory_terms.logits_bytes(shape, use, setup, fitted)
-    bytes_at_loss = gradients_at_loss / shard + activations_at_loss + logits
-    bytes_at_end = gradients_at_end / shard + activations_at_end
-    if bytes_at_loss >= bytes_at_end:
-        at_peak = {
+    moments: list[dict[str, float]] = [
+        {
             "gradients": gradients_at_loss / shard,
             "activations": activations_at_loss,
-            "logits": logits,
-        }
-    else:
-        at_peak = {"gradients": gradients_at_end / shard, "activations": activations_at_end}
+            "logits": memory_terms.logits_bytes(shape, use, setup, fitted),
+        },
+        {"gradients": gradients_at_end / shard, "activations": activations_at_end},
+        {"gradients": memory_terms.update_bytes(shape, use, setup) / shard},
+    ]
+    at_peak = max(moments, key=lambda parts: sum(parts.values()))
     parts = {
         "weights": memory_terms.weight_bytes(shape, use, setup) / shard,
+        "masters": memory_terms.master_bytes(shape, use, setup) / shard,
         "adapters": memory_terms.adapter_bytes(shape, use, setup) / shard,
         "optimizer": memory_terms.optimizer_bytes(shape, use, setup) / shard,
         **at_peak,
@@ -180,6 +253,7 @@ _COUNTERS = {
     "allocated": "counts what tensors hold",
     "reserved": "counts what the allocator holds",
     "device": "counts what the device must have free",
+    "process": "counts the whole process on a CPU",
 }
 
 
@@ -187,7 +261,9 @@ def _assumptions(shape: ModelShape, use: MemoryUse, setup: MemorySetup, paged: b
     sentences = [f"{setup.batch} x {setup.seq_len} tokens at a time"]
     if use != "inference":
         sentences.append(f"gradient checkpointing {'on' if setup.checkpointing else 'off'}")
-        sentences += [_LOSSES[setup.loss], f"optimiser {setup.optimizer.replace('_', ' ')}"]
+        optimizer = memory_terms.chosen_optimizer(shape, use, setup).replace("_", " ")
+        masters = ", fp32 masters" if memory_terms.holds_masters(use, setup) else ""
+        sentences += [_LOSSES[setup.loss], f"optimiser {optimizer}{masters}"]
         if use != "full":
             sentences.append(
                 f"rank {setup.rank} on {', '.join(setup.targets)}, adapters in {setup.adapter_dtype}"
@@ -201,6 +277,7 @@ def _assumptions(shape: ModelShape, use: MemoryUse, setup: MemorySetup, paged: b
         sentences.append(f"shape guessed from the parameter count{small}")
     if shape.experts > 1:
         sentences.append(
-            f"all {shape.experts} experts are held and adapted; no published run of one was compared"
+            f"all {shape.experts} experts are held, without adapters and never in 4 bits; no published run of one "
+            "was compared"
         )
-    return (*sentences, _COUNTERS[setup.counter], ESTIMATE_ACCURACY[use].text())
+    return (*sentences, _COUNTERS[setup.counter], accuracy_of(use, setup.counter).text())

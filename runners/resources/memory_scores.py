@@ -245,6 +245,7 @@ class _PeakReader:
             "weights_dtype", one_of_reader(("bf16", "fp16", "fp32", "nf4", "nf4-dq")), "default"
         )
         return MemorySetup(
+            program="other",
             batch=self.take("batch", whole_number),
             seq_len=self.take("seq_len", whole_number),
             rank=self.take("rank", whole_number, 16) if with_adapter else 16,

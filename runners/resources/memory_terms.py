@@ -21,12 +21,30 @@ OptimizerKind = Literal[
 ]
 LossKind = Literal["full", "chunked", "fused", "rows"]
 WeightKind = Literal["bf16", "fp32", "nf4", "nf4-dq"]
-MemoryCounter = Literal["allocated", "reserved", "device"]
+MemoryCounter = Literal["allocated", "reserved", "device", "process"]
+TrainingProgram = Literal["tunewise", "other"]
 
 CUDA_CONTEXT_BYTES = 0.85e9
 """Bytes of the CUDA context, which no framework's counter includes (measured beside reserved memory, Soup)."""
+PROCESS_BYTES = 0.45 * 2**30
+"""Resident bytes of Python with torch, transformers and peft before a model is loaded; measured on Linux."""
+KERNEL_BYTES = 0.25 * 2**30
+"""Bytes of oneDNN's compiled kernels, of which :mod:`runners.training` keeps a bounded number."""
+HEAP_FACTOR = 1.1
+"""Resident bytes of a CPU's process for each byte in tensors: freed blocks that the allocator cannot return."""
 CHUNKED_LOSS_ROWS = 128
-"""Label rows whose logits the loss of ``runners.training.loss`` holds at once."""
+"""Label rows whose logits a fused or row-wise loss of another program holds at once."""
+LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
+"""Bytes of fp32 logits that the loss of :mod:`runners.training.loss` holds at once, on a CPU and on a GPU: 341 rows of a
+vocabulary of 49,152, and 1,365. On 2 cores with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at
+once."""
+MAX_STORED_SCORES = 512
+"""Longest row, in tokens, whose attention probabilities the CPU kernels store; longer ones take torch's own kernel."""
+MIN_LOGIT_ROWS = 16
+"""Fewest rows of such a block, however large the vocabulary."""
+EIGHT_BIT_FROM = 1_000_000_000
+"""Parameters from which full tuning takes 8-bit AdamW where nobody asks for another optimiser: 2 bytes of state for each
+parameter instead of 8 (torchtune: 5 % of the speed)."""
 QUANTISED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / (64 * 256)}
 """Bytes per weight: 4 bits and one fp32 scale for each 64 weights; double quantisation stores that scale in
 8 bits, with one fp32 scale for each 256 scales (Dettmers et al., QLoRA, arXiv 2305.14314, section 3)."""
@@ -46,7 +64,13 @@ class MemorySetup:
     """Tokens of the longest row."""
     rank: int = 16
     checkpointing: bool = True
-    optimizer: OptimizerKind = "adamw"
+    optimizer: OptimizerKind | None = None
+    """None: what this project takes where nobody asks for another (:func:`chosen_optimizer`)."""
+    program: TrainingProgram = "tunewise"
+    """tunewise: the loop of :mod:`runners.training`, with fp32 masters of trained 16-bit weights, fp32 moments, and its
+    own loss. other: plain 16-bit training as in torchtune, LitGPT and PEFT's scripts, of which published figures are."""
+    target_tokens: int | None = None
+    """Tokens of a step's forward pass that are learnt; None: all."""
     loss: LossKind = "rows"
     devices: int = 1
     """Devices that weights, gradients and optimiser state are sharded over."""
@@ -58,8 +82,11 @@ class MemorySetup:
     """flash: any kernel that never stores the attention scores (SDPA too); eager: stores them."""
     compiled: bool = False
     fused: bool = False
-    """Whether adapters are trained with this project's CPU kernels (:mod:`runners.training.cpu_kernels`), which save fewer
-    activations."""
+    """Whether adapters are trained with this project's CPU kernels (:mod:`runners.training.cpu_kernels`), which save
+    fewer activations."""
+    packed: bool = False
+    """Whether rows are packed into one line on a CPU: up to ``MAX_STORED_SCORES`` tokens, the attention of a row stores
+    its probabilities."""
     offloading: bool = False
     """Whether checkpointed activations are moved to host memory."""
     optimizer_in_backward: bool = False
@@ -68,11 +95,14 @@ class MemorySetup:
     prepared: bool = False
     """Whether norms, embedding, head and residual stream of a 4-bit base are fp32, as after PEFT's
     ``prepare_model_for_kbit_training``."""
+    unmerged: bool = False
+    """Inference: whether an adapter of ``rank`` is held beside the base and not merged into it."""
     percentile: bool = False
     """Whether a high percentile over the steps is estimated, not the largest step: rows that are not packed then
     fill only a part of batch x ``seq_len``, the longest row's length."""
     counter: MemoryCounter = "device"
-    """What is estimated: the framework's allocated or reserved bytes, or the memory that the GPU must have free."""
+    """What is estimated: the framework's allocated or reserved bytes, the memory that the GPU must have free, or the
+    resident memory of a whole process that computes on the CPU."""
     device_gib: float | None = None
     """Memory of the GPU in GiB: the state of a paged optimiser moves to host memory when the rest fills it."""
 
@@ -103,21 +133,52 @@ def bytes_per_value(use: MemoryUse, setup: MemorySetup) -> int:
     return 4 if setup.weights == "fp32" and use != "qlora" else 2
 
 
+def chosen_optimizer(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> OptimizerKind:
+    """Return the setup's optimiser, or this project's choice: AdamW, for full tuning from 1e9 parameters on in 8 bits."""
+    if setup.optimizer is not None:
+        return setup.optimizer
+    return "adamw_8bit" if use == "full" and shape.params >= EIGHT_BIT_FROM else "adamw"
+
+
+def holds_masters(use: MemoryUse, setup: MemorySetup) -> bool:
+    """Whether fp32 copies of trained 16-bit weights are held (:class:`runners.training.optimizer.MasterOptimizer`)."""
+    return setup.program == "tunewise" and use == "full" and bytes_per_value(use, setup) == 2
+
+
+def logit_block_rows(vocabulary: int, cuda: bool) -> int:
+    """Return how many rows of logits the loss of :mod:`runners.training.loss` holds at once."""
+    return max(MIN_LOGIT_ROWS, LOGIT_BLOCK_BYTES[cuda] // (4 * vocabulary))
+
+
 def step_tokens(setup: MemorySetup, fitted: FittedConstants = FITTED) -> float:
     """Tokens of the step that sets the peak: batch x length, fewer where a percentile over the steps is estimated."""
     part = fitted.filled if setup.percentile else 1.0
     return setup.batch * setup.seq_len * part
 
 
+def is_four_bit(use: MemoryUse, setup: MemorySetup) -> bool:
+    """Whether the base's linear layers are held in 4 bits: for qlora, and for inference where the setup says so."""
+    return use == "qlora" or (use == "inference" and setup.weights in QUANTISED_BYTES)
+
+
 def weight_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
     """Bytes of the base's weights: 2 (bf16) or 4 (fp32) per weight; nf4 for the block matrices of a 4-bit base only.
 
-    Embedding, head and norms of a 4-bit base stay in bf16, or in fp32 where the base is ``prepared``.
+    Embedding, head and norms of a 4-bit base stay in bf16, or in fp32 where the base is ``prepared``. So do the experts of
+    a mixture of experts: transformers holds those of a block as one 3-D parameter (all 56 families of version 5.24 that
+    have experts), and bitsandbytes replaces linear layers only (``replace_with_bnb_linear``).
     """
-    if use != "qlora":
+    if not is_four_bit(use, setup):
         return float(bytes_per_value(use, setup) * shape.params)
     quantised = QUANTISED_BYTES["nf4" if setup.weights == "nf4" else "nf4-dq"]
-    return quantised * shape.blocks + (4 if setup.prepared else 2) * (shape.params - shape.blocks)
+    linear = shape.blocks - shape.expert_params
+    ends = shape.params - shape.blocks
+    return quantised * linear + 2 * shape.expert_params + (4 if setup.prepared else 2) * ends
+
+
+def master_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
+    """Bytes of the fp32 copies of trained 16-bit weights, 4 each; 0 where none are held."""
+    return 4.0 * shape.params if holds_masters(use, setup) else 0.0
 
 
 def trained_parameters(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> tuple[int, int]:
@@ -130,7 +191,9 @@ def trained_parameters(shape: ModelShape, use: MemoryUse, setup: MemorySetup) ->
 
 
 def adapter_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
-    """Bytes of the adapters' weights; 0 where the base is trained."""
+    """Bytes of the adapters' weights; 0 where the base is trained, or they are merged into it."""
+    if use == "inference":
+        return 4.0 * shape.adapter(setup.rank, setup.targets) if setup.unmerged else 0.0
     number, value_bytes = trained_parameters(shape, use, setup)
     return 0.0 if use == "full" else float(number * value_bytes)
 
@@ -138,32 +201,48 @@ def adapter_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> floa
 def optimizer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
     """Bytes of the optimiser's state, for all trained parameters.
 
-    adamw: two moments in the weights' dtype. 8-bit: two moments of 8 bits, and those of the embedding in fp32
-    (bitsandbytes' advice, which transformers' Trainer follows). adamw_fp32: fp32 master weights and fp32 moments.
-    lion: one moment. adafactor, sgd: next to none.
+    adamw: two moments, in fp32 in this project's loop, in other programs in the weights' dtype. 8-bit: two moments of 8
+    bits, and those of the embedding in fp32 (bitsandbytes' advice, which transformers' Trainer follows). adamw_fp32: fp32
+    moments, and in other programs fp32 master weights (in this project's loop: :func:`master_bytes`). lion: one moment.
+    adafactor, sgd: next to none.
     """
     number, value_bytes = trained_parameters(shape, use, setup)
-    if setup.optimizer == "adamw_fp32":
+    optimizer = chosen_optimizer(shape, use, setup)
+    own = setup.program == "tunewise"
+    if optimizer == "adamw_fp32":
         # Two fp32 moments (8 bytes), and an fp32 copy (4) of weights that are in 16 bits.
-        return number * (8.0 + (4.0 if value_bytes == 2 else 0.0))
-    if setup.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
+        return number * (8.0 + (4.0 if value_bytes == 2 and not holds_masters(use, setup) else 0.0))
+    if optimizer in ("adamw_8bit", "paged_adamw_8bit"):
         embedding = min(number, shape.table) if use == "full" else 0
         return EIGHT_BIT_STATE_BYTES * (number - embedding) + 8.0 * embedding
-    return MOMENTS_PER_WEIGHT[setup.optimizer] * number * value_bytes
+    return MOMENTS_PER_WEIGHT[optimizer] * number * (4 if own else value_bytes)
 
 
 def gradient_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> tuple[float, float]:
     """Bytes of the gradients held at once, when the loss is computed and at the end of the backward pass.
 
-    First only the head's, in the end all of them. With the optimiser's step inside the backward pass never more than
-    the largest tensor's (torchtune's optimizer_in_backward); with gradient accumulation always all.
+    First only the head's (in this project's loop it is among the logits, :func:`logits_bytes`), in the end all of them,
+    and a second one of a tied embedding, as the head's and the input's are made one after the other and then added. With
+    the optimiser's step inside the backward pass never more than the largest tensor's (torchtune's
+    optimizer_in_backward); with gradient accumulation always all.
     """
     number, value_bytes = trained_parameters(shape, use, setup)
     all_gradients = float(number * value_bytes)
     largest = float(value_bytes * min(number, shape.table)) if use == "full" else 0.0
     if setup.optimizer_in_backward and use == "full":
         return largest, largest
-    return (all_gradients, all_gradients) if setup.accumulation else (largest, all_gradients)
+    at_end = all_gradients + (largest if shape.tied else 0.0)
+    if setup.accumulation:
+        return all_gradients, at_end
+    return (0.0 if setup.program == "tunewise" else largest), at_end
+
+
+def update_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
+    """Bytes of the gradients while the optimiser steps, where masters make them fp32; 0 where none are held."""
+    if not holds_masters(use, setup):
+        return 0.0
+    # Each 16-bit gradient is freed when its fp32 copy is there; the largest one exists twice for a moment.
+    return 4.0 * shape.params + bytes_per_value(use, setup) * shape.table
 
 
 def linear_input_bytes(
@@ -184,21 +263,24 @@ def linear_input_bytes(
         # b(2h + I): one input of width h for q, k, v, one for gate and up, and the down projection's of width I.
         return float(wide * (2 * h + inner)) if use == "full" else 0.0
     targets = set(setup.targets)
+    # Experts are no linear layers: they get no adapter and stay in 16 bits.
+    inner = shape.intermediate if shape.experts <= 1 else shape.shared
     total = 0.0
     if setup.adapter_dtype == "fp32":
         # 4 bytes per input value: every adapted layer saves an fp32 cast of its own.
-        total += 4 * sum(input_width for input_width, _ in shape.matrices(targets))
+        total += 4 * sum(input_width for input_width, _ in shape.adapted_matrices(targets))
     else:
         # (b + 1) per input value: the dropped-out input and the one-byte dropout mask of each adapted layer.
-        separate = sum(input_width for input_width, _ in shape.matrices(targets & {"o", "mlp"}))
+        separate = sum(input_width for input_width, _ in shape.adapted_matrices(targets & {"o", "mlp"}))
         # Compiled, gate and up share one input of width h; the down projection's has width I.
         shared = h + inner if "mlp" in targets else 0
         total += wide * shared if setup.compiled else (wide + 1) * separate
         if targets & {"q", "k", "v"} and (use == "lora" or setup.compiled):
             total += wide * h
-    if use == "qlora" and not setup.compiled:
+    if use == "qlora" and not setup.compiled and setup.program == "other":
+        # bitsandbytes 0.50, which this project takes, keeps no input of its products (MatMul4Bit). Earlier:
         # 2 bytes (bf16) x copies x the inputs of q/k/v and gate/up (h each), o (q) and down (I).
-        total += 2 * fitted.four_bit * (2 * h + q + inner)
+        total += 2 * fitted.four_bit * ((2 * h if inner else h) + q + inner)
     return total
 
 
@@ -225,15 +307,28 @@ def block_bytes(
         # 2bh: inputs of the two norms. MLP: gate and up, or the one pre-activation; the activation is recomputed.
         total += 2 * wide * h + wide * inner * (2 if shape.gated else 1)
     else:
-        # Two norms: RMSNorm (gated models) saves 4 bytes each and, if trained, its normalised value; LayerNorm b.
-        norms = (8 * h + (2 * wide * h if use == "full" else 0)) if shape.gated else 2 * wide * h
-        total += norms + wide * inner * (3 if shape.gated else 1) + fitted.copies * h
+        # RMSNorm (gated models) saves 4 bytes each and, if trained, its normalised value; LayerNorm b.
+        trained = wide if use == "full" else 0
+        total += shape.norms * h * (4 + trained if shape.gated else wide)
+        if shape.head_norms:
+            total += (q + shape.kv_heads * shape.head_dim) * (4 + trained)
+        if shape.norms > 2 or shape.head_norms:
+            # The norms of these families scale their fp32 value, which a trained weight needs (Gemma3RMSNorm).
+            total += (4 - wide) * shape.norms * h if use == "full" else 0
+        # gelu_new in parts: x of the cube, tanh, 0.5 x and 1 + tanh, where one operation saves x alone.
+        values = 3 if shape.gated else 4 if shape.composed_activation else 1
+        total += wide * inner * values + fitted.copies * h
+        if shape.experts > 1:
+            # Every token is copied for each of its experts, and their outputs are summed.
+            total += 2 * wide * shape.active * h
     if setup.attention == "eager":
         # One row of scores for each head: fp32 softmax (4) and its bf16 copy (2) for every key.
         total += 6 * shape.heads * setup.seq_len
+    elif setup.packed and setup.seq_len <= MAX_STORED_SCORES:
+        total += wide * shape.heads * setup.seq_len
     if use in ("lora", "qlora"):
         value_bytes = 4 if setup.adapter_dtype == "fp32" else 2
-        total += value_bytes * setup.rank * len(shape.matrices(setup.targets))
+        total += value_bytes * setup.rank * len(shape.adapted_matrices(setup.targets))
     return float(total)
 
 
@@ -249,9 +344,24 @@ def _fused_block_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) ->
     kv = shape.kv_heads * shape.head_dim
     wide = bytes_per_value(use, setup)
     norms = 2 * (2 * wide * h + 4)
-    attention = wide * (2 * q + 2 * kv + shape.heads * setup.seq_len)
-    low_rank = wide * setup.rank * len(shape.matrices(setup.targets))
+    scores = shape.heads * setup.seq_len if setup.seq_len <= MAX_STORED_SCORES else 0
+    attention = wide * (2 * q + 2 * kv + scores)
+    low_rank = wide * setup.rank * len(shape.adapted_matrices(setup.targets))
     return float(norms + attention + 4 * wide * shape.intermediate + low_rank)
+
+
+def expert_copy_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> tuple[float, float]:
+    """Bytes of the experts' copies that PEFT adds adapters to (ADAPTED_EXPERT_FAMILIES), at the loss and at the end.
+
+    Without checkpointing the copies of all blocks are held for the backward pass, which begins with one block's gradient
+    of its copy and the adapters' product in fp32; at the end those of one block.
+    """
+    if use not in ("lora", "qlora") or not shape.adapted_experts or "mlp" not in setup.targets:
+        return 0.0, 0.0
+    wide = bytes_per_value(use, setup)
+    copies = float(wide * shape.expert_params)
+    one = copies / shape.layers * (2 + 4 / wide)
+    return (one if setup.checkpointing else copies + one), one
 
 
 def activation_bytes(
@@ -271,13 +381,15 @@ def activation_bytes(
         )
         return peak, 0.0
     block = tokens * block_bytes(shape, use, setup, fitted)
+    copies, last_copy = expert_copy_bytes(shape, use, setup)
     if not setup.checkpointing:
-        return shape.layers * block, block
+        return shape.layers * block + copies, block + last_copy
     # The residual stream of a prepared 4-bit base is fp32.
     stream_bytes = 4 if setup.prepared and use == "qlora" else bytes_per_value(use, setup)
     held = min(2, shape.layers) if setup.offloading else shape.layers
     # min: checkpointing never holds more than all activations.
-    return min(tokens * stream_bytes * shape.hidden * held, shape.layers * block), block
+    saved = min(tokens * stream_bytes * shape.hidden * held, shape.layers * block)
+    return saved + copies, block + last_copy
 
 
 def kv_cache_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -296,24 +408,67 @@ def logits_bytes(
     Bytes per token and vocabulary entry:
 
     - full: bf16 logits that the model's output holds (2), fp32 log-probabilities, their gradient and that of the
-      logits (4 each), 14 in all (Soup's fit to checkpointed runs gives the same); with a prepared base's fp32 head
-      16; compiled, the bf16 copy is freed: 12.
+      logits (4 each), 14 in all (Soup's fit to checkpointed runs gives the same); 16 with fp32 adapters or a prepared
+      base, which mean mixed precision: accelerate's ``convert_outputs_to_fp32`` holds the output in 4; compiled, the
+      16-bit copy is freed: 12. Of a prepared base's fp32 head, the backward pass needs the 16-bit cast (2 a weight).
     - chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before the backward
       pass; compiled only bf16 logits, 2.
     - rows and fused: 128 rows at 10 bytes, and the gradient of the last hidden state.
+    - of this project's loop: rows by :func:`_row_loss_bytes`, full by :func:`_plain_loss_bytes`.
     - inference: logits of one row per sequence, in bf16 (2) and fp32 (4).
     """
     tokens = step_tokens(setup, fitted)
     if use == "inference":
         return 6.0 * setup.batch * shape.vocab
+    if setup.program == "tunewise" and setup.loss in ("rows", "full"):
+        learnt = tokens if setup.target_tokens is None else min(tokens, setup.target_tokens)
+        if setup.loss == "rows":
+            return _row_loss_bytes(shape, use, setup, learnt)
+        return _plain_loss_bytes(shape, use, setup, tokens, learnt)
     logits = tokens * shape.vocab
-    eager = {"full": 16.0 if use == "qlora" and setup.prepared else 14.0, "chunked": 8.0}
+    prepared = use == "qlora" and setup.prepared
+    mixed = prepared or (use == "lora" and setup.adapter_dtype == "fp32")
+    eager = {"full": 16.0 if mixed else 14.0, "chunked": 8.0}
     value_bytes = {"full": 12.0, "chunked": 2.0} if setup.compiled else eager
     if setup.loss in value_bytes:
-        return value_bytes[setup.loss] * logits
+        cast = 2.0 * shape.table if prepared and not setup.compiled else 0.0
+        return value_bytes[setup.loss] * logits + cast
     rows = 10.0 * min(tokens, CHUNKED_LOSS_ROWS) * shape.vocab + 2.0 * tokens * shape.hidden
     # min: a loss on few rows never needs more than the chunked one.
     return min(rows, value_bytes["chunked"] * logits)
+
+
+def _row_loss_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup, learnt: float) -> float:
+    """Bytes of :class:`runners.training.loss.LinearCrossEntropy` for ``learnt`` rows, the most at any moment.
+
+    Forward: a block of logits in the model's dtype and in fp32, the gradient of the hidden rows, and of a trained head its
+    fp32 sum and one block's product. Backward: gradients of hidden rows and head once more, scaled, and cast.
+    """
+    wide = bytes_per_value(use, setup)
+    block = min(learnt, logit_block_rows(shape.vocab, setup.counter != "process")) * shape.vocab
+    hidden = wide * learnt * shape.hidden
+    head = shape.table if use == "full" else 0
+    cast = 2 if wide == 2 else 0
+    forward = block * (4 + cast) + hidden + head * (4 + wide)
+    backward = 2 * hidden + head * (4 + 4 + cast)
+    return float(max(forward, backward))
+
+
+def _plain_loss_bytes(
+    shape: ModelShape, use: MemoryUse, setup: MemorySetup, tokens: float, learnt: float
+) -> float:
+    """Bytes of :func:`runners.training.loss.plain_loss`: logits of all tokens, log-probabilities of ``learnt`` ones.
+
+    Forward: logits of all tokens, those of the learnt ones in the model's dtype and in fp32, and their log-probabilities.
+    Backward: log-probabilities with two gradients of their size, or the gradient of all logits beside that of the learnt.
+    """
+    wide = bytes_per_value(use, setup)
+    cast = 4 if wide == 2 else 0
+    of_all, of_learnt = wide * tokens * shape.vocab, learnt * shape.vocab
+    forward = of_all + of_learnt * (wide + cast + 4)
+    backward = max(12 * of_learnt, of_all + of_learnt * (4 + wide))
+    head = wide * shape.table if use == "full" else 0
+    return float(max(forward, backward) + head)
 
 
 def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -322,7 +477,10 @@ def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float
     bitsandbytes and torchao dequantise one matrix at a time (bf16, h x I); FSDP gathers a block and prefetches the
     next one.
     """
-    dequantised = 2.0 * shape.hidden * shape.intermediate if use == "qlora" else 0.0
+    dequantised = 2.0 * shape.hidden * shape.intermediate if is_four_bit(use, setup) else 0.0
+    if is_four_bit(use, setup) and setup.counter == "process":
+        # The 16-bit matrices are read before they are quantised, and their pages stay resident: measured on Linux.
+        dequantised += 2.0 * (shape.blocks - shape.expert_params)
     if setup.devices <= 1:
         return dequantised
     base = weight_bytes(shape, use, setup)
@@ -331,7 +489,13 @@ def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float
 
 
 def overhead_bytes(allocated: float, setup: MemorySetup, fitted: FittedConstants = FITTED) -> float:
-    """Bytes that the counter shows beyond the tensors: unused reserved blocks (reserved), the context (device)."""
+    """Bytes that the counter shows beyond the tensors.
+
+    reserved: unused reserved blocks. device: the CUDA context. process: the program without a model, and what the C
+    library's allocator and oneDNN's compiled kernels hold beside the tensors.
+    """
     if setup.counter == "reserved":
         return (fitted.reserved - 1) * allocated
+    if setup.counter == "process":
+        return PROCESS_BYTES + KERNEL_BYTES + (HEAP_FACTOR - 1) * allocated
     return CUDA_CONTEXT_BYTES if setup.counter == "device" else 0.0

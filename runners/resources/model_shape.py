@@ -39,6 +39,45 @@ UNGATED_FAMILIES = frozenset(
 )
 """Model types whose MLP has two matrices and whose norm is LayerNorm; all others: three, and RMSNorm."""
 
+ADAPTED_EXPERT_FAMILIES = frozenset(
+    (
+        "afmoe",
+        "beam",
+        "cohere2_moe",
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "dots1",
+        "ernie4_5_moe",
+        "exaone_moe",
+        "flex_olmo",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "glm_moe_dsa",
+        "hunyuan_v1_moe",
+        "longcat_flash",
+        "mellum",
+        "minimax",
+        "minimax_m2",
+        "olmoe",
+        "qwen3_moe",
+        "qwen3_next",
+        "sarvam_mla",
+        "solar_open",
+    )
+)
+"""Model types whose experts PEFT 0.21 adapts with all linear layers, though they are 3-D parameters: those that
+``_convert_peft_config_moe`` knows by transformers' table of converted weights. It adds the adapters' product to a copy of
+the experts, which stays in memory until the backward pass."""
+FOUR_NORM_FAMILIES = frozenset(("gemma2", "gemma3", "gemma3_text", "gemma3n_text", "glm4"))
+"""Model types with a norm before and after attention and MLP."""
+HEAD_NORM_FAMILIES = frozenset(
+    ("gemma3", "gemma3_text", "qwen3", "qwen3_moe", "qwen3_next", "olmo2", "olmo3", "olmoe")
+)
+"""Model types that normalise queries and keys."""
+COMPOSED_ACTIVATIONS = frozenset(("gelu_new", "gelu_fast", "gelu_python", "quick_gelu"))
+"""Activations that transformers composes of several operations, each of which saves its input."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -59,6 +98,16 @@ class ModelShape:
     """MLPs of a block that a router chooses among; all of them are in memory."""
     active: int = 1
     """MLPs of a block that one token passes through."""
+    shared: int = 0
+    """Width of the MLPs beside the experts that every token passes through; part of ``intermediate``."""
+    adapted_experts: bool = False
+    """Whether PEFT adapts the experts (:data:`ADAPTED_EXPERT_FAMILIES`)."""
+    norms: int = 2
+    """Norms of a block."""
+    head_norms: bool = False
+    """Whether queries and keys are normalised."""
+    composed_activation: bool = False
+    """Whether the MLP's activation is composed of several operations (:data:`COMPOSED_ACTIVATIONS`)."""
     assumed: bool = False
     """Whether the shape was derived from the parameter count alone."""
 
@@ -66,6 +115,11 @@ class ModelShape:
     def query(self) -> int:
         """Width of all query heads; grouped keys and values are repeated to it."""
         return self.heads * self.head_dim
+
+    @property
+    def llama_like(self) -> bool:
+        """Whether a block is built like Llama's, as far as the shape tells: the CPU kernels cover such blocks."""
+        return self.gated and self.norms == 2 and not self.head_norms and self.experts <= 1
 
     @property
     def embedding(self) -> int:
@@ -76,6 +130,19 @@ class ModelShape:
     def table(self) -> int:
         """Parameters of the embedding alone, usually the largest single tensor."""
         return self.vocab * self.hidden
+
+    @property
+    def expert_params(self) -> int:
+        """Parameters of the experts that a router chooses among; 0 for a model without."""
+        if self.experts <= 1:
+            return 0
+        matrices = 3 if self.gated else 2
+        return min(self.blocks, self.layers * self.experts * matrices * self.hidden * self.expert_width)
+
+    @property
+    def expert_width(self) -> int:
+        """Width of one expert's MLP; without experts, of the MLP."""
+        return (self.intermediate - self.shared) // self.active
 
     @property
     def blocks(self) -> int:
@@ -98,8 +165,23 @@ class ModelShape:
             mlp if "mlp" in names else ()
         )
 
+    def adapted_matrices(self, targets: Iterable[str] = ALL_LINEAR) -> tuple[tuple[int, int], ...]:
+        """Return (input, output) widths of one block's linear layers that get an adapter.
+
+        Of a mixture of experts only the MLP that every token passes through, as experts are 3-D parameters.
+        """
+        names = frozenset(targets)
+        if self.experts <= 1 or "mlp" not in names:
+            return self.matrices(names)
+        return self.matrices(names - {"mlp"}) + (
+            replace(self, intermediate=self.shared, experts=1).matrices({"mlp"}) if self.shared else ()
+        )
+
     def adapter(self, rank: int, targets: Iterable[str] = ALL_LINEAR) -> int:
-        """Parameters of LoRA adapters: rank x (input + output width), summed over targets and experts."""
+        """Parameters of LoRA adapters: rank x (input + output width), summed over targets.
+
+        Experts have one only where PEFT adapts their 3-D parameters, of twice the rank for gate and up together.
+        """
         return rank * _adapted_widths(self, tuple(targets))
 
 
@@ -107,14 +189,11 @@ class ModelShape:
 def _adapted_widths(shape: ModelShape, targets: tuple[str, ...]) -> int:
     """Return the sum of input and output widths of all layers of the model among ``targets``."""
     names = frozenset(targets)
-    widths = sum(a + b for a, b in shape.matrices(names))
-    if shape.experts > 1 and "mlp" in names:
-        # matrices() counts one MLP of width `intermediate`; every expert has an adapter on its own narrower MLP.
-        matrices = 3 if shape.gated else 2
-        expert_width = shape.intermediate // shape.active
-        widths += matrices * (
-            shape.experts * (shape.hidden + expert_width) - (shape.hidden + shape.intermediate)
-        )
+    widths = sum(a + b for a, b in shape.adapted_matrices(names))
+    if shape.experts > 1 and shape.adapted_experts and "mlp" in names:
+        h, width = shape.hidden, shape.expert_width
+        first = 2 * (h + 2 * width) if shape.gated else h + width
+        widths += shape.experts * (first + h + width)
     # The head and the embedding occur once, not once in each layer.
     ends = len(names & {"lm_head", "embedding"}) * (shape.hidden + shape.vocab)
     return shape.layers * widths + ends
@@ -155,7 +234,9 @@ def count_parameters(shape: ModelShape, experts: int = 1) -> int:
     mlp = (3 if shape.gated else 2) * shape.hidden * shape.intermediate
     attention = sum(a * b for a, b in shape.matrices(("q", "k", "v", "o")))
     # Two norms of width `hidden` in each block, and one after the last block.
-    return shape.layers * (attention + experts * mlp + 2 * shape.hidden) + shape.embedding + shape.hidden
+    shared = (3 if shape.gated else 2) * shape.hidden * shape.shared
+    blocks = shape.layers * (attention + experts * mlp + shared + 2 * shape.hidden)
+    return blocks + shape.embedding + shape.hidden
 
 
 def read_shape(config: Mapping[str, Any]) -> ModelShape:
@@ -174,6 +255,7 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     width = _number(config, "intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * hidden)
     if experts > 1:
         width = _number(config, "moe_intermediate_size", default=width)
+    family = config.get("model_type")
     single_expert = ModelShape(
         params=0,
         layers=layers,
@@ -183,17 +265,40 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         head_dim=_number(config, "head_dim", default=max(1, hidden // heads)),
         intermediate=width,
         vocab=vocab,
-        gated=config.get("model_type") not in UNGATED_FAMILIES,
+        gated=family not in UNGATED_FAMILIES,
         tied=bool(config.get("tie_word_embeddings", True)),
+        norms=4 if family in FOUR_NORM_FAMILIES else 2,
+        head_norms=family in HEAD_NORM_FAMILIES,
+        composed_activation=_activation(config) in COMPOSED_ACTIVATIONS,
     )
-    active = _number(config, "num_experts_per_tok", default=1) if experts > 1 else 1
+    if experts == 1:
+        return replace(single_expert, params=count_parameters(single_expert))
+    active = _number(config, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", default=1)
+    shared = _shared_width(config, width)
     return replace(
         single_expert,
-        params=count_parameters(single_expert, experts),
-        intermediate=width * active,
+        params=count_parameters(replace(single_expert, shared=shared), experts),
+        intermediate=width * active + shared,
         experts=experts,
         active=active,
+        shared=shared,
+        adapted_experts=family in ADAPTED_EXPERT_FAMILIES,
     )
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    """Return the name of the MLP's activation, "" where the config does not say it; GPT-2's default is ``gelu_new``."""
+    default = "gelu_new" if config.get("model_type") in ("gpt2", "gptj", "gpt_neo") else ""
+    return str(config.get("hidden_act") or config.get("activation_function") or default)
+
+
+def _shared_width(config: Mapping[str, Any], width: int) -> int:
+    """Return the summed width of the MLPs that every token of a mixture of experts passes through, 0 without any."""
+    given = config.get("shared_expert_intermediate_size") or config.get("shared_intermediate_size")
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return given
+    number = config.get("n_shared_experts") or config.get("num_shared_experts")
+    return number * width if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
 
 
 def _key_value_heads(config: Mapping[str, Any], heads: int) -> int:

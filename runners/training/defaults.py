@@ -9,6 +9,7 @@ from typing import Any
 
 from runners.models.fingerprint import tensor_sizes
 from runners.plan.train_config import TrainConfig
+from runners.resources.memory_terms import EIGHT_BIT_FROM
 
 MIN_BATCH_TOKENS = 256
 MIN_STEPS = 50
@@ -199,7 +200,7 @@ def _optimizer(full: bool, params_b: float) -> tuple[str, str]:
     """Return the optimiser, and why."""
     if not full:
         return "adamw", "adapters are small, so its two fp32 moments cost little"
-    if params_b < 1:
+    if params_b * 1e9 < EIGHT_BIT_FROM:
         return "adamw", f"its 8 bytes a weight are affordable at {params_b:.2g}B"
     return (
         "adamw_8bit",

@@ -7,7 +7,7 @@ project's own loop. Imports no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag.errors import BadInput
@@ -15,7 +15,7 @@ from runners.models.fingerprint import read_json
 from runners.plan.train_config import TrainConfig
 from runners.resources.machine import GIB
 from runners.resources.memory_estimate import MemoryEstimate, estimate_memory, fits
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_terms import PROCESS_BYTES, MemorySetup
 from runners.resources.model_shape import ALL_LINEAR, ModelShape, read_shape
 
 _ESTIMATE_NAMES = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o"}
@@ -30,7 +30,12 @@ class CheckpointingChoice:
 
 
 def choose_checkpointing(
-    folder: Path, config: TrainConfig, longest: int, free_gib: float | None, half: bool
+    folder: Path,
+    config: TrainConfig,
+    longest: int,
+    free_gib: float | None,
+    half: bool,
+    cuda: bool = False,
 ) -> CheckpointingChoice:
     """Return whether a run needs gradient checkpointing, by the high end of its memory estimate.
 
@@ -40,6 +45,7 @@ def choose_checkpointing(
         longest: Tokens of the longest row.
         free_gib: Free memory of the device, None when unknown.
         half: Whether the base is held in bf16, else in fp32.
+        cuda: Whether the run is on a GPU, whose allocator and free memory differ from a CPU's.
     """
     if config.checkpointing != "auto":
         return CheckpointingChoice(
@@ -51,7 +57,7 @@ def choose_checkpointing(
         return CheckpointingChoice(False, f"checkpointing off: {unknown.message}")
     if free_gib is None:
         return CheckpointingChoice(False, "checkpointing off: what memory is free is unknown")
-    without, recomputed = (largest_pass_gib(shape, config, longest, half, on) for on in (False, True))
+    without, recomputed = (largest_pass_gib(shape, config, longest, half, on, cuda) for on in (False, True))
     has = f"{free_gib:.1f} GiB are free"
     if fits(without, without, free_gib) == "yes":
         return CheckpointingChoice(
@@ -65,12 +71,28 @@ def choose_checkpointing(
 
 
 def largest_pass_gib(
-    shape: ModelShape, config: TrainConfig, longest: int, half: bool, checkpointing: bool
+    shape: ModelShape, config: TrainConfig, longest: int, half: bool, checkpointing: bool, cuda: bool = False
 ) -> float:
-    """Return the high end of the memory estimate of this project's own loop, in GiB, for the largest forward pass."""
-    batch = max(1, config.micro_tokens // max(1, longest))
-    estimate, own = _estimated(shape, config, batch, longest, half, checkpointing)
-    return estimate.high + own
+    """Return the high end of the memory estimate of the largest forward pass, in GiB, without the bare process."""
+    estimate = estimate_largest_pass(shape, config, longest, half, checkpointing, cuda)
+    return estimate.high - bare_process_gib(cuda)
+
+
+def estimate_largest_pass(
+    shape: ModelShape, config: TrainConfig, longest: int, half: bool, checkpointing: bool, cuda: bool = False
+) -> MemoryEstimate:
+    """Estimate the memory of this project's own loop for its largest forward pass, of rows as long as the longest.
+
+    On a CPU it is that of the whole process, on a GPU that of the tensors.
+    """
+    # A step has about `batch_tokens` tokens, and is split into passes of at most `micro_tokens`.
+    tokens = min(config.micro_tokens, config.batch_tokens)
+    # Which layers are fused is known when the model is loaded; here its shape has to do.
+    plain = cuda or checkpointing or config.kernels == "plain" or config.dropout > 0
+    fused = not plain and config.targets == "all-linear" and shape.llama_like
+    rows = -(-tokens // max(1, longest))
+    setup = run_setup(config, rows, longest, half, checkpointing, cuda, fused)
+    return estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
 
 
 def likely_training_gib(
@@ -81,10 +103,14 @@ def likely_training_gib(
     half: bool,
     checkpointing: bool,
     fused: bool,
+    cuda: bool = False,
+    target_tokens: int | None = None,
+    packed: bool = False,
 ) -> float:
-    """Return the likely GiB of tensors in training: weights, adapters, optimiser state, gradients and activations.
+    """Return the likely GiB that training adds to the process: weights, adapters, optimiser state, gradients, activations,
+    and on a CPU what the allocator and compiled kernels hold beside them.
 
-    Neither the memory of the process nor a GPU's context is included.
+    Neither the memory that the process held before nor a GPU's context is included.
 
     Args:
         shape: Shape of the base model.
@@ -94,43 +120,56 @@ def likely_training_gib(
         half: Whether the base is held in bf16, else in fp32.
         checkpointing: Whether activations are recomputed.
         fused: Whether the fused layers of :mod:`runners.training.cpu_kernels` are used.
+        cuda: Whether the run is on a GPU.
+        target_tokens: Tokens of the pass that are learnt; None: all.
+        packed: Whether rows are packed into one line.
     """
     rows = max(1, tokens // longest)
     # The mean length, rounded up, so that rows times length covers all tokens.
-    estimate, own = _estimated(shape, config, rows, -(-tokens // rows), half, checkpointing, fused)
-    return estimate.likely + own
+    setup = run_setup(config, rows, -(-tokens // rows), half, checkpointing, cuda, fused)
+    setup = replace(setup, packed=packed, target_tokens=target_tokens)
+    estimate = estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
+    return estimate.likely - bare_process_gib(cuda)
 
 
-def _estimated(
-    shape: ModelShape,
+def bare_process_gib(cuda: bool) -> float:
+    """Return the GiB of a process without a model that an estimate for this device includes."""
+    return 0.0 if cuda else PROCESS_BYTES / GIB
+
+
+def run_setup(
     config: TrainConfig,
     batch: int,
     length: int,
     half: bool,
     checkpointing: bool,
+    cuda: bool,
     fused: bool = False,
-) -> tuple[MemoryEstimate, float]:
-    """Return the memory estimate of a usual run, and the GiB that this project's loop needs in addition.
+) -> MemorySetup:
+    """Return the description of a run for its memory estimate: ``batch`` rows of ``length`` tokens in a pass.
 
-    The addition is the fp32 masters of :mod:`runners.training.optimizer` where a bf16 base is tuned in full; those of
-    ``adamw`` are in the estimate already. ``length`` is the number of tokens of each of ``batch`` rows.
+    Args:
+        config: Settings of the run.
+        batch: Rows of a forward pass.
+        length: Tokens of each row.
+        half: Whether the base is held in bf16, else in fp32.
+        checkpointing: Whether activations are recomputed.
+        cuda: Whether the run is on a GPU.
+        fused: Whether the fused layers of :mod:`runners.training.cpu_kernels` are used.
     """
-    setup = MemorySetup(
+    return MemorySetup(
         batch=batch,
         seq_len=max(1, length),
         rank=config.rank,
         checkpointing=checkpointing,
         weights=None if config.method == "qlora" else "bf16" if half else "fp32",
         targets=_estimate_targets(config),
-        counter="allocated",
-        accumulation=True,
+        counter="allocated" if cuda else "process",
         fused=fused,
+        accumulation=config.batch_tokens > config.micro_tokens,
         loss="full" if config.kernels == "plain" else "rows",
-        optimizer="adamw_fp32" if config.optimizer == "adamw" else config.optimizer,  # type: ignore[arg-type]
+        optimizer=config.optimizer,  # type: ignore[arg-type]
     )
-    masters = 4 * shape.params if config.method == "full" and half else 0
-    own = 0 if config.optimizer == "adamw" else masters
-    return estimate_memory(shape, config.method, setup), own / GIB  # type: ignore[arg-type]
 
 
 def _estimate_targets(config: TrainConfig) -> tuple[str, ...]:

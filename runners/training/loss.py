@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from runners.resources.device import DEVICE_TABLE, synchronize_device
+from runners.resources.memory_terms import logit_block_rows
 from runners.tokenization.chat_template import EncodedRow
 from runners.training.cpu_kernels import CpuKernels, select
 from runners.training.packing import TokenBatch, collate, shared_prefix
@@ -36,9 +37,6 @@ NO_CPU_COMPILE = (
     "torch.compile is off on a CPU: for a 135M model on 2 cores it took 105 s to compile, and its 400 tokens/s "
     "are fewer than the fused layers give without it"
 )
-LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
-"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
-with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
 HALF_GRADIENT_SCALE = 1024.0
 """Factor on softmax less target, at most 1, in the products of a float16 loss: entries below 6e-8 would be lost."""
 LOSS_TOLERANCE = 0.02
@@ -135,7 +133,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 def block_rows(vocabulary: int, device: torch.device) -> int:
     """Return how many rows of logits are held at once."""
-    return max(16, LOGIT_BLOCK_BYTES[device.type != "cpu"] // (4 * vocabulary))
+    return logit_block_rows(vocabulary, device.type != "cpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from runners.inference.weights import dtype_for, free_gib
 from runners.models.fingerprint import read_json
 from runners.models.resolve import Model
 from runners.plan.train_config import KERNELS, TrainConfig
-from runners.resources.device import device_name, free_device_cache
+from runners.resources.device import DEVICE_TABLE, device_kind, device_name, free_device_cache
 from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import gradient_checkpointing, schedule
@@ -84,9 +84,10 @@ def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], ide
     ``rows`` are the training rows, ``identity`` the hash of everything the result depends on.
     """
     dtype = dtype_for()[0]
+    own_memory = DEVICE_TABLE[device_kind()].own_memory
     longest = max(len(row.ids) for row in rows)
     memory = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, free_gib(), dtype.itemsize == 2
+        base.folder, config, longest, free_gib(), dtype.itemsize == 2, own_memory
     )
     return RuntimeChoices(
         identity,
@@ -119,7 +120,7 @@ def changed_settings(settings: Mapping[str, Any], config: TrainConfig) -> str:
 def expected_gib(
     folder: Path, config: TrainConfig, loss: TrainingLoss, rows: Sequence[EncodedRow], checkpointing: bool
 ) -> float | None:
-    """Return the estimated GiB of tensors in training, for the forward pass of ``rows`` as the run computes it.
+    """Return the estimated GiB that training takes, for the forward pass of ``rows`` as the run computes it.
 
     Dtype, checkpointing, padding, shared prefixes and the path of the loss are the run's own. None where the model's
     config does not describe its shape.
@@ -137,9 +138,20 @@ def expected_gib(
         return None
     longest, tokens = max(len(row.ids) for row in rows), int(loss.collate(rows).ids.numel())
     half = loss.causal.dtype.itemsize == 2
+    cuda = DEVICE_TABLE[device_kind()].own_memory
+    learnt = sum(len(row.learnt) for row in rows)
     return round(
         gradient_checkpointing.likely_training_gib(
-            shape, config, longest, tokens, half, checkpointing, loss.fuses_blocks
+            shape,
+            config,
+            longest,
+            tokens,
+            half,
+            checkpointing,
+            loss.fuses_blocks,
+            cuda,
+            learnt,
+            loss.path == "fast",
         ),
         3,
     )

@@ -27,10 +27,12 @@ USES: tuple[MemoryUse, ...] = ("full", "lora", "qlora", "inference")
 
 def test_peak_is_at_loss_or_at_end_of_backward() -> None:
     """Full tuning with checkpoints is highest when all gradients are there; without, when the loss is known."""
-    late = estimate_memory(LLAMA_7B, "full", MemorySetup(checkpointing=True))
+    late = estimate_memory(LLAMA_7B, "full", MemorySetup(program="other", checkpointing=True))
     assert late.terms["gradients"] == pytest.approx(2 * 6.738e9 / GIB, abs=0.01)
     assert "logits" not in late.terms
-    early = estimate_memory(LLAMA_7B, "full", MemorySetup(batch=8, checkpointing=False, loss="full"))
+    early = estimate_memory(
+        LLAMA_7B, "full", MemorySetup(program="other", batch=8, checkpointing=False, loss="full")
+    )
     assert early.terms["gradients"] == pytest.approx(2 * 32000 * 4096 / GIB, abs=0.01)
     assert early.terms["logits"] == pytest.approx(14 * 8192 * 32000 / GIB, abs=0.01)
 
@@ -69,7 +71,9 @@ def test_estimates_match_published_facts(
 def test_paged_optimizer_state_leaves_full_gpu() -> None:
     """torchtune's 8 B: the state stays on 48 GB and leaves 24 GB; an unknown card holds it."""
     shape = ModelShape(8_030_000_000, 32, 4096, 32, 8, 128, 14336, 128256, tied=False)
-    setup = MemorySetup(optimizer="paged_adamw_8bit", optimizer_in_backward=True, device_gib=24)
+    setup = MemorySetup(
+        program="other", optimizer="paged_adamw_8bit", optimizer_in_backward=True, device_gib=24
+    )
     assert "optimizer" not in estimate_memory(shape, "full", setup).terms
     for room in (48.0, None):
         assert estimate_memory(shape, "full", replace(setup, device_gib=room)).terms["optimizer"] > 15
@@ -110,7 +114,8 @@ SETUPS = st.builds(
     optimizer_in_backward=st.booleans(),
     accumulation=st.booleans(),
     percentile=st.booleans(),
-    counter=st.sampled_from(["allocated", "reserved", "device"]),
+    program=st.sampled_from(["tunewise", "other"]),
+    counter=st.sampled_from(["allocated", "reserved", "device", "process"]),
 )
 LARGER: tuple[dict[str, Any], ...] = (
     {"batch": 2},

@@ -15,7 +15,7 @@ LLAMA = ModelShape(P, L, H, 32, 8, 128, FF, V, tied=False)
 NEOX = ModelShape(3_640_000_000, 16, 4096, 32, 32, 128, 16384, 50688, gated=False, tied=False)
 COUNT = FittedConstants(copies=0, four_bit=1, reserved=1, filled=1)
 ATTENTION = 8 * Q
-BASE = MemorySetup(adapter_dtype="bf16", targets=("q", "v"))
+BASE = MemorySetup(program="other", adapter_dtype="bf16", targets=("q", "v"))
 
 
 def test_weight_bytes() -> None:
@@ -37,7 +37,9 @@ def test_weight_bytes() -> None:
 )
 def test_optimizer_bytes_of_full_tuning(name: memory_terms.OptimizerKind, each: int) -> None:
     """Bytes per parameter beside bf16 weights."""
-    assert memory_terms.optimizer_bytes(LLAMA, "full", MemorySetup(optimizer=name)) == each * P
+    assert (
+        memory_terms.optimizer_bytes(LLAMA, "full", MemorySetup(program="other", optimizer=name)) == each * P
+    )
 
 
 def test_eight_bit_optimizer_keeps_embedding_in_fp32() -> None:
@@ -132,10 +134,11 @@ def test_logits_bytes_by_loss(path: memory_terms.LossKind, compiled: bool, each:
     """Bytes per token and vocabulary entry."""
     setup = replace(BASE, batch=2, loss=path, compiled=compiled)
     assert memory_terms.logits_bytes(LLAMA, "lora", setup) == each * 2048 * V
-    fp32_head = 2 if (path, compiled) == ("full", False) else 0
+    fp32_output = 2 if (path, compiled) == ("full", False) else 0
+    head_cast = 0 if compiled else 2 * V * H
     assert (
         memory_terms.logits_bytes(LLAMA, "qlora", replace(setup, prepared=True))
-        == (each + fp32_head) * 2048 * V
+        == (each + fp32_output) * 2048 * V + head_cast
     )
 
 

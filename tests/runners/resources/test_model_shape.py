@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
+from runners.resources import memory_terms
+from runners.resources.memory_terms import MemorySetup
 from runners.resources.model_shape import ModelShape, count_parameters, read_shape, typical_shape
 
 SMOLLM2 = {
@@ -108,13 +110,21 @@ def test_adapter_parameters_match_formula() -> None:
     assert llama.adapter(8, ("q", "v", "lm_head")) == 8 * (32 * 4 * 4096 + 4096 + 32000)
 
 
-def test_adapter_parameters_count_every_expert() -> None:
-    """PEFT wraps each expert's matrices: eight times the MLP's adapters, attention's once."""
+def test_experts_are_held_in_16_bits_and_get_no_adapter() -> None:
+    """transformers holds experts as 3-D parameters: neither PEFT's nor bitsandbytes' linear layers replace them."""
     mixtral = read_shape(MIXTRAL)
-    one = 3 * (4096 + 14336)
+    one = 3 * 4096 * 14336
     assert (mixtral.experts, mixtral.active) == (8, 2)
-    assert mixtral.adapter(16, ("mlp",)) == 16 * 32 * 8 * one
-    assert mixtral.adapter(16) == 16 * 32 * (8 * one + 2 * (4096 + 4096) + 2 * (4096 + 1024))
+    assert mixtral.expert_params == 32 * 8 * one
+    assert mixtral.adapter(16, ("mlp",)) == 0
+    assert mixtral.adapter(16) == 16 * 32 * (2 * (4096 + 4096) + 2 * (4096 + 1024))
+    # A model of 46.7e9 parameters in 4 bits: 45.1e9 of them are experts, and stay in 16 bits.
+    held = memory_terms.weight_bytes(mixtral, "qlora", MemorySetup())
+    assert held > 2 * mixtral.expert_params
+    shared = read_shape({**MIXTRAL, "model_type": "qwen2_moe", "shared_expert_intermediate_size": 5632})
+    assert shared.intermediate == 2 * 14336 + 5632
+    assert shared.params - mixtral.params == 32 * 3 * 4096 * 5632
+    assert shared.adapter(16, ("mlp",)) == 16 * 32 * 3 * (4096 + 5632)
 
 
 def test_grouped_query_attention_narrows_keys_and_values() -> None:

@@ -40,7 +40,9 @@ def test_memory_need_grows_with_the_size_of_a_run(method: str) -> None:
     need = gradient_checkpointing.largest_pass_gib(shape, config, 512, True, False)
     assert gradient_checkpointing.largest_pass_gib(shape, config, 512, True, True) < need
     assert (
-        gradient_checkpointing.largest_pass_gib(shape, config.replace(micro_tokens=8192), 512, True, False)
+        gradient_checkpointing.largest_pass_gib(
+            shape, config.replace(micro_tokens=8192, batch_tokens=8192), 512, True, False
+        )
         > need
     )
     assert gradient_checkpointing.largest_pass_gib(shape, config, 8192, True, False) > need
