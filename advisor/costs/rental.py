@@ -13,13 +13,13 @@ from advisor.catalog import gpus, user_catalog
 from advisor.costs import training_time
 from advisor.costs.tokens import ZERO_RANGE, Range, training_setup
 from advisor.costs.training_time import USUAL_CARD_GIB, hours_on
-from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.profile import RUN_DEVICES, Profile
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape
 
-CARD_COUNTS = (1, 2, 4, 8)
-"""Numbers of GPUs that one machine can be rented with."""
+CARD_COUNTS = (RUN_DEVICES,)
+"""Numbers of GPUs that a machine is rented with: as many as one run uses."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
 """Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
 assumption.
@@ -29,7 +29,7 @@ SHARED_HOST_FACTOR = 3.0
 assumption.
 """
 NO_BF16 = ("T4", "V100")
-"""GPUs without native bf16, in which tunewise trains: never offered."""
+"""GPUs without native bf16: they train in float16 with a loss scale, which was not measured on one; never offered."""
 _PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
 
 
@@ -131,7 +131,11 @@ def cheapest_rental(profile: Profile, method: str) -> Rental | None:
     shape = profile.model_shape
     offers = (
         offers_that_hold(
-            shape, memory_use_of(method), training_setup(profile, 1), user_catalog.catalog_file()
+            shape,
+            memory_use_of(method),
+            # Of a GPU, whatever is at hand.
+            replace(training_setup(profile, 1), counter="device", weights=None, fused=False),
+            user_catalog.catalog_file(),
         )
         if shape
         else ()

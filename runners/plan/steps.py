@@ -20,6 +20,8 @@ from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_c
 Quantization = Literal["none", "nf4"]
 NO_QUANTIZATION: Quantization = "none"
 NF4: Quantization = "nf4"
+QUANTIZED_ANSWERS = "every arm answers from the base in 4 bits (nf4), adapters beside it and not merged: in 16 bits it does not fit"
+"""What a run and its report say of a plan whose model is quantised."""
 
 
 class StrictModel(BaseModel):
