@@ -18,8 +18,8 @@ from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape
 
-CARD_COUNTS = (RUN_DEVICES,)
-"""Numbers of GPUs that a machine is rented with: as many as one run uses."""
+CARD_COUNTS = (1, 2, 4, 8)
+"""Numbers of GPUs that one machine can be rented with; those beyond what a run uses are not offered."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
 """Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
 assumption.
@@ -67,7 +67,11 @@ class Rental:
 
 @lru_cache(maxsize=1024)
 def offers_that_hold(
-    shape: ModelShape, use: MemoryUse, setup: MemorySetup, file: user_catalog.CatalogFile | None
+    shape: ModelShape,
+    use: MemoryUse,
+    setup: MemorySetup,
+    file: user_catalog.CatalogFile | None,
+    run_devices: int = RUN_DEVICES,
 ) -> tuple[RentalOffer, ...]:
     """Return the offers whose memory holds even the high estimate of a use, those with the fewest GPUs first.
 
@@ -76,9 +80,10 @@ def offers_that_hold(
         use: how it is used: full, lora, qlora or inference.
         setup: how it is trained on one GPU.
         file: the user's own facts as they are now, part of the cache key.
+        run_devices: most GPUs that a run uses.
     """
     offers: list[RentalOffer] = []
-    for count in CARD_COUNTS:
+    for count in (count for count in CARD_COUNTS if count <= run_devices):
         need = smallest_memory(shape, use, replace(setup, devices=count)).high
         offers += [offer for offer in offers_with_cards(count, file) if offer.card.memory_gib >= need]
     return tuple(offers)
@@ -136,6 +141,7 @@ def cheapest_rental(profile: Profile, method: str) -> Rental | None:
             # Of a GPU, whatever is at hand.
             replace(training_setup(profile, 1), counter="device", weights=None, fused=False),
             user_catalog.catalog_file(),
+            profile.run_devices,
         )
         if shape
         else ()

@@ -89,6 +89,8 @@ class Profile:
     """The GPU as its driver names it, when it was detected here and is the one planned for."""
     cpu_bf16: bool | None = None
     """Whether the CPU multiplies in bf16 natively, when it was detected here and is the one planned for."""
+    run_devices: int = RUN_DEVICES
+    """Most devices that the program which runs it uses: one, as the runner here does."""
     shape: ModelShape | None = field(default=None, repr=False)
     """The model's shape, when its config is known."""
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
@@ -191,8 +193,8 @@ class Profile:
 
     @cached_property
     def devices(self) -> int:
-        """Number of devices that one run uses: 1, however many there are (:attr:`present_devices`)."""
-        return RUN_DEVICES
+        """Number of devices that one run uses: :attr:`run_devices`, or those present where they are fewer."""
+        return min(self.run_devices, self.present_devices)
 
     @cached_property
     def present_devices(self) -> int:
@@ -203,7 +205,7 @@ class Profile:
     def devices_note(self) -> str:
         """Which of several GPUs a run uses; "" for one GPU or none."""
         many = self.present_devices
-        return f"{many} GPUs are present, a run uses one of them" if many > RUN_DEVICES else ""
+        return f"{many} GPUs are present, a run uses one of them" if many > self.devices == 1 else ""
 
     @cached_property
     def dtype_note(self) -> str:

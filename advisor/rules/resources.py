@@ -121,10 +121,9 @@ class RS004(Resources):
 
 
 class RS005(Resources):
-    """With several GPUs, each of which holds full tuning, and thousands of examples it is affordable and learns
-    hard skills best.
+    """With several GPUs and thousands of examples, full tuning is affordable and learns hard skills best.
 
-    Does not apply where one GPU does not hold it, since a run uses one; nor when general ability must survive
+    Does not apply where the GPUs that a run uses, one of them, do not hold it with room; nor when general ability must survive
     untouched, or when many variants are to be served.
     """
 
@@ -147,11 +146,12 @@ class RS005(Resources):
         if (
             not profile.params_b
             or not profile.device_gib
-            or profile.device_gib < FULL_GB_PER_B * profile.params_b
+            or profile.devices * profile.device_gib < FULL_GB_PER_B * profile.params_b
         ):
             return ""
+        hold = "hold" if profile.devices > 1 else "each hold"
         return (
-            f"each of {profile.present_devices} GPUs holds full tuning with room, and there are "
+            f"{profile.present_devices} GPUs {hold} full tuning with room, and there are "
             f"{profile.examples_known:,} examples"
         )
 
