@@ -123,8 +123,8 @@ class RS004(Resources):
 class RS005(Resources):
     """With several GPUs and thousands of examples, full tuning is affordable and learns hard skills best.
 
-    Does not apply where the GPUs that a run uses, one of them, do not hold it with room; nor when general ability must survive
-    untouched, or when many variants are to be served.
+    Does not apply where the GPUs that a run uses, one of them, do not hold it with room; nor when general ability
+    must survive untouched, or when many variants are to be served.
     """
 
     need = Need.CAPACITY

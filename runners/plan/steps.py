@@ -20,7 +20,10 @@ from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_c
 Quantization = Literal["none", "nf4"]
 NO_QUANTIZATION: Quantization = "none"
 NF4: Quantization = "nf4"
-QUANTIZED_ANSWERS = "every arm answers from the base in 4 bits (nf4), adapters beside it and not merged: in 16 bits it does not fit"
+QUANTIZED_ANSWERS = (
+    "every arm answers from the base in 4 bits (nf4), with adapters beside it: "
+    "the plan was made for memory that does not hold it in 16"
+)
 """What a run and its report say of a plan whose model is quantised."""
 
 
