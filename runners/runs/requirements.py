@@ -17,8 +17,8 @@ from pathlib import Path
 from rag.errors import BadInput, CannotRun
 from runners.models import resolve
 from runners.plan.schema import Plan, Step, step_name
-from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, TrainStep
-from runners.resources.device import unsupported_settings
+from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
+from runners.resources.device import DTYPE_BYTES, unsupported_settings
 from runners.resources.machine import Machine
 from runners.resources.memory_estimate import MemoryEstimate, estimate_inference_memory, estimate_memory
 from runners.resources.memory_terms import MemorySetup
@@ -161,6 +161,27 @@ def check_memory(
     return tuple(notes)
 
 
+def require_loading_memory(model: PlanModel, folder: Path, machine: Machine) -> None:
+    """Raise CannotRun when the machine does not hold a model that is to answer now, before the system kills the process.
+
+    Args:
+        model: the plan's entry of the model.
+        folder: its folder.
+        machine: the machine.
+    """
+    shape, available = _shape_of(folder), machine.device_memory_gib
+    if shape is None or available is None:
+        return
+    memory = answering_memory(shape, machine, model.quantization, 1, 1)
+    if memory.fits(available) == "no":
+        bits = 4 if model.quantization != NO_QUANTIZATION else 8 * DTYPE_BYTES[machine.dtype[0]]
+        raise CannotRun(
+            f"answering with {model.name} in {bits} bits takes at least {memory.low:.1f} GiB, this machine has "
+            f"{available:.1f}",
+            "ask on a machine with more memory, or make and run a plan here: tunewise plan chooses what fits",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class StepMemory:
     """The memory that one step needs."""
@@ -240,7 +261,7 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     memory = answering_memory(shape, machine, model.quantization, prompt, plan.max_new_tokens)
     if model.quantization != NO_QUANTIZATION:
         return StepMemory(f"answering with the arm {step.arm} (4 bits)", memory)
-    bits = 32 if machine.dtype[0] == "float32" else 16
+    bits = 8 * DTYPE_BYTES[machine.dtype[0]]
     four_bit = answering_memory(shape, machine, NF4, prompt, plan.max_new_tokens)
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
 

@@ -24,7 +24,9 @@ from runners.inference.types import Generator
 from runners.models import endpoint, resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
+from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, RunFolder
+from runners.runs.requirements import require_loading_memory
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
@@ -181,6 +183,7 @@ class RunContext:
             from runners.inference.local import local_generator
 
             self.release()
+            require_loading_memory(self.settings_of(arm), base.folder, detect_machine(self.run.path))
             self._generator = local_generator(
                 base, weights, kernels=self.plan.kernels, quantization=quantization
             )

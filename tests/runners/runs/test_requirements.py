@@ -189,3 +189,14 @@ def test_amd_and_intel_cards_are_checked_by_their_own_memory(tmp_path: Path) -> 
         card = machine(gpu_kind=kind, gpu_memory_gib=24.0, ram_gib=256.0, bf16=True)
         with pytest.raises(CannotRun, match="this machine has 24"):
             requirements.check_memory(arms_plan(), tmp_path, card)
+
+
+def test_model_that_is_too_large_for_this_machine_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_14B), "utf-8")
+    small = machine(ram_gib=16.0, bf16=True)
+    wide, narrow = (arms_plan(quantization).model for quantization in ("none", "nf4"))
+    with pytest.raises(CannotRun, match=r"answering with m in 16 bits takes at least .* this machine has 16"):
+        requirements.require_loading_memory(wide, tmp_path, small)
+    requirements.require_loading_memory(narrow, tmp_path, small)
+    with pytest.raises(CannotRun, match=r"in 4 bits takes at least"):
+        requirements.require_loading_memory(narrow, tmp_path, machine(ram_gib=4.0, bf16=True))

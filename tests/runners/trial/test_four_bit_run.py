@@ -16,6 +16,7 @@ from advisor.report.markdown import report_markdown
 from rag.errors import CannotRun
 from runners.data.examples import Example
 from runners.export.export import export
+from runners.export.job import ExportRequest
 from runners.models import resolve
 from runners.models.fingerprint import read_json
 from runners.models.resolve import Model
@@ -151,13 +152,13 @@ def test_run_and_report_say_that_answers_are_from_nf4(run: Path, plan: Plan) -> 
 def test_adapter_is_exported_and_checked_on_the_base_in_four_bits(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export(run, "peft", tmp_path / "peft", arm="qlora")
+    export(run, ExportRequest(to="peft", out=tmp_path / "peft", arm="qlora"))
     assert (tmp_path / "peft" / "adapter_model.safetensors").is_file()
-    result = export(run, "merged", tmp_path / "merged", arm="qlora")
+    result = export(run, ExportRequest(to="merged", out=tmp_path / "merged", arm="qlora"))
     assert any("answered from the base in 4 bits" in note for note in result.notes)
     monkeypatch.setenv(MEMORY_ENV, "0.0001")
     with pytest.raises(CannotRun, match="merging in float32 takes about"):
-        export(run, "merged", tmp_path / "again", arm="qlora")
+        export(run, ExportRequest(to="merged", out=tmp_path / "again", arm="qlora"))
 
 
 def test_quantization_is_left_out_of_plans_in_16_bits(plan: Plan) -> None:
