@@ -19,10 +19,10 @@ from advisor.catalog import gpus
 from advisor.costs.tokens import ANSWER_TOKENS, CONTEXT_TOKENS, PROMPT_TOKENS, row_tokens
 from advisor.questionnaire.profile import Profile
 from runners.plan.steps import NF4, NO_QUANTIZATION, Quantization
-from runners.resources.memory_estimate import MemoryEstimate, estimate_inference_memory, smallest_memory
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
+from runners.resources.memory_terms import MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape
-from runners.runs.requirements import ADAPTER_RANK, rows_at_once
+from runners.runs.requirements import batch_memory
 
 HOURS_PER_MONTH = 730.0
 """Hours of a month (a year's 8,760 over twelve)."""
@@ -186,16 +186,13 @@ def answering_memory_of(
     shape = profile.model_shape
     if profile.remote or shape is None:
         return None
-    new_tokens = profile.answer_tokens or ANSWER_TOKENS
-    four_bit = quantization != NO_QUANTIZATION
-    return estimate_inference_memory(
+    wide: WeightKind | None = "fp32" if profile.computes_in_fp32 else None
+    return batch_memory(
         shape,
         prompt_tokens,
-        new_tokens,
-        rows_at_once(prompt_tokens + new_tokens),
-        weights="nf4-dq" if four_bit else "fp32" if profile.computes_in_fp32 else None,
-        adapter_rank=ADAPTER_RANK if four_bit else 0,
-        counter="process" if profile.has_gpu is False else "device",
+        profile.answer_tokens or ANSWER_TOKENS,
+        wide if quantization == NO_QUANTIZATION else "nf4-dq",
+        on_cpu=profile.has_gpu is False,
     )
 
 

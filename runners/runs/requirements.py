@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
@@ -19,9 +19,9 @@ from runners.models import resolve
 from runners.plan.schema import Plan, Step, step_name
 from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
 from runners.resources.device import DTYPE_BYTES, unsupported_settings
-from runners.resources.machine import Machine
+from runners.resources.machine import GIB, Machine
 from runners.resources.memory_estimate import MemoryEstimate, estimate_inference_memory, estimate_memory
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_terms import KERNEL_BYTES, PROCESS_BYTES, MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape, read_shape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -214,15 +214,47 @@ def answering_memory(
         prompt_tokens: tokens of the longest prompt.
         new_tokens: most tokens of an answer.
     """
-    wide = "fp32" if machine.dtype[0] == "float32" else None
-    return estimate_inference_memory(
+    wide: WeightKind | None = "fp32" if machine.dtype[0] == "float32" else None
+    four_bit = quantization != NO_QUANTIZATION
+    return batch_memory(
+        shape, prompt_tokens, new_tokens, "nf4-dq" if four_bit else wide, on_cpu=not machine.own_memory
+    )
+
+
+def batch_memory(
+    shape: ModelShape, prompt_tokens: int, new_tokens: int, weights: WeightKind | None, on_cpu: bool
+) -> MemoryEstimate:
+    """Estimate the memory of one batch of answers, an adapter beside a 4-bit base included.
+
+    A 4-bit base is quantised from the 16-bit file, whose mapped pages count as resident memory of the process. They are
+    clean and leave when memory is short, so they do not decide what fits and are left out here.
+
+    Args:
+        shape: the model.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: most tokens of an answer.
+        weights: how the base is held; None is bf16.
+        on_cpu: whether it is the memory of a whole process, else that of a GPU.
+    """
+    four_bit = weights in ("nf4", "nf4-dq")
+    memory = estimate_inference_memory(
         shape,
         prompt_tokens,
         new_tokens,
         rows_at_once(prompt_tokens + new_tokens),
-        weights=wide if quantization == NO_QUANTIZATION else "nf4-dq",
-        adapter_rank=0 if quantization == NO_QUANTIZATION else ADAPTER_RANK,
-        counter="device" if machine.own_memory else "process",
+        weights=weights,
+        adapter_rank=ADAPTER_RANK if four_bit else 0,
+        counter="allocated" if on_cpu and four_bit else "process" if on_cpu else "device",
+    )
+    if not (on_cpu and four_bit):
+        return memory
+    process = (PROCESS_BYTES + KERNEL_BYTES) / GIB
+    return replace(
+        memory,
+        low=round(memory.low + process, 3),
+        likely=round(memory.likely + process, 3),
+        high=round(memory.high + process, 3),
+        terms={**memory.terms, "overhead": round(process, 3)},
     )
 
 

@@ -75,7 +75,7 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
         ("lora", {"model": "openai:m@http://h/v1"}, "BL004", "endpoint"),
         (
             "full",
-            {"budget_usd": 1, "model_params_b": 70, "labelled_examples": 10**6},
+            {"budget_usd": 1, "model_params_b": 3, "labelled_examples": 10**6},
             "BL005",
             "the budget is 1",
         ),

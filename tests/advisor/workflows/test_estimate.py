@@ -121,11 +121,12 @@ def test_estimate_device_is_this_machine_unless_named() -> None:
 def test_estimate_for_several_devices_is_named_as_that_of_another_program() -> None:
     """A run here uses one GPU; --devices asks what a program needs that shares the weights."""
     two = machine(gpu_kind="cuda", gpu_count=2, gpu_memory_gib=23.7)
-    shared = estimate_request(EstimateRequest(params_b=1, method="lora", devices=2), {}, two)
-    assert "2 x this machine" in shared.device
+    card = {"params_b": 1, "method": "lora", "gpu": "RTX 3090"}
+    shared = estimate_request(EstimateRequest(**card, devices=2), {}, two)
+    assert "2 x RTX 3090" in shared.device
     assert any("sharded over 2" in line for line in shared.memory.assumptions)
     assert any("tunewise itself runs on one" in note for note in shared.notes)
-    one = estimate_request(EstimateRequest(params_b=1, method="lora"), {}, two)
+    one = estimate_request(EstimateRequest(**card), {}, two)
     assert one.memory.likely > shared.memory.likely
 
 
