@@ -172,7 +172,8 @@ def in_evaluation_mode(model: PreTrainedModel, repack: bool = True) -> PreTraine
 
 def _repackable(layer: nn.Module) -> bool:
     """Return whether bitsandbytes can repack a 4-bit layer (``_convert_weight_packed_for_cpu``)."""
-    return layer.in_features % FOUR_BIT_BLOCK == 0 and layer.out_features % REPACKED_ROWS == 0  # type: ignore[operator]
+    width, rows = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+    return width % FOUR_BIT_BLOCK == 0 and rows % REPACKED_ROWS == 0
 
 
 def _repacked_states(model: PreTrainedModel) -> list[Any]:
