@@ -282,8 +282,10 @@ class TrainingLoop:
         progress, scaler = self.progress, self.scaler
         assert scaler is not None
         progress.skipped.append(progress.step)
+        scale = float(scaler.get_scale())
+        reason = f"step {progress.step} changed no weight: a gradient overflowed float16; the loss scale is now {scale:g}"
         self.on_event(
-            {"event": "train.overflow", "step": progress.step, "loss_scale": float(scaler.get_scale())}
+            {"event": "train.overflow", "step": progress.step, "loss_scale": scale, "reason": reason}
         )
         first = progress.step - MAX_OVERFLOWS + 1
         if progress.skipped[-MAX_OVERFLOWS:] == list(range(first, progress.step + 1)):
