@@ -120,7 +120,7 @@ def probe_step(
         config.optimizer,
         config.lora_plus,
     )
-    scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
+    scaler = optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
     net.train()
     with usage.measure_contention(torch.get_num_threads()) as others:
         for kind, batch in (("row", rows[:1]), ("batch", rows), ("batch", rows)):
@@ -128,7 +128,7 @@ def probe_step(
             total = loss(batch) / sum(len(row.learnt) for row in batch)
             (total if scaler is None else scaler.scale(total)).backward()
             value = float(total.detach())
-            norm = optimizer.step(1.0, scaler)
+            norm = optimizer.step(1.0)
             seconds = time.perf_counter() - started
             report(
                 {

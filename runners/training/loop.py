@@ -126,8 +126,6 @@ class TrainingLoop:
     on_event: OnEvent
     random: dict[str, Tensor] = field(default_factory=checkpoint.random_state)
     """The random state that the next step begins with."""
-    scaler: GradScaler | None = None
-    """Scales the loss of a run in float16; None in another dtype."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Set by SIGINT and SIGTERM while :meth:`run` is active."""
 
@@ -156,6 +154,11 @@ class TrainingLoop:
         if every := self.config.eval_steps:
             return [*range(every, len(self.steps), every), len(self.steps)]
         return [sum(map(len, self.passes[: number + 1])) for number in range(len(self.passes))]
+
+    @property
+    def scaler(self) -> GradScaler | None:
+        """What scales the loss of a run in float16; None in another dtype."""
+        return self.optimizer.scaler
 
     @property
     def trainable(self) -> int:
@@ -262,7 +265,7 @@ class TrainingLoop:
         # Before the optimiser: a loss that is not finite must not reach its state.
         self._raise_if_diverged(total, 0.0)
         with out_of_memory_as_problem("the optimiser's state", number):
-            norm = self.optimizer.step(self._factor(number), self.scaler)
+            norm = self.optimizer.step(self._factor(number))
         overflowed = self.scaler is not None and not math.isfinite(norm)
         norm = 0.0 if overflowed else norm
         self._raise_if_diverged(total, norm)

@@ -45,6 +45,8 @@ class MasterOptimizer:
         """
         self.params = dict(params)
         self.rate = rate
+        self.scaler: torch.amp.GradScaler | None = None
+        """Scale of the loss of a run in float16, set before its first step; None in another dtype."""
         self.max_norm = max_norm
         self.masters = {
             name: parameter
@@ -56,7 +58,7 @@ class MasterOptimizer:
             kind, _groups(self.masters, lora_plus, kind), rate, weight_decay
         )
 
-    def step(self, factor: float, scaler: torch.amp.GradScaler | None = None) -> float:
+    def step(self, factor: float) -> float:
         """Apply and clear the gradients at ``factor`` times the rate; return their norm before clipping.
 
         With a loss scaler the gradients are divided by its scale in fp32 before they are clipped. Where one of them is
@@ -67,16 +69,16 @@ class MasterOptimizer:
                 # The bf16 gradient is freed at once, so that only one of both is in memory per parameter.
                 self.masters[name].grad = parameter.grad.float()
                 parameter.grad = None
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.masters.values(), self.max_norm))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor * group["ratio"]
-        if scaler is None:
+        if self.scaler is None:
             self.optimizer.step()
         else:
-            scaler.step(self.optimizer)
-            scaler.update()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self._write_back()
         return norm

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch.amp import GradScaler
 
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_text
@@ -83,18 +82,14 @@ def start_training(
     )
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(config.seed)
-    scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
-    progress = _restored_progress(folder, identity, optimizer, scaler)
-    loop = TrainingLoop(
+    optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
+    progress = _restored_progress(folder, identity, optimizer)
+    return TrainingLoop(
         config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, chosen, on_event
     )
-    loop.scaler = scaler
-    return loop
 
 
-def _restored_progress(
-    folder: Path | None, identity: str, optimizer: MasterOptimizer, scaler: GradScaler | None
-) -> TrainingProgress:
+def _restored_progress(folder: Path | None, identity: str, optimizer: MasterOptimizer) -> TrainingProgress:
     """Return the progress of a checkpoint, whose weights, optimiser, loss scale and random state are restored.
 
     Without a checkpoint nothing is restored, and the progress is that of a new run.
@@ -102,8 +97,8 @@ def _restored_progress(
     if folder is None:
         return TrainingProgress(identity)
     progress = checkpoint.read_progress(folder)
-    if scaler is not None and progress.scaler:
-        scaler.load_state_dict(progress.scaler)
+    if optimizer.scaler is not None and progress.scaler:
+        optimizer.scaler.load_state_dict(progress.scaler)
     checkpoint.restore_random_state(checkpoint.restore_checkpoint(folder, optimizer))
     return progress
 
