@@ -18,6 +18,7 @@ from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
 from runners.models.endpoint import parse_key_hosts
+from runners.resources.device import DEVICE_ENV, DEVICE_TABLE, DTYPE_BYTES, DTYPE_ENV, MEMORY_ENV
 
 ENV = "TUNEWISE_CONFIG"
 FILE = "config.toml"
@@ -36,7 +37,7 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag, format, or hosts (a table of host and environment variable)."""
+    """path, flag, format, hosts (a table of host and environment variable), device, dtype or gib."""
     text: str
 
 
@@ -72,6 +73,9 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     ),
     SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
+    SettingKey("device", DEVICE_ENV, "device", f"what models run on: auto, {', '.join(DEVICE_TABLE)}"),
+    SettingKey("dtype", DTYPE_ENV, "dtype", f"what models compute in: auto, {', '.join(DTYPE_BYTES)}"),
+    SettingKey("memory_gib", MEMORY_ENV, "gib", "most GiB of memory to use, of the GPU or of RAM"),
 )
 """All settings. The file may also hold a table ``[answers]``: answers of the questionnaire by id."""
 
@@ -176,14 +180,17 @@ def _value(path: Path, name: str, value: Any) -> str:
         return str(value)
     if key.kind == "hosts" and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
         return _key_hosts(path, value)
+    choices = {"device": ("auto", *DEVICE_TABLE), "dtype": ("auto", *DTYPE_BYTES)}
+    if value in choices.get(key.kind, ()):
+        return str(value)
+    if key.kind == "gib" and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return f"{value:g}"
     if key.kind == "path" and isinstance(value, str):
         return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
-    wanted = {
-        "flag": "true or false",
-        "format": f"one of {', '.join(FORMATS)}",
-        "path": "a path in quotes",
-        "hosts": 'a table, e.g. api_keys = {"api.example.com" = "EXAMPLE_API_KEY"}',
-    }
+    wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
+    wanted |= {kind: f"one of {', '.join(names)}" for kind, names in choices.items()}
+    wanted["gib"] = "a number above 0"
+    wanted["hosts"] = 'a table, e.g. api_keys = {"api.example.com" = "EXAMPLE_API_KEY"}'
     # The value of api_keys is not shown, because someone may have written a key.
     shown = "not such a table" if key.kind == "hosts" else repr(value)
     raise BadInput(f"{path}: {name} is {shown}", f"it should be {wanted[key.kind]}")

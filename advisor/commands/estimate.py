@@ -40,7 +40,9 @@ def command(
     attention: str = typer.Option("flash", help="flash (or SDPA: no stored scores), eager."),
     compile: bool = typer.Option(False, help="Layers are compiled."),
     loss: str = typer.Option("rows", help="Logits at once: full, chunked, fused, rows (of labels only)."),
-    devices: int | None = typer.Option(None, min=1, help="GPUs that share the weights; else those here."),
+    devices: int | None = typer.Option(
+        None, min=1, help="GPUs that share the weights; else 1, as tunewise runs."
+    ),
     gpu: str | None = typer.Option(None, help="A card by name, for verdict, hours and rent."),
     gpu_memory: float | None = typer.Option(None, min=0.1, help="GiB of one card; else this machine's."),
     counter: str | None = typer.Option(

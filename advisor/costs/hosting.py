@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advisor.catalog import gpus
-from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, row_tokens
+from advisor.costs.tokens import ANSWER_TOKENS, CONTEXT_TOKENS, PROMPT_TOKENS, row_tokens
 from advisor.questionnaire.profile import Profile
-from runners.resources.memory_estimate import smallest_memory
-from runners.resources.memory_terms import MemorySetup
+from runners.plan.steps import NF4, NO_QUANTIZATION, Quantization
+from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
+from runners.resources.memory_terms import MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape
+from runners.runs.requirements import batch_memory
 
 HOURS_PER_MONTH = 730.0
 """Hours of a month (a year's 8,760 over twelve)."""
@@ -165,4 +167,53 @@ def served_locally(profile: Profile) -> bool:
     if profile.remote or shape is None or profile.device_gib is None:
         return False
     setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.devices)
-    return smallest_memory(shape, "inference", setup).fits(profile.device_gib) != "no"
+    return (
+        smallest_memory(shape, "inference", setup).fits(profile.device_gib) != "no"
+        or answering_quantization(profile)[0] != NO_QUANTIZATION
+    )
+
+
+def answering_memory_of(
+    profile: Profile, quantization: Quantization, prompt_tokens: int
+) -> MemoryEstimate | None:
+    """Estimate a batch of answers on the hardware at hand; None where the model's shape is unknown or it is remote.
+
+    Args:
+        profile: the situation.
+        quantization: how the model is held.
+        prompt_tokens: tokens of a prompt.
+    """
+    shape = profile.model_shape
+    if profile.remote or shape is None:
+        return None
+    wide: WeightKind | None = "fp32" if profile.computes_in_fp32 else None
+    return batch_memory(
+        shape,
+        prompt_tokens,
+        profile.answer_tokens or ANSWER_TOKENS,
+        wide if quantization == NO_QUANTIZATION else "nf4-dq",
+        on_cpu=profile.has_gpu is False,
+    )
+
+
+def answering_quantization(profile: Profile, qlora: bool = False) -> tuple[Quantization, str]:
+    """Return how the model is held when it answers here, and why; nf4 where 16 bits do not fit and 4 bits do.
+
+    Args:
+        profile: the situation.
+        qlora: whether a training of the plan holds it in 4 bits anyway; then 16 bits must surely fit.
+    """
+    prompt = (profile.prompt_tokens or PROMPT_TOKENS) + (CONTEXT_TOKENS if profile.documents else 0)
+    available = profile.device_gib
+    wide = answering_memory_of(profile, NO_QUANTIZATION, prompt)
+    narrow = answering_memory_of(profile, NF4, prompt)
+    if wide is None or narrow is None or available is None:
+        return NO_QUANTIZATION, ""
+    fits = wide.fits(available)
+    if fits == "yes" or (fits == "tight" and not qlora) or narrow.fits(available) == "no":
+        return NO_QUANTIZATION, ""
+    bits = 32 if profile.computes_in_fp32 else 16
+    return NF4, (
+        f"all arms answer from the base in 4 bits (nf4), about {narrow.likely:.1f} GiB of {available:g}: "
+        f"in {bits} bits answering takes {wide.low:.1f} to {wide.high:.1f}"
+    )

@@ -13,13 +13,13 @@ from advisor.catalog import gpus, user_catalog
 from advisor.costs import training_time
 from advisor.costs.tokens import ZERO_RANGE, Range, training_setup
 from advisor.costs.training_time import USUAL_CARD_GIB, hours_on
-from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.profile import RUN_DEVICES, Profile
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape
 
 CARD_COUNTS = (1, 2, 4, 8)
-"""Numbers of GPUs that one machine can be rented with."""
+"""Numbers of GPUs that one machine can be rented with; those beyond what a run uses are not offered."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
 """Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
 assumption.
@@ -29,7 +29,7 @@ SHARED_HOST_FACTOR = 3.0
 assumption.
 """
 NO_BF16 = ("T4", "V100")
-"""GPUs without native bf16, in which tunewise trains: never offered."""
+"""GPUs without native bf16: they train in float16 with a loss scale, which was not measured on one; never offered."""
 _PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
 
 
@@ -67,7 +67,11 @@ class Rental:
 
 @lru_cache(maxsize=1024)
 def offers_that_hold(
-    shape: ModelShape, use: MemoryUse, setup: MemorySetup, file: user_catalog.CatalogFile | None
+    shape: ModelShape,
+    use: MemoryUse,
+    setup: MemorySetup,
+    file: user_catalog.CatalogFile | None,
+    run_devices: int = RUN_DEVICES,
 ) -> tuple[RentalOffer, ...]:
     """Return the offers whose memory holds even the high estimate of a use, those with the fewest GPUs first.
 
@@ -76,9 +80,10 @@ def offers_that_hold(
         use: how it is used: full, lora, qlora or inference.
         setup: how it is trained on one GPU.
         file: the user's own facts as they are now, part of the cache key.
+        run_devices: most GPUs that a run uses.
     """
     offers: list[RentalOffer] = []
-    for count in CARD_COUNTS:
+    for count in (count for count in CARD_COUNTS if count <= run_devices):
         need = smallest_memory(shape, use, replace(setup, devices=count)).high
         offers += [offer for offer in offers_with_cards(count, file) if offer.card.memory_gib >= need]
     return tuple(offers)
@@ -131,7 +136,12 @@ def cheapest_rental(profile: Profile, method: str) -> Rental | None:
     shape = profile.model_shape
     offers = (
         offers_that_hold(
-            shape, memory_use_of(method), training_setup(profile, 1), user_catalog.catalog_file()
+            shape,
+            memory_use_of(method),
+            # Of a GPU, whatever is at hand.
+            replace(training_setup(profile, 1), counter="device", weights=None, fused=False),
+            user_catalog.catalog_file(),
+            profile.run_devices,
         )
         if shape
         else ()

@@ -59,8 +59,8 @@ def row_tokens(profile: Profile) -> float:
 def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
     """Return the setup for memory estimates: rows as long as a prompt with its answer, at least 1,024 tokens.
 
-    Without a GPU it describes the whole process on the CPU, in fp32 where that has no native bf16. ``devices`` is the number
-    of GPUs that share the model; by default the profile's.
+    Without a GPU it describes the whole process on the CPU, and in fp32 where the device computes in it. ``devices`` is
+    the number of GPUs that share the model; by default the profile's.
     """
     longest = max(RAW_SEQUENCE, math.ceil(row_tokens(profile)))
     on_cpu = profile.has_gpu is False
@@ -69,7 +69,7 @@ def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
         devices=profile.devices if devices is None else devices,
         seq_len=longest,
         counter="process" if on_cpu else "device",
-        weights="fp32" if on_cpu and profile.cpu_bf16 is False else None,
+        weights="fp32" if profile.computes_in_fp32 else None,
         fused=on_cpu and shape is not None and shape.llama_like,
     )
 

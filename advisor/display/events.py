@@ -10,7 +10,7 @@ from advisor.output import note
 
 _SHOWN_BY_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
 """Kinds of events of which the reason is shown."""
-_SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory")
+_SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")
 """Kinds of events of which the second part of the name and the reason are shown."""
 
 

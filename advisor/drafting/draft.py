@@ -17,6 +17,7 @@ from typing import Any
 
 from advisor.catalog import models
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
+from advisor.costs.hosting import answering_quantization
 from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
 from advisor.drafting.score_weights import score_weights
 from advisor.drafting.seeds import with_second_seed
@@ -171,7 +172,7 @@ def draft_with_notes(
         "schema": 1,
         "name": _run_name(profile),
         "choice": choice,
-        "model": PlanModel(name=profile.model or models.DEFAULT_MODEL).model_dump(),
+        "model": _plan_model(profile, tuning, notes).model_dump(),
         "data": _data(answers, folder).model_dump(mode="json"),
         "prompts": prompts.model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
@@ -236,6 +237,13 @@ def _tuning_method(
     )
     notes.append(f"no tuning arm: {blocked.method.name} {blocked.blockers[0].text}")
     return None
+
+
+def _plan_model(profile: Profile, tuning: str | None, notes: list[str]) -> PlanModel:
+    """Return the plan's model, held in 4 bits where it does not fit in 16 when it answers; then a note says so."""
+    quantization, why = answering_quantization(profile, tuning == "qlora")
+    notes += [why] if why else []
+    return PlanModel(name=profile.model or models.DEFAULT_MODEL, quantization=quantization)
 
 
 def _method_steps(profile: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step, ...]:

@@ -9,11 +9,13 @@ from typing import ClassVar
 
 from advisor.costs.call_prices import usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
+from advisor.costs.hosting import answering_memory_of, answering_quantization
 from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, ZERO_RANGE, call_tokens
 from advisor.methods.blockers import Blocker
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
 from runners.plan.schema import Step
+from runners.plan.steps import NO_QUANTIZATION
 from runners.resources.memory_estimate import estimate_inference_memory
 
 
@@ -68,12 +70,15 @@ def inference_estimate(
         (profile.prompt_tokens or PROMPT_TOKENS) + (profile.answer_tokens or ANSWER_TOKENS) + extra_tokens
     )
     shape = None if profile.remote else profile.model_shape
+    quantization, why = answering_quantization(profile)
     memory = (
-        estimate_inference_memory(
+        answering_memory_of(profile, quantization, tokens)
+        if quantization != NO_QUANTIZATION
+        else estimate_inference_memory(
             shape,
             tokens,
             0,
-            weights="fp32" if profile.cpu_bf16 is False and profile.has_gpu is False else None,
+            weights="fp32" if profile.computes_in_fp32 else None,
             counter="process" if profile.has_gpu is False else "device",
             devices=profile.devices,
         )
@@ -81,6 +86,8 @@ def inference_estimate(
         else None
     )
     call = usd_per_call(profile, *call_tokens(profile, method))
+    if why:
+        assumptions += (why,)
     return MethodEstimate(
         memory, profile.device_gib, ZERO_RANGE, ZERO_RANGE, call, (*assumptions, *estimate_basis(profile))
     )

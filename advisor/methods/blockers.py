@@ -174,4 +174,4 @@ def blocked_by(profile: Profile, method: str, *checks: BlockerCheck) -> tuple[Bl
 
 
 def _cards(profile: Profile) -> str:
-    return "one GPU" if profile.devices == 1 else f"each of {profile.devices} GPUs"
+    return "one GPU" if profile.present_devices == 1 else f"each of {profile.present_devices} GPUs"

@@ -38,12 +38,12 @@ from rag.types import OnEvent
 from runners.models.endpoint import check_may_contact
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
-from runners.plan.steps import IndexStep, PlanModel
+from runners.plan.steps import NO_QUANTIZATION, IndexStep, PlanModel
 from runners.resources.gpu import MachineProbe
 from runners.resources.machine import Machine, detect_machine, free_ram
-from runners.resources.memory_estimate import estimate_inference_memory
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
+from runners.runs.requirements import answering_memory
 from runners.runs.session import BaseModel, RunContext, model_identity, must_stay_local, obtain_model
 from runners.trial.base_probe import PROBE_EXAMPLES, ProbeReplies, probe_base_model
 
@@ -89,7 +89,7 @@ def choose_probed_model(
     if remote:
         check_may_contact(remote.name, remote.url, must_stay_local(plan))
         return ProbedModel(plan.model, remote)
-    why = too_large(profile, machine, answers)
+    why = too_large(profile, machine, answers, plan.model.quantization)
     if not why:
         try:
             return ProbedModel(plan.model, obtain_model(plan.model, "base", on_event))
@@ -101,19 +101,19 @@ def choose_probed_model(
     return ProbedModel(small, obtain_model(small, "base", on_event), why)
 
 
-def too_large(profile: Profile, machine: Machine, answers: int) -> str:
+def too_large(profile: Profile, machine: Machine, answers: int, quantization: str = NO_QUANTIZATION) -> str:
     """Return why the model cannot give that many answers here: memory or time; "" when it can, or its size is unknown."""
     shape, params_b = profile.model_shape, profile.params_b
     if shape is None or not params_b:
         return ""
-    cuda = machine.gpu_kind.value == "cuda"
-    available = machine.gpu_memory_gib.value if cuda else free_ram(MachineProbe()).value
-    needed = estimate_inference_memory(shape, 1024, 0, counter="device" if cuda else "process").likely
+    own_memory = machine.own_memory
+    available = machine.gpu_memory_gib.value if own_memory else free_ram(MachineProbe()).value
+    needed = answering_memory(shape, machine, quantization, PROBE_PROMPT_TOKENS, MAX_PROBE_TOKENS).likely
     if available is not None and needed > available:
         return f"{profile.model or 'the model'} needs about {needed:.1f} GiB, {available:.1f} are free"
     seconds_each = PROBE_PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
     seconds = answers * seconds_each * params_b / REFERENCE_PARAMS_B
-    if not cuda and seconds > MAX_PROBE_SECONDS:
+    if machine.device == "cpu" and seconds > MAX_PROBE_SECONDS:
         return f"{profile.model or 'the model'} would take about {seconds / 3600:.1f} hours without a GPU"
     return ""
 

@@ -26,6 +26,10 @@ CACHED_PROMPT_TOKENS = 200_000
 """Largest corpus, in tokens, that can be put whole into a cached prompt."""
 SHORT_CONTEXT_B = 3.0
 """Models below this many billion parameters have short contexts and lose the middle of long ones."""
+RUN_DEVICES = 1
+"""Devices that one run uses, in training and in answering: advice counts what the runner can do."""
+CARDS_WITHOUT_BF16 = ("T4", "V100", "P100", "RTX 20", "GTX")
+"""Parts of the names of GPUs without native bf16 (compute capability below 8)."""
 MIN_GPU_GIB = 0.01
 """Less memory than this counts as no GPU."""
 Thresholds = Mapping[str, tuple[float, ...]]
@@ -85,6 +89,8 @@ class Profile:
     """The GPU as its driver names it, when it was detected here and is the one planned for."""
     cpu_bf16: bool | None = None
     """Whether the CPU multiplies in bf16 natively, when it was detected here and is the one planned for."""
+    run_devices: int = RUN_DEVICES
+    """Most devices that the program which runs it uses: one, as the runner here does."""
     shape: ModelShape | None = field(default=None, repr=False)
     """The model's shape, when its config is known."""
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
@@ -187,8 +193,35 @@ class Profile:
 
     @cached_property
     def devices(self) -> int:
-        """Number of devices that share one model: the GPUs, or 1."""
+        """Number of devices that one run uses: :attr:`run_devices`, or those present where they are fewer."""
+        return min(self.run_devices, self.present_devices)
+
+    @cached_property
+    def present_devices(self) -> int:
+        """Number of GPUs, or 1."""
         return max(1, self.gpu_count or 1) if self.has_gpu is not False else 1
+
+    @cached_property
+    def devices_note(self) -> str:
+        """Which of several GPUs a run uses; "" for one GPU or none."""
+        many = self.present_devices
+        return f"{many} GPUs are present, a run uses one of them" if many > self.devices == 1 else ""
+
+    @cached_property
+    def dtype_note(self) -> str:
+        """Which dtype a device without native bf16 computes in, and what that means; "" where bf16 is native or unknown."""
+        if self.has_gpu is False and self.cpu_bf16 is False:
+            return "this CPU has no native bf16: float32 takes twice the memory, at about half the speed"
+        if self.gpu_kind == "mps":
+            return "an Apple GPU computes in float32 here: twice the memory of 16 bits"
+        if self.gpu_name and any(card in self.gpu_name for card in CARDS_WITHOUT_BF16):
+            return f"{self.gpu_name} has no native bf16: float16 with a loss scale"
+        return ""
+
+    @cached_property
+    def computes_in_fp32(self) -> bool:
+        """Whether models are held and computed in float32 here."""
+        return self.gpu_kind == "mps" or (self.has_gpu is False and self.cpu_bf16 is False)
 
     @cached_property
     def device_gib(self) -> float | None:

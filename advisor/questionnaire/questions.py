@@ -416,7 +416,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How many GPUs?",
         "count",
         "machine",
-        "Several cards can share one model.",
+        "A run uses one of them; more than one says that time is not scarce.",
         when=_GPU,
         detail=True,
         measured_by="machine",

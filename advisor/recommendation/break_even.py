@@ -221,8 +221,9 @@ def _break_even_assumptions(profile: Profile, priced: Mapping[str, PricedMethod]
     lines = [f"training is spread over {months:.3g} months ({why})"]
     if not served_locally(profile) and (served := cheapest_serving(profile)):
         card = served.card
+        shared = " (exported to vLLM, which shares it among them)" if served.count > 1 else ""
         lines.append(
-            f"a tuned model is served on {served.count} x {card.name}, always on: 730 h x "
+            f"a tuned model is served on {served.count} x {card.name}{shared}, always on: 730 h x "
             f"{served.month_usd / HOURS_PER_MONTH:.2f} USD ({price_day(card.day, today)}; {card.source}); it answers about "
             f"{_rounded_calls(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
             f"call would cost about {served.per_call_usd:.2g} USD"

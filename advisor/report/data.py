@@ -23,7 +23,7 @@ from rag.files import check_schema, sha256_file
 from runners import run_folder
 from runners.data.questions import Question
 from runners.plan.schema import Plan
-from runners.plan.steps import TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
 from runners.trial.judge import JUDGE_JOURNAL, summary
@@ -88,7 +88,7 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": guard_warnings(guards),
+        "warnings": [*guard_warnings(guards), *_quantization_warning(plan)],
         "arms": [arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [pair_json(pair) for pair in pairs],
         "cost_order": sorted(cost, key=lambda name: cost[name]),
@@ -184,12 +184,18 @@ def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "split": start.get("split"),
         "base": start.get("base"),
         "model": plan.model.name,
+        **({"quantization": NF4} if plan.model.quantization == NF4 else {}),
         "index_input": index.get("inputs"),
         "seed": plan.seed,
         "training_seeds": seeds,
         "longest_answer_tokens": plan.max_new_tokens,
         "files": _data_files(plan),
     }
+
+
+def _quantization_warning(plan: Plan) -> list[str]:
+    """Return what the reader must know of a plan whose model is held in 4 bits; [] for one in 16."""
+    return [QUANTIZED_ANSWERS] if plan.model.quantization == NF4 else []
 
 
 def _is_done(event: dict[str, Any], step: str) -> bool:

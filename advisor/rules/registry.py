@@ -62,6 +62,8 @@ RULES: tuple[type[Rule], ...] = (
     rs.RS007,
     rs.RS008,
     rs.RS009,
+    rs.RS010,
+    rs.RS011,
     rk.RK001,
     rk.RK002,
     rk.RK003,

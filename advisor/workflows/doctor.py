@@ -16,6 +16,7 @@ from advisor.questionnaire.profile import Profile
 from advisor.rules import registry as rule_table
 from rag.errors import BadInput
 from rag.plugins import declared_plugins
+from runners.resources.device import DEVICE_TABLE
 from runners.resources.machine import Machine, detect_machine
 
 CHECKED_PACKAGES: tuple[str, ...] = (
@@ -47,6 +48,9 @@ SHOWN_SETTINGS: tuple[str, ...] = (
     "TRANSFORMERS_OFFLINE",
     "XDG_CACHE_HOME",
     "CUDA_VISIBLE_DEVICES",
+    "TUNEWISE_DEVICE",
+    "TUNEWISE_DTYPE",
+    "TUNEWISE_MEMORY_GIB",
     "OMP_NUM_THREADS",
     "NO_COLOR",
     "DO_NOT_TRACK",
@@ -255,8 +259,17 @@ def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
     disk = machine.disk_gib.value
     if disk is not None and disk < MIN_DISK_GIB:
         warnings.append(f"only {disk:g} GiB of disk are free; a run may need {MIN_DISK_GIB:g}")
-    if machine.bf16.value is False:
-        warnings.append("no native bf16: training and answering run in fp32, about half as fast")
+    dtype, why = machine.dtype
+    if dtype == "float32":
+        warnings.append(f"{why}: training and answering run in fp32, about half as fast, in twice the memory")
+    elif dtype == "float16":
+        warnings.append(f"{why}: training runs in float16 with a loss scale, answering in float16")
+    if machine.gpu_kind.value == "none" and "is not used" in machine.gpu_kind.how:
+        warnings.append(machine.gpu_kind.how)
+    if (machine.gpu_count.value or 1) > 1:
+        warnings.append(f"{machine.gpu_count.value} GPUs are present, a run uses one of them")
+    if machine.device != "cpu" and (fallback := DEVICE_TABLE[machine.device].fallback):
+        warnings.append(f"on an {DEVICE_TABLE[machine.device].name} {fallback}")
     if machine.ram_gib.value is not None and machine.ram_gib.value < 4:
         warnings.append(f"only {machine.ram_gib.value:g} GiB of memory")
     return warnings

@@ -140,9 +140,14 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         embedder = (
             obtain_model(plan.embedder, "embedder", watcher) if requirements.needs_embedder(plan) else None
         )
-        requirements.check_requirements(
-            plan, base.folder if isinstance(base, Model) else None, out, detect_machine(out)
-        )
+        for note in requirements.check_requirements(
+            plan,
+            base.folder if isinstance(base, Model) else None,
+            out,
+            detect_machine(out),
+            requirements.local_folders(bases, embedder, plan),
+        ):
+            watcher.say(note)
         rows, corrections = step_estimates(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
         context = RunContext(plan, RunFolder(Path(work_folder)), base, embedder, examples, split, None, bases)

@@ -149,9 +149,12 @@ def estimate_request(
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine)
     counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
+    devices = request.devices or profile.devices
     memory_setup = replace(
-        _setup({**setup, "counter": counter}), devices=profile.devices, device_gib=profile.device_gib
+        _setup({**setup, "counter": counter}), devices=devices, device_gib=profile.device_gib
     )
+    if profile.computes_in_fp32 and memory_setup.weights is None and use != "qlora":
+        memory_setup = replace(memory_setup, weights="fp32")
     if use in ("full", "lora") and memory_setup.weights in ("nf4", "nf4-dq"):
         raise BadInput(
             f"{request.method} cannot train on {memory_setup.weights} weights", "use --method qlora"
@@ -162,7 +165,10 @@ def estimate_request(
             f"{memory_setup.seq_len} tokens are more than the {known_model.context:,} this model reads",
         )
     memory = estimate_memory(shape, use, memory_setup)
-    hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card)
+    hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, devices)
+    if devices > profile.devices:
+        notes += (f"for {devices} GPUs that share the weights: tunewise itself runs on one of them",)
+    notes += tuple(note for note in (profile.devices_note, profile.dtype_note) if note and devices == 1)
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
     return EstimateResult(name, request.method, memory, device, profile.device_gib, hours, usd, notes)
@@ -332,13 +338,14 @@ def _profile(
     if profile.device_gib is None:
         return profile, "unknown memory"
     device_name = card.name if card else "a GPU" if memory else "this machine"
-    devices_name = f"{profile.devices} GPUs" if memory and not card else f"{profile.devices} x {device_name}"
-    device = devices_name if profile.devices > 1 else device_name
-    return profile, f"{device} ({profile.device_gib:.3g} GiB{' each' if profile.devices > 1 else ''})"
+    devices = request.devices or profile.devices
+    devices_name = f"{devices} GPUs" if memory and not card else f"{devices} x {device_name}"
+    device = devices_name if devices > 1 else device_name
+    return profile, f"{device} ({profile.device_gib:.3g} GiB{' each' if devices > 1 else ''})"
 
 
 def _hours_and_usd(
-    profile: Profile, shape: ModelShape, use: str, card: gpus.GpuFacts | None
+    profile: Profile, shape: ModelShape, use: str, card: gpus.GpuFacts | None, devices: int
 ) -> tuple[Range | None, Range | None]:
     """Return hours and USD of training: on the named card at its rent, else on the hardware of the profile."""
     if not (profile.examples_known or profile.raw_text):
@@ -347,9 +354,9 @@ def _hours_and_usd(
         hours = training_hours(profile, use)
         return hours, training_usd(profile, hours)
     hours = training_time.hours_on(
-        profile, shape, use, training_time.candidate_cards_device((card,), profile.devices)
+        profile, shape, use, training_time.candidate_cards_device((card,), devices)
     )
-    rent = None if card.usd_hour is None else card.usd_hour * profile.devices
+    rent = None if card.usd_hour is None else card.usd_hour * devices
     return hours, None if rent is None else hours.times(rent, rent, rent)
 
 

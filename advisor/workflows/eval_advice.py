@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,13 @@ from rag.errors import BadInput, Problem
 
 CASE_USES = ("winner_only", "winner_or_also", "constraint")
 PROMPTED_METHODS = {"prompting", "few-shot"}
+
+
+PUBLISHED_DEVICES = 64
+"""Devices that the programs of the published cases could use: their runs are judged as they were made, on all GPUs.
+
+Advice to a user counts those that a run here uses (:attr:`advisor.questionnaire.profile.Profile.run_devices`).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ def _case(row: Any, location: str) -> AdviceCase:
     if not isinstance(answers, dict):
         raise BadInput(f"{location}: answers is missing", "an object with the questionnaire's keys")
     try:
-        profile = Profile.of(answers)
+        profile = replace(Profile.of(answers), run_devices=PUBLISHED_DEVICES)
     except Problem as problem:
         raise BadInput(f"{location}: {problem.message}", problem.hint) from None
     forbids = row.get("hardware_forbids") or {}

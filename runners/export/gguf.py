@@ -23,7 +23,7 @@ from rag.errors import BadInput
 from runners.export import merged
 from runners.export.card import short_model_name
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
-from runners.export.merged import QLORA_NOTE, MergedModel, is_qlora, load_merged, write_in_smallest_dtype
+from runners.export.merged import MergedModel, load_merged, merging_notes, write_in_smallest_dtype
 from runners.export.peft import prompting_notes
 from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json
@@ -102,7 +102,7 @@ def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
     vocabulary = read_vocabulary(source.weights_folder, int(config["vocab_size"]))
     merged_model = load_merged(source)
     file = job.folder / GGUF_FILE
-    notes = [QLORA_NOTE] if is_qlora(source) else []
+    notes = [*merging_notes(source)]
     if needs_config_settings(config):
         notes.append(
             "transformers' loader does not read all figures of this family: it was given the model's own settings."

@@ -1,8 +1,10 @@
 """The `merged` export: base and adapter merged into one model in safetensors, compared with the two unmerged.
 
-A qlora arm is merged into the full-precision base, as the trial measured it: `tunewise` answers with the adapter on that
-base, not on the 4-bit one it was trained against, and so do PEFT and vLLM unless they are told to quantise. Merging into
-the dequantised 4-bit base would give another model, which no trial has scored.
+A qlora arm is merged into the full-precision base. Where the plan's model is not quantised that is what the trial
+measured: `tunewise` answered with the adapter on that base, not on the 4-bit one it was trained against, and so do PEFT
+and vLLM unless they are told to quantise. Where the plan holds the model in nf4, a note says that the trial answered from
+4 bits; merging needs a machine that holds the base in float32. Merging into the dequantised 4-bit base would give another
+model, which no trial has scored.
 
 The comparison replays five prompts, in float32 on both sides. The reference answers greedily; the written model reads
 these answers and must choose the same token at each position, which by induction means that it gives the same greedy
@@ -28,6 +30,7 @@ from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.export.peft import prompting_notes
 from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json, tensor_sizes
+from runners.plan.steps import NF4
 from runners.resources.machine import GIB
 from runners.run_folder import TRIAL, read_journal
 from runners.tokenization.chat_template import ChatTokenizer
@@ -49,6 +52,10 @@ _GENERAL_PROMPTS = (
 )
 AUTO_DTYPE = "auto"
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED_TRIAL_NOTE = (
+    "The trial answered from the base in 4 bits with the adapter beside it; here it is merged into the base in full "
+    "precision. Its answers differ a little from those that were measured."
+)
 QLORA_NOTE = (
     "Trained against the base in 4 bits, merged into the base in full precision: that is what the trial measured. "
     "Base and adapter in 4 bits answer a little differently."
@@ -130,7 +137,7 @@ def make_merged(job: ExportJob) -> ExportedFiles:
     return ExportedFiles(
         _USAGE + prompting_notes(source),
         {**comparison.to_facts("base and weights apart"), "number type": dtype},
-        notes=(*([QLORA_NOTE] if is_qlora(source) else []), *notes),
+        notes=(*merging_notes(source), *notes),
     )
 
 
@@ -276,6 +283,13 @@ def write_in_smallest_dtype(
             f"what was written is not what was measured: {notes[-1]}", "hand on the adapter: --to peft"
         )
     return dtype, comparison, [*notes, "--dtype float32 loses nothing."]
+
+
+def merging_notes(source: ExportSource) -> tuple[str, ...]:
+    """Return what merging into full precision means for weights of a run that trained or answered in 4 bits."""
+    if source.plan.model.quantization == NF4:
+        return (QUANTIZED_TRIAL_NOTE,)
+    return (QLORA_NOTE,) if is_qlora(source) else ()
 
 
 def is_qlora(source: ExportSource) -> bool:

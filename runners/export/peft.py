@@ -21,6 +21,7 @@ from runners.export.card import short_model_name
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.export.source import ADAPTER_CONFIG, ExportSource
 from runners.models.resolve import Model
+from runners.plan.steps import NF4
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _USAGE = """```python
@@ -43,7 +44,7 @@ def make_peft(job: ExportJob) -> ExportedFiles:
     manifest_facts = copy_adapter(source, job.folder, job.out)
     return ExportedFiles(
         usage=_USAGE.format(base=short_model_name(source.base.name)) + prompting_notes(source),
-        checked=load_in_plain_peft(job.folder, source.base),
+        checked=load_in_plain_peft(job.folder, source.base, source.plan.model.quantization == NF4),
         kind="adapter",
         extra=manifest_facts,
     )
@@ -97,8 +98,13 @@ def require_adapter(source: ExportSource) -> None:
         )
 
 
-def load_in_plain_peft(folder: Path, base: Model) -> dict[str, Any]:
+def load_in_plain_peft(folder: Path, base: Model, four_bit: bool = False) -> dict[str, Any]:
     """Load an adapter as PEFT's documentation shows, and compare every tensor with the file.
+
+    Args:
+        folder: the adapter.
+        base: its base.
+        four_bit: whether the base is loaded in 4 bits, as the run answered with it.
 
     Returns:
         What was compared, for the card.
@@ -112,7 +118,7 @@ def load_in_plain_peft(folder: Path, base: Model) -> dict[str, Any]:
 
     from runners.inference.weights import load_base
 
-    base_model = load_base(base)
+    base_model = load_base(base, four_bit=four_bit)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # Deprecations between peft and transformers do not concern this adapter.

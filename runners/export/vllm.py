@@ -14,11 +14,12 @@ from rag.errors import BadInput
 from rag.files import MANIFEST, write_text
 from runners.export.card import short_model_name
 from runners.export.job import OUT_PLACEHOLDER, ExportedFiles, ExportJob, require_disk_space, shell_line
-from runners.export.merged import QLORA_NOTE, is_qlora
+from runners.export.merged import merging_notes
 from runners.export.peft import copy_adapter, load_in_plain_peft, prompting_notes, require_adapter
 from runners.export.source import ADAPTER_CONFIG
 from runners.models.registry import find_known_model
 from runners.models.resolve import Model
+from runners.plan.steps import NF4
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts for --max-lora-rank (newer releases also 1, which older ones refuse)."""
@@ -44,14 +45,14 @@ def make_vllm(job: ExportJob) -> ExportedFiles:
     copy_adapter(source, job.folder / WEIGHTS, job.out)
     if local:
         _copy_base(base, job)
-    checked = load_in_plain_peft(job.folder / WEIGHTS, base)
+    checked = load_in_plain_peft(job.folder / WEIGHTS, base, source.plan.model.quantization == NF4)
     command = launch_command(job.name, base, rank, local)
     line = shell_line(command, ".")
     write_text(
         job.folder / SERVE_SCRIPT,
         f'#!/bin/sh\n# More flags of vLLM may follow on the command line.\ncd "$(dirname "$0")" && exec {line} "$@"\n',
     )
-    notes = [QLORA_NOTE.replace("merged into", "served on")] if is_qlora(source) else []
+    notes = [note.replace("merged into", "served on") for note in merging_notes(source)]
     if local:
         notes.append(
             f"No hub holds this base ({short_model_name(base.name)}, {base.source}) with these weights, "

@@ -34,6 +34,7 @@ from runners.inference.streaming import TextStream  # noqa: E402
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
 from runners.inference.weights import SwitchableModel  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
+from runners.plan.steps import NO_QUANTIZATION  # noqa: E402
 from runners.tokenization.chat_template import control_token_breaker, neutralise_chat  # noqa: E402
 
 BATCH_ROWS = 32
@@ -47,7 +48,11 @@ IsCancelled = Callable[[], bool]
 
 
 def local_generator(
-    model: Model, weights: Path | None = None, dtype: str = "auto", kernels: str = "auto"
+    model: Model,
+    weights: Path | None = None,
+    dtype: str = "auto",
+    kernels: str = "auto",
+    quantization: str = NO_QUANTIZATION,
 ) -> LocalGenerator:
     """Load a base model and return its generator.
 
@@ -56,19 +61,25 @@ def local_generator(
         weights: An adapter or a tuned model folder made on exactly this base; None for the base itself.
         dtype: float32, bfloat16, or auto for what the device is fastest in.
         kernels: auto for this project's own decoding where the model allows it, plain for transformers' `generate`.
+        quantization: nf4 holds the linear layers in 4 bits, with an adapter beside them; none in the dtype.
     """
-    return LocalGenerator(model, weights, dtype, kernels)
+    return LocalGenerator(model, weights, dtype, kernels, quantization)
 
 
 class LocalGenerator:
     """A base model, or one with tuned weights, on this machine; greedy unless asked otherwise."""
 
     def __init__(
-        self, model: Model, weights: Path | None = None, dtype: str = "auto", kernels: str = "auto"
+        self,
+        model: Model,
+        weights: Path | None = None,
+        dtype: str = "auto",
+        kernels: str = "auto",
+        quantization: str = NO_QUANTIZATION,
     ) -> None:
         """Load the model; see :func:`local_generator`."""
         self.kernels = kernels
-        self._weights = SwitchableModel(model, weights, dtype)
+        self._weights = SwitchableModel(model, weights, dtype, four_bit=quantization != NO_QUANTIZATION)
         self.tokenizer: Any = self._weights.tokenizer
         self.prefixes: PrefixCache[CachedPrefix] = PrefixCache()
         added = self.tokenizer.added_tokens_decoder.values()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,18 @@ from rag.files import (  # noqa: E402
     sha256_file,
 )
 from runners.models.cards import CARD_FILE  # noqa: E402
-from runners.models.fingerprint import refuse_code, template_hash, tokenizer_hash  # noqa: E402
+from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
+from runners.resources import device  # noqa: E402
 from runners.resources.gpu import MachineProbe  # noqa: E402
-from runners.resources.machine import GIB, detect_machine, free_ram  # noqa: E402
+from runners.resources.machine import GIB, cpu_supports_bf16, free_ram  # noqa: E402
 from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer  # noqa: E402
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FOUR_BIT_BLOCK = 64
+"""Weights of a layer's row that share one nf4 scale."""
+REPACKED_ROWS = 32
+"""Rows of a 4-bit layer that bitsandbytes packs together on a CPU."""
 _MUST_EQUAL = (
     ("tokenizer_sha256", "tokenizer"),
     ("template_sha256", "chat template"),
@@ -53,25 +59,28 @@ transformers_logging.disable_progress_bar()  # progress is reported by events
 
 
 def default_device() -> torch.device:
-    """Return the device that models run on here: the GPU if torch sees one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device that models run on here (:mod:`runners.resources.device`)."""
+    return device.torch_device()
 
 
 def free_gib() -> float:
     """Return the free memory of the device in GiB."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.mem_get_info()[0]) / GIB
-    return float(free_ram(MachineProbe()).value)
+    return device.free_device_gib(lambda: float(free_ram(MachineProbe()).value))
 
 
 def dtype_for(name: str = "auto") -> tuple[torch.dtype, str]:
-    """Return the dtype a name means and why: "auto" is bf16 where the hardware computes in it, else fp32."""
+    """Return the dtype a name means and why; "auto" is what the device computes in (:func:`device.choose_dtype`)."""
     if name != "auto":
         if name not in DTYPES:
             raise BadInput(f"dtype {name!r} is unknown", f"auto, {' or '.join(DTYPES)}")
         return DTYPES[name], "asked for"
-    bf16 = detect_machine().bf16
-    return (torch.bfloat16 if bf16.value else torch.float32), bf16.how
+
+    def cpu_bf16() -> tuple[bool | None, str]:
+        bf16 = cpu_supports_bf16(MachineProbe())
+        return bf16.value, bf16.how
+
+    chosen, why = device.torch_dtype(cpu_bf16)
+    return DTYPES[chosen], why
 
 
 def load_base(base: Model, dtype: str = "auto", four_bit: bool = False) -> PreTrainedModel:
@@ -79,21 +88,30 @@ def load_base(base: Model, dtype: str = "auto", four_bit: bool = False) -> PreTr
 
     Args:
         base: The model to load.
-        dtype: float32, bfloat16 or auto.
+        dtype: float32, bfloat16, float16 or auto.
         four_bit: Whether its linear layers are held as double-quantised nf4 (QLoRA).
 
     Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
     compute_dtype, _ = dtype_for(dtype)
-    extra: dict[str, Any] = {}
-    if four_bit:
-        extra["quantization_config"] = BitsAndBytesConfig(
+    return load_model_folder(base.folder, compute_dtype, four_bit_arguments(compute_dtype, four_bit))
+
+
+def four_bit_arguments(compute_dtype: torch.dtype, four_bit: bool = True) -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` that hold linear layers as double-quantised nf4; {} for 16 bits.
+
+    ``compute_dtype`` is the dtype that the layers compute in.
+    """
+    if not four_bit:
+        return {}
+    return {
+        "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute_dtype,
         )
-    return load_model_folder(base.folder, compute_dtype, extra)
+    }
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -131,7 +149,59 @@ def load_model_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -
         ) from error
     except (ValueError, OSError, KeyError) as error:
         raise BadInput(f"{folder} cannot be loaded as a causal language model: {error}") from error
-    return model.eval()
+    return in_evaluation_mode(model)
+
+
+def in_evaluation_mode(model: PreTrainedModel, repack: bool = True) -> PreTrainedModel:
+    """Switch a model to evaluation mode and return it, but for the 4-bit layers that may not be repacked.
+
+    In evaluation mode bitsandbytes repacks 4-bit weights for inference on CPUs with AVX512-BF16, and fails where a
+    layer's input is no multiple of its 64-weight block or its output none of 32. Layers in training mode dequantise
+    instead; nothing else in them depends on the mode.
+
+    Args:
+        model: A model in 16 or in 4 bits.
+        repack: Whether layers may be repacked; not where something else reads their weights, as DoRA does.
+    """
+    model.eval()
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit" and not (repack and _repackable(module)):
+            module.train()
+    return model
+
+
+def _repackable(layer: nn.Module) -> bool:
+    """Return whether bitsandbytes can repack a 4-bit layer (``_convert_weight_packed_for_cpu``)."""
+    width, rows = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+    return width % FOUR_BIT_BLOCK == 0 and rows % REPACKED_ROWS == 0
+
+
+def _repacked_states(model: PreTrainedModel) -> list[Any]:
+    """Return the quantisation states of the 4-bit weights that bitsandbytes has repacked."""
+    states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
+    return [state for state in states if getattr(state, "packing_format_for_cpu", False)]
+
+
+@contextmanager
+def _packed_weights_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Leave repacked 4-bit weights as they are within the block, in which nothing may be computed.
+
+    PEFT asks a model for its state dict when it loads an adapter. bitsandbytes then converts repacked weights back, with
+    scales rounded anew, so that every switch would give a slightly different base.
+    """
+    states = _repacked_states(model)
+    for state in states:
+        state.packing_format_for_cpu = False
+    try:
+        yield
+    finally:
+        for state in states:
+            state.packing_format_for_cpu = True
+
+
+def _uses_dora(adapter: Path) -> bool:
+    """Return whether an adapter is DoRA, which reads the base's weights to normalise them."""
+    return bool(read_json(adapter / "adapter_config.json").get("use_dora"))
 
 
 def base_facts(base: Model) -> dict[str, str]:
@@ -191,59 +261,107 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
 
 
 def load_for_inference(
-    base: Model, weights: Path | None = None, dtype: str = "auto"
+    base: Model, weights: Path | None = None, dtype: str = "auto", four_bit: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer ready to generate with, an adapter merged in: as fast as the base alone.
+    """Return model and tokenizer ready to generate with.
+
+    An adapter is merged in, as fast as the base alone; on a 4-bit base it stays beside it (:func:`attach_adapter`).
 
     Args:
         base: The base model.
         weights: An adapter or a tuned model that :func:`runners.train.fit` made on exactly this base (BadInput
             otherwise); None for the base itself.
-        dtype: float32, bfloat16 or auto.
+        dtype: float32, bfloat16, float16 or auto.
+        four_bit: Whether the linear layers are held as double-quantised nf4.
     """
     if weights is None:
-        return load_base(base, dtype), load_tokenizer(base.folder)
+        return load_base(base, dtype, four_bit), load_tokenizer(base.folder)
     if (weights / "adapter_config.json").is_file():
-        model = merged_for_inference(load_adapter(load_base(base, dtype), weights, base))
+        check_same_base(weights, base, "adapter")
+        model, _ = attach_adapter(load_base(base, dtype, four_bit), weights, base, four_bit)
     else:
         check_same_base(weights, base, "model")
-        model = load_model_folder(weights, dtype_for(dtype)[0], {})
-    return model.eval(), load_tokenizer(weights)
+        model = load_tuned_model(weights, dtype, four_bit)
+    return model, load_tokenizer(weights)
+
+
+def load_tuned_model(folder: Path, dtype: str, four_bit: bool) -> PreTrainedModel:
+    """Return a model that was tuned in full; see :func:`load_base` for the arguments."""
+    compute_dtype, _ = dtype_for(dtype)
+    return load_model_folder(folder, compute_dtype, four_bit_arguments(compute_dtype, four_bit))
+
+
+def attach_adapter(
+    model: PreTrainedModel, folder: Path, base: Model, four_bit: bool
+) -> tuple[PreTrainedModel, PeftModel | None]:
+    """Return the model with an adapter: merged into 16-bit weights, beside 4-bit ones.
+
+    Merging into nf4 would round the sum to 4 bits again, which is another model than was trained; unmerged, the
+    answers are those of transformers, bitsandbytes and PEFT.
+
+    Returns:
+        The model, whose own layers hold the adapter, so that it generates as any model of transformers does; and
+        PEFT's wrapper, whose ``unload`` takes the adapter away again, None for a merged one.
+    """
+    with _packed_weights_kept(model):
+        adapted = load_adapter(model, folder, base)
+    if not four_bit:
+        return merged_for_inference(adapted), None
+    causal = adapted.eval().get_base_model()
+    assert isinstance(causal, PreTrainedModel)
+    settings = adapted.peft_config["default"]
+    return in_evaluation_mode(causal, repack=not getattr(settings, "use_dora", False)), adapted
 
 
 class SwitchableModel:
-    """A base with at most one adapter merged into it; `model` decodes as fast as the base alone either way.
+    """A base with at most one adapter; in 16 bits it is merged, and `model` decodes as fast as the base alone.
 
     With one set of weights from start to end, nothing but the model is in memory. From the first switch on, a copy of
     the base's weights is held where it fits, because unmerging an adapter by subtraction would not restore the same
-    bits. Where it does not fit, the base is loaded again instead.
+    bits. Where it does not fit, the base is loaded again instead. A 4-bit base keeps its adapter beside it: its
+    weights never change, so switching needs neither.
     """
 
     def __init__(
-        self, base: Model, weights: Path | None, dtype: str, free: Callable[[], float] = free_gib
+        self,
+        base: Model,
+        weights: Path | None,
+        dtype: str,
+        free: Callable[[], float] = free_gib,
+        four_bit: bool = False,
     ) -> None:
         """Load the base, with an adapter or as a tuned model trained on exactly this base.
 
         Args:
             base: The base model.
             weights: An adapter, or a tuned model folder; None for the base itself.
-            dtype: float32, bfloat16 or auto.
+            dtype: float32, bfloat16, float16 or auto.
             free: Returns the free memory of the device in GiB.
+            four_bit: Whether the linear layers are held as double-quantised nf4.
         """
         self.base = base
         self.dtype = dtype
+        self.four_bit = four_bit
         self._free = free
         self.model: Any
-        self.tokenizer: Any
-        self.model, self.tokenizer = load_for_inference(base, weights, dtype)
-        self.weights = weights
+        self.weights: Path | None = None
+        self._beside: PeftModel | None = None
+        """PEFT's wrapper of a 4-bit model whose layers hold an adapter."""
         self._copy: dict[str, torch.Tensor] | None = None
+        self.tokenizer: Any
+        if four_bit and weights is not None:
+            self.model = None
+            self.use(weights)
+            self.tokenizer = load_tokenizer(weights)
+        else:
+            self.model, self.tokenizer = load_for_inference(base, weights, dtype, four_bit)
+            self.weights = weights
 
     @property
     def owner(self) -> tuple[str, str, str]:
-        """What a KV cache depends on: hash of the base, hash of the tuned weights ("" without), dtype."""
+        """What a KV cache depends on: hash of the base, hash of the tuned weights ("" without), dtype and bits."""
         tuned = "" if self.weights is None else sha256_file(self.weights / MANIFEST)
-        return self.base.fingerprint, tuned, str(self.model.dtype)
+        return self.base.fingerprint, tuned, f"{self.model.dtype}{' nf4' if self.four_bit else ''}"
 
     def use(self, weights: Path | None) -> None:
         """Switch to other tuned weights, or to none; a model tuned in full shares nothing with the base and is loaded.
@@ -259,28 +377,46 @@ class SwitchableModel:
         try:
             if weights is not None and not adapter:
                 self._drop()
-                self.model = load_model_folder(weights, dtype_for(self.dtype)[0], {})
+                self.model = load_tuned_model(weights, self.dtype, self.four_bit)
             else:
                 self._restore()
+                if (
+                    weights is not None
+                    and self.four_bit
+                    and _uses_dora(weights)
+                    and _repacked_states(self.model)
+                ):
+                    self._drop()
+                    self.model = load_base(self.base, self.dtype, self.four_bit)
                 if weights is not None:
-                    self.model = merged_for_inference(load_adapter(self.model, weights, self.base))
+                    self.model, self._beside = attach_adapter(self.model, weights, self.base, self.four_bit)
         except BaseException:
             self._drop()  # a half switched model would answer in the name of other weights
             raise
         self.weights = weights
 
     def _restore(self) -> None:
-        """Restore the base's own weights, from the copy or from its folder, and make the copy where it fits."""
+        """Restore the base's own weights: detach the adapter, or take them from the copy or from the folder.
+
+        A 16-bit base is copied where the copy fits.
+        """
         if self.model is None:
-            self.model = load_base(self.base, self.dtype)
+            self.model = load_base(self.base, self.dtype, self.four_bit)
+        elif self._beside is not None:
+            with _packed_weights_kept(self.model):
+                plain: PreTrainedModel = self._beside.unload()  # type: ignore[operator]
+            self.model = in_evaluation_mode(plain)
+            self._beside = None
         elif self._copy is not None and self.weights is not None:
             with torch.no_grad():
                 for name, parameter in self.model.named_parameters():
                     parameter.copy_(self._copy[name])
         elif self.weights is not None:
             self._drop()
-            self.model = load_base(self.base, self.dtype)
+            self.model = load_base(self.base, self.dtype, self.four_bit)
         self.weights = None
+        if self.four_bit:
+            return
         size = sum(parameter.nbytes for parameter in self.model.parameters())
         # At most half of the free memory is used for the copy.
         if self._copy is None and 2 * size < self._free() * GIB:
@@ -290,5 +426,6 @@ class SwitchableModel:
 
     def _drop(self) -> None:
         """Free the model's memory before another is loaded."""
-        self.model = self._copy = None
+        self.model = self._copy = self._beside = None
         gc.collect()
+        device.free_device_cache()

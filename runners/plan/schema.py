@@ -28,7 +28,15 @@ from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, sha256_text, write_text
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.plan.steps import EvaluateStep, Forgetting, IndexStep, PlanModel, StrictModel, TrainStep
+from runners.plan.steps import (
+    NO_QUANTIZATION,
+    EvaluateStep,
+    Forgetting,
+    IndexStep,
+    PlanModel,
+    StrictModel,
+    TrainStep,
+)
 from runners.plan.train_config import TUNING_METHODS
 
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
@@ -265,6 +273,8 @@ class Plan(StrictModel):
             raise ValueError("an index step needs data.documents")
         if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:
             raise ValueError("weights must be zero or more, and not all zero")
+        if self.embedder.quantization != NO_QUANTIZATION:
+            raise ValueError("embedder.quantization: an embedder is never quantised")
         if self.judge is not None and not self.judge.name.startswith("openai:"):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
         if self.weights.get("house_style") and not self.house_style:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from rag.errors import BadInput
 from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_conflicting_settings
+
+Quantization = Literal["none", "nf4"]
+NO_QUANTIZATION: Quantization = "none"
+NF4: Quantization = "nf4"
+QUANTIZED_ANSWERS = (
+    "every arm answers from the base in 4 bits (nf4), with adapters beside it: "
+    "the plan was made for memory that does not hold it in 16"
+)
+"""What a run and its report say of a plan whose model is quantised."""
 
 
 class StrictModel(BaseModel):
@@ -27,6 +43,25 @@ class PlanModel(StrictModel):
     per_minute: float | None = Field(
         None, gt=0, description="Most requests a minute, to a remote model; null is no limit of ours."
     )
+    quantization: Quantization = Field(
+        NO_QUANTIZATION,
+        description="How a local model is held when it answers: nf4 in 4 bits, with adapters beside the weights, where "
+        "16 bits do not fit; training has its own setting, the method.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default_quantization(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the quantization of a model in 16 bits: older plans lack the key, and their digests stay."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("quantization") == NO_QUANTIZATION:
+            del values["quantization"]
+        return values
+
+    @model_validator(mode="after")
+    def _quantized_is_local(self) -> PlanModel:
+        if self.quantization != NO_QUANTIZATION and self.name.startswith("openai:"):
+            raise ValueError(f"quantization {self.quantization}: {self.name} is an endpoint, held elsewhere")
+        return self
 
 
 class IndexStep(StrictModel):

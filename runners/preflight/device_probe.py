@@ -26,6 +26,7 @@ from runners.inference.weights import default_device, dtype_for, free_gib  # noq
 from runners.models.resolve import Model  # noqa: E402
 from runners.plan.train_config import TrainConfig  # noqa: E402
 from runners.resources import usage  # noqa: E402
+from runners.resources.device import device_counters, device_kind, device_name, loss_scaler  # noqa: E402
 from runners.resources.machine import GIB  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
 
@@ -40,8 +41,12 @@ def probe_arithmetic() -> dict[str, Any]:
     # The same rounded inputs in fp32, so that only the arithmetic is compared.
     expected = _products(a.to(dtype).float(), b.to(dtype).float())
     error = max(_relative_error(x, y) for x, y in zip(products, expected, strict=True))
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    return {"device": name, "dtype": str(dtype).removeprefix("torch."), "how": how, "error": error}
+    return {
+        "device": device_name().replace("cpu", "CPU"),
+        "dtype": str(dtype).removeprefix("torch."),
+        "how": how,
+        "error": error,
+    }
 
 
 def probe_four_bit() -> dict[str, Any]:
@@ -115,12 +120,13 @@ def probe_step(
         config.optimizer,
         config.lora_plus,
     )
+    scaler = optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
     net.train()
     with usage.measure_contention(torch.get_num_threads()) as others:
         for kind, batch in (("row", rows[:1]), ("batch", rows), ("batch", rows)):
             started = time.perf_counter()
             total = loss(batch) / sum(len(row.learnt) for row in batch)
-            total.backward()
+            (total if scaler is None else scaler.scale(total)).backward()
             value = float(total.detach())
             norm = optimizer.step(1.0)
             seconds = time.perf_counter() - started
@@ -139,7 +145,7 @@ def probe_step(
                 }
             )
     # The steps of a GPU are not slowed down by other processes on the CPU.
-    report({"found": "contention", "lost": 0.0 if torch.cuda.is_available() else others.lost})
+    report({"found": "contention", "lost": 0.0 if device_kind() != "cpu" else others.lost})
 
 
 def training_gib(resident_before: float | None) -> float | None:
@@ -148,15 +154,15 @@ def training_gib(resident_before: float | None) -> float | None:
     On a GPU that of its tensors, else the peak of the process less ``resident_before``, its GiB before the model was
     loaded.
     """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / GIB
+    if counters := device_counters():
+        return float(counters.max_memory_allocated()) / GIB
     return None if resident_before is None else max(0.0, peak_gib() - resident_before)
 
 
 def peak_gib() -> float:
     """Return the peak memory of this process in GiB: what torch reserved on the GPU, else the resident set."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved() / GIB
+    if counters := device_counters():
+        return float(counters.max_memory_reserved()) / GIB
     if (highest := usage.highest_resident_gib()) is not None:
         return highest
     try:

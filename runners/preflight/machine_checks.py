@@ -79,19 +79,19 @@ def needed_memory(
         shape = read_shape(read_json(base.folder / "config.json"))
     except BadInput:
         return None
-    cuda = machine.gpu_kind.value == "cuda"
-    if cuda:
+    own_memory = machine.own_memory
+    if own_memory:
         free, how = machine.gpu_memory_gib.value, f"memory of {machine.gpu_name.value or 'the GPU'}"
     else:
         ram = free_ram(MachineProbe())
         free, how = ram.value, ram.how
-    half = bool(machine.bf16.value)
-    bare = gradient_checkpointing.bare_process_gib(cuda)
+    half = machine.dtype[0] != "float32"
+    bare = gradient_checkpointing.bare_process_gib(own_memory)
     on = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, None if free is None else free - bare, half, cuda
+        base.folder, config, longest, None if free is None else free - bare, half, own_memory
     ).on
-    need = gradient_checkpointing.estimate_largest_pass(shape, config, longest, half, on, cuda)
-    return MemoryNeed(need.low, need.likely, need.high, free, how, on, not cuda)
+    need = gradient_checkpointing.estimate_largest_pass(shape, config, longest, half, on, own_memory)
+    return MemoryNeed(need.low, need.likely, need.high, free, how, on, not own_memory)
 
 
 def memory_check(memory: MemoryNeed | None, longest: int, config: TrainConfig) -> PreflightCheck:

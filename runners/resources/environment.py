@@ -49,6 +49,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": machine.cpu_cores.value,
         "ram_gib": machine.ram_gib.value,
         "gpu": "none" if gpu in (None, "") else str(gpu),
+        "dtype": machine.dtype[0],
         "packages": {name: installed for name in RECORDED_PACKAGES if (installed := _version(name))},
     }
 

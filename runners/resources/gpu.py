@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-GIB = 2**30
-"""Bytes of a GiB; defined here because :mod:`runners.resources.machine` imports this module."""
+from runners.resources.device import DEVICE_ENV, GIB, build_refusal, wanted_device
 
 
 def run_program(command: list[str]) -> str | None:
@@ -39,6 +38,8 @@ class MachineProbe:
     system: str = field(default_factory=platform.system)
     arch: str = field(default_factory=platform.machine)
     nvml: bool = True
+    torch_build: str = ""
+    """Label of the installed torch (:func:`runners.resources.device.torch_build`); "" says nothing."""
 
     def read(self, path: str) -> str | None:
         """Return the text of a file under the root, None when it cannot be read."""
@@ -63,11 +64,23 @@ class Gpu:
 
 
 def find_gpu(probe: MachineProbe) -> Gpu:
-    """Return the first kind of accelerator found, in the order CUDA, ROCm, XPU, MPS, none."""
+    """Return the first kind of accelerator that runs can use, in the order CUDA, ROCm, XPU, MPS, none.
+
+    One that TUNEWISE_DEVICE or the installed torch rules out counts as none, and the reason names it.
+    """
+    wanted, unused = wanted_device(probe.environ), ""
     for detect in (_nvml, _nvidia_smi, _rocm, _xpu, _mps):
-        if gpu := detect(probe):
+        gpu = detect(probe)
+        if gpu is None or (gpu.kind == "none" and wanted not in ("auto", "cpu")):
+            continue
+        if gpu.kind == "none":
             return gpu
-    return Gpu("none", 0, 0.0, "", "no NVML, nvidia-smi, ROCm, XPU or Apple GPU answered")
+        other = "" if wanted in ("auto", gpu.kind) else f"{DEVICE_ENV}={wanted}"
+        refusal = other or build_refusal(gpu.kind, probe.torch_build)
+        if not refusal:
+            return gpu
+        unused = unused or f"{gpu.name or gpu.kind} is not used: {refusal}"
+    return Gpu("none", 0, 0.0, "", unused or "no NVML, nvidia-smi, ROCm, XPU or Apple GPU answered")
 
 
 def _visible(probe: MachineProbe, count: int) -> tuple[list[int], str]:

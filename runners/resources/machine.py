@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runners.resources import device as resources_device
 from runners.resources import gpu as resources_gpu
+from runners.resources.device import DEVICE_TABLE, DTYPE_ENV, MEMORY_ENV, DeviceKind, DtypeName
 from runners.resources.gpu import MachineProbe
 
-GIB = resources_gpu.GIB
+GIB = resources_device.GIB
 """Bytes of a GiB; other modules import it from here."""
 NOMINAL_GIB = (
     2,
@@ -67,6 +69,30 @@ class Machine:
     disk_gib: Detected
     bf16: Detected
 
+    @property
+    def device(self) -> DeviceKind:
+        """The kind of device that models run on."""
+        return next((kind for kind in DEVICE_TABLE if kind == self.gpu_kind.value), "cpu")
+
+    @property
+    def own_memory(self) -> bool:
+        """Whether the device has memory of its own, and does not share the RAM."""
+        return DEVICE_TABLE[self.device].own_memory
+
+    @property
+    def device_memory_gib(self) -> float | None:
+        """GiB of one device: a GPU's own memory, else the RAM; None when unknown."""
+        value = self.gpu_memory_gib.value if self.own_memory else self.ram_gib.value
+        return None if value is None else float(value)
+
+    @property
+    def dtype(self) -> tuple[DtypeName, str]:
+        """The dtype that models compute in here, and why."""
+        wanted = (
+            self.bf16.how.removeprefix(f"{DTYPE_ENV}=") if self.bf16.how.startswith(DTYPE_ENV) else "auto"
+        )
+        return resources_device.choose_dtype(self.device, self.bf16.value, self.bf16.how, wanted)
+
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Return ``{name: {"value", "how"}}``."""
         return {
@@ -83,13 +109,16 @@ def detect_machine(runs: Path = Path(), probe: MachineProbe | None = None) -> Ma
         runs: folder on the disk whose free space is reported.
         probe: where to look; None is this machine.
     """
-    probe = probe or MachineProbe()
+    probe = probe or MachineProbe(torch_build=resources_device.torch_build())
     ram = memory_limit(probe)
     gpu = resources_gpu.find_gpu(probe)
     # Apple GPUs share the RAM with the CPU; three quarters of it are taken as the GPU's.
     shared = gpu.kind == "mps" and ram.value
     memory = round(ram.value * 0.75, 1) if shared else gpu.memory_gib
     how = f"{gpu.how}, three quarters of the shared memory" if shared else gpu.how
+    cap = resources_device.memory_cap(probe.environ)
+    if cap is not None and memory and cap < memory and not shared:
+        memory, how = cap, MEMORY_ENV
     return Machine(
         gpu_kind=Detected(gpu.kind, gpu.how),
         gpu_count=Detected(gpu.count, gpu.how),
@@ -113,7 +142,7 @@ def nominal_gib(gib: float) -> float:
 
 
 def memory_limit(probe: MachineProbe) -> Detected:
-    """Return the RAM a process may use in GiB: the machine's, or the cgroup's limit when that is lower."""
+    """Return the RAM a process may use in GiB: the machine's, or a lower limit of the cgroup or TUNEWISE_MEMORY_GIB."""
     total, how = _total_ram(probe)
     limits = (
         ("sys/fs/cgroup/memory.max", "cgroup v2 memory.max"),
@@ -123,6 +152,9 @@ def memory_limit(probe: MachineProbe) -> Detected:
         text = (probe.read(path) or "").strip()
         if text.isdigit() and (total is None or int(text) < total):
             total, how = int(text), name
+    cap = resources_device.memory_cap(probe.environ)
+    if cap is not None and (total is None or cap * GIB < total):
+        return Detected(cap, MEMORY_ENV)
     return Detected(round(total / GIB, 1) if total else None, how)
 
 
@@ -139,6 +171,9 @@ def free_ram(probe: MachineProbe) -> Detected:
         left = int(limit) - int(used) + int(stat.get("inactive_file", 0))
         if left < free:
             free, how = left, "cgroup v2 memory.max less what is used"
+    cap = resources_device.memory_cap(probe.environ)
+    if cap is not None and cap * GIB < free:
+        free, how = int(cap * GIB), MEMORY_ENV
     return Detected(round(max(0, free) / GIB, 2), how)
 
 
@@ -190,11 +225,27 @@ def free_disk(runs: Path) -> Detected:
 
 
 def supports_bf16(probe: MachineProbe, gpu: resources_gpu.Gpu) -> Detected:
-    """Return whether bf16 arithmetic is native: GPU compute capability 8 and up, CPU AVX512-BF16 / AMX."""
+    """Return whether bf16 is native: GPU compute capability 8 and up, CPU AVX512-BF16 / AMX; None when unknown.
+
+    TUNEWISE_DTYPE decides where it is set: bfloat16 counts as native, float16 and float32 as not.
+    """
+    wanted = resources_device.wanted_dtype(probe.environ)
+    if wanted != "auto":
+        return Detected(wanted == "bfloat16", f"{DTYPE_ENV}={wanted}")
     if gpu.capability is not None:
-        return Detected(gpu.capability >= 8, f"compute capability {gpu.capability:g}")
+        native = gpu.capability >= resources_device.NATIVE_BF16_CAPABILITY
+        return Detected(native, f"compute capability {gpu.capability:g}")
     if gpu.kind in ("rocm", "xpu"):
         return Detected(True, f"{gpu.kind} devices in use today support it")
+    if gpu.kind == "mps":
+        return Detected(False, "float32 on an Apple GPU")
+    if gpu.kind == "cuda":
+        return Detected(None, "the driver does not tell the compute capability")
+    return cpu_supports_bf16(probe)
+
+
+def cpu_supports_bf16(probe: MachineProbe) -> Detected:
+    """Return whether the CPU multiplies in bf16 natively, by its flags: AVX512-BF16 or AMX."""
     flags = next((x for x in (probe.read("proc/cpuinfo") or "").splitlines() if x.startswith("flags")), "")
     bf16_flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags.split()]
     if bf16_flags:

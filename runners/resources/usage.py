@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -61,12 +62,11 @@ def measure_peak() -> Iterator[PeakMemory]:
     try:
         yield peak
     finally:
-        if _cuda():
-            cuda = sys.modules["torch"].cuda
+        if counters := _gpu_counters():
             peak.on_gpu = True
-            peak.gib = _gib(cuda.max_memory_reserved())
+            peak.gib = _gib(counters.max_memory_reserved())
             peak.held_gib = tensors_before
-            peak.own_gib = round(_gib(cuda.max_memory_allocated()) - tensors_before, 3)
+            peak.own_gib = round(_gib(counters.max_memory_allocated()) - tensors_before, 3)
         elif resettable:
             peak.gib = highest_resident_gib()
             peak.held_gib = resident_before
@@ -85,7 +85,8 @@ def release_memory() -> None:
 
 def tensors_gib() -> float:
     """Return the GiB of tensors on the GPU now; 0 where torch uses none in this process."""
-    return _gib(sys.modules["torch"].cuda.memory_allocated()) if _cuda() else 0.0
+    counters = _gpu_counters()
+    return _gib(counters.memory_allocated()) if counters else 0.0
 
 
 def resident_gib() -> float | None:
@@ -101,16 +102,20 @@ def highest_resident_gib() -> float | None:
     return _status("VmHWM:")
 
 
-def _cuda() -> bool:
-    """Whether torch uses a GPU in this process; torch is not imported to find out."""
+def _gpu_counters() -> Any:
+    """Return torch's module that counts the memory of the GPU that this process uses (torch.cuda, torch.xpu), else None.
+
+    torch is not imported to find out.
+    """
     torch = sys.modules.get("torch")
-    return bool(torch and torch.cuda.is_available() and torch.cuda.is_initialized())
+    modules = (torch.cuda, torch.xpu) if torch else ()
+    return next((module for module in modules if module.is_available() and module.is_initialized()), None)
 
 
 def _reset_peak() -> bool:
     """Reset the peak counters of torch and of the process; False where the process's cannot be reset."""
-    if _cuda():
-        sys.modules["torch"].cuda.reset_peak_memory_stats()
+    if counters := _gpu_counters():
+        counters.reset_peak_memory_stats()
     try:
         # proc(5): writing 5 resets the peak resident set (VmHWM) to the current one.
         Path("/proc/self/clear_refs").write_text("5", "ascii")

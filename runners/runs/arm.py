@@ -26,7 +26,7 @@ from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.models.resolve import Model
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep
+from runners.plan.steps import NO_QUANTIZATION, EvaluateStep
 from runners.run_folder import TRIAL
 from runners.runs.session import RunContext, model_identity
 
@@ -64,7 +64,7 @@ def prepare_arm(
         lambda: context.generator(weights, step),
         finder,
         gold,
-        f"{model_identity(context.base_of(step))} {step.weights or ''}",
+        f"{_model_of_choice(context, step)} {step.weights or ''}",
         context.run.path / TRIAL,
         context.emit,
     )
@@ -119,6 +119,12 @@ def passage_finder(context: RunContext, step: EvaluateStep) -> PassageFinder | N
 
     base = context.base_of(step)
     return AllPassages(context.index, control_tokens(base.folder if isinstance(base, Model) else None))
+
+
+def _model_of_choice(context: RunContext, step: EvaluateStep) -> str:
+    """Return what identifies the model that an arm's examples are chosen for: its fingerprint, and nf4 in 4 bits."""
+    identity, quantization = model_identity(context.base_of(step)), context.settings_of(step).quantization
+    return identity if quantization == NO_QUANTIZATION else f"{identity} {quantization}"
 
 
 def _with_candidate(plan: Plan, candidate: PromptCandidate, finder: PassageFinder | None) -> PreparedArm:

@@ -7,30 +7,45 @@ lists the models.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
 from runners.models import resolve
-from runners.plan.schema import Plan
-from runners.plan.steps import TrainStep
-from runners.resources.machine import Machine
-from runners.resources.memory_estimate import estimate_memory
-from runners.resources.memory_terms import MemorySetup
-from runners.resources.model_shape import read_shape
+from runners.plan.schema import Plan, Step, step_name
+from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
+from runners.resources.device import DTYPE_BYTES, unsupported_settings
+from runners.resources.machine import GIB, Machine
+from runners.resources.memory_estimate import MemoryEstimate, estimate_inference_memory, estimate_memory
+from runners.resources.memory_terms import KERNEL_BYTES, PROCESS_BYTES, MemorySetup, WeightKind
+from runners.resources.model_shape import ModelShape, read_shape
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 PERSON_SOURCES = ("asked", "flag", "file", "config")
 """Sources of answers that a person gave, as opposed to values detected on this machine."""
 MEMORY_HEADROOM = 0.92
 """Share of the memory that a run may use; the rest is for the system (an out-of-memory kill loses a step)."""
+BATCH_ROWS, BATCH_TOKENS = 32, 12_000
+"""Most rows and tokens of one batch, as :mod:`runners.inference.local` has them, which imports torch; a test compares."""
+ADAPTER_RANK = 16
+"""Rank of an adapter beside a 4-bit base: the default of training."""
+QUESTION_TOKENS, SHOT_TOKENS = 64, 128
+"""Tokens of a question with the chat template, and of one example shown: assumed, on the long side."""
+MAX_NAMED = 3
+"""Steps that do not fit named in one message."""
 ADAPTER_MIB = 60
 """Disk space for one adapter with its checkpoint, in MiB."""
 INDEX_MIB = 60
 """Disk space for a small index, in MiB."""
 
 
-def check_requirements(plan: Plan, base: Path | None, out: Path, machine: Machine) -> None:
+def check_requirements(
+    plan: Plan, base: Path | None, out: Path, machine: Machine, models: Mapping[str, Path] | None = None
+) -> tuple[str, ...]:
     """Raise CannotRun, with the number that does not suffice, when this machine cannot carry out the plan.
 
     Args:
@@ -38,11 +53,37 @@ def check_requirements(plan: Plan, base: Path | None, out: Path, machine: Machin
         base: the folder of the plan's model; None for an endpoint, where only the index is computed here.
         out: the run folder that will be written.
         machine: what was detected of this machine.
+        models: the folders of other local models (embedder, models of arms), by their name in the plan.
+
+    Returns:
+        Notes for the user on steps that barely fit.
     """
+    notes: tuple[str, ...] = ()
     if base is not None:
         check_gpu(plan, machine)
-        check_memory(plan, base, machine)
+        check_settings(plan, machine)
+        notes = check_memory(plan, base, machine, models)
     check_disk(plan, base, out)
+    return notes
+
+
+def check_settings(plan: Plan, machine: Machine) -> None:
+    """Raise CannotRun for a training step with a method or an optimiser that the device does not have."""
+    for step in plan.steps:
+        if isinstance(step, TrainStep) and (
+            reason := unsupported_settings(machine.device, step.method, step.optimizer)
+        ):
+            raise CannotRun(
+                f"{step_name(step)}: {reason}", "choose another optimizer, or TUNEWISE_DEVICE=cpu"
+            )
+
+
+def local_folders(
+    bases: Mapping[str, resolve.Model | resolve.RemoteModel], embedder: resolve.Model | None, plan: Plan
+) -> dict[str, Path]:
+    """Return the folders of a plan's local models by their name in the plan."""
+    folders = {name: base.folder for name, base in bases.items() if isinstance(base, resolve.Model)}
+    return folders | ({plan.embedder.name: embedder.folder} if embedder else {})
 
 
 def require_plan_documents(plan: Plan) -> None:
@@ -79,25 +120,206 @@ def check_gpu(plan: Plan, machine: Machine) -> None:
         )
 
 
-def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
-    """Raise CannotRun for a training step whose low estimate of memory exceeds what the machine has."""
-    config = base / "config.json"
-    gpu = machine.gpu_memory_gib.value if machine.gpu_kind.value == "cuda" else None
-    available = gpu or machine.ram_gib.value
-    if available is None or not config.is_file():
-        return
-    shape = read_shape(json.loads(config.read_text("utf-8")))
+def check_memory(
+    plan: Plan, base: Path, machine: Machine, models: Mapping[str, Path] | None = None
+) -> tuple[str, ...]:
+    """Check the memory of every step, and return a note for each that is tight.
+
+    Training counts weights, gradients, optimiser and activations; an arm the loading of its model, a whole batch of
+    prompts and their answers with keys and values; the index the loading of the embedder. What is unknown of a model
+    is not checked.
+
+    Args:
+        plan: the plan.
+        base: the folder of the plan's model.
+        machine: the machine.
+        models: the folders of other local models (embedder, models of arms), by their name in the plan.
+
+    Raises:
+        CannotRun: naming each step whose low estimate exceeds what the machine has, with the figures.
+    """
+    available = machine.device_memory_gib
+    if available is None:
+        return ()
+    folders = {**(models or {}), plan.model.name: base}
+    refused: list[tuple[str, str]] = []
+    notes: list[str] = []
     for step in plan.steps:
-        if isinstance(step, TrainStep):
-            estimate = estimate_memory(
-                shape, step.method, MemorySetup(seq_len=min(step.max_tokens, step.batch_tokens))
+        need = _step_memory(plan, step, folders, machine)
+        fits = need.memory.fits(MEMORY_HEADROOM * available) if need else None
+        if need and fits == "no":
+            text = f"{need.work} takes at least {need.memory.low:.1f} GiB, this machine has {available:.1f}"
+            refused.append((text, need.hint(machine, MEMORY_HEADROOM * available)))
+        elif need and fits == "tight":
+            notes.append(
+                f"{step_name(step)} is tight: {need.work} takes about {need.memory.likely:.1f} GiB "
+                f"({need.memory.low:.1f} to {need.memory.high:.1f}), this machine has {available:.1f}"
             )
-            if estimate.fits(MEMORY_HEADROOM * available) == "no":
-                raise CannotRun(
-                    f"training {step.arm} ({step.method}) takes at least {estimate.low:.1f} GiB, "
-                    f"this machine has {available:.1f}",
-                    "plan for a smaller model or another method: tunewise plan",
-                )
+    if refused:
+        more = f"; and {len(refused) - MAX_NAMED} more steps" if len(refused) > MAX_NAMED else ""
+        raise CannotRun("; ".join(text for text, _ in refused[:MAX_NAMED]) + more, refused[0][1])
+    return tuple(notes)
+
+
+def require_loading_memory(model: PlanModel, folder: Path, machine: Machine) -> None:
+    """Raise CannotRun when the machine does not hold a model that is to answer now, before the system kills the process.
+
+    Args:
+        model: the plan's entry of the model.
+        folder: its folder.
+        machine: the machine.
+    """
+    shape, available = _shape_of(folder), machine.device_memory_gib
+    if shape is None or available is None:
+        return
+    memory = answering_memory(shape, machine, model.quantization, 1, 1)
+    if memory.fits(available) == "no":
+        bits = 4 if model.quantization != NO_QUANTIZATION else 8 * DTYPE_BYTES[machine.dtype[0]]
+        raise CannotRun(
+            f"answering with {model.name} in {bits} bits takes at least {memory.low:.1f} GiB, this machine has "
+            f"{available:.1f}",
+            "ask on a machine with more memory, or make and run a plan here: tunewise plan chooses what fits",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """The memory that one step needs."""
+
+    work: str
+    """What takes it, in words."""
+    memory: MemoryEstimate
+    four_bit: MemoryEstimate | None = None
+    """The memory of the same with the model in 4 bits, for an arm that holds it in 16."""
+
+    def hint(self, machine: Machine, available: float) -> str:
+        """Return what to do where it does not fit in ``available`` GiB."""
+        if self.four_bit is not None and self.four_bit.fits(available) != "no":
+            return (
+                f"hold the model in 4 bits, about {self.four_bit.likely:.1f} GiB: quantization: nf4 under model in the "
+                "plan, which tunewise plan writes where 16 bits do not fit"
+            )
+        return "plan for a smaller model or another method: tunewise plan"
+
+
+def answering_memory(
+    shape: ModelShape, machine: Machine, quantization: str, prompt_tokens: int, new_tokens: int
+) -> MemoryEstimate:
+    """Estimate the memory of one batch of answers on a machine, with the model and an adapter held as in the plan.
+
+    Args:
+        shape: the model.
+        machine: the machine.
+        quantization: none or nf4, of the plan's model.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: most tokens of an answer.
+    """
+    wide: WeightKind | None = "fp32" if machine.dtype[0] == "float32" else None
+    four_bit = quantization != NO_QUANTIZATION
+    return batch_memory(
+        shape, prompt_tokens, new_tokens, "nf4-dq" if four_bit else wide, on_cpu=not machine.own_memory
+    )
+
+
+def batch_memory(
+    shape: ModelShape, prompt_tokens: int, new_tokens: int, weights: WeightKind | None, on_cpu: bool
+) -> MemoryEstimate:
+    """Estimate the memory of one batch of answers, an adapter beside a 4-bit base included.
+
+    A 4-bit base is quantised from the 16-bit file, whose mapped pages count as resident memory of the process. They are
+    clean and leave when memory is short, so they do not decide what fits and are left out here.
+
+    Args:
+        shape: the model.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: most tokens of an answer.
+        weights: how the base is held; None is bf16.
+        on_cpu: whether it is the memory of a whole process, else that of a GPU.
+    """
+    four_bit = weights in ("nf4", "nf4-dq")
+    memory = estimate_inference_memory(
+        shape,
+        prompt_tokens,
+        new_tokens,
+        rows_at_once(prompt_tokens + new_tokens),
+        weights=weights,
+        adapter_rank=ADAPTER_RANK if four_bit else 0,
+        counter="allocated" if on_cpu and four_bit else "process" if on_cpu else "device",
+    )
+    if not (on_cpu and four_bit):
+        return memory
+    process = (PROCESS_BYTES + KERNEL_BYTES) / GIB
+    return replace(
+        memory,
+        low=round(memory.low + process, 3),
+        likely=round(memory.likely + process, 3),
+        high=round(memory.high + process, 3),
+        terms={**memory.terms, "overhead": round(process, 3)},
+    )
+
+
+def rows_at_once(tokens: int) -> int:
+    """Return how many rows of this many tokens are answered in one batch (:mod:`runners.inference.local`)."""
+    return max(1, min(BATCH_ROWS, BATCH_TOKENS // max(1, tokens)))
+
+
+def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: Machine) -> StepMemory | None:
+    """Return the memory of a step; None for an endpoint, and where the model's shape is unknown."""
+    if isinstance(step, IndexStep):
+        shape = _shape_of(folders.get(plan.embedder.name))
+        if shape is None:
+            return None
+        setup = {"weights": "fp32", "counter": "device" if machine.own_memory else "process"}
+        memory = estimate_inference_memory(shape, step.max_chunk_tokens, 0, BATCH_ROWS, **setup)  # type: ignore[arg-type]
+        return StepMemory(f"embedding the documents with {plan.embedder.name}", memory)
+    if isinstance(step, TrainStep):
+        shape = _shape_of(folders[plan.model.name])
+        if shape is None:
+            return None
+        wide = machine.dtype[0] == "float32" and step.method != "qlora"
+        setup_of_run = MemorySetup(
+            seq_len=min(step.max_tokens, step.batch_tokens),
+            rank=step.rank,
+            weights="fp32" if wide else None,
+            counter="device" if machine.own_memory else "process",
+        )
+        memory = estimate_memory(shape, step.method, setup_of_run)
+        return StepMemory(f"training {step.arm} ({step.method})", memory)
+    model = step.model or plan.model
+    shape = None if step.classifier else _shape_of(folders.get(model.name))
+    if shape is None:
+        return None
+    prompt = _prompt_tokens(plan, step)
+    memory = answering_memory(shape, machine, model.quantization, prompt, plan.max_new_tokens)
+    if model.quantization != NO_QUANTIZATION:
+        return StepMemory(f"answering with the arm {step.arm} (4 bits)", memory)
+    bits = 8 * DTYPE_BYTES[machine.dtype[0]]
+    four_bit = answering_memory(shape, machine, NF4, prompt, plan.max_new_tokens)
+    return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
+
+
+def _shape_of(folder: Path | None) -> ModelShape | None:
+    """Return the shape of the model in a folder; None without one, and where its config does not describe it."""
+    config = folder / "config.json" if folder else None
+    if config is None or not config.is_file():
+        return None
+    try:
+        return read_shape(json.loads(config.read_text("utf-8")))
+    except BadInput:
+        return None
+
+
+def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
+    """Return about how many tokens an arm's longest prompts have: instructions, examples, passages and question.
+
+    An arm that is given all passages is counted exactly before the run (:mod:`runners.arms.long_context`).
+    """
+    tokens = len(plan.prompts.system) / CHARS_PER_TOKEN + QUESTION_TOKENS + step.shots * SHOT_TOKENS
+    if step.retrieval and plan.index is not None:
+        corpus = plan.answers.get("corpus_tokens")
+        everything = float(corpus.value) if step.passages == "all" and corpus and corpus.value else 0.0
+        tokens += max(everything, plan.index.context_tokens)
+    return math.ceil(tokens)
 
 
 def check_disk(plan: Plan, base: Path | None, out: Path) -> None:

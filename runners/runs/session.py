@@ -24,8 +24,10 @@ from runners.inference.types import Generator
 from runners.models import endpoint, resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
+from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
+from runners.runs.requirements import require_loading_memory
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
@@ -137,7 +139,7 @@ class RunContext:
     bases: Mapping[str, BaseModel] = field(default_factory=dict)
     """The models that arms answer with, by their name in the plan."""
     _generator: LocalGenerator | None = None
-    _generator_of: BaseModel | None = None
+    _generator_of: tuple[BaseModel, str] | None = None
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
     _failed_generation: tuple[int, float, str] = (0, 0.0, "")
     """The generation of the index that could not be opened, the time of the attempt, and the error."""
@@ -159,6 +161,10 @@ class RunContext:
         """Return the model that an arm answers with."""
         return self.bases[arm.model.name] if arm.model else self.base
 
+    def settings_of(self, arm: EvaluateStep) -> PlanModel:
+        """Return the plan's entry of the model that an arm answers with."""
+        return arm.model or self.plan.model
+
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
         """Return the generator of an arm with these weights (None: the base as it is); the base stays loaded between arms.
 
@@ -171,14 +177,18 @@ class RunContext:
         base = self.base_of(arm)
         if isinstance(base, resolve.RemoteModel):
             if base not in self._remote:
-                self._remote[base] = self.connect_endpoint(base, arm.model or self.plan.model)
+                self._remote[base] = self.connect_endpoint(base, self.settings_of(arm))
             return self._remote[base]
-        if self._generator is None or self._generator_of != base:
+        quantization = self.settings_of(arm).quantization
+        if self._generator is None or self._generator_of != (base, quantization):
             from runners.inference.local import local_generator
 
             self.release()
-            self._generator = local_generator(base, weights, kernels=self.plan.kernels)
-            self._generator_of = base
+            require_loading_memory(self.settings_of(arm), base.folder, detect_machine(self.run.path))
+            self._generator = local_generator(
+                base, weights, kernels=self.plan.kernels, quantization=quantization
+            )
+            self._generator_of = (base, quantization)
         self._generator.use(weights)
         return self._generator
 

@@ -3,7 +3,7 @@
 A work folder holds ``choices.json`` (what was decided when the run began, :mod:`runners.training.runtime`), the newest
 KEPT_CHECKPOINTS checkpoints ``step-000012`` and the best weights ``best-000010`` that they refer to. Each folder is
 written under a hidden name, its manifest last, fsynced and renamed: it is complete or does not exist. The random state
-is that of every generator a run may draw from (torch, CUDA, Python, numpy). Imports torch.
+is that of every generator a run may draw from (torch on every device, Python, numpy). Imports torch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,10 @@ class TrainingProgress:
     """Validations since the best one."""
     stopped: bool = False
     """Whether the run ended early because the validation loss no longer fell."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps that changed no weight because a gradient overflowed float16, counted from 1."""
+    scaler: dict[str, Any] = field(default_factory=dict)
+    """State of the loss scaler (torch.amp.GradScaler) of a run in float16; {} in another dtype."""
 
 
 def save_checkpoint(
@@ -166,6 +171,10 @@ def random_state() -> dict[str, Tensor]:
     }
     for device in range(torch.cuda.device_count()):
         state[f"cuda{device}"] = torch.cuda.get_rng_state(device)
+    for device in range(torch.xpu.device_count()):
+        state[f"xpu{device}"] = torch.xpu.get_rng_state(device)
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -180,6 +189,11 @@ def restore_random_state(state: dict[str, Tensor]) -> None:
     for device in range(torch.cuda.device_count()):
         if (device_state := state.get(f"cuda{device}")) is not None:
             torch.cuda.set_rng_state(device_state, device)
+    for device in range(torch.xpu.device_count()):
+        if (device_state := state.get(f"xpu{device}")) is not None:
+            torch.xpu.set_rng_state(device_state, device)
+    if torch.backends.mps.is_available() and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
 
 
 def _write(final: Path, kind: str, fill: Callable[[Path], None]) -> None:

@@ -380,6 +380,8 @@ def _not_usable(causal: PreTrainedModel, longest: int) -> str:
     config = causal.config
     if causal.device.type != "cpu":
         return "not on a CPU"
+    if causal.dtype == torch.float16:
+        return "float16 gradients need the loss scaled through every layer"
     if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
         return "activations are computed again in the backward pass, where the fast layers are gone"
     if getattr(config, "attention_dropout", 0):

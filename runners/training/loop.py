@@ -21,12 +21,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from rag.errors import BadInput, CannotRun
 from rag.types import OnEvent
 from runners import interrupts
 from runners.interrupts import StopRequest
 from runners.plan.train_config import TrainConfig, TrainResult
+from runners.resources.device import DTYPE_ENV
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint, schedule
 from runners.training.checkpoint import TrainingProgress
@@ -45,6 +47,8 @@ SETTLED_STEPS = 8
 MIN_JUDGED_STEPS = 20
 """Fewest steps for which the first and last tenth are compared: with fewer, a tenth is one step, whose loss depends
 more on its own rows than on the progress of the run."""
+MAX_OVERFLOWS = 20
+"""Steps in a row whose gradients overflow float16 that stop the run: from a scale of 65,536 they halve it below 0.1."""
 CHECKPOINT_SECONDS = 300.0
 """A checkpoint is written at least this often where steps are slow: the most work that a kill can cost. When
 checkpoints are written changes no weight."""
@@ -76,6 +80,16 @@ def divergence_reason(losses: Sequence[float], norm: float) -> str:
             f"{DIVERGENCE_FACTOR:g} times its median and above where it began"
         )
     return ""
+
+
+def overflow_note(skipped: Sequence[int], steps: int, scale: float) -> str:
+    """Return a note on the steps that were skipped because a gradient overflowed float16, "" without any."""
+    if not skipped:
+        return ""
+    return (
+        f"{len(skipped)} of {steps} steps changed no weight: a gradient overflowed float16 "
+        f"(the loss scale is {scale:g} now)"
+    )
 
 
 def loss_rise_note(first: float, last: float, steps: int) -> str:
@@ -142,6 +156,11 @@ class TrainingLoop:
         return [sum(map(len, self.passes[: number + 1])) for number in range(len(self.passes))]
 
     @property
+    def scaler(self) -> GradScaler | None:
+        """What scales the loss of a run in float16; None in another dtype."""
+        return self.optimizer.scaler
+
+    @property
     def trainable(self) -> int:
         """Number of parameters that are trained."""
         return sum(parameter.numel() for parameter in self.optimizer.params.values())
@@ -190,6 +209,9 @@ class TrainingLoop:
         first, last = (sum(part) / tenth for part in (progress.losses[:tenth], progress.losses[-tenth:]))
         memory = self.choices.checkpointing
         notes = [early if progress.stopped else "", loss_rise_note(first, last, progress.step)]
+        if self.scaler is not None:
+            notes.append("computed in float16 with a loss scale: the device has no native bf16")
+            notes.append(overflow_note(progress.skipped, progress.step, self.scaler.get_scale()))
         notes += [self.loss.reason, memory.reason if memory.on else "", self.optimizer.note]
         return TrainResult(
             folder=folder,
@@ -236,7 +258,7 @@ class TrainingLoop:
             # Divided by the target tokens of the whole step, not of the micro-batch: the gradients that add up are
             # those of the mean over the step, however it is split.
             loss = self.loss(micro) / targets
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss if self.scaler is None else self.scaler.scale(loss))
             return float(loss.detach())
 
         total = self._sum(rows, forward_backward)
@@ -244,15 +266,37 @@ class TrainingLoop:
         self._raise_if_diverged(total, 0.0)
         with out_of_memory_as_problem("the optimiser's state", number):
             norm = self.optimizer.step(self._factor(number))
+        overflowed = self.scaler is not None and not math.isfinite(norm)
+        norm = 0.0 if overflowed else norm
         self._raise_if_diverged(total, norm)
         self.random = checkpoint.random_state()
         progress.step += 1
         progress.losses.append(total)
         progress.norms.append(norm)
         progress.tokens += self.step_tokens[number]
+        if overflowed:
+            self._skipped()
         seconds = time.perf_counter() - started
         progress.seconds += seconds
         self._report(self.step_tokens[number] / seconds)
+
+    def _skipped(self) -> None:
+        """Record that the step changed no weight; BadInput after too many of them in a row."""
+        progress, scaler = self.progress, self.scaler
+        assert scaler is not None
+        progress.skipped.append(progress.step)
+        scale = float(scaler.get_scale())
+        reason = f"step {progress.step} changed no weight: a gradient overflowed float16; the loss scale is now {scale:g}"
+        self.on_event(
+            {"event": "train.overflow", "step": progress.step, "loss_scale": scale, "reason": reason}
+        )
+        first = progress.step - MAX_OVERFLOWS + 1
+        if progress.skipped[-MAX_OVERFLOWS:] == list(range(first, progress.step + 1)):
+            raise BadInput(
+                f"training diverged at step {progress.step}: gradients overflowed float16 in {MAX_OVERFLOWS} steps "
+                f"in a row, down to a loss scale of {scaler.get_scale():g}",
+                f"lower the learning rate, or compute in float32: {DTYPE_ENV}=float32",
+            )
 
     def _sum(self, rows: list[EncodedRow], part: Callable[[list[EncodedRow]], float]) -> float:
         """Return the sum of ``part`` over micro-batches; a request to stop is obeyed between any two of them."""
@@ -293,7 +337,8 @@ class TrainingLoop:
         good = f"the last good checkpoint is {newest}" if newest else "no checkpoint was written yet"
         raise BadInput(
             f"training diverged at step {self.progress.step + 1}: {reason}; {good}",
-            f"lower the learning rate (it was {self.config.learning_rate:g})",
+            f"lower the learning rate (it was {self.config.learning_rate:g})"
+            + (f", or compute in float32: {DTYPE_ENV}=float32" if self.scaler else ""),
         )
 
     def _factor(self, number: int) -> float:
@@ -335,5 +380,7 @@ class TrainingLoop:
         """
         if self.progress.step == 0 or diverging_steps(self.progress.losses):
             return
+        if self.scaler is not None:
+            self.progress.scaler = self.scaler.state_dict()
         folder = checkpoint.save_checkpoint(self.work, self.progress, self.optimizer, self.random)
         self.on_event({"event": "train.checkpoint", "step": self.progress.step, "folder": str(folder)})

@@ -21,6 +21,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from runners.resources.device import DEVICE_TABLE, synchronize_device
 from runners.resources.loss_memory import logit_block_rows
 from runners.tokenization.chat_template import EncodedRow
 from runners.training.cpu_kernels import CpuKernels, select
@@ -36,6 +37,8 @@ NO_CPU_COMPILE = (
     "torch.compile is off on a CPU: for a 135M model on 2 cores it took 105 s to compile, and its 400 tokens/s "
     "are fewer than the fused layers give without it"
 )
+HALF_GRADIENT_SCALE = 1024.0
+"""Factor on softmax less target, at most 1, in the products of a float16 loss: entries below 6e-8 would be lost."""
 LOSS_TOLERANCE = 0.02
 """Relative difference from the plain loss that bf16 rounding explains."""
 PLAIN_REQUESTED = "kernels plain: asked for"
@@ -51,7 +54,7 @@ def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool,
     """
     if device == "cpu":
         return False, NO_CPU_COMPILE
-    if device != "cuda":
+    if not any(facts.compiles and facts.torch_type == device for facts in DEVICE_TABLE.values()):
         return False, f"torch.compile is not used on {device}: nobody has measured it here"
     seconds = tokens / max(tokens_per_s, 1e-9)  # guard against a measured speed of 0
     # At COMPILE_SPEEDUP times the speed a run takes 1 / COMPILE_SPEEDUP of the time.
@@ -71,6 +74,9 @@ class LinearCrossEntropy(torch.autograd.Function):
     ``log mass - (z_target - m)``, its gradient by z ``softmax(z) - onehot(target) = (e - mass onehot) / mass``. One
     product forward and one back per block; a trained head costs one more. Softmax is in fp32, and its division by mass
     is applied to the small products [block, d] instead of the rows of logits [block, vocabulary].
+
+    In float16, whose largest number is 65,504 and whose smallest 6e-8, the rows are divided by mass before they are
+    rounded and multiplied by HALF_GRADIENT_SCALE for the products, which are scaled back and held in fp32.
     """
 
     @staticmethod
@@ -78,7 +84,9 @@ class LinearCrossEntropy(torch.autograd.Function):
         """Take hidden [n, d], head [vocabulary, d], targets int64 [n]; return a scalar in fp32."""
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         total = hidden.new_zeros((), dtype=torch.float32)
-        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        half = hidden.dtype == torch.float16
+        wide_dtype = torch.float32 if half else hidden.dtype
+        grad_hidden = torch.empty_like(hidden, dtype=wide_dtype) if needs_hidden else None
         # fp32, because it is summed over blocks.
         grad_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
         # Blocks of one size, because each reads the whole head.
@@ -96,26 +104,36 @@ class LinearCrossEntropy(torch.autograd.Function):
             mass = logits.exp_().sum(-1, keepdim=True)  # at least 1, the maximum's own term
             total += (mass.log() - chosen).sum()
             # mass times the gradient by the logits, into the buffer of the model's dtype for the products.
-            slope.copy_(logits.scatter_add_(1, goal, -mass))
+            logits.scatter_add_(1, goal, -mass)
+            if half:
+                # Not the mass itself: with a vocabulary of 262,144 it can exceed float16's largest number.
+                logits.mul_(HALF_GRADIENT_SCALE / mass)
+                mass = torch.full_like(mass, HALF_GRADIENT_SCALE)
+            slope.copy_(logits)
             if grad_hidden is not None:
-                grad_hidden[start : start + block] = (slope @ head).div_(mass)
+                product = slope @ head
+                grad_hidden[start : start + block] = (product.float() if half else product).div_(mass)
             if grad_head is not None:
-                grad_head += slope.t() @ (part / mass).to(part.dtype)
+                grad_head += slope.t().to(wide_dtype) @ (part.to(wide_dtype) / mass).to(wide_dtype)
         ctx.save_for_backward(grad_hidden, grad_head)
-        ctx.head_dtype = head.dtype
+        ctx.dtypes = hidden.dtype, head.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that the forward pass left by the scalar gradient of the loss."""
         grad_hidden, grad_head = ctx.saved_tensors
-        by_head = None if grad_head is None else (grad_head * grad).to(ctx.head_dtype)
-        return None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype), by_head, None
+        hidden_dtype, head_dtype = ctx.dtypes
+        by_head = None if grad_head is None else (grad_head * grad).to(head_dtype)
+        by_hidden = (
+            None if grad_hidden is None else (grad_hidden * grad.to(grad_hidden.dtype)).to(hidden_dtype)
+        )
+        return by_hidden, by_head, None
 
 
 def block_rows(vocabulary: int, device: torch.device) -> int:
     """Return how many rows of logits are held at once."""
-    return logit_block_rows(vocabulary, device.type == "cuda")
+    return logit_block_rows(vocabulary, device.type != "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +311,11 @@ def _speed(loss: TrainingLoss, rows: Sequence[EncodedRow]) -> float:
     chosen = list(rows[:16])
     seconds = 0.0
     for _ in range(2):
-        torch.cuda.synchronize()
+        synchronize_device()
         started = time.perf_counter()
         with torch.enable_grad():
             loss(chosen).backward()
-        torch.cuda.synchronize()
+        synchronize_device()
         seconds = time.perf_counter() - started
     loss.net.zero_grad()
     return sum(len(row.ids) for row in chosen) / seconds

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rag.errors import CannotRun
+from runners.resources.device import DEVICE_TABLE
+
 ADAM_BETAS = (0.9, 0.999)
 _CONSTANT = ("qmap1", "qmap2")
 """State keys of bitsandbytes' quantisation tables, the same for every tensor: never saved."""
@@ -42,6 +45,8 @@ class MasterOptimizer:
         """
         self.params = dict(params)
         self.rate = rate
+        self.scaler: torch.amp.GradScaler | None = None
+        """Scale of the loss of a run in float16, set before its first step; None in another dtype."""
         self.max_norm = max_norm
         self.masters = {
             name: parameter
@@ -54,16 +59,26 @@ class MasterOptimizer:
         )
 
     def step(self, factor: float) -> float:
-        """Apply and clear the gradients at ``factor`` times the rate; return their norm before clipping."""
+        """Apply and clear the gradients at ``factor`` times the rate; return their norm before clipping.
+
+        With a loss scaler the gradients are divided by its scale in fp32 before they are clipped. Where one of them is
+        not finite, nothing is applied, the scale is lowered, and the norm is not finite.
+        """
         for name, parameter in self.params.items():
             if self.masters[name] is not parameter and parameter.grad is not None:
                 # The bf16 gradient is freed at once, so that only one of both is in memory per parameter.
                 self.masters[name].grad = parameter.grad.float()
                 parameter.grad = None
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.masters.values(), self.max_norm))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor * group["ratio"]
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self._write_back()
         return norm
@@ -138,8 +153,17 @@ def _create_optimizer(
     kind: str, groups: list[dict[str, Any]], rate: float, weight_decay: float
 ) -> tuple[torch.optim.Optimizer, str]:
     """Return torch's, bitsandbytes' or transformers' optimiser, and a note for the user, "" without one."""
+    where = groups[0]["params"][0].device.type
+    facts = next(facts for facts in DEVICE_TABLE.values() if facts.torch_type == where)
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=ADAM_BETAS, weight_decay=weight_decay, fused=True), ""
+        fused = facts.fused_optimizer
+        return torch.optim.AdamW(
+            groups, lr=rate, betas=ADAM_BETAS, weight_decay=weight_decay, fused=fused
+        ), ""
+    if "8bit" in kind and not facts.eight_bit_optimizer:
+        raise CannotRun(
+            f"bitsandbytes has no 8-bit optimiser for an {facts.name}", "use --optimizer adamw or adafactor"
+        )
     if kind == "adafactor":
         from transformers.optimization import Adafactor
 

@@ -19,10 +19,11 @@ import torch
 
 from rag.errors import BadInput, CannotRun
 from rag.files import write_json
-from runners.inference.weights import default_device, dtype_for, free_gib
+from runners.inference.weights import dtype_for, free_gib
 from runners.models.fingerprint import read_json
 from runners.models.resolve import Model
 from runners.plan.train_config import KERNELS, TrainConfig
+from runners.resources.device import DEVICE_TABLE, device_kind, device_name, free_device_cache
 from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import gradient_checkpointing, schedule
@@ -50,7 +51,7 @@ class RuntimeChoices:
     settings: dict[str, Any]
     """The settings of the run, as JSON."""
     dtype: str
-    """Dtype the base computes in: float32 or bfloat16."""
+    """Dtype the base computes in: float32, bfloat16 or float16."""
     checkpointing: gradient_checkpointing.CheckpointingChoice
     path: str = ""
     """Path of the loss (:mod:`runners.training.loss`); "" until it was chosen."""
@@ -74,9 +75,7 @@ class RuntimeChoices:
 
 def numeric_environment() -> dict[str, Any]:
     """Return what the last digits of a sum depend on: device, number of threads, version of torch."""
-    device = default_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"device": device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], identity: str) -> RuntimeChoices:
@@ -85,9 +84,10 @@ def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], ide
     ``rows`` are the training rows, ``identity`` the hash of everything the result depends on.
     """
     dtype = dtype_for()[0]
+    own_memory = DEVICE_TABLE[device_kind()].own_memory
     longest = max(len(row.ids) for row in rows)
     memory = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, free_gib(), dtype.itemsize == 2, default_device().type == "cuda"
+        base.folder, config, longest, free_gib(), dtype.itemsize == 2, own_memory
     )
     return RuntimeChoices(
         identity,
@@ -138,7 +138,7 @@ def expected_gib(
         return None
     longest, tokens = max(len(row.ids) for row in rows), int(loss.collate(rows).ids.numel())
     half = loss.causal.dtype.itemsize == 2
-    cuda = loss.causal.device.type == "cuda"
+    cuda = DEVICE_TABLE[device_kind()].own_memory
     learnt = sum(len(row.learnt) for row in rows)
     return round(
         gradient_checkpointing.likely_training_gib(
@@ -266,8 +266,7 @@ def out_of_memory_as_problem(subject: str, step: int) -> Iterator[None]:
 def free_device_memory() -> None:
     """Return memory that nothing refers to any more to the device."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_device_cache()
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from rag.types import OnEvent
 from runners.models.cards import CARD_FILE
 from runners.models.resolve import Model
 from runners.plan.train_config import RunOrigin, TrainConfig, TrainResult
+from runners.resources.device import device_kind, loss_scaler
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint, lora, runtime, schedule
 from runners.training.checkpoint import TrainingProgress
@@ -52,7 +53,7 @@ def start_training(
 
     Raises CannotRun in a process of several that a launcher started.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=device_kind() == "cpu")
     if accelerator.num_processes > 1:
         raise CannotRun(
             f"training runs in one process, not in {accelerator.num_processes}", "start it without a launcher"
@@ -81,13 +82,25 @@ def start_training(
     )
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(config.seed)
-    progress = TrainingProgress(identity)
-    if folder:
-        progress = checkpoint.read_progress(folder)
-        checkpoint.restore_random_state(checkpoint.restore_checkpoint(folder, optimizer))
+    optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
+    progress = _restored_progress(folder, identity, optimizer)
     return TrainingLoop(
         config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, chosen, on_event
     )
+
+
+def _restored_progress(folder: Path | None, identity: str, optimizer: MasterOptimizer) -> TrainingProgress:
+    """Return the progress of a checkpoint, whose weights, optimiser, loss scale and random state are restored.
+
+    Without a checkpoint nothing is restored, and the progress is that of a new run.
+    """
+    if folder is None:
+        return TrainingProgress(identity)
+    progress = checkpoint.read_progress(folder)
+    if optimizer.scaler is not None and progress.scaler:
+        optimizer.scaler.load_state_dict(progress.scaler)
+    checkpoint.restore_random_state(checkpoint.restore_checkpoint(folder, optimizer))
+    return progress
 
 
 def _unfinished_run(

@@ -15,7 +15,7 @@ from runners.arms import classifier, long_context
 from runners.models import cards
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step, read_plan, step_name
-from runners.plan.steps import EvaluateStep, TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal
@@ -88,13 +88,19 @@ def run_plan(
         obtain_model(plan.embedder, "embedder", on_event) if requirements.needs_embedder(plan) else None
     )
     machine = detect_machine(out)
-    requirements.check_requirements(plan, base.folder if isinstance(base, Model) else None, out, machine)
+    notes = requirements.check_requirements(
+        plan,
+        base.folder if isinstance(base, Model) else None,
+        out,
+        machine,
+        requirements.local_folders(bases, embedder, plan),
+    )
     classifier.check_classifier_plan(plan, examples)
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         context = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
-        _report_start(context, left_out, machine)
+        _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
         executed = [
             _run_or_skip(context, name, step, number, total)
@@ -135,7 +141,7 @@ def _quick_step(step: Step) -> Step:
     return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
 
 
-def _report_start(context: RunContext, left_out: int, machine: Machine) -> None:
+def _report_start(context: RunContext, left_out: int, machine: Machine, notes: Sequence[str]) -> None:
     """Write the event that says what the run starts from: plan, split, models, leakage, machine and environment."""
     plan, split = context.plan, context.split
     asked = (*split.dev, *split.test)
@@ -153,6 +159,9 @@ def _report_start(context: RunContext, left_out: int, machine: Machine) -> None:
     context.emit({"event": "run.start", **start})
     if plan.ignored:
         context.emit({"event": "plan.note", "reason": plan.ignored})
+    for note in (*notes, QUANTIZED_ANSWERS if plan.model.quantization == NF4 else ""):
+        if note:
+            context.emit({"event": "plan.note", "reason": note})
     context.emit({"event": ENVIRONMENT_EVENT, **describe_environment()})
 
 

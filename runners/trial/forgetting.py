@@ -52,6 +52,7 @@ def check_forgetting_file(plan: Plan) -> None:
 
 def forgetting_inputs(context: RunContext) -> Row:
     """Return everything that the measurement depends on; it is repeated when any of it changed."""
+    from runners.trial.step_runner import quantization_input
     from runners.trial.step_runner import step_inputs as made_from
 
     plan = context.plan
@@ -62,6 +63,7 @@ def forgetting_inputs(context: RunContext) -> Row:
         "base": model_identity(context.base),
         "weights": {name: made_from(context, plan.train_step(name)) for name in tuned_arms(plan)},
         **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
+        **quantization_input(plan.model),
     }
 
 

@@ -21,7 +21,7 @@ from runners.data import sampling
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
 from runners.plan.schema import Plan, Step
-from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
+from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
 from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
@@ -55,6 +55,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
     made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
+    made_from |= quantization_input(context.settings_of(step))
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
@@ -66,6 +67,11 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     if step.weights:
         made_from["weights"] = step_inputs(context, plan.train_step(step.weights))
     return made_from
+
+
+def quantization_input(model: PlanModel) -> dict[str, str]:
+    """Return how the model is held when it answers, {} in 16 bits: steps finished before this setting stay finished."""
+    return {} if model.quantization == NO_QUANTIZATION else {"quantization": model.quantization}
 
 
 def run_step(context: RunContext, step: Step) -> dict[str, Any]:

@@ -211,3 +211,24 @@ def test_label_replies_add_a_classifier_arm(
     assert [arm.arm for arm in plan.arms][:3] == ["prompting", "few-shot", "classifier"]
     assert plan.arms[2].classifier
     assert "classifier" in plan.gate.must_beat
+
+
+def test_model_that_does_not_fit_in_16_bits_is_held_in_four(task_files: Any, laptop: Machine) -> None:
+    """Qwen2.5-14B on 24 GiB: hybrid by qlora, and every arm answers from nf4; on 80 GiB nothing changes."""
+    card = ("task_needs_facts=new", "behaviour_gap=high", "must_cite=yes", "gpu_kind=cuda", "gpu_count=1")
+    files = {"documents": task_files.documents, "examples": task_files.examples}
+    model = ("model=qwen2.5-14b-instruct", "labelled_examples=800")
+    draft = drafted(laptop, *card, *model, "gpu_memory_gib=24", **files)
+    assert draft.plan.choice == "hybrid"
+    assert draft.plan.train_step("hybrid").method == "qlora"
+    assert draft.plan.model.quantization == "nf4"
+    assert any("answer from the base in 4 bits (nf4)" in note and "of 24" in note for note in draft.notes)
+    roomy = drafted(laptop, *card, *model, "gpu_memory_gib=80", **files)
+    assert roomy.plan.model.quantization == "none"
+    assert not any("4 bits" in note for note in roomy.notes)
+
+
+def test_model_that_does_not_fit_on_a_cpu_answers_from_four_bits(task_files: Any, laptop: Machine) -> None:
+    sets = ("task_needs_facts=new", "gpu_kind=none", "ram_gib=16", "model=qwen2.5-7b-instruct")
+    draft = drafted(laptop, *sets, documents=task_files.documents)
+    assert draft.plan.model.quantization == "nf4"

@@ -115,12 +115,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "gpu_count": 8,
             "gpu_memory_gib": 80,
-            "model_params_b": 7,
+            "model_params_b": 4,
             "labelled_examples": 9000,
             "behaviour_gap": "high",
         },
         {
-            "gpu_count": 1,
+            "gpu_count": 8,
             "gpu_memory_gib": 80,
             "model_params_b": 7,
             "labelled_examples": 9000,
@@ -134,8 +134,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "RS007": ({"gpu_kind": "none", "model_params_b": 7}, {"gpu_kind": "none", "model_params_b": 0.1}),
     "RS008": (
         {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 1, "gpu_memory_gib": 24},
-        {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 64, "gpu_memory_gib": 80},
+        {"unlabelled_tokens": 1_500_000_000, "model_params_b": 0.5, "gpu_count": 64, "gpu_memory_gib": 80},
     ),
+    "RS010": ({"gpu_kind": "cuda", "gpu_count": 8}, {"gpu_kind": "cuda", "gpu_count": 1}),
+    "RS011": ({"gpu_kind": "mps"}, {"gpu_kind": "cuda"}),
     "RS009": ({"gpu_kind": "none"}, {"gpu_kind": "none", "model_params_b": 7}),
     "RK001": ({"wrong_answer_cost": "high", "task_needs_facts": "new"}, {"wrong_answer_cost": "high"}),
     "RK002": (

@@ -114,8 +114,37 @@ def test_estimate_device_is_this_machine_unless_named() -> None:
         ),
     ]
     assert [round(estimate.device_gib or 0, 1) for estimate in estimates] == [14.4, 24.0, 24.0, 20.0]
-    assert "2 x this machine" in estimates[1].device
-    assert any("sharded over 2" in line for line in estimates[1].memory.assumptions)
+    assert estimates[1].device == "this machine (24 GiB)"
+    assert "2 GPUs are present, a run uses one of them" in estimates[1].notes
+
+
+def test_estimate_for_several_devices_is_named_as_that_of_another_program() -> None:
+    """A run here uses one GPU; --devices asks what a program needs that shares the weights."""
+    two = machine(gpu_kind="cuda", gpu_count=2, gpu_memory_gib=23.7)
+    card = {"params_b": 1, "method": "lora", "gpu": "RTX 3090"}
+    shared = estimate_request(EstimateRequest(**card, devices=2), {}, two)
+    assert "2 x RTX 3090" in shared.device
+    assert any("sharded over 2" in line for line in shared.memory.assumptions)
+    assert any("tunewise itself runs on one" in note for note in shared.notes)
+    one = estimate_request(EstimateRequest(**card), {}, two)
+    assert one.memory.likely > shared.memory.likely
+
+
+def test_estimate_of_a_machine_without_bf16_is_for_float32() -> None:
+    """Twice the bytes for each weight, and a note says why."""
+    native, wide = (
+        estimate_request(EstimateRequest(params_b=1, method="lora"), {}, machine(bf16=bf16))
+        for bf16 in (True, False)
+    )
+    assert wide.memory.terms["weights"] == pytest.approx(2 * native.memory.terms["weights"], rel=0.01)
+    assert any("no native bf16: float32" in note for note in wide.notes)
+    assert not any("bf16" in note for note in native.notes)
+    apple = estimate_request(
+        EstimateRequest(params_b=1, method="lora"),
+        {},
+        machine(gpu_kind="mps", gpu_count=1, gpu_memory_gib=24),
+    )
+    assert apple.memory.terms["weights"] == pytest.approx(wide.memory.terms["weights"], rel=0.01)
 
 
 def test_estimate_notes_assumptions() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from rag.errors import CannotRun
 from runners.plan.schema import Plan, parse_plan
+from runners.plan.steps import IndexStep
 from runners.resources.machine import Detected, Machine
 from runners.runs import requirements
 
@@ -97,3 +98,105 @@ def test_check_requirements_runs_every_check(base: Path, tmp_path: Path) -> None
     poor = replace(machine(), ram_gib=Detected(0.5, "described"))
     with pytest.raises(CannotRun):
         requirements.check_requirements(plan(), base, tmp_path, poor)
+
+
+def arms_plan(quantization: str = "none", method: str = "qlora") -> Plan:
+    """Return a plan with an arm that only prompts, and a tuned one."""
+    return parse_plan(
+        {
+            "name": "p",
+            "choice": method,
+            "model": {"name": "m", "quantization": quantization},
+            "data": {"examples": "e.jsonl"},
+            "steps": [
+                {"kind": "evaluate", "arm": "prompting"},
+                {"kind": "train", "arm": method, "method": method},
+                {"kind": "evaluate", "arm": method, "weights": method},
+            ],
+            "weights": {"style": 1},
+        }
+    )
+
+
+QWEN_14B = {
+    "num_hidden_layers": 48,
+    "hidden_size": 5120,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "vocab_size": 152064,
+    "intermediate_size": 13824,
+    "model_type": "qwen2",
+    "tie_word_embeddings": False,
+}
+
+
+def test_every_step_is_checked_and_not_only_training(tmp_path: Path) -> None:
+    """14 B parameters train in 4 bits on 24 GiB; in 16 bits no arm answers there."""
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_14B), "utf-8")
+    card = machine(gpu_kind="cuda", gpu_memory_gib=24.0, bf16=True)
+    with pytest.raises(
+        CannotRun, match=r"answering with the arm prompting \(16 bits\) takes at least .* this machine has 24"
+    ) as problem:
+        requirements.check_memory(arms_plan(), tmp_path, card)
+    assert "answering with the arm qlora" in problem.value.message
+    assert "training" not in problem.value.message
+    assert "quantization: nf4" in problem.value.hint
+    assert requirements.check_memory(arms_plan("nf4"), tmp_path, card) == ()
+    with pytest.raises(CannotRun, match=r"training qlora \(qlora\) takes at least"):
+        requirements.check_memory(arms_plan("nf4"), tmp_path, replace(card, gpu_memory_gib=Detected(8.0, "")))
+
+
+def test_memory_of_a_machine_without_bf16_is_that_of_float32(base: Path) -> None:
+    native, wide = machine(bf16=True), machine(bf16=False)
+    shape = requirements._shape_of(base)
+    assert shape is not None
+    half, full = (requirements.answering_memory(shape, m, "none", 200, 64).likely for m in (native, wide))
+    assert full > half + 0.2  # 135 M parameters in 4 bytes for 2
+    with pytest.raises(CannotRun, match=r"\(32 bits\)"):
+        requirements.check_memory(arms_plan(), base, machine(ram_gib=0.8, bf16=False))
+
+
+def test_index_counts_the_embedder(base: Path) -> None:
+    wanted = arms_plan().model_copy(update={"steps": (IndexStep(),)})
+    big = base.parent / "embedder"
+    big.mkdir()
+    (big / "config.json").write_text(json.dumps(QWEN_14B), "utf-8")
+    with pytest.raises(CannotRun, match="embedding the documents with all-minilm-l6-v2 takes at least"):
+        requirements.check_memory(wanted, base, machine(bf16=True), {wanted.embedder.name: big})
+
+
+def test_rows_at_once_are_those_of_generation() -> None:
+    from runners.inference import local
+
+    assert (requirements.BATCH_ROWS, requirements.BATCH_TOKENS) == (local.BATCH_ROWS, local.BATCH_TOKENS)
+    for tokens in (10, 500, 5000, 50_000):
+        (batch, *_) = local.length_batches([tokens] * 100)
+        assert requirements.rows_at_once(tokens) == len(batch)
+
+
+def test_device_without_8_bit_optimiser_is_named() -> None:
+    wanted = plan("full")
+    (step,) = wanted.steps
+    wanted = wanted.model_copy(update={"steps": (step.model_copy(update={"optimizer": "adamw_8bit"}),)})
+    with pytest.raises(CannotRun, match="train:full: bitsandbytes has no 8-bit optimiser for an Apple GPU"):
+        requirements.check_settings(wanted, machine(gpu_kind="mps"))
+    requirements.check_settings(wanted, machine(gpu_kind="xpu"))
+
+
+def test_amd_and_intel_cards_are_checked_by_their_own_memory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_14B), "utf-8")
+    for kind in ("rocm", "xpu"):
+        card = machine(gpu_kind=kind, gpu_memory_gib=24.0, ram_gib=256.0, bf16=True)
+        with pytest.raises(CannotRun, match="this machine has 24"):
+            requirements.check_memory(arms_plan(), tmp_path, card)
+
+
+def test_model_that_is_too_large_for_this_machine_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_14B), "utf-8")
+    small = machine(ram_gib=16.0, bf16=True)
+    wide, narrow = (arms_plan(quantization).model for quantization in ("none", "nf4"))
+    with pytest.raises(CannotRun, match=r"answering with m in 16 bits takes at least .* this machine has 16"):
+        requirements.require_loading_memory(wide, tmp_path, small)
+    requirements.require_loading_memory(narrow, tmp_path, small)
+    with pytest.raises(CannotRun, match=r"in 4 bits takes at least"):
+        requirements.require_loading_memory(narrow, tmp_path, machine(ram_gib=4.0, bf16=True))
