@@ -136,9 +136,9 @@ def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> Inte
         raise
 
 
-def confirm(text: str) -> bool:
-    """Ask a yes/no question; yes is the default."""
-    return bool(questionary.confirm(text, default=True, style=_STYLE).unsafe_ask())
+def confirm(text: str, default: bool = True) -> bool:
+    """Ask a yes/no question, whose default is given."""
+    return bool(questionary.confirm(text, default=default, style=_STYLE).unsafe_ask())
 
 
 class TerminalPrompter(Prompter):

@@ -109,19 +109,21 @@ def correction_notes(rows: Sequence[StepEstimate], corrections: dict[Kind, Corre
     ]
 
 
-def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
-    """Check everything, measure a little of each step, and print estimates beside measurements.
+def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False) -> None:
+    """Check everything, measure a little of each step, and print estimates beside measurements, and the rows of each arm.
 
     Nothing is written into ``out``; the ratios are stored in the user's history, to correct later estimates.
 
     Raises:
         CannotRun: after the table, when a step cannot be carried out here.
+        RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
     from advisor.display.progress import watch_progress
     from runners.models.resolve import Model
     from runners.plan.schema import step_name
     from runners.runs.dataset import read_data
     from runners.runs.session import RunContext, obtain_bases, obtain_model
+    from runners.trial import row_guard
     from runners.trial.dry_run import DryRun
 
     with (
@@ -150,12 +152,16 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
             if isinstance(step, TrainStep) and measurement.training_seconds:
                 trained[step.arm] = [_training_record(step, measurement)]
         context.release()
+        accounts = list(row_guard.training_accounts(context, plan.steps))
     estimates = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
     history_note = keep_measurements(plan, estimates, trained, out)
-    _print(estimates, corrections, counts, history_note, as_json)
+    _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
+    short = [account for account in accounts if account.short]
+    if short and not accept_lost_rows and plan.data.lost_rows == "refuse":
+        raise row_guard.rows_lost(short)
 
 
 def keep_measurements(
@@ -246,7 +252,9 @@ def _print(
     counts: dict[str, int],
     history_note: str,
     as_json: bool,
+    accounts: Sequence[dict[str, Any]],
 ) -> None:
+    """Print the table of the steps, or everything as JSON; ``accounts`` are the rows of the trained arms."""
     if as_json:
         applied = {
             kind: {"factor": round(correction.factor, 3), "runs": correction.runs}
@@ -256,7 +264,15 @@ def _print(
         rows = [asdict(row) for row in estimates]
         busy = "; ".join(contention_notes(estimates))
         emit_result(
-            {"schema": 1, "steps": rows, **counts, "corrections": applied, "busy": busy, "note": history_note}
+            {
+                "schema": 1,
+                "steps": rows,
+                **counts,
+                "rows": list(accounts),
+                "corrections": applied,
+                "busy": busy,
+                "note": history_note,
+            }
         )
         return
     from advisor.display import console
@@ -285,6 +301,7 @@ def _print(
     if any(row.measured_gib is not None for row in estimates):
         unmeasured.append("memory is that of training alone; the process is what has to fit")
     for line in (
+        *(str(account["text"]) for account in accounts),
         *unmeasured,
         *contention_notes(estimates),
         *correction_notes(estimates, corrections),
