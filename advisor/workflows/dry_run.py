@@ -254,27 +254,28 @@ def _print(
     as_json: bool,
     accounts: Sequence[dict[str, Any]],
 ) -> None:
-    """Print the table of the steps, or everything as JSON; ``accounts`` are the rows of the trained arms."""
+    """Print the steps, and ``accounts``, the rows of the trained arms: as a table, or everything as JSON."""
     if as_json:
         applied = {
             kind: {"factor": round(correction.factor, 3), "runs": correction.runs}
             for kind, correction in corrections.items()
             if correction.runs
         }
-        rows = [asdict(row) for row in estimates]
+        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": list(accounts)}
         busy = "; ".join(contention_notes(estimates))
-        emit_result(
-            {
-                "schema": 1,
-                "steps": rows,
-                **counts,
-                "rows": list(accounts),
-                "corrections": applied,
-                "busy": busy,
-                "note": history_note,
-            }
-        )
+        emit_result({"schema": 1, **body, "corrections": applied, "busy": busy, "note": history_note})
         return
+    lines = [str(account["text"]) for account in accounts]
+    lines += [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
+    if any(row.measured_gib is not None for row in estimates):
+        lines.append("memory is that of training alone; the process is what has to fit")
+    lines += [*contention_notes(estimates), *correction_notes(estimates, corrections)]
+    lines += [history_note] if history_note else []
+    _print_table(estimates, counts, lines)
+
+
+def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], lines: Sequence[str]) -> None:
+    """Print the steps as a table, and lines below it."""
     from advisor.display import console
 
     cells = [
@@ -297,16 +298,7 @@ def _print(
     screen = console.console()
     columns = ("step", "estimate", "measured", "memory", "measured", "process")
     screen.print(console.table(columns, [*cells, total], right=(1, 2, 3, 4, 5)))
-    unmeasured = [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
-    if any(row.measured_gib is not None for row in estimates):
-        unmeasured.append("memory is that of training alone; the process is what has to fit")
-    for line in (
-        *(str(account["text"]) for account in accounts),
-        *unmeasured,
-        *contention_notes(estimates),
-        *correction_notes(estimates, corrections),
-        *([history_note] if history_note else []),
-    ):
+    for line in lines:
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     screen.print(
         f"  {counts['examples']} examples, {counts['dev']} dev and {counts['test']} test questions; "

@@ -65,9 +65,7 @@ def execute_plan(
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
-    flags += ["--kernels", kernels] if kernels is not None else []
-    flags += ["--accept-lost-rows"] if accept_lost_rows else []
+    flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(
@@ -82,6 +80,16 @@ def execute_plan(
     else:
         _show_verdict(run, data)
     check_gate(data)
+
+
+def _repeated_flags(
+    quick: bool, seeds: int | None, kernels: str | None, accept_lost_rows: bool
+) -> list[object]:
+    """Return the flags that a command to resume must repeat."""
+    flags: list[object] = ["--quick"] if quick else []
+    flags += ["--seeds", seeds] if seeds is not None else []
+    flags += ["--kernels", kernels] if kernels is not None else []
+    return flags + (["--accept-lost-rows"] if accept_lost_rows else [])
 
 
 def _measure_steps(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool) -> None:

@@ -109,7 +109,8 @@ def _of_delimited(text: str) -> Iterator[tuple[str, str]]:
         rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
         widths = {len(row) for row in rows}
         cells = [cell for row in rows for cell in row]
-        if len(rows) < MIN_FIELD_LINES or len(widths) != 1 or widths == {1}:
+        sentences = any(line.rstrip().endswith((".", "!", "?")) for line in lines)
+        if len(rows) < MIN_FIELD_LINES or len(widths) != 1 or widths == {1} or sentences:
             continue
         if sum(len(cell.split()) for cell in cells) <= MAX_CELL_WORDS * len(cells):
             yield from _cells(rows)

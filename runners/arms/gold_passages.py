@@ -81,8 +81,9 @@ class GoldPassages:
             if name not in self._of_document
         )
         passages, by = self._trusted(example, documents)
-        if not passages and (found := self._finder(documents).find_all(example.reply, example.question)):
-            passages, by = found, "support"
+        if not passages:
+            passages = self._finder(documents).find_all(example.reply, example.question)
+            by = "support" if passages else ""
         if not passages and documents:
             passages, by = self._best_of(documents, example, hits), "document"
         return RowGold(passages, by, frozenset(documents), unknown)

@@ -10,6 +10,7 @@ search returns, and is counted: many of them teach to answer from no passage at 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -101,41 +102,52 @@ def retrieval_rows(
     rows: list[Example] = []
     unsupported: list[RowPlace] = []
     unknown: dict[str, None] = {}
-    with_gold = refused_without_gold = refusals = quoted = by_document = 0
+    counts = Counter[str]()
     for example, hits in zip(examples, hits_of_each, strict=True):
         rng = random.Random(f"{seed}:{example.line}:{example.question}")
-        if example.refuses:
-            rows.append(_row(prompts, example, hits[:k], retriever, rng))
-            refusals += 1
-            continue
-        gold = gold_passages.gold_of(example, hits)
+        gold = RowGold() if example.refuses else gold_passages.gold_of(example, hits)
+        kind = _kind(example, gold, rng, without_gold)
         unknown |= dict.fromkeys(gold.unknown)
-        by_document += gold.by == "document"
-        if not gold.passages:
+        if kind == "unsupported":
             unsupported.append(row_place(example))
-            rows.append(_row(prompts, example, hits[:k], retriever, rng, example.reply))
-        elif rng.random() < without_gold:
-            others = [hit for hit in hits if not _may_answer(hit.chunk, example, gold)]
-            refusal = prompts.refusals[refused_without_gold % len(prompts.refusals)]
-            rows.append(_row(prompts, example, others[:k], retriever, rng, refusal))
-            refused_without_gold += 1
-        else:
-            if quote:
-                example = with_quotation(example, gold.passages[0])
-                quoted += "quote" in example.meta
-            shown = with_passages(hits, gold.passages, k)
-            rows.append(_row(prompts, example, shown, retriever, rng, example.reply))
-            with_gold += 1
+        if kind == "with_gold" and quote:
+            example = with_quotation(example, gold.passages[0])
+            counts["quoted"] += "quote" in example.meta
+        reply = example.reply
+        if kind == "without_gold":
+            reply = prompts.refusals[counts[kind] % len(prompts.refusals)]
+        shown = _shown_hits(kind, example, gold, hits, k)
+        rows.append(_row(prompts, example, shown, retriever, rng, reply))
+        counts[kind] += 1
+        counts["by_document"] += gold.by == "document"
     return RetrievalRows(
         tuple(rows),
-        with_gold,
-        refused_without_gold,
-        refusals,
-        quoted,
+        counts["with_gold"],
+        counts["without_gold"],
+        counts["refusals"],
+        counts["quoted"],
         tuple(unsupported),
-        by_document,
+        counts["by_document"],
         tuple(unknown),
     )
+
+
+def _kind(example: Example, gold: RowGold, rng: random.Random, without_gold: float) -> str:
+    """Return what a row teaches: refusals (its own), unsupported, without_gold (drawn by its generator) or with_gold."""
+    if example.refuses:
+        return "refusals"
+    if not gold.passages:
+        return "unsupported"
+    return "without_gold" if rng.random() < without_gold else "with_gold"
+
+
+def _shown_hits(kind: str, example: Example, gold: RowGold, hits: Sequence[Hit], k: int) -> list[Hit]:
+    """Return the k passages of a row of this kind, best first."""
+    if kind == "with_gold":
+        return with_passages(hits, gold.passages, k)
+    if kind == "without_gold":
+        return [hit for hit in hits if not _may_answer(hit.chunk, example, gold)][:k]
+    return list(hits[:k])
 
 
 def _may_answer(chunk: Chunk, example: Example, gold: RowGold) -> bool:
@@ -178,12 +190,12 @@ def with_passages(hits: Sequence[Hit], gold: Sequence[Chunk], k: int) -> list[Hi
     present = {hit.chunk.id for hit in first}
     missing = [Hit(chunk, 0.0, 0.0, 0.0) for chunk in gold if chunk.id in ids and chunk.id not in present]
     free = k - len(first) - len(missing)
-    kept = []
+    shown = []
     for hit in hits[:k]:
         if hit.chunk.id in ids or free > 0:
-            kept.append(hit)
+            shown.append(hit)
             free -= hit.chunk.id not in ids
-    return [*kept, *missing]
+    return [*shown, *missing]
 
 
 def _row(

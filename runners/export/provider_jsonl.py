@@ -110,7 +110,9 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
     rows, counts = training_rows_of(context, step, step.seeds[0] if source.seed is None else source.seed)
     unsupported = counts.get("unsupported", 0)
     notes = (
-        [f"For {unsupported} examples no passage supports the reply; they have those that the search returns."]
+        [
+            f"For {unsupported} examples no passage supports the reply; they have those that the search returns."
+        ]
         if unsupported
         else []
     )
@@ -119,8 +121,9 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
     if trained and not any({key: counts.get(key) for key in recorded} == recorded for recorded in trained):
         notes.insert(
             0,
-            f"The documents, or the way rows are made, have changed since the arm was trained: it learnt from "
-            f"{trained[-1]['rows']} rows, {trained[-1]['with_gold']} of them with the supporting passage; these are made from the index as it is now.",
+            "The documents, or the way rows are made, have changed since the arm was trained: it learnt from "
+            f"{trained[-1]['rows']} rows, {trained[-1]['with_gold']} of them with the supporting passage; "
+            "these are made from the index as it is now.",
         )
     return with_replay(plan, step, rows, source.seed or 0, source.on_event), counts, notes
 

@@ -15,8 +15,8 @@ from rag.errors import UsageProblem
 from runners.data.questions import load_questions
 from runners.plan.schema import read_plan, write_plan
 from runners.plan.steps import TrainStep
-from runners.runs.dataset import read_data
 from runners.resources.machine import Machine
+from runners.runs.dataset import read_data
 
 
 def drafted(laptop: Machine, *sets: str, folder: Path = Path(), **files: Any) -> DraftedPlan:
