@@ -68,9 +68,7 @@ def execute_plan(
     flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
-        run, data = run_and_report(
-            plan, out, resume, overwrite, only, as_json, accept_lost_rows=accept_lost_rows
-        )
+        run, data = run_and_report(plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows)
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
     if data is None:

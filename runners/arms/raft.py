@@ -113,23 +113,14 @@ def retrieval_rows(
         if kind == "with_gold" and quote:
             example = with_quotation(example, gold.passages[0])
             counts["quoted"] += "quote" in example.meta
-        reply = example.reply
-        if kind == "without_gold":
-            reply = prompts.refusals[counts[kind] % len(prompts.refusals)]
+        refusal = prompts.refusals[counts["without_gold"] % len(prompts.refusals)]
+        reply = refusal if kind == "without_gold" else example.reply
         shown = _shown_hits(kind, example, gold, hits, k)
         rows.append(_row(prompts, example, shown, retriever, rng, reply))
         counts[kind] += 1
         counts["by_document"] += gold.by == "document"
-    return RetrievalRows(
-        tuple(rows),
-        counts["with_gold"],
-        counts["without_gold"],
-        counts["refusals"],
-        counts["quoted"],
-        tuple(unsupported),
-        counts["by_document"],
-        tuple(unknown),
-    )
+    counted = (counts[kind] for kind in ("with_gold", "without_gold", "refusals", "quoted"))
+    return RetrievalRows(tuple(rows), *counted, tuple(unsupported), counts["by_document"], tuple(unknown))
 
 
 def _kind(example: Example, gold: RowGold, rng: random.Random, without_gold: float) -> str:

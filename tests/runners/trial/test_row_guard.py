@@ -128,10 +128,8 @@ def test_plain_arm_that_loses_long_rows_stops(
 def test_classifier_whose_replies_are_no_labels_stops(
     context: Callable[..., RunContext], pier_examples: Sequence[Example]
 ) -> None:
-    made = plan({"kind": "evaluate", "arm": "classifier", "classifier": True}).model_copy(
-        update={"checks": ({"kind": "labels", "value": ["yes"]},)}
-    )
-    made = parse_plan(made.model_dump(mode="json", by_alias=True))
+    body = plan({"kind": "evaluate", "arm": "classifier", "classifier": True}).model_dump(by_alias=True)
+    made = parse_plan({**body, "checks": [{"kind": "labels", "value": ["yes"]}]})
     opened = context(made, pier_examples, indexed=False)
     with pytest.raises(RowsLost, match="classifier trains on 0 of 14 examples; 14 have a reply that is none"):
         require_rows(opened, made.steps, False)
