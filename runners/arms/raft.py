@@ -119,8 +119,26 @@ def retrieval_rows(
         rows.append(_row(prompts, example, shown, retriever, rng, reply))
         counts[kind] += 1
         counts["by_document"] += gold.by == "document"
-    counted = (counts[kind] for kind in ("with_gold", "without_gold", "refusals", "quoted"))
-    return RetrievalRows(tuple(rows), *counted, tuple(unsupported), counts["by_document"], tuple(unknown))
+    return _counted_rows(rows, counts, unsupported, tuple(unknown))
+
+
+def _counted_rows(
+    rows: Sequence[Example],
+    counts: Counter[str],
+    unsupported: Sequence[RowPlace],
+    unknown_documents: tuple[str, ...],
+) -> RetrievalRows:
+    """Return the rows with the counts by kind."""
+    return RetrievalRows(
+        tuple(rows),
+        counts["with_gold"],
+        counts["without_gold"],
+        counts["refusals"],
+        counts["quoted"],
+        tuple(unsupported),
+        counts["by_document"],
+        unknown_documents,
+    )
 
 
 def _kind(example: Example, gold: RowGold, rng: random.Random, without_gold: float) -> str:
