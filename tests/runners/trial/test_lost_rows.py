@@ -12,6 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from advisor import cli
+from advisor.report.report import judge
+from rag.files import append_line
 from runners.models.resolve import Model
 from runners.run_folder import read_journal
 
@@ -119,6 +121,24 @@ def test_cards_are_trained_on_all_rows(make_plan: Callable[..., Path]) -> None:
     report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
     (hybrid,) = [arm for arm in report["arms"] if arm["arm"] == "hybrid"]
     assert (hybrid["training_rows"]["rows"], hybrid["training_rows"]["planned"]) == (12, True)
+    check_report_of_an_arm_that_lost_its_rows(folder / "out")
+
+
+def check_report_of_an_arm_that_lost_its_rows(out: Path) -> None:
+    """Judge the run as if it had left rows out, as versions before this one did: no verdict stands on the arm."""
+    account = {"rows": 1, "with_gold": 1, "without_gold": 0, "refusals": 0, "quoted": 0, "unsupported": 149}
+    result = {"account": account, "trained": [{"rows": 1, "left_out": 0, "seed": 0}]}
+    append_line(out / "events.jsonl", {"event": "step.done", "step": "train:hybrid", "result": result})
+    report = judge(out)
+    assert report.data["verdict"]["text"].startswith("No verdict on hybrid")
+    assert "hybrid trains on 1 of 150 examples" in report.data["verdict"]["text"]
+    assert (report.outcome, report.winner, report.data["paired"]) == ("undecided", "prompting", [])
+    assert "| hybrid (not trained as planned) |" in (out / "report.md").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
+    assert "<small>not trained as planned</small>" in page
+    assert "after correcting the rows that hybrid was not trained on" in page
+    shown = CliRunner().invoke(cli.app, ["report", str(out)], env={"COLUMNS": "160"})
+    assert "hybrid (not as planned)" in shown.output
 
 
 def test_run_stops_before_training_without_a_terminal(make_plan: Callable[..., Path]) -> None:
