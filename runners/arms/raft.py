@@ -162,9 +162,11 @@ def _shown_hits(kind: str, example: Example, gold: RowGold, hits: Sequence[Hit],
 def _may_answer(chunk: Chunk, example: Example, gold: RowGold) -> bool:
     """Return whether a passage may hold the answer, so that it is no passage for a refusal.
 
-    It is a gold passage, one that supports the reply, or one of a document of which only that it answers is known.
+    It is a gold passage, one that supports the reply, or one of the documents of gold passages that the row names itself:
+    the words of such a reply need not be in them, and neighbouring passages overlap.
     """
-    if chunk in gold.passages or (gold.by == "document" and chunk.doc in gold.documents):
+    named = {passage.doc for passage in gold.passages} | gold.documents
+    if chunk in gold.passages or (gold.by in ("document", "spans", "quote") and chunk.doc in named):
         return True
     fields = structured_fields(example.reply)
     return (

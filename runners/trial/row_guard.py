@@ -61,6 +61,11 @@ def require_rows(context: RunContext, steps: Sequence[Step], accepted: bool) -> 
         RowsLost: naming the arm, the reason and three rows.
     """
     pending = [step for step in steps if not _is_trained(context, step)]
+    if not any(
+        isinstance(step, TrainStep) or (isinstance(step, EvaluateStep) and step.classifier)
+        for step in pending
+    ):
+        return ()
     earlier = {event.get("arm") for event in context.run.events() if event.get("event") == ACCEPTED}
     accepted = accepted or context.plan.data.lost_rows == "accept"
     accounts = list(training_accounts(context, pending))

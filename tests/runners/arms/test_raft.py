@@ -155,3 +155,20 @@ def test_fact_and_document_of_row_determine_gold() -> None:
     named = Example(turns, {"doc_id": "b.md", "fact": "The fee is\n5 euros."}, 1)
     assert GoldPassages(twins).find(named) == twins[1]
     assert GoldPassages(twins).find(Example(turns, {"doc_id": "a.md"}, 1)) == twins[0]
+
+
+def test_refusal_row_shows_no_passage_of_the_named_document(
+    make_retriever: Any, pier_examples: Sequence[Example]
+) -> None:
+    """In a reply of another language no word tells which of the document's passages holds the answer."""
+    turns = (
+        {"role": "user", "content": "Heron Pier?"},
+        {"role": "assistant", "content": "Tiene veintisiete."},
+    )
+    rows = [Example(turns, {"doc_id": f"pier{n:02}.md"}, n) for n in range(12)]
+    retrieval = retrieval_rows(PROMPTS, rows, make_retriever(k=3), 0.9, 0)
+    assert (retrieval.by_document, retrieval.unsupported) == (12, ())
+    assert min(retrieval.with_gold, retrieval.without_gold) > 0
+    for row in retrieval.rows:
+        refused = row.reply in PROMPTS.refusals
+        assert (f"{row.line + 20} berths" in row.messages[-2]["content"]) is not refused
