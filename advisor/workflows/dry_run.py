@@ -159,8 +159,9 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
     _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
-    short = [account for account in accounts if account.short]
-    if short and not accept_lost_rows and plan.data.lost_rows == "refuse":
+    accepted = accept_lost_rows or plan.data.lost_rows == "accept"
+    short = [account for account in accounts if account.short and not (accepted and account.acceptable)]
+    if short:
         raise row_guard.rows_lost(short)
 
 

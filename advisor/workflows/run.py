@@ -179,7 +179,7 @@ def run_and_report(
     try:
         done = carry_out(resume, overwrite, accept_lost_rows)
     except RowsLost as problem:
-        if quiet or not accepts_lost_rows(problem.message):
+        if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
             raise
         done = carry_out(True, False, True)
     run = done.folder

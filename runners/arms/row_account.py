@@ -42,6 +42,8 @@ class RowAccount:
     """Rows that are lost, or have no passage."""
     unknown_documents: tuple[str, ...] = ()
     """Document ids of rows that the documents do not have."""
+    acceptable: bool = True
+    """Whether the arm can be trained on the rows that are left; too many rows over max_tokens are refused in any case."""
 
     @property
     def lost(self) -> bool:

@@ -30,6 +30,9 @@ ACCEPTED = "rows.accepted"
 class RowsLost(BadInput):
     """Arms would be trained on too few of their rows, or rows of a hybrid have no passage."""
 
+    acceptable = True
+    """Whether the run can go on when the user accepts it."""
+
 
 def training_accounts(context: RunContext, steps: Sequence[Step]) -> Iterator[RowAccount]:
     """Yield the account of every step that trains weights or a classifier, if it can be counted already.
@@ -75,8 +78,9 @@ def require_rows(context: RunContext, steps: Sequence[Step], accepted: bool) -> 
             context.emit({"event": "rows.counted", "reason": account.text, **account.to_json()})
         if account in short and accepted:
             context.emit({"event": ACCEPTED, "arm": account.arm, "reason": account.text})
-    if short and not accepted:
-        raise rows_lost(short)
+    refused = [account for account in short if not (accepted and account.acceptable)]
+    if refused:
+        raise rows_lost(refused)
     return tuple(account.arm for account in accounts)
 
 
@@ -84,7 +88,9 @@ def rows_lost(short: Sequence[RowAccount]) -> RowsLost:
     """Return the problem of arms with too few rows: the reason, three rows, and what to do."""
     arms = ", ".join(account.arm for account in short)
     texts = "; ".join(account.text for account in short)
-    return RowsLost(f"under two thirds of the rows to train {arms} as planned: {texts}", _advice(short))
+    problem = RowsLost(f"under two thirds of the rows to train {arms} as planned: {texts}", _advice(short))
+    problem.acceptable = all(account.acceptable for account in short)
+    return problem
 
 
 def _advice(short: Sequence[RowAccount]) -> str:
@@ -94,10 +100,9 @@ def _advice(short: Sequence[RowAccount]) -> str:
         ways.append("name each row's document in meta.doc_id, or add the documents that hold the replies")
     if any(account.lost for account in short):
         ways.append("correct the rows, or raise max_tokens")
-    return (
-        f"{'; '.join(ways)}; to train all the same: --accept-lost-rows, "
-        "or lost_rows: accept under data in the plan"
-    )
+    if all(account.acceptable for account in short):
+        ways.append("to train all the same: --accept-lost-rows, or lost_rows: accept under data in the plan")
+    return "; ".join(ways)
 
 
 def _is_trained(context: RunContext, step: Step) -> bool:
@@ -131,6 +136,7 @@ def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
         tuple(check.text for check in losing),
         (*(row for check in losing for row in check.rows), *account.places),
         account.unknown_documents,
+        not report.stops,
     )
 
 

@@ -121,8 +121,12 @@ def test_plain_arm_that_loses_long_rows_stops(
     assert (account.rows, account.of, account.short, account.lost) == (12 - long, 12, stops, stops)
     assert "longer than max_tokens" in account.text
     if stops:
-        with pytest.raises(RowsLost, match=r"lora trains on 7 of 12 examples.*rows: line 1, line 2, line 3"):
-            require_rows(opened, opened.plan.steps, False)
+        for accepted in (False, True):
+            with pytest.raises(
+                RowsLost, match=r"lora trains on 7 of 12 examples.*rows: line 1, line 2, line 3"
+            ) as problem:
+                require_rows(opened, opened.plan.steps, accepted)
+            assert "--accept-lost-rows" not in problem.value.hint, "training refuses so many long rows anyway"
 
 
 def test_classifier_whose_replies_are_no_labels_stops(
