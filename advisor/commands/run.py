@@ -34,6 +34,11 @@ def command(
     stale_test: Path | None = typer.Option(
         None, help="A folder of changed documents and stale.jsonl: which answers go stale."
     ),
+    accept_lost_rows: bool = typer.Option(
+        False,
+        "--accept-lost-rows",
+        help="Train an arm also when under two thirds of its rows are left, or have their passage.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Run a plan's steps into a run folder, measure every arm, and print the verdict.
@@ -42,4 +47,17 @@ def command(
     """
     from advisor.workflows.run import execute_plan
 
-    execute_plan(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds, kernels)
+    execute_plan(
+        plan,
+        out,
+        resume,
+        overwrite,
+        quick,
+        only,
+        dry_run,
+        as_json,
+        stale_test,
+        seeds,
+        kernels,
+        accept_lost_rows,
+    )

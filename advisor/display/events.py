@@ -8,7 +8,14 @@ from typing import Any
 
 from advisor.output import note
 
-_SHOWN_BY_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
+_SHOWN_BY_REASON = (
+    "remote.note",
+    "plan.note",
+    "judge.failed",
+    "prompt.chosen",
+    "index.sampled",
+    "rows.counted",
+)
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")
 """Kinds of events of which the second part of the name and the reason are shown."""
@@ -63,7 +70,7 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
             f"{event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage "
             f"({event['quoted']} quote it), "
             f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
-            f"{event['unsupported']} examples left out because no passage supports their reply"
+            f"{event['unsupported']} with the passages of the search, because none supports their reply"
         ]
     return []
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.output import format_interval, print_plain
+from advisor.report.markdown import is_unplanned
 
 MIN_CHART_COLUMNS, MAX_CHART_COLUMNS = 20, 60
 """Width of the scale; on a terminal with less space for it there is no chart."""
@@ -169,6 +170,10 @@ def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
     """
     winner = (data["verdict"] or {}).get("winner")
     names = [f"[bold]{arm['arm']}[/]" if arm["arm"] == winner else arm["arm"] for arm in data["arms"]]
+    names = [
+        f"{name} (not as planned)" if is_unplanned(arm) else name
+        for name, arm in zip(names, data["arms"], strict=True)
+    ]
     columns = _columns(data)
     # Scores are never cut off: on the narrowest terminals the names of the arms are.
     widest = max(_width(title, cells) for title, cells in columns.items())

@@ -31,6 +31,8 @@ from advisor.recommendation.recommend import BaseRecommendation
 from rag.errors import UsageProblem
 from runners.data.examples import Example
 from runners.data.labels import MAX_LABELS, labels_of
+from runners.data.questions import Question
+from runners.data.sampling import split_questions
 from runners.plan.schema import Plan, PlanData, PlanGate, Prompts, RecordedAnswer, Step, parse_plan
 from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, TrainStep
 from runners.plan.train_config import TUNING_METHODS
@@ -335,16 +337,19 @@ def _with_smaller_batches(steps: Sequence[Step], rows: Sequence[Example], system
 
 
 def _with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
-    """Set how often a hybrid learns to refuse: more often where questions without an answer are expected."""
+    """Set how often a hybrid learns to refuse: more often where questions without an answer are expected.
+
+    Only dev questions are read: what is trained must not depend on the test questions.
+    """
     rows = situation.stats.examples.rows if situation.stats.examples else ()
-    open_questions = sum(not question.answerable for question in situation.stats.questions or ())
-    expected = open_questions > 0 or any(row.refuses for row in rows)
+    dev = dev_questions(situation.stats.questions or ())
+    expected = any(not question.answerable for question in dev) or any(row.refuses for row in rows)
     share, why = (
-        (WITHOUT_GOLD_WITH_REFUSALS, "some questions have no answer in the documents")
+        (WITHOUT_GOLD_WITH_REFUSALS, "some dev questions or examples have no answer in the documents")
         if expected
         else (
             WITHOUT_GOLD_DEFAULT,
-            "no question or example is known whose answer the documents lack; more would teach to refuse",
+            "no dev question or example is known whose answer the documents lack; more would teach to refuse",
         )
     )
     return tuple(
@@ -358,6 +363,14 @@ def _with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[St
         else step
         for step in steps
     )
+
+
+def dev_questions(questions: Sequence[Question]) -> tuple[Question, ...]:
+    """Return the questions that a run of a drafted plan takes for dev: by the plan's own share and seed."""
+    share, seed = (
+        model.model_fields[key].default for model, key in ((PlanData, "dev_share"), (Plan, "seed"))
+    )
+    return split_questions(questions, share, seed).dev
 
 
 def _choice_in_plan(recommendation: BaseRecommendation, steps: Sequence[Step], notes: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from advisor.costs.arm_costs import cost_per_1000, rounded_mean, upkeep_costs
 from advisor.output import command_line
-from advisor.verdict.guards import guard_warnings, run_guards
+from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.predictions import compare_prediction
 from advisor.verdict.verdict import judge_trial
 from rag.errors import BadInput
@@ -77,7 +77,9 @@ def report_json(
     """
     arms = read_scores(run.path)
     guards = run_guards(run, plan, questions, staleness)
-    verdict, pairs = judge_trial(plan, arms, plan.model.name)
+    accounts = trained_rows(run, plan)
+    lost = {name: account.text for name, account in accounts.items() if account.lost}
+    verdict, pairs = judge_trial(plan, arms, plan.model.name, lost)
     gpu = next((str(event["gpu"] or "") for event in reversed(run.events()) if "gpu" in event), "")
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
@@ -89,7 +91,11 @@ def report_json(
         "name": plan.name,
         "verdict": verdict.to_json(),
         "warnings": [*guard_warnings(guards), *_quantization_warning(plan)],
-        "arms": [arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
+        "arms": [
+            arm_json(arm, plan, gpu)
+            | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
+            for arm in sorted(arms, key=lambda a: -sum(a.combined))
+        ],
         "paired": [pair_json(pair) for pair in pairs],
         "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": {str(name): weight for name, weight in plan.weights.items()},

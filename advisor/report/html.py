@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.report import charts
+from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import browse_questions
 from advisor.verdict import predictions
 from runners.data.questions import Question
@@ -59,7 +60,14 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
     ]
     new_run = shlex.quote(f"{run_argument.strip(chr(39))}-more")
     missing = verdict.get("more_questions_needed")
-    if verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
+    if any(arm["arm"] == verdict["recommended"] and is_unplanned(arm) for arm in data["arms"]):
+        steps.append(
+            (
+                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
+                f"after correcting the rows that {verdict['recommended']} was not trained on",
+            )
+        )
+    elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
         missing_text = f"about {missing} more" if missing else "30 or more"
         steps += [
             (

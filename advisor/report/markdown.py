@@ -27,6 +27,11 @@ def report_markdown(data: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def is_unplanned(arm: Mapping[str, Any]) -> bool:
+    """Return whether an arm of the report lost most of its training rows, so that the verdict leaves it out."""
+    return not (arm.get("training_rows") or {"planned": True})["planned"]
+
+
 def _arms(data: Mapping[str, Any]) -> list[str]:
     weights = data["weights"]
     names = [name for name in weights if weights[name] and any(name in arm["scores"] for arm in data["arms"])]
@@ -36,6 +41,7 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         label = (
             f"**{_escape(arm['arm'])}**" if arm["arm"] == data["verdict"]["winner"] else _escape(arm["arm"])
         )
+        label += " (not trained as planned)" * is_unplanned(arm)
         scores = [f"{arm['scores'][name]['mean']:.2f}" if name in arm["scores"] else "–" for name in names]
         combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
         cells = [label, combined, *scores, f"{arm['seconds_per_answer']:.2f}"]

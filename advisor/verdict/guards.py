@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rag.files import check_schema
+from runners.arms.row_account import MIN_TRAINED_SHARE, RowAccount, recorded_accounts
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.run_folder import TRIAL, RunFolder, read_journal
@@ -35,6 +37,7 @@ def run_guards(
         "refusal_drift": (refusal_drift.refusal_drift(plan, questions, rows) or None) if questions else None,
         "staleness": dict(stale) if stale else staleness.read_staleness(run.path),
         "refusal": _refusal(run.path),
+        "training_rows": [account.to_json() for account in trained_rows(run, plan).values()] or None,
     }
 
 
@@ -50,10 +53,29 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
         warnings.append(
             f"{left_out} questions that nearly repeat training rows were not asked, as the plan says"
         )
+    warnings += [
+        f"{row['arm']} was not trained as planned and is left out of the verdict: {row['text']}"
+        if not row["planned"]
+        else f"under two thirds of the rows of {row['arm']} have their passage: {row['text']}"
+        for row in guards.get("training_rows") or ()
+        if not row["planned"] or _without_passages(row)
+    ]
     arms = [*((guards.get("forgetting") or {}).get("arms") or ()), *(guards.get("refusal_drift") or ())]
     warnings += [arm["text"] for arm in arms if arm["warned"]]
     warnings += (guards.get("staleness") or {}).get("warnings") or ()
     return warnings
+
+
+def trained_rows(run: RunFolder, plan: Plan) -> dict[str, RowAccount]:
+    """Return the rows that each tuned arm of a run was trained on, by the arm that answers."""
+    return {
+        name: replace(account, arm=name) for name, account in recorded_accounts(plan, run.events()).items()
+    }
+
+
+def _without_passages(row: Mapping[str, Any]) -> bool:
+    """Return whether too few rows of a hybrid have their passage."""
+    return row["with_passage"] is not None and row["with_passage"] < MIN_TRAINED_SHARE * row["of"]
 
 
 def _leakage(run: RunFolder) -> dict[str, Any]:

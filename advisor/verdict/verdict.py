@@ -100,15 +100,27 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
 
 
 def judge_trial(
-    plan: Plan, arms: Sequence[ArmScores], model: str
+    plan: Plan, arms: Sequence[ArmScores], model: str, lost: Mapping[str, str] | None = None
 ) -> tuple[Verdict, tuple[PairedDifference, ...]]:
     """Compare the chosen arm with every other on the combined score of the same questions.
 
-    ValueError when the plan's choice was not among the arms measured.
+    Args:
+        plan: the plan.
+        arms: the scores of every arm.
+        model: the name of the base model.
+        lost: arms that were not trained as planned, each with the count of its rows in words. They are compared with no
+            arm; where the choice is one of them there is no verdict on it.
+
+    Raises:
+        ValueError: the plan's choice was not among the arms measured.
     """
+    lost = lost or {}
     by_name = {arm.arm: arm for arm in arms if arm.combined}
     if plan.choice not in by_name:
         raise ValueError(f"the arm {plan.choice} was not measured")
+    if plan.choice in lost:
+        return _without_verdict(plan, by_name, model, lost), ()
+    by_name = {name: arm for name, arm in by_name.items() if name not in lost}
     cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in by_name.items()})
     standing = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
@@ -120,8 +132,11 @@ def judge_trial(
     rival = _rival(outcome, standing, by_name, blocking)
     count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
+    limits = (*limits, *(_left_out_sentence(name, lost[name]) for name in lost))
     text = verdict_text(
-        VerdictFacts(outcome, winner, standing, by_name, rival, missing, needed, count, model, limits)
+        VerdictFacts(
+            outcome, winner, standing, by_name, rival, missing, needed, count, model, limits, frozenset(lost)
+        )
     )
     more = (needed.questions, needed.documents) if needed else (None, None)
     verdict = Verdict(
@@ -138,6 +153,37 @@ def judge_trial(
         gains_by_score(plan, by_name),
     )
     return verdict, tuple(comparison.pair for comparison in standing.shown.values())
+
+
+def _left_out_sentence(arm: str, rows: str) -> str:
+    """Return a sentence on an arm that is left out of the comparison."""
+    return f"{arm} was not trained as planned and is left out of the comparison: {rows}."
+
+
+def _without_verdict(
+    plan: Plan, arms: Mapping[str, ArmScores], model: str, lost: Mapping[str, str]
+) -> Verdict:
+    """Return the undecided verdict of a trial whose recommended arm was not trained as planned.
+
+    The arm to use until then is the cheapest one within noise of the best of the others; the recommended one only when
+    there is no other.
+    """
+    others = {name: arm for name, arm in arms.items() if name not in lost}
+    winner = plan.choice
+    if others:
+        cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in others.items()})
+        best = min(others, key=lambda name: (-round(mean_combined(others[name]), 9), cost[name]))
+        standing = compare_with_others(best, others, (), 0.0, plan.seed)
+        winner = cheapest_within_noise(others, cost, standing, plan.seed)
+    strength, _ = _strength_and_limits(plan, arms, None, len(arms[plan.choice].combined))
+    until = f"Of the other arms the cheapest within noise is {winner}." if others else ""
+    sentences = (
+        f"No verdict on {plan.choice} with {model}: it was not trained as planned: {lost[plan.choice]}.",
+        *(_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice),
+        until,
+    )
+    text = " ".join(filter(None, sentences))
+    return Verdict("undecided", strength, plan.choice, winner, model, text, None, None)
 
 
 def same_model(a: str, b: str) -> bool:

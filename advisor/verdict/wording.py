@@ -26,6 +26,8 @@ class VerdictFacts:
     model: str
     limits: tuple[str, ...]
     """What the numbers cannot say, a sentence each."""
+    lost: frozenset[str] = frozenset()
+    """Arms that were measured and left out, because they were not trained as planned."""
 
 
 def verdict_text(facts: VerdictFacts) -> str:
@@ -96,7 +98,8 @@ def _undecided(facts: VerdictFacts, other: str) -> str:
     if facts.missing:
         *most, last = facts.missing
         were = "were" if most else "was"
-        return f"{', '.join(most)}{' and ' if most else ''}{last}, which it must beat, {were} not measured."
+        compared = "compared" if facts.lost.intersection(facts.missing) else "measured"
+        return f"{', '.join(most)}{' and ' if most else ''}{last}, which it must beat, {were} not {compared}."
     by = facts.rival.by if facts.rival else 0.0
     above = f"more than {by:g} above" if by else "above"
     if facts.rival and (facts.rival.pair.low > by or facts.rival.pair.high < by):

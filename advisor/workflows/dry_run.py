@@ -115,19 +115,21 @@ def correction_notes(rows: Sequence[StepEstimate], corrections: dict[Kind, Corre
     ]
 
 
-def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
-    """Check everything, measure a little of each step, and print estimates beside measurements.
+def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False) -> None:
+    """Check everything, measure a little of each step, and print estimates beside measurements, and the rows of each arm.
 
     Nothing is written into ``out``; the ratios are stored in the user's history, to correct later estimates.
 
     Raises:
         CannotRun: after the table, when a step cannot be carried out here.
+        RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
     from advisor.display.progress import watch_progress
     from runners.models.resolve import Model
     from runners.plan.schema import step_name
     from runners.runs.dataset import read_data
     from runners.runs.session import RunContext, obtain_bases, obtain_model
+    from runners.trial import row_guard
     from runners.trial.dry_run import DryRun
 
     with (
@@ -161,12 +163,17 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
             if isinstance(step, TrainStep) and measurement.training_seconds:
                 trained[step.arm] = [_training_record(step, measurement)]
         context.release()
+        accounts = list(row_guard.training_accounts(context, plan.steps))
     estimates = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
     history_note = keep_measurements(plan, estimates, trained, out)
-    _print(estimates, corrections, counts, history_note, as_json)
+    _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
+    accepted = accept_lost_rows or plan.data.lost_rows == "accept"
+    short = [account for account in accounts if account.short and not (accepted and account.acceptable)]
+    if short:
+        raise row_guard.rows_lost(short)
 
 
 def keep_measurements(
@@ -257,19 +264,30 @@ def _print(
     counts: dict[str, int],
     history_note: str,
     as_json: bool,
+    accounts: Sequence[dict[str, Any]],
 ) -> None:
+    """Print the steps, and ``accounts``, the rows of the trained arms: as a table, or everything as JSON."""
     if as_json:
         applied = {
             kind: {"factor": round(correction.factor, 3), "runs": correction.runs}
             for kind, correction in corrections.items()
             if correction.runs
         }
-        rows = [asdict(row) for row in estimates]
+        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": list(accounts)}
         busy = "; ".join(contention_notes(estimates))
-        emit_result(
-            {"schema": 1, "steps": rows, **counts, "corrections": applied, "busy": busy, "note": history_note}
-        )
+        emit_result({"schema": 1, **body, "corrections": applied, "busy": busy, "note": history_note})
         return
+    lines = [str(account["text"]) for account in accounts]
+    lines += [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
+    if any(row.measured_gib is not None for row in estimates):
+        lines.append("memory is that of training alone; the process is what has to fit")
+    lines += [*contention_notes(estimates), *correction_notes(estimates, corrections)]
+    lines += [history_note] if history_note else []
+    _print_table(estimates, counts, lines)
+
+
+def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], lines: Sequence[str]) -> None:
+    """Print the steps as a table, and lines below it."""
     from advisor.display import console
 
     cells = [
@@ -292,15 +310,7 @@ def _print(
     screen = console.console()
     columns = ("step", "estimate", "measured", "memory", "measured", "process")
     screen.print(console.table(columns, [*cells, total], right=(1, 2, 3, 4, 5)))
-    unmeasured = [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
-    if any(row.measured_gib is not None for row in estimates):
-        unmeasured.append("memory is that of training alone; the process is what has to fit")
-    for line in (
-        *unmeasured,
-        *contention_notes(estimates),
-        *correction_notes(estimates, corrections),
-        *([history_note] if history_note else []),
-    ):
+    for line in lines:
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     screen.print(
         f"  {counts['examples']} examples, {counts['dev']} dev and {counts['test']} test questions; "

@@ -22,6 +22,7 @@ from advisor.verdict import predictions
 from rag.errors import CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from runners.plan.schema import Plan, write_plan
+from runners.plan.steps import TrainStep
 
 PLAN_OUT = Path("plan.yaml")
 RECORD_OUT = Path("decision.md")
@@ -208,7 +209,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     write_plan(drafted.plan, out)
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
     output.note(f"wrote {out}: arms {arms}")
-    _note_sorting(situation)
+    _note_rows(situation, drafted.plan)
     _note_downloads(drafted.plan)
     output.note(f"run it with: {output.command_line('run', out)}")
     return out
@@ -228,13 +229,40 @@ def _note_downloads(plan: Plan) -> None:
         output.note(f"{problem.message}: {problem.hint}")
 
 
-def _note_sorting(situation: Situation) -> None:
-    """Print which examples are facts and which behaviour, if that takes no more than a second or two."""
-    stats, documents = situation.stats, situation.profile.documents
-    if stats.examples is None or not documents or stats.counted["corpus_tokens"] > MAX_SORTED_TOKENS:
+def _note_rows(situation: Situation, plan: Plan) -> None:
+    """Print which examples are facts and which behaviour, and how many rows of a hybrid have their passage.
+
+    Both read the documents; of large ones it is only said where they are counted.
+    """
+    stats, path = situation.stats, situation.profile.documents
+    if stats.examples is None or not path:
+        return
+    hybrids = [step.arm for step in plan.steps if isinstance(step, TrainStep) and step.rows == "retrieval"]
+    if stats.counted["corpus_tokens"] > MAX_SORTED_TOKENS:
+        if hybrids:
+            output.note(
+                f"{', '.join(hybrids)} trains on {len(stats.examples.rows):,} examples; how many have their passage "
+                "in documents of this size is counted by: tunewise run --dry-run"
+            )
         return
     from advisor.drafting.row_sorting import sort_rows_of_files
 
-    rows = stats.examples.rows
-    first = f" (the first {MAX_SORTED_ROWS:,} of {len(rows):,})" if len(rows) > MAX_SORTED_ROWS else ""
-    output.note(f"the examples{first}: {sort_rows_of_files(rows[:MAX_SORTED_ROWS], Path(documents)).text}")
+    rows = stats.examples.rows[:MAX_SORTED_ROWS]
+    total = len(stats.examples.rows)
+    first = f" (the first {MAX_SORTED_ROWS:,} of {total:,})" if total > MAX_SORTED_ROWS else ""
+    output.note(f"the examples{first}: {sort_rows_of_files(rows, Path(path)).text}")
+    if not hybrids:
+        return
+    from rag.loading.reader import load_documents
+    from runners.arms.row_account import account_of_passages
+    from runners.data.document_sample import block_texts
+
+    blocks = block_texts(load_documents(Path(path)).documents)
+    for arm in hybrids:
+        account = account_of_passages(arm, blocks, [row for row in rows if not row.raw])
+        output.note(f"{account.text}{first}")
+        if account.short:
+            output.note(
+                f"under two thirds of the rows of {arm} have their passage: a run asks before it trains, and stops "
+                "without a terminal, unless --accept-lost-rows is given"
+            )

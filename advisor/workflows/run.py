@@ -15,6 +15,7 @@ from runners.run_folder import RunFolder, is_run, read_run_plan
 
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
+    from runners.runs.run import Run
 
 
 def execute_plan(
@@ -29,6 +30,7 @@ def execute_plan(
     stale_test: Path | None = None,
     seeds: int | None = None,
     kernels: str | None = None,
+    accept_lost_rows: bool = False,
 ) -> None:
     """Run a plan file, or resume a run folder, and print the verdict.
 
@@ -44,6 +46,7 @@ def execute_plan(
         stale_test: folder with an update of the documents to test after the trial, or None.
         seeds: training runs of each tuned arm; None for the plan's number.
         kernels: auto or plain; None for the plan's choice.
+        accept_lost_rows: whether to train arms of which under two thirds of the rows are left or have a passage.
 
     Raises:
         UsageProblem: for options that exclude each other.
@@ -60,14 +63,13 @@ def execute_plan(
     out = out or Path("runs") / plan.name
     stale = check_stale_test(plan, stale_test, only)
     if dry_run:
-        _measure_steps(plan, out, as_json)
+        _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
-    flags += ["--kernels", kernels] if kernels is not None else []
+    flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     announce_time(plan)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
-        run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
+        run, data = run_and_report(plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows)
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
     if data is None:
@@ -79,11 +81,21 @@ def execute_plan(
     check_gate(data)
 
 
-def _measure_steps(plan: Plan, out: Path, as_json: bool) -> None:
+def _repeated_flags(
+    quick: bool, seeds: int | None, kernels: str | None, accept_lost_rows: bool
+) -> list[object]:
+    """Return the flags that a command to resume must repeat."""
+    flags: list[object] = ["--quick"] if quick else []
+    flags += ["--seeds", seeds] if seeds is not None else []
+    flags += ["--kernels", kernels] if kernels is not None else []
+    return flags + (["--accept-lost-rows"] if accept_lost_rows else [])
+
+
+def _measure_steps(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool) -> None:
     """Carry out ``tunewise run --dry-run``."""
     from advisor.workflows.dry_run import dry_run
 
-    dry_run(plan, out, as_json)
+    dry_run(plan, out, as_json, accept_lost_rows)
 
 
 def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
@@ -154,8 +166,11 @@ def run_and_report(
     only: str | None = None,
     quiet: bool = False,
     label: RunLabel = "run",
+    accept_lost_rows: bool = False,
 ) -> tuple[RunFolder, dict[str, Any] | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
+
+    Where too few rows are left for an arm, a person at a terminal is asked whether to go on.
 
     Args:
         plan: the plan.
@@ -165,6 +180,7 @@ def run_and_report(
         only: name of the only step to run, None for all.
         quiet: whether to show no progress.
         label: label of the run in the user's history.
+        accept_lost_rows: whether to train such arms without asking.
 
     Returns:
         The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
@@ -175,9 +191,26 @@ def run_and_report(
     from advisor.report.report import judge
     from advisor.verdict.predictions import remember_run
     from runners.trial.execute import run as run_steps
+    from runners.trial.row_guard import RowsLost
 
-    with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
-        done = run_steps(plan, out, resume=resume, overwrite=overwrite, only=only, on_event=watcher)
+    def carry_out(resume: bool, overwrite: bool, accepted: bool) -> Run:
+        with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
+            return run_steps(
+                plan,
+                out,
+                resume=resume,
+                overwrite=overwrite,
+                only=only,
+                on_event=watcher,
+                accept_lost_rows=accepted,
+            )
+
+    try:
+        done = carry_out(resume, overwrite, accept_lost_rows)
+    except RowsLost as problem:
+        if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
+            raise
+        done = carry_out(True, False, True)
     run = done.folder
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
@@ -185,6 +218,16 @@ def run_and_report(
     if warning := remember_run(run, plan, data, label):
         print(f"  {warning}", file=sys.stderr)
     return run, data
+
+
+def accepts_lost_rows(text: str) -> bool:
+    """Ask a person at a terminal whether to train on the rows that are left; False without a terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    from advisor.wizard.prompter import confirm
+
+    print(f"  {text}", file=sys.stderr)
+    return confirm("Train on these rows all the same?", default=False)
 
 
 def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple[object, ...]:

@@ -6,12 +6,14 @@ other, and if it contains enough of the claim's content words, also of those tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from rag.grounding import claims
 from rag.grounding.claims import Claim, normalise_quotation
+from rag.grounding.fields import Field
 from rag.text.dates import Date, dates_within, extract_dates
 from rag.text.numbers import extract_numbers
 from rag.text.words import sentence_spans, words
@@ -33,6 +35,12 @@ _OPPOSITES = (
     ("summer", "winter"),
 )
 """Stems of words that reverse a statement without a "not"."""
+_BARE_VALUES = frozenset(
+    {"", "-", "–", "—", "n/a", "na", "no", "none", "null", "true", "false", "unknown", "yes"}
+)
+"""Values of fields that any passage could contain: they are no evidence for one."""
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""A letter of a script that is written without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,40 @@ def best_support(sentence: str | Claim, passages: Sequence[Chunk]) -> Support | 
         if support and (best is None or support.score > best.score):
             best = support
     return best
+
+
+def supported_share(fields: Sequence[Field], chunks: Sequence[Chunk]) -> float:
+    """Return the share of a structured reply's checkable fields that these passages support, each field by one of them.
+
+    Fields that state nothing checkable (yes, none, a dash) do not count; 0.0 when no other is left.
+    """
+    checkable = [field for field in fields if is_checkable(field)]
+    supported = sum(any(supports_field(field, chunk) for chunk in chunks) for field in checkable)
+    return supported / len(checkable) if checkable else 0.0
+
+
+def is_checkable(field: Field) -> bool:
+    """Return whether a field's value holds a word, a number or a date that a passage could contain."""
+    if field.value.strip().casefold() in _BARE_VALUES:
+        return False
+    claim = Claim.of(field.value)
+    return bool(claim.words or claim.numbers or claim.dates)
+
+
+def supports_field(field: Field, chunk: Chunk) -> bool:
+    """Return whether a passage supports one value of a structured reply: it is in it word for word, or as a claim.
+
+    The key is not compared: it is a word of the reply's schema. Title and heading count, since a card names its subject.
+    """
+    value = normalise_quotation(field.value)
+    text = _read_passage(chunk).normal
+    if not any(letter.isalpha() for letter in value):
+        verbatim = False  # numbers are compared by value: 5 is not a part of 12.5
+    elif _UNSPACED.search(value):
+        verbatim = value in text
+    else:
+        verbatim = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+    return verbatim or best_support(field.value, [chunk]) is not None
 
 
 def mentions_claim(claim: Claim, chunk: Chunk) -> bool:

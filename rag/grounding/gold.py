@@ -1,4 +1,4 @@
-"""Find the chunk of a whole corpus that supports a reply: the gold passage of a training example."""
+"""Find the chunks of a whole corpus that support a reply: the gold passages of a training example."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from collections.abc import Sequence
 
 from rag.grounding import citations, evidence
 from rag.grounding.claims import Claim, proper_names
+from rag.grounding.fields import Field, structured_fields
 from rag.text.words import content_words, sentences, words
 from rag.types import Chunk
 
 _MAX_CANDIDATES = 30
 """Chunks that share the rarest words with reply and question; only these are compared in full."""
+MIN_FIELDS_SUPPORTED = 0.5
+"""Share of a structured reply's checkable fields that the passages must support."""
+_MAX_PASSAGES = 3
+"""Most passages of one structured reply; more would fill the prompt."""
 
 
 class GoldFinder:
@@ -43,6 +48,49 @@ class GoldFinder:
         return next(
             (chunk for statement in statements if (chunk := self._supporting(statement, question))), None
         )
+
+    def find_all(self, reply: str, question: str = "") -> tuple[Chunk, ...]:
+        """Return the chunks that support a reply, best first; () when none does.
+
+        A structured reply (:func:`rag.grounding.fields.structured_fields`) is judged field by field: chunks of one
+        document that together support at least :data:`MIN_FIELDS_SUPPORTED` of its checkable fields, as few as possible.
+        Other replies are judged by their statements, as :meth:`find` does, and have one chunk.
+        """
+        fields = tuple(
+            field for field in structured_fields(citations.strip_marks(reply)) if evidence.is_checkable(field)
+        )
+        if fields and (chunks := self._supporting_fields(fields, reply, question)):
+            return chunks
+        chunk = self.find(reply, question)
+        return (chunk,) if chunk else ()
+
+    def most_related(self, reply: str, question: str, most: int) -> tuple[Chunk, ...]:
+        """Return the chunks that share the rarest words with reply and question, whether or not they support it."""
+        return tuple(self._chunks[row] for row in self._ranked(reply, question)[:most])
+
+    def _supporting_fields(self, fields: Sequence[Field], reply: str, question: str) -> tuple[Chunk, ...]:
+        """Return chunks of one document that together support enough of the fields, the best first; () for none."""
+        ranked = self._ranked(reply, question)
+        named = self._named(f"{question} . {reply}")
+        candidates = [row for row in ranked if row in named] + ranked[:_MAX_CANDIDATES]
+        supported = {
+            row: {n for n, field in enumerate(fields) if evidence.supports_field(field, self._chunks[row])}
+            for row in dict.fromkeys(candidates)
+        }
+        first = max(supported, key=lambda row: (len(supported[row]), row in named), default=None)
+        if first is None or not supported[first]:
+            return ()
+        chosen, known = [first], set(supported[first])
+        of_document = [row for row in supported if self._chunks[row].doc == self._chunks[first].doc]
+        while len(known) < len(fields) and len(chosen) < _MAX_PASSAGES:
+            best = max(of_document, key=lambda row: len(supported[row] - known))
+            if not supported[best] - known:
+                break
+            chosen.append(best)
+            known |= supported[best]
+        # a single field is as likely to be in another document by chance
+        enough = len(known) >= max(MIN_FIELDS_SUPPORTED * len(fields), min(2, len(fields)))
+        return tuple(self._chunks[row] for row in chosen) if enough else ()
 
     def _supporting(self, statement: str, question: str) -> Chunk | None:
         ranked = self._ranked(statement, question)

@@ -1,25 +1,29 @@
 """Retrieval-aware training rows (RAFT, Zhang et al. 2024): the question as the tuned model will see it, with passages.
 
 :func:`retrieval_rows` makes the rows. A row shows what the index returns for its question, in varied order.
-In most rows the passage that supports the reply is among them. In some it is left out on purpose, and the
-reply to learn is then one of the plan's refusals instead of the fact; the refusal as target is this project's
-addition to RAFT.
+In most rows the passage that supports the reply is among them (:mod:`runners.arms.gold_passages` finds it). In some it
+is left out on purpose, and the reply to learn is then one of the plan's refusals instead of the fact; the refusal as
+target is this project's addition to RAFT. A row for which no passage is known keeps its reply and the passages that the
+search returns, and is counted: many of them teach to answer from no passage at all.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rag.errors import BadInput
 from rag.grounding import citations, evidence
-from rag.grounding.gold import GoldFinder
+from rag.grounding.fields import structured_fields
+from rag.grounding.gold import MIN_FIELDS_SUPPORTED
 from rag.text.words import sentences
 from rag.types import Chunk, Hit
+from runners.arms.gold_passages import GoldPassages, RowGold
 from runners.arms.prompts import training_row
 from runners.arms.retriever import Retriever
-from runners.data.examples import Example
+from runners.data.examples import Example, RowPlace, row_place
 from runners.data.formats import Message
 from runners.plan.schema import Prompts
 
@@ -41,18 +45,25 @@ class RetrievalRows:
     """Examples whose own reply is a refusal."""
     quoted: int
     """Replies that begin with a quotation from the gold passage."""
-    unsupported: tuple[int, ...]
-    """Lines of the examples whose reply no passage supports; they are left out and reported."""
+    unsupported: tuple[RowPlace, ...]
+    """Places of the examples for which no passage is known; their rows have the passages that the search returns."""
+    by_document: int = 0
+    """Rows with or without gold whose passage is only known by the document that the row names."""
+    unknown_documents: tuple[str, ...] = ()
+    """Document ids of rows that the index does not have, each once."""
 
     def counts(self) -> dict[str, int]:
         """Return the counts, for events and manifests."""
         return {
+            "examples": len(self.rows),
             "rows": len(self.rows),
             "with_gold": self.with_gold,
             "without_gold": self.without_gold,
             "refusals": self.refusals,
             "quoted": self.quoted,
             "unsupported": len(self.unsupported),
+            "by_document": self.by_document,
+            "unknown_documents": len(self.unknown_documents),
         }
 
 
@@ -89,33 +100,79 @@ def retrieval_rows(
     gold_passages = GoldPassages(retriever.index.chunks)
     hits_of_each = retriever.index.search_many([e.question for e in examples], k + SPARE_PASSAGES)
     rows: list[Example] = []
-    unsupported: list[int] = []
-    with_gold = refused_without_gold = refusals = quoted = 0
+    unsupported: list[RowPlace] = []
+    unknown: dict[str, None] = {}
+    counts = Counter[str]()
     for example, hits in zip(examples, hits_of_each, strict=True):
         rng = random.Random(f"{seed}:{example.line}:{example.question}")
-        if example.refuses:
-            rows.append(_row(prompts, example, hits[:k], retriever, rng))
-            refusals += 1
-            continue
-        gold = gold_passages.find(example)
-        if gold is None:
-            unsupported.append(example.line)
-        elif rng.random() < without_gold:
-            others = [
-                hit
-                for hit in hits
-                if hit.chunk.id != gold.id and not evidence.best_support(example.reply, [hit.chunk])
-            ]
-            refusal = prompts.refusals[refused_without_gold % len(prompts.refusals)]
-            rows.append(_row(prompts, example, others[:k], retriever, rng, refusal))
-            refused_without_gold += 1
-        else:
-            if quote:
-                example = with_quotation(example, gold)
-                quoted += "quote" in example.meta
-            rows.append(_row(prompts, example, with_passage(hits, gold, k), retriever, rng, example.reply))
-            with_gold += 1
-    return RetrievalRows(tuple(rows), with_gold, refused_without_gold, refusals, quoted, tuple(unsupported))
+        gold = RowGold() if example.refuses else gold_passages.gold_of(example, hits)
+        kind = _kind(example, gold, rng, without_gold)
+        unknown |= dict.fromkeys(gold.unknown)
+        if kind == "unsupported":
+            unsupported.append(row_place(example))
+        if kind == "with_gold" and quote:
+            example = with_quotation(example, gold.passages[0])
+            counts["quoted"] += "quote" in example.meta
+        refusal = prompts.refusals[counts["without_gold"] % len(prompts.refusals)]
+        reply = refusal if kind == "without_gold" else example.reply
+        shown = _shown_hits(kind, example, gold, hits, k)
+        rows.append(_row(prompts, example, shown, retriever, rng, reply))
+        counts[kind] += 1
+        counts["by_document"] += gold.by == "document"
+    return _counted_rows(rows, counts, unsupported, tuple(unknown))
+
+
+def _counted_rows(
+    rows: Sequence[Example],
+    counts: Counter[str],
+    unsupported: Sequence[RowPlace],
+    unknown_documents: tuple[str, ...],
+) -> RetrievalRows:
+    """Return the rows with the counts by kind."""
+    return RetrievalRows(
+        tuple(rows),
+        counts["with_gold"],
+        counts["without_gold"],
+        counts["refusals"],
+        counts["quoted"],
+        tuple(unsupported),
+        counts["by_document"],
+        unknown_documents,
+    )
+
+
+def _kind(example: Example, gold: RowGold, rng: random.Random, without_gold: float) -> str:
+    """Return what a row teaches: refusals (its own), unsupported, without_gold (drawn by its generator) or with_gold."""
+    if example.refuses:
+        return "refusals"
+    if not gold.passages:
+        return "unsupported"
+    return "without_gold" if rng.random() < without_gold else "with_gold"
+
+
+def _shown_hits(kind: str, example: Example, gold: RowGold, hits: Sequence[Hit], k: int) -> list[Hit]:
+    """Return the k passages of a row of this kind, best first."""
+    if kind == "with_gold":
+        return with_passages(hits, gold.passages, k)
+    if kind == "without_gold":
+        return [hit for hit in hits if not _may_answer(hit.chunk, example, gold)][:k]
+    return list(hits[:k])
+
+
+def _may_answer(chunk: Chunk, example: Example, gold: RowGold) -> bool:
+    """Return whether a passage may hold the answer, so that it is no passage for a refusal.
+
+    It is a gold passage, one that supports the reply, or one of the documents of gold passages that the row names itself:
+    the words of such a reply need not be in them, and neighbouring passages overlap.
+    """
+    named = {passage.doc for passage in gold.passages} | gold.documents
+    if chunk in gold.passages or (gold.by in ("document", "spans", "quote") and chunk.doc in named):
+        return True
+    fields = structured_fields(example.reply)
+    return (
+        evidence.best_support(example.reply, [chunk]) is not None
+        or evidence.supported_share(fields, [chunk]) >= MIN_FIELDS_SUPPORTED
+    )
 
 
 def with_quotation(example: Example, gold: Chunk) -> Example:
@@ -134,35 +191,22 @@ def with_quotation(example: Example, gold: Chunk) -> Example:
     return example
 
 
-class GoldPassages:
-    """Finds the passage that supports an example's reply, within its own document when the row names one."""
+def with_passages(hits: Sequence[Hit], gold: Sequence[Chunk], k: int) -> list[Hit]:
+    """Return k hits with the gold passages among them: missing ones replace the lowest hits that are no gold.
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        """Take all chunks; the finder of a document is built when a row first names it."""
-        self._chunks = chunks
-        self._finders: dict[str | None, GoldFinder] = {}
-
-    def find(self, example: Example) -> Chunk | None:
-        """Return the supporting passage, or None; a row's own `meta.fact` is trusted."""
-        document, fact = example.meta.get("doc_id"), example.meta.get("fact")
-        of_document = [chunk for chunk in self._chunks if chunk.doc == document] if document else []
-        if isinstance(fact, str):
-            fact_text = " ".join(fact.split())
-            stated = [chunk for chunk in of_document if fact_text in " ".join(chunk.text.split())]
-            if stated or len(of_document) == 1:
-                return (stated or of_document)[0]
-        key = document if of_document else None
-        if key not in self._finders:
-            self._finders[key] = GoldFinder(of_document or self._chunks)
-        return self._finders[key].find(example.reply, example.question)
-
-
-def with_passage(hits: Sequence[Hit], gold: Chunk, k: int) -> list[Hit]:
-    """Return the first k hits; the gold passage replaces the last one when it is not among them."""
-    shown = list(hits[:k])
-    if all(hit.chunk.id != gold.id for hit in shown):
-        shown[k - 1 :] = [Hit(gold, 0.0, 0.0, 0.0)]
-    return shown
+    Of several gold passages only as many are shown as leave one place for a distractor.
+    """
+    ids = [chunk.id for chunk in gold[: max(1, k - 1)]]
+    first = [hit for hit in hits[:k] if hit.chunk.id in ids]
+    present = {hit.chunk.id for hit in first}
+    missing = [Hit(chunk, 0.0, 0.0, 0.0) for chunk in gold if chunk.id in ids and chunk.id not in present]
+    free = k - len(first) - len(missing)
+    shown = []
+    for hit in hits[:k]:
+        if hit.chunk.id in ids or free > 0:
+            shown.append(hit)
+            free -= hit.chunk.id not in ids
+    return [*shown, *missing]
 
 
 def _row(

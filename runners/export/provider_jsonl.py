@@ -108,13 +108,23 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
     embedder = source.recorded.embedder() if step.rows == "retrieval" else None
     context = RunContext(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
     rows, counts = training_rows_of(context, step, step.seeds[0] if source.seed is None else source.seed)
-    left_out = counts.get("unsupported", 0)
-    notes = [f"{left_out} examples are left out: no passage supports their reply."] if left_out else []
-    if counts and (trained := _trained_row_counts(source, step)) and counts not in trained:
+    unsupported = counts.get("unsupported", 0)
+    notes = (
+        [
+            f"For {unsupported} examples no passage supports the reply; they have those that the search returns."
+        ]
+        if unsupported
+        else []
+    )
+    trained = _trained_row_counts(source, step) if counts else []
+    if trained and not any({key: counts.get(key) for key in recorded} == recorded for recorded in trained):
+        # runs of earlier versions recorded fewer counts, and left out rows that are kept now
+        earlier = "" if "examples" in trained[-1] else ", or an earlier version made its rows"
         notes.insert(
             0,
-            f"The documents have changed since the arm was trained: it learnt from {trained[-1]['rows']} rows, "
-            f"{trained[-1]['with_gold']} of them with the supporting passage; these are made from the index as it is now.",
+            f"The documents have changed since the arm was trained{earlier}: it learnt from "
+            f"{trained[-1]['rows']} rows, {trained[-1]['with_gold']} of them with the supporting passage; "
+            "these are made from the index as it is now.",
         )
     return with_replay(plan, step, rows, source.seed or 0, source.on_event), counts, notes
 

@@ -104,6 +104,17 @@ class PlanData(StrictModel):
         "refuse",
         description="What to do with questions that nearly repeat a training row: stop, or not ask them.",
     )
+    lost_rows: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="What to do when under two thirds of an arm's examples are trained on, or have their passage in a "
+        "hybrid: stop, or go on.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default_lost_rows(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out lost_rows at its default: the digests of older plans lack the key."""
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if (key, value) != ("lost_rows", "refuse")}
 
 
 class Prompts(StrictModel):

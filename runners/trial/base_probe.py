@@ -13,7 +13,7 @@ from pathlib import Path
 from rag.files import sha256_text, write_json
 from rag.grounding.refusal import RefusalThreshold
 from rag.types import Chunk, Hit
-from runners.arms.raft import GoldPassages
+from runners.arms.gold_passages import GoldPassages
 from runners.arms.retriever import Retrieved, Retriever, control_tokens, index_settings, token_counter
 from runners.data.document_sample import DocumentSample, block_texts, sample_within_budget
 from runners.data.examples import Example

@@ -15,7 +15,7 @@ from runners.arms import classifier, long_context
 from runners.models import cards
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step, read_plan, step_name
-from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal
@@ -23,7 +23,7 @@ from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
 from runners.runs.session import RunContext, model_identity, obtain_bases, obtain_model
-from runners.trial import forgetting, judge, step_runner, trial
+from runners.trial import forgetting, judge, row_guard, step_runner, trial
 
 QUICK_LIMITS = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
@@ -39,6 +39,7 @@ def run(
     quick: bool = False,
     only: str | None = None,
     on_event: OnEvent | None = None,
+    accept_lost_rows: bool = False,
 ) -> Run:
     """Carry out a plan into a folder and return the run.
 
@@ -50,10 +51,11 @@ def run(
         quick: use fewer rows and questions.
         only: the name of the only step to run.
         on_event: receives the events of the run.
+        accept_lost_rows: train arms also when under two thirds of their rows are left or have a passage.
 
     Raises:
         UsageProblem: the folder exists, or resume and overwrite are both given.
-        BadInput: bad data, or held-out questions that occur in the training rows.
+        BadInput: bad data, held-out questions that occur in the training rows, or too few rows for an arm.
         CannotRun: this machine cannot carry out the plan.
     """
     if resume and overwrite:
@@ -61,7 +63,7 @@ def run(
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     plan = quick_plan(plan) if quick else plan
     path = Path(out) if out is not None else Path("runs") / plan.name
-    folder = run_plan(plan, path, resume, overwrite, only, on_event)
+    folder = run_plan(plan, path, resume, overwrite, only, on_event, accept_lost_rows)
     return Run(RunSession(folder, plan, on_event))
 
 
@@ -72,6 +74,7 @@ def run_plan(
     overwrite: bool = False,
     only: str | None = None,
     on_event: OnEvent | None = None,
+    accept_lost_rows: bool = False,
 ) -> RunFolder:
     """Carry out the plan's steps in a folder, skipping those that are finished there; ``only`` names one step to run.
 
@@ -102,11 +105,7 @@ def run_plan(
         context = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
         _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        executed = [
-            _run_or_skip(context, name, step, number, total)
-            for number, (name, step) in enumerate(named)
-            if only in (None, name)
-        ]
+        executed = _run_steps(context, named, only, total, accept_lost_rows)
         # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
         if only is None and (any(executed) or not (run.path / TRIAL / SCORES).is_file()):
             _score_arms(context)
@@ -163,6 +162,27 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         if note:
             context.emit({"event": "plan.note", "reason": note})
     context.emit({"event": ENVIRONMENT_EVENT, **describe_environment()})
+
+
+def _run_steps(
+    context: RunContext, named: Sequence[tuple[str, Step]], only: str | None, total: int, accepted: bool
+) -> list[bool]:
+    """Run the steps, or the only one that is named; return of each whether it ran.
+
+    The rows of arms are counted as soon as they can be, those of a hybrid when the index is built, and before anything is
+    trained or asked: a run that would stop for them stops early.
+    """
+    steps = [step for name, step in named if only in (None, name)]
+    counted: set[str] = set()
+    executed = []
+    for number, (name, step) in enumerate(named):
+        if only not in (None, name):
+            continue
+        if not isinstance(step, IndexStep):
+            uncounted = [s for s in steps if not isinstance(s, IndexStep) and s.arm not in counted]
+            counted |= set(row_guard.require_rows(context, uncounted, accepted))
+        executed.append(_run_or_skip(context, name, step, number, total))
+    return executed
 
 
 def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total: int) -> bool:

@@ -16,6 +16,7 @@ from rag.grounding.refusal import SIGNAL_NAMES
 from rag.types import OnEvent
 from runners.arms import classifier
 from runners.arms.prompts import training_row
+from runners.arms.raft import RetrievalRows, retrieval_rows
 from runners.arms.retriever import index_settings
 from runners.data import sampling
 from runners.data.examples import Example, load_examples
@@ -157,11 +158,15 @@ def training_rows_of(
 
     The counts are {} for plain rows.
     """
-    from runners.arms.raft import retrieval_rows
-
     if step.rows == "plain":
         return tuple(training_row(context.plan.prompts, e) for e in context.examples), {}
-    prepared = retrieval_rows(
+    prepared = prepare_retrieval_rows(context, step, seed)
+    return prepared.rows, prepared.counts()
+
+
+def prepare_retrieval_rows(context: RunContext, step: TrainStep, seed: int) -> RetrievalRows:
+    """Return the retrieval-aware rows of an arm for a seed, with what became of every example."""
+    return retrieval_rows(
         context.plan.prompts,
         context.examples,
         context.retriever,
@@ -170,7 +175,6 @@ def training_rows_of(
         step.distractors,
         step.quote,
     )
-    return prepared.rows, prepared.counts()
 
 
 def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:

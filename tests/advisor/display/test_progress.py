@@ -51,7 +51,7 @@ def test_watcher_prints_rejected_rows_and_warnings() -> None:
     )
     assert "e.jsonl, line 7 left out: no answer" in output
     assert "2 rows are longer" in output
-    assert "3 examples left out" in output
+    assert "3 with the passages of the search, because none supports their reply" in output
 
 
 def test_watcher_prints_equal_reasons_once() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advisor.drafting.draft import DraftedPlan, draft_with_notes
+from advisor.drafting.draft import DraftedPlan, dev_questions, draft_with_notes
 from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem
+from runners.data.questions import load_questions
 from runners.plan.schema import read_plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.resources.machine import Machine
+from runners.runs.dataset import read_data
 
 
 def drafted(laptop: Machine, *sets: str, folder: Path = Path(), **files: Any) -> DraftedPlan:
@@ -232,3 +235,50 @@ def test_model_that_does_not_fit_on_a_cpu_answers_from_four_bits(task_files: Any
     sets = ("task_needs_facts=new", "gpu_kind=none", "ram_gib=16", "model=qwen2.5-7b-instruct")
     draft = drafted(laptop, *sets, documents=task_files.documents)
     assert draft.plan.model.quantization == "nf4"
+
+
+@pytest.mark.parametrize("half", ["dev", "test"])
+def test_share_of_refusals_depends_on_dev_questions_alone(
+    task_files: Any, laptop: Machine, tmp_path: Path, half: str
+) -> None:
+    """An unanswerable question of the test half must not change what is trained; one of the dev half does."""
+    questions = [
+        {"id": f"n{n}", "question": f"What does locker {n} cost?", "answers": ["5"]} for n in range(30)
+    ]
+    file = tmp_path / "asked.jsonl"
+
+    def write() -> None:
+        file.write_text("".join(json.dumps(row) + "\n" for row in questions), "utf-8")
+
+    def share() -> float:
+        plan = drafted(
+            laptop, documents=task_files.documents, examples=task_files.examples, questions=str(file)
+        ).plan
+        return plan.train_step("hybrid").without_gold
+
+    write()
+    assert share() == 0.04
+    for row in questions[: 2 if half == "test" else 20]:
+        row["answerable"] = False
+    # Unanswerable questions are divided by themselves: of 2, the one third that is dev rounds to 1, of 1 to none.
+    if half == "test":
+        questions[1]["answerable"] = True
+    write()
+    dev = dev_questions(load_questions(file))
+    assert any(not question.answerable for question in dev) is (half == "dev")
+    assert share() == (0.15 if half == "dev" else 0.04)
+
+
+def test_dev_questions_of_the_draft_are_those_of_the_run(
+    task_files: Any, laptop: Machine, tmp_path: Path
+) -> None:
+    plan = drafted(
+        laptop,
+        documents=task_files.documents,
+        examples=task_files.examples,
+        questions=task_files.questions,
+        folder=tmp_path,
+    ).plan
+    write_plan(plan, tmp_path / "plan.yaml")
+    split = read_data(read_plan(tmp_path / "plan.yaml"))[1]
+    assert dev_questions(load_questions(task_files.questions)) == split.dev

@@ -40,8 +40,20 @@ def test_unmeasured_run_has_no_guards_or_warnings(tmp_path: Path) -> None:
         "refusal_drift": None,
         "staleness": None,
         "refusal": None,
+        "training_rows": None,
     }
     assert guard_warnings(guards) == []
+
+
+def test_arm_that_lost_its_rows_gives_a_warning(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", PLAN)
+    run.finish("train:lora", {}, {"trained": [{"rows": 1, "left_out": 149}]})
+    guards = run_guards(run, PLAN)
+    assert guards["training_rows"][0]["planned"] is False
+    assert guard_warnings(guards) == [
+        "lora was not trained as planned and is left out of the verdict: "
+        "lora trains on 1 of 150 examples; 149 are longer than max_tokens"
+    ]
 
 
 def test_guards_with_findings_give_warnings(tmp_path: Path) -> None:

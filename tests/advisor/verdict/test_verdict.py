@@ -53,6 +53,30 @@ def arms(count: int, **means: float) -> list[ArmScores]:
     ]
 
 
+def test_no_verdict_on_an_arm_that_lost_its_rows() -> None:
+    """The other arms are compared among themselves: prompting is surely worse than rag, lora costs more."""
+    lost = {"hybrid": "hybrid trains on 1 of 150 examples"}
+    verdict, pairs = judge_trial(plan(), arms(60, prompting=0.2, rag=0.6, lora=0.6, hybrid=0.1), "m", lost)
+    assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("undecided", "rag", None)
+    assert verdict.text.startswith(
+        "No verdict on hybrid with m: it was not trained as planned: hybrid trains on 1 of 150"
+    )
+    assert pairs == ()
+
+
+def test_other_arm_that_lost_its_rows_is_left_out_of_the_comparison() -> None:
+    measured = arms(60, prompting=0.2, rag=0.4, lora=0.9, hybrid=0.8)
+    assert judge_trial(plan(), measured, "m")[0].outcome == "overturned"
+    verdict, pairs = judge_trial(plan(), measured, "m", {"lora": "lora trains on 3 of 150 examples"})
+    assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("undecided", "hybrid", None)
+    assert "lora, which it must beat, was not compared" in verdict.text
+    assert (
+        "lora was not trained as planned and is left out of the comparison: lora trains on 3 of"
+        in verdict.text
+    )
+    assert {pair.b for pair in pairs} == {"prompting", "rag"}
+
+
 def test_clear_win_is_confirmed() -> None:
     verdict, pairs = judge_trial(plan(), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
     assert (verdict.outcome, verdict.winner, verdict.strength) == ("confirmed", "hybrid", "measured")
