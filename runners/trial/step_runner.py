@@ -21,7 +21,7 @@ from runners.data import sampling
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
 from runners.plan.schema import Plan, Step
-from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
+from runners.plan.steps import EvaluateStep, IndexStep, Thinking, TrainStep
 from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
@@ -42,6 +42,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         }
     if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
+    if plan.thinking != Thinking():
+        made_from["thinking"] = plan.thinking.model_dump()
     base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
@@ -123,7 +125,9 @@ def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
         start = context.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
             start = context.run.adapter(step.start_from, context.plan.train_step(step.start_from).seeds[0])
-        config = step.config(seed, start).replace(kernels=context.plan.kernels)
+        config = step.config(seed, start).replace(
+            kernels=context.plan.kernels, thinking=context.plan.thinking.enabled
+        )
         context.emit({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = context.run.adapter(step.arm, seed)
         # It exists when a run was interrupted right after training: then no peak is measured here.
