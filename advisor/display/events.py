@@ -8,7 +8,14 @@ from typing import Any
 
 from advisor.output import note
 
-_SHOWN_BY_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
+_SHOWN_BY_REASON = (
+    "remote.note",
+    "model.note",
+    "plan.note",
+    "judge.failed",
+    "prompt.chosen",
+    "index.sampled",
+)
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory")
 """Kinds of events of which the second part of the name and the reason are shown."""

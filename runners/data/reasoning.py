@@ -46,7 +46,7 @@ class ReasoningSplitter:
                 given out at its end.
         """
         self._closing = closing
-        self._maybe = maybe
+        self._maybe = maybe and bool(closing)
         self._held = ""
         self._answering = False
         self._parts: list[str] = []
@@ -65,6 +65,10 @@ class ReasoningSplitter:
         """Take the text for an answer from its beginning, as when a server gives the reasoning apart from it."""
         if self._maybe:
             self._closing, self._maybe = "", False
+
+    def assume_reasoning(self) -> None:
+        """Take a text that may have begun with reasoning, and has not closed it, for reasoning."""
+        self._maybe = False
 
     def add(self, piece: str) -> str:
         """Take the next piece of the text; return the part of the answer that is certain by now, often ""."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -11,6 +12,12 @@ from rag.errors import BadInput
 
 API_KEY_VARIABLES = ("TUNEWISE_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, in order; it is read from nowhere else and never written."""
+_HOSTED_REASONING = re.compile(r"(?:^|/)(?:o[1-9](?:-|$)|gpt-(?:[5-9]|\d\d)|gpt-oss)")
+"""Hosted models that reason and give the reasoning apart from the answer, or not at all."""
+_OPEN_REASONING = re.compile(r"reason|(?:^|[-/])r1(?:$|[-:])|thinking(?!-off)|qwq|magistral|deepseek-r")
+"""Models of open weights that always reason, whose server may leave the reasoning in the text."""
+_NOT_REASONING = re.compile(r"non-?reasoning|non-?thinking|no-?think|chat-latest")
+"""Variants of such models that do not reason."""
 
 
 class EndpointRefused(BadInput):
@@ -70,3 +77,13 @@ def check_may_contact(name: str, url: str, must_stay_local: bool) -> None:
             "which is not on this machine or a private network",
             "use a local endpoint or a local model, or answer data_must_stay_local with no",
         )
+
+
+def reasons_by_name(name: str) -> str:
+    """Return how a model behind a server reasons, by its name: "hosted", "open", or "" for one not known to."""
+    plain = name.lower()
+    if _NOT_REASONING.search(plain):
+        return ""
+    if _HOSTED_REASONING.search(plain):
+        return "hosted"
+    return "open" if _OPEN_REASONING.search(plain) else ""

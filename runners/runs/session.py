@@ -176,8 +176,12 @@ class RunContext:
             from runners.inference.local import local_generator
 
             self.release()
-            self._generator = local_generator(base, weights, kernels=self.plan.kernels)
+            self._generator = local_generator(
+                base, weights, kernels=self.plan.kernels, thinking=self.plan.thinking
+            )
             self._generator_of = base
+            for note in self._generator.chat.notes:
+                self.emit({"event": "model.note", "reason": f"{base.name}: {note}"})
         self._generator.use(weights)
         return self._generator
 
@@ -192,6 +196,7 @@ class RunContext:
             remote.name,
             limits,
             self.plan.seed,
+            thinking=self.plan.thinking,
             on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
         )
 

@@ -20,6 +20,8 @@ from runners.arms.retriever import index_settings
 from runners.data import sampling
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
+from runners.models.fingerprint import chat_template
+from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import EvaluateStep, IndexStep, Thinking, TrainStep
 from runners.plan.train_config import KERNELS
@@ -27,6 +29,7 @@ from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
 from runners.runs import arm
 from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
+from runners.tokenization.template_features import SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 
@@ -45,6 +48,9 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     if plan.thinking != Thinking():
         made_from["thinking"] = plan.thinking.model_dump()
     base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
+    # Such models were asked without the switch before; steps of all others that were finished then stay finished.
+    if isinstance(base, Model) and any(name in chat_template(base.folder) for name in SWITCHES):
+        made_from["reasons"] = plan.thinking.enabled
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
         made_from |= {
@@ -204,12 +210,17 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
     rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
     estimated = sum(row.get("tokens_estimated", False) for row in rows)
+    reasoning = {
+        "reasoned": sum("reasoning_tokens" in row for row in rows),
+        "reasoning_cut": sum(row.get("reasoning_cut", False) for row in rows),
+    }
     return {
         "arm": step.arm,
         "asked": asked,
         "questions": len(context.split.test),
         "cut": cut,
         "estimated": estimated,
+        **{key: count for key, count in reasoning.items() if count},
     }
 
 
