@@ -7,7 +7,7 @@ digests of plan, data files and model.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,27 @@ def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "training_seeds": seeds,
         "longest_answer_tokens": plan.max_new_tokens,
+        **_how_asked(events, plan),
         "files": _data_files(plan),
     }
+
+
+def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
+    """Return how chats were written for the models, and the counts of reasoning; {} where there is nothing to say."""
+    notes = dict.fromkeys(
+        str(event["reason"]) for event in events if event.get("event") == "model.note" and "reason" in event
+    )
+    finished = {
+        str(event.get("step")): event
+        for event in events
+        if event.get("event") == "step.done" and (event.get("reasoned") or event.get("reasoning_cut"))
+    }
+    counts = [
+        f"{step.removeprefix('evaluate:')}: reasoning cut from {event.get('reasoned', 0)} answers, "
+        f"{event.get('reasoning_cut', 0)} of them empty because it reached {plan.thinking.max_tokens} tokens"
+        for step, event in finished.items()
+    ]
+    return {key: value for key, value in (("how_asked", list(notes)), ("reasoning", counts)) if value}
 
 
 def _is_done(event: dict[str, Any], step: str) -> bool:

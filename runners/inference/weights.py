@@ -39,7 +39,7 @@ from runners.models.fingerprint import refuse_code, template_hash, tokenizer_has
 from runners.models.resolve import Model  # noqa: E402
 from runners.resources.gpu import MachineProbe  # noqa: E402
 from runners.resources.machine import GIB, detect_machine, free_ram  # noqa: E402
-from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer  # noqa: E402
+from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _MUST_EQUAL = (
@@ -103,7 +103,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     chat = ChatTokenizer(folder)
     tokenizer.pad_token = chat.pad or tokenizer.eos_token
     if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = chat.template
     return tokenizer
 
 
