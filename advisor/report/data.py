@@ -198,15 +198,16 @@ def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any
     notes = dict.fromkeys(
         str(event["reason"]) for event in events if event.get("event") == "model.note" and "reason" in event
     )
-    finished = {
-        str(event.get("step")): event
+    results = {
+        str(event.get("step")): event["result"]
         for event in events
-        if event.get("event") == "step.done" and (event.get("reasoned") or event.get("reasoning_cut"))
+        if event.get("event") == "step.done" and isinstance(event.get("result"), dict)
     }
     counts = [
-        f"{step.removeprefix('evaluate:')}: reasoning cut from {event.get('reasoned', 0)} answers, "
-        f"{event.get('reasoning_cut', 0)} of them empty because it reached {plan.thinking.max_tokens} tokens"
-        for step, event in finished.items()
+        f"{step.removeprefix('evaluate:')}: reasoning cut from {result['reasoned']} answers, "
+        f"{result.get('reasoning_cut', 0)} of them empty because it reached {plan.thinking.max_tokens} tokens"
+        for step, result in results.items()
+        if result.get("reasoned")
     ]
     return {key: value for key, value in (("how_asked", list(notes)), ("reasoning", counts)) if value}
 

@@ -61,6 +61,11 @@ class ReasoningSplitter:
         """Whether the text so far ends inside the reasoning."""
         return bool(self._closing)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the text so far may be the beginning of a tag that opens reasoning."""
+        return not self._closing and not self._answering and bool(self._held.strip())
+
     def assume_answer(self) -> None:
         """Take the text for an answer from its beginning, as when a server gives the reasoning apart from it."""
         if self._maybe:

@@ -75,6 +75,8 @@ class TextStream:
         """Return whether the answer has ``limit`` tokens, or the reasoning before it ``room``."""
         if self.inside_reasoning:
             return self.reasoning_tokens >= (room or limit)
+        if room and self._reasoning is not None and self._reasoning.undecided:
+            return False  # the tag that opens the reasoning may be several tokens
         return len(self.tokens) - self.reasoning_tokens >= limit
 
     def add(self, token: int) -> str:

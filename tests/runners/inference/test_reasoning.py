@@ -72,10 +72,10 @@ def test_reasoning_is_in_no_answer_and_no_stream(reasoner: tuple[Model, Path], k
     assert both[0].reasoning_tokens == alone.reasoning_tokens
     stream = generator.stream(ASKED, 8)
     assert "".join(stream) == "at seven."
-    pieces: list[str] = []
-    rows = [BatchRow(generator.prompt(ASKED, 8), 8, on_text=pieces.append) for _ in range(2)]
+    pieces: list[list[str]] = [[], []]
+    rows = [BatchRow(generator.prompt(ASKED, 8), 8, on_text=shown.append) for shown in pieces]
     assert [done.text for done in generate_batch(generator, rows)] == ["at seven."] * 2
-    assert "".join(pieces) == "at seven." * 2
+    assert ["".join(shown) for shown in pieces] == ["at seven."] * 2
 
 
 def test_unfinished_reasoning_is_no_answer(reasoner: tuple[Model, Path]) -> None:
