@@ -84,7 +84,7 @@ def finish_reason(result: RequestResult) -> str:
 
 
 def usage_body(*results: RequestResult) -> dict[str, Any]:
-    """Return OpenAI's `usage`: tokens of the prompts and of the answers, and of the reasoning among them if there was any."""
+    """Return OpenAI's `usage`: tokens of the prompts and of the answers, and of reasoning among these."""
     prompt = sum(result.completion.prompt_tokens for result in results)
     completion = sum(result.completion.completion_tokens for result in results)
     reasoning = sum(result.completion.reasoning_tokens for result in results)

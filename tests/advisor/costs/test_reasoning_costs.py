@@ -15,7 +15,11 @@ HOSTED = "openai:{}@https://api.openai.com/v1"
 def test_table_knows_the_models_that_reason_by_default() -> None:
     assert len(REASONING_MODELS) == 13
     assert set(REASONING_MODELS) <= {model.name for model in MODELS}
-    kinds = {name: model.reasons for name in ("qwen3-8b", "Qwen/Qwen3-4B-Instruct-2507") if (model := find_model(name))}
+    kinds = {
+        name: model.reasons
+        for name in ("qwen3-8b", "Qwen/Qwen3-4B-Instruct-2507")
+        if (model := find_model(name))
+    }
     assert kinds == {"qwen3-8b": "switch", "Qwen/Qwen3-4B-Instruct-2507": ""}
 
 
