@@ -120,6 +120,7 @@ class Answer:
             "usage": {
                 "prompt_tokens": self.completion.prompt_tokens,
                 "completion_tokens": self.completion.completion_tokens,
+                **self._reasoning_json(),
             },
             "seconds": round(self.completion.seconds, 3),
         }
