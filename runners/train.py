@@ -120,7 +120,7 @@ def fit(
         require_adapter_folder(config.init_adapter)
         weights.check_same_base(config.init_adapter, model, "adapter")
     config, adapter_notes = settings_from_adapter(config)
-    chat, work = ChatTokenizer(model.folder), work_folder(out)
+    chat, work = ChatTokenizer(model.folder, config.thinking), work_folder(out)
     tokens = TokenCache(work)
     used, report = run_checks.inspect_rows(rows, chat, config, tokens)
     report.require()
@@ -216,7 +216,7 @@ def _identity(
     How often checkpoints are written does not count. Earlier versions hashed epochs and alpha as they were given, so 2
     and 2.0 had different identities; where one of those is ``recorded`` for the same settings, it is returned.
     """
-    settings = config.model_dump(mode="json") | {"init_adapter": None, "checkpoint_steps": 0}
+    settings = config.to_json() | {"init_adapter": None, "checkpoint_steps": 0}
     if config.kernels == KERNELS[0]:
         del settings["kernels"]  # runs of versions without this setting keep their identity
     adapter_files = (

@@ -36,6 +36,11 @@ class ModelFacts:
     source: str = "config.json"
 
     @property
+    def reasons(self) -> str:
+        """Whether it reasons before it answers: "switch" where its chat template can switch that off, "always", or ""."""
+        return REASONING_MODELS.get(self.name, "")
+
+    @property
     def params_b(self) -> float:
         """Parameters in billions."""
         return self.shape.params / 1e9
@@ -405,6 +410,16 @@ MODELS: tuple[ModelFacts, ...] = (
     ),
 )
 
+REASONING_MODELS: dict[str, str] = {
+    **{f"qwen3-{size}": "switch" for size in ("0.6b", "1.7b", "4b", "8b", "14b", "32b")},
+    "smollm3-3b": "switch",
+    **{
+        f"deepseek-r1-distill-{name}": "always"
+        for name in ("qwen-1.5b", "qwen-7b", "llama-8b", "qwen-14b", "qwen-32b", "llama-70b")
+    },
+}
+"""The models of the table that reason by default, from their model cards and chat templates: "switch" where the template
+has ``enable_thinking``, which plans set to false unless they enable it; "always" where it has none."""
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 

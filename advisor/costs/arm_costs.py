@@ -39,7 +39,7 @@ class AnswerCost:
 
 
 def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
-    """Return the cost of a thousand answers, from the tokens or seconds that the trial measured.
+    """Return the cost of a thousand answers, from the tokens or seconds that the trial measured, reasoning included.
 
     A hosted model is priced by its listed tokens. Answers generated on a GPU here are priced by what an hour
     of that GPU rents for, as the trial used it (one GPU, batches as they were): an estimate of what the work

@@ -7,7 +7,7 @@ from datetime import date
 from advisor.catalog import prices
 from advisor.catalog.prices import STALE_DAYS, Price
 from advisor.costs.hosting import MonthlyCost, served_locally
-from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, assumed_token_counts
+from advisor.costs.tokens import PROMPT_TOKENS, assumed_token_counts, output_tokens
 from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME, Profile
 
 USD_PER_B = 0.01
@@ -64,7 +64,7 @@ def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> 
     """
     price = profile_price(profile)
     tokens_in = (profile.prompt_tokens or PROMPT_TOKENS) + fresh
-    rest = tokens_in * price.input + (profile.answer_tokens or ANSWER_TOKENS) * price.output
+    rest = tokens_in * price.input + output_tokens(profile) * price.output
     plain = (rest + fixed * price.input) / 1e6
     if fixed < MIN_CACHED_PREFIX_TOKENS or price.cached >= price.input:
         return MonthlyCost(0.0, plain, plain, plain)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advisor.catalog import gpus
-from advisor.costs.tokens import ANSWER_TOKENS, CONTEXT_TOKENS, PROMPT_TOKENS, row_tokens
+from advisor.costs.tokens import ANSWER_TOKENS, CONTEXT_TOKENS, PROMPT_TOKENS, output_tokens, row_tokens
 from advisor.questionnaire.profile import Profile
 from runners.plan.steps import NF4, NO_QUANTIZATION, Quantization
 from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
@@ -158,7 +158,7 @@ def seconds_per_call(profile: Profile, shape: ModelShape, card: gpus.GpuFacts) -
         2.0 * shape.params * (profile.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
     )
     decoded_per_second = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
-    return prefill_seconds + (profile.answer_tokens or ANSWER_TOKENS) / decoded_per_second
+    return prefill_seconds + output_tokens(profile) / decoded_per_second
 
 
 def served_locally(profile: Profile) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from advisor.catalog.models import find_model
 from advisor.questionnaire.profile import Profile
+from runners.models.endpoint import reasons_by_name
 from runners.resources.memory_terms import MemorySetup
 
 PROMPT_TOKENS = 200
@@ -23,6 +25,12 @@ example.
 
 Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice, in 402 s at 530 tokens/s are
 298 tokens a row, 190 more than a plain row.
+"""
+REASONING_TOKENS = 500
+"""Tokens of reasoning before an answer, planned for a model that cannot do without.
+
+docs.aspose.com/llm/net/developer-reference/parameters/chat/max-tokens (read 2026-11-26): Qwen3 and DeepSeek-R1 take 300 to
+500 before the answer. OpenAI's guide to reasoning gives a few hundred to tens of thousands, so this is the low end.
 """
 DEFAULT_SHOTS = 8
 DEFAULT_EPOCHS = 2.0
@@ -54,6 +62,22 @@ ZERO_RANGE = Range(0.0, 0.0, 0.0)
 def row_tokens(profile: Profile) -> float:
     """Return the tokens of one prompt with its answer."""
     return (profile.prompt_tokens or PROMPT_TOKENS) + (profile.answer_tokens or ANSWER_TOKENS)
+
+
+def reasoning_tokens(profile: Profile) -> float:
+    """Return the tokens of reasoning that a call pays for: those of a model that cannot switch it off, else 0."""
+    name = profile.model or ""
+    if profile.remote:
+        reasons = bool(reasons_by_name(name.removeprefix("openai:").rpartition("@")[0]))
+    else:
+        known = find_model(name)
+        reasons = known is not None and known.reasons == "always"
+    return float(REASONING_TOKENS) if reasons else 0.0
+
+
+def output_tokens(profile: Profile) -> float:
+    """Return the tokens that a call generates: the answer and the reasoning before it."""
+    return (profile.answer_tokens or ANSWER_TOKENS) + reasoning_tokens(profile)
 
 
 def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
@@ -112,4 +136,9 @@ def assumed_token_counts(profile: Profile) -> tuple[str, ...]:
         lines.append(f"{PROMPT_TOKENS} prompt tokens a call (assumed: prompt_tokens is unknown)")
     if profile.answer_tokens is None:
         lines.append(f"{ANSWER_TOKENS} answer tokens a call (assumed: answer_tokens is unknown)")
+    if reasoning := reasoning_tokens(profile):
+        lines.append(
+            f"{reasoning:.0f} tokens of reasoning a call, priced as output (assumed: this model reasons before it answers; "
+            "usually a few hundred, up to tens of thousands)"
+        )
     return tuple(lines)

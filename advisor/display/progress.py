@@ -315,6 +315,12 @@ class ProgressWatcher:
             self.say(f"  document {item['path']} was left out: {item['reason']}")
         if cut_answers := event.get("cut"):
             self.say(f"  {cut_answers} answers were cut at the plan's max_new_tokens")
+        if reasoned := event.get("reasoned"):
+            self.say(f"  {reasoned} answers had reasoning before them, which is cut and not scored")
+        if unfinished := event.get("reasoning_cut"):
+            self.say(
+                f"  {unfinished} of them are empty: the reasoning reached the plan's thinking.max_tokens"
+            )
         if estimated := event.get("estimated"):
             self.say(f"  the tokens of {estimated} answers are estimated: the server does not count them")
         if note := event.get("refusal", {}).get("note"):

@@ -33,8 +33,10 @@ from runners.data.examples import Example
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.data.questions import Question
 from runners.data.sampling import split_questions
+from runners.data.reasoning import split_message
+from runners.models.endpoint import reasons_by_name
 from runners.plan.schema import Plan, PlanData, PlanGate, Prompts, RecordedAnswer, Step, parse_plan
-from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, TrainStep
+from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import TUNING_METHODS
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -168,6 +170,8 @@ def draft_with_notes(
         else ((), "no checks of style: there are no examples")
     )
     notes.append(style_note)
+    thinking, reasoning_note = _thinking(profile, rows)
+    notes += [reasoning_note] if reasoning_note else []
     choice = _choice_in_plan(recommendation, steps, notes)
     weights = score_weights(profile, checks, situation.stats.questions or ())
     plan = {
@@ -183,6 +187,7 @@ def draft_with_notes(
         "weight_reasons": {weight.name: weight.reason for weight in weights},
         "gate": _gate(choice, steps).model_dump(mode="json"),
         "max_new_tokens": _max_new_tokens(profile, rows),
+        "thinking": thinking.model_dump(),
         "answers": _recorded_answers(answers, folder),
         "predicted": _predicted(recommendation),
     }
@@ -449,6 +454,39 @@ def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:
         chars = lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)]
         return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
     return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96
+
+
+def _thinking(profile: Profile, rows: Sequence[Example]) -> tuple[Thinking, str]:
+    """Return the settings of reasoning before answers, and a note on them: on where most examples hold it."""
+    held = sorted(
+        len(split.reasoning) for row in rows if (split := split_message(row.messages[-1])).reasoning
+    )
+    if 2 * len(held) > len(rows):
+        chars = held[min(len(held) - 1, math.ceil(0.99 * len(held)) - 1)]
+        most = max(256, min(16_384, 64 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 64)))
+        return (
+            Thinking(enabled=True, max_tokens=most),
+            f"{len(held)} of {len(rows)} examples hold reasoning before the reply: it is learnt, and cut from "
+            "answers before they are scored (thinking.enabled)",
+        )
+    some = (
+        f"{len(held)} of {len(rows)} examples hold reasoning before the reply: it is learnt; " if held else ""
+    )
+    name = profile.model or models.DEFAULT_MODEL
+    known = models.find_model(name)
+    if profile.remote and reasons_by_name(name.removeprefix("openai:").rpartition("@")[0]):
+        return (
+            Thinking(),
+            some + f"this model reasons before it answers: it gets {Thinking().max_tokens} tokens for that",
+        )
+    if known and known.reasons == "always":
+        return Thinking(), some + (
+            f"{known.name} always reasons before it answers: it gets {Thinking().max_tokens} tokens for that, "
+            "and the reasoning is cut from its answers (thinking.max_tokens)"
+        )
+    if known and known.reasons:
+        return Thinking(), some + f"{known.name} can reason before it answers: that is off (thinking.enabled)"
+    return Thinking(), some.removesuffix("; ")
 
 
 def _run_name(profile: Profile) -> str:

@@ -7,7 +7,7 @@ digests of plan, data files and model.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,7 @@ def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "training_seeds": seeds,
         "longest_answer_tokens": plan.max_new_tokens,
+        **_how_asked(events, plan),
         "files": _data_files(plan),
     }
 
@@ -202,6 +203,25 @@ def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
 def _quantization_warning(plan: Plan) -> list[str]:
     """Return what the reader must know of a plan whose model is held in 4 bits; [] for one in 16."""
     return [QUANTIZED_ANSWERS] if plan.model.quantization == NF4 else []
+
+
+def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
+    """Return how chats were written for the models, and the counts of reasoning; {} where there is nothing to say."""
+    notes = dict.fromkeys(
+        str(event["reason"]) for event in events if event.get("event") == "model.note" and "reason" in event
+    )
+    results = {
+        str(event.get("step")): event["result"]
+        for event in events
+        if event.get("event") == "step.done" and isinstance(event.get("result"), dict)
+    }
+    counts = [
+        f"{step.removeprefix('evaluate:')}: reasoning cut from {result['reasoned']} answers, "
+        f"{result.get('reasoning_cut', 0)} of them empty because it reached {plan.thinking.max_tokens} tokens"
+        for step, result in results.items()
+        if result.get("reasoned")
+    ]
+    return {key: value for key, value in (("how_asked", list(notes)), ("reasoning", counts)) if value}
 
 
 def _is_done(event: dict[str, Any], step: str) -> bool:

@@ -39,6 +39,8 @@ DATA_LABELS = {
     "index_input": "what the index was made of",
     "seed": "seed of split and statistics",
     "longest_answer_tokens": "longest answer, tokens",
+    "how_asked": "how the models were asked",
+    "reasoning": "reasoning before answers",
     "ram_gib": "RAM, GiB",
     "gpu": "GPU",
 }

@@ -99,6 +99,7 @@ def examine_machine(
         "calibration": calibration,
         "cache": {"folder": str(cache_folder()), "models": list_models()},
         "model": name,
+        **({"how_asked": notes} if (notes := chat_notes(name)) else {}),
         "plugins": [plugin.to_json() for plugin in declared_plugins()],
         "methods": [_method(method, profile, packages) for method in usable],
         "warnings": [*_warnings(machine, packages), *filter(None, [configured["problem"]]), *broken],
@@ -132,6 +133,8 @@ def show_examination(examined: dict[str, Any]) -> None:
         for row in examined["cache"]["models"]
     ]
     screen.print(console.table(("model", "kind", "where", "size"), models, right=(3,)))
+    for note in examined.get("how_asked", ()):
+        screen.print(f"{examined['model']}: {note}", soft_wrap=True, markup=False)
     screen.print(f"cache: {examined['cache']['folder']}", soft_wrap=True)
     screen.print(f"matrix speed: {examined['calibration']['text']}", soft_wrap=True)
     if examined["settings"]:
@@ -222,6 +225,25 @@ def _calibration(measure: bool) -> dict[str, Any]:
         "text": f"{'; '.join(lines)} (measured {measured.day}{busy})",
         "ignored": "",
     }
+
+
+def chat_notes(name: str) -> list[str]:
+    """Return how chats are written for a model that is on this machine, where that is not simply its own template."""
+    from runners.models.resolve import cached_models
+    from runners.tokenization.chat_template import ChatTokenizer
+
+    folder = Path(name).expanduser()
+    if not (folder / "tokenizer.json").is_file():
+        cached = next(
+            (model for model in cached_models() if model.name == name and model.kind == "base"), None
+        )
+        if cached is None:
+            return []
+        folder = cached.folder
+    try:
+        return list(ChatTokenizer(folder).notes)
+    except BadInput as problem:
+        return [problem.message]
 
 
 def _profile(model: str | None, machine: Machine) -> tuple[Profile, str]:

@@ -120,6 +120,7 @@ class Answer:
             "usage": {
                 "prompt_tokens": self.completion.prompt_tokens,
                 "completion_tokens": self.completion.completion_tokens,
+                **self._reasoning_json(),
             },
             "seconds": round(self.completion.seconds, 3),
         }
@@ -150,7 +151,14 @@ class Answer:
             "tokens_estimated": self.completion.estimated,
             "seconds": round(self.completion.seconds, 4),
             "finish": self.completion.finish,
+            **self._reasoning_json(),
         }
+
+    def _reasoning_json(self) -> dict[str, Any]:
+        """Return the tokens of the reasoning, and whether it was cut; {} without reasoning, as for earlier runs."""
+        done = self.completion
+        counts = {"reasoning_tokens": done.reasoning_tokens, "reasoning_cut": done.reasoning_cut}
+        return {key: value for key, value in counts.items() if value}
 
 
 OnAnswers = Callable[[list[Answer]], None] | None

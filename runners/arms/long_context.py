@@ -145,7 +145,7 @@ def _check_fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit],
     """Raise BadInput when the prompt with the longest question and the answer exceed the context of the model."""
     config = json.loads((base.folder / "config.json").read_text("utf-8"))
     context_length = (config.get("text_config") or config).get("max_position_embeddings")
-    chat = ChatTokenizer(base.folder)
+    chat = ChatTokenizer(base.folder, plan.thinking.enabled)
     messages = prompts.build_messages(
         plan.prompts,
         longest.question,

@@ -15,6 +15,7 @@ from rag.files import sha256_text
 from runners.data.examples import Example
 from runners.data.formats import Message, system_turn
 from runners.data.questions import Question
+from runners.data.reasoning import answer_of
 from runners.plan.schema import Prompts
 
 FewShotExamples = Sequence[Example] | Callable[[Question], Sequence[Example]]
@@ -46,7 +47,10 @@ def build_messages(
         chat.append({"role": "system", "content": instructions})
     for shot in shots:
         chat += [{"role": "user", "content": shot.question}, {"role": "assistant", "content": shot.reply}]
-    chat += history
+    chat += [
+        {**turn, "content": answer_of(turn["content"])} if turn["role"] == "assistant" else turn
+        for turn in history
+    ]
     chat.append({"role": "user", "content": user_turn(prompts, question, passages)})
     return chat
 
@@ -81,8 +85,11 @@ def training_row(
     chat = build_messages(
         prompts, example.question, passages, system=example.system or None, history=_earlier_turns(example)
     )
-    answer: Message = {"role": "assistant", "content": example.reply if reply is None else reply}
-    return replace(example, messages=(*chat, answer))
+    if reply is None or reply == example.reply:
+        return replace(
+            example, messages=(*chat, example.messages[-1])
+        )  # with the reasoning that the row holds
+    return replace(example, messages=(*chat, {"role": "assistant", "content": reply}))
 
 
 def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:

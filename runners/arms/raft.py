@@ -185,7 +185,9 @@ def with_quotation(example: Example, gold: Chunk) -> Example:
     for sentence in sentences(example.reply):
         support = evidence.best_support(sentence, [gold]) if citations.is_factual(sentence) else None
         if support:
-            answer: Message = {"role": "assistant", "content": f"“{support.quote}” {example.reply}"}
+            last = example.messages[-1]
+            reasoning = last["content"].removesuffix(example.reply)
+            answer: Message = {**last, "content": f"{reasoning}“{support.quote}” {example.reply}"}
             meta = {**example.meta, "quote": support.quote}
             return replace(example, messages=(*example.messages[:-1], answer), meta=meta)
     return example

@@ -24,6 +24,7 @@ from runners.data.formats import (
     declared_columns,
     row_turns,
 )
+from runners.data.reasoning import answer_of
 from runners.data.refusals import is_refusal
 from runners.data.tabular import ExampleFiles, SkippedFile, read_text
 
@@ -71,8 +72,9 @@ class Example:
 
     @property
     def reply(self) -> str:
-        """Return the content of the last assistant turn."""
-        return _last(self.messages, "assistant")
+        """Return the content of the last assistant turn, without reasoning before it; a raw text as it is."""
+        reply = _last(self.messages, "assistant")
+        return reply if self.raw else answer_of(reply)
 
     @property
     def refuses(self) -> bool:

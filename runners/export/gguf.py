@@ -27,7 +27,7 @@ from runners.export.merged import MergedModel, load_merged, merging_notes, write
 from runners.export.peft import prompting_notes
 from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json
-from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer
+from runners.tokenization.chat_template import ChatTokenizer
 
 _ROPE_TYPES = ("default", "llama3")
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -377,7 +377,7 @@ def _write_tokenizer(writer: Any, vocabulary: GgufVocabulary, folder: Path) -> N
     # The chat template writes the start token itself, as it did in training.
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(chat.own_template or PLAIN_TEMPLATE)
+    writer.add_chat_template(chat.template)
 
 
 def _replay(
@@ -387,7 +387,7 @@ def _replay(
     from runners.models.gguf_import import gguf_tokenizer, load_gguf
 
     loaded = load_gguf(file, "float32", source.base.folder if needs_config_settings(config) else None)
-    chat = ChatTokenizer(source.weights_folder)
+    chat = ChatTokenizer(source.weights_folder, source.plan.thinking.enabled)
     tokenizer = gguf_tokenizer(file)
     texts = [chat.render(messages, prompt=True) for messages in merged.replay_prompts(source)]
     differ = [text for text in texts if tokenizer.encode(text, add_special_tokens=False) != chat.encode(text)]

@@ -162,7 +162,7 @@ def load_merged(source: ExportSource) -> MergedModel:
             f"merging in float32 takes about {needed_gib:.1f} GiB of memory, {free_gib():.1f} GiB are free",
             "free some memory, or hand on the adapter: --to peft or vllm",
         )
-    chat = ChatTokenizer(source.weights_folder)
+    chat = ChatTokenizer(source.weights_folder, source.plan.thinking.enabled)
     eos_ids = tuple(sorted(chat.eos_ids))
     limit = min(REPLAYED_TOKENS, source.plan.max_new_tokens)
     prompts = prompt_tokens(chat, replay_prompts(source))

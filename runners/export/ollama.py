@@ -19,6 +19,7 @@ from runners.export.job import ExportedFiles, ExportJob
 from runners.export.peft import prompting_notes
 from runners.models.fingerprint import read_json
 from runners.tokenization.chat_template import ChatTokenizer
+from runners.tokenization.template_features import FIXED_DATE
 
 _SYSTEM = "Xq1"
 _FIRST = "Xq2"
@@ -90,12 +91,14 @@ def make_ollama(job: ExportJob) -> ExportedFiles:
 def modelfile(job: ExportJob) -> tuple[str, list[str]]:
     """Return the Modelfile, with the trial's template, stop texts, instructions and greedy decoding; and notes."""
     source = job.source
-    chat = ChatTokenizer(source.weights_folder)
+    chat = ChatTokenizer(source.weights_folder, source.plan.thinking.enabled)
     template = template_pieces(chat).go_template()
     system = source.plan.prompts.system
     notes = []
     if "strftime_now" in chat.own_template:
-        notes.append("The chat template writes today's date; the Modelfile holds the day of this export.")
+        notes.append(
+            f"The chat template writes today's date; the Modelfile always writes {FIXED_DATE}, as the trial did."
+        )
     for name, text in (("chat template", template), ("instructions", system)):
         if GO_QUOTES in text:
             raise BadInput(f"the {name} holds {GO_QUOTES}, which a Modelfile cannot", "use --to gguf")

@@ -22,6 +22,7 @@ from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.export.source import ADAPTER_CONFIG, ExportSource
 from runners.models.resolve import Model
 from runners.plan.steps import NF4
+from runners.tokenization.chat_template import ChatTokenizer
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _USAGE = """```python
@@ -142,6 +143,12 @@ def prompting_notes(source: ExportSource) -> str:
         notes += f", and with these instructions as the system turn:\n\n```text\n{plan.prompts.system.strip()}\n```\n"
     else:
         notes += ".\n"
+    chat = ChatTokenizer(source.weights_folder, plan.thinking.enabled)
+    for note in chat.notes:
+        notes += f"\nIn the trial, {note}.\n"
+    if variables := chat.features.chosen(plan.thinking.enabled):
+        given = ", ".join(f"{name}={value}" for name, value in variables.items())
+        notes += f"\nGive the chat template these variables, as the trial did: `{given}`.\n"
     if not arm.retrieval:
         return notes
     text = "Dogs travel on deck for 3 euros."

@@ -50,7 +50,8 @@ def generate_batch(
     what is drawn does not depend on the other rows; the last digits of the logits do depend on how many rows there are.
     """
     done: dict[int, Completion] = {}
-    for batch in length_batches([len(row.prompt) + row.limit for row in rows], MAX_ROWS, BATCH_TOKENS):
+    lengths = [len(row.prompt) + generator.most_tokens(row.prompt, row.limit, row.trim) for row in rows]
+    for batch in length_batches(lengths, MAX_ROWS, BATCH_TOKENS):
         # Rows that were cancelled during the earlier batches are not computed.
         live = [index for index in batch if not rows[index].is_cancelled()]
         done.update((index, CANCELLED) for index in batch if index not in live)
@@ -81,7 +82,8 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
     """Decode several rows together."""
     assert generator.decoder is not None
     started = time.perf_counter()
-    texts = [generator.pieces(row.sampling.stop, row.trim) for row in rows]
+    texts = [generator.pieces(row.prompt, row.sampling.stop, row.trim) for row in rows]
+    most = [generator.most_tokens(row.prompt, row.limit, row.trim) for row in rows]
     finish = ["length"] * len(rows)
 
     def on_token(index: int, token: int) -> bool:
@@ -92,7 +94,8 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
             ended = pieces.stopped
         if ended:
             finish[index] = "stop"
-        if ended or len(pieces.tokens) >= row.limit or row.is_cancelled():
+        full = len(pieces.tokens) >= most[index] or pieces.is_full(row.limit, generator.room)
+        if ended or full or row.is_cancelled():
             _send(row, pieces.rest())
             return True
         return False
@@ -100,7 +103,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
     prompts = [row.prompt for row in rows]
     generator.decoder.decode_batch(
         prompts,
-        max(row.limit for row in rows),
+        max(most),
         on_token,
         PerRowSampler([row.sampling for row in rows]),
         range(len(rows)),
@@ -108,7 +111,15 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
     )
     seconds = (time.perf_counter() - started) / len(rows)
     return [
-        Completion(pieces.text, len(row.prompt), len(pieces.tokens), seconds, end)
+        Completion(
+            pieces.text,
+            len(row.prompt),
+            len(pieces.tokens),
+            seconds,
+            end,
+            reasoning_tokens=pieces.reasoning_tokens,
+            reasoning_cut=pieces.inside_reasoning,
+        )
         for row, pieces, end in zip(rows, texts, finish, strict=True)
     ]
 

@@ -28,7 +28,7 @@ from runners.models import endpoint
 
 OPTIONAL_FIELDS = ("seed", "temperature", "top_p", "stream_options")
 """Parameters that may be left out of a request; messages and stop texts may not."""
-RENAMED_FIELDS = {"max_tokens": "max_completion_tokens"}
+RENAMED_FIELDS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """Parameters that may be sent under another name."""
 _REFUSED_PARAMETER = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|forbidden|deprecated",
@@ -73,6 +73,10 @@ class ServerDialect:
         if not refused or not _REFUSED_PARAMETER.search(message):
             return False
         with self._lock:
+            # A name that a parameter was changed to already is not changed back.
+            renamed_to = set(self._changes.values())
+            if any(key in renamed_to for key in refused):
+                return False
             new = [key for key in refused if key not in self._changes]
             self._changes |= {key: RENAMED_FIELDS.get(key, "") for key in new}
         for key in new:

@@ -21,6 +21,7 @@ import torch  # noqa: E402
 
 from rag.errors import BadInput  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
+from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
 from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
 from runners.inference.kv_cache import (  # noqa: E402
     MIN_SHARED,
@@ -34,13 +35,21 @@ from runners.inference.streaming import TextStream  # noqa: E402
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
 from runners.inference.weights import SwitchableModel  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
-from runners.plan.steps import NO_QUANTIZATION  # noqa: E402
-from runners.tokenization.chat_template import control_token_breaker, neutralise_chat  # noqa: E402
+from runners.plan.steps import NO_QUANTIZATION, Thinking  # noqa: E402
+from runners.tokenization.chat_template import (  # noqa: E402
+    ChatTokenizer,
+    control_token_breaker,
+    neutralise_chat,
+)
 
 BATCH_ROWS = 32
 """Most rows of one batch."""
 BATCH_TOKENS = 12_000
 """Tokens of one batch, padding and the longest answers included: at most 0.3 GiB of keys and values on a 135M model."""
+NO_THINKING = Thinking()
+PROMPT_END_TOKENS = 16
+"""Tokens at the end of a prompt that are looked at for the tag that opens reasoning."""
+TOKENIZER_FILE = "tokenizer.json"
 OnBatch = Callable[[list[int], list[Completion]], None] | None
 """Called with the indexes and answers of each batch as it ends."""
 IsCancelled = Callable[[], bool]
@@ -53,6 +62,7 @@ def local_generator(
     dtype: str = "auto",
     kernels: str = "auto",
     quantization: str = NO_QUANTIZATION,
+    thinking: Thinking = NO_THINKING,
 ) -> LocalGenerator:
     """Load a base model and return its generator.
 
@@ -62,8 +72,9 @@ def local_generator(
         dtype: float32, bfloat16, or auto for what the device is fastest in.
         kernels: auto for this project's own decoding where the model allows it, plain for transformers' `generate`.
         quantization: nf4 holds the linear layers in 4 bits, with an adapter beside them; none in the dtype.
+        thinking: Whether a model that can reason before it answers does so, and in how many tokens.
     """
-    return LocalGenerator(model, weights, dtype, kernels, quantization)
+    return LocalGenerator(model, weights, dtype, kernels, quantization, thinking)
 
 
 class LocalGenerator:
@@ -76,14 +87,24 @@ class LocalGenerator:
         dtype: str = "auto",
         kernels: str = "auto",
         quantization: str = NO_QUANTIZATION,
+        thinking: Thinking = NO_THINKING,
     ) -> None:
         """Load the model; see :func:`local_generator`."""
         self.kernels = kernels
+        self.thinking = thinking
+        self._base_folder = model.folder
         self._weights = SwitchableModel(model, weights, dtype, four_bit=quantization != NO_QUANTIZATION)
         self.tokenizer: Any = self._weights.tokenizer
         self.prefixes: PrefixCache[CachedPrefix] = PrefixCache()
         added = self.tokenizer.added_tokens_decoder.values()
         self._broken = control_token_breaker(token.content for token in added if token.special)
+        special = {
+            token.content: i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        }
+        tags = "".join(tags.opening + tags.closing for tags in TAGS)
+        # The tags of some families are special tokens, which decoding would leave out with the others.
+        self._tag_ids = frozenset(i for text, i in special.items() if text in tags)
+        self._hidden_ids = frozenset(special.values()) - self._tag_ids
         self._prepare()
 
     @property
@@ -126,7 +147,8 @@ class LocalGenerator:
         sampler = TokenSampler(sampling, range(len(prompts)))
         shared = self.shared_prefix(prompts)
         done: dict[int, Completion] = {}
-        for batch in length_batches([len(p) + max_new_tokens for p in prompts]):
+        lengths = [len(p) + self.most_tokens(p, max_new_tokens) for p in prompts]
+        for batch in length_batches(lengths):
             unknown = [i for i in batch if i not in known]
             if not unknown:
                 continue
@@ -157,16 +179,42 @@ class LocalGenerator:
         check_max_new_tokens(limit)
         if not isinstance(chat_or_text, str):
             return self._prompts([chat_or_text], limit)[0]
-        ids: list[int] = self.tokenizer.encode(chat_or_text)
+        ids = self.chat.encode(chat_or_text)
+        begin = self.chat.begins
+        # The token before every text once, and no end token after it, which some tokenizers add.
+        if begin is not None and ids[:1] != [begin]:
+            ids = [begin, *ids]
         return self._fitting([ids], limit)[0]
 
-    def pieces(self, stop: Sequence[str] = (), trim: bool = True) -> TextStream:
-        """Return a new stream that converts this model's tokens to text; see :class:`TextStream`."""
-        return TextStream(self._decode, stop, trim)
+    @property
+    def room(self) -> int:
+        """Tokens that a chat's answer may have for its reasoning, beside those of the answer itself."""
+        reasons = self.chat.features.reasons == "always" or self.thinking.enabled
+        return self.thinking.max_tokens if reasons else 0
+
+    def pieces(self, prompt: Sequence[int], stop: Sequence[str] = (), trim: bool = True) -> TextStream:
+        """Return a new stream that converts this model's tokens to text; see :class:`TextStream`.
+
+        With ``trim`` it is an answer, whose reasoning is cut, also where the end of the prompt has begun it.
+        """
+        if not trim:
+            return TextStream(self._decode, stop, trim)
+        end = self._decode(list(prompt[-PROMPT_END_TOKENS:]))
+        return TextStream(self._decode, stop, trim, ReasoningSplitter(opened_reasoning(end)))
+
+    def most_tokens(self, prompt: Sequence[int], limit: int, trim: bool = True) -> int:
+        """Return the most tokens of an answer and its reasoning; the room for that ends where the model's context does."""
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        most = limit + (self.room if trim else 0)
+        return max(limit, min(most, context - len(prompt))) if context else most
 
     def _prepare(self) -> None:
         """Read the end tokens of the current weights and make their decoder."""
         model = self._weights.model
+        tuned = self._weights.weights
+        # The folder of tuned weights holds the template that they were trained with.
+        folder = self._base_folder if tuned is None or not (tuned / TOKENIZER_FILE).is_file() else tuned
+        self.chat = ChatTokenizer(folder, self.thinking.enabled)
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         listed = ends if isinstance(ends, list) else [ends]
         self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
@@ -195,14 +243,13 @@ class LocalGenerator:
 
     def _tokens(self, chat: Sequence[Message]) -> list[int]:
         """Return a chat as tokens by the model's template; control tokens in the messages become plain text."""
-        plain = neutralise_chat(chat, self._broken)
-        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return self.chat.encode(self.chat.render(neutralise_chat(chat, self._broken), prompt=True))
 
     def _decode(self, tokens: list[int]) -> str:
-        """Return the text of tokens without special tokens."""
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        """Return the text of tokens without special tokens, but with the tags of reasoning."""
+        if self._tag_ids:
+            tokens = [token for token in tokens if token not in self._hidden_ids]
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=not self._tag_ids)
         return text
 
     def shared_prefix(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
@@ -230,35 +277,44 @@ class LocalGenerator:
         started = time.perf_counter()
         tokens: list[list[int]] = [[] for _ in batch]
         ended = [False] * len(batch)
-        sampling = sampler.sampling
+        sampling, room = sampler.sampling, self.room
+        rows = [prompts[i] for i in batch]
+        texts = [self.pieces(prompt, sampling.stop) for prompt in rows]
+        # Text is needed at every token only for a stop text, or to see where the reasoning ends.
+        followed = bool(sampling.stop or room)
 
         def on_token(row: int, token: int) -> bool:
             ended[row] = token in self.ends
             if not ended[row]:
                 tokens[row].append(token)
-                ended[row] = bool(sampling.stop) and self._text(tokens[row], sampling.stop)[1]
-            return ended[row]
+                if followed:
+                    texts[row].add(token)
+                    ended[row] = texts[row].stopped
+            return ended[row] or (followed and texts[row].is_full(limit, room))
 
-        rows = [prompts[i] for i in batch]
-        self.decoder.decode_batch(rows, limit, on_token, sampler, batch, shared)
+        most = max(self.most_tokens(prompt, limit) for prompt in rows)
+        self.decoder.decode_batch(rows, most, on_token, sampler, batch, shared)
         seconds = (time.perf_counter() - started) / len(batch)
+        if not followed:
+            for text, answer in zip(texts, tokens, strict=True):
+                text.add_all(answer)
         return [
-            self._completion(prompt, answer, seconds, end, sampling)
-            for prompt, answer, end in zip(rows, tokens, ended, strict=True)
+            self._completion(prompt, text, seconds, end)
+            for prompt, text, end in zip(rows, texts, ended, strict=True)
         ]
 
-    def _completion(
-        self, prompt: list[int], tokens: list[int], seconds: float, ended: bool, sampling: Sampling
-    ) -> Completion:
+    def _completion(self, prompt: list[int], pieces: TextStream, seconds: float, ended: bool) -> Completion:
         """Return the completion of generated tokens, the end token not among them."""
-        text, _ = self._text(tokens, sampling.stop)
-        return Completion(text, len(prompt), len(tokens), seconds, "stop" if ended else "length")
-
-    def _text(self, tokens: list[int], stop: Sequence[str]) -> tuple[str, bool]:
-        """Return the text of tokens up to the first stop text, and whether there was one."""
-        text = self._decode(tokens)
-        stops = [index for index in (text.find(stop_text) for stop_text in stop) if index >= 0]
-        return text[: min(stops, default=len(text))].strip(), bool(stops)
+        pieces.rest()
+        return Completion(
+            pieces.text,
+            len(prompt),
+            len(pieces.tokens),
+            seconds,
+            "stop" if ended else "length",
+            reasoning_tokens=pieces.reasoning_tokens,
+            reasoning_cut=pieces.inside_reasoning,
+        )
 
     def follow(
         self,
@@ -273,31 +329,33 @@ class LocalGenerator:
         `trim` removes white space at both ends, as for an answer; a text that is continued keeps it.
         """
         if self.decoder is None:
-            (answer,) = self._by_transformers([prompt], limit, sampling, is_cancelled)
+            (answer,) = self._by_transformers([prompt], limit, sampling, is_cancelled, trim)
             if answer.text:
                 yield answer.text
             return answer
         started, owner = time.perf_counter(), self._weights.owner
-        pieces = self.pieces(sampling.stop, trim)
-        cache = StaticKVCache(self.decoder.layers, 1, len(prompt) + limit)
+        pieces = self.pieces(prompt, sampling.stop, trim)
+        room = self.room if trim else 0
+        most = self.most_tokens(prompt, limit, trim)
+        cache = StaticKVCache(self.decoder.layers, 1, len(prompt) + most)
         if match := self.prefixes.longest_match(owner, prompt):
             cache.load_prefix(match[1], match[0])
         ended = False
-        for token in self.decoder.decode_one(prompt, limit, TokenSampler(sampling), cache):
+        for token in self.decoder.decode_one(prompt, most, TokenSampler(sampling), cache):
             ended = token in self.ends
             piece = "" if ended else pieces.add(token)
             if piece:
                 yield piece
             if (ended := ended or pieces.stopped) or (is_cancelled and is_cancelled()):
                 break
+            if room and pieces.is_full(limit, room):
+                break
         if piece := pieces.rest():
             yield piece
         # The newest token is not in the cache yet, and a guess that was verified may be there without being shown.
         cached = [*prompt, *pieces.tokens][: cache.length]
         self.prefixes.put(owner, cached, cache.copy_prefix(len(cached)))
-        seconds = time.perf_counter() - started
-        count = len(pieces.tokens)
-        return Completion(pieces.text, len(prompt), count, seconds, "stop" if ended else "length")
+        return self._completion(prompt, pieces, time.perf_counter() - started, ended)
 
     def _by_transformers(
         self,
@@ -305,9 +363,11 @@ class LocalGenerator:
         limit: int,
         sampling: Sampling,
         is_cancelled: IsCancelled | None = None,
+        trim: bool = True,
     ) -> list[Completion]:
         """Decode with transformers' `generate`: the reference, and for models whose cache is of another kind."""
         started = time.perf_counter()
+        most = max(self.most_tokens(prompt, limit, trim) for prompt in prompts)
         # Padded on the left, so that every row's answer begins in the same column.
         pad, width = self.tokenizer.pad_token_id, max(len(p) for p in prompts)
         device = self.model.device
@@ -329,23 +389,35 @@ class LocalGenerator:
             rows = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                max_new_tokens=limit,
+                max_new_tokens=most,
                 pad_token_id=pad,
                 eos_token_id=sorted(self.ends),
                 **options,
             )
         seconds = (time.perf_counter() - started) / len(prompts)
         return [
-            self._cut(prompt, row[width:].tolist(), seconds, sampling)
+            self._cut(prompt, row[width:].tolist(), seconds, sampling, limit, trim)
             for prompt, row in zip(prompts, rows, strict=True)
         ]
 
-    def _cut(self, prompt: list[int], tokens: list[int], seconds: float, sampling: Sampling) -> Completion:
+    def _cut(
+        self,
+        prompt: list[int],
+        tokens: list[int],
+        seconds: float,
+        sampling: Sampling,
+        limit: int | None = None,
+        trim: bool = True,
+    ) -> Completion:
         """Return the completion of generated tokens, up to the first end token."""
-        # Rows that ended before the longest one are padded after their end token.
-        end = next((n for n, token in enumerate(tokens) if token in self.ends), len(tokens))
-        stopped = end < len(tokens) or self._text(tokens[:end], sampling.stop)[1]
-        return self._completion(prompt, tokens[:end], seconds, stopped, sampling)
+        pieces = self.pieces(prompt, sampling.stop, trim)
+        for token in tokens:  # rows that ended before the longest one are padded after their end token
+            if token in self.ends:
+                return self._completion(prompt, pieces, seconds, ended=True)
+            pieces.add(token)
+            if pieces.stopped or pieces.is_full(len(tokens) if limit is None else limit, self.room):
+                break
+        return self._completion(prompt, pieces, seconds, pieces.stopped)
 
 
 def length_batches(

@@ -7,15 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
+from dataclasses import replace
 from typing import Any
 
 from rag.errors import CannotRun
 from runners.data.formats import Message
+from runners.data.reasoning import TAGS, ReasoningSplitter
 from runners.inference.http_client import NO_DEADLINE, HttpClient, OnNote, RequestCaller, RequestLimits
 from runners.inference.streaming import TextStream
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
 from runners.models import endpoint
+from runners.plan.steps import Thinking
 from runners.tokenization.token_estimate import estimate_tokens
+
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+"""Fields of a message that hold its reasoning; they are never part of the answer."""
 
 
 class RemoteGenerator:
@@ -33,6 +39,7 @@ class RemoteGenerator:
         seed: int = 0,
         key: str | None = None,
         on_note: OnNote = None,
+        thinking: Thinking = Thinking(),
     ) -> None:
         """Prepare a generator that connects at the first request.
 
@@ -43,7 +50,11 @@ class RemoteGenerator:
             seed: Seed that is sent with greedy requests.
             key: API key; None for the one in the environment that belongs to the host of the URL.
             on_note: Called for each retry, and for each parameter that the server does not accept.
+            thinking: How many tokens a model that reasons before it answers may use for that.
         """
+        self.thinking = thinking
+        self._reasons = endpoint.reasons_by_name(name)
+        self._on_note = on_note
         self.name = name
         self.seed = seed
         self.limits = limits or RequestLimits()
@@ -142,12 +153,31 @@ class RemoteGenerator:
         return [answers[position] for position in positions]
 
     def _answer(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> Completion:
-        """Send a chat and return the answer."""
+        """Send a chat and return the answer; once more, with room for it, where reasoning used up all tokens."""
         body, seconds = self._client.object(self._body(chat, limit, sampling))
+        answer, reasoned = self._read(body, chat, seconds)
+        if answer.reasoning_cut and reasoned and not self._reasons:
+            self._learn_that_it_reasons()
+            body, seconds = self._client.object(self._body(chat, limit, sampling))
+            again, _ = self._read(body, chat, seconds)
+            return replace(
+                again,
+                completion_tokens=answer.completion_tokens + again.completion_tokens,
+                reasoning_tokens=answer.reasoning_tokens + again.reasoning_tokens,
+                seconds=answer.seconds + again.seconds,
+            )
+        return answer
+
+    def _read(self, body: dict[str, Any], chat: Sequence[Message], seconds: float) -> tuple[Completion, bool]:
+        """Return the answer in a response, and whether the server sent reasoning."""
         choice = self._choice(body)
         message = choice.get("message")
-        text = str((message.get("content") if isinstance(message, dict) else None) or "").strip()
-        return self._completion(text, chat, body.get("usage"), seconds, choice.get("finish_reason"))
+        fields = message if isinstance(message, dict) else {}
+        pieces = self._pieces()
+        if any(fields.get(name) for name in REASONING_FIELDS):
+            pieces.assume_answer()
+        pieces.write(str(fields.get("content") or ""))
+        return self._finished(pieces, fields, chat, body.get("usage"), seconds, choice.get("finish_reason"))
 
     def _stream(
         self, chat: Sequence[Message], limit: int, sampling: Sampling, caller: RequestCaller
@@ -155,8 +185,9 @@ class RemoteGenerator:
         """Send a chat and yield the pieces of the answer; return the whole answer."""
         started = time.perf_counter()
         more = {"stream": True, "stream_options": {"include_usage": True}}
-        pieces = TextStream(lambda tokens: "")  # the server sends text, so no token is ever decoded
+        pieces = self._pieces()
         usage, finish = None, None
+        fields: dict[str, Any] = {}
         for event in self._client.events({**self._body(chat, limit, sampling), **more}, caller):
             usage = event.get("usage") or usage
             if not event.get("choices"):
@@ -164,19 +195,74 @@ class RemoteGenerator:
             choice = self._choice(event)
             finish = choice.get("finish_reason") or finish
             delta = choice.get("delta")
-            text = str((delta.get("content") if isinstance(delta, dict) else None) or "")
-            if piece := pieces.write(text):
+            part = delta if isinstance(delta, dict) else {}
+            if any(part.get(name) for name in REASONING_FIELDS):
+                fields = part
+                pieces.assume_answer()
+            if piece := pieces.write(str(part.get("content") or "")):
                 yield piece
-        if piece := pieces.rest():
-            yield piece
-        return self._completion(pieces.text, chat, usage, time.perf_counter() - started, finish)
+        before = len(pieces.text)
+        seconds = time.perf_counter() - started
+        answer, reasoned = self._finished(pieces, fields, chat, usage, seconds, finish)
+        if rest := answer.text[before:]:
+            yield rest
+        if answer.reasoning_cut and reasoned and not self._reasons:
+            self._learn_that_it_reasons()  # nothing was shown yet
+            return (yield from self._stream(chat, limit, sampling, caller))
+        return answer
+
+    def _pieces(self) -> TextStream:
+        """Return the stream that cuts the reasoning from a text; no token is ever decoded: the server sends text."""
+        # A server without a parser for it sends the reasoning in the text, where the prompt may have opened it.
+        closing = TAGS[0].closing if self._reasons == "open" else ""
+        return TextStream(lambda tokens: "", reasoning=ReasoningSplitter(closing, maybe=True))
+
+    def _learn_that_it_reasons(self) -> None:
+        """Give the following requests room for reasoning."""
+        self._reasons = "hosted"
+        if self._on_note:
+            self._on_note(
+                f"{self.name} reasons before it answers: it gets {self.thinking.max_tokens} more tokens, "
+                "the plan's thinking.max_tokens"
+            )
+
+    def _finished(
+        self,
+        pieces: TextStream,
+        fields: dict[str, Any],
+        chat: Sequence[Message],
+        usage: Any,
+        seconds: float,
+        finish: Any,
+    ) -> tuple[Completion, bool]:
+        """Return the whole answer, and whether the server sent reasoning.
+
+        Args:
+            pieces: the text so far.
+            fields: the fields of the message, which may hold the reasoning.
+            chat: the chat that was sent.
+            usage: the server's counts.
+            seconds: time of the request.
+            finish: the server's reason for the end.
+        """
+        if finish == "length" and pieces.inside_reasoning:
+            pieces.drop_reasoning()  # cut inside what is most likely reasoning: it must not become the answer
+        unfinished = pieces.inside_reasoning
+        pieces.rest()
+        answer = self._completion(pieces.text, chat, usage, seconds, finish)
+        apart = any(fields.get(name) for name in REASONING_FIELDS)
+        reasoned = apart or unfinished or pieces.has_reasoning or answer.reasoning_tokens > 0
+        cut = not answer.text and answer.finish == "length" and reasoned
+        return replace(answer, reasoning_cut=cut), reasoned
 
     def _body(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> dict[str, Any]:
         """Return the body of a request for chat completions."""
+        # The limit of a model that reasons counts its reasoning too; OpenAI's take it by the newer name alone.
+        room = self.thinking.max_tokens if self._reasons else 0
         body: dict[str, Any] = {
             "model": self.name,
             "messages": [dict(message) for message in chat],
-            "max_tokens": limit,
+            "max_completion_tokens" if self._reasons else "max_tokens": limit + room,
             "temperature": sampling.temperature,
             "seed": self.seed if sampling.greedy else sampling.seed,
         }
@@ -203,7 +289,19 @@ class RemoteGenerator:
         if estimated:
             prompt_tokens = sum(self.count_tokens(str(message["content"])) for message in chat)
             completion_tokens = self.count_tokens(text)
-        finish_reason = str(finish or "stop")
+        details = counts.get("completion_tokens_details")
+        reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
+        reasoning_tokens = reasoning if isinstance(reasoning, int) else 0
+        completion = int(completion_tokens or 0)
+        # Some servers (xAI) count the reasoning apart from the completion; it is charged like the answer.
+        if counts.get("total_tokens") == int(prompt_tokens or 0) + completion + reasoning_tokens:
+            completion += reasoning_tokens
         return Completion(
-            text, int(prompt_tokens or 0), int(completion_tokens or 0), seconds, finish_reason, estimated
+            text,
+            int(prompt_tokens or 0),
+            completion,
+            seconds,
+            str(finish or "stop"),
+            estimated,
+            reasoning_tokens=reasoning_tokens,
         )

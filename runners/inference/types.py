@@ -30,6 +30,10 @@ class Completion:
     """stop, or length when the answer reached the limit of tokens."""
     estimated: bool = False
     """Whether the numbers of tokens are estimated, because a server did not count them."""
+    reasoning_tokens: int = 0
+    """Tokens of the reasoning before the answer; they are among ``completion_tokens``, the reasoning is not in ``text``."""
+    reasoning_cut: bool = False
+    """Whether the limit of tokens was reached inside the reasoning, so that there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)

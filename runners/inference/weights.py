@@ -41,7 +41,7 @@ from runners.models.resolve import Model  # noqa: E402
 from runners.resources import device  # noqa: E402
 from runners.resources.gpu import MachineProbe  # noqa: E402
 from runners.resources.machine import GIB, cpu_supports_bf16, free_ram  # noqa: E402
-from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer  # noqa: E402
+from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FOUR_BIT_BLOCK = 64
@@ -121,7 +121,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     chat = ChatTokenizer(folder)
     tokenizer.pad_token = chat.pad or tokenizer.eos_token
     if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = chat.template
     return tokenizer
 
 

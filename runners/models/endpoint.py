@@ -20,6 +20,12 @@ API_KEY_HOSTS = "TUNEWISE_API_KEYS"
 """Environment variable of the setting api_keys: ``HOST=VARIABLE`` pairs, separated by commas."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
+_HOSTED_REASONING = re.compile(r"(?:^|/)(?:o[1-9](?:-|$)|gpt-(?:[5-9]|\d\d)|gpt-oss)")
+"""Hosted models that reason and give the reasoning apart from the answer, or not at all."""
+_OPEN_REASONING = re.compile(r"reason|(?:^|[-/])r1(?:$|[-:])|thinking(?!-off)|qwq|magistral|deepseek-r")
+"""Models of open weights that always reason, whose server may leave the reasoning in the text."""
+_NOT_REASONING = re.compile(r"non-?reasoning|non-?thinking|no-?think|chat-latest")
+"""Variants of such models that do not reason."""
 
 
 class EndpointRefused(BadInput):
@@ -182,3 +188,13 @@ def check_may_contact(name: str, url: str, must_stay_local: bool) -> None:
             "which is not on this machine or a private network",
             "use a local endpoint or a local model, or answer data_must_stay_local with no",
         )
+
+
+def reasons_by_name(name: str) -> str:
+    """Return how a model behind a server reasons, by its name: "hosted", "open", or "" for one not known to."""
+    plain = name.lower()
+    if _NOT_REASONING.search(plain):
+        return ""
+    if _HOSTED_REASONING.search(plain):
+        return "hosted"
+    return "open" if _OPEN_REASONING.search(plain) else ""

@@ -35,6 +35,7 @@ from runners.plan.steps import (
     IndexStep,
     PlanModel,
     StrictModel,
+    Thinking,
     TrainStep,
 )
 from runners.plan.train_config import TUNING_METHODS
@@ -232,6 +233,7 @@ class Plan(StrictModel):
         "the layers, the loss and the generation of transformers and PEFT, as a reference.",
     )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
+    thinking: Thinking = Thinking()
     seed: int = Field(0, ge=0)
     answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
     predicted: dict[str, Any] = Field(
@@ -244,11 +246,11 @@ class Plan(StrictModel):
     def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out keys that older plans do not have or that are ignored, unless they are set.
 
-        The digest of an older plan depends on it. One serializer for both keys: pydantic uses only the last one of a
+        The digest of an older plan depends on it. One serializer for all keys: pydantic uses only the last one of a
         class.
         """
         values: dict[str, Any] = serialize(self)
-        defaults = {"kernels": "auto", "house_style": False}
+        defaults = {"kernels": "auto", "house_style": False, "thinking": Thinking().model_dump()}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
@@ -344,6 +346,7 @@ PLAN_MODELS = (
     PlanGate,
     RecordedAnswer,
     Forgetting,
+    Thinking,
 )
 """All models that a plan is made of."""
 

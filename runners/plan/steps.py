@@ -179,3 +179,18 @@ class Forgetting(StrictModel):
     max_new_tokens: int = Field(
         64, ge=1, le=4096, description="Longest reply to one; the shipped prompts are made for short ones."
     )
+
+
+class Thinking(StrictModel):
+    """Reasoning before an answer, for models that can write it; it is cut from answers before anything reads them."""
+
+    enabled: bool = Field(
+        False, description="Whether a model whose chat template can switch its reasoning on and off reasons."
+    )
+    max_tokens: int = Field(
+        1024,
+        ge=16,
+        le=65_536,
+        description="Most tokens of reasoning before an answer, on top of max_new_tokens: when enabled, and for models that "
+        "always reason.",
+    )

@@ -151,6 +151,10 @@ class TrainConfig(TrainSettings):
         description="auto takes the fastest path that gives the plain one's loss; plain is the reference: padded rows, "
         "the layers of transformers and PEFT, torch's cross-entropy.",
     )
+    thinking: bool = Field(
+        False,
+        description="Whether a model whose chat template can switch its reasoning on and off is asked to reason later.",
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -172,7 +176,8 @@ class TrainConfig(TrainSettings):
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        return self.model_dump(mode="json")
+        # Left out at its default, so that the settings of earlier runs compare equal.
+        return self.model_dump(mode="json", exclude=None if self.thinking else {"thinking"})
 
 
 def allowed_values(name: str) -> str:

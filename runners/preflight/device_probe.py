@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from runners.resources import usage  # noqa: E402
 from runners.resources.device import device_counters, device_kind, device_name, loss_scaler  # noqa: E402
 from runners.resources.machine import GIB  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
+from runners.tokenization.template_features import FIXED_DATE  # noqa: E402
 
 
 def probe_arithmetic() -> dict[str, Any]:
@@ -83,7 +85,13 @@ def probe_prompt(base: Model, messages: list[dict[str, Any]]) -> dict[str, Any]:
     if not chat.own_template:
         return {"same": True}
     tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    prompt = tokenizer.apply_chat_template(
+        chat.adapt(messages),
+        add_generation_prompt=True,
+        return_dict=False,
+        strftime_now=date.fromisoformat(FIXED_DATE).strftime,
+        **chat.features.chosen(chat.thinking),
+    )
     return {"same": list(prompt) == chat.encode(chat.render(messages, prompt=True))}
 
 

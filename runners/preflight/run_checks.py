@@ -137,7 +137,7 @@ def run_preflight(
         measure: Whether to take real steps in a child process; without it they are taken only when the memory estimate
             does not say that the run fits.
     """
-    chat = ChatTokenizer(base.folder)
+    chat = ChatTokenizer(base.folder, config.thinking)
     used, report = inspect_rows(rows, chat, config)
     checks = [*report.checks, data_checks.check_repeats(rows), *data_checks.check_personal_data(rows)]
     if label_check := data_checks.check_label_balance(rows):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from runners.data.examples import Example, RowPlace, row_place
+from runners.data.reasoning import holds_reasoning
 from runners.preflight.report import PreflightCheck, count_of_rows, first_places
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.tokenization.encoding import EncodedRows, ExampleTokens
@@ -57,7 +58,15 @@ def _template(encoded: EncodedRows, chat: ChatTokenizer) -> PreflightCheck:
         return PreflightCheck(
             "PF007", "warn", text, next="prefer the instruct model of this family, if there is one"
         )
-    return PreflightCheck("PF007", "ok", "the model's own; it is kept with the tuned weights")
+    reasoned = sum(holds_reasoning(row.messages[-1]) for row, _ in encoded.chats)
+    notes = list(chat.notes)
+    if reasoned:
+        notes.append(
+            f"{count_of_rows(reasoned)} hold reasoning before the reply, which is learnt where the template shows it and "
+            "cut from answers before they are scored"
+        )
+    text = "; ".join(["the model's own; it is kept with the tuned weights", *notes])
+    return PreflightCheck("PF007", "ok", text)
 
 
 def _round_trip(pairs: Sequence[ExampleTokens], chat: ChatTokenizer) -> PreflightCheck:
@@ -87,7 +96,7 @@ def _golden_prompt(pairs: Sequence[ExampleTokens], chat: ChatTokenizer) -> Prefl
     """Return the check that each row begins with exactly the tokens of the prompt used in generation."""
     different = []
     for row, encoded in pairs:
-        prompt = chat.encode(chat.render(row.messages[:-1], prompt=True, tools=row.tools))
+        prompt = chat.encode(chat.render(chat.adapt(row.messages)[:-1], prompt=True, tools=row.tools))
         if list(encoded.ids[: len(prompt)]) != prompt:
             different.append(row_place(row))
     if not different:

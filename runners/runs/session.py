@@ -186,9 +186,15 @@ class RunContext:
             self.release()
             require_loading_memory(self.settings_of(arm), base.folder, detect_machine(self.run.path))
             self._generator = local_generator(
-                base, weights, kernels=self.plan.kernels, quantization=quantization
+                base,
+                weights,
+                kernels=self.plan.kernels,
+                quantization=quantization,
+                thinking=self.plan.thinking,
             )
             self._generator_of = (base, quantization)
+            for note in self._generator.chat.notes:
+                self.emit({"event": "model.note", "reason": f"{base.name}: {note}"})
         self._generator.use(weights)
         return self._generator
 
@@ -208,6 +214,7 @@ class RunContext:
             remote.name,
             limits,
             self.plan.seed,
+            thinking=self.plan.thinking,
             on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
         )
 

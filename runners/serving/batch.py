@@ -205,14 +205,9 @@ def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerato
 
 
 def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
-    from jinja2 import TemplateError
-
     from runners.inference.batched import BatchRow
 
-    try:
-        prompt = generator.prompt(item.prompt, item.max_tokens)
-    except TemplateError as error:  # a rule of the template, such as that user and assistant alternate
-        raise BadInput(f"the model's chat template refuses these messages: {error}") from None
+    prompt = generator.prompt(item.prompt, item.max_tokens)
     trim = not isinstance(item.prompt, str)
     return BatchRow(
         prompt, item.max_tokens, item.request.sampling, item.on_text, item.request.is_cancelled, trim

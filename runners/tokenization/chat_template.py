@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -27,15 +27,23 @@ from tokenizers import Tokenizer
 from rag.errors import BadInput
 from runners.data.examples import Example
 from runners.data.formats import Message
+from runners.data.reasoning import TAGS, holds_reasoning, opened_reasoning, split_message
 from runners.models.fingerprint import chat_template, read_json
 from runners.tokenization import loss_mask
+from runners.tokenization.template_features import (
+    FIXED_DATE,
+    TemplateFeatures,
+    adapt_chat,
+    detect_features,
+)
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ':\\n' + message['content'] }}"
     "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\\n\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}"
 )
-"""Used, and saved with the tuned weights, when the base model has no chat template."""
+"""Used, and saved with the tuned weights, when the base model has no chat template; see :attr:`ChatTokenizer.template`."""
+PLAIN_NOTE = "the model has no chat template: a plain one is used, with the roles in words"
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
@@ -71,8 +79,11 @@ class EncodedRow:
 class ChatTokenizer:
     """The tokenizer and chat template of one model folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read tokenizer and template of a folder; BadInput when the tokenizer is missing or the template invalid."""
+    def __init__(self, folder: Path, thinking: bool = False) -> None:
+        """Read tokenizer and template of a folder; BadInput when the tokenizer is missing or the template invalid.
+
+        ``thinking`` says whether a model whose template can switch reasoning on and off shall reason before it answers.
+        """
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise BadInput(
@@ -84,10 +95,46 @@ class ChatTokenizer:
         self.own_template = chat_template(folder)
         self.special = _special_tokens(folder)
         self._generation_ends = read_json(folder / "generation_config.json").get("eos_token_id")
+        self.thinking = thinking
+        environment = _environment()
         try:
-            self._template = _environment().from_string(self.own_template or PLAIN_TEMPLATE)
+            self._template = environment.from_string(self.template)
+            self._variables = frozenset(meta.find_undeclared_variables(environment.parse(self.template)))
         except TemplateError as error:
             raise BadInput(f"the chat template of {folder} cannot be read: {error}") from error
+
+    @cached_property
+    def template(self) -> str:
+        """The model's own template, else the plain one, which begins with the token the tokenizer puts before a text.
+
+        Rendered chats are encoded without added tokens, so the template alone writes that token, once.
+        """
+        if self.own_template or self.begins is None:
+            return self.own_template or PLAIN_TEMPLATE
+        begin = self.tokenizer.id_to_token(self.begins)
+        value = "bos_token" if begin == self.special.get("bos_token") else json.dumps(begin)
+        return f"{{{{ {value} }}}}{PLAIN_TEMPLATE}"
+
+    @cached_property
+    def features(self) -> TemplateFeatures:
+        """What the template accepts and asks for, found by rendering a few short chats."""
+        return detect_features(
+            self.template,
+            self._variables,
+            lambda turns, variables: self._rendered(
+                turns, prompt=turns[-1]["role"] != "assistant", variables=variables
+            ),
+        )
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on how chats are written for this model, where that is not simply its own template."""
+        plain = () if self.own_template else (PLAIN_NOTE,)
+        return (*plain, *self.features.notes(self.thinking))
+
+    def adapt(self, messages: Sequence[Message]) -> list[Message]:
+        """Return a chat as the template accepts it; see :func:`runners.tokenization.template_features.adapt_chat`."""
+        return adapt_chat(messages, self.features)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
@@ -140,8 +187,9 @@ class ChatTokenizer:
         prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
         marked: bool = False,
+        thinking: bool | None = None,
     ) -> str:
-        """Return the chat as text, rendered with the model's template.
+        """Return the chat as text, rendered with the model's template after :meth:`adapt`.
 
         Args:
             messages: the turns.
@@ -149,10 +197,23 @@ class ChatTokenizer:
             tools: tools that the chat may call.
             marked: whether to write :data:`runners.tokenization.loss_mask.OPEN` and ``CLOSE`` around the turns that the
                 template marks by ``{% generation %}``.
+            thinking: whether the model shall reason, where the template can say so; None as the tokenizer was opened.
 
         Raises:
-            BadInput: the template refuses the chat, for instance because roles must alternate.
+            BadInput: the template refuses the chat, for instance because the first turn must be the user's.
         """
+        variables = self.features.chosen(self.thinking if thinking is None else thinking)
+        return self._rendered(self.adapt(messages), prompt, tools, marked, variables)
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+        marked: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Return the chat as text, rendered unchanged with these variables of the template."""
         marks = {"_open_mark": loss_mask.OPEN, "_close_mark": loss_mask.CLOSE} if marked else {}
         try:
             return self._template.render(
@@ -161,9 +222,11 @@ class ChatTokenizer:
                 documents=None,
                 add_generation_prompt=prompt,
                 **self.special,
+                **(variables or {}),
                 **marks,
             )
-        except TemplateError as error:
+        # A template may also add texts to lists, or read what a turn lacks.
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise BadInput(f"the model's chat template refuses this chat: {error}") from error
 
     def encode(self, text: str) -> list[int]:
@@ -185,21 +248,82 @@ class ChatTokenizer:
         Raises:
             BadInput: the template cannot render the chat; the message names the row.
         """
+        messages = self.adapt(example.messages)
+        # Reasoning that the row itself holds is learnt: the template must show it.
+        switched = self.features.reasons == "switch" and holds_reasoning(messages[-1])
+        thinking = self.thinking or switched
+        render = partial(self.render, tools=example.tools, thinking=thinking)
         try:
             self._require_tools(example)
-            text = self.render(example.messages, tools=example.tools)
-            mask = loss_mask.find_trained_spans(
-                example.messages, text, partial(self.render, tools=example.tools), turns
-            )
+            text = render(messages)
+            own = self._with_reasoning(messages, text, render)
+            if own is None:
+                end = self.special.get("eos_token", "")
+                mask = loss_mask.find_trained_spans(messages, text, render, turns, end)
+            else:
+                text, mask = own
         except BadInput as error:
             raise BadInput(f"example on {example.place}: {error.message}", error.hint) from error
-        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        ids, offsets = self._encoded(text, mask.spans[-1][0] if mask.spans else 0)
         learnt = [
-            position
-            for start, end in mask.spans
-            for position in self._positions_in(encoded.ids, encoded.offsets, start, end)
+            position for start, end in mask.spans for position in self._positions_in(ids, offsets, start, end)
         ]
-        return EncodedRow(tuple(encoded.ids), tuple(learnt), example.line, example.file, note=mask.note)
+        return EncodedRow(tuple(ids), tuple(learnt), example.line, example.file, note=mask.note)
+
+    def _with_reasoning(
+        self, messages: Sequence[Message], text: str, render: Callable[..., str]
+    ) -> tuple[str, loss_mask.LossMask] | None:
+        """Return the chat with the reasoning of its last answer written out, where the template itself does not do so.
+
+        Some templates open the reasoning in the prompt (DeepSeek-R1), or cut it from every answer, and so write a last
+        answer that does not follow its prompt. Then the answer is put after the prompt: first the row's reasoning, or
+        none, with its closing tag. So the model learns what it is asked for. None when the template's own text is right.
+        """
+        if self.features.reasons == "no":
+            return None
+        before = render(messages[:-1], prompt=True)
+        closing = opened_reasoning(before)
+        last = split_message(messages[-1])
+        dropped = self.features.reasons != "no" and last.reasoning and last.reasoning not in text
+        if not dropped and (not closing or text.startswith(before)):
+            return None
+        answer: Message = {"role": "assistant", "content": last.answer}
+        plain = render([*messages[:-1], answer])
+        shared = loss_mask.common_length(before, plain)
+        tags = next(tags for tags in TAGS if tags.closing == (closing or "</think>"))
+        if before[shared:].strip() != (tags.opening if closing else ""):
+            return None
+        opening = "" if closing else f"{tags.opening}\n"
+        line = "" if (opening or before).endswith("\n") else "\n"
+        whole = f"{before}{opening}{line}{last.reasoning}\n{tags.closing}\n\n{plain[shared:].lstrip()}"
+        indices = loss_mask.trained_turns(messages)
+        learnt = len(messages) - 1 in indices
+        note = (
+            f"only the last of {len(indices)} answers is learnt, with its reasoning"
+            if len(indices) > 1
+            else ""
+        )
+        return whole, loss_mask.LossMask(((len(before), len(whole)),) if learnt else (), note)
+
+    def _encoded(self, text: str, start: int) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the tokens of a rendered chat with their character offsets.
+
+        Args:
+            text: the chat.
+            start: where the last answer begins. The tokens before it are those of the prompt, even where the tokenizer
+                would join the end of the prompt and white space at the beginning of the answer into one token.
+        """
+        whole = self.tokenizer.encode(text, add_special_tokens=False)
+        before = self.encode(text[:start]) if start else []
+        if whole.ids[: len(before)] == before:
+            return whole.ids, whole.offsets
+        rest = self.tokenizer.encode(text[start:], add_special_tokens=False)
+        ids = [*before, *rest.ids]
+        decoded = (self.tokenizer.decode(each, skip_special_tokens=False) for each in (ids, whole.ids))
+        if len(set(decoded)) > 1:  # the tokenizer adds something to the beginning of every text
+            return whole.ids, whole.offsets
+        first = self.tokenizer.encode(text[:start], add_special_tokens=False)
+        return ids, [*first.offsets, *((a + start, b + start) for a, b in rest.offsets)]
 
     def _positions_in(
         self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int
@@ -217,14 +341,14 @@ class ChatTokenizer:
             i for i, (a, b) in enumerate(offsets) if i and start <= a <= b <= end and (a < b or a > start)
         ]
         ends = [i for i in inside if ids[i] in self.eos_ids]
-        if ends:  # What the template writes after the end token ("\n") is not part of the answer.
-            return [i for i in inside if i <= ends[-1]]
+        if ends:  # What the template writes after the end token ("\n", or the end of the text) is no part of the answer.
+            return [i for i in inside if i <= ends[0]]
         after = inside[-1] + 1 if inside else len(ids)
         return [*inside, after] if after < len(ids) and ids[after] in self.eos_ids else inside
 
     def _require_tools(self, example: Example) -> None:
         calls = any("tool_calls" in m for m in example.messages)
-        if calls and "tool_calls" not in (self.own_template or PLAIN_TEMPLATE):
+        if calls and "tool_calls" not in self.template:
             raise BadInput(
                 "the chat calls tools, which the chat template would leave out",
                 "choose a model whose template knows tool calls, or write them as text",
@@ -264,7 +388,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = date.fromisoformat(FIXED_DATE).strftime
     return environment
 
 

@@ -43,15 +43,16 @@ def trained_turns(messages: Sequence[Message], turns: str = "all") -> list[int]:
 
 
 def find_trained_spans(
-    messages: Sequence[Message], text: str, render: RenderChat, turns: str = "all"
+    messages: Sequence[Message], text: str, render: RenderChat, turns: str = "all", text_end: str = ""
 ) -> LossMask:
     """Return the spans of the turns to train on.
 
     Args:
-        messages: the chat.
+        messages: the chat, as the template accepts it.
         text: the whole chat, rendered.
         render: renders a part of the chat.
         turns: all or last.
+        text_end: the tokenizer's end token, which some templates write after the last turn of a chat alone.
 
     Raises:
         BadInput: the last answer does not follow the prompt that the model will be given, so that training and use would
@@ -60,8 +61,10 @@ def find_trained_spans(
     _require_all_turns(messages, text)
     indices = trained_turns(messages, turns)
     if marked := _marked_spans(messages, text, render):
-        return LossMask(tuple(marked[i] for i in indices if i in marked))
-    spans = {i: span for i in indices if (span := _turn_span(messages, i, text, render))}
+        return LossMask(
+            tuple(_after_prompt(messages, i, text, render, marked[i]) for i in indices if i in marked)
+        )
+    spans = {i: span for i in indices if (span := _turn_span(messages, i, text, render, text_end))}
     missing = len(indices) - len(spans)
     if indices and indices[-1] not in spans:
         _refuse(messages, indices[-1], text, render)
@@ -75,8 +78,17 @@ def find_trained_spans(
     return LossMask(tuple(spans.values()))
 
 
+def _after_prompt(
+    messages: Sequence[Message], index: int, text: str, render: RenderChat, span: tuple[int, int]
+) -> tuple[int, int]:
+    """Return a marked span without what belongs to the prompt: some templates mark the header of the turn too."""
+    before = render(messages[:index], prompt=True) if index else ""
+    start, end = span
+    return (max(start, len(before)), end) if text.startswith(before) and len(before) < end else span
+
+
 def _turn_span(
-    messages: Sequence[Message], index: int, text: str, render: RenderChat
+    messages: Sequence[Message], index: int, text: str, render: RenderChat, text_end: str
 ) -> tuple[int, int] | None:
     """Return the span that rendering a turn adds; None when the chat before or with it is no prefix of the text."""
     if index == 0:
@@ -85,6 +97,10 @@ def _turn_span(
     else:
         before = render(messages[:index], prompt=True)
     including = render(messages[: index + 1])
+    if text_end and not text.startswith(including):
+        shorter = including.removesuffix(text_end)
+        # Only where the turn has an end token of its own: else the model would not learn to stop.
+        including = including if shorter.rstrip().endswith(messages[index]["content"].strip()) else shorter
     is_prefix = text.startswith(before) and text.startswith(including) and len(including) > len(before)
     return (len(before), len(including)) if is_prefix else None
 
@@ -105,12 +121,15 @@ def _marked_spans(messages: Sequence[Message], text: str, render: RenderChat) ->
     return dict(zip(indices, spans, strict=True)) if clean == text and len(spans) == len(indices) else {}
 
 
+def common_length(a: str, b: str) -> int:
+    """Return the number of characters that two texts have in common at their beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def _refuse(messages: Sequence[Message], index: int, text: str, render: RenderChat) -> None:
     """Raise BadInput for a turn that does not follow its prompt, showing where they part."""
     before = render(messages[:index], prompt=True) if index else ""
-    common = next(
-        (i for i, (a, b) in enumerate(zip(before, text, strict=False)) if a != b), min(len(before), len(text))
-    )
+    common = common_length(before, text)
     if before and common < len(before) and text.startswith(render(messages[:index])):
         raise BadInput(
             f"the chat template asks with {before[common:]!r} at the end, but the answer does not begin with it",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
 CACHED_ROWS_FILE = "tokens.bin"
 MIN_CACHED_ROWS = 2_000
 """Number of rows from which a cache is written: fewer are tokenized within half a second."""
-TOKEN_CACHE_VERSION = 1
+TOKEN_CACHE_VERSION = 2
 """Part of the key: a cache of another version is not used."""
 _DIGEST = hashlib.sha256().digest_size
 
@@ -78,14 +77,11 @@ def _key(rows: Sequence[Example], chat: ChatTokenizer, turns: str) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(canonical_json([row.messages, row.tools]).encode())
-    template = chat.own_template or ""
-    # A template that calls strftime_now writes today's date into every chat.
-    today = date.today().isoformat() if "strftime_now" in template else ""
     facts = [
         TOKEN_CACHE_VERSION,
         turns,
-        template,
-        today,
+        chat.own_template,
+        chat.thinking,
         chat.special,
         sorted(chat.eos_ids),
         digest.hexdigest(),

@@ -97,8 +97,11 @@ class DryRun:
             return StepTime(how=self._index)
         base = self.context.local_base
         # With a new adapter, since continuing from one takes equally long.
-        config = step.config(step.seeds[0]).replace(kernels=self.context.plan.kernels)
-        used, report = run_checks.inspect_rows(self._rows(step), ChatTokenizer(base.folder), config)
+        config = step.config(step.seeds[0]).replace(
+            kernels=self.context.plan.kernels, thinking=self.context.plan.thinking.enabled
+        )
+        chat = ChatTokenizer(base.folder, config.thinking)
+        used, report = run_checks.inspect_rows(self._rows(step), chat, config)
         report.require()
         estimated = machine_checks.needed_memory(base, config, report.longest)
         largest = machine_checks.largest_pass(used, config)

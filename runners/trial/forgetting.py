@@ -124,8 +124,9 @@ def neutral_passages() -> tuple[str, ...]:
 def text_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]:
     """Return each text's mean negative log likelihood per token in nats, without instructions or chat template.
 
-    A text longer than the model's context is read in windows, so that none of it is cut off; the first token
-    of a window has no context and is not counted.
+    A text longer than the model's context is read in windows, so that none of it is cut off. Each begins with the
+    token that the tokenizer puts before a text, without which some models (Gemma) predict nothing right; where it has
+    none, the first token of a text has no context and is not counted.
 
     Args:
         model: a causal language model of transformers.
@@ -137,13 +138,16 @@ def text_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]
 
     context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     losses = []
+    plain = tokenizer.encode("a", add_special_tokens=False)
+    begin = [first for first in tokenizer.encode("a")[:1] if first != plain[0]]
     with torch.inference_mode():
         for text in texts:
             ids = tokenizer.encode(text, add_special_tokens=False)
             total, counted = 0.0, 0
-            # Windows overlap by one token, so that every token but the first of the text is predicted once.
-            for start in range(0, max(1, len(ids) - 1), context_length - 1):
-                window = torch.tensor([ids[start : start + context_length]], device=model.device)
+            # Without a first token, windows overlap by one token, so that each token but the text's first is predicted once.
+            for start in range(0, max(1, len(ids) - 1 + len(begin)), context_length - 1):
+                part = [*begin, *ids[start : start + context_length - len(begin)]]
+                window = torch.tensor([part], device=model.device)
                 logits = model(input_ids=window, use_cache=False).logits[0, :-1].float()
                 total += float(F.cross_entropy(logits, window[0, 1:], reduction="sum"))
                 counted += window.shape[1] - 1

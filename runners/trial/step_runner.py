@@ -21,13 +21,16 @@ from runners.arms.retriever import index_settings
 from runners.data import sampling
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
+from runners.models.fingerprint import chat_template
+from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step
-from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
+from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
 from runners.runs import arm
 from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
+from runners.tokenization.template_features import SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 
@@ -43,7 +46,12 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         }
     if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
+    if plan.thinking != Thinking():
+        made_from["thinking"] = plan.thinking.model_dump()
     base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
+    # Such models were asked without the switch before; steps of all others that were finished then stay finished.
+    if isinstance(base, Model) and any(name in chat_template(base.folder) for name in SWITCHES):
+        made_from["reasons"] = plan.thinking.enabled
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
         made_from |= {
@@ -130,7 +138,9 @@ def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
         start = context.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
             start = context.run.adapter(step.start_from, context.plan.train_step(step.start_from).seeds[0])
-        config = step.config(seed, start).replace(kernels=context.plan.kernels)
+        config = step.config(seed, start).replace(
+            kernels=context.plan.kernels, thinking=context.plan.thinking.enabled
+        )
         context.emit({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = context.run.adapter(step.arm, seed)
         # It exists when a run was interrupted right after training: then no peak is measured here.
@@ -210,12 +220,17 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
     rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
     estimated = sum(row.get("tokens_estimated", False) for row in rows)
+    reasoning = {
+        "reasoned": sum("reasoning_tokens" in row for row in rows),
+        "reasoning_cut": sum(row.get("reasoning_cut", False) for row in rows),
+    }
     return {
         "arm": step.arm,
         "asked": asked,
         "questions": len(context.split.test),
         "cut": cut,
         "estimated": estimated,
+        **{key: count for key, count in reasoning.items() if count},
     }
 
 

@@ -83,11 +83,18 @@ def finish_reason(result: RequestResult) -> str:
     return "length" if result.completion.finish == "length" else "stop"
 
 
-def usage_body(*results: RequestResult) -> dict[str, int]:
-    """Return OpenAI's `usage`: tokens of the prompts and of the answers."""
+def usage_body(*results: RequestResult) -> dict[str, Any]:
+    """Return OpenAI's `usage`: tokens of the prompts and of the answers, and of reasoning among these."""
     prompt = sum(result.completion.prompt_tokens for result in results)
     completion = sum(result.completion.completion_tokens for result in results)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    reasoning = sum(result.completion.reasoning_tokens for result in results)
+    details = {"completion_tokens_details": {"reasoning_tokens": reasoning}} if reasoning else {}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        **details,
+    }
 
 
 def x_tunewise_body(result: RequestResult, model: ServedModel, notes: dict[str, Any]) -> dict[str, Any]:

@@ -80,3 +80,13 @@ def test_long_reply_is_not_used_as_shot() -> None:
         ({"role": "user", "content": "?"}, {"role": "assistant", "content": "word " * 200}), {}, 99
     )
     assert long not in choose_shots([*(example(n) for n in range(5)), long], 6, 0)
+
+
+def test_reasoning_of_rows_is_learnt_but_never_shown() -> None:
+    reply = "<think>Nine, I think.</think>At nine."
+    row = Example(({"role": "user", "content": "When?"}, {"role": "assistant", "content": reply}))
+    retrieved = training_row(Prompts(), row, "[1] It opens at nine.", row.reply)
+    assert retrieved.messages[-1]["content"] == reply
+    assert training_row(Prompts(), row, "", "I could not find that.").reply == "I could not find that."
+    chat = build_messages(Prompts(), "And later?", shots=[row], history=row.messages)
+    assert [turn["content"] for turn in chat] == ["When?", "At nine.", "When?", "At nine.", "And later?"]

@@ -194,12 +194,28 @@ def test_empty_turns_missing_prompts_and_raw_text(tiny: Model, examples: Rows) -
 def test_rows_refused_by_template_stop_and_are_named(
     changed: Callable[..., ChatTokenizer], examples: Rows
 ) -> None:
-    refusing = "{{ raise_exception('no system turn') if messages[0]['role'] == 'system' }}{% for"
+    refusing = "{{ raise_exception('no answer comes first') if messages[0]['role'] == 'assistant' }}{% for"
     chat = changed(("{% for", refusing))
-    _, report = inspect_rows([*examples[:2], chat_of("Who?", "Me. Shall I?", 9)], chat, TrainConfig())
+    greeted = [
+        Example(({"role": "assistant", "content": "Hello."}, *row.messages[1:]), {}, row.line)
+        for row in examples[:2]
+    ]
+    _, report = inspect_rows([*greeted, chat_of("Who?", "Me. Shall I?", 9)], chat, TrainConfig())
     check = check_of(report, "PF007")
     assert (check.level, check.rows, report.left_out) == ("stop", (1, 2), 2)
-    assert "no system turn" in check.text
+    assert "no answer comes first" in check.text
+
+
+def test_template_without_system_role_and_rows_with_reasoning_are_said(
+    changed: Callable[..., ChatTokenizer], examples: Rows
+) -> None:
+    refusing = "{{ raise_exception('no system turn') if messages[0]['role'] == 'system' }}{% for"
+    thought = chat_of("Who?", "<think>Hm.</think>Me. Shall I?", 9)
+    _, report = inspect_rows([*examples[:2], thought], changed(("{% for", refusing)), TrainConfig())
+    check = check_of(report, "PF007")
+    assert (check.level, report.left_out) == ("ok", 0)
+    assert "no system role" in check.text
+    assert "1 row" in check.text
 
 
 def test_text_changed_by_tokenizer_round_trip_warns(
@@ -212,12 +228,17 @@ def test_text_changed_by_tokenizer_round_trip_warns(
     assert (check.level, "36 rows" in check.text) == ("warn", True)
 
 
-def test_generation_prompt_unlike_training_rows_warns(changed: Callable[..., ChatTokenizer]) -> None:
+def test_answer_that_would_join_the_prompts_end_is_encoded_apart(
+    changed: Callable[..., ChatTokenizer],
+) -> None:
     chat = changed(("\n' + message['content']", ": ' + message['content']"), ("assistant\n'", "assistant: '"))
     rows = [chat_of("Where to?", "the lounge, the pier", n) for n in range(1, 9)]
     _, report = inspect_rows(rows, chat, TrainConfig())
-    check = check_of(report, "PF009")
-    assert (check.level, check.rows) == ("warn", (1, 2, 3, 4, 5))
+    assert check_of(report, "PF009").level == "ok"
+    prompt = chat.encode(chat.render(rows[0].messages[:-1], prompt=True))
+    row = chat.example(rows[0])
+    assert list(row.ids[: row.prompt]) == prompt
+    assert list(row.ids) != chat.encode(chat.render(rows[0].messages))
 
 
 def test_control_tokens_stop_and_foreign_markers_warn_or_stop(tiny: Model, examples: Rows) -> None:

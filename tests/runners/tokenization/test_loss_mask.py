@@ -184,22 +184,34 @@ def _marks(chat: ChatTokenizer) -> list[str]:
     return [token.content for token in chat.tokenizer.get_added_tokens_decoder().values()]
 
 
-def test_refused_system_turn_raises(families: dict[str, ChatTokenizer]) -> None:
-    with pytest.raises(BadInput, match=r"example on line 9: .*no system role"):
-        families["gemma"].example(Example((SYSTEM, *TALK), {}, 9))
+def test_refused_system_turn_is_folded_into_the_question(families: dict[str, ChatTokenizer]) -> None:
+    encoded = families["gemma"].example(Example((SYSTEM, *TALK), {}, 9))
+    assert len(learnt(encoded, families["gemma"])) == 2
+    text = "".join(text for text, _ in target_runs(encoded, families["gemma"]))
+    assert "<start_of_turn>user\nBe brief.\n\nIs the café open?<end_of_turn>" in text
 
 
-@pytest.mark.parametrize(("template", "turns"), [(THINKING, TALK), (MISTRAL_LAST, (SYSTEM, *TALK))])
-def test_rewriting_template_trains_last_answer_only(make: Make, template: str, turns: Any) -> None:
-    chat = make(
-        template, "</s>" if template == MISTRAL_LAST else "<|im_end|>", ("<|im_start|>", "[INST]", "[/INST]")
-    )
-    encoded = chat.example(Example(turns))
+def test_refused_chat_names_its_row(families: dict[str, ChatTokenizer]) -> None:
+    with pytest.raises(BadInput, match=r"example on line 9: .*roles must alternate"):
+        families["mistral"].example(Example((TALK[1], *TALK), {}, 9))
+
+
+def test_rewriting_template_trains_last_answer_only(make: Make) -> None:
+    chat = make(THINKING, "<|im_end|>", ("<|im_start|>",))
+    encoded = chat.example(Example(TALK))
     (text,) = learnt(encoded, chat)
     assert "Anything else?" in text
     assert "1 of 2 answers" in encoded.note
     alone = chat.example(Example(TALK[:2]))
     assert (len(learnt(alone, chat)), alone.note) == (1, "")
+
+
+def test_instructions_that_a_template_moves_stay_in_the_first_question(make: Make) -> None:
+    """With the instructions in the last question, wherever it is, the prompt of no answer would stay as it was."""
+    chat = make(MISTRAL_LAST, "</s>", ("[INST]", "[/INST]"))
+    encoded = chat.example(Example((SYSTEM, *TALK)))
+    assert (len(learnt(encoded, chat)), encoded.note) == (2, "")
+    assert chat.tokenizer.decode(list(encoded.ids)).strip().startswith("Be brief.")
 
 
 def test_reasoning_is_a_target_in_last_answer_only(make: Make) -> None:
@@ -211,9 +223,17 @@ def test_reasoning_is_a_target_in_last_answer_only(make: Make) -> None:
 
 
 def test_answer_that_does_not_continue_prompt_is_refused(make: Make) -> None:
-    forced = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>\n' }}{% endif")
-    with pytest.raises(BadInput, match=r"asks with '<think>\\n' at the end"):
+    forced = CHATML.replace("assistant\n' }}{% endif", "assistant\nSure:\n' }}{% endif")
+    with pytest.raises(BadInput, match=r"asks with 'Sure:\\n' at the end"):
         make(forced).example(Example(TALK))
+
+
+def test_reasoning_that_the_prompt_opens_is_closed_before_the_answer(make: Make) -> None:
+    forced = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>\n' }}{% endif")
+    chat = make(forced, "<|im_end|>", ("<|im_start|>",))
+    encoded = chat.example(Example(TALK[:2]))
+    assert learnt(encoded, chat) == ["\n</think>\n\nYes, until ten.<|im_end|>"]
+    assert list(encoded.ids[: encoded.prompt]) == chat.encode(chat.render(TALK[:1], prompt=True))
 
 
 def test_turn_dropped_by_template_is_refused(make: Make, families: dict[str, ChatTokenizer]) -> None:
@@ -221,8 +241,8 @@ def test_turn_dropped_by_template_is_refused(make: Make, families: dict[str, Cha
     with pytest.raises(BadInput, match="leaves out the tool turn"):
         families["zephyr"].example(Example((*TALK[:1], tool, *TALK[1:2])))
     deaf = make("{% for m in messages if m.role != 'system' %}{{ m.content + eos_token }}{% endfor %}")
-    with pytest.raises(BadInput, match="leaves out the system turn"):
-        deaf.example(Example((SYSTEM, *TALK)))
+    folded = deaf.tokenizer.decode(list(deaf.example(Example((SYSTEM, *TALK))).ids))
+    assert folded.startswith("Be brief.\n\nIs the café open?")
 
 
 def test_turn_end_may_differ_from_eos_token(families: dict[str, ChatTokenizer]) -> None:
