@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
+from runners.models.licenses import license_names
 
 ENV = "TUNEWISE_CONFIG"
 FILE = "config.toml"
@@ -35,7 +36,7 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag or format."""
+    """path, flag, format or licences."""
     text: str
 
 
@@ -60,6 +61,12 @@ class Settings:
 SETTING_KEYS: tuple[SettingKey, ...] = (
     SettingKey("cache", "TUNEWISE_CACHE", "path", "where models are kept"),
     SettingKey("allow_hub", "TUNEWISE_ALLOW_HUB", "flag", "whether the model hub may be asked"),
+    SettingKey(
+        "accept_license",
+        "TUNEWISE_ACCEPT_LICENSE",
+        "licences",
+        "licences whose terms you accept, so that models under them are fetched: gemma",
+    ),
     SettingKey("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
     SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
     SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
@@ -169,5 +176,17 @@ def _value(path: Path, name: str, value: Any) -> str:
         return str(value)
     if key.kind == "path" and isinstance(value, str):
         return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
+    if key.kind == "licences" and (names := _names(value)) is not None:
+        try:
+            return ",".join(license_names(names))
+        except BadInput as problem:
+            raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
+    wanted["licences"] = "a name in quotes, or a list of names"
     raise BadInput(f"{path}: {name} is {value!r}", f"it should be {wanted[key.kind]}")
+
+
+def _names(value: Any) -> list[str] | None:
+    """Return a name or a list of names as a list; None for anything else."""
+    names = [value] if isinstance(value, str) else value
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -34,6 +34,11 @@ def command(
     stale_test: Path | None = typer.Option(
         None, help="A folder of changed documents and stale.jsonl: which answers go stale."
     ),
+    accept_license: list[str] = typer.Option(
+        [],
+        help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
+        autocompletion=completion.complete_licenses,
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Run a plan's steps into a run folder, measure every arm, and print the verdict.
@@ -41,5 +46,7 @@ def command(
     Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
     """
     from advisor.workflows.run import execute_plan
+    from runners.models.licenses import accept_licenses
 
+    accept_licenses(accept_license)
     execute_plan(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds, kernels)
