@@ -22,6 +22,7 @@ from rag.files import MANIFEST, check_manifest, publish_folder, write_manifest
 from rag.types import OnEvent
 from runners import paths
 from runners.models import hub, licenses, wheel
+from runners.models.completeness import name_files, require_complete
 from runners.models.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
 from runners.models.registry import KNOWN_MODELS, KnownModel, find_known_model, unknown_model_error
 from runners.paths import cache_folder
@@ -245,8 +246,12 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     repo = known.repo if known else name
     if known is None and "/" not in name:
         raise unknown_model_error(name)
-    if folder := hub.cached_snapshot(repo):
-        return _from_hub(name, known, folder)
+    partial = hub.find_snapshot(repo)
+    problems = hub.snapshot_problems(partial, repo) if partial else ()
+    if partial and not problems:
+        return _from_hub(name, known, partial)
+    if problems:
+        _emit(on_event, "models.incomplete", repo, problems=list(problems))
     if known:
         licenses.require_acceptance(known.name, known.license)
     if hub.hub_allowed(allow_hub):
@@ -256,6 +261,11 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
         except CannotRun:
             if known is None:
                 raise
+    if known is None and problems:
+        raise CannotRun(
+            f"the download of {name!r} in the hub's cache is incomplete: {name_files(problems)}",
+            f"set {hub.ALLOW_HUB_VARIABLE}=1 to fetch the rest, or give a local folder",
+        )
     if known is None:
         raise CannotRun(
             f"model {name!r} is only on the hub, which is not allowed",
@@ -355,6 +365,7 @@ def _from_path(path: Path) -> Model:
     if not (path / "config.json").is_file():
         raise BadInput(f"model folder {path} has no config.json, so it is not a model")
     refuse_code(path)
+    require_complete(path)
     return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", "unknown")
 
 

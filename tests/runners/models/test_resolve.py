@@ -144,7 +144,7 @@ def test_fingerprint_covers_weights_tokens_and_template(tiny: Model, other: Mode
 
 def test_known_names_and_hub_ids_are_distinct() -> None:
     names = [k.name for k in KNOWN_MODELS] + [k.repo.lower() for k in KNOWN_MODELS]
-    assert len(set(names)) == len(names) == 4
+    assert len(set(names)) == len(names) == 2 * len(KNOWN_MODELS)
     assert {row["name"] for row in resolve.list_models()} == {k.name for k in KNOWN_MODELS}
 
 
