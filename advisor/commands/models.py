@@ -54,3 +54,21 @@ def pull(
         )
         return
     print(f"{model.name}  {model.fingerprint[:12]}  {model.source}  {model.folder}")
+
+
+@group.command("verify")
+def verify(
+    name: str = typer.Argument(
+        "",
+        help="A known name, a folder or a hub id; every known model in the cache without one.",
+        autocompletion=completion.complete_obtainable_models,
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Read every file of models on this machine again and compare it with its recorded hash.
+
+    At other times a file is read again only when its size or time changed. Exit code 3 for a damaged or incomplete model.
+    """
+    from advisor.workflows.verify_models import verify_models
+
+    verify_models(name, as_json)

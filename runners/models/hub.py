@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
-from rag.errors import CannotRun
+from rag.errors import BadInput, CannotRun
 from runners.models.completeness import WEIGHTS, file_of, incomplete_files, name_files
+from runners.models.digests import file_sha256
 
 ALLOW_HUB_VARIABLE = "TUNEWISE_ALLOW_HUB"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "1_Pooling/config.json")
@@ -88,6 +90,22 @@ def download_from_hub(repo: str) -> Path:
             "choose a repository with safetensors weights and a tokenizer.json",
         )
     return folder
+
+
+def refuse_damage(folder: Path) -> None:
+    """Raise BadInput for a weight file of the hub's cache whose SHA-256 is not the one it was stored under.
+
+    The cache stores large files as ``blobs/SHA256``; files stored under other names cannot be checked.
+    """
+    for path in sorted(folder.rglob("*.safetensors")):
+        blob = path.resolve()
+        if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name):
+            continue
+        if (digest := file_sha256(path)) != blob.name:
+            raise BadInput(
+                f"{path} is damaged: its SHA-256 is {digest[:16]}, the hub's {blob.name[:16]}",
+                f"remove {blob}, and fetch it again with {ALLOW_HUB_VARIABLE}=1",
+            )
 
 
 def _is_wanted(name: str) -> bool:

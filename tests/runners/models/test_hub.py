@@ -263,3 +263,22 @@ def test_module_files_are_needed(tmp_path: Path) -> None:
         "2_Dense/config.json",
         "2_Dense/model.safetensors",
     )
+
+
+def test_damaged_blob_is_refused(sharded: Path, tmp_path: Path) -> None:
+    """The hub's cache names large files by their SHA-256: bytes changed on the disk are found."""
+    snapshot = make_cached(sharded, tmp_path)
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.mkdir()
+    for file in snapshot.glob("*.safetensors"):
+        blob = blobs / _digest(file)
+        file.rename(blob)
+        file.symlink_to(blob)
+    assert resolve_in_child(tmp_path, "http://127.0.0.1:9", allow=False).startswith("OK ")
+    damaged = (snapshot / SHARD.format(2)).resolve()
+    data = bytearray(damaged.read_bytes())
+    data[-3] ^= 1
+    damaged.write_bytes(data)
+    said = resolve_in_child(tmp_path, "http://127.0.0.1:9", allow=False)
+    assert said.startswith("3 "), said
+    assert f"{SHARD.format(2)} is damaged: its SHA-256" in said
