@@ -14,6 +14,8 @@ from rag.errors import BadInput, CannotRun
 
 ACCEPT_LICENSE_VARIABLE = "TUNEWISE_ACCEPT_LICENSE"
 """Names of accepted licences, separated by commas."""
+NOTICE_FILE = "NOTICE"
+"""The notice in an export of weights tuned from a model under such terms."""
 TERMS_FILE = "TERMS.html"
 """The text of the terms in the folder of a model that came with it."""
 
@@ -56,6 +58,17 @@ LICENSE_TERMS: tuple[LicenseTerms, ...] = (
 def find_terms(license_name: str) -> LicenseTerms | None:
     """Return the terms of a model's licence, None for a licence that needs no acceptance."""
     return next((terms for terms in LICENSE_TERMS if terms.name == license_name.lower()), None)
+
+
+def terms_of_derivatives(license_name: str) -> str:
+    """Return what must be said wherever weights tuned from a model are passed on; "" where nothing must be."""
+    terms = find_terms(license_name)
+    if terms is None:
+        return ""
+    return (
+        f"{terms.notice}. These weights are tuned from such a model and are under the same terms: whoever passes them on "
+        f"passes the terms on with them ({terms.url})."
+    )
 
 
 def license_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ allowed); a package from the registry. Incomplete downloads are never visible in
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -396,7 +397,16 @@ def _from_path(path: Path) -> Model:
         raise BadInput(f"model folder {path} has no config.json, so it is not a model")
     refuse_code(path)
     require_complete(path)
-    return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", "unknown")
+    return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", _recorded_license(path))
+
+
+def _recorded_license(folder: Path) -> str:
+    """Return the licence that the manifest of a model folder names, "unknown" without one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return str(manifest.get("license") or manifest["base"]["license"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "unknown"
 
 
 def _kind(folder: Path) -> str:
