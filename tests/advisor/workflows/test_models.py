@@ -32,7 +32,7 @@ def test_verbs_refuse_a_model_under_terms(
     make_rows(tmp_path / "e.jsonl", [{"prompt": f"Berth {n}?", "completion": "Aye."} for n in range(6)])
     pulled, trained, planned, run, wrong, accepted = tunewise_each(
         f"models pull {GEMMA}",
-        f"train e.jsonl --model {GEMMA} --out adapter",
+        f"train --examples e.jsonl --model {GEMMA} --out adapter",
         f"plan --questions q.jsonl --model {GEMMA} --yes",
         "run plan.yaml --out run",
         f"models pull {GEMMA} --accept-license gema",
