@@ -147,6 +147,13 @@ def complete_obtainable_models(incomplete: str) -> Suggestions:
     return _matching(incomplete, [(known.name, known.kind) for known in KNOWN_MODELS])
 
 
+def complete_licenses(incomplete: str) -> Suggestions:
+    """Suggest the licences that must be accepted before a model is downloaded."""
+    from runners.models.licenses import LICENSE_TERMS
+
+    return _matching(incomplete, [(terms.name, terms.title) for terms in LICENSE_TERMS])
+
+
 def complete_explained(incomplete: str) -> Suggestions:
     """Suggest rules, blockers, methods and plans."""
     from advisor.methods import blockers

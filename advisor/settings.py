@@ -18,6 +18,7 @@ from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
 from runners.models.endpoint import parse_key_hosts
+from runners.models.licenses import license_names
 from runners.resources.device import DEVICE_ENV, DEVICE_TABLE, DTYPE_BYTES, DTYPE_ENV, MEMORY_ENV
 
 ENV = "TUNEWISE_CONFIG"
@@ -37,7 +38,7 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag, format, hosts (a table of host and environment variable), device, dtype or gib."""
+    """path, flag, format, hosts (a table of host and environment variable), device, dtype, gib or licences."""
     text: str
 
 
@@ -62,6 +63,12 @@ class Settings:
 SETTING_KEYS: tuple[SettingKey, ...] = (
     SettingKey("cache", "TUNEWISE_CACHE", "path", "where models are kept"),
     SettingKey("allow_hub", "TUNEWISE_ALLOW_HUB", "flag", "whether the model hub may be asked"),
+    SettingKey(
+        "accept_license",
+        "TUNEWISE_ACCEPT_LICENSE",
+        "licences",
+        "licences whose terms you accept, so that models under them are fetched: gemma",
+    ),
     SettingKey("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
     SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
     SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
@@ -187,10 +194,16 @@ def _value(path: Path, name: str, value: Any) -> str:
         return f"{value:g}"
     if key.kind == "path" and isinstance(value, str):
         return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
+    if key.kind == "licences" and (names := _names(value)) is not None:
+        try:
+            return ",".join(license_names(names))
+        except BadInput as problem:
+            raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
     wanted |= {kind: f"one of {', '.join(names)}" for kind, names in choices.items()}
     wanted["gib"] = "a number above 0"
     wanted["hosts"] = 'a table, e.g. api_keys = {"api.example.com" = "EXAMPLE_API_KEY"}'
+    wanted["licences"] = "a name in quotes, or a list of names"
     # The value of api_keys is not shown, because someone may have written a key.
     shown = "not such a table" if key.kind == "hosts" else repr(value)
     raise BadInput(f"{path}: {name} is {shown}", f"it should be {wanted[key.kind]}")
@@ -208,3 +221,9 @@ def _key_hosts(path: Path, variables: Mapping[str, str]) -> str:
     except BadInput as problem:
         raise BadInput(f"{path}: {problem.message}", problem.hint) from None
     return pairs
+
+
+def _names(value: Any) -> list[str] | None:
+    """Return a name or a list of names as a list; None for anything else."""
+    names = [value] if isinstance(value, str) else value
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

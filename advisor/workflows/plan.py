@@ -21,6 +21,7 @@ from advisor.settings import with_settings_answers
 from advisor.verdict import predictions
 from rag.errors import CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
+from runners.models.licenses import accepted_licenses
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 
@@ -211,8 +212,18 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     output.note(f"wrote {out}: arms {arms}")
     _note_rows(situation, drafted.plan)
     _note_downloads(drafted.plan)
-    output.note(f"run it with: {output.command_line('run', out)}")
+    accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]
+    flags = accept if _downloads_need_terms(drafted.plan) else []
+    output.note(f"run it with: {output.command_line('run', out, *flags)}")
     return out
+
+
+def _downloads_need_terms(plan: Plan) -> bool:
+    """Whether running the plan would first fetch a model whose licence must be accepted."""
+    from runners.models.licenses import find_terms
+    from runners.runs import requirements
+
+    return any(find_terms(download.license) for download in requirements.plan_downloads(plan))
 
 
 def _note_downloads(plan: Plan) -> None:
@@ -224,6 +235,7 @@ def _note_downloads(plan: Plan) -> None:
     for download in downloads:
         output.note(f"running it first fetches {download.text}")
     try:
+        resolve.check_licenses(downloads)
         resolve.check_cache_space(downloads)
     except CannotRun as problem:
         output.note(f"{problem.message}: {problem.hint}")

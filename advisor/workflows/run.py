@@ -120,13 +120,18 @@ def check_kernels(kernels: str, path: Path) -> None:
 
 
 def announce_downloads(plan: Plan) -> None:
-    """Print what a plan downloads first, how large and from where; CannotRun when the disk has no space for it."""
+    """Print what a plan downloads first, how large and from where.
+
+    Raises:
+        CannotRun: the licence of a model was not accepted, or the disk has no space.
+    """
     from runners.models import resolve
     from runners.runs import requirements
 
     downloads = requirements.plan_downloads(plan)
     for download in downloads:
         note(f"not here yet, fetched first: {download.text}")
+    resolve.check_licenses(downloads)
     resolve.check_cache_space(downloads)
 
 

@@ -17,7 +17,8 @@ from runners.data import personal_data
 from runners.export.job import ExportedFiles, ExportJob
 from runners.export.source import ExportSource
 from runners.models import endpoint, registry, resolve
-from runners.models.cards import markdown_table
+from runners.models.cards import markdown_table, terms_section
+from runners.plan.steps import TrainStep
 
 LIBRARY_OF_TARGET = {
     "peft": "peft",
@@ -43,11 +44,24 @@ def export_card(job: ExportJob, files: ExportedFiles) -> str:
         + markdown_table(("what", "value"), [*_made_from(source), *files.made_from.items()]),
         "## Checked when it was made\n\n"
         + markdown_table(("what", "found"), [(k, checked_value(v)) for k, v in files.checked.items()]),
+        *terms_section(base_license(job)),
         "`manifest.json` holds the SHA-256 of every other file. Made by tunewise export.",
     ]
     text = without_paths(source, "\n\n".join(part for part in parts if part) + "\n")
     refuse_secrets(text, "the card")
     return text
+
+
+def base_license(job: ExportJob) -> str:
+    """Return the licence of the model that the exported weights were tuned from, "" for an export without weights."""
+    source = job.source
+    trained = any(isinstance(step, TrainStep) for step in source.plan.steps)
+    if job.target.needs == "weights":
+        return str(source.weights_manifest["base"]["license"])
+    if job.target.name == "bundle" and trained:
+        known = registry.find_known_model(source.plan.model.name)
+        return known.license if known else ""
+    return ""
 
 
 def export_facts(job: ExportJob) -> dict[str, Any]:

