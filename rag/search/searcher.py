@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from rag.embedding.language import language_note
-from rag.embedding.protocol import Encoder
+from rag.embedding.protocol import Configurable, Encoder
 from rag.embedding.reranker import Scorer, rerank
 from rag.indexing.chunking import Chunker
 from rag.search.documents import ChunkSelection, DocumentIndex
@@ -230,6 +230,12 @@ class Searcher:
         """Yield remarks for the user about this search, besides those of the filters."""
         if note := language_note([question], self._parts.encoder, "the question"):
             yield note
+        encoder = self._parts.encoder
+        if isinstance(encoder, Configurable) and encoder.count_tokens(question) > encoder.max_tokens:
+            yield (
+                f"the question is longer than the {encoder.max_tokens} tokens that the embedder reads: the vectors of "
+                "its parts were averaged"
+            )
         reranker = self._parts.reranker
         if reranker and (truncated := reranker.truncated - truncated_before):
             yield f"{truncated} of the passages were longer than the reranker reads, and judged by their beginnings"
