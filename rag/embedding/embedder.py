@@ -91,6 +91,7 @@ class Embedder:
         self._folder = EmbedderFolder(Path(folder))
         self.name = name or Path(folder).name
         self.dtype = resolve_dtype(dtype)
+        self._folder.read_hashes()
         device = best_device() if device == "auto" else device
         self._models = _LoadedModels(self._folder, self.dtype, device)
         self.tokenizer = _tokenizer(self._folder.input_folder)

@@ -32,18 +32,6 @@ LEGACY_POOLING_FLAGS = {
 """The flags of sentence-transformers 2 to 5, in the order in which their vectors are joined."""
 DOCUMENT_PROMPT_NAMES = ("document", "passage", "corpus")
 """Names of the prompt before a document, in the order of ``SentenceTransformer.encode_document``."""
-MODULE_KINDS = (
-    *("Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "WeightedLayerPooling", "LSTM", "CNN"),
-    *("StaticEmbedding", "Router", "Asym"),
-)  # fmt: skip
-"""The modules of sentence-transformers that are loaded; others are refused by name."""
-WITHOUT_EFFECT = ("Normalize", "Dropout")
-"""Modules that do not change a vector scaled to length 1, when they come last."""
-_ROUTER_CONFIGS = ("router_config.json", "config.json")
-_TRANSFORMER_CONFIGS = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
 _WITH_WEIGHTS = (
     "Transformer",
     "Dense",
@@ -52,6 +40,15 @@ _WITH_WEIGHTS = (
     "LSTM",
     "CNN",
     "WeightedLayerPooling",
+)
+MODULE_KINDS = (*_WITH_WEIGHTS, "Pooling", "Normalize", "Dropout", "Router", "Asym")
+"""The modules of sentence-transformers that are loaded; others are refused by name."""
+WITHOUT_EFFECT = ("Normalize", "Dropout")
+"""Modules that do not change a vector scaled to length 1, when they come last."""
+_ROUTER_CONFIGS = ("router_config.json", "config.json")
+_TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _HIDDEN_KEYS = ("hidden_size", "d_model", "dim", "n_embd")
 
@@ -273,11 +270,15 @@ class EmbedderFolder:
             f"sha256:{weights} tokenizer:{tokenizer} "
             f"{dimension}d {self.declared_window} tokens {pooling} unit prefixes={prefixes!r}"
         )
-        if not self.has_only_transformer:
+        if self._modules_hash:
             text += f" modules:{self._modules_hash}"
         if self.pooling_config.get("include_prompt") is False:
             text += " prompt not pooled"
         return text + (" lower case" if self.lowers_case else "")
+
+    def read_hashes(self) -> None:
+        """Read the hashes of all weights now, so that a file that changes later is not taken for the loaded one."""
+        _ = self._hashes, self._modules_hash
 
     def _modules(self) -> tuple[EmbedderModule, ...]:
         """Return the modules in their order; BadInput for those that are not loaded."""
@@ -352,8 +353,10 @@ class EmbedderFolder:
 
     @cached_property
     def _modules_hash(self) -> str:
-        """Return a hash over kind, settings and weights of every module but the first transformer."""
-        rows = []
+        """A hash over kind, settings and weights of every module; "" where the transformer's are all there is."""
+        rows: list[list[Any]] = []
+        if self.has_only_transformer:
+            return ""
         for folder, kind in self._leaves():
             name = folder.relative_to(self.path).as_posix()
             settings = read_object(folder / "config.json") if kind != "Transformer" else {}

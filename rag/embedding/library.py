@@ -7,7 +7,8 @@ sentence_transformers itself is imported when a model is loaded: that takes seco
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class LibraryEncoder:
             deterministic: pad products on a CPU; without, the model is just as the library loads it.
         """
         self._device = device
+        self._path = folder.path
         self._static = all(module.kind != "Transformer" for module in folder.modules[:1]) and bool(
             folder.modules
         )
@@ -91,15 +93,21 @@ class LibraryEncoder:
 
     def encode_batch(self, texts: Sequence[str], prompt: str, *, query: bool) -> np.ndarray:
         """Return the unit vectors of one batch of texts, as the library pads and computes it."""
-        encoded = self.model.encode(
-            list(texts),
-            prompt=prompt,
-            task="query" if query else "document",
-            batch_size=len(texts),
-            show_progress_bar=False,
-            convert_to_tensor=True,
-            normalize_embeddings=True,
-        )
+        try:
+            encoded = self.model.encode(
+                list(texts),
+                prompt=prompt,
+                task="query" if query else "document",
+                batch_size=len(texts),
+                show_progress_bar=False,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+            )
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"sentence-transformers cannot embed with {self._path}: {short_reason(error)}",
+                "check the folder with SentenceTransformer(FOLDER).encode, or give another embedder",
+            ) from error
         return np.asarray(encoded.float().cpu().numpy(), dtype=np.float32)
 
     def _batches(self, texts: Sequence[str], lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -140,14 +148,41 @@ def _load(folder: EmbedderFolder, dtype: torch.dtype, device: str) -> Any:
                 pooling = Pooling(transformer.get_embedding_dimension(), folder.pooling_modes)
                 model = SentenceTransformer(modules=[transformer, pooling], device=device)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise BadInput(
-                f"the embedder folder {folder.path} cannot be loaded by sentence-transformers: {reason}",
+                f"the embedder folder {folder.path} cannot be loaded by sentence-transformers: {short_reason(error)}",
                 "give another embedder, or save this one again with SentenceTransformer.save_pretrained",
             ) from error
+    if not (folder.input_folder / "tokenizer_config.json").is_file() and isinstance(model[0], Transformer):
+        model[0].processor = plain_tokenizer(folder.input_folder, folder.window, folder.model_config)
     # Dimensions are cut after pooling of windows, and the window is that of the folder: see Embedder.
     model.truncate_dim = None
     return model.eval()
+
+
+def plain_tokenizer(folder: Path, window: int, config: Mapping[str, Any]) -> Any:
+    """Return the tokenizer of a folder that holds ``tokenizer.json`` alone.
+
+    transformers would take the class of the model's type, which adds tokens that the model has no weights for.
+
+    Args:
+        folder: the folder.
+        window: most tokens of a text.
+        config: the model's ``config.json``.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        model_max_length=window,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(int(config.get("pad_token_id") or 0))
+    return tokenizer
+
+
+def short_reason(error: Exception) -> str:
+    """Return an error's text on one line, shortened."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -144,6 +144,9 @@ def _check_folder(folder: Path) -> None:
     # A folder saved by CrossEncoder says so; a decoder scores only with the modules and prompts saved with it.
     if stored_type != "CrossEncoder" and (modules or not architecture.endswith("ForSequenceClassification")):
         raise BadInput(f"{folder} holds a {stored_type or architecture}, not a cross-encoder", _HINT)
+    labels = len(config.get("id2label") or "01")
+    if architecture.endswith("ForSequenceClassification") and labels != 1:
+        raise BadInput(f"{folder} sorts into {labels} classes, but a reranker gives one score", _HINT)
     stored = config.get("sentence_transformers") or {}
     saved = read_object(folder / "config_sentence_transformers.json")
     for activation in (
@@ -182,7 +185,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 def _load(folder: Path, dtype: Any, device: str) -> Any:
     """Return the CrossEncoder of a folder; BadInput with the library's reason when it cannot load it."""
-    from rag.embedding.library import quiet_loading
+    from rag.embedding.library import plain_tokenizer, quiet_loading, short_reason
 
     with quiet_loading():
         from sentence_transformers import CrossEncoder
@@ -196,10 +199,13 @@ def _load(folder: Path, dtype: Any, device: str) -> Any:
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise BadInput(
-                f"the reranker {folder} cannot be loaded by sentence-transformers: {reason}", _HINT
+                f"the reranker {folder} cannot be loaded by sentence-transformers: {short_reason(error)}",
+                _HINT,
             ) from error
+    if not (folder / "tokenizer_config.json").is_file():
+        config = read_object(folder / "config.json")
+        model[0].processor = plain_tokenizer(folder, int(model.max_seq_length or UNLIMITED_TOKENS), config)
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions and "roberta" in str(model.config.model_type):
         # RoBERTa and its relatives number positions from the padding token on.

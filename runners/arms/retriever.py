@@ -82,7 +82,7 @@ class Retriever:
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
         """Search for all questions at once; the refusal is decided on a fixed number of hits, whatever k is."""
         k = self.step.k
-        results = self.index.find_many(list(questions), Query(k=max(k, SIGNAL_DEPTH)))
+        results = self.index.find_many(list(questions), Query(k=max(k, SIGNAL_DEPTH), rerank=self.step.rerank))
         chunks, generation = self.index.chunks, self.index.generation
         documents = len({chunk.doc for chunk in chunks})
         searched = {"documents": documents, "passages": len(chunks), "generation": generation}
@@ -133,4 +133,7 @@ def index_settings(step: IndexStep) -> IndexSettings:
         overlap=step.overlap,
         fusion=step.fusion,
         lexical_weight=step.lexical_weight,
+        truncate_dim=step.truncate_dim,
+        query_prompt=step.query_prompt,
+        document_prompt=step.document_prompt,
     )

@@ -73,7 +73,7 @@ def test_unsupported_models_keep_their_attention() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_packed_vectors_equal_those_of_equal_lengthlength_batches(minilm_folder: Path, dtype: str) -> None:
+def test_packed_vectors_equal_those_of_equal_length_batches(minilm_folder: Path, dtype: str) -> None:
     texts = [f"{'fare ' * n}{word}" for n in range(0, 200, 7) for word in ("dog", "boat", "sea")]
     embedder = Embedder(minilm_folder, dtype)
     together = embedder.encode(texts)
