@@ -203,6 +203,23 @@ class Index:
         queries = [Query(k=k, without=docs) for docs in without or [()] * len(questions)]
         return [list(results.hits) for results in self.find_many(questions, queries)]
 
+    def rerank(self, scorer: Scorer, question: str, hits: Sequence[Hit], depth: int) -> list[Hit]:
+        """Return hits of a search with the first ``depth`` of them in the order of a reranker's scores.
+
+        Raises:
+            BadInput: if the index was opened without an embedder.
+        """
+        if self._searcher is None:
+            raise BadInput("this index was opened without an embedder, so it cannot be searched")
+        return self._searcher.rerank(scorer, question, hits, depth, self.settings)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The embedder as the index uses it, with its prompts and dimensions; BadInput if it was opened without one."""
+        if self._searcher is None:
+            raise BadInput("this index was opened without an embedder, so it cannot be searched")
+        return self._searcher.encoder
+
     @property
     def embedder(self) -> str:
         """The name of the embedder that the index was built with."""

@@ -56,6 +56,13 @@ def rerank(
     return [*(replace(first[n], rerank=float(scores[n])) for n in order), *hits[depth:]]
 
 
+def truncation_notes(count: int) -> tuple[str, ...]:
+    """Return the note for the user about passages that a reranker cut; () for none."""
+    if not count:
+        return ()
+    return (f"{count} of the passages were longer than the reranker reads, and judged by their beginnings",)
+
+
 class Reranker:
     """Scores texts for a question with a sentence-transformers CrossEncoder; nothing is fetched, no code is run."""
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from rag.embedding.language import language_note
 from rag.embedding.protocol import Configurable, Encoder
-from rag.embedding.reranker import Scorer, rerank
+from rag.embedding.reranker import Scorer, rerank, truncation_notes
 from rag.indexing.chunking import Chunker
 from rag.search.documents import ChunkSelection, DocumentIndex
 from rag.search.postprocessing import arrange_hits, join_chunks, with_neighbours
@@ -125,6 +125,18 @@ class Searcher:
             )
         return results
 
+    @property
+    def encoder(self) -> Encoder:
+        """The embedder of the questions."""
+        return self._parts.encoder
+
+    def rerank(
+        self, scorer: Scorer, question: str, hits: Sequence[Hit], depth: int, settings: IndexSettings
+    ) -> list[Hit]:
+        """Return hits with the first ``depth`` in the order of a reranker, which reads what was embedded of each."""
+        text = Chunker(self._parts.encoder, settings).embedded_text
+        return rerank(scorer, question, hits, depth, text)
+
     def _result(self, search: _Search, nearest: np.ndarray, depth: int, settings: IndexSettings) -> Results:
         """Rank the candidates, search deeper as long as too few hits are left, and complete the hits."""
         query = search.query
@@ -206,8 +218,8 @@ class Searcher:
         if parts.reranker is None or not search.query.rerank:
             return ranked
         with watch.stage("rerank"):
-            text = Chunker(parts.encoder, settings).embedded_text
-            return rerank(parts.reranker, search.question, ranked, self._reranked(search.query), text)
+            depth = self._reranked(search.query)
+            return self.rerank(parts.reranker, search.question, ranked, depth, settings)
 
     def _finished(self, hits: Sequence[Hit], search: _Search) -> Iterator[Hit]:
         """Yield the hits with their documents' metadata, joined with their neighbours if the query asks for them."""
@@ -237,8 +249,8 @@ class Searcher:
                 "its parts were averaged"
             )
         reranker = self._parts.reranker
-        if reranker and (truncated := reranker.truncated - truncated_before):
-            yield f"{truncated} of the passages were longer than the reranker reads, and judged by their beginnings"
+        if reranker:
+            yield from truncation_notes(reranker.truncated - truncated_before)
 
     def _reranked(self, query: Query) -> int:
         """Return the number of candidates given to the reranker."""
