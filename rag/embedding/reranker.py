@@ -88,12 +88,12 @@ class Reranker:
         self.name = name or folder.name
         self.truncated = 0
         _check_folder(folder)
+        self._tokenizer = _tokenizer(folder)
         self._model = _load(folder, resolve_dtype(dtype), best_device() if device == "auto" else device)
         if self._model.num_labels != 1:
             raise BadInput(
                 f"{folder} sorts into {self._model.num_labels} classes, but a reranker gives one score", _HINT
             )
-        self._tokenizer = _tokenizer(folder)
         self.max_tokens = int(self._model.max_seq_length or UNLIMITED_TOKENS)
         """Tokens of question and passage together, special tokens included; the longer one is cut."""
         self.activation = type(self._model.activation_fn).__name__

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag.embedding.protocol import Configurable
 from rag.errors import BadInput
 from rag.files import check_manifest, publish_folder, write_json, write_manifest
 from runners.data.examples import Example
@@ -33,7 +34,7 @@ from runners.inference.types import Completion, CompletionStream
 from runners.plan.schema import Plan
 
 if TYPE_CHECKING:
-    from rag.embedding.protocol import Configurable, Encoder
+    from rag.embedding.protocol import Encoder
 
 KIND = "classifier"
 WEIGHTS = "head.safetensors"

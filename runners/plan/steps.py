@@ -53,14 +53,18 @@ class IndexStep(StrictModel):
     lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
     context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
     truncate_dim: int | None = Field(
-        None, ge=1, description="Dimensions kept of a vector; null takes the setting of the embedder's folder."
+        None,
+        ge=1,
+        description="Dimensions kept of a vector; null takes the setting of the embedder's folder.",
     )
     query_prompt: str | None = Field(
-        None, description="Put before questions; null takes the embedder's own prompt, or one known for its name."
+        None,
+        description="Put before questions; null takes the embedder's own prompt, or one known for its name.",
     )
     document_prompt: str | None = Field(None, description="Put before passages; null as for questions.")
     reranker: PlanModel | None = Field(
-        None, description="A cross-encoder that puts the best candidates of every search in order; null is none."
+        None,
+        description="A cross-encoder that puts the best candidates of every search in order; null is none.",
     )
     rerank: int = Field(30, ge=1, le=1000, description="Candidates that the reranker reads; at least k.")
 
