@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rag.embedding.folder import EmbedderFolder
-from rag.embedding.packed import length_batches, make_deterministic
+from rag.embedding.packed import BATCH_TOKENS, length_batches, make_deterministic
 from rag.errors import BadInput
 
 GPU_BATCH_TOKENS = 16_384
@@ -83,7 +83,7 @@ class LibraryEncoder:
             query: whether they are questions: a router sends those another way.
             on_batch: receives the number of texts done so far.
         """
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         done = 0
         for batch in self._batches(texts, lengths):
             vectors[batch] = self.encode_batch([texts[n] for n in batch], prompt, query=query)
@@ -118,10 +118,11 @@ class LibraryEncoder:
             )
             return
         # Equal texts in another order make the same batches.
-        order = sorted(range(len(texts)), key=lambda n: (lengths[n], texts[n]))
+        # A text without any token has nothing to run: its vector stays 0.
+        order = sorted((n for n in range(len(texts)) if lengths[n]), key=lambda n: (lengths[n], texts[n]))
         on_cpu = self._device == "cpu"
-        tokens = {} if on_cpu else {"batch_tokens": GPU_BATCH_TOKENS}
-        yield from length_batches(order, lengths, mixed=not on_cpu, **tokens)
+        tokens = BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
+        yield from length_batches(order, lengths, mixed=not on_cpu, batch_tokens=tokens)
 
 
 def _load(folder: EmbedderFolder, dtype: torch.dtype, device: str) -> Any:

@@ -293,6 +293,12 @@ def test_decoder_with_last_token_pooling_and_an_instruction(saved: Saved) -> Non
     )
 
 
+def test_text_without_tokens_has_a_vector_of_zeros(saved: Saved) -> None:
+    tokenizer = word_tokenizer(special=False)
+    embedder = Embedder(saved(pooling("max"), tokenizer=tokenizer))
+    assert np.linalg.norm(embedder.encode(["", "dog"]), axis=1) == pytest.approx([0, 1], abs=1e-5)
+
+
 def test_unigram_tokenizer_in_another_language(saved: Saved) -> None:
     """As multilingual E5: XLM-RoBERTa with the pieces of sentencepiece."""
     letters = [(letter, -4.0 - n / 10) for n, letter in enumerate("▁abcdefghijklmnopqrstuvwxyzäöüß")]
