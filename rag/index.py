@@ -15,6 +15,7 @@ from rag.embedding.reranker import Scorer
 from rag.errors import BadInput
 from rag.indexing import build, generations
 from rag.indexing.build import BuildReport, UpdateOptions
+from rag.indexing.encoding import RECORD, recorded_encoder
 from rag.indexing.repair import RepairReport, check_index, repair_index
 from rag.indexing.writer import LEXICAL_FOLDER
 from rag.search.documents import DocumentIndex
@@ -158,7 +159,7 @@ class Index:
                 )
         index = cls(folder, generation, chunks, documents)
         if embedder is not None:
-            build.require_same_embedder(folder, manifest, embedder)
+            embedder = recorded_encoder(folder, manifest, embedder)
             store_type = store_class(manifest["store"])
             mapped = os.name == "posix"  # elsewhere a mapped file could not be deleted
             store = store_type.load(generation.path, manifest["dimension"], mapped=mapped)
@@ -202,6 +203,23 @@ class Index:
         queries = [Query(k=k, without=docs) for docs in without or [()] * len(questions)]
         return [list(results.hits) for results in self.find_many(questions, queries)]
 
+    def rerank(self, scorer: Scorer, question: str, hits: Sequence[Hit], depth: int) -> list[Hit]:
+        """Return hits of a search with the first ``depth`` of them in the order of a reranker's scores.
+
+        Raises:
+            BadInput: if the index was opened without an embedder.
+        """
+        if self._searcher is None:
+            raise BadInput("this index was opened without an embedder, so it cannot be searched")
+        return self._searcher.rerank(scorer, question, hits, depth, self.settings)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The embedder as the index uses it, with its prompts and dimensions; BadInput if it was opened without one."""
+        if self._searcher is None:
+            raise BadInput("this index was opened without an embedder, so it cannot be searched")
+        return self._searcher.encoder
+
     @property
     def embedder(self) -> str:
         """The name of the embedder that the index was built with."""
@@ -211,6 +229,11 @@ class Index:
     def fingerprint(self) -> str:
         """The fingerprint of the embedder that the index was built with."""
         return str(self._manifest["fingerprint"])
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """What the index records of its embedder: path, prompts, dimensions kept; empty for earlier versions."""
+        return dict(self._manifest.get(RECORD) or {})
 
     @property
     def dimension(self) -> int:

@@ -32,6 +32,13 @@ class IndexSettings:
     """BM25's length normalisation; Robertson and Zaragoza (2009) give .75."""
     store: str = "flat"
     """The vector store: a name in ``rag.stores.base.STORES``, that of a plug-in, or auto, which measures and chooses."""
+    truncate_dim: int | None = None
+    """Dimensions kept of a vector, which is then scaled to length 1 again (Matryoshka embeddings); None takes the
+    setting of the embedder's folder."""
+    query_prompt: str | None = None
+    """Put before questions; None takes the prompt of the embedder's folder, or one known for the model's name."""
+    document_prompt: str | None = None
+    """Put before passages; None as above."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -49,12 +56,15 @@ class IndexSettings:
                 raise BadInput(f"the index setting {name} is {value!r}, but must be {low:g} to {high:g}")
         if self.fusion not in ("convex", "rrf"):
             raise BadInput(f"the index setting fusion is {self.fusion!r}, but must be convex or rrf")
+        if self.truncate_dim is not None and (isinstance(self.truncate_dim, bool) or self.truncate_dim < 1):
+            raise BadInput(f"the index setting truncate_dim is {self.truncate_dim!r}, but must be 1 or more")
         if self.store != AUTO and not is_store(self.store):
             raise unknown_store(self.store, AUTO)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as a JSON object."""
-        return asdict(self)
+        """Return the settings as a JSON object, without those of the embedder that are not set."""
+        unset = ("truncate_dim", "query_prompt", "document_prompt")
+        return {key: value for key, value in asdict(self).items() if value is not None or key not in unset}
 
     @classmethod
     def from_json(cls, obj: dict[str, Any]) -> IndexSettings:

@@ -233,6 +233,7 @@ def _paths_read(plan: Plan) -> list[Path]:
     """Return every file and folder that a plan reads, local models included."""
     data = plan.data
     models = [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
+    models += [plan.index.reranker] if plan.index and plan.index.reranker else []
     files = [data.documents, data.examples, data.replay, data.questions, data.test_questions]
     files += [Path(plan.forgetting.file)] if plan.forgetting.file else []
     folders = [Path(model.name).expanduser() for model in models]

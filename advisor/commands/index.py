@@ -21,6 +21,16 @@ def build(
         help="How vectors are searched: flat (exact, the default), exact (numpy), ivf, hnsw or sq8 "
         "(approximate, for many), or auto, which measures latency, size and recall and chooses.",
     ),
+    truncate_dim: int | None = typer.Option(
+        None,
+        min=1,
+        help="Dimensions kept of a vector (Matryoshka embedders). Without it, as the embedder says.",
+    ),
+    query_prompt: str | None = typer.Option(
+        None,
+        help='Put before questions, "" for nothing. Without it, the embedder\'s own, or one known for its name.',
+    ),
+    document_prompt: str | None = typer.Option(None, help="Put before passages; else as --query-prompt."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Build an index from documents; every file is indexed or named with the reason why not.
@@ -29,8 +39,12 @@ def build(
     stopped, and a rebuild embeds only texts that were never embedded before.
     """
     from advisor.workflows.index_build import build_index
+    from rag.settings import IndexSettings
 
-    build_index(index, documents, embedder, as_json, store)
+    settings = IndexSettings(
+        store=store, truncate_dim=truncate_dim, query_prompt=query_prompt, document_prompt=document_prompt
+    )
+    build_index(index, documents, embedder, as_json, settings)
 
 
 @group.command("update")

@@ -36,6 +36,11 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"step {event['step']}: validation loss {event['loss']:.3f}{best}"]
     if kind == "prompt.tried":
         return [f"{event['prompt']}: {event['score']:.2f} on {event['questions']} dev questions"]
+    if kind == "index.encoder" and event["reason"]:
+        return [
+            "embedded by sentence-transformers: the packed encoder's result "
+            f"{event['reason']} on these documents"
+        ]
     if kind.startswith("models."):
         return _model_lines(kind, event)
     if kind == "classifier.trained":

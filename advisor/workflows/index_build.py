@@ -22,6 +22,7 @@ from rag.errors import BadInput
 
 if TYPE_CHECKING:
     from rag.indexing.build import BuildReport
+    from rag.settings import IndexSettings
 
 
 def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]:
@@ -50,14 +51,12 @@ def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]
     ]
 
 
-def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, store: str) -> None:
-    """Build an index and print what was done with every file."""
+def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, settings: IndexSettings) -> None:
+    """Build an index with these settings and print what was done with every file."""
     from advisor.display.progress import watch_progress
     from rag.index import Index
     from rag.loading.reader import require_documents
-    from rag.settings import IndexSettings
 
-    settings = IndexSettings(store=store)
     require_documents(documents)
     encoder = load_embedder(embedder)
     with watch_progress(as_json) as watcher, keep_on_interrupt(folder):
@@ -155,7 +154,7 @@ def load_embedder(name: str) -> Any:
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
-    return Embedder(model.folder)
+    return Embedder(model.folder, name=Path(model.name).name)
 
 
 def load_reranker(name: str) -> Any:

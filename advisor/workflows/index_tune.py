@@ -59,8 +59,8 @@ def tune_index(request: TuneRequest) -> None:
     from rag.loading.reader import load_documents
     from rag.stores.vector_cache import VectorCache
 
-    encoder = load_embedder(request.embedder)
-    base = Index.open(request.index, encoder).settings
+    present = Index.open(request.index, load_embedder(request.embedder))
+    base, encoder = present.settings, present.encoder
     reranker = load_reranker(request.reranker) if request.reranker else None
     documents = load_documents(request.documents)
     with (

@@ -1,104 +1,128 @@
-"""The embedder: a local sentence-transformers folder run through transformers. Imports torch.
+"""The embedder: a local folder in one of the formats of sentence-transformers, run faithfully. Imports torch.
 
-:class:`Embedder` turns texts into unit vectors. They are reproducible: on one machine a text's vector is the
-same bit for bit whatever other texts are embedded with it. Two measures make it so.
-
-Packed encoding (:func:`encode_packed`): texts of different lengths go through the model in one pass, one
-after the other, without padding or mask. Every layer but attention treats each token by itself; attention is
-computed for one run of equally long texts after the other. So a batch is always full, and a text's vector has
-the bits it has alone: on all 11,105 texts of concierge they were those of batches of one length, 5 to 10 %
-faster, and 111 texts of 21 lengths four times faster. Models that this does not fit take batches of one
-length.
-
-Deterministic batching (:class:`DeterministicLinear`): a matrix product picks its kernel by the number of
-rows, and kernels add up in different orders. On one CPU with AMX (torch 2.13, two threads) the 1536 to 384
-product of all-MiniLM gave other bits in bf16 for 33 to 511 rows than for 2,048, and in fp32 for 1 to 15 and
-57 to 192; elsewhere only fp32 below 16 rows did. So rows are padded with zeros to one of a few sizes, those
-that gave the same bits on this machine when the model was loaded.
+:class:`Embedder` turns texts into unit vectors by one of two paths: the packed encoder (:mod:`rag.embedding.packed`)
+for a BERT or RoBERTa with mean or cls pooling on a CPU, and sentence-transformers (:mod:`rag.embedding.library`) for
+everything else and on a GPU. When an index is built, :meth:`Embedder.checked` compares the two on its own texts; where
+they disagree the library's path is taken and the index says so. On a CPU a text's vector is the same bit for bit
+whatever other texts are embedded with it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+import copy
+import threading
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers import Encoding, Tokenizer
-from torch.nn.functional import linear, pad, scaled_dot_product_attention
-from transformers import AttentionInterface, AutoModel
-from transformers.utils import logging
+from tokenizers import Tokenizer
 
+from rag.embedding.folder import UNLIMITED_TOKENS, EmbedderFolder, Prompts
+from rag.embedding.library import LibraryEncoder, best_device
+from rag.embedding.packed import PackedEncoder, resolve_dtype, why_not_packed
 from rag.errors import BadInput
-from rag.files import sha256_file
 from rag.types import OnEvent
 
-_ATTENTION_NAME = "tunewise_runs"
-"""Name under which the attention function is registered with transformers."""
-_POSITIONS_FROM_ZERO = ("bert",)
-"""Model types that number positions from 0."""
-_POSITIONS_AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
-"""Model types that number positions from the padding token's id on."""
-
-RowRun = tuple[int, int]
-"""A run of equally long texts: the number of texts, and the number of tokens in each."""
+EncodingPath = Literal["packed", "library"]
+MAX_PATH_DIFFERENCE = 1e-4
+"""Largest absolute difference between components of unit vectors of the two paths, in fp32, at which they agree."""
+CHECKED_TEXTS = 12
+"""Texts that the paths are compared on: the shortest, the longest, and lengths between them."""
+LIBRARY_MARK = " by sentence-transformers, not packed"
+"""End of the fingerprint of vectors made by the library because the packed path disagrees."""
 
 
-MAX_ROWS_PER_PRODUCT = 2048
-"""Rows of the largest product; more rows are multiplied in parts."""
-PRODUCT_SIZES = (32, 64, 128, 256, *range(512, MAX_ROWS_PER_PRODUCT + 1, 256))
-"""Numbers of rows that a product may be padded to; of a batch of 1,300 a twelfth is then padding on average.
-Trying all of them takes a tenth of a second for all-MiniLM in bf16."""
+class _LoadedModels:
+    """The models of one folder, loaded when first used and shared by all settings of an embedder."""
 
+    def __init__(self, folder: EmbedderFolder, dtype: torch.dtype, device: str) -> None:
+        self.folder = folder
+        self.dtype = dtype
+        self.device = device
+        self._lock = threading.Lock()  # shared by the threads of a server
+        self._packed: PackedEncoder | None = None
+        self._library: LibraryEncoder | None = None
 
-BATCH_TOKENS = MAX_ROWS_PER_PRODUCT
-"""Tokens of a batch, so that its products need no second part."""
-_BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-"""CPU flags in /proc/cpuinfo that announce bf16 instructions."""
+    def packed(self) -> PackedEncoder:
+        with self._lock:
+            self._packed = self._packed or PackedEncoder(self.folder, self.dtype)
+            return self._packed
+
+    def library(self) -> LibraryEncoder:
+        with self._lock:
+            self._library = self._library or LibraryEncoder(self.folder, self.dtype, self.device)
+            return self._library
 
 
 class Embedder:
     """Turns texts into unit vectors with a model from a local folder; nothing is fetched, no code is run."""
 
-    def __init__(self, folder: Path | str, dtype: str = "auto", name: str = "") -> None:
-        """Load the model.
+    def __init__(
+        self,
+        folder: Path | str,
+        dtype: str = "float32",
+        name: str = "",
+        *,
+        truncate_dim: int | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        """Read the folder; the model is loaded when the first text is embedded.
 
         Args:
             folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and, where the model has them,
-                the files of sentence-transformers (pooling, prompts, maximum length).
-            dtype: auto (bfloat16 where the CPU computes in it, else float32), float32 or bfloat16.
+                the files of sentence-transformers (modules, prompts, maximum length).
+            dtype: float32, whose vectors are the same on other machines up to rounding; bfloat16; or auto (bfloat16
+                where the CPU computes in it).
             name: the name shown to people; empty takes that of the folder.
+            truncate_dim: dimensions kept of a vector, which is then scaled to length 1 again (Matryoshka embeddings);
+                None takes the folder's setting.
+            query_prompt: put before questions; None takes that of the folder, or one known for the model's name.
+            document_prompt: put before documents; None as above.
+            device: cpu, cuda, mps or xpu; auto takes a GPU where there is one.
 
         Raises:
             BadInput: when the folder is not an embedder that this class can run faithfully.
         """
-        folder = Path(folder)
-        self.name = name or folder.name
+        self._folder = EmbedderFolder(Path(folder))
+        self.name = name or Path(folder).name
         self.dtype = resolve_dtype(dtype)
-        self._pooling = _pooling(folder)
-        prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
-        self._document_prefix = str(prompts.get("document") or "")
-        self._query_prefix = str(prompts.get("query") or "")
-        self.tokenizer = _tokenizer(folder)
-        special_tokens = len(self.tokenizer.encode("").ids)
-        self._model = _model(folder, self.dtype)
-        make_deterministic(self._model)
-        self._first_position = prepare_packed_encoding(self._model)
-        config = self._model.config
-        self.dimension: int = config.hidden_size
-        limit = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-        self._window = min(int(limit or config.max_position_embeddings), int(config.max_position_embeddings))
-        prefixes = [self._document_prefix, self._query_prefix]
-        self.max_tokens = self._window - special_tokens - max(map(self.count_tokens, prefixes))
-        weights = sha256_file(folder / "model.safetensors")
-        vocabulary = sha256_file(folder / "tokenizer.json")
-        self.fingerprint = (
-            f"sha256:{weights} tokenizer:{vocabulary} "
-            f"{self.dimension}d {self._window} tokens {self._pooling} unit prefixes={prefixes!r}"
-        )
+        self._folder.read_hashes()
+        device = best_device() if device == "auto" else device
+        self._models = _LoadedModels(self._folder, self.dtype, device)
+        self.tokenizer = _tokenizer(self._folder.input_folder)
+        self._special_tokens = len(self.tokenizer.encode("").ids)
+        self.cut = 0
+        """How many texts so far were longer than the model reads; the vectors of their parts were averaged."""
+        self.path_reason = why_not_packed(self._folder) or ("" if device == "cpu" else f"device {device}")
+        """Why the packed path is not taken; "" where it is."""
+        self.path: EncodingPath = "library" if self.path_reason else "packed"
+        self._forced_library = False
+        self._check: dict[str, Any] = {}
+        self._dimension = self._folder.dimension()
+        own = self._folder.prompts(self.name)
+        self._set_prompts(_replaced(own, query_prompt, document_prompt))
+        self.truncate_dim = self._folder.truncate_dim
+        self._set_truncation(truncate_dim)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return min(self.truncate_dim or UNLIMITED_TOKENS, self._whole_dimension)
+
+    @property
+    def fingerprint(self) -> str:
+        """Everything that decides a vector: weights, tokenizer, modules, window, prompts, dimensions kept."""
+        text = self._folder.fingerprint(self._whole_dimension, self.prompts)
+        if self.truncate_dim:
+            text += f" truncated to {self.truncate_dim}"
+        if self.dtype != torch.float32:
+            text += f" {str(self.dtype).removeprefix('torch.')}"
+        return text + (LIBRARY_MARK if self._forced_library else "")
 
     def count_tokens(self, text: str) -> int:
         """Return the text's length in the model's tokens, without special tokens."""
@@ -109,254 +133,214 @@ class Embedder:
     ) -> np.ndarray:
         """Return the unit vectors of texts, float32 [len(texts), dimension].
 
-        A text longer than the window is cut into windows whose vectors are averaged: nothing is dropped.
+        A text longer than the model reads is cut into parts whose vectors are averaged, and counted in ``cut``.
 
         Args:
             texts: the texts, of any length.
-            query: whether they are questions; some models put another prefix before those.
-            on_event: receives ``{"event": "embed.batch", "done", "total"}``, counted in windows.
+            query: whether they are questions; some models put another prompt before those.
+            on_event: receives ``{"event": "embed.batch", "done", "total"}``, counted in parts.
         """
-        prefix = self._query_prefix if query else self._document_prefix
-        encodings = self.tokenizer.encode_batch_fast([prefix + text for text in texts])
-        windows_by_text = [self._windows(encoding) for encoding in encodings]
-        all_windows = [ids for windows in windows_by_text for ids in windows]
-        vectors = self._encode_ids(all_windows, on_event)
-        counts = np.array([len(windows) for windows in windows_by_text], dtype=np.int64)
-        if len(all_windows) == len(texts):
+        if not len(texts):
+            return np.empty((0, self.dimension), dtype=np.float32)
+        prompt = self.prompts.query if query else self.prompts.document
+        parts, counts = self._parts(texts, prompt)
+        self.cut += int((counts > 1).sum())
+
+        def on_batch(done: int) -> None:
+            if on_event:
+                on_event({"event": "embed.batch", "done": done, "total": len(parts)})
+
+        rows = [
+            encoding.ids for encoding in self.tokenizer.encode_batch_fast([prompt + part for part in parts])
+        ]
+        if self.path == "packed":
+            vectors = self._models.packed().encode(rows, on_batch)
+        else:
+            lengths = list(map(len, rows))
+            vectors = self._models.library().encode(parts, lengths, prompt, query=query, on_batch=on_batch)
+        vectors = self._truncated(vectors)
+        if len(parts) == len(texts):
             return vectors
         # The mean of unit vectors, scaled to length 1, is their sum scaled to length 1; reduceat adds up the
-        # rows between the first window of one text and that of the next.
-        sums = np.add.reduceat(vectors, np.concatenate([[0], counts.cumsum()[:-1]]), axis=0)
-        return np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
+        # rows between the first part of one text and that of the next.
+        return _unit(np.add.reduceat(vectors, np.concatenate([[0], counts.cumsum()[:-1]]), axis=0))
 
-    def _windows(self, encoding: Encoding) -> list[list[int]]:
-        """Return the token ids of a text in pieces of at most the model's window, special tokens included."""
-        if len(encoding.ids) <= self._window:
-            return [encoding.ids]
-        encoding.truncate(self._window, stride=0)
-        return [part.ids for part in [encoding, *encoding.overflowing]]
+    def configured(
+        self,
+        truncate_dim: int | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+    ) -> Embedder:
+        """Return this embedder with other settings; None leaves a setting as it is. The loaded model is shared."""
+        other = copy.copy(self)
+        other._set_prompts(_replaced(self.prompts, query_prompt, document_prompt))
+        other._set_truncation(truncate_dim)
+        return other
 
-    def _encode_ids(self, rows: list[list[int]], on_event: OnEvent | None) -> np.ndarray:
-        """Return the vectors of rows of token ids, [rows, dimension]; sorted by length to fill the batches."""
-        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        done = 0
-        for batch in _batches(order, rows, mixed=self._first_position is not None):
-            vectors[batch] = self._forward([rows[i] for i in batch])
-            done += len(batch)
-            if on_event:
-                on_event({"event": "embed.batch", "done": done, "total": len(rows)})
-        return vectors
+    def matching(self, fingerprint: str, path: str = "") -> Embedder | None:
+        """Return this embedder as it was when it had a fingerprint, None when it never had.
 
-    @torch.inference_mode()
-    def _forward(self, batch: list[list[int]]) -> np.ndarray:
-        """Return the unit vectors of one batch, [rows, dimension]."""
-        if self._first_position is None:
-            hidden = self._model(input_ids=torch.tensor(batch)).last_hidden_state.flatten(0, 1)
-        else:
-            hidden = encode_packed(self._model, batch, self._first_position)
-        runs = equal_length_runs(batch)
-        # Pooling adds up in float32, also where the model computed in bf16.
-        parts = hidden.float().split([count * length for count, length in runs])
-        texts = [part.unflatten(0, run) for part, run in zip(parts, runs, strict=True)]
-        pooled = torch.cat([text[:, 0] if self._pooling == "cls" else text.mean(dim=1) for text in texts])
-        unit = torch.nn.functional.normalize(pooled, dim=1)
-        return np.asarray(unit.numpy(), dtype=np.float32)
-
-
-class DeterministicLinear(torch.nn.Module):
-    """A linear layer whose output for a row has the same bits whatever other rows come with it.
-
-    It multiplies only in sizes whose products agree bit for bit (see the module's text).
-    """
-
-    def __init__(self, layer: torch.nn.Linear, sizes: tuple[int, ...]) -> None:
-        """Share a layer's weights.
+        Tried are the library's path in place of the packed one, and the prompts that earlier versions read from the
+        folder: so an index or a classifier that was made with them still opens.
 
         Args:
-            layer: the layer to replace.
-            sizes: allowed numbers of rows, ascending; the last is ``MAX_ROWS_PER_PRODUCT``.
+            fingerprint: as an index recorded it.
+            path: the path that the index recorded, "" for none: what the library embedded (on a GPU, say) without a
+                comparison of the paths is searched by the library as well.
         """
-        super().__init__()
-        self.weight = layer.weight
-        self.bias = layer.bias
-        self._sizes = sizes
+        legacy = copy.copy(self)
+        legacy._set_prompts(self._folder.legacy_prompts())
+        for candidate in (self, legacy):
+            marked = candidate._by_library("the paths disagreed when the index was built")
+            for other in (candidate, marked):
+                if other.fingerprint == fingerprint:
+                    plain = path == "library" and other.path == "packed"
+                    return other._by_library("the index was built by it", marked=False) if plain else other
+        return None
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output, [..., out features] for [..., in features]."""
-        # All leading dimensions become one of rows, because the kernel is chosen by their number.
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        parts = [self._product(part) for part in rows.split(MAX_ROWS_PER_PRODUCT)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(*inputs.shape[:-1], -1)
+    def checked(self, texts: Sequence[str]) -> Embedder:
+        """Return this embedder, or one that takes the library's path where the packed one disagrees with it.
 
-    def _product(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return [rows, out]: pad with zero rows to an allowed size, multiply, and drop the padding."""
-        size = next(size for size in self._sizes if size >= len(rows))
-        return linear(pad(rows, (0, 0, 0, size - len(rows))), self.weight, self.bias)[: len(rows)]
+        The paths are compared in float32 on the shortest and the longest of the texts and on lengths between, as
+        documents all in one batch and the shortest as questions; the library is used as it is, padding included.
+        The outcome is in :meth:`description`.
+        """
+        if self.path != "packed" or not texts:
+            return self
+        sample = length_sample(texts, CHECKED_TEXTS)
+        with_library = LibraryEncoder(self._folder, torch.float32, "cpu", deterministic=False)
+        packed = (
+            PackedEncoder(self._folder, torch.float32)
+            if self.dtype != torch.float32
+            else self._models.packed()
+        )
+        difference = 0.0
+        for query, chosen in ((False, sample), (True, sample[:2])):
+            prompt = self.prompts.query if query else self.prompts.document
+            parts, _ = self._parts(chosen, prompt)
+            rows = [e.ids for e in self.tokenizer.encode_batch_fast([prompt + part for part in parts])]
+            ours = packed.encode(rows, lambda done: None)
+            theirs = with_library.encode_batch(parts, prompt, query=query)
+            difference = max(difference, float(np.abs(ours - theirs).max()))
+        from sentence_transformers import __version__ as library_version
+
+        reason = "" if difference <= MAX_PATH_DIFFERENCE else f"differs by {difference:.1e} in a component"
+        other = self._by_library(reason) if reason else copy.copy(self)
+        other._check = {
+            "difference": float(f"{difference:.3g}"),
+            "texts": len(sample),
+            "sentence_transformers": library_version,
+        }
+        return other
+
+    def description(self) -> dict[str, Any]:
+        """Return what an index records of its embedder, as JSON values."""
+        return {
+            "path": self.path,
+            "path_reason": self.path_reason,
+            "device": self._models.device,
+            "check": self._check,
+            "query_prompt": self.prompts.query,
+            "document_prompt": self.prompts.document,
+            "prompts_from": self.prompts.source,
+            "truncate_dim": self.truncate_dim,
+            "max_seq_length": self._folder.window if self._folder.window < UNLIMITED_TOKENS else None,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "modules": [module.kind for module in self._folder.modules],
+        }
+
+    @property
+    def _whole_dimension(self) -> int:
+        if self._dimension is None:
+            self._dimension = self._models.library().dimension
+        return self._dimension
+
+    def _set_prompts(self, prompts: Prompts) -> None:
+        """Take prompts, and with them the room that they leave for a text."""
+        self.prompts = prompts
+        longest = max(map(self.count_tokens, (prompts.document, prompts.query)))
+        self.max_tokens = self._folder.window - self._special_tokens - longest
+        """Tokens of one text that the model sees at once, without special tokens and prompt."""
+        if self.max_tokens < 1:
+            raise BadInput(
+                f"the prompts of {self.name} leave no room for a text: it reads {self._folder.window} tokens",
+                "give shorter prompts",
+            )
+
+    def _set_truncation(self, truncate_dim: int | None) -> None:
+        """Keep so many dimensions; None leaves the setting as it is."""
+        self.truncate_dim = truncate_dim or self.truncate_dim
+        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self._whole_dimension:
+            raise BadInput(
+                f"truncate_dim is {self.truncate_dim}, but vectors of {self.name} have {self._whole_dimension} dimensions",
+                f"give 1 to {self._whole_dimension}",
+            )
+        if self.truncate_dim == self._whole_dimension:
+            self.truncate_dim = None
+
+    def _by_library(self, reason: str, *, marked: bool = True) -> Embedder:
+        """Return this embedder on the library's path, marked so in the fingerprint unless that is its only path."""
+        other = copy.copy(self)
+        if self.path == "packed":
+            other.path, other.path_reason, other._forced_library = "library", reason, marked
+        return other
+
+    def _parts(self, texts: Sequence[str], prompt: str) -> tuple[list[str], np.ndarray]:
+        """Return the texts cut to what the model reads beside the prompt, and the number of parts of each."""
+        limit = self._folder.window - self._special_tokens - self.count_tokens(prompt)
+        rows = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        parts: list[str] = []
+        counts = []
+        for text, row in zip(texts, rows, strict=True):
+            own = [text] if len(row.ids) <= limit else self._cut(text, limit)
+            parts += own
+            counts.append(len(own))
+        return parts, np.array(counts, dtype=np.int64)
+
+    def _cut(self, text: str, limit: int) -> list[str]:
+        """Return a text in parts of at most ``limit`` tokens, cut where a token begins."""
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(offsets) <= limit:
+            return [text]
+        starts = [0, *(offset[0] for offset in offsets[limit::limit]), len(text)]
+        pieces = [text[start:end] for start, end in pairwise(starts) if start < end]
+        if len(pieces) == 1:  # every token begins at the same character
+            return [text[: len(text) // 2], text[len(text) // 2 :]] if len(text) > 1 else pieces
+        # A part may have more tokens than it had within the text, because a word was cut.
+        return [part for piece in pieces for part in self._cut(piece, limit)]
+
+    def _truncated(self, vectors: np.ndarray) -> np.ndarray:
+        """Return vectors with the first dimensions only, scaled to length 1 again; as they are without truncation."""
+        return vectors if self.truncate_dim is None else _unit(vectors[:, : self.truncate_dim])
 
 
-@torch.inference_mode()
-def make_deterministic(model: torch.nn.Module) -> None:
-    """Replace every linear layer of a model by a :class:`DeterministicLinear` with the same weights."""
-    sizes: dict[tuple[int, int], tuple[int, ...]] = {}
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, torch.nn.Linear):
-                shape = (layer.in_features, layer.out_features)
-                if shape not in sizes:
-                    sizes[shape] = bit_identical_sizes(layer)
-                setattr(parent, name, DeterministicLinear(layer, sizes[shape]))
-
-
-def bit_identical_sizes(layer: torch.nn.Linear) -> tuple[int, ...]:
-    """Return the sizes whose products equal, bit for bit, those of ``MAX_ROWS_PER_PRODUCT`` rows.
-
-    Random rows are multiplied once all together and once as the first and the last ``size`` of them: a row's
-    bits must depend neither on the number of rows nor on its position among them.
-    """
-    generator = torch.Generator().manual_seed(1234)
-    rows = torch.randn(MAX_ROWS_PER_PRODUCT, layer.in_features, generator=generator).to(layer.weight.dtype)
-    full = layer(rows)
-    return tuple(
-        size
-        for size in PRODUCT_SIZES
-        if torch.equal(layer(rows[:size]), full[:size]) and torch.equal(layer(rows[-size:]), full[-size:])
+def _replaced(prompts: Prompts, query: str | None, document: str | None) -> Prompts:
+    """Return prompts with those of the settings in their place; None leaves one as it is."""
+    if query is None and document is None:
+        return prompts
+    return Prompts(
+        prompts.query if query is None else query,
+        prompts.document if document is None else document,
+        "setting",
     )
 
 
-def prepare_packed_encoding(model: Any) -> int | None:
-    """Switch a model to packed attention and return the position id of a text's first token.
-
-    Returns None, and leaves the model as it is, when packed encoding does not fit its architecture.
-    """
-    config = model.config
-    if config.model_type not in (*_POSITIONS_FROM_ZERO, *_POSITIONS_AFTER_PADDING) or config.is_decoder:
-        return None
-    AttentionInterface.register(_ATTENTION_NAME, _attention)
-    model.set_attn_implementation(_ATTENTION_NAME)
-    return 0 if config.model_type in _POSITIONS_FROM_ZERO else int(config.pad_token_id) + 1
+def length_sample(texts: Sequence[str], count: int) -> list[str]:
+    """Return at most ``count`` of the texts evenly by length: the shortest first, the longest last."""
+    ordered = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[round(n * (len(ordered) - 1) / (count - 1))] for n in range(count)]
 
 
-def equal_length_runs(rows: Sequence[Sequence[int]]) -> list[RowRun]:
-    """Return the runs of equally long rows, in order."""
-    return [(len(list(run)), length) for length, run in groupby(map(len, rows))]
-
-
-def encode_packed(model: Any, rows: Sequence[Sequence[int]], first: int) -> torch.Tensor:
-    """Return the hidden states of rows of token ids, [all tokens, hidden], in order.
-
-    Args:
-        model: a model prepared by :func:`prepare_packed_encoding`.
-        rows: token ids of each text.
-        first: position id of a text's first token.
-    """
-    runs = equal_length_runs(rows)
-    ids = torch.tensor([token for row in rows for token in row])
-    # Position ids start anew with every text: the model must not see that texts share one sequence.
-    positions = torch.cat([torch.arange(first, first + length).repeat(count) for count, length in runs])
-    # One batch of a single sequence, [1, all tokens]; ``runs`` reaches the attention function as a keyword.
-    output = model(input_ids=ids[None], position_ids=positions[None], runs=runs)
-    hidden: torch.Tensor = output.last_hidden_state.squeeze(0)
-    return hidden
-
-
-def resolve_dtype(dtype: str) -> torch.dtype:
-    """Return the torch type for auto, float32 or bfloat16; auto is bfloat16 where the CPU computes in it."""
-    if dtype == "auto":
-        return torch.bfloat16 if cpu_supports_bf16() else torch.float32
-    try:
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-    except KeyError:
-        raise BadInput(f"the embedder's dtype {dtype!r} is none of auto, float32, bfloat16") from None
-
-
-def cpu_supports_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the CPU has bf16 instructions; without them bf16 is emulated and slower than fp32."""
-    try:
-        flags = next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return False
-    return any(flag in flags.split() for flag in _BF16_FLAGS)
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    *,
-    runs: Sequence[RowRun],
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend inside each text only: the attention function that transformers calls in every layer.
-
-    Args:
-        module: unused.
-        query: [1, heads, all tokens, head width]; ``key`` and ``value`` have the same shape.
-        key: see ``query``.
-        value: see ``query``.
-        mask: unused; the split into runs takes its place.
-        runs: the runs of equally long texts, in the order of the tokens.
-        scaling: factor on query times key; None is 1/sqrt(head width).
-
-    Returns:
-        [1, all tokens, heads, head width], and None for the attention weights, which are not kept.
-    """
-    del module, mask
-    sizes = [count * length for count, length in runs]
-    parts = []
-    split = (tensor.squeeze(0).split(sizes, dim=1) for tensor in (query, key, value))
-    for run, *tensors in zip(runs, *split, strict=True):
-        # [heads, count * length, width] -> [count, heads, length, width]: the texts of a run are a plain
-        # batch.
-        q, k, v = (tensor.unflatten(1, run).transpose(0, 1) for tensor in tensors)
-        attended = scaled_dot_product_attention(q, k, v, scale=scaling)
-        # [count, heads, length, width] -> [count * length, heads, width], the layout that transformers
-        # expects.
-        parts.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts).unsqueeze(0), None
-
-
-def _batches(order: list[int], rows: list[list[int]], *, mixed: bool) -> Iterator[list[int]]:
-    """Yield rows in order, at most BATCH_TOKENS tokens together, of one length unless ``mixed``."""
-    batch: list[int] = []
-    size = 0
-    for i in order:
-        length = len(rows[i])
-        if batch and (size + length > BATCH_TOKENS or not (mixed or length == len(rows[batch[0]]))):
-            yield batch
-            batch, size = [], 0
-        batch.append(i)
-        size += length
-    if batch:
-        yield batch
-
-
-def _model(folder: Path, dtype: torch.dtype) -> Any:
-    """Return the model of a folder; BadInput without safetensors or with a config that names code to run."""
-    if not (folder / "model.safetensors").is_file():
-        raise BadInput(
-            f"the embedder folder {folder} has no model.safetensors", "only safetensors are loaded"
-        )
-    if "auto_map" in (config := _json(folder / "config.json")) or not config:
-        raise BadInput(
-            f"the embedder folder {folder} has no plain config.json (or one that names code to run)"
-        )
-    progress_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = AutoModel.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    finally:
-        if progress_bars:
-            logging.enable_progress_bar()
-    return model.eval()
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return rows scaled to length 1, float32; a row of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.where(norms == 0, 1, norms), dtype=np.float32)
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a folder, with truncation and padding off."""
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
@@ -364,23 +348,3 @@ def _tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def _pooling(folder: Path) -> str:
-    """Return how token vectors become one: cls or mean (also where the folder does not say); else BadInput."""
-    config = _json(folder / "1_Pooling" / "config.json")
-    if config.get("pooling_mode_cls_token"):
-        return "cls"
-    if config.get("pooling_mode_mean_tokens", not config):
-        return "mean"
-    raise BadInput(f"the embedder folder {folder} pools in a way that is not supported", "mean and cls are")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object from a file, empty where there is no file; BadInput when it is damaged."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path} is damaged: {error}") from error

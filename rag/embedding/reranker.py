@@ -1,29 +1,30 @@
 """The reranker: a cross-encoder from a local folder, which reads question and passage together.
 
 :func:`rerank` reorders the first hits of a search with a :class:`Scorer`; :class:`Reranker` is the
-implementation. torch and transformers are imported when a model is loaded.
+implementation, by sentence-transformers, which is imported when a model is loaded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from rag.embedding.folder import UNLIMITED_TOKENS, read_object
 from rag.errors import BadInput
-from rag.files import sha256_file
+from rag.files import canonical_json, sha256_file, sha256_text
 from rag.types import Chunk, Hit
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
+_HINT = "give the folder of a cross-encoder: config.json, model.safetensors, tokenizer.json"
 
 
 class Scorer(Protocol):
@@ -55,73 +56,74 @@ def rerank(
     return [*(replace(first[n], rerank=float(scores[n])) for n in order), *hits[depth:]]
 
 
-class Reranker:
-    """Scores texts for a question with a cross-encoder; nothing is fetched, no code is run."""
+def truncation_notes(count: int) -> tuple[str, ...]:
+    """Return the note for the user about passages that a reranker cut; () for none."""
+    if not count:
+        return ()
+    return (f"{count} of the passages were longer than the reranker reads, and judged by their beginnings",)
 
-    def __init__(self, folder: Path | str, name: str = "", dtype: str = "auto") -> None:
-        """Load a folder of ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
+
+class Reranker:
+    """Scores texts for a question with a sentence-transformers CrossEncoder; nothing is fetched, no code is run."""
+
+    def __init__(
+        self, folder: Path | str, name: str = "", dtype: str = "float32", device: str = "auto"
+    ) -> None:
+        """Load the model.
 
         Args:
-            folder: the folder.
+            folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and what sentence-transformers saved
+                with them: modules, activation, prompts, maximum length.
             name: the name shown to people; empty takes that of the folder.
-            dtype: auto (bfloat16 where the CPU computes in it, else float32), float32 or bfloat16.
+            dtype: float32, bfloat16, or auto (bfloat16 where the CPU computes in it).
+            device: cpu, cuda, mps or xpu; auto takes a GPU where there is one.
 
         Raises:
-            BadInput: when the folder holds something else than a classifier with one output.
+            BadInput: when the folder holds something else than a cross-encoder with one score.
         """
-        from rag.embedding.embedder import resolve_dtype
+        from rag.embedding.library import best_device
+        from rag.embedding.packed import resolve_dtype
 
         folder = Path(folder)
         self.name = name or folder.name
         self.truncated = 0
-        config = _config(folder)
+        _check_folder(folder)
         self._tokenizer = _tokenizer(folder)
-        self._pad_token_id = int(config.get("pad_token_id") or 0)
-        self._model = _model(folder, resolve_dtype(dtype))
-        self.max_tokens = _window(folder, config)
+        self._model = _load(folder, resolve_dtype(dtype), best_device() if device == "auto" else device)
+        if self._model.num_labels != 1:
+            raise BadInput(
+                f"{folder} sorts into {self._model.num_labels} classes, but a reranker gives one score", _HINT
+            )
+        self.max_tokens = int(self._model.max_seq_length or UNLIMITED_TOKENS)
         """Tokens of question and passage together, special tokens included; the longer one is cut."""
-        self._tokenizer.enable_truncation(self.max_tokens, strategy="longest_first")
-        weights = sha256_file(folder / "model.safetensors")
-        vocabulary = sha256_file(folder / "tokenizer.json")
-        self.fingerprint = f"sha256:{weights} tokenizer:{vocabulary} {self.max_tokens} tokens"
+        self.activation = type(self._model.activation_fn).__name__
+        """The function applied to the model's output, as its folder says; a sigmoid where it does not."""
+        self.fingerprint = (
+            f"sha256:{_weights_hash(folder)} tokenizer:{sha256_file(folder / 'tokenizer.json')} "
+            f"{self.max_tokens} tokens {self.activation}{_modules_text(folder)}"
+        )
 
     def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
-        """Return float32 [len(texts)], the model's logits: higher is better, of any range.
+        """Return float32 [len(texts)], the cross-encoder's scores: higher is better.
 
-        Texts are batched by length. One too long to be read whole is cut and counted in ``truncated``.
+        Texts are batched by length, the same texts always in the same batches. One too long to be read whole is cut
+        and counted in ``truncated``.
         """
-        rows = self._tokenizer.encode_batch([(question, text) for text in texts])
-        self.truncated += sum(bool(row.overflowing) for row in rows)
-        scores = np.empty(len(rows), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
-        for batch in _batches(order, rows):
-            scores[batch] = self._logits([rows[n] for n in batch])
+        lengths = [len(row) for row in self._tokenizer.encode_batch([(question, text) for text in texts])]
+        self.truncated += sum(length > self.max_tokens for length in lengths)
+        scores = np.empty(len(texts), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda n: (lengths[n], texts[n]))
+        for batch in _batches(order, [min(length, self.max_tokens) for length in lengths]):
+            pairs = [(question, texts[n]) for n in batch]
+            scores[batch] = self._model.predict(pairs, batch_size=len(pairs), show_progress_bar=False)
         return scores
 
-    def _logits(self, rows: Sequence[Encoding]) -> np.ndarray:
-        """Return the logits of one batch, float32 [rows]; shorter rows are padded and masked."""
-        import torch
 
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self._pad_token_id)
-        types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-        for n, row in enumerate(rows):
-            ids[n, : len(row)] = torch.tensor(row.ids)
-            types[n, : len(row)] = torch.tensor(row.type_ids)
-            mask[n, : len(row)] = 1
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if getattr(self._model.config, "type_vocab_size", 0) > 1:
-            inputs["token_type_ids"] = types
-        with torch.inference_mode():
-            logits = self._model(**inputs).logits
-        return np.asarray(logits[:, 0].float().numpy(), dtype=np.float32)
-
-
-def _batches(order: Sequence[int], rows: Sequence[Encoding]) -> Iterator[list[int]]:
-    """Yield batches of row numbers in order; a batch padded to its longest row has at most BATCH_TOKENS tokens."""
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield row numbers in order; a batch padded to its longest row has at most BATCH_TOKENS tokens."""
     batch: list[int] = []
     for n in order:
-        if batch and (len(batch) + 1) * len(rows[n]) > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[n] > BATCH_TOKENS:
             yield batch
             batch = []
         batch.append(n)
@@ -129,25 +131,51 @@ def _batches(order: Sequence[int], rows: Sequence[Encoding]) -> Iterator[list[in
         yield batch
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Return the folder's config; BadInput when it is no cross-encoder that can be loaded safely."""
-    hint = "give the folder of a cross-encoder: config.json, model.safetensors, tokenizer.json"
+def _check_folder(folder: Path) -> None:
+    """Raise BadInput when the folder is no cross-encoder that can be loaded safely."""
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise BadInput(f"the reranker folder {folder} has no {name}", hint)
-    try:
-        config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise BadInput(f"{folder / 'config.json'} is damaged: {error}") from error
-    architectures = config.get("architectures") or ["nothing"]
+        if not (folder / name).is_file() and not (
+            name == "model.safetensors" and any(folder.glob("*.safetensors"))
+        ):
+            raise BadInput(f"the reranker folder {folder} has no {name}", _HINT)
+    config = read_object(folder / "config.json")
     if "auto_map" in config:
-        raise BadInput(f"the reranker {folder} brings code of its own, which is never run", hint)
-    if not str(architectures[0]).endswith("ForSequenceClassification"):
-        raise BadInput(f"{folder} holds a {architectures[0]}, not a cross-encoder", hint)
+        raise BadInput(f"the reranker {folder} brings code of its own, which is never run", _HINT)
+    architecture = str((config.get("architectures") or ["nothing"])[0])
+    stored_type = str(read_object(folder / "config_sentence_transformers.json").get("model_type", ""))
+    modules = read_modules(folder)
+    if foreign := [name for name in modules if not name.startswith("sentence_transformers.")]:
+        raise BadInput(
+            f"the reranker {folder} brings code of its own ({foreign[0]}), which is never run", _HINT
+        )
+    # A folder saved by CrossEncoder says so; a decoder scores only with the modules and prompts saved with it.
+    if stored_type != "CrossEncoder" and (modules or not architecture.endswith("ForSequenceClassification")):
+        raise BadInput(f"{folder} holds a {stored_type or architecture}, not a cross-encoder", _HINT)
     labels = len(config.get("id2label") or "01")
-    if labels != 1:
-        raise BadInput(f"{folder} sorts into {labels} classes, but a reranker gives one score", hint)
-    return config
+    if architecture.endswith("ForSequenceClassification") and labels != 1:
+        raise BadInput(f"{folder} sorts into {labels} classes, but a reranker gives one score", _HINT)
+    stored = config.get("sentence_transformers") or {}
+    saved = read_object(folder / "config_sentence_transformers.json")
+    for activation in (
+        saved.get("activation_fn"),
+        stored.get("activation_fn"),
+        config.get("sbert_ce_default_activation_function"),
+    ):
+        if activation and not str(activation).startswith("torch.nn."):
+            raise BadInput(
+                f"the reranker {folder} brings code of its own ({activation}), which is never run", _HINT
+            )
+
+
+def read_modules(folder: Path) -> list[str]:
+    """Return the types of a folder's modules, [] where there is no ``modules.json``; BadInput when it is damaged."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        return [str(entry["type"]) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path} is damaged: {error!r}") from error
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
@@ -158,40 +186,60 @@ def _tokenizer(folder: Path) -> Tokenizer:
     except Exception as error:  # tokenizers raises bare Exception
         raise BadInput(f"{folder / 'tokenizer.json'} is damaged: {error}") from error
     tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer
 
 
-def _model(folder: Path, dtype: Any) -> Any:
-    from transformers import AutoModelForSequenceClassification
+def _load(folder: Path, dtype: Any, device: str) -> Any:
+    """Return the CrossEncoder of a folder; BadInput with the library's reason when it cannot load it."""
+    from rag.embedding.library import plain_tokenizer, quiet_loading, short_reason
 
-    with _no_progress_bars():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    with quiet_loading():
+        from sentence_transformers import CrossEncoder
+
+        try:
+            model = CrossEncoder(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+            )
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise BadInput(
+                f"the reranker {folder} cannot be loaded by sentence-transformers: {short_reason(error)}",
+                _HINT,
+            ) from error
+    if not (folder / "tokenizer_config.json").is_file():
+        config = read_object(folder / "config.json")
+        model[0].processor = plain_tokenizer(folder, int(model.max_seq_length or UNLIMITED_TOKENS), config)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and "roberta" in str(model.config.model_type):
+        # RoBERTa and its relatives number positions from the padding token on.
+        model.max_seq_length = min(
+            int(model.max_seq_length or positions), positions - int(model.config.pad_token_id or 0) - 1
         )
     return model.eval()
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    progress_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if progress_bars:
-            logging.enable_progress_bar()
+def _modules_text(folder: Path) -> str:
+    """Return the part of a fingerprint about modules and prompts, "" for a plain transformers folder."""
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return ""
+    names = ["modules.json", "config_sentence_transformers.json", *_inner_files(folder)]
+    hashes = [[name, sha256_file(folder / name)] for name in names if (folder / name).is_file()]
+    return f" modules:{sha256_text(canonical_json(hashes))}"
 
 
-def _window(folder: Path, config: dict[str, Any]) -> int:
-    """Return how many tokens the model reads: its positions, or fewer where its tokenizer says so.
+def _inner_files(folder: Path) -> list[str]:
+    """Return settings and weights of the module folders."""
+    paths = [path for path in folder.glob("*/*") if path.suffix in (".json", ".safetensors")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
-    RoBERTa and its relatives number positions from the padding token on, so that many fewer remain for text.
-    """
-    positions = int(config.get("max_position_embeddings") or 512)
-    if "roberta" in str(config.get("model_type")):
-        positions -= int(config.get("pad_token_id") or 0) + 1
-    path = folder / "tokenizer_config.json"
-    limit = json.loads(path.read_text(encoding="utf-8")).get("model_max_length") if path.is_file() else None
-    return min(positions, int(limit)) if limit else positions
+
+def _weights_hash(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return sha256_file(files[0])
+    return sha256_text("".join(sha256_file(path) for path in files))

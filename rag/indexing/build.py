@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -22,6 +21,14 @@ from rag.files import disk_full_as_problem, writer_lock
 from rag.indexing import generations
 from rag.indexing.changes import ChangeSet, compare_documents
 from rag.indexing.chunking import Chunker
+from rag.indexing.encoding import (
+    IndexEncoder,
+    checked_encoder,
+    configured_encoder,
+    current_manifest,
+    recorded_encoder,
+    require_unchanged_path,
+)
 from rag.indexing.vectors import KnownVectors
 from rag.indexing.writer import (
     PreviousGeneration,
@@ -113,8 +120,11 @@ def build_index(
             wanted_ids = frozenset(only)
             documents_wanted = tuple(document for document in loaded.documents if document.id in wanted_ids)
             loaded = replace(loaded, documents=documents_wanted)
+        encoder = configured_encoder(encoder, settings)
         plan = compare_documents(loaded.documents, {}, (), Chunker(encoder, settings))
         notify({"event": "index.chunked", "chunks": len(plan.change.chunks_in), "new": len(plan.texts)})
+        checked = checked_encoder(folder, encoder, plan.texts.values(), current_manifest(folder), notify)
+        encoder = checked.encoder
         previous = _salvage(folder, encoder)
         with (
             TextStore(folder, write=True) as store,
@@ -122,14 +132,13 @@ def build_index(
         ):
             store.roll_back(previous.number)
             store.delete_before(generations.remove_old_generations(folder, previous.number))
-            published = write_generation(
-                folder, store, cache, previous, plan.whole(), encoder, index_facts(encoder, settings), notify
-            )
+            facts = index_facts(encoder, settings, checked.record)
+            published = write_generation(folder, store, cache, previous, plan.whole(), encoder, facts, notify)
             _clean_up(folder, store, cache, published.number, published.texts, purge=False)
         # with the scan state of a partial build, an update would never read the documents that were left out
         if only is None:
             scan_state.save(folder, __version__)
-        return _report(loaded, plan, published, start, encoder)
+        return _report(loaded, plan, published, start, checked)
 
 
 def update_index(
@@ -145,37 +154,28 @@ def update_index(
         store.roll_back(published)
         store.delete_before(generations.remove_old_generations(folder, published))
         previous = read_previous(folder, store, published)
-        require_same_embedder(folder, previous.manifest, encoder)
+        encoder = recorded_encoder(folder, previous.manifest, encoder)
         settings = IndexSettings.from_json(previous.manifest["settings"])
         stored = store.documents(published)
         scan_state = ScanState(incremental.read_scan_state(folder, __version__), stored, options.trust_mtime)
         loaded = _load(documents, scan_state, notify)
         plan = compare_documents(loaded.documents, stored, previous.rows, Chunker(encoder, settings))
+        checked = checked_encoder(folder, encoder, plan.texts.values(), previous.manifest, notify)
+        encoder = checked.encoder
+        require_unchanged_path(folder, previous.manifest, encoder)
         with VectorCache(folder, encoder.fingerprint, encoder.dimension) as cache:
             if plan.is_empty:
                 current = previous.as_published()
             else:
                 chunks = len(previous.rows) - len(plan.change.chunks_out) + len(plan.change.chunks_in)
                 notify({"event": "index.chunked", "chunks": chunks, "new": len(plan.texts)})
-                current = write_generation(
-                    folder, store, cache, previous, plan, encoder, index_facts(encoder, settings), notify
-                )
+                facts = index_facts(encoder, settings, checked.record)
+                current = write_generation(folder, store, cache, previous, plan, encoder, facts, notify)
             gone = store.removed_documents(current.number)
             if options.purge or not plan.is_empty:
                 _clean_up(folder, store, cache, current.number, current.texts, options.purge)
         scan_state.save(folder, __version__)
-        return _report(loaded, plan, current, start, encoder, gone)
-
-
-def require_same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encoder) -> None:
-    """Raise BadInput if the embedder's vectors cannot be compared with those of the index."""
-    if manifest["fingerprint"] != encoder.fingerprint:
-        raise BadInput(
-            f"{folder} was built with another embedder: it holds vectors of {manifest['embedder']} "
-            f"({manifest['fingerprint']}), this is {encoder.name} ({encoder.fingerprint})",
-            f"use {manifest['embedder']}, or rebuild the index: "
-            f"tunewise index build {shlex.quote(str(folder))} --documents DOCUMENTS --embedder {encoder.name}",
-        )
+        return _report(loaded, plan, current, start, checked, gone)
 
 
 def _load(documents: Path, scan_state: ScanState, notify: OnEvent) -> LoadedDocuments:
@@ -287,10 +287,10 @@ def _report(
     plan: ChangeSet,
     published: PublishedGeneration,
     start: float,
-    encoder: Encoder,
+    checked: IndexEncoder,
     removed: Collection[str] = (),
 ) -> BuildReport:
-    language = language_note(list(plan.texts.values()), encoder)
+    language = language_note(list(plan.texts.values()), checked.encoder)
     return BuildReport(
         found=loaded.total,
         indexed=plan.added + plan.changed,
@@ -306,6 +306,6 @@ def _report(
         store=published.store,
         seconds=round(time.monotonic() - start, 3),
         stores=published.stores,
-        remarks=(*loaded.remarks, *([language] if language else [])),
+        remarks=(*loaded.remarks, *checked.remarks(), *([language] if language else [])),
         gone=tuple(removed),
     )

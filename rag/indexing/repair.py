@@ -19,8 +19,8 @@ from rag.embedding.protocol import Encoder
 from rag.errors import BadInput
 from rag.files import disk_full_as_problem, sha256_file, sha256_text, writer_lock
 from rag.indexing import generations
-from rag.indexing.build import require_same_embedder
 from rag.indexing.chunking import Chunker
+from rag.indexing.encoding import recorded_encoder
 from rag.indexing.vectors import KnownVectors, resolve_vectors
 from rag.indexing.writer import LEXICAL_FOLDER, write_generation_files
 from rag.settings import IndexSettings
@@ -168,9 +168,7 @@ class _Rebuild:
         return texts
 
     def _encoder(self) -> Encoder:
-        encoder = self._embedder()
-        require_same_embedder(self._folder, self._record.facts, encoder)
-        return encoder
+        return recorded_encoder(self._folder, self._record.facts, self._embedder())
 
     def _known(self) -> KnownVectors:
         """Return the vectors of the generation if its own files are intact."""

@@ -14,6 +14,7 @@ from rag.errors import BadInput
 from rag.indexing import generations
 from rag.indexing.changes import ChangeSet
 from rag.indexing.chunking import Chunker
+from rag.indexing.encoding import RECORD
 from rag.indexing.vectors import KnownVectors, ResolvedVectors, resolve_vectors
 from rag.settings import IndexSettings
 from rag.stores.base import AUTO, STORES, store_class
@@ -141,9 +142,10 @@ def write_generation_files(
     return name, measured
 
 
-def index_facts(encoder: Encoder, settings: IndexSettings) -> dict[str, Any]:
-    """Return what determines an index's vectors: the embedder's fingerprint and the chunker's settings."""
+def index_facts(encoder: Encoder, settings: IndexSettings, record: dict[str, Any]) -> dict[str, Any]:
+    """Return what determines an index's vectors: the embedder's fingerprint and record, and the chunker's settings."""
     return {
+        **({RECORD: record} if record else {}),
         "embedder": encoder.name,
         "fingerprint": encoder.fingerprint,
         "dimension": encoder.dimension,

@@ -17,8 +17,8 @@ from functools import cached_property
 import numpy as np
 
 from rag.embedding.language import language_note
-from rag.embedding.protocol import Encoder
-from rag.embedding.reranker import Scorer, rerank
+from rag.embedding.protocol import Configurable, Encoder
+from rag.embedding.reranker import Scorer, rerank, truncation_notes
 from rag.indexing.chunking import Chunker
 from rag.search.documents import ChunkSelection, DocumentIndex
 from rag.search.postprocessing import arrange_hits, join_chunks, with_neighbours
@@ -125,6 +125,18 @@ class Searcher:
             )
         return results
 
+    @property
+    def encoder(self) -> Encoder:
+        """The embedder of the questions."""
+        return self._parts.encoder
+
+    def rerank(
+        self, scorer: Scorer, question: str, hits: Sequence[Hit], depth: int, settings: IndexSettings
+    ) -> list[Hit]:
+        """Return hits with the first ``depth`` in the order of a reranker, which reads what was embedded of each."""
+        text = Chunker(self._parts.encoder, settings).embedded_text
+        return rerank(scorer, question, hits, depth, text)
+
     def _result(self, search: _Search, nearest: np.ndarray, depth: int, settings: IndexSettings) -> Results:
         """Rank the candidates, search deeper as long as too few hits are left, and complete the hits."""
         query = search.query
@@ -206,8 +218,8 @@ class Searcher:
         if parts.reranker is None or not search.query.rerank:
             return ranked
         with watch.stage("rerank"):
-            text = Chunker(parts.encoder, settings).embedded_text
-            return rerank(parts.reranker, search.question, ranked, self._reranked(search.query), text)
+            depth = self._reranked(search.query)
+            return self.rerank(parts.reranker, search.question, ranked, depth, settings)
 
     def _finished(self, hits: Sequence[Hit], search: _Search) -> Iterator[Hit]:
         """Yield the hits with their documents' metadata, joined with their neighbours if the query asks for them."""
@@ -230,9 +242,15 @@ class Searcher:
         """Yield remarks for the user about this search, besides those of the filters."""
         if note := language_note([question], self._parts.encoder, "the question"):
             yield note
+        encoder = self._parts.encoder
+        if isinstance(encoder, Configurable) and encoder.count_tokens(question) > encoder.max_tokens:
+            yield (
+                f"the question is longer than the {encoder.max_tokens} tokens that the embedder reads: the vectors of "
+                "its parts were averaged"
+            )
         reranker = self._parts.reranker
-        if reranker and (truncated := reranker.truncated - truncated_before):
-            yield f"{truncated} of the passages were longer than the reranker reads, and judged by their beginnings"
+        if reranker:
+            yield from truncation_notes(reranker.truncated - truncated_before)
 
     def _reranked(self, query: Query) -> int:
         """Return the number of candidates given to the reranker."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag.embedding.protocol import Configurable
 from rag.errors import BadInput
 from rag.files import check_manifest, publish_folder, write_json, write_manifest
 from runners.data.examples import Example
@@ -174,6 +175,9 @@ def load_classifier(run: Path, arm: str, encoder: Encoder) -> Classifier:
         raise BadInput(
             f"the run has no classifier for the arm {arm}", f"finish it with: tunewise run {run} --resume"
         )
+    if isinstance(encoder, Configurable):
+        # A head of an earlier version may have been trained without prompts that are known by name today.
+        encoder = encoder.matching(_trained_with(folder), "") or encoder
     return Classifier(load_head(folder, encoder), encoder)
 
 
@@ -253,6 +257,14 @@ def load_head(folder: Path, embedder: Encoder) -> LinearHead:
             f"{folder} was made with another embedder", "train it again: tunewise run RUN --overwrite"
         )
     return head
+
+
+def _trained_with(folder: Path) -> str:
+    """Return the fingerprint of the embedder that a head was trained with, "" where it cannot be read."""
+    try:
+        return str(json.loads((folder / FACTS).read_text("utf-8"))["embedder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _cross_validated(vectors: np.ndarray, y: np.ndarray, seed: int) -> dict[float, float]:

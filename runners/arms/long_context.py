@@ -90,10 +90,11 @@ def check_long_context(
     """Raise BadInput for a plan with an arm whose whole prompt its model cannot read; the documents are chunked first."""
     if embedder is not None and any(arm.passages == "all" for arm in plan.arms):
         from rag.embedding.embedder import Embedder
+        from rag.indexing.encoding import configured_encoder
 
-        refuse_too_long_prompts(
-            plan, bases, cut_documents(plan, Embedder(embedder.folder)), questions, on_event
-        )
+        assert plan.index is not None
+        encoder = configured_encoder(Embedder(embedder.folder), index_settings(plan.index))
+        refuse_too_long_prompts(plan, bases, cut_documents(plan, encoder), questions, on_event)
 
 
 def refuse_too_long_prompts(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from rag.embedding.reranker import Scorer, truncation_notes
 from rag.grounding import context
 from rag.grounding.refusal import SIGNAL_DEPTH, RefusalDecision, RefusalThreshold
 from rag.index import Index
@@ -61,6 +62,7 @@ class Retriever:
         threshold: RefusalThreshold,
         count_tokens: Callable[[str], int],
         controls: Sequence[str] = (),
+        reranker: Scorer | None = None,
     ) -> None:
         """Store the parts.
 
@@ -71,7 +73,9 @@ class Retriever:
             count_tokens: counts the tokens of a text as the base model does.
             controls: the base model's control tokens, which are broken up in passages so that none can begin
                 a turn.
+            reranker: puts the best candidates in order before they are cut to the number of passages.
         """
+        self.reranker = reranker
         self.index = index
         self.step = step
         self.threshold = threshold
@@ -80,22 +84,26 @@ class Retriever:
         self._break_controls = control_token_breaker(controls)
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
-        """Search for all questions at once; the refusal is decided on a fixed number of hits, whatever k is."""
+        """Search for all questions at once; the refusal is decided on a fixed number of hits, whatever k is.
+
+        The reranker orders what is shown, not what the refusal is decided on: its threshold is fitted on the search.
+        """
         k = self.step.k
-        results = self.index.find_many(list(questions), Query(k=max(k, SIGNAL_DEPTH)))
+        depth = max(k, self.step.rerank) if self.reranker else k
+        results = self.index.find_many(list(questions), Query(k=max(depth, SIGNAL_DEPTH)))
         chunks, generation = self.index.chunks, self.index.generation
         documents = len({chunk.doc for chunk in chunks})
         searched = {"documents": documents, "passages": len(chunks), "generation": generation}
-        return [
-            Retrieved(
-                result.hits[:k],
-                self.format_hits(result.hits[:k], question),
-                self.threshold.decide(question, result.hits),
-                result.notes,
-                searched,
-            )
-            for question, result in zip(questions, results, strict=True)
-        ]
+        retrieved = []
+        for question, result in zip(questions, results, strict=True):
+            shown, notes = result.hits[:k], result.notes
+            if self.reranker:
+                cut_before = self.reranker.truncated
+                shown = tuple(self.index.rerank(self.reranker, question, result.hits, depth)[:k])
+                notes += truncation_notes(self.reranker.truncated - cut_before)
+            decision = self.threshold.decide(question, result.hits[: max(k, SIGNAL_DEPTH)])
+            retrieved.append(Retrieved(shown, self.format_hits(shown, question), decision, notes, searched))
+        return retrieved
 
     def format_hits(self, hits: Sequence[Hit], question: str) -> str:
         """Return hits as the numbered passages of the question's prompt, in the order given."""
@@ -133,4 +141,7 @@ def index_settings(step: IndexStep) -> IndexSettings:
         overlap=step.overlap,
         fusion=step.fusion,
         lexical_weight=step.lexical_weight,
+        truncate_dim=step.truncate_dim,
+        query_prompt=step.query_prompt,
+        document_prompt=step.document_prompt,
     )

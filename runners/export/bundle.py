@@ -85,8 +85,9 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
     count = verify_bundle(job.folder / file)
     usage = (
         f"```bash\ntunewise export {file} --to run --out runs/{source.plan.name}\n```\n\nEvery file is checked against "
-        f"`{LIST}` in the archive, and the run against its own manifest. The base model and the embedder are not in it: "
-        "they are obtained by name, and ones with other fingerprints than the run's log holds are refused. A base that came "
+        f"`{LIST}` in the archive, and the run against its own manifest. The base model, the embedder and a reranker "
+        "are not in it: they are obtained by name, and ones with other fingerprints than the run's log holds are "
+        "refused. A base that came "
         "from a folder is given by its folder here: `tunewise ask RUN QUESTION --model FOLDER`.\n\nThe run's own plan and "
         "log are in it as they are: they name folders of the machine it ran on. Arms that show examples need the examples' "
         "file in the place that the plan names.\n"

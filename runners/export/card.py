@@ -91,6 +91,7 @@ def without_paths(source: ExportSource, text: str) -> str:
     """Return a text in which the paths that the plan or the base names are cut to their last part."""
     plan = source.plan
     named = [plan.model.name, plan.embedder.name, *(step.model.name for step in plan.arms if step.model)]
+    named += [plan.index.reranker.name] if plan.index and plan.index.reranker else []
     named += [source.weights_manifest["base"]["name"]] if source.weights_manifest else []
     short: dict[str, str] = {name: short_model_name(name) for name in named if name != short_model_name(name)}
     paths = [p for p in plan.data.model_dump().values() if isinstance(p, Path) and p.is_absolute()]

@@ -27,7 +27,7 @@ table = pq.read_table("passages.parquet")  # id, text, vector, metadata (JSON), 
 ```
 
 Vectors have length 1: search them by inner product. Questions must be embedded by the embedder named below, of that
-fingerprint; another one's vectors mean nothing beside these.
+fingerprint, with its prompt before a question where one is named; another one's vectors mean nothing beside these.
 """
 COLUMNS = ("id", "text", "vector", "metadata", "fingerprint")
 ROWS_PER_BATCH = 4096
@@ -49,10 +49,19 @@ def make_index_export(job: ExportJob) -> ExportedFiles:
     checked = write_parquet(index, job.folder / PASSAGES_FILE)
     made_from = {
         "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}",
+        **_prompt_facts(index),
         "generation of the index": str(index.generation),
         "documents, passages": f"{len({c.doc for c in index.chunks}):,}, {len(index.chunks):,}",
     }
     return ExportedFiles(_USAGE, checked, made_from=made_from)
+
+
+def _prompt_facts(index: Index) -> dict[str, str]:
+    """Return the prompts that belong to the vectors, for the card; {} where there are none."""
+    names = {"query_prompt": "before a question", "document_prompt": "before a passage"}
+    return {
+        f"prompt {text}": repr(index.encoding[key]) for key, text in names.items() if index.encoding.get(key)
+    }
 
 
 def write_parquet(index: Index, file: Path) -> dict[str, Any]:
@@ -77,6 +86,7 @@ def write_parquet(index: Index, file: Path) -> dict[str, Any]:
         "tunewise.dimension": str(index.dimension),
         "tunewise.generation": str(index.generation),
         "tunewise.settings": canonical_json(index.settings.to_json()),
+        "tunewise.encoding": canonical_json(index.encoding),
     }
     schema = pa.schema(
         [

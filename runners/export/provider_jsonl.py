@@ -106,7 +106,15 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
         return [training_row(plan.prompts, e) for e in examples], {}, [note]
     bases = source.recorded.bases()
     embedder = source.recorded.embedder() if step.rows == "retrieval" else None
-    context = RunContext(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
+    context = RunContext(
+        plan,
+        source.run,
+        bases[plan.model.name],
+        embedder,
+        examples,
+        bases=bases,
+        reranker_model=source.recorded.reranker() if step.rows == "retrieval" else None,
+    )
     rows, counts = training_rows_of(context, step, step.seeds[0] if source.seed is None else source.seed)
     unsupported = counts.get("unsupported", 0)
     notes = (

@@ -21,8 +21,11 @@ _CODE_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation_internal")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return a folder's safetensors files in name order; BadInput when there is none."""
-    paths = tuple(sorted(folder.glob("*.safetensors")))
+    """Return a folder's safetensors files in name order; BadInput when there is none.
+
+    Where a sentence-transformers folder holds none itself, those of its module folders.
+    """
+    paths = tuple(sorted(folder.glob("*.safetensors"))) or module_weight_files(folder)
     if not paths:
         others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".gguf"})
         only = f", only {', '.join(others[:3])}" if others else ""
@@ -31,6 +34,18 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             "convert the model to safetensors first; other formats can run code and are never loaded",
         )
     return paths
+
+
+def module_weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the safetensors files in the module folders of a sentence-transformers folder, () for other models."""
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return ()
+    try:
+        names = [str(module["path"]) for module in json.loads(modules.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{modules} is damaged: {error!r}") from error
+    return tuple(path for name in names if name for path in sorted((folder / name).rglob("*.safetensors")))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -63,6 +78,9 @@ def tokenizer_hash(folder: Path) -> str:
     Padding and truncation settings are left out: saving a tokenizer changes them, and they do not affect the tokens.
     """
     file = folder / "tokenizer.json"
+    if not file.is_file() and (folder / "modules.json").is_file():
+        inner = sorted(folder.glob("*/**/tokenizer.json"))
+        file = inner[0] if inner else file
     if not file.is_file():
         raise BadInput(f"{folder} has no tokenizer.json", "save the model's fast tokenizer into the folder")
     return stored_digest("tokenizer", (file,), lambda: _tokens_hash(file))
@@ -85,14 +103,17 @@ def template_hash(folder: Path) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return one SHA-256 (hex) over weights, tokenizer and chat template.
+    """Return one SHA-256 (hex) over weights (those of an embedder's modules included), tokenizer and chat template.
 
     Two folders with equal tensors, tokens and template have equal fingerprints, whatever program saved them. The files are
     read again only after they changed: see :mod:`runners.models.digests`.
     """
     files = weight_files(folder)
     weights = stored_digest("weights", files, lambda: _weights_hash(files))
-    return sha256_text(canonical_json([weights, tokenizer_hash(folder), template_hash(folder)]))
+    parts = [weights, tokenizer_hash(folder), template_hash(folder)]
+    if modules := tuple(sorted(set(module_weight_files(folder)) - set(files))):
+        parts.append(stored_digest("modules", modules, lambda: _weights_hash(modules)))
+    return sha256_text(canonical_json(parts))
 
 
 def refuse_code(folder: Path) -> None:

@@ -393,7 +393,7 @@ def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
 def _from_path(path: Path) -> Model:
     if not path.is_dir():
         raise BadInput(f"model {path} is a file", "give the folder that holds config.json and .safetensors")
-    if not (path / "config.json").is_file():
+    if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
         raise BadInput(f"model folder {path} has no config.json, so it is not a model")
     refuse_code(path)
     require_complete(path)

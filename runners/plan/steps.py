@@ -80,6 +80,29 @@ class IndexStep(StrictModel):
     )
     lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
     context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
+    truncate_dim: int | None = Field(
+        None,
+        ge=1,
+        description="Dimensions kept of a vector; null takes the setting of the embedder's folder.",
+    )
+    query_prompt: str | None = Field(
+        None,
+        description="Put before questions; null takes the embedder's own prompt, or one known for its name.",
+    )
+    document_prompt: str | None = Field(None, description="Put before passages; null as for questions.")
+    reranker: PlanModel | None = Field(
+        None,
+        description="A cross-encoder that puts the best candidates of every search in order; null is none.",
+    )
+    rerank: int = Field(30, ge=1, le=1000, description="Candidates that the reranker reads; at least k.")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the keys of embedder and reranker at their defaults: older plans and their digests lack them."""
+        values: dict[str, Any] = serialize(self)
+        defaults = {"reranker": None, "rerank": 30, "truncate_dim": None, "query_prompt": None}
+        defaults["document_prompt"] = None
+        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 
 class TrainStepHead(StrictModel):

@@ -15,7 +15,13 @@ from runners.models import resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import PlanModel
 from runners.run_folder import RunFolder
-from runners.runs.session import BaseModel, model_identity, obtain_bases, obtain_model
+from runners.runs.session import (
+    BaseModel,
+    model_identity,
+    obtain_bases,
+    obtain_model,
+    obtain_reranker,
+)
 
 MOVED_BASE_HINT = (
     "where the run's base lies elsewhere, ask, chat, serve and export take its folder: --model FOLDER"
@@ -23,10 +29,15 @@ MOVED_BASE_HINT = (
 
 
 def recorded_fingerprints(
-    plan: Plan, bases: Mapping[str, BaseModel], embedder: resolve.Model | None
+    plan: Plan,
+    bases: Mapping[str, BaseModel],
+    embedder: resolve.Model | None,
+    reranker: resolve.Model | None = None,
 ) -> dict[str, str]:
     """Return what a run's log records of its models: the identity of each, by its name in the plan."""
     of_embedder = {plan.embedder.name: embedder.fingerprint} if embedder else {}
+    if reranker and plan.index and plan.index.reranker:
+        of_embedder[plan.index.reranker.name] = reranker.fingerprint
     return of_embedder | {name: model_identity(base) for name, base in bases.items()}
 
 
@@ -90,6 +101,12 @@ class RecordedModels:
     def embedder(self) -> resolve.Model:
         """Return the plan's embedder, downloaded if necessary; BadInput when its fingerprint differs from the log."""
         return obtain_model(self._with_fingerprint(self._plan.embedder), "embedder", self._on_event)
+
+    def reranker(self) -> resolve.Model | None:
+        """Return the plan's reranker; None without one; BadInput when its fingerprint differs from the log."""
+        wanted = self._plan.index.reranker if self._plan.index else None
+        recorded = self._fingerprints.get(wanted.name) if wanted else None
+        return obtain_reranker(self._plan, self._on_event, recorded or "")
 
     def _with_fingerprint(self, wanted: PlanModel) -> PlanModel:
         fingerprint = wanted.fingerprint or self._fingerprints.get(wanted.name)

@@ -348,6 +348,7 @@ def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
     """Return what carrying out a plan would fetch: its models, and its embedder when something needs it."""
     wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
     wanted += [plan.embedder] if needs_embedder(plan) else []
+    wanted += [plan.index.reranker] if plan.index and plan.index.reranker else []
     downloads = [
         download for model in wanted for download in resolve.downloads_needed([model.name], model.allow_hub)
     ]

@@ -131,7 +131,14 @@ class RunSession:
         self.check()
         bases = self.recorded.bases()
         embedder = self.recorded.embedder() if needs_embedder(self.plan) else None
-        return RunContext(self.plan, self.folder, bases[self.plan.model.name], embedder, bases=bases)
+        return RunContext(
+            self.plan,
+            self.folder,
+            bases[self.plan.model.name],
+            embedder,
+            bases=bases,
+            reranker_model=self.recorded.reranker(),
+        )
 
     def ask(
         self,

@@ -31,6 +31,7 @@ from runners.runs.requirements import require_loading_memory
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
+    from rag.embedding.reranker import Reranker
     from rag.index import Index
     from runners.inference.local import LocalGenerator
     from runners.inference.remote import RemoteGenerator
@@ -61,6 +62,22 @@ def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) 
             "see: tunewise models list",
         )
     return model
+
+
+def obtain_reranker(plan: Plan, on_event: OnEvent | None = None, recorded: str = "") -> resolve.Model | None:
+    """Return the cross-encoder that a plan's index step names, downloaded if necessary; None when it names none.
+
+    Args:
+        plan: the plan.
+        on_event: receives the events of a download.
+        recorded: the fingerprint that a run recorded; another model with the same name is refused. "" accepts any.
+    """
+    wanted = plan.index.reranker if plan.index else None
+    if wanted is None:
+        return None
+    return resolve.resolve_model(
+        wanted.name, wanted.allow_hub, on_event, recorded=wanted.fingerprint or recorded
+    )
 
 
 def obtain_bases(
@@ -138,6 +155,8 @@ class RunContext:
     on_event: OnEvent | None = None
     bases: Mapping[str, BaseModel] = field(default_factory=dict)
     """The models that arms answer with, by their name in the plan."""
+    reranker_model: resolve.Model | None = None
+    """The cross-encoder of the plan's index step; None when it names none."""
     _generator: LocalGenerator | None = None
     _generator_of: tuple[BaseModel, str] | None = None
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
@@ -225,13 +244,32 @@ class RunContext:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """The plan's embedder."""
+        """The plan's embedder, with the prompts and dimensions of its index step."""
         from rag.embedding.embedder import Embedder
 
         assert self.embedder_model is not None
         with self._lock:  # shared by the threads of a server
             existing: Embedder | None = self.__dict__.get("embedder")
-            return self.__dict__.setdefault("embedder", existing or Embedder(self.embedder_model.folder))
+            if existing:
+                return existing
+            embedder = Embedder(self.embedder_model.folder, name=Path(self.embedder_model.name).name)
+            if step := self.plan.index:
+                embedder = embedder.configured(step.truncate_dim, step.query_prompt, step.document_prompt)
+            return self.__dict__.setdefault("embedder", embedder)
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """The cross-encoder of the plan's index step, loaded; None when it names none."""
+        model = self.reranker_model or obtain_reranker(self.plan, self.on_event)
+        if model is None:
+            return None
+        from rag.embedding.reranker import Reranker
+
+        with self._lock:
+            loaded: Reranker | None = self.__dict__.get("reranker")
+            return self.__dict__.setdefault(
+                "reranker", loaded or Reranker(model.folder, Path(model.name).name)
+            )
 
     @cached_property
     def index(self) -> Index:
@@ -279,5 +317,10 @@ class RunContext:
         folder = self.base.folder if isinstance(self.base, resolve.Model) else None
         threshold = RefusalThreshold.from_json(stored)
         return Retriever(
-            self.index, self.plan.index, threshold, token_counter(folder), control_tokens(folder)
+            self.index,
+            self.plan.index,
+            threshold,
+            token_counter(folder),
+            control_tokens(folder),
+            self.reranker,
         )

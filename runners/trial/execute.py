@@ -22,7 +22,7 @@ from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal
 from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
-from runners.runs.session import RunContext, model_identity, obtain_bases, obtain_model
+from runners.runs.session import RunContext, model_identity, obtain_bases, obtain_model, obtain_reranker
 from runners.trial import forgetting, judge, row_guard, step_runner, trial
 
 QUICK_LIMITS = {"max_examples": 120, "max_dev": 16, "max_test": 24}
@@ -90,6 +90,7 @@ def run_plan(
     embedder = (
         obtain_model(plan.embedder, "embedder", on_event) if requirements.needs_embedder(plan) else None
     )
+    reranker = obtain_reranker(plan, on_event)
     machine = detect_machine(out)
     notes = requirements.check_requirements(
         plan,
@@ -102,7 +103,7 @@ def run_plan(
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
-        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
+        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker)
         _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
         executed = _run_steps(context, named, only, total, accept_lost_rows)
@@ -149,7 +150,9 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         "plan": plan.digest(),
         "split": split.digest,
         "base": model_identity(context.base),
-        "models": recorded_models.recorded_fingerprints(plan, context.bases, context.embedder_model),
+        "models": recorded_models.recorded_fingerprints(
+            plan, context.bases, context.embedder_model, context.reranker_model
+        ),
         "overlap": leaks["exact"] + leaks["normalised"] + leaks["same_fact"],
         "leakage": leaks,
         "gpu": machine.gpu_name.value,

@@ -57,6 +57,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         made_from |= {
             "examples": _rows_digest(context),
             "index": _index_digest(plan, step.rows == "retrieval"),
+            **_reranker_input(context, step.rows == "retrieval"),
         }
         if step.replay:
             made_from["replay"] = _documents_digest(plan.data.replay)
@@ -68,6 +69,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
+        **_reranker_input(context, step.retrieval),
     }
     if step.classifier or step.bank == "similar":
         made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
@@ -293,6 +295,12 @@ def _documents_digest(documents: Path | None) -> str:
 
 def _rows_digest(context: RunContext) -> str:
     return sha256_text(repr([(e.messages, e.line) for e in context.examples]))
+
+
+def _reranker_input(context: RunContext, retrieves: bool) -> dict[str, str]:
+    """Return the reranker that a step depends on; {} where there is none, as for steps of earlier versions."""
+    model = context.reranker_model if retrieves else None
+    return {"reranker": model.fingerprint} if model else {}
 
 
 def _index_digest(plan: Plan, needed: bool) -> str:

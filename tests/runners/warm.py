@@ -36,6 +36,7 @@ PRELOADED = (
     "runners.trial.step_runner",
     "rag.index",
     "rag.embedding.embedder",
+    "sentence_transformers",
     "transformers.models.llama.modeling_llama",
 )
 """Modules that a whole run needs, which every child would import otherwise."""

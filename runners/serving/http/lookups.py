@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from rag.embedding.protocol import Encoder
 from rag.errors import UsageProblem
 from rag.index import GenerationReplaced
 from rag.text.sanitize import strip_invisible
@@ -25,7 +26,7 @@ Parsed = TypeVar("Parsed")
 
 
 async def create_embeddings(service: Service, body: EmbeddingRequest, request: Request) -> dict[str, Any]:
-    """Embed texts as documents are embedded."""
+    """Embed texts as the index embeds documents, or questions where ``input_type`` says so."""
     body.refuse_unsupported()
     if service.embedder is None:
         raise unknown_served_model(body.model or "(an embedder)", "none that embeds: this run has no index")
@@ -39,10 +40,13 @@ async def create_embeddings(service: Service, body: EmbeddingRequest, request: R
 
     def work(session: RunSession) -> tuple[Any, int] | ApiError:
         with run_errors_as_unusable("the embedder"):
-            embedder = session.context.embedder
+            context = session.context
+            embedder: Encoder = context.index.encoder if context.plan.index else context.embedder
         if body.dimensions not in (None, embedder.dimension):
             return ApiError(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
-        return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
+        return embedder.encode(texts, query=body.input_type == "query"), sum(
+            map(embedder.count_tokens, texts)
+        )
 
     vectors, tokens = await _run_job(service, work, request)
     as_base64 = body.encoding_format == "base64"

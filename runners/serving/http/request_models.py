@@ -178,7 +178,10 @@ class CompletionRequest(SamplingFields):
 class EmbeddingRequest(OpenModel):
     """The body of an embeddings request."""
 
-    input: str | list[str] = Field(description="Texts to embed as documents are.")
+    input: str | list[str] = Field(description="Texts to embed.")
+    input_type: Literal["document", "query"] = Field(
+        "document", description="Which of the embedder's prompts is put before the texts."
+    )
     _refuse_token_ids = field_validator("input", mode="before")(_no_token_ids)
     model: str | None = Field(None, max_length=256)
     encoding_format: Literal["float", "base64"] | None = None

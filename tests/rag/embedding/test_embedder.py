@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from rag.embedding.embedder import (
+from rag.embedding.embedder import Embedder
+from rag.embedding.packed import (
     MAX_ROWS_PER_PRODUCT,
     DeterministicLinear,
-    Embedder,
     bit_identical_sizes,
     cpu_supports_bf16,
 )

@@ -17,11 +17,11 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from rag.embedding.embedder import (
-    Embedder,
-    _batches,
+from rag.embedding.embedder import Embedder
+from rag.embedding.packed import (
     encode_packed,
     equal_length_runs,
+    length_batches,
     prepare_packed_encoding,
 )
 
@@ -66,8 +66,9 @@ def test_unsupported_models_keep_their_attention() -> None:
     assert model.config._attn_implementation == before
     rows = [[0] * n for n in (1, 1, 2, 3, 3)]
     order = list(range(5))
-    assert list(_batches(order, rows, mixed=False)) == [[0, 1], [2], [3, 4]]
-    assert list(_batches(order, rows, mixed=True)) == [order]
+    lengths = list(map(len, rows))
+    assert list(length_batches(order, lengths, mixed=False)) == [[0, 1], [2], [3, 4]]
+    assert list(length_batches(order, lengths, mixed=True)) == [order]
 
 
 @pytest.mark.real
@@ -76,6 +77,7 @@ def test_packed_vectors_equal_those_of_equal_length_batches(minilm_folder: Path,
     texts = [f"{'fare ' * n}{word}" for n in range(0, 200, 7) for word in ("dog", "boat", "sea")]
     embedder = Embedder(minilm_folder, dtype)
     together = embedder.encode(texts)
-    embedder._model.set_attn_implementation("sdpa")
-    embedder._first_position = None
+    packed = embedder._models.packed()
+    packed._model.set_attn_implementation("sdpa")
+    packed._first_position = None
     assert np.array_equal(together, embedder.encode(texts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
+from rag.embedding.embedder import Embedder
 from rag.embedding.reranker import BATCH_TOKENS, Reranker
 from rag.errors import BadInput
 from rag.index import Index
@@ -126,7 +128,9 @@ def reranker(folder: Path) -> Reranker:
     return Reranker(folder, dtype="float32")
 
 
-def test_scores_equal_the_logits_of_the_model(reranker: Reranker, folder: Path) -> None:
+def test_scores_are_the_sigmoid_of_the_logits_where_the_folder_names_no_activation(
+    reranker: Reranker, folder: Path
+) -> None:
     texts = ["dogs cost three euros .", "cats cost three euros .", "dogs on deck are loud . dogs .", "free"]
     scores = reranker.scores(question("dogs"), texts)
     assert (scores.dtype, scores.shape) == (np.float32, (4,))
@@ -138,9 +142,34 @@ def test_scores_equal_the_logits_of_the_model(reranker: Reranker, folder: Path) 
             wanted = model(
                 input_ids=torch.tensor([row.ids]), token_type_ids=torch.tensor([row.type_ids])
             ).logits.item()
-        assert score == pytest.approx(wanted, abs=1e-4)
+        assert score == pytest.approx(1 / (1 + math.exp(-wanted)), abs=1e-5)
+    assert reranker.activation == "Sigmoid"
     assert reranker.scores("dogs", []).shape == (0,)
     assert reranker.truncated == 0
+
+
+def test_activation_length_and_prompt_of_the_folder_are_honoured(folder: Path, tmp_path: Path) -> None:
+    """Saved by sentence-transformers itself, as ms-marco models are: the logits as they are, pairs of 14 tokens."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), max_length=14, activation_fn=torch.nn.Identity(), device="cpu")
+    model[0].processor = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer(), pad_token="[PAD]", model_max_length=14,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    model.save_pretrained(str(tmp_path / "saved"))
+    saved = Reranker(tmp_path / "saved")
+    assert (saved.activation, saved.max_tokens) == ("Identity", 14)
+    texts = ["dogs cost three euros .", "cats cost three euros .", "dogs on deck are loud . dogs on deck ."]
+    wanted = CrossEncoder(str(tmp_path / "saved"), device="cpu").predict(
+        [(question("dogs"), text) for text in texts]
+    )
+    assert np.allclose(saved.scores(question("dogs"), texts), wanted, atol=1e-5)
+    assert saved.scores(question("dogs"), texts)[1] < 0, "a logit, not a probability"
+    assert saved.truncated == 2
+    assert saved.fingerprint != Reranker(folder).fingerprint
+    with pytest.raises(BadInput, match="holds a CrossEncoder, not an embedder"):
+        Embedder(tmp_path / "saved")
 
 
 def test_scores_do_not_depend_on_order_and_batches(reranker: Reranker) -> None:
