@@ -95,6 +95,12 @@ _RECORDS = ("transformers_version", "max_length", "max_new_tokens")
 """Entries that are no settings, or that every call sets itself."""
 
 
+_SET_BY_CALLS = (
+    *("transformers_version", "max_new_tokens", "do_sample", "num_beams", "use_cache"),
+    *("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRules:
     """The settings of a generation_config that answers follow, and the names of those that they do not."""
@@ -119,17 +125,17 @@ class GenerationRules:
 
     def _processors(self, prompt: Sequence[int], limit: int, device: Any) -> list[Any]:
         answer = _Answer(torch.tensor([prompt], device=device), limit, list(self.ends))
-        made = []
+        chosen = []
         for name, make in _MAKERS.items():
             if name in self.applied:
                 try:
-                    made.append(make(self.applied[name], answer))
+                    chosen.append(make(self.applied[name], answer))
                 except (TypeError, ValueError) as error:
                     raise BadInput(
                         f"{name} of the model's generation_config is {self.applied[name]!r}: {error}",
                         "correct generation_config.json of the model",
                     ) from error
-        return made
+        return chosen
 
 
 class RowRules:
@@ -178,3 +184,16 @@ def read_rules(config: Any, ends: Sequence[int]) -> GenerationRules:
         (stops,) if isinstance(stops, str) else tuple(stops),
         tuple(ends),
     )
+
+
+def neutral_settings(config: Any) -> dict[str, None]:
+    """Return the arguments of ``generate`` that switch off every setting of a ``GenerationConfig`` (or None).
+
+    Without those that name tokens and those that a call has to set anyway.
+    """
+    given = {} if config is None else config.to_dict()
+    return {
+        name: None
+        for name, value in given.items()
+        if value is not None and hasattr(config, name) and name not in _SET_BY_CALLS
+    }

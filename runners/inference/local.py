@@ -82,6 +82,18 @@ class LocalGenerator:
         """The model with the current weights."""
         return self._weights.model
 
+    def decoding(self) -> dict[str, Any]:
+        """Return as JSON values how answers are decoded and why, and what of the model's generation_config they follow."""
+        return {
+            "path": self.path.name,
+            "reason": self.path.reasons(),
+            "step": "fused"
+            if self.decoder is not None and self.decoder.fused_step is not None
+            else "transformers",
+            "applied": dict(self.rules.applied),
+            "ignored": list(self.rules.ignored),
+        }
+
     def use(self, weights: Path | None) -> None:
         """Switch to other tuned weights, or to none; the base is not loaded again where memory holds a copy of it.
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
-from runners.inference.generation_rules import RowRules
+from runners.inference.generation_rules import RowRules, neutral_settings
 
+UNLIMITED = 1 << 40
+"""More tokens than a row can have."""
 UNPADDED = ("minimax", "recurrent_gemma")
 """Architectures whose recurrence reads padding on the left as tokens, so that a padded row has another answer."""
 
@@ -23,14 +25,15 @@ UNPADDED = ("minimax", "recurrent_gemma")
 class TransformersDecoder:
     """A model with two decoding loops, for a batch and for a single row, over transformers' ``generate``."""
 
-    def __init__(self, model: Any, ends: Sequence[int], pad: int | None, padded: bool = True) -> None:
+    def __init__(self, model: Any, ends: Sequence[int], pad: int | None, padded: int = UNLIMITED) -> None:
         """Take the model and how its answers end.
 
         Args:
             model: A causal language model of transformers.
             ends: Tokens that end an answer.
             pad: The padding token; None for a tokenizer without one.
-            padded: Whether rows of unequal length may be padded to one batch; False decodes rows of equal length together.
+            padded: Most tokens, answers included, up to which rows of unequal length are padded to one batch; of longer
+                ones only those of equal length are decoded together.
         """
         self.model = model
         self.padded = padded
@@ -56,7 +59,7 @@ class TransformersDecoder:
             names: The sampler's index of each row.
             rules: What the model's generation_config asks of the answers.
         """
-        for rows in self._groups(prompts):
+        for rows in self._groups(prompts, limit):
             self._generate(rows, prompts, limit, on_token, sampler, names, rules)
 
     def decode_one(
@@ -96,9 +99,9 @@ class TransformersDecoder:
             wanted.release()
             thread.join()
 
-    def _groups(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+    def _groups(self, prompts: Sequence[list[int]], limit: int) -> list[list[int]]:
         """Return the indexes of the rows that are decoded together: all, or those of one length."""
-        if self.padded:
+        if max(map(len, prompts)) + limit <= self.padded:
             return [list(range(len(prompts)))]
         by_length: dict[int, list[int]] = {}
         for row, prompt in enumerate(prompts):
@@ -150,7 +153,7 @@ class TransformersDecoder:
         self.model.generate(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
-            **self._neutral_settings(),
+            **neutral_settings(self.model.generation_config),
             max_new_tokens=limit,
             do_sample=False,
             num_beams=1,
@@ -160,14 +163,3 @@ class TransformersDecoder:
             logits_processor=[choose],
             stopping_criteria=[stop],
         )
-
-    def _neutral_settings(self) -> dict[str, None]:
-        """Return None for every setting of the model's generation_config: what is to be applied is applied by the rules."""
-        config = self.model.generation_config
-        passed = ("max_new_tokens", "do_sample", "num_beams", "use_cache", "pad_token_id", "eos_token_id")
-        given = {} if config is None else config.to_dict()
-        return {
-            name: None
-            for name, value in given.items()
-            if value is not None and hasattr(config, name) and name not in (*passed, "transformers_version")
-        }
