@@ -97,7 +97,7 @@ def make_ollama(job: ExportJob) -> ExportedFiles:
 
 
 def greedy_parameters(generation_config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return a Modelfile's lines for greedy decoding with the penalty that the trial applied, and notes of what is missing."""
+    """Return a Modelfile's lines for greedy decoding with the trial's penalty, and notes of what is missing."""
     penalty = float(generation_config.get("repetition_penalty") or 1)
     lines = ["PARAMETER temperature 0", f"PARAMETER repeat_penalty {penalty:g}"]
     if penalty != 1:
