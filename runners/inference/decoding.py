@@ -109,6 +109,8 @@ class Decoder:
             model: A causal language model of transformers whose cache is keys and values of every token.
             fused: False for transformers' step in any case.
         """
+        # PEFT's wrapper of an unmerged adapter hides the arguments of the model; the adapter is in the model's own layers.
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
         self.layers = cacheable_layers(model.config)
         self.reason = unsupported_reason(model) if fused else "the fused step is not wanted"

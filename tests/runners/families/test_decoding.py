@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from rag.errors import BadInput
 from runners.inference.batched import BatchRow, generate_batch
-from runners.inference.decoding import Decoder
+from runners.inference.decoding import Decoder, TokenSampler
 from runners.inference.decoding_path import choose_path, own_error
 from runners.inference.generation_rules import read_rules
+from runners.inference.kv_cache import StaticKVCache
 from runners.inference.local import LocalGenerator
 from runners.inference.types import Sampling
 from tests.families import FAMILIES, VOCABULARY, build
@@ -28,6 +30,7 @@ from tests.runners.families.decoding import (
     save_family,
     stream_pieces,
     transformers_tokens,
+    until_end,
     word,
     words,
 )
@@ -88,6 +91,24 @@ def test_probe_detects_wrong_fused_step(dtype: torch.dtype) -> None:
     assert decoder.fused_step is not None
     decoder.fused_step.scaling *= 1.5
     assert "single row" in own_error(decoder, ORDINARY) or "batch" in own_error(decoder, ORDINARY)
+
+
+def test_unmerged_adapter_is_decoded_by_own_loops() -> None:
+    """As a 4-bit base is, whose adapter is not merged; its layers are not fused."""
+    torch.manual_seed(3)
+    net = get_peft_model(build("llama"), LoraConfig(r=4, target_modules="all-linear")).eval()
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    path = choose_path(net, "auto", ORDINARY)
+    decoder = path.decoder(net)
+    assert decoder is not None, path.reason
+    assert decoder.fused_step is None
+    prompt = make_prompts(LENGTHS)[0]
+    expected = transformers_tokens(net, [prompt], LIMIT)[0]
+    assert expected != transformers_tokens(build("llama"), [prompt], LIMIT)[0]
+    cache = StaticKVCache(decoder.layers, 1, len(prompt) + LIMIT)
+    assert until_end(list(decoder.decode_one(prompt, LIMIT, TokenSampler(), cache))) == expected
 
 
 def test_rotary_positions_that_depend_on_length_are_left_to_transformers(tmp_path: Path) -> None:
