@@ -78,8 +78,6 @@ _WITHOUT_EFFECT: Mapping[str, Any] = {
     "encoder_no_repeat_ngram_size": 0,
     "min_length": 0,
     "min_new_tokens": 0,
-    "remove_invalid_values": False,
-    "do_sample": False,
     "num_beams": 1,
     "num_return_sequences": 1,
     "temperature": 1,
@@ -88,7 +86,7 @@ _WITHOUT_EFFECT: Mapping[str, Any] = {
     "guidance_scale": 1,
     "use_cache": True,
 }
-"""Values with which a setting changes nothing; None changes nothing anywhere."""
+"""Values with which a setting changes nothing; None and False change nothing anywhere."""
 _ELSEWHERE = ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "stop_strings")
 """Settings that name tokens or texts: read where answers begin and end."""
 _RECORDS = ("transformers_version", "max_length", "max_new_tokens")
@@ -172,6 +170,7 @@ def read_rules(config: Any, ends: Sequence[int]) -> GenerationRules:
         name: value
         for name, value in config.to_dict().items()
         if value is not None
+        and value is not False
         and not name.startswith("_")
         and (name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name])
         and name not in (*_ELSEWHERE, *_RECORDS)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from runners.inference.batched import BatchRow, generate_batch
+from runners.inference.decoding import TokenSampler
 from runners.inference.local import LocalGenerator
 from runners.inference.types import CompletionStream
 from runners.models import resolve
@@ -30,6 +31,8 @@ SHARED = 18
 """First tokens that the prompts longer than this share: more than are worth caching."""
 LIMIT = 9
 """Most tokens of an answer: more than a window."""
+MAX_DIFFERENCE = 1e-3
+"""Largest difference of a logit from transformers' own, in standard deviations: rounding in fp32 stays below."""
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat is its messages and nothing else, so that a prompt of tokens can be written as a chat."""
 
@@ -57,6 +60,8 @@ class DecodingRecord:
     """Whether the answer to a prompt that goes on from an earlier answer, part of which may be cached, is right."""
     batch_of_transformers: bool
     """Whether transformers itself gives the single answers for the padded batch; where not, rows are not padded here."""
+    logits: bool
+    """Whether the logits of every answer token, alone and in a batch, are those of the prompt alone in transformers."""
     plain: bool | None = None
     """Whether the plain path gives the same; None where it is not asked for separately."""
 
@@ -69,6 +74,7 @@ class DecodingRecord:
             and self.streamed
             and self.evaluated
             and self.continued
+            and self.logits
             and self.plain is not False
         )
 
@@ -129,6 +135,55 @@ def transformers_tokens(model: Any, prompts: Sequence[Sequence[int]], limit: int
             input_ids=ids, attention_mask=mask, max_new_tokens=limit, do_sample=False, pad_token_id=0
         )
     return [until_end(row[width:].tolist(), ends_of(model)) for row in rows]
+
+
+def transformers_logits(model: Any, prompt: Sequence[int], limit: int) -> torch.Tensor:
+    """Return transformers' logits [tokens, vocabulary] of a greedy answer to one prompt, its end token included."""
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=torch.tensor([list(prompt)]),
+            max_new_tokens=limit,
+            do_sample=False,
+            pad_token_id=0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    return torch.cat(output.logits)
+
+
+class RecordingSampler(TokenSampler):
+    """Greedy decoding that records the logits of each row."""
+
+    def __init__(self, rows: int) -> None:
+        """Prepare the records."""
+        super().__init__()
+        self.logits: list[list[torch.Tensor]] = [[] for _ in range(rows)]
+
+    def sample(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
+        """Record and return the likeliest tokens."""
+        for one, row in zip(logits, rows, strict=True):
+            self.logits[row].append(one.clone())
+        return super().sample(logits, rows)
+
+
+def recorded_logits(
+    generator: LocalGenerator, prompts: Sequence[list[int]], limit: int
+) -> list[torch.Tensor]:
+    """Return the logits [tokens, vocabulary] of each row that this project decodes in one batch."""
+    sampler = RecordingSampler(len(prompts))
+    shared = generator.shared_prefix(list(prompts))
+    generator.decode_batch(
+        prompts, limit, lambda row, token: token in generator.ends, sampler, range(len(prompts)), shared
+    )
+    return [torch.stack(row) for row in sampler.logits]
+
+
+def equal_logits(computed: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+    """Return whether logits differ by less than MAX_DIFFERENCE of their standard deviation."""
+    return all(
+        row.shape == goal.shape and float((row - goal).abs().max() / goal.std()) < MAX_DIFFERENCE
+        for row, goal in zip(computed, expected, strict=True)
+    )
 
 
 def ends_of(model: Any) -> tuple[int, ...]:
@@ -200,6 +255,13 @@ def decode_contract(
             )
             and all(len(pieces) == len(text.split()) for pieces, text in zip(sent, together, strict=True)),
             evaluated=[answer.text for answer in generator.generate(chats, limit)] == expected,
+            logits=equal_logits(
+                [
+                    *recorded_logits(generator, prompts, limit),
+                    *recorded_logits(generator, prompts[:1], limit),
+                ],
+                [transformers_logits(model, prompt, limit) for prompt in (*prompts, prompts[0])],
+            ),
             continued=stream_pieces(generator, longer, limit)[1] == expected_longer,
             batch_of_transformers=in_batch == expected,
             plain=plain,
