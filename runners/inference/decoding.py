@@ -280,8 +280,9 @@ class Decoder:
         left = limit
         fresh = sampler.sample(logits, (0,))
         while True:
-            for token in fresh if rules else ():
-                rules.extend((0,), (token,))
+            if rules:
+                for token in fresh:
+                    rules.extend((0,), (token,))
             yield from fresh
             left -= len(fresh)
             if left == 0:
