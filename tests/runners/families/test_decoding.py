@@ -36,10 +36,6 @@ from tests.runners.families.decoding import (
 )
 
 ORDINARY = range(3, VOCABULARY)
-BROKEN = {
-    "mistral-full": "transformers itself cannot decode with a window of 0",
-}
-"""Families whose tiny config transformers' own generate cannot decode."""
 PLAIN = {
     *("mistral", "qwen3-next", "qwen3.5", "qwen3.5-moe", "gemma2", "gemma3", "olmo3", "olmo-hybrid"),
     *("granite-moe-hybrid", "falcon-h1", "falcon-mamba", "bamba", "jamba", "nemotron-h", "mamba2"),
@@ -61,7 +57,7 @@ UNPADDED = {"recurrent-gemma", "minimax"}
 """Families whose padded batches differ from single rows in transformers itself."""
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.name not in BROKEN])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
 def test_answers_equal_transformers_generate(name: str) -> None:
     record = decode_contract(name)
     assert record.right, record
@@ -72,7 +68,7 @@ def test_answers_equal_transformers_generate(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.name not in BROKEN])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
 def test_answers_equal_transformers_generate_for_many_lengths(name: str, seed: int) -> None:
     record = decode_contract(name, DEEP_LENGTHS, limit=24, deep=True, seed=seed)
     assert record.right, record
