@@ -31,6 +31,8 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"{kind.partition('.')[2]}: {event['reason']}"]
     if kind == "train.start":
         return [str(warning) for warning in event.get("warnings", ())]
+    if kind == "decode.start":
+        return _decoding_lines(event)
     if kind == "train.eval":
         best = "" if event["loss"] > event["best"] else ", the best so far"
         return [f"step {event['step']}: validation loss {event['loss']:.3f}{best}"]
@@ -100,6 +102,17 @@ def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
     if kind == "models.unpack":
         return [f"making {name} from it, once ..."]
     return [f"{name} is ready"] if kind == "models.ready" else []
+
+
+def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
+    """Return why answers are decoded by transformers, where it was not asked for, and what else decides about them."""
+    lines = []
+    if event["reason"] and "asked for" not in event["reason"]:
+        lines.append(f"answers are decoded by transformers' generate: {event['reason']}")
+    if event["applied"]:
+        settings = ", ".join(f"{name} {value}" for name, value in event["applied"].items())
+        lines.append(f"every answer follows the model's generation_config: {settings}")
+    return lines
 
 
 def _classifier_line(event: Mapping[str, Any]) -> str:

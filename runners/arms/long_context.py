@@ -8,7 +8,6 @@ that were searched for. Nothing is searched, so no question is refused before th
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -25,6 +24,7 @@ from runners.arms import prompts
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved, index_settings
 from runners.data.questions import Question
+from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -144,8 +144,7 @@ def store_passages_once(answer: Answer, row: dict[str, Any], folder: Path) -> di
 
 def _check_fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit], longest: Question) -> None:
     """Raise BadInput when the prompt with the longest question and the answer exceed the context of the model."""
-    config = json.loads((base.folder / "config.json").read_text("utf-8"))
-    context_length = (config.get("text_config") or config).get("max_position_embeddings")
+    readable = context_length(read_json(base.folder / "config.json"))
     chat = ChatTokenizer(base.folder, plan.thinking.enabled)
     messages = prompts.build_messages(
         plan.prompts,
@@ -157,10 +156,10 @@ def _check_fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit],
     size = chat.count(
         chat.render(neutralise_chat(messages, control_token_breaker(chat.control_tokens)), prompt=True)
     )
-    if context_length and size + plan.max_new_tokens > context_length:
+    if readable and size + plan.max_new_tokens > readable:
         raise BadInput(
             f"the arm {arm.arm} puts all documents into the prompt: {size:,} tokens with the longest question, and "
-            f"{plan.max_new_tokens:,} for the answer; {base.name} reads {context_length:,}",
+            f"{plan.max_new_tokens:,} for the answer; {base.name} reads {readable:,}",
             f"take {arm.arm} out of the plan, search instead (passages: found), or name a model that reads more",
         )
 

@@ -211,6 +211,8 @@ def replay_answers(
     """
     import torch
 
+    from runners.inference.generation_rules import neutral_settings
+
     answers, logits = [], []
     for prompt in prompts:
         ids = torch.tensor([list(prompt)], device=model.device)
@@ -218,8 +220,12 @@ def replay_answers(
             output = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
+                # The likeliest token by the logits alone: with a penalty it could not be read off another model's logits.
+                **neutral_settings(model.generation_config),
                 max_new_tokens=limit,
                 do_sample=False,
+                num_beams=1,
+                use_cache=True,
                 eos_token_id=sorted(eos_ids),
                 pad_token_id=min(eos_ids),
                 output_logits=True,

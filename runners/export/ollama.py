@@ -7,8 +7,9 @@ several chats of different shapes exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rag.errors import BadInput
 from rag.files import write_text
@@ -30,6 +31,14 @@ CHAT_SHAPES = ("u", "su", "uau", "suau", "uauau", "suauau")
 _ROLES = {"s": "system", "u": "user", "a": "assistant"}
 MODELFILE = "Modelfile"
 GO_QUOTES = '"""'
+_NOT_IN_MODELFILE = (
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "min_new_tokens",
+    "min_length",
+)
+"""Settings of a generation_config that change greedy answers and have no parameter in a Modelfile."""
 DEFAULT_CONTEXT = 8192
 """Longest context requested of Ollama, whose own default would truncate prompts with passages."""
 
@@ -88,13 +97,27 @@ def make_ollama(job: ExportJob) -> ExportedFiles:
     return ExportedFiles(usage + prompting_notes(job.source), checked, notes=(*notes, *gguf_notes))
 
 
+def greedy_parameters(generation_config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return a Modelfile's lines for greedy decoding with the trial's penalty, and notes of what is missing."""
+    penalty = float(generation_config.get("repetition_penalty") or 1)
+    lines = ["PARAMETER temperature 0", f"PARAMETER repeat_penalty {penalty:g}"]
+    if penalty != 1:
+        # transformers applies the penalty to the whole text, Ollama by default to the last 64 tokens.
+        lines.append("PARAMETER repeat_last_n -1")
+    missing = sorted(name for name in _NOT_IN_MODELFILE if generation_config.get(name))
+    notes = [
+        f"A Modelfile cannot hold {', '.join(missing)} of the model's generation_config, which the trial applied."
+    ]
+    return lines, notes if missing else []
+
+
 def modelfile(job: ExportJob) -> tuple[str, list[str]]:
     """Return the Modelfile, with the trial's template, stop texts, instructions and greedy decoding; and notes."""
     source = job.source
     chat = ChatTokenizer(source.weights_folder, source.plan.thinking.enabled)
     template = template_pieces(chat).go_template()
     system = source.plan.prompts.system
-    notes = []
+    parameters, notes = greedy_parameters(read_json(source.base.folder / "generation_config.json"))
     if "strftime_now" in chat.own_template:
         notes.append(
             f"The chat template writes today's date; the Modelfile always writes {FIXED_DATE}, as the trial did."
@@ -110,8 +133,7 @@ def modelfile(job: ExportJob) -> tuple[str, list[str]]:
         f"TEMPLATE {GO_QUOTES}{template}{GO_QUOTES}",
         *([f"SYSTEM {GO_QUOTES}{system}{GO_QUOTES}"] if system else []),
         *(f'PARAMETER stop "{token}"' for token in stops),
-        "PARAMETER temperature 0",
-        "PARAMETER repeat_penalty 1",
+        *parameters,
         f"PARAMETER num_predict {source.plan.max_new_tokens}",
         f"PARAMETER num_ctx {min(context, DEFAULT_CONTEXT)}",
     ]

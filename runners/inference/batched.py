@@ -57,9 +57,8 @@ def generate_batch(
         done.update((index, CANCELLED) for index in batch if index not in live)
         if on_batch and live:
             on_batch(len(live))
-        if len(live) == 1 or generator.decoder is None:
-            for index in live:
-                done[index] = _single(generator, rows[index])
+        if len(live) == 1:
+            done[live[0]] = _single(generator, rows[live[0]])
         elif live:
             done.update(zip(live, _batch(generator, [rows[n] for n in live]), strict=True))
     return [done[n] for n in range(len(rows))]
@@ -80,7 +79,6 @@ def _single(generator: LocalGenerator, row: BatchRow) -> Completion:
 
 def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completion]:
     """Decode several rows together."""
-    assert generator.decoder is not None
     started = time.perf_counter()
     texts = [generator.pieces(row.prompt, row.sampling.stop, row.trim) for row in rows]
     most = [generator.most_tokens(row.prompt, row.limit, row.trim) for row in rows]
@@ -101,7 +99,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
         return False
 
     prompts = [row.prompt for row in rows]
-    generator.decoder.decode_batch(
+    generator.decode_batch(
         prompts,
         max(most),
         on_token,

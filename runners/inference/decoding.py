@@ -21,6 +21,7 @@ from runners.models import hub
 
 hub.block_hub()
 
+from runners.inference.generation_rules import RowRules  # noqa: E402
 from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
 from runners.inference.llama_step import FusedLlamaStep, unsupported_reason  # noqa: E402
 
@@ -99,11 +100,20 @@ class PromptLookup:
 class Decoder:
     """A model with two decoding loops, for a batch and for a single row, over a static KV cache."""
 
-    def __init__(self, model: Any) -> None:
-        """Choose the step: the fused one where the model is built like Llama, transformers' for others."""
+    def __init__(self, model: Any, fused: bool = True) -> None:
+        """Choose the step: the fused one where the model is built like Llama, transformers' for others.
+
+        Which models may be decoded here is decided by :func:`runners.inference.decoding_path.choose_path`.
+
+        Args:
+            model: A causal language model of transformers whose cache is keys and values of every token.
+            fused: False for transformers' step in any case.
+        """
+        # PEFT's wrapper of an unmerged adapter hides the arguments of the model; the adapter is in the model's own layers.
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
         self.layers = cacheable_layers(model.config)
-        self.reason = unsupported_reason(model)
+        self.reason = unsupported_reason(model) if fused else "the fused step is not wanted"
         self.fused_step = None if self.reason else FusedLlamaStep(model)
         named = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in named else "past_key_values"
@@ -199,6 +209,7 @@ class Decoder:
         sampler: TokenSampler,
         names: Sequence[int],
         shared: tuple[int, CachedPrefix] | None = None,
+        rules: RowRules | None = None,
     ) -> None:
         """Decode prompts together.
 
@@ -211,6 +222,7 @@ class Decoder:
             sampler: Chooses the tokens.
             names: The sampler's index of each row.
             shared: Length of the prefix that all prompts share, and its cached keys and values.
+            rules: What the model's generation_config asks of the answers.
         """
         before = shared[0] if shared else 0
         ids, mask, positions = self._left_padded([p[before:] for p in prompts], before)
@@ -222,7 +234,11 @@ class Decoder:
             list(range(len(prompts))), positions[:, -1:].clone(), self._padding_bias(mask, limit)
         )
         for count in range(1, limit + 1):
+            if rules:
+                logits = rules.apply(logits, active.rows)
             tokens = sampler.sample(logits, [names[row] for row in active.rows])
+            if rules:
+                rules.extend(active.rows, tokens)
             pairs = enumerate(zip(active.rows, tokens, strict=True))
             ended = {index for index, (row, token) in pairs if on_token(row, token)}
             if count == limit or len(ended) == len(tokens):
@@ -249,17 +265,24 @@ class Decoder:
         sampler: TokenSampler,
         cache: StaticKVCache,
         guesses: int = MAX_GUESSES,
+        rules: RowRules | None = None,
     ) -> Iterator[int]:
         """Decode one prompt, whose first tokens may be in the cache already; yield its tokens, at most `limit`.
 
-        In greedy decoding up to `guesses` tokens of :class:`PromptLookup` are verified in one step.
+        In greedy decoding up to `guesses` tokens of :class:`PromptLookup` are verified in one step. `rules` are those of
+        this prompt.
         """
         logits = self.prefill_one(prompt[cache.length :], cache)
+        if rules:
+            logits = rules.apply(logits, (0,))
         # A drawn token depends on the draws before it, so guesses are for greedy decoding only.
         lookup = PromptLookup(prompt) if sampler.sampling.greedy else None
         left = limit
         fresh = sampler.sample(logits, (0,))
         while True:
+            if rules:
+                for token in fresh:
+                    rules.extend((0,), (token,))
             yield from fresh
             left -= len(fresh)
             if left == 0:
@@ -269,19 +292,35 @@ class Decoder:
                 lookup.extend(fresh)
                 # One less than is left: the step returns a token after the accepted guesses.
                 guess = lookup.guess(min(guesses, left - 1))
-            fresh = self._verify(fresh[-1], guess, cache, sampler)
+            fresh = self._verify(fresh[-1], guess, cache, sampler, rules)
 
-    def _verify(self, last: int, guess: list[int], cache: StaticKVCache, sampler: TokenSampler) -> list[int]:
-        """Return the guessed tokens that the model would have chosen, and the one it chooses after them."""
-        start, new = cache.length, 1 + len(guess)
-        ids = torch.tensor([[last, *guess]], device=self.model.device)
+    def logits_after(self, tokens: Sequence[int], cache: StaticKVCache) -> torch.Tensor:
+        """Compute tokens of a cache's only row in one step; return the logits [tokens, vocabulary] after each."""
+        start, new = cache.length, len(tokens)
+        ids = torch.tensor([tokens], device=self.model.device)
         positions = torch.arange(start, start + new, device=ids.device)[None]
         mask = None
-        if guess:
+        if new > 1:
             # [1, 1, new, start + new]: new token i sees what is cached and new tokens 0 to i.
             mask = torch.full((new, start + new), self.lowest, dtype=self.model.dtype, device=ids.device)
             mask = mask.triu(start + 1)[None, None]
-        logits = self.step(ids, positions, cache, mask)[0]  # [new, vocabulary]
+        return self.step(ids, positions, cache, mask)[0]
+
+    def _verify(
+        self,
+        last: int,
+        guess: list[int],
+        cache: StaticKVCache,
+        sampler: TokenSampler,
+        rules: RowRules | None = None,
+    ) -> list[int]:
+        """Return the guessed tokens that the model would have chosen, and the one it chooses after them."""
+        start = cache.length
+        logits = self.logits_after([last, *guess], cache)  # [1 + guessed, vocabulary]
+        if rules:
+            # A rule reads the text before a token, which holds the guesses before it.
+            each = [rules.apply(logits[n : n + 1], (0,), guess[:n]) for n in range(len(logits))]
+            logits = torch.cat(each)
         chosen = [int(t) for t in logits.argmax(-1)] if guess else sampler.sample(logits, (0,))
         accepted = 0
         while accepted < len(guess) and guess[accepted] == chosen[accepted]:

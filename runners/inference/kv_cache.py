@@ -136,8 +136,13 @@ def cacheable_layers(config: Any) -> int:
 
     A sliding window forgets keys, a state space model has none: their caches cannot be replaced by this one.
     """
-    layers = DynamicCache(config=config).layers
-    return len(layers) if all(type(layer) is DynamicLayer for layer in layers) else 0
+    kinds = layer_caches(config)
+    return len(kinds) if set(kinds) == {DynamicLayer.__name__} else 0
+
+
+def layer_caches(config: Any) -> list[str]:
+    """Return transformers' name of the kind of cache that each layer of a model of this config has."""
+    return [type(layer).__name__ for layer in DynamicCache(config=config).layers]
 
 
 class SizedEntry(Protocol):

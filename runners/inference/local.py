@@ -1,8 +1,8 @@
 """Generation on this machine: batched by length, shared prefixes computed once, tuned weights switched in memory.
 
-:func:`local_generator` is the entry point. The generator decodes with this project's own loops and KV cache, or, where
-`kernels` is plain or the model's cache is of another kind, with transformers' `generate`, which is the reference that
-the tests compare the loops with. Imports torch.
+:func:`local_generator` is the entry point. The generator decodes with this project's own loops and KV cache where
+:func:`runners.inference.decoding_path.choose_path` accepts the model for them, and with transformers' `generate` for
+all others and where `kernels` is plain; that is the reference that the tests compare the loops with. Imports torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,21 @@ from runners.models import hub
 
 hub.block_hub()
 
-import torch  # noqa: E402
-
 from rag.errors import BadInput  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
 from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
 from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
+from runners.inference.decoding_path import DecodingPath, choose_path  # noqa: E402
+from runners.inference.generation_rules import read_rules  # noqa: E402
 from runners.inference.kv_cache import (  # noqa: E402
     MIN_SHARED,
     CachedPrefix,
     PrefixCache,
     StaticKVCache,
-    cacheable_layers,
     common_prefix,
 )
 from runners.inference.streaming import TextStream  # noqa: E402
+from runners.inference.transformers_decoder import TransformersDecoder  # noqa: E402
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
 from runners.inference.weights import SwitchableModel  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
@@ -70,7 +71,7 @@ def local_generator(
         model: The base model.
         weights: An adapter or a tuned model folder made on exactly this base; None for the base itself.
         dtype: float32, bfloat16, or auto for what the device is fastest in.
-        kernels: auto for this project's own decoding where the model allows it, plain for transformers' `generate`.
+        kernels: auto for this project's own decoding where it is proven for the model, plain for transformers' `generate`.
         quantization: nf4 holds the linear layers in 4 bits, with an adapter beside them; none in the dtype.
         thinking: Whether a model that can reason before it answers does so, and in how many tokens.
     """
@@ -105,6 +106,7 @@ class LocalGenerator:
         # The tags of some families are special tokens, which decoding would leave out with the others.
         self._tag_ids = frozenset(i for text, i in special.items() if text in tags)
         self._hidden_ids = frozenset(special.values()) - self._tag_ids
+        self._paths: dict[tuple[Any, ...], DecodingPath] = {}
         self._prepare()
 
     @property
@@ -112,12 +114,26 @@ class LocalGenerator:
         """The model with the current weights."""
         return self._weights.model
 
+    def decoding(self) -> dict[str, Any]:
+        """Return as JSON values how answers are decoded and why, and what of the model's generation_config they follow."""
+        return {
+            "path": self.path.name,
+            "reason": self.path.reasons(),
+            "step": "fused"
+            if self.decoder is not None and self.decoder.fused_step is not None
+            else "transformers",
+            "applied": dict(self.rules.applied),
+            "ignored": list(self.rules.ignored),
+        }
+
     def use(self, weights: Path | None) -> None:
         """Switch to other tuned weights, or to none; the base is not loaded again where memory holds a copy of it.
 
         Raises BadInput for weights that were made on another base, and then the current ones stay in use.
         """
-        self.decoder: Decoder | None = None  # it holds the model, whose memory may be needed
+        # Both hold the model, whose memory may be needed.
+        self.decoder: Decoder | None = None
+        self.reference.model = None
         try:
             self._weights.use(weights)
         finally:
@@ -152,9 +168,7 @@ class LocalGenerator:
             unknown = [i for i in batch if i not in known]
             if not unknown:
                 continue
-            if self.decoder is None:
-                answers = self._by_transformers([prompts[i] for i in batch], max_new_tokens, sampling)
-            elif len(prompts) == 1:
+            if len(prompts) == 1 and self.decoder is not None:
                 answers = [CompletionStream(self.follow(prompts[0], max_new_tokens, sampling)).finish()]
             else:
                 answers = self._batch(batch, prompts, max_new_tokens, sampler, shared)
@@ -197,10 +211,11 @@ class LocalGenerator:
 
         With ``trim`` it is an answer, whose reasoning is cut, also where the end of the prompt has begun it.
         """
+        stops = (*stop, *self.rules.stop_texts)
         if not trim:
-            return TextStream(self._decode, stop, trim)
+            return TextStream(self._decode, stops, trim)
         end = self._decode(list(prompt[-PROMPT_END_TOKENS:]))
-        return TextStream(self._decode, stop, trim, ReasoningSplitter(opened_reasoning(end)))
+        return TextStream(self._decode, stops, trim, ReasoningSplitter(opened_reasoning(end)))
 
     def most_tokens(self, prompt: Sequence[int], limit: int, trim: bool = True) -> int:
         """Return the most tokens of an answer and its reasoning; the room for that ends where the model's context does."""
@@ -209,17 +224,32 @@ class LocalGenerator:
         return max(limit, min(most, context - len(prompt))) if context else most
 
     def _prepare(self) -> None:
-        """Read the end tokens of the current weights and make their decoder."""
+        """Read what the current weights' generation_config asks, and choose and make their decoder."""
         model = self._weights.model
         tuned = self._weights.weights
         # The folder of tuned weights holds the template that they were trained with.
         folder = self._base_folder if tuned is None or not (tuned / TOKENIZER_FILE).is_file() else tuned
         self.chat = ChatTokenizer(folder, self.thinking.enabled)
-        ends = getattr(model.generation_config, "eos_token_id", None) or []
+        ends = getattr(model.generation_config, "eos_token_id", None)
         listed = ends if isinstance(ends, list) else [ends]
-        self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
-        own_decoding = self.kernels == "auto" and cacheable_layers(model.config)
-        self.decoder = Decoder(model) if own_decoding else None
+        self.ends = frozenset(end for end in (*listed, self.tokenizer.eos_token_id) if end is not None)
+        self.rules = read_rules(model.generation_config, sorted(self.ends))
+        # Weights do not change what an architecture computes, so a switch of weights needs no new probe.
+        architecture = (type(model), str(model.dtype), str(model.config.to_dict()))
+        if architecture not in self._paths:
+            self._paths[architecture] = choose_path(model, self.kernels, self._ordinary_tokens())
+        self.path = self._paths[architecture]
+        self.decoder = self.path.decoder(model)
+        self.reference = TransformersDecoder(
+            model, sorted(self.ends), self.tokenizer.pad_token_id, self.path.padded
+        )
+
+    def _ordinary_tokens(self) -> list[int]:
+        """Return the tokens of the vocabulary that are text: none that is special or was added."""
+        added = set(self.tokenizer.added_tokens_decoder) | set(self.tokenizer.all_special_ids)
+        size = self.model.get_input_embeddings().num_embeddings
+        tokens = sorted(set(self.tokenizer.get_vocab().values()) - added)
+        return [token for token in tokens if token < size] or [0]
 
     def _prompts(self, chats: Sequence[Sequence[Message]], limit: int) -> list[list[int]]:
         """Return the chats as tokens; BadInput for one with which `limit` more do not fit the context."""
@@ -273,7 +303,6 @@ class LocalGenerator:
         shared: tuple[int, CachedPrefix] | None,
     ) -> list[Completion]:
         """Answer the prompts at the indexes in `batch` together."""
-        assert self.decoder is not None
         started = time.perf_counter()
         tokens: list[list[int]] = [[] for _ in batch]
         ended = [False] * len(batch)
@@ -281,7 +310,7 @@ class LocalGenerator:
         rows = [prompts[i] for i in batch]
         texts = [self.pieces(prompt, sampling.stop) for prompt in rows]
         # Text is needed at every token only for a stop text, or to see where the reasoning ends.
-        followed = bool(sampling.stop or room)
+        followed = bool(sampling.stop or self.rules.stop_texts or room)
 
         def on_token(row: int, token: int) -> bool:
             ended[row] = token in self.ends
@@ -293,7 +322,7 @@ class LocalGenerator:
             return ended[row] or (followed and texts[row].is_full(limit, room))
 
         most = max(self.most_tokens(prompt, limit) for prompt in rows)
-        self.decoder.decode_batch(rows, most, on_token, sampler, batch, shared)
+        self.decode_batch(rows, most, on_token, sampler, batch, shared)
         seconds = (time.perf_counter() - started) / len(batch)
         if not followed:
             for text, answer in zip(texts, tokens, strict=True):
@@ -302,6 +331,22 @@ class LocalGenerator:
             self._completion(prompt, text, seconds, end)
             for prompt, text, end in zip(rows, texts, ended, strict=True)
         ]
+
+    def decode_batch(
+        self,
+        prompts: Sequence[list[int]],
+        limit: int,
+        on_token: Callable[[int, int], bool],
+        sampler: TokenSampler,
+        names: Sequence[int],
+        shared: tuple[int, CachedPrefix] | None = None,
+    ) -> None:
+        """Decode prompts together by the path of this model; the arguments are those of :meth:`Decoder.decode_batch`."""
+        rules = self.rules.for_prompts(prompts, limit, self.model.device)
+        if self.decoder is not None:
+            self.decoder.decode_batch(prompts, limit, on_token, sampler, names, shared, rules)
+        else:
+            self.reference.decode_batch(prompts, limit, on_token, sampler, names, rules)
 
     def _completion(self, prompt: list[int], pieces: TextStream, seconds: float, ended: bool) -> Completion:
         """Return the completion of generated tokens, the end token not among them."""
@@ -328,96 +373,43 @@ class LocalGenerator:
 
         `trim` removes white space at both ends, as for an answer; a text that is continued keeps it.
         """
-        if self.decoder is None:
-            (answer,) = self._by_transformers([prompt], limit, sampling, is_cancelled, trim)
-            if answer.text:
-                yield answer.text
-            return answer
         started, owner = time.perf_counter(), self._weights.owner
         pieces = self.pieces(prompt, sampling.stop, trim)
         room = self.room if trim else 0
         most = self.most_tokens(prompt, limit, trim)
-        cache = StaticKVCache(self.decoder.layers, 1, len(prompt) + most)
-        if match := self.prefixes.longest_match(owner, prompt):
-            cache.load_prefix(match[1], match[0])
+        cache = None
+        if self.decoder is not None:
+            cache = StaticKVCache(self.decoder.layers, 1, len(prompt) + most)
+            if match := self.prefixes.longest_match(owner, prompt):
+                cache.load_prefix(match[1], match[0])
         ended = False
-        for token in self.decoder.decode_one(prompt, most, TokenSampler(sampling), cache):
-            ended = token in self.ends
-            piece = "" if ended else pieces.add(token)
-            if piece:
-                yield piece
-            if (ended := ended or pieces.stopped) or (is_cancelled and is_cancelled()):
-                break
-            if room and pieces.is_full(limit, room):
-                break
+        with closing(self._tokens_of(prompt, most, TokenSampler(sampling), cache)) as tokens:
+            for token in tokens:
+                ended = token in self.ends
+                piece = "" if ended else pieces.add(token)
+                if piece:
+                    yield piece
+                if (ended := ended or pieces.stopped) or (is_cancelled and is_cancelled()):
+                    break
+                if room and pieces.is_full(limit, room):
+                    break
         if piece := pieces.rest():
             yield piece
-        # The newest token is not in the cache yet, and a guess that was verified may be there without being shown.
-        cached = [*prompt, *pieces.tokens][: cache.length]
-        self.prefixes.put(owner, cached, cache.copy_prefix(len(cached)))
+        if cache is not None:
+            # The newest token is not in the cache yet, and a guess that was verified may be there without being shown.
+            cached = [*prompt, *pieces.tokens][: cache.length]
+            self.prefixes.put(owner, cached, cache.copy_prefix(len(cached)))
         return self._completion(prompt, pieces, time.perf_counter() - started, ended)
 
-    def _by_transformers(
-        self,
-        prompts: list[list[int]],
-        limit: int,
-        sampling: Sampling,
-        is_cancelled: IsCancelled | None = None,
-        trim: bool = True,
-    ) -> list[Completion]:
-        """Decode with transformers' `generate`: the reference, and for models whose cache is of another kind."""
-        started = time.perf_counter()
-        most = max(self.most_tokens(prompt, limit, trim) for prompt in prompts)
-        # Padded on the left, so that every row's answer begins in the same column.
-        pad, width = self.tokenizer.pad_token_id, max(len(p) for p in prompts)
-        device = self.model.device
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        options: dict[str, Any] = {"do_sample": False}
-        if not sampling.greedy:
-            torch.manual_seed(sampling.seed)
-            # transformers draws from the 50 likeliest tokens by default; top_k 0 switches that off.
-            options = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": 0,
-            }
-        if is_cancelled:
-            options["stopping_criteria"] = [lambda ids, scores, **_: torch.full((len(ids),), is_cancelled())]
-        with torch.inference_mode():
-            rows = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=most,
-                pad_token_id=pad,
-                eos_token_id=sorted(self.ends),
-                **options,
-            )
-        seconds = (time.perf_counter() - started) / len(prompts)
-        return [
-            self._cut(prompt, row[width:].tolist(), seconds, sampling, limit, trim)
-            for prompt, row in zip(prompts, rows, strict=True)
-        ]
-
-    def _cut(
-        self,
-        prompt: list[int],
-        tokens: list[int],
-        seconds: float,
-        sampling: Sampling,
-        limit: int | None = None,
-        trim: bool = True,
-    ) -> Completion:
-        """Return the completion of generated tokens, up to the first end token."""
-        pieces = self.pieces(prompt, sampling.stop, trim)
-        for token in tokens:  # rows that ended before the longest one are padded after their end token
-            if token in self.ends:
-                return self._completion(prompt, pieces, seconds, ended=True)
-            pieces.add(token)
-            if pieces.stopped or pieces.is_full(len(tokens) if limit is None else limit, self.room):
-                break
-        return self._completion(prompt, pieces, seconds, pieces.stopped)
+    def _tokens_of(
+        self, prompt: list[int], limit: int, sampler: TokenSampler, cache: StaticKVCache | None
+    ) -> Running[int, None, None]:
+        """Yield the tokens of one answer by the path of this model; the own decoder computes into `cache`."""
+        rules = self.rules.for_prompts([prompt], limit, self.model.device)
+        if self.decoder is not None and cache is not None:
+            yield from self.decoder.decode_one(prompt, limit, sampler, cache, rules=rules)
+        else:
+            yield from self.reference.decode_one(prompt, limit, sampler, rules)
 
 
 def length_batches(

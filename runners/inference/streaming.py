@@ -87,6 +87,9 @@ class TextStream:
         if window.endswith(REPLACEMENT_CHARACTER):
             return ""
         known = self._decode(self.tokens[self._context_start : self._decoded_end])
+        if len(window) == len(known):
+            # A token without text, such as a special one: what follows is decoded with the text before it, for the space.
+            return ""
         self._context_start, self._decoded_end = self._decoded_end, len(self.tokens)
         inside = self.inside_reasoning
         piece = self.write(window[len(known) :])

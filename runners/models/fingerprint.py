@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ def module_weight_files(folder: Path) -> tuple[Path, ...]:
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{modules} is damaged: {error!r}") from error
     return tuple(path for name in names if name for path in sorted((folder / name).rglob("*.safetensors")))
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model reads, by its `config.json`; None where that does not say.
+
+    The text part of a multimodal model says it for itself; GPT-2 and its relatives call it `n_positions`.
+    """
+    text = config.get("text_config")
+    for part in (text if isinstance(text, Mapping) else {}, config):
+        for name in ("max_position_embeddings", "n_positions"):
+            if isinstance(part.get(name), int):
+                return int(part[name])
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from rag.errors import BadInput
-from runners.models.fingerprint import read_json, tensor_sizes
+from runners.models.fingerprint import context_length, read_json, tensor_sizes
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
 from runners.preflight.probe_process import ProbeResult
@@ -130,8 +130,8 @@ def smaller_settings(config: TrainConfig, longest: int) -> str:
 
 def context_check(base: Model, rows: Sequence[EncodedRow]) -> PreflightCheck:
     """Return the check of row lengths against the model's context (PF019): positions beyond it are untrained."""
-    context = read_json(base.folder / "config.json").get("max_position_embeddings")
-    if not isinstance(context, int):
+    context = context_length(read_json(base.folder / "config.json"))
+    if context is None:
         return PreflightCheck("PF019", "ok", "the model's config does not say how many tokens it reads")
     over = [row for row in rows if len(row.ids) > context]
     if not over:

@@ -160,6 +160,8 @@ class RunContext:
     _generator: LocalGenerator | None = None
     _generator_of: tuple[BaseModel, str] | None = None
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
+    _decoding: dict[str, Any] = field(default_factory=dict)
+    """The decoding that was reported last."""
     _failed_generation: tuple[int, float, str] = (0, 0.0, "")
     """The generation of the index that could not be opened, the time of the attempt, and the error."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -216,6 +218,14 @@ class RunContext:
                 self.emit({"event": "model.note", "reason": f"{base.name}: {note}"})
         self._generator.use(weights)
         return self._generator
+
+    def report_decoding(self, generator: Generator) -> None:
+        """Write the event that says how a model in this process decodes and why, where it differs from the last one."""
+        describe = getattr(generator, "decoding", None)  # an endpoint and a classifier have none
+        decoding = describe() if describe else self._decoding
+        if decoding != self._decoding:
+            self._decoding = decoding
+            self.emit({"event": "decode.start", **decoding})
 
     def connect_endpoint(self, remote: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
         """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan.

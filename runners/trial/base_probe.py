@@ -137,9 +137,9 @@ def probe_base_model(context: RunContext, count: int = PROBE_EXAMPLES, longest: 
             {"event": "step.start", "step": way, "number": number, "total": len(ways_to_ask) + first - 1}
         )
         arm = EvaluateStep(arm=way, retrieval=finder is not None)
-        run_arm(
-            plan, arm, plan.seed, questions, context.generator(None, arm), finder, (), journal, context.emit
-        )
+        generator = context.generator(None, arm)
+        context.report_decoding(generator)
+        run_arm(plan, arm, plan.seed, questions, generator, finder, (), journal, context.emit)
         rows = {row["id"]: row for row in read_journal(journal) if row["arm"] == way}
         limited = plan.max_new_tokens < longest
         for question in questions:

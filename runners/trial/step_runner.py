@@ -208,12 +208,14 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
     asked = 0
     for seed_index, seed in enumerate(seeds):
         weights = context.run.adapter(step.weights, seed) if step.weights else None
+        generator = context.generator(weights, step)
+        context.report_decoding(generator)
         asked += run_arm(
             prepared.plan,
             step,
             seed,
             context.split.test,
-            context.generator(weights, step),
+            generator,
             prepared.finder,
             prepared.shots,
             context.run.path / TRIAL / ANSWERS,

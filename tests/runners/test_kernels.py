@@ -328,6 +328,10 @@ def test_plan_with_plain_kernels_uses_reference_path(tiny: Model, tmp_path: Path
     events = {event["event"]: event for event in run.events()}
     assert events["run.start"]["kernels"] == "plain"
     assert (events["train.start"]["kernels"], events["train.start"]["path"]) == ("plain", "plain")
+    assert (events["decode.start"]["path"], events["decode.start"]["reason"]) == (
+        "plain",
+        "kernels plain: asked for",
+    )
     bench = RunContext(plan, run, tiny)
     generator: Any = bench.generator(run.adapter("lora", 0), plan.arms[0])
     assert generator.decoder is None
@@ -345,9 +349,16 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
         {"TrainingLoss", "choose_loss", "restore_loss", "evaluation_mode"},
     ),
     "inference.local": ({"inference/batched", "runs/session", "serving/batch", "trial/forgetting"}, None),
-    "inference.decoding": ({"inference/local", "inference/batched"}, {"Decoder", "TokenSampler"}),
+    "inference.decoding": (
+        {"inference/local", "inference/batched", "inference/decoding_path"},
+        {"Decoder", "TokenSampler"},
+    ),
+    "inference.decoding_path": ({"inference/local"}, {"DecodingPath", "choose_path"}),
     "inference.llama_step": ({"inference/decoding"}, None),
-    "inference.kv_cache": ({"inference/decoding", "inference/local", "inference/llama_step"}, None),
+    "inference.kv_cache": (
+        {"inference/decoding", "inference/decoding_path", "inference/local", "inference/llama_step"},
+        None,
+    ),
 }
 """For each module of a fast path, the modules that may import it, and which names (None: any)."""
 

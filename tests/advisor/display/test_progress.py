@@ -54,6 +54,20 @@ def test_watcher_prints_rejected_rows_and_warnings() -> None:
     assert "3 with the passages of the search, because none supports their reply" in output
 
 
+def test_watcher_prints_why_transformers_decodes_and_what_it_follows() -> None:
+    event = {
+        "event": "decode.start",
+        "path": "plain",
+        "applied": {"repetition_penalty": 1.1},
+        "ignored": ["top_k"],
+    }
+    output = watcher_output({**event, "reason": "it has layers with a sliding window"})
+    assert "answers are decoded by transformers' generate: it has layers with a sliding window" in output
+    assert "every answer follows the model's generation_config: repetition_penalty 1.1" in output
+    assert "by transformers" not in watcher_output({**event, "reason": "kernels plain: asked for"})
+    assert watcher_output({**event, "path": "fast", "reason": "", "applied": {}}) == ""
+
+
 def test_watcher_prints_equal_reasons_once() -> None:
     plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}
     assert watcher_output(plan, plan).count("rank: 16 because") == 1

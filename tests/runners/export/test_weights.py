@@ -20,6 +20,7 @@ from runners.export.export import export
 from runners.export.gguf import GGUF_FILE
 from runners.export.job import ExportRequest, ExportResult
 from runners.export.merged import write_in_smallest_dtype
+from runners.export.ollama import greedy_parameters
 from runners.export.source import ExportSource
 from runners.inference.weights import load_adapter, load_base, load_model_folder
 from runners.models import resolve
@@ -27,6 +28,7 @@ from runners.models.adapters import read_adapter
 from runners.models.cards import CARD_FILE
 from runners.models.fingerprint import read_json
 from runners.tokenization import chat_template
+from tests.families import build
 
 EQUAL_TOKENS = "greedy tokens equal to base and weights apart"
 LOGIT_DIFFERENCE = "root mean square difference, in standard deviations"
@@ -242,6 +244,23 @@ def test_modelfile_prompts_as_the_trial_did(make: Callable[..., ExportResult]) -
     assert '{{ else if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n{{ else' in text
     assert "{{ if not .System }}<|im_start|>system\nYou are a helpful desk.<|im_end|>\n{{ end }}" in text
     assert text.count('"""') == 4
+
+
+def test_modelfile_has_the_penalty_that_the_trial_applied() -> None:
+    assert greedy_parameters({}) == (["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"], [])
+    lines, notes = greedy_parameters({"repetition_penalty": 1.1, "no_repeat_ngram_size": 3, "top_k": 20})
+    assert lines[1:] == ["PARAMETER repeat_penalty 1.1", "PARAMETER repeat_last_n -1"]
+    assert len(notes) == 1
+    assert "no_repeat_ngram_size" in notes[0]
+
+
+def test_replayed_answers_are_the_likeliest_tokens_whatever_the_generation_config() -> None:
+    """A penalty would make the exported model's logits look like other answers."""
+    model = build("llama")
+    model.generation_config.repetition_penalty = 2.0
+    model.generation_config.num_beams = 3
+    replayed = export_merged.replay_answers(model, [[5, 6, 7, 8] * 5, [9, 10, 11]], [2], 8)
+    assert export_merged.compare_answers(replayed, model).same == 2
 
 
 DOCUMENTED = {"--enable-lora", "--lora-modules", "--max-lora-rank", "--chat-template", "--revision"}

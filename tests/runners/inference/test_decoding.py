@@ -117,6 +117,13 @@ def test_static_kv_cache_copies_loads_truncates_and_drops_rows() -> None:
     assert prefix.nbytes == 2 * keys[:, :, :4].nelement() * 4
 
 
+def test_special_token_within_an_answer_keeps_the_space_after_it() -> None:
+    """Tokenizers leave out the space before the first word of what they decode."""
+    pieces = TextStream(lambda tokens: " ".join(f"w{token}" for token in tokens if token))
+    assert [pieces.add(token) for token in (3, 0, 0, 4, 5, 0)] == ["w3", "", "", " w4", " w5", ""]
+    assert (pieces.rest(), pieces.text) == ("", "w3 w4 w5")
+
+
 @pytest.mark.parametrize("size", [0, 3])
 def test_empty_or_blank_answer_has_no_pieces(size: int) -> None:
     pieces = TextStream(as_bytes, ("x",))

@@ -28,7 +28,7 @@ from runners.data.examples import Example
 from runners.inference.decoding import PREFILL_MULTIPLE, TokenSampler
 from runners.inference.kv_cache import StaticKVCache
 from runners.inference.local import LocalGenerator, length_batches
-from runners.inference.types import GREEDY, Completion, Sampling
+from runners.inference.types import Completion, Sampling
 from runners.models import resolve
 from runners.models.resolve import Model
 
@@ -72,9 +72,14 @@ def test_completion_has_token_counts_and_finish_reason(
     assert cut.finish == "length"
     assert cut.completion_tokens == 3
     assert cut.seconds > 0
-    eos = generator.tokenizer.eos_token_id
-    ended = generator._cut([1, 2], [70, 71, eos, 0, 0], 0.5, GREEDY)
-    assert (ended.completion_tokens, ended.finish, ended.prompt_tokens) == (2, "stop", 2)
+    prompt = generator._tokens(chats(examples, 1)[0])
+    assert cut.prompt_tokens == len(prompt)
+    tokens = [int(t) for t in transformers_answers(generator, chats(examples, 1), 8)[0]]
+    end = next(n for n, token in enumerate(tokens) if token not in tokens[:n] and n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generator, "ends", frozenset([tokens[end]]))
+        ended = generator.generate(chats(examples, 1), 8)[0]
+    assert (ended.completion_tokens, ended.finish) == (end, "stop")
 
 
 def test_on_batch_is_called_for_every_answer(

@@ -16,9 +16,10 @@ from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
 from runners.preflight import data_checks
+from runners.preflight.machine_checks import context_check
 from runners.preflight.report import ACCEPTABLE_CODES, CHECK_CODES, CHECK_LEVELS, PreflightCheck
 from runners.preflight.run_checks import PreflightReport, inspect_rows, run_preflight
-from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer
+from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer, EncodedRow
 from runners.tokenization.preview import target_runs
 
 CONVERSATION = (
@@ -348,6 +349,21 @@ def test_rows_beyond_the_context_stop(tiny: Model, examples: Rows) -> None:
     report = run_preflight([*examples, long], tiny, TrainConfig(max_tokens=4096), measure=False)
     check = check_of(report, "PF019")
     assert (check.level, check.rows) == ("stop", (77,))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"n_positions": 20}, {"text_config": {"max_position_embeddings": 20}, "max_position_embeddings": 900}],
+    ids=["gpt2", "multimodal"],
+)
+def test_context_is_read_from_configs_of_other_shapes(
+    tiny: Model, config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    row = EncodedRow(tuple(range(30)), (29,), 77)
+    check = context_check(replace(tiny, folder=tmp_path), [row])
+    assert (check.level, check.rows) == ("stop", (77,))
+    assert context_check(replace(tiny, folder=tmp_path), [EncodedRow((1, 2), (1,), 3)]).level == "ok"
 
 
 def test_exit_code_is_4_when_only_the_machine_stops() -> None:
