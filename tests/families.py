@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 VOCABULARY = 256
 """Tokens of every family's vocabulary; 0 pads, 1 begins, 2 ends."""
+LEFT_OUT = object()
+"""In place of a common setting's value: the family's config does not get it."""
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -74,10 +76,10 @@ class Family:
     """What sets the family apart: kinds of layers, positions, head."""
 
     def config(self) -> PreTrainedConfig:
-        """Return the config of the tiny model; settings of None are left to the family's default."""
+        """Return the config of the tiny model; settings that are LEFT_OUT are left to the family's default."""
         settings = {**_COMMON, **self.settings}
         return AutoConfig.for_model(
-            self.model_type, **{key: value for key, value in settings.items() if value is not None}
+            self.model_type, **{key: value for key, value in settings.items() if value is not LEFT_OUT}
         )
 
 
@@ -85,7 +87,7 @@ _WANTED = (
     Family("llama", "llama"),
     Family("llama-tied", "llama", {"tie_word_embeddings": True}, "tied head"),
     Family("mistral", "mistral", {"sliding_window": 8}, "sliding window"),
-    Family("mistral-full", "mistral", {"sliding_window": 0}, "no window"),
+    Family("mistral-full", "mistral", {"sliding_window": None}, "no window"),
     Family("ministral3", "ministral3", _HEADS_OF_16),
     Family("mixtral", "mixtral", _LOCAL_EXPERTS, "experts"),
     Family("qwen2", "qwen2", {}, "bias in q, k, v"),
@@ -166,14 +168,17 @@ _WANTED = (
     Family(
         "jamba",
         "jamba",
-        {**_LOCAL_EXPERTS, "num_experts": 4, "num_local_experts": None, "mamba_d_state": 8}
+        {**_LOCAL_EXPERTS, "num_experts": 4, "num_local_experts": LEFT_OUT, "mamba_d_state": 8}
         | {"num_hidden_layers": 4, "attn_layer_period": 4, "attn_layer_offset": 2},
         "Mamba, experts, no positions",
     ),
     Family(
         "nemotron-h",
         "nemotron_h",
-        {"num_hidden_layers": None, "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]}
+        {
+            "num_hidden_layers": LEFT_OUT,
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
+        }
         | {"mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "chunk_size": 16}
         | {"n_routed_experts": 4, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 32}
         | {"head_dim": 16},
@@ -217,7 +222,7 @@ _WANTED = (
         "gpt-neo",
         "gpt_neo",
         {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8}
-        | {"num_hidden_layers": None, "num_attention_heads": None},
+        | {"num_hidden_layers": LEFT_OUT, "num_attention_heads": LEFT_OUT},
         "sliding window, learned positions, tied head",
     ),
     Family("gptj", "gptj", {"rotary_dim": 8}, "parallel blocks, biased head"),
