@@ -210,7 +210,8 @@ def evaluation_mode(net: nn.Module) -> Iterator[None]:
     """
     net.eval()
     for module in net.modules():
-        if type(module).__name__ == "Linear4bit":
+        # PEFT's layer around it has the same name, and its dropout must be off.
+        if type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes"):
             module.train()
     try:
         with torch.no_grad():

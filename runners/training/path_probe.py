@@ -199,8 +199,9 @@ def _first_layers_in_fp32(causal: PreTrainedModel) -> Iterator[None]:
         table = embedding.weight
         for module in inner.modules():
             if getattr(module, "compute_dtype", None) is not None:  # a 4-bit layer of bitsandbytes
-                restored.append((module, "compute_dtype", module.compute_dtype))
-                module.compute_dtype = torch.float32
+                state: Any = module.weight.quant_state
+                restored += [(module, "compute_dtype", module.compute_dtype), (state, "dtype", state.dtype)]
+                module.compute_dtype = state.dtype = torch.float32
             for parameter in module.parameters(recurse=False):
                 if parameter.is_floating_point() and parameter is not table:
                     restored.append((parameter, "data", parameter.data))
@@ -274,10 +275,10 @@ def _batch_difference(
     before = losses.detach()
     off = float(((before - expected).abs() / expected.abs().clamp_min(1e-6)).max())
     if not off <= LOSS_TOLERANCE_FP32:
-        return f"a row's loss is off by {off:.1%} in fp32"
+        return f"a row's loss is off by {off:.2%} in fp32"
     error, name = _worst_gradient(_take_gradients(net), reference)
     if not error <= GRADIENT_TOLERANCE:
-        return f"the gradient of {name} is off by {error:.1%} in fp32"
+        return f"the gradient of {name} is off by {error:.2%} in fp32"
     return _dependence(causal, rows, candidate, packed, head, before)
 
 
@@ -310,7 +311,7 @@ def _dependence(
         moved = (after - before).abs() / before.abs().clamp_min(1e-6)
         moved[changed] = 0
         if not float(moved.max()) <= LOSS_TOLERANCE_FP32:
-            return f"other tokens in one row move another row's loss by {float(moved.max()):.1%}"
+            return f"other tokens in one row move another row's loss by {float(moved.max()):.2%}"
     return ""
 
 
