@@ -31,8 +31,8 @@ from tests.families import VOCABULARY, Family, build
 METHODS = ("full", "lora", "qlora")
 TOLERANCE = 1e-5
 """Largest relative difference of loss and of every gradient in fp32."""
-RECURRENT_TOLERANCE = 1e-4
-"""The same between rows padded together and each row alone: layers with a recurrent state sum in chunks of the length."""
+ALONE_TOLERANCE = 1e-4
+"""The same for rows computed one by one against the same rows padded together: a recurrent state is summed in chunks."""
 SMALL = 1e-2
 """A gradient smaller than this, relative to the largest, is compared as if it were of this size."""
 FEW = TrainConfig(rank=4, alpha=8.0, learning_rate=1e-3)
@@ -89,8 +89,7 @@ def training_contract(
         family: The family.
         folder: An empty folder for the model and what is trained.
         methods: The methods.
-        every_path: Whether all paths that are right for the model are compared, and gradient checkpointing, besides
-            the chosen path.
+        every_path: Whether all slower paths than the chosen one are compared as well.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
