@@ -237,3 +237,38 @@ def test_resumed_run_that_packed_wrongly_is_refused() -> None:
 
     with pytest.raises(BadInput, match="packed its rows"):
         restore_loss(net, "fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("mixtral", ["4 tensors of three dimensions"]),
+        ("bamba", ["Mamba"]),
+        ("llama", []),
+        ("jamba", ["Mamba", "three"]),
+    ],
+)
+def test_adapter_note_names_what_stays_as_it_is(name: str, parts: list[str]) -> None:
+    note = lora.adapter_note(adapted(name)[0])
+    assert bool(note) == bool(parts)
+    assert all(part in note for part in parts)
+    assert lora.adapter_note(build(name)) == "", "the base itself is trained"
+
+
+def test_router_and_mamba_output_projection_get_no_adapter() -> None:
+    for name, ending in (("phimoe", "router"), ("falcon-h1", "out_proj"), ("jamba", "out_proj")):
+        net, _ = adapted(name)
+        adapted_layers = {key for key, _ in net.named_parameters() if "lora_" in key}
+        assert adapted_layers
+        assert not any(f".{ending}.lora_" in key for key in adapted_layers)
+
+
+@pytest.mark.parametrize("name", ["granite", "gemma2", "cohere", "nanochat"])
+def test_logits_changed_outside_the_head_take_the_plain_path(name: str) -> None:
+    """Scaled or capped logits: the same hidden states give another loss."""
+    net, causal = adapted(name)
+    chosen = choose_loss(net, family_rows())
+    assert chosen.path == "plain"
+    assert "outside the head (" in chosen.reason
+    causal.bfloat16()
+    assert choose_loss(net, family_rows()).path == "plain"
