@@ -34,7 +34,7 @@ from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfi
 from runners.preflight import machine_checks, run_checks  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
 from runners.tokenization.token_cache import TokenCache  # noqa: E402
-from runners.training import runtime  # noqa: E402
+from runners.training import lora, runtime  # noqa: E402
 from runners.training.loop import TrainingLoop  # noqa: E402
 from runners.training.session import (  # noqa: E402
     clear_work_folder,
@@ -180,6 +180,8 @@ def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str
     event |= {"kernels": loop.config.kernels, "compiling": loop.loss.compiling}
     event |= {"checkpointing": loop.choices.checkpointing.reason}
     event |= {"optimizer": loop.optimizer.note or loop.config.optimizer}
+    if note := lora.adapter_note(loop.net):
+        event |= {"adapter": note}
     return event | {"warnings": list(report.warnings)}
 
 

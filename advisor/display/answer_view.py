@@ -47,7 +47,10 @@ def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
     """Yield (kind, text) of each line below an answer; kinds are source, doubt, conflict and nearest."""
     if answer.completion.reasoning_cut:
         tokens = answer.completion.reasoning_tokens
-        yield "doubt", f"no answer: the reasoning before it reached {tokens} tokens (the plan's thinking.max_tokens)"
+        yield (
+            "doubt",
+            f"no answer: the reasoning before it reached {tokens} tokens (the plan's thinking.max_tokens)",
+        )
     for number, text in dict.fromkeys(
         (citation.n, _citation(citation, answer)) for citation in answer.citations
     ):

@@ -30,7 +30,7 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind in _SHOWN_WITH_NAME:
         return [f"{kind.partition('.')[2]}: {event['reason']}"]
     if kind == "train.start":
-        return [str(warning) for warning in event.get("warnings", ())]
+        return [str(warning) for warning in event.get("warnings", ())] + _path_lines(event)
     if kind == "decode.start":
         return _decoding_lines(event)
     if kind == "train.eval":
@@ -48,6 +48,15 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind == "classifier.trained":
         return [_classifier_line(event)]
     return _data_lines(kind, event)
+
+
+def _path_lines(event: Mapping[str, Any]) -> list[str]:
+    """Return why the loss is not computed on the fastest path of this machine, and what an adapter leaves out."""
+    lines = [str(event["adapter"])] if event.get("adapter") else []
+    reason = event.get("reason")
+    if reason and reason != "not on a CPU" and event.get("kernels") != "plain":
+        lines.append(f"the loss takes the path {event['path']!r}: {reason}")
+    return lines
 
 
 def print_event(event: Mapping[str, Any]) -> None:

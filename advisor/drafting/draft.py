@@ -32,8 +32,8 @@ from rag.errors import UsageProblem
 from runners.data.examples import Example
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.data.questions import Question
-from runners.data.sampling import split_questions
 from runners.data.reasoning import split_message
+from runners.data.sampling import split_questions
 from runners.models.endpoint import reasons_by_name
 from runners.plan.schema import Plan, PlanData, PlanGate, Prompts, RecordedAnswer, Step, parse_plan
 from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep

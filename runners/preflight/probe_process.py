@@ -161,6 +161,8 @@ def _failure(code: int, errors: Sequence[str]) -> str:
         or "not enough memory" in last_line
     ):
         return "memory"
+    # A refusal is a sentence for the user, without the name of its class.
+    last_line = last_line.removeprefix("rag.errors.BadInput: ")
     return last_line or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
 
 

@@ -33,7 +33,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from runners.training.packing import RowSegments
+from runners.training.packing import RowSegments, TokenBatch
 
 ATTENTION_NAME = "tunewise_rows"
 """Name under which transformers finds :func:`packed_attention`."""
@@ -41,6 +41,64 @@ MAX_EAGER_TOKENS = 512
 """Longest row for the eager attention; torch's own kernel is faster above (600 tokens: 32 against 28 ms)."""
 ARCHITECTURES = ("Llama", "Mistral", "Qwen2")
 """Architectures whose attention and MLP are exactly those computed here; others keep their own."""
+PACKED_MODELS = frozenset(
+    f"{name}Model"
+    for name in (
+        *(
+            "Apertus",
+            "Arcee",
+            "Cohere",
+            "Cohere2",
+            "DiffLlama",
+            "Ernie4_5",
+            "Ernie4_5_Moe",
+            "Exaone4",
+            "Gemma",
+        ),
+        *(
+            "Gemma3Text",
+            "Glm",
+            "Glm4",
+            "Glm4Moe",
+            "GPTNeoX",
+            "Granite",
+            "GraniteMoe",
+            "Helium",
+            "HunYuanDenseV1",
+        ),
+        *(
+            "Llama",
+            "Ministral",
+            "Ministral3",
+            "Mistral",
+            "Mixtral",
+            "NanoChat",
+            "Olmo",
+            "Olmo2",
+            "Olmo3",
+            "Olmoe",
+        ),
+        *(
+            "Persimmon",
+            "Phi",
+            "Phi3",
+            "Qwen2",
+            "Qwen2Moe",
+            "Qwen3",
+            "Qwen3Moe",
+            "SeedOss",
+            "SmolLM3",
+            "Starcoder2",
+        ),
+    )
+)
+"""transformers' models in which tokens of a row meet only in causal softmax attention, called by its interface with the
+row's segments: no ALiBi, convolution, recurrent state, linear attention, sinks or capped scores. Read in their source;
+tests/runners/families trains each of them. A sliding window is exact as long as no row is longer."""
+EXACT_LAYERS = frozenset(("full_attention", "sliding_attention", "attention", "mlp", "moe"))
+"""Values of a config's ``layer_types`` that are softmax attention, or that compute each token by itself."""
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary positions whose frequencies depend on the longest row of a batch, past the length the model was trained on."""
 
 Forward = Callable[..., Any]
 """The forward pass of a module, as a function of the module and its arguments."""
@@ -109,13 +167,26 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     segments: RowSegments | None = None,
-    **_: Any,
+    **settings: Any,
 ) -> tuple[Tensor, None]:
     """Run :func:`attend_segments` as transformers' attention function, for architectures whose own forward pass is kept.
 
     query [1, heads, T, d], key and value [1, groups, T, d]; returns [1, T, heads, d], and no attention weights.
+
+    Raises ValueError for what is not computed here: dropout, capped scores, sinks, a window shorter than a row.
     """
-    assert segments is not None
+    if segments is None:
+        raise ValueError(
+            f"{type(module).__name__} does not hand the rows' segments to its attention function"
+        )
+    others = [
+        name for name in ("softcap", "s_aux", "position_bias", "alibi") if settings.get(name) is not None
+    ]
+    window = settings.get("sliding_window")
+    if window and window < segments.prefix + segments.width:
+        others.append(f"a window of {window}")
+    if others or dropout:
+        raise ValueError(f"attention with {', '.join(others) or 'dropout'} is not computed here")
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
     return attend_segments(q, k, v, segments, scaling or query.shape[-1] ** -0.5).unsqueeze(0), None
 
@@ -339,6 +410,18 @@ class CpuKernels:
     covers_blocks: bool
     """Whether attention and MLP of every block are fused, and no dropout keeps their adapters from being so."""
 
+    def hidden(self, batch: TokenBatch) -> Tensor:
+        """Return the last hidden states [T, d] of packed rows, in the order of the batch's tokens."""
+        with self.active():
+            out = self.causal.base_model(
+                input_ids=batch.ids,
+                position_ids=batch.positions,
+                use_cache=False,
+                segments=batch.segments,
+            )
+        hidden: Tensor = out.last_hidden_state
+        return hidden[0]
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Use the fused passes and the packed attention within the block; afterwards the model is as it was."""
@@ -363,16 +446,46 @@ def select(
         net: The model with its adapters, or without.
         causal: The causal language model within ``net``.
         longest: Tokens of the longest training row.
-        resumed: Whether an earlier run of the same settings used them: then nothing rules them out any more.
+        resumed: Whether an earlier run of the same settings used them: then only the kind of model rules them out.
     """
-    reason = "" if resumed else _not_usable(causal, longest)
-    if reason:
-        return None, reason
+    reason = _not_exact(causal) or ("" if resumed else _not_usable(causal, longest))
+    return (None, reason) if reason else (fuse(net, causal), "")
+
+
+def fuse(net: nn.Module, causal: PreTrainedModel) -> CpuKernels:
+    """Return the fused kernels of a model without asking whether they compute what the model computes."""
     passes = [(module, _fused(module)) for module in net.modules()]
     blocks = [forward for module, forward in passes if type(module).__name__.endswith(("Attention", "MLP"))]
     dropout = any(has_lora_dropout(module) for module, forward in passes if forward is lora_linear_forward)
     forwards = [(module, forward) for module, forward in passes if forward]
-    return CpuKernels(causal, forwards, bool(blocks) and None not in blocks and not dropout), ""
+    return CpuKernels(causal, forwards, bool(blocks) and None not in blocks and not dropout)
+
+
+def length_dependent(causal: PreTrainedModel, longest: int) -> str:
+    """Return why a row's result depends on the longest row beside it, "" where it does not.
+
+    transformers computes the frequencies of some rotary positions from the largest position of the whole batch.
+    """
+    settings = getattr(causal.config, "rope_parameters", None) or {}
+    nested = [value for value in settings.values() if isinstance(value, dict)]
+    for rope in nested or [settings]:
+        limits = (rope.get("original_max_position_embeddings"), causal.config.max_position_embeddings)
+        if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE and longest > min(n for n in limits if n):
+            return f"{rope['rope_type']} positions depend on the longest row of a batch"
+    return ""
+
+
+def _not_exact(causal: PreTrainedModel) -> str:
+    """Return why the packed kernels do not compute what a kind of model computes, "" when they do."""
+    config = causal.config
+    others = set(getattr(config, "layer_types", None) or ()) - EXACT_LAYERS
+    if others:
+        return f"packed rows would mix in layers of the kind {', '.join(sorted(others))}"
+    if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+        return "the packed attention has no ALiBi"
+    if type(causal.base_model).__name__ not in PACKED_MODELS:
+        return f"the packed attention is not known to be that of {config.model_type}"
+    return ""
 
 
 def _not_usable(causal: PreTrainedModel, longest: int) -> str:
@@ -387,7 +500,9 @@ def _not_usable(causal: PreTrainedModel, longest: int) -> str:
     if getattr(config, "attention_dropout", 0):
         return "the model drops attention out"
     window = getattr(config, "sliding_window", None)
-    return f"rows are longer than the model's window of {window}" if window and longest > window else ""
+    if window and longest > window:
+        return f"rows are longer than the model's window of {window}"
+    return length_dependent(causal, longest)
 
 
 def _fused(module: nn.Module) -> Forward | None:

@@ -24,6 +24,7 @@ from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
 from peft.tuners.lora import LoraLayer  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
+from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 from rag.errors import BadInput  # noqa: E402
 from rag.files import write_json, write_manifest  # noqa: E402
@@ -43,23 +44,49 @@ def lora_config(net: PreTrainedModel, config: TrainConfig) -> LoraConfig:
     """Return PEFT's settings for a run; BadInput when the model lacks a target or is too narrow for PiSSA's rank."""
     layers = _targets(net, config)
     if config.variant == "pissa":
-        narrow = min(min(layer.weight.shape) for layer in layers.values())
+        narrow = min(min(layer.get_parameter("weight").shape) for layer in layers.values())
         if config.rank > narrow:
             raise BadInput(
                 f"variant 'pissa' of rank {config.rank} needs layers at least as wide, the narrowest has {narrow}",
                 f"a rank of at most {narrow}",
             )
+    everything = config.targets == ALL_LINEAR
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides by it, any number will do
         lora_dropout=config.dropout,
-        target_modules=ALL_LINEAR if config.targets == ALL_LINEAR else list(config.targets),
+        target_modules=ALL_LINEAR if everything else list(config.targets),
+        exclude_modules=sorted(_left_out(net)) or None if everything else None,
         use_rslora=config.variant == "rslora",
         use_dora=config.variant == "dora",
         init_lora_weights=PISSA_INIT if config.variant == "pissa" else True,  # type: ignore[arg-type]  # 16 iterations
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def adapter_note(net: nn.Module) -> str:
+    """Return which weights of the layers no adapter reaches, "" where it reaches all or the base itself is trained.
+
+    PEFT's all-linear means linear layers: experts that are one tensor of three dimensions, convolutions and the decay
+    rates of recurrent layers keep the base's values, and so does what :func:`_left_out` names.
+    """
+    if not isinstance(net, PeftModel):
+        return ""
+    causal = net.get_base_model()
+    assert isinstance(causal, PreTrainedModel)
+    experts = [p for p in causal.base_model.parameters() if p.ndim == 3 and p.shape[1] > 1 and p.shape[2] > 1]
+    notes = []
+    if experts:
+        count = sum(p.numel() for p in experts)
+        share = count / sum(p.numel() for name, p in causal.named_parameters() if "lora_" not in name)
+        notes.append(f"the experts ({len(experts)} tensors of three dimensions, {share:.0%} of the weights)")
+    adapted = {name.rsplit(".", 1)[-1] for name in _lora_layers(net)}
+    if "out_proj" not in adapted and any(_is_mamba(module) for module in causal.modules()):
+        notes.append(
+            "the output projections of the Mamba layers, whose fused kernels would pass an adapter by"
+        )
+    return f"the adapter leaves as they are: {' and '.join(notes)}" if notes else ""
 
 
 def variant_of(net: PeftModel) -> str:
@@ -197,9 +224,16 @@ def _with_adapter(net: PreTrainedModel, config: TrainConfig, base: Model) -> Pef
     if config.init_adapter is not None:
         return load_adapter(net, config.init_adapter, base, dropout=config.dropout)
     with warnings.catch_warnings():
-        # PEFT reads an attribute of transformers by its deprecated name.
+        # PEFT reads an attribute of transformers by its deprecated name, and sets fan_in_fan_out for Conv1D by itself.
         warnings.simplefilter("ignore", FutureWarning)
-        adapted = get_peft_model(net, lora_config(net, config))
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set", UserWarning)
+        try:
+            adapted = get_peft_model(net, lora_config(net, config))
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise BadInput(
+                f"PEFT attaches no adapter to this model of the family {net.config.model_type}: {error}",
+                "other targets, or method full",
+            ) from error
     assert isinstance(adapted, PeftModel)
     if config.variant == "pissa":
         keep_initial_adapter(adapted)
@@ -230,17 +264,21 @@ def _normalise_adapter_config(path: Path, base_name: str, changed: Mapping[str, 
     write_json(path, dict(sorted(config.items())))
 
 
-def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Linear]:
+def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Module]:
     """Return the layers that will get an adapter, by name; BadInput for a target that is no linear layer."""
-    head = net.get_output_embeddings()
+    head, left_out = net.get_output_embeddings(), _left_out(net)
     linear = {
         name: module
         for name, module in net.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and name not in left_out
     }
+    if not linear:
+        raise BadInput(
+            f"models of the family {net.config.model_type} have no linear layer for an adapter", "full"
+        )
     if config.targets == ALL_LINEAR:
         return linear
-    chosen: dict[str, nn.Linear] = {}
+    chosen: dict[str, nn.Module] = {}
     for ending in config.targets:
         matching = {
             name: module for name, module in linear.items() if name == ending or name.endswith(f".{ending}")
@@ -252,6 +290,27 @@ def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Linear]:
             )
         chosen |= matching
     return chosen
+
+
+def _left_out(net: PreTrainedModel) -> set[str]:
+    """Return the names of linear layers on which an adapter would break the model or have no effect.
+
+    A router may be a linear layer that returns more than its product. A Mamba layer's fused CUDA kernel reads the
+    weights of its output projection itself, so that an adapter there would be trained on a CPU and passed by on a GPU.
+    """
+    names = set()
+    for name, module in net.named_modules():
+        own = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
+        if own and not type(module).__module__.startswith("bitsandbytes"):
+            names.add(name)
+        if _is_mamba(module):
+            names.add(f"{name}.out_proj")
+    return names
+
+
+def _is_mamba(module: nn.Module) -> bool:
+    """Return whether a module is a Mamba layer of any version: decay rates, skip weights, and a convolution."""
+    return all(hasattr(module, name) for name in ("A_log", "D", "conv1d", "out_proj"))
 
 
 def _adapter_settings(net: PeftModel) -> LoraConfig:

@@ -159,6 +159,8 @@ def manifest_facts(
         result: The result of the loop.
     """
     note = {"optimizer": loop.optimizer.note} if loop.optimizer.note else {}
+    if left_out := lora.adapter_note(loop.net):
+        note["adapter"] = left_out
     return {
         "data": {**data, "files": list(origin.files)},
         "identity": identity,
