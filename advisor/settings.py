@@ -194,9 +194,9 @@ def _value(path: Path, name: str, value: Any) -> str:
         return f"{value:g}"
     if key.kind == "path" and isinstance(value, str):
         return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
-    if key.kind == "licences" and (names := _names(value)) is not None:
+    if key.kind == "licences" and (listed := _names(value)) is not None:
         try:
-            return ",".join(license_names(names))
+            return ",".join(license_names(listed))
         except BadInput as problem:
             raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}

@@ -117,7 +117,7 @@ class Profile:
             sources = {key: answers[key] for key in answers}
         else:
             sources = {key: Answer(read_answer(key, value), "file") for key, value in answers.items()}
-        values = {
+        values: dict[str, Any] = {
             key: None if answer.value == "none" and key in _LIMITS else answer.value
             for key, answer in sources.items()
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from advisor.output import emit_result, note
 from runners.models import resolve
@@ -20,7 +21,7 @@ def verify_models(name: str, as_json: bool) -> None:
         CannotRun: the model is not on this machine.
     """
     names = [name] if name else [row["name"] for row in resolve.list_models() if row["state"] == "cached"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for each in names:
         started = time.perf_counter()
         model = resolve.verify_model(each)

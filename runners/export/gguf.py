@@ -429,8 +429,8 @@ def stored_pieces(file: Path) -> Pieces | None:
 
     if value("model") != "llama":
         return None
-    lists = (tuple(value(key)) for key in ("tokens", "scores", "token_type"))
-    return Pieces(*lists, space_prefix=bool(value("add_space_prefix")))
+    tokens, scores, types = (tuple(value(key)) for key in ("tokens", "scores", "token_type"))
+    return Pieces(tokens, scores, types, space_prefix=bool(value("add_space_prefix")))
 
 
 def _replay(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -200,7 +201,7 @@ def own_error(decoder: Decoder, ordinary: Sequence[int]) -> str:
             ("a padded batch", lambda: _in_batch(decoder.decode_batch, texts), expected),
             (
                 "a batch with a shared prefix",
-                lambda: _in_batch(lambda *args: decoder.decode_batch(*args, shared=shared), texts),
+                lambda: _in_batch(partial(decoder.decode_batch, shared=shared), texts),
                 expected,
             ),
             ("a single row", lambda: [_alone(decoder, texts[1])], expected[1:2]),

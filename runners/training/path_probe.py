@@ -197,6 +197,7 @@ def _first_layers_in_fp32(causal: PreTrainedModel) -> Iterator[None]:
             restored.append((owner, name, layers))
             setattr(owner, name, nn.ModuleList(layers[: _layers_of_all_kinds(causal, layers)]))
         table = embedding.weight
+        module: Any
         for module in inner.modules():
             if getattr(module, "compute_dtype", None) is not None:  # a 4-bit layer of bitsandbytes
                 state: Any = module.weight.quant_state
@@ -299,7 +300,7 @@ def _dependence(
     before: Tensor,
 ) -> str:
     """Return which row's loss moves when the tokens of the first or the last row are changed, "" where none does."""
-    vocabulary = causal.get_input_embeddings().weight.shape[0]
+    vocabulary = int(causal.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     for changed in sorted({0, len(rows) - 1} if len(rows) > 1 else ()):
         row = rows[changed]
         # Behind the prefix that all rows share, which is a prefix of the changed row as well.
