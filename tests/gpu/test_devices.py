@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -17,22 +19,32 @@ from runners.plan.train_config import TrainConfig
 from runners.resources.device import DTYPE_ENV, device_kind, device_name
 from runners.resources.machine import detect_machine
 from runners.train import fit
-from tests.runners.conftest import build_tiny, make_example
 
 pytestmark = pytest.mark.skipif(
     device_kind() == "cpu", reason="needs a CUDA GPU, or one of AMD, Intel or Apple that torch uses"
 )
 
 
+def tiny_models() -> ModuleType:
+    """Return the module that makes the tiny model and its examples for the tests of runners."""
+    path = Path(__file__).parents[1] / "runners" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_models", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def examples() -> tuple[Example, ...]:
-    return tuple(make_example(number) for number in range(36))
+    return tuple(tiny_models().make_example(number) for number in range(36))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, examples: tuple[Example, ...]) -> resolve.Model:
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    build_tiny(folder, examples, seed=0)
+    tiny_models().build_tiny(folder, examples, seed=0)
     return resolve.resolve_model(str(folder))
 
 
