@@ -127,8 +127,12 @@ def test_cards_are_trained_on_all_rows(make_plan: Callable[..., Path]) -> None:
 def check_report_of_an_arm_that_lost_its_rows(out: Path) -> None:
     """Judge the run as if it had left rows out, as versions before this one did: no verdict stands on the arm."""
     account = {"rows": 1, "with_gold": 1, "without_gold": 0, "refusals": 0, "quoted": 0, "unsupported": 149}
-    result = {"account": account, "trained": [{"rows": 1, "left_out": 0, "seed": 0}]}
-    append_line(out / "events.jsonl", {"event": "step.done", "step": "train:hybrid", "result": result})
+    events = read_journal(out / "events.jsonl")
+    done = next(e for e in events if (e["event"], e.get("step")) == ("step.done", "train:hybrid"))
+    trained = [{**training, "rows": 1} for training in done["result"]["trained"]]
+    append_line(
+        out / "events.jsonl", {**done, "result": {**done["result"], "account": account, "trained": trained}}
+    )
     report = judge(out)
     assert report.data["verdict"]["text"].startswith("No verdict on hybrid")
     assert "hybrid trains on 1 of 150 examples" in report.data["verdict"]["text"]
