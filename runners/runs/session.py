@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -214,10 +215,19 @@ class RunContext:
                 thinking=self.plan.thinking,
             )
             self._generator_of = (base, quantization)
-            for note in self._generator.chat.notes:
-                self.emit({"event": "model.note", "reason": f"{base.name}: {note}"})
+            self._note_once([f"{base.name}: {note}" for note in self._generator.chat.notes])
         self._generator.use(weights)
         return self._generator
+
+    def _note_once(self, notes: list[str]) -> None:
+        """Emit the notes that the run's log does not hold yet."""
+        if not notes:
+            return
+        noted = {event.get("reason") for event in self.run.events() if event.get("event") == "model.note"}
+        with suppress(OSError):  # a finished run may be asked where its folder cannot be written to
+            for note in notes:
+                if note not in noted:
+                    self.emit({"event": "model.note", "reason": note})
 
     def report_decoding(self, generator: Generator) -> None:
         """Write the event that says how a model in this process decodes and why, where it differs from the last one."""
