@@ -288,7 +288,7 @@ MODELS: tuple[ModelFacts, ...] = (
     ),
     *_family(
         "gemma-3-pretrained",
-        "config.json; the metadata of its GGUF file",
+        "the metadata of its GGUF file: sliding windows of 512 tokens in 15 of its 18 layers",
         (("google/gemma-3-270m", 0.268, (18, 640, 4, 1, 256, 2048, 262144), TIED, 32768, GEMMA),),
     ),
     *_family(

@@ -137,7 +137,7 @@ def test_short_trial_and_export(gemma: Model, example: Path, tunewise: Any, tmp_
     card = next((tmp_path / "run").rglob("README.md")).read_text("utf-8")
     assert "Gemma is provided under and subject to the Gemma Terms of Use" in card
     assert "license: gemma" in card.replace('"', "")
-    made = tunewise("export", "run", "--to", "gguf", "--out", "made", "--json", cwd=tmp_path)
+    made = tunewise("export", "run", "--to", "gguf", "--arm", "lora", "--out", "made", "--json", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     exported = json.loads(made.stdout)
     assert exported["checked"]["cut of text"] == "sentencepiece"
