@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,8 @@ def quiet_loading() -> Iterator[None]:
     """Hide the progress bars and warnings that transformers prints while sentence-transformers is loaded."""
     from transformers.utils import logging
 
+    # sentence-transformers imports bitsandbytes, which says that a kernel for 4-bit weights is missing.
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
     progress_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
