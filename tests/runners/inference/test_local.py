@@ -74,12 +74,19 @@ def test_completion_has_token_counts_and_finish_reason(
     assert cut.seconds > 0
     prompt = generator._tokens(chats(examples, 1)[0])
     assert cut.prompt_tokens == len(prompt)
-    tokens = [int(t) for t in transformers_answers(generator, chats(examples, 1), 8)[0]]
-    end = next(n for n, token in enumerate(tokens) if token not in tokens[:n] and n)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generator, "ends", frozenset([tokens[end]]))
-        ended = generator.generate(chats(examples, 1), 8)[0]
-    assert (ended.completion_tokens, ended.finish) == (end, "stop")
+
+
+def test_end_token_is_no_part_of_the_answer(varied: LocalGenerator, examples: tuple[Example, ...]) -> None:
+    for chat, tokens in zip(
+        chats(examples, 4), transformers_answers(varied, chats(examples, 4), 8), strict=True
+    ):
+        later = [n for n, token in enumerate(tokens) if token not in tokens[:n] and n]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(varied, "ends", varied.ends | {tokens[n] for n in later[:1]})
+            for answer in (varied.generate([chat], 8)[0], *varied.generate([chat, chat], 8)):
+                expected = later[0] if later else len(tokens)
+                assert answer.completion_tokens == expected
+                assert answer.finish == ("stop" if expected < 8 else "length")
 
 
 def test_on_batch_is_called_for_every_answer(
