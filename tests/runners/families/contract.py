@@ -204,6 +204,7 @@ def _trained(base: Model, config: TrainConfig, folder: Path, every_path: bool) -
         for loss in losses:
             value, computed = _gradients(net, loss(rows))
             value_expected, expected = alone if loss.path in ("fast", "alone") else together
+            whole.append(_whole_error(computed, expected))
             loss_error = abs(value - value_expected) / value_expected
             compared.append((_worst_tensor(computed, expected), loss.path, loss_error))
     missing = sorted(
