@@ -28,13 +28,13 @@ INTRO = """\
 What was measured of each family of causal models that the tests build, with tiny models of random weights that have every
 kind of layer of the family (`python scripts/families.py` measures again; `tests/runners/families` checks it).
 
-*Train* lists the methods whose loss and every gradient equal those of plain transformers and PEFT to 1e-5 in fp32, on
-rows of unequal length; a saved adapter gives the same logits in plain PEFT. *Path* is how the loss is computed on a CPU:
-*fast* packs rows and fuses layers, *rows* uses the model's own layers and computes logits for target tokens only, *plain*
-uses the model's own logits, *alone* takes one row at a time, each with the reason why it is not a faster one. A window
-shorter than the rows is one: with rows within the window such families are fast. *Decode* says which way answers come,
-token for token those of transformers. *Export* lists the targets that hold the whole model; adapters go to PEFT and vLLM
-as well."""
+*Train* lists the methods whose loss and gradient equal those of plain transformers and PEFT to 1e-5 in fp32 (each tensor's
+gradient to 1e-4), on rows of unequal length; a saved adapter gives the same logits in plain PEFT. *Path* is how the loss is
+computed on a CPU: *fast* packs rows and fuses layers, *rows* uses the model's own layers and computes logits for target
+tokens only, *plain* uses the model's own logits, *alone* takes one row at a time, each with the reason why it is not a
+faster one. A window shorter than the rows is such a reason: with rows within the window these families are fast. *Decode*
+says which way answers come, token for token those of transformers. *Export* lists the targets that hold the whole model;
+adapters go to PEFT and vLLM as well."""
 HEADER = (
     "| family | what sets it apart | train | path | decode | export |\n| --- | --- | --- | --- | --- | --- |"
 )

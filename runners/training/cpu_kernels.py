@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from runners.training.packing import RowSegments, TokenBatch
+from runners.training.path_probe import length_dependent
 
 ATTENTION_NAME = "tunewise_rows"
 """Name under which transformers finds :func:`packed_attention`."""
@@ -97,8 +98,6 @@ row's segments: no ALiBi, convolution, recurrent state, linear attention, sinks 
 tests/runners/families trains each of them. A sliding window is exact as long as no row is longer."""
 EXACT_LAYERS = frozenset(("full_attention", "sliding_attention", "attention", "mlp", "moe"))
 """Values of a config's ``layer_types`` that are softmax attention, or that compute each token by itself."""
-LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Rotary positions whose frequencies depend on the longest row of a batch, past the length the model was trained on."""
 
 Forward = Callable[..., Any]
 """The forward pass of a module, as a function of the module and its arguments."""
@@ -459,20 +458,6 @@ def fuse(net: nn.Module, causal: PreTrainedModel) -> CpuKernels:
     dropout = any(has_lora_dropout(module) for module, forward in passes if forward is lora_linear_forward)
     forwards = [(module, forward) for module, forward in passes if forward]
     return CpuKernels(causal, forwards, bool(blocks) and None not in blocks and not dropout)
-
-
-def length_dependent(causal: PreTrainedModel, longest: int) -> str:
-    """Return why a row's result depends on the longest row beside it, "" where it does not.
-
-    transformers computes the frequencies of some rotary positions from the largest position of the whole batch.
-    """
-    settings = getattr(causal.config, "rope_parameters", None) or {}
-    nested = [value for value in settings.values() if isinstance(value, dict)]
-    for rope in nested or [settings]:
-        limits = (rope.get("original_max_position_embeddings"), causal.config.max_position_embeddings)
-        if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE and longest > min(n for n in limits if n):
-            return f"{rope['rope_type']} positions depend on the longest row of a batch"
-    return ""
 
 
 def _not_exact(causal: PreTrainedModel) -> str:

@@ -174,8 +174,17 @@ def prepare_model(
         recompute: Whether activations are recomputed in the backward pass
             (:mod:`runners.training.gradient_checkpointing`).
         dtype: Dtype the base computes in: float32, bfloat16, or auto.
+
+    Raises BadInput for a family whose layers get no adapter, or none of whose layers can be held in 4 bits.
     """
     causal = load_base(base, dtype, four_bit=config.method == "qlora")
+    if config.method == "qlora" and not any(
+        type(layer).__name__ == "Linear4bit" for layer in causal.modules()
+    ):
+        raise BadInput(
+            f"bitsandbytes holds no layer of the family {causal.config.model_type} in 4 bits, so qlora would be lora",
+            "method lora",
+        )
     add_embedding_noise(causal, config.neftune)
     if recompute:
         causal.gradient_checkpointing_enable({"use_reentrant": False})
@@ -301,11 +310,22 @@ def _left_out(net: PreTrainedModel) -> set[str]:
     names = set()
     for name, module in net.named_modules():
         own = isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
-        if own and not type(module).__module__.startswith("bitsandbytes"):
+        if own and not type(module).__module__.startswith("bitsandbytes") and not _gives_product(module):
             names.add(name)
         if _is_mamba(module):
             names.add(f"{name}.out_proj")
     return names
+
+
+def _gives_product(layer: nn.Module) -> bool:
+    """Return whether a layer gives one tensor of its output width for one token, as a linear layer does."""
+    weight = layer.get_parameter("weight")
+    with torch.no_grad():
+        try:
+            out = layer(torch.zeros(1, weight.shape[1], dtype=weight.dtype, device=weight.device))
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False
+    return isinstance(out, Tensor) and out.shape == (1, weight.shape[0])
 
 
 def _is_mamba(module: nn.Module) -> bool:

@@ -27,12 +27,13 @@ from rag.errors import BadInput
 from runners.resources.device import DEVICE_TABLE, synchronize_device
 from runners.resources.loss_memory import logit_block_rows
 from runners.tokenization.chat_template import EncodedRow
-from runners.training.cpu_kernels import CpuKernels, length_dependent, select
+from runners.training.cpu_kernels import CpuKernels, select
 from runners.training.packing import TokenBatch, collate, shared_prefix
 from runners.training.path_probe import (
     adapters_not_zero,
     head_difference,
     layers_difference,
+    length_dependent,
     plain_hidden,
     relative_distance,
 )
@@ -227,7 +228,7 @@ def evaluation_mode(net: nn.Module) -> Iterator[None]:
     net.eval()
     for module in net.modules():
         # PEFT's layer around it has the same name, and its dropout must be off.
-        if type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes"):
+        if type(module).__name__ == "Linear4bit" and not hasattr(module, "base_layer"):
             module.train()
     try:
         with torch.no_grad():

@@ -49,6 +49,9 @@ LOGIT_SETTINGS = (
 )
 """Settings of configs that change logits outside the head, for the reason given."""
 
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary positions whose frequencies depend on the longest row of a batch, past the length the model was trained on."""
+
 Hidden = Callable[[TokenBatch], Tensor]
 """Returns the last hidden states [T, d] of a batch, in the order of its tokens."""
 
@@ -136,6 +139,20 @@ def head_difference(causal: PreTrainedModel, row: EncodedRow) -> str:
     for ours, own in ((hidden, seen[0][0]), (seen[0][1], logits)):
         if relative_distance(ours, own) > HEAD_TOLERANCE:
             return f"the model scales or caps its logits outside the head{named}"
+    return ""
+
+
+def length_dependent(causal: PreTrainedModel, longest: int) -> str:
+    """Return why a row's result depends on the longest row beside it, "" where it does not.
+
+    transformers computes the frequencies of some rotary positions from the largest position of the whole batch.
+    """
+    settings = getattr(causal.config, "rope_parameters", None) or {}
+    nested = [value for value in settings.values() if isinstance(value, dict)]
+    for rope in nested or [settings]:
+        limits = (rope.get("original_max_position_embeddings"), causal.config.max_position_embeddings)
+        if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE and longest > min(n for n in limits if n):
+            return f"{rope['rope_type']} positions depend on the longest row of a batch"
     return ""
 
 

@@ -18,6 +18,7 @@ from runners.training.path_probe import layers_difference, plain_hidden
 from tests.families import FAMILIES, MISSING, Family, build, family_named
 from tests.runners.families.contract import (
     FEW,
+    TENSOR_TOLERANCE,
     TOLERANCE,
     TrainingRecord,
     family_rows,
@@ -55,6 +56,7 @@ def assert_kept(family: Family, record: TrainingRecord) -> None:
     assert not record.missing
     assert record.loss_error <= TOLERANCE
     assert record.gradient_error <= TOLERANCE, record.worst
+    assert record.tensor_error <= TENSOR_TOLERANCE, record.worst
     assert record.reloaded_error <= TOLERANCE
     assert (record.reason == "") == (record.path == "fast")
 
