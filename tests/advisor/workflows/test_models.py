@@ -93,6 +93,7 @@ def test_models_verify(
     from tokenizers import Tokenizer
     from tokenizers.models import WordPiece
 
+    (tmp_path / "bert").mkdir()
     folder = little_bert(
         tmp_path / "bert", Tokenizer(WordPiece({"[UNK]": 0, "[PAD]": 1}, unk_token="[UNK]")), 64
     )
