@@ -173,10 +173,11 @@ def plain_tokenizer(folder: Path, window: int, config: Mapping[str, Any]) -> Any
     """
     from transformers import PreTrainedTokenizerFast
 
+    names = ["input_ids", "attention_mask"]
+    if int(config.get("type_vocab_size") or 0) > 1:
+        names.insert(1, "token_type_ids")
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"),
-        model_max_length=window,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        tokenizer_file=str(folder / "tokenizer.json"), model_max_length=window, model_input_names=names
     )
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(int(config.get("pad_token_id") or 0))
     return tokenizer
