@@ -68,20 +68,27 @@ def lora_config(net: PreTrainedModel, config: TrainConfig) -> LoraConfig:
 def adapter_note(net: nn.Module) -> str:
     """Return which weights of the layers no adapter reaches, "" where it reaches all or the base itself is trained.
 
-    PEFT's all-linear means linear layers: experts that are one tensor of three dimensions, convolutions and the decay
-    rates of recurrent layers keep the base's values, and so does what :func:`_left_out` names.
+    PEFT's all-linear means linear layers, and for some families the tensors of three dimensions that hold all experts of
+    a layer as well. Convolutions and decay rates keep the base's values anyway; what :func:`_left_out` names is named.
     """
     if not isinstance(net, PeftModel):
         return ""
     causal = net.get_base_model()
     assert isinstance(causal, PreTrainedModel)
-    experts = [p for p in causal.base_model.parameters() if p.ndim == 3 and p.shape[1] > 1 and p.shape[2] > 1]
+    layers = _lora_layers(net)
+    reached = {getattr(layer, "parameter_name", None) for layer in layers.values()}
+    # One dimension of a convolution's weight is 1.
+    experts = {
+        name.rsplit(".", 1)[-1]
+        for name, p in causal.base_model.named_parameters()
+        if p.ndim == 3
+        and min(p.shape[1:]) > 1
+        and not (".base_layer." in name and name.rsplit(".", 1)[-1] in reached)
+    }
     notes = []
     if experts:
-        count = sum(p.numel() for p in experts)
-        share = count / sum(p.numel() for name, p in causal.named_parameters() if "lora_" not in name)
-        notes.append(f"the experts ({len(experts)} tensors of three dimensions, {share:.0%} of the weights)")
-    adapted = {name.rsplit(".", 1)[-1] for name in _lora_layers(net)}
+        notes.append(f"the weights of three dimensions, as experts are ({', '.join(sorted(experts))})")
+    adapted = {name.rsplit(".", 1)[-1] for name in layers}
     if "out_proj" not in adapted and any(_is_mamba(module) for module in causal.modules()):
         notes.append(
             "the output projections of the Mamba layers, whose fused kernels would pass an adapter by"
@@ -241,7 +248,7 @@ def _with_adapter(net: PreTrainedModel, config: TrainConfig, base: Model) -> Pef
         except (ValueError, TypeError, NotImplementedError) as error:
             raise BadInput(
                 f"PEFT attaches no adapter to this model of the family {net.config.model_type}: {error}",
-                "other targets, or method full",
+                "dropout 0, other targets, or method full",
             ) from error
     assert isinstance(adapted, PeftModel)
     if config.variant == "pissa":

@@ -262,15 +262,15 @@ def choose_loss(
     with torch.random.fork_rng(drawing), evaluation_mode(net), adapters_not_zero(net):
         expected = _reference(TrainingLoss(net, causal, "alone"), shortest)
         fused, not_packed = select(net, causal, longest)
-        head = _difference(lambda: head_difference(causal, shortest[0]))
+        head = _difference(partial(head_difference, causal, shortest[0]))
         if fused and not head:
             loss = TrainingLoss(net, causal, "fast", kernels=fused)
-            packed = _difference(lambda: layers_difference(net, causal, rows, fused.hidden, True))
+            packed = _difference(partial(layers_difference, net, causal, rows, fused.hidden, True))
             not_packed = packed or _loss_difference(loss, shortest, expected)
             if not not_packed:
                 return _compiled(loss, rows, shortest, expected, tokens)
         padded = length_dependent(causal, longest) or _difference(
-            lambda: layers_difference(net, causal, rows, partial(plain_hidden, causal), False)
+            partial(layers_difference, net, causal, rows, partial(plain_hidden, causal), False)
         )
         if padded:
             return TrainingLoss(net, causal, "alone", f"rows are not padded together: {padded}")
@@ -380,7 +380,7 @@ def _gradient_difference(computed: TrainingLoss, reference: TrainingLoss, rows: 
     for loss in (reference, computed):
         loss.net.zero_grad()
         with torch.enable_grad():
-            loss(rows).backward()  # type: ignore[no-untyped-call]
+            loss(rows).backward()
         trained = [p for p in loss.net.parameters() if p.requires_grad]
         vectors.append(torch.cat([p.grad.flatten().float() for p in trained if p.grad is not None]))
         loss.net.zero_grad()

@@ -147,11 +147,12 @@ def length_dependent(causal: PreTrainedModel, longest: int) -> str:
 
     transformers computes the frequencies of some rotary positions from the largest position of the whole batch.
     """
-    settings = getattr(causal.config, "rope_parameters", None) or {}
+    longest_trained = getattr(causal.config, "max_position_embeddings", None)
+    settings: dict[str, Any] = getattr(causal.config, "rope_parameters", None) or {}
     nested = [value for value in settings.values() if isinstance(value, dict)]
     for rope in nested or [settings]:
-        limits = (rope.get("original_max_position_embeddings"), causal.config.max_position_embeddings)
-        if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE and longest > min(n for n in limits if n):
+        limits = [n for n in (rope.get("original_max_position_embeddings"), longest_trained) if n]
+        if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE and longest > min(limits, default=0):
             return f"{rope['rope_type']} positions depend on the longest row of a batch"
     return ""
 
@@ -205,7 +206,7 @@ def _first_layers_in_fp32(causal: PreTrainedModel) -> Iterator[None]:
     """
     inner = causal.base_model
     place = _layer_list(inner)
-    embedding = causal.get_input_embeddings()
+    embedding: Any = causal.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda module, args, out: out.detach().float())
     restored: list[tuple[Any, str, Any]] = []
     try:
@@ -214,12 +215,12 @@ def _first_layers_in_fp32(causal: PreTrainedModel) -> Iterator[None]:
             restored.append((owner, name, layers))
             setattr(owner, name, nn.ModuleList(layers[: _layers_of_all_kinds(causal, layers)]))
         table = embedding.weight
-        module: Any
         for module in inner.modules():
             if getattr(module, "compute_dtype", None) is not None:  # a 4-bit layer of bitsandbytes
-                state: Any = module.weight.quant_state
-                restored += [(module, "compute_dtype", module.compute_dtype), (state, "dtype", state.dtype)]
-                module.compute_dtype = state.dtype = torch.float32
+                layer: Any = module
+                state = layer.weight.quant_state
+                restored += [(layer, "compute_dtype", layer.compute_dtype), (state, "dtype", state.dtype)]
+                layer.compute_dtype = state.dtype = torch.float32
             for parameter in module.parameters(recurse=False):
                 if parameter.is_floating_point() and parameter is not table:
                     restored.append((parameter, "data", parameter.data))
@@ -260,7 +261,8 @@ def _layers_of_all_kinds(causal: PreTrainedModel, layers: nn.ModuleList) -> int:
 
 def _random_head(causal: PreTrainedModel) -> Tensor:
     """Return a random head [HEAD_WIDTH, d] for the model's hidden states."""
-    width = causal.get_output_embeddings().weight.shape[1]
+    vocabulary_head: Any = causal.get_output_embeddings()
+    width = vocabulary_head.weight.shape[1]
     generator = torch.Generator().manual_seed(1)
     return (torch.randn(HEAD_WIDTH, width, generator=generator) / width**0.5).to(causal.device)
 
@@ -285,11 +287,11 @@ def _batch_difference(
     for row in rows:
         batch = collate([row], False, causal.device)
         losses = _row_losses(plain_hidden(causal, batch), batch, [row], head)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         alone.append(losses.detach())
     expected, reference = torch.cat(alone), _take_gradients(net)
     losses = _candidate_losses(causal, rows, candidate, packed, head)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
+    losses.sum().backward()
     before = losses.detach()
     off = float(((before - expected).abs() / expected.abs().clamp_min(1e-6)).max())
     if not off <= LOSS_TOLERANCE_FP32:
@@ -317,7 +319,8 @@ def _dependence(
     before: Tensor,
 ) -> str:
     """Return which row's loss moves when the tokens of the first or the last row are changed, "" where none does."""
-    vocabulary = int(causal.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    embedding: Any = causal.get_input_embeddings()
+    vocabulary = embedding.weight.shape[0]
     for changed in sorted({0, len(rows) - 1} if len(rows) > 1 else ()):
         row = rows[changed]
         # Behind the prefix that all rows share, which is a prefix of the changed row as well.

@@ -59,6 +59,8 @@ class TrainingRecord:
     """Relative difference of the worst tensor's gradient."""
     worst: str = ""
     """Path and name of that tensor."""
+    rounding: float = 0.0
+    """The same difference between transformers' own gradients for the rows padded together and one by one."""
     missing: tuple[str, ...] = ()
     """Trained tensors that only one side has."""
     reloaded_error: float = 0.0
@@ -218,6 +220,7 @@ def _trained(base: Model, config: TrainConfig, folder: Path, every_path: bool) -
         "loss_error": max(entry[2] for entry in compared),
         "gradient_error": max(whole),
         "tensor_error": error,
+        "rounding": _whole_error(together[1], alone[1]),
         "worst": f"{path}: {worst}",
         "missing": tuple(missing),
     }

@@ -55,7 +55,8 @@ def assert_kept(family: Family, record: TrainingRecord) -> None:
         return
     assert not record.missing
     assert record.loss_error <= TOLERANCE
-    assert record.gradient_error <= TOLERANCE, record.worst
+    # A delta net's chunks in fp32 make transformers differ from itself by more, when rows are padded otherwise.
+    assert record.gradient_error <= max(TOLERANCE, min(record.rounding, TENSOR_TOLERANCE)), record.worst
     assert record.tensor_error <= TENSOR_TOLERANCE, record.worst
     assert record.reloaded_error <= TOLERANCE
     assert (record.reason == "") == (record.path == "fast")
@@ -244,7 +245,8 @@ def test_resumed_run_that_packed_wrongly_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("mixtral", ["4 tensors of three dimensions"]),
+        ("gpt-oss", ["down_proj, gate_up_proj"]),
+        ("mixtral", []),
         ("bamba", ["Mamba"]),
         ("llama", []),
         ("jamba", ["Mamba", "three"]),
