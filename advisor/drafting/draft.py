@@ -19,6 +19,7 @@ from advisor.catalog import models
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
 from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
+from advisor.drafting.refusal_share import with_refusal_share
 from advisor.drafting.score_weights import score_weights
 from advisor.drafting.seeds import with_second_seed
 from advisor.methods.base import Drafting, Method
@@ -31,9 +32,7 @@ from advisor.recommendation.recommend import BaseRecommendation
 from rag.errors import UsageProblem
 from runners.data.examples import Example
 from runners.data.labels import MAX_LABELS, labels_of
-from runners.data.questions import Question
 from runners.data.reasoning import split_message
-from runners.data.sampling import split_questions
 from runners.models.endpoint import reasons_by_name
 from runners.plan.schema import Plan, PlanData, PlanGate, Prompts, RecordedAnswer, Step, parse_plan
 from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
@@ -57,12 +56,6 @@ MAX_REFUSALS = 8
 """Number of refusing replies that are taken over into the prompts."""
 CHAT_TEMPLATE_TOKENS = 20
 """Tokens that the chat template adds to a row; nothing is tokenized here."""
-WITHOUT_GOLD_WITH_REFUSALS = 0.15
-"""Share of a hybrid's rows without the supporting passage where questions without an answer are expected."""
-WITHOUT_GOLD_DEFAULT = 0.04
-"""The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23
-% of answerable ones (benchmarks/LOG.md).
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +152,7 @@ def draft_with_notes(
     rows = tuple(row for row in learnable if not row.raw)
     notes = list(situation.stats.warnings)
     tuning = _tuning_method(recommendation, profile, bool(learnable), notes)
-    steps = _with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
+    steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
     prompts = _prompts(answers, rows)
     steps = with_additional_arms(
         _with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
@@ -339,43 +332,6 @@ def _with_smaller_batches(steps: Sequence[Step], rows: Sequence[Example], system
         return step.model_copy(update={"batch_tokens": choice[0], "reasons": reasons})
 
     return tuple(map(smaller, steps))
-
-
-def _with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
-    """Set how often a hybrid learns to refuse: more often where questions without an answer are expected.
-
-    Only dev questions are read: what is trained must not depend on the test questions.
-    """
-    rows = situation.stats.examples.rows if situation.stats.examples else ()
-    dev = dev_questions(situation.stats.questions or ())
-    expected = any(not question.answerable for question in dev) or any(row.refuses for row in rows)
-    share, why = (
-        (WITHOUT_GOLD_WITH_REFUSALS, "some dev questions or examples have no answer in the documents")
-        if expected
-        else (
-            WITHOUT_GOLD_DEFAULT,
-            "no dev question or example is known whose answer the documents lack; more would teach to refuse",
-        )
-    )
-    return tuple(
-        step.model_copy(
-            update={
-                "without_gold": share,
-                "reasons": {**step.reasons, "without_gold": f"{share} because {why}"},
-            }
-        )
-        if isinstance(step, TrainStep) and step.rows == "retrieval"
-        else step
-        for step in steps
-    )
-
-
-def dev_questions(questions: Sequence[Question]) -> tuple[Question, ...]:
-    """Return the questions that a run of a drafted plan takes for dev: by the plan's own share and seed."""
-    share, seed = (
-        model.model_fields[key].default for model, key in ((PlanData, "dev_share"), (Plan, "seed"))
-    )
-    return split_questions(questions, share, seed).dev
 
 
 def _choice_in_plan(recommendation: BaseRecommendation, steps: Sequence[Step], notes: list[str]) -> str:

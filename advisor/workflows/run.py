@@ -72,13 +72,12 @@ def execute_plan(
         run, data = run_and_report(plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows)
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
-    if data is None:
-        return
-    if as_json:
-        emit_result(data)
-    else:
-        _show_verdict(run, data)
-    check_gate(data)
+    if data is not None:
+        if as_json:
+            emit_result(data)
+        else:
+            _show_verdict(run, data)
+        check_gate(data)
 
 
 def _repeated_flags(

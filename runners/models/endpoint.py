@@ -54,7 +54,7 @@ def api_key(url: str, environ: Mapping[str, str] = os.environ) -> ApiKey:
         "",
     )
     key = ApiKey(environ.get(variable, "").strip(), variable) if variable else ApiKey()
-    if key.value and urlsplit(url).scheme != "https" and not is_loopback(url):
+    if key.value and urlsplit(url).scheme != "https" and not _is_this_machine(url):
         raise BadInput(
             f"{variable} would be sent to {endpoint_host(url)} unencrypted: its address begins with http",
             "use https, an address of this machine, or unset the variable where the server needs no key",
@@ -151,7 +151,7 @@ def is_private(url: str) -> bool:
     return address.is_private or address.is_loopback or address.is_link_local
 
 
-def is_loopback(url: str) -> bool:
+def _is_this_machine(url: str) -> bool:
     """Whether the host of a URL is this machine, judged by its name alone."""
     name = (urlsplit(url).hostname or "").lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):

@@ -1,0 +1,55 @@
+"""How often a drafted hybrid learns to refuse: the share of its training rows without the gold passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from advisor.questionnaire.gather import Situation
+from runners.data.questions import Question
+from runners.data.sampling import split_questions
+from runners.plan.schema import Plan, PlanData, Step
+from runners.plan.steps import TrainStep
+
+WITHOUT_GOLD_WITH_REFUSALS = 0.15
+"""Share of a hybrid's rows without the supporting passage where questions without an answer are expected."""
+WITHOUT_GOLD_DEFAULT = 0.04
+"""The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23
+% of answerable ones (benchmarks/LOG.md).
+"""
+
+
+def with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
+    """Set how often a hybrid learns to refuse: more often where questions without an answer are expected.
+
+    Only dev questions are read: what is trained must not depend on the test questions.
+    """
+    rows = situation.stats.examples.rows if situation.stats.examples else ()
+    dev = dev_questions(situation.stats.questions or ())
+    expected = any(not question.answerable for question in dev) or any(row.refuses for row in rows)
+    share, why = (
+        (WITHOUT_GOLD_WITH_REFUSALS, "some dev questions or examples have no answer in the documents")
+        if expected
+        else (
+            WITHOUT_GOLD_DEFAULT,
+            "no dev question or example is known whose answer the documents lack; more would teach to refuse",
+        )
+    )
+    return tuple(
+        step.model_copy(
+            update={
+                "without_gold": share,
+                "reasons": {**step.reasons, "without_gold": f"{share} because {why}"},
+            }
+        )
+        if isinstance(step, TrainStep) and step.rows == "retrieval"
+        else step
+        for step in steps
+    )
+
+
+def dev_questions(questions: Sequence[Question]) -> tuple[Question, ...]:
+    """Return the questions that a run of a drafted plan takes for dev: by the plan's own share and seed."""
+    share, seed = (
+        model.model_fields[key].default for model, key in ((PlanData, "dev_share"), (Plan, "seed"))
+    )
+    return split_questions(questions, share, seed).dev
