@@ -83,11 +83,11 @@ def output_tokens(profile: Profile) -> float:
 def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
     """Return the setup for memory estimates: rows as long as a prompt with its answer, at least 1,024 tokens.
 
-    Without a GPU it describes the whole process on the CPU, and in fp32 where the device computes in it. ``devices`` is
-    the number of GPUs that share the model; by default the profile's.
+    Without a GPU, unless a number of rented ones is given, it describes the whole process on the CPU, and in fp32 where the
+    device computes in it. ``devices`` is the number of GPUs that share the model; by default the profile's.
     """
     longest = max(RAW_SEQUENCE, math.ceil(row_tokens(profile)))
-    on_cpu = profile.has_gpu is False
+    on_cpu = profile.has_gpu is False and devices is None
     shape = profile.model_shape
     return MemorySetup(
         devices=profile.devices if devices is None else devices,

@@ -24,9 +24,15 @@ from advisor.recommendation.confidence import same_family
 from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods
 from advisor.recommendation.thresholds import choice_spans
 from runners.resources.memory_estimate import estimate_memory, smallest_memory
+from runners.resources.memory_terms import OptimizerKind
 
 SHORT_ROWS = (4096, 2048, 1024, 512, 256)
 """Row lengths in tokens that are tried, longest first."""
+SMALLER_OPTIMISERS: tuple[tuple[OptimizerKind, str, str], ...] = (
+    ("adamw_8bit", "an 8-bit optimiser", "somewhat noisier steps"),
+    ("adafactor", "Adafactor as optimiser", "no momentum, so slower to learn"),
+)
+"""Optimisers of full tuning that hold less, the one that costs least first; 8 bits are the default from 1 B on."""
 MINUTES_PER_EXAMPLE = 5
 """Minutes to write and check one good example by hand; a guess to be replaced by your own."""
 
@@ -167,15 +173,11 @@ def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Re
                 settings={"max_tokens": tokens},
             )
             break
-    if use == "full":
-        need = smallest_memory(shape, use, replace(training_setup(profile), optimizer="adamw_8bit"))
+    for optimizer, relax, cost in SMALLER_OPTIMISERS if use == "full" else ():
+        need = smallest_memory(shape, use, replace(training_setup(profile), optimizer=optimizer))
         if need.fits(available) != "no":
-            yield Relaxation(
-                f"an 8-bit optimiser: {need.likely:.1f} GiB",
-                name,
-                "somewhat noisier steps",
-                settings={"optimizer": "adamw_8bit"},
-            )
+            yield Relaxation(f"{relax}: {need.likely:.1f} GiB", name, cost, settings={"optimizer": optimizer})
+            break
 
 
 def relaxations(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:

@@ -37,6 +37,8 @@ resident set grows over the first dozens of steps. Both are fitted to our own ru
 test_recorded_memory.py)."""
 CHUNKED_LOSS_ROWS = 128
 """Label rows whose logits a fused or row-wise loss of another program holds at once."""
+MAX_HEAP_LEFT = 0.5 * 2**30
+"""Most bytes of small 16-bit matrices that stay resident after a base was quantised on a CPU; our assumption above .2."""
 MAX_STORED_SCORES = 512
 """Longest row, in tokens, whose attention probabilities the CPU kernels store; longer ones take torch's own kernel."""
 EIGHT_BIT_FROM = 1_000_000_000
@@ -271,8 +273,8 @@ def linear_input_bytes(
         total += wide * shared if setup.compiled else (wide + 1) * separate
         if targets & {"q", "k", "v"} and (use == "lora" or setup.compiled):
             total += wide * h
-    if use == "qlora" and not setup.compiled and setup.program == "other":
-        # bitsandbytes 0.50, which this project takes, keeps no input of its products (MatMul4Bit). Earlier:
+    if use == "qlora" and not setup.compiled and setup.counter != "process":
+        # On a CPU bitsandbytes 0.50 was seen to keep no input of its products (MatMul4Bit). As published on GPUs:
         # 2 bytes (bf16) x copies x the inputs of q/k/v and gate/up (h each), o (q) and down (I).
         total += 2 * fitted.four_bit * ((2 * h if inner else h) + q + inner)
     return total
@@ -441,8 +443,9 @@ def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float
     """
     dequantised = 2.0 * shape.hidden * shape.intermediate if is_four_bit(use, setup) else 0.0
     if is_four_bit(use, setup) and setup.counter == "process":
-        # The 16-bit matrices are read before they are quantised, and their pages stay resident: measured on Linux.
-        dequantised += 2.0 * (shape.blocks - shape.expert_params)
+        # The 16-bit matrices are read before they are quantised. Those below 32 MiB come from the allocator's heap, which
+        # stays resident; larger ones are returned to the system.
+        dequantised += min(2.0 * (shape.blocks - shape.expert_params), MAX_HEAP_LEFT)
     if setup.devices <= 1:
         return dequantised
     base = weight_bytes(shape, use, setup)

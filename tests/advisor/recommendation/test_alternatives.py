@@ -82,8 +82,8 @@ def test_relaxations_do_not_rent_for_local_data() -> None:
         ),
         ({"model_params_b": 8, "budget_usd": 0}, "raise the budget", "lora"),
         (
-            {"unlabelled_tokens": 2 * 10**9, "model_params_b": 3, "gpu_memory_gib": 20, "gpu_count": 1},
-            "an 8-bit optimiser",
+            {"unlabelled_tokens": 2 * 10**9, "model_params_b": 3, "gpu_memory_gib": 30, "gpu_count": 1},
+            "Adafactor as optimiser",
             "full",
         ),
         ({"task_needs_facts": "new", "behaviour_gap": "none", "corpus_tokens": 0}, "bring documents", "rag"),

@@ -78,7 +78,7 @@ def test_dry_run_measures_steps_and_stores_ratio_without_run(
     assert steps["train:lora"]["measured"] > 0
     trained = steps["train:lora"]
     assert 0.01 < trained["measured_gib"] < trained["process_gib"]
-    assert 0 < trained["estimated_gib"] < 0.1  # tensors of a tiny model, no library in it
+    assert 0 < trained["estimated_gib"] < 0.3  # compiled kernels and a tiny model, no library in it
     assert steps["train:lora"]["how"].startswith("3 steps, the last of ")
     assert steps["evaluate:lora"]["measured"] == steps["evaluate:prompting"]["measured"] > 0
     assert steps["evaluate:few-shot"]["measured"] is None
@@ -123,7 +123,7 @@ def test_finished_run_records_prediction_and_measurement(folder: Path) -> None:
         assert measured["ratios"]["memory"] == pytest.approx(
             measured["memory_gib"] / measured["memory_expected_gib"], abs=0.001
         )
-        assert "memory of training: estimated 0.0" in done.output
+        assert "memory of training: estimated 0.2 GiB" in done.output
         assert "the whole process held" in done.output
         assert "the plan said 1 GiB" in done.output
     CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
