@@ -87,9 +87,13 @@ MAX_ERROR = 1e-3
 
 Over the families of the contract tests rounding gives up to 1e-4, a wrong mask or position 0.1 to 0.6."""
 MAX_ROUNDED_ERROR = 0.02
-"""The same in 16 bits, of the median over a row's tokens (rounding may send single tokens to other experts), or twice
-what rounding gives transformers' own padded batch if that is more: 0.06 on a model of 30 layers."""
-MAX_PADDED_ERROR = 0.25
+"""The same in 16 bits, of the median over a row's tokens (rounding may send single tokens to other experts), or
+ROUNDING_MARGIN times what rounding gives transformers' own padded batch if that is more.
+
+Measured in bf16 with prompts of drawn tokens: transformers' padded batch 0.04 on SmolLM2-135M and 0.16 on gemma-3-270m, the
+own batch with a shared prefix 0.09 on the former."""
+ROUNDING_MARGIN = 4
+MAX_PADDED_ERROR = 0.35
 """The same for transformers' own padded batches in 16 bits, whose rounding cannot be measured apart."""
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 """What a model raises whose layers cannot be called as the own loops call them."""
@@ -195,7 +199,8 @@ def own_error(decoder: Decoder, ordinary: Sequence[int]) -> str:
         if half:
             by_transformers = _in_batch(TransformersDecoder(model, (), None).decode_batch, texts)
             limit = max(
-                MAX_ROUNDED_ERROR, min(2 * max(_errors(by_transformers, expected, half)), MAX_PADDED_ERROR)
+                MAX_ROUNDED_ERROR,
+                min(ROUNDING_MARGIN * max(_errors(by_transformers, expected, half)), MAX_PADDED_ERROR),
             )
         checks: list[tuple[str, Callable[[], list[torch.Tensor]], list[torch.Tensor]]] = [
             ("a padded batch", lambda: _in_batch(decoder.decode_batch, texts), expected),
