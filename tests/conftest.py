@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,8 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+# For tests/families.py and the benchmarks that tests run; at the end, so that the installed packages are what is tested.
+sys.path.append(str(ROOT))
 
 # A skip in CI is a hole in the net. These reasons (how they begin) are holes that we know of; with CI set,
 # a skip for any other reason fails the session. The list is printed at the end of every CI run.
