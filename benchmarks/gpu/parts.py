@@ -69,6 +69,8 @@ def train_part(method: str) -> Callable[[Setting], list[Row]]:
                     rows.append(_row(family, f"train {method}", name, None, "tokens/s", result["failed"]))
                     continue
                 note = f"validation loss {result['valid_loss']:.4f}"
+                if speed := result.get("expected_tokens_per_s"):
+                    note += f"; estimated {speed:,.0f} tokens/s, {result['tokens_per_s'] / speed:.2f} of it measured"
                 rows.append(_row(family, f"train {method}", name, result["tokens_per_s"], "tokens/s", note))
                 memory = result.get("device_gib") or result["peak_gib"]
                 expected = result.get("expected_gib")
@@ -250,7 +252,23 @@ def child_contender(setting: Setting, family: str, name: str) -> dict[str, Any]:
     result: dict[str, Any] = dict(contenders.contend(name, task))
     if torch.cuda.is_available():
         result["device_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    if "expected_gib" in result:
+        method = "lora" if name == "tunewise" else name
+        result["expected_tokens_per_s"] = expected_tokens_per_s(task, method)
     return result
+
+
+def expected_tokens_per_s(task: Any, method: str) -> float:
+    """Return the estimated training speed from the matrix speed of this machine, measured now."""
+    from advisor.costs.training_time import measured_device, tokens_per_second
+    from runners.models.fingerprint import read_json
+    from runners.resources.calibration import calibrate
+    from runners.resources.model_shape import read_shape
+
+    measured = calibrate()
+    device = measured_device(measured.cuda or measured.cpu, measured.day.isoformat())
+    shape = read_shape(read_json(task.base.folder / "config.json"))
+    return tokens_per_second(shape, method, task.tokens / len(task.train), device).likely
 
 
 def _contend_in_child(setting: Setting, part: str, family: str, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ sentence_transformers itself is imported when a model is loaded: that takes seco
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import ERROR, getLogger
 from pathlib import Path
@@ -26,7 +27,13 @@ STATIC_BATCH_TEXTS = 1024
 
 
 def best_device() -> str:
-    """Return the device that embeds: cuda, mps or xpu where there is one, in the order of sentence-transformers."""
+    """Return the device that embeds: cuda, mps or xpu where there is one, in the order of sentence-transformers.
+
+    ``TUNEWISE_DEVICE`` (the setting ``device``) names one, as for the models that answer.
+    """
+    wanted = os.environ.get("TUNEWISE_DEVICE", "").strip().lower() or "auto"
+    if wanted != "auto":
+        return "cuda" if wanted == "rocm" else wanted  # torch drives AMD GPUs under the name cuda
     if torch.cuda.is_available():
         return "cuda"
     if torch.backends.mps.is_available():
