@@ -93,7 +93,9 @@ def check_long_context(
         from rag.indexing.encoding import configured_encoder
 
         assert plan.index is not None
-        encoder = configured_encoder(Embedder(embedder.folder), index_settings(plan.index))
+        encoder = configured_encoder(
+            Embedder(embedder.folder, name=Path(plan.embedder.name).name), index_settings(plan.index)
+        )
         refuse_too_long_prompts(plan, bases, cut_documents(plan, encoder), questions, on_event)
 
 
