@@ -24,6 +24,7 @@ from runners.arms import prompts
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved, index_settings
 from runners.data.questions import Question
+from runners.models import digests
 from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan
@@ -93,9 +94,9 @@ def check_long_context(
         from rag.indexing.encoding import configured_encoder
 
         assert plan.index is not None
-        encoder = configured_encoder(
-            Embedder(embedder.folder, name=Path(plan.embedder.name).name), index_settings(plan.index)
-        )
+        name = Path(plan.embedder.name).name
+        opened = Embedder(embedder.folder, name=name, digest=digests.file_sha256)
+        encoder = configured_encoder(opened, index_settings(plan.index))
         refuse_too_long_prompts(plan, bases, cut_documents(plan, encoder), questions, on_event)
 
 
