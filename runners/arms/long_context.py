@@ -29,6 +29,7 @@ from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.resources.device import torch_device
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -95,7 +96,8 @@ def check_long_context(
 
         assert plan.index is not None
         name = Path(plan.embedder.name).name
-        opened = Embedder(embedder.folder, name=name, digest=digests.file_sha256)
+        device = torch_device().type
+        opened = Embedder(embedder.folder, name=name, device=device, digest=digests.file_sha256)
         encoder = configured_encoder(opened, index_settings(plan.index))
         refuse_too_long_prompts(plan, bases, cut_documents(plan, encoder), questions, on_event)
 
