@@ -290,11 +290,12 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     if shape is None:
         return None
     prompt = _prompt_tokens(plan, step)
-    memory = answering_memory(shape, machine, model.quantization, prompt, plan.max_new_tokens)
+    answer = plan.max_new_tokens + (plan.thinking.max_tokens if plan.thinking.enabled else 0)
+    memory = answering_memory(shape, machine, model.quantization, prompt, answer)
     if model.quantization != NO_QUANTIZATION:
         return StepMemory(f"answering with the arm {step.arm} (4 bits)", memory)
     bits = 8 * DTYPE_BYTES[machine.dtype[0]]
-    four_bit = answering_memory(shape, machine, NF4, prompt, plan.max_new_tokens)
+    four_bit = answering_memory(shape, machine, NF4, prompt, answer)
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
 
 
