@@ -86,6 +86,17 @@ def local_folders(
     return folders | ({plan.embedder.name: embedder.folder} if embedder else {})
 
 
+def remote_models(plan: Plan) -> tuple[resolve.RemoteModel, ...]:
+    """Return the endpoints that carrying out a plan asks, the judge's included."""
+    named = [
+        plan.model,
+        *(step.model for step in plan.arms if step.model),
+        *([plan.judge] if plan.judge else []),
+    ]
+    remotes = (resolve.parse_remote(model.name) for model in named)
+    return tuple(dict.fromkeys(remote for remote in remotes if remote))
+
+
 def require_plan_documents(plan: Plan) -> None:
     """Raise BadInput for documents that do not exist or an empty folder, before a run folder is created."""
     path = plan.data.documents
