@@ -89,7 +89,7 @@ def estimate_largest_pass(
     tokens = min(config.micro_tokens, config.batch_tokens)
     # Which layers are fused is known when the model is loaded; here its shape has to do.
     plain = cuda or checkpointing or config.kernels == "plain" or config.dropout > 0
-    fused = not plain and config.targets == "all-linear" and shape.llama_like
+    fused = not plain and config.targets == "all-linear" and shape.llama_like and not shape.whole_logits
     rows = -(-tokens // max(1, longest))
     setup = run_setup(config, rows, longest, half, checkpointing, cuda, fused)
     return estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
