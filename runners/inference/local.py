@@ -234,7 +234,10 @@ class LocalGenerator:
         self.chat = ChatTokenizer(folder, self.thinking.enabled)
         ends = getattr(model.generation_config, "eos_token_id", None)
         listed = ends if isinstance(ends, list) else [ends]
-        self.ends = frozenset(end for end in (*listed, self.tokenizer.eos_token_id) if end is not None)
+        # With the token that the template writes after an answer: tuned weights end with it, also where the model's own
+        # settings name another (base models with a chat template, such as Qwen2.5's).
+        known = (*listed, self.tokenizer.eos_token_id, self.chat.turn_end)
+        self.ends = frozenset(end for end in known if end is not None)
         self.rules = read_rules(model.generation_config, sorted(self.ends))
         # Weights do not change what an architecture computes, so a switch of weights needs no new probe.
         architecture = (type(model), str(model.dtype), str(model.config.to_dict()))
