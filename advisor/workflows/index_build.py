@@ -149,20 +149,26 @@ def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> Non
 def load_embedder(name: str) -> Any:
     """Resolve and load an embedder."""
     from rag.embedding.embedder import Embedder
-    from runners.models import resolve
+    from runners.models import digests, resolve
+    from runners.resources.device import torch_device
 
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
-    return Embedder(model.folder, name=Path(model.name).name)
+    return Embedder(
+        model.folder, name=Path(model.name).name, device=torch_device().type, digest=digests.file_sha256
+    )
 
 
 def load_reranker(name: str) -> Any:
     """Resolve and load a reranker: the folder of a cross-encoder, or its id where the model hub is allowed."""
     from rag.embedding.reranker import Reranker
-    from runners.models import resolve
+    from runners.models import digests, resolve
+    from runners.resources.device import torch_device
 
-    return Reranker(resolve.resolve_model(name).folder, name=name)
+    return Reranker(
+        resolve.resolve_model(name).folder, name=name, device=torch_device().type, digest=digests.file_sha256
+    )
 
 
 def _adapter_line(

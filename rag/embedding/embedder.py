@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from rag.embedding.folder import UNLIMITED_TOKENS, EmbedderFolder, Prompts
 from rag.embedding.library import LibraryEncoder, best_device
 from rag.embedding.packed import PackedEncoder, resolve_dtype, why_not_packed
 from rag.errors import BadInput
+from rag.files import sha256_file
 from rag.types import OnEvent
 
 EncodingPath = Literal["packed", "library"]
@@ -70,6 +71,7 @@ class Embedder:
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         device: str = "auto",
+        digest: Callable[[Path], str] = sha256_file,
     ) -> None:
         """Read the folder; the model is loaded when the first text is embedded.
 
@@ -84,11 +86,12 @@ class Embedder:
             query_prompt: put before questions; None takes that of the folder, or one known for the model's name.
             document_prompt: put before documents; None as above.
             device: cpu, cuda, mps or xpu; auto takes a GPU where there is one.
+            digest: returns the hex SHA-256 of a file; one that keeps hashes between starts saves reading all weights.
 
         Raises:
             BadInput: when the folder is not an embedder that this class can run faithfully.
         """
-        self._folder = EmbedderFolder(Path(folder))
+        self._folder = EmbedderFolder(Path(folder), digest)
         self.name = name or Path(folder).name
         self.dtype = resolve_dtype(dtype)
         self._folder.read_hashes()

@@ -7,10 +7,9 @@ whose folders do not hold them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,13 +111,18 @@ def known_prompts(names: Iterator[str]) -> Prompts | None:
 class EmbedderFolder:
     """The modules, prompts, window and files of one folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, digest: Callable[[Path], str] = sha256_file) -> None:
         """Read and check the folder.
+
+        Args:
+            path: the folder.
+            digest: returns the hex SHA-256 of a file; one that keeps hashes between starts saves reading all weights.
 
         Raises:
             BadInput: when it is damaged, names code to run, or holds no embedder that can be loaded safely.
         """
         self.path = path
+        self._digest = digest
         self.config = read_object(path / "config_sentence_transformers.json")
         self.modules = self._modules()
         self._check()
@@ -349,7 +353,7 @@ class EmbedderFolder:
     @cached_property
     def _hashes(self) -> tuple[str, str]:
         """The hashes of weights and tokenizer of the module that reads the text."""
-        return _weights_hash(self.input_folder), sha256_file(self.input_folder / "tokenizer.json")
+        return self._weights_hash(self.input_folder), self._digest(self.input_folder / "tokenizer.json")
 
     @cached_property
     def _modules_hash(self) -> str:
@@ -361,9 +365,21 @@ class EmbedderFolder:
             name = folder.relative_to(self.path).as_posix()
             settings = read_object(folder / "config.json") if kind != "Transformer" else {}
             rows.append(
-                [kind, name, settings, _weights_hash(folder) if any(folder.glob("*.safetensors")) else ""]
+                [
+                    kind,
+                    name,
+                    settings,
+                    self._weights_hash(folder) if any(folder.glob("*.safetensors")) else "",
+                ]
             )
         return sha256_text(canonical_json(rows))
+
+    def _weights_hash(self, folder: Path) -> str:
+        """Return the SHA-256 of a folder's weights: of the one file, or over the hashes of several."""
+        files = sorted(folder.glob("*.safetensors"))
+        if (folder / "model.safetensors") in files:
+            return self._digest(folder / "model.safetensors")
+        return sha256_text("".join(map(self._digest, files)))
 
     @cached_property
     def _positions(self) -> int:
@@ -394,14 +410,6 @@ def _router_config(folder: Path) -> dict[str, Any]:
         if config.get("types") and config.get("structure"):
             return config
     raise BadInput(f"{folder} has no readable router_config.json")
-
-
-def _weights_hash(folder: Path) -> str:
-    """Return the SHA-256 of a folder's weights: of the one file, or over the hashes of several."""
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / "model.safetensors") in files:
-        return sha256_file(folder / "model.safetensors")
-    return hashlib.sha256("".join(sha256_file(path) for path in files).encode()).hexdigest()
 
 
 def _static_dimension(folder: Path) -> int | None:

@@ -67,7 +67,12 @@ class Reranker:
     """Scores texts for a question with a sentence-transformers CrossEncoder; nothing is fetched, no code is run."""
 
     def __init__(
-        self, folder: Path | str, name: str = "", dtype: str = "float32", device: str = "auto"
+        self,
+        folder: Path | str,
+        name: str = "",
+        dtype: str = "float32",
+        device: str = "auto",
+        digest: Callable[[Path], str] = sha256_file,
     ) -> None:
         """Load the model.
 
@@ -77,6 +82,7 @@ class Reranker:
             name: the name shown to people; empty takes that of the folder.
             dtype: float32, bfloat16, or auto (bfloat16 where the CPU computes in it).
             device: cpu, cuda, mps or xpu; auto takes a GPU where there is one.
+            digest: returns the hex SHA-256 of a file; one that keeps hashes between starts saves reading all weights.
 
         Raises:
             BadInput: when the folder holds something else than a cross-encoder with one score.
@@ -99,7 +105,7 @@ class Reranker:
         self.activation = type(self._model.activation_fn).__name__
         """The function applied to the model's output, as its folder says; a sigmoid where it does not."""
         self.fingerprint = (
-            f"sha256:{_weights_hash(folder)} tokenizer:{sha256_file(folder / 'tokenizer.json')} "
+            f"sha256:{_weights_hash(folder, digest)} tokenizer:{sha256_file(folder / 'tokenizer.json')} "
             f"{self.max_tokens} tokens {self.activation}{_modules_text(folder)}"
         )
 
@@ -238,8 +244,8 @@ def _inner_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def _weights_hash(folder: Path) -> str:
+def _weights_hash(folder: Path, digest: Callable[[Path], str]) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
-        return sha256_file(files[0])
-    return sha256_text("".join(sha256_file(path) for path in files))
+        return digest(files[0])
+    return sha256_text("".join(map(digest, files)))

@@ -106,7 +106,10 @@ def _of_delimited(text: str) -> Iterator[tuple[str, str]]:
     """Yield the cells of CSV or TSV; lines with equally many delimiters and short cells."""
     lines = [line for line in text.splitlines() if line.strip()]
     for delimiter in ("\t", ";", ","):
-        rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
+        try:
+            rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
+        except csv.Error:  # a quotation mark that is not closed for 131,072 characters
+            continue
         widths = {len(row) for row in rows}
         cells = [cell for row in rows for cell in row]
         sentences = any(line.rstrip().endswith((".", "!", "?")) for line in lines)

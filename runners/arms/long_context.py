@@ -24,10 +24,12 @@ from runners.arms import prompts
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved, index_settings
 from runners.data.questions import Question
+from runners.models import digests
 from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.resources.device import torch_device
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -93,7 +95,10 @@ def check_long_context(
         from rag.indexing.encoding import configured_encoder
 
         assert plan.index is not None
-        encoder = configured_encoder(Embedder(embedder.folder), index_settings(plan.index))
+        name = Path(plan.embedder.name).name
+        device = torch_device().type
+        opened = Embedder(embedder.folder, name=name, device=device, digest=digests.file_sha256)
+        encoder = configured_encoder(opened, index_settings(plan.index))
         refuse_too_long_prompts(plan, bases, cut_documents(plan, encoder), questions, on_event)
 
 

@@ -1,6 +1,6 @@
 """Retrieval-aware training rows (RAFT, Zhang et al. 2024): the question as the tuned model will see it, with passages.
 
-:func:`retrieval_rows` makes the rows. A row shows what the index returns for its question, in varied order.
+:func:`retrieval_rows` makes the rows. A row shows what its question will find, in varied order.
 In most rows the passage that supports the reply is among them (:mod:`runners.arms.gold_passages` finds it). In some it
 is left out on purpose, and the reply to learn is then one of the plan's refusals instead of the fact; the refusal as
 target is this project's addition to RAFT. A row for which no passage is known keeps its reply and the passages that the
@@ -98,7 +98,7 @@ def retrieval_rows(
         )
     k = retriever.step.k if distractors is None else distractors + 1
     gold_passages = GoldPassages(retriever.index.chunks)
-    hits_of_each = retriever.index.search_many([e.question for e in examples], k + SPARE_PASSAGES)
+    hits_of_each = retriever.candidates([e.question for e in examples], k + SPARE_PASSAGES)
     rows: list[Example] = []
     unsupported: list[RowPlace] = []
     unknown: dict[str, None] = {}

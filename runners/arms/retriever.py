@@ -82,6 +82,7 @@ class Retriever:
         self.count_tokens = count_tokens
         self.controls = tuple(controls)
         self._break_controls = control_token_breaker(controls)
+        self._reranked: dict[tuple[int, int], dict[str, list[Hit]]] = {}
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
         """Search for all questions at once; the refusal is decided on a fixed number of hits, whatever k is.
@@ -104,6 +105,21 @@ class Retriever:
             decision = self.threshold.decide(question, result.hits[: max(k, SIGNAL_DEPTH)])
             retrieved.append(Retrieved(shown, self.format_hits(shown, question), decision, notes, searched))
         return retrieved
+
+    def candidates(self, questions: Sequence[str], count: int) -> list[list[Hit]]:
+        """Return the first ``count`` hits of each question, in the order in which :meth:`find` would show them.
+
+        What a reranker scored is kept: training rows are counted before they are made, and made once for every seed.
+        """
+        if self.reranker is None:
+            return self.index.search_many(questions, count)
+        depth = max(self.step.k, self.step.rerank)
+        key = count, self.index.generation
+        known = self._reranked.setdefault(key, {})
+        if new := [question for question in dict.fromkeys(questions) if question not in known]:
+            for question, hits in zip(new, self.index.search_many(new, max(count, depth)), strict=True):
+                known[question] = self.index.rerank(self.reranker, question, hits, depth)[:count]
+        return [known[question] for question in questions]
 
     def format_hits(self, hits: Sequence[Hit], question: str) -> str:
         """Return hits as the numbered passages of the question's prompt, in the order given."""

@@ -228,9 +228,15 @@ def padding_limit(model: Any, ordinary: Sequence[int]) -> tuple[int, str]:
     if text.model_type in UNPADDED:
         return 0, f"{text.model_type} reads padding as tokens: {together}"
     texts = _probe_texts(model, ordinary)
-    computed = _in_batch(TransformersDecoder(model, (), None).decode_batch, texts)
     half = _half(model.dtype)
-    why = _difference(computed, _reference(model, texts), MAX_PADDED_ERROR if half else MAX_ERROR, half)
+    expected = _reference(model, texts)
+    try:
+        computed = _in_batch(TransformersDecoder(model, (), None).decode_batch, texts)
+    except torch.OutOfMemoryError:
+        raise
+    except _FAILURES as error:
+        return 0, f"a padded batch fails on this model ({type(error).__name__}: {error}): {together}"
+    why = _difference(computed, expected, MAX_PADDED_ERROR if half else MAX_ERROR, half)
     if why:
         return 0, f"a padded row's logits differ from those of the row alone {why}: {together}"
     if rope := length_dependent_rope(text):

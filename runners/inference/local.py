@@ -131,6 +131,8 @@ class LocalGenerator:
 
         Raises BadInput for weights that were made on another base, and then the current ones stay in use.
         """
+        if weights == self._weights.weights and self.model is not None:
+            return  # a server asks before every request, and reading a tokenizer of 262,144 tokens takes a second
         # Both hold the model, whose memory may be needed.
         self.decoder: Decoder | None = None
         self.reference.model = None
@@ -232,7 +234,10 @@ class LocalGenerator:
         self.chat = ChatTokenizer(folder, self.thinking.enabled)
         ends = getattr(model.generation_config, "eos_token_id", None)
         listed = ends if isinstance(ends, list) else [ends]
-        self.ends = frozenset(end for end in (*listed, self.tokenizer.eos_token_id) if end is not None)
+        # With the token that the template writes after an answer: tuned weights end with it, also where the model's own
+        # settings name another (base models with a chat template, such as Qwen2.5's).
+        known = (*listed, self.tokenizer.eos_token_id, self.chat.turn_end)
+        self.ends = frozenset(end for end in known if end is not None)
         self.rules = read_rules(model.generation_config, sorted(self.ends))
         # Weights do not change what an architecture computes, so a switch of weights needs no new probe.
         architecture = (type(model), str(model.dtype), str(model.config.to_dict()))
@@ -311,6 +316,7 @@ class LocalGenerator:
         texts = [self.pieces(prompt, sampling.stop) for prompt in rows]
         # Text is needed at every token only for a stop text, or to see where the reasoning ends.
         followed = bool(sampling.stop or self.rules.stop_texts or room)
+        most = [self.most_tokens(prompt, limit) for prompt in rows]
 
         def on_token(row: int, token: int) -> bool:
             ended[row] = token in self.ends
@@ -319,10 +325,11 @@ class LocalGenerator:
                 if followed:
                     texts[row].add(token)
                     ended[row] = texts[row].stopped
-            return ended[row] or (followed and texts[row].is_full(limit, room))
+            # The room for reasoning ends where the model's context does, which is earlier for a longer prompt.
+            full = len(tokens[row]) >= most[row] or (followed and texts[row].is_full(limit, room))
+            return ended[row] or full
 
-        most = max(self.most_tokens(prompt, limit) for prompt in rows)
-        self.decode_batch(rows, most, on_token, sampler, batch, shared)
+        self.decode_batch(rows, max(most), on_token, sampler, batch, shared)
         seconds = (time.perf_counter() - started) / len(batch)
         if not followed:
             for text, answer in zip(texts, tokens, strict=True):

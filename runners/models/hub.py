@@ -56,8 +56,12 @@ def snapshot_problems(folder: Path, repo: str) -> tuple[str, ...]:
     """Return the files that a copy in the hub's cache lacks or that are cut off; () for a complete one."""
     listed = _listed_sizes(repo, folder.name) or {}
     problems = incomplete_files(folder, {name: size for name, size in listed.items() if _is_wanted(name)})
-    weights = WEIGHTS if not any(folder.glob("*.safetensors")) else ""
-    needed = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    # The modules of an embedder may have all files in their own folders (StaticEmbedding, Router).
+    modular = (folder / "modules.json").is_file()
+    files = folder.rglob if modular else folder.glob
+    weights = WEIGHTS if not any(files("*.safetensors")) else ""
+    required = ("tokenizer.json",) if modular else ("config.json", "tokenizer.json")
+    needed = [name for name in required if not any(files(name))]
     return tuple(dict.fromkeys([*needed, *([weights] if weights and not problems else []), *problems]))
 
 

@@ -73,7 +73,7 @@ def _round_trip(pairs: Sequence[ExampleTokens], chat: ChatTokenizer) -> Prefligh
     """Return the check that decoding the tokens gives the text back; some tokenizers change spaces only."""
     changed, spaces_changed = [], False
     for row, encoded in pairs:
-        text = chat.render(row.messages, tools=row.tools)
+        text = chat.text_of(row)
         decoded = chat.tokenizer.decode(list(encoded.ids), skip_special_tokens=False)
         spaces_changed = spaces_changed or decoded != text
         if "".join(decoded.split()) != "".join(text.split()):

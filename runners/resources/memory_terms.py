@@ -410,7 +410,8 @@ def logits_bytes(
     - chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before the backward
       pass; compiled only bf16 logits, 2.
     - rows and fused: 128 rows at 10 bytes, and the gradient of the last hidden state.
-    - of this project's loop: full by :func:`plain_loss_bytes`, else by :func:`row_loss_bytes`.
+    - of this project's loop: full, and for models that change logits outside their head, by :func:`plain_loss_bytes`,
+      else by :func:`row_loss_bytes`.
     - inference: logits of one row per sequence, in bf16 (2) and fp32 (4).
     """
     tokens = step_tokens(setup, fitted)
@@ -419,7 +420,7 @@ def logits_bytes(
     if setup.program == "tunewise":
         learnt = tokens if setup.target_tokens is None else min(tokens, setup.target_tokens)
         wide, full = bytes_per_value(use, setup), use == "full"
-        if setup.loss == "full":
+        if setup.loss == "full" or shape.whole_logits:
             return plain_loss_bytes(shape, wide, tokens, learnt, full)
         return row_loss_bytes(shape, wide, learnt, full, setup.counter != "process")
     logits = tokens * shape.vocab

@@ -75,6 +75,32 @@ HEAD_NORM_FAMILIES = frozenset(
     ("gemma3", "gemma3_text", "qwen3", "qwen3_moe", "qwen3_next", "olmo2", "olmo3", "olmoe")
 )
 """Model types that normalise queries and keys."""
+WHOLE_LOGITS_FAMILIES = frozenset(
+    (
+        "beam",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "cohere2_moe",
+        "gemma2",
+        "gemma3n_text",
+        "gptj",
+        "nanochat",
+        "phi",
+        "recurrent_gemma",
+        "vaultgemma",
+    )
+)
+"""Model types that scale or cap their logits whatever their config says (transformers' defaults), or whose head has a bias:
+the row-wise loss of :mod:`runners.training.loss` does not fit them."""
+LOGIT_SCALES = (
+    "logits_scaling",
+    "logit_scale",
+    "lm_head_multiplier",
+    "final_logit_softcapping",
+    "logits_soft_cap",
+)
+"""Settings of a config that do the same; None, 0 and 1 change nothing."""
 COMPOSED_ACTIVATIONS = frozenset(("gelu_new", "gelu_fast", "gelu_python", "quick_gelu"))
 """Activations that transformers composes of several operations, each of which saves its input."""
 
@@ -108,6 +134,8 @@ class ModelShape:
     """Whether queries and keys are normalised."""
     composed_activation: bool = False
     """Whether the MLP's activation is composed of several operations (:data:`COMPOSED_ACTIVATIONS`)."""
+    whole_logits: bool = False
+    """Whether training holds the logits of all tokens, as the model changes them outside its head."""
     assumed: bool = False
     """Whether the shape was derived from the parameter count alone."""
 
@@ -270,6 +298,9 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         norms=4 if family in FOUR_NORM_FAMILIES else 2,
         head_norms=family in HEAD_NORM_FAMILIES,
         composed_activation=_activation(config) in COMPOSED_ACTIVATIONS,
+        whole_logits=family in WHOLE_LOGITS_FAMILIES
+        or any(config.get(name) not in (None, 0, 1) for name in LOGIT_SCALES)
+        or config.get("dim_model_base") not in (None, hidden),  # MiniCPM divides by their ratio
     )
     if experts == 1:
         return replace(single_expert, params=count_parameters(single_expert))

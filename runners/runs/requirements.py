@@ -86,6 +86,17 @@ def local_folders(
     return folders | ({plan.embedder.name: embedder.folder} if embedder else {})
 
 
+def remote_models(plan: Plan) -> tuple[resolve.RemoteModel, ...]:
+    """Return the endpoints that carrying out a plan asks, the judge's included."""
+    named = [
+        plan.model,
+        *(step.model for step in plan.arms if step.model),
+        *([plan.judge] if plan.judge else []),
+    ]
+    remotes = (resolve.parse_remote(model.name) for model in named)
+    return tuple(dict.fromkeys(remote for remote in remotes if remote))
+
+
 def require_plan_documents(plan: Plan) -> None:
     """Raise BadInput for documents that do not exist or an empty folder, before a run folder is created."""
     path = plan.data.documents
@@ -290,11 +301,12 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     if shape is None:
         return None
     prompt = _prompt_tokens(plan, step)
-    memory = answering_memory(shape, machine, model.quantization, prompt, plan.max_new_tokens)
+    answer = plan.max_new_tokens + (plan.thinking.max_tokens if plan.thinking.enabled else 0)
+    memory = answering_memory(shape, machine, model.quantization, prompt, answer)
     if model.quantization != NO_QUANTIZATION:
         return StepMemory(f"answering with the arm {step.arm} (4 bits)", memory)
     bits = 8 * DTYPE_BYTES[machine.dtype[0]]
-    four_bit = answering_memory(shape, machine, NF4, prompt, plan.max_new_tokens)
+    four_bit = answering_memory(shape, machine, NF4, prompt, answer)
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
 
 

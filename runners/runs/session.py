@@ -22,9 +22,10 @@ from runners.arms.retriever import Retriever, control_tokens, token_counter
 from runners.data.examples import Example
 from runners.data.sampling import QuestionSplit
 from runners.inference.types import Generator
-from runners.models import endpoint, resolve
+from runners.models import digests, endpoint, resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
+from runners.resources.device import torch_device
 from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
@@ -272,7 +273,13 @@ class RunContext:
             existing: Embedder | None = self.__dict__.get("embedder")
             if existing:
                 return existing
-            embedder = Embedder(self.embedder_model.folder, name=Path(self.embedder_model.name).name)
+            model = self.embedder_model
+            embedder = Embedder(
+                model.folder,
+                name=Path(model.name).name,
+                device=torch_device().type,
+                digest=digests.file_sha256,
+            )
             if step := self.plan.index:
                 embedder = embedder.configured(step.truncate_dim, step.query_prompt, step.document_prompt)
             return self.__dict__.setdefault("embedder", embedder)
@@ -286,9 +293,16 @@ class RunContext:
         from rag.embedding.reranker import Reranker
 
         with self._lock:
-            loaded: Reranker | None = self.__dict__.get("reranker")
+            existing: Reranker | None = self.__dict__.get("reranker")
             return self.__dict__.setdefault(
-                "reranker", loaded or Reranker(model.folder, Path(model.name).name)
+                "reranker",
+                existing
+                or Reranker(
+                    model.folder,
+                    Path(model.name).name,
+                    device=torch_device().type,
+                    digest=digests.file_sha256,
+                ),
             )
 
     @cached_property

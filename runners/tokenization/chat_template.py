@@ -248,6 +248,19 @@ class ChatTokenizer:
         Raises:
             BadInput: the template cannot render the chat; the message names the row.
         """
+        text, mask = self._written(example, turns)
+        ids, offsets = self._encoded(text, mask.spans[-1][0] if mask.spans else 0)
+        learnt = [
+            position for start, end in mask.spans for position in self._positions_in(ids, offsets, start, end)
+        ]
+        return EncodedRow(tuple(ids), tuple(learnt), example.line, example.file, note=mask.note)
+
+    def text_of(self, example: Example) -> str:
+        """Return the text that :meth:`example` encodes: a chat with the reasoning that its last answer holds."""
+        return self._written(example)[0]
+
+    def _written(self, example: Example, turns: str = "all") -> tuple[str, loss_mask.LossMask]:
+        """Return a chat as text, and what of it is learnt; see :meth:`example`."""
         messages = self.adapt(example.messages)
         # Reasoning that the row itself holds is learnt: the template must show it.
         switched = self.features.reasons == "switch" and holds_reasoning(messages[-1])
@@ -257,18 +270,12 @@ class ChatTokenizer:
             self._require_tools(example)
             text = render(messages)
             own = self._with_reasoning(messages, text, render)
-            if own is None:
-                end = self.special.get("eos_token", "")
-                mask = loss_mask.find_trained_spans(messages, text, render, turns, end)
-            else:
-                text, mask = own
+            if own is not None:
+                return own
+            end = self.special.get("eos_token", "")
+            return text, loss_mask.find_trained_spans(messages, text, render, turns, end)
         except BadInput as error:
             raise BadInput(f"example on {example.place}: {error.message}", error.hint) from error
-        ids, offsets = self._encoded(text, mask.spans[-1][0] if mask.spans else 0)
-        learnt = [
-            position for start, end in mask.spans for position in self._positions_in(ids, offsets, start, end)
-        ]
-        return EncodedRow(tuple(ids), tuple(learnt), example.line, example.file, note=mask.note)
 
     def _with_reasoning(
         self, messages: Sequence[Message], text: str, render: Callable[..., str]

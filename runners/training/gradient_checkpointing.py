@@ -15,7 +15,7 @@ from runners.models.fingerprint import read_json
 from runners.plan.train_config import TrainConfig
 from runners.resources.machine import GIB
 from runners.resources.memory_estimate import MemoryEstimate, estimate_memory, fits
-from runners.resources.memory_terms import PROCESS_BYTES, MemorySetup
+from runners.resources.memory_terms import PROCESS_BYTES, LossKind, MemorySetup
 from runners.resources.model_shape import ALL_LINEAR, ModelShape, read_shape
 
 _ESTIMATE_NAMES = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o"}
@@ -89,7 +89,7 @@ def estimate_largest_pass(
     tokens = min(config.micro_tokens, config.batch_tokens)
     # Which layers are fused is known when the model is loaded; here its shape has to do.
     plain = cuda or checkpointing or config.kernels == "plain" or config.dropout > 0
-    fused = not plain and config.targets == "all-linear" and shape.llama_like
+    fused = not plain and config.targets == "all-linear" and shape.llama_like and not shape.whole_logits
     rows = -(-tokens // max(1, longest))
     setup = run_setup(config, rows, longest, half, checkpointing, cuda, fused)
     return estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
@@ -106,6 +106,7 @@ def likely_training_gib(
     cuda: bool = False,
     target_tokens: int | None = None,
     packed: bool = False,
+    whole_logits: bool = False,
 ) -> float:
     """Return the likely GiB that training adds to the process: weights, adapters, optimiser state, gradients, activations,
     and on a CPU what the allocator and compiled kernels hold beside them.
@@ -123,11 +124,13 @@ def likely_training_gib(
         cuda: Whether the run is on a GPU.
         target_tokens: Tokens of the pass that are learnt; None: all.
         packed: Whether rows are packed into one line.
+        whole_logits: Whether the loss holds the logits of all tokens, as on the paths plain and alone.
     """
     rows = max(1, tokens // longest)
     # The mean length, rounded up, so that rows times length covers all tokens.
     setup = run_setup(config, rows, -(-tokens // rows), half, checkpointing, cuda, fused)
-    setup = replace(setup, packed=packed, target_tokens=target_tokens)
+    loss: LossKind = "full" if whole_logits else setup.loss
+    setup = replace(setup, packed=packed, target_tokens=target_tokens, loss=loss)
     estimate = estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
     return estimate.likely - bare_process_gib(cuda)
 

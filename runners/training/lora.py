@@ -290,7 +290,7 @@ def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Module]:
     }
     if not linear:
         raise BadInput(
-            f"models of the family {net.config.model_type} have no linear layer for an adapter", "full"
+            f"models of the family {net.config.model_type} have no linear layer for an adapter", "method full"
         )
     if config.targets == ALL_LINEAR:
         return linear

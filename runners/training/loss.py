@@ -23,7 +23,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rag.errors import BadInput
+from rag.errors import BadInput, CannotRun
 from runners.resources.device import DEVICE_TABLE, synchronize_device
 from runners.resources.loss_memory import logit_block_rows
 from runners.tokenization.chat_template import EncodedRow
@@ -250,7 +250,7 @@ def choose_loss(
         tokens: Tokens of the whole run, by which compiling on a GPU is decided; 0 never compiles.
         kernels: auto, or plain for the reference path, which needs no probe.
 
-    Raises BadInput for a model whose own forward pass fails.
+    Raises BadInput for a model whose own forward pass fails, CannotRun where memory runs out.
     """
     causal = _causal(net)
     if kernels == "plain":
@@ -312,8 +312,7 @@ def _reference(loss: TrainingLoss, rows: Sequence[EncodedRow]) -> float:
     try:
         return float(loss(rows))
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
-        if _memory_ran_out(error):
-            raise
+        _refuse_without_memory(error)
         raise BadInput(
             f"models of the family {loss.causal.config.model_type} cannot be trained here like this: "
             f"{type(error).__name__}: {_first_line(error)}",
@@ -322,18 +321,21 @@ def _reference(loss: TrainingLoss, rows: Sequence[EncodedRow]) -> float:
 
 
 def _difference(compare: Callable[[], str]) -> str:
-    """Return what a comparison says; a computation that fails is a difference, memory that runs out is raised."""
+    """Return what a comparison says; a computation that fails is a difference, CannotRun where memory runs out."""
     try:
         return compare()
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
-        if _memory_ran_out(error):
-            raise
+        _refuse_without_memory(error)
         return f"it fails on this model: {type(error).__name__}: {_first_line(error)}"
 
 
-def _memory_ran_out(error: Exception) -> bool:
-    """Return whether an error says that memory ran out, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocat" in str(error).lower()
+def _refuse_without_memory(error: Exception) -> None:
+    """Raise CannotRun for an error that says that memory ran out, on a GPU or on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError) or "allocat" in str(error).lower():
+        raise CannotRun(
+            f"not enough memory to compare the ways to compute the loss on the longest rows ({_first_line(error)})",
+            "a smaller max_tokens, lora or qlora; --kernels plain compares nothing",
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -152,6 +152,7 @@ def expected_gib(
             cuda,
             learnt,
             loss.path == "fast",
+            loss.path in ("plain", "alone"),
         ),
         3,
     )

@@ -12,7 +12,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context
-from runners.models import cards
+from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step, read_plan, step_name
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
@@ -87,6 +87,9 @@ def run_plan(
     forgetting.check_forgetting_file(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
+    # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
+    for row in requirements.remote_models(plan):
+        endpoint.api_key(row.url)
     embedder = (
         obtain_model(plan.embedder, "embedder", on_event) if requirements.needs_embedder(plan) else None
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,13 @@ def judge_trial(context: RunContext) -> None:
         context.emit({"event": "judge.start", "title": title})
         remote = resolve.parse_remote(plan.judge.name)
         assert remote is not None
-        generator = context.connect_endpoint(remote, plan.judge)
         try:
-            ask_judge(open_tasks, plan.judge.name, generator, path, context.emit)
+            with closing(context.connect_endpoint(remote, plan.judge)) as generator:
+                ask_judge(open_tasks, plan.judge.name, generator, path, context.emit)
         except Problem as problem:
             answered = len(open_tasks) - len(open_judge_tasks(open_tasks, plan.judge.name, path))
             reason = f"the judge answered {answered} of {len(open_tasks)} comparisons, then: {problem}"
             context.emit({"event": "judge.failed", "reason": f"{reason}; --resume asks for the rest"})
-        finally:
-            generator.close()
 
 
 def comparisons(

@@ -121,7 +121,10 @@ def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
     else:
         rows, _ = step_runner.training_rows_of(context, step, seed)
         account = RowAccount(step.arm, len(rows), len(rows))
-    _, report = run_checks.inspect_rows(rows, ChatTokenizer(context.local_base.folder), step.config(seed))
+    # Reasoning changes the prompts, and with them which rows are too long.
+    config = step.config(seed).replace(thinking=context.plan.thinking.enabled)
+    chat = ChatTokenizer(context.local_base.folder, config.thinking)
+    _, report = run_checks.inspect_rows(rows, chat, config)
     if not report.left_out:
         return account
     losing = [

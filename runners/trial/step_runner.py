@@ -21,6 +21,7 @@ from runners.arms.retriever import index_settings
 from runners.data import sampling
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
+from runners.data.reasoning import TAGS
 from runners.models.fingerprint import chat_template
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step
@@ -30,8 +31,11 @@ from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
 from runners.runs import arm
 from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
-from runners.tokenization.template_features import SWITCHES
+from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
+
+_REASONING = (*SWITCHES, EFFORT, *(tags.closing for tags in TAGS))
+"""Texts in the chat templates of models that reason before they answer."""
 
 
 def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
@@ -49,8 +53,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     if plan.thinking != Thinking():
         made_from["thinking"] = plan.thinking.model_dump()
     base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
-    # Such models were asked without the switch before; steps of all others that were finished then stay finished.
-    if isinstance(base, Model) and any(name in chat_template(base.folder) for name in SWITCHES):
+    # Such models were asked without switch and room before; steps of all others that were finished then stay finished.
+    if isinstance(base, Model) and any(name in chat_template(base.folder) for name in _REASONING):
         made_from["reasons"] = plan.thinking.enabled
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from rag.embedding.embedder import LIBRARY_MARK, MAX_PATH_DIFFERENCE, Embedder, length_sample
 from rag.embedding.folder import PROMPTS_BY_NAME, EmbedderFolder, known_prompts
 from rag.errors import BadInput
+from rag.files import sha256_file
 from rag.index import Index
 from rag.settings import IndexSettings
 
@@ -235,6 +236,19 @@ def test_dense_layer_norm_and_normalize_are_applied(saved: Saved) -> None:
         {name: tensor + 1 for name, tensor in weights.items()}, folder / "2_Dense" / "model.safetensors"
     )
     assert Embedder(folder).fingerprint != embedder.fingerprint, "the weights of every module count"
+
+
+def test_hashes_come_from_the_given_function(saved: Saved) -> None:
+    """Runs give one that keeps hashes between starts, so that weights of many GB are read once."""
+    folder = saved(pooling(), dense())
+    asked: list[str] = []
+
+    def digest(path: Path) -> str:
+        asked.append(path.relative_to(folder).as_posix())
+        return sha256_file(path)
+
+    assert Embedder(folder, digest=digest).fingerprint == Embedder(folder).fingerprint
+    assert {"model.safetensors", "2_Dense/model.safetensors", "tokenizer.json"} <= set(asked)
 
 
 def test_static_embedding_reads_texts_of_any_length(saved: Saved) -> None:

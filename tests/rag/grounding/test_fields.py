@@ -85,3 +85,8 @@ def test_values_that_state_nothing_do_not_count() -> None:
 def test_numbers_are_compared_by_value_not_as_text() -> None:
     price = chunk(9, "It costs 12.5 crowns.", "a", "A")
     assert supported_share(structured_fields("PRICE: 5\nUNIT: crowns"), [price]) == 0.5
+
+
+def test_long_text_with_an_open_quotation_mark_is_no_table() -> None:
+    """Python's csv module refuses such a cell."""
+    assert structured_fields('one, "' + "x" * 200_000) == ()

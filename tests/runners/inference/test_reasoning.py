@@ -109,6 +109,29 @@ def test_reasoning_that_the_prompt_opens_gets_room_in_any_plan(tiny: Model, tmp_
     assert answer.completion_tokens <= 20
 
 
+def test_reasoning_in_a_batch_ends_where_the_context_of_each_row_does(tiny: Model, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny.folder, tmp_path / "model"))
+    template = (folder / "chat_template.jinja").read_text("utf-8")
+    (folder / "chat_template.jinja").write_text(
+        template.replace("assistant\n'", "assistant\n<think>\n'"), "utf-8"
+    )
+    generator = LocalGenerator(resolve.resolve_model(str(folder)), thinking=Thinking(max_tokens=40))
+    long = [{"role": "user", "content": "When does it open? " * 4}]
+    context = len(generator._tokens(long)) + 10
+    generator.model.config.max_position_embeddings = context
+    answers = generator.generate([ASKED, long], 4)
+    for answer in answers:
+        assert answer.prompt_tokens + answer.completion_tokens <= context
+
+
+def test_same_weights_are_not_prepared_again(tiny: Model) -> None:
+    """A server asks for its weights before every request: the tokenizer is not read again then."""
+    generator = LocalGenerator(tiny)
+    chat, decoder = generator.chat, generator.decoder
+    generator.use(None)
+    assert (generator.chat, generator.decoder) == (chat, decoder)
+
+
 def reply(message: dict[str, Any], finish: str = "stop", **usage: Any) -> Callable[[Any], None]:
     """Return an answer of a server with these fields of the message."""
     choice = {"message": {"role": "assistant", **message}, "finish_reason": finish}

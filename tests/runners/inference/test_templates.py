@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,22 @@ def test_chat_that_the_template_refuses_is_a_message(tiny: Model, tmp_path: Path
     ]
     with pytest.raises(BadInput, match="refuses this chat: Conversation roles must alternate"):
         generator.generate([chat], 4)
+
+
+def test_answer_ends_with_the_token_of_the_template_where_the_model_names_another(
+    tiny: Model, tmp_path: Path
+) -> None:
+    """As a base model with a chat template does (Qwen2.5): its own end token is not the one that a turn ends with."""
+    folder = Path(shutil.copytree(tiny.folder, tmp_path / "model"))
+    for name, value in (("tokenizer_config.json", "<|endoftext|>"), ("generation_config.json", 0)):
+        file = folder / name
+        settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        file.write_text(json.dumps(settings | {"eos_token" + "_id" * (value == 0): value}), "utf-8")
+    model = resolve.resolve_model(str(folder))
+    config = TrainConfig(
+        epochs=60.0, rank=16, alpha=32.0, learning_rate=2e-2, batch_tokens=400, kernels="plain"
+    )
+    fit([training_row(PROMPTS, row) for row in ROWS], config, model, tmp_path / "out")
+    chat = build_messages(PROMPTS, ROWS[0].question)
+    answer = LocalGenerator(model, tmp_path / "out", "float32").generate([chat], 12)[0]
+    assert answer.finish == "stop"

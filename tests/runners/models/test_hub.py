@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rag.errors import BadInput
-from runners.models import completeness, resolve
+from runners.models import completeness, hub, resolve
 from runners.models.resolve import Model
 
 REPO, COMMIT = "owner/four-shards", "0123456789abcdef0123456789abcdef01234567"
@@ -263,6 +265,21 @@ def test_module_files_are_needed(tmp_path: Path) -> None:
         "2_Dense/config.json",
         "2_Dense/model.safetensors",
     )
+
+
+def test_embedder_with_all_files_in_module_folders_is_complete(tmp_path: Path) -> None:
+    """As a StaticEmbedding is saved: nothing but settings at the top."""
+    folder = tmp_path / "static"
+    module = folder / "0_StaticEmbedding"
+    module.mkdir(parents=True)
+    kind = "sentence_transformers.models.StaticEmbedding"
+    (folder / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": module.name, "type": kind}]), "utf-8"
+    )
+    save_file({"embedding.weight": np.zeros((4, 2), np.float32)}, module / "model.safetensors")
+    assert hub.snapshot_problems(folder, "owner/static") == ("tokenizer.json",)
+    (module / "tokenizer.json").write_text("{}", "utf-8")
+    assert hub.snapshot_problems(folder, "owner/static") == ()
 
 
 def test_damaged_blob_is_refused(sharded: Path, tmp_path: Path) -> None:

@@ -229,6 +229,16 @@ def test_text_changed_by_tokenizer_round_trip_warns(
     assert (check.level, "36 rows" in check.text) == ("warn", True)
 
 
+def test_rows_of_a_model_that_reasons_always_come_back_as_they_are_written(
+    changed: Callable[..., ChatTokenizer], examples: Rows
+) -> None:
+    """The template opens the reasoning in the prompt alone, so rows are not written as it renders them."""
+    chat = changed(("assistant\n'", "assistant\n<think>\n'"))
+    thought = chat_of("Who?", "<think>Hm.</think>Me. Shall I?", 9)
+    _, report = inspect_rows([*examples[:4], thought], chat, TrainConfig())
+    assert [check_of(report, code).level for code in ("PF008", "PF009")] == ["ok", "ok"]
+
+
 def test_answer_that_would_join_the_prompts_end_is_encoded_apart(
     changed: Callable[..., ChatTokenizer],
 ) -> None:

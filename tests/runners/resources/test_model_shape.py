@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -132,3 +133,25 @@ def test_grouped_query_attention_narrows_keys_and_values() -> None:
     llama = ModelShape(8_030_000_000, 32, 4096, 32, 8, 128, 14336, 128256, tied=False)
     assert llama.matrices(("q", "k")) == ((4096, 4096), (4096, 1024))
     assert len(llama.matrices()) == 7
+
+
+@pytest.mark.parametrize(
+    ("changed", "whole"),
+    [
+        ({"model_type": "gemma2"}, True),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": None}, False),
+        ({"model_type": "granite", "logits_scaling": 8.0}, True),
+        ({"model_type": "granite", "logits_scaling": 1.0}, False),
+        ({"model_type": "phi"}, True),
+    ],
+)
+def test_models_that_change_their_logits_are_trained_on_whole_logits(
+    changed: dict[str, Any], whole: bool
+) -> None:
+    """So their estimate counts the logits of every token, whatever loss the rest of the run would take."""
+    shape = read_shape(SMOLLM2 | changed)
+    rows = replace(shape, whole_logits=False)
+    setup = MemorySetup(batch=4, seq_len=512, counter="allocated")
+    assert shape.whole_logits == whole
+    more = memory_terms.logits_bytes(shape, "lora", setup) - memory_terms.logits_bytes(rows, "lora", setup)
+    assert more > 4 * 512 * shape.vocab if whole else more == 0

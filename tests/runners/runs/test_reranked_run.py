@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rag.errors import BadInput
 from rag.index import Index
+from runners.arms.raft import retrieval_rows
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
@@ -118,6 +119,11 @@ def test_arm_searches_reranks_and_cuts(
     wanted = context.reranker.scores(question, texts)
     best = sorted(range(6), key=lambda n: -wanted[n])[:2]
     assert [hit.chunk.id for hit in retrieved.hits] == [candidates[n].chunk.id for n in best]
+    # A training row shows the passages that the tuned model will be shown.
+    turns = ({"role": "user", "content": question}, {"role": "assistant", "content": "Xyzzy plugh."})
+    [row] = retrieval_rows(plan.prompts, [Example(turns, {}, 1)], context.retriever, 0.0, 0).rows
+    shown = [chunk.id for chunk in context.index.chunks if chunk.text in row.messages[-2]["content"]]
+    assert sorted(shown) == sorted(hit.chunk.id for hit in retrieved.hits)
     assert best != [0, 1], "the reranker must change the order for the test to mean something"
     assert read_journal(path / "journal.jsonl") or (path / INDEX).is_dir()
 

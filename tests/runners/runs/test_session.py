@@ -11,8 +11,10 @@ import pytest
 from rag.errors import BadInput
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
-from runners.run_folder import read_journal
+from runners.resources.device import torch_device
+from runners.run_folder import RunFolder, read_journal
 from runners.runs.run import open_session
+from runners.runs.session import RunContext
 from runners.trial.execute import run_plan
 
 
@@ -78,3 +80,15 @@ def test_weights_on_other_model_are_refused(tiny: Model, server: Any, tmp_path: 
     body["steps"][2]["weights"] = "lora"
     with pytest.raises(BadInput, match=r"steps\[2\].model"):
         parse_plan(body)
+
+
+def test_embedder_runs_on_the_wanted_device(
+    tiny: Model, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TUNEWISE_DEVICE holds for the embedder as for the model."""
+    other = next(kind for kind in ("xpu", "mps") if kind not in torch_device().type)
+    plan = two_models(tiny, server, tmp_path)
+    context = RunContext(plan, RunFolder.create(tmp_path / "run", plan), tiny, tiny)
+    monkeypatch.setenv("TUNEWISE_DEVICE", other)
+    with pytest.raises(BadInput, match=f"TUNEWISE_DEVICE={other}"):
+        _ = context.embedder

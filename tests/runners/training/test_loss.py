@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rag.errors import CannotRun
 from runners.data.examples import Example
 from runners.inference.weights import load_base
 from runners.models.resolve import Model
@@ -212,3 +213,27 @@ def test_learning_rate_warms_up_then_follows_schedule(name: str) -> None:
     assert rates[:10] == sorted(rates[:10])
     assert rates[10] == 1.0
     assert rates[99] == 1.0 if name == "constant" else rates[99] < 0.02
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1099511627776 bytes."
+        ),
+    ],
+)
+def test_memory_that_runs_out_while_paths_are_compared_is_said(
+    tiny: Model, rows: list[EncodedRow], error: RuntimeError
+) -> None:
+    """It is no difference between the paths, and no traceback."""
+    net = load_base(tiny, "float32")
+    net.base_model.layers[-1].register_forward_hook(lambda *_: raise_(error))
+    with pytest.raises(CannotRun, match="not enough memory to compare") as problem:
+        choose_loss(net, rows[:3])
+    assert "--kernels plain" in problem.value.hint
+
+
+def raise_(error: Exception) -> None:
+    raise error

@@ -223,3 +223,16 @@ def test_judge_must_be_endpoint_allowed_to_receive_data() -> None:
     with pytest.raises(BadInput, match="must stay local"):
         obtain_bases(plan)
     assert named_models(plan)[-1] == {"model": "big", "endpoint": "api.example.com", "as": "judge"}
+
+
+def test_key_that_would_be_sent_unencrypted_is_refused_before_anything_runs(
+    judged_plan: Plan, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its arm, or the judge after the trial, is asked."""
+    assert judged_plan.judge is not None
+    far = judged_plan.judge.model_copy(update={"name": "openai:judge-2@http://192.168.7.7:8000/v1"})
+    monkeypatch.setenv("TUNEWISE_API_HOST", "192.168.7.7")
+    monkeypatch.setenv("TUNEWISE_API_KEY", "sk-1")
+    with pytest.raises(BadInput, match=r"TUNEWISE_API_KEY would be sent to 192.168.7.7:8000 unencrypted"):
+        run_plan(judged_plan.model_copy(update={"judge": far}), tmp_path / "run")
+    assert not server.seen

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runners.arms.retriever import index_settings
 from runners.data.examples import load_examples
+from runners.models.resolve import Model, resolve_model
 from runners.plan.schema import parse_plan
-from runners.plan.steps import IndexStep, TrainStep
+from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
+from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
-from runners.trial.step_runner import with_replay
+from runners.runs.session import RunContext
+from runners.trial.step_runner import step_inputs, with_replay
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
@@ -65,3 +71,27 @@ def test_index_step_determines_index_settings() -> None:
         "rrf",
         0.7,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "recorded"),
+    [
+        ("{% if enable_thinking %}{% endif %}", True),
+        ("{% set content = content.split('</think>') %}", True),
+        ("{% set effort = reasoning_effort %}", True),
+        ("", False),
+    ],
+)
+def test_finished_steps_of_models_that_reason_are_repeated(
+    tiny: Model, tmp_path: Path, text: str, recorded: bool
+) -> None:
+    """Earlier versions asked them without room, and did not cut their reasoning."""
+    folder = Path(shutil.copytree(tiny.folder, tmp_path / "model"))
+    file = folder / "chat_template.jinja"
+    file.write_text(text + file.read_text("utf-8"), "utf-8")
+    asked = plan(examples="rows", questions="questions").model_copy(
+        update={"steps": (EvaluateStep(arm="prompting"),)}
+    )
+    run = RunFolder.create(tmp_path / "run", asked)
+    context = RunContext(asked, run, resolve_model(str(folder)), None)
+    assert ("reasons" in step_inputs(context, asked.steps[0])) == recorded
