@@ -71,6 +71,12 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     ),
     SettingKey("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
     SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
+    SettingKey(
+        "calibration",
+        "TUNEWISE_CALIBRATION",
+        "path",
+        "the file of this machine's measured speed; empty measures and stores none",
+    ),
     SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
     SettingKey(
         "api_keys",

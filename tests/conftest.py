@@ -45,6 +45,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["TUNEWISE_FACTS"] = ""
 # Nor do estimates depend on runs of before, and no test adds to a developer's own history.
 os.environ["TUNEWISE_HISTORY"] = ""
+# Nor on how fast this machine was when something else ran on it.
+os.environ["TUNEWISE_CALIBRATION"] = ""
 # And a developer's own settings stay out of it.
 os.environ["TUNEWISE_CONFIG"] = ""
 

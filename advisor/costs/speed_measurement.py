@@ -24,6 +24,8 @@ from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 MIN_ESTIMATED_SECONDS = 60.0
 """Trainings of less than this are not measured: the measurement would take a good part of their time."""
+BYTES_PER_PARAMETER = 16
+"""Of the measured blocks at most: fp32 weights, gradients and two moments."""
 USUAL_LEARNT = 0.4
 """Share of a row's tokens that are learnt, where answers were not counted."""
 
@@ -47,6 +49,8 @@ def measure_plan_speeds(plan: Plan, examples: int, profile: Profile | None = Non
     steps = [step for step in plan.steps if isinstance(step, TrainStep)]
     seconds = sum(len(step.seeds) * train_seconds(step, plan, profile, examples) for step in steps)
     if shape is None or profile.remote or profile.has_gpu is not False or seconds < MIN_ESTIMATED_SECONDS:
+        return ()
+    if calibration.calibration_path() is None or not _can_be_measured(shape):
         return ()
     prefix = len(plan.prompts.system) / CHARS_PER_TOKEN
     speeds: list[TrainingSpeed] = []
@@ -98,9 +102,21 @@ def measure_run_seconds(
     work = [(tokens * config.epochs, row)]
     if training_time.training_seconds(shape, config.method, device, work).likely < MIN_ESTIMATED_SECONDS:
         return None
+    if calibration.calibration_path() is None or not _can_be_measured(shape):
+        return None
     speed = training_speed(shape, config, row, prefix, learnt / tokens)
     store_speeds([speed])
     return speed.seconds_per_token * tokens * config.epochs, speed
+
+
+def _can_be_measured(shape: ModelShape) -> bool:
+    """Return whether the measured blocks of a model fit into half of the free memory, in fp32 with gradients."""
+    from runners.preflight.speed_probe import MAX_TABLE, PROBE_LAYERS
+    from runners.resources.gpu import MachineProbe
+    from runners.resources.machine import GIB, free_ram
+
+    parameters = PROBE_LAYERS * sum(rows * columns for rows, columns in shape.matrices()) + MAX_TABLE
+    return parameters * BYTES_PER_PARAMETER / GIB < free_ram(MachineProbe()).value / 2
 
 
 def _row_tokens(plan: Plan, step: TrainStep, profile: Profile) -> float:

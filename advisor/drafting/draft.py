@@ -19,9 +19,9 @@ from advisor.catalog import models
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
 from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
-from advisor.drafting.refusal_share import with_refusal_share
 from advisor.drafting.score_weights import score_weights
 from advisor.drafting.seeds import with_second_seed
+from advisor.drafting.train_steps import with_refusal_share, with_smaller_batches
 from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
@@ -54,8 +54,6 @@ leaves a margin.
 """
 MAX_REFUSALS = 8
 """Number of refusing replies that are taken over into the prompts."""
-CHAT_TEMPLATE_TOKENS = 20
-"""Tokens that the chat template adds to a row; nothing is tokenized here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ def draft_with_notes(
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
     prompts = _prompts(answers, rows)
     steps = with_additional_arms(
-        _with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
+        with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
     )
     checks, style_note = (
         derive_checks([row.reply for row in rows])
@@ -311,27 +309,6 @@ def _plugin_steps(
         ):
             return ()
     return steps
-
-
-def _with_smaller_batches(steps: Sequence[Step], rows: Sequence[Example], system: str) -> tuple[Step, ...]:
-    """Give few short rows smaller batches, for more optimiser steps; rows with passages are long enough."""
-    from runners.training.defaults import smaller_batch
-
-    if not rows:
-        return tuple(steps)
-    chars = sum(len(row.question) + len(row.reply) for row in rows) / len(rows) + len(system)
-    row_tokens = chars / CHARS_PER_TOKEN + CHAT_TEMPLATE_TOKENS
-
-    def smaller(step: Step) -> Step:
-        if not isinstance(step, TrainStep) or step.rows != "plain":
-            return step
-        choice = smaller_batch(len(rows), row_tokens, step.epochs, step.batch_tokens)
-        if choice is None:
-            return step
-        reasons = {**step.reasons, "batch_tokens": choice[1]}
-        return step.model_copy(update={"batch_tokens": choice[0], "reasons": reasons})
-
-    return tuple(map(smaller, steps))
 
 
 def _choice_in_plan(recommendation: BaseRecommendation, steps: Sequence[Step], notes: list[str]) -> str:

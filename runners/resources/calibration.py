@@ -8,6 +8,7 @@ machine and is ignored, with a reason, when it is damaged or was made with anoth
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from runners.paths import cache_folder
 from runners.resources.machine import GIB
 
 CALIBRATION_FILE = "calibration.json"
+CALIBRATION_ENV = "TUNEWISE_CALIBRATION"
+"""Environment variable that names another file; empty, nothing is stored or read."""
 CALIBRATION_SECONDS = 2.0
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the square matrices: large enough to be bound by arithmetic, not by memory."""
@@ -133,7 +136,9 @@ def read_calibration(folder: Path | None = None) -> StoredCalibration:
     Args:
         folder: folder of the file; None is the cache folder.
     """
-    path = (folder or cache_folder()) / CALIBRATION_FILE
+    path = calibration_path(folder)
+    if path is None:
+        return StoredCalibration()
     try:
         loaded = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -154,11 +159,27 @@ def read_calibration(folder: Path | None = None) -> StoredCalibration:
     )
 
 
-def store_calibration(calibration: Calibration, folder: Path | None = None) -> Path:
-    """Write the calibration atomically and return its path; CannotRun when the folder cannot be written to."""
-    path = (folder or cache_folder()) / CALIBRATION_FILE
-    write_json(path, calibration.to_json())
+def store_calibration(calibration: Calibration, folder: Path | None = None) -> Path | None:
+    """Write the calibration atomically and return its path, None where nothing is stored.
+
+    Raises:
+        CannotRun: the folder cannot be written to.
+    """
+    path = calibration_path(folder)
+    if path is not None:
+        write_json(path, calibration.to_json())
     return path
+
+
+def calibration_path(folder: Path | None = None) -> Path | None:
+    """Return the file of the calibration: in ``folder``, else as TUNEWISE_CALIBRATION says, else in the cache folder.
+
+    None where TUNEWISE_CALIBRATION is empty.
+    """
+    named = os.environ.get(CALIBRATION_ENV)
+    if folder is None and named is not None:
+        return Path(named).expanduser() if named else None
+    return (folder or cache_folder()) / CALIBRATION_FILE
 
 
 def calibrate(seconds: float = CALIBRATION_SECONDS, day: date | None = None) -> Calibration:

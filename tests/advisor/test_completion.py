@@ -73,7 +73,7 @@ def work_folder(tmp_path: Path) -> Path:
 def test_completions_of_every_kind(work_folder: Path, root: Path) -> None:
     expected = {
         "tunewise mod": ["models"],
-        "tunewise runs ": ["list", "show", "diff", "rm", "undo"],
+        "tunewise runs ": ["list", "show", "diff", "rm", "undo", "allow"],
         "tunewise ask ": ["runs/desk", "runs/other", "old/", "profiles/", "runs/"],
         "tunewise report old/": ["old/desk"],
         "tunewise runs rm runs/d": ["runs/desk"],

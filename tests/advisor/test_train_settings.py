@@ -24,7 +24,7 @@ from runners.resources.memory_terms import MemoryUse
 
 FIELDS = {**TrainStep.model_fields, **TrainConfig.model_fields}
 FLAGS = set(inspect.signature(train.command).parameters) & set(TrainConfig.model_fields)
-NO_FLAG = {"weight_decay", "max_grad_norm"}
+NO_FLAG = {"weight_decay", "max_grad_norm", "thinking"}
 """Settings of TrainConfig that `tunewise train` leaves at their defaults."""
 
 

@@ -345,7 +345,13 @@ def test_plan_with_plain_kernels_uses_reference_path(tiny: Model, tmp_path: Path
 ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
     "training.cpu_kernels": ({"training/loss"}, {"CpuKernels", "select"}),
     "training.loss": (
-        {"training/session", "training/loop", "training/runtime", "preflight/device_probe"},
+        {
+            "training/session",
+            "training/loop",
+            "training/runtime",
+            "preflight/device_probe",
+            "preflight/speed_probe",
+        },
         {"TrainingLoss", "choose_loss", "restore_loss", "evaluation_mode"},
     ),
     "inference.local": ({"inference/batched", "runs/session", "serving/batch", "trial/forgetting"}, None),

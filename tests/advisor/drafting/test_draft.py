@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from advisor.drafting.draft import DraftedPlan, draft_with_notes
-from advisor.drafting.refusal_share import dev_questions
+from advisor.drafting.train_steps import dev_questions
 from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem

@@ -62,7 +62,7 @@ def test_template_is_switched_off_by_default_and_on_by_the_plan(reasoner: tuple[
 @pytest.mark.parametrize("kernels", ["auto", "plain"])
 def test_reasoning_is_in_no_answer_and_no_stream(reasoner: tuple[Model, Path], kernels: str) -> None:
     model, weights = reasoner
-    generator = LocalGenerator(model, weights, "float32", kernels, ON)
+    generator = LocalGenerator(model, weights, "float32", kernels, thinking=ON)
     (alone,) = generator.generate([ASKED], 8)
     assert alone.text == "at seven."
     assert 0 < alone.reasoning_tokens < alone.completion_tokens

@@ -19,6 +19,7 @@ from runners.data.examples import Example
 from runners.inference.local import LocalGenerator
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
+from runners.plan.steps import NO_QUANTIZATION
 from runners.runs.run import open_session
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
@@ -115,7 +116,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         limits = limits or ServerLimits(max_tokens=64)
         # With fewer digits a sampled token could differ between a batch and a request alone.
         session.context._generator = LocalGenerator(session.context.local_base, None, "float32")
-        session.context._generator_of = session.context.base
+        session.context._generator_of = session.context.base, NO_QUANTIZATION
         models, _ = served_models(session)
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
         service = Service(session, worker, models, limits, metrics)

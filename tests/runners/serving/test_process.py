@@ -106,15 +106,15 @@ def test_server_survives_a_closed_stderr(run: Path) -> None:
 
 
 ENDLESS = """
-from runners.inference.decoding import Decoder
+from runners.inference.local import LocalGenerator
 
-def endless(*arguments):
+def endless(*arguments, **named):
     import torch
     matrix = torch.ones(1000, 1000)
     while True:
         matrix @ matrix
 
-Decoder.decode_one = endless
+LocalGenerator._tokens_of = LocalGenerator.decode_batch = endless
 """
 """A prefill that does not end."""
 

@@ -114,5 +114,5 @@ def test_dtype_has_reason_and_unknown_is_refused() -> None:
     dtype, how = dtype_for()
     assert dtype in (torch.bfloat16, torch.float32)
     assert how
-    with pytest.raises(BadInput, match="float16"):
-        dtype_for("float16")
+    with pytest.raises(BadInput, match="int8"):
+        dtype_for("int8")

@@ -1,21 +1,46 @@
-"""How often a drafted hybrid learns to refuse: the share of its training rows without the gold passage."""
+"""Settings of a drafted plan's train steps that follow from the rows: the batch size, and how often a hybrid refuses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from advisor.questionnaire.gather import Situation
+from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import split_questions
 from runners.plan.schema import Plan, PlanData, Step
 from runners.plan.steps import TrainStep
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
+CHAT_TEMPLATE_TOKENS = 20
+"""Tokens that the chat template adds to a row; nothing is tokenized here."""
 WITHOUT_GOLD_WITH_REFUSALS = 0.15
 """Share of a hybrid's rows without the supporting passage where questions without an answer are expected."""
 WITHOUT_GOLD_DEFAULT = 0.04
 """The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23
 % of answerable ones (benchmarks/LOG.md).
 """
+
+
+def with_smaller_batches(steps: Sequence[Step], rows: Sequence[Example], system: str) -> tuple[Step, ...]:
+    """Give few short rows smaller batches, for more optimiser steps; rows with passages are long enough."""
+    from runners.training.defaults import smaller_batch
+
+    if not rows:
+        return tuple(steps)
+    chars = sum(len(row.question) + len(row.reply) for row in rows) / len(rows) + len(system)
+    row_tokens = chars / CHARS_PER_TOKEN + CHAT_TEMPLATE_TOKENS
+
+    def smaller(step: Step) -> Step:
+        if not isinstance(step, TrainStep) or step.rows != "plain":
+            return step
+        choice = smaller_batch(len(rows), row_tokens, step.epochs, step.batch_tokens)
+        if choice is None:
+            return step
+        reasons = {**step.reasons, "batch_tokens": choice[1]}
+        return step.model_copy(update={"batch_tokens": choice[0], "reasons": reasons})
+
+    return tuple(map(smaller, steps))
 
 
 def with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
