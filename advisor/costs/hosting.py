@@ -197,7 +197,7 @@ def answering_memory_of(
 
 
 def answering_quantization(profile: Profile, qlora: bool = False) -> tuple[Quantization, str]:
-    """Return how the model is held when it answers here, and why; nf4 where 16 bits do not fit and 4 bits do.
+    """Return how the model is held when it answers here, and why; nf4 where 16 bits probably do not fit and 4 bits do.
 
     Args:
         profile: the situation.
@@ -210,7 +210,9 @@ def answering_quantization(profile: Profile, qlora: bool = False) -> tuple[Quant
     if wide is None or narrow is None or available is None:
         return NO_QUANTIZATION, ""
     fits = wide.fits(available)
-    if fits == "yes" or (fits == "tight" and not qlora) or narrow.fits(available) == "no":
+    # Where it is tight, 16 bits are kept as long as the likely amount fits.
+    kept = fits == "yes" or (fits == "tight" and not qlora and wide.likely <= available)
+    if kept or narrow.fits(available) == "no":
         return NO_QUANTIZATION, ""
     bits = 32 if profile.computes_in_fp32 else 16
     return NF4, (

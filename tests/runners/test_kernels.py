@@ -352,7 +352,7 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
             "preflight/device_probe",
             "preflight/speed_probe",
         },
-        {"TrainingLoss", "choose_loss", "restore_loss", "evaluation_mode"},
+        {"TrainingLoss", "LinearCrossEntropy", "choose_loss", "restore_loss", "evaluation_mode"},
     ),
     "inference.local": ({"inference/batched", "runs/session", "serving/batch", "trial/forgetting"}, None),
     "inference.decoding": (
