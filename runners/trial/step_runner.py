@@ -34,6 +34,8 @@ from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
+CHAT_ENCODING = 2
+"""Counted up when models without a template, or with one that writes the date, are asked in another way."""
 _REASONING = (*SWITCHES, EFFORT, *(tags.closing for tags in TAGS))
 """Texts in the chat templates of models that reason before they answer."""
 
@@ -53,9 +55,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     if plan.thinking != Thinking():
         made_from["thinking"] = plan.thinking.model_dump()
     base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
-    # Such models were asked without switch and room before; steps of all others that were finished then stay finished.
-    if isinstance(base, Model) and any(name in chat_template(base.folder) for name in _REASONING):
-        made_from["reasons"] = plan.thinking.enabled
+    if isinstance(base, Model):
+        made_from |= _asking_inputs(base, plan)
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
         made_from |= {
@@ -82,6 +83,37 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     if step.weights:
         made_from["weights"] = step_inputs(context, plan.train_step(step.weights))
     return made_from
+
+
+def _asking_inputs(base: Model, plan: Plan) -> dict[str, Any]:
+    """Return how a model is asked, where earlier versions asked it otherwise: there finished steps are repeated.
+
+    Models that reason were asked without switch and room, a model without a template without its first token, templates
+    that write the date with today's, and the generation_config was not followed. Steps of all other models that were
+    finished then stay finished.
+    """
+    template = chat_template(base.folder)
+    inputs: dict[str, Any] = {}
+    if any(name in template for name in _REASONING):
+        inputs["reasons"] = plan.thinking.enabled
+    if not template or "strftime_now" in template:
+        inputs["chat_encoding"] = CHAT_ENCODING
+    if rules := _followed_rules(base.folder / "generation_config.json"):
+        inputs["generation_rules"] = rules
+    return inputs
+
+
+def _followed_rules(file: Path) -> dict[str, Any]:
+    """Return the settings of a generation_config.json that greedy answers follow, {} without the file."""
+    if not file.is_file():
+        return {}
+    from transformers import GenerationConfig
+
+    from runners.inference.generation_rules import read_rules
+
+    rules = read_rules(GenerationConfig.from_pretrained(file.parent, local_files_only=True), [])
+    stops = {"stop_strings": list(rules.stop_texts)} if rules.stop_texts else {}
+    return {**rules.applied, **stops}
 
 
 def quantization_input(model: PlanModel) -> dict[str, str]:

@@ -95,3 +95,25 @@ def test_finished_steps_of_models_that_reason_are_repeated(
     run = RunFolder.create(tmp_path / "run", asked)
     context = RunContext(asked, run, resolve_model(str(folder)), None)
     assert ("reasons" in step_inputs(context, asked.steps[0])) == recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("chat_template.jinja", "{{ strftime_now('%d') }}", "chat_encoding"),
+        ("generation_config.json", '{"repetition_penalty": 1.1, "eos_token_id": 2}', "generation_rules"),
+        ("generation_config.json", '{"temperature": 0.7, "do_sample": true, "eos_token_id": 2}', ""),
+    ],
+)
+def test_finished_steps_are_repeated_where_earlier_versions_asked_otherwise(
+    tiny: Model, tmp_path: Path, name: str, text: str, key: str
+) -> None:
+    folder = Path(shutil.copytree(tiny.folder, tmp_path / "model"))
+    file = folder / name
+    file.write_text(text + (file.read_text("utf-8") if file.suffix == ".jinja" else ""), "utf-8")
+    asked = plan(examples="rows", questions="questions").model_copy(
+        update={"steps": (EvaluateStep(arm="prompting"),)}
+    )
+    run = RunFolder.create(tmp_path / "run", asked)
+    inputs = step_inputs(RunContext(asked, run, resolve_model(str(folder)), None), asked.steps[0])
+    assert {"chat_encoding", "generation_rules"} & inputs.keys() == ({key} if key else set())
