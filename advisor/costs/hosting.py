@@ -211,8 +211,8 @@ def answering_quantization(profile: Profile, qlora: bool = False) -> tuple[Quant
         return NO_QUANTIZATION, ""
     fits = wide.fits(available)
     # Where it is tight, 16 bits are kept as long as the likely amount fits.
-    kept = fits == "yes" or (fits == "tight" and not qlora and wide.likely <= available)
-    if kept or narrow.fits(available) == "no":
+    sixteen_bits = fits == "yes" or (fits == "tight" and not qlora and wide.likely <= available)
+    if sixteen_bits or narrow.fits(available) == "no":
         return NO_QUANTIZATION, ""
     bits = 32 if profile.computes_in_fp32 else 16
     return NF4, (

@@ -200,7 +200,7 @@ def _configuration() -> dict[str, Any]:
 
 
 def _calibration(measure: bool) -> dict[str, Any]:
-    """Return the stored matrix speed with a line for people; ``again`` measures it first."""
+    """Return the stored matrix speed with a line for people; ``measure`` measures it first."""
     from runners.resources import calibration
 
     if measure:
@@ -208,7 +208,9 @@ def _calibration(measure: bool) -> dict[str, Any]:
         before = calibration.read_calibration().calibration
         measured_now = calibration.calibrate().with_training(before.training if before else ())
         calibration.store_calibration(measured_now)
-    stored = calibration.read_calibration()
+        stored = calibration.StoredCalibration(measured_now)
+    else:
+        stored = calibration.read_calibration()
     measured = stored.calibration
     if measured is None:
         text = stored.ignored or "not measured; hours are estimated better after: tunewise doctor --calibrate"

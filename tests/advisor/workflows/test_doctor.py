@@ -11,16 +11,16 @@ Run = Callable[..., CompletedProcess[str]]
 
 
 def test_doctor_calibrate_measures_matrix_speed(tunewise: Run, tmp_path: Path) -> None:
-    cache = {"TUNEWISE_CACHE": str(tmp_path / "cache")}
-    before = json.loads(tunewise("doctor", "--json", **cache).stdout)["calibration"]
+    named = {"TUNEWISE_CALIBRATION": str(tmp_path / "calibration.json")}
+    before = json.loads(tunewise("doctor", "--json", **named).stdout)["calibration"]
     assert "not measured" in before["text"]
-    measured = tunewise("doctor", "--calibrate", "--json", **cache)
+    measured = tunewise("doctor", "--calibrate", "--json", **named)
     assert measured.returncode == 0, measured.stderr
     calibration = json.loads(measured.stdout)["calibration"]
     assert calibration["cpu"]["flops"]["bf16"] > 1e8
-    assert "GFLOP/s bf16" in tunewise("doctor", **cache).stdout
-    (tmp_path / "cache" / "calibration.json").write_text("{", "utf-8")
-    broken = tunewise("doctor", **cache)
+    assert "GFLOP/s bf16" in tunewise("doctor", **named).stdout
+    (tmp_path / "calibration.json").write_text("{", "utf-8")
+    broken = tunewise("doctor", **named)
     assert broken.returncode == 0
     assert "cannot be read" in broken.stdout
 
@@ -35,6 +35,7 @@ def test_plan_ignores_broken_calibration(tunewise: Run, tmp_path: Path) -> None:
         "--set",
         "labelled_examples=99",
     ]
-    done = tunewise("plan", *answers, "--yes", "--json", TUNEWISE_CACHE=str(tmp_path))
+    file = str(tmp_path / "calibration.json")
+    done = tunewise("plan", *answers, "--yes", "--json", TUNEWISE_CALIBRATION=file)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["choice"]

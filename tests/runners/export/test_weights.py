@@ -119,7 +119,9 @@ def test_merged_model_answers_as_unmerged(
     loaded = load_model_folder(result.out, torch.bfloat16, {})
     assert next(loaded.parameters()).dtype == torch.bfloat16
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
-    assert read_json(result.out / "config.json")["dtype"] == "bfloat16", "the type that engines load it in"
+    # Engines load it in this type: the base's own, unless that changes an answer of these weights, and then it is said.
+    stored = read_json(result.out / "config.json")["dtype"]
+    assert stored == "bfloat16" or f"The weights are in {stored}." in result.notes
     resolved = resolve.resolve_model(str(result.out))
     assert resolved.kind == "base", "a merged model is a base for other runs"
     if arm != "full":
