@@ -98,7 +98,32 @@ def harbor_desk_sections(table: Table) -> list[str]:
         "shipped ones). The threshold of refusal is fitted on dev questions whose words are nearer to the documents' than "
         "these are: write your own held-out questions in the words of the people who will ask."
     )
-    return [FRESH, "", *table(columns, rows), "", conclusion_text]
+    lines = [FRESH, "", *table(columns, rows), "", conclusion_text]
+    return lines + (second_family(recorded["second_family"], table) if "second_family" in recorded else [])
+
+
+SECOND_FAMILY = """
+## The shipped example on a second model family
+
+gemma-3-270m is pre-trained only, has no chat template, a sliding window, a sentencepiece vocabulary of 262,144 tokens, and terms to
+accept (`--accept-license gemma`). The same plan, questions and settings as for SmolLM2-135M-Instruct; the plain chat template."""
+
+
+def second_family(trial: Mapping[str, Any], table: Table) -> list[str]:
+    """Return the section on the shipped example's trial with a model of another family."""
+    names = [name for name in trial["weights"] if trial["weights"][name]]
+    rows = [
+        (arm["arm"], _interval(arm["score"]), *(f"{arm['scores'][key]:.2f}" for key in names))
+        for arm in trial["arms"]
+    ]
+    verdict = trial["verdict"]
+    return [
+        SECOND_FAMILY,
+        "",
+        *table(("arm", "combined", *names), rows),
+        "",
+        f"**{verdict['outcome'].capitalize()}** ({verdict['strength']}), {trial['date']}: {verdict['text']} {trial['remark']}",
+    ]
 
 
 def _interval(score: Mapping[str, float]) -> str:
