@@ -105,8 +105,8 @@ def harbor_desk_sections(table: Table) -> list[str]:
 SECOND_FAMILY = """
 ## The shipped example on a second model family
 
-gemma-3-270m is pre-trained only, has no chat template, a sliding window, a sentencepiece vocabulary of 262,144 tokens, and terms to
-accept (`--accept-license gemma`). The same plan, questions and settings as for SmolLM2-135M-Instruct; the plain chat template."""
+gemma-3-270m is pre-trained only, has no chat template, a sliding window, a sentencepiece vocabulary of 262,144 tokens, and
+terms to accept (`--accept-license gemma`). The same files, answers and settings as for SmolLM2-135M-Instruct."""
 
 
 def second_family(trial: Mapping[str, Any], table: Table) -> list[str]:
@@ -117,12 +117,13 @@ def second_family(trial: Mapping[str, Any], table: Table) -> list[str]:
         for arm in trial["arms"]
     ]
     verdict = trial["verdict"]
+    outcome = f"**{verdict['outcome'].capitalize()}** ({verdict['strength']}), {trial['date']}"
     return [
         SECOND_FAMILY,
         "",
         *table(("arm", "combined", *names), rows),
         "",
-        f"**{verdict['outcome'].capitalize()}** ({verdict['strength']}), {trial['date']}: {verdict['text']} {trial['remark']}",
+        f"{outcome}: {verdict['text']} {trial['remark']}",
     ]
 
 
