@@ -155,7 +155,10 @@ def decode_part(setting: Setting) -> list[Row]:
 
 
 def embed_part(setting: Setting) -> list[Row]:
-    """Embed texts of unequal length, in turns with sentence-transformers on the same folder."""
+    """Embed texts of unequal length, in turns with sentence-transformers on the same folder.
+
+    All are within the folder's length: longer ones are embedded in parts here, and cut by the library.
+    """
     import numpy as np
     import torch
     from sentence_transformers import SentenceTransformer
@@ -165,7 +168,7 @@ def embed_part(setting: Setting) -> list[Row]:
     folder = models.embedder_folder(setting.work / f"embedder{'-tiny' if setting.tiny else ''}", setting.tiny)
     generator = random.Random(SEED)
     texts = [
-        " ".join(generator.choices(_words(), k=generator.randint(3, 180)))
+        " ".join(generator.choices(_words(), k=generator.randint(3, 60)))
         for _ in range(setting.amount(20_000, 40))
     ]
     own = Embedder(folder)
