@@ -1,7 +1,7 @@
 """Packed encoding: texts of many lengths in one pass through a transformer, without padding. Imports torch.
 
 It is the fast path of :class:`rag.embedding.embedder.Embedder` on a CPU, for the models of :data:`PACKED_MODEL_TYPES`;
-beside it stands :mod:`rag.embedding.library`. Vectors are reproducible: on one machine a text's vector is the same bit
+the reference path is :mod:`rag.embedding.library`. Vectors are reproducible: on one machine a text's vector is the same bit
 for bit whatever other texts are embedded with it. Two measures make it so.
 
 Packed encoding (:func:`encode_packed`): texts of different lengths go through the model in one pass, one

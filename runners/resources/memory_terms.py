@@ -42,7 +42,7 @@ MAX_HEAP_LEFT = 0.5 * 2**30
 MAX_STORED_SCORES = 512
 """Longest row, in tokens, whose attention probabilities the CPU kernels store; longer ones take torch's own kernel."""
 EIGHT_BIT_FROM = 1_000_000_000
-"""Parameters from which full tuning takes 8-bit AdamW where nobody asks for another optimiser: 2 bytes of state for each
+"""Parameters from which full tuning takes 8-bit AdamW where no other optimiser is asked for: 2 bytes of state for each
 parameter instead of 8 (torchtune: 5 % of the speed)."""
 QUANTISED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / (64 * 256)}
 """Bytes per weight: 4 bits and one fp32 scale for each 64 weights; double quantisation stores that scale in
@@ -64,7 +64,7 @@ class MemorySetup:
     rank: int = 16
     checkpointing: bool = True
     optimizer: OptimizerKind | None = None
-    """None: what this project takes where nobody asks for another (:func:`chosen_optimizer`)."""
+    """None: what this project takes where no other is asked for (:func:`chosen_optimizer`)."""
     program: TrainingProgram = "tunewise"
     """tunewise: the loop of :mod:`runners.training`, with fp32 masters of trained 16-bit weights, fp32 moments, and its
     own loss. other: plain 16-bit training as in torchtune, LitGPT and PEFT's scripts, of which published figures are."""

@@ -3,7 +3,7 @@
 The comparison runs in fp32 on the model's first layers, as many as show every kind of layer it has, with the training
 set's longest and shortest rows and with adapters that are not zero. In bf16 it would prove little: for a 135M model of
 30 layers the gradients of two correct computations differ by 5 % from rounding alone, in fp32 by 0.01 %. A small random
-head stands for the vocabulary's, whose own part is compared by :func:`head_difference`. Everything is restored to the
+head replaces that of the vocabulary, whose own part is compared by :func:`head_difference`. Everything is restored to the
 same bits afterwards: weights, dtypes, gradients, layers and random state. Imports torch and transformers.
 """
 
@@ -38,7 +38,7 @@ MAX_LAYERS = 12
 ADAPTER_SCALE = 0.02
 """Deviation of the numbers in place of an adapter's zeros: its part of a layer's output is about a tenth then."""
 HEAD_WIDTH = 64
-"""Classes of the random head that stands for the vocabulary."""
+"""Classes of the random head used in place of that of the vocabulary."""
 LOGIT_SETTINGS = (
     "logits_scaling",
     "logit_scale",

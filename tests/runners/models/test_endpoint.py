@@ -63,19 +63,30 @@ def test_hints_name_the_variable_or_how_to_set_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://api.openai.com\\@evil.example/v1", "https://evil.example\\.api.openai.com/v1"]
+    ("url", "is_openai"),
+    [
+        ("https://api.openai.com\\@evil.example/v1", False),
+        ("https://evil.example\\@api.openai.com/v1", True),
+        ("https://evil.example\\.api.openai.com/v1", False),
+        ("https://api.openai.com%2eevil.example/v1", False),
+        ("https://api.openai.com#@evil.example/v1", True),
+        ("https://api.openai.com?@evil.example/v1", True),
+    ],
 )
-def test_address_that_reads_as_two_hosts_is_refused(url: str) -> None:
-    try:
-        connected = httpx.URL(url).host
-    except httpx.InvalidURL:
-        connected = ""
-    try:
-        generator = RemoteGenerator(url, "tern-2", key="sk-openai")
-    except BadInput:
-        return
-    generator.close()
-    assert connected != "evil.example" or endpoint.endpoint_host(url) == "evil.example"
+def test_key_is_chosen_for_the_host_that_is_connected_to(url: str, is_openai: bool) -> None:
+    assert (httpx.URL(url).host == "api.openai.com") is is_openai
+    assert endpoint.api_key(url, KEYS).variable == ("OPENAI_API_KEY" if is_openai else "")
+    RemoteGenerator(
+        url, "tern-2", key="sk-openai"
+    ).close()  # raises where the two readings of the host differ
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.openai.com\t.evil.example/v1", "https://\uff21PI.openai.com/v1"]
+)
+def test_address_that_cannot_be_connected_to_is_refused(url: str) -> None:
+    with pytest.raises(BadInput, match="cannot be used"):
+        RemoteGenerator(url, "tern-2", key="sk-openai")
 
 
 def test_setting_binds_hosts_to_variables_and_never_holds_or_prints_a_key(tmp_path: Path) -> None:
