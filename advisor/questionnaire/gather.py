@@ -21,6 +21,7 @@ from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answe
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
 from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
 from runners.plan.schema import Plan
 from runners.resources.machine import Machine, detect_machine
@@ -191,8 +192,10 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
     answers = with_machine(recorded, machine)
     size, model = (plan.answers.get(key) for key in ("model_params_b", "model"))
     same_model = model is None or model.value == plan.model.name
-    # A size that was detected is rounded to 100,000 parameters, so that of a tiny model is 0, which no answer may be.
-    if size is not None and size.source == "detected" and size.value and same_model:
+    # A size that was detected is rounded to 100,000 parameters, and that of a tiny model is below what an answer may be.
+    smallest = QUESTION_BY_ID["model_params_b"].low or 0
+    usable = size is not None and size.source == "detected" and (size.value or 0) >= smallest
+    if size is not None and usable and same_model:
         answers = answers.put("detected", {"model_params_b": size.value}, {"model_params_b": size.note})
     answers, shape = with_model(answers)
     detected_shape = shape if shape and answers["model_params_b"].source == "detected" else None

@@ -301,3 +301,21 @@ def test_published_training_times_are_within_a_factor_of_three(shared: Path, met
     estimated = training_seconds(model.shape, method, card_device(card), [work])
     assert 1 / PUBLISHED_FACTOR <= estimated.likely / recorded <= PUBLISHED_FACTOR
     assert estimated.low <= recorded <= estimated.high
+
+
+@pytest.mark.parametrize("size", [0, 0.0002, 0.4])
+def test_detected_size_below_what_an_answer_may_be_is_left_out(size: float) -> None:
+    """A tiny model's size is counted when the plan is drafted; its trial must not be refused for it."""
+    body = {
+        "name": "tiny",
+        "choice": "prompting",
+        "model": {"name": "./tiny"},
+        "data": {"questions": "q.jsonl"},
+        "weights": {"token_f1": 1},
+        "steps": [{"kind": "evaluate", "arm": "prompting"}],
+        "answers": {
+            "model": {"value": "./tiny", "source": "flag"},
+            "model_params_b": {"value": size, "source": "detected"},
+        },
+    }
+    assert profile_of_plan(parse_plan(body), machine()).params_b == (size if size == 0.4 else None)
