@@ -34,6 +34,11 @@ class Problem(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
+def system_reason(error: Exception) -> str:
+    """Return why an operation failed in words: of an OSError the system's text without its number and the path."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+
+
 class UsageProblem(Problem):
     """The command was used wrongly: flags, verbs, an existing folder, nothing given."""
 

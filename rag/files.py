@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,7 @@ def check_manifest(
     kind: str,
     unlisted: Iterable[str] = (),
     digest: Callable[[Path], str] = sha256_file,
+    editable: Collection[str] = (),
 ) -> dict[str, Any]:
     """Verify every file of a folder against its manifest and return the manifest.
 
@@ -241,6 +242,7 @@ def check_manifest(
         unlisted: files and folders that need not be listed, because they change after the manifest was
             written (a log, an index with a manifest of its own).
         digest: returns the hex SHA-256 of a file.
+        editable: names of files, in any folder below, that people may edit or delete, such as README.md.
 
     Raises:
         BadInput: when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
@@ -251,6 +253,8 @@ def check_manifest(
     entries = manifest["files"]
     for name, entry in sorted(entries.items()):
         path = folder / name
+        if path.name in editable:
+            continue
         if not path.is_file() or path.is_symlink():
             raise BadInput(f"{folder} is damaged: {name} is missing")
         if (size := path.stat().st_size) != entry["bytes"]:
@@ -261,7 +265,7 @@ def check_manifest(
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
     allowed = set(unlisted)
     for name in _file_names(folder):
-        if name not in entries and name.split("/")[0] not in allowed:
+        if name not in entries and name.split("/")[0] not in allowed and Path(name).name not in editable:
             raise BadInput(f"{folder} is damaged: {name} is not listed in its manifest")
     return manifest
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, UsageProblem, system_reason
 from rag.files import (
     MANIFEST,
     append_line,
@@ -28,6 +29,7 @@ from rag.files import (
     write_manifest,
     writer_lock,
 )
+from runners.models.cards import CARD_FILE
 from runners.plan.schema import Plan, parse_plan, plan_differences, write_plan
 
 PLAN = "plan.yaml"
@@ -146,11 +148,18 @@ class RunFolder:
         """Check a sealed run against its manifest; BadInput names the file that differs. Unsealed runs pass."""
         if (self.path / MANIFEST).exists():
             try:
-                check_manifest(self.path, "run", UNSEALED)
+                check_manifest(self.path, "run", UNSEALED, editable=(CARD_FILE,))
             except BadInput as error:
-                name = shlex.quote(str(self.path))
-                hint = f"put that file back, or run it again: tunewise run {name} --overwrite"
-                raise BadInput(error.message, error.hint or hint) from None
+                raise BadInput(error.message, error.hint or self._repair_hint(error.message)) from None
+
+    def _repair_hint(self, damage: str) -> str:
+        """Return how to repair what a message about the run's files names: train one arm again, or the whole run."""
+        name = shlex.quote(str(self.path))
+        weights = re.search(r"adapters/(?P<arm>.+)-s\d+/", damage)
+        if weights:
+            arm = shlex.quote(f"train:{weights['arm']}")
+            return f"put that file back, or train it again: tunewise run {name} --resume --only {arm}"
+        return f"put that file back, or run it again: tunewise run {name} --overwrite"
 
 
 def is_run(path: Path) -> bool:
@@ -194,7 +203,9 @@ def read_run_plan(path: Path) -> Plan:
     try:
         loaded = yaml.safe_load((path / PLAN).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path / PLAN} cannot be read: {error}", "start again with --overwrite") from None
+        raise BadInput(
+            f"{path / PLAN} cannot be read: {system_reason(error)}", "start again with --overwrite"
+        ) from None
     return parse_plan(loaded if isinstance(loaded, dict) else {}, str(path / PLAN))
 
 

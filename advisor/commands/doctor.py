@@ -46,7 +46,7 @@ def command(
             emit_result({"schema": 1, "bundle": str(bundle), "replaced": replaced})
         else:
             print(
-                f"wrote {bundle}; {replaced} private things were replaced in it. Look it through before you send it."
+                f"wrote {bundle}; {replaced} private values replaced in it. Look it through before you send it."
             )
     elif as_json:
         from advisor.output import emit_result

@@ -22,7 +22,7 @@ def command(
         if as_json:
             emit_result({"schema": 1, "removed": count})
         else:
-            print(f"removed {count} runs")
+            print(f"removed {count} run{'' if count == 1 else 's'}")
         return
     summary = history_summary(history.read_history())
     if as_json:

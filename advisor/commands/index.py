@@ -49,8 +49,10 @@ def build(
 
 @group.command("update")
 def update(
-    index: Path = typer.Argument(help="The index folder."),
-    documents: Path = typer.Option(..., help="The documents as they are now."),
+    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    documents: Path | None = typer.Option(
+        None, help="The documents as they are now. Without it, the path of the last build or update."
+    ),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
     purge: bool = typer.Option(
         False,
@@ -64,14 +66,15 @@ def update(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Bring an index up to date; only changed passages are embedded."""
-    from advisor.workflows.index_build import update_index
+    from advisor.workflows.index_build import index_folder, source_documents, update_index
 
-    update_index(index, documents, embedder, as_json, purge, trust_mtime)
+    index = index_folder(index)
+    update_index(index, source_documents(index, documents), embedder, as_json, purge, trust_mtime)
 
 
 @group.command("search")
 def search(
-    index: Path = typer.Argument(help="The index folder."),
+    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
     question: str | None = typer.Argument(None, help="The question."),
     questions: Path | None = typer.Option(None, help="A file of questions, answered at once, one line each."),
     k: int = typer.Option(5, min=1, max=1000, help="How many passages."),
@@ -108,6 +111,7 @@ def search(
 
     With gold in the questions file, hit@k, recall and MRR are printed to stderr.
     """
+    from advisor.workflows.index_build import index_folder
     from advisor.workflows.index_search import SearchSource, search_file, search_index
     from rag.errors import BadInput, UsageProblem
     from rag.search.filters import Condition, parse_day
@@ -127,7 +131,7 @@ def search(
         collapse=collapse,
         rerank=rerank,
     )
-    source = SearchSource(index, embedder, reranker)
+    source = SearchSource(index_folder(index), embedder, reranker)
     if questions is not None:
         search_file(source, questions, query)
     elif question is not None:
@@ -136,7 +140,7 @@ def search(
 
 @group.command("check")
 def check(
-    index: Path = typer.Argument(help="The index folder."),
+    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
     repair: bool = typer.Option(
         False, "--repair", help="Mend what is damaged: everything but the text itself can be made again."
     ),
@@ -146,15 +150,17 @@ def check(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Verify every file, row and vector of an index; damage is named and exits with 3."""
-    from advisor.workflows.index_build import check_index
+    from advisor.workflows.index_build import check_index, index_folder
 
-    check_index(index, repair, embedder, as_json)
+    check_index(index_folder(index), repair, embedder, as_json)
 
 
 @group.command("watch")
 def watch(
-    index: Path = typer.Argument(help="The index folder."),
-    documents: Path = typer.Option(..., help="The documents to follow."),
+    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    documents: Path | None = typer.Option(
+        None, help="The documents to follow. Without it, the path of the last build or update."
+    ),
     every: float = typer.Option(10.0, min=0.1, help="Seconds between two looks."),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
     trust_mtime: bool = typer.Option(
@@ -163,15 +169,18 @@ def watch(
     as_json: bool = typer.Option(False, "--json", help="Print each change as one line of JSON."),
 ) -> None:
     """Keep an index in step with its documents, looking again and again until Ctrl-C."""
-    from advisor.workflows.index_build import watch_index
+    from advisor.workflows.index_build import index_folder, source_documents, watch_index
 
-    watch_index(index, documents, embedder, every, as_json, trust_mtime)
+    index = index_folder(index)
+    watch_index(index, source_documents(index, documents), embedder, every, as_json, trust_mtime)
 
 
 @group.command("tune")
 def tune(
-    index: Path = typer.Argument(help="The index folder."),
-    documents: Path = typer.Option(..., help="The documents of the index."),
+    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    documents: Path | None = typer.Option(
+        None, help="The documents of the index. Without it, the path of the last build or update."
+    ),
     questions: Path | None = typer.Option(
         None,
         help="Questions with gold; without them some are made from the documents, and said to be synthetic.",
@@ -192,10 +201,11 @@ def tune(
 
     The index keeps its settings unless one candidate is better beyond noise. Test questions are never looked at.
     """
+    from advisor.workflows.index_build import index_folder, source_documents
     from advisor.workflows.index_tune import TuneRequest, tune_index
 
+    index = index_folder(index)
+    source = source_documents(index, documents)
     tune_index(
-        TuneRequest(
-            index, documents, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json
-        )
+        TuneRequest(index, source, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)
     )

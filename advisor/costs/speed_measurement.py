@@ -13,7 +13,7 @@ from advisor.costs.step_time import passage_tokens, train_seconds
 from advisor.costs.tokens import row_tokens
 from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
-from rag.errors import CannotRun
+from rag.errors import CannotRun, system_reason
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.plan.train_config import TrainConfig
@@ -155,7 +155,7 @@ def store_speeds(speeds: Sequence[TrainingSpeed]) -> tuple[str, ...]:
     try:
         calibration.store_calibration(updated)
     except (CannotRun, OSError) as error:
-        return (f"the measured speed could not be stored, so the times below do not use it: {error}",)
+        return (f"the measured speed could not be stored, so the times below do not use it: {system_reason(error)}",)
     training_time.stored_calibration.cache_clear()
     return ()
 

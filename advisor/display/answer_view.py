@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from advisor.output import print_plain
@@ -95,7 +96,8 @@ def show_streaming(pieces: Generator[str, None, Answer], arm: str, console: Cons
     """
     console = console or Console()
     text = ""
-    with Live(console=console, refresh_per_second=12, transient=True) as live:
+    waiting = Spinner("dots", Text("reading the question", "dim"))
+    with Live(waiting, console=console, refresh_per_second=12, transient=True) as live:
         while True:
             try:
                 text += next(pieces)

@@ -31,6 +31,7 @@ from rich.text import Text
 
 from advisor.display.events import event_lines
 from advisor.output import is_quiet
+from rag.text.words import count_noun
 
 BAR_CHARACTERS = " ▁▂▃▄▅▆▇█"
 SPARKLINE_COLUMNS = 48
@@ -314,15 +315,17 @@ class ProgressWatcher:
         for item in event.get("skipped", ()):
             self.say(f"  document {item['path']} was left out: {item['reason']}")
         if cut_answers := event.get("cut"):
-            self.say(f"  {cut_answers} answers were cut at the plan's max_new_tokens")
+            self.say(f"  {count_noun(cut_answers, 'answer')} cut at the plan's max_new_tokens")
         if reasoned := event.get("reasoned"):
-            self.say(f"  {reasoned} answers had reasoning before them, which is cut and not scored")
+            self.say(f"  reasoning, cut and not scored, before {count_noun(reasoned, 'answer')}")
         if unfinished := event.get("reasoning_cut"):
             self.say(
                 f"  {unfinished} of them are empty: the reasoning reached the plan's thinking.max_tokens"
             )
         if estimated := event.get("estimated"):
-            self.say(f"  the tokens of {estimated} answers are estimated: the server does not count them")
+            self.say(
+                f"  tokens estimated for {count_noun(estimated, 'answer')}: the server does not count them"
+            )
         if note := event.get("refusal", {}).get("note"):
             self.say(f"  {note}")
 

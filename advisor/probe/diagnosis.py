@@ -180,10 +180,13 @@ def _reading(
     if closed_book.above(PASSING_RATE):
         sentences.append("closed-book high: the model knows this already, so prompting comes first")
     if open_book.above(MAJORITY) and closed_book.below(MAJORITY):
-        sentences.append("open-book high, closed-book low: the facts are what is missing, so retrieval")
+        sentences.append(
+            "open-book high, closed-book low: the facts are what is missing, and retrieval brings them"
+        )
     elif open_book.below(MAJORITY):
         sentences.append(
-            "open-book low: even with the passage in hand it answers badly; that is behaviour or skill, so tuning"
+            "open-book low: even with the passage in hand it answers badly: behaviour or skill is missing, "
+            "which fine-tuning can teach"
         )
     elif lift is not None and lift.low > 0 and not closed_book.above(PASSING_RATE):
         sentences.append(f"the passage helps ({_points(lift)}), so retrieval adds something")
@@ -191,7 +194,9 @@ def _reading(
         sentences.append(_retrieval_loss_text(lost, brought))
     style = shares["style"]
     if style.below(MAJORITY):
-        sentences.append("the house style is missed more often than met by prompting alone, so tuning")
+        sentences.append(
+            "a prompt alone misses the style of the examples in most answers: fine-tuning is worth trying"
+        )
     elif style.above(PASSING_RATE):
         sentences.append("the house style is met by prompting alone: tuning for it is not needed")
     if closed_book.n and not open_book.n and closed_book.below(MAJORITY):

@@ -16,6 +16,7 @@ from advisor.probe.answers_from_probe import overridden_answers
 from advisor.probe.probe import MAX_PROBE_QUESTIONS, MAX_PROBE_TOKENS, ProbeOutcome, probe_model
 from advisor.questionnaire.answers import PERSON_SOURCES, Answers, format_answer, names_a_path
 from rag.files import write_bytes, write_text
+from rag.text.words import count_noun
 from runners.trial.base_probe import RETRIEVED
 
 PROBE_OUT = Path("probe.yaml")
@@ -137,7 +138,7 @@ def left_out_lines(outcome: ProbeOutcome) -> list[str]:
         lines.append(outcome.replies.portion.text)
     if outcome.replies.cut:
         lines.append(
-            f"{outcome.replies.cut} answers were cut at {MAX_PROBE_TOKENS} tokens, below the plan's own limit: "
+            f"{count_noun(outcome.replies.cut, 'answer')} cut at {MAX_PROBE_TOKENS} tokens, below the plan's own limit: "
             "their style is not judged, and what they would have said later is not counted"
         )
     return lines

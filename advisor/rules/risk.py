@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
+from rag.text.words import count_noun
 
 FEW_QUESTIONS = 30
 
@@ -75,7 +76,7 @@ class RK004(Risk):
         n = profile.question_count
         few = n is not None and n * 2 / 3 < FEW_QUESTIONS
         return (
-            f"{n} questions leave fewer than {FEW_QUESTIONS} for the verdict, which will only lean"
+            f"with {count_noun(n, 'question')} the verdict rests on fewer than {FEW_QUESTIONS} and will only lean"
             if few
             else ""
         )

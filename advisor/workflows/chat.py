@@ -7,17 +7,22 @@ from pathlib import Path
 
 from advisor.display.answer_view import show_streaming
 from advisor.display.events import print_event
-from advisor.output import emit_result
+from advisor.output import emit_result, note
 from runners.arms.followup import stand_alone
 from runners.data.formats import Message
 from runners.runs.run import open_session
 
+HELP = (
+    "Type a question and press Enter. A short follow-up ('and on Sundays?') is completed from the question before it.\n"
+    "/new forgets the conversation, /quit or an empty line ends it, /help shows this."
+)
+"""What /help prints."""
 KEPT_TURNS = 2
 """Earlier question/answer pairs in the prompt of an arm without retrieval; small models get confused by more."""
 
 
 def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Path | None = None) -> None:
-    """Answer questions until an empty line, /quit or the end of the input.
+    """Answer questions until an empty line, /quit or the end of the input; ``HELP`` lists the other commands.
 
     Args:
         path: the run folder.
@@ -30,11 +35,18 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
     history: list[Message] = []
     previous = ""
     if sys.stdin.isatty():
-        print(f"arm {arm.arm}; an empty line or /quit ends it", file=sys.stderr)
+        print(f"arm {arm.arm}; /help lists the commands, an empty line or /quit ends it", file=sys.stderr)
     while True:
         question = _next_question()
         if not question or question in ("/quit", "/exit"):
             return
+        if question == "/new":
+            history, previous = [], ""
+            note("the conversation starts anew")
+            continue
+        if question.startswith("/") and " " not in question:
+            note(HELP if question in ("/help", "/?") else f"{question} is no command. {HELP}")
+            continue
         rewritten = stand_alone(question, previous)
         if rewritten != question:
             print(f"  (asked as: {rewritten})", file=sys.stderr)

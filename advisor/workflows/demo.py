@@ -11,6 +11,7 @@ from typing import Any
 from advisor.harbor_desk.folder import example_folder
 from advisor.output import command_line
 from rag.errors import UsageProblem
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.run_folder import RunFolder, read_journal
 
@@ -116,7 +117,8 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
     documents = updated_documents(run.path, plan.data.documents, folder / "update" / "documents")
     report = update_index(session.context, documents)
     print(
-        f"index updated: {report['changed']} documents changed, {report['embedded']} passages embedded, "
+        f"index updated: {count_noun(report['changed'], 'document')} changed, "
+        f"{count_noun(report['embedded'], 'passage')} embedded, "
         f"{report['seconds']:.1f} s; nothing was trained"
     )
     ask_stale(session, questions, arms, "after")

@@ -14,6 +14,7 @@ from advisor.report.data import arm_json, pair_json, read_scores
 from advisor.verdict.verdict import judge_trial
 from rag.errors import BadInput
 from rag.files import write_json
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.trial.evaluate import Evaluation
 
@@ -77,7 +78,7 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     if plan.weights.get("house_style"):
         lines.append(plan.ignored)
     if asked.near:
-        lines.append(f"{asked.near} questions were left out because they nearly repeat training rows")
+        lines.append(f"left out, as near repeats of training rows: {count_noun(asked.near, 'question')}")
     if asked.dev:
         lines.append(
             f"{asked.dev} of {len(asked.questions)} are dev questions, by which the run made its choices"

@@ -18,7 +18,11 @@ import yaml
 
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
-from rag.errors import BadInput
+from rag.errors import BadInput, UsageProblem
+from rag.indexing.generations import CURRENT_POINTER
+from rag.loading.incremental import documents_path
+from rag.text.words import count_noun
+from runners.run_folder import INDEX, is_run, read_run_plan
 
 if TYPE_CHECKING:
     from rag.indexing.build import BuildReport
@@ -49,6 +53,39 @@ def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]
         _adapter_line(arm, arm.rpartition("-s")[0] in retrieval_arms, named, all_named, removed)
         for arm in arms
     ]
+
+
+def index_folder(path: Path) -> Path:
+    """Return the index folder that a path names: the path itself, or the index of a run folder."""
+    inner = path / INDEX
+    return inner if is_run(path) and not (path / CURRENT_POINTER).exists() and inner.is_dir() else path
+
+
+def source_documents(index: Path, documents: Path | None) -> Path:
+    """Return the documents to read: those given, else the path that the index was last built or updated from.
+
+    The index of a run of an earlier version does not record its path; there it is the path in the run's plan.
+
+    Raises:
+        UsageProblem: no path was given and the index does not record one, or the one recorded no longer exists.
+    """
+    if documents is not None:
+        return documents
+    recorded = documents_path(index)
+    run = index.resolve().parent
+    if recorded is None and is_run(run):
+        recorded = read_run_plan(run).data.documents
+    if recorded is None:
+        raise UsageProblem(
+            f"{index} does not record where its documents are", "name them once: --documents PATH"
+        )
+    if not recorded.exists():
+        raise UsageProblem(
+            f"the documents that {index} was made from, {recorded}, no longer exist",
+            "say where they are now: --documents PATH",
+        )
+    note(f"documents: {recorded}, as last time")
+    return recorded
 
 
 def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, settings: IndexSettings) -> None:
@@ -222,7 +259,7 @@ def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
         emit_result(report.to_json())
         return
     print(
-        f"{report.found} documents found: {report.added} added, {report.changed} changed, "
+        f"{count_noun(report.found, 'document')} found: {report.added} added, {report.changed} changed, "
         f"{report.unchanged} unchanged, {len(report.skipped)} skipped; {report.removed} removed"
     )
     for item in report.skipped:
@@ -236,6 +273,6 @@ def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
         )
     cached = f" and {report.cached} from the cache" if report.cached else ""
     print(
-        f"{report.chunks} passages, {report.embedded} embedded{cached}, generation {report.generation}, "
+        f"{count_noun(report.chunks, 'passage')}, {report.embedded} embedded{cached}, generation {report.generation}, "
         f"{report.seconds:.1f} s: {folder}"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import note
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, UsageProblem, system_reason
 from runners.data import formats as roles
 from runners.data import sampling
 from runners.data.examples import Example, ExampleSet, load_examples
@@ -133,7 +133,7 @@ def read_prompt(prompt: str | None) -> str:
     try:
         return path.read_text("utf-8").strip() if path.is_file() else prompt
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
+        raise BadInput(f"{path} cannot be read: {system_reason(error)}") from None
 
 
 def print_indented(lines: Sequence[str]) -> None:

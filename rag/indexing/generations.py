@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput
+from rag.errors import BadInput, system_reason
 from rag.files import (
     MANIFEST,
     check_manifest,
@@ -65,7 +65,7 @@ def _pointer(folder: Path) -> tuple[int, str]:
     except FileNotFoundError:
         return 0, ""
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{folder / CURRENT_POINTER} cannot be read: {error}") from error
+        raise BadInput(f"{folder / CURRENT_POINTER} cannot be read: {system_reason(error)}") from error
     if not (match := _POINTER.fullmatch(text)):
         raise BadInput(f"{folder / CURRENT_POINTER} is damaged: it says {text[:40]!r}", REPAIR_HINT)
     return int(match.group(1)), match.group(2)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rag.errors import Problem
 from rag.files import canonical_json, sha256_text, write_text
@@ -23,6 +23,8 @@ from rag.loading.scan import FoundFile, walk_files
 
 SCAN_STATE_FILE = "sources.json"
 _VERSION = 2
+_ROOT = "documents_path"
+"""Key of the documents path, absolute, in the scan state."""
 
 
 class ScannedFile(NamedTuple):
@@ -57,9 +59,11 @@ class ScanState:
         }
         self._trust_mtime = trust_mtime
         self._current: dict[str, ScannedFile] = {}
+        self._root: Path | None = None
 
     def load(self, path: Path) -> LoadedDocuments:
         """Load a documents path; documents of unchanged files come with their hashes but without text."""
+        self._root = path.resolve()
         statuses = _statuses(path) if self._trust_mtime else {}
         trusted = {
             id for id, status in statuses.items() if id in self._known and self._known[id].status == status
@@ -85,26 +89,39 @@ class ScanState:
         )
 
     def save(self, folder: Path, made_by: str) -> None:
-        """Write the files as they are now; those that no longer exist are dropped."""
-        body = canonical_json(
-            {"version": _VERSION, "cut": CUT_VERSION, "made_by": made_by, "files": self._current}
-        )
+        """Write the files as they are now, and the documents path; files that no longer exist are dropped."""
+        state = {"version": _VERSION, "cut": CUT_VERSION, "made_by": made_by, "files": self._current}
+        body = canonical_json({**state, _ROOT: str(self._root)} if self._root else state)
         write_text(folder / SCAN_STATE_FILE, f"{sha256_text(body)}\n{body}\n")
 
 
 def read_scan_state(folder: Path, made_by: str) -> dict[str, ScannedFile]:
     """Return what :meth:`ScanState.save` wrote; empty when it is missing, damaged, or by another version."""
     try:
-        sha256, _, body = (folder / SCAN_STATE_FILE).read_text(encoding="utf-8").partition("\n")
-        body = body.removesuffix("\n")
-        if sha256_text(body) != sha256:
-            return {}
-        state = json.loads(body)
+        state = _read_state(folder)
         if (state["version"], state.get("cut"), state["made_by"]) != (_VERSION, CUT_VERSION, made_by):
             return {}
         return {id: ScannedFile(*values) for id, values in state["files"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def documents_path(folder: Path) -> Path | None:
+    """Return the documents path that an index was last built or updated from; None when it is not recorded."""
+    try:
+        return Path(_read_state(folder)[_ROOT])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    """Return the object of the scan state; ValueError when it differs from its hash."""
+    sha256, _, body = (folder / SCAN_STATE_FILE).read_text(encoding="utf-8").partition("\n")
+    body = body.removesuffix("\n")
+    if sha256_text(body) != sha256:
+        raise ValueError(f"{folder / SCAN_STATE_FILE} differs from its hash")
+    state: dict[str, Any] = json.loads(body)
+    return state
 
 
 def _parsed_files(loaded: LoadedDocuments) -> dict[str, ScannedFile]:

@@ -24,6 +24,7 @@ from rag.loading.encoding import decode_bytes
 from rag.loading.registry import detect_loader, is_zip, known_suffixes, plugin_for
 from rag.loading.sandbox import Limits, Sandbox
 from rag.loading.scan import FoundFile, read_file, walk_files
+from rag.text.words import count_noun
 from rag.types import Document
 
 LoadedItems = list[Document | Skipped]
@@ -294,18 +295,19 @@ def _remarks(documents: list[Document], limited: bool) -> Iterator[str]:
     hidden = [document for document in documents if isinstance(document.metadata.get("hidden_text"), int)]
     if hidden:
         count = sum(int(document.metadata["hidden_text"]) for document in hidden)
-        yield f"{len(hidden)} documents hold hidden text, {count} characters left out: {_first_ids(hidden)}"
+        yield f"hidden text in {count_noun(len(hidden), 'document')}, {count} characters left out: {_first_ids(hidden)}"
     foreign = [
         document for document in documents if document.metadata.get("encoding") and document.media != "row"
     ]
     if foreign:
         names = ", ".join(sorted({str(document.metadata["encoding"]) for document in foreign}))
-        yield f"{len(foreign)} documents are not plain UTF-8 ({names}): {_first_ids(foreign)}"
+        yield f"not plain UTF-8 ({names}): {count_noun(len(foreign), 'document')}: {_first_ids(foreign)}"
     attached = sum(
         len(document.metadata.get("attachments", ())) for document in documents if document.media == "mail"
     )
     if attached:
-        yield f"{attached} attachments of e-mail messages were named but not read: save them as files"
+        which = count_noun(attached, "e-mail attachment")
+        yield f"named but not read: {which}; save them as files"
     if not limited:
         yield "this system cannot limit the parser's memory; only its time and the files' sizes are limited"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput
+from rag.errors import BadInput, system_reason
 from rag.loading.base import Skipped, UnreadableFile, printable
 
 IGNORE_FILES = (".gitignore", ".tunewiseignore")
@@ -164,4 +164,4 @@ def _patterns(path: Path) -> Any:
     try:
         return GitIgnoreSpec.from_lines(read_file(path, _MAX_IGNORE_BYTES).decode("utf-8").splitlines())
     except (UnreadableFile, OSError, ValueError) as error:
-        raise BadInput(f"cannot use {path}: {error}", "mend it, or remove it") from error
+        raise BadInput(f"cannot use {path}: {system_reason(error)}", "mend it, or remove it") from error

@@ -82,6 +82,11 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
+def count_noun(number: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, such as "1 question" or "1,200 questions"; ``plural`` where it is not noun + s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def _without_possessive(word: str) -> str:
     word = word.replace("’", "'")
     return word[:-2] if word.endswith("'s") else word

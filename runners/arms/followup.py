@@ -26,6 +26,10 @@ _DATES = re.compile(
     r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|January|February|March|April|May|June|July|August|September|October"
     r"|November|December|Christmas|Easter"
 )
+_HOW_MUCH = re.compile(
+    r"^\W*how\s+(?:long|many|much|often|far|old|big|large|early|late|soon)\b", re.IGNORECASE
+)
+"""An opening that asks for a quantity: its second word is not what the question is about."""
 FOLLOWUP_MAX_WORDS = 2
 """A question with no more content words than this is a follow-up."""
 
@@ -66,7 +70,7 @@ def subject_of(previous: str, question: str) -> str:
     question_words = set(content_words(question))
     words = [
         w
-        for w in re.findall(r"[\w'’-]+", previous)
+        for w in re.findall(r"[\w'’-]+", _HOW_MUCH.sub("", previous))
         if set(content_words(w)) - question_words and w not in _NO_NAMES
     ]
     return " ".join(words[:6])

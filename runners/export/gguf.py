@@ -42,6 +42,8 @@ QUANTISED_TYPE = "q8_0"
 GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", QUANTISED_TYPE: "Q8_0"}
 GGUF_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, QUANTISED_TYPE: 8.5}
 """Bits per weight; Q8_0 stores a 16-bit scale for each block of 32."""
+_FALLBACKS = ("float16", "float32")
+"""Number types to try with "auto" after the model's own."""
 _USAGE = """```bash
 llama-server --model model.gguf  # or llama-cli; the chat template is in the file
 ```
@@ -114,15 +116,15 @@ def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
         )
     size = sum(p.numel() for p in merged_model.model.parameters())
 
+    types = merged.candidate_dtypes(job.dtype, merged_model.dtype, _FALLBACKS)
+    require_disk_space(job.out, max(int(size * GGUF_BITS[dtype] / 8) for dtype in types))
+
     def write(dtype: str) -> merged.ReplayComparison:
-        require_disk_space(job.out, int(size * GGUF_BITS[dtype] / 8))
         _write_file(file, family, config, vocabulary, merged_model, dtype, source)
         return _replay(file, merged_model, config, source)
 
     # llama.cpp computes in its own types whatever the file's, so the smaller type that keeps the answers comes first.
-    dtype, comparison, dtype_notes = write_in_smallest_dtype(
-        job.dtype, merged_model.dtype, ["float16", "float32"], write
-    )
+    dtype, comparison, dtype_notes = write_in_smallest_dtype(job.dtype, merged_model.dtype, _FALLBACKS, write)
     checked = {"read back by": "transformers' GGUF loader", **comparison.to_facts("base and weights apart")}
     cut = "sentencepiece" if vocabulary.pieces else vocabulary.pre
     return {**checked, "number type": dtype, "cut of text": cut}, [*notes, *dtype_notes]

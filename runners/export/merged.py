@@ -51,6 +51,8 @@ _GENERAL_PROMPTS = (
     "Thank you. Is there anything else that I should know?",
 )
 AUTO_DTYPE = "auto"
+_FALLBACKS = ("float32",)
+"""Number types to try with "auto" after the base's own."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED_TRIAL_NOTE = (
     "The trial answered from the base in 4 bits with the adapter beside it; here it is merged into the base in full "
@@ -131,8 +133,11 @@ def make_merged(job: ExportJob) -> ExportedFiles:
     """
     source = job.source
     merged_model = load_merged(source)
+    types = candidate_dtypes(job.dtype, merged_model.dtype, _FALLBACKS)
+    # a larger type is written where the smaller one changes answers, so there must be space for the largest
+    require_disk_space(job.out, max(written_size(merged_model.model, dtype) for dtype in types))
     dtype, comparison, notes = write_in_smallest_dtype(
-        job.dtype, merged_model.dtype, ["float32"], lambda dtype: _write_and_compare(merged_model, dtype, job)
+        job.dtype, merged_model.dtype, _FALLBACKS, lambda dtype: _write_and_compare(merged_model, dtype, job)
     )
     return ExportedFiles(
         _USAGE + prompting_notes(source),
@@ -278,8 +283,7 @@ def write_in_smallest_dtype(
         CannotRun: with "auto", no type keeps the answers.
     """
     notes: list[str] = []
-    types = list(dict.fromkeys([base_dtype, *fallbacks])) if requested == AUTO_DTYPE else [requested]
-    for dtype in types:
+    for dtype in candidate_dtypes(requested, base_dtype, fallbacks):
         comparison = write(dtype)
         if comparison.holds(dtype):
             return dtype, comparison, [*notes, *([f"The weights are in {dtype}."] if notes else [])]
@@ -289,6 +293,11 @@ def write_in_smallest_dtype(
             f"what was written is not what was measured: {notes[-1]}", "hand on the adapter: --to peft"
         )
     return dtype, comparison, [*notes, "--dtype float32 loses nothing."]
+
+
+def candidate_dtypes(requested: str, base_dtype: str, fallbacks: Sequence[str]) -> list[str]:
+    """Return the number types that :func:`write_in_smallest_dtype` may write, in its order."""
+    return list(dict.fromkeys([base_dtype, *fallbacks])) if requested == AUTO_DTYPE else [requested]
 
 
 def merging_notes(source: ExportSource) -> tuple[str, ...]:
@@ -343,7 +352,6 @@ def _write_and_compare(merged_model: MergedModel, dtype: str, job: ExportJob) ->
 
     from runners.inference.weights import load_model_folder
 
-    require_disk_space(job.out, written_size(merged_model.model, dtype))
     write_model(merged_model.model, dtype, job.source.weights_folder, job.folder)
     loaded = load_model_folder(job.folder, torch.float32, {})
     comparison = merged_model.compare(loaded)

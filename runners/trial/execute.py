@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rag.errors import BadInput, UsageProblem
-from rag.files import disk_full_as_problem
+from rag.files import check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context
 from runners.models import cards, endpoint
@@ -196,14 +196,29 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
     inputs = step_runner.step_inputs(context, step)
     context.emit({"event": "step.start", "step": name, "number": number + 1, "total": total})
     done = context.run.finished(name, inputs)
-    if done is not None:
+    damage = _damaged_weights(context, step) if done is not None and isinstance(step, TrainStep) else ""
+    if done is not None and not damage:
         context.emit({"event": "step.skip", "step": name})
         return False
+    if damage:
+        context.emit({"event": "plan.note", "reason": f"{name} is trained again: {damage}"})
     context.run.unseal()
     result = step_runner.run_step(context, step)
     context.run.finish(name, inputs, result)
     context.emit({"event": "step.end", "step": name, **result})
     return True
+
+
+def _damaged_weights(context: RunContext, step: TrainStep) -> str:
+    """Return what is missing or damaged of the weights of a finished training; "" when they are whole."""
+    for seed in step.seeds:
+        folder = context.run.adapter(step.arm, seed)
+        kind = "adapter" if (folder / "adapter_config.json").is_file() else "model"
+        try:
+            check_manifest(folder, kind, (cards.CARD_FILE,))
+        except BadInput as error:
+            return error.message if folder.is_dir() else f"{folder} is missing"
+    return ""
 
 
 def _measure_forgetting(context: RunContext, number: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rag import files
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, system_reason
 
 
 def test_write_replaces_the_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
@@ -134,3 +134,24 @@ def test_writer_lock_refuses_a_second_writer_with_the_pid(tmp_path: Path) -> Non
 
 def test_canonical_json_of_equal_objects_is_equal() -> None:
     assert files.canonical_json({"b": 1, "a": "é"}) == files.canonical_json({"a": "é", "b": 1})
+
+
+def test_check_manifest_leaves_editable_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    for name in ("weights/README.md", "weights/model.bin"):
+        (tmp_path / name).write_text("first", "utf-8")
+    files.write_manifest(tmp_path, "thing", {}, ["weights/README.md", "weights/model.bin"])
+    (tmp_path / "weights" / "README.md").write_text("a longer text, edited", "utf-8")
+    with pytest.raises(BadInput, match=r"README\.md"):
+        files.check_manifest(tmp_path, "thing")
+    files.check_manifest(tmp_path, "thing", editable=("README.md",))
+    (tmp_path / "weights" / "README.md").unlink()
+    files.check_manifest(tmp_path, "thing", editable=("README.md",))
+    (tmp_path / "weights" / "model.bin").unlink()
+    with pytest.raises(BadInput, match=r"model\.bin is missing"):
+        files.check_manifest(tmp_path, "thing", editable=("README.md",))
+
+
+def test_system_reason_has_no_error_number() -> None:
+    assert system_reason(OSError(98, "Address already in use")) == "address already in use"
+    assert system_reason(ValueError("not a number")) == "not a number"

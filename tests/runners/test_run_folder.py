@@ -125,3 +125,27 @@ def test_folder_without_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(BadInput):
             open_run_folder(path)
+
+
+def test_edited_card_is_no_damage_and_missing_weights_offer_their_training(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", plan())
+    weights = run.adapter("hybrid", 0)
+    weights.mkdir(parents=True)
+    (weights / "README.md").write_text("card", "utf-8")
+    (weights / "adapter_model.safetensors").write_text("weights", "utf-8")
+    (run.path / "report.json").write_text("{}", "utf-8")
+    run.seal({})
+    (weights / "README.md").write_text("card with a note of our own", "utf-8")
+    run.check()
+    (weights / "README.md").unlink()
+    run.check()
+    (weights / "adapter_model.safetensors").unlink()
+    with pytest.raises(BadInput, match="adapter_model") as refused:
+        run.check()
+    assert "--resume --only train:hybrid" in refused.value.hint
+    assert "--overwrite" not in refused.value.hint
+    (weights / "adapter_model.safetensors").write_text("weights", "utf-8")
+    (run.path / "report.json").write_text("{ }", "utf-8")
+    with pytest.raises(BadInput, match=r"report\.json") as refused:
+        run.check()
+    assert "--overwrite" in refused.value.hint

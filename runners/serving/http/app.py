@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,14 +49,21 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """The error statuses and their descriptions in the OpenAPI document."""
 
 
-def index_page() -> tuple[str, dict[str, str]]:
-    """Return the HTML of the page and the headers it is sent with."""
+def index_page(name: str, goal: str = "") -> tuple[str, dict[str, str]]:
+    """Return the HTML of the page and the headers it is sent with.
+
+    Args:
+        name: the name of the run's plan, the page's title.
+        goal: what the run is for, as answered in the questionnaire; "" when it was not.
+    """
     text = Path(__file__).with_name("ask.html").read_text("utf-8")
     style, script = (_csp_hash(_tag_content(text, tag)) for tag in ("style", "script"))
     policy = (
         f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'; img-src data:"
     )
+    # after the hashes: neither style nor script holds a placeholder
+    text = text.replace("$name", html.escape(name)).replace("$goal", html.escape(goal))
     return text, {"Content-Security-Policy": policy}
 
 
@@ -142,7 +150,9 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
 def _add_read_routes(app: FastAPI, service: Service) -> None:
     """Add the page, and the routes that need no model."""
-    text, headers = index_page()
+    plan = service.session.plan
+    goal = plan.answers.get("goal")
+    text, headers = index_page(plan.name, str(goal.value or "") if goal else "")
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def root() -> HTMLResponse:

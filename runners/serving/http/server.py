@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 import uvicorn
 
-from rag.errors import CannotRun
+from rag.errors import CannotRun, system_reason
 from rag.types import OnEvent
 from runners.runs.run import open_session
 from runners.serving.http import auth
@@ -109,7 +110,8 @@ def serve(
     session.prepare(next(iter(models.values())).step)
     url_host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{url_host}:{listening.getsockname()[1]}"
-    ready = f"serving {options.run} on {address}  (models: {', '.join(models)})"
+    ready = f"serving {options.run} on {address}  (models: {', '.join(models)})\n"
+    ready += f"open {address}/ in a browser to ask; programs use {address}/v1"
     _run_until_signal(_Server(config, ready, worker), listening)
     _exit_if_busy(worker)
 
@@ -139,13 +141,20 @@ class _Server(uvicorn.Server):
             timer.cancel()
 
 
-def _bind(config: uvicorn.Config) -> Any:
+def _bind(config: uvicorn.Config) -> socket.socket:
+    """Return a socket bound to the address; uvicorn's own function prints the system's error and exits."""
+    listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return config.bind_socket()
-    except SystemExit:  # uvicorn has logged the reason
+        listening.bind((config.host, config.port))
+    except OSError as error:
+        listening.close()
         raise CannotRun(
-            f"cannot listen on {config.host} port {config.port}", "choose another with --port, or --port 0"
+            f"cannot listen on {config.host} port {config.port}: {system_reason(error)}",
+            "choose another with --port, or --port 0",
         ) from None
+    listening.set_inheritable(True)
+    return listening
 
 
 def _run_until_signal(server: uvicorn.Server, listening: Any) -> None:

@@ -109,7 +109,7 @@ def test_bundle_holds_nothing_private(tunewise: Run, tmp_path: Path) -> None:
     }
     done = tunewise("doctor", "--bundle", "out.zip", "--run", run, cwd=tmp_path, **environment, **VALUES)
     assert done.returncode == 0, done.stderr
-    assert "private things were replaced" in done.stdout
+    assert "private values replaced" in done.stdout
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         texts = {name: archive.read(name).decode("utf-8") for name in archive.namelist()}
     assert set(texts) == {"README.txt", "doctor.json", "events.jsonl", "run.json"}

@@ -194,3 +194,52 @@ def test_watch_prints_changes_until_interrupted(
     assert "generation 2: 1 added, 0 changed, 0 removed; 1 passages embedded" in captured.out
     assert captured.out.count("\n") == 1
     assert slept == [0.5, 0.5]
+
+
+def test_index_remembers_its_documents(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    index = run / "index"
+    assert index_exit_code("build", index, "--documents", documents, "--embedder", embedder) == 0
+    (documents / "cats.txt").write_text("Cats travel in a basket.")
+    capsys.readouterr()
+    assert index_exit_code("update", index, "--embedder", embedder) == 0
+    output = capsys.readouterr()
+    assert "4 documents found: 1 added" in output.out
+    assert f"documents: {documents}, as last time" in output.err
+    # a run folder is taken for its index; one of an earlier version names its documents in the plan
+    (run / "events.jsonl").touch()
+    (run / "plan.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "schema": 1,
+                "name": "p",
+                "choice": "rag",
+                "model": {"name": "m"},
+                "data": {"documents": str(documents)},
+                "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
+                "weights": {"style": 1},
+            }
+        )
+    )
+    assert index_exit_code("check", run, "--json") == 0
+    (index / "sources.json").unlink()
+    assert index_exit_code("update", run, "--embedder", embedder) == 0
+    assert "0 added, 0 changed" in capsys.readouterr().out
+
+
+def test_index_whose_documents_are_gone_asks_for_them(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
+) -> None:
+    index = tmp_path / "index"
+    assert index_exit_code("build", index, "--documents", documents, "--embedder", embedder) == 0
+    documents.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert index_exit_code("update", index, "--embedder", embedder) == 2
+    assert f"{documents}, no longer exist" in (message := capsys.readouterr().err)
+    assert "--documents" in message
+    (index / "sources.json").unlink()
+    assert index_exit_code("tune", index, "--embedder", embedder) == 2
+    assert "does not record where its documents are" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_every_file_is_loaded_or_skipped_with_its_reason(corpus: Path, tmp_path:
     assert loaded.total == 16 == len(loaded.documents) + len(loaded.skipped)
     assert {d.source for d in loaded.documents} >= {"rows.jsonl", "sub/b.txt"}
     assert all(len(d.source_sha256) == 64 for d in loaded.documents)
-    assert loaded.remarks == ("1 documents are not plain UTF-8 (cp1252): latin.txt",)
+    assert loaded.remarks == ("not plain UTF-8 (cp1252): 1 document: latin.txt",)
 
 
 def test_ignored_folders_and_files_are_listed_once(tmp_path: Path) -> None:

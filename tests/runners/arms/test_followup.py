@@ -56,3 +56,8 @@ def test_long_question_is_processed_in_linear_time(question: str) -> None:
 
 def test_new_subject_cannot_grow_question_without_limit() -> None:
     assert len(stand_alone("And C" + "c" * 50_000, "B. " * 16_000)) <= 60_000
+
+
+def test_quantity_word_is_not_the_subject() -> None:
+    rewritten = stand_alone("who hands it out?", "How long is the guest code valid?")
+    assert rewritten == "About guest code valid: who hands it out?"

@@ -139,8 +139,15 @@ def test_page_fits_every_width_and_labels_its_fields(
 
 
 def test_content_security_policy_allows_only_own_style_and_script() -> None:
-    text, headers = index_page()
+    text, headers = index_page("desk")
     policy = headers["Content-Security-Policy"]
     assert policy.count("'sha256-") == 2
     assert "unsafe" not in policy
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_page_names_its_run_and_escapes_it() -> None:
+    text, headers = index_page("<b>Desk</b> & Co", "answers 'guests'")
+    assert "<h1>&lt;b&gt;Desk&lt;/b&gt; &amp; Co</h1>" in text
+    assert "answers &#x27;guests&#x27;" in text
+    assert headers == index_page("another")[1]
