@@ -40,12 +40,10 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
         question = _next_question()
         if not question or question in ("/quit", "/exit"):
             return
-        if question == "/new":
-            history, previous = [], ""
-            note("the conversation starts anew")
-            continue
-        if question.startswith("/") and " " not in question:
-            note(HELP if question in ("/help", "/?") else f"{question} is no command. {HELP}")
+        if reply := command_reply(question):
+            if question == "/new":
+                history, previous = [], ""
+            note(reply)
             continue
         rewritten = stand_alone(question, previous)
         if rewritten != question:
@@ -61,6 +59,15 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
             answer = show_streaming(session.stream(rewritten, arm, shown_turns), arm.arm)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
         previous = rewritten
+
+
+def command_reply(line: str) -> str:
+    """Return what a command such as /help prints; "" for a question."""
+    if not line.startswith("/") or " " in line:
+        return ""
+    if line == "/new":
+        return "the conversation starts anew"
+    return HELP if line in ("/help", "/?") else f"{line} is no command. {HELP}"
 
 
 def _next_question() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,26 @@ def test_cards_are_trained_on_all_rows(make_plan: Callable[..., Path]) -> None:
     report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
     (hybrid,) = [arm for arm in report["arms"] if arm["arm"] == "hybrid"]
     assert (hybrid["training_rows"]["rows"], hybrid["training_rows"]["planned"]) == (12, True)
+    check_lost_weights_are_trained_again(folder / "out")
     check_report_of_an_arm_that_lost_its_rows(folder / "out")
+
+
+def check_lost_weights_are_trained_again(out: Path) -> None:
+    """Delete the weights of a finished run: asking names the training to repeat, which gives the same weights."""
+    weights = out / "adapters" / "hybrid-s0" / "adapter_model.safetensors"
+    before = weights.read_bytes()
+    answers = (out / "trial" / "answers.jsonl").read_bytes()
+    shutil.rmtree(weights.parent)
+    asked = CliRunner().invoke(cli.app, ["ask", str(out), "Card for amber pump", "--arm", "hybrid"])
+    assert asked.exit_code == 3
+    assert "--resume --only train:hybrid" in asked.output.replace("\n", " ")
+    again = run("--resume", "--only", "train:hybrid")
+    assert again.exit_code == 0, again.output
+    assert "train:hybrid is trained again" in again.output
+    assert weights.read_bytes() == before
+    assert run("--resume").exit_code in (0, 5)
+    assert (out / "trial" / "answers.jsonl").read_bytes() == answers
+    assert (out / "manifest.json").is_file()
 
 
 def check_report_of_an_arm_that_lost_its_rows(out: Path) -> None:
@@ -130,9 +150,8 @@ def check_report_of_an_arm_that_lost_its_rows(out: Path) -> None:
     events = read_journal(out / "events.jsonl")
     done = next(e for e in events if (e["event"], e.get("step")) == ("step.done", "train:hybrid"))
     trained = [{**training, "rows": 1} for training in done["result"]["trained"]]
-    append_line(
-        out / "events.jsonl", {**done, "result": {**done["result"], "account": account, "trained": trained}}
-    )
+    result = {**done["result"], "account": account, "trained": trained}
+    append_line(out / "events.jsonl", {**done, "time": events[-1]["time"] + 1, "result": result})
     report = judge(out)
     assert report.data["verdict"]["text"].startswith("No verdict on hybrid")
     assert "hybrid trains on 1 of 150 examples" in report.data["verdict"]["text"]
