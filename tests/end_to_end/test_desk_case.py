@@ -24,7 +24,7 @@ RETRIEVES = ("rag", "hybrid")
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The plan of the stored answers."""
-    return read_plan(CASE / "plan.yaml")
+    return read_plan(CASE / "run_plan.yaml")
 
 
 @pytest.fixture(scope="module")
