@@ -1,0 +1,1 @@
+"""How well a citation tells a claim that its passage bears out from one made of the same words."""
