@@ -12,6 +12,7 @@ from rag.errors import GateNotMet, UsageProblem
 from runners.plan.schema import Plan, read_plan
 from runners.plan.train_config import KERNELS
 from runners.run_folder import RunFolder, is_run, read_run_plan
+from runners.runs.listing import RUNS_FOLDER
 
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
@@ -60,7 +61,7 @@ def execute_plan(
     if is_run(path):
         out = out or path
         resume = not overwrite
-    out = out or Path("runs") / plan.name
+    out = _run_folder(out, plan)
     stale = check_stale_test(plan, stale_test, only)
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
@@ -78,6 +79,13 @@ def execute_plan(
         else:
             _show_verdict(run, data)
         check_gate(data)
+
+
+def _run_folder(out: Path | None, plan: Plan) -> Path:
+    """Return the run folder; UsageProblem for one in a folder that does not exist, unless that is the default one, runs."""
+    if out is not None and out.parent != RUNS_FOLDER and not out.parent.is_dir():
+        raise UsageProblem(f"--out {out}: there is no folder {out.parent}", "make it first, or name another")
+    return out or RUNS_FOLDER / plan.name
 
 
 def _repeated_flags(

@@ -81,14 +81,14 @@ def plan_text(plan: BaseModel) -> str:
 
 def values_without_defaults(model: BaseModel) -> dict[str, Any]:
     """Return a model's values as JSON values, without the fields that are at their default."""
-    kept: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     dumped = model.model_dump(mode="json", by_alias=True)
     for name, field in type(model).model_fields.items():
         key, value = field.alias or name, getattr(model, name)
         at_default = not field.is_required() and value == field.get_default(call_default_factory=True)
         if key in dumped and (name in _ALWAYS or not at_default):
-            kept[key] = _without_defaults(value, dumped[key])
-    return kept
+            values[key] = _without_defaults(value, dumped[key])
+    return values
 
 
 def _without_defaults(value: Any, dumped: Any) -> Any:
