@@ -115,13 +115,21 @@ class RunFolder:
         same = event is not None and event.get("inputs") == sha256_text(canonical_json(inputs))
         return event["result"] if event is not None and same else None
 
-    def finish(self, step: str, inputs: Any, result: dict[str, Any]) -> None:
-        """Record a step as finished in the event log, with a digest of its inputs."""
+    def finish(self, step: str, inputs: Any, result: dict[str, Any], lost: float = 0.0) -> None:
+        """Record a step as finished in the event log, with a digest of its inputs.
+
+        Args:
+            step: its name.
+            inputs: what it depends on.
+            result: what it reports.
+            lost: share of processor time that other processes took meanwhile; recorded where there is any.
+        """
         event = {
             "event": "step.done",
             "step": step,
             "inputs": sha256_text(canonical_json(inputs)),
             "result": result,
+            **({"lost": lost} if lost else {}),
         }
         self.write(event)
         self._finished[step] = event

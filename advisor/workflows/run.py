@@ -201,7 +201,6 @@ def run_and_report(
     from advisor.display.live_scores import board_for_plan
     from advisor.display.progress import watch_progress
     from advisor.report.report import judge
-    from advisor.verdict.predictions import remember_run
     from runners.trial.execute import run as run_steps
     from runners.trial.row_guard import RowsLost
 
@@ -227,9 +226,19 @@ def run_and_report(
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
     data = dict(judge(done).data)
+    _remember(run, plan, data, label)
+    return run, data
+
+
+def _remember(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel) -> None:
+    """Add a finished run to the history; say where that fails, and which times are not stored."""
+    from advisor.verdict.predictions import remember_run
+    from runners.resources.usage import busy_note
+
     if warning := remember_run(run, plan, data, label):
         print(f"  {warning}", file=sys.stderr)
-    return run, data
+    if busy := busy_note(data["measured"]["busy"]):
+        note(busy)
 
 
 def accepts_lost_rows(text: str) -> bool:

@@ -17,6 +17,7 @@ from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import Plan, Step, read_plan, step_name
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
+from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal, read_run_plan
@@ -206,8 +207,11 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
         context.emit({"event": "step.skip", "step": name})
         return False
     context.run.unseal()
-    result = step_runner.run_step(context, step)
-    context.run.finish(name, inputs, result)
+    with usage.measure_step_contention() as others:
+        result = step_runner.run_step(context, step)
+    # An endpoint's time does not depend on this processor.
+    remote = isinstance(step, EvaluateStep) and not isinstance(context.base_of(step), Model)
+    context.run.finish(name, inputs, result, 0.0 if remote else others.lost)
     context.emit({"event": "step.end", "step": name, **result})
     return True
 
