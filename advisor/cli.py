@@ -56,7 +56,7 @@ class Terminated(KeyboardInterrupt):
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; it exits with the codes listed in the README.
 
-    The options of all verbs (``--format``, ``--quiet``, ``--debug``) may be anywhere before a ``--``.
+    The options of all verbs (``--format``, ``--quiet``, ``--verbose``, ``--debug``) may be anywhere before a ``--``.
 
     Args:
         arguments: the arguments; those of the process by default.
@@ -99,7 +99,7 @@ def with_options_first(arguments: list[str]) -> list[str]:
     for argument in remaining:
         if argument == "--":
             others += [argument, *remaining]
-        elif argument in ("--debug", "--quiet") or argument.startswith("--format="):
+        elif argument in ("--debug", "--quiet", "--verbose") or argument.startswith("--format="):
             moved.append(argument)
         elif argument == "--format" and (value := list(islice(remaining, 1))):
             moved += [argument, *value]
@@ -184,6 +184,9 @@ def entry(
         show_default=False,
     ),
     quiet: bool = typer.Option(False, "--quiet", help="No progress and no notes: results and errors only."),
+    verbose: bool = typer.Option(
+        False, "--verbose", help="Say more: for a run, why each setting of a training has its value."
+    ),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of a refusal."),
 ) -> None:
     """Choose how to adapt a language model, do it, and measure every branch on your own questions."""
@@ -196,7 +199,7 @@ def entry(
     if debug:
         os.environ["TUNEWISE_DEBUG"] = "1"
     try:
-        output.configure_output(format, quiet)
+        output.configure_output(format, quiet, verbose)
     except Problem as problem:
         print_problem(problem)
         raise SystemExit(problem.exit_code) from None

@@ -71,6 +71,11 @@ class TimedStep(PredictedMeasured):
     kind: Kind
     arm: str = ""
 
+    @property
+    def name(self) -> str:
+        """The step's name in a run: train:lora, or index."""
+        return f"{self.kind}:{self.arm}" if self.arm else self.kind
+
 
 class PastRun(HistoryModel):
     """One run, or dry run, as it is stored."""

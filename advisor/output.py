@@ -28,17 +28,22 @@ class OutputSettings:
 
     format: str = ""
     quiet: bool = False
+    verbose: bool = False
 
 
 OUTPUT_SETTINGS = OutputSettings()
 """Set by the command line; values that are not set come from the environment."""
 
 
-def configure_output(format: str = "", quiet: bool = False) -> None:
-    """Set format and quietness; "" and False leave them to the environment. UsageProblem for an unknown format."""
+def configure_output(format: str = "", quiet: bool = False, verbose: bool = False) -> None:
+    """Set format, quietness and verbosity; "" and a quiet of False leave them to the environment.
+
+    Raises UsageProblem for an unknown format.
+    """
     check_format(format or "human")
     OUTPUT_SETTINGS.format = format
     OUTPUT_SETTINGS.quiet = quiet
+    OUTPUT_SETTINGS.verbose = verbose
 
 
 def check_format(format: str, source: str = "--format") -> str:
@@ -75,6 +80,11 @@ def for_programs(json: bool) -> bool:
 def is_quiet() -> bool:
     """Return whether progress and notes are turned off; errors and results are always printed."""
     return OUTPUT_SETTINGS.quiet or os.environ.get(QUIET, "").lower() in TRUE_WORDS
+
+
+def is_verbose() -> bool:
+    """Return whether more is said than a usual run needs, such as the reason for each setting of a training."""
+    return OUTPUT_SETTINGS.verbose
 
 
 def emit_result(result: Mapping[str, Any], ascii: bool = False) -> None:

@@ -16,11 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rag.errors import BadInput, UsageProblem, system_reason
+from rag.errors import BadInput, UsageProblem
 from rag.files import (
     MANIFEST,
+    UPDATE_HINT,
     append_line,
     canonical_json,
     check_manifest,
@@ -30,7 +29,8 @@ from rag.files import (
     writer_lock,
 )
 from runners.models.cards import CARD_FILE
-from runners.plan.schema import Plan, parse_plan, plan_differences, write_plan
+from runners.plan.forecast import forecast_path
+from runners.plan.schema import Plan, plan_differences, read_plan_file, write_plan
 
 PLAN = "plan.yaml"
 EVENTS = "events.jsonl"
@@ -117,13 +117,21 @@ class RunFolder:
         same = event is not None and event.get("inputs") == sha256_text(canonical_json(inputs))
         return event["result"] if event is not None and same else None
 
-    def finish(self, step: str, inputs: Any, result: dict[str, Any]) -> None:
-        """Record a step as finished in the event log, with a digest of its inputs."""
+    def finish(self, step: str, inputs: Any, result: dict[str, Any], lost: float = 0.0) -> None:
+        """Record a step as finished in the event log, with a digest of its inputs.
+
+        Args:
+            step: its name.
+            inputs: what it depends on.
+            result: what it reports.
+            lost: share of processor time that other processes took meanwhile; recorded where there is any.
+        """
         event = {
             "event": "step.done",
             "step": step,
             "inputs": sha256_text(canonical_json(inputs)),
             "result": result,
+            **({"lost": lost} if lost else {}),
         }
         self.write(event)
         self._finished[step] = event
@@ -201,12 +209,10 @@ def open_run_folder(path: Path) -> RunFolder:
 def read_run_plan(path: Path) -> Plan:
     """Return the plan that a run was started with; its paths are absolute already."""
     try:
-        loaded = yaml.safe_load((path / PLAN).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(
-            f"{path / PLAN} cannot be read: {system_reason(error)}", "start again with --overwrite"
-        ) from None
-    return parse_plan(loaded if isinstance(loaded, dict) else {}, str(path / PLAN))
+        return read_plan_file(path / PLAN)
+    except BadInput as problem:
+        hint = problem.hint if problem.hint == UPDATE_HINT else "put it back, or start again with --overwrite"
+        raise BadInput(problem.message, hint) from None
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -253,7 +259,12 @@ def _paths_read(plan: Plan) -> list[Path]:
 
 def _has_no_plan_yet(path: Path) -> bool:
     """Whether a folder is empty, or was left by a run that was interrupted before its plan was written."""
-    return all(entry.name == EVENTS and not entry.stat().st_size for entry in path.iterdir())
+    forecast = forecast_path(path / PLAN).name
+    entries = list(path.iterdir())
+    return all(
+        (entry.name == EVENTS and not entry.stat().st_size) or (entry.name == forecast and len(entries) > 1)
+        for entry in entries
+    )
 
 
 def _remove(path: Path) -> None:

@@ -215,8 +215,14 @@ def plan_page() -> list[str]:
     lines = [
         "# The plan",
         "",
-        "`plan.yaml` is what `tunewise plan` writes, a person edits and `tunewise run` carries out. Unknown",
-        "keys are refused. `tunewise plan --schema` prints the JSON Schema that this page is made from.",
+        "`plan.yaml` is what `tunewise plan` writes, a person edits and `tunewise run` carries out. A key that is not in",
+        "the file has its default. The comment behind a setting of a train step, or behind a weight, is read as its",
+        "recorded reason (`reasons`, `weight_reasons`). What the advice predicts is in `NAME.forecast.json` beside",
+        "`NAME.yaml`, with a digest of the plan, so that a plan which was changed afterwards is noticed; a plan without",
+        "that file is whole.",
+        "",
+        "Unknown keys and wrong values are refused, each with its line and the step that it is in. `tunewise plan",
+        "--schema` prints the JSON Schema that this page is made from.",
     ]
     for name, part in [("Plan", schema), *schema["$defs"].items()]:
         required = part.get("required", ())

@@ -50,6 +50,11 @@ def command(
         help="What to predict: device (free memory needed), allocated, reserved, process (of a CPU); else device or, on "
         "a machine without a GPU, process.",
     ),
+    set: list[str] = typer.Option(
+        [],
+        help="One answer: key=value (ids of the questionnaire about model, machine and rows); repeatable.",
+        autocompletion=completion.complete_answers,
+    ),
     examples: int | None = typer.Option(None, min=1, help="Examples to train on, for hours and money."),
     tokens: int | None = typer.Option(None, min=1, help="Tokens to train on, for hours and money."),
     rows: Path | None = typer.Option(None, help="Score the estimate on a file of measured peaks instead."),
@@ -79,6 +84,6 @@ def command(
         "counter": counter,
     }
     wanted = estimate.EstimateRequest(
-        model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens
+        model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens, tuple(set)
     )
     estimate.show_estimate(estimate.estimate_request(wanted, setup), as_json)

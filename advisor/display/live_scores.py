@@ -123,11 +123,12 @@ def board_for_plan(plan: Plan, out: Path, only: str | None = None) -> ProgressBo
         out: the run folder.
         only: name of the only step that is run, None for all.
     """
-    from advisor.costs.step_time import estimate_step_times
+    from advisor.verdict.predictions import corrected_step_times
 
     examples, split = read_data(plan)
     live_scores = LiveScores(plan, out, {question.id: question for question in split.test})
-    estimates = dict(estimate_step_times(plan, len(examples), len(split.test)))
+    times, _ = corrected_step_times(plan, len(examples), len(split.test))
+    estimates = {name: corrected for name, _, corrected in times}
     names = [step_name(step) for step in plan.steps]
     steps = [name for name in names if only in (None, name)]
     return ProgressBoard(plan.name, steps, estimates, live_scores.mean)

@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.display.events import event_lines
-from advisor.output import is_quiet
+from advisor.output import is_quiet, is_verbose
 from rag.text.words import count_noun
 
 BAR_CHARACTERS = " ▁▂▃▄▅▆▇█"
@@ -125,7 +125,7 @@ class ProgressBoard:
     def time_left(self, now: float) -> float | None:
         """Return the seconds left of the run: of the step at work and of those that wait; None if any is unknown."""
         waiting = [
-            None if (estimate := self.estimates.get(name)) is None else estimate * self.correction(name)
+            None if (estimate := self.estimates.get(name)) is None else estimate * self.correction(name, now)
             for name, step in list(self.steps.items())
             if step.state == "waiting"
         ]
@@ -134,25 +134,45 @@ class ProgressBoard:
         known = [seconds for seconds in (current_left, *waiting) if seconds is not None]
         return sum(known) if len(known) == len(waiting) + 1 else None
 
-    def correction(self, name: str) -> float:
-        """Return the measured over the estimated seconds of the finished steps of the same kind; 1 before the first."""
+    def correction(self, name: str, now: float | None = None) -> float:
+        """Return the measured over the estimated seconds of the steps of the same kind; 1 before the first is measured.
+
+        Args:
+            name: the step whose estimate is corrected.
+            now: time at which the step at work counts with what it is expected to take by its own speed; None counts
+                finished steps alone.
+        """
         kind = name.partition(":")[0]
-        finished = [
-            (step.seconds, self.estimates[other])
+        measured = [
+            (seconds, self.estimates[other])
             for other, step in list(self.steps.items())
-            if step.state == "done" and other.partition(":")[0] == kind and self.estimates.get(other)
+            if other.partition(":")[0] == kind
+            and self.estimates.get(other)
+            and (seconds := self._measured_seconds(step, now)) is not None
         ]
-        estimated = sum(estimate for _, estimate in finished)
-        return sum(seconds for seconds, _ in finished) / estimated if estimated else 1.0
+        estimated = sum(estimate for _, estimate in measured)
+        return sum(seconds for seconds, _ in measured) / estimated if estimated else 1.0
+
+    def _measured_seconds(self, step: StepProgress, now: float | None) -> float | None:
+        """Return the seconds that a step took, or at work will take by its own speed; None where nothing is measured."""
+        if step.state == "done":
+            return step.seconds
+        left = None if step.state != "working" or now is None else _left_by_own_speed(step, now)
+        return None if left is None or now is None else now - step.started + left
 
     def step_time_left(self, name: str, now: float) -> float | None:
-        """Return the seconds left of a step at work: by its own speed, before its first counts by its estimate."""
+        """Return the seconds left of a step at work: by its own speed, before its first counts by its corrected estimate.
+
+        None where it has no estimate, or takes longer than that and has counted nothing.
+        """
         step = self.steps[name]
-        if step.first and step.done > step.first[1] and step.total:
-            seconds_each = (now - step.first[0]) / (step.done - step.first[1])
-            return max(0.0, seconds_each * (step.total - step.done))
+        if (left := _left_by_own_speed(step, now)) is not None:
+            return left
         estimate = self.estimates.get(name)
-        return None if estimate is None else max(0.0, estimate - (now - step.started))
+        if estimate is None:
+            return None
+        left = estimate * self.correction(name) - (now - step.started)
+        return left if left > 0 else None
 
     def draw(self, now: float | None = None) -> Group:
         """Return the board for rich: a line for each step, and the loss of the training at work or last done.
@@ -197,10 +217,22 @@ class ProgressBoard:
                 format_duration(now - step.started) if left is None else f"{format_duration(left)} left"
             )
         elif step.state == "waiting" and name in self.estimates:
-            time_text = f"about {format_duration(self.estimates[name] * self.correction(name))}"
+            time_text = f"about {format_duration(self.estimates[name] * self.correction(name, now))}"
         notes = [progress_bar(step.done, step.total)] if step.state == "working" and step.total else []
         notes += [f"score so far {step.score:.2f}"] if step.score is not None else []
         return tuple(Text(text, style) for text in (symbol, name, count, time_text, " ".join(notes)))
+
+
+def _left_by_own_speed(step: StepProgress, now: float) -> float | None:
+    """Return the seconds left of a step at the speed of what it has done; None before its first count."""
+    if not step.first or not step.total or not step.done:
+        return None
+    if step.done > step.first[1]:
+        seconds_each = (now - step.first[0]) / (step.done - step.first[1])
+    else:
+        # One count so far: the time to it holds loading too, so this is rather too long than nothing at all.
+        seconds_each = (now - step.started) / step.done
+    return max(0.0, seconds_each * (step.total - step.done))
 
 
 def training_progress(event: Mapping[str, Any]) -> tuple[int, int]:
@@ -282,7 +314,7 @@ class ProgressWatcher:
             self.say(f"  {event['step']}: finished before, skipped")
         elif kind == "step.end":
             self.end(event)
-        elif kind == "train.plan" and event.get("reasons") != self.reasons:
+        elif kind == "train.plan" and is_verbose() and event.get("reasons") != self.reasons:
             self.reasons = event["reasons"]
             for name, reason in self.reasons.items():
                 self.say(f"  {name}: {reason}")

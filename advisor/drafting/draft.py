@@ -345,11 +345,13 @@ def _relative_path(path: Path, base: Path) -> Path:
 
 
 def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
-    """Return the answers with their sources; paths are relative to the plan's folder, as its data are."""
+    """Return the answers that are known, with their sources; paths are relative to the plan's folder, as its data are."""
     recorded = {}
     for key in answers:
         value = answers[key].value
         answer = answers[key]
+        if value is None:
+            continue
         is_file = key == "prompt" and value and names_a_path(value)
         if value and (key in ("documents", "examples", "questions") or is_file):
             value = str(_relative_path(Path(value), folder.resolve()))

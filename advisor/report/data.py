@@ -25,6 +25,7 @@ from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
+from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.trial import ArmScores
@@ -100,6 +101,7 @@ def report_json(
         "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": {str(name): weight for name, weight in plan.weights.items()},
         "weight_reasons": dict(plan.weight_reasons),
+        "training_reasons": training_reasons(plan),
         "judge": _judge_summary(run, plan, arms),
         "predicted": plan.predicted,
         "measured": measured,
@@ -108,7 +110,7 @@ def report_json(
 
 
 def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
-    """Return what the run took: seconds of each step, and the results of each training by arm."""
+    """Return what the run took: seconds of each step, results of each training by arm, and the steps on a busy machine."""
     events = run.events()
     started: dict[str, float] = {}
     seconds: dict[str, float] = {}
@@ -129,7 +131,20 @@ def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
         for step in plan.steps
         if isinstance(step, TrainStep)
     }
-    return {"seconds": seconds, "training": trained}
+    return {"seconds": seconds, "training": trained, "busy": busy_steps(events)}
+
+
+def busy_steps(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the steps during which other processes took much of the processor, with the share that they took."""
+    lost = {str(e["step"]): float(e.get("lost", 0.0)) for e in events if e.get("event") == "step.done"}
+    return {name: share for name, share in lost.items() if contention_note(share)}
+
+
+def training_reasons(plan: Plan) -> dict[str, dict[str, str]]:
+    """Return why each setting of a training has its value, by arm and setting."""
+    return {
+        step.arm: dict(step.reasons) for step in plan.steps if isinstance(step, TrainStep) and step.reasons
+    }
 
 
 def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:

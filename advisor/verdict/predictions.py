@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from advisor import history
+from advisor.costs.speed_measurement import training_measured
 from advisor.costs.step_time import estimate_step_times
 from advisor.history import Correction, Kind, PastRun, PredictedMeasured, TimedStep
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
+from runners.plan.forecast import NO_FORECAST, OUTDATED
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.resources.machine import GIB, Machine, detect_machine
@@ -166,7 +168,7 @@ def prediction_line(data: Mapping[str, Any]) -> list[str]:
     measured = data["measured"]
     ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
     arms = [arm["arm"] for arm in data["arms"]]
-    lines = []
+    lines = [] if data["predicted"] else [NO_FORECAST]
     if both := [name for name in ranked if name in arms]:
         lines.append(
             f"order predicted {' > '.join(both)}; measured {' > '.join(a for a in arms if a in both)}"
@@ -214,6 +216,8 @@ def why_incomparable(plan: Plan, proxy: bool) -> str:
     """Return why the prediction is about other work than was measured; "" when it is the same."""
     if proxy:
         return "measured on another model than the one that was planned for"
+    if outdated := plan.predicted.get(OUTDATED):
+        return str(outdated)
     kind = plan.answers.get("gpu_kind")
     if kind is not None and kind.source != "detected":
         return "predicted for a machine that a person described, not for the one found here"
@@ -301,7 +305,12 @@ def remember_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLab
 def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, machine: Machine) -> PastRun:
     """Return the history entry of a run: prediction, measurement, verdict, machine; no text of the user's."""
     verdict = data["verdict"]
+    busy = data["measured"].get("busy") or {}
     hours, memory = predicted_pairs(plan, data["measured"], verdict["strength"] == "proxy")
+    # A time that was measured on a busy machine would make every later estimate too long.
+    if any(f"train:{arm}" in busy for arm in _trained_arms(plan)):
+        hours = None
+    steps = [TimedStep.model_validate(step) for step in data["measured"]["steps"]]
     started = next((e["time"] for e in run.events() if e.get("event") == "run.start" and "time" in e), None)
     return PastRun(
         id=sha256_text(canonical_json([plan.digest(), started]))[:16],
@@ -319,7 +328,7 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
         hours=hours,
         memory_gib=memory,
         memory_of="training",
-        steps=tuple(TimedStep.model_validate(step) for step in data["measured"]["steps"]),
+        steps=tuple(step for step in steps if step.name not in busy),
     )
 
 
@@ -365,6 +374,29 @@ def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, C
     return {kind: history.time_correction(runs, here, kind, public_model_name(model)) for kind in kinds}
 
 
+def corrected_step_times(
+    plan: Plan, examples: int, questions: int
+) -> tuple[list[tuple[str, float, float]], dict[Kind, Correction]]:
+    """Return every step with its seconds, estimated and corrected by earlier runs here, and the corrections by kind.
+
+    What is measured beside the steps (forgetting) generates answers, so it is corrected as they are.
+    """
+    corrections = time_corrections(plan.model.name)
+    if training_measured(plan):
+        # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.
+        corrections = {**corrections, "train": history.NO_CORRECTION}
+    rows = [
+        (name, seconds, seconds * corrections[step_kind(name)].factor)
+        for name, seconds in estimate_step_times(plan, examples, questions)
+    ]
+    return rows, corrections
+
+
+def step_kind(name: str) -> Kind:
+    """Return the kind of a step of this name."""
+    return _KINDS.get(name.partition(":")[0], "evaluate")
+
+
 def _predicted_and_measured(quantity: str, predicted: float | None, measured: float, unit: str) -> str:
     """Return a line with a predicted and a measured figure in the same unit."""
     guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
@@ -378,12 +410,17 @@ def _training_runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, An
 
 def _training_runs_by_arm(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """Return the training runs of the chosen arm and of those it started from, one list each."""
+    return [measured["training"].get(arm) or [] for arm in _trained_arms(plan)]
+
+
+def _trained_arms(plan: Plan) -> list[str]:
+    """Return the arms of which the chosen arm uses the weights: its own, and those that it started from."""
     arm = next((step.weights for step in plan.arms if step.arm == plan.choice), None)
-    runs = []
+    arms = []
     while arm:
-        runs.append(measured["training"].get(arm) or [])
+        arms.append(arm)
         arm = plan.train_step(arm).start_from
-    return runs
+    return arms
 
 
 def _estimate(plan: Plan) -> Mapping[str, Any]:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import history
-from advisor.costs.speed_measurement import measure_plan_speeds, training_measured
-from advisor.costs.step_time import estimate_step_times
+from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.history import Correction, Kind, PastRun, TimedStep
 from advisor.output import emit_result
 from advisor.verdict.predictions import (
+    corrected_step_times,
     predicted_measured,
     predicted_pairs,
     public_model_name,
-    time_corrections,
+    step_kind,
 )
 from rag.errors import CannotRun
 from rag.files import sha256_text
@@ -34,8 +34,6 @@ from runners.runs import requirements
 
 if TYPE_CHECKING:
     from runners.trial.dry_run import StepTime
-
-_KINDS: dict[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class StepEstimate:
     @property
     def kind(self) -> Kind:
         """The kind of step; what is measured beside the steps (forgetting) generates answers, so it is evaluate."""
-        return _KINDS.get(self.step.partition(":")[0], "evaluate")
+        return step_kind(self.step)
 
     @property
     def best(self) -> float:
@@ -79,15 +77,8 @@ def step_estimates(
     plan: Plan, examples: int, questions: int
 ) -> tuple[list[StepEstimate], dict[Kind, Correction]]:
     """Return every step with its estimated seconds, and the corrections by earlier runs here by kind of step."""
-    corrections = time_corrections(plan.model.name)
-    if training_measured(plan):
-        # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.
-        corrections = {**corrections, "train": history.NO_CORRECTION}
-    rows = [
-        StepEstimate(name, seconds, seconds)
-        for name, seconds in estimate_step_times(plan, examples, questions)
-    ]
-    return [replace(row, corrected=row.estimated * corrections[row.kind].factor) for row in rows], corrections
+    times, corrections = corrected_step_times(plan, examples, questions)
+    return [StepEstimate(*row) for row in times], corrections
 
 
 def show_steps(plan: Plan) -> None:
@@ -221,12 +212,8 @@ def keep_measurements(
 
 def contention_notes(estimates: Sequence[StepEstimate]) -> list[str]:
     """Return which times were measured while the machine was busy, and that they are not stored."""
-    busy = [row for row in estimates if row.measured is not None and usage.contention_note(row.lost)]
-    if not busy:
-        return []
-    names = ", ".join(row.step for row in busy)
-    worst = usage.contention_note(max(row.lost for row in busy))
-    return [f"{names}: {worst}; the time is too long, and is not kept for later estimates"]
+    note = usage.busy_note({row.step: row.lost for row in estimates if row.measured is not None})
+    return [note] if note else []
 
 
 def duration_words(seconds: float) -> str:

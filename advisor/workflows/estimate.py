@@ -20,7 +20,7 @@ from advisor.costs.tokens import Range, training_tokens
 from advisor.costs.training_time import training_hours
 from advisor.output import emit_result
 from advisor.questionnaire.answers import Answers
-from advisor.questionnaire.gather import closest_model, detected_hardware, with_machine
+from advisor.questionnaire.gather import closest_model, detected_hardware, flag_answers, with_machine
 from advisor.questionnaire.profile import Profile
 from rag.errors import BadInput, UsageProblem
 from runners.resources import memory_scores
@@ -57,6 +57,17 @@ TERM_TEXTS: Mapping[str, str] = {
 """What each term of a memory estimate is."""
 WORST_SHOWN = 5
 """Measured peaks listed as the worst in the text view of a score."""
+ANSWER_FIELDS: Mapping[str, tuple[str, str]] = {
+    "model": ("model", "--model"),
+    "model_params_b": ("params_b", "--params-b"),
+    "gpu_count": ("devices", "--devices"),
+    "gpu_memory_gib": ("gpu_memory", "--gpu-memory"),
+    "labelled_examples": ("examples", "--examples"),
+    "unlabelled_tokens": ("tokens", "--tokens"),
+}
+"""Answers of the questionnaire that are also a field of the request, and their flag."""
+OTHER_ANSWERS = ("gpu_kind", "ram_gib", "cpu_cores", "prompt_tokens", "answer_tokens")
+"""Answers that an estimate uses and that have no flag of their own."""
 _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
 
 
@@ -74,6 +85,8 @@ class EstimateRequest:
         gpu_memory: memory of one card in GiB.
         examples: training examples, for hours and cost.
         tokens: training tokens, for hours and cost.
+        sets: answers to the questionnaire, ``key=value``: those in :data:`ANSWER_FIELDS` fill the fields above, those in
+            :data:`OTHER_ANSWERS` describe the machine and the rows.
     """
 
     model: str | None = None
@@ -85,6 +98,7 @@ class EstimateRequest:
     gpu_memory: float | None = None
     examples: int | None = None
     tokens: int | None = None
+    sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,7 @@ def estimate_request(
         UsageProblem: without a method, or with two models.
         BadInput: for a name or value that is not known.
     """
+    request, others = _with_set_answers(request)
     if request.method is None:
         raise UsageProblem("estimate needs --method", f"one of {', '.join(MEMORY_USES)}; or --rows FILE")
     use = MEMORY_USES.get(request.method)
@@ -147,7 +162,7 @@ def estimate_request(
         raise BadInput(f"unknown method {request.method!r}", _known_names_hint(request.method, MEMORY_USES))
     name, shape, notes = _shape(request)
     card = _card(request.gpu) if request.gpu else None
-    profile, device = _profile(request, shape, card, machine)
+    profile, device = _profile(request, shape, card, machine, others)
     counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
     devices = request.devices or profile.devices
     memory_setup = replace(
@@ -204,13 +219,29 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
         for name, gib in memory.terms.items()
     ]
     console.print(display_console.table(("part", "GiB", "", "what it is"), rows, right=(1,)))
-    for label, amount, unit in (("training", estimate.hours, "hours"), ("cost", estimate.usd, "USD")):
-        if amount:
-            console.print(
-                f"{label}: about {amount.likely:,.2g} {unit} ({amount.low:,.2g} to {amount.high:,.2g})"
-            )
+    if estimate.hours:
+        console.print(f"training: about {hours_text(estimate.hours)}")
+    if estimate.usd:
+        console.print(f"cost: about {_range_text(estimate.usd, 1.0, 'USD')}")
     for assumption in (*memory.assumptions, *estimate.notes):
         console.print(f"[dim]• {escape(assumption)}[/]")
+
+
+def hours_text(hours: Range) -> str:
+    """Return hours with their range in the unit that suits the likely value: 7 minutes (2 to 52)."""
+    for unit, in_an_hour in (("hours", 1), ("minutes", 60)):
+        if hours.likely * in_an_hour >= 1:
+            return _range_text(hours, in_an_hour, unit)
+    return _range_text(hours, 3600, "seconds")
+
+
+def _range_text(amount: Range, factor: float, unit: str) -> str:
+    """Return a range times a factor: likely, unit, and low to high in brackets."""
+    likely, low, high = (
+        f"{value:,.0f}" if value >= 10 or unit in ("minutes", "seconds") else f"{value:.2g}"
+        for value in (amount.likely * factor, amount.low * factor, amount.high * factor)
+    )
+    return f"{likely} {unit.removesuffix('s') if likely == '1' else unit} ({low} to {high})"
 
 
 def show_estimate_score(path: Path, as_json: bool) -> None:
@@ -255,6 +286,31 @@ def show_estimate_score(path: Path, as_json: bool) -> None:
     )
     for name, number in report["assumed"].items():
         console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
+
+
+def _with_set_answers(request: EstimateRequest) -> tuple[EstimateRequest, dict[str, Any]]:
+    """Return the request with the answers of ``--set`` in its fields, and the answers that have no field.
+
+    Raises:
+        UsageProblem: for an answer that changes no estimate, or that a flag gives too.
+        BadInput: for an unknown key or an invalid value.
+    """
+    answers = flag_answers(request.sets)
+    fields: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for key in answers:
+        value = answers[key].value
+        if key in ANSWER_FIELDS:
+            field, flag = ANSWER_FIELDS[key]
+            if getattr(request, field) is not None:
+                raise UsageProblem(f"--set {key} and {flag} exclude each other", "give one of them")
+            fields[field] = value
+        elif key in OTHER_ANSWERS:
+            others[key] = value
+        else:
+            known = ", ".join((*ANSWER_FIELDS, *OTHER_ANSWERS))
+            raise UsageProblem(f"--set {key} changes no estimate", f"these do: {known}")
+    return replace(request, **fields), others
 
 
 def _shape(request: EstimateRequest) -> tuple[str, ModelShape, tuple[str, ...]]:
@@ -308,14 +364,24 @@ def _card(name: str) -> gpus.GpuFacts:
     if candidates:
         names = ", ".join(gpu.name for gpu in candidates)
         raise BadInput(f"there are {len(candidates)} cards called {name!r}", f"say which: {names}")
+    if name.replace(".", "", 1).isdecimal():
+        raise BadInput(f"--gpu {name} is no card's name", f"for a size in GiB: --gpu-memory {name}")
     raise BadInput(f"unknown card {name!r}", _known_names_hint(name, [gpu.name for gpu in gpus.known_gpus()]))
 
 
 def _profile(
-    request: EstimateRequest, shape: ModelShape, card: gpus.GpuFacts | None, machine: Machine | None
+    request: EstimateRequest,
+    shape: ModelShape,
+    card: gpus.GpuFacts | None,
+    machine: Machine | None,
+    others: Mapping[str, Any],
 ) -> tuple[Profile, str]:
-    """Return the situation for which hours and cost are computed, and the device in words."""
+    """Return the situation for which hours and cost are computed, and the device in words.
+
+    ``others`` are the answers that are no field of the request.
+    """
     given: dict[str, Any] = {
+        **others,
         "model_params_b": shape.params / 1e9,
         "labelled_examples": request.examples,
         "unlabelled_tokens": request.tokens,
@@ -324,7 +390,7 @@ def _profile(
     memory = request.gpu_memory or (card.memory_gib if card else None)
     if memory:
         given |= {
-            "gpu_kind": card.kind if card else "cuda",
+            "gpu_kind": card.kind if card else others.get("gpu_kind") or "cuda",
             "gpu_memory_gib": memory,
             "gpu_count": request.devices or 1,
         }

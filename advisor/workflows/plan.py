@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,6 +23,7 @@ from advisor.verdict import predictions
 from rag.errors import CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from runners.models.licenses import accepted_licenses
+from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 
@@ -52,6 +54,7 @@ def make_plan(request: PlanRequest) -> Path | None:
     Raises:
         UsageProblem: when no answers and no files were given.
         BadInput: for broken answers and files.
+        CannotRun: when the plan cannot be written where it should; it is noticed before anything is measured.
     """
     answers = _collect_answers(request)
     interactive = not request.yes and not request.as_json and sys.stdin.isatty() and sys.stdout.isatty()
@@ -60,6 +63,10 @@ def make_plan(request: PlanRequest) -> Path | None:
             "nothing to advise on: no answers and no files were given",
             "give --documents, --examples, --set key=value or --answers FILE, or run it on a terminal",
         )
+    if request.out or interactive or any(key in answers for key in ("documents", "examples", "questions")):
+        check_target(request.out or PLAN_OUT, "--out")
+    if request.record:
+        check_target(request.record, "--record")
     answers = with_settings_answers(answers)
     record = request.record
     if interactive:
@@ -78,6 +85,26 @@ def make_plan(request: PlanRequest) -> Path | None:
     path = _write(rec, situation, request)
     _save_profile_and_record(rec, situation, request.save, record)
     return path
+
+
+def check_target(path: Path, flag: str) -> None:
+    """Check that a file can be written: its folder exists, and takes a new file.
+
+    Raises:
+        UsageProblem: its folder does not exist, or it is itself a folder.
+        CannotRun: nothing can be written there.
+    """
+    if path.is_dir():
+        raise UsageProblem(f"{flag} {path} is a folder", f"name a file in it: {path / PLAN_OUT.name}")
+    if not path.parent.is_dir():
+        raise UsageProblem(
+            f"{flag} {path}: there is no folder {path.parent}", "make it first, or name another"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CannotRun(f"cannot write {path}: {error.strerror}", f"name another place with {flag}") from None
 
 
 def print_profiles(as_json: bool) -> None:
@@ -192,7 +219,7 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
 
 
 def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) -> Path | None:
-    """Write the plan; a plan at the default path is backed up first."""
+    """Write the plan and its forecast; those at the default path are backed up first."""
     from advisor.drafting.draft import draft_with_notes
 
     profile = situation.profile
@@ -206,10 +233,13 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if request.out is None and out.is_file():
         backup = out.with_suffix(".yaml.bak")
         write_bytes(backup, out.read_bytes())
+        forecast = forecast_path(out)
+        if forecast.is_file():
+            write_bytes(forecast.with_suffix(".json.bak"), forecast.read_bytes())
         output.note(f"the plan that was there is kept as {backup}")
     write_plan(drafted.plan, out)
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
-    output.note(f"wrote {out}: arms {arms}")
+    output.note(f"wrote {out}: arms {arms}; what is predicted of them is in {forecast_path(out)}")
     _note_rows(situation, drafted.plan)
     _note_downloads(drafted.plan)
     accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]

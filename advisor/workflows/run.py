@@ -12,6 +12,7 @@ from rag.errors import GateNotMet, UsageProblem
 from runners.plan.schema import Plan, read_plan
 from runners.plan.train_config import KERNELS
 from runners.run_folder import RunFolder, is_run, read_run_plan
+from runners.runs.listing import RUNS_FOLDER
 
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
@@ -60,7 +61,7 @@ def execute_plan(
     if is_run(path):
         out = out or path
         resume = not overwrite
-    out = out or Path("runs") / plan.name
+    out = _run_folder(out, plan)
     stale = check_stale_test(plan, stale_test, only)
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
@@ -78,6 +79,13 @@ def execute_plan(
         else:
             _show_verdict(run, data)
         check_gate(data)
+
+
+def _run_folder(out: Path | None, plan: Plan) -> Path:
+    """Return the run folder; UsageProblem for one in a folder that does not exist, unless that is the default one, runs."""
+    if out is not None and out.parent != RUNS_FOLDER and not out.parent.is_dir():
+        raise UsageProblem(f"--out {out}: there is no folder {out.parent}", "make it first, or name another")
+    return out or RUNS_FOLDER / plan.name
 
 
 def _repeated_flags(
@@ -193,7 +201,6 @@ def run_and_report(
     from advisor.display.live_scores import board_for_plan
     from advisor.display.progress import watch_progress
     from advisor.report.report import judge
-    from advisor.verdict.predictions import remember_run
     from runners.trial.execute import run as run_steps
     from runners.trial.row_guard import RowsLost
 
@@ -219,9 +226,19 @@ def run_and_report(
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
     data = dict(judge(done).data)
+    _remember(run, plan, data, label)
+    return run, data
+
+
+def _remember(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel) -> None:
+    """Add a finished run to the history; say where that fails, and which times are not stored."""
+    from advisor.verdict.predictions import remember_run
+    from runners.resources.usage import busy_note
+
     if warning := remember_run(run, plan, data, label):
         print(f"  {warning}", file=sys.stderr)
-    return run, data
+    if busy := busy_note(data["measured"]["busy"]):
+        note(busy)
 
 
 def accepts_lost_rows(text: str) -> bool:

@@ -8,12 +8,10 @@ for several training runs of each arm.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -27,6 +25,9 @@ from pydantic import (
 from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, sha256_text, write_text
+from runners.plan.forecast import read_forecast, write_forecast
+from runners.plan.plan_source import PlanSource, explain_problems, read_source
+from runners.plan.plan_text import plan_text
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.plan.steps import (
     NO_QUANTIZATION,
@@ -46,9 +47,10 @@ SCORES: tuple[str, ...] = tuple(SCORE_BY_NAME)
 """Names that `weights` may hold; those that are no longer computed are ignored."""
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
-RECORD_KEYS = frozenset({"answers", "predicted", "house_style"})
+RECORD_KEYS = frozenset({"answers", "predicted", "house_style", "weight_reasons", "reasons"})
 """Keys that only record something (free disk space, for one, changes by the hour) or are ignored: a plan that differs in
-them alone does the same."""
+them alone does the same. ``reasons`` is a key of train steps."""
+_PATH_KEYS = ("documents", "examples", "replay", "questions", "test_questions")
 Difference = tuple[str, Any, Any]
 """A dotted key and its values in the first and the second plan; None where a plan has no such key."""
 
@@ -214,7 +216,8 @@ class Plan(StrictModel):
         description="Weights of the combined score, fixed before any arm runs; docs/scores.md says what each is."
     )
     weight_reasons: dict[str, str] = Field(
-        default_factory=dict, description="Why each score weighs what it does, shown with the verdict."
+        default_factory=dict,
+        description="Why each score weighs what it does, shown with the verdict: read from the comment behind a weight.",
     )
     house_style: bool = Field(
         False,
@@ -237,7 +240,9 @@ class Plan(StrictModel):
     seed: int = Field(0, ge=0)
     answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
     predicted: dict[str, Any] = Field(
-        default_factory=dict, description="The recommendation, to be held to account."
+        default_factory=dict,
+        description="The recommendation, to be held to account: read from NAME.forecast.json beside NAME.yaml; plans of "
+        "before hold it themselves.",
     )
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -328,6 +333,15 @@ class Plan(StrictModel):
         values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
         return sha256_text(canonical_json(values))
 
+    def work_digest(self) -> str:
+        """SHA-256 of what the plan does: without its name, what it records, and the places of its files."""
+        values = self.model_dump(mode="json", by_alias=True, exclude={*RECORD_KEYS, "name"})
+        values["data"] = {key: value for key, value in values["data"].items() if key not in _PATH_KEYS}
+        values["forgetting"].pop("file")
+        for step in values["steps"]:
+            step.pop("reasons", None)
+        return sha256_text(canonical_json(values))
+
 
 def step_name(step: Step) -> str:
     """Return the name of a step in events and for --only: index, train:ARM or evaluate:ARM."""
@@ -354,27 +368,35 @@ PLAN_MODELS = (
 def read_plan(path: Path) -> Plan:
     """Read a plan from a YAML file; relative data paths become absolute, from the plan's own folder.
 
+    The prediction is read from the plan's forecast file, unless the plan holds one itself, as earlier versions wrote it.
+
     Raises:
-        BadInput: the file cannot be read, or a key is wrong; the message names the key's path, and the closest known
-            key when it is unknown.
+        BadInput: the file cannot be read, or a key is wrong; the message names the line and the key, and the closest
+            known key when it is unknown.
     """
+    plan = read_plan_file(path)
+    folder = path.resolve().parent
+    prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
+    changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
+    return plan.model_copy(update={"data": _with_absolute_paths(plan.data, folder), **changed})
+
+
+def read_plan_file(path: Path) -> Plan:
+    """Read a plan with its forecast as :func:`read_plan` does, but leave its paths as they are."""
     try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         raise BadInput(f"no plan at {path}", "make one with: tunewise plan") from None
     except IsADirectoryError:
         raise BadInput(f"{path} is a folder, not a plan", "name the plan.yaml inside it") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:200]}", "fix that line") from None
-    if not isinstance(loaded, dict):
-        raise BadInput(f"{path} holds no plan (it should be a mapping)", "make one with: tunewise plan")
-    plan = parse_plan(loaded, str(path))
-    folder = path.resolve().parent
-    prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
-    changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
-    return plan.model_copy(update={"data": _with_absolute_paths(plan.data, folder), **changed})
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}", "check the file") from None
+    plan = _validate(read_source(text, path), str(path))
+    if plan.predicted:
+        return plan
+    return plan.model_copy(update={"predicted": read_forecast(path, plan.work_digest())})
 
 
 def parse_plan(loaded: dict[str, Any], source: str = "plan") -> Plan:
@@ -387,62 +409,41 @@ def parse_plan(loaded: dict[str, Any], source: str = "plan") -> Plan:
     Raises:
         BadInput: a key or value is wrong; the message names it.
     """
-    loaded = check_schema(loaded, "plan", source)
+    return _validate(PlanSource(loaded), source)
+
+
+def _validate(source: PlanSource, name: str) -> Plan:
+    """Return the plan of what was read; BadInput lists what is wrong with it."""
     try:
-        return Plan.model_validate(loaded)
+        return Plan.model_validate(check_schema(source.values, "plan", name))
     except ValidationError as error:
-        raise BadInput(*explain_validation(error, source)) from None
+        raise BadInput(*explain_problems(error, source, name, Plan)) from None
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """Write the plan as YAML, atomically."""
-    body = yaml.safe_dump(
-        plan.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=100
-    )
-    write_text(
-        path, "# A tunewise plan: edit it, then `tunewise run` it. Schema: tunewise plan --schema\n" + body
-    )
+    """Write the plan as YAML and its prediction as JSON beside it, each atomically.
 
-
-def explain_validation(error: ValidationError, source: str) -> tuple[str, str]:
-    """Return message and hint for pydantic's first error: the key's path, the reason, and the closest known key."""
-    first = error.errors()[0]
-    # Tags of the discriminated union of steps are part of pydantic's path but no keys of the plan.
-    tags = {"index", "train", "evaluate"}
-    key = ""
-    for part in first["loc"]:
-        if isinstance(part, int):
-            key += f"[{part}]"
-        elif part not in tags:
-            key += f".{part}" if key else str(part)
-    if first["type"] == "extra_forbidden":
-        unknown = str(first["loc"][-1])
-        close = difflib.get_close_matches(unknown, _all_keys(), n=1)
-        return f"{source}: unknown key {key}", f"did you mean {close[0]}?" if close else "remove it"
-    message = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    shown = f" (given {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{source}: {key + ': ' if key else ''}{message}{shown}", "see: tunewise plan --schema"
-
-
-def _all_keys() -> list[str]:
-    keys = {field.alias or name for kind in PLAN_MODELS for name, field in kind.model_fields.items()}
-    return sorted(keys)
+    The prediction is written first: a plan that lacks it is whole, and one that is left from another plan is noticed.
+    """
+    write_forecast(path, plan.work_digest(), plan.predicted)
+    write_text(path, plan_text(plan))
 
 
 def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
-    names = ("documents", "examples", "replay", "questions", "test_questions")
-    paths = {name: getattr(data, name) for name in names}
+    paths = {name: getattr(data, name) for name in _PATH_KEYS}
     return data.model_copy(update={name: (folder / path) for name, path in paths.items() if path is not None})
 
 
 def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS) -> list[Difference]:
-    """Return the keys in which two plans differ, with both values; top-level keys in ``ignore`` are not compared."""
+    """Return the keys in which two plans differ, with both values.
+
+    Top-level keys in ``ignore`` are not compared, nor the reasons of train steps where it has ``reasons``.
+    """
     differences: list[Difference] = []
 
     def compare(path: str, a: Any, b: Any) -> None:
         if isinstance(a, dict) and isinstance(b, dict):
-            for key in sorted(a.keys() | b.keys()):
+            for key in sorted((a.keys() | b.keys()) - ({"reasons"} & set(ignore))):
                 compare(f"{path}.{key}" if path else key, a.get(key), b.get(key))
         elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
             for number, (x, y) in enumerate(zip(a, b, strict=True)):

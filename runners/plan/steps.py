@@ -129,7 +129,8 @@ class TrainStep(TrainSettings, TrainStepHead):
     replay: float = Field(0.0, ge=0, lt=1, description="Share of the rows that is drawn from data.replay.")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="One training run per seed.")
     reasons: dict[str, str] = Field(
-        default_factory=dict, description="Why each number, shown when it trains."
+        default_factory=dict,
+        description="Why each setting has its value: read from the comment behind it; shown in the report.",
     )
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +170,23 @@ def measure_contention(threads: int | None = None) -> Iterator[CpuContention]:
             contention.lost = lost_share(min(threads or cores, cores), cores, others)
 
 
+@contextmanager
+def measure_step_contention() -> Iterator[CpuContention]:
+    """Measure the contention of a step of a run: for the threads that torch uses, and 0 where a GPU did the work."""
+    with measure_contention(compute_threads()) as contention:
+        yield contention
+    if _gpu_counters():
+        contention.lost = 0.0
+
+
+def compute_threads() -> int | None:
+    """Return the threads that torch computes with, or would by OMP_NUM_THREADS; None for every core. Imports no torch."""
+    if torch := sys.modules.get("torch"):
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else None
+
+
 def idle_spin_count(others: float, cores: int) -> str:
     """Return the GOMP_SPINCOUNT for a machine of which other processes keep ``others`` cores busy.
 
@@ -214,6 +231,20 @@ def contention_note(share: float) -> str:
     if share <= MAX_CONTENTION:
         return ""
     return f"the machine was busy: others took {share:.0%} of the processor time that this wanted"
+
+
+def busy_note(lost: Mapping[str, float]) -> str:
+    """Return which times were measured while the machine was busy, and that they are not stored; "" for none.
+
+    Args:
+        lost: the share of processor time that other processes took, by step.
+    """
+    busy = [name for name, share in lost.items() if contention_note(share)]
+    if not busy:
+        return ""
+    worst = contention_note(max(lost[name] for name in busy))
+    times = "the time is too long, and is" if len(busy) == 1 else "these times are too long, and are"
+    return f"{', '.join(busy)}: {worst}; {times} not kept for later estimates"
 
 
 def _others_cpu_seconds() -> float:

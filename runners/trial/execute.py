@@ -14,11 +14,13 @@ from rag.types import OnEvent
 from runners.arms import classifier, long_context
 from runners.models import cards, endpoint
 from runners.models.resolve import Model
+from runners.plan.forecast import OUTDATED
 from runners.plan.schema import Plan, Step, read_plan, step_name
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
+from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
-from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal
+from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
@@ -105,6 +107,8 @@ def run_plan(
     classifier.check_classifier_plan(plan, examples)
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
+    # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
+    plan = plan.model_copy(update={"steps": read_run_plan(run.path).steps})
     with run.writing():
         context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker)
         _report_start(context, left_out, machine, notes)
@@ -164,6 +168,9 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
     context.emit({"event": "run.start", **start})
     if plan.ignored:
         context.emit({"event": "plan.note", "reason": plan.ignored})
+    if outdated := plan.predicted.get(OUTDATED):
+        reason = f"{outdated}: its prediction is shown, but not compared with times and memory"
+        context.emit({"event": "plan.note", "reason": reason})
     for note in (*notes, QUANTIZED_ANSWERS if plan.model.quantization == NF4 else ""):
         if note:
             context.emit({"event": "plan.note", "reason": note})
@@ -203,8 +210,11 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
     if damage:
         context.emit({"event": "plan.note", "reason": f"{name} is trained again: {damage}"})
     context.run.unseal()
-    result = step_runner.run_step(context, step)
-    context.run.finish(name, inputs, result)
+    with usage.measure_step_contention() as others:
+        result = step_runner.run_step(context, step)
+    # An endpoint's time does not depend on this processor.
+    remote = isinstance(step, EvaluateStep) and not isinstance(context.base_of(step), Model)
+    context.run.finish(name, inputs, result, 0.0 if remote else others.lost)
     context.emit({"event": "step.end", "step": name, **result})
     return True
 

@@ -130,7 +130,7 @@ def shrink_plan(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
     body["forgetting"] = {"prompts": 4, "max_new_tokens": 8}
     for step in body["steps"]:
         if step["kind"] == "train":
-            step["epochs"] = 1.0 if step["rows"] == "plain" else 0.5
+            step["epochs"] = 0.5 if step.get("rows") == "retrieval" else 1.0
     if arms:
         body["steps"] = [s for s in body["steps"] if s["kind"] == "index" or s["arm"] in arms]
         body |= {"choice": arms[-1], "gate": {"must_beat": []}}

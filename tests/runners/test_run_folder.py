@@ -97,6 +97,34 @@ def test_run_interrupted_before_its_plan_starts_again(tmp_path: Path) -> None:
     assert is_run(RunFolder.create(tmp_path / "run", plan()).path)
 
 
+def test_run_interrupted_between_forecast_and_plan_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.jsonl").touch()
+    (tmp_path / "run" / "plan.forecast.json").write_text("{}", "utf-8")
+    assert is_run(RunFolder.create(tmp_path / "run", plan()).path)
+
+
+def test_run_holds_plan_and_forecast_and_resumes_with_reworded_reasons(tmp_path: Path) -> None:
+    """Reasons, answers and the prediction only record something: a plan that differs in them alone is the same."""
+    steps = [{"kind": "train", "arm": "lora", "reasons": {"rank": "16 because"}}]
+    data = {"questions": "q.jsonl", "examples": "e.jsonl"}
+    first = plan(steps=steps, data=data, predicted={"choice": "lora"})
+    folder = RunFolder.create(tmp_path / "run", first).path
+    assert read_run_plan(folder) == first
+    assert "predicted" not in (folder / "plan.yaml").read_text("utf-8")
+    steps[0]["reasons"] = {"rank": "16, as always"}
+    again = RunFolder.create(
+        folder, plan(steps=steps, data=data, weight_reasons={"style": "x"}), resume=True
+    ).path
+    assert read_run_plan(again) == first
+    run = open_run_folder(folder)
+    run.seal({})
+    run.check()
+    (folder / "plan.forecast.json").write_text("{}", "utf-8")
+    with pytest.raises(BadInput, match=r"plan\.forecast\.json"):
+        run.check()
+
+
 def test_finished_step_is_reused_until_inputs_change(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", plan()).finish("index", {"docs": "a"}, {"chunks": 3})
     again = open_run_folder(tmp_path / "run")

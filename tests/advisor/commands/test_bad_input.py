@@ -168,13 +168,16 @@ def test_unknown_model_is_rejected(
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"chioce": "rag"}, ("unknown key chioce", "did you mean choice?")),
+        ({"chioce": "rag"}, ("line ", "chioce: unknown key, did you mean choice?")),
         (
             {"steps": [{"kind": "evaluate", "arm": "x", "retrival": True}]},
-            ("steps[0].retrival", "retrieval?"),
+            ("steps: evaluate x: retrival: unknown key", "retrieval?"),
         ),
         ({"choice": "loar"}, ("choice", "'loar'")),
-        ({"steps": [{"kind": "evaluate", "arm": "lora", "weights": "lora"}]}, ("steps[0].weights", "'lora'")),
+        (
+            {"steps": [{"kind": "evaluate", "arm": "lora", "weights": "lora"}]},
+            ("steps: evaluate lora: weights: ", "'lora'"),
+        ),
         ({"weights": {"style": -1}}, ("weights",)),
     ],
 )
@@ -316,7 +319,7 @@ def test_full_disk_keeps_the_old_plan(on_full_disk: Any, task_files: Any) -> Non
     )
     assert done.returncode == 4, done.stderr
     assert "no space left" in problem(done.stderr)
-    assert "plan.yaml" in done.stderr
+    assert "plan.forecast.json" in done.stderr, "the prediction is written first"
     assert done.stdout.rstrip().endswith("kept: old")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from advisor.display.progress import ProgressWatcher
+from advisor.output import OUTPUT_SETTINGS
 
 
 def watcher_output(*events: dict[str, object]) -> str:
@@ -68,8 +70,11 @@ def test_watcher_prints_why_transformers_decodes_and_what_it_follows() -> None:
     assert watcher_output({**event, "path": "fast", "reason": "", "applied": {}}) == ""
 
 
-def test_watcher_prints_equal_reasons_once() -> None:
+def test_watcher_prints_reasons_of_settings_only_when_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the report; --verbose prints equal ones once."""
     plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}
+    assert watcher_output(plan, plan) == ""
+    monkeypatch.setattr(OUTPUT_SETTINGS, "verbose", True)
     assert watcher_output(plan, plan).count("rank: 16 because") == 1
 
 

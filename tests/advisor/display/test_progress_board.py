@@ -71,6 +71,58 @@ def test_finished_steps_correct_the_estimates_of_waiting_ones_of_their_kind() ->
     assert "about 10:00" in board_text(board)
 
 
+ANSWERS_STEPS = ["evaluate:prompting", "evaluate:rag", "evaluate:hybrid", "train:hybrid"]
+
+
+def answers(step: str, start: float, *batches: tuple[float, int]) -> list[dict[str, Any]]:
+    """Return the events of a step that answers 24 questions: the time of each batch, and how many are done then."""
+    counts = [
+        {"time": at, "event": "answers.batch", "arm": step, "done": n, "total": 24} for at, n in batches
+    ]
+    return [{"time": start, "event": "step.start", "step": step}, *counts]
+
+
+def board_of(events: list[dict[str, Any]]) -> ProgressBoard:
+    board = replay_events(events, "desk", ANSWERS_STEPS)
+    board.estimates = {
+        "evaluate:prompting": 20.0,
+        "evaluate:rag": 20.0,
+        "evaluate:hybrid": 30.0,
+        "train:hybrid": 100.0,
+    }
+    return board
+
+
+def test_step_that_takes_three_times_its_estimate_scales_what_waits() -> None:
+    """Finished or at work: the other answers are announced by what was measured, the training is not."""
+    finished = [
+        *answers("evaluate:prompting", 0, (60, 24)),
+        {"time": 60, "event": "step.end", "step": "evaluate:prompting"},
+    ]
+    board = board_of([*finished, *answers("evaluate:rag", 60)])
+    assert board.time_left(60) == pytest.approx(60 + 90 + 100)
+    at_work = board_of(answers("evaluate:prompting", 0, (20, 8), (40, 16)))
+    assert at_work.time_left(40) == pytest.approx(20 + 3 * (20 + 30) + 100)
+    assert "about 1:30" in board_text(at_work)
+
+
+def test_one_count_is_enough_to_know_that_something_is_left() -> None:
+    """The first count came after the estimate was used up: 16 of 24 are left, not 0 s."""
+    board = board_of(answers("evaluate:prompting", 0, (40, 8)))
+    assert board.step_time_left("evaluate:prompting", 40) == pytest.approx(80)
+    assert "0 s left" not in board_text(board)
+
+
+def test_step_past_its_estimate_without_a_count_is_not_called_nearly_done() -> None:
+    board = board_of(answers("evaluate:prompting", 0))
+    assert board.step_time_left("evaluate:prompting", 15) == pytest.approx(5)
+    assert board.step_time_left("evaluate:prompting", 50) is None
+    assert board.time_left(50) is None
+    board.clock = lambda: 50.0
+    assert "0 s left" not in board_text(board)
+    assert "50 s" in board_text(board)
+
+
 def test_replayed_board_shows_state_of_the_run() -> None:
     board = replay_events(EVENTS, "desk", STEPS)
     board.estimates = {"evaluate:lora": 25.0}

@@ -13,6 +13,7 @@ from advisor.verdict import predictions
 from advisor.verdict.predictions import past_run, remember_run, time_corrections
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Machine, detect_machine
+from runners.resources.usage import busy_note
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
 
@@ -113,7 +114,11 @@ def test_prediction_line_shows_predicted_and_measured(run: RunFolder) -> None:
         "the plan said 2 GiB for 1 x 1024 tokens at a time, 0.8 of it the runtime of a GPU",
     ]
     data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
-    assert predictions.prediction_line(data)[0] == "training: not predicted, measured 0.5 h"
+    lines = predictions.prediction_line(data)
+    assert lines[:2] == [
+        "no prediction is at hand: the plan was run without a forecast file",
+        "training: not predicted, measured 0.5 h",
+    ]
     assert predictions.prediction_line(data)[-1].startswith("not compared further: predicted for a machine")
 
 
@@ -210,3 +215,38 @@ def test_finished_run_is_stored_once_and_corrects_estimates(
     assert time_corrections("smollm2-135m-instruct", laptop)["hours"].runs == int(
         history.machine_mark(laptop) == entry.machine
     )
+
+
+def test_times_of_a_busy_machine_are_reported_but_not_stored(run: RunFolder) -> None:
+    run.write({"event": "step.start", "step": "train:lora", "number": 2, "total": 3})
+    run.finish("train:lora", {}, {"trained": TRAINED}, lost=0.4)
+    data = write_report(run, plan())
+    assert data["measured"]["busy"] == {"train:lora": 0.4}
+    assert data["measured"]["hours"] == 0.5
+    stored = past_run(run, plan(), data, "run", detect_machine(run.path))
+    assert stored.hours is None
+    assert "train:lora" not in [step.name for step in stored.steps]
+    assert stored.memory_gib is not None, "memory does not depend on what others do"
+    assert busy_note(data["measured"]["busy"]) == (
+        "train:lora: the machine was busy: others took 40% of the processor time that this wanted; "
+        "the time is too long, and is not kept for later estimates"
+    )
+    run.finish("train:lora", {}, {"trained": TRAINED}, lost=0.1)
+    assert write_report(run, plan())["measured"]["busy"] == {}, (
+        "a tenth is no reason, and the last time counts"
+    )
+
+
+def test_report_has_the_reasons_of_training_settings(run: RunFolder) -> None:
+    steps = [
+        {**step, "reasons": {"rank": "16 because"}} if step["kind"] == "train" else step
+        for step in BODY["steps"]
+    ]
+    assert write_report(run, plan(steps=steps))["training_reasons"] == {"lora": {"rank": "16 because"}}
+    assert write_report(run, plan())["training_reasons"] == {}
+
+
+def test_prediction_of_a_changed_plan_is_not_compared(run: RunFolder) -> None:
+    outdated = {**BODY["predicted"], "outdated": "plan.yaml was changed after plan.forecast.json was made"}
+    data = write_report(run, plan(predicted=outdated))
+    assert data["measured"]["ratios"] == {"time": None, "memory": None, "not_compared": outdated["outdated"]}

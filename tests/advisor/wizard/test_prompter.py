@@ -80,7 +80,7 @@ def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> Non
     assert terminal.code() == 0
     plan = yaml.safe_load((task_files.folder / "plan.yaml").read_text("utf-8"))
     assert plan["choice"] == "hybrid"
-    assert plan["answers"]["goal"] == {"value": "Help sailors", "source": "asked", "note": ""}
+    assert plan["answers"]["goal"] == {"value": "Help sailors", "source": "asked"}
     chosen = {
         "facts_change": "slow",
         "must_cite": True,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from advisor.cli import main
-from advisor.workflows.estimate import MEMORY_USES, EstimateRequest, estimate_request
+from advisor.costs.tokens import Range
+from advisor.workflows.estimate import MEMORY_USES, EstimateRequest, estimate_request, hours_text
 from rag.errors import BadInput, UsageProblem
 from runners.resources.machine import Detected, Machine
 
@@ -147,6 +148,33 @@ def test_estimate_of_a_machine_without_bf16_is_for_float32() -> None:
     assert apple.memory.terms["weights"] == pytest.approx(wide.memory.terms["weights"], rel=0.01)
 
 
+def test_estimate_takes_answers_as_other_verbs_do() -> None:
+    flags = EstimateRequest(params_b=7, method="lora", gpu_memory=24, examples=300)
+    answers = ("model_params_b=7", "gpu_memory_gib=24", "labelled_examples=300")
+    same = estimate_request(EstimateRequest(method="lora", sets=answers), {}, machine())
+    assert same.to_json() == estimate_request(flags, {}, machine()).to_json()
+    longer = estimate_request(
+        EstimateRequest(method="lora", sets=(*answers, "answer_tokens=900")), {}, machine()
+    )
+    assert longer.hours is not None
+    assert same.hours is not None
+    assert longer.hours.likely > same.hours.likely
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        ((0.037, 0.12, 0.86), "7 minutes (2 to 52)"),
+        ((0.5, 3.14, 20.4), "3.1 hours (0.5 to 20)"),
+        ((0.001, 0.002, 0.01), "7 seconds (4 to 36)"),
+        ((60, 120, 400), "120 hours (60 to 400)"),
+        ((0.01, 1 / 60, 0.02), "1 minute (1 to 1)"),
+    ],
+)
+def test_hours_are_shown_in_the_unit_that_suits_them(hours: tuple[float, float, float], text: str) -> None:
+    assert hours_text(Range(*hours)) == text
+
+
 def test_estimate_notes_assumptions() -> None:
     """The embedded model, and a length that the model cannot read."""
     estimate = estimate_request(EstimateRequest(method="lora"), {"seq_len": 100_000}, machine())
@@ -161,6 +189,8 @@ def test_estimate_notes_assumptions() -> None:
         (EstimateRequest(model="nothing-9b", method="lora"), {}, "'nothing-9b' is not known"),
         (EstimateRequest(params_b=7, method="lora", gpu="RTX 9999"), {}, "unknown card"),
         (EstimateRequest(params_b=7, method="lora", gpu="H100"), {}, "cards called 'H100'"),
+        (EstimateRequest(params_b=7, method="lora", gpu="24"), {}, "--gpu 24 is no card's name"),
+        (EstimateRequest(method="lora", sets=("gpu_memory=24",)), {}, "did you mean gpu_memory_gib"),
         (EstimateRequest(params_b=-1, method="lora"), {}, "--params-b -1"),
         (EstimateRequest(config=Path("nowhere.json"), method="lora"), {}, "cannot be read"),
         (EstimateRequest(params_b=7, method="lora"), {"optimizer": "adan"}, "unknown --optimizer 'adan'"),
@@ -176,10 +206,16 @@ def test_estimate_rejects_bad_values(estimate: EstimateRequest, setup: dict[str,
 
 
 @pytest.mark.parametrize(
-    "wanted", [EstimateRequest(), EstimateRequest(model="qwen3-4b", params_b=4, method="lora")]
+    "wanted",
+    [
+        EstimateRequest(),
+        EstimateRequest(model="qwen3-4b", params_b=4, method="lora"),
+        EstimateRequest(params_b=4, method="lora", sets=("model_params_b=7",)),
+        EstimateRequest(params_b=4, method="lora", sets=("must_cite=yes",)),
+    ],
 )
 def test_estimate_rejects_wrong_usage(wanted: EstimateRequest) -> None:
-    """No method, or two models."""
+    """No method, two models, a size given twice, an answer that changes nothing."""
     with pytest.raises(UsageProblem):
         estimate_request(wanted, {}, machine())
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from runners.plan.schema import read_plan
 
@@ -134,12 +133,89 @@ def test_plan_from_own_answers_gives_same_recommendation(tunewise: Any, task_fil
     """A plan's own answers give its own recommendation."""
     tunewise("plan", *files(task_files), "--set", "behaviour_gap=high")
     again = tunewise("plan", "--answers", "plan.yaml", "--json", "--out", "again.yaml")
-    one, two = (
-        yaml.safe_load((task_files.folder / name).read_text("utf-8")) for name in ("plan.yaml", "again.yaml")
-    )
+    one, two = (read_plan(task_files.folder / name) for name in ("plan.yaml", "again.yaml"))
     assert again.returncode == 0
-    assert one["steps"] == two["steps"]
-    assert one["predicted"] == two["predicted"]
+    assert one.steps == two.steps
+    assert one.predicted == two.predicted != {}
+
+
+def test_plan_is_short_and_its_forecast_is_beside_it(tunewise: Any, tmp_path: Path) -> None:
+    """15 documents, 60 pairs, 40 questions: at most 120 lines, no null, no prediction; it is backed up with the plan."""
+    (tmp_path / "desk").mkdir()
+    for number in range(15):
+        (tmp_path / "desk" / f"card{number}.md").write_text(
+            f"# Card {number}\n\nPaper {number} takes {number + 3} g ink.\n"
+        )
+    pairs = [
+        {
+            "prompt": f"How much ink takes paper {n}, {n}?",
+            "completion": f"Paper {n} takes {n + 3} g. Shop {n % 3}.",
+        }
+        for n in range(60)
+    ]
+    write_lines(tmp_path / "pairs.jsonl", pairs)
+    write_lines(
+        tmp_path / "asked.jsonl",
+        [{"question": f"Is paper {n} in stock {n}?", "answers": ["yes"]} for n in range(40)],
+    )
+    known = [
+        ("must_cite", "yes"),
+        ("wrong_answer_cost", "high"),
+        ("behaviour_gap", "high"),
+        ("facts_change", "slow"),
+    ]
+    sets = [part for key, value in known for part in ("--set", f"{key}={value}")]
+    data = ["--documents", "desk", "--examples", "pairs.jsonl", "--questions", "asked.jsonl"]
+    for _ in range(2):
+        done = tunewise(
+            "plan",
+            *data,
+            *sets,
+            "--set",
+            "latency_p95_ms=unknown",
+            "--prompt",
+            "Answer as the print shop does.",
+        )
+        assert done.returncode == 0, done.stderr
+    text = (tmp_path / "plan.yaml").read_text("utf-8")
+    assert len(text.splitlines()) <= 120
+    assert "null" not in text
+    assert "predicted" not in text
+    assert "  must_cite: {value: true, source: flag}\n" in text
+    assert "latency_p95_ms" not in text
+    assert json.loads((tmp_path / "plan.forecast.json").read_text("utf-8"))["predicted"]["ranked"]
+    assert (tmp_path / "plan.forecast.json.bak").read_bytes() == (
+        tmp_path / "plan.forecast.json"
+    ).read_bytes()
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def test_plan_makes_no_folders_and_notices_first_where_it_cannot_write(
+    tunewise: Any, task_files: Any
+) -> None:
+    for flag in ("--out", "--record"):
+        done = tunewise("plan", *files(task_files), flag, "no/such/plan.yaml")
+        assert done.returncode == 2
+        assert f"{flag} no/such/plan.yaml: there is no folder no/such" in done.stderr
+        assert not (task_files.folder / "no").exists()
+        assert done.stdout == ""
+    folder = tunewise("plan", *files(task_files), "--out", "documents")
+    assert (folder.returncode, folder.stdout) == (2, "")
+    assert "--out documents is a folder" in folder.stderr
+    unwritable = tunewise("plan", *files(task_files), "--out", "/proc/plan.yaml")
+    assert (unwritable.returncode, unwritable.stdout) == (4, "")
+    assert "cannot write /proc/plan.yaml" in unwritable.stderr
+
+
+def test_run_makes_only_its_own_folder(tunewise: Any, task_files: Any) -> None:
+    tunewise("plan", *files(task_files))
+    done = tunewise("run", "plan.yaml", "--out", "no/such/run")
+    assert done.returncode == 2
+    assert "--out no/such/run: there is no folder no/such" in done.stderr
+    assert not (task_files.folder / "no").exists()
 
 
 def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, task_files: Any) -> None:

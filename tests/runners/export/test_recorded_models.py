@@ -89,7 +89,8 @@ def test_missing_examples_file_is_named(copy_run: Callable[..., Path], llama: An
         {llama.plan.data.examples: "/gone/examples.jsonl", llama.plan.data.test_questions: "/gone/test.jsonl"}
     )
     plan = (run / "plan.yaml").read_text("utf-8")
-    (run / "plan.yaml").write_text(plan.replace("shots: 0", "shots: 2"), "utf-8")
+    assert "arm: rag, retrieval: true" in plan
+    (run / "plan.yaml").write_text(plan.replace("arm: rag,", "arm: rag, shots: 2,"), "utf-8")
     session = open_session(run)
     with pytest.raises(
         BadInput, match=r"shows examples of /gone/examples\.jsonl, which is not there"
