@@ -41,9 +41,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers(Mapping[str, Answer]):
-    """Answers by source; as a mapping, each key has the answer of the strongest source that gave one.
+    """Answers by source; as a mapping, each key has the answer of the strongest source that knows it.
 
-    An explicit unknown counts as an answer: it hides the answers of weaker sources.
+    "Unknown" (a value of None) never hides a value that a weaker source knows; it is the answer only where no source has
+    a value.
     """
 
     layers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
@@ -78,11 +79,15 @@ class Answers(Mapping[str, Answer]):
         return self.drop("flag", [key]).drop("file", [key]).put("asked", {key: value})
 
     def __getitem__(self, key: str) -> Answer:
-        """Return the answer of the strongest source; KeyError when no source has one."""
-        for source in SOURCES:
-            if key in (layer := self.layers.get(source, {})):
-                return layer[key]
-        raise KeyError(key)
+        """Return the answer of the strongest source that has a value, else the strongest "unknown".
+
+        Raises:
+            KeyError: no source has an answer.
+        """
+        given = [layer[key] for source in SOURCES if key in (layer := self.layers.get(source, {}))]
+        if not given:
+            raise KeyError(key)
+        return next((answer for answer in given if answer.value is not None), given[0])
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the answered keys in the questionnaire's order."""
@@ -92,6 +97,14 @@ class Answers(Mapping[str, Answer]):
     def __len__(self) -> int:
         """Return how many keys have an answer."""
         return sum(1 for _ in self)
+
+    def value(self, key: str) -> Any:
+        """Return the value of an answer; None when it is unknown or no source has one."""
+        return self[key].value if key in self else None
+
+    def from_person(self, key: str) -> bool:
+        """Return whether the value of an answer was given by the user, for this plan or in the own settings."""
+        return self.value(key) is not None and self[key].source in (*PERSON_SOURCES, "config")
 
     @property
     def values_known(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from advisor import output
 from advisor.catalog import models, prices
-from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answers, names_a_path, question_of
+from advisor.questionnaire.answers import SOURCES, Answer, Answers, names_a_path, question_of
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
 from advisor.questionnaire.profile import Profile
@@ -121,7 +121,7 @@ def with_machine(answers: Answers, machine: Machine) -> Answers:
         for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
         if (value := getattr(machine, key)).value is not None
     }
-    if any(key in answers and answers[key].source in (*PERSON_SOURCES, "config") for key in GPU_KEYS):
+    if any(answers.from_person(key) for key in GPU_KEYS):
         detected = {key: answer for key, answer in detected.items() if key not in GPU_KEYS}
     return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", detected)
 
@@ -132,7 +132,7 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
     Returns the answers and the model's shape, None when its config is unknown.
     """
     detected: dict[str, Answer] = {}
-    if "model" not in answers and "model_params_b" not in answers:
+    if answers.value("model") is None and answers.value("model_params_b") is None:
         note = "the embedded model; name another with --model"
         answers = answers.add("default", {"model": Answer(models.DEFAULT_MODEL, "default", note)})
     name = answers["model"].value if "model" in answers else None

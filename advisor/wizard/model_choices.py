@@ -78,9 +78,7 @@ def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installe
         have: whether a package is installed.
     """
     machine_keys = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-    if any(
-        key in answers and answers[key].source in ("flag", "file", "asked", "config") for key in machine_keys
-    ):
+    if any(answers.from_person(key) for key in machine_keys):
         return {}
     missing = {
         method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()

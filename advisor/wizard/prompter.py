@@ -71,15 +71,18 @@ def offer_probe(profile: Profile) -> tuple[str, ...]:
     return ("measure first: ask the base model some of my questions",)
 
 
-def probe_question(answers: Answers) -> str:
-    """Return the question whether to probe, with the downloads it would need first."""
-    from advisor.catalog import models
+def probe_downloads(answers: Answers) -> str:
+    """Return what a probe would download first, "" for nothing."""
     from runners.models import resolve
     from runners.plan.schema import EMBEDDER
 
-    model = answers["model"].value if "model" in answers else None
-    downloads = resolve.downloads_needed([model or models.DEFAULT_MODEL, EMBEDDER])
-    texts = "; ".join(fetch.text for fetch in downloads)
+    downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, EMBEDDER])
+    return "; ".join(fetch.text for fetch in downloads)
+
+
+def probe_question(answers: Answers) -> str:
+    """Return the question whether to probe, with the downloads it would need first."""
+    texts = probe_downloads(answers)
     return f"{PROBE_QUESTION} It first fetches {texts}." if texts else PROBE_QUESTION
 
 
@@ -167,7 +170,7 @@ class TerminalPrompter(Prompter):
             value = self._choose(asked)
         else:
             value = self._type(asked, asked.known)
-        if value != InterviewMove.BACK:
+        if value not in (InterviewMove.BACK, InterviewMove.MEASURE):
             self._print(
                 [
                     ("class:qmark", "✓ "),
@@ -251,6 +254,10 @@ class TerminalPrompter(Prompter):
         wanted = questionary.confirm(probe_question(answers), default=False, style=_STYLE).unsafe_ask()
         return probe_in_wizard(answers) if wanted else answers
 
+    def measure(self, answers: Answers) -> Answers:
+        """Probe the base model; where models must be downloaded for it, that is asked first."""
+        return self.probe(answers) if probe_downloads(answers) else probe_in_wizard(answers)
+
     def _advice(self, profile: Profile) -> None:
         """Show the recommendation so far, its confidence, and what is worth finding out."""
         from advisor.recommendation.recommend import recommend_for_profile
@@ -277,6 +284,12 @@ class TerminalPrompter(Prompter):
             closed_reason = asked.closed.get(value)
             choices.append(
                 questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed_reason)
+            )
+        if offer := asked.measurement:
+            text = f"measure it now: ask {offer.model} some of your questions"
+            text += "" if offer.missing else f" (about {offer.minutes} min)"
+            choices.append(
+                questionary.Choice(text, value=InterviewMove.MEASURE, disabled=offer.missing or None)
             )
         return self._select(asked, choices)
 
