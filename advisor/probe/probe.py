@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.catalog import models as facts
 from advisor.costs.step_time import (
     ANSWER_TOKENS,
     DECODE_TOKENS_PER_S,
@@ -39,6 +38,7 @@ from advisor.recommendation.recommend import BaseRecommendation, recommend_for_p
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import canonical_json, sha256_text, write_json
 from rag.types import OnEvent
+from runners.catalog import models as facts
 from runners.models.endpoint import check_may_contact
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, PlanData

@@ -17,6 +17,7 @@ from typing import Any
 
 from advisor.questionnaire.questions import QUESTION_BY_ID, Question
 from rag.errors import BadInput
+from runners.data.formats import declared_columns, parse_columns
 
 _YES = ("yes", "y", "true", "1", "on")
 _NO = ("no", "n", "false", "0", "off")
@@ -234,7 +235,16 @@ def _scaled_number(question: Question, text: str) -> float:
     return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
 
 
+def _columns(question: Question, value: Any) -> str:
+    """Read the columns of roles: ``prompt=a,reply=b`` or a mapping, checked and written in the first form."""
+    if not isinstance(value, str | Mapping):
+        raise refused_answer(question, value)
+    columns = parse_columns(value) if isinstance(value, str) else {str(k): str(v) for k, v in value.items()}
+    return ",".join(f"{role}={name}" for role, name in declared_columns(columns).of.items())
+
+
 ANSWER_READERS = {
+    "columns": _columns,
     "text": _text,
     "path": _text,
     "choice": _choice,

@@ -17,7 +17,6 @@ from prompt_toolkit import print_formatted_text
 from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 
-from advisor.catalog import models
 from advisor.output import command_line
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
 from advisor.questionnaire.answers_files import save_answers
@@ -27,9 +26,10 @@ from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
 from advisor.recommendation.ranking import Ranking
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove, Prompter
 from advisor.wizard.leader_line import StyledText, leader_lines
-from advisor.wizard.model_choices import missing_packages, model_offers
+from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
 from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValidator, typing_hint
 from rag.errors import Problem
+from runners.catalog import models
 from runners.resources.machine import detect_machine
 
 SAVED_ANSWERS = Path("tunewise-answers.yaml")
@@ -310,7 +310,11 @@ class TerminalPrompter(Prompter):
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
         value = self._select(asked, choices)
-        return self._type(asked, None) if value == OTHER else value
+        value = self._type(asked, None) if value == OTHER else value
+        doubt = "" if value in (None, InterviewMove.BACK) else doubt_about(value)
+        if not doubt or confirm(f"{doubt}. Plan on it?", default=False):
+            return value
+        return self._model(asked)
 
     def _pick(self, text: str, choices: list[questionary.Choice]) -> str:
         return str(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from advisor.catalog.models import DEFAULT_MODEL
 from advisor.probe.probe import offer_probe_of
 from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.gather import complete_situation
@@ -16,6 +15,7 @@ from advisor.recommendation.ranking import Ranking
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove
 from advisor.wizard.prompter import offer_probe
 from rag.errors import BadInput
+from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
 
 
