@@ -134,7 +134,7 @@ def complete_models(incomplete: str) -> Suggestions:
     """Suggest the base models that the advice knows, and folders."""
     known: Suggestions = []
     with suppress(Problem):  # the user's own facts may be broken: the command itself will say so
-        from advisor.catalog import models as facts
+        from runners.catalog import models as facts
 
         known = [(model.name, f"{model.params_b:g} billion weights") for model in facts.known_models()]
     return _matching(incomplete, [*known, *_folders_or_runs(incomplete)])
@@ -144,7 +144,16 @@ def complete_obtainable_models(incomplete: str) -> Suggestions:
     """Suggest the models that can be downloaded by name."""
     from runners.models.registry import KNOWN_MODELS
 
-    return _matching(incomplete, [(known.name, known.kind) for known in KNOWN_MODELS])
+    by_package = [(known.name, known.kind) for known in KNOWN_MODELS]
+    on_hub: Suggestions = []
+    with suppress(Problem):  # the user's own facts may be broken: the command itself will say so
+        from runners.catalog import models as facts
+
+        names = {name for name, _ in by_package}
+        on_hub = [
+            (model.name, "base, on the hub") for model in facts.known_models() if model.name not in names
+        ]
+    return _matching(incomplete, [*by_package, *on_hub])
 
 
 def complete_licenses(incomplete: str) -> Suggestions:

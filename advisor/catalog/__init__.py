@@ -1,1 +1,1 @@
-"""Facts about models, GPUs and prices: data with source and date, and the user's own file of such facts."""
+"""Facts about GPUs and prices: data with source and date."""

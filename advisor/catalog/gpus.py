@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
 
-from advisor.catalog import user_catalog
+from runners.catalog import user_catalog
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSO
     from advisor.display.trial_table import show_models
     from advisor.output import emit_result
     from runners.models import resolve
+    from runners.models.availability import list_catalog_models
 
-    rows = resolve.list_models()
+    rows = [*resolve.list_models(), *list_catalog_models()]
     if as_json:
         emit_result({"schema": 1, "models": rows})
     else:
@@ -28,7 +29,8 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSO
 @group.command("pull")
 def pull(
     name: str = typer.Argument(
-        help="A known name; see `tunewise models list`.", autocompletion=completion.complete_obtainable_models
+        help="A known name or a hub id; see `tunewise models list`.",
+        autocompletion=completion.complete_obtainable_models,
     ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
     accept_license: list[str] = typer.Option(

@@ -20,6 +20,9 @@ def command(
     ),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     examples: Path | None = typer.Option(None, help="Examples of good answers, for tuning."),
+    columns: str | None = typer.Option(
+        None, help="Columns of the examples: prompt=COLUMN,reply=COLUMN; guessed by their names otherwise."
+    ),
     questions: Path | None = typer.Option(None, help="Held-out questions."),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(
@@ -63,6 +66,7 @@ def command(
     flags = {
         "documents": documents,
         "examples": examples,
+        "columns": columns,
         "questions": questions,
         "prompt": prompt,
         "model": model,

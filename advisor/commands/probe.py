@@ -13,6 +13,9 @@ def command(
     questions: Path | None = typer.Option(None, help="Held-out questions; only their dev part is asked."),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     examples: Path | None = typer.Option(None, help="Examples of good answers: style, and the stop rule."),
+    columns: str | None = typer.Option(
+        None, help="Columns of the examples: prompt=COLUMN,reply=COLUMN; guessed by their names otherwise."
+    ),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(
         None,
@@ -39,6 +42,7 @@ def command(
     flags = {
         "documents": documents,
         "examples": examples,
+        "columns": columns,
         "questions": questions,
         "prompt": prompt,
         "model": model,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from advisor.catalog import gpus, user_catalog
+from advisor.catalog import gpus
 from advisor.costs import training_time
 from advisor.costs.tokens import ZERO_RANGE, Range, training_setup
 from advisor.costs.training_time import USUAL_CARD_GIB, hours_on
 from advisor.questionnaire.profile import RUN_DEVICES, Profile
+from runners.catalog import user_catalog
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape

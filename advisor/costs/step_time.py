@@ -7,11 +7,11 @@ assumption.
 
 from __future__ import annotations
 
-from advisor.catalog import models
 from advisor.costs.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
 from advisor.costs.training_time import cpu_device, training_device, training_seconds
 from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
+from runners.catalog import models
 from runners.plan.schema import Plan
 from runners.plan.steps import IndexStep, TrainStep
 from runners.resources.model_shape import ModelShape

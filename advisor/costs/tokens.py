@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from advisor.catalog.models import find_model
 from advisor.questionnaire.profile import Profile
+from runners.catalog.models import find_model
 from runners.models.endpoint import reasons_by_name
 from runners.resources.memory_terms import MemorySetup
 

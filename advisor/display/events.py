@@ -77,6 +77,8 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
         return [f"{event['file']}, line {event['line']} left out: {event['reason']}"]
     if kind == "rows.replayed":
         return [f"{event['replayed']} of {event['rows']} rows are replay rows, against forgetting"]
+    if kind == "doc_ids.matched":
+        return list(event["lines"])
     if kind == "questions.left_out":
         return [
             f"{event['near']} questions of {Path(event['file']).name} are not asked, because they nearly repeat "

@@ -218,17 +218,33 @@ def judge_lines(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+MODEL_STATES = {"cached": "here", "hub": "here", "packaged": "by package", "absent": "on the hub"}
+"""How the states of ``models list --json`` are printed."""
+
+
 def show_models(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the known models: kind, whether they are in the cache, size, and where each comes from."""
+    """Print the known models: kind, whether they are here, size, licence, and where each comes from."""
+    from runners.models.availability import size_text
+
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("name", "kind", "state"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(row["name"], row["kind"], row["state"], f"{row['bytes'] / 1e6:,.0f} MB")
+    cells = [
+        (row["name"], row["kind"], MODEL_STATES[row["state"]], size_text(row["bytes"]), row["license"])
+        for row in rows
+    ]
+    for column, title in enumerate(("name", "kind", "state", "size", "licence")):
+        # Only the licence is shortened where the terminal is narrow.
+        width = None if title == "licence" else max(len(title), *(len(cell[column]) for cell in cells))
+        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True, min_width=width)
+    for cell in cells:
+        table.add_row(*cell)
     console.print(table)
+    print_plain(
+        console, "those on the hub: tunewise models pull NAME --allow-hub; their ids there: --json", "dim"
+    )
     for row in rows:
+        if not row["source"]:
+            continue
         sources = (
             f"{row['source']} of the package registry, or {row['hub']} of the model hub; {row['license']}"
         )

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.catalog import models
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
 from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
@@ -26,10 +25,11 @@ from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
 from advisor.questionnaire.answers import Answers, names_a_path
-from advisor.questionnaire.gather import Situation, prompt_text
+from advisor.questionnaire.gather import Situation, columns_of, prompt_text
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
 from rag.errors import UsageProblem
+from runners.catalog import models
 from runners.data.examples import Example
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.data.reasoning import split_message
@@ -163,7 +163,7 @@ def draft_with_notes(
     notes.append(style_note)
     thinking, reasoning_note = _thinking(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
-    choice = _choice_in_plan(recommendation, steps, notes)
+    choice = _choice_in_plan(recommendation, steps, profile, notes)
     weights = score_weights(profile, checks, situation.stats.questions or ())
     plan = {
         "schema": 1,
@@ -311,19 +311,39 @@ def _plugin_steps(
     return steps
 
 
-def _choice_in_plan(recommendation: BaseRecommendation, steps: Sequence[Step], notes: list[str]) -> str:
+def _choice_in_plan(
+    recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile, notes: list[str]
+) -> str:
     """Return the recommended method when the plan has its arm, else the best-ranked one that it has."""
     arms = {step.arm for step in steps if isinstance(step, EvaluateStep)}
     if recommendation.choice in arms:
         return recommendation.choice
     ranked = [scored.method.name for scored in recommendation.ranking.methods]
     substitute = next(name for name in ranked if name in arms)
-    missing = "documents" if recommendation.choice == "rag" else "examples"
-    notes.append(
-        f"{recommendation.choice} is recommended but cannot be measured without a file of {missing}; "
-        f"the plan holds {substitute} to account instead"
-    )
+    why = without_what(recommendation, steps, profile)
+    notes.append(f"{recommendation.choice} is recommended but {why}; the plan measures {substitute} instead")
     return substitute
+
+
+def without_what(recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile) -> str:
+    """Return why the recommended method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
+    choice = recommendation.choice
+    needed = {
+        "rag": ("documents",),
+        "hybrid": ("documents", "examples"),
+        "few-shot": ("examples",),
+        **dict.fromkeys(TUNING_METHODS, ("examples",)),
+    }.get(choice, ())
+    missing = [key for key in needed if not getattr(profile, key)]
+    if missing:
+        return f"cannot be measured without {' and '.join(missing)}"
+    if choice in ("hybrid", "few-shot") and not any(
+        isinstance(step, EvaluateStep) and step.shots for step in steps
+    ):
+        return "cannot be measured with examples that are plain texts: it needs prompts with their replies"
+    if choice in TUNING_METHODS or choice == "hybrid":
+        return "no tuning is possible with this model on this machine"
+    return "gives no arm for these files"
 
 
 def _data(answers: Answers, folder: Path) -> PlanData:
@@ -334,7 +354,7 @@ def _data(answers: Answers, folder: Path) -> PlanData:
         value = answers[key].value if key in answers else None
         if value:
             paths[key] = _relative_path(Path(value), base)
-    return PlanData(**paths)
+    return PlanData(**paths, columns=columns_of(answers))
 
 
 def _relative_path(path: Path, base: Path) -> Path:

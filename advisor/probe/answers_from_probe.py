@@ -14,7 +14,7 @@ from typing import Any
 from advisor.questionnaire.answers import Answer, Answers, names_a_path
 from advisor.questionnaire.gather import Situation, complete_situation
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
-from runners.models.registry import find_known_model
+from runners.models.registry import hub_id
 
 PROBE_SOURCE = "probed"
 _NOTE_START = "probe of "
@@ -113,7 +113,7 @@ def probe_json(situation: Situation, after: BaseRecommendation) -> dict[str, Any
 
 def _same_model(a: str, b: str) -> bool:
     """Return whether two names are the same known model, or the same folder."""
-    if a == b or (find_known_model(a) is not None and find_known_model(a) == find_known_model(b)):
+    if hub_id(a).lower() == hub_id(b).lower():
         return True
     return names_a_path(a) and names_a_path(b) and Path(a).expanduser().samefile(Path(b).expanduser())
 

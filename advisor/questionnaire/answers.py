@@ -17,6 +17,7 @@ from typing import Any
 
 from advisor.questionnaire.questions import QUESTION_BY_ID, Question
 from rag.errors import BadInput
+from runners.data.formats import declared_columns, parse_columns
 
 _YES = ("yes", "y", "true", "1", "on")
 _NO = ("no", "n", "false", "0", "off")
@@ -41,9 +42,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers(Mapping[str, Answer]):
-    """Answers by source; as a mapping, each key has the answer of the strongest source that gave one.
+    """Answers by source; as a mapping, each key has the answer of the strongest source that knows it.
 
-    An explicit unknown counts as an answer: it hides the answers of weaker sources.
+    "Unknown" (a value of None) never hides a value that a weaker source knows; it is the answer only where no source has
+    a value.
     """
 
     layers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
@@ -78,11 +80,15 @@ class Answers(Mapping[str, Answer]):
         return self.drop("flag", [key]).drop("file", [key]).put("asked", {key: value})
 
     def __getitem__(self, key: str) -> Answer:
-        """Return the answer of the strongest source; KeyError when no source has one."""
-        for source in SOURCES:
-            if key in (layer := self.layers.get(source, {})):
-                return layer[key]
-        raise KeyError(key)
+        """Return the answer of the strongest source that has a value, else the strongest "unknown".
+
+        Raises:
+            KeyError: no source has an answer.
+        """
+        given = [layer[key] for source in SOURCES if key in (layer := self.layers.get(source, {}))]
+        if not given:
+            raise KeyError(key)
+        return next((answer for answer in given if answer.value is not None), given[0])
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the answered keys in the questionnaire's order."""
@@ -92,6 +98,14 @@ class Answers(Mapping[str, Answer]):
     def __len__(self) -> int:
         """Return how many keys have an answer."""
         return sum(1 for _ in self)
+
+    def value(self, key: str) -> Any:
+        """Return the value of an answer; None when it is unknown or no source has one."""
+        return self[key].value if key in self else None
+
+    def from_person(self, key: str) -> bool:
+        """Return whether the value of an answer was given by the user, for this plan or in the own settings."""
+        return self.value(key) is not None and self[key].source in (*PERSON_SOURCES, "config")
 
     @property
     def values_known(self) -> dict[str, Any]:
@@ -221,7 +235,16 @@ def _scaled_number(question: Question, text: str) -> float:
     return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
 
 
+def _columns(question: Question, value: Any) -> str:
+    """Read the columns of roles: ``prompt=a,reply=b`` or a mapping, checked and written in the first form."""
+    if not isinstance(value, str | Mapping):
+        raise refused_answer(question, value)
+    columns = parse_columns(value) if isinstance(value, str) else {str(k): str(v) for k, v in value.items()}
+    return ",".join(f"{role}={name}" for role, name in declared_columns(columns).of.items())
+
+
 ANSWER_READERS = {
+    "columns": _columns,
     "text": _text,
     "path": _text,
     "choice": _choice,

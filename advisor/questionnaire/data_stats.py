@@ -7,7 +7,7 @@ Imports no torch; a tokenizer is only loaded when the model's folder has one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from runners.data.examples import Example, ExampleSet, load_examples
 from runners.data.labels import labels_of
 from runners.data.leakage import Leak
 from runners.data.questions import Question, load_questions
+from runners.data.tabular import ROW_FORMAT
 from runners.runs import dataset
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -87,6 +88,7 @@ def measure_files(
     questions: Path | None,
     tokens: TokenCounting,
     prompt: str = "",
+    columns: Mapping[str, str] | None = None,
 ) -> DataStats:
     """Count the files that are given.
 
@@ -97,6 +99,7 @@ def measure_files(
         tokens: how tokens are counted.
         prompt: the instructions, counted into prompts without a system turn of their own and checked for
             leakage.
+        columns: the column of the examples for each role, None to guess them.
 
     Raises:
         BadInput: for missing or broken files, and, naming the rows, when questions occur in the examples or
@@ -109,7 +112,7 @@ def measure_files(
         size, note = _count_documents(documents, tokens, warnings)
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
-    example_set = load_examples(examples, most=MAX_EXAMPLES) if examples is not None else None
+    example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
     if example_set is not None and examples is not None:
         _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
     question_rows = load_questions(questions) if questions is not None else None
@@ -185,7 +188,9 @@ def _count_examples(
     """Add what the training rows hold to ``counted`` and ``notes``, and problems to ``warnings``."""
     rows = example_set.rows
     if not rows:
-        raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
+        raise BadInput(
+            f"{path} holds no usable example", f"each row needs a prompt and an answer: {ROW_FORMAT}"
+        )
     scale = max(1.0, example_set.total / (len(rows) + len(example_set.rejected)))
     if scale > 1:
         warnings.append(

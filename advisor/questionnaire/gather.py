@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from advisor import output
-from advisor.catalog import models, prices
-from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answers, names_a_path, question_of
+from advisor.catalog import prices
+from advisor.questionnaire.answers import SOURCES, Answer, Answers, names_a_path, question_of
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
+from runners.catalog import models
+from runners.data.formats import parse_columns
 from runners.plan.schema import Plan
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.model_shape import ModelShape, read_shape
@@ -121,7 +123,7 @@ def with_machine(answers: Answers, machine: Machine) -> Answers:
         for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
         if (value := getattr(machine, key)).value is not None
     }
-    if any(key in answers and answers[key].source in (*PERSON_SOURCES, "config") for key in GPU_KEYS):
+    if any(answers.from_person(key) for key in GPU_KEYS):
         detected = {key: answer for key, answer in detected.items() if key not in GPU_KEYS}
     return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", detected)
 
@@ -132,8 +134,8 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
     Returns the answers and the model's shape, None when its config is unknown.
     """
     detected: dict[str, Answer] = {}
-    if "model" not in answers and "model_params_b" not in answers:
-        note = "the embedded model; name another with --model"
+    if answers.value("model") is None and answers.value("model_params_b") is None:
+        note = "small enough to tune and to measure on any machine, and known without the hub"
         answers = answers.add("default", {"model": Answer(models.DEFAULT_MODEL, "default", note)})
     name = answers["model"].value if "model" in answers else None
     shape, how = _model_shape(name)
@@ -160,7 +162,12 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
     answers, shape = with_model(answers)
     path = {key: _existing_path(answers, key) for key in ("documents", "examples", "questions")}
     stats = measure_files(
-        path["documents"], path["examples"], path["questions"], _token_counting(answers), prompt_text(answers)
+        path["documents"],
+        path["examples"],
+        path["questions"],
+        _token_counting(answers),
+        prompt_text(answers),
+        columns_of(answers),
     )
     counted = {
         key: Answer(value, "counted", stats.notes.get(key, "")) for key, value in stats.counted.items()
@@ -218,6 +225,12 @@ def prompt_text(answers: Answers) -> str:
     if "\n" not in prompt and path.suffix in (".txt", ".md") and " " not in prompt:
         raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
     return str(prompt)
+
+
+def columns_of(answers: Answers) -> dict[str, str] | None:
+    """Return which column of the examples has which role, as answered; None to guess them by their names."""
+    text = answers.value("columns")
+    return parse_columns(text) if text else None
 
 
 def detected_hardware(answers: Answers, machine: Machine) -> tuple[str | None, bool | None]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from advisor.catalog import models
 from advisor.questionnaire.answers import Answer, Answers, read_answer
+from runners.catalog import models
 from runners.resources.machine import nominal_gib
 from runners.resources.model_shape import ModelShape, typical_shape
 
@@ -53,6 +53,7 @@ class Profile:
     goal: str | None = None
     documents: str | None = None
     examples: str | None = None
+    columns: str | None = None
     questions: str | None = None
     prompt: str | None = None
     task_needs_facts: str | None = None

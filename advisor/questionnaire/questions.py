@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-AnswerKind = Literal["text", "path", "choice", "count", "share", "flag", "number"]
+AnswerKind = Literal["text", "path", "columns", "choice", "count", "share", "flag", "number"]
 KnownAnswers = Mapping[str, Any]
 
 QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
@@ -79,7 +79,7 @@ class Question:
     @property
     def trial(self) -> tuple[Any, ...]:
         """Values that represent every possible answer; unknown (None) is the last."""
-        if self.kind in ("text", "path"):
+        if self.kind in ("text", "path", "columns"):
             return ("given", None)
         named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
         return (*(choice.value for choice in self.choices), *named, None)
@@ -90,6 +90,7 @@ class Question:
         kinds = {
             "text": "text",
             "path": "a path",
+            "columns": "prompt=COLUMN,reply=COLUMN",
             "flag": "yes or no",
             "share": "a number from 0 to 1",
             "count": "a whole number",
@@ -120,6 +121,7 @@ _RUNS = Condition(
     ("documents", "examples", "questions"),
     lambda known: any(known.get(key) for key in ("documents", "examples", "questions")),
 )
+_EXAMPLES = Condition(("examples",), lambda known: bool(known.get("examples")))
 _TUNING = Condition(
     ("behaviour_gap", "unlabelled_tokens", "model"),
     lambda known: (
@@ -163,6 +165,15 @@ QUESTIONS: tuple[Question, ...] = (
         "path",
         "task",
         "Tuning needs them; they also show the wanted format and length.",
+    ),
+    Question(
+        "columns",
+        "Which columns of the examples hold the prompt and the reply?",
+        "columns",
+        "task",
+        "Needed only where their names do not tell: prompt=COLUMN,reply=COLUMN.",
+        when=_EXAMPLES,
+        detail=True,
     ),
     Question(
         "questions",

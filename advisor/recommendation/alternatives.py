@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from advisor.catalog import models
 from advisor.costs.rental import cheapest_rental, memory_use_of, training_cost
 from advisor.costs.tokens import training_setup
 from advisor.costs.training_time import USUAL_CARD_GIB
@@ -23,6 +22,7 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.confidence import same_family
 from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods
 from advisor.recommendation.thresholds import choice_spans
+from runners.catalog import models
 from runners.resources.memory_estimate import estimate_memory, smallest_memory
 from runners.resources.memory_terms import OptimizerKind
 

@@ -108,7 +108,7 @@ def unknown_answers(answers: Answers) -> tuple[str, ...]:
         for question in QUESTIONS
         if values.get(question.id) is None
         and is_worth_asking(question, values, True)
-        and question.id not in ("goal", "prompt", "questions")
+        and question.id not in ("goal", "prompt", "questions", "columns")
     )
 
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from advisor.catalog import models
 from advisor.methods import blockers
 from advisor.questionnaire.profile import PROFILE_THRESHOLDS, Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.rules.base import Rule
 from advisor.rules.registry import RULES
+from runners.catalog import models
 
 NUMERIC_KEYS: tuple[str, ...] = tuple(
     key for key, question in QUESTION_BY_ID.items() if question.kind in ("count", "number", "share")

@@ -6,10 +6,12 @@ It knows nothing of terminals: a :class:`Prompter` asks and shows, and :class:`I
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers
+from advisor.probe.answers_from_probe import answers_of_this_model
+from advisor.probe.probe import PROBED_QUESTION, ProbeOffer, offer_probe_of
+from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, check_model
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS, Question
@@ -41,6 +43,7 @@ class InterviewMove:
     SAVE = "« save »"
     MORE = "« more »"
     PROBE = "« probe »"
+    MEASURE = "« measure »"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class AskedQuestion:
         closed: the answers that other answers rule out, with the reason.
         profile: the situation as known so far.
         lacking: the methods for which a package is missing here, with what they need.
+        measurement: the offer to measure the answer instead of giving it; None where a probe does not answer it.
     """
 
     question: Question
@@ -66,13 +70,17 @@ class AskedQuestion:
     closed: Mapping[Any, str]
     profile: Profile
     lacking: Mapping[str, str]
+    measurement: ProbeOffer | None = None
 
 
 class Prompter(Protocol):
     """What asks the questions: a terminal, or in tests a script with answers by question id."""
 
     def ask(self, asked: AskedQuestion) -> Any:
-        """Return an answer (None is unknown) or InterviewMove.BACK; the known answer is offered as the default."""
+        """Return an answer (None is unknown), InterviewMove.BACK, or InterviewMove.MEASURE where that is offered.
+
+        The known answer is offered as the default.
+        """
 
     def review(self, answers: Answers, profile: Profile) -> str:
         """Return the id of an answer to change, or an InterviewMove."""
@@ -91,6 +99,9 @@ class Prompter(Protocol):
 
     def probe(self, answers: Answers) -> Answers:
         """Return the answers with those that a probe of the base model settled; unchanged if it is declined."""
+
+    def measure(self, answers: Answers) -> Answers:
+        """Do the same where the probe was already chosen: asked again only about downloads."""
 
 
 class Interview:
@@ -112,6 +123,8 @@ class Interview:
         self.asked_keys: list[str] = []
         self.ask_everything = False
         self.record = False
+        self.undecided = ""
+        """Why a probe is not offered again at the question that it left open; "" before a probe."""
 
     @property
     def profile(self) -> Profile:
@@ -135,7 +148,7 @@ class Interview:
             if chosen == InterviewMove.SAVE:
                 self.prompter.save(self.answers)
             elif chosen == InterviewMove.PROBE:
-                self._probe()
+                self._probe(self.prompter.probe)
             elif chosen == InterviewMove.MORE:
                 self.ask_everything = True
             elif chosen == InterviewMove.BACK:
@@ -182,6 +195,10 @@ class Interview:
             value = self.prompter.ask(self._asked(question, known, changing))
             if value == InterviewMove.BACK:
                 return False
+            if value == InterviewMove.MEASURE:
+                if self._probe(self.prompter.measure) and self.answers.value(question.id) is not None:
+                    return True
+                continue
             try:
                 self._record_answer(question, value, known)
             except Problem as problem:
@@ -191,16 +208,26 @@ class Interview:
             self.prompter.moved(before, self.ranking, self.answers)
             return True
 
-    def _probe(self) -> None:
-        """Probe the base model; what that settles counts like any answer, and can be changed."""
+    def _probe(self, probe: Callable[[Answers], Answers]) -> bool:
+        """Probe the base model; what that settles counts like any answer, and can be changed.
+
+        Returns:
+            Whether the probe was done: False when it was declined, stopped or refused.
+        """
         try:
-            self.situation = self.measure(self.prompter.probe(self.answers))
+            probed = probe(self.answers)
+            if probed is self.answers:
+                return False
+            self.situation = self.measure(probed)
         except Problem as problem:
             self.prompter.say(f"{problem.message} ({problem.hint})" if problem.hint else problem.message)
-            return
+            return False
         self.answers = self.situation.answers
+        if self.answers.value(PROBED_QUESTION) is None:
+            self.undecided = "it was measured, and left this open"
         before, self.ranking = self.ranking, rank_methods(self.profile)
         self.prompter.moved(before, self.ranking, self.answers)
+        return True
 
     def _asked(self, question: Question, known: Answer | None, changing: bool) -> AskedQuestion:
         values, profile, answered = self.answers.values_known, self.profile, len(self.asked_keys)
@@ -217,7 +244,15 @@ class Interview:
             question.closed(values),
             profile,
             missing_packages(self.answers),
+            self._measurement(question),
         )
+
+    def _measurement(self, question: Question) -> ProbeOffer | None:
+        """Return the offer to measure the answer of a question; None for a question that a probe does not answer."""
+        if question.id != PROBED_QUESTION:
+            return None
+        offer = offer_probe_of(self.situation.profile)
+        return replace(offer, missing=offer.missing or self.undecided)
 
     def _record_answer(self, question: Question, value: Any, known: Answer | None) -> None:
         """Record an answer; a counted or detected value that was only confirmed keeps its source."""
@@ -227,16 +262,22 @@ class Interview:
             and known.source not in (*PERSON_SOURCES, "default")
             and changed[question.id].value == known.value
         ):
+            if value is None:
+                self.prompter.note(f"{format_answer(known.value)} stays: it was {known.source}")
             return
         if question.id == "model" and (note := check_model(changed["model"].value)):
             self.prompter.note(note)
         if question.id in MEASURED_KEYS:
             self.situation = self.measure(changed)
             changed = self.situation.answers
+        if question.id == "model":
+            changed, line = answers_of_this_model(changed)
+            if line:
+                self.prompter.note(line)
         self.answers = changed
 
     def _settled_keys(self) -> set[str]:
         return {
             *self.asked_keys,
-            *(key for key in self.answers if self.answers[key].source in PERSON_SOURCES),
+            *(key for source in PERSON_SOURCES for key in self.answers.layers.get(source, {})),
         }

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from advisor.catalog import models
-from advisor.catalog.models import ModelFacts
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.profile import Profile
+from runners.catalog import models
+from runners.catalog.models import ModelFacts
+from runners.models.availability import ModelAvailability, find_availability
 from runners.plan.train_config import TUNING_METHODS
 
 MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
@@ -35,12 +36,21 @@ class ModelOffer:
     text: str
     closed: str = ""
     tunable: bool = False
+    availability: ModelAvailability | None = None
+
+    @property
+    def rank(self) -> int:
+        """Order by where the model would come from: here, then what can be fetched, then the rest."""
+        if self.availability is None or not self.availability.obtainable:
+            return 2
+        return 0 if self.availability.state == "here" else 1
 
 
 def model_offers(profile: Profile, lacking: Mapping[str, str]) -> tuple[ModelOffer, ...]:
-    """Return the models to offer: the current one, the largest that can be tuned here, some to ask only, and closed ones.
+    """Return the models to offer: the current one, those that can be tuned here, some to ask only, and closed ones.
 
-    Any other model can be typed instead.
+    In each group those on this machine come first, then those that can be fetched, then those that cannot; within that the
+    largest. Any other model can be typed instead.
 
     Args:
         profile: the situation.
@@ -53,7 +63,9 @@ def model_offers(profile: Profile, lacking: Mapping[str, str]) -> tuple[ModelOff
         for offer in offers
         if offer.name == (profile.model or models.DEFAULT_MODEL) and not offer.closed
     ]
-    others = [offer for offer in offers if not offer.closed and offer not in current]
+    others = sorted(
+        (offer for offer in offers if not offer.closed and offer not in current), key=lambda offer: offer.rank
+    )
     tunable = [offer for offer in others if offer.tunable][:MOST_TUNED]
     ask_only = [offer for offer in others if not offer.tunable][:MOST_ASKED]
     closed = [offer for offer in offers if offer.closed][-MOST_CLOSED:]
@@ -78,9 +90,7 @@ def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installe
         have: whether a package is installed.
     """
     machine_keys = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-    if any(
-        key in answers and answers[key].source in ("flag", "file", "asked", "config") for key in machine_keys
-    ):
+    if any(answers.from_person(key) for key in machine_keys):
         return {}
     missing = {
         method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()
@@ -104,4 +114,20 @@ def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> M
     ]
     verb = "fits" if len(fitting) == 1 else "fit"
     abilities = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
-    return ModelOffer(model.name, f"{size:<7} {model.licence:<11} {abilities}", tunable=bool(fitting))
+    where = find_availability(model.name)
+    return ModelOffer(
+        model.name, f"{size:<7} {where.text}; {abilities}", tunable=bool(fitting), availability=where
+    )
+
+
+def doubt_about(name: str) -> str:
+    """Return why a plan on a model cannot be run here as things are, with the way out; "" when it can, or is unknown."""
+    where = find_availability(name)
+    if where.state == "blocked":
+        size = f" ({where.size})" if where.size else ""
+        return (
+            f"{name} is not on this machine: it is {where.hub}{size} of the model hub, which is not allowed"
+        )
+    if where.state == "hub":
+        return f"{name} is not on this machine: a run first fetches {where.size or 'it'} from the model hub"
+    return ""

@@ -17,7 +17,6 @@ from prompt_toolkit import print_formatted_text
 from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 
-from advisor.catalog import models
 from advisor.output import command_line
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
 from advisor.questionnaire.answers_files import save_answers
@@ -27,9 +26,10 @@ from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
 from advisor.recommendation.ranking import Ranking
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove, Prompter
 from advisor.wizard.leader_line import StyledText, leader_lines
-from advisor.wizard.model_choices import missing_packages, model_offers
+from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
 from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValidator, typing_hint
 from rag.errors import Problem
+from runners.catalog import models
 from runners.resources.machine import detect_machine
 
 SAVED_ANSWERS = Path("tunewise-answers.yaml")
@@ -71,15 +71,18 @@ def offer_probe(profile: Profile) -> tuple[str, ...]:
     return ("measure first: ask the base model some of my questions",)
 
 
-def probe_question(answers: Answers) -> str:
-    """Return the question whether to probe, with the downloads it would need first."""
-    from advisor.catalog import models
+def probe_downloads(answers: Answers) -> str:
+    """Return what a probe would download first, "" for nothing."""
     from runners.models import resolve
     from runners.plan.schema import EMBEDDER
 
-    model = answers["model"].value if "model" in answers else None
-    downloads = resolve.downloads_needed([model or models.DEFAULT_MODEL, EMBEDDER])
-    texts = "; ".join(fetch.text for fetch in downloads)
+    downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, EMBEDDER])
+    return "; ".join(fetch.text for fetch in downloads)
+
+
+def probe_question(answers: Answers) -> str:
+    """Return the question whether to probe, with the downloads it would need first."""
+    texts = probe_downloads(answers)
     return f"{PROBE_QUESTION} It first fetches {texts}." if texts else PROBE_QUESTION
 
 
@@ -167,7 +170,7 @@ class TerminalPrompter(Prompter):
             value = self._choose(asked)
         else:
             value = self._type(asked, asked.known)
-        if value != InterviewMove.BACK:
+        if value not in (InterviewMove.BACK, InterviewMove.MEASURE):
             self._print(
                 [
                     ("class:qmark", "✓ "),
@@ -251,6 +254,10 @@ class TerminalPrompter(Prompter):
         wanted = questionary.confirm(probe_question(answers), default=False, style=_STYLE).unsafe_ask()
         return probe_in_wizard(answers) if wanted else answers
 
+    def measure(self, answers: Answers) -> Answers:
+        """Probe the base model; where models must be downloaded for it, that is asked first."""
+        return self.probe(answers) if probe_downloads(answers) else probe_in_wizard(answers)
+
     def _advice(self, profile: Profile) -> None:
         """Show the recommendation so far, its confidence, and what is worth finding out."""
         from advisor.recommendation.recommend import recommend_for_profile
@@ -278,6 +285,12 @@ class TerminalPrompter(Prompter):
             choices.append(
                 questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed_reason)
             )
+        if offer := asked.measurement:
+            text = f"measure it now: ask {offer.model} some of your questions"
+            text += "" if offer.missing else f" (about {offer.minutes} min)"
+            choices.append(
+                questionary.Choice(text, value=InterviewMove.MEASURE, disabled=offer.missing or None)
+            )
         return self._select(asked, choices)
 
     def _model(self, asked: AskedQuestion) -> Any:
@@ -297,7 +310,11 @@ class TerminalPrompter(Prompter):
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
         value = self._select(asked, choices)
-        return self._type(asked, None) if value == OTHER else value
+        value = self._type(asked, None) if value == OTHER else value
+        doubt = "" if value in (None, InterviewMove.BACK) else doubt_about(value)
+        if not doubt or confirm(f"{doubt}. Plan on it?", default=False):
+            return value
+        return self._model(asked)
 
     def _pick(self, text: str, choices: list[questionary.Choice]) -> str:
         return str(

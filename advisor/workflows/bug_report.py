@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advisor.catalog import models
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput, UsageProblem
 from rag.files import write_bytes
+from runners.catalog import models
 from runners.data.personal_data import PERSONAL_DATA_KINDS
 from runners.plan.schema import EMBEDDER, Plan
 from runners.run_folder import EVENTS, open_run_folder, read_journal, read_run_plan

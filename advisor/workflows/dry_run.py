@@ -118,7 +118,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
     from advisor.display.progress import watch_progress
     from runners.models.resolve import Model
     from runners.plan.schema import step_name
-    from runners.runs.dataset import read_data
+    from runners.runs.dataset import read_data, require_gold_documents
     from runners.runs.session import RunContext, obtain_bases, obtain_model
     from runners.trial import row_guard
     from runners.trial.dry_run import DryRun
@@ -128,6 +128,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
         tempfile.TemporaryDirectory(prefix="tunewise-") as work_folder,
     ):
         examples, split = read_data(plan, watcher)
+        require_gold_documents(plan)
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
         embedder = (

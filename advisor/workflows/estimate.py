@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from advisor.catalog import gpus, models
+from advisor.catalog import gpus
 from advisor.costs import training_time
 from advisor.costs.rental import training_usd
 from advisor.costs.tokens import Range, training_tokens
@@ -23,6 +23,7 @@ from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import closest_model, detected_hardware, flag_answers, with_machine
 from advisor.questionnaire.profile import Profile
 from rag.errors import BadInput, UsageProblem
+from runners.catalog import models
 from runners.resources import memory_scores
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate, estimate_memory

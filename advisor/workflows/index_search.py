@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.output import emit_result, note
 from rag.evaluation import metrics
+from rag.evaluation.gold_documents import match_documents, require_match
 from rag.grounding.context import select_passages
 from rag.loading.base import printable
 from rag.text.sanitize import single_line
@@ -59,10 +60,14 @@ def search_index(source: SearchSource, question: str, query: Query, as_json: boo
 
 def search_file(source: SearchSource, path: Path, query: Query) -> None:
     """Search for every question of a file and print a line of JSON for each; with gold, scores go to stderr."""
-    from runners.data.questions import load_questions
+    from runners.data.questions import load_questions, with_document_ids
 
     rows = load_questions(path)
     index = source.open()
+    match = match_documents([row.doc_id for row in rows if row.doc_id], index.documents.ids)
+    require_match(match, path, source.folder)
+    _print_notes(match.lines(path))
+    rows = with_document_ids(rows, match.ids)
     all_results = index.find_many([row.question for row in rows], query)
     for row, results in zip(rows, all_results, strict=True):
         emit_result({"id": row.id, **results.to_json()})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.output import emit_result
 from advisor.workflows.index_build import keep_on_interrupt, load_embedder, load_reranker
 from rag.errors import BadInput
+from rag.evaluation.gold_documents import match_documents, require_match
 from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
 from rag.evaluation.statistics import PairedDifference
 from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
@@ -76,6 +77,12 @@ def tune_index(request: TuneRequest) -> None:
         rows, source = (
             _read_questions(request) if request.questions else _make_questions(request, workbench.cut(base))
         )
+        if request.questions:
+            names = [row.doc_id for row in rows if row.doc_id]
+            match = match_documents(names, [document.id for document in documents.documents])
+            require_match(match, request.questions, request.documents)
+            for line in match.lines(request.questions):
+                watcher.say(f"  {line}")
         questions = label_questions(rows, documents.documents)
         if not questions.questions:
             raise BadInput(

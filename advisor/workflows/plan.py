@@ -20,15 +20,17 @@ from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.settings import with_settings_answers
 from advisor.verdict import predictions
-from rag.errors import CannotRun, UsageProblem
+from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from runners.models.licenses import accepted_licenses
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
+from runners.runs import requirements
 
 PLAN_OUT = Path("plan.yaml")
 RECORD_OUT = Path("decision.md")
+WRITE_QUESTIONS = "write test questions with their answers, 30 or more, and name the file: --questions"
 MAX_SORTED_TOKENS, MAX_SORTED_ROWS = 100_000, 500
 """Largest corpus, and most examples, that are sorted into facts and behaviour while the user waits."""
 
@@ -49,7 +51,7 @@ class PlanRequest:
 
 
 def make_plan(request: PlanRequest) -> Path | None:
-    """Recommend and write the plan; return its path, None when there is nothing to run yet.
+    """Recommend and write the plan; return its path, None when it cannot be run as it is, or there is none.
 
     Raises:
         UsageProblem: when no answers and no files were given.
@@ -227,6 +229,8 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         output.note("no plan was written: name --documents, --examples or --questions, and it can be run")
         return None
     out = request.out or PLAN_OUT
+    if request.out is None:
+        check_target(out, "--out")
     drafted = draft_with_notes(rec, situation, out.parent)
     for line in drafted.notes:
         output.note(line)
@@ -241,17 +245,60 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
     output.note(f"wrote {out}: arms {arms}; what is predicted of them is in {forecast_path(out)}")
     _note_rows(situation, drafted.plan)
+    if problem := problem_of_plan(drafted.plan, out.parent, situation):
+        output.note(f"it cannot be run as it is: {problem.message}")
+        output.note(f"  next: {problem.hint or 'correct the files'}; then make the plan again")
+        return None
     _note_downloads(drafted.plan)
+    blocked = requirements.unobtainable_models(drafted.plan)
+    for model in blocked:
+        output.note(f"not on this machine: {model.name} ({', '.join(filter(None, (model.hub, model.size)))})")
+        output.note(f"  first {model.hint}")
     accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]
     flags = accept if _downloads_need_terms(drafted.plan) else []
-    output.note(f"run it with: {output.command_line('run', out, *flags)}")
-    return out
+    output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
+    return None if blocked else out
+
+
+def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput | None:
+    """Return what a run of a plan would refuse about its files, None where nothing is.
+
+    The files are read and compared as the run itself does it. Where only the first of very many examples were counted, the
+    rest is left to the run.
+
+    Args:
+        plan: the drafted plan.
+        folder: the folder that its relative paths start at.
+        situation: the counted files.
+    """
+    from runners.runs.dataset import read_data, require_gold_documents
+
+    examples = situation.stats.examples
+    if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
+        if not situation.stats.questions:
+            return BadInput("the plan measures arms, but there are no questions", WRITE_QUESTIONS)
+        return None
+    paths = plan.data.model_dump(exclude_none=True)
+    full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
+    whole = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
+    try:
+        read_data(whole, _note_doc_ids)
+        require_gold_documents(whole)
+    except BadInput as problem:
+        return problem
+    return None
+
+
+def _note_doc_ids(event: Mapping[str, Any]) -> None:
+    """Print how the documents that questions name were understood; other events of reading files are not about a plan."""
+    if event["event"] == "doc_ids.matched":
+        for line in event["lines"]:
+            output.note(line)
 
 
 def _downloads_need_terms(plan: Plan) -> bool:
     """Whether running the plan would first fetch a model whose licence must be accepted."""
     from runners.models.licenses import find_terms
-    from runners.runs import requirements
 
     return any(find_terms(download.license) for download in requirements.plan_downloads(plan))
 
@@ -259,7 +306,6 @@ def _downloads_need_terms(plan: Plan) -> bool:
 def _note_downloads(plan: Plan) -> None:
     """Print what running the plan would download first, and whether the disk has no space for it."""
     from runners.models import resolve
-    from runners.runs import requirements
 
     downloads = requirements.plan_downloads(plan)
     for download in downloads:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Protocol
 
+from rag.evaluation.gold_documents import match_documents
 from rag.evaluation.metrics import measure_evidence
 from rag.grounding.context import Passage
 from rag.text.words import content_words, words
@@ -91,9 +91,11 @@ class LabelledQuestions:
 def label_questions(rows: Sequence[QuestionRow], documents: Sequence[Document]) -> LabelledQuestions:
     """Find each question's gold in the documents.
 
-    A gold document may be named without its file ending if that is unambiguous.
+    A gold document may be named by the end of its path or without its file ending: see
+    :func:`rag.evaluation.gold_documents.match_documents`.
     """
-    lookup = _GoldLookup(documents)
+    names = (row.doc_id for row in rows if row.doc_id)
+    lookup = _GoldLookup(documents, match_documents(names, [document.id for document in documents]).ids)
     labelled: list[LabelledQuestion] = []
     left_out: Counter[str] = Counter()
     for row in rows:
@@ -106,12 +108,11 @@ def label_questions(rows: Sequence[QuestionRow], documents: Sequence[Document]) 
 
 
 class _GoldLookup:
-    """Documents by id, and by id without the file ending."""
+    """Documents by id, and by the names that questions have for them."""
 
-    def __init__(self, documents: Sequence[Document]) -> None:
+    def __init__(self, documents: Sequence[Document], ids: Mapping[str, str]) -> None:
         self._documents = {document.id: document for document in documents}
-        stems = Counter(PurePosixPath(id).stem for id in self._documents)
-        self._stems = {stem: id for id in self._documents if stems[stem := PurePosixPath(id).stem] == 1}
+        self._ids = ids
         self._stemmed_texts: dict[str, str] = {}
 
     def find(self, row: QuestionRow) -> LabelledQuestion | str:
@@ -119,7 +120,7 @@ class _GoldLookup:
         if not row.answerable:
             return "have no answer in the documents"
         name = row.doc_id or ""
-        document = self._documents.get(name) or self._documents.get(self._stems.get(name, ""))
+        document = self._documents.get(self._ids.get(name, ""))
         if name and document is None:
             return "name a gold document that is not among the documents"
         answers = tuple(_stemmed(answer) for answer in row.answers if content_words(answer))

@@ -21,7 +21,8 @@ from rag.errors import BadInput
 from rag.files import sha256_text
 from rag.loading.base import Loader, Skipped, UnreadableFile, line_spans, printable
 from rag.loading.encoding import decode_bytes
-from rag.loading.registry import detect_loader, is_zip, known_suffixes, plugin_for
+from rag.loading.formats.json import row_ids
+from rag.loading.registry import detect_loader, is_zip, known_suffixes, loader_for, plugin_for
 from rag.loading.sandbox import Limits, Sandbox
 from rag.loading.scan import FoundFile, read_file, walk_files
 from rag.text.words import count_noun
@@ -110,6 +111,26 @@ def require_documents(path: Path) -> None:
         raise BadInput(
             f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
         )
+
+
+def list_document_ids(path: Path) -> tuple[str, ...]:
+    """Return the ids that the documents of a path have, without parsing files: a file's id is its path in the folder.
+
+    Rows of ``.jsonl`` files are read for their ids. Files that turn out to be unreadable when they are parsed are included.
+
+    Raises:
+        BadInput: the path is missing or cannot be listed.
+    """
+    require_documents(path)
+    if path.is_dir():
+        files = [item for item in walk_files(path) if isinstance(item, FoundFile)]
+    else:
+        files = [FoundFile(printable(path.name), Path(os.path.realpath(path)))]
+    ids: list[str] = []
+    for file in files:
+        loader = loader_for(file.id)
+        ids += row_ids(file.path) if loader is not None and loader.media == "row" else [file.id]
+    return tuple(dict.fromkeys(ids))
 
 
 def parse_file(

@@ -44,6 +44,11 @@ class DocumentIndex:
         """Return whether the index has a document of this id."""
         return doc in self._document_fields
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the documents."""
+        return tuple(self._document_fields)
+
     def metadata(self, doc: str) -> Mapping[str, Any]:
         """Return a document's metadata."""
         metadata: Mapping[str, Any] = self._document_fields[doc]["metadata"]

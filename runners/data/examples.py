@@ -20,6 +20,7 @@ from runners.data.formats import (
     Columns,
     Message,
     RowTurns,
+    UnknownFormat,
     UnusableRow,
     declared_columns,
     row_turns,
@@ -114,6 +115,15 @@ class ExampleSet:
     """Number of rows in the files; more than were read when the reading was limited."""
 
 
+class ColumnsNeeded(BadInput):
+    """It must be said which columns of a file hold prompt and reply."""
+
+    def __init__(self, message: str, hint: str, columns: Sequence[str]) -> None:
+        """Take the error, and the names of the columns that there are."""
+        super().__init__(message, hint)
+        self.columns = tuple(columns)
+
+
 def row_place(row: Example) -> RowPlace:
     """Return a row's line, with its file when a folder was read."""
     return f"{row.file}:{row.line}" if row.file else row.line
@@ -176,6 +186,7 @@ class _RowCollector:
         self.columns: dict[str, dict[str, None]] = {}
         self.meta_columns: dict[str, None] = {}
         self.notes: list[str] = []
+        self.unknown_columns: dict[str, None] = {}
 
     def add(self, turns: RowTurns, file: str, line: int) -> None:
         """Add a row with its format and columns; UnusableRow when nothing can be learnt from it."""
@@ -208,8 +219,10 @@ def _read_file(
         try:
             collector.add(row_turns(row, declared), name_in_folder, line)
         except AmbiguousColumns as error:
-            raise BadInput(f"{file}:{line}: {error}", error.hint) from None
+            raise ColumnsNeeded(f"{file}:{line}: {error}", error.hint, [str(key) for key in row]) from None
         except UnusableRow as reason:
+            if isinstance(reason, UnknownFormat):
+                collector.unknown_columns.update(dict.fromkeys(reason.columns))
             collector.rejected.append(RejectedRow(line, str(reason), name))
 
 
@@ -221,12 +234,18 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
     """Raise BadInput when too many rows are unusable, or chats and texts are mixed."""
     total = len(rows.usable) + len(rows.rejected)
     if len(rows.rejected) > MAX_REJECTED_SHARE * total:
-        raise BadInput(
+        message = (
             f"{path}: {len(rows.rejected)} of {total} examples cannot be used "
-            f"({'; '.join(_reasons(rows.rejected, path.is_dir()))})",
-            "each example needs a prompt and an answer under the usual names, or --columns prompt=...,reply=...; "
-            "see `tunewise train --help` for the formats",
+            f"({'; '.join(_reasons(rows.rejected, path.is_dir()))})"
         )
+        if rows.unknown_columns:
+            raise ColumnsNeeded(
+                message,
+                "say which columns hold prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
+                "prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, text",
+                tuple(rows.unknown_columns),
+            )
+        raise BadInput(message, f"each example needs a prompt and an answer: {tabular.ROW_FORMAT}")
     texts = sum(row.raw for row in rows.usable)
     if texts and texts < len(rows.usable):
         raise BadInput(

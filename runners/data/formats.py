@@ -61,6 +61,15 @@ class UnusableRow(Exception):
     """A row cannot be used; the message is the reason, to which the reader adds the row's place."""
 
 
+class UnknownFormat(UnusableRow):
+    """No prompt and reply can be found in a row by the names of its columns."""
+
+    def __init__(self, reason: str, columns: Iterable[str]) -> None:
+        """Take the reason, and the columns that the row has."""
+        super().__init__(reason)
+        self.columns = tuple(map(str, columns))
+
+
 class UnknownColumns(Exception):
     """No role can be given to these columns."""
 
@@ -233,9 +242,9 @@ def row_turns(row: Mapping[str, Any], columns: Columns | None = None) -> RowTurn
         try:
             columns = _guess(tuple(row))
         except UnknownColumns as reason:
-            raise UnusableRow(str(reason)) from None
+            raise UnknownFormat(str(reason), row) from None
     elif absent := [name for name in columns.of.values() if name not in row]:
-        raise UnusableRow(f"no column {absent[0]!r} (there are: {', '.join(map(str, row))})")
+        raise UnknownFormat(f"no column {absent[0]!r} (there are: {', '.join(map(str, row))})", row)
     values = {role: row[name] for role, name in columns.of.items()}
     used = set(columns.of.values())
     meta = {k: v for k, v in row.items() if k not in used}

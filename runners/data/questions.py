@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners.data.formats import AmbiguousColumns, Message, UnusableRow, row_turns, system_turn
+from runners.data.formats import (
+    AmbiguousColumns,
+    Message,
+    UnknownFormat,
+    UnusableRow,
+    row_turns,
+    system_turn,
+)
 from runners.data.tabular import read_rows
+
+QUESTION_KEYS = (
+    "rename the keys: question (or prompt, query, instruction, messages); reference for the wanted answer as a sentence, or "
+    "answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
+)
+"""The keys of a question row, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +61,24 @@ def load_questions(path: Path | str) -> tuple[Question, ...]:
         except AmbiguousColumns as error:
             raise BadInput(f"{path}:{line}: {error}", "rename the columns that are not meant") from None
         except (UnusableRow, KeyError, TypeError, ValueError) as reason:
-            raise BadInput(f"{path}:{line}: not a question row: {reason}") from None
+            keys = ", ".join(map(str, row)) or "no keys"
+            detail = f"it has the keys {keys}" if isinstance(reason, UnknownFormat) else str(reason)
+            raise BadInput(f"{path}:{line}: not a question row: {detail}", QUESTION_KEYS) from None
         if (first := line_of_id.setdefault(question.id, line)) != line:
-            raise BadInput(f"{path}:{line}: the id {question.id!r} was already used on line {first}")
+            raise BadInput(
+                f"{path}:{line}: the id {question.id!r} was already used on line {first}",
+                "give every question an id of its own, or take the key id out of all rows: then lines are counted",
+            )
         questions.append(question)
     return tuple(questions)
+
+
+def with_document_ids(questions: Sequence[Question], ids: Mapping[str, str]) -> tuple[Question, ...]:
+    """Return questions whose gold documents have the ids of the documents; names without one stay as they are."""
+    return tuple(
+        replace(question, doc_id=ids.get(question.doc_id, question.doc_id)) if question.doc_id else question
+        for question in questions
+    )
 
 
 def _question(row: Mapping[str, Any], line: int) -> Question:

@@ -27,6 +27,11 @@ Row = tuple[int, dict[str, Any]]
 PARQUET_BATCH_ROWS = 1024
 """Rows of a Parquet file that are decoded at once."""
 DELIMITERS = ",;\t|"
+ROW_FORMAT = (
+    'a .jsonl has one object a line, such as {"question": "...", "answer": "..."}; a .csv names its columns in the first '
+    "line, such as question,answer"
+)
+"""How rows of prompts and replies are usually written, for messages."""
 MAX_FIELD_BYTES = 2**31 - 1
 """Longest CSV field; the csv module's own limit of 131,072 characters is too short for documents."""
 TEXT_SUFFIXES = (".txt", ".md")
@@ -88,9 +93,12 @@ def find_example_files(path: Path) -> ExampleFiles:
 def read_rows(path: Path, most: int | None = None) -> list[Row]:
     """Return the rows of a file, at most ``most``; BadInput names file, line and reason when one is broken."""
     if path.is_dir():
-        raise BadInput(f"{path} is a folder, expected a .jsonl, .json, .csv, .tsv or .parquet file")
+        raise BadInput(
+            f"{path} is a folder, expected a .jsonl, .json, .csv, .tsv or .parquet file",
+            "name the file in it",
+        )
     if not path.is_file():
-        raise BadInput(f"{path} does not exist")
+        raise BadInput(f"{path} does not exist", "correct the path")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(READERS)
@@ -99,7 +107,7 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
         )
     rows = list(islice(reader(path), most))
     if not rows:
-        raise BadInput(f"{path} holds no rows")
+        raise BadInput(f"{path} holds no rows", f"put rows into it: {ROW_FORMAT}")
     return rows
 
 

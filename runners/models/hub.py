@@ -37,6 +37,13 @@ def block_hub() -> None:
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 
+def has_folder(repo: str) -> bool:
+    """Return whether the hub's own cache has a folder for a repository, complete or not."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return (Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}").is_dir()
+
+
 def find_snapshot(repo: str) -> Path | None:
     """Return the newest copy of a repository in the hub's own cache, complete or not; None without one. Makes no request."""
     from huggingface_hub import snapshot_download

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from rag.errors import BadInput
+from runners.catalog.models import find_model, known_models
 from runners.models.licenses import TERMS_FILE
 from runners.models.wheel import FrozenWheel
 
@@ -140,12 +141,22 @@ def find_known_model(name: str) -> KnownModel | None:
     return next((known for known in KNOWN_MODELS if lower in {known.name, known.repo.lower()}), None)
 
 
+def hub_id(name: str) -> str:
+    """Return the id on the model hub of a known model or of a short name of the catalogue; any other name as it is."""
+    if known := find_known_model(name):
+        return known.repo
+    facts = find_model(name)
+    return facts.hub if facts else name
+
+
 def unknown_model_error(name: str) -> BadInput:
     """Return the error for an unknown model name, with the closest known one."""
     names = [known.name for known in KNOWN_MODELS]
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    every = [*names, *(facts.name for facts in known_models())]
+    close = difflib.get_close_matches(name.lower(), every, n=1, cutoff=0.5)
     suggestion = f"did you mean {close[0]!r}? " if close else ""
     return BadInput(
         f"unknown model {name!r}",
-        f"{suggestion}Known: {', '.join(names)}; or give a folder or openai:NAME@URL",
+        f"{suggestion}Without the hub: {', '.join(names)}; all names: tunewise models list; "
+        "or give a folder or openai:NAME@URL",
     )

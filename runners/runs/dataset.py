@@ -12,11 +12,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from rag.evaluation.gold_documents import match_documents, require_match
+from rag.loading.reader import list_document_ids
 from rag.types import OnEvent
 from runners.data import leakage
 from runners.data.examples import Example, ExampleSet, load_examples
@@ -29,12 +31,16 @@ from runners.data.leakage import (
     SAME_FACT,
     Leak,
 )
-from runners.data.questions import Question, load_questions
+from runners.data.questions import Question, load_questions, with_document_ids
 from runners.data.sampling import QuestionSplit, split_questions
 from runners.plan.schema import Plan
 from runners.runs import requirements
 
 MAX_LEAKS_SHOWN = 3
+MIN_TEST_QUESTIONS = 2
+"""Fewest test questions of a trial: with one, arms cannot be compared, as an interval needs two."""
+MIN_QUESTIONS = 3
+"""Fewest questions of a file that is divided into dev and test by the default shares to leave so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +85,34 @@ def read_guarded(
     if plan.data.questions:
         questions = load_questions(plan.data.questions)
     own_test = load_questions(plan.data.test_questions) if plan.data.test_questions else ()
+    examples, questions, own_test = _with_document_ids(plan, examples, questions, own_test, on_event)
     questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
     own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
     split = split_questions(
         questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
     )
-    if plan.arms and not split.test:
+    if plan.arms and len(split.test) < MIN_TEST_QUESTIONS:
+        count = len(split.test)
         raise BadInput(
-            "the plan measures arms, but there are no test questions", "give questions to the plan"
+            f"the plan measures arms, but there {'are no test questions' if not count else 'is one test question'}",
+            f"give a file of questions to the plan (data.questions): at least {MIN_QUESTIONS}, of which a third is dev; "
+            "30 test questions or more decide something",
         )
     return examples, split, first + second
+
+
+def require_gold_documents(plan: Plan) -> None:
+    """Raise BadInput when a plan's questions name gold documents and none of them is among the plan's documents.
+
+    Called before a run's first step; reading a finished run again does not need its documents.
+    """
+    path = plan.data.documents
+    if path is None or plan.index is None:
+        return
+    ids = list_document_ids(path)
+    for file in filter(None, (plan.data.questions, plan.data.test_questions)):
+        named = [question.doc_id for question in load_questions(file) if question.doc_id]
+        require_match(match_documents(named, ids), file, path)
 
 
 def guard_questions(
@@ -185,6 +209,44 @@ def count_leaks(
         "questions": len(asked),
         "rows": len(rows),
     }
+
+
+def _with_document_ids(
+    plan: Plan,
+    examples: tuple[Example, ...],
+    questions: tuple[Question, ...],
+    own_test: tuple[Question, ...],
+    on_event: OnEvent | None,
+) -> tuple[tuple[Example, ...], tuple[Question, ...], tuple[Question, ...]]:
+    """Return rows and questions whose ``doc_id`` is the id of a document, where it names one in another form.
+
+    What was changed, and what is no document, is reported for the questions as an event.
+    """
+    path = plan.data.documents
+    if path is None or plan.index is None or not path.exists():
+        return examples, questions, own_test
+    row_names = [name for row in examples if (name := _named_document(row))]
+    names = [question.doc_id for question in (*questions, *own_test) if question.doc_id]
+    if not (names or row_names):
+        return examples, questions, own_test
+    ids = list_document_ids(path)
+    match = match_documents(names, ids)
+    if on_event and (lines := match.lines(plan.data.questions or plan.data.test_questions or path)):
+        on_event({"event": "doc_ids.matched", "lines": lines, "unmatched": len(match.unmatched)})
+    renamed = match_documents(row_names, ids).renamed
+    rows = tuple(
+        replace(row, meta={**row.meta, "doc_id": renamed[name]})
+        if (name := _named_document(row)) in renamed
+        else row
+        for row in examples
+    )
+    return rows, with_document_ids(questions, match.ids), with_document_ids(own_test, match.ids)
+
+
+def _named_document(row: Example) -> str:
+    """Return the one document that a row's meta names, "" for none or a list."""
+    name = row.meta.get("doc_id")
+    return name if isinstance(name, str) else ""
 
 
 def _guarded(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
 from runners.models import resolve
+from runners.models.availability import ModelAvailability, find_availability
 from runners.plan.schema import Plan, Step, step_name
 from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
 from runners.resources.device import DTYPE_BYTES, unsupported_settings
@@ -365,6 +366,14 @@ def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
         download for model in wanted for download in resolve.downloads_needed([model.name], model.allow_hub)
     ]
     return tuple(dict.fromkeys(downloads))
+
+
+def unobtainable_models(plan: Plan) -> tuple[ModelAvailability, ...]:
+    """Return the models of a plan that this machine does not have and may not fetch: a run of the plan is refused."""
+    wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
+    wanted += [plan.embedder] if needs_embedder(plan) else []
+    sources = dict.fromkeys(find_availability(model.name, model.allow_hub) for model in wanted)
+    return tuple(source for source in sources if source.state == "blocked")
 
 
 def needs_embedder(plan: Plan) -> bool:

@@ -86,6 +86,7 @@ def run_plan(
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
     examples, split, left_out = read_guarded(plan, on_event)
+    dataset.require_gold_documents(plan)
     forgetting.check_forgetting_file(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]

@@ -80,7 +80,12 @@ def test_completions_of_every_kind(work_folder: Path, root: Path) -> None:
         "tunewise run pl": ["plan.yaml"],
         "tunewise ask runs/desk q --arm ": ["rag", "prompting"],
         "tunewise ask runs/other q --arm ": [],
-        "tunewise models pull s": ["smollm2-135m-instruct"],
+        "tunewise models pull s": [
+            "smollm2-135m-instruct",
+            "smollm2-360m-instruct",
+            "smollm2-1.7b-instruct",
+            "smollm3-3b",
+        ],
         "tunewise explain KN002": ["KN002"],
         "tunewise explain hy": ["hybrid"],
         "tunewise plan --set facts_ch": ["facts_change="],

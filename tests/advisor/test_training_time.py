@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advisor.catalog import gpus, models
+from advisor.catalog import gpus
 from advisor.costs.step_time import LOAD_SECONDS, estimate_step_times
 from advisor.costs.training_time import (
     card_device,
@@ -27,6 +27,7 @@ from advisor.questionnaire.gather import complete_situation, flag_answers, profi
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.workflows.demo import DEMO_ANSWERS
+from runners.catalog import models
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Detected, Machine
 from runners.resources.memory_scores import read_measured_peaks

@@ -19,7 +19,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "search", "index", "grounding", "evaluation", "__init__",
     ),
     "runners": (
-        "paths", "interrupts", "resources", "data", "plan", "models", "tokenization", "run_folder", "inference",
+        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "inference",
         "training", "preflight", "train", "scoring", "notebook", "arms", "runs", "trial", "serving", "export",
         "__init__",
     ),

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from rag.errors import BadInput
 from rag.loading.base import (
     Skipped,
     UnreadableFile,
@@ -73,6 +75,27 @@ def read_jsonl(id: str, data: bytes) -> Iterator[Document | Skipped]:
             continue
         seen[document.id] = line
         yield document
+
+
+def row_ids(path: Path) -> list[str]:
+    """Return the ids of the rows of a ``.jsonl`` file; lines that are no row with an id are left out.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    ids: list[str] = []
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(row, dict) and isinstance(row.get("id"), str | int):
+                    ids.append(str(row["id"]))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    return ids
 
 
 class _JsonWalk:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from advisor.catalog import gpus, models, prices, user_catalog
+from advisor.catalog import gpus, prices
 from rag.errors import BadInput
+from runners.catalog import models, user_catalog
 from runners.resources.model_shape import ModelShape
 
 TODAY = date(2026, 11, 25)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.catalog import gpus, models
+from advisor.catalog import gpus
 from advisor.costs import call_prices, hosting, rental, tokens, training_time
 from advisor.costs.call_prices import usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
@@ -24,6 +24,7 @@ from advisor.costs.tokens import Range, call_tokens, training_tokens
 from advisor.costs.training_time import training_device, training_hours
 from advisor.questionnaire.answers import Answer
 from advisor.questionnaire.profile import Profile
+from runners.catalog import models
 from runners.resources.calibration import Calibration, MatrixSpeed, StoredCalibration
 from runners.resources.model_shape import ModelShape, typical_shape
 

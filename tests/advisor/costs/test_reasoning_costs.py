@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.catalog.models import MODELS, REASONING_MODELS, find_model
 from advisor.costs.call_prices import call_cost_line, profile_price
 from advisor.costs.tokens import REASONING_TOKENS, assumed_token_counts, output_tokens
 from advisor.questionnaire.profile import Profile
+from runners.catalog.models import MODELS, REASONING_MODELS, find_model
 
 HOSTED = "openai:{}@https://api.openai.com/v1"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from advisor.catalog import models
 from advisor.costs.tokens import training_setup
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.profile import Profile
+from runners.catalog import models
 from runners.plan.train_config import TrainConfig
 from runners.resources.machine import GIB
 from runners.resources.memory_estimate import estimate_inference_memory, estimate_memory

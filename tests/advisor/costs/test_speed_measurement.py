@@ -7,7 +7,6 @@ from importlib.metadata import version
 
 import pytest
 
-from advisor.catalog import models
 from advisor.costs.speed_measurement import measure_plan_speeds, speed_line
 from advisor.costs.training_time import (
     cpu_device,
@@ -19,6 +18,7 @@ from advisor.costs.training_time import (
 )
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import complete_situation
+from runners.catalog import models
 from runners.plan.schema import parse_plan
 from runners.resources.calibration import (
     Calibration,

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from advisor.questionnaire.answers import Answer, Answers
-from advisor.questionnaire.answers_files import read_answers, save_answers, with_answers_file
+from advisor.probe.answers_from_probe import overridden_answers
+from advisor.questionnaire.answers import SOURCES, Answer, Answers
+from advisor.questionnaire.answers_files import read_answers, save_answers, save_profile, with_answers_file
+from advisor.questionnaire.gather import complete_situation, with_answers_of
 from rag.errors import BadInput
+from runners.resources.machine import Machine
 
 
 def test_answers_strongest_source_wins() -> None:
@@ -20,10 +23,47 @@ def test_answers_strongest_source_wins() -> None:
         assert answers["ram_gib"] == Answer(1, source, f"by {source}")
 
 
-def test_explicit_unknown_hides_detected_value() -> None:
-    """A null in a file means unknown, not "detect it"."""
-    answers = Answers().put("detected", {"gpu_memory_gib": 8}).put("file", {"gpu_memory_gib": None})
-    assert answers["gpu_memory_gib"].value is None
+@pytest.mark.parametrize("weaker", ["file", "asked", "config", "probed", "counted", "detected", "default"])
+def test_unknown_never_hides_a_known_answer(weaker: str) -> None:
+    """Whatever the source of the "I don't know" and of the value."""
+    for stronger in SOURCES[: SOURCES.index(weaker)]:
+        answers = Answers().put(weaker, {"ram_gib": 8}).put(stronger, {"ram_gib": None})
+        assert answers["ram_gib"] == Answer(8, weaker), stronger
+        assert answers.values_known == {"ram_gib": 8}
+
+
+def test_unknown_is_the_answer_where_no_source_has_a_value() -> None:
+    """Its source is the strongest that gave it."""
+    answers = Answers().put("file", {"ram_gib": None}).put("asked", {"ram_gib": None})
+    assert answers["ram_gib"] == Answer(None, "file")
+    assert answers.value("ram_gib") is None
+    assert not answers.from_person("ram_gib")
+
+
+def test_null_in_a_file_leaves_the_machine_detected(laptop: Machine) -> None:
+    """Of the GPU as of the memory."""
+    nulls = dict.fromkeys(("gpu_kind", "gpu_count", "gpu_memory_gib", "ram_gib", "model"))
+    answers = complete_situation(Answers().put("file", nulls), laptop).answers
+    assert {key: answers[key].source for key in nulls} == dict.fromkeys(nulls, "detected") | {
+        "model": "default"
+    }
+
+
+def test_probe_counts_over_null_of_file_profile_and_half_way_save(
+    tmp_path: Path, laptop: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile and answers saved half-way write the unknown answer as null."""
+    monkeypatch.setenv("TUNEWISE_PROFILES", str(tmp_path / "profiles"))
+    given = Answers().put("asked", {"behaviour_gap": None, "must_cite": True})
+    save_answers(given, tmp_path / "half.yaml")
+    profile = save_profile("desk", given)
+    (tmp_path / "answers.yaml").write_text("must_cite: true\nbehaviour_gap: null\n", "utf-8")
+    probed = {"behaviour_gap": Answer("high", "probed", "probe of tern: 2 of 25")}
+    for path in (tmp_path / "half.yaml", profile, tmp_path / "answers.yaml"):
+        assert "behaviour_gap: null" in path.read_text("utf-8")
+        answers = with_answers_of(Answers(), path).add("probed", probed)
+        assert complete_situation(answers, laptop).profile.behaviour_gap == "high", path.name
+        assert overridden_answers(answers) == {}
 
 
 def test_override_replaces_flag_answer() -> None:

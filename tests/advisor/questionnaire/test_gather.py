@@ -73,11 +73,11 @@ def test_described_gpu_is_not_mixed_with_detected_one(laptop: Machine) -> None:
 
 
 def test_size_without_model_is_not_the_default_model(laptop: Machine) -> None:
-    """The default model's size does not replace an answered one, unknown included."""
-    for size in ("8", "?"):
-        situation = complete_situation(flag_answers([f"model_params_b={size}"]), laptop)
-        assert situation.profile.model is None
-    assert situation.profile.params_b is None
+    """The default model's size does not replace an answered one; an unknown size is none."""
+    situation = complete_situation(flag_answers(["model_params_b=8"]), laptop)
+    assert (situation.profile.model, situation.profile.params_b) == (None, 8)
+    situation = complete_situation(flag_answers(["model_params_b=?"]), laptop)
+    assert situation.profile.model == "smollm2-135m-instruct"
 
 
 def test_model_folder_size_is_read_from_config(laptop: Machine, tmp_path: Path) -> None:

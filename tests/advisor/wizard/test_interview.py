@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from advisor.probe.probe import offer_probe_of
 from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
@@ -14,6 +15,7 @@ from advisor.recommendation.ranking import Ranking
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove
 from advisor.wizard.prompter import offer_probe
 from rag.errors import BadInput
+from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
 
 
@@ -28,6 +30,7 @@ class Script:
         self.questions: list[AskedQuestion] = []
         self.choices: list[tuple[str, str]] = []
         self.saved = 0
+        self.gaps = [{"behaviour_gap": Answer("high", "probed", f"probe of {DEFAULT_MODEL}: 2 of 25")}]
 
     def ask(self, asked: AskedQuestion) -> Any:
         """Answer from the script, else keep the default."""
@@ -62,6 +65,10 @@ class Script:
     def probe(self, answers: Answers) -> Answers:
         """Settle one answer, as a probe would."""
         return answers.put("probed", {"prompting_pass_rate": 0.1}, "probe of tern: 1 of 10")
+
+    def measure(self, answers: Answers) -> Answers:
+        """Settle the gap in behaviour, as a probe would; a second one settles nothing."""
+        return answers.add("probed", self.gaps.pop(0))
 
 
 RunInterview = Callable[..., tuple[Script, Answers]]
@@ -257,6 +264,63 @@ def test_probe_at_review_adds_answers(interview: RunInterview) -> None:
     assert answers["prompting_pass_rate"] == Answer(0.1, "probed", "probe of tern: 1 of 10")
     assert answers["behaviour_gap"] == Answer("high", "asked")
     assert len(script.choices) == len(script.asked) + 1
+
+
+def test_measurement_at_the_question_answers_it(interview: RunInterview, task_files: Any) -> None:
+    """It is offered with its minutes, its answer is that of the question, and the ranking moves."""
+    files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
+    script, answers = interview(
+        {**files, "behaviour_gap": [InterviewMove.MEASURE], "must_cite": True, "facts_change": "slow"}
+    )
+    assert answers["behaviour_gap"].value == "high"
+    assert answers["behaviour_gap"].source == "probed"
+    assert script.asked.count("behaviour_gap") == 1
+    asked = next(asked for asked in script.questions if asked.question.id == "behaviour_gap")
+    assert asked.measurement is not None
+    assert asked.measurement.minutes >= 1
+    assert not asked.measurement.missing
+    before, after = script.choices[script.asked.index("behaviour_gap")]
+    assert (before, after) == ("rag", "hybrid")
+
+
+def test_measurement_that_leaves_it_open_asks_again(laptop: Machine, task_files: Any) -> None:
+    """The second time it is not offered, with the reason."""
+    files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
+
+    script = Script({**files, "behaviour_gap": [InterviewMove.MEASURE, "low"]})
+    script.gaps = [{}]
+    walked = Interview(script, Answers(), lambda answers: complete_situation(answers, laptop))
+    assert walked.run()["behaviour_gap"] == Answer("low", "asked")
+    offers = [asked.measurement for asked in script.questions if asked.question.id == "behaviour_gap"]
+    assert [bool(offer and offer.missing) for offer in offers] == [False, True]
+
+
+def test_measurement_says_what_is_missing(task_files: Any) -> None:
+    """Style is judged on examples, skill on questions with documents."""
+    rows = {"examples": str(task_files.examples), "labelled_examples": 60}
+    documents = {"documents": str(task_files.documents)}
+    assert offer_probe_of(Profile.of({})).missing == "it needs examples, or documents and questions"
+    assert offer_probe_of(Profile.of(documents)).missing == "it needs examples, or questions"
+    assert offer_probe_of(Profile.of({}, 12)).missing == "it needs examples, or documents"
+    assert not offer_probe_of(Profile.of(rows)).missing
+    assert not offer_probe_of(Profile.of(documents, 12)).missing
+    assert offer_probe_of(Profile.of(rows, 90)).seconds > offer_probe_of(Profile.of(rows)).seconds
+    assert "endpoint" in offer_probe_of(Profile.of({**rows, "model": "openai:t@http://h/v1"})).missing
+
+
+def test_another_model_drops_what_was_measured(interview: RunInterview, task_files: Any) -> None:
+    """A measurement is about one model."""
+    files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
+    script, answers = interview({**files, "behaviour_gap": [InterviewMove.MEASURE], "model": "qwen3-4b"})
+    assert answers.value("behaviour_gap") is None
+    assert any("behaviour_gap, which a probe of" in line for line in script.lines)
+
+
+def test_unknown_instead_of_a_measured_value_says_that_it_stays(interview: RunInterview) -> None:
+    """At the review, where any answer can be changed."""
+    script, answers = interview({"ram_gib": [None]}, reviews=("ram_gib",))
+    assert answers["ram_gib"].source == "detected"
+    assert script.lines[-1] == "16.0 stays: it was detected"
 
 
 def test_probe_is_offered_only_with_questions_and_data(task_files: Any) -> None:

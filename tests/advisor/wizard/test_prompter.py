@@ -66,7 +66,7 @@ def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> Non
     terminal.answer("Which instructions", f"prompt.txt{ENTER}")
     terminal.answer("How often do these facts change?", UP * 2 + ENTER)
     terminal.answer("name its source?", UP * 2 + ENTER)
-    terminal.answer("from what you need?", UP + ENTER)
+    terminal.answer("from what you need?", UP * 2 + ENTER)
     terminal.expect("(was rag)")
     terminal.answer("How many calls", UP * 2 + ENTER)
     terminal.answer("stay on your own machines?", UP + ENTER)

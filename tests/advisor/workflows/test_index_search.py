@@ -153,10 +153,30 @@ def test_search_scores_questions_with_gold(
         for row, gold in zip(results[:2], ("new.md", "cats.txt"), strict=True)
     ]
     mrr = sum(1 / (rank + 1) for rank in ranks) / 3
-    first, second = captured.err.splitlines()
+    missing, first, second = captured.err.splitlines()
+    assert "1 of 3 doc_ids are not among the documents" in missing
     assert first.startswith("3 of 4 questions with a gold document: hit@1 ")
     assert f"hit@3 0.667, recall@3 0.667, MRR {mrr:.3f}" in first
     assert second == "1 with gold spans: span recall 1.000, all of the evidence in 1.000"
+
+
+def test_search_matches_or_refuses_gold_documents_named_otherwise(
+    index: Path, embedder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """A prefix that no document has is left out and said; names of which none is a document are refused."""
+    path = tmp_path / "questions.jsonl"
+    arguments = ("--questions", path, "--embedder", embedder)
+    path.write_text(
+        '{"question": "cats", "doc_id": "files/cats"}\n{"question": "cat", "doc_id": "cats.txt"}\n'
+    )
+    assert search_exit_code(index, *arguments) == 0
+    matched, scores = capsys.readouterr().err.splitlines()
+    assert "1 of 2 doc_ids are written differently in the documents" in matched
+    assert "files/cats is cats.txt" in matched
+    assert "hit@1 1.000" in scores
+    path.write_text('{"question": "cats", "doc_id": "12"}\n{"question": "cat", "doc_id": "13"}\n')
+    assert search_exit_code(index, *arguments) == 3
+    assert "none of 2 doc_ids is among the documents" in capsys.readouterr().err
 
 
 def test_hit_lines_escape_terminal_controls() -> None:

@@ -125,8 +125,10 @@ def test_tune_names_questions_without_gold(harbour_index: Path, embedder: Path, 
     path.write_text('{"question": "What does it cost?", "doc_id": "gone.md"}\n{"question": "Why?"}\n')
     assert tune(harbour_index, embedder, "--questions", path, "--all-dev") == 3
     errors = capsys.readouterr().err
-    assert "1 name a gold document that is not among the documents" in errors
-    assert "1 carry no gold that can be found" in errors
+    assert "none of 1 doc_ids is among the documents" in errors
+    path.write_text('{"question": "Why?"}\n')
+    assert tune(harbour_index, embedder, "--questions", path, "--all-dev") == 3
+    assert "1 carry no gold that can be found" in capsys.readouterr().err
     assert (
         index_exit_code(
             "tune", harbour_index / "no", "--documents", harbour_index / "documents", "--embedder", embedder

@@ -10,7 +10,13 @@ import pytest
 
 from rag.errors import BadInput
 from runners.plan.schema import Plan, parse_plan
-from runners.runs.dataset import count_leaks, guard_questions, read_data, read_guarded
+from runners.runs.dataset import (
+    count_leaks,
+    guard_questions,
+    read_data,
+    read_guarded,
+    require_gold_documents,
+)
 
 LONG = "which of the two early ferries to the outer island takes bicycles on a sunday morning in the winter season"
 NEAR = f"{LONG} really"
@@ -130,3 +136,58 @@ def test_remaining_leak_withholds_scores(tmp_path: Path) -> None:
         leaks = count_leaks(leaky_plan, examples, [replace(asked, question=text)], 0)
         assert (leaks[kind], leaks["withheld"]) == (1, True)
     assert guard_questions(leaky_plan, examples, split.test, tmp_path).left_out == ()
+
+
+def plan_with_documents(folder: Path, names: list[str], row_name: str = "") -> Plan:
+    """Return a plan with three documents, whose questions name these documents and whose first row names one."""
+    (folder / "documents" / "guest").mkdir(parents=True)
+    for name in ("bar.md", "berths.md", "guest/wifi.md"):
+        (folder / "documents" / name).write_text(f"# {name}\n\nText of {name}.\n", "utf-8")
+    rows = [{**ROWS[0], "meta": {"doc_id": row_name}}] if row_name else ROWS
+    asked = [
+        {"question": f"What is the number of berth {n}?", "answers": ["x"], "doc_id": name}
+        for n, name in enumerate(names)
+    ]
+    body = {
+        "name": "p",
+        "choice": "rag",
+        "model": {"name": "m"},
+        "data": {
+            "documents": str(folder / "documents"),
+            "examples": write(folder / "examples.jsonl", rows),
+            "questions": write(folder / "questions.jsonl", asked),
+        },
+        "weights": {"token_f1": 1},
+        "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
+    }
+    return parse_plan(body)
+
+
+def test_gold_documents_get_the_ids_of_the_documents(tmp_path: Path) -> None:
+    """Questions and rows alike, so that they can still be compared; what was changed is reported."""
+    names = ["files/bar.md", "files/guest/wifi.md", "berths", "gone.md"]
+    named = plan_with_documents(tmp_path, names, "files/bar.md")
+    events: list[dict[str, Any]] = []
+    examples, split = read_data(named, events.append)
+    ids = {question.doc_id for question in (*split.dev, *split.test)}
+    assert ids == {"bar.md", "guest/wifi.md", "berths.md", "gone.md"}
+    assert examples[0].meta["doc_id"] == "bar.md"
+    (event,) = [event for event in events if event["event"] == "doc_ids.matched"]
+    assert event["unmatched"] == 1
+    assert "3 of 4 doc_ids are written differently" in event["lines"][0]
+    require_gold_documents(named)
+
+
+def test_gold_documents_of_which_none_exists_are_refused(tmp_path: Path) -> None:
+    """Before a run; reading the data of a finished run again goes on."""
+    named = plan_with_documents(tmp_path, ["p1", "p2", "p3"])
+    read_data(named)
+    with pytest.raises(BadInput, match="none of 3 doc_ids is among the documents"):
+        require_gold_documents(named)
+
+
+def test_one_test_question_is_refused(tmp_path: Path) -> None:
+    """Arms cannot be compared on one question."""
+    with pytest.raises(BadInput, match="there is one test question") as refused:
+        read_data(plan_with_documents(tmp_path, ["bar.md"]))
+    assert "at least 3" in refused.value.hint

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from advisor.catalog import models
 from benchmarks.memory_runs import SHAPES
+from runners.catalog import models
 from runners.plan.train_config import TrainConfig
 from runners.resources.memory_estimate import CPU_ACCURACY
 from runners.resources.model_shape import ModelShape, read_shape

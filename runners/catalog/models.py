@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from advisor.catalog import user_catalog
+from runners.catalog import user_catalog
 from runners.resources.model_shape import ModelShape
 
 
