@@ -16,14 +16,16 @@ _SOURCE = (
     r"(?:notes|documents?|docs?|documentation|passages?|records|files|pages?|context|sources?|guides?"
     r"|papers?|handbooks?|manuals?|knowledge base|materials?|articles?|excerpts?|paragraphs?|texts?|database"
     r"|faqs?|reviews|catalogues?|archives?|websites?|sheets?|leaflets?|brochures?|wiki|reports?|snippets?"
-    r"|sections?|books?|bulletins?|folders?|data|information (?:provided|given|available|at hand|supplied|i "
-    r"have|we have|i was given)|information)"
+    r"|sections?|books?|bulletins?|folders?|binders?|ledgers?|transcripts?|minutes|booklets?|pamphlets?"
+    r"|paperwork|corpus|resources|references|price lists?|fact sheets?|readme|specifications?|write-ups?"
+    r"|logbooks?|rulebooks?|data|information (?:provided|given|available|at hand|supplied|i have|we have|i "
+    r"was given)|information)"
 )
 # A noun after it would make it a part of another thing: "the guide price", "the records office".
 _SOURCE_END = (
     r"(?=\s*(?:[.,;:!()]|$)|\s+(?:i|we|you|that|which|at|of|for|on|about|here|so|and|or|but|yet|as|in|by|is"
     r"|are|to|from|with|provided|available|given|held|supplied|above|below|either|today|now|yet|currently"
-    r"|though|unfortunately)\b)"
+    r"|though|unfortunately|how|when|where|who|what|whether|if|why|because|since|any|anywhere)\b)"
 )
 _THE = (
     r"(?:the|our|my|these|those|this|any|any of the|any of our|all|all of our|your|its|of the|of our|either "
@@ -31,6 +33,25 @@ _THE = (
 )
 _NAMED_SOURCE = rf"{_THE}\s+(?:[\w'&-]+\s+){{0,3}}?{_SOURCE}\b"
 _OF_SOURCE = rf"{_NAMED_SOURCE}{_SOURCE_END}"
+# Sources that hardly are anything else; "guide", "page", "book" and "data" often are.
+_PAPERS = (
+    r"(?:notes|documents?|documentation|passages?|excerpts?|texts?|context|papers|records|sources|handbook"
+    r"|manual|knowledge base|materials?|files|articles?|paragraphs?|transcripts?|paperwork|information "
+    r"(?:provided|given|available|i have|we have))"
+)
+_NAMED_PAPERS = (
+    rf"(?:the|our|my|these|those|this|any of the|any of our|all)\s+(?:[\w'&-]+\s+){{0,3}}?{_PAPERS}\b"
+)
+_NEGATED = r"(?:\w+n't|not|cannot|never|nothing|neither|none|nowhere|no|unable|nobody)"
+_TELLS = (
+    r"(?:(?:mention|state|specif|tell|answer|address|discuss|describ|explain|indicat|reveal|contain|clarif"
+    r"|detail|touch|help)\w*|say|says|know|knows|cover|covers)"
+)
+_LEARNS = (
+    r"(?:(?:mention|stat|specif|answer|address|discuss|describ|explain|indicat|reveal|record|contain"
+    r"|determin|locat|clarif|deduc|infer|conclud|establish)\w*|say|said|tell|told|find|found|know|known"
+    r"|aware|see|seen|learn|written|covered|noted|come across)"
+)
 _IN_SOURCE = (
     rf"(?:in|by|from|among|within|inside|on|through|across|anywhere in)\s+(?:{_OF_SOURCE}|what (?:i|we) "
     r"(?:have|hold|know|was given))"
@@ -41,7 +62,8 @@ _NOT = (
 )
 _ADVERB = (
     r"(?:\s(?:really|just|honestly|simply|actually|currently|even|yet|also|exactly|explicitly|clearly"
-    r"|specifically|directly|seem to|appear to|unfortunately|sadly))?"
+    r"|specifically|directly|seem to|appear to|unfortunately|sadly|go (?:so|as) far as to|bother to|care to"
+    r"|help (?:me|us) to|once|ever|get to|come to|at any point))?"
 )
 _INFORMATION = (
     r"(?:information|info|details?|data|answers?|mentions?|references?|documentation|knowledge|facts?"
@@ -65,7 +87,7 @@ _END = r"\s*(?:[.,;:!]|$)"
 _SAY = (
     r"(?:mention|say|state|specify|address|discuss|describe|explain|indicate|disclose|clarify|reveal|tell"
     r"|answer|cover|detail|touch on|touch upon|refer to|speak (?:to|of|about)|talk about|go into|comment on"
-    r"|note whether|record|name|help)"
+    r"|note whether|record)"
 )
 _HOLD = r"(?:contain|have|hold|provide|give|include|offer|show|list|carry|supply|present|feature|possess)"
 _SAID = (
@@ -110,17 +132,61 @@ _ENGLISH = (
     rf"\s+{_IN_SOURCE}",
     rf"\b(?:nothing|no word|none)\s+(?:in|from|among|of)\s+{_NAMED_SOURCE}(?:\s+[\w'-]+){{0,3}}?\s+{_SAY}(?:s"
     r"|es)?\b",
-    rf"\b(?:no|not any)\s+(?:[\w-]+\s+)?{_INFORMATION}\b(?:\s+[\w'-]+){{0,8}}?\s+{_IN_SOURCE}",
+    rf"\b(?:no|not any)\s+(?:[\w-]+\s+)?{_INFORMATION}\b(?:\s+(?:about|on|of|to|regarding|for|that|concerning"
+    rf"|is|are|was|were|can be|could be|appears?)\b(?:\s+[\w'-]+){{0,8}}?)?\s+{_IN_SOURCE}",
     rf"\b(?:{_SOURCE}|they|it)\s+{_NOT}{_ADVERB}\s+(?:say|mention|state|specify|tell|answer|cover|address)(?:"
     rf"\s+(?:{_IT}|anything|{_WHAT})\b|{_END})",
+    rf"\b{_NAMED_SOURCE}(?:\s+[\w'&-]+){{0,8}}?\s+{_NOT}\s+(?:help(?:\s+(?:me|us|you|here|there|with)\b"
+    rf"|{_END})|go (?:that|so) far|(?:go|reach|extend|get) (?:in)?to (?:{_IT}|the|any)\b|have the answer"
+    r"|contain the answer|hold the answer|give the answer)",
+    rf"\b{_NAMED_SOURCE}\s+(?:stops? short|runs? out|comes? up (?:empty|short)|is blank|are blank|is empty on"
+    r"|are empty on|is mum|are mum)\b",
+    rf"\bnone of (?:them|these|those|it)\b(?:\s+[\w'-]+){{0,2}}?\s+{_SAY}s?\b",
+    r"\bnothing (?:that )?(?:i|we) (?:have|hold|was given|were given|can see|found|know|read|can find)(?:"
+    rf"\s+[\w'-]+){{0,3}}?\s+(?:{_SAY}s?|mentioned|said|answered)\b",
+    rf"\b(?:they|it)\s+{_NOT}{_ADVERB}\s+(?:say|mention|state|specify|tell|give)\s+(?:me|us|you)\s+(?:{_WHAT}"
+    rf"|{_IT}|anything|the)\b",
+    rf"\b{_NAMED_PAPERS}(?:\s+[\w'&-]+){{0,8}}?\s+{_NOT}{_ADVERB}\s+(?:{_HOLD}|mention|say|tell)\b",
+    rf"\b{_NAMED_SOURCE}(?:\s+[\w'&-]+){{0,5}}?\s+(?:leaves? out|omits?|skips?|neglects? to)\b",
+    rf"\b(?:they|it)\s+{_NOT}{_ADVERB}\s+(?:mention|specify|state|address|discuss|describe|tell|say what|say "
+    r"when|say whether|say how|say if)s?\b",
+    r"\bnothing (?:is|was|has been) (?:said|stated|mentioned|written|recorded|known)\b",
+    # The same in any order, within a clause: documents, a negation before a verb of saying or finding.
+    rf"\b{_NAMED_PAPERS}\b(?! you\b)[^.;!]{{0,60}}?\b{_NEGATED}\b[^.;!]{{0,30}}?\b{_TELLS}\b",
+    rf"\b{_NEGATED}\b(?![^.;!]{{0,20}}?\b(?:must|need|have|allowed"
+    rf"|required) to\b)[^.;!]{{0,40}}?\b{_LEARNS}\b[^.;!]{{0,60}}?\b(?:in|from|by|among|through|within|on) "
+    rf"{_NAMED_PAPERS}{_SOURCE_END}",
+    r"\b(?:in|from|among|through|within|on|with"
+    rf"|using) {_NAMED_PAPERS}\b[^.;!]{{0,40}}?\b{_NEGATED}\b[^.;!]{{0,30}}?\b{_LEARNS}\b",
+    rf"\b{_LEARNS}\b (?:neither|no|nothing|none|little|hardly anything)\b[^.;!]{{0,60}}?\b(?:in|from|among"
+    rf"|within|on) {_NAMED_PAPERS}{_SOURCE_END}",
+    # Documents, a negation and a verb of saying in any order, where nothing is kept, sold, signed or allowed.
+    r"^(?!.*\b(?:must|may not|allowed|needs?|have to|has to|should|permitted|sell|sold|print\w*|cop(?:y|ied)"
+    r"|sign\w*|return\w*|keep|kept|send|sent|share\w*|costs?|charge\w*|bring|take|taken|leave"
+    rf"|use)\b)(?=.*\b{_NAMED_PAPERS}\b)(?=.*\b(?:{_NEGATED}|without|beyond|left open)\b)(?=.*\b(?:{_LEARNS}"
+    rf"|{_TELLS}|speaks?|deals?|saying|finding|finds|gives?|includes?|information|details|blank|question)\b)",
+    r"\b(?:do not|don't|cannot|can't) (?:believe|think|suppose|expect"
+    rf"|see)(?: that)? {_NAMED_PAPERS}\b[^.;!]{{0,20}}?\b{_TELLS}\b",
+    rf"^(?:but|and|yet|though|still)?,? ?(?:does|do|did)(?: not|n't){_ADVERB} (?:say|mention|state|specify"
+    r"|tell|answer|cover|address|discuss|explain|describe|contain)\b",
+    r"\b(?:nothing|not a word|no word|little) (?:about|on|regarding|concerning) [^.;!]{1,40}? (?:is|was|has "
+    r"been|could be|can be) (?:recorded|known|written|said|mentioned|stated|noted|given|available|listed"
+    r"|documented|found)\b",
     # The thing asked for as the subject: "that is not covered by our notes".
     rf"\b{_NOT}{_ADVERB}\s+(?:being |been |be )?(?:anywhere )?{_SAID}\b[^.;!]{{0,30}}?\s{_IN_SOURCE}",
     rf"\b{_ANSWER}\s*(?:'s not|{_NOT}){_ADVERB}\s+(?:be |been |being |anywhere )?(?:{_GIVEN}\s+)?(?:in|among"
     rf"|part of|on|by|from)\s+(?:{_OF_SOURCE}|what (?:i|we) (?:have|hold|know))",
     rf"\b{_ANSWER}\s*(?:'s not|{_NOT}){_ADVERB}\s+(?:be |been |being )?{_SAID}(?:\s+(?:here|anywhere"
     rf"|{_WHAT})\b|{_END})",
-    r"^(?:it|this|that)\s*(?:is|was|remains|'s)\s+(?:not (?:known|clear|stated|specified|mentioned)|unclear"
-    rf"|unknown|unstated|unspecified)(?:\s+(?:{_WHAT}|{_IN_SOURCE})\b|{_END})",
+    rf"\b(?:is|are|was|were)\s+(?:missing|absent|left out|omitted)\s+(?:from|in)\s+{_OF_SOURCE}",
+    r"\b(?:you|one)\s+(?:won't|will not|cannot|can't|will never)\s+(?:find|see|read)\b[^.;!]{1,40}?"
+    rf"\s{_IN_SOURCE}",
+    r"\b(?:that|this|it)(?: one)?(?:'s not| is not| isn't)\s+in\s+(?:there|here|them|it)\b",
+    r"\b(?:never|not)\s+(?:been )?written down\b|\b(?:nobody|no one|never|we never|not)\s+(?:has |have |ever "
+    rf")?(?:wrote|written|write)\s+{_IT}\s+down\b",
+    r"\b(?:is|are)\s+not answerable\b|\b(?:isn't|aren't) answerable\b",
+    r"(?:^|[,:]\s|\bso )(?:it|this|that)\s*(?:is|was|remains|'s)\s+(?:not (?:known|clear|stated|specified"
+    rf"|mentioned)|unclear|unknown|unstated|unspecified)(?:\s+(?:{_WHAT}|{_IN_SOURCE})\b|{_END})",
     r"\b(?:that|this|such|the requested) (?:information|detail)\s+(?:is|was)(?: not|n't)\s+(?:available"
     rf"|provided|given|known|included|at hand)(?:\s+(?:to (?:me|us)|here)|{_END})",
     r"\b[\w-]+\s+(?:is|are|was|were)(?: not|n't)\s+in\s+(?:(?:the|our|these|any of the|any of our)"
@@ -140,6 +206,26 @@ _ENGLISH = (
     rf"|record|notes?)\b{_ABOUT}",
     rf"\bthere(?:'s| is| was)\s+(?:nothing|no entry)\s+(?:(?:about|on|regarding)\s+(?:{_IT}|your question|the "
     rf"\w+)\b|{_IN_SOURCE})",
+    r"^(?:sorry,? |unfortunately,? |well,? )?(?:(?:the )?(?:requested )?(?:information|answer|details)(?: is"
+    r"| was| are)? not (?:found|available|provided|given|stated|included|mentioned)|no (?:relevant |such "
+    r"|further )?(?:information|answer|details|mention|entry|reference)s?(?: was| were)? found)\b",
+    rf"\b{_NOT}{_ADVERB}\s+(?:be |been |being )?{_GIVEN}\s+(?:in|by|from|among|within)"
+    rf"\s+{_NAMED_PAPERS}{_SOURCE_END}",
+    rf"^(?:sorry,? |unfortunately,? )?not (?:\w+ )?{_IN_SOURCE}",
+    rf"\bfound\s+no\s+(?:[\w-]+\s+)?{_INFORMATION}{_ABOUT}|\bfound nothing\b(?! (?:wrong|better|else|new"
+    r"|broken|missing))",
+    r"\bhard to (?:say|tell)(?: from|\s*(?:[.,;:!]|$))|\bunsure(?: about| of| whether| if|\s*(?:[.,;:!]|$))"
+    r"|\b(?:cannot|can't) be (?:sure|certain)\b",
+    r"\b(?:nobody|no one|none of us)\s+(?:here )?(?:knows|could tell|can say|can tell|could say)(?:"
+    rf"\s+(?:{_WHAT}|{_IT}|the answer)\b|{_END})",
+    r"\bin the dark (?:about|on|here)\b|\byour guess is as good as\b",
+    r"\bno (?:document|note|passage|page|source|file|paragraph|text)\b[^.;!]{0,20}?\b(?:gives|shows|contains"
+    r"|has|deals|speaks|covers|lists|holds)\b",
+    r"\b(?:information|details?|answer|data)\b(?: (?:of|about|on|for|to)\b[^.;!]{1,40}?)? (?:is|are|was"
+    r"|were)(?: not|n't) (?:given|available|provided|stated|known|recorded|there|here|included)(?:\s+(?:here"
+    rf"|anywhere)|{_END})",
+    r"\b(?:search|look|check|hunt)\w*\b[^.;!]{1,50}?\b(?:without success|in vain|to no avail)\b|\b(?:haven't"
+    r"|have not) (?:the faintest|the slightest|a|any) (?:idea|clue)\b",
     # The speaker as the subject: "I could not find it", "we do not know".
     rf"{_SPEAKER}{_ADVERB}\s+(?:do not|don't|did not|didn't){_ADVERB}\s+know(?:\s+(?:{_WHAT}|{_IT}|the answer"
     rf"|about|anything|for sure|exactly|the|enough)\b|{_END})",
@@ -173,10 +259,31 @@ _ENGLISH = (
     rf"{_SPEAKER}(?:'ve| have)?{_ADVERB}\s+(?:have|hold|find|found|see)\s+no\s+entry\b(?:\s+(?:on|for|about)"
     rf"\s+(?:{_IT}|your question)\b|[^.;!]{{0,40}}?\s{_IN_SOURCE})",
     rf"{_SPEAKER}(?:'ve| have)?{_ADVERB}\s+(?:have|hold|know|found|find|see|can find|could find)\s+nothing"
-    r"\s+(?:(?:on|about|regarding|of)\s+(?!offer|sale)\w+|that (?:says|answers|covers|mentions|tells)"
-    rf"|written|recorded|{_IN_SOURCE})",
+    r"\s+(?:(?:on|about|regarding|of)\s+(?!offer|sale)\w+|that (?:would |could |might )?(?:says?|answers?"
+    rf"|covers?|mentions?|tells?)|written|recorded|{_IN_SOURCE})",
     rf"{_SPEAKER}\s+(?:found|find|could find|can find)\s+nothing{_END}",
     rf"{_SPEAKER}\s+lack\s+(?:the |any |that |enough )?(?:information|details|data|knowledge|documents)\b",
+    rf"{_SPEAKER}\s*{_UNABLE}{_ADVERB}\s+(?:find|locate|see|spot)\s+(?:any|a|the)?\s*(?:\w+ )?(?:references? "
+    r"to|mentions? of)\b",
+    rf"{_SPEAKER}(?:'ve| have)?\s+(?:come|came|drawn|drew|turned)\s+(?:up\s+empty|a blank|up nothing|up "
+    r"blank)\b",
+    rf"{_SPEAKER}\s+(?:have not|haven't|had not)(?: been able to| yet)?\s+(?:found|find|seen|located|come "
+    r"across|read|discovered)\s+(?:(?:any|an|the|a|enough"
+    rf"|such)\s+(?:[\w-]+\s+){{0,2}}?{_INFORMATION}{_ABOUT}|anything (?:about|on|regarding|to)\b|{_IT}{_END}"
+    rf"|[^.;!]{{1,50}}?\s(?:in|among)\s+{_NAMED_PAPERS})",
+    rf"{_SPEAKER}\s+(?:have not|haven't)\s+(?:got\s+)?(?:any|enough|the|that|sufficient|such)\s+(?:[\w-]+"
+    rf"\s+)?(?:information|info|details?|data|answers?|documentation|knowledge|record|notes?)\b{_ABOUT}",
+    rf"{_SPEAKER}\s+(?:have not|haven't|was not|wasn't|were not|weren't|are not|aren't|am not|have never"
+    r"|never)\s+(?:been\s+)?(?:told|informed|briefed|taught|given (?:any|that|this|the|such) (?:\w+ "
+    rf")?{_INFORMATION})(?:\s+(?:about|of|on|{_WHAT}|{_IT}|anything)\b|{_END})",
+    rf"{_SPEAKER}(?:'ve| have)\s+(?:got\s+)?no\s+(?:[\w-]+\s+)?(?:information|info|details?|data|answers?"
+    rf"|mentions?|documentation|knowledge|record|notes?|word|clue|idea)\b(?:{_ABOUT}|\s+{_WHAT})",
+    rf"{_SPEAKER}\s+(?:have no|lack|do not have|don't have)\s+access\b",
+    r"\bnot in a position to (?:answer|say|tell)\b|\bnot that (?:i|we) (?:know|can see|could find|can "
+    r"find)\b",
+    rf"{_SPEAKER}(?:'d| would) need (?:more|further|additional) (?:information|details|context)\b|\bno "
+    rf"(?:idea|clue){_END}",
+    r"\b(?:drawing|drew|drawn|draw) a blank\b|\bstumped\b",
     # Without a subject.
     r"^(?:sorry,? |unfortunately,? )?(?:could not|couldn't|cannot|can't|unable to|not able to|did not"
     rf"|didn't)\s+(?:find|locate|answer|determine)\s+(?:{_IT}|anything|any|an answer|the answer|information"
@@ -199,6 +306,11 @@ _GERMAN_SOURCE = (
     r"|broschüre|materialien|merkbl(?:att|ättern?)|artikeln?|informationen|daten|dateien|datenbank|katalog"
     r"|absatz|heft)"
 )
+# without "data" and "information", which are passed on, deleted or wanted more often than read
+_GERMAN_PAPERS = (
+    r"(?:unterlagen|dokumenten?|dokumentation|notizen|handb(?:uch|üchern?)|texte?|texten|passagen?"
+    r"|textstellen?|quellen|aufzeichnungen|leitfaden|broschüre|merkbl(?:att|ättern?))"
+)
 _GERMAN_INFORMATION = (
     r"(?:informationen|information|angaben?|antwort|hinweise?|auskunft|auskünfte|daten|kenntnis|eintrag"
     r"|einträge|details|erwähnung|aussage)"
@@ -214,17 +326,30 @@ _GERMAN = (
     rf"\b{_GERMAN_SOURCE}\b[^.;!]{{0,40}}?\b(?:steht|stehen|schweigen|schweigt|findet sich|gibt es|haben wir"
     r"|ist|sind|enthalten|enthält|geben|liefern|bieten|hergeben)\b[^.;!]{0,30}?\b(?:nichts|keine?\w* "
     rf"(?:\w+ )?{_GERMAN_INFORMATION})\b",
-    rf"\b{_GERMAN_SOURCE}\b\s+(?:schweigen|schweigt)\b",
+    rf"^(?=.*\b{_GERMAN_PAPERS}\b).*\bschweig(?:t|en)\b",
     r"\b(?:steht|stehen|finde\w* sich|gibt es|ist|sind|fand)\b[^.;!]{0,40}?\b(?:nichts?|kein\w*(?: "
     rf"{_GERMAN_INFORMATION})?)\b[^.;!]{{0,20}}?\bin\s+(?:den|der|dem|unseren|unserem|unserer|meinen|diesen"
     rf"|diesem)\s+(?:\w+\s+)?{_GERMAN_SOURCE}\b",
     r"\b(?:nicht|nichts|kein\w*)\b[^.;!]{0,30}?\b(?:in|aus)\s+(?:den|der|dem|unseren|unserem|unserer"
     rf"|diesen|diesem)\s+(?:\w+\s+)?{_GERMAN_SOURCE}\b[^.;!]{{0,20}}?\b{_GERMAN_SAY}\b",
-    rf"\b(?:aus|anhand|auf grundlage)\s+(?:\w+\s+){{1,3}}?{_GERMAN_SOURCE}\b[^.;!]{{0,50}}?\bnicht\b[^.;!]{{0,30}}?"
-    r"\b(?:hervor|beantworte\w*|sagen|entnehmen|ableiten|ersichtlich)\b",
+    rf"\b(?:aus|anhand|auf grundlage)\s+(?:\w+\s+){{1,3}}?{_GERMAN_SOURCE}\b[^.;!]{{0,50}}?\bnicht\b[^.;!]{{0,30}}\b(?:aus"
+    rf"|anhand|auf grundlage)\s+(?:\w+\s+){{1,3}}?{_GERMAN_SOURCE}\b[^.;!]{{0,50}}?\bnicht\b[^.;!]{{0,30}}?\b(?:aus"
+    rf"|anhand|auf grundlage)\s+(?:\w+\s+){{1,3}}?{_GERMAN_SOURCE}\b[^.;!]{{0,50}}?\bnicht\b[^.;!]{{0,30}}?\b(?:hervor"
+    r"|beantworte\w*|sagen|entnehmen|ableiten|ersichtlich)\b",
+    rf"^(?!.*\b(?:muss|müssen|darf|dürfen|soll|sollen|sollte\w*)\b)(?=.*\b{_GERMAN_PAPERS}\b)(?=.*\b(?:nicht"
+    rf"|nichts|kein\w*|nirgends)\b)(?=.*\b(?:steht|stehen|finde|findet|finden|{_GERMAN_SAY}"
+    rf"|{_GERMAN_INFORMATION}|rede)\b)",
+    r"\b(?:habe|haben|finde|finden|fand|kenne|sehe|besitze)\s+(?:ich|wir)\b(?:\s+\w+){0,4}?\s+keine?\w* "
+    rf"(?:\w+ )?{_GERMAN_INFORMATION}\b",
+    r"\b(?:ich|wir)\s+(?:habe|haben|finde|finden|fand|sehe|besitze)\b(?:\s+\w+){0,4}?\s+keine?\w* (?:\w+ "
+    rf")?{_GERMAN_INFORMATION}\b",
+    rf"\bfehl(?:t|en)\s+(?:mir|uns|hier)\b[^.;!]{{0,25}}?\b{_GERMAN_INFORMATION}\b",
+    r"\b(?:lässt|ließ) sich (?:\w+ ){0,4}?nicht (?:sagen|beantworten|feststellen|ermitteln|klären)\b",
+    r"\bist\s+(?:\w+\s+)?nicht\s+(?:dokumentiert|vermerkt|festgehalten|angegeben|erwähnt)\b|\bda muss ich "
+    r"(?:leider )?passen\b|\bkeine ahnung\b",
     r"\b(?:ich|wir)\s+(?:\w+\s+)?(?:weiß|weiss|wissen)\s+(?:es|das|dies|dazu|darüber|leider)?\s*(?:leider "
     r")?(?:nicht|nichts)\b",
-    r"\b(?:weiß|weiss|wissen)\s+(?:ich|wir)\s+(?:leider )?(?:nicht|nichts)\b",
+    r"\b(?:weiß|weiss|wissen)\s+(?:ich|wir)\s+(?:leider |das |es |dazu |darüber )*(?:nicht|nichts)\b",
     r"\b(?:kann|können|konnte|konnten)\b(?:\s+\w+){0,5}?\s+(?:leider )?nicht\s+(?:\w+\s+)?(?:beantworten"
     r"|sagen|herausfinden)\b",
     r"\b(?:kann|können|konnte|konnten)\s+(?:ich|wir)?\b(?:\s+\w+){0,5}?\s+(?:nichts|nicht|keine?\w* (?:\w+ "
@@ -252,8 +377,8 @@ _SPANISH_INFORMATION = (
     r"(?:información|datos|detalles|respuesta|constancia|referencias?|mención|nada|indicación|conocimiento)"
 )
 _SPANISH_ABOUT = (
-    r"(?:\s*(?:[.,;:!]|$)|\s+(?:sobre|acerca|al respecto|de eso|de ello|a esa|a esta|a esto|para responder"
-    r"|suficiente|en (?:los|las|el|la|nuestr\w+)|disponible))"
+    r"(?:\s*(?:[.,;:!]|$)|\s+(?:sobre|acerca|al respecto|de eso|de ello|a esa|a esta|a esto|para es[ao]|para "
+    r"esta|para responder|suficiente|en (?:los|las|el|la|nuestr\w+)|disponible))"
 )
 _SPANISH = (
     rf"\b(?:l[oa]s?|el|nuestr\w+|est[eao]s?|estos|ningun[oa]?)\s+(?:\w+\s+)?{_SPANISH_SOURCE}\b(?:"
@@ -266,6 +391,15 @@ _SPANISH = (
     r"\bno\s+(?:se\s+)?(?:menciona\w*|indica\w*|especifica\w*|dice\w*|recoge\w*|detalla\w*|aparece\w*"
     r"|figura\w*|consta\w*|encuentra\w*|está\w*|viene\w*|explica\w*|aclara\w*)\b[^.;!]{0,40}?\ben"
     rf"\s+(?:l[oa]s?|el|nuestr\w+|est[eao]s?|ningun[oa]?)\s+(?:\w+\s+)?{_SPANISH_SOURCE}\b",
+    rf"\ben\s+(?:l[oa]s?|el|nuestr\w+|est[eao]s?|ningun[oa]?)\s+(?:\w+\s+)?{_SPANISH_SOURCE}\b(?:"
+    r"\s+\w+){0,2}?\s+no\s+(?:se\s+)?(?:menciona|indica|especifica|dice|recoge|detalla|aparece|figura"
+    r"|consta|encuentra|explica|habla)",
+    r"^(?=.*\b(?:documentos?|documentación|notas|textos?|pasajes?|fuentes|manual(?:es)?|contexto|apuntes"
+    r"|folletos?)\b)(?=.*\b(?:no|nada|ningun\w*|tampoco|ninguna)\b)(?=.*\b(?:const\w+|mencion\w+|dicen?"
+    r"|indic\w+|especific\w+|respond\w+|contest\w+|aclar\w+|explic\w+|detall\w+|figura\w*|aparec\w+"
+    r"|información|respuesta|encuentr\w+|encontr\w+)\b)",
+    r"\bdesconozco|\bdesconocemos\b|\bno (?:me|nos) consta\b|\b(?:no tengo )?ni idea\b|\bno (?:he|hemos) "
+    r"podido (?:encontrar|hallar|localizar)\b",
     rf"\bno\s+hay\s+(?:ningun[oa]?\s+)?(?:{_SPANISH_INFORMATION}){_SPANISH_ABOUT}",
     r"\bno\s+(?:lo\s+|la\s+)?(?:sé|sabemos|sabría|sabríamos)\b(?!\s+nadar)",
     r"\bno\s+(?:l[oa]\s+|he\s+|hemos\s+)?(?:encontré|encuentro|encontramos|encontrado|pude encontrar|pud\w+ "
@@ -274,10 +408,10 @@ _SPANISH = (
     rf"|{_SPANISH_INFORMATION})\b|en\s+(?:l[oa]s?|el|nuestr\w+)\s+{_SPANISH_SOURCE}\b|[.,;!]|$)",
     r"\bno\s+(?:tengo|tenemos|dispongo|disponemos|cuento|contamos|poseo)\s+(?:con\s+|de\s+)?(?:la\s+|esa\s+"
     rf"|esta\s+|ninguna\s+|suficiente\s+|más\s+)?{_SPANISH_INFORMATION}{_SPANISH_ABOUT}",
-    r"\bno\s+(?:l[eao]s?\s+|te\s+)?(?:puedo|podemos|podría|es posible|se puede|soy capaz de|sabría)"
-    r"\s+(?:responder|contestar|decir(?:lo|le|te|selo)?|determinar|confirmarlo|saberlo|responderle"
-    r"|responderte)(?:\s+(?:a\b|es[ao]|est[ao]|su|tu|la pregunta|con|qué|si|cuándo|cuál|cuánto|dónde|quién)|"
-    r"\s*(?:[.,;!]|$))",
+    r"\bno\s+(?:l[eao]s?\s+|te\s+)?(?:puedo|podemos|podría|me es posible|nos es posible|es posible|se puede"
+    r"|soy capaz de|sabría)\s+(?:responder|contestar|decir(?:lo|le|te|selo)?|determinar|confirmarlo|saberlo"
+    r"|responderle|responderte)(?:\s+(?:a\b|es[ao]|est[ao]|su|tu|la pregunta|con|qué|si|cuándo|cuál|cuánto"
+    r"|dónde|quién)|\s*(?:[.,;!]|$))",
     r"^(?:lo siento,? |lamentablemente,? )?(?:no se (?:indica|menciona|especifica|sabe|dice)|sin "
     rf"(?:respuesta|información)|no consta|no figura|no aparece){_END}$",
     rf"\b(?:nada|poco)\s+(?:se dice|dicen|dice|consta|hay|encontré|aparece)\b[^.;!]{{0,40}}?{_SPANISH_SOURCE}",
@@ -329,8 +463,9 @@ _PATTERNS = tuple(re.compile(pattern) for pattern in (*_ENGLISH, *_GERMAN, *_SPA
 _HINT = re.compile(
     r"n't\b|\b(?:not|no|cannot|nothing|never|nowhere|none|neither|unable|unanswerable|unclear|unknown"
     r"|unstated|unspecified|silent|quiet|mute|lacks?|miss(?:es)?|fails?|failed|leaves?|beyond|outside"
-    r"|struggled?|dunno|nicht|nichts|nirgends|kein\w*|schwei\w+|tampoco|ning\w+|nada|sin|ne|n'\w+|non|não"
-    r"|niet|niets|geen)\b"
+    r"|struggled?|without|vain|avail|dunno|nicht|nichts|nirgends|kein\w*|schwei\w+|tampoco|ning\w+|descono\w+|fehl\w+|unsure"
+    r"|hard|guess|dark|omits?|skips?|neglects?|ni|passen|stumped|blank|missing|absent|omitted|left|short|mum"
+    r"|empty|need|nobody|nada|sin|ne|n'\w+|non|não|niet|niets|geen)\b"
 )
 
 

@@ -20,25 +20,31 @@ MIN_SIMILARITY = 0.6
 """Jaccard similarity of content words from which a clause counts as a clause of one of the plan's "
 "refusals."""
 _CLAUSE_END = re.compile(
-    r"\s*(?:;|\s[–—-]\s|(?:,\s*|\s)(?=(?:but|however|though|although|yet|except|only that|aber|jedoch"
-    r"|allerdings|sondern|pero|sino|aunque|mais|maar)\b)|,?\s+(?=(?:and|und|y|et)\s+(?:we|it|they|you|there"
-    r"|wir|es|sie|nous|il)\b))\s*"
+    r"\s*(?:;|,\s+(?=(?:as|because|since)\s)|\s[–—-]\s|(?:,\s*|\s)(?=(?:but|however|though|although|yet"
+    r"|except|only that|aber|jedoch|allerdings|sondern|pero|sino|aunque|mais|maar)\b)|,?\s+(?=(?:and|und|y"
+    r"|et)\s+(?:we|it|they|you|there|wir|es|sie|nous|il)\b))\s*"
+)
+_UNSURE = re.compile(
+    # the comma after it begins what is known nevertheless
+    r"^((?:\w+,? ){0,2}?(?:i'm|i am|we're|we are|i|we) (?:really |quite |do |just )?(?:not sure|not certain"
+    r"|don't know|do not know|not know)), ",
+    re.IGNORECASE,
 )
 _CONJUNCTION = re.compile(
-    r"^(?:but|however|though|although|yet|except|only|and|so|aber|jedoch|allerdings|sondern|und|pero|sino"
-    r"|aunque|y|mais|et|maar)\b,?\s*"
+    r"^(?:as|because|since|but|however|though|although|yet|except|only|and|so|aber|jedoch|allerdings|sondern"
+    r"|und|pero|sino|aunque|y|mais|et|maar)\b,?\s*"
 )
 _COURTESY = re.compile(
     r"^(?:(?:i'm|i am|we're|we are)?\s*(?:very |so |really |terribly |afraid )?(?:sorry|apolog\w+"
     r"|afraid)\b.{0,40}|(?:good|happy|dear|hello|hi|hey|welcome|greetings|thanks?|many thanks|thank you"
-    r"|cheers|best|kind|warm|yours|take care|see you|enjoy|have a|stay|safe|until|bye|goodbye|regards"
-    r"|sincerely|unfortunately|sadly|regrettably|alas|well|hmm|great question|that's a good question|good "
-    r"question|interesting question|i understand|it seems)\b.{0,60}|(?:leider|tut mir leid|es tut mir leid"
-    r"|entschuldig\w+|guten|gute|hallo|danke|vielen dank|gern|mit freundlichen|viele grüße|schöne\w*|moin"
-    r"|servus|grüß|bis)\b.{0,60}|(?:lo siento|lamento|lamentablemente|disculp\w+|perd\w+|hola|buen[oa]s?"
-    r"|gracias|saludos|un saludo|que tenga)\b.{0,60}|(?:désolé\w*|je suis désolé\w*|bonjour|merci"
-    r"|malheureusement|cordialement|spiacente|mi dispiace|buongiorno|grazie|desculp\w+|infelizmente"
-    r"|obrigad\w+|olá|helaas|sorry|hallo|dank)\b.{0,60})$"
+    r"|cheers|best|kind|warm|yours|take care|see you|enjoy|have a|stay|bye|goodbye|regards|sincerely|great "
+    r"question|that's a good question|interesting question|i understand|i wish i|i'd rather not|i'd have to "
+    r"guess|i would have to guess)\b.{0,60}|(?:unfortunately|sadly|regrettably|alas|well|so|it seems|hm+"
+    r"|leider|lamentablemente|malheureusement|infelizmente|helaas|purtroppo)|(?:tut mir leid|es tut mir leid"
+    r"|entschuldig\w+|guten|gute|hallo|danke|vielen dank|mit freundlichen|viele grüße|schöne\w*|moin|servus"
+    r"|grüß)\b.{0,60}|(?:lo siento|lamento|disculp\w+|perd\w+|hola|buen[oa]s?|gracias|saludos|un saludo|que "
+    r"tenga)\b.{0,60}|(?:désolé\w*|je suis désolé\w*|bonjour|merci|cordialement|spiacente|mi dispiace"
+    r"|buongiorno|grazie|desculp\w+|obrigad\w+|olá|sorry|dank)\b.{0,60})$"
 )
 _POINTER = re.compile(
     # an offer, a question passed on, or the address of somebody who knows
@@ -53,11 +59,11 @@ _POINTER = re.compile(
     r"|with)\b(?!-)|^(?:i|we)(?:'ll|'d| will| can| could| would| shall| am happy to| are happy to|'m happy "
     r"to| have passed| have noted| am going to) (?:be (?:happy|glad) to |gladly |happily |only |still |also "
     r"|try to |have to |need to )*(?:ask|pass|forward|check|find|look|send|get|raise|note|help|assist|let"
-    r"|hand|put|enquire|inquire|connect|refer|suggest|recommend|passed|search|answer|tell)\b|^let me\b|^(?:i"
-    r"|we)(?:'ve| have)? (?:also |even |carefully )*(?:looked|searched|checked|went|read|gone|tried"
-    r"|reviewed)\b|^(?:\w+ ){0,4}?(?:staff|colleagues?|team|desk|office|reception\w*|support|manager|crew"
-    r"|person|people|department|specialist|expert|agent|warden|librarian|doctor|expert|somebody|someone|they"
-    r"|he|she)\b[\w' ]{0,30}? (?:can|may|might|will|could|should|would) (?:be able to |surely |certainly "
+    r"|hand|put|enquire|inquire|connect|refer|suggest|recommend|passed|search)\b|^let me\b|^(?:i|we)(?:'ve| "
+    r"have)? (?:also |even |carefully )*(?:looked|searched|checked|went|read|gone|tried|reviewed)\b|^(?:\w+ "
+    r"){0,4}?(?:staff|colleagues?|team|desk|office|reception\w*|support|manager|crew|person|people"
+    r"|department|specialist|expert|agent|warden|librarian|doctor|expert|somebody|someone|they|he"
+    r"|she)\b[\w' ]{0,30}? (?:can|may|might|will|could|should|would) (?:be able to |surely |certainly "
     r"|probably |gladly |happily )*(?:help|know|tell|answer|assist|advise|be of help|have)\b|^it (?:may"
     r"|might|could) (?:be|have)\b|^(?:bitte|fragen sie|frag|wenden sie|kontaktieren|rufen sie|schreiben sie"
     r"|ich (?:frage|gebe|leite|werde|kann)|wir (?:fragen|geben|leiten|werden)|gerne? )\b|^(?:por favor"
@@ -67,10 +73,12 @@ _POINTER = re.compile(
 )
 _ABOUT_SOURCES = re.compile(
     # what an answer rests on, or what the documents are about instead
-    r"^(?:the|our|these|those|this|they|it) (?:[\w'-]+ ){0,3}?(?:only |just |mainly |mostly )?(?:cover"
-    r"|covers|deal|deals|focus\w*|describes?|discuss\w*|concerns?|mention|mentions|talk|talks|are about|is "
-    r"about)\b|^(?:based on|according to|from|in|having read|after (?:reading|checking|searching)|as far as"
-    r"|for|laut|nach|según|d'après|with|given)\b[^,]{0,80}$"
+    r"^(?:as )?(?:an?|your) (?:\w+ )?(?:ai|assistant|language model|chatbot|bot|help desk"
+    r"|model)\b[^,]{0,80}$|^(?:i|we) (?:can )?only (?:use|answer|see|read|rely|know|have|work)\b|^(?:the|our"
+    r"|these|those|this|they|it) (?:[\w'-]+ ){0,3}?(?:only |just |mainly |mostly )?(?:cover|covers|deal"
+    r"|deals|focus\w*|describes?|discuss\w*|concerns?|mention|mentions|talk|talks|are about|is about)\b"
+    r"|^(?:based on|according to|from|in|having read|after (?:reading|checking|searching)|as far as|for|laut"
+    r"|nach|según|d'après|with|given)\b[^,]{0,80}$"
 )
 _NEGATION = re.compile(
     r"n't\b|\b(?:not|no|never|nothing|nobody|none|cannot|without|nowhere|unable|silent|nicht\w*|kein\w*"
@@ -141,7 +149,7 @@ def _clauses(text: str, formulas: Sequence[str]) -> list[str]:
     parts = [
         part
         for sentence in _sentences(text, formulas)
-        for part in _CLAUSE_END.split(sentence)
+        for part in _CLAUSE_END.split(_UNSURE.sub(r"\1; ", sentence))
         if part and re.search(r"\w", part)
     ]
     return [part for part in parts if not _is_courtesy(part)]
