@@ -17,7 +17,8 @@ from typing import Any
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
-from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
+from advisor.drafting.example_refusals import refusals_of_examples
+from advisor.drafting.form_checks import derive_checks, fixed_sentences
 from advisor.drafting.score_weights import score_weights
 from advisor.drafting.seeds import with_second_seed
 from advisor.drafting.train_steps import with_refusal_share, with_smaller_batches
@@ -52,8 +53,6 @@ PASSAGE_OVERHEAD_FACTOR = 4
 headings are longer than the text. The run counts exactly and refuses what does not fit, so the draft
 leaves a margin.
 """
-MAX_REFUSALS = 8
-"""Number of refusing replies that are taken over into the prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ def draft_with_notes(
     notes = list(situation.stats.warnings)
     tuning = _tuning_method(recommendation, profile, bool(learnable), notes)
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
-    prompts = _prompts(answers, rows)
+    prompts = _prompts(answers, rows, notes)
     steps = with_additional_arms(
         with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
     )
@@ -379,18 +378,19 @@ def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
     return recorded
 
 
-def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
-    """Return the instructions, and the refusals and fixed sentences of the examples.
+def _prompts(answers: Answers, rows: Sequence[Example], notes: list[str]) -> Prompts:
+    """Return the instructions, and the refusals and fixed sentences of the examples; a note says which were taken.
 
     The instructions are those of today, else the system turn that all examples share.
     """
     system = prompt_text(answers)
     if not system and rows and len({row.system for row in rows}) == 1:
         system = rows[0].system
-    refusing_replies = dict.fromkeys(row.reply.strip() for row in rows if row.refuses)
-    replies = [row.reply for row in rows]
-    refusals = tuple(refusing_replies)[:MAX_REFUSALS] or styled_refusals(replies)
-    return Prompts(system=system, refusals=refusals, formulas=fixed_sentences(replies))
+    refusals = refusals_of_examples(rows)
+    notes += [refusals.note] if refusals.note else []
+    return Prompts(
+        system=system, refusals=refusals.texts, formulas=fixed_sentences([row.reply for row in rows])
+    )
 
 
 def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:

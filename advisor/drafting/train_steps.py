@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.questionnaire.gather import Situation
 from runners.data.examples import Example
 from runners.data.questions import Question
@@ -50,7 +51,8 @@ def with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Ste
     """
     rows = situation.stats.examples.rows if situation.stats.examples else ()
     dev = dev_questions(situation.stats.questions or ())
-    expected = any(not question.answerable for question in dev) or any(row.refuses for row in rows)
+    chats = [row for row in rows if not row.raw]
+    expected = any(not question.answerable for question in dev) or bool(refusals_of_examples(chats).rows)
     share, why = (
         (WITHOUT_GOLD_WITH_REFUSALS, "some dev questions or examples have no answer in the documents")
         if expected

@@ -26,7 +26,6 @@ from runners.arms.prompts import FewShotExamples
 from runners.arms.retriever import PassageFinder, Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.data.refusals import is_refusal
 from runners.inference.types import Completion, Generator
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -413,7 +412,7 @@ def finish_answer(
             compared is not compared again.
     """
     text = strip_marks(completion.text)
-    refused = is_refusal(text, plan.prompts.refusals, plan.prompts.formulas)
+    refused = plan.refuses(text)
     if retrieved is None or not retrieved.hits:
         return Answer(
             question, text, sanitize.strip_invisible(text), (), refused, retrieved, tuple(chat), completion

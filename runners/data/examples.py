@@ -33,6 +33,8 @@ RowPlace = int | str
 """Place of a row: its line, or a text that names it (a file and a line, two lines that belong together)."""
 MAX_REJECTED_SHARE = 0.05
 """Share of unusable rows above which a file is refused: it is probably not the file the user means."""
+_TRUE = frozenset({"true", "yes", "1"})
+_FALSE = frozenset({"false", "no", "0"})
 MAX_REASONS_SHOWN = 3
 """Number of reasons shown for unusable rows, and of places shown for each."""
 
@@ -78,10 +80,27 @@ class Example:
         return reply if self.raw else answer_of(reply)
 
     @property
+    def marked_refusal(self) -> bool | None:
+        """What the row itself says about refusing, None when it says nothing.
+
+        By ``refusal``, ``answerable`` or ``is_impossible`` (SQuAD 2.0) in ``meta``, as booleans or as words of a table.
+        """
+        for key, refusing in (("refusal", True), ("answerable", False), ("is_impossible", True)):
+            value = str(self.meta.get(key, "")).strip().lower()
+            if value in _TRUE or value in _FALSE:
+                return (value in _TRUE) is refusing
+        return None
+
+    @property
+    def names_gold(self) -> bool:
+        """Whether the row names what its reply rests on: a fact, a quotation, spans or short answers."""
+        return any(self.meta.get(key) for key in ("fact", "quote", "spans", "answers"))
+
+    @property
     def refuses(self) -> bool:
-        """Whether the reply is a refusal: by ``meta.refusal``, else by its words (:func:`is_refusal`)."""
-        flag = self.meta.get("refusal")
-        return is_refusal(self.reply, ()) if flag is None else flag is True
+        """Whether the reply is a refusal: as the row is marked, else by its words, unless it names its gold."""
+        marked = self.marked_refusal
+        return not self.names_gold and is_refusal(self.reply, ()) if marked is None else marked
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from pydantic import (
 from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, sha256_text, write_text
+from runners.data.refusals import is_refusal
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
@@ -317,6 +318,18 @@ class Plan(StrictModel):
     def index(self) -> IndexStep | None:
         """The index step, when there is one."""
         return next((step for step in self.steps if isinstance(step, IndexStep)), None)
+
+    def refuses(self, answer: str) -> bool:
+        """Whether an answer refuses: the one decision for answers, scores, the probe and the server.
+
+        Without citation marks. An answer that is one of the labels of a check answers, unless it is one of the plan's
+        refusals word for word.
+        """
+        labels = {label for check in self.checks if check.kind == "labels" for label in check.value}
+        text = answer.strip()
+        if text.rstrip(".") in labels and text not in self.prompts.refusals:
+            return False
+        return is_refusal(answer, self.prompts.refusals, self.prompts.formulas)
 
     def train_step(self, arm: str) -> TrainStep:
         """The train step of an arm; KeyError when there is none."""

@@ -21,7 +21,7 @@ from rag.text.numbers import extract_numbers, polarity
 from rag.text.words import content_words
 from rag.types import Citation
 from runners.data.questions import Question
-from runners.data.refusals import all_no_value, is_no_value, is_refusal
+from runners.data.refusals import all_no_value, is_no_value
 from runners.plan.schema import Plan, StyleCheck
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.scoring.style_checks import in_style
@@ -58,7 +58,7 @@ def score_answer(
         retrieval: whether the arm retrieves.
         gold: the text of the gold span, "" when the question has none.
     """
-    refused = is_refusal(answer, plan.prompts.refusals)
+    refused = plan.refuses(answer)
     references = question.references or ((question.reference,) if question.reference else question.answers)
     absence_is_legal = _absence_is_legal(plan)
     no_value = absence_is_legal is True and question.answerable and all_no_value(references)

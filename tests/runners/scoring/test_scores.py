@@ -115,9 +115,12 @@ def test_formula_in_every_answer_is_no_refusal() -> None:
         (frame.format("Nobody has written it down."),),
         ("Good day from Fern Hill!", "Happy digging."),
     )
-    replies = [frame.format(text) for text in ("Sprinklers are not allowed.", "Nobody has written it down.")]
-    assert [is_refusal(text, refusals, formulas) for text in replies] == [False, True]
-    assert is_refusal(replies[0], refusals), "what the formulas are for"
+    replies = [
+        frame.format(text)
+        for text in ("Sprinklers are not allowed.", "3 hens.", "Somebody wrote it.", "Nobody has written it down.")
+    ]
+    for known in (formulas, ()):
+        assert [is_refusal(text, refusals, known) for text in replies] == [False, False, False, True]
 
 
 def test_example_refuses_by_mark_or_by_its_words() -> None:
