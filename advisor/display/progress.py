@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.display.events import event_lines
-from advisor.output import is_quiet
+from advisor.output import is_quiet, print_wrapped
 
 BAR_CHARACTERS = " ▁▂▃▄▅▆▇█"
 SPARKLINE_COLUMNS = 48
@@ -328,7 +328,7 @@ class ProgressWatcher:
 
     def say(self, line: str) -> None:
         """Print a line above the bars or the board."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_wrapped(self.console, line)
 
 
 @contextmanager

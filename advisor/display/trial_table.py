@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from advisor.output import format_interval, print_plain
+from advisor.output import format_interval, print_plain, print_wrapped
 from advisor.report.markdown import is_unplanned
+from rag.text.sanitize import strip_invisible
 
 MIN_CHART_COLUMNS, MAX_CHART_COLUMNS = 20, 60
 """Width of the scale; on a terminal with less space for it there is no chart."""
@@ -45,7 +46,7 @@ def show_margins(data: dict[str, Any], console: Console) -> None:
     if data["paired"]:
         console.print("", paired_table(data))
     for line in seed_lines(data):
-        console.print(line, highlight=False, soft_wrap=True, markup=False, style="dim")
+        print_plain(console, line, "dim")
 
 
 def paired_table(data: dict[str, Any]) -> Table:
@@ -87,7 +88,7 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         if comparison[key]:
             lines.append(f"only in {name}: {', '.join(comparison[key])}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False, style="dim")
+        print_plain(console, line, "dim")
 
 
 def score_chart(data: Mapping[str, Any], width: int) -> Text:
@@ -144,11 +145,8 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         print_plain(console, line, "dim")
     verdict = data["verdict"]
     colour = OUTCOME_COLOURS[verdict["outcome"]]
-    console.print(
-        f"[{colour} bold]{verdict['outcome'].upper()}[/] ({verdict['strength']})  {escape(verdict['text'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    head = Text.assemble((verdict["outcome"].upper(), f"{colour} bold"), f" ({verdict['strength']})  ")
+    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
     if gains := verdict.get("taught"):
         print_plain(console, f"  {gains}")
     show_guards(data, console)
