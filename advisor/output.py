@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FORMATS = ("human", "json", "plain")
 FORMAT, QUIET = "TUNEWISE_FORMAT", "TUNEWISE_QUIET"
 TRUE_WORDS = ("1", "true", "yes", "on")
+_UNBROKEN = re.compile(r"(?:\[[-+.\d]+, [-+.\d]+\][^ \t]*|[^ \t]+)[ \t]*")
+"""A word, or an interval such as "[-0.12, +0.19]", with the spaces after it."""
 
 
 @dataclass(slots=True)
@@ -178,7 +180,7 @@ def _word_breaks(line: str, width: int, margin: int) -> list[int]:
 
     breaks: list[int] = []
     used = margin
-    for word in re.finditer(r"[^ \t]+[ \t]*", line):
+    for word in _UNBROKEN.finditer(line):
         cells = cell_len(word.group().rstrip(" \t"))
         if used + cells > width and used > margin:
             breaks.append(word.start())

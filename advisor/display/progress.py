@@ -37,8 +37,8 @@ SPARKLINE_COLUMNS = 48
 """Width of the line of bars that shows the loss."""
 BAR_COLUMNS = 14
 """Width of the progress bar of a step."""
-Scorer = Callable[[str], float | None]
-"""Function from an arm's name to its mean combined score so far, None where that is not known yet."""
+Scorer = Callable[[str], str | None]
+"""Function from an arm's name to its right answers and score so far in words, None where nothing is known yet."""
 
 
 @dataclass
@@ -56,7 +56,8 @@ class StepProgress:
     losses: list[float] = field(default_factory=list)
     """Losses of the training seed at work."""
     seed: int | None = None
-    score: float | None = None
+    scored: str | None = None
+    """Right answers and score so far, in words."""
 
 
 class ProgressBoard:
@@ -76,7 +77,7 @@ class ProgressBoard:
             name: name of the plan.
             steps: names of its steps, in order.
             estimates: estimated seconds of each step, where known.
-            scorer: mean score of an arm so far; None to show no scores.
+            scorer: right answers and score of an arm so far; None to show none.
             clock: current time in seconds.
         """
         self.name = name
@@ -119,7 +120,7 @@ class ProgressBoard:
             step.first = (now, int(done))
         step.done, step.total = int(done), int(total)
         if kind == "answers.batch" and self.scorer:
-            step.score = self.scorer(str(event["arm"]))
+            step.scored = self.scorer(str(event["arm"]))
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds left of the run: of the step at work and of those that wait; None if any is unknown."""
@@ -198,7 +199,7 @@ class ProgressBoard:
         elif step.state == "waiting" and name in self.estimates:
             time_text = f"about {format_duration(self.estimates[name] * self.correction(name))}"
         notes = [progress_bar(step.done, step.total)] if step.state == "working" and step.total else []
-        notes += [f"score so far {step.score:.2f}"] if step.score is not None else []
+        notes += [step.scored] if step.scored is not None else []
         return tuple(Text(text, style) for text in (symbol, name, count, time_text, " ".join(notes)))
 
 

@@ -22,6 +22,7 @@ from rag.evaluation.statistics import PairedDifference, bootstrap_interval, clus
 from rag.files import check_schema, sha256_file
 from runners import run_folder
 from runners.data.questions import Question
+from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
@@ -83,6 +84,7 @@ def report_json(
     gpu = next((str(event["gpu"] or "") for event in reversed(run.events()) if "gpu" in event), "")
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
+    measured["answering"] = answering_conditions(run.events(), plan)
     measured |= compare_prediction(
         plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
@@ -130,6 +132,34 @@ def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
         if isinstance(step, TrainStep)
     }
     return {"seconds": seconds, "training": trained}
+
+
+def answering_conditions(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return by arm how its answers were timed.
+
+    ``batch`` is the most questions that were answered together by a model on this machine, ``at_once`` the requests
+    under way at a time to a server, ``busy`` the share of the processor time that other processes took meanwhile
+    (0.0 to 1.0; absent in runs of earlier versions).
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    done: dict[str, int] = {}
+    for event in events:
+        kind, arm = event.get("event"), str(event.get("arm", ""))
+        if kind == "step.start":
+            done.clear()
+        elif kind == "answers.batch":
+            # Earlier versions did not record how many questions of a batch the model was asked.
+            together = int(event.get("asked", event["done"] - done.get(arm, 0)))
+            done[arm] = event["done"]
+            row = rows.setdefault(arm, {})
+            row["batch"] = max(row.get("batch", 0), together)
+        elif kind == "step.done" and "busy" in (event.get("result") or {}):
+            rows.setdefault(event["result"]["arm"], {})["busy"] = event["result"]["busy"]
+    for step in plan.arms:
+        model = step.model or plan.model
+        if step.arm in rows and parse_remote(model.name):
+            rows[step.arm] = {"at_once": model.at_once}
+    return rows
 
 
 def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def describe_run(path: Path) -> RunSummary:
         report = read_report(path)
         extra["verdict"] = (report.get("verdict") or {}).get("text", "")
         extra["arms"] = {arm["arm"]: arm["score"] for arm in report.get("arms", ())}
+        extra["right"] = {arm["arm"]: arm["right"] for arm in report.get("arms", ()) if arm.get("right")}
         try:
             open_run_folder(path).check()
         except BadInput as problem:

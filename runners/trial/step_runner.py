@@ -23,7 +23,7 @@ from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
 from runners.data.reasoning import TAGS
 from runners.models.fingerprint import chat_template
-from runners.models.resolve import Model
+from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import KERNELS
@@ -242,21 +242,22 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
         context, step, first_weights, lambda question: gold_text(context, question) if indexed else ""
     )
     asked = 0
-    for seed_index, seed in enumerate(seeds):
-        weights = context.run.adapter(step.weights, seed) if step.weights else None
-        generator = context.generator(weights, step)
-        context.report_decoding(generator)
-        asked += run_arm(
-            prepared.plan,
-            step,
-            seed,
-            context.split.test,
-            generator,
-            prepared.finder,
-            prepared.shots,
-            context.run.path / TRIAL / ANSWERS,
-            _with_total(context, seed_index, len(seeds)),
-        )
+    with usage.measure_contention() as others:
+        for seed_index, seed in enumerate(seeds):
+            weights = context.run.adapter(step.weights, seed) if step.weights else None
+            generator = context.generator(weights, step)
+            context.report_decoding(generator)
+            asked += run_arm(
+                prepared.plan,
+                step,
+                seed,
+                context.split.test,
+                generator,
+                prepared.finder,
+                prepared.shots,
+                context.run.path / TRIAL / ANSWERS,
+                _with_total(context, seed_index, len(seeds)),
+            )
     rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
     estimated = sum(row.get("tokens_estimated", False) for row in rows)
@@ -271,7 +272,15 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
         "cut": cut,
         "estimated": estimated,
         **{key: count for key, count in reasoning.items() if count},
+        **({"busy": others.lost} if asked and _answers_on_cpu(plan, step) else {}),
     }
+
+
+def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
+    """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
+    from runners.resources.device import device_kind
+
+    return parse_remote((step.model or plan.model).name) is None and device_kind() == "cpu"
 
 
 def with_replay(
