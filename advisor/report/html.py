@@ -200,10 +200,13 @@ def staleness_caption(staleness: Mapping[str, Any] | None) -> str:
     rows = (staleness or {}).get("arms") or []
     follow = [row["arm"] for row in rows if row["new_after"] > row["new_before"]]
     repeat = [row["arm"] for row in rows if row["old_after"] and 2 * row["old_after"] >= row["old_before"]]
-    parts = [f"{', '.join(follow)}: more of the new facts after the update" if follow else ""]
-    parts += [f"{', '.join(repeat)}: still the old facts" if repeat else ""]
-    shown = "; ".join(filter(None, parts))
-    return f"{shown}." if shown else "No arm states more of the new facts after the update."
+    sentences = [
+        f"More of the new facts after the update: {', '.join(follow)}."
+        if follow
+        else "No arm states more of the new facts after the update."
+    ]
+    sentences += [f"Still at least half of the old facts: {', '.join(repeat)}."] if repeat else []
+    return " ".join(sentences)
 
 
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
