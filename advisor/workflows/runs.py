@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
@@ -90,7 +91,7 @@ def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
         screen.print("both carry out the same plan")
     ends = [
         (key, *(escape(str(row[key])) or "–" for row in diff["runs"]))
-        for key in ("state", "outcome", "winner")
+        for key in ("state", "outcome", "winner", "use")
     ]
     screen.print()
     screen.print(console.table(("", *names), ends))
@@ -181,11 +182,17 @@ def _print_run(summary: RunSummary) -> None:
             screen.print(f"{name:<8} {value}", markup=False, soft_wrap=True)
     if arms := extra.get("arms"):
         screen.print()
+        right = extra.get("arms_right") or {}
         rows = [
-            (escape(arm), f"{score['mean']:.2f}", f"{score['low']:.2f}–{score['high']:.2f}")
+            (
+                escape(arm),
+                _right_text(right.get(arm)) or "–",
+                f"{score['mean']:.2f}",
+                f"{score['low']:.2f}–{score['high']:.2f}",
+            )
             for arm, score in arms.items()
         ]
-        screen.print(console.table(("arm", "combined", "95 %"), rows, right=(1, 2)))
+        screen.print(console.table(("arm", "right", "combined", "95 %"), rows, right=(1, 2, 3)))
     screen.print()
     parts = [(escape(name), _size(size)) for name, size in extra.get("parts", {}).items()]
     screen.print(console.table(("part", "size"), parts, right=(1,)))
@@ -193,9 +200,16 @@ def _print_run(summary: RunSummary) -> None:
 
 def _verdict(run: RunSummary) -> str:
     if run.outcome:
+        count = f" {_right_text(run.right)} right" if run.right else ""
         score = f" {run.score:.2f}" if run.score is not None else ""
-        return f"{run.outcome}, {escape(run.winner)}{score}"
+        arm = escape(run.use) if run.use else "no arm to use; best " + escape(run.winner)
+        return f"{run.outcome}, {arm}{count or score}"
     return f"{run.steps} steps" if run.steps else "–"
+
+
+def _right_text(right: Mapping[str, Any] | None) -> str:
+    """Return right answers as a count, such as 48 of 65; "" where they are not known."""
+    return f"{right['n']} of {right['of']}" if right else ""
 
 
 def _size(count: int) -> str:
