@@ -24,6 +24,7 @@ from advisor.report.statements import (
     corrected_p,
     p_text,
     right_count,
+    seconds_alone,
     task_line,
     timing_notes,
     used_arm,
@@ -294,13 +295,21 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
             f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
         ],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
+        **_alone_column(data),
         f"s, {_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
     }
 
 
+def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the column of seconds of questions that were asked one at a time; {} where none were."""
+    timed = [seconds_alone(arm) for arm in data["arms"]]
+    cells = [NOT_JUDGED if seconds is None else f"{seconds:.2f}" for seconds in timed]
+    return {"s, alone": cells} if any(seconds is not None for seconds in timed) else {}
+
+
 def _asked_together(data: Mapping[str, Any]) -> str:
     """Return how the answers of all arms were timed; "in batches" where the arms differ."""
-    texts = {batch_text(data, arm["arm"]) for arm in data["arms"]}
+    texts = {batch_text(data, arm) for arm in data["arms"]}
     return texts.pop() if len(texts) == 1 else "in batches"
 
 

@@ -19,6 +19,7 @@ from advisor.report.cost_plot import pairs_in_words
 from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import predictions
+from advisor.verdict.conclusion import duration_text
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
@@ -58,14 +59,13 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
     """
     verdict = data["verdict"]
     run_argument = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
+    use = verdict["use"] if "use" in verdict else verdict["winner"]
+    arm = f" --arm {verdict['winner']}" if use is None else ""
+    asks = "the arm to use" if use else "the best by its score; no arm is asked by default"
     steps = [
-        (
-            f'tunewise ask {run_argument} "your question"',
-            f"asks {verdict['winner']}, the arm the verdict chose",
-        )
+        (f'tunewise ask {run_argument}{arm} "your question"', f"asks {use or verdict['winner']}, {asks}")
     ]
     new_run = shlex.quote(f"{run_argument.strip(chr(39))}-more")
-    missing = verdict.get("more_questions_needed")
     if any(arm["arm"] == verdict["recommended"] and is_unplanned(arm) for arm in data["arms"]):
         steps.append(
             (
@@ -73,14 +73,11 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 f"after correcting the rows that {verdict['recommended']} was not trained on",
             )
         )
+    elif data.get("full_run"):
+        steps.insert(0, _full_run_step(data["full_run"]))
     elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
-        missing_text = f"about {missing} more" if missing else "30 or more"
         steps += [
-            (
-                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
-                f"after adding {missing_text} test questions to the plan's data "
-                "(and raising its max_test, where it has one)",
-            ),
+            (f"tunewise run {run_argument}/plan.yaml --out {new_run}", _more_questions_reason(data)),
             (f"tunewise report {new_run} --compare {run_argument}", "sets the two runs side by side"),
         ]
     if verdict["outcome"] == "overturned":
@@ -101,8 +98,33 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 "after the documents changed: answers follow at once, nothing is trained",
             ),
         )
-    steps.append((f"tunewise chat {run_argument}", "the same as a conversation; follow-ups are understood"))
+    steps.append(
+        (f"tunewise chat {run_argument}{arm}", "the same as a conversation; follow-ups are understood")
+    )
     return steps
+
+
+def _full_run_step(full: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the step after a quick run: the full one, with its minutes where they are known."""
+    minutes = full.get("minutes")
+    about = f" (about {duration_text(60 * minutes)})" if minutes else ""
+    return (
+        full.get("command") or "tunewise run plan.yaml",
+        f"the same plan in full, without --quick: this was a quick run{about}",
+    )
+
+
+def _more_questions_reason(data: Mapping[str, Any]) -> str:
+    """Return what to do before a run that would decide: raise the plan's limit of test questions, or add some."""
+    missing = data["verdict"].get("more_questions_needed")
+    if limit := data.get("max_test"):
+        return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
+    wanted = (
+        f"about {missing:,} more test question{'s' * (missing != 1)}"
+        if missing
+        else "30 or more test questions"
+    )
+    return f"after adding {wanted} to the plan's data"
 
 
 def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] = ()) -> str:
@@ -306,6 +328,7 @@ def _template() -> Template:
         "right_interval": statements.right_interval,
         "as_count": statements.share_as_count,
         "batch": statements.batch_text,
+        "alone": statements.seconds_alone,
         "price": statements.answer_price,
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,

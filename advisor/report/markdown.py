@@ -17,6 +17,7 @@ from advisor.report.statements import (
     p_text,
     right_count,
     right_interval,
+    seconds_alone,
     task_line,
     timing_notes,
     used_arm,
@@ -73,7 +74,9 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         share = right_interval(arm.get("right"))
         right = right_count(arm.get("right")) + (f" ({share})" if share else "")
         combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
-        seconds = f"{arm['seconds_per_answer']:.2f} ({batch_text(data, arm['arm'])})"
+        seconds = f"{arm['seconds_per_answer']:.2f} ({batch_text(data, arm)})"
+        alone = seconds_alone(arm)
+        seconds = f"{alone:.2f} alone, {seconds}" if alone is not None else seconds
         rows.append(f"| {' | '.join([label, right, combined, *scores, seconds])} |")
     return rows
 

@@ -81,8 +81,15 @@ class Report:
 
     @property
     def winner(self) -> str:
-        """The arm to use."""
+        """The cheapest arm within noise of the best by the combined score, whatever was said."""
         return str(self.data["verdict"]["winner"])
+
+    @property
+    def use(self) -> str | None:
+        """The arm to use; None where no arm can meet what was said. In reports of earlier versions the winner."""
+        verdict = self.data["verdict"]
+        name = verdict["use"] if "use" in verdict else verdict["winner"]
+        return None if name is None else str(name)
 
     def __repr__(self) -> str:
         """Return the verdict in a line."""

@@ -105,13 +105,19 @@ def combined_score_rule(data: Mapping[str, Any]) -> str:
     )
 
 
-def batch_text(data: Mapping[str, Any], arm: str) -> str:
+def batch_text(data: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
     """Return how an arm's answers were timed: "batch of 32", "alone", "4 at once"; "in batches" where it is not known."""
-    conditions = ((data.get("measured") or {}).get("answering") or {}).get(arm) or {}
+    conditions = ((data.get("measured") or {}).get("answering") or {}).get(arm["arm"]) or {}
     if at_once := conditions.get("at_once"):
         return "alone" if at_once == 1 else f"{at_once} at once"
-    batch = conditions.get("batch")
+    batch = arm.get("batch")
     return "in batches" if not batch else "alone" if batch == 1 else f"batch of {batch}"
+
+
+def seconds_alone(arm: Mapping[str, Any]) -> float | None:
+    """Return the median seconds of an arm's answers to questions asked one at a time; None where it was not timed."""
+    alone = arm.get("alone")
+    return float(alone["seconds"]) if alone else None
 
 
 def timing_notes(data: Mapping[str, Any]) -> list[str]:
@@ -122,9 +128,15 @@ def timing_notes(data: Mapping[str, Any]) -> list[str]:
         if note := contention_note((answering.get(arm["arm"]) or {}).get("busy") or 0.0):
             shares.setdefault(note, []).append(arm["arm"])
     notes = []
-    if any(batch_text(data, arm["arm"]).startswith(("batch", "in")) for arm in data["arms"]):
+    if any(batch_text(data, arm).startswith(("batch", "in")) for arm in data["arms"]):
+        timed = max(((arm.get("alone") or {}).get("n", 0) for arm in data["arms"]), default=0)
+        alone = (
+            f"those alone are the median of {timed} question{'s' * (timed != 1)} asked one at a time"
+            if timed
+            else "a question asked alone takes longer"
+        )
         notes.append(
-            "Seconds of an answer are the time of a batch divided by its answers; a question asked alone takes longer"
+            f"Seconds of an answer in a batch are the time of the batch divided by its answers; {alone}"
         )
     notes += [
         f"While {_joined(names)} answered, {note}: take the seconds as too long"

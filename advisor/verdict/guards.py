@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from advisor.verdict.wording import counted
 from rag.files import check_schema
 from runners.arms.row_account import MIN_TRAINED_SHARE, RowAccount, recorded_accounts
 from runners.data.questions import Question
@@ -51,7 +52,8 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
         )
     if left_out := leakage.get("left_out"):
         warnings.append(
-            f"{left_out} questions that nearly repeat training rows were not asked, as the plan says"
+            f"{counted(left_out, 'question')} that nearly repeat{'s' * (left_out == 1)} training rows "
+            f"{'was' if left_out == 1 else 'were'} not asked, as the plan says"
         )
     warnings += [
         f"{row['arm']} was not trained as planned and is left out of the verdict: {row['text']}"

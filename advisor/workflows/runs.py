@@ -91,7 +91,7 @@ def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
         screen.print("both carry out the same plan")
     ends = [
         (key, *(escape(str(row[key])) or "–" for row in diff["runs"]))
-        for key in ("state", "outcome", "winner")
+        for key in ("state", "outcome", "winner", "use")
     ]
     screen.print()
     screen.print(console.table(("", *names), ends))
@@ -182,10 +182,11 @@ def _print_run(summary: RunSummary) -> None:
             print_plain(screen, f"{name:<8} {value}")
     if arms := extra.get("arms"):
         screen.print()
+        right = extra.get("arms_right") or {}
         rows = [
             (
                 escape(arm),
-                right_count(extra["right"].get(arm)),
+                right_count(right.get(arm)),
                 f"{score['mean']:.2f}",
                 f"{score['low']:.2f}–{score['high']:.2f}",
             )
@@ -199,8 +200,10 @@ def _print_run(summary: RunSummary) -> None:
 
 def _verdict(run: RunSummary) -> str:
     if run.outcome:
+        count = f" {right_count(run.right)} right" if run.right else ""
         score = f" {run.score:.2f}" if run.score is not None else ""
-        return f"{run.outcome}, {escape(run.winner)}{score}"
+        arm = escape(run.use) if run.use else "no arm to use; best " + escape(run.winner)
+        return f"{run.outcome}, {arm}{count or score}"
     return f"{run.steps} steps" if run.steps else "–"
 
 

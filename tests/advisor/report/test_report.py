@@ -257,17 +257,20 @@ def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> Non
 
 
 def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
+    assert "; a question asked alone takes longer" in report_markdown(write_report(run, PLAN))
     for done, asked in ((5, 0), (37, 32), (40, 3)):
         run.write({"event": "answers.batch", "arm": "rag", "done": done, "total": 40, "asked": asked})
-    run.finish("evaluate:rag", {}, {"arm": "rag", "busy": 0.4})
-    run.write({"event": "step.start", "step": "evaluate:prompting", "number": 2, "total": 3})
-    run.write({"event": "answers.batch", "arm": "prompting", "done": 1, "total": 40})
+    run.finish("evaluate:rag", {}, {"arm": "rag", "busy": 0.4, "seconds_alone": [8.0, 7.5, 9.0]})
+    run.write({"event": "answers.batch", "arm": "prompting", "done": 1, "total": 40, "asked": 1})
     data = write_report(run, PLAN)
-    assert data["measured"]["answering"] == {"rag": {"batch": 32, "busy": 0.4}, "prompting": {"batch": 1}}
+    assert data["measured"]["answering"] == {"rag": {"busy": 0.4}}
     markdown = report_markdown(data)
-    assert "0.20 (batch of 32)" in markdown
+    assert "8.00 alone, 0.20 (batch of 32)" in markdown
     assert "0.20 (alone)" in markdown
+    assert "the median of 3 questions asked one at a time" in markdown
     assert "While rag answered, the machine was busy: others took 40% of the processor time" in markdown
+    page = (run.path / "report.html").read_text("utf-8")
+    assert 'seconds an answer</dt><dd>8.0 <small>alone</small><small class="under">0.20 batch of 32' in page
 
 
 def test_report_of_run_without_scores_is_rejected(tmp_path: Path) -> None:
