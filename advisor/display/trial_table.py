@@ -158,7 +158,9 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     if task := task_line(data):
         print_plain(console, task, "dim")
     if sentences := conclusion(data):
-        print_plain(console, " ".join(sentences), "bold")
+        print_plain(console, sentences[0], "bold")
+        if len(sentences) > 1:
+            print_plain(console, " ".join(sentences[1:]))
         console.print()
     console.print(*arms_tables(data, console.width))
     console.print(score_chart(data, console.width))

@@ -29,11 +29,11 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 
 def report_markdown(data: Mapping[str, Any]) -> str:
     """Return verdict, warnings, arms with intervals, paired differences and how it was measured."""
-    verdict = data["verdict"]
+    verdict, sentences = data["verdict"], conclusion(data)
     paragraphs = [
         f"## tunewise: {_escape(data['name'])}",
         _escape(task_line(data)),
-        f"**{_escape(' '.join(sentences))}**" if (sentences := conclusion(data)) else "",
+        *([f"**{_escape(sentences[0])}**", _escape(" ".join(sentences[1:]))] if sentences else ()),
         f"**{verdict['outcome'].upper()}** ({verdict['strength']}). {_escape(verdict['text'])}",
         _escape(verdict.get("taught") or ""),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub

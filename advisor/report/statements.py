@@ -146,10 +146,12 @@ def timing_notes(data: Mapping[str, Any]) -> list[str]:
 
 
 def costs_nothing(data: Mapping[str, Any]) -> bool:
-    """Return whether no price applies: the calls are answered on the user's own machine, and no arm has one."""
+    """Return whether calls cost no money: the advice or, without one, every measured arm is for a machine at hand."""
     even = data["predicted"].get("break_even") or {}
-    priced = any(arm.get("usd_per_1000") is not None for arm in data["arms"])
-    return not priced and (not even or bool(even.get("hosted_equivalent")))
+    if even:
+        return bool(even.get("hosted_equivalent"))
+    # Arms of a server without a price have another basis: what it asks for is not known.
+    return all(str(arm.get("usd_basis") or "").startswith("no price of an hour") for arm in data["arms"])
 
 
 def answer_price(arm: Mapping[str, Any], free: bool) -> str:

@@ -19,6 +19,13 @@ from runners.trial import refusal_drift, staleness
 from runners.trial.forgetting import STEP
 from runners.trial.trial import ANSWERS
 
+SMALL_RISE = 0.02
+"""Share of the loss on neutral text below which a rise is noted and not warned of, where instructions are followed as
+before: for a loss of 3.8 nats a token it is a perplexity 8 % higher, which no answer shows."""
+LESS_FORGETTING = (
+    "to forget less, mix general examples into the training (data.replay in the plan), or train fewer epochs"
+)
+
 
 def run_guards(
     run: RunFolder, plan: Plan, questions: Sequence[Question] = (), stale: Mapping[str, Any] | None = None
@@ -62,10 +69,22 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
         for row in guards.get("training_rows") or ()
         if not row["planned"] or _without_passages(row)
     ]
-    arms = [*((guards.get("forgetting") or {}).get("arms") or ()), *(guards.get("refusal_drift") or ())]
-    warnings += [arm["text"] for arm in arms if arm["warned"]]
+    warnings += [
+        f"{arm['text']}; {LESS_FORGETTING}"
+        for arm in (guards.get("forgetting") or {}).get("arms") or ()
+        if arm["warned"] and not is_small_rise(arm)
+    ]
+    warnings += [arm["text"] for arm in guards.get("refusal_drift") or () if arm["warned"]]
     warnings += (guards.get("staleness") or {}).get("warnings") or ()
     return warnings
+
+
+def is_small_rise(arm: Mapping[str, Any]) -> bool:
+    """Return whether all that an arm has forgotten is a rise of its loss below :data:`SMALL_RISE`; no cause to act."""
+    followed, rise = arm.get("followed_interval") or {}, arm.get("loss_interval") or {}
+    if followed.get("high", 0.0) < 0 or not rise.get("difference") or not arm.get("loss_before"):
+        return False
+    return bool(rise["difference"] < SMALL_RISE * arm["loss_before"])
 
 
 def trained_rows(run: RunFolder, plan: Plan) -> dict[str, RowAccount]:

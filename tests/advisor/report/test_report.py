@@ -143,17 +143,36 @@ def test_page_shows_refusal_threshold(run: RunFolder) -> None:
         assert sentence in (run.path / "report.html").read_text("utf-8")
 
 
-def test_page_draws_cost_lines_of_the_plan(run: RunFolder) -> None:
+def test_page_draws_cost_lines_of_measured_arms(run: RunFolder) -> None:
     profile = Profile.of({"model_params_b": 8, "labelled_examples": 500, "calls_per_month": 40_000})
     crossing = break_even(
         profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()}
     )
+    assert crossing is not None
     plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": crossing}})
     write_report(run, plan)
     page = (run.path / "report.html").read_text("utf-8")
-    assert "What it would cost" in page
-    assert "few-shot and lora" in page
-    assert "calls a month (dotted: yours)" in page
+    chart = page[page.index("What it would cost") : page.index('id="guards"')]
+    assert "USD a month" in chart
+    assert ">yours: 40,000 a month</text>" in chart
+    assert re.findall(r'<text class="t\d"[^>]*>([^<]*)<', chart) == ["rag", "prompting"]
+    assert re.findall(r'scope="row">([^<]*)<', chart)[:1] == ["prompting and rag"]
+    assert "prompting is cheaper at any number of calls" in chart
+    assert "qlora" not in chart.split("<ul>")[0].replace(str(crossing["text"]), "")
+
+
+def test_page_without_prices_has_no_cost_chart(run: RunFolder) -> None:
+    own = {"model_params_b": 8, "labelled_examples": 500, "gpu_kind": "cuda", "gpu_memory_gib": 24}
+    profile = Profile.of(own)
+    even = break_even(profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()})
+    assert even is not None
+    assert even["hosted_equivalent"]
+    plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": even}})
+    write_report(run, plan)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "0 USD: your own machine" in page
+    assert "What it would cost" not in page
+    assert "no price of an hour" not in page
 
 
 def test_page_is_deterministic(run: RunFolder) -> None:
@@ -192,8 +211,8 @@ def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
         },
     )
     markdown = (run.path / "report.md").read_text("utf-8")
-    head = f"## tunewise: desk\n\nRun of {data['environment']['date']}\n\n**CONFIRMED** (measured). rag scored 0.73"
-    assert markdown.startswith(head)
+    assert markdown.startswith(f"## tunewise: desk\n\nRun of {data['environment']['date']}\n\n**Use rag.")
+    assert "\n\n**CONFIRMED** (measured). rag scored 0.73" in markdown
     assert "| **rag** | – | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 (in batches) |" in markdown
     assert "| prompting | – | +0.60 (+0.60 to +0.60) | \\<.001 |" in markdown
     assert "rag new fact 0 → 3, old 2 → 0 of 4" in markdown
@@ -249,7 +268,7 @@ def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> Non
     data["arms"][0]["right"] = {"n": 28, "of": 40, "low": 0.55, "high": 0.81}
     lines = report_markdown(data).splitlines()
     assert lines[2].startswith("Task: answer \\<guests\\>; asked with 1 answer of a person and 0 counted")
-    assert lines[4] == "**Use rag. It answers 28 of 40 right.**"
+    assert lines[4:7] == ["**Use rag.**", "", "It answers 28 of 40 right."]
     assert "| **rag** | 28 of 40 (55–81 %) |" in report_markdown(data)
     html = Report(run.path, data)._repr_html_()
     assert "Use rag. It answers 28 of 40 right." in html
