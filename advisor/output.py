@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,13 @@ from rag.text.sanitize import strip_invisible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 FORMATS = ("human", "json", "plain")
 FORMAT, QUIET = "TUNEWISE_FORMAT", "TUNEWISE_QUIET"
 TRUE_WORDS = ("1", "true", "yes", "on")
+_UNBROKEN = re.compile(r"(?:\[[-+.\d]+, [-+.\d]+\][^ \t]*|[^ \t]+)[ \t]*")
+"""A word, or an interval such as "[-0.12, +0.19]", with the spaces after it."""
 
 
 @dataclass(slots=True)
@@ -137,10 +141,62 @@ def plain_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def print_plain(console: Console, text: str, style: str | None = None) -> None:
-    """Print a text from data: nothing in it is read as markup, an emoji's name or a terminal escape."""
-    console.print(
-        strip_invisible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style
-    )
+    """Print a text from data: nothing in it is read as markup, an emoji's name or a terminal escape.
+
+    On a terminal it breaks between words, as by :func:`print_wrapped`.
+    """
+    print_wrapped(console, strip_invisible(text), style)
+
+
+def print_wrapped(console: Console, text: str | Text, style: str | None = None) -> None:
+    """Print a text whose lines break between words on a terminal, and which stays as it is where the output is piped.
+
+    Continued lines are indented as their first one. A word longer than the terminal is wide, such as a path, is left
+    whole. Nothing in a string is read as markup or an emoji's name; for a styled text pass rich's ``Text``.
+    """
+    from rich.text import Text
+
+    whole = Text(text) if isinstance(text, str) else text
+    lines = wrapped_lines(whole, console.width) if console.is_terminal else [whole]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True, style=style)
+
+
+def wrapped_lines(text: Text, width: int) -> list[Text]:
+    """Return a text as lines of at most ``width`` terminal cells that break between words.
+
+    Styles are kept, continued lines are indented as their first one, and a word longer than ``width`` has a line of its
+    own.
+    """
+    lines: list[Text] = []
+    for whole in text.split("\n", allow_blank=True):
+        margin = whole.plain[: len(whole.plain) - len(whole.plain.lstrip(" "))]
+        parts = whole.divide(_word_breaks(whole.plain, width, len(margin)))
+        for part in parts:
+            part.rstrip()
+        lines += [parts[0], *(_indented(part, margin) for part in parts[1:])]
+    return lines
+
+
+def _indented(line: Text, margin: str) -> Text:
+    from rich.text import Text
+
+    return Text(margin).append_text(line)
+
+
+def _word_breaks(line: str, width: int, margin: int) -> list[int]:
+    """Return the offsets in a line at which a new one begins; continued lines have ``margin`` fewer cells."""
+    from rich.cells import cell_len
+
+    breaks: list[int] = []
+    used = margin
+    for word in _UNBROKEN.finditer(line):
+        cells = cell_len(word.group().rstrip(" \t"))
+        if used + cells > width and used > margin:
+            breaks.append(word.start())
+            used = margin
+        used += cell_len(word.group())
+    return breaks
 
 
 def _is_rows(value: Any) -> bool:

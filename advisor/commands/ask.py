@@ -13,7 +13,9 @@ def command(
     run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     question: str = typer.Argument(help="The question."),
     arm: str | None = typer.Option(
-        None, help="Another arm than the one the verdict chose.", autocompletion=completion.complete_arms
+        None,
+        help="Another arm than the one the verdict says to use.",
+        autocompletion=completion.complete_arms,
     ),
     model: Path | None = typer.Option(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."

@@ -23,7 +23,9 @@ def command(
         "provider), run (unpack a bundle).",
     ),
     arm: str | None = typer.Option(
-        None, help="Another arm than the one the verdict chose.", autocompletion=completion.complete_arms
+        None,
+        help="Another arm than the one the verdict says to use.",
+        autocompletion=completion.complete_arms,
     ),
     seed: int | None = typer.Option(None, min=0, help="Which training run of the arm; by default its first."),
     out: Path | None = typer.Option(None, help="The folder to make; by default exports/NAME-ARM-TO."),

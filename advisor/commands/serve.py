@@ -11,6 +11,9 @@ from advisor import completion
 
 def command(
     run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
+    arm: str | None = typer.Option(
+        None, help="Another default than the arm to use.", autocompletion=completion.complete_arms
+    ),
     host: str = typer.Option(
         "127.0.0.1", help="Address to listen on; one that other machines reach needs a token."
     ),
@@ -37,8 +40,8 @@ def command(
 ) -> None:
     """Serve a run: its arms, its base and its adapters as models of an OpenAI-compatible endpoint, and a page at /.
 
-    `model` picks the arm; by default the one that the verdict chose. Answers are the trial's own: cited, with its
-    refusals, greedy unless a temperature is given. Ctrl-C or SIGTERM lets what is being answered end first.
+    `model` picks the arm; by default --arm, else the one that the verdict says to use. Answers are the trial's own: cited,
+    with its refusals, greedy unless a temperature is given. Ctrl-C or SIGTERM lets what is being answered end first.
     """
     from advisor.terminal import require_extra
 
@@ -48,5 +51,5 @@ def command(
     from runners.serving.http.service import ServerLimits
 
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    options = ServeOptions(run, host, port, token, tuple(allow_host), tuple(allow_origin), model)
+    options = ServeOptions(run, host, port, token, tuple(allow_host), tuple(allow_origin), model, arm)
     serve(options, limits, queue, print_event)

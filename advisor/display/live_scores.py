@@ -74,6 +74,22 @@ class LiveScores:
         ]
         return sum(means) / len(means) if means else None
 
+    def summary(self, arm: str) -> str | None:
+        """Return "right 12 of 32, score so far 0.52" of an arm; None before its first answer is scored.
+
+        The right answers are left out where answers cannot be judged. With several seeds the count is a mean.
+        """
+        mean = self.mean(arm)
+        if mean is None:
+            return None
+        judged = [
+            scores["right"]
+            for seeds in self.scores[arm].values()
+            if "right" in (scores := mean_over_seeds(seeds))
+        ]
+        right = f"right {round(sum(judged), 1):g} of {len(judged)}, " if judged else ""
+        return f"{right}score so far {mean:.2f}"
+
     def _queue_row(self, line: bytes) -> None:
         try:
             row: dict[str, Any] = json.loads(line)
@@ -131,4 +147,4 @@ def board_for_plan(plan: Plan, out: Path, only: str | None = None) -> ProgressBo
     estimates = {name: corrected for name, _, corrected in times}
     names = [step_name(step) for step in plan.steps]
     steps = [name for name in names if only in (None, name)]
-    return ProgressBoard(plan.name, steps, estimates, live_scores.mean)
+    return ProgressBoard(plan.name, steps, estimates, live_scores.summary)

@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.display.events import event_lines
-from advisor.output import is_quiet, is_verbose
+from advisor.output import is_quiet, is_verbose, print_wrapped
 from rag.text.words import count_noun
 
 BAR_CHARACTERS = " ▁▂▃▄▅▆▇█"
@@ -38,8 +38,8 @@ SPARKLINE_COLUMNS = 48
 """Width of the line of bars that shows the loss."""
 BAR_COLUMNS = 14
 """Width of the progress bar of a step."""
-Scorer = Callable[[str], float | None]
-"""Function from an arm's name to its mean combined score so far, None where that is not known yet."""
+Scorer = Callable[[str], str | None]
+"""Function from an arm's name to its right answers and score so far in words, None where nothing is known yet."""
 
 
 @dataclass
@@ -57,7 +57,8 @@ class StepProgress:
     losses: list[float] = field(default_factory=list)
     """Losses of the training seed at work."""
     seed: int | None = None
-    score: float | None = None
+    scored: str | None = None
+    """Right answers and score so far, in words."""
 
 
 class ProgressBoard:
@@ -77,7 +78,7 @@ class ProgressBoard:
             name: name of the plan.
             steps: names of its steps, in order.
             estimates: estimated seconds of each step, where known.
-            scorer: mean score of an arm so far; None to show no scores.
+            scorer: right answers and score of an arm so far; None to show none.
             clock: current time in seconds.
         """
         self.name = name
@@ -120,7 +121,7 @@ class ProgressBoard:
             step.first = (now, int(done))
         step.done, step.total = int(done), int(total)
         if kind == "answers.batch" and self.scorer:
-            step.score = self.scorer(str(event["arm"]))
+            step.scored = self.scorer(str(event["arm"]))
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds left of the run: of the step at work and of those that wait; None if any is unknown."""
@@ -219,7 +220,7 @@ class ProgressBoard:
         elif step.state == "waiting" and name in self.estimates:
             time_text = f"about {format_duration(self.estimates[name] * self.correction(name, now))}"
         notes = [progress_bar(step.done, step.total)] if step.state == "working" and step.total else []
-        notes += [f"score so far {step.score:.2f}"] if step.score is not None else []
+        notes += [step.scored] if step.scored is not None else []
         return tuple(Text(text, style) for text in (symbol, name, count, time_text, " ".join(notes)))
 
 
@@ -363,7 +364,7 @@ class ProgressWatcher:
 
     def say(self, line: str) -> None:
         """Print a line above the bars or the board."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_wrapped(self.console, line)
 
 
 @contextmanager

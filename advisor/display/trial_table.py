@@ -13,8 +13,23 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from advisor.output import format_interval, print_plain
+from advisor.output import format_interval, print_plain, print_wrapped
 from advisor.report.markdown import is_unplanned
+from advisor.report.statements import (
+    NOT_JUDGED,
+    P_VALUE_NOTE,
+    batch_text,
+    combined_score_rule,
+    conclusion,
+    corrected_p,
+    p_text,
+    right_count,
+    seconds_alone,
+    task_line,
+    timing_notes,
+    used_arm,
+)
+from rag.text.sanitize import strip_invisible
 
 MIN_CHART_COLUMNS, MAX_CHART_COLUMNS = 20, 60
 """Width of the scale; on a terminal with less space for it there is no chart."""
@@ -44,16 +59,18 @@ def show_margins(data: dict[str, Any], console: Console) -> None:
     """Print the paired differences of the recommended arm, and how much the training seeds differ."""
     if data["paired"]:
         console.print("", paired_table(data))
+        print_plain(console, P_VALUE_NOTE, "dim")
     for line in seed_lines(data):
-        console.print(line, highlight=False, soft_wrap=True, markup=False, style="dim")
+        print_plain(console, line, "dim")
 
 
 def paired_table(data: dict[str, Any]) -> Table:
-    """Return a table with a row for each other arm: difference, 95 % interval, p, and p corrected over the arms."""
-    table = _table(f"{data['verdict']['recommended']} above", "by", "95 %", "p", "p (Holm)")
+    """Return a table with a row for each other arm: its right answers, difference, 95 % interval, and corrected p."""
+    table = _table(f"{data['verdict']['recommended']} above", "right", "by", "95 %", "p")
+    right = {arm["arm"]: right_count(arm.get("right")) for arm in data["arms"]}
     for pair in data["paired"]:
-        corrected = pair.get("p_holm")
-        table.add_row(escape(pair["b"]), *_difference(pair), _p_text(pair["p"]), _p_text(corrected))
+        cells = (right.get(pair["b"], NOT_JUDGED), *_difference(pair), p_text(corrected_p(pair)))
+        table.add_row(escape(pair["b"]), *cells)
     return table
 
 
@@ -80,14 +97,14 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         rows.append((f"winners: {winners['a']}, {winners['b']}", winners))
     for name, row in rows:
         means = (f"{row['mean_a']:.2f}", f"{row['mean_b']:.2f}")
-        table.add_row(escape(name), *means, *_difference(row), _p_text(row["p_holm"]))
+        table.add_row(escape(name), *means, *_difference(row), p_text(row["p_holm"]))
     console.print(table)
     lines = [_question_counts(comparison["questions"]), *comparison["notes"]]
     for key, name in (("only_in_a", names[0]), ("only_in_b", names[1])):
         if comparison[key]:
             lines.append(f"only in {name}: {', '.join(comparison[key])}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False, style="dim")
+        print_plain(console, line, "dim")
 
 
 def score_chart(data: Mapping[str, Any], width: int) -> Text:
@@ -98,8 +115,9 @@ def score_chart(data: Mapping[str, Any], width: int) -> Text:
     if columns < MIN_CHART_COLUMNS:
         return Text()
     lines = []
+    used = (used_arm(data) or {}).get("arm")
     for arm in arms:
-        best = arm["arm"] == (data["verdict"] or {}).get("winner")
+        best = arm["arm"] == used
         line = Text(f"{arm['arm']:<{name_width}}  ", style="bold" if best else "")
         score = arm["score"]
         line.append(
@@ -135,20 +153,24 @@ def chart_scale(columns: int) -> str:
 
 
 def show_report(data: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table of arms, the chart of their scores, the comparisons, the verdict and the warnings."""
+    """Print the task, the conclusion, the arms with their scores, the comparisons, the verdict and the warnings."""
     console = console or Console()
+    if task := task_line(data):
+        print_plain(console, task, "dim")
+    if sentences := conclusion(data):
+        print_plain(console, sentences[0], "bold")
+        if len(sentences) > 1:
+            print_plain(console, " ".join(sentences[1:]))
+        console.print()
     console.print(*arms_tables(data, console.width))
     console.print(score_chart(data, console.width))
     show_margins(data, console)
-    for line in (weights_line(data), *judge_lines(data)):
+    for line in (*timing_notes(data), weights_line(data), *judge_lines(data)):
         print_plain(console, line, "dim")
     verdict = data["verdict"]
     colour = OUTCOME_COLOURS[verdict["outcome"]]
-    console.print(
-        f"[{colour} bold]{verdict['outcome'].upper()}[/] ({verdict['strength']})  {escape(verdict['text'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    head = Text.assemble((verdict["outcome"].upper(), f"{colour} bold"), f" ({verdict['strength']})  ")
+    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
     if gains := verdict.get("taught"):
         print_plain(console, f"  {gains}")
     show_guards(data, console)
@@ -164,12 +186,12 @@ def show_guards(data: dict[str, Any], console: Console) -> None:
 
 
 def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
-    """Return the arms by combined score, with the scores that it is made of.
+    """Return the arms by combined score, with their right answers and the scores that it is made of.
 
     Columns that do not fit into ``width`` follow in further tables, each of which names the arms again.
     """
-    winner = (data["verdict"] or {}).get("winner")
-    names = [f"[bold]{arm['arm']}[/]" if arm["arm"] == winner else arm["arm"] for arm in data["arms"]]
+    used = (used_arm(data) or {}).get("arm")
+    names = [f"[bold]{arm['arm']}[/]" if arm["arm"] == used else arm["arm"] for arm in data["arms"]]
     names = [
         f"{name} (not as planned)" if is_unplanned(arm) else name
         for name, arm in zip(names, data["arms"], strict=True)
@@ -190,14 +212,14 @@ def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
 
 
 def weights_line(data: dict[str, Any]) -> str:
-    """Return the weights of the combined score, each with its reason where the plan gives one."""
+    """Return how the combined score is computed and its weights, each with its reason where the plan gives one."""
     reasons = data.get("weight_reasons") or {}
     weighed = (
         f"{name} {weight:g}" + (f" ({reasons[name]})" if name in reasons else "")
         for name, weight in data["weights"].items()
         if weight
     )
-    return f"combined: {'; '.join(weighed)}"
+    return f"{combined_score_rule(data)} Weights: {'; '.join(weighed)}"
 
 
 def judge_lines(data: dict[str, Any]) -> list[str]:
@@ -278,13 +300,6 @@ def _difference(row: dict[str, Any]) -> tuple[str, str]:
     return f"{row['difference']:+.3f}", format_interval(row, 3, signed=True)
 
 
-def _p_text(p_value: float | None) -> str:
-    """Return a p-value as printed; a run of an early version has no corrected one."""
-    if p_value is None:
-        return "–"
-    return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0")
-
-
 def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
     """Return the cells of each column by its title, without the names of the arms; both are markup."""
     arms = data["arms"]
@@ -293,12 +308,27 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
     shown = {name: title for name, title in SCORE_COLUMNS.items() if name in (weighed or measured)}
     scores = [arm["score"] for arm in arms]
     return {
+        "right": [right_count(arm.get("right")) for arm in arms],
         "combined [dim]95 %[/]": [
             f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
         ],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
-        "s/answer": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
+        **_alone_column(data),
+        f"s, {_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
     }
+
+
+def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the column of seconds of questions that were asked one at a time; {} where none were."""
+    timed = [seconds_alone(arm) for arm in data["arms"]]
+    cells = [NOT_JUDGED if seconds is None else f"{seconds:.2f}" for seconds in timed]
+    return {"s, alone": cells} if any(seconds is not None for seconds in timed) else {}
+
+
+def _asked_together(data: Mapping[str, Any]) -> str:
+    """Return how the answers of all arms were timed; "in batches" where the arms differ."""
+    texts = {batch_text(data, arm) for arm in data["arms"]}
+    return texts.pop() if len(texts) == 1 else "in batches"
 
 
 def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:

@@ -7,7 +7,7 @@ elements have classes, and the style sheet of the page gives them colours for th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -22,6 +22,8 @@ ROW_HEIGHT = 20
 """Height in pixels of the one-line chart in a table row."""
 CHART_HEIGHT = 220
 VALIDATION_SERIES = "validation"
+MISS = 1.5
+"""A measurement that is further from its estimate than this factor is pointed out."""
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -89,7 +91,12 @@ def draw_interval(mean: float, low: float, high: float, best: bool = False, lowe
         _grid()
         + zero
         + f'<line class="span{" best" if best else ""}" x1="{x[0]}" x2="{x[2]}" y1="10" y2="10"/>'
-        f'<circle class="{css_class}" cx="{x[1]}" cy="10" r="5"/>'
+        # The ends are taller than the dot, so that an interval shorter than the dot is seen on a narrow page as well.
+        + "".join(
+            f'<line class="end{" best" if best else ""}" x1="{v}" x2="{v}" y1="3" y2="17"/>'
+            for v in (x[0], x[2])
+        )
+        + f'<circle class="{css_class}" cx="{x[1]}" cy="10" r="5"/>'
     )
 
 
@@ -124,13 +131,25 @@ def draw_scale(lower: float = 0.0) -> str:
     return f'<svg class="scale" width="100%" height="16" aria-hidden="true" focusable="false">{text}</svg>'
 
 
+def memory_scale_end(values: Sequence[float], available: float | None) -> float:
+    """Return the right end of the memory chart in GiB: above all values, and above the machine's memory if it is near.
+
+    Args:
+        values: every estimate and measurement to show, in GiB.
+        available: memory of the machine in GiB, None if it is unknown; left out if it is over 2.5 times the rest.
+    """
+    end = 1.1 * max(values)
+    return max(end, 1.05 * available) if available and available <= 2.5 * end else end
+
+
 def memory_bar(
     low: float,
     likely: float,
     high: float,
     measured: float | None,
     available: float | None,
-    process_peak: float | None = None,
+    process_peak: float | None,
+    end: float,
 ) -> str:
     """Draw estimated memory as a bar from low to high with a mark at the likely value, and measured memory as a dot.
 
@@ -139,32 +158,53 @@ def memory_bar(
         likely: most likely value, in GiB.
         high: upper end of the estimate, in GiB.
         measured: memory of the training alone in GiB, drawn as a dot; None if it was not measured.
-        available: memory of the machine in GiB, drawn as a vertical line; left out if it is over 2.5 times the rest.
+        available: memory of the machine in GiB, drawn as a vertical line where it is on the scale.
         process_peak: peak of the whole process in GiB, drawn as a ring; None if it was not measured.
+        end: right end of the scale in GiB, the same for all rows of the chart.
     """
-    scale_end = 1.15 * max(high, measured or 0.0, process_peak or 0.0)
-    if available and available <= 2.5 * scale_end:
-        scale_end = max(scale_end, 1.05 * available)
-    else:
-        available = None
 
     def x_at(value: float) -> str:
-        return _percent(value / scale_end)
+        return _percent(value / end)
 
-    width = f"{100 * (high - low) / scale_end:.2f}%"
-    parts = '<line class="grid" x1="0" x2="100%" y1="20" y2="20"/>'
+    width = f"{100 * (high - low) / end:.2f}%"
+    parts = "".join(
+        f'<line class="grid" x1="{x_at(tick)}" x2="{x_at(tick)}" y1="0" y2="40"/>' for tick in _gib_ticks(end)
+    )
+    parts += '<line class="grid" x1="0" x2="100%" y1="20" y2="20"/>'
     parts += f'<rect class="bar" x="{x_at(low)}" width="{width}" y="11" height="18"/>'
     parts += f'<line class="likely" x1="{x_at(likely)}" x2="{x_at(likely)}" y1="7" y2="33"/>'
-    if available:
+    if available and available <= end:
         parts += f'<line class="room" x1="{x_at(available)}" x2="{x_at(available)}" y1="2" y2="38"/>'
     if process_peak is not None:
         parts += f'<circle class="ring" cx="{x_at(process_peak)}" cy="20" r="6"/>'
     if measured is not None:
-        parts += f'<circle class="dot best" cx="{x_at(measured)}" cy="20" r="6"/>'
+        missed = is_missed(likely, measured)
+        parts += f'<circle class="dot {"missed" if missed else "best"}" cx="{x_at(measured)}" cy="20" r="6"/>'
     label = f"estimated {low:.2f} to {high:.2f} GiB, likely {likely:.2f}"
     label += f"; measured {measured:.2f} GiB" if measured is not None else ""
     label += f"; the whole process {process_peak:.2f} GiB" if process_peak is not None else ""
     return f'<svg class="memory" width="100%" height="40" role="img" aria-label="{label}">{parts}</svg>'
+
+
+def memory_scale(end: float) -> str:
+    """Draw the labels of the scale below the memory chart, from 0 to ``end`` GiB."""
+    ticks = _gib_ticks(end)
+    text = "".join(
+        f'<text x="{_percent(tick / end)}" y="12" text-anchor="{"start" if not tick else "middle"}">'
+        f"{tick:g}{' GiB' if tick == ticks[-1] else ''}</text>"
+        for tick in ticks
+    )
+    return f'<svg class="scale" width="100%" height="16" aria-hidden="true" focusable="false">{text}</svg>'
+
+
+def is_missed(estimated: float, measured: float | None) -> bool:
+    """Return whether a measurement is more than :data:`MISS` times the estimate, or less than its reciprocal."""
+    return bool(measured) and not 1 / MISS <= (measured or 0.0) / estimated <= MISS
+
+
+def _gib_ticks(end: float) -> list[float]:
+    """Return the labelled values of a scale from 0 to ``end``, of which the last has room for its unit."""
+    return [tick for tick in Axis("GiB", 0.0, end).ticks if tick <= 0.93 * end]
 
 
 def draw_lines(
@@ -176,8 +216,10 @@ def draw_lines(
     marks: Sequence[tuple[float, float]] = (),
     vertical_line: float | None = None,
     dot_suffix: str = "",
+    colours: Mapping[str, int] | None = None,
+    line_label: str = "",
 ) -> str:
-    """Draw one line for each series, with a legend below.
+    """Draw one line for each series, with a legend below, or with their names at the right ends of the lines.
 
     Args:
         title: title of the chart, for screen readers.
@@ -186,26 +228,31 @@ def draw_lines(
         x: horizontal axis.
         y: vertical axis.
         marks: points to circle.
-        vertical_line: x of a dotted vertical line, or None.
+        vertical_line: x of a vertical line, or None.
         dot_suffix: series whose names end with this are drawn as dots without a line; "" for none.
+        colours: number of the colour of each series by its name; None numbers them in order.
+        line_label: text at the vertical line; where there is one, series are named at their right ends.
     """
+    numbers = colours or {name: number for number, name in enumerate(series)}
     body = "".join(
         f'<line class="grid" x1="0" x2="100%" y1="{y.y_percent(value)}" y2="{y.y_percent(value)}"/>'
         for value in y.ticks
     )
     body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
-    for number, (name, points) in enumerate(series.items()):
+    for name, points in series.items():
         if not dot_suffix or not name.endswith(dot_suffix):
-            body += f'<polyline class="k{number % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
+            body += f'<polyline class="k{numbers[name] % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
     body += "</svg>"
-    for number, (name, points) in enumerate(series.items()):
+    for name, points in series.items():
         if dot_suffix and name.endswith(dot_suffix):
             body += "".join(
-                f'<circle class="k{number % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
+                f'<circle class="k{numbers[name] % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
                 for a, b in points
             )
     if vertical_line is not None:
         body += f'<line class="rule" x1="{x.x_percent(vertical_line)}" x2="{x.x_percent(vertical_line)}" y1="0" y2="100%"/>'
+        anchor, dx = ("end", -5) if x.share(vertical_line) > 0.6 else ("start", 5)
+        body += f'<text x="{x.x_percent(vertical_line)}" dx="{dx}" y="12" text-anchor="{anchor}">{escape(line_label)}</text>'
     body += "".join(
         f'<circle class="mark" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="6"/>' for a, b in marks
     )
@@ -219,25 +266,30 @@ def draw_lines(
     )
     size = f'width="100%" height="{CHART_HEIGHT}"'
     alt_text = escape(f"{title}. {description}")
+    ends = _end_labels(series, y, numbers) if line_label else ""
+    legend = "" if line_label else _legend(list(series), dot_suffix, numbers)
     return (
-        f'<div class="plot"><p class="unit">{escape(y.name)}</p>'
+        f'<div class="plot{" named" if ends else ""}"><p class="unit">{escape(y.name)}</p>'
         f'<svg class="beside" {size} aria-hidden="true" focusable="false">{y_labels}</svg>'
-        f'<svg class="area" {size} role="img" aria-label="{alt_text}">{body}</svg>'
+        f'<svg class="area" {size} role="img" aria-label="{alt_text}">{body}</svg>{ends}'
         f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{x_labels}</svg>'
-        f'<p class="unit right">{escape(x.name)}</p></div>{_legend(list(series), dot_suffix)}'
+        f'<p class="unit right">{escape(x.name)}</p></div>{legend}'
     )
 
 
-def cost_chart(break_even: Mapping[str, Any]) -> str:
-    """Draw USD a month of each open method against calls a month on logarithmic axes; "" when no method has a price.
+def cost_chart(break_even: Mapping[str, Any], arms: Sequence[str], colours: Mapping[str, int]) -> str:
+    """Draw USD a month of methods against calls a month on logarithmic axes; "" when none of them has a price.
 
-    Methods whose lines coincide (to four digits) share one line and one name. A ring marks where the two methods compared
-    in the headline cost the same, a dotted line the calls of the user.
+    Methods whose lines coincide (to four digits) share one line and one name, which stands at its right end. A ring marks
+    where the two methods compared in the headline cost the same, a vertical line the calls of the user.
 
     Args:
         break_even: ``break_even`` of a recommendation.
+        arms: the methods to draw: those measured, and the recommended one.
+        colours: number of the colour of each arm.
     """
-    lines = cost_plot.plotted_methods(break_even) if break_even else {}
+    priced = cost_plot.plotted_methods(break_even) if break_even else {}
+    lines = {name: line for name, line in priced.items() if name in arms}
     if not lines:
         return ""
     low, high = cost_plot.plotted_calls(break_even)
@@ -248,19 +300,26 @@ def cost_chart(break_even: Mapping[str, Any]) -> str:
         by_costs.setdefault(tuple(float(f"{line.month(c):.4g}") for c in calls), []).append(name)
     first = sorted(by_costs.items(), key=lambda item: not set(item[1]) & set(break_even["between"]))
     series = {", ".join(names): list(zip(calls, usd, strict=True)) for usd, names in first}
-    crossing = cost_plot.crossing_point(break_even)
+    crossing = cost_plot.crossing_point(break_even) if set(break_even["between"]) <= set(lines) else None
+    volume = float(break_even["calls_per_month"])
     return draw_lines(
         "USD a month by calls a month",
         str(break_even["text"]),
         series,
-        Axis("calls a month (dotted: yours)", low, high, log=True),
+        Axis("calls a month", low, high, log=True),
         Axis("USD a month", bottom, top, log=True),
         [crossing] if crossing else [],
-        float(break_even["calls_per_month"]),
+        volume,
+        colours={", ".join(names): colours.get(names[0], len(colours)) for names in by_costs.values()},
+        line_label=f"yours: {volume:,.0f} a month",
     )
 
 
-def loss_chart(curves: Mapping[str, Sequence[tuple[int, float]]], window: int = 1) -> str:
+def loss_chart(
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    window: int = 1,
+    colours: Mapping[str, int] | None = None,
+) -> str:
     """Draw the loss by optimiser step, one line for each trained arm.
 
     Series whose names end with ``validation`` are drawn as dots. Lines are the running mean of ``window`` steps: with small
@@ -282,6 +341,7 @@ def loss_chart(curves: Mapping[str, Sequence[tuple[int, float]]], window: int = 
         Axis("optimiser step", 0, max(steps, 1)),
         Axis("loss per label token", 0, highest * 1.05),
         dot_suffix=VALIDATION_SERIES,
+        colours=_series_colours(curves, colours or {}),
     )
 
 
@@ -314,9 +374,40 @@ def _running_mean(points: Sequence[tuple[int, float]], window: int) -> list[tupl
     ]
 
 
-def _legend(names: Sequence[str], dot_suffix: str) -> str:
+def _series_colours(names: Iterable[str], colours: Mapping[str, int]) -> dict[str, int]:
+    """Return the colour of each series: its arm's where the arm has one line, else the next that is free.
+
+    The validation losses of a series have its colour.
+    """
+    numbers: dict[str, int] = {}
+    for name in names:
+        base = name.removesuffix(f" {VALIDATION_SERIES}")
+        wanted = colours.get(base.split()[0], 0)
+        free = next((n for n in (wanted, *range(6)) if n not in numbers.values()), len(numbers))
+        numbers[name] = numbers.get(base, free)
+    return numbers
+
+
+def _end_labels(
+    series: Mapping[str, Sequence[tuple[float, float]]], y: Axis, numbers: Mapping[str, int]
+) -> str:
+    """Draw the names of the series beside the right ends of their lines, at least a line of text apart."""
+    least = 15 / CHART_HEIGHT
+    below = 0.0
+    text = ""
+    for name, points in sorted(series.items(), key=lambda item: -item[1][-1][1]):
+        position = max(1 - y.share(points[-1][1]), below)
+        below = position + least
+        text += (
+            f'<text class="t{numbers[name] % 6}" x="0" y="{100 * position:.2f}%" dy="4">{escape(name)}</text>'
+        )
+    return f'<svg class="ends" width="100%" height="{CHART_HEIGHT}" aria-hidden="true" focusable="false">{text}</svg>'
+
+
+def _legend(names: Sequence[str], dot_suffix: str, numbers: Mapping[str, int]) -> str:
     items = ""
-    for number, name in enumerate(names):
+    for name in names:
+        number = numbers[name]
         sample = f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
         if dot_suffix and name.endswith(dot_suffix):
             sample = f'<circle class="k{number % 6}" cx="13" cy="6" r="3"/>'

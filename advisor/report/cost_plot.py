@@ -7,7 +7,7 @@ with the SVG chart of the report (:mod:`advisor.report.charts`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -116,6 +116,28 @@ def crossing_point(break_even: Mapping[str, Any]) -> tuple[float, float] | None:
         return None
     calls = float(row["calls_per_month"])
     return calls, MonthlyCost.of_json(break_even["per_month"][break_even["between"][0]]).month(calls)
+
+
+def pairs_in_words(break_even: Mapping[str, Any], arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (pair, sentence) for each pair of ``arms``: where both cost the same, or which is cheaper at any volume."""
+    rows = break_even.get("per_month", {})
+    pairs = []
+    for pair in break_even.get("pairs", ()):
+        a, b = pair["between"]
+        if a not in arms or b not in arms:
+            continue
+        sentence = str(pair["text"])
+        if not pair["calls_per_month"] and a in rows and b in rows:
+            usd = {name: rows[name]["usd"] for name in (a, b)}
+            cheaper = min(usd, key=lambda name: usd[name])
+            same = rows[a] == rows[b] or usd[a] == usd[b]
+            sentence = (
+                "cost the same at any number of calls"
+                if same
+                else f"{cheaper} is cheaper at any number of calls"
+            )
+        pairs.append((f"{a} and {b}", sentence))
+    return pairs
 
 
 def _axes(

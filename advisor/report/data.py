@@ -10,18 +10,22 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 from advisor.costs.arm_costs import cost_per_1000, rounded_mean, upkeep_costs
 from advisor.output import command_line
+from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
-from advisor.verdict.predictions import compare_prediction
+from advisor.verdict.predictions import compare_prediction, is_quick
+from advisor.verdict.right_answers import right_answers
 from advisor.verdict.verdict import judge_trial
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
 from rag.files import check_schema, sha256_file
 from runners import run_folder
 from runners.data.questions import Question
+from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
@@ -29,6 +33,9 @@ from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.trial import ArmScores
+
+FULL_RUN_EVENT = "run.full"
+"""The event of a quick run with the command of the full one and its estimated minutes."""
 
 
 def read_scores(run: Path) -> list[ArmScores]:
@@ -80,20 +87,22 @@ def report_json(
     guards = run_guards(run, plan, questions, staleness)
     accounts = trained_rows(run, plan)
     lost = {name: account.text for name, account in accounts.items() if account.lost}
-    verdict, pairs = judge_trial(plan, arms, plan.model.name, lost)
+    verdict, pairs = judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, run.events()))
     gpu = next((str(event["gpu"] or "") for event in reversed(run.events()) if "gpu" in event), "")
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
+    measured["answering"] = answering_conditions(run.events(), plan)
     measured |= compare_prediction(
         plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
-    return {
+    data = {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
         "warnings": [*guard_warnings(guards), *_quantization_warning(plan)],
         "arms": [
             arm_json(arm, plan, gpu)
+            | answer_times(arm.arm, run.events())
             | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
             for arm in sorted(arms, key=lambda a: -sum(a.combined))
         ],
@@ -106,7 +115,50 @@ def report_json(
         "predicted": plan.predicted,
         "measured": measured,
         "guards": guards,
+        "full_run": full_run(run, plan),
+        "max_test": plan.data.max_test,
     }
+    data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
+    return data
+
+
+def seconds_alone(
+    plan: Plan, arms: Sequence[ArmScores], events: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Return the 95th percentile of the seconds of an answer that is asked alone, by arm.
+
+    Those of an endpoint are the seconds of its requests in the trial; arms that were not timed alone are missing.
+    """
+    models = {step.arm: (step.model or plan.model).name for step in plan.arms}
+    remote = {
+        arm.arm: list(arm.seconds) for arm in arms if parse_remote(models.get(arm.arm, "")) and arm.seconds
+    }
+    timed = {arm.arm: _timed_alone(arm.arm, events) for arm in arms}
+    return {name: _percentile_95(values) for name, values in (timed | remote).items() if values}
+
+
+def answer_times(arm: str, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the report's ``alone`` (median and 95th percentile of seconds, and of how many) and ``batch``, the largest.
+
+    Both are None where the run did not record them.
+    """
+    alone = _timed_alone(arm, events)
+    batches = [
+        e for e in events if e.get("event") == "answers.batch" and e.get("arm") == arm and "asked" in e
+    ]
+    timed = {"seconds": median(alone), "p95": _percentile_95(alone), "n": len(alone)} if alone else None
+    return {"alone": timed, "batch": max((event["asked"] for event in batches), default=None)}
+
+
+def full_run(run: RunFolder, plan: Plan) -> dict[str, Any] | None:
+    """Return what a quick run left out: the command of the full run and its minutes, None where they are not known.
+
+    None for a run that was not shortened by ``--quick``.
+    """
+    if not is_quick(plan):
+        return None
+    recorded = _last_event(run.events(), event=FULL_RUN_EVENT)
+    return {"quick": True, "command": recorded.get("command"), "minutes": recorded.get("minutes")}
 
 
 def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
@@ -147,20 +199,41 @@ def training_reasons(plan: Plan) -> dict[str, dict[str, str]]:
     }
 
 
+def answering_conditions(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return by arm under which conditions its answers were timed.
+
+    ``busy`` is the share of the processor time that other processes took meanwhile (0.0 to 1.0; absent on a GPU and in
+    runs of earlier versions), ``at_once`` the number of requests under way at a time to a server.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for step in plan.arms:
+        model = step.model or plan.model
+        done = _last_event([dict(event) for event in events], event="step.done", step=f"evaluate:{step.arm}")
+        busy = (done.get("result") or {}).get("busy")
+        remote = parse_remote(model.name) is not None and not step.classifier
+        rows[step.arm] = {"at_once": model.at_once} if remote else {} if busy is None else {"busy": busy}
+    return {arm: row for arm, row in rows.items() if row}
+
+
 def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
     """Return an arm as in the report.
 
-    Each score has its 95 % interval; seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a
-    CPU).
+    Each score has its 95 % interval; ``right`` counts the right answers, None where none can be judged.
+    Seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a CPU).
     """
     usd = cost_per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
+    right = right_answers(arm)
+    step = next((step for step in plan.arms if step.arm == arm.arm), None)
     return {
         "arm": arm.arm,
+        "retrieval": step is not None and step.retrieval,
+        "weights": step.weights if step is not None else None,
         "score": _interval(list(arm.combined), arm.sources()),
         "scores": {
             name: {**_interval(arm.of(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
         },
+        "right": right.to_json() if right else None,
         "n": len(arm.combined),
         "documents": cluster_by_document(arm.sources()).documents,
         "seeds": [{"seed": seed, "mean": score} for seed, score in arm.seeds],
@@ -276,6 +349,21 @@ def _arm(
 def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
     interval = bootstrap_interval(values, documents=documents)
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _timed_alone(arm: str, events: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the seconds of the answers of an arm that were asked one at a time; [] where none was."""
+    done = [
+        event
+        for event in events
+        if event.get("event") == "step.done" and event.get("step") == f"evaluate:{arm}"
+    ]
+    return list((done[-1].get("result") or {}).get("seconds_alone") or ()) if done else []
+
+
+def _percentile_95(values: Sequence[float]) -> float:
+    """Return the 95th percentile; the largest of a few values."""
+    return quantiles(values, n=20, method="inclusive")[-1] if len(values) >= 20 else max(values)
 
 
 def _last_event(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, Any]:

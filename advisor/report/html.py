@@ -14,10 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.report import charts
+from advisor.report import charts, statements
+from advisor.report.cost_plot import pairs_in_words
 from advisor.report.markdown import is_unplanned
-from advisor.report.question_browser import browse_questions
+from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import predictions
+from advisor.verdict.conclusion import duration_text
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
@@ -31,6 +33,9 @@ STRENGTH_TEXTS = {
     "proxy": "another model than the plan's stood in for it",
 }
 """Explanation of the strength of a verdict."""
+
+REFUSAL_COUNTS = ("correct_refusal", "false_refusal")
+"""Scores that the page shows as counts beside the right answers."""
 
 DATA_LABELS = {
     "plan": "plan (SHA-256)",
@@ -54,14 +59,13 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
     """
     verdict = data["verdict"]
     run_argument = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
+    use = verdict["use"] if "use" in verdict else verdict["winner"]
+    arm = f" --arm {verdict['winner']}" if use is None else ""
+    asks = "the arm to use" if use else "the best by its score; no arm is asked by default"
     steps = [
-        (
-            f'tunewise ask {run_argument} "your question"',
-            f"asks {verdict['winner']}, the arm the verdict chose",
-        )
+        (f'tunewise ask {run_argument}{arm} "your question"', f"asks {use or verdict['winner']}, {asks}")
     ]
     new_run = shlex.quote(f"{run_argument.strip(chr(39))}-more")
-    missing = verdict.get("more_questions_needed")
     if any(arm["arm"] == verdict["recommended"] and is_unplanned(arm) for arm in data["arms"]):
         steps.append(
             (
@@ -69,14 +73,11 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 f"after correcting the rows that {verdict['recommended']} was not trained on",
             )
         )
+    elif data.get("full_run"):
+        steps.insert(0, _full_run_step(data["full_run"]))
     elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
-        missing_text = f"about {missing} more" if missing else "30 or more"
         steps += [
-            (
-                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
-                f"after adding {missing_text} test questions to the plan's data "
-                "(and raising its max_test, where it has one)",
-            ),
+            (f"tunewise run {run_argument}/plan.yaml --out {new_run}", _more_questions_reason(data)),
             (f"tunewise report {new_run} --compare {run_argument}", "sets the two runs side by side"),
         ]
     if verdict["outcome"] == "overturned":
@@ -97,8 +98,33 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 "after the documents changed: answers follow at once, nothing is trained",
             ),
         )
-    steps.append((f"tunewise chat {run_argument}", "the same as a conversation; follow-ups are understood"))
+    steps.append(
+        (f"tunewise chat {run_argument}{arm}", "the same as a conversation; follow-ups are understood")
+    )
     return steps
+
+
+def _full_run_step(full: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the step after a quick run: the full one, with its minutes where they are known."""
+    minutes = full.get("minutes")
+    about = f" (about {duration_text(60 * minutes)})" if minutes else ""
+    return (
+        full.get("command") or "tunewise run plan.yaml",
+        f"the same plan in full, without --quick: this was a quick run{about}",
+    )
+
+
+def _more_questions_reason(data: Mapping[str, Any]) -> str:
+    """Return what to do before a run that would decide: raise the plan's limit of test questions, or add some."""
+    missing = data["verdict"].get("more_questions_needed")
+    if limit := data.get("max_test"):
+        return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
+    wanted = (
+        f"about {missing:,} more test question{'s' * (missing != 1)}"
+        if missing
+        else "30 or more test questions"
+    )
+    return f"after adding {wanted} to the plan's data"
 
 
 def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] = ()) -> str:
@@ -112,10 +138,19 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
     style, script = _template_file("report.css"), _template_file("report.js")
     curves = _recommended_first(loss_curves(run), data["verdict"]["recommended"])
     break_even = data["predicted"].get("break_even") or {}
-    measured_names = {name for arm in data["arms"] for name in arm["scores"]}
+    counted = any(arm.get("right") for arm in data["arms"])
+    measured_names = {name for arm in data["arms"] for name in arm["scores"]} - {"right"}
+    measured_names -= set(REFUSAL_COUNTS) if counted else set()
     names = [name for name in SCORES if name in measured_names] + sorted(measured_names - set(SCORES))
     guards = data["guards"]
     refusal = guards.get("refusal")
+    used = statements.used_arm(data)
+    arms = [arm["arm"] for arm in data["arms"]]
+    browsed = browse_questions(run.path, arms, questions)
+    headline, rest = _headline(statements.conclusion(data))
+    free = statements.costs_nothing(data)
+    priced_arms = [*arms, data["verdict"]["recommended"]]
+    colours = _arm_colours(arms, data["verdict"]["recommended"])
     return _template().render(
         data=data,
         style=style,
@@ -127,15 +162,27 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         score_names=[name for name in names if data["weights"].get(name)],
         unweighed=[name for name in names if not data["weights"].get(name)],
         several=[arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
-        best=next((arm for arm in data["arms"] if arm["arm"] == data["verdict"]["winner"]), None),
-        loss_chart=charts.loss_chart(curves, charts.smoothing_window(curves)) if curves else "",
+        task=statements.task_line(data),
+        headline=headline,
+        conclusion=rest,
+        best=used,
+        use=used["arm"] if used else "",
+        tiles=compared_tiles(data),
+        counted=counted,
+        timing=statements.timing_notes(data),
+        score_rule=statements.combined_score_rule(data),
+        free=free,
+        effort=statements.effort_sentence(data),
+        loss_chart=charts.loss_chart(curves, charts.smoothing_window(curves), colours) if curves else "",
         smoothed=charts.smoothing_window(curves),
         verdict_text=_with_unbroken_intervals(data["verdict"]["text"]),
-        cost_chart=charts.cost_chart(break_even),
+        cost_chart="" if free else charts.cost_chart(break_even, priced_arms, colours),
         break_even=break_even,
+        pairs=pairs_in_words(break_even, priced_arms),
         refusal=refusal,
         refusal_chart=charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
         staleness=guards["staleness"],
+        staleness_caption=staleness_caption(guards["staleness"]),
         forgetting=_guard_rows(guards.get("forgetting")),
         drift=_guard_rows(guards.get("refusal_drift")),
         warnings=data.get("warnings") or [],
@@ -143,13 +190,45 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         counter=data["predicted"].get("strongest_against"),
         flips=data["predicted"].get("flips") or [],
         beside=predicted_beside_measured(data),
-        memory=memory_rows(data),
-        browsed=browse_questions(run.path, [arm["arm"] for arm in data["arms"]], questions),
+        **memory_chart(data),
+        browsed=browsed,
+        letters=arm_letters(arms),
+        examples=example_answers(browsed, used["arm"]) if used else {"right": [], "wrong": []},
+        opened=first_opened(browsed, used["arm"] if used else ""),
         labels=DATA_LABELS,
         steps=next_steps(data, run.path),
         environment=data.get("environment") or {},
         source=data.get("data") or {},
     )
+
+
+def compared_tiles(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the used arm is compared with, as tiles: title, right answers and the difference of the scores."""
+    compared = data["verdict"].get("compared") or {}
+    titles = {"today": "what you do today", "alternative": "cheapest useful alternative"}
+    return [
+        {
+            "title": f"{title}: {pair['arm']}",
+            "right": statements.right_count(pair.get("right")),
+            "difference": pair["difference"],
+        }
+        for key, title in titles.items()
+        if (pair := compared.get(key)) is not None
+    ]
+
+
+def staleness_caption(staleness: Mapping[str, Any] | None) -> str:
+    """Return what the figures after an update of the documents show: which arms follow it, which repeat the old facts."""
+    rows = (staleness or {}).get("arms") or []
+    follow = [row["arm"] for row in rows if row["new_after"] > row["new_before"]]
+    repeat = [row["arm"] for row in rows if row["old_after"] and 2 * row["old_after"] >= row["old_before"]]
+    sentences = [
+        f"More of the new facts after the update: {', '.join(follow)}."
+        if follow
+        else "No arm states more of the new facts after the update."
+    ]
+    sentences += [f"Still at least half of the old facts: {', '.join(repeat)}."] if repeat else []
+    return " ".join(sentences)
 
 
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
@@ -182,10 +261,13 @@ def predicted_beside_measured(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def memory_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the estimated and measured memory of the methods that were trained or recommended.
+def memory_chart(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the estimated and measured memory of the methods that were trained or recommended, on one scale.
 
     For a trained method the estimate is the one for the settings of its run, otherwise the plan's.
+
+    Returns:
+        ``memory``: the rows, with the chart of each; ``memory_scale``: the labels of their scale.
     """
     rows = []
     trained = data["measured"].get("training") or {}
@@ -198,7 +280,6 @@ def memory_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         peak = predictions.largest_memory([run for run in trained.get(name) or () if isinstance(run, dict)])
         by_plan = {"low": estimate["likely"], "high": estimate["likely"], **estimate}
         low, likely, high = peak.expected_range or (by_plan["low"], by_plan["likely"], by_plan["high"])
-        bar = charts.memory_bar(low, likely, high, peak.own, available, peak.peak)
         lines = predictions.memory_lines(
             peak, estimate["likely"], (row.get("estimate") or {}).get("assumptions") or ()
         )
@@ -209,13 +290,20 @@ def memory_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "likely": likely,
                 "high": high,
                 "measured": peak.own,
+                "peak": peak.peak,
                 "whole": peak.whole,
                 "by_plan": peak.expected is None,
-                "bar": bar,
-                "said": lines[-1] if len(lines) > 1 else "",
+                "missed": charts.is_missed(likely, peak.own),
+                # The plan's figure holds the runtime of a GPU, which a training on the processor does not have.
+                "said": lines[-1] if len(lines) > 1 and peak.on_gpu else "",
             }
         )
-    return rows
+    shown = [value for row in rows for value in (row["high"], row["measured"], row["peak"]) if value]
+    end = charts.memory_scale_end(shown, available) if shown else 1.0
+    for row in rows:
+        values = (row["low"], row["likely"], row["high"], row["measured"], available, row["peak"], end)
+        row["bar"] = charts.memory_bar(*values)
+    return {"memory": rows, "memory_scale": charts.memory_scale(end) if rows else ""}
 
 
 def _template() -> Template:
@@ -236,6 +324,15 @@ def _template() -> Template:
         "scale": charts.draw_scale,
         "words": _spaced,
         "took": _duration,
+        "right_count": statements.right_count,
+        "right_interval": statements.right_interval,
+        "as_count": statements.share_as_count,
+        "batch": statements.batch_text,
+        "alone": statements.seconds_alone,
+        "price": statements.answer_price,
+        "p_text": statements.p_text,
+        "corrected_p": statements.corrected_p,
+        "p_note": statements.P_VALUE_NOTE,
     }
     return environment.get_template("report.html.j2")
 
@@ -270,6 +367,22 @@ def _recommended_first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
             key=lambda item: (item[0].endswith(charts.VALIDATION_SERIES), item[0].split()[0] != arm),
         )
     )
+
+
+def _headline(sentences: Sequence[str], least: int = 40) -> tuple[str, list[str]]:
+    """Return the first sentences, at least ``least`` characters of them, and the rest."""
+    first: list[str] = []
+    for sentence in sentences:
+        if sum(map(len, first)) >= least:
+            break
+        first.append(sentence)
+    return " ".join(first), list(sentences[len(first) :])
+
+
+def _arm_colours(arms: Sequence[str], recommended: str) -> dict[str, int]:
+    """Return the number of each arm's colour in all charts; the recommended arm has the first."""
+    order = dict.fromkeys([recommended, *arms])
+    return {arm: number for number, arm in enumerate(order)}
 
 
 def _with_unbroken_intervals(text: str) -> str:

@@ -7,6 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.output import format_interval
+from advisor.report.statements import (
+    NOT_JUDGED,
+    P_VALUE_NOTE,
+    batch_text,
+    combined_score_rule,
+    conclusion,
+    corrected_p,
+    p_text,
+    right_count,
+    right_interval,
+    seconds_alone,
+    task_line,
+    timing_notes,
+    used_arm,
+)
 from rag.text.sanitize import single_line
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -14,17 +29,24 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 
 def report_markdown(data: Mapping[str, Any]) -> str:
     """Return verdict, warnings, arms with intervals, paired differences and how it was measured."""
-    verdict = data["verdict"]
-    lines = [
+    verdict, sentences = data["verdict"], conclusion(data)
+    paragraphs = [
         f"## tunewise: {_escape(data['name'])}",
-        "",
+        _escape(task_line(data)),
+        *([f"**{_escape(sentences[0])}**", _escape(" ".join(sentences[1:]))] if sentences else ()),
         f"**{verdict['outcome'].upper()}** ({verdict['strength']}). {_escape(verdict['text'])}",
-        "",
-        *([f"{_escape(verdict['taught'])}", ""] if verdict.get("taught") else ()),
+        _escape(verdict.get("taught") or ""),
+        # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
+        # reads the table that follows as the quote's last paragraph.
+        "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
+        "\n".join(_arms(data)),
+        _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
+        "\n".join(_pairs(data)),
+        _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",
+        _staleness(data),
+        "\n".join(_conditions(data)),
     ]
-    lines += [f"> {_escape(warning)}" for warning in data.get("warnings") or []]
-    lines += [*_arms(data), "", *_pairs(data), "", *_staleness(data), *_conditions(data)]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def is_unplanned(arm: Mapping[str, Any]) -> bool:
@@ -35,41 +57,59 @@ def is_unplanned(arm: Mapping[str, Any]) -> bool:
 def _arms(data: Mapping[str, Any]) -> list[str]:
     weights = data["weights"]
     names = [name for name in weights if weights[name] and any(name in arm["scores"] for arm in data["arms"])]
-    columns = ["arm", "combined (95 %)", *(name.replace("_", " ") for name in names), "s/answer"]
+    names = [name for name in names if name != "right"]
+    columns = [
+        "arm",
+        "right (95 %)",
+        "combined (95 %)",
+        *(name.replace("_", " ") for name in names),
+        "s/answer",
+    ]
     rows = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
+    used = used_arm(data)
     for arm in data["arms"]:
-        label = (
-            f"**{_escape(arm['arm'])}**" if arm["arm"] == data["verdict"]["winner"] else _escape(arm["arm"])
-        )
+        label = f"**{_escape(arm['arm'])}**" if used and arm["arm"] == used["arm"] else _escape(arm["arm"])
         label += " (not trained as planned)" * is_unplanned(arm)
         scores = [f"{arm['scores'][name]['mean']:.2f}" if name in arm["scores"] else "–" for name in names]
+        share = right_interval(arm.get("right"))
+        right = right_count(arm.get("right")) + (f" ({share})" if share else "")
         combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
-        cells = [label, combined, *scores, f"{arm['seconds_per_answer']:.2f}"]
-        rows.append(f"| {' | '.join(cells)} |")
+        seconds = f"{arm['seconds_per_answer']:.2f} ({batch_text(data, arm)})"
+        alone = seconds_alone(arm)
+        seconds = f"{alone:.2f} alone, {seconds}" if alone is not None else seconds
+        rows.append(f"| {' | '.join([label, right, combined, *scores, seconds])} |")
     return rows
 
 
 def _pairs(data: Mapping[str, Any]) -> list[str]:
+    right = {arm["arm"]: right_count(arm.get("right")) for arm in data["arms"]}
+    recommended = data["verdict"]["recommended"]
     rows = [
-        f"| {_escape(data['verdict']['recommended'])} against | difference (95 %) | p |",
-        "|---|---:|---:|",
+        f"| {_escape(recommended)} ({right.get(recommended, NOT_JUDGED)} right) against | right | difference (95 %) | p |",
+        "|---|---:|---:|---:|",
     ]
     for pair in data["paired"]:
         difference = f"{pair['difference']:+.2f} ({format_interval(pair, signed=True)})"
-        rows.append(f"| {_escape(pair['b'])} | {difference} | {_p_value(pair):.4f} |")
+        cells = [
+            _escape(pair["b"]),
+            right.get(pair["b"], NOT_JUDGED),
+            difference,
+            _escape(p_text(corrected_p(pair))),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return rows if data["paired"] else []
 
 
-def _staleness(data: Mapping[str, Any]) -> list[str]:
+def _staleness(data: Mapping[str, Any]) -> str:
     stale = data["guards"].get("staleness")
     if not stale:
-        return []
+        return ""
     changes = [
         f"{_escape(row['arm'])} new fact {row['new_before']} → {row['new_after']}, "
         f"old {row['old_before']} → {row['old_after']} of {row['n']}"
         for row in stale["arms"]
     ]
-    return [f"After the documents changed: {'; '.join(changes)}.", ""]
+    return f"After the documents changed: {'; '.join(changes)}."
 
 
 def _conditions(data: Mapping[str, Any]) -> list[str]:
@@ -91,12 +131,6 @@ def _conditions(data: Mapping[str, Any]) -> list[str]:
         "",
         "</details>",
     ]
-
-
-def _p_value(pair: Mapping[str, Any]) -> float:
-    """Return the p-value of a pair, corrected for the number of arms where that was done."""
-    corrected = pair.get("p_holm")
-    return float(pair["p"] if corrected is None else corrected)
 
 
 def _escape(text: str) -> str:

@@ -70,6 +70,55 @@ def browse_questions(run: Path, arms: Sequence[str], questions: Sequence[Questio
     return BrowsedQuestions(rows, 0, _disagreeing(rows), max_seeds)
 
 
+def arm_letters(arms: Sequence[str]) -> dict[str, str]:
+    """Return one capital letter for each arm: the first of its name that no earlier arm has, else a digit."""
+    letters: dict[str, str] = {}
+    for number, arm in enumerate(arms, 1):
+        free = [letter for letter in arm.upper() if letter.isalpha() and letter not in letters.values()]
+        letters[arm] = free[0] if free else str(number % 10)
+    return letters
+
+
+def example_answers(browsed: BrowsedQuestions, arm: str, count: int = 3) -> dict[str, list[dict[str, Any]]]:
+    """Return right and wrong answers of an arm to show first: ``right`` and ``wrong``, up to ``count`` each.
+
+    They are the first in the order of the trial, but of the right ones at most one is a refusal, unless there are no
+    others. Each has the number of its question, the question, what was wanted, and the answer as in ``rows``.
+    """
+    examples: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
+    for row in browsed.rows:
+        answer = next((shown for shown in row["answers"] if shown["arm"] == arm), None)
+        if answer is None or answer["score"] is None:
+            continue
+        wanted = (
+            ("; ".join(row["gold"]) or row["reference"])
+            if row["answerable"]
+            else "a refusal: the documents do not say"
+        )
+        kind = "right" if answer["right"] else "wrong"
+        examples[kind].append(
+            {"number": row["number"], "question": row["question"], "wanted": wanted, "answer": answer}
+        )
+    refusals = [row for row in examples["right"] if row["answer"]["refused"]]
+    plain = [row for row in examples["right"] if not row["answer"]["refused"]]
+    kept = plain[: count - min(1, len(refusals))]
+    right = sorted([*kept, *refusals[: count - len(kept)]], key=lambda row: row["number"])
+    return {"right": right, "wrong": examples["wrong"][:count]}
+
+
+def first_opened(browsed: BrowsedQuestions, arm: str) -> int:
+    """Return the number of the question to open first: one that the arm answers right and another arm does not.
+
+    Without one it is the first that any arm answers right, else the first.
+    """
+    right = {
+        row["number"]: {shown["arm"]: shown["right"] for shown in row["answers"]} for row in browsed.rows
+    }
+    telling = [number for number, arms in right.items() if arms.get(arm) and not all(arms.values())]
+    solved = [number for number, arms in right.items() if any(arms.values())]
+    return next(iter([*telling, *solved, 1]))
+
+
 def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Split an answer and yield (kind, text) of each piece.
 

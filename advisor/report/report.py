@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.report import statements
 from advisor.report.data import data_used, read_report, recorded_environment, report_json
 from advisor.report.html import render_page
 from advisor.report.markdown import report_markdown
@@ -39,7 +40,11 @@ def write_report(
         staleness: measurement after an update of the documents, None if there was none.
     """
     data = report_json(run, plan, questions, staleness)
-    data |= {"environment": recorded_environment(run.events()), "data": data_used(run, plan)}
+    data |= {
+        "task": statements.task_asked(plan),
+        "environment": recorded_environment(run.events()),
+        "data": data_used(run, plan),
+    }
     run.unseal()
     write_json(run.path / REPORT, data)
     write_text(run.path / HTML, render_page(data, run, questions))
@@ -76,8 +81,15 @@ class Report:
 
     @property
     def winner(self) -> str:
-        """The arm to use."""
+        """The cheapest arm within noise of the best by the combined score, whatever was said."""
         return str(self.data["verdict"]["winner"])
+
+    @property
+    def use(self) -> str | None:
+        """The arm to use; None where no arm can meet what was said. In reports of earlier versions the winner."""
+        verdict = self.data["verdict"]
+        name = verdict["use"] if "use" in verdict else verdict["winner"]
+        return None if name is None else str(name)
 
     def __repr__(self) -> str:
         """Return the verdict in a line."""
@@ -88,18 +100,25 @@ class Report:
         return report_markdown(self.data)
 
     def _repr_html_(self) -> str:
-        """Return the HTML that a notebook shows: the verdict, the warnings and the arms."""
+        """Return the HTML that a notebook shows: conclusion, verdict, warnings, and the arms with their right answers."""
         verdict = self.data["verdict"]
+        sentences = statements.conclusion(self.data)
+        head = notebook.html_paragraph(" ".join(sentences)) if sentences else ""
         verdict_html = notebook.html_paragraph(
             f"{verdict['outcome'].upper()} ({verdict['strength']}). {verdict['text']}"
         )
         warnings = [notebook.html_list(self.data["warnings"])] if self.data.get("warnings") else []
         rows = [
-            (arm["arm"], *(f"{arm['score'][key]:.2f}" for key in ("mean", "low", "high")), arm["n"])
+            (
+                arm["arm"],
+                statements.right_count(arm.get("right")),
+                *(f"{arm['score'][key]:.2f}" for key in ("mean", "low", "high")),
+                arm["n"],
+            )
             for arm in self.data["arms"]
         ]
-        table = notebook.html_table(("arm", "combined", "95 % from", "to", "questions"), rows)
-        return f"<div>{verdict_html}{''.join(warnings)}{table}</div>"
+        table = notebook.html_table(("arm", "right", "combined", "95 % from", "to", "questions"), rows)
+        return f"<div>{head}{verdict_html}{''.join(warnings)}{table}</div>"
 
 
 def judge(run: Run | Path | str) -> Report:

@@ -23,16 +23,19 @@ difference seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from advisor.costs.arm_costs import UpkeepCost
+from advisor.costs.arm_costs import COMPARISON_ARMS, UpkeepCost
 from rag.evaluation.statistics import MIN_CLUSTERS, PairedDifference, holm_correction, paired_test
+from runners.plan.score_names import SCORE_BY_NAME
 from runners.trial.trial import ArmScores
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest Holm-corrected p that still counts."""
+LEANING_BELOW = 30
+"""With fewer test questions than this the verdict is only a tendency ("leaning")."""
 STATISTICAL_POWER = 0.8
 """Probability that this many questions decide, if the true difference is the one seen."""
 
@@ -86,6 +89,11 @@ class ArmStanding:
         ]
         return tuple(sorted(names, key=lambda name: self.shown[name].pair.difference))
 
+    def loses_to(self, names: Collection[str]) -> bool:
+        """Return whether one of these arms is surely better, or surely not beaten by the gate's margin."""
+        lost = {name for name, comparison in self.gate.items() if comparison.below}
+        return any(name in names for name in (*self.better, *lost))
+
     @property
     def beaten(self) -> frozenset[str]:
         """Arms that the recommended one surely beats, by the gate's margin where it has one."""
@@ -112,6 +120,41 @@ def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> P
     return paired_test(
         a.arm, b.arm, [x for x, _, _ in both], [y for _, y, _ in both], seed, [d for _, _, d in both], above
     )
+
+
+def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> PairedDifference | None:
+    """Return the paired difference of two arms in one score, where higher is better; None without common questions.
+
+    Of a score of which less is better, 1 minus its value is compared.
+    """
+    definition = SCORE_BY_NAME.get(score)
+    gain = definition.gain if definition else float
+    of_b = {
+        question: gain(scores[score])
+        for question, scores in zip(b.questions, b.scores, strict=True)
+        if score in scores
+    }
+    rows = [
+        (gain(scores[score]), of_b[question], document)
+        for question, scores, document in zip(a.questions, a.scores, a.sources(), strict=True)
+        if score in scores and question in of_b
+    ]
+    if not rows:
+        return None
+    first, second, documents = zip(*rows, strict=True)
+    return paired_test(a.arm, b.arm, first, second, seed, documents)
+
+
+def surely_below(
+    best: str, arms: Mapping[str, ArmScores], score: str, seed: int
+) -> dict[str, PairedDifference]:
+    """Return the arms that the best one surely beats in one score, with the differences (best minus arm), Holm-corrected."""
+    pairs = [
+        pair
+        for name in arms
+        if name != best and (pair := compare_on_score(arms[best], arms[name], score, seed))
+    ]
+    return {name: c.pair for name, c in corrected_comparisons(pairs).items() if c.above}
 
 
 def corrected_comparisons(pairs: Iterable[PairedDifference], by: float = 0.0) -> dict[str, ArmComparison]:
@@ -150,18 +193,38 @@ def cheapest_within_noise(
 ) -> str:
     """Return the cheapest arm that neither the best arm nor the recommended one surely beats.
 
-    The recommended arm is out when another is surely better, or when it surely misses its gate.
+    The recommended arm is out when another is surely better, or when it surely misses its gate. An arm that is measured
+    only to explain the others (:data:`advisor.costs.arm_costs.COMPARISON_ARMS`) counts where it is surely better.
     """
-    # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
-    best = min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
+    rivals = {name: arm for name, arm in arms.items() if is_rival(name, arms, standing)}
+    best = best_combined(rivals, costs)
     beaten = set(standing.beaten)
     if best != standing.choice:
-        other_arms = [name for name in arms if costs[name] < costs[best] and name != standing.choice]
+        other_arms = [name for name in rivals if costs[name] < costs[best] and name != standing.choice]
         comparisons = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in other_arms)
         beaten = (beaten | {name for name, comparison in comparisons.items() if comparison.above}) - {best}
     if standing.better or standing.gate_met is False:
         beaten.add(standing.choice)
-    return min((name for name in arms if name not in beaten), key=lambda name: costs[name])
+    return min((name for name in rivals if name not in beaten), key=lambda name: costs[name])
+
+
+def is_rival(name: str, arms: Mapping[str, ArmScores], standing: ArmStanding) -> bool:
+    """Return whether an arm may be named as the one to use instead: all but those that only explain the others.
+
+    Such an arm counts where it is surely better than the recommended one, or where nothing else was measured.
+    """
+    return (
+        name not in COMPARISON_ARMS
+        or name == standing.choice
+        or name in standing.better
+        or not any(other not in COMPARISON_ARMS for other in arms)
+    )
+
+
+def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost]) -> str:
+    """Return the arm with the highest mean combined score, the cheapest of several."""
+    # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
+    return min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
 
 
 def mean_combined(arm: ArmScores) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from advisor.verdict.wording import counted
 from rag.files import check_schema
 from runners.arms.row_account import MIN_TRAINED_SHARE, RowAccount, recorded_accounts
 from runners.data.questions import Question
@@ -17,6 +18,13 @@ from runners.runs.session import REFUSAL_FILE
 from runners.trial import refusal_drift, staleness
 from runners.trial.forgetting import STEP
 from runners.trial.trial import ANSWERS
+
+SMALL_RISE = 0.02
+"""Share of the loss on neutral text below which a rise is noted and not warned of, where instructions are followed as
+before: for a loss of 3.8 nats a token it is a perplexity 8 % higher, which no answer shows."""
+LESS_FORGETTING = (
+    "to forget less, mix general examples into the training (data.replay in the plan), or train fewer epochs"
+)
 
 
 def run_guards(
@@ -51,7 +59,8 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
         )
     if left_out := leakage.get("left_out"):
         warnings.append(
-            f"{left_out} questions that nearly repeat training rows were not asked, as the plan says"
+            f"{counted(left_out, 'question')} that nearly repeat{'s' * (left_out == 1)} training rows "
+            f"{'was' if left_out == 1 else 'were'} not asked, as the plan says"
         )
     warnings += [
         f"{row['arm']} was not trained as planned and is left out of the verdict: {row['text']}"
@@ -60,10 +69,22 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
         for row in guards.get("training_rows") or ()
         if not row["planned"] or _without_passages(row)
     ]
-    arms = [*((guards.get("forgetting") or {}).get("arms") or ()), *(guards.get("refusal_drift") or ())]
-    warnings += [arm["text"] for arm in arms if arm["warned"]]
+    warnings += [
+        f"{arm['text']}; {LESS_FORGETTING}"
+        for arm in (guards.get("forgetting") or {}).get("arms") or ()
+        if arm["warned"] and not is_small_rise(arm)
+    ]
+    warnings += [arm["text"] for arm in guards.get("refusal_drift") or () if arm["warned"]]
     warnings += (guards.get("staleness") or {}).get("warnings") or ()
     return warnings
+
+
+def is_small_rise(arm: Mapping[str, Any]) -> bool:
+    """Return whether all that an arm has forgotten is a rise of its loss below :data:`SMALL_RISE`; no cause to act."""
+    followed, rise = arm.get("followed_interval") or {}, arm.get("loss_interval") or {}
+    if followed.get("high", 0.0) < 0 or not rise.get("difference") or not arm.get("loss_before"):
+        return False
+    return bool(rise["difference"] < SMALL_RISE * arm["loss_before"])
 
 
 def trained_rows(run: RunFolder, plan: Plan) -> dict[str, RowAccount]:

@@ -231,8 +231,11 @@ def why_incomparable(plan: Plan, proxy: bool) -> str:
 
 
 def is_quick(plan: Plan) -> bool:
-    """Return whether the plan was shortened by ``--quick``, as its reasons state."""
-    return any(
+    """Return whether the plan was shortened by ``--quick``: as its reasons state, or by the limits of its data."""
+    from runners.trial.execute import QUICK_LIMITS
+
+    limits = [(getattr(plan.data, key), most) for key, most in QUICK_LIMITS.items()]
+    return all(limit is not None and limit <= most for limit, most in limits) or any(
         isinstance(step, TrainStep) and "--quick" in step.reasons.get("epochs", "") for step in plan.steps
     )
 

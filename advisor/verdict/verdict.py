@@ -7,7 +7,10 @@ otherwise the cheapest arm within noise is the winner. So the outcome is
 - confirmed, when the gate is met and no cheaper arm is within noise of the recommended one;
 - overturned, when an arm is surely better, or the gate is surely not met, or a cheaper arm scored the same on
   every question;
-- undecided otherwise, with the number of questions that would decide.
+- undecided otherwise, with the number of questions that would decide; also where another arm than the
+  recommended one is held to account, since that one was not measured.
+
+Beside the outcome stands the arm to use (:mod:`advisor.verdict.arm_choice`), which must meet what was said.
 
 :func:`judge_trial` is the entry point. :func:`gains_by_score` says which scores tuning raised and which it
 did not: a format is soon learned, a skill or a fact seldom.
@@ -15,23 +18,31 @@ did not: a format is soon learned, a skill or a fact seldom.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from advisor.costs.arm_costs import upkeep_costs
+from advisor.costs.arm_costs import COMPARISON_ARMS, upkeep_costs
+from advisor.verdict.arm_choice import ArmToUse, Trial, choose_arm
 from advisor.verdict.comparison import (
+    LEANING_BELOW,
     ArmComparison,
     ArmStanding,
+    best_combined,
     cheapest_within_noise,
+    compare_arms,
+    compare_on_score,
     compare_with_others,
     corrected_comparisons,
+    is_rival,
     mean_combined,
     questions_needed,
 )
-from advisor.verdict.wording import VerdictFacts, verdict_text
-from rag.evaluation.statistics import PairedDifference, cluster_by_document, paired_test
+from advisor.verdict.predictions import is_quick
+from advisor.verdict.right_answers import right_answers
+from advisor.verdict.wording import VerdictFacts, counted, unverdicted_text, verdict_text
+from rag.evaluation.statistics import PairedDifference, cluster_by_document
 from runners.models.registry import find_known_model
 from runners.plan.schema import Plan
 from runners.plan.score_names import SCORE_BY_NAME
@@ -41,8 +52,10 @@ LOW_SCORE = 0.5
 """A score that tuning did not raise is only mentioned where it is below this: a good one could not be raised
 much.
 """
-LEANING_BELOW = 30
-"""With fewer test questions than this the verdict is only a tendency ("leaning")."""
+USEFUL_SHARE = 0.5
+"""Share of the used arm's right answers from which a cheaper arm counts as an alternative to it."""
+TODAY = "prompting"
+"""The arm that answers as today: the instructions that are in use, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,9 @@ class Verdict:
     strength: str
     """measured, leaning (fewer than 30 test questions) or proxy (another model than the plan's)."""
     recommended: str
+    """The arm that the plan holds to account."""
     winner: str
+    """The cheapest arm within noise of the best on the combined score, whatever was said."""
     model: str
     text: str
     more_questions_needed: int | None
@@ -66,6 +81,15 @@ class Verdict:
     """The comparison named in the text: against which arm, difference, low, high and p_holm."""
     taught: str = ""
     """Which scores tuning surely raised and which stayed low; "" without tuning, or when all of them rose."""
+    advised: str = ""
+    """The arm that was recommended: another than ``recommended`` where it could not be measured."""
+    use: str | None = None
+    """The arm that ask, chat, serve and export take; None where no arm can meet what was said."""
+    use_reason: str = ""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Arms that cannot meet what was said, each with the reason."""
+    compared: Mapping[str, Any] = field(default_factory=lambda: {"today": None, "alternative": None})
+    """The used arm against ``today``'s prompt and the cheapest useful ``alternative``; None where there is none."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as `report --json` prints it."""
@@ -86,7 +110,11 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
     if base not in arms or plan.choice not in arms:
         return ""
     names = [name for name, weight in plan.weights.items() if weight > 0]
-    pairs = [pair for name in names if (pair := _paired_gain(arms[plan.choice], arms[base], name, plan.seed))]
+    pairs = [
+        replace(pair, b=name)
+        for name in names
+        if (pair := compare_on_score(arms[plan.choice], arms[base], name, plan.seed))
+    ]
     comparisons = corrected_comparisons(pairs)
     raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
     stayed = [
@@ -100,7 +128,11 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
 
 
 def judge_trial(
-    plan: Plan, arms: Sequence[ArmScores], model: str, lost: Mapping[str, str] | None = None
+    plan: Plan,
+    arms: Sequence[ArmScores],
+    model: str,
+    lost: Mapping[str, str] | None = None,
+    seconds_alone: Mapping[str, float] | None = None,
 ) -> tuple[Verdict, tuple[PairedDifference, ...]]:
     """Compare the chosen arm with every other on the combined score of the same questions.
 
@@ -110,6 +142,7 @@ def judge_trial(
         model: the name of the base model.
         lost: arms that were not trained as planned, each with the count of its rows in words. They are compared with no
             arm; where the choice is one of them there is no verdict on it.
+        seconds_alone: 95th percentile of the seconds of an answer asked alone, by arm, where that was measured.
 
     Raises:
         ValueError: the plan's choice was not among the arms measured.
@@ -118,41 +151,136 @@ def judge_trial(
     by_name = {arm.arm: arm for arm in arms if arm.combined}
     if plan.choice not in by_name:
         raise ValueError(f"the arm {plan.choice} was not measured")
-    if plan.choice in lost:
-        return _without_verdict(plan, by_name, model, lost), ()
-    by_name = {name: arm for name, arm in by_name.items() if name not in lost}
     cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in by_name.items()})
+    rest = {name: arm for name, arm in by_name.items() if name not in lost}
+    trial = Trial(plan, rest, cost, seconds_alone or {})
+    if plan.choice in lost:
+        return _without_verdict(trial, by_name, model, lost), ()
+    by_name = rest
     standing = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
     gate = None if standing.gate_met and missing else standing.gate_met
     winner = cheapest_within_noise(by_name, cost, standing, plan.seed)
+    advised = advised_arm(plan)
     outcome = _outcome(standing, gate, winner)
+    use = choose_arm(trial, standing, outcome == "confirmed", lost)
+    outcome = outcome if advised == plan.choice else "undecided"
     blocking = _undecided_comparisons(standing, winner) if outcome == "undecided" else []
-    needed = None if missing else questions_needed(blocking)
+    needed = None if missing or advised != plan.choice else questions_needed(blocking)
     rival = _rival(outcome, standing, by_name, blocking)
     count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
     limits = (*limits, *(_left_out_sentence(name, lost[name]) for name in lost))
-    text = verdict_text(
-        VerdictFacts(
-            outcome, winner, standing, by_name, rival, missing, needed, count, model, limits, frozenset(lost)
-        )
+    facts = VerdictFacts(
+        outcome,
+        winner,
+        standing,
+        by_name,
+        rival,
+        missing,
+        needed,
+        count,
+        model,
+        limits,
+        use,
+        frozenset(lost),
+        substitute_sentence(plan, by_name),
+        is_quick(plan),
     )
-    more = (needed.questions, needed.documents) if needed else (None, None)
     verdict = Verdict(
         outcome,
         strength,
         plan.choice,
         winner,
         model,
-        text,
-        more[0],
+        verdict_text(facts),
+        needed.questions if needed else None,
         gate,
-        more[1],
+        needed.documents if needed else None,
         _margin(standing, rival),
         gains_by_score(plan, by_name),
+        advised,
     )
-    return verdict, tuple(comparison.pair for comparison in standing.shown.values())
+    return _with_use(verdict, trial, use), tuple(comparison.pair for comparison in standing.shown.values())
+
+
+def advised_arm(plan: Plan) -> str:
+    """Return the arm that was recommended: the plan's choice, unless the plan records that another one was."""
+    return str(plan.predicted.get("choice") or plan.choice)
+
+
+def substitute_sentence(plan: Plan, measured: Collection[str]) -> str:
+    """Return a sentence on the recommended arm where the plan holds another one to account; "" where it does not."""
+    advised = advised_arm(plan)
+    if advised == plan.choice:
+        return ""
+    if advised in measured:
+        return f"{advised} was recommended, but the plan holds {plan.choice} to account."
+    why = f"the plan has no arm {advised}"
+    if advised in ("rag", "hybrid") and plan.data.documents is None:
+        why = "the plan has no documents"
+    elif advised not in ("prompting", "rag") and plan.data.examples is None:
+        why = "the plan has no file of examples"
+    elif any(step.arm == advised for step in plan.arms):
+        why = "it has no answers in this run"
+    return f"{advised} was recommended but not measured, because {why}."
+
+
+def _with_use(verdict: Verdict, trial: Trial, use: ArmToUse) -> Verdict:
+    """Return the verdict with the arm to use and its comparisons with what the reader has."""
+    return replace(
+        verdict,
+        use=use.arm,
+        use_reason=use.reason,
+        excluded=dict(use.excluded),
+        compared=_compared(trial, use),
+    )
+
+
+def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
+    """Return the used arm against today's prompt and against the cheapest useful alternative.
+
+    Useful is an arm that can meet what was said, is no mere explanation, and has at least half as many right answers
+    as the used one; without such an arm the one with most right answers is taken.
+    """
+    arms = trial.arms
+    pairs: dict[str, Any] = {"today": None, "alternative": None}
+    if use.arm is None:
+        return pairs
+    if TODAY in arms and use.arm != TODAY:
+        pairs["today"] = _pair_with(trial, use.arm, TODAY)
+    right = {name: counted.total.n for name in arms if (counted := right_answers(arms[name]))}
+    others = [
+        name
+        for name in arms
+        if name not in (use.arm, TODAY, *COMPARISON_ARMS)
+        and name not in use.excluded
+        and right.get(name, 1) > 0
+    ]
+    if not others:
+        return pairs
+    least = USEFUL_SHARE * right.get(use.arm, 0)
+    useful = [name for name in others if right.get(name, 0) >= least]
+    alternative = (
+        min(useful, key=lambda name: trial.costs[name])
+        if useful
+        else max(others, key=lambda name: right[name])
+    )
+    pairs["alternative"] = _pair_with(trial, use.arm, alternative)
+    return pairs
+
+
+def _pair_with(trial: Trial, use: str, other: str) -> dict[str, Any]:
+    """Return by how much the used arm is above another one, with that one's right answers."""
+    pair = compare_arms(trial.arms[use], trial.arms[other], trial.plan.seed)
+    right = right_answers(trial.arms[other])
+    return {
+        "arm": other,
+        "difference": pair.difference,
+        "low": pair.low,
+        "high": pair.high,
+        "right": right.to_json() if right else None,
+    }
 
 
 def _left_out_sentence(arm: str, rows: str) -> str:
@@ -161,54 +289,33 @@ def _left_out_sentence(arm: str, rows: str) -> str:
 
 
 def _without_verdict(
-    plan: Plan, arms: Mapping[str, ArmScores], model: str, lost: Mapping[str, str]
+    trial: Trial, measured: Mapping[str, ArmScores], model: str, lost: Mapping[str, str]
 ) -> Verdict:
     """Return the undecided verdict of a trial whose recommended arm was not trained as planned.
 
-    The arm to use until then is the cheapest one within noise of the best of the others; the recommended one only when
-    there is no other.
+    The arm to use until then is chosen among the others.
     """
-    others = {name: arm for name, arm in arms.items() if name not in lost}
+    plan, others = trial.plan, trial.arms
     winner = plan.choice
+    use = ArmToUse(None, f"{plan.choice}, the only arm measured, was not trained as planned", dict(lost))
     if others:
-        cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in others.items()})
-        best = min(others, key=lambda name: (-round(mean_combined(others[name]), 9), cost[name]))
+        best = best_combined(others, trial.costs)
         standing = compare_with_others(best, others, (), 0.0, plan.seed)
-        winner = cheapest_within_noise(others, cost, standing, plan.seed)
-    strength, _ = _strength_and_limits(plan, arms, None, len(arms[plan.choice].combined))
-    until = f"Of the other arms the cheapest within noise is {winner}." if others else ""
-    sentences = (
-        f"No verdict on {plan.choice} with {model}: it was not trained as planned: {lost[plan.choice]}.",
-        *(_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice),
-        until,
+        winner = cheapest_within_noise(others, trial.costs, standing, plan.seed)
+        use = choose_arm(trial, standing, False, lost)
+    strength, _ = _strength_and_limits(plan, measured, None, len(measured[plan.choice].combined))
+    left_out = [_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice]
+    text = unverdicted_text(plan.choice, model, lost[plan.choice], left_out, use, others)
+    verdict = Verdict(
+        "undecided", strength, plan.choice, winner, model, text, None, None, advised=advised_arm(plan)
     )
-    text = " ".join(filter(None, sentences))
-    return Verdict("undecided", strength, plan.choice, winner, model, text, None, None)
+    return _with_use(verdict, trial, use)
 
 
 def same_model(a: str, b: str) -> bool:
     """Return whether two names mean the same known model."""
     models = [find_known_model(name) for name in (a, b)]
     return a == b or (models[0] is not None and models[0] == models[1])
-
-
-def _paired_gain(tuned: ArmScores, base: ArmScores, name: str, seed: int) -> PairedDifference | None:
-    """Return the paired gain in one score over the questions that both arms have it for; else None."""
-    gain = SCORE_BY_NAME[name].gain
-    before = {
-        question: gain(scores[name])
-        for question, scores in zip(base.questions, base.scores, strict=True)
-        if name in scores
-    }
-    rows = [
-        (gain(scores[name]), before[question], document)
-        for question, scores, document in zip(tuned.questions, tuned.scores, tuned.sources(), strict=True)
-        if name in scores and question in before
-    ]
-    if not rows:
-        return None
-    after, earlier, documents = zip(*rows, strict=True)
-    return paired_test(tuned.arm, name, after, earlier, seed, documents)
 
 
 def _mean_score(arm: ArmScores, name: str) -> float:
@@ -238,15 +345,20 @@ def _undecided_comparisons(standing: ArmStanding, winner: str) -> list[ArmCompar
 def _rival(
     outcome: str, standing: ArmStanding, arms: Mapping[str, ArmScores], blocking: Sequence[ArmComparison]
 ) -> ArmComparison | None:
-    """Return the comparison to name: what overturned, what is still open, else the strongest other arm."""
+    """Return the comparison to name: what overturned, what is still open, else the strongest other arm.
+
+    Arms that only explain the others are not named beside others.
+    """
     if standing.better:
-        return standing.shown[standing.better[0]]
+        named = [name for name in standing.better if name not in COMPARISON_ARMS] or standing.better
+        return standing.shown[named[0]]
     if outcome == "overturned":
         lost = [c for c in (*standing.gate.values(), *standing.shown.values()) if c.below]
         return min(lost, key=lambda c: c.pair.difference)
     if blocking:
         return min(blocking, key=lambda c: c.pair.difference - c.by)
-    return max(standing.shown.values(), key=lambda c: mean_combined(arms[c.pair.b]), default=None)
+    rivals = [c for name, c in standing.shown.items() if is_rival(name, arms, standing)]
+    return max(rivals or standing.shown.values(), key=lambda c: mean_combined(arms[c.pair.b]), default=None)
 
 
 def _strength_and_limits(
@@ -258,7 +370,7 @@ def _strength_and_limits(
     documents = cluster_by_document(arms[plan.choice].sources())
     if not documents.by_document:
         sentences.append(
-            f"The questions come from {documents.documents} documents, too few to judge by: "
+            f"The questions come from {counted(documents.documents, 'document')}, too few to judge by: "
             "the intervals hold for these and no others."
         )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0

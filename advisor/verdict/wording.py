@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from advisor.verdict.arm_choice import ArmToUse
 from advisor.verdict.comparison import ArmComparison, ArmStanding, QuestionsNeeded, mean_combined
+from advisor.verdict.right_answers import right_answers
 from runners.trial.trial import ArmScores
 
 
@@ -26,19 +28,74 @@ class VerdictFacts:
     model: str
     limits: tuple[str, ...]
     """What the numbers cannot say, a sentence each."""
+    use: ArmToUse
     lost: frozenset[str] = frozenset()
     """Arms that were measured and left out, because they were not trained as planned."""
+    substitute: str = ""
+    """A sentence on the recommended arm, where the plan holds another one to account."""
+    quick: bool = False
+    """Whether the run was shortened by ``--quick``."""
 
 
 def verdict_text(facts: VerdictFacts) -> str:
-    """Return the verdict's text: a margin with its interval, a conclusion, its limits."""
+    """Return the verdict's text: right answers, the margin with its interval, a conclusion, its limits."""
     choice = facts.standing.choice
-    score = f"{choice} scored {mean_combined(facts.arms[choice]):.2f} on {facts.count} questions with {facts.model}"
     if facts.rival is None:
+        score = f"{_score_text(facts, choice)} on {counted(facts.count, 'question')} with {facts.model}"
         return " ".join(
             (f"Only {choice} was measured: {score}, with nothing to hold against it.", *facts.limits)
         )
+    other = facts.rival.pair.b
+    counts = {name: right_answers(facts.arms[name]) for name in (choice, other)}
+    mine, theirs = counts[choice], counts[other]
+    score = f"{_score_text(facts, choice)} on {counted(facts.count, 'question')} with {facts.model}"
+    if mine and theirs:
+        beside = f"{theirs.total.n}" if theirs.total.of == mine.total.of else theirs.text
+        score = (
+            f"{choice} answers {mine.text} right with {facts.model}, {other} {beside}; "
+            f"combined score {mean_combined(facts.arms[choice]):.2f}"
+        )
     return " ".join((f"{score}, {margin_text(facts.rival)}.", _conclusion(facts), *facts.limits))
+
+
+def unverdicted_text(
+    choice: str,
+    model: str,
+    rows: str,
+    left_out: Sequence[str],
+    use: ArmToUse,
+    others: Mapping[str, ArmScores],
+) -> str:
+    """Return the text where the recommended arm was not trained as planned, so that there is no verdict on it.
+
+    Args:
+        choice: the recommended arm.
+        model: the name of the base model.
+        rows: the count of its rows in words.
+        left_out: sentences on other arms that are left out.
+        use: the arm to use until then.
+        others: the arms that were compared.
+    """
+    until = ""
+    if use.arm:
+        right = right_answers(others[use.arm])
+        until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
+    elif others:
+        until = f"No other arm can be used: {use.reason}."
+    first = f"No verdict on {choice} with {model}: it was not trained as planned: {rows}."
+    return " ".join(filter(None, (first, *left_out, until)))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 question, 2 questions, 1,065 questions."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _score_text(facts: VerdictFacts, arm: str) -> str:
+    """Return an arm's combined score, after its right answers where they are known."""
+    right = right_answers(facts.arms[arm])
+    answers = f"{arm} answers {right.text} right and" if right else arm
+    return f"{answers} scored {mean_combined(facts.arms[arm]):.2f}"
 
 
 def margin_text(comparison: ArmComparison) -> str:
@@ -67,50 +124,71 @@ def _conclusion(facts: VerdictFacts) -> str:
     """Return what follows for the recommendation."""
     assert facts.rival is not None
     other = facts.rival.pair.b
+    if facts.substitute:
+        beats = "surely" if facts.standing.gate_met else "not surely"
+        gate = f"{facts.standing.choice} is {beats} above what it must beat; " if facts.standing.gate else ""
+        return f"{facts.substitute} Of the arms measured: {gate}{_use_clause(facts)}."
     if facts.outcome == "confirmed":
-        return (
-            "The recommendation holds."
+        holds = (
+            "The recommendation holds"
             if other in facts.standing.beaten
-            else (f"The recommendation holds: {other} costs more and is not surely better.")
+            else f"The recommendation holds: {other} costs more and is not surely better"
+        )
+        return (
+            f"{holds}." if facts.use.arm == facts.standing.choice else f"{holds}; but {_use_clause(facts)}."
         )
     if facts.outcome == "overturned":
         return f"The recommendation does not hold: {_overturned(facts, other)}."
-    return f"Not decided: {_undecided(facts, other)}{_more_questions(facts.needed)}"
+    return f"Not decided: {_undecided(facts, other)}{_more_questions(facts)}"
 
 
 def _overturned(facts: VerdictFacts, other: str) -> str:
     """Return what to use instead of an overturned recommendation."""
-    winner = facts.winner
+    use = facts.use.arm
     by = facts.rival.by if facts.rival else 0.0
+    clause = _use_clause(facts)
     if facts.standing.better:
-        return (
-            f"use {winner}" if winner == other else f"use {winner}, the cheapest arm within noise of the best"
-        )
+        within_noise = use == facts.winner and use != other
+        return f"{clause}, the cheapest arm within noise of the best" if within_noise else clause
     if by:
-        return f"it had to be more than {by:g} above {other}; use {winner}"
-    return f"use {winner}, no worse and cheaper" if winner == other else f"use {winner}"
+        return f"it had to be more than {by:g} above {other}; {clause}"
+    return f"{clause}, no worse and cheaper" if use == other else clause
+
+
+def _use_clause(facts: VerdictFacts) -> str:
+    """Return which arm to use, and why not the one that scored best; or that none can be used."""
+    if facts.use.arm is None:
+        return f"no arm can be used: {facts.use.reason}"
+    why = facts.use.excluded.get(facts.winner)
+    return f"use {facts.use.arm}" + (
+        f" ({facts.winner} {why})" if why and facts.winner not in facts.lost else ""
+    )
 
 
 def _undecided(facts: VerdictFacts, other: str) -> str:
     """Return what keeps the verdict open."""
     choice = facts.standing.choice
-    winner = facts.winner
+    until = "stay with it" if facts.use.arm == choice else _use_clause(facts)
     if facts.missing:
         *most, last = facts.missing
         were = "were" if most else "was"
         compared = "compared" if facts.lost.intersection(facts.missing) else "measured"
-        return f"{', '.join(most)}{' and ' if most else ''}{last}, which it must beat, {were} not {compared}."
+        names = f"{', '.join(most)}{' and ' if most else ''}{last}"
+        return f"{names}, which it must beat, {were} not {compared}; until then {until}."
     by = facts.rival.by if facts.rival else 0.0
     above = f"more than {by:g} above" if by else "above"
     if facts.rival and (facts.rival.pair.low > by or facts.rival.pair.high < by):
         other += f" (p {facts.rival.pair.p_holm:.2f}, corrected)"
-    until = "stay with it" if winner == choice else f"the cheapest arm within noise is {winner}"
     return f"it is not surely {above} {other}; until then {until}."
 
 
-def _more_questions(needed: QuestionsNeeded | None) -> str:
-    """Return how many more questions would decide."""
-    if needed is None:
+def _more_questions(facts: VerdictFacts) -> str:
+    """Return what would decide: the full run after a quick one, else how many more questions."""
+    if facts.quick:
+        return " This was a quick run; the full one is the next step."
+    if facts.needed is None:
         return ""
+    needed = facts.needed
     documents = f" ({rounded_up(needed.documents)} more documents' worth)" if needed.documents else ""
-    return f" About {rounded_up(needed.questions)} more questions{documents} would decide it."
+    plural = "s" * (needed.questions != 1)
+    return f" About {rounded_up(needed.questions)} more question{plural}{documents} would decide it."

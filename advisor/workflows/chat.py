@@ -26,7 +26,7 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
 
     Args:
         path: the run folder.
-        arm_name: the arm to ask; None for the one the verdict chose.
+        arm_name: the arm to ask; None for the one the verdict says to use.
         as_json: whether to print a line of JSON for each answer.
         model: folder of the base model, where it has been moved.
     """

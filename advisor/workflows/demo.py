@@ -39,7 +39,7 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
     from advisor.display.trial_table import show_report
     from advisor.terminal import resume_hint
     from advisor.workflows.dry_run import show_steps
-    from advisor.workflows.run import adapt_threads, announce_downloads, run_and_report
+    from advisor.workflows.run import FullRun, adapt_threads, announce_downloads, ask_command, run_and_report
     from runners.trial.execute import quick_plan
 
     started = time.monotonic()
@@ -47,12 +47,13 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
     with resume_hint(line):
         adapt_threads()
         plan = recommend_and_draft()
+        full = FullRun(plan, command_line("demo", "--out", f"{out}-full")) if quick else None
         plan = quick_plan(plan) if quick else plan
         print_heading("What this will do, with a rough time for each step on this machine")
         show_steps(plan)
         announce_downloads(plan)
         print_heading("Running")
-        run, data = run_and_report(plan, out, resume, overwrite, label="demo")
+        run, data = run_and_report(plan, out, resume, overwrite, label="demo", full=full)
         assert data is not None, "the demo's plan measures its choice"
         print_heading("The trial")
         show_report(data)
@@ -60,7 +61,7 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
         table = change_documents(run, plan, quick)
         data = finish_report(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f'ask it: {command_line("ask", run.path)} "What does entry to the Ropewalk Museum cost?"')
+    print(f'ask it: {ask_command(run.path, data)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     return data
 

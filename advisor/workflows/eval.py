@@ -11,6 +11,7 @@ from advisor.display import trial_table
 from advisor.display.trial_table import OUTCOME_COLOURS, arms_tables, paired_table, weights_line
 from advisor.output import print_plain
 from advisor.report.data import arm_json, pair_json, read_scores
+from advisor.verdict.conclusion import conclude
 from advisor.verdict.verdict import judge_trial
 from rag.errors import BadInput
 from rag.files import write_json
@@ -45,6 +46,8 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "trial": _trial_scores(run),
         "folder": str(evaluation.folder),
     }
+    if verdict:
+        data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     write_json(evaluation.folder / EVAL_FILE, data)
     return data
 
@@ -78,7 +81,12 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     if plan.weights.get("house_style"):
         lines.append(plan.ignored)
     if asked.near:
-        lines.append(f"left out, as near repeats of training rows: {count_noun(asked.near, 'question')}")
+        were = (
+            "was left out because it nearly repeats"
+            if asked.near == 1
+            else "were left out because they nearly repeat"
+        )
+        lines.append(f"{count_noun(asked.near, 'question')} {were} training rows")
     if asked.dev:
         lines.append(
             f"{asked.dev} of {len(asked.questions)} are dev questions, by which the run made its choices"

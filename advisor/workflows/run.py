@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,25 @@ from runners.runs.listing import RUNS_FOLDER
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
     from runners.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class FullRun:
+    """The plan that a quick run shortened, and the command that carries it out in full."""
+
+    plan: Plan
+    command: str
+
+    def record(self, run: RunFolder) -> None:
+        """Write the command and the estimated minutes into the quick run's log, for its report."""
+        from advisor.report.data import FULL_RUN_EVENT
+        from advisor.workflows.dry_run import step_estimates
+        from runners.runs.dataset import read_data
+
+        examples, split = read_data(self.plan)
+        rows, _ = step_estimates(self.plan, len(examples), len(split.test))
+        minutes = round(sum(row.corrected for row in rows) / 60, 1)
+        run.write({"event": FULL_RUN_EVENT, "command": self.command, "minutes": minutes})
 
 
 def execute_plan(
@@ -51,7 +71,7 @@ def execute_plan(
 
     Raises:
         UsageProblem: for options that exclude each other.
-        GateNotMet: when the recommended arm does not meet the plan's gate; the results are kept.
+        GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
     if resume and overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
@@ -69,8 +89,18 @@ def execute_plan(
     flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     announce_time(plan)
+    whole = None
+    if quick and not is_run(path):
+        whole = FullRun(
+            read_plan(path),
+            command_line(
+                "run", path, "--out", f"{out}-full", *(["--kernels", kernels] if kernels is not None else [])
+            ),
+        )
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
-        run, data = run_and_report(plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows)
+        run, data = run_and_report(
+            plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
+        )
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
     if data is not None:
@@ -113,7 +143,13 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     show_report(data)
     for line in prediction_line(data):
         print(f"  {line}")
-    print(f'report: {run.path / "report.html"}\nask it: {command_line("ask", run.path)} "..."')
+    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
+
+
+def ask_command(run: Path, data: dict[str, Any]) -> str:
+    """Return the start of a command that asks a run; it names the best arm where none is asked by default."""
+    verdict = data["verdict"]
+    return command_line("ask", run, *(["--arm", verdict["winner"]] if verdict.get("use", "") is None else []))
 
 
 def check_kernels(kernels: str, path: Path) -> None:
@@ -179,6 +215,7 @@ def run_and_report(
     quiet: bool = False,
     label: RunLabel = "run",
     accept_lost_rows: bool = False,
+    full: FullRun | None = None,
 ) -> tuple[RunFolder, dict[str, Any] | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
 
@@ -193,6 +230,7 @@ def run_and_report(
         quiet: whether to show no progress.
         label: label of the run in the user's history.
         accept_lost_rows: whether to train such arms without asking.
+        full: the full run, where this is a quick one.
 
     Returns:
         The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
@@ -225,6 +263,8 @@ def run_and_report(
     run = done.folder
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
+    if full is not None:
+        full.record(run)
     data = dict(judge(done).data)
     _remember(run, plan, data, label)
     return run, data
@@ -275,12 +315,22 @@ def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]
 
 
 def check_gate(data: dict[str, Any]) -> None:
-    """Raise GateNotMet when the recommended arm does not significantly beat the arms that the plan names."""
+    """Raise GateNotMet when no arm can be used, or the recommended arm surely does not beat the arms it must.
+
+    The message names the arm to use, or what to do where there is none. Reports of earlier versions name the winner.
+    """
     verdict = data["verdict"]
+    use = verdict["use"] if "use" in verdict else verdict["winner"]
+    if use is None:
+        arms = " or ".join(arm["arm"] for arm in data["arms"])
+        raise GateNotMet(
+            f"no arm can be used: {verdict['use_reason']}",
+            f"the results are kept; to ask an arm all the same, name it: --arm {arms}",
+        )
     if verdict["gate_met"] is False:
         raise GateNotMet(
             f"the gate was not met: {verdict['recommended']} does not beat the arms it must",
-            f"the results are kept; the arm to use is {verdict['winner']}",
+            f"the results are kept; the arm to use is {use}",
         )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from advisor.display import console
-from advisor.output import emit_result
+from advisor.output import emit_result, print_plain
 from advisor.questionnaire.answers import format_answer
+from advisor.report.statements import right_count
 from rag.errors import BadInput, UsageProblem
 from rag.files import UPDATE_HINT
 from runners.run_folder import is_run, open_run_folder
@@ -90,7 +91,7 @@ def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
         screen.print("both carry out the same plan")
     ends = [
         (key, *(escape(str(row[key])) or "–" for row in diff["runs"]))
-        for key in ("state", "outcome", "winner")
+        for key in ("state", "outcome", "winner", "use")
     ]
     screen.print()
     screen.print(console.table(("", *names), ends))
@@ -178,14 +179,20 @@ def _print_run(summary: RunSummary) -> None:
     }
     for name, value in lines.items():
         if value:
-            screen.print(f"{name:<8} {value}", markup=False, soft_wrap=True)
+            print_plain(screen, f"{name:<8} {value}")
     if arms := extra.get("arms"):
         screen.print()
+        right = extra.get("arms_right") or {}
         rows = [
-            (escape(arm), f"{score['mean']:.2f}", f"{score['low']:.2f}–{score['high']:.2f}")
+            (
+                escape(arm),
+                right_count(right.get(arm)),
+                f"{score['mean']:.2f}",
+                f"{score['low']:.2f}–{score['high']:.2f}",
+            )
             for arm, score in arms.items()
         ]
-        screen.print(console.table(("arm", "combined", "95 %"), rows, right=(1, 2)))
+        screen.print(console.table(("arm", "right", "combined", "95 %"), rows, right=(1, 2, 3)))
     screen.print()
     parts = [(escape(name), _size(size)) for name, size in extra.get("parts", {}).items()]
     screen.print(console.table(("part", "size"), parts, right=(1,)))
@@ -193,8 +200,10 @@ def _print_run(summary: RunSummary) -> None:
 
 def _verdict(run: RunSummary) -> str:
     if run.outcome:
+        count = f" {right_count(run.right)} right" if run.right else ""
         score = f" {run.score:.2f}" if run.score is not None else ""
-        return f"{run.outcome}, {escape(run.winner)}{score}"
+        arm = escape(run.use) if run.use else "no arm to use; best " + escape(run.winner)
+        return f"{run.outcome}, {arm}{count or score}"
     return f"{run.steps} steps" if run.steps else "–"
 
 

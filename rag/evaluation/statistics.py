@@ -5,7 +5,7 @@ arms on the same questions with a sign-flip permutation test, :func:`compare_wit
 candidates at once (max-T: Westfall and Young 1993) and :func:`holm_correction` adjusts several p-values (Holm 1979).
 Questions about one document are not independent: :func:`cluster_by_document` groups them, so that the bootstrap draws
 and the test flips whole documents. :class:`WilsonShare` is a share of counted cases with its Wilson score interval
-(Wilson 1927).
+(Wilson 1927), :func:`clustered_share` one of answers that share documents.
 """
 
 from __future__ import annotations
@@ -197,6 +197,41 @@ def bootstrap_interval(
         sums, sizes = _per_group(data, groups)
         bounds = _bca((sums, sizes), _ratio, seed, resamples, _widened(groups.units))
     return Interval(mean, *bounds)
+
+
+def clustered_share(values: Sequence[float], documents: Sequence[str | None] | None = None) -> Interval:
+    """Return the mean of values between 0 and 1 with the Wilson score interval at their effective number.
+
+    The effective number is that of independent values with the same standard error: share * (1 - share) / error², with
+    the error clustered by document (Korn and Graubard 1998), at most the number of values. Unlike a bootstrap, the
+    interval has a width where all values are 0 or 1; there the effective number is that of the documents.
+
+    Args:
+        values: one for each question, between 0 and 1; those between come from several seeds.
+        documents: the document of each value, None to treat all values as independent.
+
+    Returns:
+        The interval; all nan without values.
+
+    Raises:
+        ValueError: if there are not as many documents as values.
+    """
+    from scipy import stats
+
+    data = np.asarray(values, dtype=float)
+    if data.size == 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    mean = float(data.mean())
+    error = _standard_error(data, _grouped(data, documents))
+    effective = float(data.size if documents is None else cluster_by_document(documents).units)
+    if error > MIN_SPREAD:
+        effective = min(float(data.size), max(1.0, mean * (1 - mean) / error**2))
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z / (1 + z**2 / effective) * np.sqrt(mean * (1 - mean) / effective + z**2 / (4 * effective**2))
+    # at shares of 0 and 1 the bound is exact; computed, it would be off by rounding
+    low = 0.0 if mean <= MIN_SPREAD else float(centre - half)
+    return Interval(mean, low, 1.0 if mean >= 1 - MIN_SPREAD else float(centre + half))
 
 
 def paired_test(

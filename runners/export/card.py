@@ -147,11 +147,19 @@ def _summary(source: ExportSource) -> str:
     return f"{summary}\n\nVerdict of the run: {verdict['outcome']} ({verdict['strength']}). {verdict['text']}"
 
 
+def _right(arm: Mapping[str, Any]) -> str:
+    """Return the right answers of an arm as "48 of 65"; "–" in reports that do not count them."""
+    right = arm.get("right")
+    return f"{right['n']:g} of {right['of']}" if right else "–"
+
+
 def _scores(source: ExportSource) -> str:
     arms: list[Mapping[str, Any]] = source.report["arms"] if source.report else []
     if source.arm is None:
-        rows = [(a["arm"], f"{a['score']['mean']:.3f}", _interval(a["score"]), a["n"]) for a in arms]
-        header = ("arm", "combined", "95 % interval", "questions")
+        rows = [
+            (a["arm"], _right(a), f"{a['score']['mean']:.3f}", _interval(a["score"]), a["n"]) for a in arms
+        ]
+        header = ("arm", "right", "combined", "95 % interval", "questions")
         return markdown_table(header, rows) if rows else "Not measured on held-out questions."
     row = next((a for a in arms if a["arm"] == source.arm.arm), None)
     if row is None:
@@ -160,7 +168,8 @@ def _scores(source: ExportSource) -> str:
     rows = [(name, f"{s['mean']:.3f}", _interval(s), s["n"]) for name, s in scores.items()]
     averaged = len(row["seeds"]) > 1
     note = f"\n\nMeans over {len(row['seeds'])} seeds." if averaged else ""
-    return markdown_table(("score", "mean", "95 % interval", "questions"), rows) + note
+    right = f"Right answers: {_right(row)}.\n\n" if row.get("right") else ""
+    return right + markdown_table(("score", "mean", "95 % interval", "questions"), rows) + note
 
 
 def _interval(score: Mapping[str, float]) -> str:

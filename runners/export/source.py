@@ -53,12 +53,13 @@ class ExportSource:
         """Select an arm and its weights.
 
         Args:
-            name: the arm; None for the winner.
+            name: the arm; None for the one that the verdict says to use.
             seed: the seed of the weights; None for the first.
             need_weights: whether an arm without weights is an error.
 
         Raises:
             BadInput: the plan has no such arm or seed, or the arm has no weights where they are needed.
+            UsageProblem: no arm was named, and the verdict says that none can be used.
         """
         self.arm = self.session.arm(name)
         if self.arm.weights:

@@ -44,6 +44,10 @@ class RunSummary:
     winner: str = ""
     score: float | None = None
     """The winner's combined score."""
+    use: str | None = None
+    """The arm that is asked by default; None where the verdict names none."""
+    right: dict[str, Any] | None = None
+    """That arm's right answers, as in the report, else the winner's; None where they are not known."""
     steps: str = ""
     """Finished steps of all, as "5 of 7"."""
     bytes: int = 0
@@ -81,6 +85,8 @@ def summarise_run(path: Path) -> RunSummary:
         return RunSummary(path.name, path, "damaged", problem.message, problem.hint, **common)
     verdict = report.get("verdict") or {}
     scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
+    right = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
+    use = verdict["use"] if "use" in verdict else verdict.get("winner")
     done, total = _steps(path, plan)
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
@@ -95,6 +101,8 @@ def summarise_run(path: Path) -> RunSummary:
         verdict.get("outcome", ""),
         verdict.get("winner", ""),
         scores.get(verdict.get("winner", "")),
+        use,
+        right.get(use or verdict.get("winner", "")),
         f"{done} of {total}",
         **common,
     )
@@ -108,6 +116,7 @@ def describe_run(path: Path) -> RunSummary:
         report = read_report(path)
         extra["verdict"] = (report.get("verdict") or {}).get("text", "")
         extra["arms"] = {arm["arm"]: arm["score"] for arm in report.get("arms", ())}
+        extra["arms_right"] = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
         try:
             open_run_folder(path).check()
         except BadInput as problem:

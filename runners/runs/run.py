@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput
+from rag.errors import BadInput, UsageProblem
 from rag.types import OnEvent
 from runners import notebook
 from runners.arms.answer import Answer, answer_all, stream_answer
@@ -73,15 +73,31 @@ class RunSession:
         return read_report(self.folder.path)
 
     @property
-    def winner(self) -> str:
-        """The name of the arm that the verdict chose; before a verdict the plan's choice."""
+    def default_arm(self) -> str | None:
+        """The name of the arm that is asked by default; None where the verdict says that none can be used.
+
+        It is the verdict's ``use``, in reports of earlier versions its winner, and before a verdict the plan's choice.
+        """
         report = self.report
-        return str(report["verdict"]["winner"]) if report else self.plan.choice
+        if not report:
+            return self.plan.choice
+        verdict = report["verdict"]
+        name = verdict["use"] if "use" in verdict else verdict["winner"]
+        return None if name is None else str(name)
 
     def arm(self, name: str | None = None) -> EvaluateStep:
-        """Return the arm of this name, by default the winner; BadInput, listing the arms, when there is none."""
+        """Return the arm of this name, by default the one to use.
+
+        Raises:
+            BadInput: the run has no such arm; the message lists its arms.
+            UsageProblem: no name was given, and the verdict says that no arm can be used.
+        """
         self.check()
-        wanted = name or self.winner
+        wanted = name or self.default_arm
+        if wanted is None:
+            reason = self.report["verdict"].get("use_reason") or "the verdict names none"
+            arms = " or ".join(step.arm for step in self.plan.arms)
+            raise UsageProblem(f"no arm is asked by default: {reason}", f"choose one yourself: --arm {arms}")
         for step in self.plan.arms:
             if step.arm == wanted:
                 return step
@@ -216,14 +232,18 @@ class Run:
         return tuple(step.arm for step in self.plan.arms)
 
     def arm(self, name: str | None = None) -> EvaluateStep:
-        """Return the arm of this name, by default the winner; BadInput, listing the arms, when there is none."""
+        """Return the arm of this name, by default the one to use.
+
+        Raises BadInput, listing the arms, when there is none, and UsageProblem when the verdict says that none can be
+        used and no name was given.
+        """
         return self._session.arm(name)
 
     def ask(self, question: str, arm: str | None = None) -> Answer:
-        """Answer a question with citations, with the arm the verdict chose or the one named.
+        """Answer a question with citations, with the arm that the verdict says to use or the one named.
 
         Raises BadInput for an empty question, an unknown arm, and a run that is damaged or lacks the arm's
-        weights.
+        weights; UsageProblem when the verdict says that no arm can be used and none was named.
         """
         _check_question(question)
         chosen = self.arm(arm)

@@ -39,19 +39,29 @@ class ServedModel:
     """Requests of equal keys are decoded together: the weights, or the name where nothing is decoded here."""
 
 
-def served_models(session: RunSession) -> tuple[dict[str, ServedModel], list[str]]:
+def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
     """List what a run can serve.
 
+    Args:
+        session: the opened run.
+        arm: the arm that answers by default; None for the one that the verdict says to use.
+
     Returns:
-        The models by name, the verdict's arm first; and the arms that are left out because they lack weights.
+        The models by name, the default first; and the arms that are left out because they lack weights.
+
+    Raises:
+        BadInput: the run has no such arm, or lacks its weights.
+        UsageProblem: none was named, and the verdict says that no arm can be used.
     """
+    if arm is not None:
+        session.weights(session.arm(arm))
+    default = arm or session.default_arm or session.arm().arm
     created = int((session.folder.path / PLAN).stat().st_mtime)
     arm_names = {arm.arm for arm in session.plan.arms}
     base = _public_name(session.context.base, arm_names)
-    winner = session.winner
     models: dict[str, ServedModel] = {}
     missing = []
-    for step in sorted(session.plan.arms, key=lambda step: step.arm != winner):
+    for step in sorted(session.plan.arms, key=lambda step: step.arm != default):
         if step.weights and not _existing_weights(session, step):
             missing.append(step.arm)
             continue

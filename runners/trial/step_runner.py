@@ -6,6 +6,7 @@ imported inside the functions that need it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_
 from rag.grounding.refusal import SIGNAL_NAMES
 from rag.types import OnEvent
 from runners.arms import classifier
+from runners.arms.answer import answer_all
 from runners.arms.prompts import training_row
 from runners.arms.raft import RetrievalRows, retrieval_rows
 from runners.arms.retriever import index_settings
@@ -22,8 +24,9 @@ from runners.data import sampling
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question
 from runners.data.reasoning import TAGS
+from runners.inference.types import Generator
 from runners.models.fingerprint import chat_template
-from runners.models.resolve import Model
+from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import KERNELS
@@ -34,6 +37,8 @@ from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
+ALONE_QUESTIONS = 3
+"""Dev questions that are asked one at a time, for the time of one answer."""
 CHAT_ENCODING = 2
 """Counted up when models without a template, or with one that writes the date, are asked in another way."""
 _REASONING = (*SWITCHES, EFFORT, *(tags.closing for tags in TAGS))
@@ -242,21 +247,23 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
         context, step, first_weights, lambda question: gold_text(context, question) if indexed else ""
     )
     asked = 0
-    for seed_index, seed in enumerate(seeds):
-        weights = context.run.adapter(step.weights, seed) if step.weights else None
-        generator = context.generator(weights, step)
-        context.report_decoding(generator)
-        asked += run_arm(
-            prepared.plan,
-            step,
-            seed,
-            context.split.test,
-            generator,
-            prepared.finder,
-            prepared.shots,
-            context.run.path / TRIAL / ANSWERS,
-            _with_total(context, seed_index, len(seeds)),
-        )
+    with usage.measure_contention() as others:
+        for seed_index, seed in enumerate(seeds):
+            weights = context.run.adapter(step.weights, seed) if step.weights else None
+            generator = context.generator(weights, step)
+            context.report_decoding(generator)
+            asked += run_arm(
+                prepared.plan,
+                step,
+                seed,
+                context.split.test,
+                generator,
+                prepared.finder,
+                prepared.shots,
+                context.run.path / TRIAL / ANSWERS,
+                _with_total(context, seed_index, len(seeds)),
+            )
+    alone = time_alone(context, step, prepared, generator)
     rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
     estimated = sum(row.get("tokens_estimated", False) for row in rows)
@@ -271,7 +278,37 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
         "cut": cut,
         "estimated": estimated,
         **{key: count for key, count in reasoning.items() if count},
+        **({"busy": others.lost} if asked and _answers_on_cpu(plan, step) else {}),
+        **({"seconds_alone": alone} if alone else {}),
     }
+
+
+def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
+    """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
+    from runners.resources.device import device_kind
+
+    return parse_remote((step.model or plan.model).name) is None and device_kind() == "cpu"
+
+
+def time_alone(
+    context: RunContext, step: EvaluateStep, prepared: arm.PreparedArm, generator: Generator
+) -> list[float]:
+    """Return the seconds of a few dev questions that are asked one at a time, as one person asks them, with the search.
+
+    The trial's own answers are made in batches, so their seconds per answer are not what anybody waits. Nothing is timed
+    for an endpoint, whose requests are timed one by one, nor for refusals that ask no model.
+    """
+    if not isinstance(context.base_of(step), Model):
+        return []
+    seconds: list[float] = []
+    for question in context.split.dev[: 2 * ALONE_QUESTIONS]:
+        started = time.perf_counter()
+        answers = answer_all(prepared.plan, step, [question], generator, prepared.finder, prepared.shots)
+        if answers[0].completion.finish != "refused" and len(seconds) < ALONE_QUESTIONS:
+            seconds.append(round(time.perf_counter() - started, 3))
+        if len(seconds) == ALONE_QUESTIONS:
+            break
+    return seconds
 
 
 def with_replay(

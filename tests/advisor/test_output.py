@@ -16,6 +16,9 @@ from typing import Any
 
 import pexpect
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 from advisor import cli, output, terminal
 from rag.errors import UsageProblem
@@ -326,3 +329,33 @@ def test_output_and_terminal_import_nothing_heavy() -> None:
     code = f"import sys; import advisor.output, advisor.terminal; print(sorted({heavy}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+WRAPPED = "  UNDECIDED (leaning)  lora +0.03 [-0.12, +0.19] against rag; "
+WRAPPED += "日本語の文 und Straßenbahnhaltestelle/a/long/path.md, hybrid"
+
+
+@pytest.mark.parametrize("width", [1, 20, 38, 60, 80, 200])
+def test_lines_break_between_words_on_terminal(width: int) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, force_terminal=True, color_system=None)
+    output.print_plain(console, WRAPPED)
+    lines = screen.getvalue().splitlines()
+    assert " ".join(screen.getvalue().split()) == " ".join(WRAPPED.split())  # no word is broken, none is lost
+    assert all(line.startswith("  ") for line in lines), "continued lines are indented as the first"
+    longest = "[-0.12, +0.19]"
+    assert all(cell_len(line) <= width or len(line.replace(longest, "-").split()) == 1 for line in lines)
+    assert longest in screen.getvalue(), "an interval stays on one line"
+
+
+def test_line_stays_whole_where_output_is_piped() -> None:
+    piped = io.StringIO()
+    output.print_plain(Console(file=piped, width=20), WRAPPED)
+    assert piped.getvalue() == WRAPPED + "\n"
+
+
+def test_wrapped_text_keeps_its_styles_and_line_ends() -> None:
+    text = Text.assemble(("CONFIRMED", "bold green"), " rag scored more\n\nthan prompting")
+    lines = output.wrapped_lines(text, 12)
+    assert [line.plain for line in lines] == ["CONFIRMED", "rag scored", "more", "", "than", "prompting"]
+    assert [str(span.style) for span in lines[0].spans] == ["bold green"]

@@ -54,6 +54,8 @@ class ServeOptions:
     """Origins of pages that may send requests."""
     model: Path | None = None
     """The folder of the run's base model, where it is not at the path in the plan."""
+    arm: str | None = None
+    """The arm that answers by default; None for the one that the verdict says to use."""
 
 
 def serve(
@@ -68,13 +70,14 @@ def serve(
         on_event: called with the events of opening the run, such as a model that is fetched.
 
     Raises:
-        UsageProblem: other machines can reach the address, and there is no token.
+        UsageProblem: other machines can reach the address, and there is no token; or the verdict says that no arm
+            can be used, and none was named.
         BadInput: the run is damaged, or other users can read the token's file.
         CannotRun: the address is in use.
     """
     auth.check_token(options.host, options.token)
     session = open_session(options.run, on_event, options.model)
-    models, missing = served_models(session)
+    models, missing = served_models(session, options.arm)
     token = None
     if options.token is not None:
         token, created = auth.read_token(options.token)

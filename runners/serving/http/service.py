@@ -148,7 +148,7 @@ class Service:
         return model.folder.name if model.source == "path" else model.name
 
     def find_model(self, name: str | None) -> ServedModel:
-        """Return the model of a request; the default, the verdict's arm, for None.
+        """Return the model of a request; the default for None.
 
         Raises:
             ApiError: there is no model of this name (404).

@@ -87,11 +87,20 @@ def report(**more: Any) -> dict[str, Any]:
 
 
 def test_arms_table_shows_weights_and_scored_columns() -> None:
-    assert weights_line(report()) == "combined: slot_f1 1"
+    mean = "The combined score of an answer is the weighted mean of its scores. Weights:"
+    assert weights_line(report()) == f"{mean} slot_f1 1"
     text = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
-    assert text == "combined: slot_f1 1 (the slots are the answer)"
+    assert text == f"{mean} slot_f1 1 (the slots are the answer)"
     (table,) = arms_tables(report(), 80)
-    assert [str(column.header) for column in table.columns][2:] == ["slots", "s/answer"]
+    titles = [str(column.header) for column in table.columns]
+    assert titles[:2] == ["arm", "right"]
+    assert titles[3:] == ["slots", "s, in batches"]
+
+
+def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
+    data = report()
+    data["arms"][0]["scores"] |= {"right": {"mean": 0.5}}
+    assert "is 0 if the answer is not right; if it is right, 0.8 and up to 0.2 more" in weights_line(data)
 
 
 def test_arms_table_splits_on_narrow_terminals() -> None:

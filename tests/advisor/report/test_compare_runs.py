@@ -145,7 +145,8 @@ def test_margins_show_corrected_p_and_seed_differences(make_run: Make) -> None:
     assert data["arms"][0]["documents"] == 11
     assert data["cost_order"] == ["prompting", "rag"]
     text = printed(show_margins, data)
-    assert "p (Holm)" in text
+    assert "rag above  right" in text
+    assert "corrected for the number of arms compared (Holm)" in text
     assert "training seed" not in text, "nothing was trained"
     data["arms"][0]["seeds"].append({"seed": 1, "mean": 0.46})
     assert "rag: 0.400 (seed 0), 0.460 (seed 1); training seeds are 0.060 apart" in printed(

@@ -66,14 +66,28 @@ def test_plot_marks_crossing_and_user_calls() -> None:
 def test_plot_without_prices_says_so() -> None:
     empty = {**break_even_of(HOSTED), "per_month": {}}
     assert "no prices are known" in cost_plot.plot_lines(empty, 80)
-    assert cost_chart(empty) == ""
-    assert cost_chart({}) == ""
+    assert cost_chart(empty, ["rag"], {}) == ""
+    assert cost_chart({}, ["rag"], {}) == ""
 
 
 def test_cost_chart_is_inline_and_deterministic() -> None:
     result = break_even_of(HOSTED)
-    svg = cost_chart(result)
+    arms = ["lora", "few-shot", "prompting"]
+    svg = cost_chart(result, arms, {"lora": 0, "few-shot": 1, "prompting": 2})
     assert "<svg" in svg
     assert "http" not in svg
     assert "lora" in svg
-    assert svg == cost_chart(result)
+    assert "rag" not in svg, "only arms that were measured are drawn"
+    assert "yours: 40,000 a month" in svg
+    assert svg == cost_chart(result, arms, {"lora": 0, "few-shot": 1, "prompting": 2})
+    assert 'class="mark"' in svg
+    assert 'class="mark"' not in cost_chart(result, ["lora"], {})
+
+
+def test_pairs_are_in_plain_words() -> None:
+    result = break_even_of(HOSTED)
+    pairs = dict(cost_plot.pairs_in_words(result, ["prompting", "few-shot", "rag", "lora"]))
+    assert len(pairs) == 6
+    assert pairs["prompting and rag"] == "prompting is cheaper at any number of calls"
+    assert pairs["few-shot and lora"].startswith("the same at about ")
+    assert cost_plot.pairs_in_words(result, ["rag"]) == []

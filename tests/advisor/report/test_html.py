@@ -170,7 +170,7 @@ def test_page_loads_nothing_and_runs_no_answer_text(browser: Any, page: Path) ->
     for text in (
         "beyond noise",
         "Read with care",
-        "1.40 GiB measured",
+        "measured 1.40 GiB",
         "simple ways come first",
         "lora seed 1 validation",
         "Those of rag (seeds 0, 1) lie 0.12 apart.",

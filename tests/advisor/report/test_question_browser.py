@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,11 +114,60 @@ def test_axis_ticks_are_round_numbers_within_range() -> None:
 
 
 def test_memory_bar_has_a_text_alternative() -> None:
-    svg = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 2.0)
+    svg = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 2.0, None, 2.2)
     assert 'aria-label="estimated 1.00 to 1.50 GiB, likely 1.20; measured 1.40 GiB"' in svg
     assert 'class="ring"' not in svg
-    with_process_peak = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 8.0, 4.0)
+    with_process_peak = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 8.0, 4.0, 4.4)
     assert 'class="ring"' in with_process_peak
     assert "measured 1.40 GiB; the whole process 4.00 GiB" in with_process_peak
     assert 'class="room"' in svg
-    assert "room" not in charts.memory_bar(1.0, 1.2, 1.5, None, 64.0)
+    assert "room" not in charts.memory_bar(1.0, 1.2, 1.5, None, 64.0, None, 2.2)
+
+
+def test_memory_rows_share_one_scale_and_point_out_a_miss() -> None:
+    """1.59 GiB is drawn left of 2.25 GiB, whatever their rows' estimates; both are over 1.5 times the estimate."""
+    end = charts.memory_scale_end([2.25, 1.59, 1.3], 23.0)
+    assert end == pytest.approx(1.1 * 2.25)
+    dots = [
+        re.findall(
+            r'class="dot missed" cx="([\d.]+)%"',
+            charts.memory_bar(low, likely, high, measured, 23.0, None, end),
+        )
+        for low, likely, high, measured in ((1.06, 1.18, 1.3, 2.25), (0.63, 0.7, 0.77, 1.59))
+    ]
+    assert float(dots[0][0]) > float(dots[1][0])
+    assert 'class="dot best"' in charts.memory_bar(1.0, 1.2, 1.5, 1.4, None, None, end)
+    assert charts.memory_scale_end([2.0], 4.0) == 4.2  # memory of the machine that is near is on the scale
+    assert "2 GiB</text>" in charts.memory_scale(end)
+
+
+def test_arm_letters_are_different() -> None:
+    arms = ["hybrid", "rag", "raft", "prompting", "few-shot", "rr"]
+    letters = question_browser.arm_letters(arms)
+    assert list(letters.values()) == ["H", "R", "A", "P", "F", "6"]
+
+
+def row(number: int, answerable: bool = True, **right: bool) -> dict[str, Any]:
+    answers = [
+        {"arm": arm, "score": 1.0, "right": value, "refused": not answerable} for arm, value in right.items()
+    ]
+    texts = {"question": f"q{number}", "gold": [f"g{number}"], "reference": ""}
+    return {"number": number, "answerable": answerable, "answers": answers, **texts}
+
+
+def test_examples_of_the_used_arm_come_first() -> None:
+    """Three right and three wrong answers; one refusal among the right ones; opened: one that tells the arms apart."""
+    rows = [row(1, rag=False, lora=False), row(2, rag=True, lora=True)]
+    rows += [row(n, answerable=False, rag=True, lora=False) for n in (3, 4, 5)]
+    rows += [row(n, rag=n < 9, lora=False) for n in range(6, 14)]
+    browsed = question_browser.BrowsedQuestions(rows, 0, 0, 1)
+    examples = question_browser.example_answers(browsed, "rag")
+    assert [one["number"] for one in examples["right"]] == [2, 3, 6]
+    assert [one["number"] for one in examples["wrong"]] == [1, 9, 10]
+    assert examples["right"][0]["wanted"] == "g2"
+    assert examples["right"][1]["wanted"] == "a refusal: the documents do not say"
+    assert question_browser.first_opened(browsed, "rag") == 3
+    assert question_browser.first_opened(browsed, "lora") == 2
+    refusing = question_browser.BrowsedQuestions(rows[2:5], 0, 0, 1)
+    assert len(question_browser.example_answers(refusing, "rag")["right"]) == 3
+    assert question_browser.example_answers(refusing, "other") == {"right": [], "wrong": []}

@@ -7,7 +7,9 @@ import json
 import re
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import cmarkgfm
 import pytest
 
 from advisor.methods.registry import METHOD_BY_NAME
@@ -15,12 +17,14 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
 from advisor.report.data import read_report
 from advisor.report.markdown import report_markdown
-from advisor.report.report import write_report
+from advisor.report.report import Report, write_report
+from advisor.verdict.guards import guard_warnings
 from rag.errors import BadInput
 from rag.files import write_json
 from rag.grounding.refusal import RefusalPoint, RefusalThreshold, default_threshold
 from runners.data.questions import Question
-from runners.plan.schema import parse_plan
+from runners.plan.schema import RecordedAnswer, parse_plan
+from runners.plan.steps import QUANTIZED_ANSWERS
 from runners.resources.environment import ENVIRONMENT_EVENT
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
@@ -139,17 +143,36 @@ def test_page_shows_refusal_threshold(run: RunFolder) -> None:
         assert sentence in (run.path / "report.html").read_text("utf-8")
 
 
-def test_page_draws_cost_lines_of_the_plan(run: RunFolder) -> None:
+def test_page_draws_cost_lines_of_measured_arms(run: RunFolder) -> None:
     profile = Profile.of({"model_params_b": 8, "labelled_examples": 500, "calls_per_month": 40_000})
     crossing = break_even(
         profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()}
     )
+    assert crossing is not None
     plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": crossing}})
     write_report(run, plan)
     page = (run.path / "report.html").read_text("utf-8")
-    assert "What it would cost" in page
-    assert "few-shot and lora" in page
-    assert "calls a month (dotted: yours)" in page
+    chart = page[page.index("What it would cost") : page.index('id="guards"')]
+    assert "USD a month" in chart
+    assert ">yours: 40,000 a month</text>" in chart
+    assert re.findall(r'<text class="t\d"[^>]*>([^<]*)<', chart) == ["rag", "prompting"]
+    assert re.findall(r'scope="row">([^<]*)<', chart)[:1] == ["prompting and rag"]
+    assert "prompting is cheaper at any number of calls" in chart
+    assert "qlora" not in chart.split("<ul>")[0].replace(str(crossing["text"]), "")
+
+
+def test_page_without_prices_has_no_cost_chart(run: RunFolder) -> None:
+    own = {"model_params_b": 8, "labelled_examples": 500, "gpu_kind": "cuda", "gpu_memory_gib": 24}
+    profile = Profile.of(own)
+    even = break_even(profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()})
+    assert even is not None
+    assert even["hosted_equivalent"]
+    plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": even}})
+    write_report(run, plan)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "0 USD: your own machine" in page
+    assert "What it would cost" not in page
+    assert "no price of an hour" not in page
 
 
 def test_page_is_deterministic(run: RunFolder) -> None:
@@ -188,15 +211,85 @@ def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
         },
     )
     markdown = (run.path / "report.md").read_text("utf-8")
-    assert markdown.startswith("## tunewise: desk\n\n**CONFIRMED** (measured). rag scored 0.73")
-    assert "| **rag** | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 |" in markdown
-    assert "| prompting | +0.60 (+0.60 to +0.60) |" in markdown
+    assert markdown.startswith(f"## tunewise: desk\n\nRun of {data['environment']['date']}\n\n**Use rag.")
+    assert "\n\n**CONFIRMED** (measured). rag scored 0.73" in markdown
+    assert "| **rag** | – | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 (in batches) |" in markdown
+    assert "| prompting | – | +0.60 (+0.60 to +0.60) | \\<.001 |" in markdown
     assert "rag new fact 0 → 3, old 2 → 0 of 4" in markdown
     assert len(markdown.splitlines()) < 40
     assert "report.md" in json.loads((run.path / "manifest.json").read_text("utf-8"))["files"]
     with_warning = report_markdown({**data, "warnings": ["a <b> | `c`\n# d"], "name": "x\n## y"})
-    assert "> a \\<b\\> \\| \\`c\\` \\# d\n" in with_warning
+    assert "> - a \\<b\\> \\| \\`c\\` \\# d\n" in with_warning
     assert "## tunewise: x \\#\\# y\n" in with_warning
+
+
+def row_of(arm: str, **more: Any) -> dict[str, Any]:
+    return {"arm": arm, "warned": True, "text": f"{arm} | refuses less: 0.92 → 0.40\n- of *12*", **more}
+
+
+WARNED = {
+    "none": {},
+    "withheld": {"leakage": {"withheld": True}},
+    "left out": {"leakage": {"left_out": 3}},
+    "not as planned": {
+        "training_rows": [
+            {"arm": "hybrid", "planned": False, "text": "1 of 9", "with_passage": None, "of": 9}
+        ]
+    },
+    "without passages": {
+        "training_rows": [{"arm": "hybrid", "planned": True, "text": "2 of 9", "with_passage": 2, "of": 9}]
+    },
+    "forgetting": {"forgetting": {"arms": [row_of("hybrid")]}},
+    "refusal drift": {"refusal_drift": [row_of("lora"), row_of("hybrid")]},
+    "staleness": {"staleness": {"warnings": ["4 facts > changed", "> quoted", "| a | b |"]}},
+}
+"""Results of the guards that give each kind of warning."""
+
+
+@pytest.mark.parametrize("kind", [*WARNED, "four bits"])
+def test_markdown_renders_on_github_with_every_kind_of_warning(run: RunFolder, kind: str) -> None:
+    data = write_report(run, PLAN)
+    warnings = [QUANTIZED_ANSWERS] if kind == "four bits" else guard_warnings(WARNED[kind])
+    assert bool(warnings) == (kind != "none")
+    html = cmarkgfm.github_flavored_markdown_to_html(report_markdown({**data, "warnings": warnings}))
+    assert html.count("<table>") == 2, html
+    quotes = re.findall(r"<blockquote>(.*?)</blockquote>", html, re.S)
+    assert len(quotes) == bool(warnings)
+    assert not [quote for quote in quotes if "combined" in quote or "<table" in quote]
+    assert sum(quote.count("<li>") for quote in quotes) == len(warnings)
+    assert "|---" not in html
+    assert '<th>arm</th>\n<th align="right">right (95 %)</th>' in html
+
+
+def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> None:
+    answers = {"goal": RecordedAnswer(value="answer <guests>", source="asked")}
+    data = write_report(run, PLAN.model_copy(update={"answers": answers}))
+    data["verdict"] |= {"use": "rag", "conclusion": ["Use rag.", "It answers 28 of 40 right."]}
+    data["arms"][0]["right"] = {"n": 28, "of": 40, "low": 0.55, "high": 0.81}
+    lines = report_markdown(data).splitlines()
+    assert lines[2].startswith("Task: answer \\<guests\\>; asked with 1 answer of a person and 0 counted")
+    assert lines[4:7] == ["**Use rag.**", "", "It answers 28 of 40 right."]
+    assert "| **rag** | 28 of 40 (55–81 %) |" in report_markdown(data)
+    html = Report(run.path, data)._repr_html_()
+    assert "Use rag. It answers 28 of 40 right." in html
+    assert html.index("28 of 40</td>") < html.index("0.73</td>")
+
+
+def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
+    assert "; a question asked alone takes longer" in report_markdown(write_report(run, PLAN))
+    for done, asked in ((5, 0), (37, 32), (40, 3)):
+        run.write({"event": "answers.batch", "arm": "rag", "done": done, "total": 40, "asked": asked})
+    run.finish("evaluate:rag", {}, {"arm": "rag", "busy": 0.4, "seconds_alone": [8.0, 7.5, 9.0]})
+    run.write({"event": "answers.batch", "arm": "prompting", "done": 1, "total": 40, "asked": 1})
+    data = write_report(run, PLAN)
+    assert data["measured"]["answering"] == {"rag": {"busy": 0.4}}
+    markdown = report_markdown(data)
+    assert "8.00 alone, 0.20 (batch of 32)" in markdown
+    assert "0.20 (alone)" in markdown
+    assert "the median of 3 questions asked one at a time" in markdown
+    assert "While rag answered, the machine was busy: others took 40% of the processor time" in markdown
+    page = (run.path / "report.html").read_text("utf-8")
+    assert 'seconds an answer</dt><dd>8.0 <small>alone</small><small class="under">0.20 batch of 32' in page
 
 
 def test_report_of_run_without_scores_is_rejected(tmp_path: Path) -> None:

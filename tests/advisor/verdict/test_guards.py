@@ -10,7 +10,7 @@ from rich.console import Console
 
 from advisor.costs.step_time import estimate_step_times
 from advisor.display.trial_table import show_guards
-from advisor.verdict.guards import guard_warnings, run_guards
+from advisor.verdict.guards import LESS_FORGETTING, guard_warnings, run_guards
 from rag.files import append_line, write_json
 from runners.data.questions import Question
 from runners.plan.schema import parse_plan
@@ -72,7 +72,7 @@ def test_guards_with_findings_give_warnings(tmp_path: Path) -> None:
     assert guards["leakage"] == {**leakage, "overlapping_questions": 0, "split": "abc"}
     assert guard_warnings(guards) == [
         "2 questions that nearly repeat training rows were not asked, as the plan says",
-        "lora has forgotten: something",
+        f"lora has forgotten: something; {LESS_FORGETTING}",
         "lora refuses 0 of 12 questions without an answer, prompting 12 of 12",
     ]
     assert run_guards(run, PLAN, questions, {"line": "newer"})["staleness"] == {"line": "newer"}
@@ -95,3 +95,13 @@ def test_step_times_include_forgetting_guard() -> None:
     assert 0 < times["forgetting"] < 60
     off = PLAN.model_copy(update={"forgetting": PLAN.forgetting.model_copy(update={"prompts": 0})})
     assert "forgetting" not in dict(estimate_step_times(off, 100, 40))
+
+
+def test_small_rise_of_the_loss_is_no_warning() -> None:
+    """Beyond noise but small, a rise is shown with the guards; a larger one, or lost instructions, is warned of."""
+    row = {"arm": "lora", "warned": True, "text": "lora has forgotten: something", "loss_before": 3.77}
+    small = {**row, "loss_interval": {"difference": 0.04}, "followed_interval": {"high": 0.02}}
+    assert guard_warnings({"forgetting": {"arms": [small]}}) == []
+    for more in ({"loss_interval": {"difference": 0.1}}, {"followed_interval": {"high": -0.1}}):
+        (warning,) = guard_warnings({"forgetting": {"arms": [{**small, **more}]}})
+        assert "data.replay" in warning

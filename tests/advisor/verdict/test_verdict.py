@@ -156,12 +156,14 @@ def test_verdict_text_outcome_winner_and_gate_agree(seed: int) -> None:
         assert "holds" in verdict.text
     elif verdict.outcome == "overturned":
         assert verdict.winner != "hybrid"
-        assert f"use {verdict.winner}" in verdict.text
+        assert f"use {verdict.use}" in verdict.text
     else:
         assert verdict.gate_met is not False
         assert "Not decided" in verdict.text
         assert (
-            "stay with it" in verdict.text if verdict.winner == "hybrid" else verdict.winner in verdict.text
+            "stay with it" in verdict.text
+            if verdict.use == "hybrid"
+            else f"until then use {verdict.use}" in verdict.text
         )
     assert verdict.outcome == "overturned" or verdict.gate_met is not False
     assert verdict.outcome == "undecided" or verdict.more_questions_needed is None

@@ -26,7 +26,7 @@ class Opened:
     """What one way of opening a run found, in comparable values."""
 
     arm: str
-    winner: str
+    winner: str | None
     weights: Path | None
     seed: int | None
     base: str
@@ -47,7 +47,7 @@ def by_export(run: Path, arm: str | None, seed: int | None = None) -> Opened:
     assert source.arm is not None
     index = source.run.path / "index"
     base = source.base.fingerprint
-    return Opened(source.arm.arm, source.session.winner, source.weights, source.seed, base, index)
+    return Opened(source.arm.arm, source.session.default_arm, source.weights, source.seed, base, index)
 
 
 def by_session(run: Path, arm: str | None, seed: int | None = None) -> Opened:
@@ -58,7 +58,7 @@ def by_session(run: Path, arm: str | None, seed: int | None = None) -> Opened:
     assert isinstance(base, Model)
     index = session.folder.path / "index"
     weights, found = session.weights(step, seed), session.seed(step, seed)
-    return Opened(step.arm, session.winner, weights, found, base.fingerprint, index)
+    return Opened(step.arm, session.default_arm, weights, found, base.fingerprint, index)
 
 
 def asked(run: Path, capsys: pytest.CaptureFixture[str], *flags: object) -> dict[str, Any]:

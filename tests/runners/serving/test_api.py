@@ -34,7 +34,7 @@ def events(answer: httpx.Response) -> list[Any]:
 
 def test_models_lists_arms_base_and_adapters(http: httpx.Client, run: Any) -> None:
     rows = {row["id"]: row for row in http.get("/v1/models").json()["data"]}
-    winner = open_session(run).winner
+    winner = open_session(run).default_arm
     assert next(iter(rows)) == winner
     assert set(rows) == {"hybrid", "prompting", "few-shot", "rag", "lora", "model", "lora-s0", "embedder"}
     assert all(row["object"] == "model" and isinstance(row["created"], int) for row in rows.values())

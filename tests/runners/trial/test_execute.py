@@ -65,7 +65,7 @@ def test_running_score_equals_final_with_gold_spans_and_seeds(tmp_path: Path, wo
     without = score_trial(plan, tuple(questions.values()), rows, lambda q: "")[0]
     assert running.mean("rag") == pytest.approx(sum(final.combined) / 2)
     assert final.combined != without.combined
-    board = ProgressBoard("desk", ["evaluate:rag"], scorer=running.mean)
+    board = ProgressBoard("desk", ["evaluate:rag"], scorer=running.summary)
     board.update({"event": "step.start", "step": "evaluate:rag"})
     board.update({"event": "answers.batch", "arm": "rag", "done": 1, "total": 2})
     out = io.StringIO()

@@ -1,0 +1,196 @@
+"""What every view of a report states in words: right answers, the task, the conclusion, the weights, times and costs.
+
+The functions read the object of report.json, those of earlier versions too: what a run did not record is shown as "–" or
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from advisor.questionnaire.answers import PERSON_SOURCES
+from runners.plan.schema import Plan
+from runners.resources.usage import contention_note
+
+NOT_JUDGED = "–"
+"""Shown where answers cannot be judged right or wrong, or an earlier version did not count them."""
+RIGHT_PART, STYLE_PART = 0.8, 0.2
+"""Parts of the combined score of a right answer: fixed, and by the mean of the weighted scores."""
+P_VALUE_NOTE = (
+    "p: how often chance alone would bring about such a difference between equal arms, corrected for the number of arms "
+    "compared (Holm); up to .05 it counts"
+)
+
+
+def right_count(counts: Mapping[str, Any] | None) -> str:
+    """Return right answers as "48 of 65" from ``right`` of an arm or a part of it; "–" where there is none."""
+    if not counts or not counts.get("of"):
+        return NOT_JUDGED
+    return f"{counts['n']:g} of {counts['of']}"
+
+
+def right_interval(counts: Mapping[str, Any] | None) -> str:
+    """Return the 95 % interval of the share of right answers as "62–83 %"; "" where there is none."""
+    if not counts or counts.get("low") is None:
+        return ""
+    return f"{100 * counts['low']:.0f}–{100 * counts['high']:.0f} %"
+
+
+def share_as_count(score: Mapping[str, Any] | None) -> str:
+    """Return a mean of zeros and ones over ``n`` questions as a count, "11 of 12"; "–" where it was not measured."""
+    if not score or not score.get("n"):
+        return NOT_JUDGED
+    return f"{round(score['mean'] * score['n'], 1):g} of {score['n']}"
+
+
+def used_arm(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arm of the report that is to be used; None when no arm can meet what was said.
+
+    In reports of earlier versions, which do not name it, it is the winner.
+    """
+    verdict = data["verdict"] or {}
+    name = verdict["use"] if "use" in verdict else verdict.get("winner")
+    return next((arm for arm in data["arms"] if arm["arm"] == name), None)
+
+
+def conclusion(data: Mapping[str, Any]) -> list[str]:
+    """Return the sentences for the top of every view; [] in reports of earlier versions."""
+    return [str(sentence) for sentence in (data["verdict"] or {}).get("conclusion") or ()]
+
+
+def task_asked(plan: Plan) -> dict[str, Any]:
+    """Return what was to be decided and who answered the questionnaire, as in report.json.
+
+    Returns:
+        ``goal``: the sentence in which a person named the task, "" without one; ``answers``: the number of answers by
+        their source.
+    """
+    goal = plan.answers.get("goal")
+    sources: dict[str, int] = {}
+    for answer in plan.answers.values():
+        if answer.value is not None:
+            sources[answer.source] = sources.get(answer.source, 0) + 1
+    return {"goal": str(goal.value) if goal and goal.value else "", "answers": sources}
+
+
+def task_line(data: Mapping[str, Any]) -> str:
+    """Return the task, who answered for it and the date of the run in one line; "" where nothing of it is known."""
+    task = data.get("task") or {}
+    parts = [f"Task: {task['goal']}"] if task.get("goal") else []
+    if sources := task.get("answers"):
+        by_person = sum(sources.get(source, 0) for source in PERSON_SOURCES)
+        measured = sum(sources.values()) - by_person
+        parts.append(
+            f"asked with {by_person} answer{'s' * (by_person != 1)} of a person and {measured} counted, measured or assumed"
+        )
+    if date := (data.get("environment") or {}).get("date"):
+        parts.append(f"run of {date}")
+    line = "; ".join(parts)
+    return f"{line[:1].upper()}{line[1:]}"
+
+
+def counts_right_answers(data: Mapping[str, Any]) -> bool:
+    """Return whether the combined scores of a report were computed from right answers."""
+    return any("right" in arm["scores"] for arm in data["arms"])
+
+
+def combined_score_rule(data: Mapping[str, Any]) -> str:
+    """Return how the combined score of an answer is computed, in one sentence."""
+    if not counts_right_answers(data):
+        return "The combined score of an answer is the weighted mean of its scores."
+    return (
+        f"The combined score of an answer is 0 if the answer is not right; if it is right, {RIGHT_PART:g} and up to "
+        f"{STYLE_PART:g} more by the weighted mean of its other scores."
+    )
+
+
+def batch_text(data: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
+    """Return how an arm's answers were timed: "batch of 32", "alone", "4 at once"; "in batches" where it is not known."""
+    conditions = ((data.get("measured") or {}).get("answering") or {}).get(arm["arm"]) or {}
+    if at_once := conditions.get("at_once"):
+        return "alone" if at_once == 1 else f"{at_once} at once"
+    batch = arm.get("batch")
+    return "in batches" if not batch else "alone" if batch == 1 else f"batch of {batch}"
+
+
+def seconds_alone(arm: Mapping[str, Any]) -> float | None:
+    """Return the median seconds of an arm's answers to questions asked one at a time; None where it was not timed."""
+    alone = arm.get("alone")
+    return float(alone["seconds"]) if alone else None
+
+
+def timing_notes(data: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know of the seconds of an answer: batches, and what else the machine did."""
+    answering = (data.get("measured") or {}).get("answering") or {}
+    shares: dict[str, list[str]] = {}
+    for arm in data["arms"]:
+        if note := contention_note((answering.get(arm["arm"]) or {}).get("busy") or 0.0):
+            shares.setdefault(note, []).append(arm["arm"])
+    notes = []
+    if any(batch_text(data, arm).startswith(("batch", "in")) for arm in data["arms"]):
+        timed = max(((arm.get("alone") or {}).get("n", 0) for arm in data["arms"]), default=0)
+        alone = (
+            f"those alone are the median of {timed} question{'s' * (timed != 1)} asked one at a time"
+            if timed
+            else "a question asked alone takes longer"
+        )
+        notes.append(
+            f"Seconds of an answer in a batch are the time of the batch divided by its answers; {alone}"
+        )
+    notes += [
+        f"While {_joined(names)} answered, {note}: take the seconds as too long"
+        for note, names in shares.items()
+    ]
+    return notes
+
+
+def costs_nothing(data: Mapping[str, Any]) -> bool:
+    """Return whether calls cost no money: the advice or, without one, every measured arm is for a machine at hand."""
+    even = data["predicted"].get("break_even") or {}
+    if even:
+        return bool(even.get("hosted_equivalent"))
+    # Arms of a server without a price have another basis: what it asks for is not known.
+    return all(str(arm.get("usd_basis") or "").startswith("no price of an hour") for arm in data["arms"])
+
+
+def answer_price(arm: Mapping[str, Any], free: bool) -> str:
+    """Return the cost of 1,000 answers of an arm, with its basis; on one's own machine that there is no price."""
+    if arm.get("usd_per_1000") is not None:
+        basis = arm.get("usd_basis")
+        return f"{arm['usd_per_1000']:.4f} USD" + (f" ({basis})" if basis else "")
+    return "0 USD: your own machine" if free else str(arm.get("usd_basis") or NOT_JUDGED)
+
+
+def effort_sentence(data: Mapping[str, Any]) -> str:
+    """Return the hours that building and measuring the arms took, where they cost no money."""
+    seconds = {str(step): float(took) for step, took in (data["measured"].get("seconds") or {}).items()}
+    trained = {step.partition(":")[2]: took for step, took in seconds.items() if step.startswith("train:")}
+    parts = [f"training {arm} took {hours_text(took)}" for arm, took in trained.items()]
+    parts += [f"the whole run {hours_text(sum(seconds.values()))}"] if seconds else []
+    took_text = f": {_joined(parts)}" if parts else ""
+    return f"Costs 0 USD: your own machine, no price applies{took_text}."
+
+
+def hours_text(seconds: float) -> str:
+    """Return a duration as "40 s", "12 minutes" or "1.4 hours"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def p_text(p_value: float | None) -> str:
+    """Return a p-value as printed, "<.001" below that; "–" where a run of an early version has none."""
+    if p_value is None:
+        return NOT_JUDGED
+    return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0")
+
+
+def corrected_p(pair: Mapping[str, Any]) -> float:
+    """Return the p-value of a pair, corrected for the number of arms where that was done."""
+    corrected = pair.get("p_holm")
+    return float(pair["p"] if corrected is None else corrected)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
