@@ -17,6 +17,26 @@ from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 
+METHOD_ALIASES = {
+    "fewshot": "few-shot",
+    "few shot": "few-shot",
+    "prompt": "prompting",
+    "retrieval": "rag",
+    "full fine-tuning": "full",
+    "fine-tuning": "full",
+    "finetuning": "full",
+}
+"""Other usual names of methods, in lower case."""
+METHOD_TITLES = {
+    "prompting": "instructions alone, no examples",
+    "few-shot": "instructions and a few examples in the prompt",
+    "rag": "retrieval-augmented generation (RAG)",
+    "lora": "fine-tuning by low-rank adaptation (LoRA)",
+    "qlora": "LoRA on a base model held in 4 bits (QLoRA)",
+    "full": "full fine-tuning",
+    "hybrid": "fine-tuning for style together with retrieval for facts",
+}
+"""The methods' names in full."""
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 
@@ -38,8 +58,8 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
             "text": blockers.blocker_text(_BLOCKERS[topic.upper()]),
             "evidence": [],
         }
-    elif topic in methods_by_name():
-        page = method_page(topic)
+    elif (method := METHOD_ALIASES.get(topic.casefold(), topic.casefold())) in methods_by_name():
+        page = method_page(method)
     elif names_a_path(topic):
         _explain_plan(Path(topic), as_json)
         return
@@ -78,6 +98,7 @@ def method_page(name: str) -> dict[str, Any]:
     rules = [rule.code() for rule in all_rules() if rule.need and method.serves.get(rule.need, 0) >= 0.5]
     return {
         "method": name,
+        "title": METHOD_TITLES.get(name, name),
         "text": method.text(),
         "serves": {need.value: degree for need, degree in served if degree > 0},
         "rules": rules,
@@ -149,7 +170,9 @@ def _print(page: dict[str, Any]) -> None:
             screen.print(console.plugins(plugins))
     elif "method" in page:
         served = [f"{need} {degree:g}" for need, degree in page["serves"].items()]
-        screen.print(console.render_finding(page["method"], page["text"], [], "method"))
+        # a docstring's own line breaks are not those of the terminal
+        text = "\n\n".join(" ".join(part.split()) for part in page["text"].split("\n\n"))
+        screen.print(console.render_finding(page["method"], text, [], page["title"]))
         screen.print("\nserves: " + ", ".join(served))
         screen.print("rules that speak for it: " + ", ".join(page["rules"]))
     else:
