@@ -85,7 +85,7 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
     base = "rag" if step.retrieval else "prompting"
     if base not in arms or plan.choice not in arms:
         return ""
-    names = [name for name, weight in plan.weights.items() if weight > 0]
+    names = ["right", *(name for name, weight in plan.weights.items() if weight > 0 and name != "right")]
     pairs = [pair for name in names if (pair := _paired_gain(arms[plan.choice], arms[base], name, plan.seed))]
     comparisons = corrected_comparisons(pairs)
     raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
