@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
 from rag.text.dates import Date, dates_within
+from rag.text.words import sentences
 from runners.scoring.statements import (
     LEADING_ARTICLES,
     bounds_of,
@@ -41,6 +42,11 @@ FREE_FOREIGN_WORDS = 11
 MIN_KNOWN_SHARE = 0.3
 """Least share of an answer's content words that are in fact, reference or question, once it has more foreign ones
 than half of FREE_FOREIGN_WORDS."""
+FREE_SENTENCES = 1
+"""Sentences about something else that an answer may have; a long fact allows one more for each three of its own."""
+MIN_OFF_TOPIC_WORDS = 3
+OFF_TOPIC_SHARE = 0.6
+"""A sentence is about something else when it has at least so many foreign content words, and more than this share."""
 LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
@@ -244,7 +250,8 @@ class _Answer:
     def __init__(self, text: str, wanted: _Wanted) -> None:
         self.wanted = wanted
         self.text = text
-        self.sentences = statements(text)
+        asked = {_plain(sentence) for sentence in sentences(wanted.question)} | {_plain(wanted.question)}
+        self.sentences = [sentence for sentence in statements(text) if _plain(sentence) not in asked]
         if not self.sentences and not statements(wanted.fact):
             self.sentences = [text.strip()]  # a fact that is a question is stated by a question
         self.joined = " ".join(self.sentences)
@@ -269,8 +276,16 @@ class _Answer:
             return False
         if foreign > FREE_LISTED_WORDS and self._is_list:
             return False
+        off_topic = sum(map(self._is_off_topic, self.sentences))
+        if off_topic > FREE_SENTENCES + len(statements(wanted.fact)) // 3:
+            return False
         strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
         return len(strange) <= (1 + len(wanted.numbers) if wanted.numbers else 3)
+
+    def _is_off_topic(self, sentence: str) -> bool:
+        tokens = content_tokens(sentence, self.wanted.language)
+        foreign = sum(token in self.foreign for token in tokens)
+        return foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)
 
     @cached_property
     def _is_list(self) -> bool:
@@ -398,6 +413,10 @@ class _Answer:
         if share < FACT_SHARE or share == 1 or wanted.numbers or len(wanted.tokens) > SHORT_FACT:
             return share >= FACT_SHARE
         return not self.foreign if share == FACT_SHARE else not _replaces_name(window, wanted, hits)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _replaces_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:

@@ -94,13 +94,18 @@ _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "01234567
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
 _LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s+", re.M)
+_OFFER = re.compile(
+    r"\s+(?=(?:Shall|Should|Would|Will|May|Can|Could|Do|Did|Is|Are|Have|Soll|Sollen|Darf|Dürfen|Kann|Möchten|Brauchen)"
+    r"\s+(?:I|we|you|it|that|there|this|ich|wir|Sie|es)\b)|\s*(?=¿)"
+)
+"""Where a closing question begins, also after a statement without a full stop ("7.80 euros Shall I book?")."""
 _YES = (
     r"yes|yeah|yep|yup|ja|jawohl|natürlich|selbstverständlich|sí|claro|por supuesto|oui|bien sûr|sì|certo|sim"
     r"|はい|是的|可以"
 )
 _NO = r"no|nope|nein|non|não|nee|いいえ|いや|不是|不可以|不行|不能|没有"
 _LEAD = re.compile(
-    rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
+    rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|that (?:would be|is)|das (?:wäre|ist)|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
     rf"[^\w\n]+)*(?:(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,
@@ -177,7 +182,7 @@ def language_of(text: str) -> str:
 def statements(text: str) -> list[str]:
     """Return the sentences of a text that state something: without questions, source marks and repeats."""
     plain = _FILE_REFERENCE.sub(" ", text)
-    plain = _LIST_MARK.sub("", plain)
+    plain = _OFFER.sub("\n", _LIST_MARK.sub("", plain))
     lines = [line.strip() for line in re.split(r"\n+|(?<=[。！？])", plain) if line.strip()]
     parts = [sentence for line in lines for sentence in sentences(line)]
     return list(dict.fromkeys(part for part in parts if not _QUESTION_END.search(part)))
