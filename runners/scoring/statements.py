@@ -105,7 +105,8 @@ _YES = (
 )
 _NO = r"no|nope|nein|non|não|nee|いいえ|いや|不是|不可以|不行|不能|没有"
 _LEAD = re.compile(
-    rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|that (?:would be|is)|das (?:wäre|ist)|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
+    rf"\W*(?:(?:thank you|thanks|danke|gracias|merci|sorry|that (?:would be|is)(?=:)|das (?:wäre|ist)(?=:)"
+    rf"|(?:i'?m|we'?re) (?:sorry|afraid)|unfortunately|leider"
     rf"|lo siento|well|hello|hi|(?:the |die |la )?(?:final |short )?(?:answer|antwort|respuesta)(?: is| ist| es)?)"
     rf"[^\w\n]+)*(?:(?P<yes>{_YES}|certainly|absolutely|of course|definitely|indeed|sure)|(?P<no>{_NO}))(?!\w)",
     re.I,

@@ -16,16 +16,28 @@ from runners.data.questions import Question
 from runners.plan.schema import Plan, parse_plan
 from runners.trial.trial import ArmScores, score_trial
 
-PLACES = (
-    "Copper Ladle,Lantern Quay,Gannet Mole,Ropewalk Museum,Heron Pier,Tolla Bren,Bollard Inn,Fern Hill".split(
-        ","
-    )
-)
-PEOPLE = "Gunnar Sprake,Alma Teague,Rolf Kell,Ida Brandt,Olav Moe,Tilda Roe,Petra Lindner,Hugo Vane".split(
-    ","
-)
-THINGS = "bicycle,locker,kayak,tent,parking space,life jacket,cabin,guided tour".split(",")
-THINGS_DE = "Fahrrad,Schließfach,Kajak,Zelt,Parkplatz,Ruderboot,Zimmer,Liegestuhl".split(",")
+PLACES = [
+    "Copper Ladle",
+    "Lantern Quay",
+    "Gannet Mole",
+    "Ropewalk Museum",
+    "Heron Pier",
+    "Tolla Bren",
+    "Bollard Inn",
+    "Fern Hill",
+]
+PEOPLE = [
+    "Gunnar Sprake",
+    "Alma Teague",
+    "Rolf Kell",
+    "Ida Brandt",
+    "Olav Moe",
+    "Tilda Roe",
+    "Petra Lindner",
+    "Hugo Vane",
+]
+THINGS = ["bicycle", "locker", "kayak", "tent", "parking space", "life jacket", "cabin", "guided tour"]
+THINGS_DE = ["Fahrrad", "Schließfach", "Kajak", "Zelt", "Parkplatz", "Ruderboot", "Zimmer", "Liegestuhl"]
 LABELS = ["refund", "lost_card", "card_arrival", "top_up_limit", "exchange_rate"]
 CLOSING = {"en": "Shall I pass your question on to the desk?", "de": "Darf ich Ihnen sonst noch helfen?"}
 OPENING = {"en": "Good day from the harbour desk!", "de": "Guten Tag vom Hafenamt!"}
@@ -70,7 +82,7 @@ class Asked:
 
 def fact(rng: random.Random, number: int, language: str) -> Asked:
     """A question about a price, a time, a person or a yes or no."""
-    place, other = rng.sample(PLACES, 2)
+    place = rng.choice(PLACES)
     person, stranger = rng.sample(PEOPLE, 2)
     at = rng.randrange(8)
     price, dearer = rng.sample([f"{euros}.{cents}" for euros in range(2, 60) for cents in (20, 50, 80)], 2)
