@@ -156,11 +156,17 @@ def judge_trial(
     trial = Trial(plan, rest, cost, seconds_alone or {})
     if plan.choice in lost:
         return _without_verdict(trial, by_name, model, lost), ()
-    by_name = rest
-    standing = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
+    standing = compare_with_others(plan.choice, rest, plan.gate.must_beat, plan.gate.by, plan.seed)
+    verdict = _judge_choice(trial, standing, model, lost)
+    return verdict, tuple(comparison.pair for comparison in standing.shown.values())
+
+
+def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping[str, str]) -> Verdict:
+    """Return the verdict on the arm that is held to account, by its comparisons with the others."""
+    plan, by_name = trial.plan, trial.arms
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
     gate = None if standing.gate_met and missing else standing.gate_met
-    winner = cheapest_within_noise(by_name, cost, standing, plan.seed)
+    winner = cheapest_within_noise(by_name, trial.costs, standing, plan.seed)
     advised = advised_arm(plan)
     outcome = _outcome(standing, gate, winner)
     use = choose_arm(trial, standing, outcome == "confirmed", lost)
@@ -201,7 +207,7 @@ def judge_trial(
         gains_by_score(plan, by_name),
         advised,
     )
-    return _with_use(verdict, trial, use), tuple(comparison.pair for comparison in standing.shown.values())
+    return _with_use(verdict, trial, use)
 
 
 def advised_arm(plan: Plan) -> str:
