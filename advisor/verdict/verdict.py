@@ -260,7 +260,7 @@ def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
         name
         for name in arms
         if name not in (use.arm, TODAY, *COMPARISON_ARMS)
-        and name not in use.excluded
+        and (name not in use.excluded or name in use.outdone)
         and right.get(name, 1) > 0
     ]
     if not others:
@@ -270,7 +270,7 @@ def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
     alternative = (
         min(useful, key=lambda name: trial.costs[name])
         if useful
-        else max(others, key=lambda name: right[name])
+        else max(others, key=lambda name: right.get(name, 0))
     )
     pairs["alternative"] = _pair_with(trial, use.arm, alternative)
     return pairs
