@@ -31,10 +31,10 @@ def right_count(counts: Mapping[str, Any] | None) -> str:
 
 
 def right_interval(counts: Mapping[str, Any] | None) -> str:
-    """Return the 95 % interval of the share of right answers as "62–83 %"; "" where there is none."""
+    """Return the 95 % interval of the share of right answers as "62–83 %" without a break; "" where there is none."""
     if not counts or counts.get("low") is None:
         return ""
-    return f"{100 * counts['low']:.0f}–{100 * counts['high']:.0f} %"
+    return f"{100 * counts['low']:.0f}–{100 * counts['high']:.0f}\u00a0%"
 
 
 def share_as_count(score: Mapping[str, Any] | None) -> str:

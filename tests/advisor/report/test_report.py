@@ -269,7 +269,7 @@ def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> Non
     lines = report_markdown(data).splitlines()
     assert lines[2].startswith("Task: answer \\<guests\\>; asked with 1 answer of a person and 0 counted")
     assert lines[4:7] == ["**Use rag.**", "", "It answers 28 of 40 right."]
-    assert "| **rag** | 28 of 40 (55–81 %) |" in report_markdown(data)
+    assert "| **rag** | 28 of 40 (55–81\u00a0%) |" in report_markdown(data)
     html = Report(run.path, data)._repr_html_()
     assert "Use rag. It answers 28 of 40 right." in html
     assert html.index("28 of 40</td>") < html.index("0.73</td>")
