@@ -142,10 +142,10 @@ def answer_times(arm: str, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
     """
     alone = _timed_alone(arm, events)
     batches = [
-        e for e in events if e.get("event") == "answers.batch" and e.get("arm") == arm and "asked" in e
+        e for e in events if e.get("event") == "answers.batch" and e.get("arm") == arm and "batch" in e
     ]
     timed = {"seconds": median(alone), "p95": _percentile_95(alone), "n": len(alone)} if alone else None
-    return {"alone": timed, "batch": max((event["asked"] for event in batches), default=None)}
+    return {"alone": timed, "batch": max((event["batch"] for event in batches), default=None)}
 
 
 def full_run(run: RunFolder, plan: Plan) -> dict[str, Any] | None:

@@ -67,6 +67,8 @@ class ArmToUse:
     """One sentence."""
     excluded: Mapping[str, str] = field(default_factory=dict)
     """Arms that cannot meet what was said, or were not trained as planned, each with the reason."""
+    outdone: frozenset[str] = frozenset()
+    """Those of them that are out only because another arm does better: they stay alternatives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Requirement:
     """What to do when no arm meets it."""
     failing: Callable[[Trial], Mapping[str, str]]
     """Returns the arms that do not meet it, each with the reason; {} where it was not said."""
+    relative: bool = False
+    """Whether it compares the arms that are left, so that it never fails for all of them."""
 
 
 def choose_arm(
@@ -126,11 +130,13 @@ def choose_arm(
     excluded = {name: f"was not trained as planned: {rows}" for name, rows in (lost or {}).items()}
     remaining = trial
     failed: list[tuple[Requirement, Sequence[str]]] = []
+    outdone: set[str] = set()
     for requirement in REQUIREMENTS:
         failing = requirement.failing(remaining)
         if failing:
             excluded |= failing
             failed.append((requirement, tuple(failing)))
+            outdone |= set(failing) if requirement.relative else set()
             remaining = remaining.only([name for name in remaining.arms if name not in failing])
     if not remaining.arms:
         return ArmToUse(None, _nothing_meets(failed, excluded), excluded)
@@ -143,8 +149,11 @@ def choose_arm(
         )
         return ArmToUse(None, reason, excluded)
     if confirmed and standing.choice in useful.arms:
-        return ArmToUse(standing.choice, f"the trial confirms {standing.choice}", excluded)
-    return _cheapest_good(useful, standing, excluded)
+        return ArmToUse(
+            standing.choice, f"the trial confirms {standing.choice}", excluded, frozenset(outdone)
+        )
+    use, reason = _cheapest_good(useful, standing)
+    return ArmToUse(use, reason, excluded, frozenset(outdone))
 
 
 def _nothing_meets(failed: Sequence[tuple[Requirement, Sequence[str]]], excluded: Mapping[str, str]) -> str:
@@ -193,8 +202,8 @@ def _most_right(trial: Trial) -> str:
     )
 
 
-def _cheapest_good(trial: Trial, standing: ArmStanding, excluded: Mapping[str, str]) -> ArmToUse:
-    """Return the cheapest of the useful arms within noise of the best; with few questions only one that is close to it."""
+def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
+    """Return the cheapest of the useful arms within noise of the best, with few questions only a close one, and why."""
     names = list(trial.arms)
     if standing.loses_to(names):
         names = [name for name in names if name != standing.choice]
@@ -220,7 +229,7 @@ def _cheapest_good(trial: Trial, standing: ArmStanding, excluded: Mapping[str, s
         reason = f"{use} did best of the arms that can be used"
     else:
         reason = f"{use} is the only arm that can be used"
-    return ArmToUse(use, reason, excluded)
+    return use, reason
 
 
 def _is_close(arm: ArmScores, best: ArmScores) -> bool:
@@ -352,16 +361,19 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "values that are not stated must not be invented",
         "give examples in which values are missing, or change absence_is_legal",
         _inventing,
+        relative=True,
     ),
     Requirement(
         "a question without an answer must be refused, since a wrong answer is expensive",
         "give examples that refuse, or an index, or change wrong_answer_cost",
         _never_refusing,
+        relative=True,
     ),
     Requirement(
         "a wrong answer is expensive",
         "give more examples, try a larger model, or change wrong_answer_cost",
         _surely_more_wrong,
+        relative=True,
     ),
 )
 """What an arm must meet, in the order of checking; the last ones compare the arms that are left."""

@@ -106,9 +106,9 @@ def _standing_line(reader: Reader, use: str) -> str:
     if advised != recommended:
         return f"{advised} was recommended but could not be measured, so whether it would do better is not known."
     if verdict["outcome"] == "confirmed":
-        return (
-            "" if use == recommended else f"{recommended} was recommended: {_why_not(reader, recommended)}."
-        )
+        if use == recommended:
+            return "It was recommended, and the trial confirms it."
+        return f"{recommended} was recommended, but {_why_not(reader, recommended)}."
     if use != recommended and recommended in excluded:
         return f"{recommended} was recommended, but it {excluded[recommended]}."
     better = verdict["winner"] if verdict["winner"] != use and verdict["winner"] in excluded else ""

@@ -156,11 +156,17 @@ def judge_trial(
     trial = Trial(plan, rest, cost, seconds_alone or {})
     if plan.choice in lost:
         return _without_verdict(trial, by_name, model, lost), ()
-    by_name = rest
-    standing = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
+    standing = compare_with_others(plan.choice, rest, plan.gate.must_beat, plan.gate.by, plan.seed)
+    verdict = _judge_choice(trial, standing, model, lost)
+    return verdict, tuple(comparison.pair for comparison in standing.shown.values())
+
+
+def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping[str, str]) -> Verdict:
+    """Return the verdict on the arm that is held to account, by its comparisons with the others."""
+    plan, by_name = trial.plan, trial.arms
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
     gate = None if standing.gate_met and missing else standing.gate_met
-    winner = cheapest_within_noise(by_name, cost, standing, plan.seed)
+    winner = cheapest_within_noise(by_name, trial.costs, standing, plan.seed)
     advised = advised_arm(plan)
     outcome = _outcome(standing, gate, winner)
     use = choose_arm(trial, standing, outcome == "confirmed", lost)
@@ -201,7 +207,7 @@ def judge_trial(
         gains_by_score(plan, by_name),
         advised,
     )
-    return _with_use(verdict, trial, use), tuple(comparison.pair for comparison in standing.shown.values())
+    return _with_use(verdict, trial, use)
 
 
 def advised_arm(plan: Plan) -> str:
@@ -254,7 +260,7 @@ def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
         name
         for name in arms
         if name not in (use.arm, TODAY, *COMPARISON_ARMS)
-        and name not in use.excluded
+        and (name not in use.excluded or name in use.outdone)
         and right.get(name, 1) > 0
     ]
     if not others:
@@ -264,7 +270,7 @@ def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
     alternative = (
         min(useful, key=lambda name: trial.costs[name])
         if useful
-        else max(others, key=lambda name: right[name])
+        else max(others, key=lambda name: right.get(name, 0))
     )
     pairs["alternative"] = _pair_with(trial, use.arm, alternative)
     return pairs

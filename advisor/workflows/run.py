@@ -88,14 +88,7 @@ def execute_plan(
     flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     announce_time(plan)
-    whole = None
-    if quick and not is_run(path):
-        whole = FullRun(
-            read_plan(path),
-            command_line(
-                "run", path, "--out", f"{out}-full", *(["--kernels", kernels] if kernels is not None else [])
-            ),
-        )
+    whole = _full_run(path, out, kernels) if quick and not is_run(path) else None
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(
             plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
@@ -103,11 +96,13 @@ def execute_plan(
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
     if data is not None:
-        if as_json:
-            emit_result(data)
-        else:
-            _show_verdict(run, data)
-        check_gate(data)
+        _show_result(run, data, as_json)
+
+
+def _full_run(path: Path, out: Path, kernels: str | None) -> FullRun:
+    """Return the full run of a plan file that a quick run shortens, in a folder beside that of the quick run."""
+    flags = ["--kernels", kernels] if kernels is not None else []
+    return FullRun(read_plan(path), command_line("run", path, "--out", f"{out}-full", *flags))
 
 
 def _repeated_flags(
@@ -125,6 +120,15 @@ def _measure_steps(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool)
     from advisor.workflows.dry_run import dry_run
 
     dry_run(plan, out, as_json, accept_lost_rows)
+
+
+def _show_result(run: RunFolder, data: dict[str, Any], as_json: bool) -> None:
+    """Print the report as JSON or for a person, then raise GateNotMet as :func:`check_gate` does."""
+    if as_json:
+        emit_result(data)
+    else:
+        _show_verdict(run, data)
+    check_gate(data)
 
 
 def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
@@ -229,31 +233,16 @@ def run_and_report(
         The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
         measured.
     """
-    from advisor.display.live_scores import board_for_plan
-    from advisor.display.progress import watch_progress
     from advisor.report.report import judge
     from advisor.verdict.predictions import remember_run
-    from runners.trial.execute import run as run_steps
     from runners.trial.row_guard import RowsLost
 
-    def carry_out(resume: bool, overwrite: bool, accepted: bool) -> Run:
-        with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
-            return run_steps(
-                plan,
-                out,
-                resume=resume,
-                overwrite=overwrite,
-                only=only,
-                on_event=watcher,
-                accept_lost_rows=accepted,
-            )
-
     try:
-        done = carry_out(resume, overwrite, accept_lost_rows)
+        done = _carry_out(plan, out, resume, overwrite, only, quiet, accept_lost_rows)
     except RowsLost as problem:
         if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
             raise
-        done = carry_out(True, False, True)
+        done = _carry_out(plan, out, True, False, only, quiet, True)
     run = done.folder
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
@@ -263,6 +252,26 @@ def run_and_report(
     if warning := remember_run(run, plan, data, label):
         print(f"  {warning}", file=sys.stderr)
     return run, data
+
+
+def _carry_out(
+    plan: Plan, out: Path, resume: bool, overwrite: bool, only: str | None, quiet: bool, accepted: bool
+) -> Run:
+    """Run the plan's steps, with progress on stderr unless ``quiet``."""
+    from advisor.display.live_scores import board_for_plan
+    from advisor.display.progress import watch_progress
+    from runners.trial.execute import run as run_steps
+
+    with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
+        return run_steps(
+            plan,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            only=only,
+            on_event=watcher,
+            accept_lost_rows=accepted,
+        )
 
 
 def accepts_lost_rows(text: str) -> bool:

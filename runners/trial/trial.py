@@ -112,15 +112,14 @@ def run_arm(
             rows = [store_passages_once(*pair, journal.parent) for pair in zip(answers, rows, strict=True)]
         append_lines(journal, rows)
         if on_event:
-            # A refusal for lack of passages is given without asking the model.
-            asked = sum(answer.completion.finish != "refused" for answer in answers)
+            generated = sum(answer.completion.finish != "refused" for answer in answers)
             on_event(
                 {
                     "event": "answers.batch",
                     "arm": arm.arm,
                     "done": done,
                     "total": len(questions),
-                    "asked": asked,
+                    "batch": generated,
                 }
             )
 

@@ -351,6 +351,9 @@ def test_alternative_is_the_cheapest_useful_arm() -> None:
         35,
     )
     assert today["difference"] > other["difference"] > 0
+    strict = judged(PRINT_SHOP, arms)
+    assert "rag" in strict.excluded, "surely fewer right where a wrong answer is expensive"
+    assert strict.compared["alternative"]["arm"] == "rag", "it cites, and stays the alternative"
     weak = [row for row in arms if row.arm not in ("rag", "naive-stack")]
     verdict = judged({}, weak, gate={"must_beat": ["prompting", "few-shot", "lora"]})
     assert verdict.compared["alternative"]["arm"] == "few-shot", (

@@ -286,3 +286,40 @@ def test_next_step_hints_match_the_problem(
     assert next_of("ask", str(damaged), "When?") == again
     assert next_of("runs", "show", str(damaged)) == again
     assert next_of("report", str(unfinished)) == "finish it with: tunewise run runs/unfinished --resume"
+
+
+def test_right_answers_of_the_used_arm_are_listed(tmp_path: Path) -> None:
+    path = make(tmp_path, "a")
+    report = json.loads((path / "report.json").read_text("utf-8"))
+    right = {"n": 48, "of": 65, "low": 0.6, "high": 0.8}
+    report["arms"][0]["right"] = right
+    for use, shown in (("prompting", "prompting"), (None, None)):
+        report["verdict"] |= {"use": use}
+        write_json(path / "report.json", report)
+        run = listing.summarise_run(path)
+        assert (run.use, run.right, run.winner) == (shown, right, "prompting")
+    assert listing.describe_run(path).extra["arms_right"] == {"prompting": right}
+
+
+@pytest.mark.parametrize("verb", [["ask", "RUN", "When?"], ["export", "RUN", "--to", "peft"]])
+def test_run_without_an_arm_to_use_wants_one_named(tmp_path: Path, verb: list[str]) -> None:
+    from typer.testing import CliRunner
+
+    from advisor import cli
+    from runners.runs.run import RunSession
+    from runners.serving.served_models import served_models
+
+    path = make(tmp_path, "a")
+    report = json.loads((path / "report.json").read_text("utf-8"))
+    assert RunSession.open(path).default_arm == "prompting", "reports of earlier versions have a winner only"
+    report["verdict"] |= {"use": None, "use_reason": "answers must name their source"}
+    write_json(path / "report.json", report)
+    (path / "manifest.json").unlink()
+    refused = CliRunner().invoke(cli.app, [str(path) if part == "RUN" else part for part in verb])
+    assert refused.exit_code == 2, refused.output
+    assert "no arm is asked by default: answers must name their source" in refused.output
+    assert "choose one yourself: --arm prompting" in refused.output
+    session = RunSession.open(path)
+    with pytest.raises(UsageProblem, match="no arm is asked by default"):
+        served_models(session)
+    assert session.arm("prompting").arm == "prompting"

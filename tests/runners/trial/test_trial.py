@@ -82,7 +82,7 @@ def test_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
     again = Echo()
     assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal, events.append) == 1
     assert again.asked == ["Who owns the moon?"]
-    assert events == [{"event": "answers.batch", "arm": "prompting", "done": 3, "total": 3, "asked": 1}]
+    assert events == [{"event": "answers.batch", "arm": "prompting", "done": 3, "total": 3, "batch": 1}]
     assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal) == 0
     assert run_arm(PLAN, PLAIN, 1, QUESTIONS, again, None, (), journal) == 3
     assert len(read_journal(journal)) == 6
