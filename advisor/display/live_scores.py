@@ -21,7 +21,7 @@ from runners.plan.schema import Plan, step_name
 from runners.run_folder import INDEX, TRIAL
 from runners.runs.dataset import read_data
 from runners.scoring.scores import question_weights, score_answer
-from runners.trial.trial import ANSWERS, mean_combined_score
+from runners.trial.trial import ANSWERS, mean_combined_score, mean_over_seeds
 
 _CITATION = {field.name for field in fields(Citation)}
 
