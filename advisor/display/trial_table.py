@@ -22,6 +22,7 @@ from advisor.report.statements import (
     combined_score_rule,
     conclusion,
     corrected_p,
+    grading_weights,
     p_text,
     right_count,
     seconds_alone,
@@ -214,12 +215,12 @@ def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
 def weights_line(data: dict[str, Any]) -> str:
     """Return how the combined score is computed and its weights, each with its reason where the plan gives one."""
     reasons = data.get("weight_reasons") or {}
-    weighed = (
+    weighed = [
         f"{name} {weight:g}" + (f" ({reasons[name]})" if name in reasons else "")
-        for name, weight in data["weights"].items()
-        if weight
-    )
-    return f"{combined_score_rule(data)} Weights: {'; '.join(weighed)}"
+        for name, weight in grading_weights(data).items()
+    ]
+    rule = combined_score_rule(data)
+    return f"{rule} Weights: {'; '.join(weighed)}" if weighed else rule
 
 
 def judge_lines(data: dict[str, Any]) -> list[str]:

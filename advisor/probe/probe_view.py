@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from advisor.output import command_line, emit_result, note
+from advisor.output import command_line, emit_result, note, print_plain
 from advisor.probe.answers_from_probe import overridden_answers
 from advisor.probe.probe import MAX_PROBE_QUESTIONS, MAX_PROBE_TOKENS, ProbeOutcome, probe_model
 from advisor.questionnaire.answers import PERSON_SOURCES, Answers, format_answer, names_a_path
@@ -106,7 +106,7 @@ def show_probe(outcome: ProbeOutcome) -> None:
 
     screen = console.console()
     proxy = f": a stand-in, because {outcome.proxy}" if outcome.proxy else ""
-    screen.print(f"asked {outcome.model}{proxy}", soft_wrap=True, markup=False)
+    print_plain(screen, f"asked {outcome.model}{proxy}")
     upper_bound = " (an upper bound)" if outcome.replies.portion else ""
     rows = [
         (
@@ -118,9 +118,9 @@ def show_probe(outcome: ProbeOutcome) -> None:
     ]
     screen.print(console.table(("", "right, 95 %", "how it was asked"), rows))
     for line in (*left_out_lines(outcome), *outcome.diagnosis.reading):
-        screen.print(f"  {line}", soft_wrap=True, markup=False)
+        print_plain(screen, f"  {line}")
     for line in settled_lines(outcome):
-        screen.print(f"  {line}", soft_wrap=True, markup=False)
+        print_plain(screen, f"  {line}")
     screen.print()
     screen.print(console.render_difference(outcome.before, outcome.after, "after the probe"))
     screen.print(f"{outcome.seconds:.0f} s", highlight=False)

@@ -171,6 +171,7 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         counted=counted,
         timing=statements.timing_notes(data),
         score_rule=statements.combined_score_rule(data),
+        grading=statements.grading_weights(data),
         free=free,
         effort=statements.effort_sentence(data),
         loss_chart=charts.loss_chart(curves, charts.smoothing_window(curves), colours) if curves else "",

@@ -15,8 +15,6 @@ from runners.resources.usage import contention_note
 
 NOT_JUDGED = "–"
 """Shown where answers cannot be judged right or wrong, or an earlier version did not count them."""
-RIGHT_PART, STYLE_PART = 0.8, 0.2
-"""Parts of the combined score of a right answer: fixed, and by the mean of the weighted scores."""
 P_VALUE_NOTE = (
     "p: how often chance alone would bring about such a difference between equal arms, corrected for the number of arms "
     "compared (Holm); up to .05 it counts"
@@ -31,10 +29,10 @@ def right_count(counts: Mapping[str, Any] | None) -> str:
 
 
 def right_interval(counts: Mapping[str, Any] | None) -> str:
-    """Return the 95 % interval of the share of right answers as "62–83 %"; "" where there is none."""
+    """Return the 95 % interval of the share of right answers as "62–83 %" without a break; "" where there is none."""
     if not counts or counts.get("low") is None:
         return ""
-    return f"{100 * counts['low']:.0f}–{100 * counts['high']:.0f} %"
+    return f"{100 * counts['low']:.0f}–{100 * counts['high']:.0f}\u00a0%"
 
 
 def share_as_count(score: Mapping[str, Any] | None) -> str:
@@ -95,13 +93,26 @@ def counts_right_answers(data: Mapping[str, Any]) -> bool:
     return any("right" in arm["scores"] for arm in data["arms"])
 
 
+def grading_weights(data: Mapping[str, Any]) -> dict[str, float]:
+    """Return the weights by which answers are graded: where right answers are counted, those of what these may lack."""
+    from runners.scoring.scores import PART_OF_RIGHT
+
+    left_out = PART_OF_RIGHT if counts_right_answers(data) else frozenset()
+    return {name: weight for name, weight in data["weights"].items() if weight and name not in left_out}
+
+
 def combined_score_rule(data: Mapping[str, Any]) -> str:
     """Return how the combined score of an answer is computed, in one sentence."""
+    from runners.scoring.scores import RIGHT_SHARE
+
     if not counts_right_answers(data):
         return "The combined score of an answer is the weighted mean of its scores."
+    names = [name.replace("_", " ") for name in grading_weights(data)]
+    if not names:
+        return "The combined score of an answer is 1 if the answer is right, else 0."
     return (
-        f"The combined score of an answer is 0 if the answer is not right; if it is right, {RIGHT_PART:g} and up to "
-        f"{STYLE_PART:g} more by the weighted mean of its other scores."
+        f"The combined score of an answer is 0 if the answer is not right; if it is right, {RIGHT_SHARE:g} and up to "
+        f"{1 - RIGHT_SHARE:.2g} more by {'the weighted mean of ' if len(names) > 1 else ''}{_joined(names)}."
     )
 
 

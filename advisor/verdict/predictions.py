@@ -119,7 +119,8 @@ def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequenc
         lines.append(memory.whole)
     if planned is not None and memory.peak is not None:
         why = "".join(f" for {text}" for text in assumed if "tokens at a time" in text)
-        lines.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it the runtime of a GPU")
+        part = "the runtime of the GPU" if memory.on_gpu else "needed on a GPU only"
+        lines.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it {part}")
     return lines
 
 

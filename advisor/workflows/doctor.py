@@ -10,6 +10,7 @@ from typing import Any
 
 from advisor.methods import registry as method_table
 from advisor.methods.registry import METHODS, all_methods
+from advisor.output import print_plain
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.questionnaire.gather import with_machine, with_model
 from advisor.questionnaire.profile import Profile
@@ -134,9 +135,9 @@ def show_examination(examined: dict[str, Any]) -> None:
     ]
     screen.print(console.table(("model", "kind", "where", "size"), models, right=(3,)))
     for note in examined.get("how_asked", ()):
-        screen.print(f"{examined['model']}: {note}", soft_wrap=True, markup=False)
+        print_plain(screen, f"{examined['model']}: {note}")
     screen.print(f"cache: {examined['cache']['folder']}", soft_wrap=True)
-    screen.print(f"matrix speed: {examined['calibration']['text']}", soft_wrap=True)
+    print_plain(screen, f"matrix speed: {examined['calibration']['text']}")
     if examined["settings"]:
         screen.print(
             "settings in force: "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import history
 from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.history import Correction, Kind, PastRun, TimedStep
-from advisor.output import emit_result
+from advisor.output import emit_result, print_plain
 from advisor.verdict.predictions import (
     corrected_step_times,
     predicted_measured,
@@ -299,9 +299,9 @@ def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], line
     columns = ("step", "estimate", "measured", "memory", "measured", "process")
     screen.print(console.table(columns, [*cells, total], right=(1, 2, 3, 4, 5)))
     for line in lines:
-        screen.print(f"  {line}", soft_wrap=True, markup=False)
-    screen.print(
+        print_plain(screen, f"  {line}")
+    print_plain(
+        screen,
         f"  {counts['examples']} examples, {counts['dev']} dev and {counts['test']} test questions; "
         "nothing was written into the run folder",
-        soft_wrap=True,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from advisor.history import History, Kind, PastRun
+from advisor.output import print_plain
 from rag.evaluation.statistics import WilsonShare
 
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")
@@ -88,10 +89,10 @@ def show_history(summary: dict[str, Any]) -> None:
         ]
         columns = ("day", "what", "advised", "outcome", "winner", "time", "memory", "model")
         screen.print(console.table(columns, rows, right=(5, 6)))
-    screen.print(summary["advice"]["text"], soft_wrap=True)
+    print_plain(screen, summary["advice"]["text"])
     for name, label in (("demo", "of the demo"), ("proxy", "on another model than the plan's")):
         if count := summary["advice"][name]:
-            screen.print(f"not counted: {count} trial{'s' * (count != 1)} {label}", soft_wrap=True)
+            print_plain(screen, f"not counted: {count} trial{'s' * (count != 1)} {label}")
     for name, spread in summary["estimates"].items():
         if spread:
             screen.print(
@@ -99,10 +100,10 @@ def show_history(summary: dict[str, Any]) -> None:
                 f"({spread['least']:.2g} to {spread['most']:.2g}, {spread['n']} measured)"
             )
     if count := summary["memory_left_out"]:
-        screen.print(
+        print_plain(
+            screen,
             f"memory of {count} earlier run{'s' * (count != 1)} is not counted: the whole process was measured "
             "then, and the estimate is for training alone",
-            soft_wrap=True,
         )
     if summary["broken_lines"]:
         screen.print(f"{summary['broken_lines']} lines could not be read and are not counted")

@@ -13,7 +13,7 @@ from typing import Any
 
 from advisor import output
 from advisor.advice import recommend
-from advisor.output import emit_result
+from advisor.output import emit_result, print_plain
 from advisor.probe import answers_from_probe
 from advisor.questionnaire.answers import Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
@@ -217,7 +217,7 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
         screen.print()
         screen.print(console.render_difference(before, rec, "what the probe changed"))
     if hours := predictions.hours_line(rec, situation):
-        screen.print(hours, soft_wrap=True, markup=False)
+        print_plain(screen, hours)
 
 
 def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) -> Path | None:

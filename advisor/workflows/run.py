@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.output import command_line, emit_result, note
+from advisor.output import command_line, emit_result, note, print_plain
 from advisor.terminal import resume_hint
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan.schema import Plan, read_plan
@@ -141,12 +141,13 @@ def _show_result(run: RunFolder, data: dict[str, Any], as_json: bool) -> None:
 
 def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     """Print the report's table and verdict, the prediction beside it, and what to do next."""
+    from advisor.display import console
     from advisor.display.trial_table import show_report
     from advisor.verdict.predictions import prediction_line
 
     show_report(data)
     for line in prediction_line(data):
-        print(f"  {line}")
+        print_plain(console.console(), f"  {line}")
     print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
 
 

@@ -49,7 +49,7 @@ def show_runs(folder: Path, as_json: bool) -> None:
         screen.print(console.table(("run", "state", "verdict", "size", "changed"), rows, right=(3,)))
     for run in runs:
         if run.problem:
-            screen.print(f"  {run.name}: {run.problem}", markup=False, soft_wrap=True)
+            print_plain(screen, f"  {run.name}: {run.problem}")
     if trashed:
         undo_command = "tunewise runs undo" + (
             "" if folder == listing.RUNS_FOLDER else f" {shlex.quote(str(folder))}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pypdf import PdfReader
 
 from advisor.report.html import render_page
 from advisor.report.report import write_report
@@ -81,7 +85,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arms, rows = [], []
     for arm in ("prompting", "rag"):
         right = tuple(float(arm == "rag" and n != 5) for n in range(COUNT))
-        scores = tuple({"style": 1.0, "fact_recall": value, "refusal": 1.0} for value in right)
+        scores = tuple(
+            {"style": 1.0, "fact_recall": value, "refusal": 1.0, "right": value} for value in right
+        )
         costs = (0.2,) * COUNT, (50,) * COUNT, (20,) * COUNT
         arms.append(ArmScores(arm, ids, scores, right, *costs, seeds=((0, 0.5), (1, 0.62))))
         for n, value in enumerate(right):
@@ -184,6 +190,41 @@ def test_page_loads_nothing_and_runs_no_answer_text(browser: Any, page: Path) ->
         "(() => { const s = document.createElement('script'); s.textContent = 'window.ran = 9'; document.body.append(s) })()"
     )
     assert browser.js("window.ran") is None
+
+
+def test_page_begins_with_right_answers_and_examples(browser: Any, page: Path) -> None:
+    browser.open(page.as_uri())
+    tiles = browser.js("[...document.querySelectorAll('.figures dt, .figures dd')].map(e => e.textContent)")
+    assert tiles[0] == "right answers of rag"
+    assert tiles[1].startswith("11 of 12 ")
+    examples = browser.js(
+        "[...document.querySelectorAll('.examples > div')].map(d => d.querySelectorAll('.example').length)"
+    )
+    assert examples == [3, 1]
+    assert browser.js("[...document.querySelectorAll('#arms caption')][0].textContent").startswith(
+        "right answers of 12"
+    )
+    assert browser.js("document.querySelector('#questions details[open]').parentElement.id") == "q-1"
+    letters = browser.js("[...document.querySelectorAll('#q-2 .strip i')].map(i => [i.textContent, i.title])")
+    assert letters == [["R", "rag: right, 1.00"], ["P", "prompting: wrong, 0.00"]]
+
+
+def test_narrow_page_shows_every_column(browser: Any, page: Path) -> None:
+    """At 380 pixels the tables of arms are stacked: no cell lies outside, and each has its title."""
+    browser.open(page.as_uri(), 380)
+    browser.js("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    cells = "[...document.querySelectorAll('table.stack td')]"
+    assert browser.js(f"{cells}.length") >= 8
+    assert browser.js(f"{cells}.filter(c => c.getBoundingClientRect().right > innerWidth).length") == 0
+    assert browser.js(f"{cells}.filter(c => !c.dataset.title).length") == 0
+
+
+def test_printed_pages_are_numbered(browser: Any, page: Path) -> None:
+    browser.open(page.as_uri())
+    printed = browser.call("Page.printToPDF", preferCSSPageSize=True)
+    pages = PdfReader(io.BytesIO(base64.b64decode(printed["data"]))).pages
+    for number, text in enumerate((sheet.extract_text() for sheet in pages), 1):
+        assert re.search(rf"{number}\s*of\s*{len(pages)}", text), text
 
 
 def test_loss_chart_has_a_line_for_each_seed(browser: Any, page: Path) -> None:

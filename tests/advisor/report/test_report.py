@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from hashlib import sha256
@@ -11,7 +12,9 @@ from typing import Any
 
 import cmarkgfm
 import pytest
+from rich.console import Console
 
+from advisor.display.trial_table import show_report
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
@@ -269,7 +272,7 @@ def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> Non
     lines = report_markdown(data).splitlines()
     assert lines[2].startswith("Task: answer \\<guests\\>; asked with 1 answer of a person and 0 counted")
     assert lines[4:7] == ["**Use rag.**", "", "It answers 28 of 40 right."]
-    assert "| **rag** | 28 of 40 (55–81 %) |" in report_markdown(data)
+    assert "| **rag** | 28 of 40 (55–81\u00a0%) |" in report_markdown(data)
     html = Report(run.path, data)._repr_html_()
     assert "Use rag. It answers 28 of 40 right." in html
     assert html.index("28 of 40</td>") < html.index("0.73</td>")
@@ -290,6 +293,20 @@ def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
     assert "While rag answered, the machine was busy: others took 40% of the processor time" in markdown
     page = (run.path / "report.html").read_text("utf-8")
     assert 'seconds an answer</dt><dd>8.0 <small>alone</small><small class="under">0.20 batch of 32' in page
+
+
+@pytest.mark.parametrize("width", [38, 60, 80])
+def test_terminal_report_fits_the_terminal(run: RunFolder, width: int) -> None:
+    """Every line of task, conclusion, tables, verdict and warnings ends between words."""
+    data = write_report(run, PLAN)
+    data["warnings"] = ["hybrid has forgotten: its loss on neutral prose rose from 3.77 to 3.91 " * 3]
+    data["task"] = {"goal": "answer guests of a harbour with sources, " * 3, "answers": {"asked": 9}}
+    screen = io.StringIO()
+    show_report(data, Console(file=screen, width=width, force_terminal=True, color_system=None))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("Task: answer guests")
+    assert data["verdict"]["text"] in " ".join(screen.getvalue().split())
 
 
 def test_report_of_run_without_scores_is_rejected(tmp_path: Path) -> None:

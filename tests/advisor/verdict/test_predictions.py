@@ -111,7 +111,7 @@ def test_prediction_line_shows_predicted_and_measured(run: RunFolder) -> None:
         "training: predicted 0.5 h, measured 0.5 h",
         "memory of training: estimated 0.8 GiB, measured 1.2 GiB",
         "the whole process held 4 GiB at its peak, 1.8 of it before training (libraries, index, embedder)",
-        "the plan said 2 GiB for 1 x 1024 tokens at a time, 0.8 of it the runtime of a GPU",
+        "the plan said 2 GiB for 1 x 1024 tokens at a time, 0.8 of it needed on a GPU only",
     ]
     data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
     lines = predictions.prediction_line(data)
