@@ -79,8 +79,10 @@ class Question:
     @property
     def trial(self) -> tuple[Any, ...]:
         """Values that represent every possible answer; unknown (None) is the last."""
-        if self.kind in ("text", "path", "columns"):
+        if self.kind in ("text", "path"):
             return ("given", None)
+        if self.kind == "columns":
+            return ("prompt=prompt,reply=reply", None)
         named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
         return (*(choice.value for choice in self.choices), *named, None)
 
