@@ -202,6 +202,8 @@ class Interview:
                 return False
             if value == InterviewMove.MEASURE:
                 if self._probe(self.prompter.measure) and self.answers.value(question.id) is not None:
+                    answer = self.answers[question.id]
+                    self.prompter.note(f"{question.text} {format_answer(answer.value)}: {answer.note}")
                     return True
                 continue
             if not self._accept(question, value, known):
@@ -223,7 +225,8 @@ class Interview:
             try:
                 self._record_answer(question, value, known)
             except ColumnsNeeded as problem:
-                self.prompter.say(problem.message)
+                names = ", ".join(problem.columns)
+                self.prompter.say(f"{value}: the names of its columns do not tell prompt and reply ({names})")
                 columns = self.prompter.columns(problem.columns)
                 if columns is None:
                     self.answers = before

@@ -205,13 +205,7 @@ class TerminalPrompter(Prompter):
         else:
             value = self._type(asked, asked.known)
         if value not in (InterviewMove.BACK, InterviewMove.MEASURE):
-            self._print(
-                [
-                    ("class:qmark", "✓ "),
-                    ("class:question", f"{question.text} "),
-                    ("class:answer", format_answer(value, max(20, _columns() - len(question.text) - 3))),
-                ]
-            )
+            self._answered(question.text, value)
         return value
 
     def review(self, answers: Answers, profile: Profile) -> str:
@@ -293,6 +287,7 @@ class TerminalPrompter(Prompter):
             if picked == OTHER:
                 return None
             chosen.append(picked)
+            self._answered(text, picked)
         return f"prompt={chosen[0]},reply={chosen[1]}"
 
     def probe(self, answers: Answers) -> Answers:
@@ -303,6 +298,11 @@ class TerminalPrompter(Prompter):
     def measure(self, answers: Answers) -> Answers:
         """Probe the base model; where models must be downloaded for it, that is asked first."""
         return self.probe(answers) if probe_downloads(answers) else probe_in_wizard(answers)
+
+    def _answered(self, text: str, value: Any) -> None:
+        """Print a question with its answer on one line."""
+        answer = format_answer(value, max(20, _columns() - len(text) - 3))
+        self._print([("class:qmark", "✓ "), ("class:question", f"{text} "), ("class:answer", answer)])
 
     def _advice(self, profile: Profile) -> None:
         """Show the recommendation so far, its confidence, and what is worth finding out."""
@@ -332,8 +332,8 @@ class TerminalPrompter(Prompter):
                 questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed_reason)
             )
         if offer := asked.measurement:
-            text = f"measure it now: ask {offer.model} some of your questions"
-            text += "" if offer.missing else f" (about {offer.minutes} min)"
+            text = "measure it now"
+            text += "" if offer.missing else f" (about {offer.minutes} min; asks {offer.model})"
             choices.append(
                 questionary.Choice(text, value=InterviewMove.MEASURE, disabled=offer.missing or None)
             )
