@@ -14,14 +14,13 @@ def start(context: typer.Context) -> None:
         with redirect_stdout(sys.stderr):
             print(context.get_help())
         raise SystemExit(2)
+    from advisor.wizard.prompter import confirm, offer_saved_answers
     from advisor.workflows.plan import PlanRequest, make_plan
 
-    plan = make_plan(PlanRequest())
+    plan = make_plan(PlanRequest(answers=offer_saved_answers()))
     if plan is None:
         return
-    from advisor.wizard.prompter import confirm
+    from advisor.workflows.run import estimated_duration, execute_plan
 
-    if confirm(f"Run {plan} now?"):
-        from advisor.workflows.run import execute_plan
-
+    if confirm(f"Run {plan} now? It takes about {estimated_duration(plan)} here."):
         execute_plan(plan, None, False, False, False, None, False, False)

@@ -79,8 +79,10 @@ class Question:
     @property
     def trial(self) -> tuple[Any, ...]:
         """Values that represent every possible answer; unknown (None) is the last."""
-        if self.kind in ("text", "path", "columns"):
+        if self.kind in ("text", "path"):
             return ("given", None)
+        if self.kind == "columns":
+            return ("prompt=prompt,reply=reply", None)
         named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
         return (*(choice.value for choice in self.choices), *named, None)
 
@@ -150,21 +152,21 @@ QUESTIONS: tuple[Question, ...] = (
         "In one sentence: what should the model do?",
         "text",
         "task",
-        "It names the plan, and reminds everybody later what was to be decided.",
+        "The sentence becomes the name of the plan, and tells others later what was to be decided.",
     ),
     Question(
         "documents",
         "Where are the documents that hold the facts?",
         "path",
         "task",
-        "With documents, retrieval can be built and measured; they are counted, not asked about.",
+        "With documents, search over them (rag) can be built and measured. Their amount is counted.",
     ),
     Question(
         "examples",
         "Where are examples of good answers (for tuning)?",
         "path",
         "task",
-        "Tuning needs them; they also show the wanted format and length.",
+        "Examples are what a model is fine-tuned on (lora); they also show the wanted format and length.",
     ),
     Question(
         "columns",
@@ -180,14 +182,14 @@ QUESTIONS: tuple[Question, ...] = (
         "Where are held-out questions (never used for tuning)?",
         "path",
         "task",
-        "Without them nothing can be measured, and the advice stays advice.",
+        "Without test questions nothing can be measured, and the advice stays a guess.",
     ),
     Question(
         "prompt",
         "Which instructions do you use today (text, or a file)?",
         "text",
         "task",
-        "Every arm gets them, so that prompting is measured at its best.",
+        "Every method that is measured gets these instructions, so that prompting is measured at its best.",
         when=_RUNS,
     ),
     Question(
@@ -195,7 +197,7 @@ QUESTIONS: tuple[Question, ...] = (
         "Does a right answer need facts?",
         "choice",
         "knowledge",
-        "Fine-tuning teaches behaviour; facts are better looked up. This is the first fork.",
+        "Fine-tuning teaches behaviour; facts are better looked up.",
         (
             Choice("none", "no: it is about how to answer, transform or classify"),
             Choice("known", "yes, but general knowledge that a model has seen"),
@@ -208,7 +210,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How often do these facts change?",
         "choice",
         "knowledge",
-        "Facts in weights go stale at the first change; an index is updated in seconds.",
+        "A fine-tuned model keeps an old fact until it is trained again; a search index is updated in seconds.",
         (Choice("static", "yearly or never"), Choice("slow", "monthly"), Choice("fast", "daily or faster")),
         when=_FACTS,
     ),
@@ -217,7 +219,7 @@ QUESTIONS: tuple[Question, ...] = (
         "Must an answer name its source?",
         "flag",
         "knowledge",
-        "Weights do not remember where they read something.",
+        "A fine-tuned model cannot say which document a fact came from.",
         when=_FACTS,
     ),
     Question(
@@ -287,7 +289,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How long is a prompt today, in tokens?",
         "count",
         "data",
-        "It decides what a call costs.",
+        "The length of prompts decides what a call costs.",
         detail=True,
         tries=(100, 5_000),
     ),
@@ -296,7 +298,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How long is an answer, in tokens?",
         "count",
         "data",
-        "It decides what a call costs, and the longest answer of a run.",
+        "The length of answers decides what a call costs, and the longest answer of a run.",
         detail=True,
         tries=(20, 500),
     ),
@@ -305,7 +307,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How many calls will it get?",
         "choice",
         "scale",
-        "Training repays itself per call, a prompt costs per call.",
+        "Training costs once, a long prompt costs on every call.",
         (Choice("low", "up to some thousands a month"), Choice("high", "tens of thousands a month or more")),
         when=_lacks("calls_per_month"),
     ),
@@ -314,7 +316,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How many calls a month?",
         "count",
         "scale",
-        "With it the break-even is a number of months.",
+        "With the number of calls, the break-even is a number of months.",
         detail=True,
         tries=(1_000, 10_000, 100_000),
     ),
@@ -343,7 +345,7 @@ QUESTIONS: tuple[Question, ...] = (
         "Must the data stay on your own machines?",
         "flag",
         "risk",
-        "It rules out hosted models and hosted tuning.",
+        "Data that must stay rules out hosted models and hosted tuning.",
         closed=_local_closed,
     ),
     Question(
@@ -351,7 +353,7 @@ QUESTIONS: tuple[Question, ...] = (
         "May a hosted model be called?",
         "flag",
         "risk",
-        "It opens larger models by prompt alone.",
+        "A hosted model opens larger models by prompt alone.",
         when=_LOCAL,
         detail=True,
         closed=_hosted_closed,
@@ -361,15 +363,15 @@ QUESTIONS: tuple[Question, ...] = (
         "What does a wrong answer cost?",
         "choice",
         "risk",
-        "High cost asks for grounded answers, refusals and a harder gate.",
-        (Choice("low", "a shrug"), Choice("high", "money, trust or safety")),
+        "Where mistakes are expensive, answers must cite sources or refuse, and a method must win clearly.",
+        (Choice("low", "little: nobody is harmed"), Choice("high", "money, trust or safety")),
     ),
     Question(
         "budget_usd",
         "What may the one-off work cost, in USD?",
         "number",
         "risk",
-        "It rules out what cannot be paid.",
+        "The budget rules out what cannot be paid.",
         detail=True,
         none_allowed=True,
         unit="USD",
@@ -399,7 +401,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How many billion parameters has it?",
         "number",
         "machine",
-        "It decides what fits in memory.",
+        "The size decides what fits in memory.",
         measured_by="model",
         low=0.001,
         unit="B",
@@ -410,7 +412,7 @@ QUESTIONS: tuple[Question, ...] = (
         "Which kind of GPU?",
         "choice",
         "machine",
-        "It decides which ways of tuning can run.",
+        "The kind of GPU decides which ways of tuning can run.",
         (
             Choice("cuda", "NVIDIA"),
             Choice("rocm", "AMD"),
@@ -438,7 +440,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How much memory has one GPU?",
         "number",
         "machine",
-        "It decides between full, LoRA and QLoRA.",
+        "The memory of a GPU decides between full, LoRA and QLoRA.",
         when=_GPU,
         measured_by="machine",
         unit="GiB",
@@ -461,7 +463,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How many CPU cores?",
         "count",
         "machine",
-        "Without a GPU, they decide how long it takes.",
+        "Without a GPU, the cores decide how long training takes.",
         when=_CPU,
         detail=True,
         measured_by="machine",

@@ -5,7 +5,7 @@ It knows nothing of terminals: a :class:`Prompter` asks and shows, and :class:`I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,10 +19,12 @@ from advisor.recommendation.questions_left import can_decide, is_worth_asking, m
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages
 from rag.errors import Problem
+from runners.data.examples import ColumnsNeeded
 
 MEASURED_KEYS = (
     "documents",
     "examples",
+    "columns",
     "questions",
     "prompt",
     "model",
@@ -96,6 +98,9 @@ class Prompter(Protocol):
 
     def save(self, answers: Answers) -> None:
         """Save the answers as a profile."""
+
+    def columns(self, names: Sequence[str]) -> str | None:
+        """Return which of these columns hold prompt and reply (``prompt=a,reply=b``); None where none does."""
 
     def probe(self, answers: Answers) -> Answers:
         """Return the answers with those that a probe of the base model settled; unchanged if it is declined."""
@@ -197,16 +202,42 @@ class Interview:
                 return False
             if value == InterviewMove.MEASURE:
                 if self._probe(self.prompter.measure) and self.answers.value(question.id) is not None:
+                    answer = self.answers[question.id]
+                    self.prompter.note(f"{question.text} {format_answer(answer.value)}: {answer.note}")
                     return True
                 continue
-            try:
-                self._record_answer(question, value, known)
-            except Problem as problem:
-                self.prompter.say(f"{problem.message} ({problem.hint})" if problem.hint else problem.message)
+            if not self._accept(question, value, known):
                 continue
             before, self.ranking = self.ranking, rank_methods(self.profile)
             self.prompter.moved(before, self.ranking, self.answers)
             return True
+
+    def _accept(self, question: Question, value: Any, known: Answer | None) -> bool:
+        """Record an answer; examples with unusual columns are recorded once it was said what these hold.
+
+        Returns:
+            False when the answer is refused; then the reason was shown.
+        """
+        before = self.answers
+        if question.id == "examples" and known is not None and value != known.value:
+            self.answers = before.drop("asked", ["columns"])  # they were those of the other file
+        try:
+            try:
+                self._record_answer(question, value, known)
+            except ColumnsNeeded as problem:
+                names = ", ".join(problem.columns)
+                self.prompter.say(f"{value}: the names of its columns do not tell prompt and reply ({names})")
+                columns = self.prompter.columns(problem.columns)
+                if columns is None:
+                    self.answers = before
+                    return False
+                self.answers = self.answers.override("columns", columns)
+                self._record_answer(question, value, known)
+        except Problem as problem:
+            self.answers = before
+            self.prompter.say(f"{problem.message} ({problem.hint})" if problem.hint else problem.message)
+            return False
+        return True
 
     def _probe(self, probe: Callable[[Answers], Answers]) -> bool:
         """Probe the base model; what that settles counts like any answer, and can be changed.

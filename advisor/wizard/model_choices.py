@@ -113,7 +113,9 @@ def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> M
         and name not in lacking
     ]
     verb = "fits" if len(fitting) == 1 else "fit"
-    abilities = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
+    abilities = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune"
+    if len(fitting) == len(TUNING_METHODS):
+        abilities = "any tuning fits"
     where = find_availability(model.name)
     return ModelOffer(
         model.name, f"{size:<7} {where.text}; {abilities}", tunable=bool(fitting), availability=where

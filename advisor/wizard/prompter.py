@@ -8,7 +8,9 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from prompt_toolkit.formatted_text import FormattedText
 
 from advisor.output import command_line
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
-from advisor.questionnaire.answers_files import save_answers
+from advisor.questionnaire.answers_files import read_answers, save_answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
@@ -29,6 +31,7 @@ from advisor.wizard.leader_line import StyledText, leader_lines
 from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
 from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValidator, typing_hint
 from rag.errors import Problem
+from rag.files import write_bytes
 from runners.catalog import models
 from runners.resources.machine import detect_machine
 
@@ -119,7 +122,8 @@ class InterviewOutcome:
 def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> InterviewOutcome:
     """Ask the questions on this terminal and return the answers.
 
-    Ctrl-C saves the answers so far, prints the command that continues from there, and is raised again.
+    Ctrl-C saves the answers so far, prints the command that continues from there, and is raised again. Other answers that
+    were saved there before are kept beside them.
 
     Args:
         answers: the answers known before.
@@ -131,12 +135,42 @@ def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> Inte
         return InterviewOutcome(interview.run(), interview.record)
     except KeyboardInterrupt:
         if any(interview.answers[key].source in ("flag", "file", "asked") for key in interview.answers):
+            before = saved.read_bytes() if saved.is_file() else b""
             save_answers(interview.answers, saved)
             print(
-                f"\nyour answers are kept; go on with:\n  {command_line('plan', '--answers', saved)}",
+                f"\nyour answers are kept; go on with:\n  {command_line('plan', '--answers', saved)}\n"
+                f"or start tunewise here again",
                 file=sys.stderr,
             )
+            if before and before != saved.read_bytes():
+                backup = saved.with_suffix(".yaml.bak")
+                write_bytes(backup, before)
+                print(f"the answers that were kept before are in {backup}", file=sys.stderr)
         raise
+
+
+def offer_saved_answers(saved: Path = SAVED_ANSWERS, plan: Path = Path("plan.yaml")) -> Path | None:
+    """Ask whether to go on with answers that an interrupted interview saved; return their file where that is wanted.
+
+    They are offered until a plan was written after them; a file that cannot be read is not offered, and it is said why.
+
+    Args:
+        saved: the file of the answers.
+        plan: the file that the wizard writes its plan to.
+    """
+    if not saved.is_file():
+        return None
+    day = datetime.fromtimestamp(saved.stat().st_mtime)
+    if plan.is_file() and plan.stat().st_mtime >= saved.stat().st_mtime:
+        return None
+    try:
+        count = len(read_answers(saved))
+    except Problem as problem:
+        print(f"the answers in {saved} cannot be used: {problem.message}", file=sys.stderr)
+        return None
+    when = f"{day:%H:%M}" if day.date() == datetime.now().date() else f"{day:%Y-%m-%d %H:%M}"
+    answers = "the answer" if count == 1 else f"the {count} answers"
+    return saved if confirm(f"Go on with {answers} of {when} ({saved})?") else None
 
 
 def confirm(text: str, default: bool = True) -> bool:
@@ -171,13 +205,7 @@ class TerminalPrompter(Prompter):
         else:
             value = self._type(asked, asked.known)
         if value not in (InterviewMove.BACK, InterviewMove.MEASURE):
-            self._print(
-                [
-                    ("class:qmark", "✓ "),
-                    ("class:question", f"{question.text} "),
-                    ("class:answer", format_answer(value, max(20, _columns() - len(question.text) - 3))),
-                ]
-            )
+            self._answered(question.text, value)
         return value
 
     def review(self, answers: Answers, profile: Profile) -> str:
@@ -249,6 +277,19 @@ class TerminalPrompter(Prompter):
         except Problem as problem:
             self.say(str(problem))
 
+    def columns(self, names: Sequence[str]) -> str | None:
+        """Let the columns of prompt and reply be chosen by name."""
+        chosen: list[str] = []
+        for text in ("Which column holds the prompt (what a user writes)?", "Which column holds the reply?"):
+            choices = [questionary.Choice(name, value=name) for name in names if name not in chosen]
+            choices.append(questionary.Choice("none of them: another file", value=OTHER))
+            picked = self._pick(text, choices)
+            if picked == OTHER:
+                return None
+            chosen.append(picked)
+            self._answered(text, picked)
+        return f"prompt={chosen[0]},reply={chosen[1]}"
+
     def probe(self, answers: Answers) -> Answers:
         """Probe the base model if that is wanted (no is the default)."""
         wanted = questionary.confirm(probe_question(answers), default=False, style=_STYLE).unsafe_ask()
@@ -257,6 +298,11 @@ class TerminalPrompter(Prompter):
     def measure(self, answers: Answers) -> Answers:
         """Probe the base model; where models must be downloaded for it, that is asked first."""
         return self.probe(answers) if probe_downloads(answers) else probe_in_wizard(answers)
+
+    def _answered(self, text: str, value: Any) -> None:
+        """Print a question with its answer on one line."""
+        answer = format_answer(value, max(20, _columns() - len(text) - 3))
+        self._print([("class:qmark", "✓ "), ("class:question", f"{text} "), ("class:answer", answer)])
 
     def _advice(self, profile: Profile) -> None:
         """Show the recommendation so far, its confidence, and what is worth finding out."""
@@ -286,8 +332,8 @@ class TerminalPrompter(Prompter):
                 questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed_reason)
             )
         if offer := asked.measurement:
-            text = f"measure it now: ask {offer.model} some of your questions"
-            text += "" if offer.missing else f" (about {offer.minutes} min)"
+            text = "measure it now"
+            text += "" if offer.missing else f" (about {offer.minutes} min; asks {offer.model})"
             choices.append(
                 questionary.Choice(text, value=InterviewMove.MEASURE, disabled=offer.missing or None)
             )

@@ -127,8 +127,8 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
         watch_progress(quiet=as_json) as watcher,
         tempfile.TemporaryDirectory(prefix="tunewise-") as work_folder,
     ):
-        examples, split = read_data(plan, watcher)
         require_gold_documents(plan)
+        examples, split = read_data(plan, watcher)
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
         embedder = (

@@ -50,6 +50,14 @@ class PlanRequest:
     record: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenPlan:
+    """Where the plan was written, None for nowhere, and why it cannot be run as it is, one sentence each."""
+
+    path: Path | None
+    obstacles: tuple[str, ...] = ()
+
+
 def make_plan(request: PlanRequest) -> Path | None:
     """Recommend and write the plan; return its path, None when it cannot be run as it is, or there is none.
 
@@ -80,13 +88,14 @@ def make_plan(request: PlanRequest) -> Path | None:
     rec = recommend(answers)
     situation = rec.situation
     assert situation is not None
-    if request.as_json:
-        emit_result(rec.to_json() | answers_from_probe.probe_json(situation, rec))
-    else:
+    if not request.as_json:
         _show(rec, situation, with_answers=not interactive)
-    path = _write(rec, situation, request)
+    written = _write(rec, situation, request)
+    if request.as_json:
+        obstacles = {"cannot_run": list(written.obstacles)}
+        emit_result(rec.to_json() | answers_from_probe.probe_json(situation, rec) | obstacles)
     _save_profile_and_record(rec, situation, request.save, record)
-    return path
+    return None if written.obstacles else written.path
 
 
 def check_target(path: Path, flag: str) -> None:
@@ -220,20 +229,26 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
         print_plain(screen, hours)
 
 
-def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) -> Path | None:
-    """Write the plan and its forecast; those at the default path are backed up first."""
+def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) -> WrittenPlan:
+    """Write the plan and its forecast, and say how to run it or why it cannot be run; a plan at the default path is backed up first.
+
+    Raises:
+        BadInput: the questions name gold documents, and none of them exists.
+    """
     from advisor.drafting.draft import draft_with_notes
 
     profile = situation.profile
     if not (profile.documents or profile.examples or profile.questions):
-        output.note("no plan was written: name --documents, --examples or --questions, and it can be run")
-        return None
+        reason = "no plan was written: name --documents, --examples or --questions, and it can be run"
+        output.note(reason)
+        return WrittenPlan(None, (reason,))
     out = request.out or PLAN_OUT
     if request.out is None:
         check_target(out, "--out")
     drafted = draft_with_notes(rec, situation, out.parent)
     for line in drafted.notes:
         output.note(line)
+    problem = problem_of_plan(drafted.plan, out.parent, situation)
     if request.out is None and out.is_file():
         backup = out.with_suffix(".yaml.bak")
         write_bytes(backup, out.read_bytes())
@@ -245,19 +260,23 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
     output.note(f"wrote {out}: arms {arms}; what is predicted of them is in {forecast_path(out)}")
     _note_rows(situation, drafted.plan)
-    if problem := problem_of_plan(drafted.plan, out.parent, situation):
+    if problem:
         output.note(f"it cannot be run as it is: {problem.message}")
-        output.note(f"  next: {problem.hint or 'correct the files'}; then make the plan again")
-        return None
+        output.note(f"  next: {problem.hint}")
+        return WrittenPlan(out, (problem.message,))
     _note_downloads(drafted.plan)
-    blocked = requirements.unobtainable_models(drafted.plan)
-    for model in blocked:
-        output.note(f"not on this machine: {model.name} ({', '.join(filter(None, (model.hub, model.size)))})")
+    blocked = []
+    for model in requirements.unobtainable_models(drafted.plan):
+        about = ", ".join(filter(None, (model.hub if model.hub != model.name else "", model.size)))
+        blocked.append(
+            f"{model.name}{f' ({about})' if about else ''} is not on this machine, only on the hub"
+        )
+        output.note(blocked[-1])
         output.note(f"  first {model.hint}")
     accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]
     flags = accept if _downloads_need_terms(drafted.plan) else []
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
-    return None if blocked else out
+    return WrittenPlan(out, tuple(blocked))
 
 
 def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput | None:
@@ -270,6 +289,9 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
         plan: the drafted plan.
         folder: the folder that its relative paths start at.
         situation: the counted files.
+
+    Raises:
+        BadInput: the questions name gold documents, and none of them exists: no plan can be right about retrieval then.
     """
     from runners.runs.dataset import read_data, require_gold_documents
 
@@ -281,9 +303,9 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
     paths = plan.data.model_dump(exclude_none=True)
     full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
     whole = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
+    require_gold_documents(whole)
     try:
         read_data(whole, _note_doc_ids)
-        require_gold_documents(whole)
     except BadInput as problem:
         return problem
     return None

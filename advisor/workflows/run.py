@@ -211,6 +211,17 @@ def announce_time(plan: Plan) -> None:
     note(f"all steps together: about {duration_words(sum(row.corrected for row in rows))}")
 
 
+def estimated_duration(path: Path) -> str:
+    """Return about how long all steps of a plan take on this machine, in words, without measuring anything."""
+    from advisor.workflows.dry_run import duration_words, step_estimates
+    from runners.runs.dataset import read_data
+
+    plan = read_plan(path)
+    examples, split = read_data(plan)
+    rows, _ = step_estimates(plan, len(examples), len(split.test))
+    return duration_words(sum(row.corrected for row in rows))
+
+
 def run_and_report(
     plan: Plan,
     out: Path,

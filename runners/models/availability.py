@@ -46,17 +46,16 @@ class ModelAvailability:
 
     @property
     def text(self) -> str:
-        """Return where it comes from: ``here``, ``5.2 GB from the hub``, ``not obtainable here (5.2 GB, hub)``."""
-        if self.state == "blocked":
-            return f"not obtainable here ({', '.join(filter(None, (self.size, 'hub')))})"
+        """Return where it comes from: ``here``, ``5.2 GB from the hub``, ``not obtainable here``."""
         where = {
+            "blocked": "not obtainable here",
             "here": "here",
             "package": "from the package registry",
             "hub": "from the hub",
             "endpoint": "an endpoint",
             "unknown": "unknown",
         }[self.state]
-        return f"{self.size} {where}" if self.size and self.state != "here" else where
+        return f"{self.size} {where}" if self.size and self.state in ("package", "hub") else where
 
     @property
     def hint(self) -> str:

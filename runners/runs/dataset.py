@@ -109,6 +109,7 @@ def require_gold_documents(plan: Plan) -> None:
     path = plan.data.documents
     if path is None or plan.index is None:
         return
+    requirements.require_plan_documents(plan)
     ids = list_document_ids(path)
     for file in filter(None, (plan.data.questions, plan.data.test_questions)):
         named = [question.doc_id for question in load_questions(file) if question.doc_id]

@@ -85,8 +85,8 @@ def run_plan(
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
-    examples, split, left_out = read_guarded(plan, on_event)
     dataset.require_gold_documents(plan)
+    examples, split, left_out = read_guarded(plan, on_event)
     forgetting.check_forgetting_file(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]

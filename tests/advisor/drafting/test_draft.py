@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from runners.plan.schema import read_plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.resources.machine import Machine
 from runners.runs.dataset import read_data
+
+FILE_KEYS = ("documents", "examples", "questions")
 
 
 def drafted(laptop: Machine, *sets: str, folder: Path = Path(), **files: Any) -> DraftedPlan:
@@ -283,3 +286,56 @@ def test_dev_questions_of_the_draft_are_those_of_the_run(
     write_plan(plan, tmp_path / "plan.yaml")
     split = read_data(read_plan(tmp_path / "plan.yaml"))[1]
     assert dev_questions(load_questions(task_files.questions)) == split.dev
+
+
+CHOICES = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
+NEEDED = {
+    "prompting": set(),
+    "rag": {"documents"},
+    "hybrid": {"documents", "examples"},
+    **{name: {"examples"} for name in ("few-shot", "lora", "qlora", "full")},
+}
+"""The files without which a method has no arm."""
+
+
+@pytest.mark.parametrize(
+    "files", [[k for n, k in enumerate(FILE_KEYS) if mask >> n & 1] for mask in range(8)]
+)
+def test_note_on_a_recommended_method_names_the_files_that_are_missing(
+    task_files: Any, laptop: Machine, files: list[str]
+) -> None:
+    """For every combination of files and every method: exactly what is missing, and nothing where it is measured."""
+    answers = flag_answers((), **{key: getattr(task_files, key) for key in files})
+    situation = complete_situation(answers, laptop)
+    recommendation = recommend_for_profile(situation.profile)
+    for choice in CHOICES:
+        by_name = {scored.method.name: scored for scored in recommendation.ranking.methods}
+        first = replace(by_name.pop(choice), blockers=())
+        ranking = replace(recommendation.ranking, methods=(first, *by_name.values()))
+        changed = replace(recommendation, ranking=ranking)
+        assert changed.choice == choice
+        if not files:
+            with pytest.raises(UsageProblem, match="no documents, examples or questions"):
+                draft_with_notes(changed, situation)
+            continue
+        draft = draft_with_notes(changed, situation)
+        notes = [note for note in draft.notes if f"{choice} is recommended but" in note]
+        missing = sorted(NEEDED[choice] - set(files))
+        if missing:
+            (note,) = notes
+            assert f"cannot be measured without {' and '.join(missing)};" in note
+            assert f"the plan measures {draft.plan.choice} instead" in note
+        else:
+            assert not notes
+            assert draft.plan.choice == choice
+
+
+def test_columns_of_the_examples_are_in_the_plan(task_files: Any, laptop: Machine) -> None:
+    """The answer becomes data.columns, which the run reads the file by."""
+    table = task_files.folder / "pairs.csv"
+    table.write_text(
+        "frage,antwort,x\n" + "".join(f"Frage {n}?,Antwort {n}.,1\n" for n in range(30)), "utf-8"
+    )
+    plan = drafted(laptop, "columns=prompt=frage,reply=antwort", examples=table).plan
+    assert plan.data.columns == {"prompt": "frage", "reply": "antwort"}
+    assert plan.answers["columns"].value == "prompt=frage,reply=antwort"

@@ -14,6 +14,7 @@ IDS = [
     "goal",
     "documents",
     "examples",
+    "columns",
     "questions",
     "prompt",
     "task_needs_facts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ class Script:
         self.questions: list[AskedQuestion] = []
         self.choices: list[tuple[str, str]] = []
         self.saved = 0
+        self.offered_columns: list[tuple[str, ...]] = []
         self.gaps = [{"behaviour_gap": Answer("high", "probed", f"probe of {DEFAULT_MODEL}: 2 of 25")}]
 
     def ask(self, asked: AskedQuestion) -> Any:
@@ -57,6 +58,11 @@ class Script:
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
         """Record the leading method before and after."""
         self.choices.append((before.choice, after.choice))
+
+    def columns(self, names: Sequence[str]) -> str | None:
+        """Take the first two columns as prompt and reply; none of them when the script says so."""
+        self.offered_columns.append(tuple(names))
+        return None if self.answers.get("columns") == "none" else f"prompt={names[0]},reply={names[1]}"
 
     def save(self, answers: Answers) -> None:
         """Count the calls."""
@@ -169,6 +175,28 @@ def test_bad_file_is_reported_and_asked_again(interview: RunInterview, task_file
     script, answers = interview({"examples": [str(broken), str(task_files.examples)]})
     assert any("broken.jsonl" in line for line in script.lines)
     assert answers["examples"].value == str(task_files.examples)
+
+
+def test_columns_of_examples_are_asked_where_their_names_do_not_tell(
+    interview: RunInterview, task_files: Any
+) -> None:
+    """Their names are offered, the answer is kept, and another file does not get the columns of the first."""
+    table = task_files.folder / "pairs.csv"
+    rows = "".join(f"Wann fährt Boot {n}?,Boot {n} fährt um {n % 12}.\n" for n in range(30))
+    table.write_text("frage,antwort\n" + rows, "utf-8")
+    script, answers = interview({"examples": str(table)})
+    assert script.offered_columns == [("frage", "antwort")]
+    assert script.asked.count("examples") == 1
+    assert answers["columns"] == Answer("prompt=frage,reply=antwort", "asked")
+    assert answers["labelled_examples"] == Answer(30, "counted", answers["labelled_examples"].note), (
+        "the rows are read by these columns"
+    )
+    script, answers = interview({"examples": [str(table), str(task_files.examples)]}, reviews=("examples",))
+    assert "columns" not in answers
+    assert answers["labelled_examples"].value == 60
+    script, answers = interview({"examples": [str(table), str(task_files.examples)], "columns": "none"})
+    assert script.asked.count("examples") == 2
+    assert "columns" not in answers
 
 
 def test_interruption_keeps_answers(laptop: Machine) -> None:

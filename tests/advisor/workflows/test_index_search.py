@@ -165,7 +165,7 @@ def test_search_matches_or_refuses_gold_documents_named_otherwise(
 ) -> None:
     """A prefix that no document has is left out and said; names of which none is a document are refused."""
     path = tmp_path / "questions.jsonl"
-    arguments = ("--questions", path, "--embedder", embedder)
+    arguments = ("--questions", path, "--embedder", embedder, "--expired")
     path.write_text(
         '{"question": "cats", "doc_id": "files/cats"}\n{"question": "cat", "doc_id": "cats.txt"}\n'
     )
@@ -173,7 +173,8 @@ def test_search_matches_or_refuses_gold_documents_named_otherwise(
     matched, scores = capsys.readouterr().err.splitlines()
     assert "1 of 2 doc_ids are written differently in the documents" in matched
     assert "files/cats is cats.txt" in matched
-    assert "hit@1 1.000" in scores
+    assert "2 of 2 questions with a gold document" in scores
+    assert "hit@5 1.000" in scores
     path.write_text('{"question": "cats", "doc_id": "12"}\n{"question": "cat", "doc_id": "13"}\n')
     assert search_exit_code(index, *arguments) == 3
     assert "none of 2 doc_ids is among the documents" in capsys.readouterr().err

@@ -264,3 +264,108 @@ def test_doctor_prints_machine_and_methods(tunewise: Any, tmp_path: Path) -> Non
     full = next(row for row in large["methods"] if row["method"] == "full")
     assert not full["possible"]
     assert tunewise("doctor").returncode == 0
+
+
+def test_plan_says_at_once_what_run_refuses(
+    tunewise_each: Any, task_files: Any, make_rows: Any, tmp_path: Path
+) -> None:
+    """No questions, one question, gold documents that do not exist, other columns: no line to run it, and what to add."""
+    rows = [json.loads(line) for line in task_files.questions.read_text("utf-8").splitlines()]
+    make_rows(tmp_path / "one.jsonl", rows[:1])
+    make_rows(tmp_path / "other.jsonl", [{**row, "doc_id": f"d{n}"} for n, row in enumerate(rows)])
+    make_rows(
+        tmp_path / "prefix.jsonl", [{**row, "doc_id": f"files/pier{n % 5}.md"} for n, row in enumerate(rows)]
+    )
+    make_rows(tmp_path / "keys.jsonl", [{"frage": "Was?", "antwort": "Das."}])
+    make_rows(tmp_path / "empty.jsonl", [])
+    make_rows(tmp_path / "pairs.jsonl", [{"frage": f"Was {n}?", "antwort": f"Das {n}."} for n in range(30)])
+    (tmp_path / "answers.yaml").write_text("columns: {prompt: frage, reply: antwort}\n", "utf-8")
+    none, one, other, prefix, keys, empty, unknown, named, mapped, refused, as_json = tunewise_each(
+        "plan --yes --documents documents --out none.yaml",
+        "plan --yes --documents documents --questions one.jsonl",
+        "plan --yes --documents documents --questions other.jsonl --out other.yaml",
+        "plan --yes --documents documents --questions prefix.jsonl",
+        "plan --yes --questions keys.jsonl",
+        "plan --yes --questions empty.jsonl",
+        "plan --yes --examples pairs.jsonl",
+        "plan --yes --examples pairs.jsonl --questions questions.jsonl --columns prompt=frage,reply=antwort",
+        "plan --yes --examples pairs.jsonl --questions questions.jsonl --answers answers.yaml",
+        "run none.yaml --dry-run",
+        "plan --documents documents --json --out json.yaml",
+    )
+    for done, text in ((none, "there are no test questions"), (one, "there is one test question")):
+        assert done.code == 0
+        assert "it cannot be run as it is: the plan measures arms, but " + text in done.err
+        assert "give a file of questions" in done.err
+        assert "run it with" not in done.err
+    assert refused.code == 3
+    assert "there are no test questions" in refused.err
+    assert json.loads(as_json.out)["cannot_run"] == [
+        "the plan measures arms, but there are no test questions"
+    ]
+    assert other.code == 3
+    assert "none of 12 doc_ids is among the documents" in " ".join(other.err.split())
+    assert not (tmp_path / "other.yaml").exists()
+    assert prefix.code == 0
+    assert "5 match without 'files/'" in " ".join(prefix.err.split())
+    assert "run it with" in prefix.err
+    assert keys.code == 3
+    assert "it has the keys frage, antwort" in keys.err
+    assert "rename the keys: question" in " ".join(keys.err.split())
+    assert empty.code == 3
+    assert "one object a line" in empty.err
+    assert unknown.code == 3
+    assert "--columns prompt=NAME,reply=NAME" in unknown.err
+    for done in (named, mapped):
+        assert done.code == 0, done.err
+        assert "run it with" in done.err
+    columns = yaml.safe_load((tmp_path / "plan.yaml").read_text("utf-8"))["data"]["columns"]
+    assert columns == {"prompt": "frage", "reply": "antwort"}
+
+
+def test_plan_on_a_model_that_is_only_on_the_hub_says_how_to_get_it(
+    tunewise_each: Any, task_files: Any, tmp_path: Path
+) -> None:
+    """Every verb knows the short names of the catalogue, and refuses with exit code 4 where the hub is not allowed."""
+    away = {"TUNEWISE_ALLOW_HUB": "", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    planned, run, pulled, trained, sized, wrong = tunewise_each(
+        "plan --yes --questions questions.jsonl --model qwen3-0.6b",
+        "run plan.yaml --out run",
+        "models pull gemma-2-2b-it",
+        "train --examples examples.jsonl --model smollm2-360m-instruct --out adapter",
+        "estimate --model granite-3.3-2b-instruct --gpu T4",
+        "models pull gema-2-2b-it",
+        **away,
+    )
+    assert planned.code == 0
+    assert "qwen3-0.6b (Qwen/Qwen3-0.6B, 1.2 GB) is not on this machine, only on the hub" in planned.err
+    assert "first get it with: tunewise models pull qwen3-0.6b --allow-hub" in planned.err
+    for refused, hub in (
+        (run, "Qwen/Qwen3-0.6B"),
+        (pulled, "google/gemma-2-2b-it"),
+        (trained, "HuggingFaceTB/SmolLM2-360M-Instruct"),
+    ):
+        assert refused.code == 4, refused.err
+        assert f"({hub}) is only on the hub, which is not allowed" in refused.err
+        assert "--allow-hub; or set TUNEWISE_ALLOW_HUB=1" in refused.err
+    assert sized.code == 0
+    assert wrong.code == 3
+    assert "did you mean 'gemma-2-2b-it'?" in wrong.err
+
+
+def test_plan_fails_early_where_it_cannot_be_written(
+    tunewise_each: Any, task_files: Any, tmp_path: Path
+) -> None:
+    """Before anything is read; folders that will be made are named."""
+    (tmp_path / "file").write_text("x", "utf-8")
+    below, folder, made = tunewise_each(
+        "plan --yes --questions missing.jsonl --out file/plan.yaml",
+        "plan --yes --questions missing.jsonl --out documents",
+        "plan --yes --questions questions.jsonl --out new/deep/plan.yaml",
+    )
+    assert below.code == 4
+    assert "cannot be written" in below.err
+    assert folder.code == 4
+    assert "is a folder" in folder.err
+    assert made.code == 0
+    assert "new will be made" in " ".join(made.err.split())

@@ -152,7 +152,7 @@ def test_questions_are_read_from_chat_rows(tmp_path: Path) -> None:
         ([{"question": ""}], r"q\.jsonl:1: not a question row"),
         ([{"question": "a", "spans": [{"start": 4, "end": 4}]}], "span is empty"),
         ([{"question": "a", "answerable": "perhaps"}], "answerable must be true or false"),
-        ([{"answers": ["x"]}], "no known format"),
+        ([{"answers": ["x"]}], "it has the keys answers"),
     ],
 )
 def test_invalid_questions_are_refused_with_place(tmp_path: Path, rows: list[Any], message: str) -> None:
