@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from advisor import history
-from advisor.costs.speed_measurement import training_measured
 from advisor.costs.step_time import estimate_step_times
 from advisor.history import Correction, Kind, PastRun, PredictedMeasured, TimedStep
 from rag.errors import CannotRun
@@ -385,6 +384,8 @@ def corrected_step_times(
 
     What is measured beside the steps (forgetting) generates answers, so it is corrected as they are.
     """
+    from advisor.costs.speed_measurement import training_measured
+
     corrections = time_corrections(plan.model.name)
     if training_measured(plan):
         # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.

@@ -78,7 +78,7 @@ def test_weights_on_other_model_are_refused(tiny: Model, server: Any, tmp_path: 
     body["data"]["examples"] = "examples.jsonl"
     body["steps"].insert(0, {"kind": "train", "arm": "lora"})
     body["steps"][2]["weights"] = "lora"
-    with pytest.raises(BadInput, match=r"steps\[2\].model"):
+    with pytest.raises(BadInput, match=r"steps\[2\]: evaluate prompting-remote: model"):
         parse_plan(body)
 
 
