@@ -20,11 +20,16 @@ from rag.grounding.statements import VERBS, Clause, Statement, Token
 YES, NEARLY, NO = "yes", "nearly", "no"
 MIN_SHARE = 0.5
 """Share of a clause's content words that the sentence, what it continues and the title must contain."""
+MAX_DISPLACED = 0.34
+"""Share of a clause's content words that may be only in other sentences of the passage."""
 _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
 _NONE: frozenset[str] = frozenset()
-_MAX_REPLACED = 3
-"""Most words that stand for others in a sentence that is otherwise the same."""
+_BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_MAX_REPLACED = 4
+"""Most words of a name that stands for another."""
+_MIN_EQUAL = 3
+"""Words that must be the same and in the same order where one that differs is taken to stand for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,11 @@ def _compare_clause(clause: Clause, claim: Statement, source: Source) -> str:
         return NO
     if displaced and not all(is_covered(word, claim.words) for word in source.subject):
         return NO
+    # what is said in other words of another sentence is another statement
+    if any(token.verb and token.key in displaced for token in clause.tokens):
+        return NO
+    if len(displaced) > max(1, MAX_DISPLACED * len(content)):
+        return NO
     if displaced & claim.names and not source.statement.names <= claim.words:
         return NO
     if not _quantities_agree(clause, content, claim, source):
@@ -107,7 +117,7 @@ def _compare_clause(clause: Clause, claim: Statement, source: Source) -> str:
     candidates = _nearest(content, clause, source)
     if not any(_clause_agrees(clause, content, claim, candidate, source) for candidate in candidates):
         return NO
-    return NEARLY if _stands_for_another(clause, claim, source, missing) else YES
+    return _stands_for_another(clause, claim, source, missing)
 
 
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
@@ -181,15 +191,23 @@ def _next_content(tokens: Sequence[Token], at: int) -> str:
 
 
 def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
-    """Return whether three shared words stand in the reverse order, without a passive in one of the two."""
-    if ("by" in {t.key for t in claimed}) != ("by" in {t.key for t in own}):
-        return False
-    first = [token.key for token in claimed if token.content]
+    """Return whether the words on both sides of a shared verb are exchanged, the verb being in the same voice."""
+    first = [token for token in claimed if token.content]
     second = [token.key for token in own if token.content]
     place = {key: at for at, key in enumerate(second) if second.count(key) == 1}
-    shared = [place[key] for key in first if key in place and first.count(key) == 1]
-    # a decreasing run of three: object, verb and subject
-    return any(a > b > c for a, b, c in zip(shared, shared[1:], shared[2:], strict=False))
+    keys = [token.key for token in first]
+    shared = [(place[token.key], token) for token in first if token.key in place and keys.count(token.key) == 1]
+    return any(
+        a > b > c and verb.verb and _passive(claimed, verb.key) == _passive(own, verb.key)
+        for (a, _), (b, verb), (c, _) in zip(shared, shared[1:], shared[2:], strict=False)
+    )
+
+
+def _passive(tokens: Sequence[Token], verb: str) -> bool:
+    """Return whether a form of "be" stands at most two words before a verb."""
+    keys = [token.key for token in tokens]
+    at = keys.index(verb)
+    return not _BE.isdisjoint(keys[max(0, at - 3) : at])
 
 
 def _quantities_agree(clause: Clause, content: frozenset[str], claim: Statement, source: Source) -> bool:
@@ -217,7 +235,13 @@ def _is_bound(
     around = sum(is_covered(word, words) for word in content)
     for rival_clause in source.clauses:
         for rival in rival_clause.quantities:
-            if rival.value == quantity.value or rival.timed != quantity.timed or not same_unit(quantity, rival):
+            if rival.value == quantity.value and same_unit(quantity, rival):
+                continue
+            if rival.timed != quantity.timed or (
+                quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value
+            ):
+                continue
+            if any(agree(q, rival) for q in clause.quantities) and _same_order(quantity, rival, clause, rival_clause):
                 continue
             there = _shared(beside, _beside(rival_clause, rival))
             rival_words = rival_clause.words | rival_clause.subject
@@ -227,6 +251,13 @@ def _is_bound(
             if not whole and rival_around > around and rival_clause is not own:
                 return False
     return True
+
+
+def _same_order(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause) -> bool:
+    """Return whether two quantities that are both claimed stand in the source's order."""
+    other = next(q for q in clause.quantities if agree(q, rival))
+    same = next((q for q in own.quantities if agree(quantity, q)), None)
+    return same is None or (quantity.start < other.start) == (same.start < rival.start)
 
 
 def _beside(clause: Clause, quantity: Quantity) -> frozenset[str]:
@@ -243,15 +274,16 @@ def _shared(one: frozenset[str], other: frozenset[str]) -> int:
     return sum(is_covered(word, other) for word in one)
 
 
-def _stands_for_another(
-    clause: Clause, claim: Statement, source: Source, missing: frozenset[str]
-) -> bool:
-    """Return whether a word that the source lacks stands where the source has another, in an otherwise equal clause."""
-    if not missing:
-        return False
-    said = [token.key for token in clause.tokens if token.content]
+def _stands_for_another(clause: Clause, claim: Statement, source: Source, missing: frozenset[str]) -> str:
+    """Return NO if a word stands where the source has its opposite, NEARLY if where it has another one, else YES.
+
+    Compared are the words in order. Where a name stands for another it may be of several words; of other words only one or
+    two may stand for as many others, in a clause that is otherwise the same.
+    """
+    said = [token.key for token in clause.tokens if _ordered(token)]
+    answer = YES
     for statement in (source.statement, *source.before):
-        own = [token.key for part in statement.clauses for token in part.tokens if token.content]
+        own = [token.key for part in statement.clauses for token in part.tokens if _ordered(token)]
         # synonyms count as equal
         as_own = [next((o for o in own if lexicon.are_synonyms(word, o)), word) for word in said]
         matcher = SequenceMatcher(None, as_own, own, autojunk=False)
@@ -259,8 +291,18 @@ def _stands_for_another(
         if 2 * equal < len(said):
             continue
         for tag, a, b, c, d in matcher.get_opcodes():
-            new = [word for word in said[a:b] if word in missing]
-            old = [word for word in own[c:d] if not is_covered(word, claim.words)]
-            if tag == "replace" and new and old and max(len(new), len(old)) <= _MAX_REPLACED:
-                return True
-    return False
+            if tag != "replace":
+                continue
+            if any(lexicon.are_opposite(word, other) for word in said[a:b] for other in own[c:d]) and b - a == d - c:
+                return NO
+            new = [w for w, o in zip(said[a:b], as_own[a:b], strict=True) if w in missing or as_own.count(o) > own.count(o)]
+            old = [word for word in own[c:d] if own.count(word) > as_own.count(word)]
+            named = not claim.names.isdisjoint(new)
+            one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and equal >= _MIN_EQUAL
+            if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
+                answer = NEARLY
+    return answer
+
+
+def _ordered(token: Token) -> bool:
+    return token.content or token.key in lexicon.OPPOSITES

@@ -22,6 +22,8 @@ from rag.types import Chunk
 
 _MAX_BEFORE = 3
 """Sentences that one which begins with a pronoun is read with."""
+_MAX_BEHIND = 1
+"""Words and quantities that another passage may share more with a statement than the one that supports it."""
 _BARE_VALUES = frozenset(
     {"", "-", "–", "—", "n/a", "na", "no", "none", "null", "true", "false", "unknown", "yes"}
 )
@@ -141,28 +143,31 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
 def _best(
     statement: Statement, quotes: Sequence[str], passages: Sequence[Chunk], accepted: Sequence[str]
 ) -> Support | None:
-    best: Support | None = None
+    """Return the best support among the accepted; none by a passage that says clearly less of it than another does."""
+    supports = []
+    most = 0
     for position, chunk in enumerate(passages):
-        support = _support(statement, quotes, chunk, position, accepted)
-        if support and (best is None or support.score > best.score):
-            best = support
-    return best
+        shared, support = _support(statement, quotes, chunk, position, accepted)
+        most = max(most, shared)
+        supports += [(shared, support)] if support else []
+    near = [support for shared, support in supports if shared >= most - _MAX_BEHIND]
+    return max(near, key=lambda support: support.score, default=None)
 
 
 def _support(
     statement: Statement, quotes: Sequence[str], chunk: Chunk, position: int, accepted: Sequence[str]
-) -> Support | None:
-    """Return the support that one passage gives a statement, by one of the sentences that share most with it."""
+) -> tuple[int, Support | None]:
+    """Return what one passage shares with a statement, and the support by one of the sentences that share most."""
     passage = _read_passage(chunk)
     content = statement.content
     if not (content or statement.quantities) or not statement.names <= passage.words:
-        return None
+        return 0, None
     # words of the title are in every passage of the document, so they alone must not carry a claim
     share = coverage(content, passage.words)
     if share < MIN_SHARE or coverage(content - passage.title, passage.words) < MIN_SHARE:
-        return None
+        return 0, None
     if any(quote not in passage.normal for quote in quotes):
-        return None
+        return 0, None
     scored = []
     for sentence in passage.sentences:
         source = sentence.source
@@ -173,5 +178,5 @@ def _support(
     for own, sentence in scored:
         if own == most > 0 and compare(statement, sentence.source) in accepted:
             near = coverage(content, sentence.source.statement.words)
-            return Support(chunk, position, sentence.start, sentence.end, share + near)
-    return None
+            return most, Support(chunk, position, sentence.start, sentence.end, share + near)
+    return most, None

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from rag.text.words import stem
 
 _SAME = """
+    available offer offered provide provided exist|possible allow allowed permit permitted|service option facility
+    option dish food menu|seniors elderly|customer guest passenger visitor
     child kid children kids youngster|adult grown-up|guest visitor patron|people person persons
     buy purchase bought|begin start commence began begun started|end finish conclude|big large
     small little tiny|film movie|car automobile|vehicle car|near nearby close-by

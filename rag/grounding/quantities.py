@@ -33,10 +33,12 @@ _PREFIXES = tuple(
     )
 )  # fmt: skip
 _SUFFIXES = (
-    (UP, re.compile(r"\s*(?:\+|(?:\w+ ){0,3}?(?:or|and) (?:more|over|older|above|later|up|longer|higher)\b|(?:\w+ )?(?:at least|minimum)\b)", re.I)),
-    (DOWN, re.compile(r"\s*(?:(?:\w+ ){0,3}?(?:or|and) (?:less|fewer|under|younger|below|earlier|shorter|lower)\b|(?:\w+ )?(?:at most|maximum|max)\b)", re.I)),
+    (UP, re.compile(r"\s*(?:\+|(?:\w+ ){0,2}?(?:or|and) (?:more|over|older|above|later|up|longer|higher)\b(?! than)|(?:\w+ )?(?:at least|minimum)\b)", re.I)),
+    (DOWN, re.compile(r"\s*(?:(?:\w+ ){0,2}?(?:or|and) (?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)|(?:\w+ )?(?:at most|maximum|max)\b)", re.I)),
 )  # fmt: skip
-_WORD_AFTER = re.compile(r"\s*-?\s*([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)")
+_WORD_AFTER = re.compile(
+    r"\s*-?\s*(?:(?:more|additional|extra|further|full|whole|consecutive|working|business|calendar|long|short|US) )?([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)"
+)
 _CURRENCY = re.compile(r"([$£€¥]|\b(?:USD|EUR|GBP|JPY))\s*$")
 _SCALED = re.compile(r"\s*-?\s*(" + "|".join(sorted(SCALES, key=len, reverse=True)) + r")\b", re.I)
 _SMALL_UNITS = frozenset(("s", "h", "m", "g", "l", "b", "t", "v", "w", "in", "min"))
@@ -56,6 +58,9 @@ class Quantity:
     """at least, at most, from, until, or "" for the value itself."""
     start: int
     end: int
+    """Offset after its digits or words."""
+    through: int
+    """Offset after its unit, where that follows; else ``end``."""
 
     @property
     def timed(self) -> bool:
@@ -113,28 +118,30 @@ def _same_bound(claimed: Quantity, source: Quantity) -> bool:
 
 def _quantity(text: str, value: str, date: Date | None, start: int, end: int, previous: int) -> Quantity:
     before, after = text[max(previous, start - 40) : start], text[end : end + 40]
-    unit = ""
-    if date is None and ":" not in value:
-        scaled = _SCALED.match(after)
-        if scaled and not scaled[1].lower() == "k":
+    unit, through, timed = "", end, date is not None or ":" in value
+    if not timed:
+        if (scaled := _SCALED.match(after)) and scaled[1].lower() != "k":
             value = format((Decimal(value) * SCALES[scaled[1].lower()]).normalize(), "f")
-            after = after[scaled.end() :]
-        unit = _unit(before, after, text[start:end])
-    return Quantity(value, date, unit, _bound(before, after, bool(previous), date is not None or ":" in value), start, end)
+            through += scaled.end()
+        unit, length = _unit(before, text[through : through + 40], text[start:end])
+        through += length
+    return Quantity(value, date, unit, _bound(before, after, bool(previous), timed), start, end, through)
 
 
-def _unit(before: str, after: str, digits: str) -> str:
+def _unit(before: str, after: str, digits: str) -> tuple[str, int]:
+    """Return the unit of a number and how many characters of the text after it name it; "" and 0 for none."""
     if symbol := _CURRENCY.search(before):
-        return UNITS[symbol[1].lower()]
+        return UNITS[symbol[1].lower()], 0
     word = _WORD_AFTER.match(after)
     if not word:
-        return ""
+        return "", 0
     form = word[1].lower()
     joined = after[:1] == word[1][0]
     # "5 in a row" and "under 18s" name no unit; nor do letters after a number in words
     if form in _SMALL_UNITS and (not digits[-1:].isdigit() or (form == "in" and not joined) or (form == "s" and joined)):
-        return ""
-    return UNITS.get(form, UNITS.get(form.partition("/")[0], ""))
+        return "", 0
+    unit = UNITS.get(form, UNITS.get(form.partition("/")[0], ""))
+    return unit, word.end() if unit and "/" not in form else 0
 
 
 def _bound(before: str, after: str, follows: bool, timed: bool) -> str:

@@ -26,10 +26,23 @@ _LEAD = re.compile(
     r"(?:given |provided )?(?:documents?|passages?|texts?|sources?|documentation|information|dokument|documento)[^,]{0,20},\s*"
     r"|as (?:stated|described|mentioned|noted),\s*"
     r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?|notes?) that\s+"
-    r"|(?:please )?(?:note|be aware|keep in mind|remember) that\s+)",
+    r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind|remember) that\s+)",
     re.I,
 )
 """Words that introduce a statement and are no part of it."""
+_HERE = re.compile(
+    r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment|venue|facility"
+    r"|guest ?house|time|point|moment|site|shop|store|station)\b",
+    re.I,
+)
+"""A reference to the place that the whole passage is about."""
+_HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
+_BOUND_IDIOM = re.compile(
+    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger|over"
+    r"|under|exceed\w*)\b(?: than)?",
+    re.I,
+)
+"""Words that bound a quantity, which deny nothing."""
 VERBS = frozenset(
     stem(word)
     for word in (
@@ -67,6 +80,7 @@ class Token:
     start: int
     content: bool
     """Whether it is a content word: neither stop word, nor quantity, nor negation."""
+    verb: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +138,7 @@ def read_statement(sentence: str) -> Statement:
         frozenset(token.key for token in tokens if token.content),
         frozenset(token.key for token in tokens if token.key[0] != "#"),
         quantities,
-        proper_names(sentence),
+        proper_names(_without(sentence, quantities)),
         leading,
         bool(_ANAPHORS & set(first)),
     )
@@ -146,24 +160,32 @@ def parts(statement: Statement) -> list[Statement]:
     ]
 
 
+def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
+    """Return a sentence without its quantities: "10 AM" is no name."""
+    for quantity in quantities:
+        sentence = sentence[: quantity.start] + " " * (quantity.end - quantity.start) + sentence[quantity.end :]
+    return sentence
+
+
 def without_lead(sentence: str) -> str:
     """Return a sentence without an answer or a reference to the source in front: "Yes, ...", "The text says that ..."."""
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
         sentence = sentence[lead.end() :]
-    return sentence
+    return _HYPHEN.sub(r"\1", _HERE.sub("", sentence))
 
 
 def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
-    """Return the words and quantities of a sentence in order; words within a quantity are not among them."""
+    """Return the words and quantities of a sentence in order; the words of a quantity and its unit are not among them."""
     tokens = [Token(f"#{n}", quantity.start, False) for n, quantity in enumerate(quantities)]
-    spans = [(quantity.start, quantity.end) for quantity in quantities]
+    spans = [(quantity.start, quantity.through) for quantity in quantities]
     for match in _WORD.finditer(sentence):
         if any(start < match.end() and match.start() < end for start, end in spans):
             continue
         word = match.group().lower().replace("’", "'").removesuffix("'s")
         content = word not in STOP_WORDS and word not in _NEGATOR_KIND and not word.endswith("n't")
         key = stem(word)
-        tokens.append(Token(key, match.start(), content and key not in RELATIONS))
+        verb = key in VERBS or (word.endswith("ed") and len(word) > 4)
+        tokens.append(Token(key, match.start(), content and key not in RELATIONS, verb))
     return sorted(tokens, key=lambda token: token.start)
 
 
@@ -218,7 +240,7 @@ def _clause(
 def _negated(clause: str) -> bool:
     """Return whether a clause is negated: each kind of negation once, two of them cancel each other."""
     kinds = set()
-    for match in _WORD.finditer(without_idioms(clause)):
+    for match in _WORD.finditer(_BOUND_IDIOM.sub(" ", without_idioms(clause))):
         word = match.group().lower().replace("’", "'")
         kind = "not" if word.endswith("n't") else _NEGATOR_KIND.get(word)
         if kind:
