@@ -12,8 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from rag.grounding import claims
-from rag.grounding.evidence import Support, best_support, mentions_claim
+from rag.grounding.evidence import Support, best_support, clause_supports, nearest_support
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words, sentence_spans
 from rag.types import Chunk, Citation, Hit
@@ -44,18 +43,18 @@ def marked_end(text: str, end: int) -> int:
 def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, list[Support]]:
     """Return how far the passages support a sentence, and the supporting ones, each once.
 
-    ``supported``: one passage supports all of it and contains most words of each clause, or passages of one document
-    support all its clauses. ``partly``: some clauses are supported, or all by passages of several documents, which
-    need not be about the same thing. ``unsupported``: none is.
+    ``supported``: one passage supports all of it, or passages of one document support all its clauses. ``partly``: some
+    clauses are supported, or all by passages of several documents, which need not be about the same thing, or all but
+    for one word that stands where the passage has another. ``unsupported``: none is.
     """
-    clauses = claims.clause_claims(sentence)
     whole = best_support(sentence, passages)
-    if whole and all(mentions_claim(clause, whole.chunk) for clause in clauses):
+    if whole:
         return SUPPORTED, [whole]
-    supports = [best_support(clause, passages) for clause in clauses]
+    supports = clause_supports(sentence, passages)
     by_position = {support.position: support for support in supports if support}
     if not by_position:
-        return (PARTLY, [whole]) if whole else (UNSUPPORTED, [])
+        near = nearest_support(sentence, passages)
+        return (PARTLY, [near]) if near else (UNSUPPORTED, [])
     together = None not in supports and len({support.chunk.doc for support in by_position.values()}) == 1
     return SUPPORTED if together else PARTLY, [by_position[position] for position in sorted(by_position)]
 

@@ -8,13 +8,12 @@ child single"), or if the question distinguishes their titles, no conflict is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from rag.grounding.claims import Claim
-from rag.grounding.evidence import contains_opposite
 from rag.text.dates import dates_within
 from rag.text.words import content_words, sentence_spans, words
 from rag.types import Hit, location
@@ -40,6 +39,19 @@ _SYNONYMS = {
     for word in words
 }
 """Stems that mean the same about a price, a time or a permission, each with the one that stands for all."""
+_OPPOSITES = (
+    ("open", "clos"),
+    ("before", "after"),
+    ("arriv", "depart"),
+    ("inside", "outside"),
+    ("rise", "fall"),
+    ("first", "last"),
+    ("cheap", "expensive"),
+    ("allow", "forbid"),
+    ("allow", "ban"),
+    ("summer", "winter"),
+)
+"""Stems of words that reverse a statement without a "not"."""
 _PARTICLES = frozenset(
     ("out", "off", "up", "down", "before", "after", "over", "under", "above", "below", "until", "without")
 )
@@ -164,6 +176,12 @@ def contradiction(
         return "dates", same_words
     numbers_differ = not (first.numbers <= second.numbers or second.numbers <= first.numbers)
     return ("numbers", same_words) if first.numbers and second.numbers and numbers_differ else ("", False)
+
+
+def contains_opposite(claim: Collection[str], sentence: Collection[str]) -> bool:
+    """Return whether ``sentence`` contains the opposite of a word of ``claim``, and not the word itself."""
+    pairs = (*_OPPOSITES, *((b, a) for a, b in _OPPOSITES))
+    return any(a in claim and a not in sentence and b in sentence for a, b in pairs)
 
 
 def find_conflicts(question: str, hits: Sequence[Hit]) -> tuple[Conflict, ...]:

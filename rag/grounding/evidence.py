@@ -1,40 +1,29 @@
-"""Whether a passage supports a claim, and by which of its sentences.
+"""Whether a passage supports a statement, and by which of its sentences.
 
-It does if it contains every number, date, name and quotation of the claim, if claim and passage do not negate each
-other, and if it contains enough of the claim's content words, also of those that are not in the passage's title.
+A passage is compared sentence by sentence (:mod:`rag.grounding.agreement`) if it contains every name and quotation of the
+statement and enough of its content words, also of those that are not in the passage's title.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from rag.grounding import claims
+from rag.grounding.agreement import MIN_SHARE, NEARLY, YES, Source, compare, coverage, is_covered
 from rag.grounding.claims import Claim, normalise_quotation
 from rag.grounding.fields import Field
-from rag.text.dates import Date, dates_within, extract_dates
-from rag.text.numbers import extract_numbers
+from rag.grounding.quantities import agree
+from rag.grounding.statements import Statement, parts, read_statement
 from rag.text.words import sentence_spans, words
 from rag.types import Chunk
 
-MIN_SUPPORT = 0.5
-"""Share of a sentence's content words that its passage must contain. On 1,500 human replies to questions about
-places this accepts 72 % of the true passages and 3 % of other facts of the same place."""
-_OPPOSITES = (
-    ("open", "clos"),
-    ("before", "after"),
-    ("arriv", "depart"),
-    ("inside", "outside"),
-    ("rise", "fall"),
-    ("first", "last"),
-    ("cheap", "expensive"),
-    ("allow", "forbid"),
-    ("allow", "ban"),
-    ("summer", "winter"),
-)
-"""Stems of words that reverse a statement without a "not"."""
+_MAX_BEFORE = 3
+"""Sentences that one which begins with a pronoun is read with."""
+_MAX_BEHIND = 1
+"""Words and quantities that another passage may share more with a statement than the one that supports it."""
 _BARE_VALUES = frozenset(
     {"", "-", "–", "—", "n/a", "na", "no", "none", "null", "true", "false", "unknown", "yes"}
 )
@@ -62,15 +51,20 @@ class Support:
         return self.chunk.text[self.start : self.end]
 
 
-def best_support(sentence: str | Claim, passages: Sequence[Chunk]) -> Support | None:
+def best_support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
     """Return the passage that supports a whole sentence best, the first of equals; None if none does."""
-    claim = sentence if isinstance(sentence, Claim) else Claim.of(sentence)
-    best: Support | None = None
-    for position, chunk in enumerate(passages):
-        support = _support(claim, chunk, position)
-        if support and (best is None or support.score > best.score):
-            best = support
-    return best
+    return _best(read_statement(sentence), claims.quotations(sentence), passages, (YES,))
+
+
+def nearest_support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
+    """Return the best passage that supports a sentence but for one word that stands for another; None if none does."""
+    return _best(read_statement(sentence), claims.quotations(sentence), passages, (YES, NEARLY))
+
+
+def clause_supports(sentence: str, passages: Sequence[Chunk]) -> list[Support | None]:
+    """Return the best support of each clause of a sentence that says something by itself, None where none supports it."""
+    quotes = claims.quotations(sentence)
+    return [_best(part, quotes, passages, (YES,)) for part in parts(read_statement(sentence))]
 
 
 def supported_share(fields: Sequence[Field], chunks: Sequence[Chunk]) -> float:
@@ -107,115 +101,82 @@ def supports_field(field: Field, chunk: Chunk) -> bool:
     return verbatim or best_support(field.value, [chunk]) is not None
 
 
-def mentions_claim(claim: Claim, chunk: Chunk) -> bool:
-    """Return whether a passage contains enough of a claim's content words, whatever it says about them."""
-    return _share(claim.words, _read_passage(chunk).words) >= MIN_SUPPORT
-
-
 @dataclass(frozen=True, slots=True)
 class _PassageSentence:
     """One sentence of a passage."""
 
     start: int
     end: int
-    words: frozenset[str]
-    """Stemmed words, and numbers by value."""
-    numbers: frozenset[str]
-    dates: frozenset[Date]
-    denies: bool
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
 class _ReadPassage:
-    """A passage in the form that claims are compared with."""
+    """A passage in the form that statements are compared with."""
 
     words: frozenset[str]
-    """Stemmed words of title, heading and text; numbers by value."""
+    """Stemmed words of title, heading and text."""
     title: frozenset[str]
-    above: frozenset[str]
-    """Numbers of title and heading."""
-    numbers: frozenset[str]
-    dates: frozenset[Date]
     normal: str
     sentences: tuple[_PassageSentence, ...]
 
 
 @lru_cache(maxsize=2048)
 def _read_passage(chunk: Chunk) -> _ReadPassage:
-    """Return a chunk's words, numbers, dates and sentences, cached because answers cite the same chunks again."""
+    """Return a chunk's words and sentences, cached because answers cite the same chunks again."""
     whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
-    above = f"{chunk.title}. {chunk.heading}"
-    sentences = []
+    all_words = frozenset(words(whole))
+    above = read_statement(f"{chunk.title}. {chunk.heading}")
+    sentences: list[_PassageSentence] = []
+    before: tuple[Statement, ...] = ()
     for start, end in sentence_spans(chunk.text):
-        sentence = chunk.text[start:end]
-        numbers = extract_numbers(sentence)
-        sentences.append(
-            _PassageSentence(
-                start,
-                end,
-                numbers | set(words(sentence)),
-                numbers,
-                extract_dates(sentence),
-                claims.is_negated(sentence),
-            )
-        )
-    numbers = extract_numbers(whole)
+        statement = read_statement(chunk.text[start:end])
+        continued = before[:_MAX_BEFORE] if statement.continues else ()
+        window = statement.words.union(above.words, *(other.words for other in continued))
+        sentences.append(_PassageSentence(start, end, Source(statement, continued, above, all_words, window)))
+        before = (statement, *(continued if statement.continues else ()))
     return _ReadPassage(
-        numbers | set(words(whole)),
-        frozenset(words(chunk.title)),
-        extract_numbers(above),
-        numbers,
-        extract_dates(whole),
-        normalise_quotation(whole),
-        tuple(sentences),
+        all_words, frozenset(words(chunk.title)), normalise_quotation(whole), tuple(sentences)
     )
 
 
-def _support(claim: Claim, chunk: Chunk, position: int) -> Support | None:
-    """Return the support that one passage gives a claim, or None if any part of the claim is missing in it."""
-    terms = claim.words | claim.numbers
+def _best(
+    statement: Statement, quotes: Sequence[str], passages: Sequence[Chunk], accepted: Sequence[str]
+) -> Support | None:
+    """Return the best support among the accepted; none by a passage that says clearly less of it than another does."""
+    supports = []
+    most = 0
+    for position, chunk in enumerate(passages):
+        shared, support = _support(statement, quotes, chunk, position, accepted)
+        most = max(most, shared)
+        supports += [(shared, support)] if support else []
+    near = [support for shared, support in supports if shared >= most - _MAX_BEHIND]
+    return max(near, key=lambda support: support.score, default=None)
+
+
+def _support(
+    statement: Statement, quotes: Sequence[str], chunk: Chunk, position: int, accepted: Sequence[str]
+) -> tuple[int, Support | None]:
+    """Return what one passage shares with a statement, and the support by one of the sentences that share most."""
     passage = _read_passage(chunk)
-    if not (terms or claim.dates) or not claim.numbers <= passage.words or not claim.names <= passage.words:
-        return None
-    if not dates_within(claim.dates, passage.dates, passage.numbers) or any(
-        quote not in passage.normal for quote in claim.quotes
-    ):
-        return None
+    content = statement.content
+    if not (content or statement.quantities) or not statement.names <= passage.words:
+        return 0, None
     # words of the title are in every passage of the document, so they alone must not carry a claim
-    coverage = _share(terms, passage.words)
-    if coverage < MIN_SUPPORT or _share(terms - passage.title, passage.words) < MIN_SUPPORT:
-        return None
-    quote = _best_sentence(claim, passage)
-    return Support(chunk, position, quote[0], quote[1], coverage + quote[2]) if quote else None
-
-
-def _best_sentence(claim: Claim, passage: _ReadPassage) -> tuple[int, int, float] | None:
-    """Return (start, end, share of the claim) of the sentence of a passage that says most of the claim.
-
-    None if that sentence contradicts the claim, or if a number occurs only in sentences about something else.
-    """
-    terms = claim.words | claim.numbers
-    known = set(passage.above)
-    best: tuple[float, bool, int, int] | None = None
+    share = coverage(content, passage.words)
+    if share < MIN_SHARE or coverage(content - passage.title, passage.words) < MIN_SHARE:
+        return 0, None
+    if any(quote not in passage.normal for quote in quotes):
+        return 0, None
+    scored = []
     for sentence in passage.sentences:
-        if claim.words & sentence.words or not claim.words:
-            known |= sentence.numbers
-        agrees = sentence.denies == claim.denies and not contains_opposite(terms, sentence.words)
-        dated = bool(claim.dates) and dates_within(claim.dates, sentence.dates, sentence.numbers)
-        # a matching date counts like a full share; ties go to a sentence that agrees, then to the earlier one
-        candidate = _share(terms, sentence.words) + dated, agrees, -sentence.start, sentence.end
-        best = max(best, candidate) if best else candidate
-    if best is None or best[0] == 0 or not best[1] or not claim.numbers <= known:
-        return None
-    return -best[2], best[3], min(best[0], 1.0)
-
-
-def contains_opposite(claim: Collection[str], sentence: Collection[str]) -> bool:
-    """Return whether ``sentence`` contains the opposite of a word of ``claim``, and not the word itself."""
-    pairs = (*_OPPOSITES, *((b, a) for a, b in _OPPOSITES))
-    return any(a in claim and a not in sentence and b in sentence for a, b in pairs)
-
-
-def _share(wanted: frozenset[str], present: frozenset[str]) -> float:
-    """Return the share of the wanted words that are present; 1 if none are wanted."""
-    return len(wanted & present) / len(wanted) if wanted else 1.0
+        source = sentence.source
+        own = sum(is_covered(word, source.window) for word in content)
+        own += sum(any(agree(q, other) for other in source.quantities) for q in statement.quantities)
+        scored.append((own, sentence))
+    most = max((own for own, _ in scored), default=0)
+    for own, sentence in scored:
+        if own == most > 0 and compare(statement, sentence.source) in accepted:
+            near = coverage(content, sentence.source.statement.words)
+            return most, Support(chunk, position, sentence.start, sentence.end, share + near)
+    return most, None

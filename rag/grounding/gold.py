@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rag.grounding import citations, evidence
-from rag.grounding.claims import Claim, proper_names
+from rag.grounding.claims import proper_names
 from rag.grounding.fields import Field, structured_fields
 from rag.text.words import content_words, sentences, words
 from rag.types import Chunk
@@ -95,15 +95,14 @@ class GoldFinder:
     def _supporting(self, statement: str, question: str) -> Chunk | None:
         ranked = self._ranked(statement, question)
         named = self._named(f"{question} . {statement}")
-        claim = Claim.of(statement)
         for row in sorted(named & set(ranked), key=ranked.index):
-            if evidence.best_support(claim, [self._chunks[row]]):
+            if evidence.best_support(statement, [self._chunks[row]]):
                 return self._chunks[row]
         names = proper_names(f"{question} {statement}")
         for row in ranked[:_MAX_CANDIDATES]:
             chunk = self._chunks[row]
             chunk_words = set(words(f"{chunk.title} {chunk.heading} {chunk.text}"))
-            if names <= chunk_words and evidence.best_support(claim, [chunk]):
+            if names <= chunk_words and evidence.best_support(statement, [chunk]):
                 return chunk
         return None
 

@@ -7,6 +7,7 @@ therefore needs the standard library only.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 from rag.text.words import sentences
@@ -46,6 +47,7 @@ _TIME = re.compile(
     re.I,
 )
 _NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
+_NAMED_TIME = re.compile(rf"\b(?:{'|'.join(_NAMED_TIMES)})\b", re.I)
 _DIGITS = re.compile(r"(?<!\w)\d[\d,]*(?:\.\d+)?")
 _DENIAL = re.compile(
     r"\b(?:no|not|none|never|neither|nor|cannot|without|unable|unavailable|prohibited|forbidden|banned|unfortunately"
@@ -75,17 +77,29 @@ def extract_numbers(text: str) -> frozenset[str]:
     ``14.50`` is "14.5", ``1,200`` is "1200", ``three`` is "3", ``7 pm`` is "19:00"; "7-9 pm" is two times.
     The word "one" counts only before a thing ("one suitcase"), not as a pronoun.
     """
-    numbers: set[str] = set()
-    text = _ONE_AS_PRONOUN.sub(" ", text)
+    return frozenset(value for value, _, _ in find_numbers(text))
+
+
+def find_numbers(text: str) -> list[tuple[str, int, int]]:
+    """Return each number and time as (value, start, end) in the order of the text; values as in :func:`extract_numbers`.
+
+    Both ends of a range such as "7-9 pm" have the span of the whole range.
+    """
+    places: list[tuple[str, int, int]] = []
+
+    def take(values: Sequence[str], match: re.Match[str]) -> str:
+        """Note the values and return as many spaces as the text had characters, so that offsets stay."""
+        places.extend((value, match.start(), match.end()) for value in values)
+        return " " * len(match.group()) if values else match.group()
+
+    rest = _ONE_AS_PRONOUN.sub(lambda m: " " * len(m.group()), text)
     # Ranges before times, times before plain numbers: each takes its characters out of the text.
-    text = _RANGE.sub(lambda m: _range(m, numbers), text)
-    text = _TIME.sub(lambda m: _time(m, numbers), text)
-    for word, value in _NAMED_TIMES.items():
-        if re.search(rf"\b{word}\b", text, re.I):
-            numbers.add(value)
-    text = _SPELT_NUMBER.sub(lambda m: f" {_spelt(m)} ", text)
-    numbers.update(_plain(match.group()) for match in _DIGITS.finditer(text))
-    return frozenset(numbers)
+    rest = _RANGE.sub(lambda m: take(_range(m), m), rest)
+    rest = _TIME.sub(lambda m: take([_time(m)], m), rest)
+    rest = _NAMED_TIME.sub(lambda m: take([_NAMED_TIMES[m.group().lower()]], m), rest)
+    rest = _SPELT_NUMBER.sub(lambda m: take(_spelt(m), m), rest)
+    places += [(_plain(m.group()), m.start(), m.end()) for m in _DIGITS.finditer(rest)]
+    return sorted(places, key=lambda place: place[1:])
 
 
 def polarity(text: str) -> str | None:
@@ -103,6 +117,11 @@ def polarity(text: str) -> str | None:
     return "yes" if _AFFIRMATION.search(plain) else None
 
 
+def without_idioms(text: str) -> str:
+    """Return the text without idioms that hold a word of denial but deny nothing: "no later than", "at no extra cost"."""
+    return _IDIOMS.sub(" ", text)
+
+
 def numbers_agree(claim: str, source: str) -> bool:
     """Return whether every number of the claim is in the source and neither denies what the other says."""
     return extract_numbers(claim) <= extract_numbers(source) and (polarity(claim) == "no") == (
@@ -117,36 +136,32 @@ def _clock(hour: int, minute: str | None, half: str) -> str:
     return f"{hour % 24:02d}:{minute or '00'}"
 
 
-def _range(match: re.Match[str], numbers: set[str]) -> str:
-    """Add both ends of a range such as "7-9 pm" and return a space, or the text itself where it is no range of times."""
+def _range(match: re.Match[str]) -> list[str]:
+    """Return both ends of a range such as "7-9 pm"; [] where it is no range of times."""
     first, second, half = int(match["h1"]), int(match["h2"]), match["half"]
     if first > 12 or second > 12 or (match["sep"].lower() == "and" and not match["m1"]):
-        return match.group()
+        return []
     # "7-9 pm" begins at 7 pm, but "11-1 pm" at 11 am: the first hour is in the other half when it is the
     # later one.
     other = half if first % 12 <= second % 12 else ("am" if half[0].lower() == "p" else "pm")
-    numbers.update((_clock(first, match["m1"], other), _clock(second, match["m2"], half)))
-    return " "
+    return [_clock(first, match["m1"], other), _clock(second, match["m2"], half)]
 
 
-def _time(match: re.Match[str], numbers: set[str]) -> str:
-    """Add a time and return a space in its place."""
+def _time(match: re.Match[str]) -> str:
+    """Return a time as HH:MM."""
     if match["h24"]:
-        numbers.add(_clock(int(match["h24"]), match["m24"], ""))
-    elif int(match["h"]) <= 12:
-        numbers.add(_clock(int(match["h"]), match["m"], match["half"]))
-    else:
-        numbers.add(_clock(int(match["h"]), match["m"], ""))
-    return " "
+        return _clock(int(match["h24"]), match["m24"], "")
+    half = match["half"] if int(match["h"]) <= 12 else ""
+    return _clock(int(match["h"]), match["m"], half)
 
 
-def _spelt(match: re.Match[str]) -> str:
-    """Write a spelt number in digits; "twelve thirty" stays two numbers, "twenty-five" is one."""
+def _spelt(match: re.Match[str]) -> list[str]:
+    """Return a spelt number in digits; "twelve thirty" is two numbers, "twenty-five" is one."""
     lead, unit = _WORD_VALUES[match["lead"].lower()], _WORD_VALUES.get((match["unit"] or "").lower())
     scale = _SCALES.get((match["scale"] or "").lower(), 1)
     if unit is None:
-        return f"{lead * scale}"
-    return f"{(lead + unit) * scale}" if lead >= 20 else f"{lead} {unit * scale}"
+        return [str(lead * scale)]
+    return [str((lead + unit) * scale)] if lead >= 20 else [str(lead), str(unit * scale)]
 
 
 def _plain(digits: str) -> str:

@@ -1,0 +1,308 @@
+"""Whether one sentence of a passage says what a statement says: the same of the same things, not only with the same words.
+
+:func:`compare` binds each quantity to its unit, its bound and the words next to it, compares negations and opposites within
+the clause that is meant, relations with their sides, and the order of the words around a verb. A word that the passage uses
+only elsewhere is taken for one of another statement, unless the sentence is about the same subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from rag.grounding import lexicon
+from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
+from rag.grounding.quantities import Quantity, agree, same_unit
+from rag.grounding.statements import VERBS, Clause, Statement, Token
+
+YES, NEARLY, NO = "yes", "nearly", "no"
+MIN_SHARE = 0.5
+"""Share of a clause's content words that the sentence, what it continues and the title must contain."""
+MAX_DISPLACED = 0.34
+"""Share of a clause's content words that may be only in other sentences of the passage."""
+_NEIGHBOURS = 3
+"""Words on each side of a quantity that are compared."""
+_NONE: frozenset[str] = frozenset()
+_BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_MAX_REPLACED = 4
+"""Most words of a name that stands for another."""
+_MIN_EQUAL = 3
+"""Words that must be the same and in the same order where one that differs is taken to stand for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One sentence of a passage with what it must be read with."""
+
+    statement: Statement
+    before: tuple[Statement, ...]
+    """The sentences before it, where it begins with a pronoun, the nearest first."""
+    above: Statement
+    """Title and heading."""
+    elsewhere: frozenset[str]
+    """All words of the passage."""
+    window: frozenset[str]
+    """Words of the sentence, of those before it, and of title and heading."""
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """The content words of its subject; of the sentence before, where it begins with a pronoun."""
+        return self.before[-1].leading if self.before else self.statement.leading
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """The quantities of the sentence, of those before it, and of title and heading."""
+        return sum((other.quantities for other in (self.statement, *self.before, self.above)), ())
+
+    @property
+    def clauses(self) -> Iterator[Clause]:
+        """The clauses of the sentence, then those before it."""
+        for statement in (self.statement, *self.before):
+            yield from statement.clauses
+
+
+def compare(claim: Statement, source: Source) -> str:
+    """Return whether a sentence bears out every clause of a claim: yes, no, or nearly (one word stands for another)."""
+    if not claim.names <= source.elsewhere:
+        return NO
+    answers = [
+        _compare_clause(clause, claim, source) for clause in claim.clauses if clause.content or clause.quantities
+    ]
+    return NO if NO in answers or not answers else NEARLY if NEARLY in answers else YES
+
+
+def coverage(content: frozenset[str], words: frozenset[str]) -> float:
+    """Return the share of content words that are among the words, themselves or as a synonym; 1 for none."""
+    return sum(is_covered(word, words) for word in content) / len(content) if content else 1.0
+
+
+def is_covered(word: str, words: frozenset[str]) -> bool:
+    """Return whether a stem, or one that means the same, is among the words."""
+    if word in words or not SYNONYMS.get(word, _NONE).isdisjoint(words):
+        return True
+    return any(lexicon.are_synonyms(word, other) for other in _by_root(words).get(word[:4], ()))
+
+
+@lru_cache(maxsize=8192)
+def _by_root(words: frozenset[str]) -> Mapping[str, list[str]]:
+    """Return words by their first four letters."""
+    roots: dict[str, list[str]] = {}
+    for word in words:
+        if len(word) >= 4:
+            roots.setdefault(word[:4], []).append(word)
+    return roots
+
+
+def _compare_clause(clause: Clause, claim: Statement, source: Source) -> str:
+    content = clause.content | clause.subject
+    missing = frozenset(
+        word for word in content if not is_covered(word, source.window) and not _has_opposite(word, source.window)
+    )
+    displaced = frozenset(word for word in missing if word in source.elsewhere)
+    if content and 1 - len(missing) / len(content) < MIN_SHARE:
+        return NO
+    if displaced and not all(is_covered(word, claim.words) for word in source.subject):
+        return NO
+    # what is said in other words of another sentence is another statement
+    if any(token.verb and token.key in displaced for token in clause.tokens):
+        return NO
+    if len(displaced) > max(1, MAX_DISPLACED * len(content)):
+        return NO
+    if displaced & claim.names and not source.statement.names <= claim.words:
+        return NO
+    if not _quantities_agree(clause, content, claim, source):
+        return NO
+    candidates = _nearest(content, clause, source)
+    if not any(_clause_agrees(clause, content, claim, candidate, source) for candidate in candidates):
+        return NO
+    return _stands_for_another(clause, claim, source, missing)
+
+
+def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
+    """Return the source's clauses that share most words and quantities with the claim's, several when equal."""
+    scored = []
+    for own in source.clauses:
+        words = own.words
+        shared = sum(is_covered(word, words) or _has_opposite(word, words) for word in content)
+        shared += sum(any(agree(q, other) for other in own.quantities) for q in clause.quantities)
+        scored.append((shared, own))
+    most = max((shared for shared, _ in scored), default=0)
+    return [own for shared, own in scored if shared == most]
+
+
+def _has_opposite(word: str, words: frozenset[str]) -> bool:
+    return any(lexicon.are_opposite(word, other) for other in words)
+
+
+def _clause_agrees(
+    clause: Clause, content: frozenset[str], claim: Statement, own: Clause, source: Source
+) -> bool:
+    """Return whether one clause of the source does not say otherwise than the claim's clause."""
+    words = own.words
+    others = own.content - claim.words
+    lacking = [word for word in content if word not in words]
+    reversed_words = sum(
+        any(lexicon.are_opposite(word, other) for other in others) and not is_covered(word, words) for word in lacking
+    )
+    if (clause.negated != own.negated) is not (reversed_words % 2 == 1):
+        return False
+    if any(not EXCLUSIVE.get(word, frozenset()).isdisjoint(others) and not is_covered(word, words) for word in lacking):
+        return False
+    said = clause.words
+    if said & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - said:
+        return False
+    return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(clause.tokens, own.tokens)
+
+
+def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
+    """Return whether words such as before and after, from and to, have the same things on their sides."""
+    said, source = [token.key for token in claimed], [token.key for token in own]
+    for at, word in enumerate(said):
+        others = RELATIONS.get(word)
+        if not others:
+            continue
+        after = _next_content(claimed, at)
+        left = {token.key for token in claimed[:at] if token.content}
+        for position, other in enumerate(source):
+            if other == word or other in others:
+                target = _next_content(own, position)
+                before = {token.key for token in own[:position] if token.content}
+                exchanged = after != target and after in before and target in left
+                if other == word and exchanged:
+                    return False
+                if other in others and word not in source and other not in said:
+                    converse = CONVERSES.get(word) == other and exchanged
+                    if not converse and (target == after or CONVERSES.get(word) == other or not after):
+                        return False
+                if other in others and target == after and after and not _precedes(own, word, after):
+                    return False
+    return True
+
+
+def _precedes(tokens: Sequence[Token], word: str, target: str) -> bool:
+    """Return whether a word occurs with this next content word."""
+    return any(token.key == word and _next_content(tokens, at) == target for at, token in enumerate(tokens))
+
+
+def _next_content(tokens: Sequence[Token], at: int) -> str:
+    return next((token.key for token in tokens[at + 1 :] if token.content), "")
+
+
+def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
+    """Return whether the words on both sides of a shared verb are exchanged, the verb being in the same voice."""
+    first = [token for token in claimed if token.content]
+    second = [token.key for token in own if token.content]
+    place = {key: at for at, key in enumerate(second) if second.count(key) == 1}
+    keys = [token.key for token in first]
+    shared = [(place[token.key], token) for token in first if token.key in place and keys.count(token.key) == 1]
+    return any(
+        a > b > c and verb.verb and _passive(claimed, verb.key) == _passive(own, verb.key)
+        for (a, _), (b, verb), (c, _) in zip(shared, shared[1:], shared[2:], strict=False)
+    )
+
+
+def _passive(tokens: Sequence[Token], verb: str) -> bool:
+    """Return whether a form of "be" stands at most two words before a verb."""
+    keys = [token.key for token in tokens]
+    at = keys.index(verb)
+    return not _BE.isdisjoint(keys[max(0, at - 3) : at])
+
+
+def _quantities_agree(clause: Clause, content: frozenset[str], claim: Statement, source: Source) -> bool:
+    """Return whether the source says each quantity of a clause of the same thing."""
+    for quantity in clause.quantities:
+        if any(agree(quantity, other) for other in source.above.quantities):
+            continue
+        places = [own for own in source.clauses if any(agree(quantity, other) for other in own.quantities)]
+        if not any(_is_bound(quantity, clause, content, own, claim, source) for own in places):
+            return False
+    return True
+
+
+def _is_bound(
+    quantity: Quantity, clause: Clause, content: frozenset[str], own: Clause, claim: Statement, source: Source
+) -> bool:
+    """Return whether no other quantity of the source is nearer to what the claim says of this one.
+
+    Compared are the words beside it, and those of the clause, unless the claim repeats all of the clause.
+    """
+    beside = _beside(clause, quantity)
+    here = max(_shared(beside, _beside(own, other)) for other in own.quantities if agree(quantity, other))
+    words = own.words | own.subject
+    whole = all(is_covered(word, claim.words) for word in own.content)
+    around = sum(is_covered(word, words) for word in content)
+    for rival_clause in source.clauses:
+        for rival in rival_clause.quantities:
+            if rival.value == quantity.value and same_unit(quantity, rival):
+                continue
+            if rival.timed != quantity.timed or (
+                quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value
+            ):
+                continue
+            if any(agree(q, rival) for q in clause.quantities) and _same_order(quantity, rival, clause, rival_clause):
+                continue
+            there = _shared(beside, _beside(rival_clause, rival))
+            rival_words = rival_clause.words | rival_clause.subject
+            rival_around = sum(is_covered(word, rival_words) for word in content)
+            if there > here and rival_around >= around:
+                return False
+            if not whole and rival_around > around and rival_clause is not own:
+                return False
+    return True
+
+
+def _same_order(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause) -> bool:
+    """Return whether two quantities that are both claimed stand in the source's order."""
+    other = next(q for q in clause.quantities if agree(q, rival))
+    same = next((q for q in own.quantities if agree(quantity, q)), None)
+    return same is None or (quantity.start < other.start) == (same.start < rival.start)
+
+
+def _beside(clause: Clause, quantity: Quantity) -> frozenset[str]:
+    """Return the content and relation words next to a quantity."""
+    words = [token for token in clause.tokens if token.content or token.key in RELATIONS or token.key[0] == "#"]
+    at = next((n for n, token in enumerate(words) if token.start == quantity.start), None)
+    if at is None:
+        return frozenset()
+    near = words[max(0, at - _NEIGHBOURS) : at] + words[at + 1 : at + 1 + _NEIGHBOURS]
+    return frozenset(token.key for token in near if token.key[0] != "#")
+
+
+def _shared(one: frozenset[str], other: frozenset[str]) -> int:
+    return sum(is_covered(word, other) for word in one)
+
+
+def _stands_for_another(clause: Clause, claim: Statement, source: Source, missing: frozenset[str]) -> str:
+    """Return NO if a word stands where the source has its opposite, NEARLY if where it has another one, else YES.
+
+    Compared are the words in order. Where a name stands for another it may be of several words; of other words only one or
+    two may stand for as many others, in a clause that is otherwise the same.
+    """
+    said = [token.key for token in clause.tokens if _ordered(token)]
+    answer = YES
+    for statement in (source.statement, *source.before):
+        own = [token.key for part in statement.clauses for token in part.tokens if _ordered(token)]
+        # synonyms count as equal
+        as_own = [next((o for o in own if lexicon.are_synonyms(word, o)), word) for word in said]
+        matcher = SequenceMatcher(None, as_own, own, autojunk=False)
+        equal = sum(block.size for block in matcher.get_matching_blocks())
+        if 2 * equal < len(said):
+            continue
+        for tag, a, b, c, d in matcher.get_opcodes():
+            if tag != "replace":
+                continue
+            if any(lexicon.are_opposite(word, other) for word in said[a:b] for other in own[c:d]) and b - a == d - c:
+                return NO
+            new = [w for w, o in zip(said[a:b], as_own[a:b], strict=True) if w in missing or as_own.count(o) > own.count(o)]
+            old = [word for word in own[c:d] if own.count(word) > as_own.count(word)]
+            named = not claim.names.isdisjoint(new)
+            one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and equal >= _MIN_EQUAL
+            if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
+                answer = NEARLY
+    return answer
+
+
+def _ordered(token: Token) -> bool:
+    return token.content or token.key in lexicon.OPPOSITES

@@ -1,0 +1,258 @@
+"""A sentence in the form in which statements are compared: its words in order, quantities, names, clauses and negations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from rag.grounding.claims import proper_names
+from rag.grounding.lexicon import NEGATORS, RELATIONS
+from rag.grounding.quantities import Quantity, read_quantities
+from rag.text.numbers import without_idioms
+from rag.text.words import STOP_WORDS, stem
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_BREAK = re.compile(
+    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|which|who|where|y|pero|und|aber)\s+)?"
+    r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that|until|since"
+    r"|y|pero|que|und|aber|oder|weil|wenn)\s+",
+    re.I,
+)
+_LEAD = re.compile(
+    r"\W*(?:(?:yes|no|sorry|sure|unfortunately|certainly|absolutely|of course|indeed|ja|nein|sí|leider)\s*[,.;:!–—-]+\s*"
+    r"|(?:according to|based on|as (?:stated|described|mentioned|noted|per) (?:in|by)|laut|según) (?:the |this |our |your |el |la |dem )?"
+    r"(?:given |provided )?(?:documents?|passages?|texts?|sources?|documentation|information|dokument|documento)[^,]{0,20},\s*"
+    r"|as (?:stated|described|mentioned|noted),\s*"
+    r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?|notes?) that\s+"
+    r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind|remember) that\s+)",
+    re.I,
+)
+"""Words that introduce a statement and are no part of it."""
+_HERE = re.compile(
+    r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment|venue|facility"
+    r"|guest ?house|time|point|moment|site|shop|store|station)\b",
+    re.I,
+)
+"""A reference to the place that the whole passage is about."""
+_HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
+_BOUND_IDIOM = re.compile(
+    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger|over"
+    r"|under|exceed\w*)\b(?: than)?",
+    re.I,
+)
+"""Words that bound a quantity, which deny nothing."""
+VERBS = frozenset(
+    stem(word)
+    for word in (
+        "is are was were be been being am has have had do does did can could will would shall should may might must cost costs "
+        "pay pays run runs ran open opens close closes start starts begin begins began end ends leave leaves left go goes "
+        "went come comes came sail sails take takes took give gives gave get gets got make makes made hold holds held seat seats "
+        "need needs require requires offer offers provide provides serve serves accept accepts include includes contain contains "
+        "lie lies stand stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write "
+        "writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work works live lives play "
+        "plays become becomes became grow grows grew build builds built travel travels return returns arrive arrives depart "
+        "departs last lasts apply applies allow allows use uses want wants like likes see sees saw show shows bring brings brought "
+        "carry carries repair repairs teach teaches taught meet meets met weigh weighs measure measures receive receives send "
+        "sends sent rise rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak "
+        "speaks spoke store stores charge charges covers cover produce produces return returns check checks clean cleans turn "
+        "turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es son fue era está están "
+        "tiene tienen puede pueden ist sind war waren hat haben kann können wird werden kostet öffnet schließt"
+    ).split()
+)
+"""Stems of common verbs."""
+_ANAPHORS = frozenset(
+    map(stem, "it they he she this these those its their his her both such there that".split())
+)
+"""A sentence that begins with one of these continues what the sentence before is about."""
+_NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
+_MAX_SUBJECT = 4
+"""Content words before the verb that are taken for the subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One word or quantity."""
+
+    key: str
+    """The stem, or "#" and the position of the quantity among those of the sentence."""
+    start: int
+    content: bool
+    """Whether it is a content word: neither stop word, nor quantity, nor negation."""
+    verb: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A part of a sentence with a verb, or with a quantity after one that has both."""
+
+    tokens: tuple[Token, ...]
+    quantities: tuple[Quantity, ...]
+    negated: bool
+    subject: frozenset[str] = frozenset()
+    """Words of the sentence's subject, for a clause that has none of its own."""
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All its stemmed words."""
+        return frozenset(token.key for token in self.tokens)
+
+    @property
+    def content(self) -> frozenset[str]:
+        """Its content words."""
+        return frozenset(token.key for token in self.tokens if token.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence as statements are compared."""
+
+    clauses: tuple[Clause, ...]
+    content: frozenset[str]
+    words: frozenset[str]
+    """All stemmed words, also those without content."""
+    quantities: tuple[Quantity, ...]
+    names: frozenset[str]
+    leading: tuple[str, ...]
+    """Content words before the first verb: usually the subject."""
+    continues: bool
+    """Whether it begins with a pronoun, so that its subject is in the sentence before."""
+
+
+@lru_cache(maxsize=8192)
+def read_statement(sentence: str) -> Statement:
+    """Return the statement of a sentence, without words that only introduce it; recent ones are cached."""
+    sentence = without_lead(sentence)
+    quantities = read_quantities(sentence)
+    tokens = _tokens(sentence, quantities)
+    clauses = tuple(_clause(sentence, tokens, quantities, start, end) for start, end in _clause_spans(sentence, tokens))
+    leading = _leading(tokens)
+    clauses = tuple(
+        clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
+        for n, clause in enumerate(clauses)
+    )
+    first = [token.key for token in tokens[:2]]
+    return Statement(
+        clauses,
+        frozenset(token.key for token in tokens if token.content),
+        frozenset(token.key for token in tokens if token.key[0] != "#"),
+        quantities,
+        proper_names(_without(sentence, quantities)),
+        leading,
+        bool(_ANAPHORS & set(first)),
+    )
+
+
+def parts(statement: Statement) -> list[Statement]:
+    """Return each clause of a statement that says something as a statement of its own, with the subject of the whole."""
+    return [
+        replace(
+            statement,
+            clauses=(clause,),
+            content=clause.content | clause.subject,
+            words=clause.words | clause.subject,
+            quantities=clause.quantities,
+            names=statement.names & (clause.words | clause.subject),
+        )
+        for clause in statement.clauses
+        if clause.content or clause.quantities
+    ]
+
+
+def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
+    """Return a sentence without its quantities: "10 AM" is no name."""
+    for quantity in quantities:
+        sentence = sentence[: quantity.start] + " " * (quantity.end - quantity.start) + sentence[quantity.end :]
+    return sentence
+
+
+def without_lead(sentence: str) -> str:
+    """Return a sentence without an answer or a reference to the source in front: "Yes, ...", "The text says that ..."."""
+    while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
+        sentence = sentence[lead.end() :]
+    return _HYPHEN.sub(r"\1", _HERE.sub("", sentence))
+
+
+def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
+    """Return the words and quantities of a sentence in order; the words of a quantity and its unit are not among them."""
+    tokens = [Token(f"#{n}", quantity.start, False) for n, quantity in enumerate(quantities)]
+    spans = [(quantity.start, quantity.through) for quantity in quantities]
+    for match in _WORD.finditer(sentence):
+        if any(start < match.end() and match.start() < end for start, end in spans):
+            continue
+        word = match.group().lower().replace("’", "'").removesuffix("'s")
+        content = word not in STOP_WORDS and word not in _NEGATOR_KIND and not word.endswith("n't")
+        key = stem(word)
+        verb = key in VERBS or (word.endswith("ed") and len(word) > 4)
+        tokens.append(Token(key, match.start(), content and key not in RELATIONS, verb))
+    return sorted(tokens, key=lambda token: token.start)
+
+
+def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int]]:
+    """Return (start, end) of each clause: pieces between breaks, joined where one has no verb of its own."""
+    cuts = [0]
+    for match in _BREAK.finditer(sentence):
+        cuts.append(match.end())
+    pieces = [
+        (start, end)
+        for start, end in zip(cuts, [*cuts[1:], len(sentence) + 1], strict=True)
+        if any(start <= token.start < end for token in tokens)
+    ]
+    joined: list[tuple[int, int]] = []
+    pending: int | None = None
+    for start, end in pieces:
+        inside = [token for token in tokens if start <= token.start < end]
+        whole = _has_verb(inside)
+        counted = bool(joined) and any(t.key[0] == "#" for t in inside) and any(t.content for t in inside)
+        if whole or (counted and pending is None):
+            joined.append((start if pending is None else pending, end))
+            pending = None
+        elif joined and pending is None:
+            joined[-1] = joined[-1][0], end
+        else:
+            pending = start if pending is None else pending
+    if pending is not None:
+        joined.append((pending, len(sentence) + 1))
+    return joined or [(0, len(sentence) + 1)]
+
+
+def _has_subject(clause: Clause) -> bool:
+    """Return whether a clause begins with something else than a verb, a quantity or a pronoun."""
+    first = next((token for token in clause.tokens if token.content or token.key[0] == "#" or token.key in VERBS), None)
+    return first is not None and first.content and first.key not in VERBS
+
+
+def _has_verb(tokens: Sequence[Token]) -> bool:
+    return any(token.key in VERBS for token in tokens)
+
+
+def _clause(
+    sentence: str, tokens: Sequence[Token], quantities: Sequence[Quantity], start: int, end: int
+) -> Clause:
+    return Clause(
+        tuple(token for token in tokens if start <= token.start < end),
+        tuple(quantity for quantity in quantities if start <= quantity.start < end),
+        _negated(sentence[start:end]),
+    )
+
+
+def _negated(clause: str) -> bool:
+    """Return whether a clause is negated: each kind of negation once, two of them cancel each other."""
+    kinds = set()
+    for match in _WORD.finditer(_BOUND_IDIOM.sub(" ", without_idioms(clause))):
+        word = match.group().lower().replace("’", "'")
+        kind = "not" if word.endswith("n't") else _NEGATOR_KIND.get(word)
+        if kind:
+            kinds.add(kind)
+    return len(kinds) % 2 == 1
+
+
+def _leading(tokens: Sequence[Token]) -> tuple[str, ...]:
+    leading: list[str] = []
+    for token in tokens:
+        if (token.key in VERBS and leading) or len(leading) == _MAX_SUBJECT:
+            break
+        if token.content:
+            leading.append(token.key)
+    return tuple(leading)
