@@ -20,11 +20,19 @@ from rag.grounding.statements import VERBS, Clause, Statement, Token
 YES, NEARLY, NO = "yes", "nearly", "no"
 MIN_SHARE = 0.5
 """Share of a clause's content words that the sentence, what it continues and the title must contain."""
+MAX_MISSING = 0.67
+"""The same of those that are neither names nor in the title nor fillers: most that may be missing."""
 MAX_DISPLACED = 0.34
 """Share of a clause's content words that may be only in other sentences of the passage."""
 _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
+_MAX_GAP = 6
+"""Characters between a quantity and the word for what is counted: "10 of the rooms"."""
 _NONE: frozenset[str] = frozenset()
+FILLERS = frozenset(
+    ("availabl", "offer", "provid", "servic", "option", "facility", "possibl", "allow", "time", "place", "thing", "way")
+)
+"""Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
 _MAX_REPLACED = 4
 """Most words of a name that stands for another."""
@@ -67,10 +75,10 @@ def compare(claim: Statement, source: Source) -> str:
     """Return whether a sentence bears out every clause of a claim: yes, no, or nearly (one word stands for another)."""
     if not claim.names <= source.elsewhere:
         return NO
-    answers = [
-        _compare_clause(clause, claim, source) for clause in claim.clauses if clause.content or clause.quantities
-    ]
-    return NO if NO in answers or not answers else NEARLY if NEARLY in answers else YES
+    said = [clause for clause in claim.clauses if clause.content or clause.quantities]
+    if not said or not all(_bears_out(clause, claim, source) for clause in said):
+        return NO
+    return _words_stand(claim, source)
 
 
 def coverage(content: frozenset[str], words: frozenset[str]) -> float:
@@ -95,29 +103,52 @@ def _by_root(words: frozenset[str]) -> Mapping[str, list[str]]:
     return roots
 
 
-def _compare_clause(clause: Clause, claim: Statement, source: Source) -> str:
+def _bears_out(clause: Clause, claim: Statement, source: Source) -> bool:
+    """Return whether a sentence bears out one clause of a claim."""
     content = clause.content | clause.subject
-    missing = frozenset(
-        word for word in content if not is_covered(word, source.window) and not _has_opposite(word, source.window)
-    )
+    missing = missing_words(content, source)
     displaced = frozenset(word for word in missing if word in source.elsewhere)
     if content and 1 - len(missing) / len(content) < MIN_SHARE:
-        return NO
-    if displaced and not all(is_covered(word, claim.words) for word in source.subject):
-        return NO
+        return False
+    return (
+        _same_subject(clause, content, missing, displaced, claim, source)
+        and _quantities_agree(clause, content, claim, source)
+        and all(_clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source))
+    )
+
+
+def missing_words(content: frozenset[str], source: Source) -> frozenset[str]:
+    """Return the content words of which the sentence has neither themselves, nor one of the same meaning or the opposite."""
+    return frozenset(
+        word for word in content if not is_covered(word, source.window) and not _has_opposite(word, source.window)
+    )
+
+
+def _same_subject(
+    clause: Clause,
+    content: frozenset[str],
+    missing: frozenset[str],
+    displaced: frozenset[str],
+    claim: Statement,
+    source: Source,
+) -> bool:
+    """Return whether a clause with words that are only in other sentences can still be about this sentence's subject."""
+    own = content - source.above.words
+    plain = own - claim.names - FILLERS
+    if plain and len(plain & missing) / len(plain) > MAX_MISSING:
+        return False
+    if not displaced:
+        return True
+    if not all(is_covered(word, claim.words) for word in source.subject):
+        return False
+    if not displaced.isdisjoint(claim.leading) and not any(is_covered(w, frozenset(claim.leading)) for w in source.subject):
+        return False
+    if displaced & claim.names and not source.statement.names <= claim.words:
+        return False
     # what is said in other words of another sentence is another statement
     if any(token.verb and token.key in displaced for token in clause.tokens):
-        return NO
-    if len(displaced) > max(1, MAX_DISPLACED * len(content)):
-        return NO
-    if displaced & claim.names and not source.statement.names <= claim.words:
-        return NO
-    if not _quantities_agree(clause, content, claim, source):
-        return NO
-    candidates = _nearest(content, clause, source)
-    if not any(_clause_agrees(clause, content, claim, candidate, source) for candidate in candidates):
-        return NO
-    return _stands_for_another(clause, claim, source, missing)
+        return False
+    return len(displaced) <= MAX_DISPLACED * len(own)
 
 
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
@@ -125,9 +156,11 @@ def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Cl
     scored = []
     for own in source.clauses:
         words = own.words
-        shared = sum(is_covered(word, words) or _has_opposite(word, words) for word in content)
-        shared += sum(any(agree(q, other) for other in own.quantities) for q in clause.quantities)
-        scored.append((shared, own))
+        shared = sum(2 * is_covered(word, words) or _has_opposite(word, words) for word in clause.content)
+        shared += own.content == clause.content
+        shared += 2 * sum(any(agree(q, other) for other in own.quantities) for q in clause.quantities)
+        # the subject that the clause takes from another one only decides between equals
+        scored.append((shared + any(is_covered(word, words) for word in clause.subject), own))
     most = max((shared for shared, _ in scored), default=0)
     return [own for shared, own in scored if shared == most]
 
@@ -164,6 +197,8 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
         if not others:
             continue
         after = _next_content(claimed, at)
+        if _precedes(own, word, after):
+            continue
         left = {token.key for token in claimed[:at] if token.content}
         for position, other in enumerate(source):
             if other == word or other in others:
@@ -176,7 +211,7 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
                     converse = CONVERSES.get(word) == other and exchanged
                     if not converse and (target == after or CONVERSES.get(word) == other or not after):
                         return False
-                if other in others and target == after and after and not _precedes(own, word, after):
+                if other in others and target == after and after:
                     return False
     return True
 
@@ -243,6 +278,8 @@ def _is_bound(
                 continue
             if any(agree(q, rival) for q in clause.quantities) and _same_order(quantity, rival, clause, rival_clause):
                 continue
+            if _names_other(quantity, rival, clause, own, rival_clause):
+                return False
             there = _shared(beside, _beside(rival_clause, rival))
             rival_words = rival_clause.words | rival_clause.subject
             rival_around = sum(is_covered(word, rival_words) for word in content)
@@ -251,6 +288,19 @@ def _is_bound(
             if not whole and rival_around > around and rival_clause is not own:
                 return False
     return True
+
+
+def _names_other(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause, other: Clause) -> bool:
+    """Return whether what is counted by a claimed quantity is what the source counts by a rival, and not by the same one."""
+    counted = _after(clause, quantity)
+    same = {_after(own, q) for q in own.quantities if agree(quantity, q)}
+    return bool(counted) and counted not in same and counted == _after(other, rival)
+
+
+def _after(clause: Clause, quantity: Quantity) -> str:
+    """Return the content word right after a quantity."""
+    token = next((token for token in clause.tokens if token.start >= quantity.end and token.content), None)
+    return token.key if token and token.start <= quantity.through + _MAX_GAP else ""
 
 
 def _same_order(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause) -> bool:
@@ -274,33 +324,33 @@ def _shared(one: frozenset[str], other: frozenset[str]) -> int:
     return sum(is_covered(word, other) for word in one)
 
 
-def _stands_for_another(clause: Clause, claim: Statement, source: Source, missing: frozenset[str]) -> str:
+def _words_stand(claim: Statement, source: Source) -> str:
     """Return NO if a word stands where the source has its opposite, NEARLY if where it has another one, else YES.
 
     Compared are the words in order. Where a name stands for another it may be of several words; of other words only one or
-    two may stand for as many others, in a clause that is otherwise the same.
+    two may stand for as many others, in a statement that is otherwise the same.
     """
-    said = [token.key for token in clause.tokens if _ordered(token)]
+    tokens = [token for clause in claim.clauses for token in clause.tokens]
+    said = [token.key for token in tokens if _ordered(token)]
     answer = YES
-    for statement in (source.statement, *source.before):
-        own = [token.key for part in statement.clauses for token in part.tokens if _ordered(token)]
-        # synonyms count as equal
-        as_own = [next((o for o in own if lexicon.are_synonyms(word, o)), word) for word in said]
-        matcher = SequenceMatcher(None, as_own, own, autojunk=False)
-        equal = sum(block.size for block in matcher.get_matching_blocks())
-        if 2 * equal < len(said):
+    own = [token.key for clause in source.statement.clauses for token in clause.tokens if _ordered(token)]
+    # synonyms count as equal
+    as_own = [w if w in own else next((o for o in own if lexicon.are_synonyms(w, o)), w) for w in said]
+    matcher = SequenceMatcher(None, as_own, own, autojunk=False)
+    equal = sum(block.size for block in matcher.get_matching_blocks())
+    if 2 * equal < len(said):
+        return YES
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag != "replace":
             continue
-        for tag, a, b, c, d in matcher.get_opcodes():
-            if tag != "replace":
-                continue
-            if any(lexicon.are_opposite(word, other) for word in said[a:b] for other in own[c:d]) and b - a == d - c:
-                return NO
-            new = [w for w, o in zip(said[a:b], as_own[a:b], strict=True) if w in missing or as_own.count(o) > own.count(o)]
-            old = [word for word in own[c:d] if own.count(word) > as_own.count(word)]
-            named = not claim.names.isdisjoint(new)
-            one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and equal >= _MIN_EQUAL
-            if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
-                answer = NEARLY
+        if b - a == d - c and any(map(lexicon.are_opposite, said[a:b], own[c:d])):
+            return NO
+        new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word)]
+        old = [word for word in own[c:d] if own.count(word) > as_own.count(word)]
+        named = not claim.names.isdisjoint(new)
+        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and equal >= _MIN_EQUAL
+        if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
+            answer = NEARLY
     return answer
 
 

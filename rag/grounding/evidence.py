@@ -22,8 +22,8 @@ from rag.types import Chunk
 
 _MAX_BEFORE = 3
 """Sentences that one which begins with a pronoun is read with."""
-_MAX_BEHIND = 1
-"""Words and quantities that another passage may share more with a statement than the one that supports it."""
+MIN_SHARED = 0.75
+"""Words and quantities that a passage shares with a statement, relative to the passage that shares most."""
 _BARE_VALUES = frozenset(
     {"", "-", "–", "—", "n/a", "na", "no", "none", "null", "true", "false", "unknown", "yes"}
 )
@@ -124,17 +124,23 @@ class _ReadPassage:
 @lru_cache(maxsize=2048)
 def _read_passage(chunk: Chunk) -> _ReadPassage:
     """Return a chunk's words and sentences, cached because answers cite the same chunks again."""
-    whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
-    all_words = frozenset(words(whole))
     above = read_statement(f"{chunk.title}. {chunk.heading}")
+    spans = [
+        # a question states nothing
+        span
+        for span in sentence_spans(chunk.text)
+        if not chunk.text[slice(*span)].rstrip("\"'”’)]* ").endswith("?")
+    ]
+    statements = [read_statement(chunk.text[start:end]) for start, end in spans]
+    all_words = above.words.union(*(statement.words for statement in statements))
     sentences: list[_PassageSentence] = []
     before: tuple[Statement, ...] = ()
-    for start, end in sentence_spans(chunk.text):
-        statement = read_statement(chunk.text[start:end])
+    for (start, end), statement in zip(spans, statements, strict=True):
         continued = before[:_MAX_BEFORE] if statement.continues else ()
         window = statement.words.union(above.words, *(other.words for other in continued))
         sentences.append(_PassageSentence(start, end, Source(statement, continued, above, all_words, window)))
         before = (statement, *(continued if statement.continues else ()))
+    whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
     return _ReadPassage(
         all_words, frozenset(words(chunk.title)), normalise_quotation(whole), tuple(sentences)
     )
@@ -150,7 +156,7 @@ def _best(
         shared, support = _support(statement, quotes, chunk, position, accepted)
         most = max(most, shared)
         supports += [(shared, support)] if support else []
-    near = [support for shared, support in supports if shared >= most - _MAX_BEHIND]
+    near = [support for shared, support in supports if shared >= MIN_SHARED * most]
     return max(near, key=lambda support: support.score, default=None)
 
 

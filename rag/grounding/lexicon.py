@@ -358,6 +358,12 @@ OPPOSITES = _opposite()
 """Stems that mean the opposite, by stem: a negation makes them the same."""
 EXCLUSIVE = _exclusive()
 """Stems of one series, such as the days of the week, by stem: a thing is one of them."""
+_MIN_ROOT = 4
+_SUFFIXES = frozenset(
+    " e y s al ally ly ion ation ition er or ers ors ment ments ness ful fully ity ive able ible ance ence ant ent ist ic ical"
+    " ically th ies ied ian ization isation ize ise iz is ous ag age ship hood ward dom ee ar ary ery ry".split(" ")
+)
+"""Endings after which two stems of one beginning are of one root."""
 _NEGATIVE_PREFIXES = ("un", "in", "im", "ir", "il", "non", "dis", "des")
 
 
@@ -373,7 +379,5 @@ def are_synonyms(one: str, other: str) -> bool:
     """Return whether two stems mean the same: equal, in the table, or of one root (arrive, arrival)."""
     if one == other or other in SYNONYMS.get(one, ()):
         return True
-    short, long = sorted((one, other), key=len)
-    # a longer common beginning than this is one root in nearly all words; the ends differ by a suffix
-    common = next((n for n, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
-    return common >= max(4, len(short) - 1) and len(long) - common <= 4 and not are_opposite(one, other)
+    common = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return common >= _MIN_ROOT and {one[common:], other[common:]} <= _SUFFIXES

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 from rag.grounding.claims import proper_names
 from rag.grounding.lexicon import NEGATORS, RELATIONS
@@ -63,7 +64,7 @@ VERBS = frozenset(
 )
 """Stems of common verbs."""
 _ANAPHORS = frozenset(
-    map(stem, "it they he she this these those its their his her both such there that".split())
+    map(stem, "it they he she this these those its their his her both such that".split())
 )
 """A sentence that begins with one of these continues what the sentence before is about."""
 _NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
@@ -111,7 +112,7 @@ class Statement:
     clauses: tuple[Clause, ...]
     content: frozenset[str]
     words: frozenset[str]
-    """All stemmed words, also those without content."""
+    """All stemmed words, also those without content, and pairs of neighbours as one word: "Master Card", "high chair"."""
     quantities: tuple[Quantity, ...]
     names: frozenset[str]
     leading: tuple[str, ...]
@@ -136,7 +137,7 @@ def read_statement(sentence: str) -> Statement:
     return Statement(
         clauses,
         frozenset(token.key for token in tokens if token.content),
-        frozenset(token.key for token in tokens if token.key[0] != "#"),
+        frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
         quantities,
         proper_names(_without(sentence, quantities)),
         leading,
@@ -187,6 +188,16 @@ def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
         verb = key in VERBS or (word.endswith("ed") and len(word) > 4)
         tokens.append(Token(key, match.start(), content and key not in RELATIONS, verb))
     return sorted(tokens, key=lambda token: token.start)
+
+
+def _joined(sentence: str) -> frozenset[str]:
+    """Return neighbouring words as one word."""
+    matches = list(_WORD.finditer(sentence.lower()))
+    return frozenset(
+        stem(one.group() + other.group())
+        for one, other in pairwise(matches)
+        if other.start() - one.end() == 1 and sentence[one.end()] in " -"
+    )
 
 
 def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int]]:
