@@ -1,6 +1,7 @@
 """Derive style checks from the examples: only rules of form that at least 95 % of the replies meet.
 
-:func:`derive_checks` is the entry point: labels, a JSON schema, or shape, opening, last line and layout.
+:func:`derive_checks` is the entry point: labels, a JSON schema, or shape, opening, last line, layout and the forms of
+:mod:`advisor.drafting.reply_forms`.
 :func:`fixed_sentences` and :func:`styled_refusals` take sentences that most replies share.
 """
 
@@ -13,11 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from advisor.drafting.reply_forms import MAX_CLOSED, learned_forms, value_shapes
 from advisor.questionnaire.data_stats import guess_format
 from rag.text.words import sentences
 from runners.data.labels import labels_of
 from runners.plan.schema import Prompts, StyleCheck
 from runners.scoring.scores import ANSWER_GROUP
+from runners.scoring.style_checks import failed_checks
 
 MIN_FORM_SHARE = 0.95
 """Share of the examples that must meet a rule for it to become a check."""
@@ -39,38 +42,67 @@ MAX_CLOSINGS = 4
 
 
 def form_checks(texts: Sequence[str]) -> list[StyleCheck]:
-    """Return the checks of shape, opening, closing, last line and layout that enough of the texts meet."""
-    return [*_shape(texts), *_shared_opening(texts), *_last_line(texts), *_layout(texts)]
+    """Return the checks of shape, opening, closing, last line, form and layout that enough of the texts meet together."""
+    checks: list[StyleCheck] = []
+    own = [*_shape(texts), *_shared_opening(texts), *_last_line(texts)]
+    learned = [
+        StyleCheck(kind="regex", value=form.pattern, text=form.text)
+        for form in learned_forms(texts)
+        if not (own and form.end)
+    ]
+    for check in (*own, *learned, *_layout(texts)):
+        together = sum(not failed_checks(text, [*checks, check]) for text in texts)
+        if together >= MIN_FORM_SHARE * len(texts):
+            checks.append(check)
+    return checks
 
 
 def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
-    """Return the checks that at least 95 % of replies meet, and a line that says how they were derived."""
+    """Return the checks that at least 95 % of replies meet together, and a line that says how they were derived.
+
+    Each check's text says the share of the examples that meets it.
+    """
     texts = [reply.strip() for reply in replies]
     if len(texts) < MIN_REPLIES:
         return (
             (),
             f"no checks of style: {len(texts)} examples are too few to show one (at least {MIN_REPLIES})",
         )
-    kind = guess_format(texts)
-    if kind == "json":
-        return (
-            StyleCheck(
-                kind="json_schema", value=_json_schema(texts), text="JSON with the examples' keys and types"
-            ),
-        ), (f"style: the JSON shape of {len(texts)} examples")
-    if labels := labels_of(texts):
-        return (
-            StyleCheck(kind="labels", value=list(labels), text=f"one of {len(labels)} labels, nothing else"),
-        ), (f"style: the {len(labels)} labels of {len(texts)} examples")
-    checks = form_checks(texts)
+    checks = _all_checks(texts)
     if not checks:
         return (), "no checks of style: the examples share no shape that code can judge"
-    words = sorted(len(text.split()) for text in texts)
-    limit = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
-    checks.append(
-        StyleCheck(kind="max_words", value=limit, text=f"at most {limit} words (99 % of the examples)")
-    )
-    return tuple(checks), "style: " + "; ".join(check.text for check in checks)
+    with_shares = tuple(_with_share(check, texts) for check in checks)
+    return with_shares, "style: " + "; ".join(check.text for check in with_shares)
+
+
+def _all_checks(texts: Sequence[str]) -> list[StyleCheck]:
+    """Return the checks of JSON, of values, of labels, or of form; [] without any."""
+    if guess_format(texts) == "json":
+        text = "JSON with the examples' keys and types"
+        return [StyleCheck(kind="json_schema", value=_json_schema(texts), text=text)]
+    labels = labels_of(texts)
+    # Many different numbers or dates are values and no labels: the next one may be new.
+    shape = value_shapes(texts) if not labels or len(labels) > MAX_CLOSED else None
+    if shape:
+        return [StyleCheck(kind="regex", value=shape.pattern, text=shape.text)]
+    if labels:
+        return [
+            StyleCheck(kind="labels", value=list(labels), text=f"one of {len(labels)} labels, nothing else")
+        ]
+    checks = form_checks(texts)
+    if checks:
+        words = sorted(len(text.split()) for text in texts)
+        limit = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
+        checks.append(StyleCheck(kind="max_words", value=limit, text=f"at most {limit} words"))
+    return checks
+
+
+def _with_share(check: StyleCheck, texts: Sequence[str]) -> StyleCheck:
+    """Return the check with the share of the texts that meets it at the end of its text."""
+    met = sum(not failed_checks(text, [check]) for text in texts)
+    # rounded down, so that 100 % means all
+    share = math.floor(100 * met / len(texts))
+    return check.model_copy(update={"text": f"{check.text} ({share} % of {len(texts):,} examples)"})
 
 
 def fixed_sentences(replies: Sequence[str]) -> tuple[str, ...]:

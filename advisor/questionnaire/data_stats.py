@@ -148,7 +148,7 @@ def count_distinct(rows: Sequence[Example]) -> int:
     texts = ["\n".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows]
     replies = [row.reply for row in rows]
     return duplicates.count_distinct_texts(
-        texts, [reply.strip() for reply in replies] if labels_of(replies) else None
+        texts, [reply.strip() for reply in replies] if labels_of(replies) else None, replies
     )
 
 

@@ -37,6 +37,7 @@ from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
 from runners.scoring.scores import combined_score, question_weights, score_answer
+from runners.scoring.style_checks import rule_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +175,7 @@ def prompt_candidates(
 
 def candidate_instructions(plan: Plan, own: bool = False) -> tuple[tuple[str, str], ...]:
     """Return the instructions to try as (label, text): the plan's, then the same with its checks as rules."""
-    rules = [check.text for check in plan.checks if check.text]
+    rules = [rule_text(check) for check in plan.checks if check.text]
     system = plan.prompts.system
     if own or not rules:
         return (("", system),)

@@ -6,6 +6,10 @@ changed word leaves 0.81, in one of 20 words 0.71, so short texts are duplicates
 under three words are duplicates when they are equal. Shingles that most texts share (the instructions around each input,
 a template) are left out, so rows of one template with different facts stay different.
 
+Texts that share a passage (several questions on one paragraph) are similar as a whole though they ask different things.
+Where two texts have a passage of at least :data:`MIN_PASSAGE_WORDS` words in common, what they ask decides: the
+segments that differ and hold a question, begin or end a text, or belong to the reply must be alike too.
+
 The search is prefix filtering (Bayardo et al., "Scaling Up All Pairs Similarity Search", 2007; Xiao et al., "Efficient
 Similarity Joins for Near Duplicate Detection", 2008): with every set sorted by rarity, two sets of at least that
 similarity share one of their first few members, so only texts that do are compared. Nothing is estimated, and there is no
@@ -14,8 +18,9 @@ seed and no dependency.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from runners.data.examples import normalise_text
 
@@ -25,7 +30,22 @@ MIN_NGRAMS = 10
 """Number of different texts from which on shingles that over half of them have are left out, as part of a template."""
 
 
-def near_duplicate_groups(texts: Sequence[str], kinds: Sequence[str] | None = None) -> list[list[int]]:
+MIN_PASSAGE_WORDS = 20
+"""Words in equal segments that neither ask nor reply, from which on two texts share a passage.
+
+They must also be at least half of the shorter text.
+"""
+MIN_ALIKE_WITH_REPLY = 0.5
+"""Share of words in which two questions on one passage must agree to be near duplicates, where their replies are equal."""
+_SEGMENT_END = re.compile(
+    # a line, a sentence, a string of JSON, or a label ("Question:") begins a new segment
+    r"\n+|(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\"\s*[,:}\]]+\s*|\s+(?=[^\W\d]\w*:\s)|\\n"
+)
+
+
+def near_duplicate_groups(
+    texts: Sequence[str], kinds: Sequence[str] | None = None, replies: Sequence[str] | None = None
+) -> list[list[int]]:
     """Group near duplicates: each group has one text, its leader, that all others in it nearly repeat.
 
     A text belongs to the first leader (shortest texts first) that it is similar to; a text that is similar to no leader
@@ -34,6 +54,7 @@ def near_duplicate_groups(texts: Sequence[str], kinds: Sequence[str] | None = No
     Args:
         texts: the texts.
         kinds: kind of each text; only texts of the same kind are compared. None: all of one kind.
+        replies: the reply that each text ends with, which is always part of what it says; None for none.
 
     Returns:
         Groups of indices into ``texts``; groups and their members are in ascending order.
@@ -43,15 +64,18 @@ def near_duplicate_groups(texts: Sequence[str], kinds: Sequence[str] | None = No
         indices_by_kind["" if kinds is None else kinds[index]].append(index)
     members: dict[int, list[int]] = defaultdict(list)
     for indices in indices_by_kind.values():
-        leaders = _leaders(_by_rarity(_shingles([texts[index] for index in indices])))
+        parts = _Parts([texts[index] for index in indices], replies and [replies[index] for index in indices])
+        leaders = _leaders(_by_rarity(_shingles([texts[index] for index in indices])), parts)
         for own, leader in enumerate(leaders):
             members[indices[leader]].append(indices[own])
     return sorted(members.values())
 
 
-def count_distinct_texts(texts: Sequence[str], kinds: Sequence[str] | None = None) -> int:
+def count_distinct_texts(
+    texts: Sequence[str], kinds: Sequence[str] | None = None, replies: Sequence[str] | None = None
+) -> int:
     """Count the groups of near duplicates: texts that nearly repeat each other count once."""
-    return len(near_duplicate_groups(texts, kinds))
+    return len(near_duplicate_groups(texts, kinds, replies))
 
 
 def near_duplicate_matches(texts: Sequence[str], among: Sequence[str]) -> list[list[int]]:
@@ -61,6 +85,7 @@ def near_duplicate_matches(texts: Sequence[str], among: Sequence[str]) -> list[l
     """
     ranked_sets = _by_rarity(_shingles([*among, *texts]))
     sets = [frozenset(ranked) for ranked in ranked_sets]
+    parts = _Parts([*among, *texts], None)
     # Prefix filter: |a & b| / |a | b| >= 4/5 implies |a & b| >= 4/5 |a|, so at most a fifth of a's members are missing
     # from b: one of the first |a| // 5 + 1 members of a is in b. The same holds for b, and as both are sorted in one
     # order, the first member they share is in both prefixes.
@@ -72,8 +97,63 @@ def near_duplicate_matches(texts: Sequence[str], among: Sequence[str]) -> list[l
     matches = []
     for index in range(len(among), len(sets)):
         candidates = {other for shingle in prefixes[index] for other in by_shingle[shingle]}
-        matches.append(sorted(other for other in candidates if _similar(sets[other], sets[index])))
+        similar = (other for other in candidates if _similar(sets[other], sets[index]))
+        matches.append(sorted(other for other in similar if parts.ask_alike(other, index)))
     return matches
+
+
+class _Parts:
+    """The segments of texts, for pairs that are similar as a whole: whether they also ask, and reply, alike."""
+
+    def __init__(self, texts: Sequence[str], replies: Sequence[str] | None) -> None:
+        self._texts = texts
+        self._replies = replies
+        self._segments: dict[int, dict[str, str]] = {}
+        """By text: the words of each segment, and its role: passage, edge (first or last), question or reply."""
+
+    def ask_alike(self, first: int, second: int) -> bool:
+        """Whether two similar texts share no passage, or differ in nothing that asks or replies."""
+        a, b = self._of(first), self._of(second)
+        shared = _words_in(part for part, role in a.items() if role in ("passage", "edge") and part in b)
+        if shared < MIN_PASSAGE_WORDS or 2 * shared < min(_words_in(a), _words_in(b)):
+            return True
+        own_a = [part for part in a if part not in b]
+        own_b = [part for part in b if part not in a]
+        if not own_a or not own_b:
+            return True
+        asked_a = {word for part in own_a if a[part] != "passage" for word in part.split()}
+        asked_b = {word for part in own_b if b[part] != "passage" for word in part.split()}
+        # The same reply about the same passage: a question in other words is no other question.
+        same_reply = bool(self._reply(first)) and self._reply(first) == self._reply(second)
+        wanted = MIN_ALIKE_WITH_REPLY if same_reply else MIN_SIMILARITY
+        return len(asked_a & asked_b) >= wanted * len(asked_a | asked_b)
+
+    def _reply(self, index: int) -> str:
+        return normalise_text(self._replies[index]) if self._replies else ""
+
+    def _of(self, index: int) -> dict[str, str]:
+        if index not in self._segments:
+            reply = self._replies[index].strip() if self._replies else ""
+            prompt = [
+                part for part in _SEGMENT_END.split(self._texts[index].strip().removesuffix(reply)) if part
+            ]
+            prompt = [part for part in prompt if normalise_text(part)]
+            roles = {
+                normalise_text(part): "question"
+                if "?" in part
+                else "edge"
+                if number in (0, len(prompt) - 1)
+                else "passage"
+                for number, part in enumerate(prompt)
+            }
+            replied = [normalise_text(part) for part in _SEGMENT_END.split(reply) if part]
+            self._segments[index] = roles | {part: "reply" for part in replied if part}
+        return self._segments[index]
+
+
+def _words_in(segments: Iterable[str]) -> int:
+    """Return the number of words of normalised segments."""
+    return sum(segment.count(" ") + 1 for segment in segments)
 
 
 def _shingles(texts: Sequence[str]) -> list[frozenset[int]]:
@@ -107,7 +187,7 @@ def _by_rarity(sets: Sequence[frozenset[int]]) -> list[list[int]]:
     return [sorted(rank[shingle] for shingle in shingles if shingle in rank) for shingles in sets]
 
 
-def _leaders(sets: Sequence[list[int]]) -> list[int]:
+def _leaders(sets: Sequence[list[int]], parts: _Parts) -> list[int]:
     """Return the index of each set's leader: the first similar leader, or the set itself when there is none.
 
     Sets are visited from the shortest to the longest, so that every candidate is no longer than the set it is compared
@@ -126,7 +206,11 @@ def _leaders(sets: Sequence[list[int]]) -> list[int]:
         # At least 4/5 of this set's members must be shared, so one of the first fifth, or the one after it, is.
         prefix = len(ranked) // 5 + 1
         candidates = {other for shingle in ranked[:prefix] for other in by_shingle[shingle]}
-        similar = [other for other in candidates if _similar(leader_sets[other], members)]
+        similar = [
+            other
+            for other in candidates
+            if _similar(leader_sets[other], members) and parts.ask_alike(other, index)
+        ]
         leader[index] = leader_of_equal[members] = min(
             similar, key=lambda i: (len(sets[i]), i), default=index
         )

@@ -147,7 +147,8 @@ def related_row_groups(rows: Sequence[Example]) -> list[list[int]]:
     first_of_text = dict[str, int]()
     same_text = [first_of_text.setdefault(text, index) for index, text in enumerate(texts)]
     links = [*enumerate(same_text)]
-    # Equal texts are linked already: only one of them is compared with the others.
+    # Normalised texts are one segment: rows that share a passage are linked, whatever they ask about it, since validation
+    # rows must not share their source with training rows. Equal texts are linked already: only one of them is compared.
     unique = sorted(set(same_text))
     unique_texts = [texts[index] for index in unique]
     for own, others in enumerate(duplicates.near_duplicate_matches(unique_texts, unique_texts)):

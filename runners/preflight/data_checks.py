@@ -160,7 +160,8 @@ def check_repeats(rows: Sequence[Example]) -> PreflightCheck:
     """
     texts = ["\n".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows]
     labels = labels_of([row.reply for row in rows])
-    groups = duplicates.near_duplicate_groups(texts, [row.reply.strip() for row in rows] if labels else None)
+    replies = [row.reply.strip() for row in rows]
+    groups = duplicates.near_duplicate_groups(texts, replies if labels else None, replies)
     exact = len(rows) - len({normalise_text(text) for text in texts})
     repeats = sorted(index for group in groups for index in group[1:])
     if not repeats:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from runners.plan.schema import StyleCheck
 
+_SHARE = re.compile(r" \(\d+ % of [\d,]+ examples\)$")
+
 
 def failed_checks(reply: str, checks: Sequence[StyleCheck]) -> tuple[str, ...]:
     """Return the text of each check that a reply does not meet; empty when all are met.
@@ -23,6 +25,11 @@ def in_style(reply: str, checks: Sequence[StyleCheck]) -> float | None:
     if not checks:
         return None
     return float(not failed_checks(reply, checks))
+
+
+def rule_text(check: StyleCheck) -> str:
+    """Return what a check demands, without the share of the examples that meets it ("... (97 % of 934 examples)")."""
+    return _SHARE.sub("", check.text)
 
 
 def _passes(text: str, check: StyleCheck) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 
@@ -14,6 +15,7 @@ from runners.data.duplicates import (
     MIN_SIMILARITY,
     count_distinct_texts,
     near_duplicate_groups,
+    near_duplicate_matches,
 )
 from runners.data.examples import normalise_text
 
@@ -127,3 +129,83 @@ def test_ten_thousand_rows_are_grouped_within_seconds() -> None:
     started = time.perf_counter()
     assert count_distinct_texts(texts) == 8000
     assert time.perf_counter() - started < 10
+
+
+PASSAGES = (
+    "The mill was put up in 1807 by a guild of masons. It stood beside the bridge until a flood carried both away. Its bell "
+    "is now in the town hall, and rings at noon. Visitors may see it from April to October, and the sexton has the key",
+    "A lighthouse on the northern cape burned whale oil for sixty years. Keepers rowed out every second day with bread. "
+    "When the mast was struck by lightning the lens survived, and today school classes come to look at it on Thursdays",
+    "Rope for the navy was twisted in a hall of four hundred metres. Children turned the wheels and were paid in tokens that "
+    "only one shop accepted. A fire in the tar kettle ended the trade, though the long roof was saved by its slates",
+    "Grain came down the canal on barges drawn by oxen. The weighing house took one sack in thirty as its fee, which led to "
+    "riots in the hungry years. Only the stone scales remain, and even they were moved to a car park",
+)
+ASKED = (
+    ("Who built it?", "A guild of masons."),
+    ("Where is the bell now?", "In the town hall."),
+    ("When can visitors see the bell?", "From April to October."),
+    ("What carried the bridge away?", "A flood."),
+    ("Who has the key?", "The sexton."),
+)
+SHAPES = {
+    "labels": "Context: {passage}.\n\nQuestion: {question}",
+    "one line": "Context: {passage} Question: {question}",
+    "passage first": "{passage}.\n\n{question}",
+    "question first": "{question}\n\n{passage}.",
+}
+
+
+def asked(shape: str, passage: str, question: str) -> str:
+    if shape == "json":
+        return json.dumps({"context": f"{passage}.", "question": question})
+    return SHAPES[shape].format(passage=passage, question=question)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "json"])
+def test_questions_on_one_passage_are_no_repeats(shape: str) -> None:
+    rows = [(asked(shape, passage, q), reply) for passage in PASSAGES for q, reply in ASKED]
+    texts = [f"{prompt}\n{reply}" for prompt, reply in rows]
+    assert count_distinct_texts(texts, replies=[reply for _, reply in rows]) == len(rows)
+    prompts = [prompt for prompt, _ in rows]
+    assert not any(near_duplicate_matches(prompts[::2], prompts[1::2]))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "json"])
+def test_true_repeats_on_one_passage_are_still_counted(shape: str) -> None:
+    """The same question in other case, with another punctuation, in other words, or on a passage with a changed word."""
+    first = PASSAGES[0]
+    rows = [(asked(shape, passage, q), reply) for passage in PASSAGES for q, reply in ASKED]
+    repeats = [
+        (asked(shape, first, "who built IT??"), "a guild of masons"),
+        (asked(shape, first, "Where is the bell at present?"), "In the town hall."),
+        (asked(shape, first.replace("flood", "storm"), "Who has the key?"), "The sexton."),
+    ]
+    both = [*rows, *repeats]
+    texts = [f"{prompt}\n{reply}" for prompt, reply in both]
+    groups = near_duplicate_groups(texts, replies=[reply for _, reply in both])
+    assert [group for group in groups if len(group) > 1] == [[0, 20], [1, 21], [4, 22]]
+    prompts = [prompt for prompt, _ in rows]
+    matches = near_duplicate_matches([repeats[0][0], repeats[2][0]], prompts)
+    assert matches == [[0], [4]]
+
+
+def test_long_texts_with_few_changes_are_repeats_wherever_they_changed() -> None:
+    """Without a question, every change within the text is a small change."""
+    text = " ".join(PASSAGES)
+    changed = text.replace("sexton", "parson", 1)
+    assert count_distinct_texts([text, changed]) == 1
+    assert count_distinct_texts([text, f"{text} Thanks in advance."]) == 1
+
+
+def test_reply_that_differs_makes_another_row() -> None:
+    rows = [
+        (f"{passage}.", f"{verb} the {name}: {reason}.")
+        for passage in PASSAGES[:2]
+        for verb, name, reason in (
+            ("Rename", "model", "it is unclear"),
+            ("Delete", "key", "nobody uses it any more"),
+        )
+    ]
+    texts = [f"{prompt}\n{reply}" for prompt, reply in rows]
+    assert count_distinct_texts(texts, replies=[reply for _, reply in rows]) == 4
