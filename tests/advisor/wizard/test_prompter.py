@@ -283,6 +283,7 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     terminal.answer("another: type its name", UP * 3 + ENTER)
     terminal.answer("Which base model?", f"qwen3-8{ENTER}")
     terminal.answer("did you mean qwen3-8b?", f"b{ENTER}")
+    terminal.answer("qwen3-8b is not on this machine", "y")
     terminal.expect("as it stands")
     terminal.answer("Is this right?", ENTER)
     terminal.expect("no plan was written")
