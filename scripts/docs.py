@@ -171,7 +171,8 @@ def questions_page() -> list[str]:
         "# The questionnaire",
         "",
         "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is",
-        "required: unknown is an answer, and lowers the confidence. Questions marked * are counted, detected",
+        "required: unknown is an answer, and lowers the confidence; it never replaces what was counted, detected or",
+        "measured. Questions marked * are counted, detected",
         "or seldom decisive; the wizard asks them only on its review screen or when asked to ask everything.",
     ]
     for section, title in QUESTION_SECTIONS:

@@ -6,7 +6,6 @@ model as a proxy where that one cannot run here.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -16,11 +15,8 @@ from typing import Any
 from advisor.costs.step_time import (
     ANSWER_TOKENS,
     DECODE_TOKENS_PER_S,
-    EMBED_CORPUS_SECONDS,
-    LOAD_SECONDS,
     PREFILL_TOKENS_PER_S,
     REFERENCE_PARAMS_B,
-    device_speed_ups,
 )
 from advisor.drafting.draft import draft_with_notes
 from advisor.probe.answers_from_probe import (
@@ -41,7 +37,7 @@ from rag.types import OnEvent
 from runners.catalog import models as facts
 from runners.models.endpoint import check_may_contact
 from runners.models.resolve import parse_remote
-from runners.plan.schema import Plan, PlanData
+from runners.plan.schema import Plan
 from runners.plan.steps import NO_QUANTIZATION, IndexStep, PlanModel
 from runners.resources.gpu import MachineProbe
 from runners.resources.machine import Machine, detect_machine, free_ram
@@ -57,8 +53,6 @@ PROBE_PROMPT_TOKENS = 300
 """Tokens of a question with passages and instructions, on average over the modes."""
 
 
-PROBED_QUESTION = "behaviour_gap"
-"""The question that a probe can answer when it is asked: how far a plain model is from the wanted behaviour."""
 MAX_PROBE_QUESTIONS = 30
 """Dev questions to ask: about 30, as guides to knowledge probes advise (20 or more decide)."""
 MAX_PROBE_TOKENS = 96
@@ -122,52 +116,6 @@ def too_large(profile: Profile, machine: Machine, answers: int, quantization: st
     if machine.device == "cpu" and seconds > MAX_PROBE_SECONDS:
         return f"{profile.model or 'the model'} would take about {seconds / 3600:.1f} hours without a GPU"
     return ""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeOffer:
-    """Whether the behaviour of the base model can be measured now, and about how long that takes.
-
-    Attributes:
-        model: name of the model that would be asked.
-        seconds: estimated time.
-        missing: what is missing before it can be measured; "" when nothing is.
-    """
-
-    model: str
-    seconds: float = 0.0
-    missing: str = ""
-
-    @property
-    def minutes(self) -> int:
-        """The estimated time in minutes, rounded up."""
-        return max(1, math.ceil(self.seconds / 60))
-
-
-def offer_probe_of(profile: Profile) -> ProbeOffer:
-    """Return the offer to measure the gap in behaviour of the profile's model, from the counted files.
-
-    Style is judged on examples, skill on questions with the passages of documents: one of both is needed. An endpoint is
-    asked by ``tunewise probe`` only, since that sends data and may cost money.
-    """
-    model = profile.model or facts.DEFAULT_MODEL
-    if profile.remote:
-        return ProbeOffer(model, missing="the model is an endpoint: use tunewise probe")
-    with_passages = bool(profile.documents and profile.question_count)
-    if not (profile.examples_known or with_passages):
-        lacking = [
-            name
-            for name, given in (("documents", profile.documents), ("questions", profile.question_count))
-            if not given
-        ]
-        return ProbeOffer(model, missing=f"it needs examples, or {' and '.join(lacking)}")
-    dev = round((profile.question_count or 0) * PlanData().dev_share)
-    modes = 3 if profile.documents else 1
-    answers = modes * min(MAX_PROBE_QUESTIONS, dev) + min(PROBE_EXAMPLES, profile.examples_known)
-    seconds_each = PROBE_PROMPT_TOKENS / PREFILL_TOKENS_PER_S + MAX_PROBE_TOKENS / DECODE_TOKENS_PER_S
-    _, speed_up = device_speed_ups(profile)
-    loading = LOAD_SECONDS + (LOAD_SECONDS + EMBED_CORPUS_SECONDS if profile.documents else 0)
-    return ProbeOffer(model, loading + answers * seconds_each / speed_up)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from platformdirs import user_config_path
 
-from advisor.questionnaire.answers import SOURCES, Answer, Answers, names_a_path, read_answer
+from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answers, names_a_path, read_answer
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
 from rag.files import write_text
@@ -103,8 +103,13 @@ def with_answers_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers
 
 
 def save_answers(answers: Answers, path: Path) -> None:
-    """Write what a person answered (not what is counted or detected) as YAML, atomically."""
-    values = {key: answers[key].value for key in answers if answers[key].source in ("flag", "file", "asked")}
+    """Write what a person answered and what a probe settled (not what is counted or detected) as YAML, atomically."""
+    values: dict[str, Any] = {}
+    for key, answer in answers.items():
+        if answer.source in PERSON_SOURCES:
+            values[key] = answer.value
+        elif answer.source == "probed":
+            values[key] = {"value": answer.value, "source": answer.source, "note": answer.note}
     body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text(path, "# Answers for: tunewise plan --answers " + path.name + "\n" + body)
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from advisor.probe.answers_from_probe import answers_of_this_model
-from advisor.probe.probe import PROBED_QUESTION, ProbeOffer, offer_probe_of
+from advisor.probe.offer import PROBED_QUESTION, ProbeOffer, offer_probe_of
 from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, check_model
 from advisor.questionnaire.profile import Profile
@@ -302,6 +301,8 @@ class Interview:
             self.situation = self.measure(changed)
             changed = self.situation.answers
         if question.id == "model":
+            from advisor.probe.answers_from_probe import answers_of_this_model
+
             changed, line = answers_of_this_model(changed)
             if line:
                 self.prompter.note(line)

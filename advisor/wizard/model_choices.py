@@ -12,6 +12,7 @@ from advisor.questionnaire.profile import Profile
 from runners.catalog import models
 from runners.catalog.models import ModelFacts
 from runners.models.availability import ModelAvailability, find_availability
+from runners.models.registry import find_known_model
 from runners.plan.train_config import TUNING_METHODS
 
 MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
@@ -130,6 +131,6 @@ def doubt_about(name: str) -> str:
         return (
             f"{name} is not on this machine: it is {where.hub}{size} of the model hub, which is not allowed"
         )
-    if where.state == "hub":
+    if where.state == "hub" and find_known_model(name) is None:
         return f"{name} is not on this machine: a run first fetches {where.size or 'it'} from the model hub"
     return ""

@@ -107,6 +107,7 @@ def probe_in_wizard(answers: Answers) -> Answers:
         return answers
     write_probe_answers(outcome, PROBE_OUT)
     show_probe(outcome)
+    print(f"the answers so far, with what was measured, are kept in {PROBE_OUT}")
     return outcome.answers
 
 

@@ -261,7 +261,9 @@ def _size(path: Path) -> int:
 
 def _is_free_text(key: str) -> bool:
     """Return whether an answer is free text or a path, rather than a number or a choice."""
-    return key not in QUESTION_BY_ID or QUESTION_BY_ID[key].kind in ("text", "path") or key == "model"
+    return (
+        key not in QUESTION_BY_ID or QUESTION_BY_ID[key].kind in ("text", "path", "columns") or key == "model"
+    )
 
 
 def _setting_value(row: Mapping[str, Any]) -> Any:

@@ -18,7 +18,6 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.evaluation.gold_documents import match_documents, require_match
-from rag.loading.reader import list_document_ids
 from rag.types import OnEvent
 from runners.data import leakage
 from runners.data.examples import Example, ExampleSet, load_examples
@@ -109,6 +108,8 @@ def require_gold_documents(plan: Plan) -> None:
     path = plan.data.documents
     if path is None or plan.index is None:
         return
+    from rag.loading.reader import list_document_ids
+
     requirements.require_plan_documents(plan)
     ids = list_document_ids(path)
     for file in filter(None, (plan.data.questions, plan.data.test_questions)):
@@ -230,6 +231,8 @@ def _with_document_ids(
     names = [question.doc_id for question in (*questions, *own_test) if question.doc_id]
     if not (names or row_names):
         return examples, questions, own_test
+    from rag.loading.reader import list_document_ids
+
     ids = list_document_ids(path)
     match = match_documents(names, ids)
     if on_event and (lines := match.lines(plan.data.questions or plan.data.test_questions or path)):

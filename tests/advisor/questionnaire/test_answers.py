@@ -66,6 +66,16 @@ def test_probe_counts_over_null_of_file_profile_and_half_way_save(
         assert overridden_answers(answers) == {}
 
 
+def test_saved_answers_hold_what_a_probe_settled(tmp_path: Path) -> None:
+    """With source and note, so that an interrupted interview does not lose the measurement."""
+    probed = {"behaviour_gap": Answer("high", "probed", "probe of tern: 2 of 25")}
+    answers = Answers().put("asked", {"behaviour_gap": None, "must_cite": True}).add("probed", probed)
+    save_answers(answers, tmp_path / "half.yaml")
+    loaded = with_answers_file(Answers(), read_answers(tmp_path / "half.yaml"))
+    assert loaded["behaviour_gap"] == probed["behaviour_gap"]
+    assert loaded["must_cite"] == Answer(True, "file")
+
+
 def test_override_replaces_flag_answer() -> None:
     """As the review screen does."""
     answers = Answers().put("flag", {"must_cite": True}).override("must_cite", False)

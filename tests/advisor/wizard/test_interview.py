@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advisor.probe.probe import offer_probe_of
+from advisor.probe.offer import offer_probe_of
 from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile

@@ -76,7 +76,7 @@ def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> Non
     terminal.answer("Is this right?", DOWN + ENTER)
     terminal.expect("hybrid")
     terminal.expect("wrote the decision record decision.md")
-    terminal.answer("Run plan.yaml now?", f"n{ENTER}")
+    terminal.answer("Run plan.yaml now? It takes about ", f"n{ENTER}")
     assert terminal.code() == 0
     plan = yaml.safe_load((task_files.folder / "plan.yaml").read_text("utf-8"))
     assert plan["choice"] == "hybrid"
@@ -122,6 +122,54 @@ def test_review_offers_probe_and_enter_declines_it(root: Path, task_files: Any) 
     terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
     assert not (task_files.folder / "probe.yaml").exists()
+
+
+def test_saved_answers_are_offered_to_go_on_with(root: Path, tmp_path: Path) -> None:
+    """Plain `tunewise` after Ctrl-C; declined, the interview starts anew and the older answers stay beside the new."""
+    terminal = Terminal(root, tmp_path)
+    terminal.answer("what should the model do?", f"Help sailors{ENTER}")
+    terminal.answer("Where are the documents", "\x03")
+    terminal.expect("your answers are kept")
+    assert terminal.code() == 130
+    terminal = Terminal(root, tmp_path)
+    terminal.answer("Go on with the answer of ", ENTER)
+    terminal.answer("Where are the documents", "\x03")
+    assert terminal.code() == 130
+    terminal = Terminal(root, tmp_path)
+    terminal.answer("Go on with the answer of ", f"n{ENTER}")
+    terminal.answer("what should the model do?", f"Help others{ENTER}")
+    terminal.answer("Where are the documents", "\x03")
+    terminal.expect("tunewise-answers.yaml.bak")
+    assert terminal.code() == 130
+    assert "Help sailors" in (tmp_path / "tunewise-answers.yaml.bak").read_text("utf-8")
+    (tmp_path / "plan.yaml").write_text("", "utf-8")
+    terminal = Terminal(root, tmp_path)
+    terminal.answer("what should the model do?", "\x03")
+    assert terminal.code() == 130
+
+
+def test_plan_on_a_model_that_is_not_here_is_asked_first(root: Path, task_files: Any) -> None:
+    """No is the default, and the list is shown again; columns of examples are chosen by name."""
+    table = task_files.folder / "pairs.csv"
+    table.write_text("frage,antwort\n" + "".join(f"Frage {n}?,Antwort {n}.\n" for n in range(30)), "utf-8")
+    answers = task_files.folder / "answers.yaml"
+    answers.write_text(
+        "goal: x\ndocuments: documents\nquestions: questions.jsonl\nprompt: Be kind.\n"
+        "task_needs_facts: new\nfacts_change: slow\nmust_cite: true\nbehaviour_gap: high\ncall_volume: high\n"
+        "data_must_stay_local: true\nwrong_answer_cost: low\n",
+        "utf-8",
+    )
+    terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
+    terminal.answer("Where are examples", f"pairs.csv{ENTER}")
+    terminal.answer("Which column holds the prompt", ENTER)
+    terminal.answer("Which column holds the reply?", ENTER)
+    terminal.answer("Which base model?", UP * 3 + ENTER)
+    terminal.answer("Which base model?", f"qwen3-0.6b{ENTER}")
+    terminal.answer("is not on this machine: it is Qwen/Qwen3-0.6B (1.2 GB)", ENTER)
+    terminal.answer("Which base model?", "\x03")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved["columns"] == "prompt=frage,reply=antwort"
 
 
 TYPED = (
@@ -235,6 +283,7 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     terminal.answer("another: type its name", UP * 3 + ENTER)
     terminal.answer("Which base model?", f"qwen3-8{ENTER}")
     terminal.answer("did you mean qwen3-8b?", f"b{ENTER}")
+    terminal.answer("qwen3-8b is not on this machine", "y")
     terminal.expect("as it stands")
     terminal.answer("Is this right?", ENTER)
     terminal.expect("no plan was written")
