@@ -20,8 +20,8 @@ from runners.data.questions import Question
 from runners.plan.schema import Plan, step_name
 from runners.run_folder import INDEX, TRIAL
 from runners.runs.dataset import read_data
-from runners.scoring.scores import combined_score, score_answer
-from runners.trial.trial import ANSWERS, mean_over_seeds
+from runners.scoring.scores import question_weights, score_answer
+from runners.trial.trial import ANSWERS, mean_combined_score
 
 _CITATION = {field.name for field in fields(Citation)}
 
@@ -43,6 +43,7 @@ class LiveScores:
         self.questions = questions
         self.retrieval = {arm.arm: arm.retrieval for arm in plan.arms}
         self.weights = {str(name): weight for name, weight in plan.weights.items()}
+        self.question_weights = question_weights(plan, tuple(questions.values()))
         self.bytes_read = 0
         self.scores: dict[str, dict[str, list[dict[str, float]]]] = {}
         """Scores by arm and question: one dictionary for the answer of each training seed."""
@@ -68,11 +69,13 @@ class LiveScores:
         rows, self.waiting = self.waiting, []
         for row in rows:
             self._score(row, self.questions[row["id"]])
-        means = [
-            combined_score(mean_over_seeds(scores), self.weights)
-            for scores in self.scores.get(arm, {}).values()
-        ]
-        return sum(means) / len(means) if means else None
+        scores_of = self.scores.get(arm, {})
+        total = sum(self.question_weights[question_id] for question_id in scores_of)
+        weighted = (
+            mean_combined_score(scores, self.weights) * self.question_weights[question_id]
+            for question_id, scores in scores_of.items()
+        )
+        return sum(weighted) / total if total else None
 
     def _queue_row(self, line: bytes) -> None:
         try:

@@ -47,6 +47,20 @@ class ComparedRun:
         """The weights of the combined score."""
         return dict(self.report.get("weights") or {})
 
+    @property
+    def judges_right(self) -> bool:
+        """Whether the run's answers were judged right or not right; runs of early versions were not."""
+        return any("right" in scores for arm in self.arms.values() for scores in arm.scores)
+
+    def weight_of(self, matched: Mapping[str, str]) -> dict[str, float]:
+        """Return the weights of the matched questions by their id in the first run; {} when all are 1."""
+        own = {
+            question_id: weight
+            for arm in self.arms.values()
+            for question_id, weight in zip(arm.questions, arm.question_weights, strict=False)
+        }
+        return {first: own[key] for first, second in matched.items() for key in (first, second) if key in own}
+
     def to_json(self) -> dict[str, Any]:
         """Return the run's path, name and verdict as they are printed with ``report --compare --json``."""
         verdict = self.report["verdict"]
@@ -71,12 +85,17 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
             "run both on the same questions: data.test_questions in the plan",
         )
     notes = _notes(a, b)
-    if a.weights != b.weights:
-        a, b = (replace(run, arms=_reweighted(run.arms, a.weights or b.weights)) for run in (a, b))
-    values = {name: _values(a.arms[name], b.arms[name], matched) for name in a.arms if name in b.arms}
+    if a.weights != b.weights or a.judges_right != b.judges_right:
+        without_right = not (a.judges_right and b.judges_right)
+        weights = a.weights or b.weights
+        a, b = (replace(run, arms=_reweighted(run.arms, weights, without_right)) for run in (a, b))
+    weight_of = {**b.weight_of(matched), **a.weight_of(matched)}
+    values = {
+        name: _values(a.arms[name], b.arms[name], matched, weight_of) for name in a.arms if name in b.arms
+    }
     comparisons = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
     winners = [str(run.report["verdict"]["winner"]) for run in (a, b)]
-    winner_values = _values(a.arms[winners[0]], b.arms[winners[1]], matched)
+    winner_values = _values(a.arms[winners[0]], b.arms[winners[1]], matched, weight_of)
     winner_comparison = corrected_comparisons([_pair(winners[1], winner_values)] if winner_values else [])
     return {
         "schema": 1,
@@ -133,22 +152,40 @@ def _read_run(run: Path) -> ComparedRun:
     return ComparedRun(run, report, {arm.arm: arm for arm in read_scores(run) if arm.combined}, texts)
 
 
-def _reweighted(arms: Mapping[str, ArmScores], weights: dict[str, float]) -> dict[str, ArmScores]:
+def _reweighted(
+    arms: Mapping[str, ArmScores], weights: dict[str, float], without_right: bool
+) -> dict[str, ArmScores]:
+    """Return the arms with the combined score under other weights, without ``right`` where one run lacks it."""
+    left_out = {"right"} if without_right else set()
+    scores_of = {
+        name: [{key: value for key, value in scores.items() if key not in left_out} for scores in arm.scores]
+        for name, arm in arms.items()
+    }
     return {
-        name: replace(arm, combined=tuple(combined_score(scores, weights) for scores in arm.scores))
+        name: replace(arm, combined=tuple(combined_score(scores, weights) for scores in scores_of[name]))
         for name, arm in arms.items()
     }
 
 
-def _values(a: ArmScores, b: ArmScores, matched: Mapping[str, str]) -> list[ScoredQuestion]:
-    """Return the scores of both arms on every question that both answered, with the document of the question."""
+def _values(
+    a: ArmScores, b: ArmScores, matched: Mapping[str, str], weight_of: Mapping[str, float]
+) -> list[ScoredQuestion]:
+    """Return the weighted scores of both arms on every question that both answered, with the question's document.
+
+    The weights are scaled to 1 on average over these questions.
+    """
     rows_of_b = zip(b.questions, b.combined, b.sources(), strict=True)
     scores_of_b = {question_id: (score, document) for question_id, score, document in rows_of_b}
     rows = zip(a.questions, a.combined, a.sources(), strict=True)
-    return [
-        (score, scores_of_b[matched[question_id]][0], document or scores_of_b[matched[question_id]][1])
+    common = [
+        (weight_of.get(question_id, 1.0), score, *scores_of_b[matched[question_id]], document)
         for question_id, score, document in rows
         if question_id in matched and matched[question_id] in scores_of_b
+    ]
+    scale = len(common) / sum(weight for weight, *_ in common) if common else 1.0
+    return [
+        (score_a * weight * scale, score_b * weight * scale, document_a or document_b)
+        for weight, score_a, score_b, document_b, document_a in common
     ]
 
 
@@ -177,6 +214,12 @@ def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
     models = [run.report["verdict"]["model"] for run in (a, b)]
     if models[0] != models[1]:
         notes.append(f"the models differ: {models[0]} and {models[1]}")
+    if a.judges_right != b.judges_right:
+        older = b.path if a.judges_right else a.path
+        notes.append(
+            f"{older} was scored before answers were judged right or not: both are compared by the weighted mean of their "
+            "scores, as it was"
+        )
     if a.weights != b.weights:
         notes.append(
             f"the weights of the scores differ: both are weighed as in {a.path if a.weights else b.path}"

@@ -30,6 +30,7 @@ from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.trial import ArmScores
 
@@ -49,7 +50,13 @@ def read_scores(run: Path) -> list[ArmScores]:
             body.get("seeds", {}),
         )  # runs of early versions have neither
         return [
-            _arm(name, rows, documents, tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())))
+            _arm(
+                name,
+                rows,
+                documents,
+                tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())),
+                body.get("question_weights", {}),
+            )
             for name, rows in body["arms"].items()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -97,16 +104,16 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": [*guard_warnings(guards), *_quantization_warning(plan)],
+        "warnings": [*guard_warnings(guards), *_quantization_warning(plan), *left_out_notes(plan)],
         "arms": [
             arm_json(arm, plan, gpu)
             | answer_times(arm.arm, run.events())
             | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
-            for arm in sorted(arms, key=lambda a: -sum(a.combined))
+            for arm in sorted(arms, key=lambda a: -a.mean_score)
         ],
         "paired": [pair_json(pair) for pair in pairs],
         "cost_order": sorted(cost, key=lambda name: cost[name]),
-        "weights": {str(name): weight for name, weight in plan.weights.items()},
+        "weights": applied_weights(plan),
         "weight_reasons": dict(plan.weight_reasons),
         "judge": _judge_summary(run, plan, arms),
         "predicted": plan.predicted,
@@ -197,9 +204,9 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
         "arm": arm.arm,
         "retrieval": step is not None and step.retrieval,
         "weights": step.weights if step is not None else None,
-        "score": _interval(list(arm.combined), arm.sources()),
+        "score": _interval(list(arm.weighted), arm.sources()),
         "scores": {
-            name: {**_interval(arm.of(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
+            name: {**_interval(arm.shown(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
         },
         "right": right.to_json() if right else None,
         "n": len(arm.combined),
@@ -211,6 +218,21 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
         "usd_per_1000": usd.usd,
         "usd_basis": usd.basis,
     }
+
+
+def applied_weights(plan: Plan) -> dict[str, float]:
+    """Return the plan's weights without those of scores that none of its arms can have."""
+    left_out = inapplicable_scores(plan)
+    return {str(name): weight for name, weight in plan.weights.items() if name not in left_out}
+
+
+def left_out_notes(plan: Plan) -> list[str]:
+    """Return a sentence for each weighted score that none of the plan's arms can have."""
+    return [
+        f"{name} is not scored: {reason}"
+        for name, reason in inapplicable_scores(plan).items()
+        if plan.weights.get(name)  # type: ignore[call-overload]
+    ]
 
 
 def pair_json(pair: PairedDifference) -> dict[str, Any]:
@@ -296,6 +318,7 @@ def _arm(
     rows: dict[str, dict[str, float]],
     documents: dict[str, str],
     seeds: tuple[tuple[int, float], ...],
+    question_weights: dict[str, float],
 ) -> ArmScores:
     """Build an arm's scores from its rows of scores.json: one row of named scores by question id."""
     other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
@@ -311,6 +334,7 @@ def _arm(
         tuple(int(row["completion_tokens"]) for row in rows.values()),
         tuple(documents.get(question) for question in rows),
         seeds,
+        tuple(question_weights.get(question, 1.0) for question in rows) if question_weights else (),
     )
 
 

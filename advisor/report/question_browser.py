@@ -14,10 +14,9 @@ from rag.text.sanitize import defang_text, strip_invisible
 from rag.text.words import content_words
 from runners.data.questions import Question
 from runners.run_folder import SCORES, TRIAL, read_journal
+from runners.scoring.correctness import stored_right
 from runners.trial.trial import ANSWERS
 
-RIGHT_SHARE = 0.5
-"""Least share of the gold's words, or combined score where there is no gold, of an answer that counts as right."""
 MAX_CHARACTERS = 4_000_000
 """Most characters of answers and quotes on the page; the questions beyond are left out and counted."""
 _PIECES = re.compile(r"(\[\d{1,3}\])|(\d[\d.,:]*\d|\w[\w'’-]*)|(\s+|.)", re.S)
@@ -109,19 +108,6 @@ def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Ite
         yield "plain", plain
 
 
-def is_right(scores: Mapping[str, float], answerable: bool = True) -> bool:
-    """Return whether an answer counts as right.
-
-    It must refuse exactly when it should; where it answers, it needs every number and at least half the words of the gold.
-    Style and citations do not make a wrong fact right. Where the facts are not scored, the combined score decides.
-    """
-    if "refusal" in scores and (scores["refusal"] < 1.0 or not answerable):
-        return scores["refusal"] >= 1.0
-    if "fact_recall" in scores:
-        return scores["fact_recall"] >= RIGHT_SHARE and scores.get("agreement", 1.0) >= 1.0
-    return scores["combined"] >= RIGHT_SHARE
-
-
 def _row(
     number: int,
     key: str,
@@ -149,7 +135,7 @@ def _row(
             {
                 "arm": arm,
                 "score": score["combined"] if score else None,
-                "right": score is not None and is_right(score, answerable),
+                "right": score is not None and stored_right(score, answerable),
                 "refused": row.get("refused", False),
                 "cut": row.get("finish") == "length",
                 "pieces": list(

@@ -111,10 +111,10 @@ class QuestionsNeeded:
 
 def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> PairedDifference:
     """Return the paired difference of two arms over their common questions, clustered by source document."""
-    b_scores = dict(zip(b.questions, b.combined, strict=True))
+    b_scores = dict(zip(b.questions, b.weighted, strict=True))
     both = [
         (x, b_scores[question], document)
-        for question, x, document in zip(a.questions, a.combined, a.sources(), strict=True)
+        for question, x, document in zip(a.questions, a.weighted, a.sources(), strict=True)
         if question in b_scores
     ]
     return paired_test(
@@ -228,8 +228,8 @@ def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost]
 
 
 def mean_combined(arm: ArmScores) -> float:
-    """Return the arm's mean combined score over its questions."""
-    return sum(arm.combined) / len(arm.combined)
+    """Return the arm's mean combined score over its questions, weighted as the trial weighs them."""
+    return arm.mean_score
 
 
 def questions_needed(open_comparisons: Sequence[ArmComparison]) -> QuestionsNeeded | None:

@@ -109,7 +109,7 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
     base = "rag" if step.retrieval else "prompting"
     if base not in arms or plan.choice not in arms:
         return ""
-    names = [name for name, weight in plan.weights.items() if weight > 0]
+    names = ["right", *(name for name, weight in plan.weights.items() if weight > 0 and name != "right")]
     pairs = [
         replace(pair, b=name)
         for name in names

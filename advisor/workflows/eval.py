@@ -10,7 +10,7 @@ from rich.console import Console
 from advisor.display import trial_table
 from advisor.display.trial_table import OUTCOME_COLOURS, arms_tables, paired_table, weights_line
 from advisor.output import print_plain
-from advisor.report.data import arm_json, pair_json, read_scores
+from advisor.report.data import applied_weights, arm_json, left_out_notes, pair_json, read_scores
 from advisor.verdict.conclusion import conclude
 from advisor.verdict.verdict import judge_trial
 from advisor.verdict.wording import counted
@@ -40,9 +40,9 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "generation": evaluation.generation,
         "verdict": verdict.to_json() if verdict else None,
         "warnings": _warnings(evaluation, plan),
-        "arms": [arm_json(arm, plan, "") for arm in sorted(arms, key=lambda arm: -sum(arm.combined))],
+        "arms": [arm_json(arm, plan, "") for arm in sorted(arms, key=lambda arm: -arm.mean_score)],
         "paired": [pair_json(pair) for pair in pairs],
-        "weights": {str(name): weight for name, weight in plan.weights.items()},
+        "weights": applied_weights(plan),
         "trial": _trial_scores(run),
         "folder": str(evaluation.folder),
     }
@@ -78,6 +78,7 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
 def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     asked = evaluation.asked
     lines = [asked.unchecked] if asked.unchecked else []
+    lines += left_out_notes(plan)
     if plan.weights.get("house_style"):
         lines.append(plan.ignored)
     if asked.near:
@@ -99,6 +100,6 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
 def _trial_scores(run: Path) -> dict[str, float]:
     """Return each arm's mean combined score in the run's trial; {} if the run was not scored."""
     try:
-        return {arm.arm: sum(arm.combined) / len(arm.combined) for arm in read_scores(run) if arm.combined}
+        return {arm.arm: arm.mean_score for arm in read_scores(run) if arm.combined}
     except BadInput:
         return {}

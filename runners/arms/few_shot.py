@@ -36,7 +36,7 @@ from runners.inference.types import Generator
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
-from runners.scoring.scores import combined_score, score_answer
+from runners.scoring.scores import combined_score, question_weights, score_answer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,6 +204,7 @@ def select_prompt(
         reason = _reason_for_no_rounds(len(candidates), len(stage.dev), budget)
         return _store_choice(stage, made_from, candidates[0], (), reason)
     scores: dict[str, list[float]] = {c.name: [] for c in candidates}
+    weight_of = question_weights(stage.plan, stage.dev)
     running, asked = list(candidates), 0
     for size, each in rounds:
         running = _best(running, scores, size)
@@ -215,7 +216,7 @@ def select_prompt(
             _ask(stage, group, questions, made_from)
         journal = _journal(stage, made_from)
         for candidate in running:
-            scores[candidate.name] += [journal[candidate.name, q.id] for q in questions]
+            scores[candidate.name] += [journal[candidate.name, q.id] * weight_of[q.id] for q in questions]
             stage.emit(
                 {
                     "event": "prompt.tried",

@@ -27,6 +27,11 @@ ABSENT_GOLD = (
     "a question whose references all say that nothing is stated, where the plan's answers allow that"
 )
 SCORE_DEFINITIONS: tuple[ScoreDefinition, ...] = (
+    ScoreDefinition(
+        "right",
+        "the answer is right: it refuses when there is no answer, and otherwise states the gold's value or fact",
+        "gold: no answer, a label, JSON, a marked last line, a fact, short answers, spans or a reference",
+    ),
     ScoreDefinition("style", "every check of the plan is met", "checks in the plan"),
     ScoreDefinition(
         "fact_recall", "share of the gold fact's content words that the answer has", "a gold fact"

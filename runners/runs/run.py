@@ -255,14 +255,18 @@ class Run:
         return self._session.stream(question, self.arm(arm))
 
     def scores(self) -> dict[str, float]:
-        """Return the mean combined score of each arm, best first; {} before the trial was scored."""
+        """Return the mean combined score of each arm, best first, as the trial weighs it; {} before the trial was scored."""
         path = self.path / TRIAL / SCORES
         if not path.is_file():
             return {}
         try:
-            arms = json.loads(path.read_text("utf-8"))["arms"]
+            body = json.loads(path.read_text("utf-8"))
+            weight_of = body.get("question_weights", {})
             means = {
-                a: sum(r["combined"] for r in rows.values()) / len(rows) for a, rows in arms.items() if rows
+                arm: sum(row["combined"] * weight_of.get(question, 1.0) for question, row in rows.items())
+                / sum(weight_of.get(question, 1.0) for question in rows)
+                for arm, rows in body["arms"].items()
+                if rows
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,10 +24,40 @@ from runners.data.questions import Question
 from runners.data.refusals import all_no_value, is_no_value, is_refusal
 from runners.plan.schema import Plan, StyleCheck
 from runners.plan.score_names import SCORE_BY_NAME
+from runners.scoring.correctness import gold_texts, is_right, lacks_answer, references_of
 from runners.scoring.style_checks import in_style
 
 ANSWER_GROUP = "answer"
 """The name of the group, as in ``#### (?P<answer>[0-9]+)$``, that marks the final answer in a check's pattern."""
+RIGHT_SHARE = 0.8
+"""What a right answer scores before style, wording and citations are graded, which add the rest.
+
+High enough that grading never outweighs correctness: an arm right on share p of the questions scores between .8 p and p,
+so one that is right on a quarter more of them (p against 1.25 p) leads however the two are graded. Low enough that a fifth
+of the score still tells apart arms that are right equally often.
+"""
+NO_ANSWER_SHARE = 0.15
+"""Largest share of an arm's mean that questions without an answer have together.
+
+An arm that refuses everything is right on all of them and on nothing else: it scores at most .15, below an arm that answers
+three in ten of the other questions right and refuses none (.85 * .3 * .8 = .20).
+"""
+PART_OF_RIGHT = frozenset(
+    [
+        "right",
+        "agreement",
+        "label",
+        "slot_f1",
+        "final_answer",
+        "valid_json",
+        "exact_match",
+        "refusal",
+        "correct_refusal",
+        "false_refusal",
+        "spurious",
+    ]
+)
+"""Scores that being right includes: they do not tell right answers apart, so they grade only answers without gold."""
 CHRF_ORDERS = range(1, 7)
 """Lengths n of the character n-grams that chrF compares."""
 CHRF_BETA = 2
@@ -46,9 +76,10 @@ def score_answer(
 ) -> dict[str, float]:
     """Return every score of one answer that can be computed, by the names of :mod:`runners.plan.score_names`.
 
-    An arm without retrieval cannot cite, so its citation score is 0. When the gold says that there is no
-    value, and the plan allows that ("absence is legal"), neither facts nor refusals are scored; whether a
-    value was invented is.
+    ``right`` is defined in :mod:`runners.scoring.correctness`. An arm without retrieval cannot cite, so its citation
+    score is 0; where no arm of the plan retrieves there is no such score. When the gold says that there is no value,
+    and the plan allows that ("absence is legal"), neither facts nor refusals are scored; whether a value was invented
+    is.
 
     Args:
         plan: the run's plan: checks, refusals, answers.
@@ -59,10 +90,11 @@ def score_answer(
         gold: the text of the gold span, "" when the question has none.
     """
     refused = is_refusal(answer, plan.prompts.refusals)
-    references = question.references or ((question.reference,) if question.reference else question.answers)
-    absence_is_legal = _absence_is_legal(plan)
-    no_value = absence_is_legal is True and question.answerable and all_no_value(references)
-    scores = {"style": in_style(answer, plan.checks)}
+    references = references_of(question)
+    absence_legal = absence_is_legal(plan)
+    no_value = absence_legal is True and question.answerable and all_no_value(references)
+    forms = form_scores(question, answer, plan.checks)
+    scores: dict[str, float | None] = {"style": in_style(answer, plan.checks)}
     if no_value:
         scores["spurious"] = float(not (refused or is_no_value(answer)))
     else:
@@ -74,34 +106,75 @@ def score_answer(
         scores["agreement"] = best_score(fact_agreement(answer, fact) for fact in facts)
         if refused:  # a refusal states nothing, even where it happens to deny
             scores |= {name: 0.0 for name in ("fact_recall", "agreement") if scores[name] is not None}
-        scores["citation"] = citation_share(citations, retrieval)
+        can_cite = retrieval or "citation" not in inapplicable_scores(plan)
+        scores["citation"] = citation_share(citations, retrieval) if can_cite else None
         scores["citation_precision"] = citation_precision(citations) if retrieval else None
     if question.answerable:
-        scores |= _reference_scores(answer, references, plan, absence_is_legal is not False)
+        scores |= _reference_scores(answer, references, absence_legal is not False) | forms
+    right = is_right(question, answer, refused, gold, absence_legal is True, forms)
+    scores = {"right": None if right is None else float(right), **scores}
     return {name: value for name, value in scores.items() if value is not None}
 
 
-def combined_score(scores: dict[str, float], weights: dict[str, float]) -> float:
-    """Return the weighted mean of the scores that apply to a question; 0 when none of the weighted ones does.
+def form_scores(question: Question, answer: str, checks: Sequence[StyleCheck]) -> dict[str, float | None]:
+    """Return ``final_answer``, ``label`` and ``slot_f1`` against the nearest reference, where the gold has that form.
 
-    A score of which less is better counts as 1 minus its value.
+    They are {} for a question without an answer.
+    """
+    references = references_of(question) if question.answerable else ()
+    scores = {"final_answer": best_score(final_answer(answer, reference, checks) for reference in references)}
+    if any(check.kind == "labels" for check in checks):
+        scores["label"] = best_score(
+            float(_label_normalised(answer) == _label_normalised(reference)) for reference in references
+        )
+    records = [slots for reference in references if (slots := json_slots(reference)) is not None]
+    if records:
+        scores["slot_f1"] = best_score(slot_f1(answer, slots) for slots in records)
+    return scores
+
+
+def combined_score(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """Return the combined score of one answer: 0 when it is not right, else RIGHT_SHARE and up to 1 by its grade.
+
+    ``right * (RIGHT_SHARE + (1 - RIGHT_SHARE) * grade)``. The grade is the weighted mean of the weighted scores that
+    apply to the question and that a right answer may still lack, such as style and citation (1 when there is none).
+    Where the answer cannot be judged (no gold), the weighted mean of all scores that apply is the result (0 when none
+    does). A score of which less is better counts as 1 minus its value.
     """
     applied = {name: weight for name, weight in weights.items() if name in scores and weight > 0}
-    total = sum(applied.values())
-    gains = sum(SCORE_BY_NAME[name].gain(scores[name]) * weight for name, weight in applied.items())
-    return gains / total if total else 0.0
+    if "right" not in scores:
+        return _weighted_mean(scores, applied, 0.0)
+    graded = {name: weight for name, weight in applied.items() if name not in PART_OF_RIGHT}
+    return scores["right"] * (RIGHT_SHARE + (1 - RIGHT_SHARE) * _weighted_mean(scores, graded, 1.0))
 
 
-def gold_texts(question: Question, gold: str) -> tuple[str, ...]:
-    """Return the texts that count as the fact.
+def _weighted_mean(scores: Mapping[str, float], weights: Mapping[str, float], default: float) -> float:
+    total = sum(weights.values())
+    gains = sum(SCORE_BY_NAME[name].gain(scores[name]) * weight for name, weight in weights.items())
+    return gains / total if total else default
 
-    The row's own fact, else its short answers, else the gold span, else the reference.
+
+def question_weights(plan: Plan, questions: Sequence[Question]) -> dict[str, float]:
+    """Return the weight of each question by its id, 1 on average.
+
+    All are 1, unless the questions on which "there is no answer" is right are more than NO_ANSWER_SHARE of all: then each
+    of those weighs less, so that together they have that share.
     """
-    if question.fact:
-        return (question.fact,)
-    if question.answers:
-        return question.answers
-    return tuple(text for text in (gold, question.reference) if text)[:1]
+    legal = absence_is_legal(plan) is True
+    without = {question.id for question in questions if lacks_answer(question, legal)}
+    share = len(without) / len(questions) if questions else 0.0
+    if not NO_ANSWER_SHARE < share < 1:
+        return {question.id: 1.0 for question in questions}
+    low, high = NO_ANSWER_SHARE / share, (1 - NO_ANSWER_SHARE) / (1 - share)
+    return {question.id: low if question.id in without else high for question in questions}
+
+
+def inapplicable_scores(plan: Plan) -> dict[str, str]:
+    """Return the scores that no arm of a plan can have, each with the reason."""
+    if any(arm.retrieval for arm in plan.arms):
+        return {}
+    reason = "no arm looks passages up, so none can cite"
+    return {"citation": reason, "citation_precision": reason}
 
 
 def fact_recall(answer: str, fact: str, question: str = "") -> float | None:
@@ -315,9 +388,7 @@ def _flatten(path: str, value: Any) -> Iterator[tuple[str, str]]:
         yield path, json.dumps(int(value) if number else value)
 
 
-def _reference_scores(
-    answer: str, references: Sequence[str], plan: Plan, optional: bool
-) -> dict[str, float | None]:
+def _reference_scores(answer: str, references: Sequence[str], optional: bool) -> dict[str, float | None]:
     """Return the scores against the nearest reference.
 
     With ``optional``, slots that a JSON reference lacks may be missing, so invented ones are scored too.
@@ -330,24 +401,16 @@ def _reference_scores(
         "rouge_l": best_score(rouge_l(answer, reference) for reference in references),
         "chrf": best_score(chrf(answer, reference) for reference in references),
     }
-    scores["final_answer"] = best_score(
-        final_answer(answer, reference, plan.checks) for reference in references
-    )
-    if any(check.kind == "labels" for check in plan.checks):
-        scores["label"] = best_score(
-            float(_label_normalised(answer) == _label_normalised(reference)) for reference in references
-        )
     records = [slots for reference in references if (slots := json_slots(reference)) is not None]
     if records:
         scores["valid_json"] = float(json_slots(answer) is not None)
-        scores["slot_f1"] = best_score(slot_f1(answer, slots) for slots in records)
         if optional:
             shares = [share for slots in records if (share := spurious_slots(answer, slots)) is not None]
             scores["spurious"] = min(shares, default=None)
     return scores
 
 
-def _absence_is_legal(plan: Plan) -> bool | None:
+def absence_is_legal(plan: Plan) -> bool | None:
     """Return the plan's answer to whether "not stated" can be right; None when it was not answered."""
     answered = plan.answers.get("absence_is_legal")
     return None if answered is None or answered.value is None else answered.value in (True, "yes", "true")

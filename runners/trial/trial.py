@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +23,7 @@ from runners.inference.types import Generator
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
-from runners.scoring.scores import combined_score, score_answer
+from runners.scoring.scores import combined_score, question_weights, score_answer
 
 ANSWERS = "answers.jsonl"
 MADE_FROM = "made_from.json"
@@ -44,10 +44,39 @@ class ArmScores:
     """The source document of each question; () when it was not recorded."""
     seeds: tuple[tuple[int, float], ...] = ()
     """(seed, mean combined score) of each seed; () when they were not recorded."""
+    question_weights: tuple[float, ...] = ()
+    """Weight of each question in the arm's mean, 1 on average; () when all are 1. See :func:`question_weights`."""
+
+    @property
+    def weighted(self) -> tuple[float, ...]:
+        """Combined score times weight of each question: the values whose mean and differences are tested."""
+        weights = self.question_weights or (1.0,) * len(self.combined)
+        return tuple(score * weight for score, weight in zip(self.combined, weights, strict=True))
+
+    @property
+    def mean_score(self) -> float:
+        """The weighted mean of the combined scores; 0 without questions."""
+        total = sum(self.question_weights) or len(self.combined)
+        return sum(self.weighted) / total if total else 0.0
 
     def of(self, name: str) -> list[float]:
         """Return one score's values over the questions that have it."""
         return [scores[name] for scores in self.scores if name in scores]
+
+    def shown(self, name: str) -> list[float]:
+        """Return the values whose mean is a score as it is shown: those of :meth:`of`, but for a balanced ``refusal``.
+
+        The mean of the balanced values is half the share of right refusals among the questions without an answer plus half
+        the share of questions with an answer that were not refused: an arm that never refuses gets .5, however few
+        questions have no answer.
+        """
+        values = self.of(name)
+        without = [("correct_refusal" in scores) for scores in self.scores if name in scores]
+        count = sum(without)
+        if name != "refusal" or not 0 < count < len(values):
+            return values
+        factors = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
+        return [value * factors[lacks] for value, lacks in zip(values, without, strict=True)]
 
     def sources(self, name: str | None = None) -> list[str | None]:
         """Return the documents of all questions, or of those that have one score, in the order of :meth:`of`."""
@@ -164,6 +193,9 @@ def score_trial(
     by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
+    weights = {str(name): weight for name, weight in plan.weights.items()}
+    asked = {question_id for _, question_id in by_key}
+    weight_of = question_weights(plan, [question for question in questions if question.id in asked])
     for arm in plan.arms:
         answered = [
             (question, by_key[arm.arm, question.id])
@@ -175,21 +207,30 @@ def score_trial(
             for question, answers in answered
         ]
         scores = [mean_over_seeds(rows) for rows in scores_by_seed]
-        weights = {str(name): weight for name, weight in plan.weights.items()}
         arms.append(
             ArmScores(
                 arm.arm,
                 tuple(question.id for question, _ in answered),
                 tuple(scores),
-                tuple(combined_score(score, weights) for score in scores),
+                tuple(mean_combined_score(seeds, weights) for seeds in scores_by_seed),
                 tuple(fmean([row["seconds"] for row in answers]) for _, answers in answered),
                 tuple(round(fmean([row["prompt_tokens"] for row in answers])) for _, answers in answered),
                 tuple(round(fmean([row["completion_tokens"] for row in answers])) for _, answers in answered),
                 tuple(question.doc_id for question, _ in answered),
-                _seed_means([answers for _, answers in answered], scores_by_seed, weights),
+                _seed_means([answers for _, answers in answered], scores_by_seed, weights, weight_of),
+                tuple(weight_of[question.id] for question, _ in answered)
+                if set(weight_of.values()) != {1.0}
+                else (),
             )
         )
     return arms
+
+
+def mean_combined_score(
+    scores_of_seeds: Sequence[Mapping[str, float]], weights: Mapping[str, float]
+) -> float:
+    """Return the combined score of one question, the mean over the seeds' answers."""
+    return fmean([combined_score(scores, weights) for scores in scores_of_seeds])
 
 
 def mean_over_seeds(scores_of_seeds: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -202,8 +243,8 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their 95 % intervals, in the form that :func:`runners.models.cards.rewrite_card` takes."""
     from rag.evaluation.statistics import bootstrap_interval
 
-    values_by_name = {"combined": (list(arm.combined), arm.sources())} | {
-        name: (arm.of(name), arm.sources(name))
+    values_by_name = {"combined": (list(arm.weighted), arm.sources())} | {
+        name: (arm.shown(name), arm.sources(name))
         for name in dict.fromkeys(name for row in arm.scores for name in row)
     }
     scores = {
@@ -216,8 +257,8 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
 def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
     """Write the scores of every question, so that other statistics can be computed from them.
 
-    The file also holds the source document of each question (questions of one document are not independent)
-    and the mean score of each seed.
+    The file also holds the source document of each question (questions of one document are not independent),
+    the mean score of each seed, and the questions' weights where they are not all 1.
     """
     body = {
         arm.arm: {
@@ -239,20 +280,31 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
         if document
     }
     seeds = {arm.arm: [{"seed": seed, "mean": mean} for seed, mean in arm.seeds] for arm in arms}
-    write_json(path, {"schema": 1, "arms": body, "documents": documents, "seeds": seeds})
+    weight_of = {
+        question: weight
+        for arm in arms
+        for question, weight in zip(arm.questions, arm.question_weights, strict=False)
+    }
+    content = {"schema": 1, "arms": body, "documents": documents, "seeds": seeds}
+    write_json(path, content | ({"question_weights": weight_of} if weight_of else {}))
 
 
 def _seed_means(
     answered: Sequence[Sequence[dict[str, Any]]],
     scored: Sequence[Sequence[dict[str, float]]],
     weights: dict[str, float],
+    weight_of: Mapping[str, float],
 ) -> tuple[tuple[int, float], ...]:
-    """Return (seed, mean combined score over the questions that it answered), by seed."""
-    values: dict[int, list[float]] = {}
+    """Return (seed, weighted mean of the combined score over the questions that it answered), by seed."""
+    values: dict[int, list[tuple[float, float]]] = {}
     for answers, scored_answers in zip(answered, scored, strict=True):
         for row, scores in zip(answers, scored_answers, strict=True):
-            values.setdefault(row["seed"], []).append(combined_score(scores, weights))
-    return tuple((seed, fmean(scores_of_seed)) for seed, scores_of_seed in sorted(values.items()))
+            weight = weight_of[row["id"]]
+            values.setdefault(row["seed"], []).append((combined_score(scores, weights) * weight, weight))
+    return tuple(
+        (seed, sum(score for score, _ in pairs) / sum(weight for _, weight in pairs))
+        for seed, pairs in sorted(values.items())
+    )
 
 
 def _score_row(

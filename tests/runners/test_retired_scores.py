@@ -52,7 +52,9 @@ def test_an_old_plan_runs_and_says_what_is_ignored(old_plan: Any, server: Any, t
     assert "house_style is no longer scored" in noted["reason"]
     (arm,) = read_scores(run.path)
     assert "house_style" not in arm.scores[0]
-    assert arm.combined == pytest.approx([scores["token_f1"] for scores in arm.scores])
+    assert arm.combined == pytest.approx(
+        [scores["right"] * (0.8 + 0.2 * scores["token_f1"]) for scores in arm.scores]
+    )
     assert (
         quick_plan(plan).digest()
         == parse_plan(quick_plan(plan).model_dump(mode="json", by_alias=True)).digest()

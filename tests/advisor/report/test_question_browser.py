@@ -37,21 +37,6 @@ def test_answer_pieces_mark_gold_and_unknown_words() -> None:
     assert list(question_browser.answer_pieces("Aye, 7 boats", [], [])) == [("plain", "Aye, 7 boats")]
 
 
-@pytest.mark.parametrize(
-    ("scores", "answerable", "right"),
-    [
-        ({"refusal": 1.0, "agreement": 1.0, "fact_recall": 0.5, "combined": 0.1}, True, True),
-        ({"refusal": 1.0, "agreement": 0.0, "fact_recall": 1.0, "style": 1.0, "combined": 0.9}, True, False),
-        ({"refusal": 0.0, "combined": 0.9}, False, False),
-        ({"refusal": 1.0, "style": 0.0, "combined": 0.4}, False, True),
-        ({"refusal": 1.0, "token_f1": 0.0, "combined": 0.4}, True, False),
-        ({"style": 1.0, "combined": 0.6}, True, True),
-    ],
-)
-def test_is_right_ignores_style(scores: dict[str, float], answerable: bool, right: bool) -> None:
-    assert question_browser.is_right(scores, answerable) is right
-
-
 def test_browser_counts_questions_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trial").mkdir()
     rows = [

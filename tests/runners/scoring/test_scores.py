@@ -18,6 +18,7 @@ from runners.scoring.scores import (
     combined_score,
     fact_agreement,
     fact_recall,
+    question_weights,
     score_answer,
     token_f1,
 )
@@ -134,9 +135,9 @@ def test_example_refuses_by_mark_or_by_its_words() -> None:
 def test_unanswerable_question_is_scored_on_refusal() -> None:
     question = Question("u", "What is the captain's name?", answerable=False)
     scores = score_answer(plan(), question, REFUSALS[0], (), retrieval=True)
-    assert scores == {"style": 1.0, "refusal": 1.0, "correct_refusal": 1.0}
+    assert scores == {"right": 1.0, "style": 1.0, "refusal": 1.0, "correct_refusal": 1.0}
     invented = score_answer(plan(), question, "The captain is Bo. Shall I call?", (), retrieval=True)
-    assert invented["refusal"] == invented["correct_refusal"] == 0
+    assert invented["right"] == invented["refusal"] == invented["correct_refusal"] == 0
 
 
 def test_answer_is_scored_on_its_facts() -> None:
@@ -145,9 +146,10 @@ def test_answer_is_scored_on_its_facts() -> None:
     )
     scores = score_answer(plan(), question, "It is 14.50 euros. Shall I book it?", (), retrieval=False)
     assert scores["fact_recall"] == scores["agreement"] == scores["exact_match"] == scores["style"] == 1
-    assert scores["citation"] == 0
+    assert scores["right"] == 1
+    assert "citation" not in scores, "no arm of the plan retrieves"
     refused = score_answer(plan(), question, REFUSALS[0], (), retrieval=True)
-    assert refused["refusal"] == refused["fact_recall"] == 0
+    assert refused["right"] == refused["refusal"] == refused["fact_recall"] == refused["citation"] == 0
     assert (scores["false_refusal"], refused["false_refusal"]) == (0, 1)
     assert scores["rouge_l"] == scores["chrf"] == 1
     assert "correct_refusal" not in scores
@@ -156,7 +158,7 @@ def test_answer_is_scored_on_its_facts() -> None:
 
 def test_scores_without_gold_are_absent() -> None:
     scores = score_answer(plan(), Question("q", "What does it cost?"), "", (), retrieval=False)
-    assert scores == {"style": 0.0, "refusal": 1.0, "false_refusal": 0.0, "citation": 0.0}
+    assert scores == {"style": 0.0, "refusal": 1.0, "false_refusal": 0.0}
 
 
 def absent(answer: str, legal: object, **gold: object) -> dict[str, float]:
@@ -264,3 +266,33 @@ def test_combined_score_weighs_only_present_scores() -> None:
     assert combined_score({"style": 1.0, "refusal": 0.0}, weights) == 0.5
     assert combined_score({"style": 1.0, "fact_recall": 0.5, "refusal": 1.0}, weights) == 0.75
     assert combined_score({"token_f1": 1.0}, weights) == 0
+
+
+def test_combined_score_is_zero_unless_the_answer_is_right() -> None:
+    weights = {"style": 1.0, "citation": 1.0, "fact_recall": 2.0, "agreement": 5.0}
+    wrong = {"right": 0.0, "style": 1.0, "citation": 1.0, "fact_recall": 1.0, "agreement": 1.0}
+    assert combined_score(wrong, weights) == 0
+    assert combined_score({**wrong, "right": 1.0}, weights) == pytest.approx(1)
+    graded = {"right": 1.0, "style": 1.0, "citation": 0.0, "fact_recall": 0.5, "agreement": 0.0}
+    assert combined_score(graded, weights) == pytest.approx(0.8 + 0.2 * (1 + 0 + 2 * 0.5) / 4), (
+        "agreement is part of right"
+    )
+    assert combined_score({"right": 1.0, "refusal": 1.0}, {"refusal": 1.0}) == 1, "nothing to grade"
+    assert combined_score({"style": 1.0, "agreement": 0.0}, {"style": 1.0, "agreement": 3.0}) == 0.25, (
+        "no gold"
+    )
+
+
+def questions_without_answer(count: int, of: int) -> list[Question]:
+    return [Question(f"q{n}", "Who?", ("Bo",), answerable=n >= count) for n in range(of)]
+
+
+def test_questions_without_answer_have_at_most_fifteen_percent_of_the_mean() -> None:
+    weights = question_weights(plan(), questions_without_answer(4, 10))
+    assert sum(weights.values()) == pytest.approx(10)
+    assert sum(weights[f"q{n}"] for n in range(4)) == pytest.approx(0.15 * 10)
+    assert set(question_weights(plan(), questions_without_answer(1, 10)).values()) == {1.0}
+    assert set(question_weights(plan(), questions_without_answer(10, 10)).values()) == {1.0}, (
+        "nothing else is asked"
+    )
+    assert question_weights(plan(), []) == {}

@@ -133,8 +133,9 @@ def test_seeds_are_averaged_by_question_and_arms_keep_order() -> None:
     assert (rag.arm, rag.questions, rag.seconds) == ("rag", ("a",), (2.0,))
     assert rag.scores[0]["fact_recall"] == pytest.approx(0.5)
     assert rag.of("refusal") == [1.0]
+    assert (rag.of("right"), rag.combined) == ([0.5], (0.5,)), "one seed of two is right"
     assert rag.of("exact_match") != []
-    assert (rag.seeds, rag.seed_spread) == (((0, 1.0), (1, 0.5)), 0.5)
+    assert (rag.seeds, rag.seed_spread) == (((0, 1.0), (1, 0.0)), 1.0)
     assert plain.seeds == ((0, 1.0),)
     assert (rag.tokens, plain.tokens) == (15.0, 15.0)
     assert score_trial(PLAN, QUESTIONS, [], lambda question: "")[0].combined == ()
@@ -172,8 +173,25 @@ def test_scores_file_has_documents_and_seeds(tmp_path: Path) -> None:
     write_scores(arms, tmp_path / "scores.json")
     body = json.loads((tmp_path / "scores.json").read_text("utf-8"))
     assert body["documents"] == {"a": "heron.md"}
-    assert body["seeds"] == {"prompting": [], "rag": [{"seed": 0, "mean": 0.5}, {"seed": 1, "mean": 0.5}]}
+    assert body["seeds"] == {"prompting": [], "rag": [{"seed": 0, "mean": 0.85}, {"seed": 1, "mean": 0.85}]}
+    assert body["question_weights"] == {"a": 1.7, "c": 0.3}, "the one without an answer has 15 % of the mean"
+    assert (arms[1].combined, arms[1].weighted, arms[1].mean_score) == ((1.0, 0.0), (1.7, 0.0), 0.85)
     assert with_intervals(arms[1])["scores"]["combined"]["n"] == 2
+
+
+def test_refusal_is_balanced_over_both_kinds_of_questions() -> None:
+    """Ten questions, two without an answer: one that never refuses gets .5, not .8."""
+    questions = [Question(f"q{n}", "Berths?", ("27",), answerable=n > 1) for n in range(10)]
+    never = [answered("prompting", 0, q.id, "It has 27 berths.") for q in questions]
+    once = [
+        answered("rag", 0, q.id, "Not in our papers." if q.id in ("q0", "q9") else "27") for q in questions
+    ]
+    plain, rag = score_trial(PLAN, questions, never + once, lambda question: "")
+    assert sum(plain.of("refusal")) / 10 == 0.8
+    assert sum(plain.shown("refusal")) / 10 == pytest.approx(0.5)
+    assert sum(rag.shown("refusal")) / 10 == pytest.approx((1 / 2 + 7 / 8) / 2)
+    assert plain.shown("right") == plain.of("right")
+    assert with_intervals(plain)["scores"]["refusal"]["mean"] == pytest.approx(0.5)
 
 
 def test_answers_from_other_inputs_are_removed(tmp_path: Path, make_retriever: Any) -> None:

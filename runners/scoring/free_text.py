@@ -1,0 +1,451 @@
+"""Whether a free-text answer states a fact: :func:`text_states_fact`.
+
+The answer must have the fact's numbers, its yes or no and at least half of its content words, together in a few
+neighbouring sentences, and little that has nothing to do with it. Words and numbers are compared as
+:mod:`runners.scoring.statements` reads them, in several languages.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+
+from rag.text.dates import Date, dates_within
+from rag.text.words import sentences
+from runners.scoring.statements import (
+    LEADING_ARTICLES,
+    bounds_of,
+    content_tokens,
+    dates_of,
+    denies,
+    language_of,
+    leading_answers,
+    measures_of,
+    numbers_of,
+    shared_tokens,
+    statements,
+    states_number,
+    text_besides_dates,
+    weekdays_of,
+)
+
+FACT_SHARE = 0.5
+"""Least share of the fact's content words that are not in the question."""
+SHORT_FACT = 4
+"""A fact of so few words needs more than half of them, unless the answer says nothing besides."""
+LONG_FACT = 25
+"""Of a fact with more content words, half of the numbers suffice: no two people would list all of them."""
+FREE_FOREIGN_WORDS = 11
+"""Content words that an answer may have besides those of fact, reference and question: courtesy, a side remark."""
+MIN_KNOWN_SHARE = 0.3
+"""Least share of an answer's content words that are in fact, reference or question, once it has more foreign ones
+than half of FREE_FOREIGN_WORDS."""
+FREE_SENTENCES = 1
+"""Sentences about something else that an answer may have; a long fact allows one more for each three of its own."""
+MIN_OFF_TOPIC_WORDS = 3
+OFF_TOPIC_SHARE = 0.6
+"""A sentence is about something else when it has at least so many foreign content words, and more than this share."""
+LIST_ITEMS = 5
+"""From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
+FREE_LISTED_WORDS = 2
+TOPICAL_SHARE = 0.34
+"""Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
+_COURTESY = frozenset(
+    [
+        "answer",
+        "ask",
+        "assist",
+        "assistance",
+        "call",
+        "check",
+        "contact",
+        "detail",
+        "enjoy",
+        "find",
+        "forward",
+        "glad",
+        "happy",
+        "hear",
+        "hello",
+        "help",
+        "hope",
+        "inform",
+        "information",
+        "know",
+        "let",
+        "like",
+        "look",
+        "love",
+        "pleas",
+        "pleasur",
+        "question",
+        "reach",
+        "tell",
+        "thank",
+        "today",
+        "visit",
+        "welcom",
+        "wish",
+        "according",
+        "base",
+        "document",
+        "note",
+        "passage",
+        "provid",
+        "state",
+        "mention",
+        "follow",
+    ]
+)
+"""Stems that carry no claim of their own."""
+_YES_OR_NO = re.compile(
+    r"\W*(?:(?P<yes>yes|ja|sí|si|oui|sì|sim|true|はい|是)|no|nein|non|não|nee|false|いいえ|否)\W*", re.I
+)
+_LEADING_YES_OR_NO = re.compile(
+    r"\W*(?:(?P<yes>yes|ja|sí|oui|sì|sim|はい)|no|nein|non|não|nee|いいえ)(?=\W|$)", re.I
+)
+_WH_WORD = re.compile(
+    r"\b(?:what|when|where|who|whom|whose|which|why|how|name|list|tell|give|describe|explain"
+    r"|was|wann|wo|wer|wem|wen|wessen|warum|wieso|wie|welche\w*|woher|wohin|womit"
+    r"|qué|cuándo|dónde|quién\w*|cuál\w*|cómo|cuánt\w*|que|quand|où|qui|quel\w*|pourquoi|comment|combien)\b"
+    r"|何|いつ|どこ|誰|だれ|なぜ|どう|いくら|何時|什么|谁|哪|几|多少",
+    re.I,
+)
+_ENGLISH_WH_WORD = re.compile(r"\b(?:what|when|where|who|whom|whose|which|why|how)\b", re.I)
+_ENGLISH_AUXILIARY = re.compile(
+    r"(?:^|[.!?,:;]\s*|\b(?:and|so|then|but)\s+)(?:do|does|did|is|are|was|were|am|can|could|may|might|must|shall|should"
+    r"|will|would|has|have|had|isn't|aren't|don't|doesn't|can't|won't)\b[^.!?]*\?",
+    re.I,
+)
+_APOLOGY = re.compile(
+    r"^\W*(?:(?:I['’]?m|I am|we['’]?re|we are)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|unfortunately)\W+(?:but\s+|that\s+)?",
+    re.I,
+)
+_FIRST_PERSON = re.compile(r"\W*(?:I|ich|yo)\b", re.I)
+"""A sentence about the assistant itself ("I cannot help with that") affirms or denies nothing of the matter."""
+_ALTERNATIVES = re.compile(
+    r"(\d[\d.,:]*\d|\d)(?:\s*[\w€$%]+)?[\s,;]*\b(?:or|oder|ou|o)\s+(?:\w+\s+)?(\d[\d.,:]*\d|\d)"
+)
+
+
+def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence[str] = ()) -> bool:
+    """Return whether a free-text answer states a fact, and little else.
+
+    Args:
+        answer: the answer.
+        fact: a short answer, a sentence or a longer text.
+        question: the question; its words prove nothing.
+        known: texts of the gold (short answers, references) whose words an honest answer may have besides the fact's.
+    """
+    wanted = _wanted(fact, question, tuple(known))
+    given = _Answer(answer, wanted)
+    if wanted.rewrites:
+        return _is_rewritten(answer, fact, question)
+    if not given.sentences or not given.is_about_the_fact or given.contradicts:
+        return False
+    if wanted.stance and (stance := given.stance) is not None:
+        if stance != wanted.stance:
+            return False
+        if not wanted.numbers and (wanted.yes_no_question or not wanted.tokens):
+            return True
+    elif wanted.stance and not wanted.tokens and not wanted.numbers:
+        return False
+    return given.has_fact
+
+
+class _Wanted:
+    """A fact, taken apart once for all answers to its question."""
+
+    def __init__(self, fact: str, question: str, known: tuple[str, ...]) -> None:
+        self.fact = fact
+        self.question = question
+        self.known = known
+
+    @cached_property
+    def language(self) -> str:
+        return language_of(" ".join((self.question, self.fact, *self.known)))
+
+    @cached_property
+    def text(self) -> str:
+        """The fact without a closing question, unless it is nothing but a question."""
+        return " ".join(statements(self.fact)) or self.fact
+
+    @cached_property
+    def question_tokens(self) -> tuple[str, ...]:
+        return content_tokens(self.question, self.language)
+
+    @cached_property
+    def all_tokens(self) -> tuple[str, ...]:
+        return content_tokens(text_besides_dates(self.text), self.language)
+
+    @cached_property
+    def dates(self) -> frozenset[Date]:
+        return dates_of(self.text)
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The content words of the fact that the question lacks."""
+        in_question = set(self.question_tokens)
+        return tuple(token for token in self.all_tokens if token not in in_question)
+
+    @cached_property
+    def known_tokens(self) -> frozenset[str]:
+        """The content words of fact, references and question."""
+        texts = (self.text, *self.known)
+        return frozenset(
+            token for text in texts for token in content_tokens(text, self.language)
+        ) | frozenset(self.question_tokens)
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        return numbers_of(text_besides_dates(self.text), self.language)
+
+    @cached_property
+    def known_numbers(self) -> frozenset[str]:
+        texts = (self.question, self.text, *self.known)
+        return frozenset(number for text in texts for number in numbers_of(text, self.language))
+
+    @cached_property
+    def yes_no_question(self) -> bool:
+        """Whether the question asks for a yes or no."""
+        last = self.question.strip().rsplit("\n", 1)[-1]
+        asked = last.rstrip().endswith(("?", "？", "か。", "か", "吗"))
+        if self.language == "English":
+            sentence = next((m.group() for m in _ENGLISH_AUXILIARY.finditer(last)), "")
+            chooses = " or " in sentence.lower().rstrip("?").removesuffix(" or not")
+            return bool(sentence) and not chooses and not _ENGLISH_WH_WORD.search(sentence)
+        return asked and not _WH_WORD.search(last)
+
+    @cached_property
+    def stance(self) -> str | None:
+        """The yes or no of the fact: its first word, or for a question that asks for one, whether it denies."""
+        if match := _YES_OR_NO.fullmatch(self.fact) or _LEADING_YES_OR_NO.match(self.fact):
+            return "yes" if match["yes"] else "no"
+        if self.yes_no_question and (len(self.fact.split()) > 3 or self.language in ("Japanese", "Chinese")):
+            return "no" if denies(self.text, self.language) else "yes"
+        return None
+
+    @cached_property
+    def rewrites(self) -> bool:
+        """Whether the fact is the question written anew, so that only the whole text can be compared."""
+        long = len(self.fact.split()) >= 3 and self.stance is None
+        return (
+            long
+            and not self.tokens
+            and self.numbers <= numbers_of(self.question, self.language)
+            and (len(self.all_tokens) >= 0.6 * len(self.question_tokens))
+        )
+
+
+@lru_cache(maxsize=8192)
+def _wanted(fact: str, question: str, known: tuple[str, ...]) -> _Wanted:
+    return _Wanted(fact, question, known)
+
+
+class _Answer:
+    """An answer seen against a fact."""
+
+    def __init__(self, text: str, wanted: _Wanted) -> None:
+        self.wanted = wanted
+        self.text = text
+        asked = {_plain(sentence) for sentence in sentences(wanted.question)} | {_plain(wanted.question)}
+        self.sentences = [sentence for sentence in statements(text) if _plain(sentence) not in asked]
+        if not self.sentences and not statements(wanted.fact):
+            self.sentences = [text.strip()]  # a fact that is a question is stated by a question
+        self.joined = " ".join(self.sentences)
+        self.tokens = content_tokens(self.joined, wanted.language)
+        self.numbers = numbers_of(self.joined, wanted.language)
+
+    @cached_property
+    def foreign(self) -> list[str]:
+        """The answer's content words that neither fact, references nor question have."""
+        known = set(shared_tokens(self.tokens, self.wanted.known_tokens))
+        return [token for token in self.tokens if token not in known and token not in _COURTESY]
+
+    @cached_property
+    def is_about_the_fact(self) -> bool:
+        """Whether what the answer says besides the fact is a remark, no copied passage and no list."""
+        wanted, foreign = self.wanted, len(self.foreign)
+        free = FREE_FOREIGN_WORDS + len(wanted.known_tokens - set(wanted.question_tokens)) // 3
+        if foreign > free:
+            return False
+        known_share = 1 - foreign / max(1, len(self.tokens))
+        if foreign > FREE_FOREIGN_WORDS / 2 and known_share < MIN_KNOWN_SHARE:
+            return False
+        if foreign > FREE_LISTED_WORDS and self._is_list:
+            return False
+        off_topic = sum(map(self._is_off_topic, self.sentences))
+        if off_topic > FREE_SENTENCES + len(statements(wanted.fact)) // 3:
+            return False
+        strange = [n for n in self.numbers if not states_number(n, wanted.known_numbers)]
+        return len(strange) <= (1 + len(wanted.numbers) if wanted.numbers else 3)
+
+    def _is_off_topic(self, sentence: str) -> bool:
+        tokens = content_tokens(sentence, self.wanted.language)
+        foreign = sum(token in self.foreign for token in tokens)
+        return foreign >= MIN_OFF_TOPIC_WORDS and foreign > OFF_TOPIC_SHARE * len(tokens)
+
+    @cached_property
+    def _is_list(self) -> bool:
+        items = [
+            item.split() for item in re.split(r"[,;\n•|/]+|(?<=\w)\.\s|\s-\s", self.joined) if item.strip()
+        ]
+        bare = len(self.joined.split()) >= 8 and len(self.tokens) >= 0.85 * len(
+            set(self.joined.lower().split())
+        )
+        return bare or (len(items) >= LIST_ITEMS and sum(map(len, items)) <= 3 * len(items))
+
+    @cached_property
+    def contradicts(self) -> bool:
+        """Whether the answer says something else in the fact's place."""
+        wanted, joined = self.wanted, self.joined
+        if not weekdays_of(joined) <= weekdays_of(
+            " ".join((wanted.text, *wanted.known, wanted.question))
+        ) and (weekdays_of(wanted.text)):
+            return True
+        known = {
+            measure for text in (wanted.question, wanted.text, *wanted.known) for measure in measures_of(text)
+        }
+        given = measures_of(joined)
+        for number in wanted.numbers & {number for number, _ in known}:
+            units = {unit for other, unit in given if other == number}
+            if units and not any((number, unit) in known for unit in units):
+                return True
+        bounds = bounds_of(" ".join((wanted.question, wanted.text, *wanted.known)))
+        opposite = any(
+            (number, not upper) in bounds and (number, upper) not in bounds
+            for number, upper in bounds_of(joined)
+        )
+        return bool(wanted.numbers) and (
+            opposite or self._restates_with_other_numbers or self._negates_number
+        )
+
+    @cached_property
+    def _restates_with_other_numbers(self) -> bool:
+        """Whether one sentence stands twice with different numbers, or the number stands beside an alternative."""
+        language, wanted = self.wanted.language, self.wanted.numbers
+        seen: list[tuple[set[str], frozenset[str]]] = []
+        for sentence in self.sentences:
+            words, numbers = set(content_tokens(sentence, language)), numbers_of(sentence, language)
+            if not numbers:
+                continue
+            for other_words, other_numbers in seen:
+                alike = len(words & other_words) >= 0.7 * len(words | other_words)
+                if alike and numbers != other_numbers and (numbers ^ other_numbers) & wanted:
+                    return True
+            seen.append((words, numbers))
+        for first, second in _ALTERNATIVES.findall(self.joined):
+            pair = [numbers_of(number, language) for number in (first, second)]
+            either_is_wanted = any(not numbers.isdisjoint(wanted) for numbers in pair)
+            if either_is_wanted and not all(numbers <= self.wanted.known_numbers for numbers in pair):
+                return True
+        return False
+
+    @cached_property
+    def _negates_number(self) -> bool:
+        """Whether "not" stands right before a number of the fact ("it is not 12 euros")."""
+        text = " ".join((self.wanted.question, self.wanted.text))
+        if denies(text, self.wanted.language):
+            return False
+        match = re.search(
+            r"\b(?:not|n['’]t|nicht|no|ne|non)\s+(?:cost |be |\w+en )?(\d[\d.,:]*\d|\d)(?! or| oder)",
+            self.joined,
+            re.I,
+        )
+        return match is not None and not numbers_of(match[1], self.wanted.language).isdisjoint(
+            self.wanted.numbers
+        )
+
+    @cached_property
+    def stance(self) -> str | None:
+        """The answer's yes or no, None when it takes none, "both" when it takes both."""
+        leads = leading_answers(self.sentences)
+        if leads:
+            return leads.pop() if len(leads) == 1 else "both"
+        wanted = self.wanted
+        topic = (*wanted.question_tokens, *wanted.tokens)
+        stances = set()
+        for sentence in self.sentences:
+            about = shared_tokens(topic, content_tokens(sentence, wanted.language))
+            first_person = _FIRST_PERSON.match(_APOLOGY.sub("", sentence))
+            if len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic)))) and not first_person:
+                stances.add("no" if denies(sentence, wanted.language) else "yes")
+        # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
+        if stances == {"yes", "no"}:
+            return "no" if wanted.stance == "no" else None
+        return stances.pop() if stances else None
+
+    @cached_property
+    def has_fact(self) -> bool:
+        """Whether a few neighbouring sentences have the fact's numbers, dates and words."""
+        # A long fact takes as many sentences as it has itself, and one more.
+        most = max(2, len(statements(self.wanted.fact)) + 1)
+        return any(
+            self._window_has_fact(" ".join(self.sentences[start : start + size]))
+            for size in range(1, min(most, len(self.sentences)) + 1)
+            for start in range(len(self.sentences) - size + 1)
+        )
+
+    def _window_has_fact(self, window: str) -> bool:
+        wanted, language = self.wanted, self.wanted.language
+        numbers = numbers_of(window, language)
+        stated = sum(states_number(number, numbers) for number in wanted.numbers)
+        needed = len(wanted.numbers) if len(wanted.all_tokens) <= LONG_FACT else len(wanted.numbers) / 2
+        if stated < needed or not dates_within(wanted.dates, dates_of(window), numbers):
+            return False
+        have = content_tokens(window, language)
+        if not wanted.tokens:
+            # All its words are in the question: the answer must choose them, not repeat the question.
+            alike = shared_tokens(wanted.all_tokens, have)
+            repeated = shared_tokens(wanted.question_tokens, have)
+            chosen = len(alike) == len(wanted.all_tokens)
+            return bool(wanted.numbers or wanted.dates) or (
+                bool(wanted.all_tokens)
+                and chosen
+                and len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
+            )
+        if wanted.numbers and len(wanted.tokens) <= 2:
+            return True  # a number with its unit: another unit is a contradiction, none is an abbreviation
+        hits = shared_tokens(wanted.tokens, have)
+        share = len(hits) / len(wanted.tokens)
+        if share < FACT_SHARE or share == 1 or wanted.numbers or len(wanted.tokens) > SHORT_FACT:
+            return share >= FACT_SHARE
+        return not self.foreign if share == FACT_SHARE else not _replaces_name(window, wanted, hits)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def _replaces_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
+    """Return whether a foreign name stands beside a word of the fact: "San Francisco Airport" for "San Diego Airport"."""
+    words = [
+        word
+        for word in re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", window)
+        if word.lower() not in LEADING_ARTICLES
+    ]
+    token_of = [next(iter(content_tokens(word, wanted.language)), "") for word in words]
+    for at in range(len(words) - 1):
+        pair = (token_of[at], token_of[at + 1])
+        if not all(pair) or not (words[at][0].isupper() and words[at + 1][0].isupper()):
+            continue
+        hit, other = pair if pair[0] in hits else pair[::-1]
+        if hit in hits and other not in hits and not shared_tokens([other], wanted.known_tokens):
+            return True
+    return False
+
+
+def _is_rewritten(answer: str, fact: str, question: str) -> bool:
+    """Return whether a text is rewritten as the reference has it, case and punctuation included.
+
+    At most a tenth of the words differ, and at least half of what had to be changed in the question is changed.
+    """
+    error = _word_error(answer, fact)
+    return error <= 0.1 and error <= _word_error(question, fact) / 2
+
+
+def _word_error(text: str, reference: str) -> float:
+    a, b = text.split(), reference.split()
+    return 1 - difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
