@@ -206,7 +206,8 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
 def compared_tiles(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the used arm is compared with, as tiles: title, right answers and the difference of the scores."""
     compared = data["verdict"].get("compared") or {}
-    titles = {"today": "what you do today", "alternative": "cheapest useful alternative"}
+    today = "your prompt today" if (data.get("task") or {}).get("prompt", True) else "the model alone"
+    titles = {"today": today, "alternative": "cheapest useful alternative"}
     return [
         {
             "title": f"{title}: {pair['arm']}",
