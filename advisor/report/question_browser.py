@@ -82,7 +82,8 @@ def example_answers(browsed: BrowsedQuestions, arm: str, count: int = 3) -> dict
     """Return right and wrong answers of an arm to show first: ``right`` and ``wrong``, up to ``count`` each.
 
     They are the first in the order of the trial, but at most one right answer is a refusal, and at most one wrong answer
-    is to a question without an answer, unless there are too few others. Each has the number of its question, the question, what was wanted, and the answer as in ``rows``.
+    is to a question without an answer, unless there are too few others. Each has the number of its question, the
+    question, what was wanted, and the answer as in ``rows``.
     """
     examples: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
     for row in browsed.rows:
