@@ -158,23 +158,33 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console()
     if task := task_line(data):
         print_plain(console, task, "dim")
-    if sentences := conclusion(data):
-        print_plain(console, sentences[0], "bold")
-        if len(sentences) > 1:
-            print_plain(console, " ".join(sentences[1:]))
-        console.print()
+    show_conclusion(data, console)
     console.print(*arms_tables(data, console.width))
     console.print(score_chart(data, console.width))
     show_margins(data, console)
     for line in (*timing_notes(data), weights_line(data), *judge_lines(data)):
         print_plain(console, line, "dim")
     verdict = data["verdict"]
-    colour = OUTCOME_COLOURS[verdict["outcome"]]
-    head = Text.assemble((verdict["outcome"].upper(), f"{colour} bold"), f" ({verdict['strength']})  ")
-    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
+    show_verdict(verdict, console)
     if gains := verdict.get("taught"):
         print_plain(console, f"  {gains}")
     show_guards(data, console)
+
+
+def show_conclusion(data: Mapping[str, Any], console: Console) -> None:
+    """Print the sentences of the conclusion, the first one in bold; nothing where there are none."""
+    if sentences := conclusion(data):
+        print_plain(console, sentences[0], "bold")
+        if len(sentences) > 1:
+            print_plain(console, " ".join(sentences[1:]))
+        console.print()
+
+
+def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
+    """Print the outcome in its colour, its strength and the verdict's text."""
+    outcome = (verdict["outcome"].upper(), f"{OUTCOME_COLOURS[verdict['outcome']]} bold")
+    head = Text.assemble(outcome, f" ({verdict['strength']})  ")
+    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
 
 
 def show_guards(data: dict[str, Any], console: Console) -> None:
