@@ -60,11 +60,10 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
     verdict = data["verdict"]
     run_argument = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
     use = verdict["use"] if "use" in verdict else verdict["winner"]
-    arm = f" --arm {verdict['winner']}" if use is None else ""
+    asked = use or data["arms"][0]["arm"]
+    arm = f" --arm {asked}" if use is None else ""
     asks = "the arm to use" if use else "the best by its score; no arm is asked by default"
-    steps = [
-        (f'tunewise ask {run_argument}{arm} "your question"', f"asks {use or verdict['winner']}, {asks}")
-    ]
+    steps = [(f'tunewise ask {run_argument}{arm} "your question"', f"asks {asked}, {asks}")]
     new_run = shlex.quote(f"{run_argument.strip(chr(39))}-more")
     if any(arm["arm"] == verdict["recommended"] and is_unplanned(arm) for arm in data["arms"]):
         steps.append(

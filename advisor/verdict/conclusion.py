@@ -37,6 +37,11 @@ class Reader:
         return dict(self.arm(name).get("right") or {})
 
     @property
+    def best(self) -> str:
+        """The arm with the highest combined score, whatever was said."""
+        return str(max(self.data["arms"], key=lambda row: row["score"]["mean"])["arm"])
+
+    @property
     def measured(self) -> Row:
         """What the run took; {} in an evaluation on other questions."""
         return dict(self.data.get("measured") or {})
@@ -56,6 +61,7 @@ def conclude(data: Row, prompt_in_use: bool) -> list[str]:
     else:
         lines = [
             _use_line(reader, use),
+            _weak_line(reader, use),
             _standing_line(reader, use),
             _refusal_line(reader, use),
             _needs_line(reader, use),
@@ -98,6 +104,14 @@ def _beside(right: Row, first: Row) -> str:
     return str(right["n"]) if right["of"] == first["of"] else f"{right['n']} of {right['of']}"
 
 
+def _weak_line(reader: Reader, use: str) -> str:
+    """Return a warning where the arm to use answers fewer than half of the questions right."""
+    right = reader.right(use)
+    if not right or 2 * right["n"] >= right["of"]:
+        return ""
+    return "That is fewer than half: let a person check its answers, or try a larger model before it is used."
+
+
 def _standing_line(reader: Reader, use: str) -> str:
     """Return what the trial says of the recommendation."""
     verdict = reader.verdict
@@ -111,7 +125,8 @@ def _standing_line(reader: Reader, use: str) -> str:
         return f"{recommended} was recommended, but {_why_not(reader, recommended)}."
     if use != recommended and recommended in excluded:
         return f"{recommended} was recommended, but it {excluded[recommended]}."
-    better = verdict["winner"] if verdict["winner"] != use and verdict["winner"] in excluded else ""
+    best = reader.best
+    better = best if best != use and best in excluded else ""
     beside = f" {better} scored best, but it {excluded[better]}." if better else ""
     if verdict["outcome"] == "overturned":
         return f"{recommended} was recommended, and the trial speaks against it: {_why_not(reader, recommended)}.{beside}"
@@ -206,7 +221,7 @@ def _change_line(reader: Reader, use: str) -> str:
 def _nothing_to_use(reader: Reader) -> str:
     """Return the first line where no arm can be used: what the best one answers, and why it cannot be taken."""
     verdict = reader.verdict
-    best = verdict["winner"]
+    best = reader.best
     right = reader.right(best)
     if not right:
         return "No arm can be used as it is."

@@ -159,10 +159,9 @@ def _use_clause(facts: VerdictFacts) -> str:
     """Return which arm to use, and why not the one that scored best; or that none can be used."""
     if facts.use.arm is None:
         return f"no arm can be used: {facts.use.reason}"
-    why = facts.use.excluded.get(facts.winner)
-    return f"use {facts.use.arm}" + (
-        f" ({facts.winner} {why})" if why and facts.winner not in facts.lost else ""
-    )
+    best = max(facts.arms, key=lambda name: mean_combined(facts.arms[name]))
+    why = facts.use.excluded.get(best)
+    return f"use {facts.use.arm}" + (f" ({best} {why})" if why and best not in facts.lost else "")
 
 
 def _undecided(facts: VerdictFacts, other: str) -> str:

@@ -144,9 +144,9 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
 
 
 def ask_command(run: Path, data: dict[str, Any]) -> str:
-    """Return the start of a command that asks a run; it names the best arm where none is asked by default."""
-    verdict = data["verdict"]
-    return command_line("ask", run, *(["--arm", verdict["winner"]] if verdict.get("use", "") is None else []))
+    """Return the start of a command that asks a run; it names the arm with the best score where none is asked by default."""
+    nothing = data["verdict"].get("use", "") is None
+    return command_line("ask", run, *(["--arm", data["arms"][0]["arm"]] if nothing else []))
 
 
 def check_kernels(kernels: str, path: Path) -> None:
