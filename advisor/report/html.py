@@ -18,6 +18,7 @@ from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
+from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.conclusion import duration_text
 from runners.data.questions import Question
@@ -334,6 +335,8 @@ def _template() -> Template:
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,
         "p_note": statements.P_VALUE_NOTE,
+        "small_rise": guard_results.is_small_rise,
+        "less_forgetting": guard_results.LESS_FORGETTING,
     }
     return environment.get_template("report.html.j2")
 
