@@ -39,18 +39,19 @@ _TICKS = ("0", ".25", ".5", ".75", "1")
 
 SCORE_COLUMNS = {
     "label": "label",
-    "slot_f1": "slots",
-    "final_answer": "final",
+    "slot_f1": "slot\nf1",
+    "final_answer": "final\nanswer",
     "style": "style",
-    "fact_recall": "facts",
-    "agreement": "agree",
+    "fact_recall": "fact\nrecall",
+    "agreement": "agreement",
     "refusal": "refusal",
-    "citation": "cited",
+    "citation": "citation",
     "spurious": "spurious",
-    "house_style": "house",
-    "token_f1": "F1",
+    "house_style": "house\nstyle",
+    "token_f1": "token\nf1",
 }
-"""Titles of the scores in the table of arms, in their order; a score is shown where it was measured."""
+"""Titles of the scores in the table of arms, in their order and as the report names them; a score is shown where it was
+measured."""
 COLUMN_GAP = 2
 """Characters between the columns of a table."""
 OUTCOME_COLOURS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
@@ -304,12 +305,12 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
     scores = [arm["score"] for arm in arms]
     return {
         "right": [right_count(arm.get("right")) for arm in arms],
-        "combined [dim]95 %[/]": [
-            f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
+        "combined\n[dim](95 %)[/]": [
+            f"{score['mean']:.2f} [dim]({format_interval(score)})[/]" for score in scores
         ],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         **_alone_column(data),
-        f"s, {_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
+        f"seconds,\n{_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
     }
 
 
@@ -317,7 +318,7 @@ def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the column of seconds of questions that were asked one at a time; {} where none were."""
     timed = [seconds_alone(arm) for arm in data["arms"]]
     cells = [NOT_JUDGED if seconds is None else f"{seconds:.2f}" for seconds in timed]
-    return {"s, alone": cells} if any(seconds is not None for seconds in timed) else {}
+    return {"seconds,\nalone": cells} if any(seconds is not None for seconds in timed) else {}
 
 
 def _asked_together(data: Mapping[str, Any]) -> str:
@@ -333,6 +334,7 @@ def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
         table.add_column(
             title,
             justify="left" if is_name else "right",
+            vertical="bottom",
             no_wrap=True,
             max_width=name_width if is_name else None,
         )
@@ -342,7 +344,8 @@ def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
 
 
 def _width(title: str, cells: Sequence[str]) -> int:
-    return max(Text.from_markup(cell).cell_len for cell in (title, *cells))
+    lines = (line for cell in (title, *cells) for line in Text.from_markup(cell).split("\n"))
+    return max(line.cell_len for line in lines)
 
 
 def _mean(arm: dict[str, Any], name: str) -> str:

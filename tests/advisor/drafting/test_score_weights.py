@@ -94,7 +94,7 @@ def test_arms_table_shows_weights_and_scored_columns() -> None:
     (table,) = arms_tables(report(), 80)
     titles = [str(column.header) for column in table.columns]
     assert titles[:2] == ["arm", "right"]
-    assert titles[3:] == ["slots", "s, in batches"]
+    assert titles[3:] == ["slot\nf1", "seconds,\nin batches"]
 
 
 def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
@@ -118,11 +118,11 @@ def test_arms_table_splits_on_narrow_terminals() -> None:
         assert all(len(line) <= width for line in text.splitlines()), (width, text)
         rows = [line.split() for line in text.splitlines() if line.startswith("rag ")]
         values = [cell for row in rows for cell in row if "." in cell]
-        assert values[:2] == ["0.50", "0.40–0.60"]
+        assert values[:2] == ["0.50", "(0.40–0.60)"]
         assert {f"{0.111 * n:.2f}" for n in range(1, len(SCORE_COLUMNS) + 1)} < set(values), (width, text)
     cut = io.StringIO()
     Console(file=cut, width=26).print(*arms_tables(data, 26))
-    assert "0.50 0.40–0.60" in cut.getvalue()
+    assert "0.50 (0.40–0.60)" in cut.getvalue()
 
 
 def test_judge_lines() -> None:
