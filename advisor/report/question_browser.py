@@ -130,7 +130,7 @@ def first_opened(browsed: BrowsedQuestions, arm: str) -> int:
     }
     telling = [number for number, arms in right.items() if arms.get(arm) and not all(arms.values())]
     solved = [number for number, arms in right.items() if any(arms.values())]
-    return next(iter([*telling, *solved, 1]))
+    return int([*telling, *solved, 1][0])
 
 
 def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
