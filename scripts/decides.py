@@ -52,6 +52,7 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Checked against published cases", "advisor.workflows.eval_advice", ("score_cases",)),
     ("The verdict, after the trial", "advisor.verdict.verdict", ("judge_trial",)),
     ("", "advisor.verdict.comparison", ("compare_with_others", "cheapest_within_noise", "questions_needed")),
+    ("", "advisor.verdict.arm_choice", ("choose_arm",)),
     ("", "advisor.costs.arm_costs", ("upkeep_costs",)),
     ("", "rag.evaluation.statistics", ("cluster_by_document",)),
 )

@@ -101,7 +101,7 @@ def report_json(
     measured |= compare_prediction(
         plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
-    data = {
+    data: dict[str, Any] = {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),

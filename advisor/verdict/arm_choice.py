@@ -271,7 +271,7 @@ def _hosted(trial: Trial) -> dict[str, str]:
 def _without_form(trial: Trial) -> dict[str, str]:
     form = trial.answer("output_format")
     kinds = {check.kind for check in trial.plan.checks}
-    scores = {
+    scores: dict[str, tuple[str, ...]] = {
         "labels": ("style",) if "labels" in kinds else (),
         "json": ("valid_json", *(("style",) if "json_schema" in kinds else ())),
         "fixed": ("style",) if kinds else (),

@@ -255,7 +255,7 @@ def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
         return pairs
     if TODAY in arms and use.arm != TODAY:
         pairs["today"] = _pair_with(trial, use.arm, TODAY)
-    right = {name: counted.total.n for name in arms if (counted := right_answers(arms[name]))}
+    right = {name: answers.total.n for name in arms if (answers := right_answers(arms[name]))}
     others = [
         name
         for name in arms

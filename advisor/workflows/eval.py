@@ -32,7 +32,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
     verdict, pairs = (
         judge_trial(plan, arms, plan.model.name) if plan.choice in {arm.arm for arm in arms} else (None, ())
     )
-    data = {
+    data: dict[str, Any] = {
         "schema": 1,
         "run": str(run),
         "name": plan.name,

@@ -144,7 +144,7 @@ def test_imported_run_asks_its_endpoint_only_once_it_is_allowed(
     assert back.returncode == 0, back.stderr
     assert f"it asks {host} only after: tunewise runs allow back" in back.stdout
     before = len(server.seen)
-    refused = tunewise("ask", "back", QUESTION, cwd=folder)
+    refused = tunewise("ask", "back", QUESTION, "--arm", "prompting", cwd=folder)
     assert refused.returncode == 3, refused.stderr
     assert host in refused.stderr
     assert "tunewise runs allow" in refused.stderr
@@ -154,7 +154,7 @@ def test_imported_run_asks_its_endpoint_only_once_it_is_allowed(
     assert host in wrong.stderr
     allowed = tunewise("runs", "allow", "back", "--json", cwd=folder)
     assert json.loads(allowed.stdout)["allowed"] == [host]
-    asked = tunewise("ask", "back", QUESTION, cwd=folder)
+    asked = tunewise("ask", "back", QUESTION, "--arm", "prompting", cwd=folder)
     assert asked.returncode == 0, asked.stderr
     assert len(server.seen) == before + 1
 
