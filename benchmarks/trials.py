@@ -30,7 +30,18 @@ from runners.run_folder import PLAN, read_run_plan
 
 RECORD = Path(__file__).parent / "accuracy.json"
 FILES = ("documents", "examples", "questions")
-KEPT = ("outcome", "strength", "recommended", "winner", "text", "taught", "margin", "more_questions_needed")
+KEPT = (
+    "outcome",
+    "strength",
+    "recommended",
+    "winner",
+    "use",
+    "use_reason",
+    "text",
+    "taught",
+    "margin",
+    "more_questions_needed",
+)
 
 
 def situation(part: Part, files: Mapping[str, Path], *more: str) -> Situation:
@@ -83,13 +94,14 @@ def trial(part: Part, data: Path, out: Path) -> dict[str, Any]:
 def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of a trial: counts and scores, nothing of the data."""
     verdict, rows = report["verdict"], report["predicted"]["ranked"]
-    weighted = [name for name, weight in report["weights"].items() if weight]
+    weighted = ["right", *(name for name, weight in report["weights"].items() if weight)]
     arms = [
         {
             "arm": arm["arm"],
             "score": arm["score"],
             "n": arm["n"],
             "documents": arm.get("documents"),
+            "judged": arm["scores"]["right"]["n"] if "right" in arm["scores"] else 0,
             "scores": {name: arm["scores"][name]["mean"] for name in weighted if name in arm["scores"]},
         }
         for arm in report["arms"]

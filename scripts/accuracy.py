@@ -47,7 +47,47 @@ def accuracy_page(table: Table) -> list[str]:
     lines = [INTRO, "", *table(columns, rows), "", conclusion(list(trials.values()))]
     for name, trial in trials.items():
         lines += section(name, trial, table)
-    return lines + harbor_desk_sections(table)
+    return lines + rescored_section(trials, table) + harbor_desk_sections(table)
+
+
+RESCORED = """
+## How the new scores change the orders
+
+The trials were first scored by a weighted sum, in which style, wording and refusals earned points for answers that
+were wrong. They were then scored again, the same answers, under [the scores of now](scores.md): 0 for an answer that
+is not right. `python -m benchmarks.rescore` compares a finished trial in this way."""
+
+
+def rescored_section(trials: Mapping[str, Mapping[str, Any]], table: Table) -> list[str]:
+    """Return the table of means before and now for the trials that were scored again; [] without any."""
+    rows = []
+    for name, trial in trials.items():
+        before: Mapping[str, float] = trial.get("before") or {}
+        old_order = sorted(before, key=lambda arm: -before[arm])
+        ranked = sorted(trial["arms"], key=lambda arm: -arm["score"]["mean"])
+        for place, arm in enumerate((arm for arm in ranked if arm["arm"] in before), 1):
+            old_place = old_order.index(arm["arm"]) + 1
+            moved = "" if place == old_place else f" (was {old_place})"
+            rows.append(
+                (
+                    name if place == 1 else "",
+                    arm["arm"],
+                    right_count(arm),
+                    f"{before[arm['arm']]:.2f}",
+                    f"{arm['score']['mean']:.2f}",
+                    f"{place}{moved}",
+                )
+            )
+    columns = ("set", "arm", "right", "weighted sum of before", "combined now", "place")
+    return [RESCORED, "", *table(columns, rows)] if rows else []
+
+
+def right_count(arm: Mapping[str, Any]) -> str:
+    """Return "48 of 65": how many of an arm's answers are right; "" where that was not judged."""
+    if "right" not in arm["scores"]:
+        return ""
+    judged = arm.get("judged", arm["n"])
+    return f"{arm['scores']['right'] * judged:.0f} of {judged}"
 
 
 FRESH = """
@@ -147,10 +187,11 @@ def conclusion(trials: list[dict[str, Any]]) -> str:
 
 def section(name: str, trial: Mapping[str, Any], table: Table) -> list[str]:
     """Return the section of a trial: the situation, the arms with their scores, the verdict."""
-    score_names = list(dict.fromkeys(key for arm in trial["arms"] for key in arm["scores"]))
+    score_names = list(dict.fromkeys(key for arm in trial["arms"] for key in arm["scores"] if key != "right"))
     rows = [
         (
             f"**{arm['arm']}**" if arm["arm"] == trial["advised"] else arm["arm"],
+            right_count(arm),
             _interval(arm["score"]),
             *(f"{arm['scores'][key]:.2f}" if key in arm["scores"] else "" for key in score_names),
         )
@@ -170,9 +211,9 @@ def section(name: str, trial: Mapping[str, Any], table: Table) -> list[str]:
         f"Said: {', '.join(f'`{item}`' for item in trial['said'])}. Advised **{trial['advised']}** with "
         f"{trial['confidence']} confidence; predicted order {' > '.join(trial['order'])}.",
         "",
-        *table(("arm", "combined", *score_names), rows),
+        *table(("arm", "right", "combined", *score_names), rows),
         "",
-        f"Combined weighs {weights}. **{trial['verdict']['outcome'].capitalize()}** ({trial['verdict']['strength']}): "
+        f"The weights are {weights}. **{trial['verdict']['outcome'].capitalize()}** ({trial['verdict']['strength']}): "
         f"{trial['verdict']['text']} {trial['verdict'].get('taught') or ''}".rstrip(),
     ]
 

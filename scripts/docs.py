@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # document the source tree th
 from accuracy import accuracy_page  # noqa: E402
 from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
+from scores import scores_page  # noqa: E402
 
 from advisor.commands.train import setting_help  # noqa: E402
 
@@ -185,28 +186,6 @@ def questions_page() -> list[str]:
     return lines
 
 
-def scores_page() -> list[str]:
-    """Return the page of the scores, in the order of the list they are computed from."""
-    from runners.plan.score_names import SCORE_DEFINITIONS
-
-    rows = [
-        (f"`{score.name}`", score.what + (" (less is better)" if score.lower else ""), score.needs)
-        for score in SCORE_DEFINITIONS
-    ]
-    return [
-        "# The scores",
-        "",
-        "Each is between 0 and 1 and is computed for one answer, without a judge. A score that cannot be computed for",
-        "a question is absent, never zero. A plan's `weights` name the ones that the combined score is the weighted mean",
-        "of, over those that a question has; where less is better, 1 minus the value counts. `refusal` counts both kinds",
-        "of questions, `correct_refusal` and `false_refusal` one each, so weigh either the first or the other two.",
-        "A judge by URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides",
-        "nothing.",
-        "",
-        *table(("score", "what 1 means, or what is counted", "present with"), rows),
-    ]
-
-
 def plan_page() -> list[str]:
     """Return the page of the plan's keys, from the JSON Schema that ``tunewise plan --schema`` prints."""
     from runners.plan.schema import Plan
@@ -293,7 +272,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "how-it-decides.md": decides_page,
     "questions.md": questions_page,
     "plan.md": plan_page,
-    "scores.md": scores_page,
+    "scores.md": lambda: scores_page(table),
     "accuracy.md": lambda: accuracy_page(table),
 }
 NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"

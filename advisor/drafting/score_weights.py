@@ -1,4 +1,8 @@
-"""Weights of the combined score, from answers and checks alone, each with its reason; fixed before a run."""
+"""Weights of the combined score, from answers and checks alone, each with its reason; fixed before a run.
+
+They grade right answers: an answer that is not right scores 0 whatever the weights are. Weights of scores that being
+right includes (refusal, label, agreement ...) grade the answers to questions without gold, and are shown for all.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,9 @@ def _correctness_weights(
     weights = []
     if profile.needs_facts or any(question.fact or question.spans for question in questions):
         weights += [
-            ScoreWeight("fact_recall", 1.0, "the answers carry facts that the model may lack"),
+            ScoreWeight(
+                "fact_recall", 1.0, "of two right answers the one that has more of the fact is better"
+            ),
             ScoreWeight("agreement", 0.5, "a wrong number or a wrong yes is worse than a missing word"),
         ]
     if shape == "labels":

@@ -211,7 +211,8 @@ class Plan(StrictModel):
     steps: tuple[Step, ...]
     checks: tuple[StyleCheck, ...] = ()
     weights: dict[Literal[SCORES], float] = Field(  # type: ignore[valid-type]
-        description="Weights of the combined score, fixed before any arm runs; docs/scores.md says what each is."
+        description="Weights by which the combined score grades right answers (a wrong one scores 0), fixed before any "
+        "arm runs; docs/scores.md says what each is."
     )
     weight_reasons: dict[str, str] = Field(
         default_factory=dict, description="Why each score weighs what it does, shown with the verdict."

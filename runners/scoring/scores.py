@@ -33,7 +33,7 @@ RIGHT_SHARE = 0.8
 """What a right answer scores before style, wording and citations are graded, which add the rest.
 
 High enough that grading never outweighs correctness: an arm right on share p of the questions scores between .8 p and p,
-so one that is right on a quarter more of them (p against 1.25 p) leads however the two are graded. Low enough that a fifth
+so one that is right on more than a quarter more of them leads however the two are graded. Low enough that a fifth
 of the score still tells apart arms that are right equally often.
 """
 NO_ANSWER_SHARE = 0.15

@@ -1,0 +1,181 @@
+"""Content of docs/scores.md: what a right answer is, the combined score and its form, and the table of all scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runners.data.questions import Question
+from runners.plan.schema import StyleCheck
+from runners.plan.score_names import SCORE_DEFINITIONS
+from runners.scoring.correctness import is_right
+from runners.scoring.scores import NO_ANSWER_SHARE, RIGHT_SHARE, form_scores
+
+SUMMARY = Path(__file__).resolve().parent.parent / "benchmarks" / "judged" / "summary.json"
+Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
+
+INTRO = """\
+# The scores
+
+Each is between 0 and 1 and is computed for one answer, without a judge. A score that cannot be computed for a question is
+absent, never zero; one that no arm of a run can have (citation where no arm looks passages up) is left out of the run and
+named in its warnings.
+
+## What "right" means
+
+`right` is 1 or 0. It is what the tables count first ("48 of 65"), and the same rule decides in the trial, in the report's
+list of questions, in the scores shown while a trial runs and in `tunewise eval`:
+
+- **A question without an answer**: right is a refusal, and nothing else. Where the plan says that "not stated" can be right
+  (`absence_is_legal`), saying so is right on questions whose gold says it.
+- **Every other question**: a refusal is never right.
+- **Labels, JSON, a marked last line, cards**: the value is the gold's. JSON has every slot of the gold and none besides
+  (case, spaces and the order of lists do not count); a card of `KEY: value` lines has the same keys with the same values;
+  a last line such as `#### 42` the same number.
+- **Free text** states the fact: the row's `fact`, else one of its `answers`, else the text of its `spans`, else a
+  reference. It has every number, date and time of the fact (in any notation: 9 am, 09:00, nine), the same yes or no, and at
+  least half of the fact's content words that the question does not have, together in a few neighbouring sentences (of a
+  fact of up to four words more than half, or the answer says nothing else). And it is about the fact: sentences about
+  other things, many words or numbers that neither gold nor question has, a bare list of words, the question repeated, the
+  number with another unit, with "not" before it or beside another number in its place, are not right. Closing questions,
+  greetings and source marks are not looked at. Words are compared in English, German, Spanish, French and other languages
+  with spaces by their stems, in Japanese, Chinese and Thai by pairs of characters.
+- **A text rewritten** (its gold has only words of the question): at most a tenth of the words differ from the reference, and
+  at least half of what had to be changed is changed.
+- **No gold at all**: `right` is absent, for every arm alike.
+
+Style, wording and citations do not count here. An answer whose only fault is the house style is right.
+"""
+
+EXAMPLES: tuple[tuple[str, Question, str, bool], ...] = (
+    (
+        "price",
+        Question("q", "What does entry cost?", ("7.80 euros",)),
+        "Entry is 7.80 euros. Shall I book it?",
+        True,
+    ),
+    ("price", Question("q", "What does entry cost?", ("7.80 euros",)), "It costs 8.70 euros.", False),
+    ("price", Question("q", "What does entry cost?", ("7.80 euros",)), "7.80 euros or 9.50 euros.", False),
+    (
+        "price",
+        Question("q", "What does entry cost?", ("7.80 euros",)),
+        "museum, euros, 7.80, ticket, harbour, ship, gallery, café, train, guide",
+        False,
+    ),
+    (
+        "yes or no",
+        Question("q", "Are dogs allowed on board?", ("no",)),
+        "Dogs are not allowed on board.",
+        True,
+    ),
+    (
+        "yes or no",
+        Question("q", "Are dogs allowed on board?", ("no",)),
+        "Are dogs allowed on board? Shall I ask?",
+        False,
+    ),
+    ("time", Question("q", "Wann öffnet das Museum?", ("10:30 Uhr",)), "Um 10.30 Uhr.", True),
+    ("name", Question("q", "Who is the diver?", ("Gunnar Sprake",)), "The diver is Gunnar Holm.", False),
+    ("JSON", Question("q", "Book it", reference='{"seats": 2}'), '{"seats": 2, "day": "May 1"}', False),
+    (
+        "card",
+        Question("q", "Label it", reference="MODEL: LX-40\nFAULT: jam"),
+        "MODEL: LX-40\nFAULT: jam",
+        True,
+    ),
+)
+"""(kind, question with gold, answer, whether it is right); the page is not written when the rule says otherwise."""
+
+FORM = f"""\
+## The combined score
+
+`combined = right × ({RIGHT_SHARE:g} + {1 - RIGHT_SHARE:.1g} × grade)`: an answer that is not right scores 0, a right
+one {RIGHT_SHARE:g} to 1. The grade is the weighted mean of the plan's `weights` over the scores that a right answer
+can still lack: `style`, `citation`, `token_f1`, `fact_recall` and the like. Weights of scores that being right
+includes (`agreement`, `label`, `refusal`, `slot_f1`, ...) grade only answers whose question has no gold; there the
+combined score is the weighted mean of all scores that apply. Where less is better, 1 minus the value counts. Older
+plans are scored by the same form.
+
+Why this form. In a weighted sum, an arm that parrots the house's closing line and knows nothing earns its style
+points on every question: in the shipped example an arm with 2 of 65 answers right had .52, one with 36 of 65 right
+.55. A lexicographic gate (right answers first, style only to break ties) keeps them apart as well, but has no mean to
+draw an interval around, and a single question decides between two arms whatever the style. The product has one number
+per question, is 0 for what is not right, and never lets the grade outweigh correctness: right on share p of the
+questions is a score between {RIGHT_SHARE:g} p and p, so an arm that is right more than a quarter more often leads
+whatever the grades are. With .5 in place of {RIGHT_SHARE:g}, an arm right half as often could still tie; with .95 two
+arms that are right equally often could hardly be told apart.
+
+Questions without an answer together have at most {NO_ANSWER_SHARE:.0%} of an arm's mean (each weighs less where there
+are more of them). An arm that refuses everything is right on all of them and scores at most .15; one that refuses
+nothing and is right on three in ten of the other questions scores at least .85 × .3 × {RIGHT_SHARE:g} = .20. Means,
+intervals and paired tests use these weights; `trial/scores.json` holds them as `question_weights`.
+
+`refusal` is shown balanced: half the share of right refusals (`correct_refusal`) plus half the share of answerable
+questions that were not refused (1 minus `false_refusal`). An arm that never refuses gets .5, however few questions
+have no answer.
+
+A judge by URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides nothing."""
+
+
+def scores_page(table: Table) -> list[str]:
+    """Return the page: the meaning of right with examples, agreement with people, the combined score, all scores."""
+    rows = [
+        (f"`{score.name}`", score.what + (" (less is better)" if score.lower else ""), score.needs)
+        for score in SCORE_DEFINITIONS
+    ]
+    columns = ("score", "what 1 means, or what is counted", "present with")
+    return [
+        INTRO,
+        *examples(table),
+        "",
+        *agreement(table),
+        FORM,
+        "",
+        "## All scores",
+        "",
+        *table(columns, rows),
+    ]
+
+
+def examples(table: Table) -> list[str]:
+    """Return the table of examples; ValueError when the rule judges one otherwise than the table says."""
+    rows = []
+    for kind, question, answer, right in EXAMPLES:
+        checks: tuple[StyleCheck, ...] = ()
+        if is_right(question, answer, False, forms=form_scores(question, answer, checks)) is not right:
+            raise ValueError(f"scripts/scores.py: the example {answer!r} is not judged {right}")
+        gold = question.answers[0] if question.answers else question.reference or ""
+        rows.append((kind, question.question, gold, answer, "right" if right else "not right"))
+    return table(("", "question", "gold", "answer", "is"), rows)
+
+
+def agreement(table: Table) -> list[str]:
+    """Return how often the rule agrees with answers judged by hand; [] before they were compared."""
+    if not SUMMARY.is_file():
+        return []
+    summary: dict[str, Any] = json.loads(SUMMARY.read_text("utf-8"))
+    total = sum(part["of"] for part in summary["part"].values())
+    right = sum(part["right"] for part in summary["part"].values())
+    names = {"dev": "for choosing the thresholds", "held": "kept aside, scored once at the end"}
+    rows = [(names.get(name, name), *_share(part)) for name, part in summary["part"].items()]
+    rows += [(f"of {name}", *_share(part)) for name, part in summary["set"].items()]
+    skipped = f" {summary['skipped']} more were not at hand." if summary["skipped"] else ""
+    return [
+        "### Checked against people",
+        "",
+        f"{total} answers of real and planted arms were judged by hand before the rule was run on them; {right} of them are "
+        f"right.{skipped} `python -m benchmarks.correctness` compares again and shows every disagreement.",
+        "",
+        *table(("answers", "rule and person agree", "share (95 %)", "right"), rows),
+        "",
+    ]
+
+
+def _share(part: Mapping[str, Any]) -> tuple[str, str, str]:
+    return (
+        f"{part['agree']} of {part['of']}",
+        f"{part['share']:.3f} [{part['low']:.3f}, {part['high']:.3f}]",
+        str(part["right"]),
+    )
