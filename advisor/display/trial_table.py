@@ -23,9 +23,9 @@ from advisor.report.statements import (
     conclusion,
     corrected_p,
     grading_weights,
+    median_alone,
     p_text,
     right_count,
-    seconds_alone,
     task_line,
     timing_notes,
     used_arm,
@@ -316,7 +316,7 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
 
 def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the column of seconds of questions that were asked one at a time; {} where none were."""
-    timed = [seconds_alone(arm) for arm in data["arms"]]
+    timed = [median_alone(arm) for arm in data["arms"]]
     cells = [NOT_JUDGED if seconds is None else f"{seconds:.2f}" for seconds in timed]
     return {"seconds,\nalone": cells} if any(seconds is not None for seconds in timed) else {}
 

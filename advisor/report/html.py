@@ -367,7 +367,7 @@ def _template() -> Template:
         "right_interval": statements.right_interval,
         "as_count": statements.share_as_count,
         "batch": statements.batch_text,
-        "alone": statements.seconds_alone,
+        "alone": statements.median_alone,
         "price": statements.answer_price,
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,

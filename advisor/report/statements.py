@@ -129,7 +129,7 @@ def batch_text(data: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
     return "in batches" if not batch else "alone" if batch == 1 else f"batch of {batch}"
 
 
-def seconds_alone(arm: Mapping[str, Any]) -> float | None:
+def median_alone(arm: Mapping[str, Any]) -> float | None:
     """Return the median seconds of an arm's answers to questions asked one at a time; None where it was not timed."""
     alone = arm.get("alone")
     return float(alone["seconds"]) if alone else None
