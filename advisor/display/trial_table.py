@@ -305,8 +305,8 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
     scores = [arm["score"] for arm in arms]
     return {
         "right": [right_count(arm.get("right")) for arm in arms],
-        "combined\n[dim](95 %)[/]": [
-            f"{score['mean']:.2f} [dim]({format_interval(score)})[/]" for score in scores
+        "combined,\n[dim]95 % range[/]": [
+            f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
         ],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         **_alone_column(data),

@@ -98,9 +98,15 @@ def test_arms_table_shows_weights_and_scored_columns() -> None:
 
 
 def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
-    data = report()
+    data = report(weights={"slot_f1": 1.0, "style": 2.0, "citation": 0.5})
     data["arms"][0]["scores"] |= {"right": {"mean": 0.5}}
-    assert "is 0 if the answer is not right; if it is right, 0.8 and up to 0.2 more" in weights_line(data)
+    assert weights_line(data) == (
+        "The combined score of an answer is 0 if the answer is not right; if it is right, 0.8 and up to 0.2 more by the "
+        "weighted mean of style and citation. Weights: style 2; citation 0.5"
+    )
+    assert weights_line({**data, "weights": {"slot_f1": 1.0}}).endswith(
+        "is 1 if the answer is right, else 0."
+    )
 
 
 def test_arms_table_splits_on_narrow_terminals() -> None:
@@ -118,11 +124,11 @@ def test_arms_table_splits_on_narrow_terminals() -> None:
         assert all(len(line) <= width for line in text.splitlines()), (width, text)
         rows = [line.split() for line in text.splitlines() if line.startswith("rag ")]
         values = [cell for row in rows for cell in row if "." in cell]
-        assert values[:2] == ["0.50", "(0.40–0.60)"]
+        assert values[:2] == ["0.50", "0.40–0.60"]
         assert {f"{0.111 * n:.2f}" for n in range(1, len(SCORE_COLUMNS) + 1)} < set(values), (width, text)
     cut = io.StringIO()
     Console(file=cut, width=26).print(*arms_tables(data, 26))
-    assert "0.50 (0.40–0.60)" in cut.getvalue()
+    assert "0.50 0.40–0.60" in cut.getvalue()
 
 
 def test_judge_lines() -> None:
