@@ -113,7 +113,7 @@ def main() -> None:
         draw_output(command, folder, "tunewise plan", "╭", "Break-even", out / "recommendation.svg")
         title = "tunewise report runs/harbor-desk"
         draw_output(
-            ["report", str(run)], folder, title, "combined 95 %", "After the update", out / "trial.svg"
+            ["report", str(run)], folder, title, "Task:", "After the update", out / "trial.svg"
         )
     report = run / "report.html"
     draw_page(report, "", "", "1000,720", out / "report.png")

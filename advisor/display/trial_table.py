@@ -23,9 +23,9 @@ from advisor.report.statements import (
     conclusion,
     corrected_p,
     grading_weights,
+    median_alone,
     p_text,
     right_count,
-    seconds_alone,
     task_line,
     timing_notes,
     used_arm,
@@ -39,18 +39,19 @@ _TICKS = ("0", ".25", ".5", ".75", "1")
 
 SCORE_COLUMNS = {
     "label": "label",
-    "slot_f1": "slots",
-    "final_answer": "final",
+    "slot_f1": "slot\nf1",
+    "final_answer": "final\nanswer",
     "style": "style",
-    "fact_recall": "facts",
-    "agreement": "agree",
+    "fact_recall": "fact\nrecall",
+    "agreement": "agreement",
     "refusal": "refusal",
-    "citation": "cited",
+    "citation": "citation",
     "spurious": "spurious",
-    "house_style": "house",
-    "token_f1": "F1",
+    "house_style": "house\nstyle",
+    "token_f1": "token\nf1",
 }
-"""Titles of the scores in the table of arms, in their order; a score is shown where it was measured."""
+"""Titles of the scores in the table of arms, in their order and as the report names them; a score is shown where it was
+measured."""
 COLUMN_GAP = 2
 """Characters between the columns of a table."""
 OUTCOME_COLOURS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
@@ -158,23 +159,33 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console()
     if task := task_line(data):
         print_plain(console, task, "dim")
-    if sentences := conclusion(data):
-        print_plain(console, sentences[0], "bold")
-        if len(sentences) > 1:
-            print_plain(console, " ".join(sentences[1:]))
-        console.print()
+    show_conclusion(data, console)
     console.print(*arms_tables(data, console.width))
     console.print(score_chart(data, console.width))
     show_margins(data, console)
     for line in (*timing_notes(data), weights_line(data), *judge_lines(data)):
         print_plain(console, line, "dim")
     verdict = data["verdict"]
-    colour = OUTCOME_COLOURS[verdict["outcome"]]
-    head = Text.assemble((verdict["outcome"].upper(), f"{colour} bold"), f" ({verdict['strength']})  ")
-    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
+    show_verdict(verdict, console)
     if gains := verdict.get("taught"):
         print_plain(console, f"  {gains}")
     show_guards(data, console)
+
+
+def show_conclusion(data: Mapping[str, Any], console: Console) -> None:
+    """Print the sentences of the conclusion, the first one in bold; nothing where there are none."""
+    if sentences := conclusion(data):
+        print_plain(console, sentences[0], "bold")
+        if len(sentences) > 1:
+            print_plain(console, " ".join(sentences[1:]))
+        console.print()
+
+
+def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
+    """Print the outcome in its colour, its strength and the verdict's text."""
+    outcome = (verdict["outcome"].upper(), f"{OUTCOME_COLOURS[verdict['outcome']]} bold")
+    head = Text.assemble(outcome, f" ({verdict['strength']})  ")
+    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
 
 
 def show_guards(data: dict[str, Any], console: Console) -> None:
@@ -310,20 +321,20 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
     scores = [arm["score"] for arm in arms]
     return {
         "right": [right_count(arm.get("right")) for arm in arms],
-        "combined [dim]95 %[/]": [
+        "combined,\n[dim]95 % range[/]": [
             f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
         ],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         **_alone_column(data),
-        f"s, {_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
+        f"seconds,\n{_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
     }
 
 
 def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the column of seconds of questions that were asked one at a time; {} where none were."""
-    timed = [seconds_alone(arm) for arm in data["arms"]]
+    timed = [median_alone(arm) for arm in data["arms"]]
     cells = [NOT_JUDGED if seconds is None else f"{seconds:.2f}" for seconds in timed]
-    return {"s, alone": cells} if any(seconds is not None for seconds in timed) else {}
+    return {"seconds,\nalone": cells} if any(seconds is not None for seconds in timed) else {}
 
 
 def _asked_together(data: Mapping[str, Any]) -> str:
@@ -339,6 +350,7 @@ def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
         table.add_column(
             title,
             justify="left" if is_name else "right",
+            vertical="bottom",
             no_wrap=True,
             max_width=name_width if is_name else None,
         )
@@ -348,7 +360,8 @@ def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
 
 
 def _width(title: str, cells: Sequence[str]) -> int:
-    return max(Text.from_markup(cell).cell_len for cell in (title, *cells))
+    lines = (line for cell in (title, *cells) for line in Text.from_markup(cell).split("\n"))
+    return max(line.cell_len for line in lines)
 
 
 def _mean(arm: dict[str, Any], name: str) -> str:

@@ -250,20 +250,11 @@ def draw_lines(
                 for a, b in points
             )
     if vertical_line is not None:
-        body += f'<line class="rule" x1="{x.x_percent(vertical_line)}" x2="{x.x_percent(vertical_line)}" y1="0" y2="100%"/>'
-        anchor, dx = ("end", -5) if x.share(vertical_line) > 0.6 else ("start", 5)
-        body += f'<text x="{x.x_percent(vertical_line)}" dx="{dx}" y="12" text-anchor="{anchor}">{escape(line_label)}</text>'
+        body += _vertical_line(x, vertical_line, line_label)
     body += "".join(
         f'<circle class="mark" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="6"/>' for a, b in marks
     )
-    x_labels = "".join(
-        f'<text x="{x.x_percent(value)}" y="14" text-anchor="{x.anchor(value)}">{escape(x.label(value))}</text>'
-        for value in x.ticks
-    )
-    y_labels = "".join(
-        f'<text x="100%" y="{y.y_percent(value)}" dy="4" text-anchor="end">{escape(y.label(value))}</text>'
-        for value in y.ticks
-    )
+    x_labels, y_labels = _axis_labels(x, y)
     size = f'width="100%" height="{CHART_HEIGHT}"'
     alt_text = escape(f"{title}. {description}")
     ends = _end_labels(series, y, numbers) if line_label else ""
@@ -275,6 +266,29 @@ def draw_lines(
         f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{x_labels}</svg>'
         f'<p class="unit right">{escape(x.name)}</p></div>{legend}'
     )
+
+
+def _vertical_line(x: Axis, value: float, label: str) -> str:
+    """Draw a vertical line over the whole height, with a label at its top on the side that has room."""
+    anchor, dx = ("end", -5) if x.share(value) > 0.6 else ("start", 5)
+    at = x.x_percent(value)
+    return (
+        f'<line class="rule" x1="{at}" x2="{at}" y1="0" y2="100%"/>'
+        f'<text x="{at}" dx="{dx}" y="12" text-anchor="{anchor}">{escape(label)}</text>'
+    )
+
+
+def _axis_labels(x: Axis, y: Axis) -> tuple[str, str]:
+    """Draw the labels below the horizontal axis and those left of the vertical one."""
+    x_labels = "".join(
+        f'<text x="{x.x_percent(value)}" y="14" text-anchor="{x.anchor(value)}">{escape(x.label(value))}</text>'
+        for value in x.ticks
+    )
+    y_labels = "".join(
+        f'<text x="100%" y="{y.y_percent(value)}" dy="4" text-anchor="end">{escape(y.label(value))}</text>'
+        for value in y.ticks
+    )
+    return x_labels, y_labels
 
 
 def cost_chart(break_even: Mapping[str, Any], arms: Sequence[str], colours: Mapping[str, int]) -> str:

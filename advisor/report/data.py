@@ -371,8 +371,9 @@ def _arm(
 
 
 def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
+    """Return the mean of scores between 0 and 1 with its interval; weighted values may be above 1, their mean is not."""
     interval = bootstrap_interval(values, documents=documents)
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return {"mean": interval.mean, "low": max(0.0, interval.low), "high": min(1.0, interval.high)}
 
 
 def _timed_alone(arm: str, events: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -18,6 +18,7 @@ from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
+from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.conclusion import duration_text
 from runners.data.questions import Question
@@ -135,77 +136,115 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         questions: the test questions with their gold, shown beside the answers.
     """
     style, script = _template_file("report.css"), _template_file("report.js")
-    curves = _recommended_first(loss_curves(run), data["verdict"]["recommended"])
-    break_even = data["predicted"].get("break_even") or {}
-    counted = any(arm.get("right") for arm in data["arms"])
-    measured_names = {name for arm in data["arms"] for name in arm["scores"]} - {"right"}
-    measured_names -= set(REFUSAL_COUNTS) if counted else set()
-    names = [name for name in SCORES if name in measured_names] + sorted(measured_names - set(SCORES))
-    guards = data["guards"]
-    refusal = guards.get("refusal")
-    used = statements.used_arm(data)
-    arms = [arm["arm"] for arm in data["arms"]]
-    browsed = browse_questions(run.path, arms, questions)
-    headline, rest = _headline(statements.conclusion(data))
-    free = statements.costs_nothing(data)
-    priced_arms = [*arms, data["verdict"]["recommended"]]
-    colours = _arm_colours(arms, data["verdict"]["recommended"])
     return _template().render(
         data=data,
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        questions=max((arm["n"] for arm in data["arms"]), default=0),
-        strength=STRENGTH_TEXTS.get(data["verdict"]["strength"], ""),
-        score_names=[name for name in names if data["weights"].get(name)],
-        unweighed=[name for name in names if not data["weights"].get(name)],
-        several=[arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
-        task=statements.task_line(data),
-        headline=headline,
-        conclusion=rest,
-        best=used,
-        use=used["arm"] if used else "",
-        tiles=compared_tiles(data),
-        counted=counted,
-        timing=statements.timing_notes(data),
-        score_rule=statements.combined_score_rule(data),
-        grading=statements.grading_weights(data),
-        free=free,
-        effort=statements.effort_sentence(data),
-        loss_chart=charts.loss_chart(curves, charts.smoothing_window(curves), colours) if curves else "",
-        smoothed=charts.smoothing_window(curves),
-        verdict_text=_with_unbroken_intervals(data["verdict"]["text"]),
-        cost_chart="" if free else charts.cost_chart(break_even, priced_arms, colours),
-        break_even=break_even,
-        pairs=pairs_in_words(break_even, priced_arms),
-        refusal=refusal,
-        refusal_chart=charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
-        staleness=guards["staleness"],
-        staleness_caption=staleness_caption(guards["staleness"]),
-        forgetting=_guard_rows(guards.get("forgetting")),
-        drift=_guard_rows(guards.get("refusal_drift")),
-        warnings=data.get("warnings") or [],
-        reasons=_recommended_row(data).get("reasons", []),
-        counter=data["predicted"].get("strongest_against"),
-        flips=data["predicted"].get("flips") or [],
-        beside=predicted_beside_measured(data),
-        **memory_chart(data),
-        browsed=browsed,
-        letters=arm_letters(arms),
-        examples=example_answers(browsed, used["arm"]) if used else {"right": [], "wrong": []},
-        opened=first_opened(browsed, used["arm"] if used else ""),
         labels=DATA_LABELS,
         steps=next_steps(data, run.path),
         environment=data.get("environment") or {},
         source=data.get("data") or {},
+        **_summary_parts(data),
+        **_score_parts(data),
+        **_advice_and_cost_parts(data, run),
+        **_guard_parts(data["guards"]),
+        **_answer_parts(data, run.path, questions),
     )
+
+
+def _summary_parts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template needs for the top of the page."""
+    used = statements.used_arm(data)
+    headline, rest = _headline(statements.conclusion(data))
+    return {
+        "questions": max((arm["n"] for arm in data["arms"]), default=0),
+        "strength": STRENGTH_TEXTS.get(data["verdict"]["strength"], ""),
+        "task": statements.task_line(data),
+        "headline": headline,
+        "conclusion": rest,
+        "best": used,
+        "use": used["arm"] if used else "",
+        "tiles": compared_tiles(data),
+        "verdict_text": _with_unbroken_intervals(data["verdict"]["text"]),
+        "warnings": data.get("warnings") or [],
+    }
+
+
+def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template needs for the scores of the arms."""
+    counted = any(arm.get("right") for arm in data["arms"])
+    measured = {name for arm in data["arms"] for name in arm["scores"]} - {"right"}
+    measured -= set(REFUSAL_COUNTS) if counted else set()
+    names = [name for name in SCORES if name in measured] + sorted(measured - set(SCORES))
+    return {
+        "counted": counted,
+        "score_names": [name for name in names if data["weights"].get(name)],
+        "unweighed": [name for name in names if not data["weights"].get(name)],
+        "several": [arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
+        "timing": statements.timing_notes(data),
+        "score_rule": statements.combined_score_rule(data),
+        "grading": statements.grading_weights(data),
+    }
+
+
+def _advice_and_cost_parts(data: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Return what the template needs for the reasons of the advice, costs, memory and training."""
+    recommended = data["verdict"]["recommended"]
+    arms = [arm["arm"] for arm in data["arms"]]
+    colours = _arm_colours(arms, recommended)
+    curves = _recommended_first(loss_curves(run), recommended)
+    smoothed = charts.smoothing_window(curves)
+    break_even = data["predicted"].get("break_even") or {}
+    free = statements.costs_nothing(data)
+    return {
+        "reasons": _recommended_row(data).get("reasons", []),
+        "counter": data["predicted"].get("strongest_against"),
+        "flips": data["predicted"].get("flips") or [],
+        "beside": predicted_beside_measured(data),
+        "free": free,
+        "effort": statements.effort_sentence(data),
+        "cost_chart": "" if free else charts.cost_chart(break_even, [*arms, recommended], colours),
+        "break_even": break_even,
+        "pairs": pairs_in_words(break_even, [*arms, recommended]),
+        **memory_chart(data),
+        "loss_chart": charts.loss_chart(curves, smoothed, colours) if curves else "",
+        "smoothed": smoothed,
+    }
+
+
+def _guard_parts(guards: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template needs for the checks beside the verdict."""
+    refusal = guards.get("refusal")
+    return {
+        "refusal": refusal,
+        "refusal_chart": charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
+        "staleness": guards["staleness"],
+        "staleness_caption": staleness_caption(guards["staleness"]),
+        "forgetting": _guard_rows(guards.get("forgetting")),
+        "drift": _guard_rows(guards.get("refusal_drift")),
+    }
+
+
+def _answer_parts(data: Mapping[str, Any], run: Path, questions: Sequence[Question]) -> dict[str, Any]:
+    """Return what the template needs for the examples on top and the answers of all arms."""
+    arms = [arm["arm"] for arm in data["arms"]]
+    used = (statements.used_arm(data) or {}).get("arm", "")
+    browsed = browse_questions(run, arms, questions)
+    return {
+        "browsed": browsed,
+        "letters": arm_letters(arms),
+        "examples": example_answers(browsed, used),
+        "opened": first_opened(browsed, used),
+    }
 
 
 def compared_tiles(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the used arm is compared with, as tiles: title, right answers and the difference of the scores."""
     compared = data["verdict"].get("compared") or {}
-    titles = {"today": "what you do today", "alternative": "cheapest useful alternative"}
+    today = "your prompt today" if (data.get("task") or {}).get("prompt", True) else "the model alone"
+    titles = {"today": today, "alternative": "cheapest useful alternative"}
     return [
         {
             "title": f"{title}: {pair['arm']}",
@@ -269,7 +308,7 @@ def memory_chart(data: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``memory``: the rows, with the chart of each; ``memory_scale``: the labels of their scale.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     trained = data["measured"].get("training") or {}
     available = (data.get("environment") or {}).get("ram_gib")
     for row in data["predicted"].get("ranked", []):
@@ -328,11 +367,13 @@ def _template() -> Template:
         "right_interval": statements.right_interval,
         "as_count": statements.share_as_count,
         "batch": statements.batch_text,
-        "alone": statements.seconds_alone,
+        "alone": statements.median_alone,
         "price": statements.answer_price,
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,
         "p_note": statements.P_VALUE_NOTE,
+        "small_rise": guard_results.is_small_rise,
+        "less_forgetting": guard_results.LESS_FORGETTING,
     }
     return environment.get_template("report.html.j2")
 

@@ -14,10 +14,10 @@ from advisor.report.statements import (
     combined_score_rule,
     conclusion,
     corrected_p,
+    median_alone,
     p_text,
     right_count,
     right_interval,
-    seconds_alone,
     task_line,
     timing_notes,
     used_arm,
@@ -75,7 +75,7 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         right = right_count(arm.get("right")) + (f" ({share})" if share else "")
         combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
         seconds = f"{arm['seconds_per_answer']:.2f} ({batch_text(data, arm)})"
-        alone = seconds_alone(arm)
+        alone = median_alone(arm)
         seconds = f"{alone:.2f} alone, {seconds}" if alone is not None else seconds
         rows.append(f"| {' | '.join([label, right, combined, *scores, seconds])} |")
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,9 @@ def arm_letters(arms: Sequence[str]) -> dict[str, str]:
 def example_answers(browsed: BrowsedQuestions, arm: str, count: int = 3) -> dict[str, list[dict[str, Any]]]:
     """Return right and wrong answers of an arm to show first: ``right`` and ``wrong``, up to ``count`` each.
 
-    They are the first in the order of the trial, but of the right ones at most one is a refusal, unless there are no
-    others. Each has the number of its question, the question, what was wanted, and the answer as in ``rows``.
+    They are the first in the order of the trial, but at most one right answer is a refusal, and at most one wrong answer
+    is to a question without an answer, unless there are too few others. Each has the number of its question, the
+    question, what was wanted, and the answer as in ``rows``.
     """
     examples: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
     for row in browsed.rows:
@@ -96,13 +97,27 @@ def example_answers(browsed: BrowsedQuestions, arm: str, count: int = 3) -> dict
         )
         kind = "right" if answer["right"] else "wrong"
         examples[kind].append(
-            {"number": row["number"], "question": row["question"], "wanted": wanted, "answer": answer}
+            {
+                "number": row["number"],
+                "question": row["question"],
+                "answerable": row["answerable"],
+                "wanted": wanted,
+                "answer": answer,
+            }
         )
-    refusals = [row for row in examples["right"] if row["answer"]["refused"]]
-    plain = [row for row in examples["right"] if not row["answer"]["refused"]]
-    kept = plain[: count - min(1, len(refusals))]
-    right = sorted([*kept, *refusals[: count - len(kept)]], key=lambda row: row["number"])
-    return {"right": right, "wrong": examples["wrong"][:count]}
+    return {
+        "right": _varied(examples["right"], count, lambda row: row["answer"]["refused"]),
+        "wrong": _varied(examples["wrong"], count, lambda row: not row["answerable"]),
+    }
+
+
+def _varied(
+    rows: Sequence[dict[str, Any]], count: int, is_rare: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """Return up to ``count`` rows in their order, at most one of them rare, unless there are too few others."""
+    rare, others = [row for row in rows if is_rare(row)], [row for row in rows if not is_rare(row)]
+    first = others[: count - min(1, len(rare))]
+    return sorted([*first, *rare[: count - len(first)]], key=lambda row: int(row["number"]))
 
 
 def first_opened(browsed: BrowsedQuestions, arm: str) -> int:
@@ -115,7 +130,7 @@ def first_opened(browsed: BrowsedQuestions, arm: str) -> int:
     }
     telling = [number for number, arms in right.items() if arms.get(arm) and not all(arms.values())]
     solved = [number for number, arms in right.items() if any(arms.values())]
-    return next(iter([*telling, *solved, 1]))
+    return int([*telling, *solved, 1][0])
 
 
 def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -62,14 +62,18 @@ def task_asked(plan: Plan) -> dict[str, Any]:
 
     Returns:
         ``goal``: the sentence in which a person named the task, "" without one; ``answers``: the number of answers by
-        their source.
+        their source; ``prompt``: whether there are instructions, so that the arm prompting answers as today.
     """
     goal = plan.answers.get("goal")
     sources: dict[str, int] = {}
     for answer in plan.answers.values():
         if answer.value is not None:
             sources[answer.source] = sources.get(answer.source, 0) + 1
-    return {"goal": str(goal.value) if goal and goal.value else "", "answers": sources}
+    return {
+        "goal": str(goal.value) if goal and goal.value else "",
+        "answers": sources,
+        "prompt": bool(plan.prompts.system),
+    }
 
 
 def task_line(data: Mapping[str, Any]) -> str:
@@ -125,7 +129,7 @@ def batch_text(data: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
     return "in batches" if not batch else "alone" if batch == 1 else f"batch of {batch}"
 
 
-def seconds_alone(arm: Mapping[str, Any]) -> float | None:
+def median_alone(arm: Mapping[str, Any]) -> float | None:
     """Return the median seconds of an arm's answers to questions asked one at a time; None where it was not timed."""
     alone = arm.get("alone")
     return float(alone["seconds"]) if alone else None

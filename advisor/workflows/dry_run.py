@@ -285,7 +285,7 @@ def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], line
             "–" if row.measured is None else duration_words(row.measured),
             "" if row.estimated_gib is None else f"{row.estimated_gib:.1f}",
             "" if row.measured_gib is None else f"{row.measured_gib:.1f}",
-            "" if row.process_gib is None else f"{row.process_gib:.1f} GiB",
+            "" if row.process_gib is None else f"{row.process_gib:.1f}",
         )
         for row in estimates
     ]
@@ -296,7 +296,14 @@ def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], line
         *("",) * 3,
     )
     screen = console.console()
-    columns = ("step", "estimate", "measured", "memory", "measured", "process")
+    columns = (
+        "step",
+        "time\nestimated",
+        "time\nmeasured",
+        "GiB\nestimated",
+        "GiB\nmeasured",
+        "GiB of the\nwhole process",
+    )
     screen.print(console.table(columns, [*cells, total], right=(1, 2, 3, 4, 5)))
     for line in lines:
         print_plain(screen, f"  {line}")

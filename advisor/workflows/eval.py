@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from advisor.display import trial_table
-from advisor.display.trial_table import OUTCOME_COLOURS, arms_tables, paired_table, weights_line
+from advisor.display.trial_table import arms_tables, paired_table, weights_line
 from advisor.output import print_plain
 from advisor.report.data import applied_weights, arm_json, left_out_notes, pair_json, read_scores
 from advisor.verdict.conclusion import conclude
@@ -55,6 +55,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
 def show_evaluation(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the table of arms, their scores in the trial, and the verdict on these questions."""
     console = console or Console()
+    trial_table.show_conclusion(data, console)
     console.print(*arms_tables(data, console.width))
     console.print(trial_table.score_chart(data, console.width))
     if data["paired"]:
@@ -66,10 +67,7 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
         print_plain(console, f"in the run's own trial: {', '.join(trial_scores)}", "dim")
     print_plain(console, weights_line(data), "dim")
     if verdict := data["verdict"]:
-        console.print(
-            verdict["outcome"].upper(), style=f"{OUTCOME_COLOURS[verdict['outcome']]} bold", end=" "
-        )
-        print_plain(console, f"({verdict['strength']})  {verdict['text']}")
+        trial_table.show_verdict(verdict, console)
     for warning in data["warnings"]:
         print_plain(console, f"  warning: {warning}", "yellow")
     print_plain(console, f"answers and scores: {data['folder']}")

@@ -94,13 +94,19 @@ def test_arms_table_shows_weights_and_scored_columns() -> None:
     (table,) = arms_tables(report(), 80)
     titles = [str(column.header) for column in table.columns]
     assert titles[:2] == ["arm", "right"]
-    assert titles[3:] == ["slots", "s, in batches"]
+    assert titles[3:] == ["slot\nf1", "seconds,\nin batches"]
 
 
 def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
-    data = report()
+    data = report(weights={"slot_f1": 1.0, "style": 2.0, "citation": 0.5})
     data["arms"][0]["scores"] |= {"right": {"mean": 0.5}}
-    assert "is 0 if the answer is not right; if it is right, 0.8 and up to 0.2 more" in weights_line(data)
+    assert weights_line(data) == (
+        "The combined score of an answer is 0 if the answer is not right; if it is right, 0.8 and up to 0.2 more by the "
+        "weighted mean of style and citation. Weights: style 2; citation 0.5"
+    )
+    assert weights_line({**data, "weights": {"slot_f1": 1.0}}).endswith(
+        "is 1 if the answer is right, else 0."
+    )
 
 
 def test_arms_table_splits_on_narrow_terminals() -> None:

@@ -153,6 +153,9 @@ def test_examples_of_the_used_arm_come_first() -> None:
     assert examples["right"][1]["wanted"] == "a refusal: the documents do not say"
     assert question_browser.first_opened(browsed, "rag") == 3
     assert question_browser.first_opened(browsed, "lora") == 2
+    unanswerable = [row(n, answerable=False, rag=False) for n in (20, 21, 22)]
+    mixed = question_browser.BrowsedQuestions([*unanswerable, *rows], 0, 0, 1)
+    assert [one["number"] for one in question_browser.example_answers(mixed, "rag")["wrong"]] == [1, 9, 20]
     refusing = question_browser.BrowsedQuestions(rows[2:5], 0, 0, 1)
     assert len(question_browser.example_answers(refusing, "rag")["right"]) == 3
     assert question_browser.example_answers(refusing, "other") == {"right": [], "wrong": []}

@@ -281,9 +281,9 @@ def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> Non
 def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
     assert "; a question asked alone takes longer" in report_markdown(write_report(run, PLAN))
     for done, asked in ((5, 0), (37, 32), (40, 3)):
-        run.write({"event": "answers.batch", "arm": "rag", "done": done, "total": 40, "asked": asked})
+        run.write({"event": "answers.batch", "arm": "rag", "done": done, "total": 40, "batch": asked})
     run.finish("evaluate:rag", {}, {"arm": "rag", "busy": 0.4, "seconds_alone": [8.0, 7.5, 9.0]})
-    run.write({"event": "answers.batch", "arm": "prompting", "done": 1, "total": 40, "asked": 1})
+    run.write({"event": "answers.batch", "arm": "prompting", "done": 1, "total": 40, "batch": 1})
     data = write_report(run, PLAN)
     assert data["measured"]["answering"] == {"rag": {"busy": 0.4}}
     markdown = report_markdown(data)
