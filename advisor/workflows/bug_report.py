@@ -69,6 +69,7 @@ events.jsonl  what happened, step by step, as numbers
 
 _PARTS = (
     "plan.yaml",
+    "plan.forecast.json",
     "events.jsonl",
     "index",
     "adapters",

@@ -253,8 +253,11 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         backup = out.with_suffix(".yaml.bak")
         write_bytes(backup, out.read_bytes())
         forecast = forecast_path(out)
+        forecast_backup = forecast.with_suffix(".json.bak")
         if forecast.is_file():
-            write_bytes(forecast.with_suffix(".json.bak"), forecast.read_bytes())
+            write_bytes(forecast_backup, forecast.read_bytes())
+        else:
+            forecast_backup.unlink(missing_ok=True)  # that of another plan than the one in plan.yaml.bak
         output.note(f"the plan that was there is kept as {backup}")
     write_plan(drafted.plan, out)
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)

@@ -22,6 +22,8 @@ HEADER = (
 )
 LINE_LENGTH = 110
 """Longest line of a mapping or a list that is written in one line; longer ones get a line for each entry."""
+MOST_ITEM_LINES = 10
+"""Items of a list that get a line each; more of them, labels for instance, fill the lines."""
 WRAP_COLUMNS = 100
 """Column at which long texts are wrapped."""
 _TEXT = "tag:yaml.org,2002:str"
@@ -164,6 +166,8 @@ def _entry(key: str, value: Any, indent: str = "") -> str:
             return f"{indent}{_key(key)}:\n" + "".join(
                 _entry(name, item, indent + "  ") for name, item in value.items()
             )
+        if len(value) > MOST_ITEM_LINES and not any(isinstance(item, dict | list) for item in value):
+            return textwrap.indent(f"{_key(key)}: {_filled(value, len(indent))}", indent)
         return f"{indent}{_key(key)}:\n" + "".join(_item(item, indent) for item in value)
     return textwrap.indent(f"{_key(key)}: {_block_value(value, len(indent))}", indent)
 
@@ -180,9 +184,21 @@ def _item(value: Any, indent: str) -> str:
 
 def _block_value(value: Any, indent: int) -> str:
     """Return a scalar as the value of a key in a block, wrapped at the usual column; it ends with a line break."""
+    return _value_of_k(value, _BlockDumper, indent)
+
+
+def _filled(values: list[Any], indent: int) -> str:
+    """Return a list of scalars in filled lines, as the value of a key in a block; it ends with a line break."""
+    return _value_of_k(values, _FlowDumper, indent)
+
+
+def _value_of_k(value: Any, dumper: type[yaml.SafeDumper], indent: int) -> str:
+    """Return a value as YAML writes it behind a key of a block that is indented by so many columns."""
+    # None writes lists of scalars in flow style; the mapping around a scalar would be in it too.
+    flow = None if isinstance(value, list) else False
     width = WRAP_COLUMNS - indent
-    text = str(yaml.dump({"k": value}, Dumper=_BlockDumper, allow_unicode=True, width=width))
-    return text.removeprefix("k: ")
+    text = yaml.dump({"k": value}, Dumper=dumper, default_flow_style=flow, allow_unicode=True, width=width)
+    return str(text).removeprefix("k: ")
 
 
 def _one_line(value: Any) -> str:

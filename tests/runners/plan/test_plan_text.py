@@ -186,6 +186,18 @@ def test_setting_with_a_reason_is_written_at_its_default() -> None:
     assert "two\\nlines" in text
 
 
+def test_many_labels_fill_lines(tmp_path: Path) -> None:
+    labels = [f"label {n}, with: a comma" if n % 3 else f"two\nlines {n}" for n in range(77)]
+    checks = [
+        {"kind": "labels", "value": labels},
+        {"kind": "json_schema", "value": {"enum": labels, "type": "string"}},
+    ]
+    plan = parse_plan({**yaml.safe_load(PLAN), "checks": checks})
+    assert read_again(plan, tmp_path) == plan
+    assert len(plan_text(plan).splitlines()) < 90
+    assert max(map(len, plan_text(plan).splitlines())) < 150
+
+
 def test_implied_defaults_stay_what_they_are() -> None:
     """A plan without a key must do the same with every later version: a default that changes needs a new schema number."""
     assert read_digest() == "668b412492bb906cc9064bd18a70fa0e2e9f135ed4f2558d7c9a369546fbf791"

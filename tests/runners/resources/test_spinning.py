@@ -54,3 +54,27 @@ def test_kernel_cache_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "500")
     environment.limit_kernel_cache()
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "500"
+
+
+def test_threads_of_a_step_follow_torch_or_the_environment() -> None:
+    code = (
+        "from runners.resources.usage import compute_threads; print(compute_threads());"
+        "import torch; torch.set_num_threads(1); print(compute_threads())"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(Path(usage.__file__).parents[2])}
+    for wanted, expected in (("3", "3"), ("", "None"), ("many", "None")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environ | {"OMP_NUM_THREADS": wanted},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [expected, "1"]
+
+
+def test_busy_note_names_the_steps_and_the_worst_share() -> None:
+    assert usage.busy_note({"index": 0.1, "train:lora": 0.0}) == ""
+    note = usage.busy_note({"index": 0.2, "train:lora": 0.45, "evaluate:lora": 0.15})
+    assert note.startswith("index, train:lora: the machine was busy: others took 45% of the processor time")
+    assert note.endswith("these times are too long, and are not kept for later estimates")
