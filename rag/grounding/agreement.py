@@ -15,7 +15,8 @@ from functools import lru_cache
 from rag.grounding import lexicon
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import VERBS, Clause, Statement, Token
+from rag.grounding.statements import Clause, Statement, Token
+from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
 MIN_SHARE = 0.5
@@ -28,9 +29,14 @@ _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
 _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
+_BEFORE_VERB = 8
 _NONE: frozenset[str] = frozenset()
 FILLERS = frozenset(
-    ("availabl", "offer", "provid", "servic", "option", "facility", "possibl", "allow", "time", "place", "thing", "way")
+    map(
+        stem,
+        "available offer provide service option facility possible allow time place thing way hotel restaurant cafe location"
+        " customer guest visitor passenger currently moment soon use using".split(),
+    )
 )
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
@@ -135,7 +141,7 @@ def _same_subject(
     """Return whether a clause with words that are only in other sentences can still be about this sentence's subject."""
     own = content - source.above.words
     plain = own - claim.names - FILLERS
-    if plain and len(plain & missing) / len(plain) > MAX_MISSING:
+    if len(plain) > 1 and len(plain & missing) / len(plain) > MAX_MISSING:
         return False
     if not displaced:
         return True
@@ -239,10 +245,10 @@ def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
 
 
 def _passive(tokens: Sequence[Token], verb: str) -> bool:
-    """Return whether a form of "be" stands at most two words before a verb."""
+    """Return whether a form of "be" stands not far before a verb: "is no longer offered", "there is no parking offered"."""
     keys = [token.key for token in tokens]
     at = keys.index(verb)
-    return not _BE.isdisjoint(keys[max(0, at - 3) : at])
+    return not _BE.isdisjoint(keys[max(0, at - _BEFORE_VERB) : at])
 
 
 def _quantities_agree(clause: Clause, content: frozenset[str], claim: Statement, source: Source) -> bool:

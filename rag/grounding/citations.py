@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from rag.grounding.evidence import Support, best_support, clause_supports, nearest_support
+from rag.grounding.evidence import Support, best_support, clause_supports, is_contradicted, nearest_support
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words, sentence_spans
 from rag.types import Chunk, Citation, Hit
@@ -56,6 +56,7 @@ def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, 
         near = nearest_support(sentence, passages)
         return (PARTLY, [near]) if near else (UNSUPPORTED, [])
     together = None not in supports and len({support.chunk.doc for support in by_position.values()}) == 1
+    together = together and not is_contradicted(sentence, passages)
     return SUPPORTED if together else PARTLY, [by_position[position] for position in sorted(by_position)]
 
 

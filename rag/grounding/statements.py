@@ -39,8 +39,8 @@ _HERE = re.compile(
 """A reference to the place that the whole passage is about."""
 _HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
 _BOUND_IDIOM = re.compile(
-    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger|over"
-    r"|under|exceed\w*)\b(?: than)?",
+    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger"
+    r"|exceed\w*|(?:over|under)(?= \d))\b(?: than)?",
     re.I,
 )
 """Words that bound a quantity, which deny nothing."""
