@@ -168,6 +168,13 @@ def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
     return sentence
 
 
+def states_fact(text: str) -> bool:
+    """Return whether a text has a verb after a subject, as "printers are free" and unlike "quote the tag"."""
+    tokens = _tokens(text, read_quantities(text))
+    first = next((n for n, token in enumerate(tokens) if token.verb or token.key in VERBS), None)
+    return first is not None and first > 0
+
+
 def without_lead(sentence: str) -> str:
     """Return a sentence without an answer or a reference to the source in front: "Yes, ...", "The text says that ..."."""
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
