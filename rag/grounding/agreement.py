@@ -43,7 +43,8 @@ _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
 _MAX_REPLACED = 4
 """Most words of a name that stands for another."""
 _MIN_EQUAL = 3
-"""Words that must be the same and in the same order where one that differs is taken to stand for another."""
+"""Words that must be the same and in the same order where one that differs is taken to stand for another; one
+fewer where both have as many words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     said, source = [token.key for token in claimed], [token.key for token in own]
     for at, word in enumerate(said):
         others = RELATIONS.get(word)
-        if not others:
+        if others is None:
             continue
         after = _next_content(claimed, at)
         if _precedes(own, word, after):
@@ -291,7 +292,8 @@ def _is_bound(
             rival_around = sum(is_covered(word, rival_words) for word in content)
             if there > here and rival_around >= around:
                 return False
-            if not whole and rival_around > around and rival_clause is not own:
+            rival_whole = all(is_covered(word, claim.words) for word in rival_clause.content)
+            if not whole and rival_clause is not own and rival_around >= around + (not rival_whole):
                 return False
     return True
 
@@ -351,14 +353,15 @@ def _words_stand(claim: Statement, source: Source) -> str:
             continue
         if b - a == d - c and any(map(lexicon.are_opposite, said[a:b], own[c:d])):
             return NO
-        new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word)]
-        old = [word for word in own[c:d] if own.count(word) > as_own.count(word)]
+        new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word) and word in claim.content]
+        old = [word for word in own[c:d] if own.count(word) > as_own.count(word) and word in source.statement.content]
         named = not claim.names.isdisjoint(new)
-        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and equal >= _MIN_EQUAL
+        alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(said) == len(own))
+        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and alike
         if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
             answer = NEARLY
     return answer
 
 
 def _ordered(token: Token) -> bool:
-    return token.content or token.key in lexicon.OPPOSITES
+    return token.content or (token.key in lexicon.OPPOSITES and token.key not in RELATIONS)

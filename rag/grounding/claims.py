@@ -19,8 +19,8 @@ _QUOTED = re.compile(r"“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|\"([
 _COURTESY = re.compile(
     r"\W*(?:"
     r"(?:hello|hi|hey|dear|greetings|welcome|good (?:day|morning|afternoon|evening)|guten (?:tag|morgen|abend)|hallo|hola"
-    r"|buen[oa]s (?:d[ií]as|tardes|noches))(?: (?:there|back|again|all|everyone))?(?:,? (?:from|to|at|and thank you|thanks)?"
-    r"(?: ?[\w'’&-]+){0,4})?"
+    r"|buen[oa]s (?:d[ií]as|tardes|noches))(?: (?:there|back|again|all|everyone))?"
+    r"(?:,? (?:from|to|at|and welcome to)(?: ?[\w'’&-]+){1,5}|,? (?-i:[A-Z])[\w'’-]+)?"
     r"|(?:many )?thank(?:s| you)(?: (?:so|very) much)?(?: again)?(?: for (?:asking|your \w+(?: \w+)?|getting in touch|reaching out))?"
     r"|happy \w+ing(?: ahead)?|enjoy (?:your|the) (?:stay|visit|trip|day|meal|journey|ride|evening|weekend|show|tour)"
     r"|have (?:a|an) (?:\w+ )?(?:day|evening|weekend|trip|stay|journey|time|week|one)(?: ahead)?|safe travels?|good luck|cheers"

@@ -297,6 +297,7 @@ RELATIONS: dict[str, frozenset[str]] = {}
 for _one, _other in [*CONVERSES.items(), *((stem(a), stem(b)) for a, b in _EITHER)]:
     RELATIONS[_one] = RELATIONS.get(_one, frozenset()) | {_other}
     RELATIONS[_other] = RELATIONS.get(_other, frozenset()) | {_one}
+RELATIONS["than"] = frozenset()
 NEGATORS = {
     "not": ("not", "cannot", "never", "nicht", "nie", "niemals", "nunca", "jamás", "hardly", "barely"),
     "no": ("no", "none", "neither", "nor", "nobody", "nothing", "nowhere", "kein", "keine", "keinen", "keiner", "ningún")

@@ -47,7 +47,7 @@ _BOUND_IDIOM = re.compile(
 VERBS = frozenset(
     stem(word)
     for word in (
-        "is are was were be been being am has have had do does did can could will would shall should may might must cost costs "
+        "is are was were be been being am has have had do does did can could will would shall should may might must cannot cost costs "
         "pay pays run runs ran open opens close closes start starts begin begins began end ends leave leaves left go goes "
         "went come comes came sail sails take takes took give gives gave get gets got make makes made hold holds held seat seats "
         "need needs require requires offer offers provide provides serve serves accept accepts include includes contain contains "
@@ -242,7 +242,7 @@ def _has_subject(clause: Clause) -> bool:
 
 
 def _has_verb(tokens: Sequence[Token]) -> bool:
-    return any(token.key in VERBS for token in tokens)
+    return any(token.key in VERBS or token.key.endswith("n't") for token in tokens)
 
 
 def _clause(
