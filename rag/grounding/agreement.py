@@ -15,7 +15,8 @@ from functools import lru_cache
 from rag.grounding import lexicon
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import VERBS, Clause, Statement, Token
+from rag.grounding.statements import Clause, Statement, Token
+from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
 MIN_SHARE = 0.5
@@ -28,16 +29,22 @@ _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
 _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
+_BEFORE_VERB = 8
 _NONE: frozenset[str] = frozenset()
 FILLERS = frozenset(
-    ("availabl", "offer", "provid", "servic", "option", "facility", "possibl", "allow", "time", "place", "thing", "way")
+    map(
+        stem,
+        "available offer provide service option facility possible allow time place thing way hotel restaurant cafe location"
+        " customer guest visitor passenger currently moment soon use using".split(),
+    )
 )
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
 _MAX_REPLACED = 4
 """Most words of a name that stands for another."""
 _MIN_EQUAL = 3
-"""Words that must be the same and in the same order where one that differs is taken to stand for another."""
+"""Words that must be the same and in the same order where one that differs is taken to stand for another; one
+fewer where both have as many words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ def _same_subject(
     """Return whether a clause with words that are only in other sentences can still be about this sentence's subject."""
     own = content - source.above.words
     plain = own - claim.names - FILLERS
-    if plain and len(plain & missing) / len(plain) > MAX_MISSING:
+    if len(plain) > 1 and len(plain & missing) / len(plain) > MAX_MISSING:
         return False
     if not displaced:
         return True
@@ -194,7 +201,7 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     said, source = [token.key for token in claimed], [token.key for token in own]
     for at, word in enumerate(said):
         others = RELATIONS.get(word)
-        if not others:
+        if others is None:
             continue
         after = _next_content(claimed, at)
         if _precedes(own, word, after):
@@ -239,10 +246,10 @@ def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
 
 
 def _passive(tokens: Sequence[Token], verb: str) -> bool:
-    """Return whether a form of "be" stands at most two words before a verb."""
+    """Return whether a form of "be" stands not far before a verb: "is no longer offered", "there is no parking offered"."""
     keys = [token.key for token in tokens]
     at = keys.index(verb)
-    return not _BE.isdisjoint(keys[max(0, at - 3) : at])
+    return not _BE.isdisjoint(keys[max(0, at - _BEFORE_VERB) : at])
 
 
 def _quantities_agree(clause: Clause, content: frozenset[str], claim: Statement, source: Source) -> bool:
@@ -285,7 +292,8 @@ def _is_bound(
             rival_around = sum(is_covered(word, rival_words) for word in content)
             if there > here and rival_around >= around:
                 return False
-            if not whole and rival_around > around and rival_clause is not own:
+            rival_whole = all(is_covered(word, claim.words) for word in rival_clause.content)
+            if not whole and rival_clause is not own and rival_around >= around + (not rival_whole):
                 return False
     return True
 
@@ -345,14 +353,15 @@ def _words_stand(claim: Statement, source: Source) -> str:
             continue
         if b - a == d - c and any(map(lexicon.are_opposite, said[a:b], own[c:d])):
             return NO
-        new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word)]
-        old = [word for word in own[c:d] if own.count(word) > as_own.count(word)]
+        new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word) and word in claim.content]
+        old = [word for word in own[c:d] if own.count(word) > as_own.count(word) and word in source.statement.content]
         named = not claim.names.isdisjoint(new)
-        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and equal >= _MIN_EQUAL
+        alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(said) == len(own))
+        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and alike
         if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
             answer = NEARLY
     return answer
 
 
 def _ordered(token: Token) -> bool:
-    return token.content or token.key in lexicon.OPPOSITES
+    return token.content or (token.key in lexicon.OPPOSITES and token.key not in RELATIONS)

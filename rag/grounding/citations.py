@@ -9,10 +9,11 @@ reliable citation marks themselves, so marks in the answer are removed and these
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from rag.grounding.evidence import Support, best_support, clause_supports, nearest_support
+from rag.grounding.claims import is_courtesy
+from rag.grounding.evidence import Support, best_support, clause_supports, is_contradicted, nearest_support
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words, sentence_spans
 from rag.types import Chunk, Citation, Hit
@@ -56,6 +57,7 @@ def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, 
         near = nearest_support(sentence, passages)
         return (PARTLY, [near]) if near else (UNSUPPORTED, [])
     together = None not in supports and len({support.chunk.doc for support in by_position.values()}) == 1
+    together = together and not is_contradicted(sentence, passages)
     return SUPPORTED if together else PARTLY, [by_position[position] for position in sorted(by_position)]
 
 
@@ -63,10 +65,10 @@ class SentenceCiter:
     """Cites an answer sentence by sentence, so that an answer can be cited while it is generated.
 
     Each sentence is compared with the passages once, also if the whole answer is cited after its parts. Questions
-    ("Shall I ...?"), sentences that state nothing and ``formulas``, such as a greeting, need no citation.
+    ("Shall I ...?"), sentences that state nothing ("Let me know if you need more.") and ``formulas`` need no citation.
     """
 
-    def __init__(self, hits: Sequence[Hit], formulas: Collection[str] = ()) -> None:
+    def __init__(self, hits: Sequence[Hit], formulas: Container[str] = ()) -> None:
         """Store the passages.
 
         Args:
@@ -119,7 +121,7 @@ class SentenceCiter:
 
 
 def attach_citations(
-    answer: str, hits: Sequence[Hit], formulas: Collection[str] = ()
+    answer: str, hits: Sequence[Hit], formulas: Container[str] = ()
 ) -> tuple[str, tuple[Citation, ...]]:
     """Return the answer with ``[n]`` after each supported sentence, and the citations of each factual one.
 
@@ -160,8 +162,10 @@ def cite(text: str, hits: Sequence[Hit]) -> list[Citation]:
 
 
 def is_factual(sentence: str) -> bool:
-    """Return whether a sentence states something that could be checked: it is no question and has some content."""
-    return not sentence.rstrip().endswith("?") and bool(content_words(sentence) or extract_numbers(sentence))
+    """Return whether a sentence states something that could be checked: no question, no greeting, and with some content."""
+    if sentence.rstrip().endswith("?") or is_courtesy(sentence):
+        return False
+    return bool(content_words(sentence) or extract_numbers(sentence))
 
 
 def _citation(support: Support, hit: Hit, level: str, span: tuple[int, int]) -> Citation:

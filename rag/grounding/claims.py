@@ -16,6 +16,25 @@ _LEAD = re.compile(r"\W*(?:yes|no|sorry|sure|unfortunately)\s*[,.;:!–—-]+\s*
 _NAME = re.compile(r"(?<=[\w,;:)] )[A-Z][\w'’-]+")
 _FIRST = re.compile(r"\W*([A-Z][\w'’-]+) (?=[A-Z])")
 _QUOTED = re.compile(r"“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|\"([^\"]+)\"")
+_COURTESY = re.compile(
+    r"\W*(?:"
+    r"(?:hello|hi|hey|dear|greetings|welcome|good (?:day|morning|afternoon|evening)|guten (?:tag|morgen|abend)|hallo|hola"
+    r"|buen[oa]s (?:d[ií]as|tardes|noches))(?: (?:there|back|again|all|everyone))?"
+    r"(?:,? (?:from|to|at|and welcome to)(?: ?[\w'’&-]+){1,5}|,? (?-i:[A-Z])[\w'’-]+)?"
+    r"|(?:many )?thank(?:s| you)(?: (?:so|very) much)?(?: again)?(?: for (?:asking|your \w+(?: \w+)?|getting in touch|reaching out))?"
+    r"|happy \w+ing(?: ahead)?|enjoy (?:your|the) (?:stay|visit|trip|day|meal|journey|ride|evening|weekend|show|tour)"
+    r"|have (?:a|an) (?:\w+ )?(?:day|evening|weekend|trip|stay|journey|time|week|one)(?: ahead)?|safe travels?|good luck|cheers"
+    r"|take care|(?:see|talk to) you (?:soon|there|later|then)|you['’]re (?:very )?welcome|(?:my|our) pleasure"
+    r"|(?:best|kind|warm)(?:est)? (?:regards|wishes)|yours (?:sincerely|faithfully|truly)|sincerely|mit freundlichen gr[uü](?:ß|ss)en"
+    r"|viel (?:spa(?:ß|ss)|erfolg)|gute reise|saludos(?: cordiales)?|buen viaje"
+    r"|(?:please )?(?:just )?(?:let (?:me|us) know|feel free to (?:ask|contact|call|write|reach|message)"
+    r"|(?:do not|don['’]t) hesitate to (?:ask|contact|call|write|reach|message)|ask (?:me|us|away))\b[^.;:]{0,70}"
+    r"|(?:i|we) (?:hope|trust) (?:this|that|it) helps?(?: you)?|hope (?:this|that|it) helps|(?:i|we)(?:['’]m|['’]re| am| are) (?:always )?"
+    r"(?:happy|glad|here) to help(?: you)?(?: further)?|(?:i|we) look forward to [^.;:]{0,50}"
+    r")\W*",
+    re.I,
+)
+"""A whole sentence of greeting, thanks, wishes or an offer of help."""
 _MIN_QUOTED_WORDS = 3
 """Fewer words in quotation marks are taken for emphasis or a name, not for a quotation."""
 _CLAUSES = re.compile(r"[,;:]\s+|\s+[–—-]\s+(?!\d)|,?\s+(?:and|but|while|whereas|although|because|so|or)\s+")
@@ -105,6 +124,11 @@ def normalise_quotation(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = re.sub(r"[\"“”„«»‘’'`]", "'", re.sub("[‐‑‒–—−]", "-", plain))
     return " ".join(plain.split()).strip(" .,;:!?…'-")
+
+
+def is_courtesy(sentence: str) -> bool:
+    """Return whether a sentence only greets, thanks, wishes or offers help, so that there is nothing to check in it."""
+    return _COURTESY.fullmatch(sentence.strip()) is not None and not extract_numbers(sentence)
 
 
 def is_negated(text: str) -> bool:

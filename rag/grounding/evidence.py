@@ -22,6 +22,8 @@ from rag.types import Chunk
 
 _MAX_BEFORE = 3
 """Sentences that one which begins with a pronoun is read with."""
+MIN_VERBATIM = 0.85
+"""Share of a statement's content words in one sentence, from which its clauses are not looked for in other sentences."""
 MIN_SHARED = 0.75
 """Words and quantities that a passage shares with a statement, relative to the passage that shares most."""
 _BARE_VALUES = frozenset(
@@ -65,6 +67,16 @@ def clause_supports(sentence: str, passages: Sequence[Chunk]) -> list[Support | 
     """Return the best support of each clause of a sentence that says something by itself, None where none supports it."""
     quotes = claims.quotations(sentence)
     return [_best(part, quotes, passages, (YES,)) for part in parts(read_statement(sentence))]
+
+
+def is_contradicted(sentence: str, passages: Sequence[Chunk]) -> bool:
+    """Return whether a passage's sentence has nearly all words of a statement and still does not bear it out."""
+    statement = read_statement(sentence)
+    return any(
+        coverage(statement.content, own.source.window) >= MIN_VERBATIM and compare(statement, own.source) != YES
+        for chunk in passages
+        for own in _read_passage(chunk).sentences
+    )
 
 
 def supported_share(fields: Sequence[Field], chunks: Sequence[Chunk]) -> float:

@@ -39,15 +39,18 @@ class GoldFinder:
 
         Not only the first statement is tried: a greeting states something too. Chunks whose whole title occurs in
         question or reply are tried first, so that of two places with the same rule the one that was asked about is
-        found. Any other chunk must contain every name of both. Within each group, chunks are ranked by the rarity of
+        found. A statement that no chunk supports as a whole is tried by its clauses. Any other chunk must contain every name of
+        both. Within each group, chunks are ranked by the rarity of
         the words they share with question and reply.
         """
-        statements = (
+        statements = [
             sentence for sentence in sentences(citations.strip_marks(reply)) if citations.is_factual(sentence)
-        )
-        return next(
-            (chunk for statement in statements if (chunk := self._supporting(statement, question))), None
-        )
+        ]
+        for by_clause in (False, True):
+            for statement in statements:
+                if chunk := self._supporting(statement, question, by_clause):
+                    return chunk
+        return None
 
     def find_all(self, reply: str, question: str = "") -> tuple[Chunk, ...]:
         """Return the chunks that support a reply, best first; () when none does.
@@ -92,17 +95,17 @@ class GoldFinder:
         enough = len(known) >= max(MIN_FIELDS_SUPPORTED * len(fields), min(2, len(fields)))
         return tuple(self._chunks[row] for row in chosen) if enough else ()
 
-    def _supporting(self, statement: str, question: str) -> Chunk | None:
+    def _supporting(self, statement: str, question: str, by_clause: bool) -> Chunk | None:
         ranked = self._ranked(statement, question)
         named = self._named(f"{question} . {statement}")
         for row in sorted(named & set(ranked), key=ranked.index):
-            if evidence.best_support(statement, [self._chunks[row]]):
+            if _supports(statement, self._chunks[row], by_clause):
                 return self._chunks[row]
         names = proper_names(f"{question} {statement}")
         for row in ranked[:_MAX_CANDIDATES]:
             chunk = self._chunks[row]
             chunk_words = set(words(f"{chunk.title} {chunk.heading} {chunk.text}"))
-            if names <= chunk_words and evidence.best_support(statement, [chunk]):
+            if names <= chunk_words and _supports(statement, chunk, by_clause):
                 return chunk
         return None
 
@@ -126,3 +129,10 @@ class GoldFinder:
             if rows:
                 return rows
         return set()
+
+
+def _supports(statement: str, chunk: Chunk, by_clause: bool) -> bool:
+    """Return whether a chunk supports a statement, or one of its clauses, or says it but for one word."""
+    if not by_clause:
+        return evidence.best_support(statement, [chunk]) is not None
+    return any(evidence.clause_supports(statement, [chunk])) or evidence.nearest_support(statement, [chunk]) is not None

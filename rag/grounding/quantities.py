@@ -23,9 +23,9 @@ _PREFIXES = tuple(
         (DOWN, rf"(?:no|not|never)(?: \w+)? {_MORE}|no later than|not exceed(?:ing)?|not over"),
         (UP, rf"(?:no|not|never)(?: \w+)? {_FEWER}|no earlier than|not under|not before"),
         (UP, rf"at (?:the very )?least|{_MORE}|over|above|exceed(?:s|ed|ing)?|beyond|upwards? of|in excess of|min\.?"
-         r"|(?:a )?minimum(?: of| is| age of)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens|mehr als|über"),
+         r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens|mehr als|über"),
         (DOWN, rf"at (?:the very )?most|up to|{_FEWER}|under|below|as (?:many|much|late) as|within|max\.?|limited to"
-         r"|(?:a )?maximum(?: of| is| age of)?|only up to|como máximo|menos de|hasta|máximo(?: de)?|höchstens|weniger als"
+         r"|(?:a )?maximum(?: \w+)?(?: of| is)?|only up to|como máximo|menos de|hasta|máximo(?: de)?|höchstens|weniger als"
          r"|maximal|bis zu|unter"),
         (ENDS, r"before|until|till|prior to|by|through|to|antes de(?:l)?|vor|bis"),
         (STARTS, r"after|from|since|starting(?: at| on| from)?|beginning(?: at| on)?|as of|following|después de(?:l)?|desde"

@@ -39,15 +39,15 @@ _HERE = re.compile(
 """A reference to the place that the whole passage is about."""
 _HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
 _BOUND_IDIOM = re.compile(
-    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger|over"
-    r"|under|exceed\w*)\b(?: than)?",
+    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger"
+    r"|exceed\w*|(?:over|under)(?= \d))\b(?: than)?",
     re.I,
 )
 """Words that bound a quantity, which deny nothing."""
 VERBS = frozenset(
     stem(word)
     for word in (
-        "is are was were be been being am has have had do does did can could will would shall should may might must cost costs "
+        "is are was were be been being am has have had do does did can could will would shall should may might must cannot cost costs "
         "pay pays run runs ran open opens close closes start starts begin begins began end ends leave leaves left go goes "
         "went come comes came sail sails take takes took give gives gave get gets got make makes made hold holds held seat seats "
         "need needs require requires offer offers provide provides serve serves accept accepts include includes contain contains "
@@ -168,6 +168,13 @@ def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
     return sentence
 
 
+def states_fact(text: str) -> bool:
+    """Return whether a text has a verb after a subject, as "printers are free" and unlike "quote the tag"."""
+    tokens = _tokens(text, read_quantities(text))
+    first = next((n for n, token in enumerate(tokens) if token.verb or token.key in VERBS), None)
+    return first is not None and first > 0
+
+
 def without_lead(sentence: str) -> str:
     """Return a sentence without an answer or a reference to the source in front: "Yes, ...", "The text says that ..."."""
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
@@ -235,7 +242,7 @@ def _has_subject(clause: Clause) -> bool:
 
 
 def _has_verb(tokens: Sequence[Token]) -> bool:
-    return any(token.key in VERBS for token in tokens)
+    return any(token.key in VERBS or token.key.endswith("n't") for token in tokens)
 
 
 def _clause(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _STOP_TEXT = """
     a about above after again all also am an and any are as at be because been before being below
@@ -36,6 +37,7 @@ def content_words(text: str) -> list[str]:
     return [stem(word) for word in plain if word not in STOP_WORDS and not word.endswith("n't")]
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """Return the word without its plural, -ed or -ing ending; a light stemmer, so that few words get the same stem."""
     if len(word) <= 3 or not word.isascii() or not word.isalpha():

@@ -9,7 +9,7 @@ the leading words of the unfinished sentence as long as they are nothing but wor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from runners.data.questions import Question
 from runners.inference.types import Completion, Generator
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.scoring.style_checks import Formulas
 
 _PLAIN = re.compile(r"[^\[\]【】<>(){}`:/\\!*]*")
 """Text in which no link, tag, citation mark or address can begin."""
@@ -175,7 +176,7 @@ class StreamedAnswer:
         self,
         hits: Sequence[Hit] = (),
         question: str = "",
-        formulas: Collection[str] = (),
+        formulas: Container[str] = (),
         cited: bool = False,
         strip: bool = False,
     ) -> None:
@@ -372,7 +373,7 @@ def stream_of(
     """Return the object that an answer's pieces pass through before they are shown; ``plain`` leaves out citations."""
     hits = retrieved.hits if retrieved else ()
     cited = bool(hits) and not plain
-    return StreamedAnswer(hits, question.question, plan.prompts.formulas, cited, strip=True)
+    return StreamedAnswer(hits, question.question, Formulas(plan), cited, strip=True)
 
 
 def make_refusal(plan: Plan, question: Question, retrieved: Retrieved) -> Answer:
@@ -418,7 +419,7 @@ def finish_answer(
             question, text, sanitize.strip_invisible(text), (), refused, retrieved, tuple(chat), completion
         )
     shown = neutralise_links(text, [question.question, *(hit.chunk.text for hit in retrieved.hits)])
-    citer = citer or SentenceCiter(retrieved.hits, plan.prompts.formulas)
+    citer = citer or SentenceCiter(retrieved.hits, Formulas(plan))
     marked, citations = (shown, ()) if refused else citer.whole(shown)
     conflicts = () if refused else find_conflicts(question.question, retrieved.hits)
     return Answer(question, text, marked, citations, refused, retrieved, tuple(chat), completion, conflicts)

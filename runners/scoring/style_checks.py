@@ -4,9 +4,54 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
-from runners.plan.schema import StyleCheck
+from rag.grounding.statements import states_fact
+from rag.text.numbers import extract_numbers
+from rag.text.words import content_words
+from runners.plan.schema import Plan, StyleCheck
+
+_LITERAL = re.compile(r"(?:[\w ,;'’!?-]|\\s\+|\\\W)+")
+"""A pattern that stands for itself: words, escaped characters and white space between them."""
+MAX_OWN_WORDS = 4
+"""Content words that a closing line may have beside those that its check demands: "Quote tag GEN to the desk.\""""
+
+
+class Formulas(Container[str]):
+    """The sentences of a plan that need no citation: its formulas, and opening and closing lines that a check demands.
+
+    A check such as "closes with 'to the desk.'" demands the words of a line, not a fact in it: a line that has a number, or
+    a verb after a subject, is judged as any other sentence.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Read the plan's formulas and style checks."""
+        self._fixed = frozenset(plan.prompts.formulas)
+        self._demanded = [pattern for check in plan.checks if (pattern := demanded_words(check))]
+
+    def __contains__(self, sentence: object) -> bool:
+        """Return whether a sentence needs no citation."""
+        if not isinstance(sentence, str):
+            return False
+        text = sentence.strip()
+        return text in self._fixed or any(is_only_demanded(text, pattern) for pattern in self._demanded)
+
+
+def demanded_words(check: StyleCheck) -> re.Pattern[str] | None:
+    """Return the pattern of a check that demands certain words at the beginning or the end of a reply; None for others."""
+    if check.kind != "regex" or check.value.startswith("^") == check.value.endswith("$"):
+        return None
+    literal = check.value.removeprefix("^").removesuffix("$")
+    return re.compile(check.value) if _LITERAL.fullmatch(literal) and content_words(literal) else None
+
+
+def is_only_demanded(sentence: str, pattern: re.Pattern[str]) -> bool:
+    """Return whether a sentence has the demanded words and, beside them, nothing that could be a fact."""
+    match = pattern.search(sentence)
+    if not match:
+        return False
+    rest = f"{sentence[: match.start()]} {sentence[match.end() :]}"
+    return not extract_numbers(rest) and len(content_words(rest)) <= MAX_OWN_WORDS and not states_fact(rest)
 
 _SHARE = re.compile(r" \(\d+ % of [\d,]+ examples\)$")
 

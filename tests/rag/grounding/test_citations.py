@@ -146,13 +146,33 @@ def test_gold_finder_accuracy_on_public_replies(shared: Path, make_chunk) -> Non
 
 def test_formulas_need_no_citation(hits: list[Hit]) -> None:
     """A greeting is not reported as an unsupported statement."""
-    answer = "Good day from Fern Hill! Dogs travel on deck for 3 euros. Happy sailing."
-    marked, cited = grounding_citations.attach_citations(
-        answer, hits, ("Good day from Fern Hill!", "Happy sailing.")
-    )
+    answer = "Fern Hill at your service! Dogs travel on deck for 3 euros. Stay dry out there."
+    formulas = ("Fern Hill at your service!", "Stay dry out there.")
+    marked, cited = grounding_citations.attach_citations(answer, hits, formulas)
     assert [c.n for c in cited] == [2]
     assert marked == answer.replace("euros.", "euros. [2]")
     assert [c.n for c in grounding_citations.attach_citations(answer, hits)[1]] == [0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "factual"),
+    [
+        ("Good day from Fern Hill!", False),
+        ("Happy digging.", False),
+        ("Let me know if you need more.", False),
+        ("Have a nice day!", False),
+        ("Hello Anna!", False),
+        ("Best regards", False),
+        ("Feel free to bring your dog.", True),
+        ("Enjoy free parking.", True),
+        ("Dogs are welcome.", True),
+        ("Welcome drinks are free.", True),
+        ("Good morning boats leave early.", True),
+        ("Have a day off in May 2026.", True),
+    ],
+)
+def test_courtesies_state_nothing(sentence: str, factual: bool) -> None:
+    assert grounding_citations.is_factual(sentence) is factual
 
 
 def test_opposite_word_gives_no_support(make_chunk) -> None:
