@@ -111,7 +111,9 @@ class Hit:
 
     chunk: Chunk
     score: float
-    """The fused score, comparable only within one question."""
+    """The fused score that orders the hits. It is scaled within the candidates of one search: the first one's is near 1
+    whatever was asked, so that only :attr:`dense` says how near a passage is.
+    """
     dense: float
     """Cosine of question and chunk, -1 to 1."""
     lexical: float
@@ -143,6 +145,7 @@ class Hit:
             "title": chunk.title,
             "heading": chunk.heading,
             "score": round(self.score, 6),
+            "cosine": round(self.dense, 6),
             "text": chunk.text,
             "page": chunk.page,
             "line_start": chunk.line_start,
@@ -183,11 +186,15 @@ class Results:
     """Milliseconds by stage: embed, filter, dense, lexical, fuse, rerank, arrange, and total."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results as `index search --json` prints them; `notes` only where there are any."""
+        """Return the results as `index search --json` prints them; `notes` only where there are any.
+
+        Each hit has its `rank`, from 1, and the `cosine` of question and passage; its `score` orders the hits of this
+        search and says nothing of how near they are.
+        """
         notes = {"notes": list(self.notes)} if self.notes else {}
         return {
             "schema": 1,
-            "hits": [hit.to_json() for hit in self.hits],
+            "hits": [{"rank": rank, **hit.to_json()} for rank, hit in enumerate(self.hits, start=1)],
             **notes,
             "timings_ms": dict(self.timings_ms),
         }

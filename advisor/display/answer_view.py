@@ -134,7 +134,8 @@ def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
         )
         yield (
             "nearest",
-            f'  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}: "{excerpt}"',
+            f"  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}, "
+            f'cosine {hit.dense:.2f}: "{excerpt}"',
         )
 
 

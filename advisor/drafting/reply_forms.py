@@ -137,11 +137,15 @@ def _card(texts: Sequence[str]) -> Iterator[ReplyForm]:
     if count >= MIN_SHARE * len(texts):
         values = [_card_value(texts, key) for key in order]
         names = ", ".join(f'"{key}:"' for key in order)
-        told = [f"{key} is {told}" for key, (_, told) in zip(order, values, strict=True) if told]
+        description = [
+            f"{key} is {description}"
+            for key, (_, description) in zip(order, values, strict=True)
+            if description
+        ]
         lines = [f"{re.escape(key)}: {value}" for key, (value, _) in zip(order, values, strict=True)]
         text = f"exactly {len(order)} lines {names}, in this order"
-        if told:
-            yield ReplyForm("^" + r"\n".join(lines) + "$", f"{text}; {', '.join(told)}")
+        if description:
+            yield ReplyForm("^" + r"\n".join(lines) + "$", f"{text}; {', '.join(description)}")
         yield ReplyForm("^" + r"\n".join(rf"{re.escape(key)}: [^\n]+" for key in order) + "$", text)
         return
     seen = Counter(key for keys in keyed for key in set(keys))
@@ -163,9 +167,9 @@ def _card_value(texts: Sequence[str], key: str) -> tuple[str, str]:
     values = [
         match[1] for text in texts if (match := re.search(rf"(?:^|\n){re.escape(key)}: ([^\n]+)", text))
     ]
-    for pattern, told in _VALUES:
+    for pattern, description in _VALUES:
         if sum(bool(re.fullmatch(pattern, value)) for value in values) >= 0.99 * len(texts):
-            return f"(?:{pattern})", told
+            return f"(?:{pattern})", description
     return r"[^\n]+", ""
 
 
@@ -207,24 +211,25 @@ def _prefix(texts: Sequence[str]) -> Iterator[ReplyForm]:
         optional = ", the scope may be missing" if scope.endswith("?") else ""
         text = f'the form "{shape}"{optional}; the type is one of {", ".join(types)}'
         closed = "|".join(map(re.escape, types))
-        for after, told in rest:
-            yield ReplyForm(f"^(?:{closed}){scope}{breaking}: {after}", text + told)
+        for after, description in rest:
+            yield ReplyForm(f"^(?:{closed}){scope}{breaking}: {after}", text + description)
     begun = [match[1] for text in texts if (match := re.match(r"([^:\n]{1,60}): \S", text))]
     beginnings = _closed_set(Counter(begun), texts)
     if beginnings:
         closed = "|".join(map(re.escape, beginnings))
         names = ", ".join(f'"{text}:"' for text in beginnings)
-        for after, told in rest:
-            yield ReplyForm(f"^(?:{closed}): {after}", f"begins with one of {names}{told}")
+        for after, description in rest:
+            yield ReplyForm(f"^(?:{closed}): {after}", f"begins with one of {names}{description}")
     if len(set(begun)) > 1:
         example = Counter(begun).most_common(1)[0][0]
         for pattern, name in (
             (_PATH, "one name or path"),
             (rf"{_PATH}(?:, {_PATH})*", "names or paths, with commas between them"),
         ):
-            for after, told in rest:
+            for after, description in rest:
                 yield ReplyForm(
-                    f"^{pattern}: {after}", f'begins with {name}, a colon and a space ("{example}: "){told}'
+                    f"^{pattern}: {after}",
+                    f'begins with {name}, a colon and a space ("{example}: "){description}',
                 )
 
 
@@ -235,7 +240,7 @@ def _casing_after_colon(texts: Sequence[str]) -> list[tuple[str, str]]:
         (f"[{LOWER}]", "; then a small letter"),
         (f"[{UPPER}]", "; then a capital letter"),
     ]
-    usual = [(p, told) for p, told in options if share_with(f"^{p}", after) >= 0.97]
+    usual = [(p, description) for p, description in options if share_with(f"^{p}", after) >= 0.97]
     return [*usual, (r"\S", "")]
 
 

@@ -77,8 +77,11 @@ def search_file(source: SearchSource, path: Path, query: Query) -> None:
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
-    """Return a hit as lines for a terminal: location, date and score, then heading and text."""
-    details = [f"{hit.score:.3f}" + (f", reranker {hit.rerank:.2f}" if hit.rerank is not None else "")]
+    """Return a hit as lines for a terminal: rank, location, cosine and date, then heading and text.
+
+    The fused score is not shown: it is scaled within the list, so that the first hit's is near 1 for any question.
+    """
+    details = [f"cosine {hit.dense:.2f}" + (f", reranker {hit.rerank:.2f}" if hit.rerank is not None else "")]
     details += [hit.date] if hit.date else []
     if hit.valid_until:
         details.append(f"EXPIRED {hit.valid_until}" if hit.expired else f"valid until {hit.valid_until}")

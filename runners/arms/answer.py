@@ -88,10 +88,11 @@ class Answer:
 
     @property
     def nearest(self) -> list[dict[str, Any]]:
-        """The nearest passages as JSON: position in the document, date, text and score."""
+        """The nearest passages as JSON: rank, position in the document, date, text, cosine with the question, and score."""
         return [
             {
                 "n": n,
+                "rank": n,
                 "doc": hit.chunk.doc,
                 "title": hit.chunk.title,
                 "page": hit.chunk.page,
@@ -99,6 +100,7 @@ class Answer:
                 "line_end": hit.chunk.line_end,
                 "date": hit.date,
                 "text": hit.chunk.text,
+                "cosine": round(hit.dense, 4),
                 "score": round(hit.score, 4),
             }
             for n, hit in enumerate(self.nearest_hits, start=1)

@@ -113,6 +113,8 @@ class _Parts:
 
     def ask_alike(self, first: int, second: int) -> bool:
         """Whether two similar texts share no passage, or differ in nothing that asks or replies."""
+        if not all(re.search(r"[\n.!?…。！？:\"]", self._texts[index]) for index in (first, second)):
+            return True  # a text of one segment shares no passage with another
         a, b = self._of(first), self._of(second)
         shared = _words_in(part for part, role in a.items() if role in ("passage", "edge") and part in b)
         if shared < MIN_PASSAGE_WORDS or 2 * shared < min(_words_in(a), _words_in(b)):

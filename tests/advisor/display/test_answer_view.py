@@ -141,13 +141,16 @@ def test_refusal_shows_search_and_nearest_passages(plan: Plan, hits: tuple[Hit, 
         shown = printed(answer).splitlines()
         assert shown[0] == plan.prompts.refusals[0]
         assert "  searched 3 documents, 1,234 passages; nearest:" in shown
-        assert (
-            '    [1] fares.md, lines 4–5 (2026-03-01): "An adult single costs 14.50 euros. Children travel free."'
-            in shown
+        nearest = next(line for line in shown if line.startswith("    [1] "))
+        assert nearest == (
+            f"    [1] fares.md, lines 4–5 (2026-03-01), cosine {answer.hits[0].dense:.2f}: "
+            '"An adult single costs 14.50 euros. Children travel free."'
         )
         assert shown[-1] == "  (the documents do not hold an answer)"
         reply = answer.reply_json("rag")
         assert [passage["doc"] for passage in reply["nearest"]] == ["fares.md", "old.md", "guide.pdf"]
+        assert [passage["rank"] for passage in reply["nearest"]] == [1, 2, 3]
+        assert [passage["cosine"] for passage in reply["nearest"]] == [hit.dense for hit in answer.hits]
         assert reply["citations"] == reply["conflicts"] == []
 
 

@@ -59,7 +59,11 @@ def test_repeated_wording_is_taken_when_no_row_names_its_gold() -> None:
 
 
 def test_plan_tells_what_was_seen_and_taken(tmp_path: Path, laptop: Machine) -> None:
-    rows = [*ORDINARY, row(50, "We are open from 9 to 5 and have free parking."), row(51, "I do not know that.")]
+    rows = [
+        *ORDINARY,
+        row(50, "We are open from 9 to 5 and have free parking."),
+        row(51, "I do not know that."),
+    ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"messages": list(each.messages)}) + "\n" for each in rows))
     situation = complete_situation(flag_answers((), examples=path), laptop)

@@ -50,8 +50,8 @@ def test_checks_need_95_percent_of_replies() -> None:
     """Seven exceptions in a hundred give a looser check; without any there is a note."""
     replies = [ferry_reply(n) for n in range(93)] + [f"No. Never {n}. Shall we talk?" for n in range(7)]
     checks, _ = derive_checks(replies)
-    assert checks[0].text == "statements, then exactly one closing question"
-    mixed = [ferry_reply(n) for n in range(20)] + [f"Line {n}\nand more" for n in range(20)]
+    assert checks[0].text.startswith("statements, then exactly one closing question (100 % of 100")
+    mixed = [ferry_reply(n) for n in range(20)] + [f"{chr(97 + n)}{n} line\nand more" for n in range(20)]
     assert derive_checks(mixed) == ((), "no checks of style: the examples share no shape that code can judge")
 
 

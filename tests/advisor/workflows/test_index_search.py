@@ -94,6 +94,8 @@ def test_search_json_has_all_keys(index: Path, embedder: Path, capsys: Capture) 
     assert search_exit_code(index, "dogs", *options) == 0
     hit = json.loads(capsys.readouterr().out)["hits"][0]
     assert set(hit) == {
+        "rank",
+        "cosine",
         "doc",
         "title",
         "heading",
@@ -111,6 +113,20 @@ def test_search_json_has_all_keys(index: Path, embedder: Path, capsys: Capture) 
     }
     assert hit["metadata"] == {"date": "2024-01-01", "valid_until": "2025-01-01", "tags": ["ferry"]}
     assert hit["expired"] is False
+    assert (hit["rank"], hit["cosine"]) == (1, hit["dense"])
+
+
+def test_search_shows_rank_and_cosine(index: Path, embedder: Path, capsys: Capture) -> None:
+    """Not the fused score, which is near 1 for the first hit of any question."""
+    for question in ("dogs", "zzz qqq xyzzy"):
+        assert search_exit_code(index, question, "--embedder", embedder, "--json") == 0
+        hits = json.loads(capsys.readouterr().out)["hits"]
+        assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+        assert search_exit_code(index, question, "--embedder", embedder) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("1. ")
+        assert f"(cosine {hits[0]['cosine']:.2f}" in shown
+        assert "1.000" not in shown
 
 
 def test_search_rejects_wrong_options(index: Path, embedder: Path, capsys: Capture) -> None:
@@ -186,7 +202,7 @@ def test_hit_lines_escape_terminal_controls() -> None:
     twin = Chunk(2, f"b{evil}.md", "", 0, "x", 0, 1, page=7)
     hit = Hit(chunk, 1.0, 1.0, 0.0, rerank=2.5, metadata={"date": evil}, same=(twin,))
     lines = hit_lines(1, hit, 80)
-    assert lines[0].startswith("1. a\\x1b[31m\\u202egreen\\x07.md, line 1  (1.000, reranker 2.50; ")
+    assert lines[0].startswith("1. a\\x1b[31m\\u202egreen\\x07.md, line 1  (cosine 1.00, reranker 2.50; ")
     assert lines[-1] == "   the same in b\\x1b[31m\\u202egreen\\x07.md, page 7"
     assert not any(char in "\x1b\u202e\x07\n" for line in lines for char in line)
     assert len(lines) == 7
