@@ -327,12 +327,13 @@ def _choice_in_plan(
 def without_what(recommendation: BaseRecommendation, steps: Sequence[Step], profile: Profile) -> str:
     """Return why the recommended method has no arm in a plan: the files it lacks, or that no tuning is possible here."""
     choice = recommendation.choice
-    needed = {
+    files_of_methods: dict[str, tuple[str, ...]] = {
         "rag": ("documents",),
         "hybrid": ("documents", "examples"),
         "few-shot": ("examples",),
         **dict.fromkeys(TUNING_METHODS, ("examples",)),
-    }.get(choice, ())
+    }
+    needed = files_of_methods.get(choice, ())
     missing = [key for key in needed if not getattr(profile, key)]
     if missing:
         return f"cannot be measured without {' and '.join(missing)}"

@@ -76,8 +76,8 @@ class RK004(Risk):
         n = profile.question_count
         few = n is not None and n * 2 / 3 < FEW_QUESTIONS
         return (
-            f"with {count_noun(n, 'question')} the verdict rests on fewer than {FEW_QUESTIONS} and will only lean"
-            if few
+            f"{count_noun(n, 'question')}, of which fewer than {FEW_QUESTIONS} are left for the verdict: it will only lean"
+            if n is not None and few
             else ""
         )
 

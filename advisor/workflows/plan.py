@@ -230,7 +230,9 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
 
 
 def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) -> WrittenPlan:
-    """Write the plan and its forecast, and say how to run it or why it cannot be run; a plan at the default path is backed up first.
+    """Write the plan and its forecast, and say how to run it or why it cannot be run.
+
+    A plan at the default path is backed up first.
 
     Raises:
         BadInput: the questions name gold documents, and none of them exists.

@@ -165,11 +165,11 @@ def _scores(source: ExportSource) -> str:
     if row is None:
         return "Not measured on held-out questions."
     scores = {"combined": {**row["score"], "n": row["n"]}, **row["scores"]}
-    rows = [(name, f"{s['mean']:.3f}", _interval(s), s["n"]) for name, s in scores.items()]
+    score_rows = [(name, f"{s['mean']:.3f}", _interval(s), s["n"]) for name, s in scores.items()]
     averaged = len(row["seeds"]) > 1
     note = f"\n\nMeans over {len(row['seeds'])} seeds." if averaged else ""
     right = f"Right answers: {_right(row)}.\n\n" if row.get("right") else ""
-    return right + markdown_table(("score", "mean", "95 % interval", "questions"), rows) + note
+    return right + markdown_table(("score", "mean", "95 % interval", "questions"), score_rows) + note
 
 
 def _interval(score: Mapping[str, float]) -> str:
