@@ -164,6 +164,20 @@ def check_report_of_an_arm_that_lost_its_rows(out: Path) -> None:
     assert "hybrid (not as planned)" in shown.output
 
 
+def test_quick_run_records_the_full_one_and_times_answers_alone(make_plan: Callable[..., Path]) -> None:
+    folder = make_plan(wrong=0)
+    done = run("--quick")
+    assert done.exit_code in (0, 5), done.output
+    report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
+    full = report["full_run"]
+    assert full["command"] == "tunewise run plan.yaml --out out-full"
+    assert full["minutes"] > 0
+    assert report["verdict"]["conclusion"][-1].startswith("This was a quick run")
+    (prompting,) = [arm for arm in report["arms"] if arm["arm"] == "prompting"]
+    assert (prompting["alone"]["n"], prompting["batch"]) == (3, 8)
+    assert 0 < prompting["alone"]["seconds"] <= prompting["alone"]["p95"]
+
+
 def test_run_stops_before_training_without_a_terminal(make_plan: Callable[..., Path]) -> None:
     folder = make_plan(wrong=5)
     stopped = run()
