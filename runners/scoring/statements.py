@@ -90,6 +90,17 @@ _ENGLISH_NUMERALS = frozenset(
 )
 _CLOCK = re.compile(r"\b(\d{1,2})[.:](\d\d)\s*(?:Uhr|h|hrs?|horas|heures)\b", re.I)
 _FULL_HOUR = re.compile(r"\b(\d{1,2})\s*(?:Uhr|heures)\b(?!\s*\d)", re.I)
+_SPOKEN_TIME = re.compile(
+    r"\b(?:(?P<half>half[\s-]past)|(?P<halb>halb)|(?P<after>(?:a )?quarter past|viertel nach)|(?P<before>(?:a )?quarter to"
+    r"|viertel vor))\s+(?P<hour>\d{1,2}|[^\W\d]+)\b",
+    re.I,
+)
+_HOURS = {
+    word: n
+    for n, word in enumerate(
+        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 1
+    )
+}
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
@@ -241,12 +252,28 @@ def numbers_of(text: str, language: str) -> frozenset[str]:
     spelt = (
         {str(words[word]) for word in re.findall(r"\w+", text.lower()) if word in words} if words else set()
     )
-    return extract_numbers(text) | spelt
+    return extract_numbers(text) | spelt | _spoken_times(text)
 
 
 def dates_of(text: str) -> frozenset[Date]:
     """Return the dates of a text, as :func:`rag.text.dates.extract_dates` does, with months of other languages."""
     return extract_dates(_english_months(text))
+
+
+def _spoken_times(text: str) -> set[str]:
+    """Return times such as "half past six" and "Viertel vor acht", in both halves of the day."""
+    times = set()
+    for match in _SPOKEN_TIME.finditer(text):
+        word = match["hour"].lower()
+        german_hour = {"ein": 1, "eins": 1, **_NUMERAL["German"]}.get(word)
+        hour = int(word) if word.isdigit() else _HOURS.get(word, german_hour)
+        if hour is None or hour > 12:
+            continue
+        # "halb sieben" is half past six.
+        hour -= match["halb"] is not None or match["before"] is not None
+        minutes = 15 if match["after"] else 45 if match["before"] else 30
+        times |= {f"{hour % 12:02d}:{minutes}", f"{hour % 12 + 12:02d}:{minutes}"}
+    return times
 
 
 def text_besides_dates(text: str) -> str:

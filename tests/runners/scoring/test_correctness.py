@@ -106,6 +106,9 @@ PASSAGE = (
             "Die Schule wird von der Stadt geleitet.",
             False,
         ),
+        (("Wann schließt das Tor?", ("18:30 Uhr",)), "Um halb sieben abends.", True),
+        (("When does the gate close?", ("17:45",)), "At a quarter to six.", True),
+        (("When does the gate close?", ("17:45",)), "At a quarter past six.", False),
         # Spanish
         (("¿Cuánto cuesta la entrada?", ("doce euros",)), "La entrada cuesta 12 euros.", True),
         (("¿Cuánto cuesta la entrada?", ("doce euros",)), "La entrada cuesta 15 euros.", False),
