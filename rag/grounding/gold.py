@@ -135,4 +135,7 @@ def _supports(statement: str, chunk: Chunk, by_clause: bool) -> bool:
     """Return whether a chunk supports a statement, or one of its clauses, or says it but for one word."""
     if not by_clause:
         return evidence.best_support(statement, [chunk]) is not None
-    return any(evidence.clause_supports(statement, [chunk])) or evidence.nearest_support(statement, [chunk]) is not None
+    return (
+        any(evidence.clause_supports(statement, [chunk]))
+        or evidence.nearest_support(statement, [chunk]) is not None
+    )

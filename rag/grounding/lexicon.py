@@ -285,12 +285,33 @@ SCALES = {
     "mil": 1_000,
     "tausend": 1_000,
 }
-_SIDES = (("before", "after"), ("above", "below"), ("over", "under"), ("behind", "ahead"), ("antes", "después"), ("vor", "nach"))
+_SIDES = (
+    ("before", "after"),
+    ("above", "below"),
+    ("over", "under"),
+    ("behind", "ahead"),
+    ("antes", "después"),
+    ("vor", "nach"),
+)
 CONVERSES = {stem(a): stem(b) for a, b in _SIDES}
 """Stems of relations that say the same with their sides exchanged: "A before B" is "B after A"."""
 CONVERSES |= {b: a for a, b in CONVERSES.items()}
-_EITHER = [("until", "from"), ("until", "since"), ("to", "from"), ("into", "from"), ("up", "down"), ("in", "out")]
-_EITHER += [("earlier", "later"), ("more", "less"), ("more", "fewer"), ("most", "least"), ("on", "off"), ("during", "after")]
+_EITHER = [
+    ("until", "from"),
+    ("until", "since"),
+    ("to", "from"),
+    ("into", "from"),
+    ("up", "down"),
+    ("in", "out"),
+]
+_EITHER += [
+    ("earlier", "later"),
+    ("more", "less"),
+    ("more", "fewer"),
+    ("most", "least"),
+    ("on", "off"),
+    ("during", "after"),
+]
 _EITHER += [("during", "before"), ("till", "from"), ("bis", "ab"), ("hasta", "desde"), ("till", "since")]
 RELATIONS: dict[str, frozenset[str]] = {}
 """Stems of small words that place, order or compare, each with those that say something else."""
@@ -300,15 +321,55 @@ for _one, _other in [*CONVERSES.items(), *((stem(a), stem(b)) for a, b in _EITHE
 RELATIONS["than"] = frozenset()
 NEGATORS = {
     "not": ("not", "cannot", "never", "nicht", "nie", "niemals", "nunca", "jamás", "hardly", "barely"),
-    "no": ("no", "none", "neither", "nor", "nobody", "nothing", "nowhere", "kein", "keine", "keinen", "keiner", "ningún")
+    "no": (
+        "no",
+        "none",
+        "neither",
+        "nor",
+        "nobody",
+        "nothing",
+        "nowhere",
+        "kein",
+        "keine",
+        "keinen",
+        "keiner",
+        "ningún",
+    )
     + ("ninguna", "ninguno", "tampoco", "nadie"),
     "without": ("without", "ohne", "lack", "lacks"),
-    "word": ("unable", "unavailable", "prohibited", "forbidden", "banned", "excluded", "refused", "verboten", "prohibido"),
+    "word": (
+        "unable",
+        "unavailable",
+        "prohibited",
+        "forbidden",
+        "banned",
+        "excluded",
+        "refused",
+        "verboten",
+        "prohibido",
+    ),
 }
 """Words that negate a clause, by the kind that counts once."""
-UNIVERSAL = frozenset(map(stem, ("all", "every", "each", "always", "everyone", "everybody", "everything", "everywhere")))
+UNIVERSAL = frozenset(
+    map(stem, ("all", "every", "each", "always", "everyone", "everybody", "everything", "everywhere"))
+)
 PARTIAL = frozenset(
-    map(stem, ("some", "most", "many", "few", "several", "sometimes", "often", "usually", "partly", "half", "mostly"))
+    map(
+        stem,
+        (
+            "some",
+            "most",
+            "many",
+            "few",
+            "several",
+            "sometimes",
+            "often",
+            "usually",
+            "partly",
+            "half",
+            "mostly",
+        ),
+    )
 )
 """Words that say that something holds for a part; a clause with one does not bear out one with a word for all."""
 
@@ -362,7 +423,9 @@ EXCLUSIVE = _exclusive()
 _MIN_ROOT = 4
 _SUFFIXES = frozenset(
     " e y s al ally ly ion ation ition er or ers ors ment ments ness ful fully ity ive able ible ance ence ant ent ist ic ical"
-    " ically th ies ied ian ization isation ize ise iz is ous ag age ship hood ward dom ee ar ary ery ry".split(" ")
+    " ically th ies ied ian ization isation ize ise iz is ous ag age ship hood ward dom ee ar ary ery ry".split(
+        " "
+    )
 )
 """Endings after which two stems of one beginning are of one root."""
 _NEGATIVE_PREFIXES = ("un", "in", "im", "ir", "il", "non", "dis", "des")
@@ -380,5 +443,7 @@ def are_synonyms(one: str, other: str) -> bool:
     """Return whether two stems mean the same: equal, in the table, or of one root (arrive, arrival)."""
     if one == other or other in SYNONYMS.get(one, ()):
         return True
-    common = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    common = next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
     return common >= _MIN_ROOT and {one[common:], other[common:]} <= _SUFFIXES

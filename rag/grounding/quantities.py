@@ -89,7 +89,9 @@ def agree(claimed: Quantity, source: Quantity) -> bool:
     if claimed.date is not None or source.date is not None:
         if claimed.date is None or source.date is None:
             known = source.date is not None and claimed.value == str(source.date[0])
-            named = claimed.date is not None and source.value == str(claimed.date[0]) and claimed.date[2] is None
+            named = (
+                claimed.date is not None and source.value == str(claimed.date[0]) and claimed.date[2] is None
+            )
             if not known and not named:
                 return False
         elif not dates_within(frozenset((claimed.date,)), frozenset((source.date,))):
@@ -138,7 +140,9 @@ def _unit(before: str, after: str, digits: str) -> tuple[str, int]:
     form = word[1].lower()
     joined = after[:1] == word[1][0]
     # "5 in a row" and "under 18s" name no unit; nor do letters after a number in words
-    if form in _SMALL_UNITS and (not digits[-1:].isdigit() or (form == "in" and not joined) or (form == "s" and joined)):
+    if form in _SMALL_UNITS and (
+        not digits[-1:].isdigit() or (form == "in" and not joined) or (form == "s" and joined)
+    ):
         return "", 0
     unit = UNITS.get(form, UNITS.get(form.partition("/")[0], ""))
     return unit, word.end() if unit and "/" not in form else 0
@@ -152,7 +156,10 @@ def _bound(before: str, after: str, follows: bool, timed: bool) -> str:
         if match := pattern.search(before):
             word = match.group().strip(" $£€¥(").lower()
             # "to 5" and "by 5" bound a time, and the second number of a range
-            if word in ("to", "by", "through", "from", "after", "before", "bis", "ab", "vor", "nach", "over") and not timed:
+            if (
+                word in ("to", "by", "through", "from", "after", "before", "bis", "ab", "vor", "nach", "over")
+                and not timed
+            ):
                 if word in ("to", "by", "through", "vor", "nach") and not (follows and word == "to"):
                     return ""
             return bound
