@@ -31,13 +31,11 @@ _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
 _BEFORE_VERB = 8
 _NONE: frozenset[str] = frozenset()
-FILLERS = frozenset(
-    map(
-        stem,
-        "available offer provide service option facility possible allow time place thing way hotel restaurant cafe location"
-        " customer guest visitor passenger currently moment soon use using".split(),
-    )
-)
+_FILLER_TEXT = """
+    available offer provide service option facility possible allow time place thing way hotel restaurant
+    cafe location customer guest visitor passenger currently moment soon use using
+"""
+FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
 _MAX_REPLACED = 4

@@ -23,7 +23,8 @@ _PREFIXES = tuple(
         (DOWN, rf"(?:no|not|never)(?: \w+)? {_MORE}|no later than|not exceed(?:ing)?|not over"),
         (UP, rf"(?:no|not|never)(?: \w+)? {_FEWER}|no earlier than|not under|not before"),
         (UP, rf"at (?:the very )?least|{_MORE}|over|above|exceed(?:s|ed|ing)?|beyond|upwards? of|in excess of|min\.?"
-         r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens|mehr als|über"),
+         r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens"
+         r"|mehr als|über"),
         (DOWN, rf"at (?:the very )?most|up to|{_FEWER}|under|below|as (?:many|much|late) as|within|max\.?|limited to"
          r"|(?:a )?maximum(?: \w+)?(?: of| is)?|only up to|como máximo|menos de|hasta|máximo(?: de)?|höchstens|weniger als"
          r"|maximal|bis zu|unter"),
@@ -32,12 +33,21 @@ _PREFIXES = tuple(
          r"|nach|seit|ab|ab dem"),
     )
 )  # fmt: skip
+_HIGHER = r"(?:more|over|older|above|later|up|longer|higher)\b(?! than)"
+_LOWER = r"(?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)"
 _SUFFIXES = (
-    (UP, re.compile(r"\s*(?:\+|(?:\w+ ){0,2}?(?:or|and) (?:more|over|older|above|later|up|longer|higher)\b(?! than)|(?:\w+ )?(?:at least|minimum)\b)", re.I)),
-    (DOWN, re.compile(r"\s*(?:(?:\w+ ){0,2}?(?:or|and) (?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)|(?:\w+ )?(?:at most|maximum|max)\b)", re.I)),
-)  # fmt: skip
+    (
+        UP,
+        re.compile(rf"\s*(?:\+|(?:\w+ ){{0,2}}?(?:or|and) {_HIGHER}|(?:\w+ )?(?:at least|minimum)\b)", re.I),
+    ),
+    (
+        DOWN,
+        re.compile(rf"\s*(?:(?:\w+ ){{0,2}}?(?:or|and) {_LOWER}|(?:\w+ )?(?:at most|maximum|max)\b)", re.I),
+    ),
+)
 _WORD_AFTER = re.compile(
-    r"\s*-?\s*(?:(?:more|additional|extra|further|full|whole|consecutive|working|business|calendar|long|short|US) )?([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)"
+    r"\s*-?\s*(?:(?:more|additional|extra|further|full|whole|consecutive|working|business|calendar|long|short|US) )?"
+    r"([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)"
 )
 _CURRENCY = re.compile(r"([$£€¥]|\b(?:USD|EUR|GBP|JPY))\s*$")
 _SCALED = re.compile(r"\s*-?\s*(" + "|".join(sorted(SCALES, key=len, reverse=True)) + r")\b", re.I)

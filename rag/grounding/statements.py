@@ -44,30 +44,35 @@ _BOUND_IDIOM = re.compile(
     re.I,
 )
 """Words that bound a quantity, which deny nothing."""
-VERBS = frozenset(
-    stem(word)
-    for word in (
-        "is are was were be been being am has have had do does did can could will would shall should may might must cannot cost costs "
-        "pay pays run runs ran open opens close closes start starts begin begins began end ends leave leaves left go goes "
-        "went come comes came sail sails take takes took give gives gave get gets got make makes made hold holds held seat seats "
-        "need needs require requires offer offers provide provides serve serves accept accepts include includes contain contains "
-        "lie lies stand stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write "
-        "writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work works live lives play "
-        "plays become becomes became grow grows grew build builds built travel travels return returns arrive arrives depart "
-        "departs last lasts apply applies allow allows use uses want wants like likes see sees saw show shows bring brings brought "
-        "carry carries repair repairs teach teaches taught meet meets met weigh weighs measure measures receive receives send "
-        "sends sent rise rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak "
-        "speaks spoke store stores charge charges covers cover produce produces return returns check checks clean cleans turn "
-        "turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es son fue era está están "
-        "tiene tienen puede pueden ist sind war waren hat haben kann können wird werden kostet öffnet schließt"
-    ).split()
-)
+_VERB_TEXT = """
+    is are was were be been being am has have had do does did can could will would shall should may
+    might must cannot cost costs pay pays run runs ran open opens close closes start starts begin begins
+    began end ends leave leaves left go goes went come comes came sail sails take takes took give gives
+    gave get gets got make makes made hold holds held seat seats need needs require requires offer
+    offers provide provides serve serves accept accepts include includes contain contains lie lies stand
+    stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write
+    writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work
+    works live lives play plays become becomes became grow grows grew build builds built travel travels
+    return returns arrive arrives depart departs last lasts apply applies allow allows use uses want
+    wants like likes see sees saw show shows bring brings brought carry carries repair repairs teach
+    teaches taught meet meets met weigh weighs measure measures receive receives send sends sent rise
+    rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak
+    speaks spoke store stores charge charges covers cover produce produces check checks clean cleans
+    turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es
+    son fue era está están tiene tienen puede pueden ist sind war waren hat haben kann können wird
+    werden kostet öffnet schließt
+"""
+VERBS = frozenset(map(stem, _VERB_TEXT.split()))
 """Stems of common verbs."""
-_ANAPHORS = frozenset(map(stem, "it they he she this these those its their his her both such that".split()))
+_ANAPHORS_TEXT = """
+    it they he she this these those its their his her both such that
+"""
+_ANAPHORS = frozenset(map(stem, _ANAPHORS_TEXT.split()))
 """A sentence that begins with one of these continues what the sentence before is about."""
-_AUXILIARIES = frozenset(
-    map(stem, "is are was were can cannot could will would do does did has have had may must not".split())
-)
+_AUXILIARIES_TEXT = """
+    is are was were can cannot could will would do does did has have had may must not
+"""
+_AUXILIARIES = frozenset(map(stem, _AUXILIARIES_TEXT.split()))
 _CONJUNCTIONS = frozenset(("and", "but", "or"))
 _NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
 _MAX_SUBJECT = 4
