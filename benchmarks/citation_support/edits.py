@@ -13,18 +13,107 @@ Template = Callable[[str, Passage, Random], str | None]
 
 NUMBER = re.compile(r"(?<![\w.,$£€/:-])(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)(?![\w/:-]|[.,]\d)")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-zé]{2,}(?: [A-Z][a-zé]{2,})*(?!')")
-MONTHS = "January February March April May June July August September October November December".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 AUXILIARY = r"(?:is|are|was|were|has|have|had|can|could|will|would|may|must|does|did)"
 SUBJECT = re.compile(rf"^((?:[\w'’.-]+ ){{0,5}}[\w'’.-]+) ({AUXILIARY}) (.+)\.$")
 _NO_SUBJECT = set(
-    "it he she they this that these those there we you i if when while although as in on at by for during after "
-    "before since both also such its his her their our your here what which who no not once until with without "
-    "from to however then thus because unlike like of yes so and but".split()
+    [
+        "it",
+        "he",
+        "she",
+        "they",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "we",
+        "you",
+        "i",
+        "if",
+        "when",
+        "while",
+        "although",
+        "as",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "during",
+        "after",
+        "before",
+        "since",
+        "both",
+        "also",
+        "such",
+        "its",
+        "his",
+        "her",
+        "their",
+        "our",
+        "your",
+        "here",
+        "what",
+        "which",
+        "who",
+        "no",
+        "not",
+        "once",
+        "until",
+        "with",
+        "without",
+        "from",
+        "to",
+        "however",
+        "then",
+        "thus",
+        "because",
+        "unlike",
+        "like",
+        "of",
+        "yes",
+        "so",
+        "and",
+        "but",
+    ]
 )
 
 

@@ -115,7 +115,8 @@ def cleft_sentence(sentence: str, passage: Passage, rng: Random) -> str | None:
         sentence,
     )
     return (
-        f"It {match[2].replace('were', 'was').replace('are', 'is')} {match[4]} that {match[3]} {lower_first(match[1], passage)}."
+        f"It {match[2].replace('were', 'was').replace('are', 'is')} {match[4]} that {match[3]} "
+        f"{lower_first(match[1], passage)}."
         if match
         else None
     )
@@ -128,7 +129,9 @@ def bracket_left_out(sentence: str, passage: Passage, rng: Random) -> str | None
 
 def adverb_left_out(sentence: str, passage: Passage, rng: Random) -> str | None:
     text = re.sub(
-        r" (?!only|early|family|nearly|partly|daily|weekly|hardly|rarely|barely|monthly|apply|supply|reply|assembly|friendly|likely|unlikely|Italy|July|allegedly|supposedly)[a-z]+ly(?= [a-z])",
+        r" (?!only|early|family|nearly|partly|daily|weekly|hardly|rarely|barely|monthly|apply|"
+        r"supply|reply|assembly|"
+        r"friendly|likely|unlikely|Italy|July|allegedly|supposedly)[a-z]+ly(?= [a-z])",
         "",
         sentence,
         count=1,

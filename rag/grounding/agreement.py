@@ -31,13 +31,11 @@ _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
 _BEFORE_VERB = 8
 _NONE: frozenset[str] = frozenset()
-FILLERS = frozenset(
-    map(
-        stem,
-        "available offer provide service option facility possible allow time place thing way hotel restaurant cafe location"
-        " customer guest visitor passenger currently moment soon use using".split(),
-    )
-)
+_FILLER_TEXT = """
+    available offer provide service option facility possible allow time place thing way hotel restaurant
+    cafe location customer guest visitor passenger currently moment soon use using
+"""
+FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
 _MAX_REPLACED = 4
@@ -120,14 +118,18 @@ def _bears_out(clause: Clause, claim: Statement, source: Source) -> bool:
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
         and _quantities_agree(clause, content, claim, source)
-        and all(_clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source))
+        and all(
+            _clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source)
+        )
     )
 
 
 def missing_words(content: frozenset[str], source: Source) -> frozenset[str]:
     """Return the content words of which the sentence has neither themselves, nor one of the same meaning or the opposite."""
     return frozenset(
-        word for word in content if not is_covered(word, source.window) and not _has_opposite(word, source.window)
+        word
+        for word in content
+        if not is_covered(word, source.window) and not _has_opposite(word, source.window)
     )
 
 
@@ -148,7 +150,9 @@ def _same_subject(
         return True
     if not all(is_covered(word, claim.words) for word in source.subject):
         return False
-    if not displaced.isdisjoint(claim.leading) and not any(is_covered(w, frozenset(claim.leading)) for w in source.subject):
+    if not displaced.isdisjoint(claim.leading) and not any(
+        is_covered(w, frozenset(claim.leading)) for w in source.subject
+    ):
         return False
     if displaced & claim.names and not source.statement.names <= claim.words:
         return False
@@ -184,11 +188,15 @@ def _clause_agrees(
     others = own.content - claim.words
     lacking = [word for word in content if word not in words]
     reversed_words = sum(
-        any(lexicon.are_opposite(word, other) for other in others) and not is_covered(word, words) for word in lacking
+        any(lexicon.are_opposite(word, other) for other in others) and not is_covered(word, words)
+        for word in lacking
     )
     if (clause.negated != own.negated) is not (reversed_words % 2 == 1):
         return False
-    if any(not EXCLUSIVE.get(word, frozenset()).isdisjoint(others) and not is_covered(word, words) for word in lacking):
+    if any(
+        not EXCLUSIVE.get(word, frozenset()).isdisjoint(others) and not is_covered(word, words)
+        for word in lacking
+    ):
         return False
     said = clause.words
     if said & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - said:
@@ -234,11 +242,16 @@ def _next_content(tokens: Sequence[Token], at: int) -> str:
 
 def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     """Return whether the words on both sides of a shared verb are exchanged, the verb being in the same voice."""
+    keys = {token.key for token in own}
+    if any(CONVERSES.get(token.key) in keys and token.key not in keys for token in claimed):
+        return False  # "A starts before B" is "B starts after A"
     first = [token for token in claimed if token.content]
     second = [token.key for token in own if token.content]
     place = {key: at for at, key in enumerate(second) if second.count(key) == 1}
     keys = [token.key for token in first]
-    shared = [(place[token.key], token) for token in first if token.key in place and keys.count(token.key) == 1]
+    shared = [
+        (place[token.key], token) for token in first if token.key in place and keys.count(token.key) == 1
+    ]
     return any(
         a > b > c and verb.verb and _passive(claimed, verb.key) == _passive(own, verb.key)
         for (a, _), (b, verb), (c, _) in zip(shared, shared[1:], shared[2:], strict=False)
@@ -283,7 +296,9 @@ def _is_bound(
                 quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value
             ):
                 continue
-            if any(agree(q, rival) for q in clause.quantities) and _same_order(quantity, rival, clause, rival_clause):
+            if any(agree(q, rival) for q in clause.quantities) and _same_order(
+                quantity, rival, clause, rival_clause
+            ):
                 continue
             if _names_other(quantity, rival, clause, own, rival_clause):
                 return False
@@ -320,7 +335,9 @@ def _same_order(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause
 
 def _beside(clause: Clause, quantity: Quantity) -> frozenset[str]:
     """Return the content and relation words next to a quantity."""
-    words = [token for token in clause.tokens if token.content or token.key in RELATIONS or token.key[0] == "#"]
+    words = [
+        token for token in clause.tokens if token.content or token.key in RELATIONS or token.key[0] == "#"
+    ]
     at = next((n for n, token in enumerate(words) if token.start == quantity.start), None)
     if at is None:
         return frozenset()
@@ -354,7 +371,11 @@ def _words_stand(claim: Statement, source: Source) -> str:
         if b - a == d - c and any(map(lexicon.are_opposite, said[a:b], own[c:d])):
             return NO
         new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word) and word in claim.content]
-        old = [word for word in own[c:d] if own.count(word) > as_own.count(word) and word in source.statement.content]
+        old = [
+            word
+            for word in own[c:d]
+            if own.count(word) > as_own.count(word) and word in source.statement.content
+        ]
         named = not claim.names.isdisjoint(new)
         alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(said) == len(own))
         one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and alike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from rag.text.dates import Date, extract_dates, without_dates
@@ -19,17 +19,23 @@ _QUOTED = re.compile(r"“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|\"([
 _COURTESY = re.compile(
     r"\W*(?:"
     r"(?:hello|hi|hey|dear|greetings|welcome|good (?:day|morning|afternoon|evening)|guten (?:tag|morgen|abend)|hallo|hola"
-    r"|buen[oa]s (?:d[ií]as|tardes|noches))(?: (?:there|back|again|all|everyone))?"
+    r"|buen[oa]s (?:d[ií]as|tardes|noches))"
+    r"(?: (?:there|back|again|all|everyone))?"
     r"(?:,? (?:from|to|at|and welcome to)(?: ?[\w'’&-]+){1,5}|,? (?-i:[A-Z])[\w'’-]+)?"
-    r"|(?:many )?thank(?:s| you)(?: (?:so|very) much)?(?: again)?(?: for (?:asking|your \w+(?: \w+)?|getting in touch|reaching out))?"
+    r"|(?:many )?thank(?:s| you)(?: (?:so|very) much)?(?: again)?"
+    r"(?: for (?:asking|your \w+(?: \w+)?|getting in touch|reaching out))?"
     r"|happy \w+ing(?: ahead)?|enjoy (?:your|the) (?:stay|visit|trip|day|meal|journey|ride|evening|weekend|show|tour)"
-    r"|have (?:a|an) (?:\w+ )?(?:day|evening|weekend|trip|stay|journey|time|week|one)(?: ahead)?|safe travels?|good luck|cheers"
+    r"|have (?:a|an) (?:\w+ )?(?:day|evening|weekend|trip|stay|journey|time|week|one)(?: ahead)?"
+    r"|safe travels?|good luck|cheers"
     r"|take care|(?:see|talk to) you (?:soon|there|later|then)|you['’]re (?:very )?welcome|(?:my|our) pleasure"
-    r"|(?:best|kind|warm)(?:est)? (?:regards|wishes)|yours (?:sincerely|faithfully|truly)|sincerely|mit freundlichen gr[uü](?:ß|ss)en"
+    r"|(?:best|kind|warm)(?:est)? (?:regards|wishes)|yours (?:sincerely|faithfully|truly)|sincerely"
+    r"|mit freundlichen gr[uü](?:ß|ss)en"
     r"|viel (?:spa(?:ß|ss)|erfolg)|gute reise|saludos(?: cordiales)?|buen viaje"
     r"|(?:please )?(?:just )?(?:let (?:me|us) know|feel free to (?:ask|contact|call|write|reach|message)"
-    r"|(?:do not|don['’]t) hesitate to (?:ask|contact|call|write|reach|message)|ask (?:me|us|away))\b[^.;:]{0,70}"
-    r"|(?:i|we) (?:hope|trust) (?:this|that|it) helps?(?: you)?|hope (?:this|that|it) helps|(?:i|we)(?:['’]m|['’]re| am| are) (?:always )?"
+    r"|(?:do not|don['’]t) hesitate to (?:ask|contact|call|write|reach|message)"
+    r"|ask (?:me|us|away))\b[^.;:]{0,70}"
+    r"|(?:i|we) (?:hope|trust) (?:this|that|it) helps?(?: you)?|hope (?:this|that|it) helps"
+    r"|(?:i|we)(?:['’]m|['’]re| am| are) (?:always )?"
     r"(?:happy|glad|here) to help(?: you)?(?: further)?|(?:i|we) look forward to [^.;:]{0,50}"
     r")\W*",
     re.I,
@@ -37,7 +43,6 @@ _COURTESY = re.compile(
 """A whole sentence of greeting, thanks, wishes or an offer of help."""
 _MIN_QUOTED_WORDS = 3
 """Fewer words in quotation marks are taken for emphasis or a name, not for a quotation."""
-_CLAUSES = re.compile(r"[,;:]\s+|\s+[–—-]\s+(?!\d)|,?\s+(?:and|but|while|whereas|although|because|so|or)\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,6 @@ class Claim:
         """Return the claim of a sentence; recent ones are cached, since sentences of answers and passages recur."""
         return _claim(sentence)
 
-    @property
-    def checkable(self) -> bool:
-        """Whether there is enough to compare: two content words, or one with a number or a date."""
-        return len(self.words) + bool(self.numbers or self.dates) > 1
-
 
 @lru_cache(maxsize=4096)
 def _claim(sentence: str) -> Claim:
@@ -79,26 +79,6 @@ def _claim(sentence: str) -> Claim:
         quotations(sentence),
         is_negated(sentence),
     )
-
-
-def clause_claims(sentence: str) -> list[Claim]:
-    """Return the sentence's clauses as claims of their own, each with the names of the whole; [] for a single clause.
-
-    A clause that says too little by itself is joined to the one before it.
-    """
-    pieces: list[str] = []
-    start = 0
-    for cut in [*(match.span() for match in _CLAUSES.finditer(sentence)), (len(sentence), len(sentence))]:
-        piece = sentence[start : cut[0]]
-        if pieces and not Claim.of(piece).checkable:
-            pieces[-1] += f", {piece}"
-        else:
-            pieces.append(piece)
-        start = cut[1]
-    if len(pieces) > 1 and not Claim.of(pieces[0]).checkable:
-        pieces[:2] = [f"{pieces[0]}, {pieces[1]}"]
-    whole = proper_names(without_dates(sentence))
-    return [replace(Claim.of(piece), names=whole) for piece in pieces] if len(pieces) > 1 else []
 
 
 def proper_names(sentence: str) -> frozenset[str]:

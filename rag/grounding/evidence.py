@@ -73,7 +73,8 @@ def is_contradicted(sentence: str, passages: Sequence[Chunk]) -> bool:
     """Return whether a passage's sentence has nearly all words of a statement and still does not bear it out."""
     statement = read_statement(sentence)
     return any(
-        coverage(statement.content, own.source.window) >= MIN_VERBATIM and compare(statement, own.source) != YES
+        coverage(statement.content, own.source.window) >= MIN_VERBATIM
+        and compare(statement, own.source) != YES
         for chunk in passages
         for own in _read_passage(chunk).sentences
     )

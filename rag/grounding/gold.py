@@ -39,8 +39,8 @@ class GoldFinder:
 
         Not only the first statement is tried: a greeting states something too. Chunks whose whole title occurs in
         question or reply are tried first, so that of two places with the same rule the one that was asked about is
-        found. A statement that no chunk supports as a whole is tried by its clauses. Any other chunk must contain every name of
-        both. Within each group, chunks are ranked by the rarity of
+        found. Any other chunk must contain every name of both. Statements that no chunk supports as a whole are
+        tried by their clauses. Within each group, chunks are ranked by the rarity of
         the words they share with question and reply.
         """
         statements = [
@@ -135,4 +135,7 @@ def _supports(statement: str, chunk: Chunk, by_clause: bool) -> bool:
     """Return whether a chunk supports a statement, or one of its clauses, or says it but for one word."""
     if not by_clause:
         return evidence.best_support(statement, [chunk]) is not None
-    return any(evidence.clause_supports(statement, [chunk])) or evidence.nearest_support(statement, [chunk]) is not None
+    return (
+        any(evidence.clause_supports(statement, [chunk]))
+        or evidence.nearest_support(statement, [chunk]) is not None
+    )

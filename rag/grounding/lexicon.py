@@ -120,7 +120,7 @@ _OPPOSITE = """
     above/below|over/under|up/down|upstairs/downstairs|top/bottom|first/last
     begin start beginning/end finish stop|cheap cheaper cheapest inexpensive/expensive costly pricey
     free/paid
-    allow permit permitted welcome accept accepted/forbid prohibit ban forbidden prohibited banned refuse refused reject disallow
+    allow permit permitted welcome accept accepted/forbid prohibit ban forbidden prohibited banned refuse reject disallow
     require required mandatory compulsory obligatory/optional voluntary|possible/impossible|able/unable
     legal lawful/illegal unlawful|safe/unsafe dangerous|public/private|win won winner/lose lost loser
     victory/defeat|success succeed successful/failure fail failed unsuccessful|always/never
@@ -196,21 +196,25 @@ _OPPOSITE = """
 _EXCLUSIVE = """
     monday mondays tuesday tuesdays wednesday wednesdays thursday thursdays friday fridays saturday saturdays sunday sundays
     january february march april june july august september october november december
-    spring summer autumn winter|morning afternoon evening night midnight noon|today tomorrow yesterday tonight
-    hour minute second day week month year decade century fortnight|hourly daily weekly monthly quarterly yearly annually annual
-    weekday weekend weekdays weekends|first second third fourth fifth sixth seventh eighth ninth tenth
+    spring summer autumn winter|morning afternoon evening night midnight noon
+    today tomorrow yesterday tonight|hour minute second day week month year decade century fortnight
+    hourly daily weekly monthly quarterly yearly annually annual|weekday weekend weekdays weekends
+    first second third fourth fifth sixth seventh eighth ninth tenth
     north south east west northeast northwest southeast southwest|northern southern eastern western
-    red blue green yellow black white brown orange purple pink grey gray
-    breakfast lunch dinner supper brunch|train bus taxi car plane ferry bicycle tram subway
-    dog cat horse bird rabbit|adult child senior student infant baby|mother father son daughter brother sister aunt uncle cousin
+    red blue green yellow black white brown orange purple pink grey gray|breakfast lunch dinner supper brunch
+    train bus taxi car plane ferry bicycle tram subway|dog cat horse bird rabbit
+    adult child senior student infant baby|mother father son daughter brother sister aunt uncle cousin
     husband wife|boy girl man woman|euro dollar pound yen franc|million billion trillion thousand hundred
-    winner loser runner-up|gold silver bronze|university college school kindergarten|kitchen bathroom bedroom lounge
+    winner loser runner-up|gold silver bronze|university college school kindergarten
+    kitchen bathroom bedroom lounge
     english french german spanish italian portuguese russian chinese japanese dutch swedish danish polish greek latin arabic
-    ground basement attic|north-east north-west south-east south-west
-    half third quarter|double triple quadruple|twice thrice|century decade year
-    lunes martes miércoles jueves viernes sábado domingo|enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre
+    ground basement attic|north-east north-west south-east south-west|half third quarter
+    double triple quadruple|twice thrice|century decade year
+    lunes martes miércoles jueves viernes sábado domingo
+    enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre
     montag dienstag mittwoch donnerstag freitag samstag sonntag
-    januar februar märz april mai juni juli august september oktober november dezember|primavera verano otoño invierno|frühling sommer herbst winter
+    januar februar märz april mai juni juli august september oktober november dezember
+    primavera verano otoño invierno|frühling sommer herbst winter
     hora minuto segundo día semana mes año siglo década horas minutos segundos días semanas meses años siglos décadas
     stunde minute tag woche monat jahr jahrzehnt jahrhundert stunden minuten tage woche wochen monate jahre
 """
@@ -285,12 +289,33 @@ SCALES = {
     "mil": 1_000,
     "tausend": 1_000,
 }
-_SIDES = (("before", "after"), ("above", "below"), ("over", "under"), ("behind", "ahead"), ("antes", "después"), ("vor", "nach"))
+_SIDES = (
+    ("before", "after"),
+    ("above", "below"),
+    ("over", "under"),
+    ("behind", "ahead"),
+    ("antes", "después"),
+    ("vor", "nach"),
+)
 CONVERSES = {stem(a): stem(b) for a, b in _SIDES}
 """Stems of relations that say the same with their sides exchanged: "A before B" is "B after A"."""
 CONVERSES |= {b: a for a, b in CONVERSES.items()}
-_EITHER = [("until", "from"), ("until", "since"), ("to", "from"), ("into", "from"), ("up", "down"), ("in", "out")]
-_EITHER += [("earlier", "later"), ("more", "less"), ("more", "fewer"), ("most", "least"), ("on", "off"), ("during", "after")]
+_EITHER = [
+    ("until", "from"),
+    ("until", "since"),
+    ("to", "from"),
+    ("into", "from"),
+    ("up", "down"),
+    ("in", "out"),
+]
+_EITHER += [
+    ("earlier", "later"),
+    ("more", "less"),
+    ("more", "fewer"),
+    ("most", "least"),
+    ("on", "off"),
+    ("during", "after"),
+]
 _EITHER += [("during", "before"), ("till", "from"), ("bis", "ab"), ("hasta", "desde"), ("till", "since")]
 RELATIONS: dict[str, frozenset[str]] = {}
 """Stems of small words that place, order or compare, each with those that say something else."""
@@ -298,17 +323,38 @@ for _one, _other in [*CONVERSES.items(), *((stem(a), stem(b)) for a, b in _EITHE
     RELATIONS[_one] = RELATIONS.get(_one, frozenset()) | {_other}
     RELATIONS[_other] = RELATIONS.get(_other, frozenset()) | {_one}
 RELATIONS["than"] = frozenset()
+_NEGATORS = """
+    not: not cannot never nicht nie niemals nunca jamás hardly barely
+    no: no none neither nor nobody nothing nowhere kein keine keinen keiner ningún ninguna ninguno tampoco nadie
+    without: without ohne lack lacks
+    word: unable unavailable prohibited forbidden banned excluded refused verboten prohibido
+"""
 NEGATORS = {
-    "not": ("not", "cannot", "never", "nicht", "nie", "niemals", "nunca", "jamás", "hardly", "barely"),
-    "no": ("no", "none", "neither", "nor", "nobody", "nothing", "nowhere", "kein", "keine", "keinen", "keiner", "ningún")
-    + ("ninguna", "ninguno", "tampoco", "nadie"),
-    "without": ("without", "ohne", "lack", "lacks"),
-    "word": ("unable", "unavailable", "prohibited", "forbidden", "banned", "excluded", "refused", "verboten", "prohibido"),
+    kind.strip(): tuple(forms.split())
+    for line in _NEGATORS.strip().splitlines()
+    for kind, _, forms in [line.partition(":")]
 }
 """Words that negate a clause, by the kind that counts once."""
-UNIVERSAL = frozenset(map(stem, ("all", "every", "each", "always", "everyone", "everybody", "everything", "everywhere")))
+UNIVERSAL = frozenset(
+    map(stem, ("all", "every", "each", "always", "everyone", "everybody", "everything", "everywhere"))
+)
 PARTIAL = frozenset(
-    map(stem, ("some", "most", "many", "few", "several", "sometimes", "often", "usually", "partly", "half", "mostly"))
+    map(
+        stem,
+        (
+            "some",
+            "most",
+            "many",
+            "few",
+            "several",
+            "sometimes",
+            "often",
+            "usually",
+            "partly",
+            "half",
+            "mostly",
+        ),
+    )
 )
 """Words that say that something holds for a part; a clause with one does not bear out one with a word for all."""
 
@@ -361,8 +407,61 @@ EXCLUSIVE = _exclusive()
 """Stems of one series, such as the days of the week, by stem: a thing is one of them."""
 _MIN_ROOT = 4
 _SUFFIXES = frozenset(
-    " e y s al ally ly ion ation ition er or ers ors ment ments ness ful fully ity ive able ible ance ence ant ent ist ic ical"
-    " ically th ies ied ian ization isation ize ise iz is ous ag age ship hood ward dom ee ar ary ery ry".split(" ")
+    [
+        "",
+        "e",
+        "y",
+        "s",
+        "al",
+        "ally",
+        "ly",
+        "ion",
+        "ation",
+        "ition",
+        "er",
+        "or",
+        "ers",
+        "ors",
+        "ment",
+        "ments",
+        "ness",
+        "ful",
+        "fully",
+        "ity",
+        "ive",
+        "able",
+        "ible",
+        "ance",
+        "ence",
+        "ant",
+        "ent",
+        "ist",
+        "ic",
+        "ical",
+        "ically",
+        "th",
+        "ies",
+        "ied",
+        "ian",
+        "ization",
+        "isation",
+        "ize",
+        "ise",
+        "iz",
+        "is",
+        "ous",
+        "ag",
+        "age",
+        "ship",
+        "hood",
+        "ward",
+        "dom",
+        "ee",
+        "ar",
+        "ary",
+        "ery",
+        "ry",
+    ]
 )
 """Endings after which two stems of one beginning are of one root."""
 _NEGATIVE_PREFIXES = ("un", "in", "im", "ir", "il", "non", "dis", "des")
@@ -380,5 +479,7 @@ def are_synonyms(one: str, other: str) -> bool:
     """Return whether two stems mean the same: equal, in the table, or of one root (arrive, arrival)."""
     if one == other or other in SYNONYMS.get(one, ()):
         return True
-    common = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    common = next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
     return common >= _MIN_ROOT and {one[common:], other[common:]} <= _SUFFIXES

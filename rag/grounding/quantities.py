@@ -23,7 +23,8 @@ _PREFIXES = tuple(
         (DOWN, rf"(?:no|not|never)(?: \w+)? {_MORE}|no later than|not exceed(?:ing)?|not over"),
         (UP, rf"(?:no|not|never)(?: \w+)? {_FEWER}|no earlier than|not under|not before"),
         (UP, rf"at (?:the very )?least|{_MORE}|over|above|exceed(?:s|ed|ing)?|beyond|upwards? of|in excess of|min\.?"
-         r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens|mehr als|über"),
+         r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens"
+         r"|mehr als|über"),
         (DOWN, rf"at (?:the very )?most|up to|{_FEWER}|under|below|as (?:many|much|late) as|within|max\.?|limited to"
          r"|(?:a )?maximum(?: \w+)?(?: of| is)?|only up to|como máximo|menos de|hasta|máximo(?: de)?|höchstens|weniger als"
          r"|maximal|bis zu|unter"),
@@ -32,12 +33,21 @@ _PREFIXES = tuple(
          r"|nach|seit|ab|ab dem"),
     )
 )  # fmt: skip
+_HIGHER = r"(?:more|over|older|above|later|up|longer|higher)\b(?! than)"
+_LOWER = r"(?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)"
 _SUFFIXES = (
-    (UP, re.compile(r"\s*(?:\+|(?:\w+ ){0,2}?(?:or|and) (?:more|over|older|above|later|up|longer|higher)\b(?! than)|(?:\w+ )?(?:at least|minimum)\b)", re.I)),
-    (DOWN, re.compile(r"\s*(?:(?:\w+ ){0,2}?(?:or|and) (?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)|(?:\w+ )?(?:at most|maximum|max)\b)", re.I)),
-)  # fmt: skip
+    (
+        UP,
+        re.compile(rf"\s*(?:\+|(?:\w+ ){{0,2}}?(?:or|and) {_HIGHER}|(?:\w+ )?(?:at least|minimum)\b)", re.I),
+    ),
+    (
+        DOWN,
+        re.compile(rf"\s*(?:(?:\w+ ){{0,2}}?(?:or|and) {_LOWER}|(?:\w+ )?(?:at most|maximum|max)\b)", re.I),
+    ),
+)
 _WORD_AFTER = re.compile(
-    r"\s*-?\s*(?:(?:more|additional|extra|further|full|whole|consecutive|working|business|calendar|long|short|US) )?([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)"
+    r"\s*-?\s*(?:(?:more|additional|extra|further|full|whole|consecutive|working|business|calendar|long|short|US) )?"
+    r"([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)"
 )
 _CURRENCY = re.compile(r"([$£€¥]|\b(?:USD|EUR|GBP|JPY))\s*$")
 _SCALED = re.compile(r"\s*-?\s*(" + "|".join(sorted(SCALES, key=len, reverse=True)) + r")\b", re.I)
@@ -89,7 +99,9 @@ def agree(claimed: Quantity, source: Quantity) -> bool:
     if claimed.date is not None or source.date is not None:
         if claimed.date is None or source.date is None:
             known = source.date is not None and claimed.value == str(source.date[0])
-            named = claimed.date is not None and source.value == str(claimed.date[0]) and claimed.date[2] is None
+            named = (
+                claimed.date is not None and source.value == str(claimed.date[0]) and claimed.date[2] is None
+            )
             if not known and not named:
                 return False
         elif not dates_within(frozenset((claimed.date,)), frozenset((source.date,))):
@@ -138,7 +150,9 @@ def _unit(before: str, after: str, digits: str) -> tuple[str, int]:
     form = word[1].lower()
     joined = after[:1] == word[1][0]
     # "5 in a row" and "under 18s" name no unit; nor do letters after a number in words
-    if form in _SMALL_UNITS and (not digits[-1:].isdigit() or (form == "in" and not joined) or (form == "s" and joined)):
+    if form in _SMALL_UNITS and (
+        not digits[-1:].isdigit() or (form == "in" and not joined) or (form == "s" and joined)
+    ):
         return "", 0
     unit = UNITS.get(form, UNITS.get(form.partition("/")[0], ""))
     return unit, word.end() if unit and "/" not in form else 0
@@ -152,7 +166,10 @@ def _bound(before: str, after: str, follows: bool, timed: bool) -> str:
         if match := pattern.search(before):
             word = match.group().strip(" $£€¥(").lower()
             # "to 5" and "by 5" bound a time, and the second number of a range
-            if word in ("to", "by", "through", "from", "after", "before", "bis", "ab", "vor", "nach", "over") and not timed:
+            if (
+                word in ("to", "by", "through", "from", "after", "before", "bis", "ab", "vor", "nach", "over")
+                and not timed
+            ):
                 if word in ("to", "by", "through", "vor", "nach") and not (follows and word == "to"):
                     return ""
             return bound

@@ -44,29 +44,36 @@ _BOUND_IDIOM = re.compile(
     re.I,
 )
 """Words that bound a quantity, which deny nothing."""
-VERBS = frozenset(
-    stem(word)
-    for word in (
-        "is are was were be been being am has have had do does did can could will would shall should may might must cannot cost costs "
-        "pay pays run runs ran open opens close closes start starts begin begins began end ends leave leaves left go goes "
-        "went come comes came sail sails take takes took give gives gave get gets got make makes made hold holds held seat seats "
-        "need needs require requires offer offers provide provides serve serves accept accepts include includes contain contains "
-        "lie lies stand stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write "
-        "writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work works live lives play "
-        "plays become becomes became grow grows grew build builds built travel travels return returns arrive arrives depart "
-        "departs last lasts apply applies allow allows use uses want wants like likes see sees saw show shows bring brings brought "
-        "carry carries repair repairs teach teaches taught meet meets met weigh weighs measure measures receive receives send "
-        "sends sent rise rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak "
-        "speaks spoke store stores charge charges covers cover produce produces return returns check checks clean cleans turn "
-        "turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es son fue era está están "
-        "tiene tienen puede pueden ist sind war waren hat haben kann können wird werden kostet öffnet schließt"
-    ).split()
-)
+_VERB_TEXT = """
+    is are was were be been being am has have had do does did can could will would shall should may
+    might must cannot cost costs pay pays run runs ran open opens close closes start starts begin begins
+    began end ends leave leaves left go goes went come comes came sail sails take takes took give gives
+    gave get gets got make makes made hold holds held seat seats need needs require requires offer
+    offers provide provides serve serves accept accepts include includes contain contains lie lies stand
+    stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write
+    writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work
+    works live lives play plays become becomes became grow grows grew build builds built travel travels
+    return returns arrive arrives depart departs last lasts apply applies allow allows use uses want
+    wants like likes see sees saw show shows bring brings brought carry carries repair repairs teach
+    teaches taught meet meets met weigh weighs measure measures receive receives send sends sent rise
+    rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak
+    speaks spoke store stores charge charges covers cover produce produces check checks clean cleans
+    turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es
+    son fue era está están tiene tienen puede pueden ist sind war waren hat haben kann können wird
+    werden kostet öffnet schließt
+"""
+VERBS = frozenset(map(stem, _VERB_TEXT.split()))
 """Stems of common verbs."""
-_ANAPHORS = frozenset(
-    map(stem, "it they he she this these those its their his her both such that".split())
-)
+_ANAPHORS_TEXT = """
+    it they he she this these those its their his her both such that
+"""
+_ANAPHORS = frozenset(map(stem, _ANAPHORS_TEXT.split()))
 """A sentence that begins with one of these continues what the sentence before is about."""
+_AUXILIARIES_TEXT = """
+    is are was were can cannot could will would do does did has have had may must not
+"""
+_AUXILIARIES = frozenset(map(stem, _AUXILIARIES_TEXT.split()))
+_CONJUNCTIONS = frozenset(("and", "but", "or"))
 _NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
 _MAX_SUBJECT = 4
 """Content words before the verb that are taken for the subject."""
@@ -127,8 +134,11 @@ def read_statement(sentence: str) -> Statement:
     sentence = without_lead(sentence)
     quantities = read_quantities(sentence)
     tokens = _tokens(sentence, quantities)
-    clauses = tuple(_clause(sentence, tokens, quantities, start, end) for start, end in _clause_spans(sentence, tokens))
+    clauses = tuple(
+        _clause(sentence, tokens, quantities, start, end) for start, end in _clause_spans(sentence, tokens)
+    )
     leading = _leading(tokens)
+    clauses = _completed(clauses)
     clauses = tuple(
         clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
         for n, clause in enumerate(clauses)
@@ -164,7 +174,9 @@ def parts(statement: Statement) -> list[Statement]:
 def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
     """Return a sentence without its quantities: "10 AM" is no name."""
     for quantity in quantities:
-        sentence = sentence[: quantity.start] + " " * (quantity.end - quantity.start) + sentence[quantity.end :]
+        sentence = (
+            sentence[: quantity.start] + " " * (quantity.end - quantity.start) + sentence[quantity.end :]
+        )
     return sentence
 
 
@@ -235,9 +247,29 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     return joined or [(0, len(sentence) + 1)]
 
 
+def _completed(clauses: Sequence[Clause]) -> tuple[Clause, ...]:
+    """Return the clauses with what one that ends with an auxiliary leaves out: "admins can delete them, editors cannot"."""
+    whole: list[Clause] = []
+    for clause in clauses:
+        last = next((t for t in reversed(clause.tokens) if t.key not in _CONJUNCTIONS), None)
+        if (
+            whole
+            and last is not None
+            and (last.key in _AUXILIARIES or last.key.endswith("n't"))
+            and clause.content
+        ):
+            before = whole[-1].tokens
+            verb = next((n for n, token in enumerate(before) if token.key in VERBS), len(before))
+            clause = replace(clause, tokens=(*clause.tokens, *(t for t in before[verb + 1 :] if t.content)))
+        whole.append(clause)
+    return tuple(whole)
+
+
 def _has_subject(clause: Clause) -> bool:
     """Return whether a clause begins with something else than a verb, a quantity or a pronoun."""
-    first = next((token for token in clause.tokens if token.content or token.key[0] == "#" or token.key in VERBS), None)
+    first = next(
+        (token for token in clause.tokens if token.content or token.key[0] == "#" or token.key in VERBS), None
+    )
     return first is not None and first.content and first.key not in VERBS
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from rag.grounding.claims import (
     Claim,
-    clause_claims,
     is_negated,
     normalise_quotation,
     proper_names,
@@ -22,26 +19,6 @@ def test_claim_of_sentence() -> None:
     assert claim.quotes == ("the far side of the bay",)
     assert {"moss", "leav", "bay"} <= claim.words
     assert claim.denies
-
-
-@pytest.mark.parametrize(
-    ("sentence", "wanted"),
-    [
-        ("A single costs 14.50 euros and children travel free.", 2),
-        ("Dogs travel on deck; cats stay at home, sadly.", 2),
-        ("The bar, of course, is open.", 0),
-        ("A single costs 14.50 euros.", 0),
-        ("Yes, but dogs pay 3 euros.", 0),
-    ],
-)
-def test_clause_claims_count(sentence: str, wanted: int) -> None:
-    assert len(clause_claims(sentence)) == wanted
-
-
-def test_clause_claims_share_names() -> None:
-    first, second = clause_claims("The Moss Line leaves at 08:15 and costs 8 euros.")
-    assert first.names == second.names == {"moss", "line"}
-    assert second.words == {"cost", "euro"}
 
 
 def test_names_quotations_and_negation() -> None:
