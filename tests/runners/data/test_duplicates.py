@@ -133,13 +133,13 @@ def test_ten_thousand_rows_are_grouped_within_seconds() -> None:
 
 PASSAGES = (
     "The mill was put up in 1807 by a guild of masons. It stood beside the bridge until a flood carried both away. Its bell "
-    "is now in the town hall, and rings at noon. Visitors may see it from April to October, and the sexton has the key",
+    "is now in the town hall, and rings at noon. People may see it from April to October, and the sexton has the key",
     "A lighthouse on the northern cape burned whale oil for sixty years. Keepers rowed out every second day with bread. "
     "When the mast was struck by lightning the lens survived, and today school classes come to look at it on Thursdays",
-    "Rope for the navy was twisted in a hall of four hundred metres. Children turned the wheels and were paid in tokens that "
+    "Rope for the navy was twisted in a hall of four hundred metres. Children turned the wheels and got tokens for it that "
     "only one shop accepted. A fire in the tar kettle ended the trade, though the long roof was saved by its slates",
     "Grain came down the canal on barges drawn by oxen. The weighing house took one sack in thirty as its fee, which led to "
-    "riots in the hungry years. Only the stone scales remain, and even they were moved to a car park",
+    "riots in hungry years. Only the stone scales remain, and even they were moved to a car park",
 )
 ASKED = (
     ("Who built it?", "A guild of masons."),

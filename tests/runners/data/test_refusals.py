@@ -20,12 +20,17 @@ FRAME = "Good day from Fern Hill! {} Happy digging."
 PLAN_REFUSALS = (
     ("I could not find that in our documents.",),
     (FRAME.format("Nobody has written it down."),),
-    ("Our harbour notes do not mention that. Shall I ask a colleague?", "Sadly our notes are silent on this."),
+    (
+        "Our harbour notes do not mention that. Shall I ask a colleague?",
+        "Sadly our notes are silent on this.",
+    ),
     ("Dazu steht nichts in unseren Unterlagen.",),
 )
 
 
-def plan(refusals: tuple[str, ...], formulas: tuple[str, ...] = (), checks: tuple[StyleCheck, ...] = ()) -> Plan:
+def plan(
+    refusals: tuple[str, ...], formulas: tuple[str, ...] = (), checks: tuple[StyleCheck, ...] = ()
+) -> Plan:
     return parse_plan(
         {
             "name": "p",
@@ -90,7 +95,13 @@ def test_answer_with_a_fact_beside_the_refusal_is_no_refusal(text: str, refused:
 def test_answers_and_scores_decide_alike() -> None:
     """Through the public path: what an answer is shown as is what it is scored as, in a greeting and without."""
     formulas = ("Good day from Fern Hill!", "Happy digging.")
-    replies = [*texts(ORDINARY, FIRST, 1), *texts(REFUSING, FIRST, 1), "3 hens.", "Nobody has written it down.", ""]
+    replies = [
+        *texts(ORDINARY, FIRST, 1),
+        *texts(REFUSING, FIRST, 1),
+        "3 hens.",
+        "Nobody has written it down.",
+        "",
+    ]
     replies += [FRAME.format(reply) for reply in replies]
     question = Question("q", "Well?", answerable=False)
     judged = []
@@ -139,7 +150,9 @@ def test_row_is_marked_in_several_ways() -> None:
     assert row("Our notes do not say.", refusal="").marked_refusal is None
 
 
-@pytest.mark.parametrize("text", ["the notes do not ", "our ", "i can't find ", "no information ", "of the details "])
+@pytest.mark.parametrize(
+    "text", ["the notes do not ", "our ", "i can't find ", "no information ", "of the details "]
+)
 def test_long_texts_are_judged_in_linear_time(text: str) -> None:
     began = time.perf_counter()
     is_refusal("I do not have any " + text * (20_000 // len(text)), PLAN_REFUSALS[0])
