@@ -333,7 +333,7 @@ def test_plan_on_a_model_that_is_only_on_the_hub_says_how_to_get_it(
         "run plan.yaml --out run",
         "models pull gemma-2-2b-it",
         "train --examples examples.jsonl --model smollm2-360m-instruct --out adapter",
-        "estimate --model granite-3.3-2b-instruct --gpu T4",
+        "estimate --model granite-3.3-2b-instruct --gpu T4 --method lora",
         "models pull gema-2-2b-it",
         **away,
     )
