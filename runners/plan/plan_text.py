@@ -184,21 +184,19 @@ def _item(value: Any, indent: str) -> str:
 
 def _block_value(value: Any, indent: int) -> str:
     """Return a scalar as the value of a key in a block, wrapped at the usual column; it ends with a line break."""
-    return _value_of_k(value, _BlockDumper, indent)
+    text = yaml.dump({"k": value}, Dumper=_BlockDumper, allow_unicode=True, width=WRAP_COLUMNS - indent)
+    return str(text).removeprefix("k: ")
 
 
 def _filled(values: list[Any], indent: int) -> str:
     """Return a list of scalars in filled lines, as the value of a key in a block; it ends with a line break."""
-    return _value_of_k(values, _FlowDumper, indent)
-
-
-def _value_of_k(value: Any, dumper: type[yaml.SafeDumper], indent: int) -> str:
-    """Return a value as YAML writes it behind a key of a block that is indented by so many columns."""
-    # None writes lists of scalars in flow style; the mapping around a scalar would be in it too.
-    flow = None if isinstance(value, list) else False
-    width = WRAP_COLUMNS - indent
-    text = yaml.dump({"k": value}, Dumper=dumper, default_flow_style=flow, allow_unicode=True, width=width)
-    return str(text).removeprefix("k: ")
+    lines = ["["]
+    for item in values:
+        text = f"{_one_line(item)}, "
+        if len(lines[-1]) + len(text) > WRAP_COLUMNS - indent:
+            lines.append("  ")
+        lines[-1] += text
+    return "\n".join(line.rstrip() for line in lines).removesuffix(",") + "]\n"
 
 
 def _one_line(value: Any) -> str:
