@@ -319,8 +319,9 @@ def test_plan_says_at_once_what_run_refuses(
     for done in (named, mapped):
         assert done.code == 0, done.err
         assert "run it with" in done.err
-    columns = yaml.safe_load((tmp_path / "plan.yaml").read_text("utf-8"))["data"]["columns"]
-    assert columns == {"prompt": "frage", "reply": "antwort"}
+    columns = read_plan(tmp_path / "plan.yaml").data.columns
+    assert columns is not None
+    assert dict(columns) == {"prompt": "frage", "reply": "antwort"}
 
 
 def test_plan_on_a_model_that_is_only_on_the_hub_says_how_to_get_it(
