@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,9 +115,22 @@ def command_line(*parts: object) -> str:
 
 
 def note(line: str) -> None:
-    """Print a line beside the result, on stderr, unless --quiet is given."""
-    if not is_quiet():
-        print(line, file=sys.stderr)
+    """Print a line beside the result, on stderr, unless --quiet is given; on a terminal it breaks between words.
+
+    Lines that hold a command stay whole, so that it can be copied.
+    """
+    if is_quiet():
+        return
+    if sys.stderr.isatty() and "tunewise " not in line:
+        width = shutil.get_terminal_size().columns - 1
+        margin = line[: len(line) - len(line.lstrip(" "))]
+        for part in line.splitlines():
+            wrapped = textwrap.wrap(
+                part, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+            )
+            print("\n".join(wrapped), file=sys.stderr)
+        return
+    print(line, file=sys.stderr)
 
 
 def format_interval(interval: Mapping[str, Any], digits: int = 2, signed: bool = False) -> str:
