@@ -189,10 +189,10 @@ def comparator_of_another_table(sentence: str, passage: Passage, rng: Random) ->
 
 
 def comparator_put_in(sentence: str, passage: Passage, rng: Random) -> str | None:
-    plain = re.search(r"(?<=\b(?:has|had|is|of) )(?=\d+ [a-z]{3})", sentence)
+    plain = re.search(r"\b(?:has|had|is|of) (?=\d+ [a-z]{3})", sentence)
     if not plain or re.search(r"than|least|most|up to|about", sentence):
         return None
-    return sentence[: plain.start()] + rng.choice(["more than ", "at most "]) + sentence[plain.start() :]
+    return sentence[: plain.end()] + rng.choice(["more than ", "at most "]) + sentence[plain.end() :]
 
 
 def name_of_the_passage(sentence: str, passage: Passage, rng: Random) -> str | None:

@@ -165,12 +165,8 @@ def _bound(before: str, after: str, follows: bool, timed: bool) -> str:
     for bound, pattern in _PREFIXES:
         if match := pattern.search(before):
             word = match.group().strip(" $£€¥(").lower()
-            # "to 5" and "by 5" bound a time, and the second number of a range
-            if (
-                word in ("to", "by", "through", "from", "after", "before", "bis", "ab", "vor", "nach", "over")
-                and not timed
-            ):
-                if word in ("to", "by", "through", "vor", "nach") and not (follows and word == "to"):
-                    return ""
+            # "to 5" and "by 5" bound a time; "to" also the second number of a range
+            if not timed and (word in ("by", "through", "vor", "nach") or (word == "to" and not follows)):
+                return ""
             return bound
     return ""

@@ -23,8 +23,10 @@ _BREAK = re.compile(
 )
 _LEAD = re.compile(
     r"\W*(?:(?:yes|no|sorry|sure|unfortunately|certainly|absolutely|of course|indeed|ja|nein|sí|leider)\s*[,.;:!–—-]+\s*"
-    r"|(?:according to|based on|as (?:stated|described|mentioned|noted|per) (?:in|by)|laut|según) (?:the |this |our |your |el |la |dem )?"
-    r"(?:given |provided )?(?:documents?|passages?|texts?|sources?|documentation|information|dokument|documento)[^,]{0,20},\s*"
+    r"|(?:according to|based on|as (?:stated|described|mentioned|noted|per) (?:in|by)|laut|según) "
+    r"(?:the |this |our |your |el |la |dem )?"
+    r"(?:given |provided )?(?:documents?|passages?|texts?|sources?|documentation"
+    r"|information|dokument|documento)[^,]{0,20},\s*"
     r"|as (?:stated|described|mentioned|noted),\s*"
     r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?|notes?) that\s+"
     r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind|remember) that\s+)",

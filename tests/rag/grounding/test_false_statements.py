@@ -38,70 +38,93 @@ PRESS = (
 
 FALSE = {
     POOL: """
-        Adults pay 6 euros.|Children pay 12 euros.|The price for adults is 6 euros.|6 euros is what adults pay.
+        Adults pay 6 euros.|Children pay 12 euros.|The price for adults is 6 euros.
+        6 euros is what adults pay.
         Adults pay 12 dollars.|The pool opens at 21:00.|The pool closes at 7:30.|The pool opens at 7:30 pm.
-        Towels are rented for 6 euros.|Caps are not required in the deep basin.|Caps are required in the shallow basin.
-        The sauna is open on Mondays.|The sauna is closed on Sundays.|Adults pay at most 12 euros.|Children pay sixteen euros.
+        Towels are rented for 6 euros.|Caps are not required in the deep basin.
+        Caps are required in the shallow basin.
+        The sauna is open on Mondays.|The sauna is closed on Sundays.|Adults pay at most 12 euros.
+        Children pay sixteen euros.
     """,
     WORKSHOP: """
-        The workshop lends tools for 3 hours.|Tools are lent for 3 weeks.|A deposit of at most 20 euros is kept.
-        A deposit of up to 20 euros is kept.|Jonas Lind repairs the bicycles.|Anna Berg teaches pottery after lunch.
-        Jonas Lind teaches pottery before lunch.|The kiln must be opened before it has cooled.|Peter Berg repairs the bicycles.
+        The workshop lends tools for 3 hours.|Tools are lent for 3 weeks.
+        A deposit of at most 20 euros is kept.
+        A deposit of up to 20 euros is kept.|Jonas Lind repairs the bicycles.
+        Anna Berg teaches pottery after lunch.
+        Jonas Lind teaches pottery before lunch.|The kiln must be opened before it has cooled.
+        Peter Berg repairs the bicycles.
         Glazes cost less than clay.|The workshop lends tools for 20 days.|The workshop repairs the bicycles.
     """,
     CLINIC: """
-        Dr. Mara Olsen sees patients on Thursday.|Dr. Pavel Novak sees patients on Tuesday.|Take 8 tablets every 2 hours.
+        Dr. Mara Olsen sees patients on Thursday.|Dr. Pavel Novak sees patients on Tuesday.
+        Take 8 tablets every 2 hours.
         Take 2 tablets every 8 days.|You may take more than 6 tablets in a day.|Results arrive within 5 weeks.
         Results arrive after 5 days.|Visitors may stay from 20:00.|The old wing is south of the garden.
         The new wing is north of the garden.|Take 6 tablets every 8 hours.|Visitors may stay until 8 am.
     """,
     FARM: """
         The upper field grows beans.|The lower field grows barley.|Sow beans after the last frost in May.
-        Sow beans before the last frost in June.|Each hen lays at least 6 eggs a week.|Each hen lays up to 6 eggs a month.
+        Sow beans before the last frost in June.|Each hen lays at least 6 eggs a week.
+        Each hen lays up to 6 eggs a month.
         The well is 40 feet deep.|Sheep are sheared in winter.|The tractor may be used without a permit.
         Lena founded the farm in 1978.|Lars founded the farm in 1987.|Lena sold the farm in 1987.
     """,
     SERVER: """
-        Backups are kept for 30 hours.|Backups are kept for 25 days.|Uploads may be up to 25 GB.|Uploads must be at least 25 MB.
-        The cache is disabled by default.|The cache is not enabled by default.|The scheduler starts before the database.
-        The database starts after the scheduler.|Passwords need at most 12 characters.|Editors can delete projects.
+        Backups are kept for 30 hours.|Backups are kept for 25 days.|Uploads may be up to 25 GB.
+        Uploads must be at least 25 MB.
+        The cache is disabled by default.|The cache is not enabled by default.
+        The scheduler starts before the database.
+        The database starts after the scheduler.|Passwords need at most 12 characters.
+        Editors can delete projects.
         The free plan has 10 seats.|The team plan has 2 seats.
     """,
     PRESS: """
-        The glossy paper is cheaper than the matte paper.|The matte paper is more expensive than the glossy paper.
-        Orders under 100 euros ship free.|Orders over 100 dollars ship free.|The foundry beat the bindery in 2019.
-        Posters are printed on Thursdays.|Express orders take 6 days.|Normal orders take 2 days.|Express orders take 2 hours.
+        The glossy paper is cheaper than the matte paper.
+        The matte paper is more expensive than the glossy paper.
+        Orders under 100 euros ship free.|Orders over 100 dollars ship free.
+        The foundry beat the bindery in 2019.
+        Posters are printed on Thursdays.|Express orders take 6 days.|Normal orders take 2 days.
+        Express orders take 2 hours.
         Refunds are possible after printing starts.|Refunds are impossible before printing starts.
     """,
 }
 TRUE = {
     POOL: """
-        Children pay six euros.|The price for adults is 12 euros.|Kids pay €6.|The pool opens at 7.30 a.m.|The pool closes at 9 pm.
-        You must wear... caps are required in the deep basin.|Towels can be rented for three euros.|On Mondays the sauna is closed.
+        Children pay six euros.|The price for adults is 12 euros.|Kids pay €6.|The pool opens at 7.30 a.m.
+        The pool closes at 9 pm.
+        You must wear... caps are required in the deep basin.|Towels can be rented for three euros.
+        On Mondays the sauna is closed.
         Adults pay 12 euros and children pay 6 euros.
     """,
     WORKSHOP: """
-        Tools are lent for three days.|Bicycles are repaired by Anna Berg.|After lunch, Jonas Lind teaches pottery.
-        Pottery is taught by Jonas Lind after lunch.|The deposit is at least 20 euros.|According to the document, Anna Berg repairs the bicycles.
+        Tools are lent for three days.|Bicycles are repaired by Anna Berg.
+        After lunch, Jonas Lind teaches pottery.
+        Pottery is taught by Jonas Lind after lunch.|The deposit is at least 20 euros.
+        According to the document, Anna Berg repairs the bicycles.
         A minimum deposit of 20 euros is kept.
     """,
     CLINIC: """
-        On Tuesday Dr. Mara Olsen sees patients.|Patients are seen by Dr. Pavel Novak on Thursday.|Take two tablets every eight hours.
+        On Tuesday Dr. Mara Olsen sees patients.|Patients are seen by Dr. Pavel Novak on Thursday.
+        Take two tablets every eight hours.
         Visitors may stay until 8 pm.|Take 2 tablets every 8 h.|Results arrive within five days.
         The garden is south of the old wing.
     """,
     FARM: """
-        Barley grows in the upper field.|Each hen lays at most six eggs a week.|The well is 40 m deep.|The farm was founded by Lena in 1987.
+        Barley grows in the upper field.|Each hen lays at most six eggs a week.|The well is 40 m deep.
+        The farm was founded by Lena in 1987.
         In summer, sheep are sheared.|In 1987 Lena founded the farm.|Each hen lays no more than 6 eggs a week.
     """,
     SERVER: """
-        Backups are stored for thirty days.|Uploads may be at most 25 megabytes.|By default, the cache is enabled.
-        The database starts before the scheduler.|Passwords need no fewer than 12 characters.|Editors cannot delete projects.
+        Backups are stored for thirty days.|Uploads may be at most 25 megabytes.
+        By default, the cache is enabled.
+        The database starts before the scheduler.|Passwords need no fewer than 12 characters.
+        Editors cannot delete projects.
         The free plan has two seats.|Admins can delete projects.|The team plan has ten seats.
     """,
     PRESS: """
         Orders of more than 100 euros ship free.|Proofs are sent via email.|On Wednesdays posters are printed.
-        Express orders take two days.|In 2019 the bindery beat the foundry.|Before printing starts, refunds are possible.
+        Express orders take two days.|In 2019 the bindery beat the foundry.
+        Before printing starts, refunds are possible.
         Normal orders take six days.
     """,
 }
