@@ -15,7 +15,7 @@ from functools import lru_cache
 from rag.grounding import lexicon
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import Clause, Statement, Token
+from rag.grounding.statements import Clause, Statement, Token, leading_words
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -152,6 +152,14 @@ def _same_subject(
         return False
     if not displaced.isdisjoint(claim.leading) and not any(
         is_covered(w, frozenset(claim.leading)) for w in source.subject
+    ):
+        return False
+    # a clause whose whole subject is in other sentences is about something else
+    subject = clause.subject or leading_words(clause.tokens)
+    if (
+        subject
+        and not displaced.isdisjoint(subject)
+        and not any(is_covered(word, source.window) for word in subject)
     ):
         return False
     if displaced & claim.names and not source.statement.names <= claim.words:

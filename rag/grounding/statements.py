@@ -41,8 +41,9 @@ _HERE = re.compile(
 """A reference to the place that the whole passage is about."""
 _HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
 _BOUND_IDIOM = re.compile(
-    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower|older|younger"
-    r"|exceed\w*|(?:over|under)(?= \d))\b(?: than)?",
+    r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:(?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower"
+    r"|older|younger"
+    r"|shorter|smaller) than\b|exceed\w*|(?:over|under)(?= \d))",
     re.I,
 )
 """Words that bound a quantity, which deny nothing."""
@@ -139,7 +140,7 @@ def read_statement(sentence: str) -> Statement:
     clauses = tuple(
         _clause(sentence, tokens, quantities, start, end) for start, end in _clause_spans(sentence, tokens)
     )
-    leading = _leading(tokens)
+    leading = leading_words(tokens)
     clauses = _completed(clauses)
     clauses = tuple(
         clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
@@ -151,7 +152,7 @@ def read_statement(sentence: str) -> Statement:
         frozenset(token.key for token in tokens if token.content),
         frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
         quantities,
-        proper_names(_without(sentence, quantities)),
+        _names(_without(sentence, quantities)),
         leading,
         bool(_ANAPHORS & set(first)),
     )
@@ -171,6 +172,16 @@ def parts(statement: Statement) -> list[Statement]:
         for clause in statement.clauses
         if clause.content or clause.quantities
     ]
+
+
+def _names(sentence: str) -> frozenset[str]:
+    """Return the names of a sentence, also of one that is mostly names but has a verb: "Anna Berg plays Lady Macbeth."."""
+    if names := proper_names(sentence):
+        return names
+    tokens = _WORD.findall(sentence)
+    if not any(word.islower() and stem(word) in VERBS for word in tokens):
+        return frozenset()
+    return frozenset(stem(word.lower()) for word in tokens[1:] if word[0].isupper() and not word.isupper())
 
 
 def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
@@ -300,7 +311,8 @@ def _negated(clause: str) -> bool:
     return len(kinds) % 2 == 1
 
 
-def _leading(tokens: Sequence[Token]) -> tuple[str, ...]:
+def leading_words(tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Return the content words before the first verb, the first ones only."""
     leading: list[str] = []
     for token in tokens:
         if (token.key in VERBS and leading) or len(leading) == _MAX_SUBJECT:

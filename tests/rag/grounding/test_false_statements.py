@@ -32,7 +32,8 @@ SERVER = (
 )
 PRESS = (
     "The matte paper is cheaper than the glossy paper. Orders over 100 euros ship free. Proofs are sent by email. "
-    "The bindery beat the foundry in 2019. Posters are printed on Wednesdays. Express orders take 2 days, normal orders 6 days. "
+    "The bindery beat the foundry in 2019. Posters are printed on Wednesdays. "
+    "Express orders take 2 days, normal orders 6 days. "
     "Refunds are possible before printing starts."
 )
 
