@@ -118,12 +118,12 @@ def half_unused(profile: Profile, method: str) -> str:
     if profile.task_needs_facts == "known" and not (
         profile.must_cite or profile.corpus_tokens or profile.facts_change == "fast"
     ):
-        return "the model has seen these facts and there is no corpus, so the retrieval half would be idle"
+        return "the model has seen these facts and there are no documents, so retrieval would have no use"
     unneeded = profile.task_needs_facts == "none" or not (profile.needs_facts or profile.corpus_tokens)
     if unneeded and not profile.must_cite:
-        return "the task needs no facts, so the retrieval half would be idle"
+        return "the task needs no facts, so retrieval would have no use"
     if profile.behaviour_gap == "none" or profile.behaviour_gap is None:
-        return "no gap in behaviour is known, so the tuned half would be idle"
+        return "no gap in style or skill is known yet: fine-tuning would have no use"
     enough = (
         profile.behaviour_gap == "high"
         or profile.examples_known >= 1000

@@ -15,6 +15,10 @@ REASON_LINES = 2
 """Most lines about methods that are not possible."""
 
 
+SCORE_LABEL = "  fit:"
+"""Label of the scores, which go from 0 to 1."""
+
+
 def leader_lines(
     before: Ranking | None, after: Ranking, lacking: Mapping[str, str], width: int
 ) -> list[list[StyledText]]:
@@ -55,9 +59,9 @@ def _score_line(
     width: int,
 ) -> list[StyledText]:
     """Return as many methods as fit into ``width``, and how many are left out."""
-    parts: list[StyledText] = []
+    parts: list[StyledText] = [("class:why", SCORE_LABEL)]
     space = width - len(tail)
-    used = 0
+    used = len(SCORE_LABEL)
     for number, scored in enumerate(methods):
         text = f"  {scored.method.name} {_score(scored)}{_arrow(scored, scored_before)}"
         left = len(methods) - number

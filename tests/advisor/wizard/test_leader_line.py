@@ -48,7 +48,7 @@ def test_leader_lines_fit_the_width(width: int) -> None:
 def test_leader_comes_first_with_previous_leader() -> None:
     """With an arrow up for what rose."""
     line = lines(ranked(), ranked(task_needs_facts="new"))[0]
-    assert line.strip().startswith("rag .")
+    assert line.strip().startswith("fit:  rag .")
     assert "▲" in line
     assert line.endswith("(was prompting)")
 
