@@ -149,7 +149,7 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
     names = sorted({name for scores in arm.scores for name in scores})
     return {
         "arm": arm.arm,
-        "score": _interval(list(arm.weighted), arm.sources()),
+        "score": _interval(arm.shown("combined"), arm.sources()),
         "scores": {
             name: {**_interval(arm.shown(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
         },
@@ -284,7 +284,8 @@ def _arm(
 
 def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
     interval = bootstrap_interval(values, documents=documents)
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    # The values of a weighted mean may lie outside of 0 to 1, and so may a resample's mean; no score does.
+    return {"mean": interval.mean, "low": max(0.0, interval.low), "high": min(1.0, interval.high)}
 
 
 def _last_event(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, Any]:
