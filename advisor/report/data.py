@@ -236,7 +236,7 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
         "arm": arm.arm,
         "retrieval": step is not None and step.retrieval,
         "weights": step.weights if step is not None else None,
-        "score": _interval(list(arm.weighted), arm.sources()),
+        "score": _interval(arm.shown("combined"), arm.sources()),
         "scores": {
             name: {**_interval(arm.shown(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
         },

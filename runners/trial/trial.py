@@ -49,7 +49,7 @@ class ArmScores:
 
     @property
     def weighted(self) -> tuple[float, ...]:
-        """Combined score times weight of each question: the values whose mean and differences are tested."""
+        """Combined score times weight of each question: the values whose differences are tested."""
         weights = self.question_weights or (1.0,) * len(self.combined)
         return tuple(score * weight for score, weight in zip(self.combined, weights, strict=True))
 
@@ -64,19 +64,21 @@ class ArmScores:
         return [scores[name] for scores in self.scores if name in scores]
 
     def shown(self, name: str) -> list[float]:
-        """Return the values whose mean is a score as it is shown: those of :meth:`of`, but for a balanced ``refusal``.
+        """Return the values whose mean and interval are a score as it is shown.
 
-        The mean of the balanced values is half the share of right refusals among the questions without an answer plus half
-        the share of questions with an answer that were not refused: an arm that never refuses gets .5, however few
-        questions have no answer.
+        They are those of :meth:`of`, but for two weighted means: ``combined``, whose questions have weights, and a balanced
+        ``refusal``: half the share of right refusals among the questions without an answer plus half the share of questions
+        with an answer that were not refused. An arm that never refuses gets .5, however few questions have no answer.
         """
+        if name == "combined":
+            return linearised(self.combined, self.question_weights)
         values = self.of(name)
         without = [("correct_refusal" in scores) for scores in self.scores if name in scores]
         count = sum(without)
         if name != "refusal" or not 0 < count < len(values):
             return values
-        factors = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
-        return [value * factors[lacks] for value, lacks in zip(values, without, strict=True)]
+        weights = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
+        return linearised(values, [weights[lacks] for lacks in without])
 
     def sources(self, name: str | None = None) -> list[str | None]:
         """Return the documents of all questions, or of those that have one score, in the order of :meth:`of`."""
@@ -97,6 +99,23 @@ class ArmScores:
         """The mean score of the best seed minus that of the worst; 0 with one seed."""
         means = [mean for _, mean in self.seeds]
         return max(means) - min(means) if means else 0.0
+
+
+def linearised(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Return values whose plain mean is the weighted mean, and whose spread is that of the weighted mean.
+
+    ``m + w (x - m)`` with the weighted mean m and weights of mean 1: Taylor linearisation of a ratio of two sums. The
+    products ``w x`` alone would vary with the weights even where all values are equal.
+
+    Args:
+        values: the values.
+        weights: the weight of each; () when all are 1.
+    """
+    if not weights:
+        return list(values)
+    mean = sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights)
+    scale = len(values) / sum(weights)
+    return [mean + scale * w * (x - mean) for w, x in zip(weights, values, strict=True)]
 
 
 def run_arm(
@@ -243,13 +262,23 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their 95 % intervals, in the form that :func:`runners.models.cards.rewrite_card` takes."""
     from rag.evaluation.statistics import bootstrap_interval
 
-    values_by_name = {"combined": (list(arm.weighted), arm.sources())} | {
+    values_by_name = {"combined": (arm.shown("combined"), arm.sources())} | {
         name: (arm.shown(name), arm.sources(name))
         for name in dict.fromkeys(name for row in arm.scores for name in row)
     }
-    scores = {
-        name: {**asdict(bootstrap_interval(values, documents=documents)), "n": len(values)}
+    intervals = {
+        name: asdict(bootstrap_interval(values, documents=documents))
         for name, (values, documents) in values_by_name.items()
+    }
+    # The values of a weighted mean may lie outside of 0 to 1, and so may a resample's mean; no score does.
+    scores = {
+        name: {
+            **interval,
+            "low": max(0.0, interval["low"]),
+            "high": min(1.0, interval["high"]),
+            "n": len(values_by_name[name][0]),
+        }
+        for name, interval in intervals.items()
     }
     return {"arm": arm.arm, "questions": len(arm.questions), "scores": scores}
 

@@ -154,7 +154,12 @@ def test_resumed_run_skips_every_finished_step(tunewise: Tunewise, folder: Path)
     steps = {event["step"] for event in later if event["event"] == "step.start"}
     assert steps
     assert {event["step"] for event in later if event["event"] == "step.skip"} == steps
-    assert_holds(report["arms"], EXPECTED["report"]["arms"])
+    for now, then in zip(report["arms"], EXPECTED["report"]["arms"], strict=True):
+        # The refusal of a report is balanced over both kinds of questions since; its two parts stay.
+        kept = {name: score for name, score in then["scores"].items() if name != "refusal"}
+        assert_holds(now, {**then, "scores": kept})
+        parts = now["scores"]["correct_refusal"]["mean"], 1 - now["scores"]["false_refusal"]["mean"]
+        assert now["scores"]["refusal"]["mean"] == pytest.approx(sum(parts) / 2)
     assert report["verdict"]["winner"] == EXPECTED["report"]["verdict"]["winner"]
 
 

@@ -191,7 +191,16 @@ def test_refusal_is_balanced_over_both_kinds_of_questions() -> None:
     assert sum(plain.shown("refusal")) / 10 == pytest.approx(0.5)
     assert sum(rag.shown("refusal")) / 10 == pytest.approx((1 / 2 + 7 / 8) / 2)
     assert plain.shown("right") == plain.of("right")
-    assert with_intervals(plain)["scores"]["refusal"]["mean"] == pytest.approx(0.5)
+    scores = with_intervals(plain)["scores"]
+    assert scores["refusal"]["mean"] == pytest.approx(0.5)
+    always = [
+        answered("prompting", 0, q.id, "27" if q.answerable else "Not in our papers.") for q in questions
+    ]
+    (best, _) = score_trial(PLAN, questions, always, lambda question: "")
+    assert best.shown("refusal") == best.shown("combined") == pytest.approx([1.0] * 10), (
+        "equal values have no spread"
+    )
+    assert all(0 <= score["low"] <= score["mean"] <= score["high"] <= 1 for score in scores.values())
 
 
 def test_answers_from_other_inputs_are_removed(tmp_path: Path, make_retriever: Any) -> None:
