@@ -20,8 +20,8 @@ MAX_OWN_WORDS = 4
 class Formulas(Container[str]):
     """The sentences of a plan that need no citation: its formulas, and opening and closing lines that a check demands.
 
-    A check such as "closes with 'when you call.'" demands the words of a line, not a fact in it: a line that has a number, or
-    a verb after a subject, is judged as any other sentence.
+    A check such as "closes with 'when you call.'" demands the words of a line, not a fact in it: a line that has a
+    number, or a verb after a subject, is judged as any other sentence.
     """
 
     def __init__(self, plan: Plan) -> None:
