@@ -15,7 +15,7 @@ from functools import lru_cache
 from rag.grounding import lexicon
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import Clause, Statement, Token, leading_words
+from rag.grounding.statements import Clause, ParsedStatement, Token, leading_words
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -49,10 +49,10 @@ fewer where both have as many words."""
 class Source:
     """One sentence of a passage with what it must be read with."""
 
-    statement: Statement
-    before: tuple[Statement, ...]
+    statement: ParsedStatement
+    before: tuple[ParsedStatement, ...]
     """The sentences before it, where it begins with a pronoun, the nearest first."""
-    above: Statement
+    above: ParsedStatement
     """Title and heading."""
     elsewhere: frozenset[str]
     """All words of the passage."""
@@ -76,12 +76,12 @@ class Source:
             yield from statement.clauses
 
 
-def compare(claim: Statement, source: Source) -> str:
+def compare(claim: ParsedStatement, source: Source) -> str:
     """Return whether a sentence bears out every clause of a claim: yes, no, or nearly (one word stands for another)."""
     if not claim.names <= source.elsewhere:
         return NO
-    said = [clause for clause in claim.clauses if clause.content or clause.quantities]
-    if not said or not all(_bears_out(clause, claim, source) for clause in said):
+    clauses = [clause for clause in claim.clauses if clause.content or clause.quantities]
+    if not clauses or not all(_bears_out(clause, claim, source) for clause in clauses):
         return NO
     return _words_stand(claim, source)
 
@@ -108,7 +108,7 @@ def _by_root(words: frozenset[str]) -> Mapping[str, list[str]]:
     return roots
 
 
-def _bears_out(clause: Clause, claim: Statement, source: Source) -> bool:
+def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     """Return whether a sentence bears out one clause of a claim."""
     content = clause.content | clause.subject
     missing = missing_words(content, source)
@@ -138,7 +138,7 @@ def _same_subject(
     content: frozenset[str],
     missing: frozenset[str],
     displaced: frozenset[str],
-    claim: Statement,
+    claim: ParsedStatement,
     source: Source,
 ) -> bool:
     """Return whether a clause with words that are only in other sentences can still be about this sentence's subject."""
@@ -164,7 +164,7 @@ def _same_subject(
         return False
     if displaced & claim.names and not source.statement.names <= claim.words:
         return False
-    # what is said in other words of another sentence is another statement
+    # what is stated in other words of another sentence is another statement
     if any(token.verb and token.key in displaced for token in clause.tokens):
         return False
     return len(displaced) <= MAX_DISPLACED * len(own)
@@ -189,7 +189,7 @@ def _has_opposite(word: str, words: frozenset[str]) -> bool:
 
 
 def _clause_agrees(
-    clause: Clause, content: frozenset[str], claim: Statement, own: Clause, source: Source
+    clause: Clause, content: frozenset[str], claim: ParsedStatement, own: Clause, source: Source
 ) -> bool:
     """Return whether one clause of the source does not say otherwise than the claim's clause."""
     words = own.words
@@ -206,16 +206,16 @@ def _clause_agrees(
         for word in lacking
     ):
         return False
-    said = clause.words
-    if said & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - said:
+    claimed_words = clause.words
+    if claimed_words & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - claimed_words:
         return False
     return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(clause.tokens, own.tokens)
 
 
 def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     """Return whether words such as before and after, from and to, have the same things on their sides."""
-    said, source = [token.key for token in claimed], [token.key for token in own]
-    for at, word in enumerate(said):
+    claimed_words, source = [token.key for token in claimed], [token.key for token in own]
+    for at, word in enumerate(claimed_words):
         others = RELATIONS.get(word)
         if others is None:
             continue
@@ -230,7 +230,7 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
                 exchanged = after != target and after in before and target in left
                 if other == word and exchanged:
                     return False
-                if other in others and word not in source and other not in said:
+                if other in others and word not in source and other not in claimed_words:
                     converse = CONVERSES.get(word) == other and exchanged
                     if not converse and (target == after or CONVERSES.get(word) == other or not after):
                         return False
@@ -273,7 +273,9 @@ def _passive(tokens: Sequence[Token], verb: str) -> bool:
     return not _BE.isdisjoint(keys[max(0, at - _BEFORE_VERB) : at])
 
 
-def _quantities_agree(clause: Clause, content: frozenset[str], claim: Statement, source: Source) -> bool:
+def _quantities_agree(
+    clause: Clause, content: frozenset[str], claim: ParsedStatement, source: Source
+) -> bool:
     """Return whether the source says each quantity of a clause of the same thing."""
     for quantity in clause.quantities:
         if any(agree(quantity, other) for other in source.above.quantities):
@@ -285,7 +287,12 @@ def _quantities_agree(clause: Clause, content: frozenset[str], claim: Statement,
 
 
 def _is_bound(
-    quantity: Quantity, clause: Clause, content: frozenset[str], own: Clause, claim: Statement, source: Source
+    quantity: Quantity,
+    clause: Clause,
+    content: frozenset[str],
+    own: Clause,
+    claim: ParsedStatement,
+    source: Source,
 ) -> bool:
     """Return whether no other quantity of the source is nearer to what the claim says of this one.
 
@@ -357,26 +364,28 @@ def _shared(one: frozenset[str], other: frozenset[str]) -> int:
     return sum(is_covered(word, other) for word in one)
 
 
-def _words_stand(claim: Statement, source: Source) -> str:
+def _words_stand(claim: ParsedStatement, source: Source) -> str:
     """Return NO if a word stands where the source has its opposite, NEARLY if where it has another one, else YES.
 
     Compared are the words in order. Where a name stands for another it may be of several words; of other words only one or
     two may stand for as many others, in a statement that is otherwise the same.
     """
     tokens = [token for clause in claim.clauses for token in clause.tokens]
-    said = [token.key for token in tokens if _ordered(token)]
+    claimed_words = [token.key for token in tokens if _ordered(token)]
     answer = YES
     own = [token.key for clause in source.statement.clauses for token in clause.tokens if _ordered(token)]
     # synonyms count as equal
-    as_own = [w if w in own else next((o for o in own if lexicon.are_synonyms(w, o)), w) for w in said]
+    as_own = [
+        w if w in own else next((o for o in own if lexicon.are_synonyms(w, o)), w) for w in claimed_words
+    ]
     matcher = SequenceMatcher(None, as_own, own, autojunk=False)
     equal = sum(block.size for block in matcher.get_matching_blocks())
-    if 2 * equal < len(said):
+    if 2 * equal < len(claimed_words):
         return YES
     for tag, a, b, c, d in matcher.get_opcodes():
         if tag != "replace":
             continue
-        if b - a == d - c and any(map(lexicon.are_opposite, said[a:b], own[c:d])):
+        if b - a == d - c and any(map(lexicon.are_opposite, claimed_words[a:b], own[c:d])):
             return NO
         new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word) and word in claim.content]
         old = [
@@ -385,8 +394,8 @@ def _words_stand(claim: Statement, source: Source) -> str:
             if own.count(word) > as_own.count(word) and word in source.statement.content
         ]
         named = not claim.names.isdisjoint(new)
-        alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(said) == len(own))
-        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(said) and alike
+        alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(claimed_words) == len(own))
+        one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(claimed_words) and alike
         if new and old and (one_for_one or (named and max(len(new), len(old)) <= _MAX_REPLACED)):
             answer = NEARLY
     return answer

@@ -16,7 +16,7 @@ from rag.grounding.agreement import MIN_SHARE, NEARLY, YES, Source, compare, cov
 from rag.grounding.claims import Claim, normalise_quotation
 from rag.grounding.fields import Field
 from rag.grounding.quantities import agree
-from rag.grounding.statements import Statement, parts, read_statement
+from rag.grounding.statements import ParsedStatement, parts, read_statement
 from rag.text.words import sentence_spans, words
 from rag.types import Chunk
 
@@ -147,7 +147,7 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
     statements = [read_statement(chunk.text[start:end]) for start, end in spans]
     all_words = above.words.union(*(statement.words for statement in statements))
     sentences: list[_PassageSentence] = []
-    before: tuple[Statement, ...] = ()
+    before: tuple[ParsedStatement, ...] = ()
     for (start, end), statement in zip(spans, statements, strict=True):
         continued = before[:_MAX_BEFORE] if statement.continues else ()
         window = statement.words.union(above.words, *(other.words for other in continued))
@@ -160,7 +160,7 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
 
 
 def _best(
-    statement: Statement, quotes: Sequence[str], passages: Sequence[Chunk], accepted: Sequence[str]
+    statement: ParsedStatement, quotes: Sequence[str], passages: Sequence[Chunk], accepted: Sequence[str]
 ) -> Support | None:
     """Return the best support among the accepted; none by a passage that says clearly less of it than another does."""
     supports = []
@@ -174,7 +174,7 @@ def _best(
 
 
 def _support(
-    statement: Statement, quotes: Sequence[str], chunk: Chunk, position: int, accepted: Sequence[str]
+    statement: ParsedStatement, quotes: Sequence[str], chunk: Chunk, position: int, accepted: Sequence[str]
 ) -> tuple[int, Support | None]:
     """Return what one passage shares with a statement, and the support by one of the sentences that share most."""
     passage = _read_passage(chunk)

@@ -22,17 +22,27 @@ _PREFIXES = tuple(
     for bound, pattern in (
         (DOWN, rf"(?:no|not|never)(?: \w+)? {_MORE}|no later than|not exceed(?:ing)?|not over"),
         (UP, rf"(?:no|not|never)(?: \w+)? {_FEWER}|no earlier than|not under|not before"),
-        (UP, rf"at (?:the very )?least|{_MORE}|over|above|exceed(?:s|ed|ing)?|beyond|upwards? of|in excess of|min\.?"
-         r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens"
-         r"|mehr als|über"),
-        (DOWN, rf"at (?:the very )?most|up to|{_FEWER}|under|below|as (?:many|much|late) as|within|max\.?|limited to"
-         r"|(?:a )?maximum(?: \w+)?(?: of| is)?|only up to|como máximo|menos de|hasta|máximo(?: de)?|höchstens|weniger als"
-         r"|maximal|bis zu|unter"),
+        (
+            UP,
+            rf"at (?:the very )?least|{_MORE}|over|above|exceed(?:s|ed|ing)?|beyond|upwards? of|in excess of|min\.?"
+            r"|(?:a )?minimum(?: \w+)?(?: of| is)?|not below|al menos|como mínimo|más de|mínimo(?: de)?|mindestens"
+            r"|mehr als|über",
+        ),
+        (
+            DOWN,
+            rf"at (?:the very )?most|up to|{_FEWER}|under|below|as (?:many|much|late) as|within|max\.?|limited to"
+            r"|(?:a )?maximum(?: \w+)?(?: of| is)?|only up to|como máximo|menos de|hasta|máximo(?: de)?|höchstens"
+            r"|weniger als"
+            r"|maximal|bis zu|unter",
+        ),
         (ENDS, r"before|until|till|prior to|by|through|to|antes de(?:l)?|vor|bis"),
-        (STARTS, r"after|from|since|starting(?: at| on| from)?|beginning(?: at| on)?|as of|following|después de(?:l)?|desde"
-         r"|nach|seit|ab|ab dem"),
+        (
+            STARTS,
+            r"after|from|since|starting(?: at| on| from)?|beginning(?: at| on)?|as of|following|después de(?:l)?|desde"
+            r"|nach|seit|ab|ab dem",
+        ),
     )
-)  # fmt: skip
+)
 _HIGHER = r"(?:more|over|older|above|later|up|longer|higher)\b(?! than)"
 _LOWER = r"(?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)"
 _SUFFIXES = (

@@ -116,7 +116,7 @@ class Clause:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class ParsedStatement:
     """A sentence as statements are compared."""
 
     clauses: tuple[Clause, ...]
@@ -132,7 +132,7 @@ class Statement:
 
 
 @lru_cache(maxsize=8192)
-def read_statement(sentence: str) -> Statement:
+def read_statement(sentence: str) -> ParsedStatement:
     """Return the statement of a sentence, without words that only introduce it; recent ones are cached."""
     sentence = without_lead(sentence)
     quantities = read_quantities(sentence)
@@ -147,7 +147,7 @@ def read_statement(sentence: str) -> Statement:
         for n, clause in enumerate(clauses)
     )
     first = [token.key for token in tokens[:2]]
-    return Statement(
+    return ParsedStatement(
         clauses,
         frozenset(token.key for token in tokens if token.content),
         frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
@@ -158,7 +158,7 @@ def read_statement(sentence: str) -> Statement:
     )
 
 
-def parts(statement: Statement) -> list[Statement]:
+def parts(statement: ParsedStatement) -> list[ParsedStatement]:
     """Return each clause of a statement that says something as a statement of its own, with the subject of the whole."""
     return [
         replace(

@@ -14,14 +14,14 @@ from runners.plan.schema import Plan, StyleCheck
 _LITERAL = re.compile(r"(?:[\w ,;'’!?-]|\\s\+|\\\W)+")
 """A pattern that stands for itself: words, escaped characters and white space between them."""
 MAX_OWN_WORDS = 4
-"""Content words that a closing line may have beside those that its check demands: "Quote tag GEN to the desk.\""""
+"""Content words that a closing line may have beside those that its check demands: "Quote tag GEN when you call.\""""
 
 
 class Formulas(Container[str]):
     """The sentences of a plan that need no citation: its formulas, and opening and closing lines that a check demands.
 
-    A check such as "closes with 'to the desk.'" demands the words of a line, not a fact in it: a line that has a number, or
-    a verb after a subject, is judged as any other sentence.
+    A check such as "closes with 'when you call.'" demands the words of a line, not a fact in it: a line that has a
+    number, or a verb after a subject, is judged as any other sentence.
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rag.text.numbers import extract_numbers, numbers_agree, polarity
+from rag.text.numbers import extract_numbers, find_numbers, numbers_agree, polarity
 from rag.text.words import content_words, sentences, stem
 
 
@@ -98,3 +98,14 @@ def test_sentences_of_many_abbreviations_take_linear_time() -> None:
     started = time.perf_counter()
     assert len(sentences("st. " * 10_000)) == 1
     assert time.perf_counter() - started < 1
+
+
+def test_numbers_have_their_places() -> None:
+    text = "From 7-9 pm twelve boats sail 1,200 metres."
+    assert [(value, text[start:end]) for value, start, end in find_numbers(text)] == [
+        ("19:00", "7-9 pm"),
+        ("21:00", "7-9 pm"),
+        ("12", "twelve"),
+        ("1200", "1,200"),
+    ]
+    assert extract_numbers(text) == {value for value, _, _ in find_numbers(text)}
