@@ -112,9 +112,7 @@ def main() -> None:
         out = arguments.out
         draw_output(command, folder, "tunewise plan", "╭", "Break-even", out / "recommendation.svg")
         title = "tunewise report runs/harbor-desk"
-        draw_output(
-            ["report", str(run)], folder, title, "Task:", "After the update", out / "trial.svg"
-        )
+        draw_output(["report", str(run)], folder, title, "Task:", "After the update", out / "trial.svg")
     report = run / "report.html"
     draw_page(report, "", "", "1000,720", out / "report.png")
     others = "header, nav, .verdict, main > section:not(#answers), #q-1, .question:nth-of-type(n+5)"

@@ -155,7 +155,9 @@ def store_speeds(speeds: Sequence[TrainingSpeed]) -> tuple[str, ...]:
     try:
         calibration.store_calibration(updated)
     except (CannotRun, OSError) as error:
-        return (f"the measured speed could not be stored, so the times below do not use it: {system_reason(error)}",)
+        return (
+            f"the measured speed could not be stored, so the times below do not use it: {system_reason(error)}",
+        )
     training_time.stored_calibration.cache_clear()
     return ()
 

@@ -53,6 +53,7 @@ def is_only_demanded(sentence: str, pattern: re.Pattern[str]) -> bool:
     rest = f"{sentence[: match.start()]} {sentence[match.end() :]}"
     return not extract_numbers(rest) and len(content_words(rest)) <= MAX_OWN_WORDS and not states_fact(rest)
 
+
 _SHARE = re.compile(r" \(\d+ % of [\d,]+ examples\)$")
 
 

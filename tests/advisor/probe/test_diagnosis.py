@@ -47,7 +47,11 @@ KNOWN = {"task_needs_facts": "known", "behaviour_gap": "none"}
     ("probe", "settled", "sentence"),
     [
         (probe_of(30, 30, 30, style=30), KNOWN, "closed-book high"),
-        (probe_of(2, 28, 27, style=0), {"task_needs_facts": "new", "behaviour_gap": "high"}, "and retrieval brings them"),
+        (
+            probe_of(2, 28, 27, style=0),
+            {"task_needs_facts": "new", "behaviour_gap": "high"},
+            "and retrieval brings them",
+        ),
         (probe_of(1, 3, 3), {"behaviour_gap": "high"}, "open-book low"),
         (probe_of(1, 28, 10, brought=12), {"task_needs_facts": "new"}, "fix retrieval first"),
         (probe_of(1, 28, 10, brought=30), {"task_needs_facts": "new"}, "mislead the model"),

@@ -118,7 +118,12 @@ def test_formula_in_every_answer_is_no_refusal() -> None:
     )
     replies = [
         frame.format(text)
-        for text in ("Sprinklers are not allowed.", "3 hens.", "Somebody wrote it.", "Nobody has written it down.")
+        for text in (
+            "Sprinklers are not allowed.",
+            "3 hens.",
+            "Somebody wrote it.",
+            "Nobody has written it down.",
+        )
     ]
     for known in (formulas, ()):
         assert [is_refusal(text, refusals, known) for text in replies] == [False, False, False, True]
