@@ -256,9 +256,11 @@ def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     first = [token for token in claimed if token.content]
     second = [token.key for token in own if token.content]
     place = {key: at for at, key in enumerate(second) if second.count(key) == 1}
-    keys = [token.key for token in first]
+    claimed_keys = [token.key for token in first]
     shared = [
-        (place[token.key], token) for token in first if token.key in place and keys.count(token.key) == 1
+        (place[token.key], token)
+        for token in first
+        if token.key in place and claimed_keys.count(token.key) == 1
     ]
     return any(
         a > b > c and verb.verb and _passive(claimed, verb.key) == _passive(own, verb.key)

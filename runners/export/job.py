@@ -42,7 +42,7 @@ class ExportRequest:
     to: str
     """The name of the target."""
     arm: str | None = None
-    """The arm to export; None for the winner."""
+    """The arm to export; None for the one that the verdict says to use."""
     seed: int | None = None
     """The seed of its weights; None for the first."""
     out: Path | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rag.files import write_manifest
+from rag.files import sha256_file, write_manifest
 from runners.models.fingerprint import fingerprint
 
 TIMEOUT_S = 600
@@ -49,6 +49,23 @@ class Workspace:
     environment: dict[str, str]
     replaced: dict[str, str] = field(default_factory=dict)
     """Texts of the page to replace, such as the address of an endpoint."""
+
+    def name_default_arms(self) -> None:
+        """Name the recommended arm as the one to use in reports that name none.
+
+        The tiny model of these tests answers nothing right, so no verdict names an arm, and `ask` would want --arm; the
+        pages are about a model that does answer.
+        """
+        for path in self.folder.glob("**/report.json"):
+            report = json.loads(path.read_text("utf-8"))
+            manifest = path.with_name("manifest.json")
+            if "verdict" not in report or report["verdict"].get("use") or not manifest.is_file():
+                continue
+            report["verdict"]["use"] = report["verdict"]["recommended"]
+            path.write_text(json.dumps(report), "utf-8")
+            body = json.loads(manifest.read_text("utf-8"))
+            body["files"]["report.json"] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            manifest.write_text(json.dumps(body), "utf-8")
 
     def run(self, block: str) -> subprocess.CompletedProcess[str]:
         """Run a block of commands; `stdout` of the result holds both streams in their order."""

@@ -92,6 +92,7 @@ def run_page(page: Path, workspace: Any, hooks: dict[str, Callable[[Path], None]
                 return f"{page.name}:{block.line}: not printed: {missing}\n{output}"
         elif block.kind == "bash" and "not run" not in block.options:
             done = workspace.run(block.text)
+            workspace.name_default_arms()
             output = done.stdout
             if str(done.returncode) not in block.options.get("exit", "0").split(" or "):
                 return f"{page.name}:{block.line}: exit {done.returncode}\n{block.text}\n{output}"

@@ -13,7 +13,7 @@ import pytest
 
 import runners
 from advisor import cli
-from rag.errors import BadInput, Problem
+from rag.errors import BadInput, Problem, UsageProblem
 from runners.export.source import ExportSource
 from runners.models.resolve import Model
 from runners.runs.run import RunSession, open_session
@@ -93,18 +93,32 @@ def faults(run: Path, arm: str | None, capsys: pytest.CaptureFixture[str]) -> li
     return ways
 
 
-@pytest.mark.parametrize("arm", [None, "rag", "lora", "qlora", "full", "hybrid"])
+@pytest.mark.parametrize("arm", ["rag", "lora", "qlora", "full", "hybrid"])
 def test_every_way_finds_the_same_arm_weights_and_models(
-    llama: Any, arm: str | None, capsys: pytest.CaptureFixture[str]
+    llama: Any, arm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported = by_export(llama.path, arm)
     assert by_session(llama.path, arm) == exported
     loaded = runners.load(llama.path)
     answer = loaded.ask(QUESTION, arm)
-    printed = asked(llama.path, capsys, *(["--arm", arm] if arm else []))
+    printed = asked(llama.path, capsys, "--arm", arm)
     assert loaded.arm(arm).arm == answer.arm == printed["arm"] == exported.arm
     assert answer.marked == printed["answer"]
     assert [c.to_json() for c in answer.citations] == printed["citations"]
+
+
+def test_without_an_arm_to_use_every_way_wants_one_named(
+    llama: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny model answers nothing right, so the verdict names no arm to use."""
+    refused = [fault(lambda: by_export(llama.path, None)), fault(lambda: by_session(llama.path, None))]
+    assert len(set(refused)) == 1
+    assert refused[0][0] is UsageProblem
+    assert "--arm" in refused[0][2]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["ask", str(llama.path), QUESTION])
+    assert stop.value.code == 2
+    assert "--arm" in capsys.readouterr().err
 
 
 def test_a_seed_is_found_and_an_unknown_one_refused_alike(llama: Any) -> None:

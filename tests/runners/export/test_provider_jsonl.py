@@ -193,7 +193,7 @@ def unsealed_run(llama: Any, tmp_path: Path) -> Path:
 def test_data_that_must_stay_local_is_not_exported(unsealed_run: Path, tmp_path: Path) -> None:
     plan = unsealed_run / "plan.yaml"
     local = "answers:\n  data_must_stay_local: {value: true, source: flag}\n"
-    plan.write_text(plan.read_text("utf-8").replace("answers: {}\n", local), "utf-8")
+    plan.write_text(plan.read_text("utf-8") + local, "utf-8")
     with pytest.raises(BadInput, match="must stay local"):
         export(unsealed_run, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
 

@@ -324,10 +324,10 @@ def test_unsupported_family_is_refused_for_gguf_and_merged_instead(
         with pytest.raises(
             BadInput, match="family 'mistral' are not written as GGUF here, only llama, qwen2, qwen3"
         ):
-            export(run.path, ExportRequest(to, out=tmp_path / "out"))
+            export(run.path, ExportRequest(to, "lora", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert (
-        export(run.path, ExportRequest("merged", out=tmp_path / "out"))
+        export(run.path, ExportRequest("merged", "lora", out=tmp_path / "out"))
         .checked[EQUAL_TOKENS]
         .startswith("5 of 5")
     )
