@@ -30,7 +30,7 @@ def test_watcher_prints_what_a_step_left_out() -> None:
             "refusal": {"note": "too few dev questions: the default is used"},
         },
     )
-    assert "3 answers were cut" in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 3})
+    assert "3 answers cut" in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 3})
     assert "cut" not in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 0})
     assert "[1/2] index" in output
     assert "a.bin was left out: not a known format" in output
