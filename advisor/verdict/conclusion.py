@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.verdict.wording import counted
+from rag.text.words import count_noun
 
 Row = Mapping[str, Any]
 
@@ -135,7 +135,7 @@ def _standing_line(reader: Reader, use: str) -> str:
         return ""
     pair = " and ".join((recommended, margin["against"]))
     count = reader.right(recommended).get("of") or reader.arm(recommended).get("n")
-    questions = f" with {counted(count, 'question')}" if count else ""
+    questions = f" with {count_noun(count, 'question')}" if count else ""
     return f"It is too close to call{questions}: {pair} could be equally good.{beside}"
 
 
@@ -159,7 +159,7 @@ def _refusal_line(reader: Reader, use: str) -> str:
     if not refused.get("of"):
         return ""
     wrongly = (reader.arm(use).get("scores") or {}).get("false_refusal") or {}
-    line = f"Of {counted(refused['of'], 'question')} without an answer it refuses {refused['n']}"
+    line = f"Of {count_noun(refused['of'], 'question')} without an answer it refuses {refused['n']}"
     if wrongly and answered.get("of"):
         count = round(wrongly["mean"] * wrongly["n"])
         line += f"; of the {answered['of']} with one it wrongly refuses {count or 'none'}"
@@ -249,9 +249,7 @@ def _limits_line(reader: Reader) -> str:
         )
     if verdict["strength"] == "leaning":
         count = max((row["n"] for row in reader.data["arms"]), default=0)
-        return (
-            f"{counted(count, 'question')} show a tendency and no more; with 30 or more the result is firm."
-        )
+        return f"{count_noun(count, 'question')} show a tendency and no more; with 30 or more the result is firm."
     return ""
 
 
@@ -259,7 +257,7 @@ def duration_text(seconds: float) -> str:
     """Return a duration in words: 5 seconds, 17 minutes, 1.5 hours."""
     if seconds < 90:
         whole = max(1, round(seconds))
-        return counted(whole, "second")
+        return count_noun(whole, "second")
     if seconds < 5400:
-        return counted(round(seconds / 60), "minute")
+        return count_noun(round(seconds / 60), "minute")
     return f"{seconds / 3600:.1f} hours"

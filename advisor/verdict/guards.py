@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advisor.verdict.wording import counted
 from rag.files import check_schema
+from rag.text.words import count_noun
 from runners.arms.row_account import MIN_TRAINED_SHARE, RowAccount, recorded_accounts
 from runners.data.questions import Question
 from runners.plan.schema import Plan
@@ -59,7 +59,7 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
         )
     if left_out := leakage.get("left_out"):
         warnings.append(
-            f"{counted(left_out, 'question')} that nearly repeat{'s' * (left_out == 1)} training rows "
+            f"{count_noun(left_out, 'question')} that nearly repeat{'s' * (left_out == 1)} training rows "
             f"{'was' if left_out == 1 else 'were'} not asked, as the plan says"
         )
     warnings += [

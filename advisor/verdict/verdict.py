@@ -41,8 +41,9 @@ from advisor.verdict.comparison import (
 )
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.wording import VerdictFacts, counted, unverdicted_text, verdict_text
+from advisor.verdict.wording import VerdictFacts, unverdicted_text, verdict_text
 from rag.evaluation.statistics import PairedDifference, cluster_by_document
+from rag.text.words import count_noun
 from runners.models.registry import find_known_model
 from runners.plan.schema import Plan
 from runners.plan.score_names import SCORE_BY_NAME
@@ -376,7 +377,7 @@ def _strength_and_limits(
     documents = cluster_by_document(arms[plan.choice].sources())
     if not documents.by_document:
         sentences.append(
-            f"The questions come from {counted(documents.documents, 'document')}, too few to judge by: "
+            f"The questions come from {count_noun(documents.documents, 'document')}, too few to judge by: "
             "the intervals hold for these and no others."
         )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from advisor.verdict.arm_choice import ArmToUse
 from advisor.verdict.comparison import ArmComparison, ArmStanding, QuestionsNeeded, mean_combined
 from advisor.verdict.right_answers import right_answers
+from rag.text.words import count_noun
 from runners.trial.trial import ArmScores
 
 
@@ -41,14 +42,14 @@ def verdict_text(facts: VerdictFacts) -> str:
     """Return the verdict's text: right answers, the margin with its interval, a conclusion, its limits."""
     choice = facts.standing.choice
     if facts.rival is None:
-        score = f"{_score_text(facts, choice)} on {counted(facts.count, 'question')} with {facts.model}"
+        score = f"{_score_text(facts, choice)} on {count_noun(facts.count, 'question')} with {facts.model}"
         return " ".join(
             (f"Only {choice} was measured: {score}, with nothing to hold against it.", *facts.limits)
         )
     other = facts.rival.pair.b
     counts = {name: right_answers(facts.arms[name]) for name in (choice, other)}
     mine, theirs = counts[choice], counts[other]
-    score = f"{_score_text(facts, choice)} on {counted(facts.count, 'question')} with {facts.model}"
+    score = f"{_score_text(facts, choice)} on {count_noun(facts.count, 'question')} with {facts.model}"
     if mine and theirs:
         beside = f"{theirs.total.n}" if theirs.total.of == mine.total.of else theirs.text
         score = (
@@ -84,11 +85,6 @@ def unverdicted_text(
         until = f"No other arm can be used: {use.reason}."
     first = f"No verdict on {choice} with {model}: it was not trained as planned: {rows}."
     return " ".join(filter(None, (first, *left_out, until)))
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: 1 question, 2 questions, 1,065 questions."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _score_text(facts: VerdictFacts, arm: str) -> str:
