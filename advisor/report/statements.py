@@ -181,13 +181,13 @@ def effort_sentence(data: Mapping[str, Any]) -> str:
     """Return the hours that building and measuring the arms took, where they cost no money."""
     seconds = {str(step): float(took) for step, took in (data["measured"].get("seconds") or {}).items()}
     trained = {step.partition(":")[2]: took for step, took in seconds.items() if step.startswith("train:")}
-    parts = [f"training {arm} took {hours_text(took)}" for arm, took in trained.items()]
-    parts += [f"the whole run {hours_text(sum(seconds.values()))}"] if seconds else []
+    parts = [f"training {arm} took {time_taken_text(took)}" for arm, took in trained.items()]
+    parts += [f"the whole run {time_taken_text(sum(seconds.values()))}"] if seconds else []
     took_text = f": {_joined(parts)}" if parts else ""
     return f"Costs 0 USD: your own machine, no price applies{took_text}."
 
 
-def hours_text(seconds: float) -> str:
+def time_taken_text(seconds: float) -> str:
     """Return a duration as "40 s", "12 minutes" or "1.4 hours"."""
     if seconds < 90:
         return f"{seconds:.0f} s"

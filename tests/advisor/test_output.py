@@ -145,7 +145,8 @@ def test_every_printed_character_has_an_ascii_replacement(root: Path) -> None:
                 letters |= {letter for letter in node.value if not letter.isascii()}
     assert len(letters) > 30
     lost = {letter: unicodedata.name(letter) for letter in letters if terminal.to_ascii(letter) == "?"}
-    assert set(lost) <= {"¥"}, lost
+    # the other two are only matched in texts, never printed
+    assert set(lost) <= {"¥", "Þ", "。"}, lost
     assert terminal.to_ascii("Café – naïve ✓ 日") == "Cafe - naive + ?"
 
 
@@ -219,7 +220,8 @@ def test_printed_commands_are_quoted(tunewise_each: Each, tmp_path: Path) -> Non
         output.command_line("run", Path("my plan.yaml"), "--seeds", 2)
         == "tunewise run 'my plan.yaml' --seeds 2"
     )
-    (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
+    asked = "".join(f'{{"question": "Is pier {n} open?", "answers": ["{n}"]}}\n' for n in range(6))
+    (tmp_path / "q.jsonl").write_text(asked, "utf-8")
     for name in ("a run", "b run"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "events.jsonl").touch()

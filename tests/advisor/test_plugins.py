@@ -187,7 +187,10 @@ def test_plugin_rule_and_method_decide_a_plan_that_runs(with_plugin: Tunewise, p
     assert advice["choice"] == "terse"
     assert "ACME001" in {reason["rule"] for reason in advice["ranked"][0]["reasons"]}
     write_small_plan(plugin_task / "plan.yaml", ("prompting", "terse"))
-    report = json.loads(with_plugin("run", "plan.yaml", "--out", "run", "--json", cwd=plugin_task).stdout)
+    # neither of the two arms names a source, which the answers demand: no arm can be used, exit code 5
+    done = with_plugin("run", "plan.yaml", "--out", "run", "--json", cwd=plugin_task, code=5)
+    report = json.loads(done.stdout)
+    assert report["verdict"]["use"] is None
     assert {arm["arm"] for arm in report["arms"]} == {"prompting", "terse"}
 
 

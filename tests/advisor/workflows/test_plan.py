@@ -357,16 +357,17 @@ def test_plan_on_a_model_that_is_only_on_the_hub_says_how_to_get_it(
 def test_plan_fails_early_where_it_cannot_be_written(
     tunewise_each: Any, task_files: Any, tmp_path: Path
 ) -> None:
-    """Before anything is read; folders that will be made are named."""
+    """Before anything is read; no folder is made on the way."""
     (tmp_path / "file").write_text("x", "utf-8")
     below, folder, made = tunewise_each(
         "plan --yes --questions missing.jsonl --out file/plan.yaml",
         "plan --yes --questions missing.jsonl --out documents",
         "plan --yes --questions questions.jsonl --out new/deep/plan.yaml",
     )
-    assert below.code == 4
-    assert "cannot be written" in below.err
-    assert folder.code == 4
+    assert below.code == 2
+    assert "there is no folder file" in below.err
+    assert folder.code == 2
     assert "is a folder" in folder.err
-    assert made.code == 0
-    assert "new will be made" in " ".join(made.err.split())
+    assert made.code == 2
+    assert "there is no folder new/deep" in made.err
+    assert not (tmp_path / "new").exists()
