@@ -339,7 +339,8 @@ def _surely_more_wrong(trial: Trial) -> dict[str, str]:
 REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "answers must name their source",
-        "give the plan its documents, so that an arm retrieves, or answer must_cite with no",
+        "give the plan documents that hold the answers, so that an arm retrieves them, try a larger model, "
+        "or answer must_cite with no",
         _without_sources,
     ),
     Requirement(

@@ -108,7 +108,7 @@ def test_docstring_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.M
 def test_readme_example_runs(
     tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run the README's block unchanged, except for the model, which is a tiny one here."""
+    """Run the README's block, except for the model: a tiny one, whose answers cite nothing, so its arm is named."""
     page = (root / "README.md").read_text("utf-8").split("## From Python and notebooks")[1]
     code = page.split("```python\n")[1].split("```")[0]
     assert 5 <= len(code.splitlines()) <= LONGEST
@@ -116,6 +116,8 @@ def test_readme_example_runs(
     monkeypatch.chdir(tmp_path)
     write_corpus(tmp_path)
     (tmp_path / "documents").rename(tmp_path / "docs")
+    assert 'open?")' in code
+    code = code.replace('open?")', 'open?", "rag")')
     exec(code.replace('"must_cite": True', f'"must_cite": True, "model": {str(tiny.folder)!r}'), {})
     assert capsys.readouterr().out.startswith("rag ")
     assert (tmp_path / "runs/mine/report.html").is_file()
