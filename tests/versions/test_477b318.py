@@ -149,7 +149,8 @@ def test_resumed_run_skips_every_finished_step(tunewise: Tunewise, folder: Path)
     """Nothing is indexed, trained or answered again, and the scores of the report stay."""
     log = folder / "run" / "events.jsonl"
     before = read_journal(log)
-    report = json.loads(tunewise("run", "plan.yaml", "--out", "run", "--resume", "--json"))
+    # no arm of this tiny run cites anything, though the answers demand it: exit code 5, the results stay
+    report = json.loads(tunewise("run", "plan.yaml", "--out", "run", "--resume", "--json", code=5))
     later = read_journal(log)[len(before) :]
     steps = {event["step"] for event in later if event["event"] == "step.start"}
     assert steps

@@ -39,7 +39,8 @@ def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Ru
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     (tmp_path / "embedder").mkdir()
     rows = [{"prompt": text, "completion": label} for label, texts in LABELS.items() for text in texts]
-    questions = [{"question": "Give me back what I paid.", "reference": "refund"}]
+    asked = ("Give me back what I paid.", "I want my money back for this.")
+    questions = [{"question": text, "reference": "refund"} for text in asked]
     for name, body in (("examples", rows), ("questions", questions)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in body), "utf-8")
     plan = parse_plan(
