@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from advisor.catalog import gpus, prices
 from runners.models.endpoint import is_private
@@ -18,7 +19,9 @@ from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.plan.train_config import TUNING_METHODS
-from runners.trial.trial import ArmScores
+
+if TYPE_CHECKING:  # the trial imports models and the index, which drafting a plan does not need
+    from runners.trial.trial import ArmScores
 
 HEAD_ARMS = ("classifier",)
 """Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""

@@ -16,7 +16,6 @@ from runners.plan.schema import Plan
 from runners.plan.steps import IndexStep, TrainStep
 from runners.resources.model_shape import ModelShape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
-from runners.trial import forgetting
 
 # Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md).
 PREFILL_TOKENS_PER_S = 1500.0
@@ -80,6 +79,8 @@ def estimate_step_times(
                     1 + _corpus_tokens(plan) / SLOWDOWN_TOKENS
                 )
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
+    from runners.trial import forgetting  # it imports models and the index, which the wizard does not need
+
     if tuned := forgetting.tuned_arms(plan):
         replies = (
             plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
