@@ -117,10 +117,37 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
         return False
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
+        and not _joins_clauses(clause, content, source)
         and _quantities_agree(clause, content, claim, source)
         and all(
             _clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source)
         )
+    )
+
+
+def _joins_clauses(clause: Clause, content: frozenset[str], source: Source) -> bool:
+    """Return whether a clause takes its words and quantities from several clauses that each say something by themselves."""
+    own = source.statement
+    before = source.above.words.union(*(other.words for other in source.before))
+    words = [word for word in content if word not in FILLERS and not is_covered(word, before)]
+    words = [word for word in words if is_covered(word, own.words)]
+    if (
+        source.before
+        and words
+        and set(words) <= set(leading_words(clause.tokens))
+        and len(words) < len(content)
+    ):
+        # only the subject is in the sentence itself: what is said of it is said of another in the one before
+        predicate = content - set(words) - source.above.words - FILLERS
+        if any(is_covered(word, before) for word in predicate):
+            return True
+    if len(own.clauses) == 1:
+        return False
+    quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
+    return not any(
+        all(is_covered(word, part.words | part.subject | part.context) for word in words)
+        and all(any(agree(q, other) for other in part.quantities) for q in quantities)
+        for part in own.clauses
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from rag.grounding.claims import proper_names
 from rag.grounding.lexicon import NEGATORS, RELATIONS
@@ -15,10 +15,34 @@ from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_MAX_JOIN = 12
+"""Characters before a clause in which the word that joins it stands."""
+_SUBORDINATORS = frozenset(
+    (
+        "although",
+        "though",
+        "because",
+        "or",
+        "which",
+        "who",
+        "whose",
+        "where",
+        "when",
+        "unless",
+        "if",
+        "that",
+        "until",
+        "since",
+        "que",
+        "oder",
+        "weil",
+        "wenn",
+    )
+)
 _BREAK = re.compile(
     r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|which|who|where|y|pero|und|aber)\s+)?"
     r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that|until|since"
-    r"|y|pero|que|und|aber|oder|weil|wenn)\s+",
+    r"|y|pero|que|und|aber|oder|weil|wenn|während|mientras)\s+|\s+(?=(?:except|außer|excepto|salvo)\s)",
     re.I,
 )
 _LEAD = re.compile(
@@ -61,9 +85,20 @@ _VERB_TEXT = """
     teaches taught meet meets met weigh weighs measure measures receive receives send sends sent rise
     rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak
     speaks spoke store stores charge charges covers cover produce produces check checks clean cleans
-    turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es
-    son fue era está están tiene tienen puede pueden ist sind war waren hat haben kann können wird
-    werden kostet öffnet schließt
+    turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought
+    bake bakes cook cooks order orders forward forwards refuse refuses inspect inspects paint paints print
+    prints award awards collect collects manage manages run organise organises organize organizes handle
+    handles deliver delivers refund refunds borrow borrows lend lends replace replaces remove removes
+    command commands publish publishes introduce introduces restore restores study studies visit visits
+    rent rents advise advises train trains treat treats drive drives ship ships control controls
+    contact contacts answer answers approve approves reject rejects grant grants cause causes remain
+    remains receive reach reaches connect connects expire expires delete deletes create creates es
+    son fue era está están tiene tienen puede pueden paga pagan cuesta cuestan abre abren cierra cierran
+    vende venden ofrece ofrecen dura duran admite admiten necesita necesitan prepara preparan dirige
+    dirigen enseña enseñan empieza empiezan termina terminan ist sind war waren hat haben kann können wird
+    werden kostet kosten öffnet öffnen schließt schließen zahlt zahlen leitet leiten dauert dauern beginnt
+    beginnen endet enden muss müssen darf dürfen braucht brauchen bringt bringen verkauft verkaufen
+    liegt liegen gilt gelten fährt fahren bietet bieten
 """
 VERBS = frozenset(map(stem, _VERB_TEXT.split()))
 """Stems of common verbs."""
@@ -77,6 +112,34 @@ _AUXILIARIES_TEXT = """
 """
 _AUXILIARIES = frozenset(map(stem, _AUXILIARIES_TEXT.split()))
 _CONJUNCTIONS = frozenset(("and", "but", "or"))
+_JOINS = frozenset(
+    ("", "and", "but", "so", "yet", "while", "whereas", "y", "pero", "mientras", "und", "aber", "während")
+)
+"""Words that join clauses of which each says something by itself; "" for a comma or semicolon alone."""
+_EXCEPTIONS = frozenset(("except", "außer", "excepto", "salvo"))
+_PREPOSITIONS = frozenset(
+    (
+        "at",
+        "in",
+        "on",
+        "to",
+        "from",
+        "for",
+        "with",
+        "by",
+        "during",
+        "after",
+        "before",
+        "im",
+        "am",
+        "an",
+        "auf",
+        "mit",
+        "en",
+        "con",
+    )
+)
+_OBJECT_PRONOUNS = frozenset(("it", "them"))
 _NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
 _MAX_SUBJECT = 4
 """Content words before the verb that are taken for the subject."""
@@ -103,6 +166,8 @@ class Clause:
     negated: bool
     subject: frozenset[str] = frozenset()
     """Words of the sentence's subject, for a clause that has none of its own."""
+    context: frozenset[str] = frozenset()
+    """Words of the clauses beside it that it takes part in: of one that it depends on, or that it leaves out."""
 
     @property
     def words(self) -> frozenset[str]:
@@ -146,6 +211,7 @@ def read_statement(sentence: str) -> ParsedStatement:
         clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
         for n, clause in enumerate(clauses)
     )
+    clauses = _with_context(clauses, sentence)
     first = [token.key for token in tokens[:2]]
     return ParsedStatement(
         clauses,
@@ -246,7 +312,7 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     pending: int | None = None
     for start, end in pieces:
         inside = [token for token in tokens if start <= token.start < end]
-        whole = _has_verb(inside)
+        whole = _has_verb(inside) or _leaves_out_verb(inside)
         counted = bool(joined) and any(t.key[0] == "#" for t in inside) and any(t.content for t in inside)
         if whole or (counted and pending is None):
             joined.append((start if pending is None else pending, end))
@@ -287,7 +353,105 @@ def _has_subject(clause: Clause) -> bool:
 
 
 def _has_verb(tokens: Sequence[Token]) -> bool:
-    return any(token.key in VERBS or token.key.endswith("n't") for token in tokens)
+    return any(
+        token.key in VERBS
+        or token.key.endswith("n't")
+        or (token.verb and after is not None and not after.content)
+        for token, after in zip_longest(tokens, tokens[1:])
+    )
+
+
+def _leaves_out_verb(tokens: Sequence[Token]) -> bool:
+    """Return whether a piece denies what the clause before says of something else: "but not in the cabins"."""
+    keys = [token.key for token in tokens if token.key not in _JOINS]
+    if not keys or not any(token.content for token in tokens):
+        return False
+    return keys[0] in _EXCEPTIONS or _NEGATOR_KIND.get(keys[0]) == "not"
+
+
+def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]:
+    """Return the clauses with the words of others that they share.
+
+    A clause after "which", "because" or "if" shares all with the one before, and the other way round. Of one after "and",
+    "but" or a semicolon only what it leaves out is shared.
+    """
+    shared: list[set[str]] = [set() for _ in clauses]
+    group = [0]
+    whole = list(clauses)
+    for n in range(1, len(clauses)):
+        before, clause = whole[n - 1], whole[n]
+        if _join(sentence, clause) not in _JOINS:
+            group.append(group[-1])
+            continue
+        group.append(n)
+        if not _has_verb(clause.tokens):
+            head = _left_out(before, clause)
+            shared[n] |= {token.key for token in head}
+            if _leaves_out_verb(clause.tokens):
+                own = tuple(token for token in head if token not in clause.tokens)
+                whole[n] = replace(clause, tokens=(*own, *clause.tokens), subject=before.subject)
+        elif not _OBJECT_PRONOUNS.isdisjoint(clause.words):
+            shared[n] |= _object(before)
+        if not any(token.content or token.key[0] == "#" for token in _predicate(before)[1:]):
+            shared[n - 1] |= clause.words
+    for n in range(len(clauses)):
+        for m in range(len(clauses)):
+            if group[n] == group[m]:
+                shared[n] |= whole[m].words | whole[m].subject | shared[m]
+    return tuple(replace(clause, context=frozenset(shared[n])) for n, clause in enumerate(whole))
+
+
+def _join(sentence: str, clause: Clause) -> str:
+    """Return the word that joins a clause to the one before; "" for none."""
+    if not clause.tokens:
+        return ""
+    start = min(token.start for token in clause.tokens)
+    before = _WORD.findall(sentence[max(0, start - _MAX_JOIN) : start].lower())
+    word = before[-1] if before else ""
+    return word if word in _JOINS or word in _SUBORDINATORS else ""
+
+
+def _predicate(clause: Clause) -> tuple[Token, ...]:
+    """Return the tokens from the last of the first verbs on: "may be borrowed for 7 days" from "borrowed"."""
+    at = next((n for n, token in enumerate(clause.tokens) if token.verb), len(clause.tokens))
+    while at + 1 < len(clause.tokens) and clause.tokens[at + 1].verb:
+        at += 1
+    return clause.tokens[at:]
+
+
+def _object(clause: Clause) -> set[str]:
+    """Return the content words after the verb up to a preposition."""
+    words: set[str] = set()
+    for token in _predicate(clause)[1:]:
+        if token.key in _PREPOSITIONS:
+            break
+        words |= {token.key} if token.content else set()
+    return words
+
+
+def _left_out(before: Clause, clause: Clause) -> list[Token]:
+    """Return the tokens of the clause before that one without a verb leaves out.
+
+    Before a preposition that is all up to that one, before a quantity all up to the first quantity; before a thing that
+    stands for the object the subject and verb, for the subject the verb and the noun of several words.
+    """
+    first = next((t for t in clause.tokens if t.content or t.key[0] == "#" or t.key in _PREPOSITIONS), None)
+    after = _predicate(before)
+    verb = len(before.tokens) - len(after)
+    if first is None:
+        return []
+    if first.key in _PREPOSITIONS:
+        same = next((n for n, t in enumerate(before.tokens) if n > verb and t.key == first.key), None)
+        other = next((n for n, t in enumerate(before.tokens) if n > verb and t.key in _PREPOSITIONS), None)
+        at = same if same is not None else other
+        return list(before.tokens[: len(before.tokens) if at is None else at])
+    if first.key[0] == "#":
+        at = next((n for n, t in enumerate(before.tokens) if t.key[0] == "#"), len(before.tokens))
+        return list(before.tokens[:at])
+    if _leaves_out_verb(clause.tokens):
+        return list(before.tokens[: verb + 1])
+    nouns = [token for token in before.tokens[:verb] if token.content]
+    return [*(nouns[-1:] if len(nouns) > 1 else []), *(token for token in before.tokens if token.verb)]
 
 
 def _clause(
