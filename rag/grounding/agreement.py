@@ -8,14 +8,14 @@ only elsewhere is taken for one of another statement, unless the sentence is abo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import lru_cache
 
 from rag.grounding import lexicon
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
-from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import Clause, ParsedStatement, Token, leading_words
+from rag.grounding.quantities import Quantity, agree, ends_of_range, same_unit
+from rag.grounding.statements import Clause, ParsedStatement, Token, leading_words, read_object, read_verbs
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -128,26 +128,40 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
 def _joins_clauses(clause: Clause, content: frozenset[str], source: Source) -> bool:
     """Return whether a clause takes its words and quantities from several clauses that each say something by themselves."""
     own = source.statement
+    words = _checked_words(content, source)
+    if source.before:
+        before = frozenset[str]().union(*(other.words for other in source.before))
+        quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
+        if not words and not quantities:
+            return True  # all is said in the sentences before, which are compared by themselves
+        if words and not quantities and set(words) <= set(leading_words(clause.tokens)):
+            # only the subject is in the sentence itself: the rest is said of another one
+            rest = content - set(words) - source.above.words - FILLERS
+            if any(is_covered(word, before) for word in rest):
+                return True
+    return len(own.clauses) > 1 and not any(_fits(clause, words, part, source) for part in own.clauses)
+
+
+def _checked_words(content: frozenset[str], source: Source) -> list[str]:
+    """Return the content words that are in the sentence, and neither in those before it or above it nor fillers or units."""
     before = source.above.words.union(*(other.words for other in source.before))
-    words = [word for word in content if word not in FILLERS and not is_covered(word, before)]
-    words = [word for word in words if is_covered(word, own.words)]
-    if (
-        source.before
-        and words
-        and set(words) <= set(leading_words(clause.tokens))
-        and len(words) < len(content)
-    ):
-        # only the subject is in the sentence itself: what is said of it is said of another in the one before
-        predicate = content - set(words) - source.above.words - FILLERS
-        if any(is_covered(word, before) for word in predicate):
-            return True
-    if len(own.clauses) == 1:
-        return False
-    quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
-    return not any(
-        all(is_covered(word, part.words | part.subject | part.context) for word in words)
-        and all(any(agree(q, other) for other in part.quantities) for q in quantities)
-        for part in own.clauses
+    plain = [word for word in content if word not in FILLERS and word not in lexicon.UNITS]
+    own = source.statement.words
+    return [
+        word
+        for word in plain
+        if not is_covered(word, before) and (is_covered(word, own) or _has_opposite(word, own))
+    ]
+
+
+def _fits(clause: Clause, words: Sequence[str], part: Clause, source: Source) -> bool:
+    """Return whether one clause of the sentence has these words, or their opposites, and the claim's quantities."""
+    whole = part.words | part.subject | part.context
+    quantities = source.statement.quantities
+    return all(is_covered(word, whole) or _has_opposite(word, whole) for word in words) and all(
+        any(agree(q, other) for other in part.quantities)
+        for q in clause.quantities
+        if any(agree(q, other) for other in quantities)
     )
 
 
@@ -191,6 +205,14 @@ def _same_subject(
         return False
     if displaced & claim.names and not source.statement.names <= claim.words:
         return False
+    # a thing of another sentence that stands for the one of this sentence's verb
+    if any(
+        displaced & read_object(clause)
+        and any(is_covered(verb, read_verbs(own)) for verb in read_verbs(clause))
+        and not all(is_covered(word, claim.words) for word in read_object(own))
+        for own in source.statement.clauses
+    ):
+        return False
     # what is stated in other words of another sentence is another statement
     if any(token.verb and token.key in displaced for token in clause.tokens):
         return False
@@ -200,7 +222,9 @@ def _same_subject(
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
     """Return the source's clauses that share most words and quantities with the claim's, several when equal."""
     scored = []
-    for own in source.clauses:
+    checked = _checked_words(content, source)
+    fitting = [own for own in source.statement.clauses if _fits(clause, checked, own, source)]
+    for own in fitting if fitting and not source.before else source.clauses:
         words = own.words
         shared = sum(2 * is_covered(word, words) or _has_opposite(word, words) for word in clause.content)
         shared += own.content == clause.content
@@ -332,9 +356,16 @@ def _is_bound(
     words = own.words | own.subject
     whole = all(is_covered(word, claim.words) for word in own.content)
     around = sum(is_covered(word, words) for word in content)
+    checked = _checked_words(content, source)
+    fits = _fits(clause, checked, own, source)
+    rest = replace(clause, quantities=())
     for rival_clause in source.clauses:
+        if fits and rival_clause is not own and not _fits(rest, checked, rival_clause, source):
+            continue
         for rival in rival_clause.quantities:
             if rival.value == quantity.value and same_unit(quantity, rival):
+                continue
+            if ends_of_range(quantity, rival):
                 continue
             if rival.timed != quantity.timed or (
                 quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value

@@ -145,7 +145,7 @@ _OPPOSITE = """
     approve/reject|ascend/descend|attach/detach|connect/disconnect|expand/contract|encourage/discourage
     fill/empty|find found/lose lost|forget/remember|freeze/melt thaw
     hire/fire|lock locked/unlock unlocked
-    login/logout|load/unload|maximize/minimize|open/shut|pack/unpack|pass/fail|praise/criticize criticise
+    login/logout|enabled activated/off|load/unload|maximize/minimize|open/shut|pack/unpack|pass/fail|praise/criticize criticise
     sink sank/float|sit/stand|start/stop
     tighten/loosen|turn-on/turn-off|wake/sleep|north northern/south southern
     east eastern/west western|odd/even|plural/singular|guilty/innocent|healthy/sick ill unhealthy
@@ -316,6 +316,7 @@ _EITHER += [
     ("on", "off"),
     ("during", "after"),
 ]
+_EITHER += [("by", "after"), ("within", "after"), ("only", "except")]
 _EITHER += [("during", "before"), ("till", "from"), ("bis", "ab"), ("hasta", "desde"), ("till", "since")]
 RELATIONS: dict[str, frozenset[str]] = {}
 """Stems of small words that place, order or compare, each with those that say something else."""

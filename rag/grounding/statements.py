@@ -15,6 +15,8 @@ from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_PAIR = re.compile(r"(?:\b[A-Z][\w'’-]+ and [A-Z]|\bbetween\s[^,;]{1,20}\sand\s.)$")
+"""Two names or two bounds that "and" joins."""
 _MAX_JOIN = 12
 """Characters before a clause in which the word that joins it stands."""
 _SUBORDINATORS = frozenset(
@@ -98,7 +100,7 @@ _VERB_TEXT = """
     dirigen enseña enseñan empieza empiezan termina terminan ist sind war waren hat haben kann können wird
     werden kostet kosten öffnet öffnen schließt schließen zahlt zahlen leitet leiten dauert dauern beginnt
     beginnen endet enden muss müssen darf dürfen braucht brauchen bringt bringen verkauft verkaufen
-    liegt liegen gilt gelten fährt fahren bietet bieten
+    liegt liegen gilt gelten erlaubt verboten geöffnet geschlossen fährt fahren bietet bieten
 """
 VERBS = frozenset(map(stem, _VERB_TEXT.split()))
 """Stems of common verbs."""
@@ -313,7 +315,11 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     for start, end in pieces:
         inside = [token for token in tokens if start <= token.start < end]
         whole = _has_verb(inside) or _leaves_out_verb(inside)
+        if not whole and joined and pending is None:
+            last = [token for token in tokens if joined[-1][0] <= token.start < joined[-1][1]]
+            whole = _shares_verb(inside, last)
         counted = bool(joined) and any(t.key[0] == "#" for t in inside) and any(t.content for t in inside)
+        counted = counted and not _PAIR.search(sentence[:start] + sentence[start])
         if whole or (counted and pending is None):
             joined.append((start if pending is None else pending, end))
             pending = None
@@ -364,9 +370,22 @@ def _has_verb(tokens: Sequence[Token]) -> bool:
 def _leaves_out_verb(tokens: Sequence[Token]) -> bool:
     """Return whether a piece denies what the clause before says of something else: "but not in the cabins"."""
     keys = [token.key for token in tokens if token.key not in _JOINS]
-    if not keys or not any(token.content for token in tokens):
+    return any(token.content for token in tokens) and bool(keys) and _denies_rest(keys[0])
+
+
+def _denies_rest(word: str) -> bool:
+    return word in _EXCEPTIONS or _NEGATOR_KIND.get(word) == "not"
+
+
+def _shares_verb(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
+    """Return whether a piece is another thing and place for the verb before: "fish comes on Tuesdays and meat on Fridays"."""
+    at = next((n for n, token in enumerate(tokens) if token.key in _PREPOSITIONS), 0)
+    if not any(token.content for token in tokens[:at]) or not any(
+        t.content or t.key[0] == "#" for t in tokens[at:]
+    ):
         return False
-    return keys[0] in _EXCEPTIONS or _NEGATOR_KIND.get(keys[0]) == "not"
+    verb = next((n for n, token in enumerate(before) if token.verb), len(before))
+    return any(token.key == tokens[at].key for token in before[verb:])
 
 
 def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]:
@@ -378,8 +397,9 @@ def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...
     shared: list[set[str]] = [set() for _ in clauses]
     group = [0]
     whole = list(clauses)
+    before = whole[0]
     for n in range(1, len(clauses)):
-        before, clause = whole[n - 1], whole[n]
+        before, clause = (whole[n - 1] if _has_verb(whole[n - 1].tokens) else before), whole[n]
         if _join(sentence, clause) not in _JOINS:
             group.append(group[-1])
             continue
@@ -388,10 +408,15 @@ def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...
             head = _left_out(before, clause)
             shared[n] |= {token.key for token in head}
             if _leaves_out_verb(clause.tokens):
-                own = tuple(token for token in head if token not in clause.tokens)
-                whole[n] = replace(clause, tokens=(*own, *clause.tokens), subject=before.subject)
+                excepted = not _EXCEPTIONS.isdisjoint(clause.words)
+                whole[n] = replace(
+                    clause,
+                    tokens=(*head, *clause.tokens),
+                    subject=before.subject,
+                    negated=clause.negated or excepted != before.negated,
+                )
         elif not _OBJECT_PRONOUNS.isdisjoint(clause.words):
-            shared[n] |= _object(before)
+            shared[n] |= read_object(before)
         if not any(token.content or token.key[0] == "#" for token in _predicate(before)[1:]):
             shared[n - 1] |= clause.words
     for n in range(len(clauses)):
@@ -419,14 +444,19 @@ def _predicate(clause: Clause) -> tuple[Token, ...]:
     return clause.tokens[at:]
 
 
-def _object(clause: Clause) -> set[str]:
+def read_object(clause: Clause) -> frozenset[str]:
     """Return the content words after the verb up to a preposition."""
     words: set[str] = set()
     for token in _predicate(clause)[1:]:
         if token.key in _PREPOSITIONS:
             break
         words |= {token.key} if token.content else set()
-    return words
+    return frozenset(words)
+
+
+def read_verbs(clause: Clause) -> frozenset[str]:
+    """Return the verbs that are content words."""
+    return frozenset(token.key for token in clause.tokens if token.verb and token.content)
 
 
 def _left_out(before: Clause, clause: Clause) -> list[Token]:
@@ -435,7 +465,8 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
     Before a preposition that is all up to that one, before a quantity all up to the first quantity; before a thing that
     stands for the object the subject and verb, for the subject the verb and the noun of several words.
     """
-    first = next((t for t in clause.tokens if t.content or t.key[0] == "#" or t.key in _PREPOSITIONS), None)
+    own = [token for token in clause.tokens if not _denies_rest(token.key)]
+    first = next((t for t in own if t.content or t.key[0] == "#" or t.key in _PREPOSITIONS), None)
     after = _predicate(before)
     verb = len(before.tokens) - len(after)
     if first is None:
@@ -444,14 +475,18 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
         same = next((n for n, t in enumerate(before.tokens) if n > verb and t.key == first.key), None)
         other = next((n for n, t in enumerate(before.tokens) if n > verb and t.key in _PREPOSITIONS), None)
         at = same if same is not None else other
-        return list(before.tokens[: len(before.tokens) if at is None else at])
+        at = len(before.tokens) if at is None else at
+        # a verb may stand at the end: "Hunde sind im Garten erlaubt"
+        return [*before.tokens[:at], *(token for token in before.tokens[at:] if token.key in VERBS)]
     if first.key[0] == "#":
         at = next((n for n, t in enumerate(before.tokens) if t.key[0] == "#"), len(before.tokens))
         return list(before.tokens[:at])
     if _leaves_out_verb(clause.tokens):
         return list(before.tokens[: verb + 1])
     nouns = [token for token in before.tokens[:verb] if token.content]
-    return [*(nouns[-1:] if len(nouns) > 1 else []), *(token for token in before.tokens if token.verb)]
+    objects = read_object(before)
+    shared = nouns if objects else nouns[-1:] if len(nouns) > 1 else []
+    return [*shared, *(token for token in before.tokens if token.verb)]
 
 
 def _clause(
