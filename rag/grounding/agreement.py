@@ -15,7 +15,15 @@ from functools import lru_cache
 from rag.grounding import lexicon
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, ends_of_range, same_unit
-from rag.grounding.statements import Clause, ParsedStatement, Token, leading_words, read_object, read_verbs
+from rag.grounding.statements import (
+    PREPOSITIONS,
+    Clause,
+    ParsedStatement,
+    Token,
+    leading_words,
+    read_object,
+    read_verbs,
+)
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -38,6 +46,8 @@ _FILLER_TEXT = """
 FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_STATES = frozenset(("off",))
+"""Words without content that still are opposites of others."""
 _MAX_REPLACED = 4
 """Most words of a name that stands for another."""
 _MIN_EQUAL = 3
@@ -244,7 +254,9 @@ def _clause_agrees(
 ) -> bool:
     """Return whether one clause of the source does not say otherwise than the claim's clause."""
     words = own.words
-    others = own.content - claim.words
+    if _is_converse(clause.tokens, own.tokens):
+        return clause.negated == own.negated
+    others = (own.content | words & _STATES) - claim.words
     lacking = [word for word in content if word not in words]
     reversed_words = sum(
         any(lexicon.are_opposite(word, other) for other in others) and not is_covered(word, words)
@@ -263,6 +275,20 @@ def _clause_agrees(
     return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(clause.tokens, own.tokens)
 
 
+def _is_converse(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
+    """Return whether two comparisons exchange both sides and the word between them: "A is slower than B", "B is faster than A"."""
+    sides = []
+    for tokens in (claimed, own):
+        keys = [token.key for token in tokens]
+        at = keys.index("than") if "than" in keys else 0
+        if not at:
+            return False
+        sides.append((keys[at - 1], _next_content(tokens, at), leading_words(tokens)))
+    (word, after, before), (other, other_after, other_before) = sides
+    exchanged = after in other_before and other_after in before and after != other_after
+    return exchanged and lexicon.are_opposite(word, other)
+
+
 def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     """Return whether words such as before and after, from and to, have the same things on their sides."""
     claimed_words, source = [token.key for token in claimed], [token.key for token in own]
@@ -270,6 +296,8 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
         others = RELATIONS.get(word)
         if others is None:
             continue
+        if at + 1 < len(claimed) and claimed[at + 1].key[0] == "#":
+            continue  # a bound of a quantity
         after = _next_content(claimed, at)
         if _precedes(own, word, after):
             continue
@@ -305,6 +333,8 @@ def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     if any(CONVERSES.get(token.key) in keys and token.key not in keys for token in claimed):
         return False  # "A starts before B" is "B starts after A"
     first = [token for token in claimed if token.content]
+    if claimed and claimed[0].key in PREPOSITIONS:
+        first = first[1:]  # "im Garten sind Hunde": a place, not the subject
     second = [token.key for token in own if token.content]
     place = {key: at for at, key in enumerate(second) if second.count(key) == 1}
     claimed_keys = [token.key for token in first]

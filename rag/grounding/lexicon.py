@@ -53,7 +53,7 @@ _SAME = """
     month monthly|year annual yearly annually|every each|noon midday|enough sufficient|rich wealthy
     poor needy|smart clever intelligent|sick ill unwell|afraid scared|angry mad|sad unhappy|tired weary
     strange odd weird|famous popular|old ancient elderly|new recent|modern new contemporary|last final
-    first initial|previous former earlier prior|next following subsequent|begin open|finish complete
+    first initial|previous former earlier prior|next following subsequent|begin open|start open|finish complete
     complete full|full whole|empty vacant|safe secure|dangerous hazardous risky|danger risk
     perhaps maybe possibly|probably likely|only solely just|really truly|very extremely highly
     especially particularly|immediately instantly|suddenly abruptly|soon shortly|sometimes occasionally
@@ -316,7 +316,7 @@ _EITHER += [
     ("on", "off"),
     ("during", "after"),
 ]
-_EITHER += [("by", "after"), ("within", "after"), ("only", "except")]
+_EITHER += [("by", "after"), ("within", "after"), ("only", "except"), ("from", "before"), ("by", "from")]
 _EITHER += [("during", "before"), ("till", "from"), ("bis", "ab"), ("hasta", "desde"), ("till", "since")]
 RELATIONS: dict[str, frozenset[str]] = {}
 """Stems of small words that place, order or compare, each with those that say something else."""
@@ -328,7 +328,7 @@ _NEGATORS = """
     not: not cannot never nicht nie niemals nunca jamás hardly barely
     no: no none neither nor nobody nothing nowhere kein keine keinen keiner ningún ninguna ninguno tampoco nadie
     without: without ohne lack lacks
-    word: unable unavailable prohibited forbidden banned excluded refused verboten prohibido
+    word: unable unavailable prohibited forbidden banned excluded refused refuse refuses excludes forbids prohibits verboten prohibido
 """
 NEGATORS = {
     kind.strip(): tuple(forms.split())

@@ -43,7 +43,7 @@ _SUBORDINATORS = frozenset(
 )
 _BREAK = re.compile(
     r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|which|who|where|y|pero|und|aber)\s+)?"
-    r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that|until|since"
+    r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that|(?:until|since)(?! \d)"
     r"|y|pero|que|und|aber|oder|weil|wenn|während|mientras)\s+|\s+(?=(?:except|außer|excepto|salvo)\s)",
     re.I,
 )
@@ -65,6 +65,9 @@ _HERE = re.compile(
     re.I,
 )
 """A reference to the place that the whole passage is about."""
+_NOT_EARLIER = re.compile(r"\b(?:no|not) earlier than\b(?= [A-Z])")
+_NOT_LATER = re.compile(r"\b(?:no|not) later than\b(?= [A-Z])")
+"""Bounds of a day or month that is a word."""
 _HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
 _BOUND_IDIOM = re.compile(
     r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:(?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower"
@@ -119,7 +122,7 @@ _JOINS = frozenset(
 )
 """Words that join clauses of which each says something by itself; "" for a comma or semicolon alone."""
 _EXCEPTIONS = frozenset(("except", "außer", "excepto", "salvo"))
-_PREPOSITIONS = frozenset(
+PREPOSITIONS = frozenset(
     (
         "at",
         "in",
@@ -133,6 +136,7 @@ _PREPOSITIONS = frozenset(
         "after",
         "before",
         "im",
+        "um",
         "am",
         "an",
         "auf",
@@ -256,7 +260,9 @@ def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
     """Return a sentence without its quantities: "10 AM" is no name."""
     for quantity in quantities:
         sentence = (
-            sentence[: quantity.start] + " " * (quantity.end - quantity.start) + sentence[quantity.end :]
+            sentence[: quantity.start]
+            + " " * (quantity.through - quantity.start)
+            + sentence[quantity.through :]
         )
     return sentence
 
@@ -272,6 +278,7 @@ def without_lead(sentence: str) -> str:
     """Return a sentence without an answer or a reference to the source in front: "Yes, ...", "The text says that ..."."""
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
         sentence = sentence[lead.end() :]
+    sentence = _NOT_LATER.sub("by", _NOT_EARLIER.sub("from", sentence))
     return _HYPHEN.sub(r"\1", _HERE.sub("", sentence))
 
 
@@ -315,11 +322,11 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     for start, end in pieces:
         inside = [token for token in tokens if start <= token.start < end]
         whole = _has_verb(inside) or _leaves_out_verb(inside)
-        if not whole and joined and pending is None:
+        if not whole and joined and pending is None and not _PAIR.search(sentence[: start + 1]):
             last = [token for token in tokens if joined[-1][0] <= token.start < joined[-1][1]]
             whole = _shares_verb(inside, last)
         counted = bool(joined) and any(t.key[0] == "#" for t in inside) and any(t.content for t in inside)
-        counted = counted and not _PAIR.search(sentence[:start] + sentence[start])
+        counted = counted and not _PAIR.search(sentence[: start + 1])
         if whole or (counted and pending is None):
             joined.append((start if pending is None else pending, end))
             pending = None
@@ -379,7 +386,7 @@ def _denies_rest(word: str) -> bool:
 
 def _shares_verb(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
     """Return whether a piece is another thing and place for the verb before: "fish comes on Tuesdays and meat on Fridays"."""
-    at = next((n for n, token in enumerate(tokens) if token.key in _PREPOSITIONS), 0)
+    at = next((n for n, token in enumerate(tokens) if token.key in PREPOSITIONS), 0)
     if not any(token.content for token in tokens[:at]) or not any(
         t.content or t.key[0] == "#" for t in tokens[at:]
     ):
@@ -448,7 +455,7 @@ def read_object(clause: Clause) -> frozenset[str]:
     """Return the content words after the verb up to a preposition."""
     words: set[str] = set()
     for token in _predicate(clause)[1:]:
-        if token.key in _PREPOSITIONS:
+        if token.key in PREPOSITIONS:
             break
         words |= {token.key} if token.content else set()
     return frozenset(words)
@@ -466,14 +473,14 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
     stands for the object the subject and verb, for the subject the verb and the noun of several words.
     """
     own = [token for token in clause.tokens if not _denies_rest(token.key)]
-    first = next((t for t in own if t.content or t.key[0] == "#" or t.key in _PREPOSITIONS), None)
+    first = next((t for t in own if t.content or t.key[0] == "#" or t.key in PREPOSITIONS), None)
     after = _predicate(before)
     verb = len(before.tokens) - len(after)
     if first is None:
         return []
-    if first.key in _PREPOSITIONS:
+    if first.key in PREPOSITIONS:
         same = next((n for n, t in enumerate(before.tokens) if n > verb and t.key == first.key), None)
-        other = next((n for n, t in enumerate(before.tokens) if n > verb and t.key in _PREPOSITIONS), None)
+        other = next((n for n, t in enumerate(before.tokens) if n > verb and t.key in PREPOSITIONS), None)
         at = same if same is not None else other
         at = len(before.tokens) if at is None else at
         # a verb may stand at the end: "Hunde sind im Garten erlaubt"
@@ -485,7 +492,12 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
         return list(before.tokens[: verb + 1])
     nouns = [token for token in before.tokens[:verb] if token.content]
     objects = read_object(before)
-    shared = nouns if objects else nouns[-1:] if len(nouns) > 1 else []
+    at = own.index(first)
+    for_amount = bool(after[1:]) and after[1].key[0] == "#" and own[at + 1 : at + 2]
+    if objects or (for_amount and own[at + 1].key in PREPOSITIONS):
+        shared = nouns
+    else:
+        shared = nouns[-1:] if len(nouns) > 1 else []
     return [*shared, *(token for token in before.tokens if token.verb)]
 
 
