@@ -138,7 +138,7 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
 def _joins_clauses(clause: Clause, content: frozenset[str], source: Source) -> bool:
     """Return whether a clause takes its words and quantities from several clauses that each say something by themselves."""
     own = source.statement
-    words = _checked_words(content, source)
+    words = _checked_words(content, source, bool(clause.quantities))
     if source.before:
         before = frozenset[str]().union(*(other.words for other in source.before))
         quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
@@ -152,10 +152,13 @@ def _joins_clauses(clause: Clause, content: frozenset[str], source: Source) -> b
     return len(own.clauses) > 1 and not any(_fits(clause, words, part, source) for part in own.clauses)
 
 
-def _checked_words(content: frozenset[str], source: Source) -> list[str]:
-    """Return the content words that are in the sentence, and neither in those before it or above it nor fillers or units."""
+def _checked_words(content: frozenset[str], source: Source, counted: bool) -> list[str]:
+    """Return the content words that are in the sentence, and neither in those before it or above it nor fillers.
+
+    Units neither, where something is counted: "17 euros an hour".
+    """
     before = source.above.words.union(*(other.words for other in source.before))
-    plain = [word for word in content if word not in FILLERS and word not in lexicon.UNITS]
+    plain = [word for word in content if word not in FILLERS and not (counted and word in lexicon.UNITS)]
     own = source.statement.words
     return [
         word
@@ -232,7 +235,7 @@ def _same_subject(
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
     """Return the source's clauses that share most words and quantities with the claim's, several when equal."""
     scored = []
-    checked = _checked_words(content, source)
+    checked = _checked_words(content, source, bool(clause.quantities))
     fitting = [own for own in source.statement.clauses if _fits(clause, checked, own, source)]
     for own in fitting if fitting and not source.before else source.clauses:
         words = own.words
@@ -272,7 +275,10 @@ def _clause_agrees(
     claimed_words = clause.words
     if claimed_words & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - claimed_words:
         return False
-    return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(clause.tokens, own.tokens)
+    subject = tuple(Token(word, -1, True) for word in sorted(own.subject - own.words))
+    return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(
+        clause.tokens, (*subject, *own.tokens)
+    )
 
 
 def _is_converse(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
@@ -386,7 +392,7 @@ def _is_bound(
     words = own.words | own.subject
     whole = all(is_covered(word, claim.words) for word in own.content)
     around = sum(is_covered(word, words) for word in content)
-    checked = _checked_words(content, source)
+    checked = _checked_words(content, source, bool(clause.quantities))
     fits = _fits(clause, checked, own, source)
     rest = replace(clause, quantities=())
     for rival_clause in source.clauses:

@@ -209,7 +209,7 @@ _EXCLUSIVE = """
     kitchen bathroom bedroom lounge
     english french german spanish italian portuguese russian chinese japanese dutch swedish danish polish greek latin arabic
     ground basement attic|north-east north-west south-east south-west|half third quarter
-    double triple quadruple|twice thrice|century decade year
+    double triple quadruple|once twice thrice daily weekly|century decade year
     lunes martes miércoles jueves viernes sábado domingo
     enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre
     montag dienstag mittwoch donnerstag freitag samstag sonntag
@@ -316,7 +316,14 @@ _EITHER += [
     ("on", "off"),
     ("during", "after"),
 ]
-_EITHER += [("by", "after"), ("within", "after"), ("only", "except"), ("from", "before"), ("by", "from")]
+_EITHER += [
+    ("by", "after"),
+    ("within", "after"),
+    ("only", "except"),
+    ("from", "before"),
+    ("by", "from"),
+    ("vor", "hinter"),
+]
 _EITHER += [("during", "before"), ("till", "from"), ("bis", "ab"), ("hasta", "desde"), ("till", "since")]
 RELATIONS: dict[str, frozenset[str]] = {}
 """Stems of small words that place, order or compare, each with those that say something else."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import pairwise, zip_longest
 
 from rag.grounding.claims import proper_names
-from rag.grounding.lexicon import NEGATORS, RELATIONS
+from rag.grounding.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS
 from rag.grounding.quantities import Quantity, read_quantities
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
@@ -17,6 +17,7 @@ from rag.text.words import STOP_WORDS, stem
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _PAIR = re.compile(r"(?:\b[A-Z][\w'’-]+ and [A-Z]|\bbetween\s[^,;]{1,20}\sand\s.)$")
 """Two names or two bounds that "and" joins."""
+_CONTRAST = re.compile(r"(?:;|\b(?:while|whereas|während|mientras(?: que)?))\s+$", re.I)
 _MAX_JOIN = 12
 """Characters before a clause in which the word that joins it stands."""
 _SUBORDINATORS = frozenset(
@@ -91,6 +92,19 @@ _VERB_TEXT = """
     rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak
     speaks spoke store stores charge charges covers cover produce produces check checks clean cleans
     turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought
+    eat eats ate hunt hunts grew lay lays laid hatch hatches fly flies flew swim swims swam sing sings sang
+    catch catches caught choose chooses chose drive drove feed feeds fed fight fights fought hang hangs
+    hide hides hid hit hits hurt kill kills lose add adds ask asks attend attends bear born belong belongs
+    carry carried collect consist consists depend depends describe describes design designs develop
+    develops die dies died discover discovers dig digs draw draws drew employ employs enter enters explain
+    explains export exports import imports follow follows found founded gain gains happen happens hear
+    heard help helps hire hires hold hunt inherit inherits invent invents join joins load loads marry
+    marries migrate migrates occur occurs own owns pack packs pass passes perform performs plant plants
+    prefer prefers protect protects pull pulls push pushes raise raises rebuild rebuilt recommend
+    recommends record records reduce reduces repay report reports rule rules shine shines shoot shoots
+    smell sort sorts spend spends spent spread spreads steal stole stretch stretches strike struck support
+    supports surrender surrenders survive survives swap translate translates trade trades visit wait waits
+    wash washes watch watches wear wears wore weave weaves win withdraw withdraws withdrew
     bake bakes cook cooks order orders forward forwards refuse refuses inspect inspects paint paints print
     prints award awards collect collects manage manages run organise organises organize organizes handle
     handles deliver delivers refund refunds borrow borrows lend lends replace replaces remove removes
@@ -98,6 +112,10 @@ _VERB_TEXT = """
     rent rents advise advises train trains treat treats drive drives ship ships control controls
     contact contacts answer answers approve approves reject rejects grant grants cause causes remain
     remains receive reach reaches connect connects expire expires delete deletes create creates es
+    sale salen llega llegan muestra muestran habla hablan come comen lleva llevan recibe reciben trabaja
+    trabajan vive viven nace nació murió fundó ganó perdió escribió construyó repara reparan gibt steht
+    stehen hängt hängen wohnt wohnen arbeitet arbeiten verkauft kauft kaufen isst essen spricht sprechen
+    repariert reparieren unterrichtet unterrichten kommt kommen geht gehen macht machen
     son fue era está están tiene tienen puede pueden paga pagan cuesta cuestan abre abren cierra cierran
     vende venden ofrece ofrecen dura duran admite admiten necesita necesitan prepara preparan dirige
     dirigen enseña enseñan empieza empiezan termina terminan ist sind war waren hat haben kann können wird
@@ -145,6 +163,7 @@ PREPOSITIONS = frozenset(
         "con",
     )
 )
+_DETERMINERS = frozenset(("the", "der", "die", "das", "el", "la", "los", "las"))
 _OBJECT_PRONOUNS = frozenset(("it", "them"))
 _NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
 _MAX_SUBJECT = 4
@@ -324,7 +343,10 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
         whole = _has_verb(inside) or _leaves_out_verb(inside)
         if not whole and joined and pending is None and not _PAIR.search(sentence[: start + 1]):
             last = [token for token in tokens if joined[-1][0] <= token.start < joined[-1][1]]
-            whole = _shares_verb(inside, last)
+            whole = _shares_verb(inside, last) or _is_parallel(inside, last)
+            whole = whole or (
+                _CONTRAST.search(sentence[:start]) is not None and _says(inside) and _says(last)
+            )
         counted = bool(joined) and any(t.key[0] == "#" for t in inside) and any(t.content for t in inside)
         counted = counted and not _PAIR.search(sentence[: start + 1])
         if whole or (counted and pending is None):
@@ -395,6 +417,42 @@ def _shares_verb(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
     return any(token.key == tokens[at].key for token in before[verb:])
 
 
+def _says(tokens: Sequence[Token]) -> bool:
+    return sum(token.content or token.key[0] == "#" for token in tokens) > 1
+
+
+def _is_parallel(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
+    """Return whether a piece without a known verb is built as the clause before, so that it says something by itself.
+
+    It repeats a word between others ("bats hunt by night, birds hunt by day"), or has the counterpart of one of its words
+    after another or with a repeated one ("green above and brown below", "the Blue Suite has a bath, the Red Suite a shower").
+    """
+    repeated = {token.key for token in before if token.content}
+    for at, token in enumerate(tokens):
+        front, rest = tokens[:at], tokens[at + 1 :]
+        if not token.content and token.key not in RELATIONS:
+            continue
+        led = any(t.content or t.key in _NEGATOR_KIND for t in front)
+        if token.key in repeated:
+            where = next(n for n, t in enumerate(before) if t.key == token.key)
+            if (
+                led
+                and any(t.content or t.key[0] == "#" for t in rest)
+                and _says((*before[:where], *before[where:]))
+            ):
+                return where > 0
+            continue
+        counterparts = EXCLUSIVE.get(token.key, frozenset()) | OPPOSITES.get(token.key, frozenset())
+        counterparts |= RELATIONS.get(token.key, frozenset())
+        own = {t.key for t in tokens}
+        if any(t.key in counterparts and t.key not in own for t in before) and (
+            any(t.content for t in front)
+            or (sum(t.content for t in rest) > 1 and any(t.key in repeated for t in rest))
+        ):
+            return True
+    return False
+
+
 def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]:
     """Return the clauses with the words of others that they share.
 
@@ -422,6 +480,14 @@ def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...
                     subject=before.subject,
                     negated=clause.negated or excepted != before.negated,
                 )
+        last = next((token for token in reversed(clause.tokens) if token.key not in _JOINS), None)
+        if last is not None and last.key[0] == "#":
+            # "... lost 300 men, and the other 80"
+            shared[n] |= {
+                after.key for token, after in pairwise(before.tokens) if token.key[0] == "#" and after.content
+            }
+        if not _has_verb(clause.tokens):
+            pass
         elif not _OBJECT_PRONOUNS.isdisjoint(clause.words):
             shared[n] |= read_object(before)
         if not any(token.content or token.key[0] == "#" for token in _predicate(before)[1:]):
@@ -492,9 +558,18 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
         return list(before.tokens[: verb + 1])
     nouns = [token for token in before.tokens[:verb] if token.content]
     objects = read_object(before)
+    if clause.tokens[0].key in _DETERMINERS or (
+        clause.tokens[0].key in _JOINS and clause.tokens[1:2] and clause.tokens[1].key in _DETERMINERS
+    ):
+        objects = frozenset()  # a subject of its own
     at = own.index(first)
     for_amount = bool(after[1:]) and after[1].key[0] == "#" and own[at + 1 : at + 2]
-    if objects or (for_amount and own[at + 1].key in PREPOSITIONS):
+    stands_for = EXCLUSIVE.get(first.key, frozenset()) | OPPOSITES.get(first.key, frozenset())
+    if (
+        not objects.isdisjoint(stands_for)
+        or (objects and at + 1 < len(own))
+        or (for_amount and own[at + 1].key in PREPOSITIONS)
+    ):
         shared = nouns
     else:
         shared = nouns[-1:] if len(nouns) > 1 else []
