@@ -127,7 +127,7 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
         return False
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
-        and not _joins_clauses(clause, content, source)
+        and not _joins_clauses(clause, content, claim, source)
         and _quantities_agree(clause, content, claim, source)
         and all(
             _clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source)
@@ -135,21 +135,32 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     )
 
 
-def _joins_clauses(clause: Clause, content: frozenset[str], source: Source) -> bool:
+def _joins_clauses(clause: Clause, content: frozenset[str], claim: ParsedStatement, source: Source) -> bool:
     """Return whether a clause takes its words and quantities from several clauses that each say something by themselves."""
     own = source.statement
-    words = _checked_words(content, source, bool(clause.quantities))
     if source.before:
-        before = frozenset[str]().union(*(other.words for other in source.before))
+        words = _checked_words(content, source, bool(clause.quantities))
         quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
+        here = coverage(content, own.words)
         if not words and not quantities:
-            return True  # all is said in the sentences before, which are compared by themselves
+            # all is said in the sentences before, which are compared by themselves
+            return any(coverage(content, other.words) > here for other in source.before)
         if words and not quantities and set(words) <= set(leading_words(clause.tokens)):
             # only the subject is in the sentence itself: the rest is said of another one
             rest = content - set(words) - source.above.words - FILLERS
-            if any(is_covered(word, before) for word in rest):
+            if any(
+                is_covered(w, other.words) and not is_covered(w, own.words)
+                for w in rest
+                for other in source.before
+            ):
                 return True
-    return len(own.clauses) > 1 and not any(_fits(clause, words, part, source) for part in own.clauses)
+    if len(own.clauses) == 1 or (
+        len(own.clauses) != len(claim.clauses) and all(is_covered(word, claim.words) for word in own.content)
+    ):
+        return False
+    # the subject that a claim's clause takes from another one is checked in that one
+    words = _checked_words(clause.content, source, bool(clause.quantities))
+    return not any(_fits(clause, words, part, source) for part in own.clauses)
 
 
 def _checked_words(content: frozenset[str], source: Source, counted: bool) -> list[str]:
@@ -172,7 +183,7 @@ def _fits(clause: Clause, words: Sequence[str], part: Clause, source: Source) ->
     whole = part.words | part.subject | part.context
     quantities = source.statement.quantities
     return all(is_covered(word, whole) or _has_opposite(word, whole) for word in words) and all(
-        any(agree(q, other) for other in part.quantities)
+        any(agree(q, other) and f"#{n}" in whole for n, other in enumerate(quantities))
         for q in clause.quantities
         if any(agree(q, other) for other in quantities)
     )
@@ -235,7 +246,7 @@ def _same_subject(
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
     """Return the source's clauses that share most words and quantities with the claim's, several when equal."""
     scored = []
-    checked = _checked_words(content, source, bool(clause.quantities))
+    checked = _checked_words(clause.content, source, bool(clause.quantities))
     fitting = [own for own in source.statement.clauses if _fits(clause, checked, own, source)]
     for own in fitting if fitting and not source.before else source.clauses:
         words = own.words

@@ -465,7 +465,9 @@ def _with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...
     before = whole[0]
     for n in range(1, len(clauses)):
         before, clause = (whole[n - 1] if _has_verb(whole[n - 1].tokens) else before), whole[n]
-        if _join(sentence, clause) not in _JOINS:
+        join = _join(sentence, clause)
+        introduces = join == "" and whole[n - 1].tokens[0].key in PREPOSITIONS | _SUBORDINATORS
+        if join not in _JOINS or introduces:
             group.append(group[-1])
             continue
         group.append(n)
@@ -504,7 +506,10 @@ def _join(sentence: str, clause: Clause) -> str:
     if not clause.tokens:
         return ""
     start = min(token.start for token in clause.tokens)
-    before = _WORD.findall(sentence[max(0, start - _MAX_JOIN) : start].lower())
+    gap = sentence[max(0, start - _MAX_JOIN) : start].lower()
+    if gap.rstrip()[-1:] in ("(", ")"):
+        return "("
+    before = _WORD.findall(gap)
     word = before[-1] if before else ""
     return word if word in _JOINS or word in _SUBORDINATORS else ""
 
