@@ -141,10 +141,11 @@ def _joins_clauses(clause: Clause, content: frozenset[str], claim: ParsedStateme
     if source.before:
         words = _checked_words(content, source, bool(clause.quantities))
         quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
-        here = coverage(content, own.words)
+        said = content - set(leading_words(clause.tokens)) - clause.subject
+        here = coverage(said, own.words)
         if not words and not quantities:
             # all is said in the sentences before, which are compared by themselves
-            return any(coverage(content, other.words) > here for other in source.before)
+            return any(coverage(said, other.words) > here for other in source.before)
         if words and not quantities and set(words) <= set(leading_words(clause.tokens)):
             # only the subject is in the sentence itself: the rest is said of another one
             rest = content - set(words) - source.above.words - FILLERS
