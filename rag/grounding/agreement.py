@@ -294,7 +294,7 @@ def _clause_agrees(
 
 
 def _is_converse(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
-    """Return whether two comparisons exchange both sides and the word between them: "A is slower than B", "B is faster than A"."""
+    """Return whether two comparisons exchange sides and the word between: "A is slower than B", "B is faster than A"."""
     sides = []
     for tokens in (claimed, own):
         keys = [token.key for token in tokens]

@@ -145,7 +145,8 @@ _OPPOSITE = """
     approve/reject|ascend/descend|attach/detach|connect/disconnect|expand/contract|encourage/discourage
     fill/empty|find found/lose lost|forget/remember|freeze/melt thaw
     hire/fire|lock locked/unlock unlocked
-    login/logout|enabled activated/off|load/unload|maximize/minimize|open/shut|pack/unpack|pass/fail|praise/criticize criticise
+    login/logout|enabled activated/off|load/unload
+    maximize/minimize|open/shut|pack/unpack|pass/fail|praise/criticize criticise
     sink sank/float|sit/stand|start/stop
     tighten/loosen|turn-on/turn-off|wake/sleep|north northern/south southern
     east eastern/west western|odd/even|plural/singular|guilty/innocent|healthy/sick ill unhealthy
@@ -335,7 +336,7 @@ _NEGATORS = """
     not: not cannot never nicht nie niemals nunca jamás hardly barely
     no: no none neither nor nobody nothing nowhere kein keine keinen keiner ningún ninguna ninguno tampoco nadie
     without: without ohne lack lacks
-    word: unable unavailable prohibited forbidden banned excluded refused refuse refuses excludes forbids prohibits verboten prohibido
+    word: unable unavailable prohibited forbidden banned excluded refused refuse refuses forbids prohibits verboten prohibido
 """
 NEGATORS = {
     kind.strip(): tuple(forms.split())

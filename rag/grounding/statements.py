@@ -43,7 +43,7 @@ _SUBORDINATORS = frozenset(
     )
 )
 _BREAK = re.compile(
-    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|which|who|where|y|pero|und|aber)\s+)?"
+    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y|pero|und|aber)\s+)?"
     r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that|(?:until|since)(?! \d)"
     r"|y|pero|que|und|aber|oder|weil|wenn|während|mientras)\s+|\s+(?=(?:except|außer|excepto|salvo)\s)",
     re.I,
@@ -99,17 +99,17 @@ _VERB_TEXT = """
     develops die dies died discover discovers dig digs draw draws drew employ employs enter enters explain
     explains export exports import imports follow follows found founded gain gains happen happens hear
     heard help helps hire hires hold hunt inherit inherits invent invents join joins load loads marry
-    marries migrate migrates occur occurs own owns pack packs pass passes perform performs plant plants
+    marries migrate migrates occur occurs own owns pack packs pass passes perform performs
     prefer prefers protect protects pull pulls push pushes raise raises rebuild rebuilt recommend
-    recommends record records reduce reduces repay report reports rule rules shine shines shoot shoots
+    recommends reduce reduces repay rule rules shine shines shoot shoots
     smell sort sorts spend spends spent spread spreads steal stole stretch stretches strike struck support
     supports surrender surrenders survive survives swap translate translates trade trades visit wait waits
     wash washes watch watches wear wears wore weave weaves win withdraw withdraws withdrew
-    bake bakes cook cooks order orders forward forwards refuse refuses inspect inspects paint paints print
+    bake bakes cook cooks forward forwards refuse refuses inspect inspects paint paints print
     prints award awards collect collects manage manages run organise organises organize organizes handle
     handles deliver delivers refund refunds borrow borrows lend lends replace replaces remove removes
     command commands publish publishes introduce introduces restore restores study studies visit visits
-    rent rents advise advises train trains treat treats drive drives ship ships control controls
+    rent rents advise advises treat treats drive drives ship ships control controls
     contact contacts answer answers approve approves reject rejects grant grants cause causes remain
     remains receive reach reaches connect connects expire expires delete deletes create creates es
     sale salen llega llegan muestra muestran habla hablan come comen lleva llevan recibe reciben trabaja
