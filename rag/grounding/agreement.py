@@ -7,23 +7,15 @@ only elsewhere is taken for one of another statement, unless the sentence is abo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from functools import lru_cache
 
 from rag.grounding import lexicon
-from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
+from rag.grounding.clauses import PREPOSITIONS, Clause, Token, coverage, is_covered, read_object, read_verbs
+from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, ends_of_range, same_unit
-from rag.grounding.statements import (
-    PREPOSITIONS,
-    Clause,
-    ParsedStatement,
-    Token,
-    leading_words,
-    read_object,
-    read_verbs,
-)
+from rag.grounding.statements import ParsedStatement, leading_words
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -94,28 +86,6 @@ def compare(claim: ParsedStatement, source: Source) -> str:
     if not clauses or not all(_bears_out(clause, claim, source) for clause in clauses):
         return NO
     return _words_stand(claim, source)
-
-
-def coverage(content: frozenset[str], words: frozenset[str]) -> float:
-    """Return the share of content words that are among the words, themselves or as a synonym; 1 for none."""
-    return sum(is_covered(word, words) for word in content) / len(content) if content else 1.0
-
-
-def is_covered(word: str, words: frozenset[str]) -> bool:
-    """Return whether a stem, or one that means the same, is among the words."""
-    if word in words or not SYNONYMS.get(word, _NONE).isdisjoint(words):
-        return True
-    return any(lexicon.are_synonyms(word, other) for other in _by_root(words).get(word[:4], ()))
-
-
-@lru_cache(maxsize=8192)
-def _by_root(words: frozenset[str]) -> Mapping[str, list[str]]:
-    """Return words by their first four letters."""
-    roots: dict[str, list[str]] = {}
-    for word in words:
-        if len(word) >= 4:
-            roots.setdefault(word[:4], []).append(word)
-    return roots
 
 
 def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
