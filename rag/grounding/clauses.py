@@ -174,7 +174,7 @@ def _denies_rest(word: str) -> bool:
 
 
 def shares_verb(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
-    """Return whether a piece is another thing and place for the verb before: "fish comes on Tuesdays and meat on Fridays"."""
+    """Return whether a piece is another thing and place for the verb before: "fish on Tuesdays and meat on Fridays"."""
     at = next((n for n, token in enumerate(tokens) if token.key in PREPOSITIONS), 0)
     if not any(token.content for token in tokens[:at]) or not any(
         t.content or t.key[0] == "#" for t in tokens[at:]
@@ -192,7 +192,7 @@ def is_parallel(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
     """Return whether a piece without a known verb is built as the clause before, so that it says something by itself.
 
     It repeats a word between others ("bats hunt by night, birds hunt by day"), or has the counterpart of one of its words
-    after another or with a repeated one ("green above and brown below", "the Blue Suite has a bath, the Red Suite a shower").
+    after another or with a repeated one ("green above and brown below", "the Blue Suite has a bath, the Red a shower").
     """
     repeated = {token.key for token in before if token.content}
     for at, token in enumerate(tokens):
@@ -259,6 +259,11 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
             pass
         elif not _OBJECT_PRONOUNS.isdisjoint(clause.words):
             shared[n] |= read_object(before)
+        if clause.subject and has_verb(clause.tokens) and PREPOSITIONS.isdisjoint(clause.words):
+            # a place or time of the one before holds for both: "dogs travel on deck and pay 3 euros"
+            keys = [token.key for token in _predicate(before)]
+            at = next((m for m, key in enumerate(keys) if key in PREPOSITIONS), len(keys))
+            shared[n] |= {key for key in keys[at:] if key[0] != "#"}
         if not any(token.content or token.key[0] == "#" for token in _predicate(before)[1:]):
             shared[n - 1] |= clause.words
     for n in range(len(clauses)):
