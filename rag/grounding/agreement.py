@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from rag.grounding import lexicon
-from rag.grounding.clauses import PREPOSITIONS, Clause, Token, coverage, is_covered, read_object, read_verbs
+from rag.grounding.clauses import PREPOSITIONS, Clause, Token, coverage, is_covered, object_words, verb_words
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
 from rag.grounding.quantities import Quantity, agree, ends_of_range, same_unit
 from rag.grounding.statements import ParsedStatement, leading_words
@@ -111,11 +111,11 @@ def _joins_clauses(clause: Clause, content: frozenset[str], claim: ParsedStateme
     if source.before:
         words = _checked_words(content, source, bool(clause.quantities))
         quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
-        said = content - set(leading_words(clause.tokens)) - clause.subject
-        here = coverage(said, own.words)
+        predicate = content - set(leading_words(clause.tokens)) - clause.subject
+        here = coverage(predicate, own.words)
         if not words and not quantities:
             # all is said in the sentences before, which are compared by themselves
-            return any(coverage(said, other.words) > here for other in source.before)
+            return any(coverage(predicate, other.words) > here for other in source.before)
         if words and not quantities and set(words) <= set(leading_words(clause.tokens)):
             # only the subject is in the sentence itself: the rest is said of another one
             rest = content - set(words) - source.above.words - FILLERS
@@ -202,9 +202,9 @@ def _same_subject(
         return False
     # a thing of another sentence that stands for the one of this sentence's verb
     if any(
-        displaced & read_object(clause)
-        and any(is_covered(verb, read_verbs(own)) for verb in read_verbs(clause))
-        and not all(is_covered(word, claim.words) for word in read_object(own))
+        displaced & object_words(clause)
+        and any(is_covered(verb, verb_words(own)) for verb in verb_words(clause))
+        and not all(is_covered(word, claim.words) for word in object_words(own))
         for own in source.statement.clauses
     ):
         return False

@@ -58,7 +58,6 @@ def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, 
         return (PARTLY, [near]) if near else (UNSUPPORTED, [])
     together = None not in supports and len({support.chunk.doc for support in by_position.values()}) == 1
     together = together and not is_contradicted(sentence, passages)
-    together = together and nearest_support(sentence, passages) is None
     return SUPPORTED if together else PARTLY, [by_position[position] for position in sorted(by_position)]
 
 

@@ -258,7 +258,7 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
         if not has_verb(clause.tokens):
             pass
         elif not _OBJECT_PRONOUNS.isdisjoint(clause.words):
-            shared[n] |= read_object(before)
+            shared[n] |= object_words(before)
         if clause.subject and has_verb(clause.tokens) and PREPOSITIONS.isdisjoint(clause.words):
             # a place or time of the one before holds for both: "dogs travel on deck and pay 3 euros"
             keys = [token.key for token in _predicate(before)]
@@ -294,7 +294,7 @@ def _predicate(clause: Clause) -> tuple[Token, ...]:
     return clause.tokens[at:]
 
 
-def read_object(clause: Clause) -> frozenset[str]:
+def object_words(clause: Clause) -> frozenset[str]:
     """Return the content words after the verb up to a preposition."""
     words: set[str] = set()
     for token in _predicate(clause)[1:]:
@@ -304,7 +304,7 @@ def read_object(clause: Clause) -> frozenset[str]:
     return frozenset(words)
 
 
-def read_verbs(clause: Clause) -> frozenset[str]:
+def verb_words(clause: Clause) -> frozenset[str]:
     """Return the verbs that are content words."""
     return frozenset(token.key for token in clause.tokens if token.verb and token.content)
 
@@ -334,7 +334,7 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
     if leaves_out_verb(clause.tokens):
         return list(before.tokens[: verb + 1])
     nouns = [token for token in before.tokens[:verb] if token.content]
-    objects = read_object(before)
+    objects = object_words(before)
     if clause.tokens[0].key in _DETERMINERS or (
         clause.tokens[0].key in JOINS and clause.tokens[1:2] and clause.tokens[1].key in _DETERMINERS
     ):
