@@ -38,6 +38,7 @@ _FILLER_TEXT = """
 FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_PRICE = frozenset(("pay", "cost"))
 _STATES = frozenset(("off",))
 """Words without content that still are opposites of others."""
 _MAX_REPLACED = 4
@@ -471,6 +472,8 @@ def _words_stand(claim: ParsedStatement, source: Source) -> str:
             for word in own[c:d]
             if own.count(word) > as_own.count(word) and word in source.statement.content
         ]
+        if claim.quantities and set(new) <= _PRICE:
+            continue  # "dogs pay 3 euros on deck" for "dogs travel on deck for 3 euros"
         named = not claim.names.isdisjoint(new)
         alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(claimed_words) == len(own))
         one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(claimed_words) and alike
