@@ -7,15 +7,15 @@ only elsewhere is taken for one of another statement, unless the sentence is abo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from functools import lru_cache
 
 from rag.grounding import lexicon
-from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, SYNONYMS, UNIVERSAL
-from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import Clause, ParsedStatement, Token, leading_words
+from rag.grounding.clauses import PREPOSITIONS, Clause, Token, coverage, is_covered, object_words, verb_words
+from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
+from rag.grounding.quantities import Quantity, agree, ends_of_range, same_unit
+from rag.grounding.statements import ParsedStatement, leading_words
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -38,6 +38,9 @@ _FILLER_TEXT = """
 FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_PRICE = frozenset(("pay", "cost"))
+_STATES = frozenset(("off",))
+"""Words without content that still are opposites of others."""
 _MAX_REPLACED = 4
 """Most words of a name that stands for another."""
 _MIN_EQUAL = 3
@@ -86,28 +89,6 @@ def compare(claim: ParsedStatement, source: Source) -> str:
     return _words_stand(claim, source)
 
 
-def coverage(content: frozenset[str], words: frozenset[str]) -> float:
-    """Return the share of content words that are among the words, themselves or as a synonym; 1 for none."""
-    return sum(is_covered(word, words) for word in content) / len(content) if content else 1.0
-
-
-def is_covered(word: str, words: frozenset[str]) -> bool:
-    """Return whether a stem, or one that means the same, is among the words."""
-    if word in words or not SYNONYMS.get(word, _NONE).isdisjoint(words):
-        return True
-    return any(lexicon.are_synonyms(word, other) for other in _by_root(words).get(word[:4], ()))
-
-
-@lru_cache(maxsize=8192)
-def _by_root(words: frozenset[str]) -> Mapping[str, list[str]]:
-    """Return words by their first four letters."""
-    roots: dict[str, list[str]] = {}
-    for word in words:
-        if len(word) >= 4:
-            roots.setdefault(word[:4], []).append(word)
-    return roots
-
-
 def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     """Return whether a sentence bears out one clause of a claim."""
     content = clause.content | clause.subject
@@ -117,10 +98,66 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
         return False
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
+        and not _joins_clauses(clause, content, claim, source)
         and _quantities_agree(clause, content, claim, source)
         and all(
             _clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source)
         )
+    )
+
+
+def _joins_clauses(clause: Clause, content: frozenset[str], claim: ParsedStatement, source: Source) -> bool:
+    """Return whether a clause takes its words and quantities from several clauses that each say something by themselves."""
+    own = source.statement
+    if source.before:
+        words = _checked_words(content, source, bool(clause.quantities))
+        quantities = [q for q in clause.quantities if any(agree(q, other) for other in own.quantities)]
+        predicate = content - set(leading_words(clause.tokens)) - clause.subject
+        here = coverage(predicate, own.words)
+        if not words and not quantities:
+            # all is said in the sentences before, which are compared by themselves
+            return any(coverage(predicate, other.words) > here for other in source.before)
+        if words and not quantities and set(words) <= set(leading_words(clause.tokens)):
+            # only the subject is in the sentence itself: the rest is said of another one
+            rest = content - set(words) - source.above.words - FILLERS
+            if any(
+                is_covered(w, other.words) and not is_covered(w, own.words)
+                for w in rest
+                for other in source.before
+            ):
+                return True
+    if len(own.clauses) == 1 or (
+        len(own.clauses) != len(claim.clauses) and all(is_covered(word, claim.words) for word in own.content)
+    ):
+        return False
+    # the subject that a claim's clause takes from another one is checked in that one
+    words = _checked_words(clause.content, source, bool(clause.quantities))
+    return not any(_fits(clause, words, part, source) for part in own.clauses)
+
+
+def _checked_words(content: frozenset[str], source: Source, counted: bool) -> list[str]:
+    """Return the content words that are in the sentence, and neither in those before it or above it nor fillers.
+
+    Units neither, where something is counted: "17 euros an hour".
+    """
+    before = source.above.words.union(*(other.words for other in source.before))
+    plain = [word for word in content if word not in FILLERS and not (counted and word in lexicon.UNITS)]
+    own = source.statement.words
+    return [
+        word
+        for word in plain
+        if not is_covered(word, before) and (is_covered(word, own) or _has_opposite(word, own))
+    ]
+
+
+def _fits(clause: Clause, words: Sequence[str], part: Clause, source: Source) -> bool:
+    """Return whether one clause of the sentence has these words, or their opposites, and the claim's quantities."""
+    whole = part.words | part.subject | part.context
+    quantities = source.statement.quantities
+    return all(is_covered(word, whole) or _has_opposite(word, whole) for word in words) and all(
+        any(agree(q, other) and f"#{n}" in whole for n, other in enumerate(quantities))
+        for q in clause.quantities
+        if any(agree(q, other) for other in quantities)
     )
 
 
@@ -164,6 +201,14 @@ def _same_subject(
         return False
     if displaced & claim.names and not source.statement.names <= claim.words:
         return False
+    # a thing of another sentence that stands for the one of this sentence's verb
+    if any(
+        displaced & object_words(clause)
+        and any(is_covered(verb, verb_words(own)) for verb in verb_words(clause))
+        and not all(is_covered(word, claim.words) for word in object_words(own))
+        for own in source.statement.clauses
+    ):
+        return False
     # what is stated in other words of another sentence is another statement
     if any(token.verb and token.key in displaced for token in clause.tokens):
         return False
@@ -173,7 +218,9 @@ def _same_subject(
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
     """Return the source's clauses that share most words and quantities with the claim's, several when equal."""
     scored = []
-    for own in source.clauses:
+    checked = _checked_words(clause.content, source, bool(clause.quantities))
+    fitting = [own for own in source.statement.clauses if _fits(clause, checked, own, source)]
+    for own in fitting if fitting and not source.before else source.clauses:
         words = own.words
         shared = sum(2 * is_covered(word, words) or _has_opposite(word, words) for word in clause.content)
         shared += own.content == clause.content
@@ -193,7 +240,9 @@ def _clause_agrees(
 ) -> bool:
     """Return whether one clause of the source does not say otherwise than the claim's clause."""
     words = own.words
-    others = own.content - claim.words
+    if _is_converse(clause.tokens, own.tokens):
+        return clause.negated == own.negated
+    others = (own.content | words & _STATES) - claim.words
     lacking = [word for word in content if word not in words]
     reversed_words = sum(
         any(lexicon.are_opposite(word, other) for other in others) and not is_covered(word, words)
@@ -209,7 +258,24 @@ def _clause_agrees(
     claimed_words = clause.words
     if claimed_words & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - claimed_words:
         return False
-    return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(clause.tokens, own.tokens)
+    subject = tuple(Token(word, -1, True) for word in sorted(own.subject - own.words))
+    return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(
+        clause.tokens, (*subject, *own.tokens)
+    )
+
+
+def _is_converse(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
+    """Return whether two comparisons exchange sides and the word between: "A is slower than B", "B is faster than A"."""
+    sides = []
+    for tokens in (claimed, own):
+        keys = [token.key for token in tokens]
+        at = keys.index("than") if "than" in keys else 0
+        if not at:
+            return False
+        sides.append((keys[at - 1], _next_content(tokens, at), leading_words(tokens)))
+    (word, after, before), (other, other_after, other_before) = sides
+    exchanged = after in other_before and other_after in before and after != other_after
+    return exchanged and lexicon.are_opposite(word, other)
 
 
 def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
@@ -219,6 +285,8 @@ def _relations_agree(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
         others = RELATIONS.get(word)
         if others is None:
             continue
+        if at + 1 < len(claimed) and claimed[at + 1].key[0] == "#":
+            continue  # a bound of a quantity
         after = _next_content(claimed, at)
         if _precedes(own, word, after):
             continue
@@ -254,6 +322,8 @@ def _sides_exchanged(claimed: Sequence[Token], own: Sequence[Token]) -> bool:
     if any(CONVERSES.get(token.key) in keys and token.key not in keys for token in claimed):
         return False  # "A starts before B" is "B starts after A"
     first = [token for token in claimed if token.content]
+    if claimed and claimed[0].key in PREPOSITIONS:
+        first = first[1:]  # "im Garten sind Hunde": a place, not the subject
     second = [token.key for token in own if token.content]
     place = {key: at for at, key in enumerate(second) if second.count(key) == 1}
     claimed_keys = [token.key for token in first]
@@ -305,9 +375,16 @@ def _is_bound(
     words = own.words | own.subject
     whole = all(is_covered(word, claim.words) for word in own.content)
     around = sum(is_covered(word, words) for word in content)
+    checked = _checked_words(content, source, bool(clause.quantities))
+    fits = _fits(clause, checked, own, source)
+    rest = replace(clause, quantities=())
     for rival_clause in source.clauses:
+        if fits and rival_clause is not own and not _fits(rest, checked, rival_clause, source):
+            continue
         for rival in rival_clause.quantities:
             if rival.value == quantity.value and same_unit(quantity, rival):
+                continue
+            if ends_of_range(quantity, rival):
                 continue
             if rival.timed != quantity.timed or (
                 quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value
@@ -395,6 +472,8 @@ def _words_stand(claim: ParsedStatement, source: Source) -> str:
             for word in own[c:d]
             if own.count(word) > as_own.count(word) and word in source.statement.content
         ]
+        if claim.quantities and set(new) <= _PRICE:
+            continue  # "dogs pay 3 euros on deck" for "dogs travel on deck for 3 euros"
         named = not claim.names.isdisjoint(new)
         alike = equal >= _MIN_EQUAL or (equal == _MIN_EQUAL - 1 and len(claimed_words) == len(own))
         one_for_one = len(new) == len(old) <= 2 and equal + len(new) == len(claimed_words) and alike

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rag.grounding import claims
-from rag.grounding.agreement import MIN_SHARE, NEARLY, YES, Source, compare, coverage, is_covered
+from rag.grounding.agreement import MIN_SHARE, NEARLY, YES, Source, compare
 from rag.grounding.claims import Claim, normalise_quotation
+from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.fields import Field
 from rag.grounding.quantities import agree
 from rag.grounding.statements import ParsedStatement, parts, read_statement

@@ -53,7 +53,7 @@ _SAME = """
     month monthly|year annual yearly annually|every each|noon midday|enough sufficient|rich wealthy
     poor needy|smart clever intelligent|sick ill unwell|afraid scared|angry mad|sad unhappy|tired weary
     strange odd weird|famous popular|old ancient elderly|new recent|modern new contemporary|last final
-    first initial|previous former earlier prior|next following subsequent|begin open|finish complete
+    first initial|previous former earlier prior|next following subsequent|begin open|start open|finish complete
     complete full|full whole|empty vacant|safe secure|dangerous hazardous risky|danger risk
     perhaps maybe possibly|probably likely|only solely just|really truly|very extremely highly
     especially particularly|immediately instantly|suddenly abruptly|soon shortly|sometimes occasionally
@@ -145,7 +145,8 @@ _OPPOSITE = """
     approve/reject|ascend/descend|attach/detach|connect/disconnect|expand/contract|encourage/discourage
     fill/empty|find found/lose lost|forget/remember|freeze/melt thaw
     hire/fire|lock locked/unlock unlocked
-    login/logout|load/unload|maximize/minimize|open/shut|pack/unpack|pass/fail|praise/criticize criticise
+    login/logout|enabled activated/off|load/unload
+    maximize/minimize|open/shut|pack/unpack|pass/fail|praise/criticize criticise
     sink sank/float|sit/stand|start/stop
     tighten/loosen|turn-on/turn-off|wake/sleep|north northern/south southern
     east eastern/west western|odd/even|plural/singular|guilty/innocent|healthy/sick ill unhealthy
@@ -209,7 +210,7 @@ _EXCLUSIVE = """
     kitchen bathroom bedroom lounge
     english french german spanish italian portuguese russian chinese japanese dutch swedish danish polish greek latin arabic
     ground basement attic|north-east north-west south-east south-west|half third quarter
-    double triple quadruple|twice thrice|century decade year
+    double triple quadruple|once twice thrice daily weekly|century decade year
     lunes martes miércoles jueves viernes sábado domingo
     enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre
     montag dienstag mittwoch donnerstag freitag samstag sonntag
@@ -316,6 +317,14 @@ _EITHER += [
     ("on", "off"),
     ("during", "after"),
 ]
+_EITHER += [
+    ("by", "after"),
+    ("within", "after"),
+    ("only", "except"),
+    ("from", "before"),
+    ("by", "from"),
+    ("vor", "hinter"),
+]
 _EITHER += [("during", "before"), ("till", "from"), ("bis", "ab"), ("hasta", "desde"), ("till", "since")]
 RELATIONS: dict[str, frozenset[str]] = {}
 """Stems of small words that place, order or compare, each with those that say something else."""
@@ -327,7 +336,7 @@ _NEGATORS = """
     not: not cannot never nicht nie niemals nunca jamás hardly barely
     no: no none neither nor nobody nothing nowhere kein keine keinen keiner ningún ninguna ninguno tampoco nadie
     without: without ohne lack lacks
-    word: unable unavailable prohibited forbidden banned excluded refused verboten prohibido
+    word: unable unavailable prohibited forbidden banned excluded refused refuse refuses forbids prohibits verboten prohibido
 """
 NEGATORS = {
     kind.strip(): tuple(forms.split())

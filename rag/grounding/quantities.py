@@ -6,19 +6,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import pairwise
 
 from rag.grounding.lexicon import SCALES, UNITS
 from rag.text.dates import Date, dates_within, find_dates
 from rag.text.numbers import find_numbers
 
-UP, DOWN, STARTS, ENDS = "at least", "at most", "from", "until"
+UP, DOWN, STARTS, ENDS, TO = "at least", "at most", "from", "until", "to"
 """How a quantity is bounded; the last two are of times and dates, and of the two ends of a range."""
 _MORE = r"(?:more|greater|higher|longer|larger|bigger|older|later|taller|heavier|further|wider|faster|better|over) than"
 _FEWER = r"(?:less|fewer|lower|shorter|smaller|younger|earlier|lighter|narrower|slower|cheaper) than"
 _PREFIXES = tuple(
-    (bound, re.compile(rf"(?:^|[^\w-])(?:{pattern})(?:\s+(?:a|an|the|of|about))?\s*[$£€¥(]?\s*$", re.I))
+    (
+        bound,
+        re.compile(
+            rf"(?:^|[^\w-])(?:{pattern})(?:\s+(?:a|an|the|of|about|zu[mr]|de[mnr]))?(?:\s+(?:first|last|next))?\s*[$£€¥(]?\s*$",
+            re.I,
+        ),
+    )
     for bound, pattern in (
         (DOWN, rf"(?:no|not|never)(?: \w+)? {_MORE}|no later than|not exceed(?:ing)?|not over"),
         (UP, rf"(?:no|not|never)(?: \w+)? {_FEWER}|no earlier than|not under|not before"),
@@ -55,6 +62,8 @@ _SUFFIXES = (
         re.compile(rf"\s*(?:(?:\w+ ){{0,2}}?(?:or|and) {_LOWER}|(?:\w+ )?(?:at most|maximum|max)\b)", re.I),
     ),
 )
+_BETWEEN = re.compile(r"\b(?:between|zwischen|entre)\s*[$£€¥]?\s*$", re.I)
+_AND = re.compile(r"\s*(?:and|und|y)\s*[$£€¥]?\s*", re.I)
 _WORD_AFTER = re.compile(
     r"\s*-?\s*(?:(?:more|additional|extra|further|full|whole|consecutive|working|business|calendar|long|short|US) )?"
     r"([^\W\d_][\w'’/]*|[%°″¢€$£](?:[CF]\b)?)"
@@ -98,10 +107,15 @@ def read_quantities(text: str) -> tuple[Quantity, ...]:
         plain = plain[:start] + " " * (end - start) + plain[end:]
     places += [(value, None, start, end) for value, start, end in find_numbers(plain)]
     places.sort(key=lambda place: place[2:])
-    return tuple(
+    quantities = [
         _quantity(text, value, date, start, end, places[n - 1][3] if n else 0)
         for n, (value, date, start, end) in enumerate(places)
-    )
+    ]
+    for n, (one, other) in enumerate(pairwise(quantities)):
+        if _BETWEEN.search(text[: one.start]) and _AND.fullmatch(text[one.through : other.start]):
+            quantities[n] = replace(one, bound=STARTS if one.timed else UP, unit=one.unit or other.unit)
+            quantities[n + 1] = replace(other, bound=ENDS if other.timed else DOWN)
+    return tuple(quantities)
 
 
 def agree(claimed: Quantity, source: Quantity) -> bool:
@@ -121,6 +135,14 @@ def agree(claimed: Quantity, source: Quantity) -> bool:
     return same_unit(claimed, source) and _same_bound(claimed, source)
 
 
+def ends_of_range(one: Quantity, other: Quantity) -> bool:
+    """Return whether two quantities are bounded on opposite sides, as the ends of "from 5 to 8"."""
+    rising, falling = (UP, STARTS), (DOWN, ENDS, TO)
+    return (one.bound in rising and other.bound in falling) or (
+        one.bound in falling and other.bound in rising
+    )
+
+
 def same_unit(one: Quantity, other: Quantity) -> bool:
     """Return whether two quantities may count the same: units differ only where both are known."""
     return not one.unit or not other.unit or one.unit == other.unit
@@ -134,6 +156,8 @@ def _same_bound(claimed: Quantity, source: Quantity) -> bool:
         claimed.bound in falling and source.bound in rising
     ):
         return False
+    if TO in (claimed.bound, source.bound):
+        return STARTS not in (claimed.bound, source.bound)
     # "opens at 9" for "open from 9"; but 5 is not "up to 5"
     return not {claimed.bound, source.bound} & {UP, DOWN}
 
@@ -176,7 +200,9 @@ def _bound(before: str, after: str, follows: bool, timed: bool) -> str:
         if match := pattern.search(before):
             word = match.group().strip(" $£€¥(").lower()
             # "to 5" and "by 5" bound a time; "to" also the second number of a range
-            if not timed and (word in ("by", "through", "vor", "nach") or (word == "to" and not follows)):
+            if not timed and word in ("by", "through", "vor", "nach"):
                 return ""
+            if not timed and word == "to" and not follows:
+                return TO
             return bound
     return ""

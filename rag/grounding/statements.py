@@ -9,16 +9,32 @@ from functools import lru_cache
 from itertools import pairwise
 
 from rag.grounding.claims import proper_names
-from rag.grounding.lexicon import NEGATORS, RELATIONS
+from rag.grounding.clauses import (
+    NEGATOR_KIND,
+    VERBS,
+    WORD_PATTERN,
+    Clause,
+    Token,
+    has_verb,
+    is_parallel,
+    leaves_out_verb,
+    says_something,
+    shares_verb,
+    with_context,
+)
+from rag.grounding.lexicon import RELATIONS
 from rag.grounding.quantities import Quantity, read_quantities
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_PAIR = re.compile(r"(?:\b[A-Z][\w'’-]+ and [A-Z]|\bbetween\s[^,;]{1,20}\sand\s.)$")
+"""Two names or two bounds that "and" joins."""
+_CONTRAST = re.compile(r"(?:;|\b(?:while|whereas|während|mientras(?: que)?))\s+$", re.I)
 _BREAK = re.compile(
-    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|which|who|where|y|pero|und|aber)\s+)?"
-    r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that|until|since"
-    r"|y|pero|que|und|aber|oder|weil|wenn)\s+",
+    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y|pero|und|aber)\s+)?"
+    r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that"
+    r"|(?:until|since)(?! \d)"
+    r"|y|pero|que|und|aber|oder|weil|wenn|während|mientras)\s+|\s+(?=(?:except|außer|excepto|salvo)\s)",
     re.I,
 )
 _LEAD = re.compile(
@@ -39,6 +55,9 @@ _HERE = re.compile(
     re.I,
 )
 """A reference to the place that the whole passage is about."""
+_NOT_EARLIER = re.compile(r"\b(?:no|not) earlier than\b(?= [A-Z])")
+_NOT_LATER = re.compile(r"\b(?:no|not) later than\b(?= [A-Z])")
+"""Bounds of a day or month that is a word."""
 _HYPHEN = re.compile(r"\b(on|off|wi|e|non|pre|co|multi|self|anti)-(?=[a-z])", re.I)
 _BOUND_IDIOM = re.compile(
     r"\b(?:no|not|never|n['’]t)(?: \w+)? (?:(?:more|less|fewer|later|earlier|greater|longer|larger|higher|lower"
@@ -47,26 +66,6 @@ _BOUND_IDIOM = re.compile(
     re.I,
 )
 """Words that bound a quantity, which deny nothing."""
-_VERB_TEXT = """
-    is are was were be been being am has have had do does did can could will would shall should may
-    might must cannot cost costs pay pays run runs ran open opens close closes start starts begin begins
-    began end ends leave leaves left go goes went come comes came sail sails take takes took give gives
-    gave get gets got make makes made hold holds held seat seats need needs require requires offer
-    offers provide provides serve serves accept accepts include includes contain contains lie lies stand
-    stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write
-    writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work
-    works live lives play plays become becomes became grow grows grew build builds built travel travels
-    return returns arrive arrives depart departs last lasts apply applies allow allows use uses want
-    wants like likes see sees saw show shows bring brings brought carry carries repair repairs teach
-    teaches taught meet meets met weigh weighs measure measures receive receives send sends sent rise
-    rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak
-    speaks spoke store stores charge charges covers cover produce produces check checks clean cleans
-    turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought es
-    son fue era está están tiene tienen puede pueden ist sind war waren hat haben kann können wird
-    werden kostet öffnet schließt
-"""
-VERBS = frozenset(map(stem, _VERB_TEXT.split()))
-"""Stems of common verbs."""
 _ANAPHORS_TEXT = """
     it they he she this these those its their his her both such that
 """
@@ -77,42 +76,8 @@ _AUXILIARIES_TEXT = """
 """
 _AUXILIARIES = frozenset(map(stem, _AUXILIARIES_TEXT.split()))
 _CONJUNCTIONS = frozenset(("and", "but", "or"))
-_NEGATOR_KIND = {word: kind for kind, several in NEGATORS.items() for word in several}
 _MAX_SUBJECT = 4
 """Content words before the verb that are taken for the subject."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One word or quantity."""
-
-    key: str
-    """The stem, or "#" and the position of the quantity among those of the sentence."""
-    start: int
-    content: bool
-    """Whether it is a content word: neither stop word, nor quantity, nor negation."""
-    verb: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """A part of a sentence with a verb, or with a quantity after one that has both."""
-
-    tokens: tuple[Token, ...]
-    quantities: tuple[Quantity, ...]
-    negated: bool
-    subject: frozenset[str] = frozenset()
-    """Words of the sentence's subject, for a clause that has none of its own."""
-
-    @property
-    def words(self) -> frozenset[str]:
-        """All its stemmed words."""
-        return frozenset(token.key for token in self.tokens)
-
-    @property
-    def content(self) -> frozenset[str]:
-        """Its content words."""
-        return frozenset(token.key for token in self.tokens if token.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +111,7 @@ def read_statement(sentence: str) -> ParsedStatement:
         clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
         for n, clause in enumerate(clauses)
     )
+    clauses = with_context(clauses, sentence)
     first = [token.key for token in tokens[:2]]
     return ParsedStatement(
         clauses,
@@ -178,7 +144,7 @@ def _names(sentence: str) -> frozenset[str]:
     """Return the names of a sentence, also of one that is mostly names but has a verb: "Anna Berg plays Lady Macbeth."."""
     if names := proper_names(sentence):
         return names
-    tokens = _WORD.findall(sentence)
+    tokens = WORD_PATTERN.findall(sentence)
     if not any(word.islower() and stem(word) in VERBS for word in tokens):
         return frozenset()
     return frozenset(stem(word.lower()) for word in tokens[1:] if word[0].isupper() and not word.isupper())
@@ -188,7 +154,9 @@ def _without(sentence: str, quantities: Sequence[Quantity]) -> str:
     """Return a sentence without its quantities: "10 AM" is no name."""
     for quantity in quantities:
         sentence = (
-            sentence[: quantity.start] + " " * (quantity.end - quantity.start) + sentence[quantity.end :]
+            sentence[: quantity.start]
+            + " " * (quantity.through - quantity.start)
+            + sentence[quantity.through :]
         )
     return sentence
 
@@ -204,6 +172,7 @@ def without_lead(sentence: str) -> str:
     """Return a sentence without an answer or a reference to the source in front: "Yes, ...", "The text says that ..."."""
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
         sentence = sentence[lead.end() :]
+    sentence = _NOT_LATER.sub("by", _NOT_EARLIER.sub("from", sentence))
     return _HYPHEN.sub(r"\1", _HERE.sub("", sentence))
 
 
@@ -211,11 +180,11 @@ def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
     """Return the words and quantities of a sentence in order; the words of a quantity and its unit are not among them."""
     tokens = [Token(f"#{n}", quantity.start, False) for n, quantity in enumerate(quantities)]
     spans = [(quantity.start, quantity.through) for quantity in quantities]
-    for match in _WORD.finditer(sentence):
+    for match in WORD_PATTERN.finditer(sentence):
         if any(start < match.end() and match.start() < end for start, end in spans):
             continue
         word = match.group().lower().replace("’", "'").removesuffix("'s")
-        content = word not in STOP_WORDS and word not in _NEGATOR_KIND and not word.endswith("n't")
+        content = word not in STOP_WORDS and word not in NEGATOR_KIND and not word.endswith("n't")
         key = stem(word)
         verb = key in VERBS or (word.endswith("ed") and len(word) > 4)
         tokens.append(Token(key, match.start(), content and key not in RELATIONS, verb))
@@ -224,7 +193,7 @@ def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
 
 def _joined(sentence: str) -> frozenset[str]:
     """Return neighbouring words as one word."""
-    matches = list(_WORD.finditer(sentence.lower()))
+    matches = list(WORD_PATTERN.finditer(sentence.lower()))
     return frozenset(
         stem(one.group() + other.group())
         for one, other in pairwise(matches)
@@ -246,8 +215,17 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     pending: int | None = None
     for start, end in pieces:
         inside = [token for token in tokens if start <= token.start < end]
-        whole = _has_verb(inside)
+        whole = has_verb(inside) or leaves_out_verb(inside)
+        if not whole and joined and pending is None and not _PAIR.search(sentence[: start + 1]):
+            last = [token for token in tokens if joined[-1][0] <= token.start < joined[-1][1]]
+            whole = shares_verb(inside, last) or is_parallel(inside, last)
+            whole = whole or (
+                _CONTRAST.search(sentence[:start]) is not None
+                and says_something(inside)
+                and says_something(last)
+            )
         counted = bool(joined) and any(t.key[0] == "#" for t in inside) and any(t.content for t in inside)
+        counted = counted and not _PAIR.search(sentence[: start + 1])
         if whole or (counted and pending is None):
             joined.append((start if pending is None else pending, end))
             pending = None
@@ -286,10 +264,6 @@ def _has_subject(clause: Clause) -> bool:
     return first is not None and first.content and first.key not in VERBS
 
 
-def _has_verb(tokens: Sequence[Token]) -> bool:
-    return any(token.key in VERBS or token.key.endswith("n't") for token in tokens)
-
-
 def _clause(
     sentence: str, tokens: Sequence[Token], quantities: Sequence[Quantity], start: int, end: int
 ) -> Clause:
@@ -303,9 +277,9 @@ def _clause(
 def _negated(clause: str) -> bool:
     """Return whether a clause is negated: each kind of negation once, two of them cancel each other."""
     kinds = set()
-    for match in _WORD.finditer(_BOUND_IDIOM.sub(" ", without_idioms(clause))):
+    for match in WORD_PATTERN.finditer(_BOUND_IDIOM.sub(" ", without_idioms(clause))):
         word = match.group().lower().replace("’", "'")
-        kind = "not" if word.endswith("n't") else _NEGATOR_KIND.get(word)
+        kind = "not" if word.endswith("n't") else NEGATOR_KIND.get(word)
         if kind:
             kinds.add(kind)
     return len(kinds) % 2 == 1

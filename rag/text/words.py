@@ -23,6 +23,11 @@ _ABBREVIATIONS = re.compile(
     r"\b(?:mr|mrs|ms|dr|prof|st|no|nr|vs|etc|approx|e\.g|i\.e|a\.m|p\.m|jr|sr|inc|ltd|co|dept|tel|min|max)\.$",
     re.I,
 )
+_DAY = re.compile(r"\b\d{1,2}\.$")
+_MONTH = re.compile(
+    r"\s+(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember)\b"
+)
+"""A date is no sentence end: "bis zum 5. Mai"."""
 _SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’)\]]*)(?=\s)|\n\s*\n|\n(?=\s*(?:[-*+|]|\d+[.)])\s)")
 
 
@@ -74,6 +79,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
             ends_with_half = re.search(r"\b[ap]\.m\.$", head, re.I)
             if not (ends_with_half and text[match.end() :].lstrip()[:1].isupper()):
                 continue
+        if mark == "." and _DAY.search(head) and _MONTH.match(text, match.end()):
+            continue
         cuts.append(match.end())
     spans = []
     for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True):

@@ -36,8 +36,191 @@ PRESS = (
     "Express orders take 2 days, normal orders 6 days. "
     "Refunds are possible before printing starts."
 )
+FERRY = (
+    "The Aurora sails from Bergholm to Sandvik every Monday. The Polaris sails from Sandvik to Lindeskar "
+    "on Fridays. Bicycles travel free. Cars must be booked at least 2 days before departure. Dogs are "
+    "allowed on deck but not in the cabins. The crossing takes 90 minutes in summer and 2 hours in "
+    "winter. Captain Ingrid Dahl commands the Aurora. Tickets can be refunded until 24 hours before "
+    "departure. The kiosk sells coffee, and the bar sells beer. It opens at noon."
+)
+LIBRARY = (
+    "The reading room is open from 9 to 17 on weekdays. Novels may be borrowed for up to 4 weeks, films "
+    "for 7 days and maps for 2 days. Late books cost 0.50 euros a day. Readers under 16 need the "
+    "signature of a parent. Nora Feld leads the book club, and Karl Oster runs the archive. The archive "
+    "lies in the basement; the cafe is on the roof. Only members may reserve study cabins. New members "
+    "receive a card, which must be renewed every 2 years. The library lends laptops to students. Printing "
+    "is not included in the fee."
+)
+GARAGE = (
+    "An oil change costs 80 euros and takes one hour. A brake check costs 35 euros. Winter tyres should "
+    "be fitted before November and removed no earlier than April. Tyre pressure must be between 2.2 and "
+    "2.6 bar. Batteries are replaced free of charge within the first 3 years. Thomas Weil inspects "
+    "engines. Sara Kim paints doors. The garage accepts cards but refuses cheques. Customers bring the "
+    "car in the morning and collect it in the evening. The Model T2 has a petrol engine, whereas the "
+    "Model E4 has an electric motor. Courtesy cars are available except on Saturdays. Repairs over 500 "
+    "euros need written consent."
+)
+SCHOOL = (
+    "Registration for the autumn term opens on 3 March and ends on 28 April. Classes have at most 14 "
+    "pupils. Ms Rivera teaches French in room 12. Mr Adeyemi teaches chemistry in room 20. Homework is "
+    "optional in the first week. Pupils must wear goggles in the laboratory. Lunch is served from 12:00 "
+    "to 13:15. Exams are held in June, and results are published in July. The school awards scholarships "
+    "to talented musicians. Parents may visit lessons on Wednesdays only. Attendance rose from 88 percent "
+    "to 94 percent. The gym is indoors, the running track outdoors."
+)
+MUSEUM = (
+    "Entry is 9 euros for adults, 5 euros for students and free for children under 6. The east wing shows "
+    "Roman coins. The west wing shows Celtic jewellery. Photography without flash is permitted. The "
+    "painter Elsa Brandt was born in Graz in 1881 and died in Trieste in 1944. She studied under Hugo "
+    "Stern. Guided tours start at 11 and 15 and last 50 minutes. The museum was built by the Keller "
+    "company in 1902 and restored by Arno and Sons in 1996. Groups of more than 10 people must register "
+    "by Thursday. Audio guides are included in the ticket. The lift is out of service until May."
+)
+HOTEL = (
+    "Check-in is from 15:00 and check-out is by 11:00. Breakfast is served until 10:30 on weekdays and "
+    "until 11:30 on Sundays. Single rooms have a shower; double rooms have a bath. Guests may cancel free "
+    "of charge up to 48 hours before arrival. Towels are changed daily and sheets twice a week. The spa "
+    "is reserved for adults. Parking costs 12 euros per night and must be booked in advance. The Blue "
+    "Suite has a balcony, the Red Suite a terrace. The shuttle from the airport to the hotel runs every "
+    "30 minutes, and the shuttle back runs every hour. Smoking is forbidden indoors but allowed in the "
+    "courtyard."
+)
+SHOP = (
+    "Orders placed before noon ship on the same day. Delivery to Norway takes 5 days and delivery to "
+    "Iceland takes 9 days. Opened packs cannot be returned. Returns are accepted within 30 days of "
+    "purchase. Gift cards are valid for 2 years and cannot be exchanged for cash. The Lumo lamp runs on "
+    "batteries and the Nova lamp runs on mains power. The Lumo weighs 400 grams, the Nova 900 grams. "
+    "Helena Vos designed the Lumo, and Piet Baan designed the Nova. Discounts apply to members, not to "
+    "resellers. The warehouse in Gent packs lamps; the one in Lille packs furniture. Prices rose in March "
+    "and fell in September."
+)
 
 FALSE = {
+    FERRY: """
+        The Aurora sails from Sandvik to Bergholm every Monday.
+        The Polaris sails from Lindeskar to Sandvik.
+        The Aurora sails on Fridays.
+        The Polaris sails from Bergholm to Sandvik.
+        Cars travel free.
+        Cars must be booked at least 2 days after departure.
+        Dogs are allowed in the cabins.
+        The crossing takes 2 hours in summer.
+        Captain Ingrid Dahl commands the Polaris.
+        Captain Ingrid Holm commands the Aurora.
+        Tickets cannot be refunded until 24 hours before departure.
+        The bar sells coffee.
+        The bar opens at midnight.
+        the polaris sails on saturdays.
+        Tickets can be exchanged until 24 hours before departure.
+        Cars are allowed on deck.
+        The Polaris takes 90 minutes in summer.
+    """,
+    LIBRARY: """
+        The reading room is open from 9 to 17 on weekends.
+        The reading room is open until 9 on weekdays.
+        Novels may be borrowed for up to 7 days.
+        Maps may be borrowed for 7 days.
+        Novels may be borrowed for more than 4 weeks.
+        Readers over 16 need the signature of a parent.
+        Readers under 16 need the signature of a teacher.
+        Nora Feld runs the archive.
+        The archive lies on the roof.
+        The archive is on the roof.
+        Everyone may reserve study cabins.
+        The card must be renewed every 2 months.
+        The library lends laptops to teachers.
+        Printing is included in the fee.
+        Readers under 16 may reserve study cabins.
+    """,
+    GARAGE: """
+        An oil change costs 35 euros.
+        A brake check takes one hour.
+        Winter tyres should be fitted after November.
+        Winter tyres should be removed before April.
+        Winter tyres should be removed no later than April.
+        Tyre pressure must be above 2.6 bar.
+        Tyre pressure must be at least 2.6 bar.
+        Batteries are repaired free of charge within the first 3 years.
+        Sara Kim inspects engines.
+        Engines are inspected by Sara Kim.
+        The garage accepts cheques.
+        Customers collect the car in the morning.
+        The Model T2 has an electric motor.
+        Courtesy cars are available on Saturdays.
+        Courtesy cars are available except on Sundays.
+        Repairs over 500 euros need verbal consent.
+        Brake checks over 500 euros need written consent.
+    """,
+    SCHOOL: """
+        Registration for the autumn term opens on 28 April.
+        Registration for the spring term opens on 3 March.
+        Classes have at least 14 pupils.
+        Classes have exactly 14 pupils.
+        Ms Rivera teaches chemistry.
+        Mr Adeyemi teaches French.
+        Ms Romero teaches French in room 12.
+        Homework is compulsory in the first week.
+        Pupils must wear goggles in the gym.
+        Pupils may not wear goggles in the laboratory.
+        Lunch is served until 12:00.
+        Results are published in June.
+        The school awards scholarships to talented athletes.
+        Parents may visit lessons except on Wednesdays.
+        Attendance fell from 94 percent to 88 percent.
+        Attendance fell to 94 percent.
+        The gym is outdoors.
+        Homework is served from 12:00 to 13:15.
+    """,
+    MUSEUM: """
+        Entry is 5 euros for adults.
+        Entry is free for students.
+        Entry is free for children over 6.
+        The west wing shows Roman coins.
+        The east wing shows Greek coins.
+        Photography without flash is forbidden.
+        The painter Elsa Brandt died in Graz.
+        Elsa Brandt died in 1881.
+        Hugo Stern was born in Graz.
+        Elsa Brandt was born in Linz in 1881.
+        Guided tours last 15 minutes.
+        The museum was restored by the Keller company.
+        The museum was built in 1996.
+        Groups of fewer than 10 people must register by Thursday.
+        Groups of more than 10 people must register by Tuesday.
+        Audio guides are excluded from the ticket.
+        The lift is in service until May.
+        The lift is out of service until June.
+    """,
+    HOTEL: """
+        Check-in is by 11:00.
+        Check-in is until 15:00.
+        Breakfast is served until 10:30 on Sundays.
+        Single rooms have a bath.
+        Guests may cancel free of charge up to 48 hours after arrival.
+        The spa is reserved for children.
+        Parking costs 12 euros per week.
+        The Blue Suite has a terrace.
+        The shuttle from the airport to the hotel runs every hour.
+        Smoking is allowed indoors.
+        Parking must not be booked in advance.
+        The Green Suite has a balcony.
+    """,
+    SHOP: """
+        Orders placed after noon ship on the same day.
+        Delivery to Iceland takes 5 days.
+        Opened packs can be returned.
+        Returns are accepted after 30 days of purchase.
+        Gift cards can be exchanged for cash.
+        Gift cards are valid for 30 days.
+        The Nova lamp runs on batteries.
+        The Nova weighs 400 grams.
+        Piet Baan designed the Lumo.
+        Helena Baan designed the Lumo.
+        Discounts do not apply to members.
+        The warehouse in Lille packs lamps.
+        Prices rose in September.
+        Members cannot be returned.
+    """,
     POOL: """
         Adults pay 6 euros.|Children pay 12 euros.|The price for adults is 6 euros.
         6 euros is what adults pay.
@@ -90,6 +273,76 @@ FALSE = {
     """,
 }
 TRUE = {
+    FERRY: """
+        Every Monday the Aurora sails from Bergholm to Sandvik.
+        The Aurora sails to Sandvik from Bergholm.
+        Bikes travel free of charge.
+        Dogs are not allowed in the cabins.
+        In winter the crossing takes two hours.
+        The Aurora is commanded by Captain Ingrid Dahl.
+        Coffee is sold by the kiosk.
+        The bar opens at noon.
+    """,
+    LIBRARY: """
+        You can borrow novels for up to four weeks.
+        Films may be borrowed for a week.
+        Readers under 16 need a parent's signature.
+        Karl Oster runs the archive.
+        The cafe is on the roof.
+        Study cabins may be reserved by members only.
+        Laptops are lent to students.
+    """,
+    GARAGE: """
+        An oil change costs 80 euros.
+        A brake check costs €35.
+        Tyre pressure must be at least 2.2 bar.
+        Batteries are replaced for free within the first three years.
+        Doors are painted by Sara Kim.
+        The garage accepts cards.
+        Customers collect the car in the evening.
+        Courtesy cars are not available on Saturdays.
+    """,
+    SCHOOL: """
+        Registration for the autumn term ends on 28 April.
+        Classes have up to 14 pupils.
+        French is taught by Ms Rivera in room 12.
+        In the first week homework is optional.
+        Lunch is served until 13:15.
+        Results are published in July.
+        Parents may only visit lessons on Wednesdays.
+        Attendance increased from 88% to 94%.
+        Scholarships are awarded to talented musicians by the school.
+    """,
+    MUSEUM: """
+        Students pay 5 euros.
+        Children under 6 enter for free.
+        Roman coins are shown in the east wing.
+        Photography is allowed without flash.
+        Elsa Brandt died in Trieste in 1944.
+        Tours last 50 minutes.
+        Groups of over 10 people must register by Thursday.
+        Until May the lift is out of service.
+    """,
+    HOTEL: """
+        Check-in is from 3 pm.
+        On Sundays breakfast is served until 11:30.
+        Double rooms have a bath.
+        Towels are changed every day.
+        Parking must be reserved in advance.
+        The Red Suite has a terrace.
+        Every 30 minutes the shuttle runs from the airport to the hotel.
+        Smoking is not allowed indoors.
+    """,
+    SHOP: """
+        Delivery to Norway takes five days.
+        Gift cards are valid for two years.
+        The Nova lamp runs on mains power.
+        The Lumo weighs 400 grams.
+        Helena Vos designed the Lumo.
+        Discounts do not apply to resellers.
+        In March prices rose.
+        You cannot return opened packs.
+    """,
     POOL: """
         Children pay six euros.|The price for adults is 12 euros.|Kids pay €6.|The pool opens at 7.30 a.m.
         The pool closes at 9 pm.
