@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import rag
+from rag.grounding.citations import supporting_passages
 from rag.types import Chunk, Hit
 
 POOL = (
@@ -417,3 +418,31 @@ def test_false_statement_is_not_supported(passage: str, statement: str) -> None:
 @pytest.mark.parametrize(("passage", "statement"), _pairs(TRUE))
 def test_true_statement_is_supported(passage: str, statement: str) -> None:
     assert (_support(passage, statement) == {"supported"}) is (statement not in NOT_YET)
+
+
+RECORD = "vessel: MV Sandpiper; built: 2019; passengers: 214; top_speed: 33 knots; captain: Lucia Ferrant"
+PARCEL = (
+    "parcel: Plover parcel; max_weight: 6 kilograms; price: 5.85 euros; deposit: 20 euros; delivery: 2 days"
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "statement", "level"),
+    [
+        (RECORD, "MV Sandpiper has a top speed of 33 knots.", "supported"),
+        (RECORD, "MV Sandpiper carries 214 passengers.", "supported"),
+        (RECORD, "MV Sandpiper was built in 2019.", "supported"),
+        (RECORD, "The captain of MV Sandpiper is Lucia Ferrant.", "supported"),
+        (RECORD, "MV Sandpiper was built in 2011.", "unsupported"),
+        (RECORD, "MV Heron has a top speed of 33 knots.", "unsupported"),
+        (RECORD, "MV Sandpiper has a top speed of 214 knots.", "unsupported"),
+        (RECORD, "MV Sandpiper does not carry 214 passengers.", "unsupported"),
+        (PARCEL, "A Plover parcel may weigh up to 6 kilograms.", "supported"),
+        (PARCEL, "A Plover parcel costs 5.85 euros.", "supported"),
+        (PARCEL, "The price of a Plover parcel is 20 euros.", "unsupported"),
+        (PARCEL, "A Plover parcel takes 2 hours.", "unsupported"),
+    ],
+)
+def test_rows_of_tables_support_what_their_fields_say(row: str, statement: str, level: str) -> None:
+    chunk = Chunk(1, "table.csv", "Table", 0, row, 0, len(row))
+    assert supporting_passages(statement, [chunk])[0] == level
