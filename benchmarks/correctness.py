@@ -43,7 +43,7 @@ def read_rows(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 def question_of(row: Mapping[str, Any], data: Path | None) -> Question | None:
     """Return the row's question with its gold; None where the gold is in a public set that is not at hand."""
-    gold = row["gold"]
+    gold = row.get("gold")
     if gold is None:
         return _public_questions(row["set"], data).get(row["id"]) if data else None
     references = tuple(gold.get("references") or ())

@@ -106,17 +106,6 @@ _YES_OR_NO = re.compile(
 _LEADING_YES_OR_NO = re.compile(
     r"\W*(?:(?P<yes>yes|ja|sí|oui|sì|sim|はい)|no|nein|non|não|nee|いいえ)(?=\W|$)", re.I
 )
-_CAPITALISED = re.compile(r"(?<=[\w,;:)'’&-] )[A-Z][\w'’&-]*|[A-Z][\w'’&-]*(?= [A-Z][\w'’&-]*)")
-"""Words of English names: capitalised inside a sentence, or before another capitalised word."""
-_UNSPECIFIC = frozenset(
-    content_tokens(
-        "available allowed permitted possible offered provided accepted included required needed have has offer provide "
-        "accept allow permit include require need take make get use place option people guest customer visitor hotel "
-        "restaurant site location question",
-        "English",
-    )
-)
-"""Words that a question about nearly anything may have."""
 _WH_WORD = re.compile(
     r"\b(?:what|when|where|who|whom|whose|which|why|how|name|list|tell|give|describe|explain"
     r"|was|wann|wo|wer|wem|wen|wessen|warum|wieso|wie|welche\w*|woher|wohin|womit"
@@ -160,7 +149,7 @@ def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence
         if stance != wanted.stance:
             return False
         if not wanted.numbers and (wanted.yes_no_question or not wanted.tokens):
-            return not given.changes_the_topic
+            return True
     elif wanted.stance and not wanted.tokens and not wanted.numbers:
         return False
     return given.has_fact
@@ -237,15 +226,6 @@ class _Wanted:
         if self.yes_no_question and (len(self.fact.split()) > 3 or self.language in ("Japanese", "Chinese")):
             return "no" if denies(self.text, self.language) else "yes"
         return None
-
-    @cached_property
-    def topic(self) -> frozenset[str]:
-        """What a yes-or-no question asks about: its content words without names and without words such as "available".
-
-        Names are told by their capital letter in English only; elsewhere they stay.
-        """
-        text = _CAPITALISED.sub(" ", self.question) if self.language == "English" else self.question
-        return frozenset(content_tokens(text, self.language)) - _UNSPECIFIC
 
     @cached_property
     def rewrites(self) -> bool:
@@ -385,12 +365,10 @@ class _Answer:
         if leads:
             return leads.pop() if len(leads) == 1 else "both"
         wanted = self.wanted
-        # a sentence that repeats only the names of the question takes no side
-        topic = (*(wanted.topic or wanted.question_tokens), *wanted.tokens)
+        topic = (*wanted.question_tokens, *wanted.tokens)
         stances = set()
         for sentence in self.sentences:
-            tokens = content_tokens(sentence, wanted.language)
-            about = shared_tokens(topic, tokens)
+            about = shared_tokens(topic, content_tokens(sentence, wanted.language))
             first_person = _FIRST_PERSON.match(_APOLOGY.sub("", sentence))
             if len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic)))) and not first_person:
                 stances.add("no" if denies(sentence, wanted.language) else "yes")
@@ -398,24 +376,6 @@ class _Answer:
         if stances == {"yes", "no"}:
             return "no" if wanted.stance == "no" else None
         return stances.pop() if stances else None
-
-    @cached_property
-    def changes_the_topic(self) -> bool:
-        """Whether the first sentence with content is about another thing ("No, dogs are not allowed" of smoking)."""
-        for sentence in self.sentences:
-            tokens = [
-                token
-                for token in content_tokens(_LEADING_YES_OR_NO.sub("", sentence), self.wanted.language)
-                if token not in _COURTESY and token not in _UNSPECIFIC
-            ]
-            if tokens and not _FIRST_PERSON.match(_APOLOGY.sub("", sentence)):
-                topic = tuple(self.wanted.topic | set(self.wanted.tokens))
-                return (
-                    bool(topic)
-                    and not shared_tokens(topic, tokens)
-                    and any(t in self.foreign for t in tokens)
-                )
-        return False
 
     @cached_property
     def has_fact(self) -> bool:

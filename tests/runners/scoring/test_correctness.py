@@ -7,7 +7,6 @@ import pytest
 from runners.data.questions import Question
 from runners.plan.schema import StyleCheck
 from runners.scoring.correctness import card_fields, is_right, stored_right
-from runners.scoring.free_text import text_states_fact
 from runners.scoring.scores import form_scores
 
 LABELS = (StyleCheck(kind="labels", value=["refund", "lost_card"]),)
@@ -229,37 +228,3 @@ def test_stored_scores_of_early_runs_are_judged_by_their_own_rule(
     scores: dict[str, float], answerable: bool, right: bool
 ) -> None:
     assert stored_right(scores, answerable) is right
-
-
-SMOKING = ("Is smoking allowed at Bellota?", "Smoking is not allowed at Bellota.")
-KITCHEN = (
-    "Is there any kitchen available for guests at the Larkmead by Orrin, Fenwick Street?",
-    "The kitchen is not available at the Larkmead by Orrin.",
-)
-PARKING = (
-    "A question about the Larkmead Fenwick Square: Is there parking and do I need reservations to use it?",
-    "Yes, there is parking available for people with and without reservations.",
-)
-DOGS = ("Darf man Hunde mitbringen?", "Hunde sind nicht erlaubt.")
-
-
-@pytest.mark.parametrize(
-    ("asked", "answer", "right"),
-    [
-        (SMOKING, "No.", True),
-        (SMOKING, "No, sorry. Do you need anything else?", True),
-        (SMOKING, "Unfortunately you cannot smoke at Bellota.", True),
-        (SMOKING, "No, Bellota does not allow it.", True),
-        (SMOKING, "No, dogs are not allowed at the Bellota restaurant.", False),
-        (KITCHEN, "Unfortunately, there are no guest kitchens at the hotel.", True),
-        (KITCHEN, "No, the Larkmead by Orrin does not have air conditioning.", False),
-        (PARKING, "Yes, there is parking.", True),
-        (PARKING, "A question about the Larkmead Fenwick Square, and the city's location in general.", False),
-        (DOGS, "Nein.", True),
-        (DOGS, "Nein, Hunde sind leider nicht erlaubt.", True),
-    ],
-)
-def test_yes_or_no_must_be_about_what_was_asked(asked: tuple[str, str], answer: str, right: bool) -> None:
-    """A yes or no about another thing, and a text that repeats only the names of the question, are not right."""
-    question, fact = asked
-    assert text_states_fact(answer, fact, question) is right
