@@ -99,8 +99,8 @@ The settings of tunewise were chosen while looking at the shipped example's own 
 questions, `benchmarks/harbor_desk_held_out.jsonl`, were written for the same documents, in the words of customers rather
 than of the documents, before any of them was asked; no setting was chosen on them, and they were asked once
 (`tunewise eval RUN --questions FILE`, in a finished demo run, after its update of the documents). The table has the scores
-of that day, when the combined score was a weighted mean. Counted by the present rule, hybrid answers 25 of the 60 right (47 of
-the shipped 65), rag 17, naive-stack 16, few-shot 5, lora and prompting 3 each."""
+of that day, when the combined score was a weighted mean. Counted by the present rule, hybrid answers 25 of the 60 right (47
+of the shipped 65), rag 17, naive-stack 16, few-shot 5, lora and prompting 3 each."""
 
 
 def harbor_desk_sections(table: Table) -> list[str]:
