@@ -155,6 +155,7 @@ class Clause:
 
 
 def has_verb(tokens: Sequence[Token]) -> bool:
+    """Return whether a piece has a verb: a known one, a contracted one, or a word that may be one before a stop word."""
     return any(
         token.key in VERBS
         or token.key.endswith("n't")
@@ -185,6 +186,7 @@ def shares_verb(tokens: Sequence[Token], before: Sequence[Token]) -> bool:
 
 
 def says_something(tokens: Sequence[Token]) -> bool:
+    """Return whether a piece has at least two content words or quantities."""
     return sum(token.content or token.key[0] == "#" for token in tokens) > 1
 
 
