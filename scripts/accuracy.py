@@ -80,7 +80,11 @@ def rescored_section(trials: Mapping[str, Mapping[str, Any]], table: Table) -> l
             )
     columns = ("set", "arm", "right", "weighted sum of before", "combined now", "place")
     old = [name for name, trial in trials.items() if not trial.get("before")]
-    note = f"Not run again, so that its section has the weighted sums of before: {', '.join(old)}." if old else ""
+    note = (
+        f"Not run again, so that its section has the weighted sums of before: {', '.join(old)}."
+        if old
+        else ""
+    )
     return [RESCORED, "", *([note, ""] if note else []), *table(columns, rows)] if rows else []
 
 
