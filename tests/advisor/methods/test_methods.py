@@ -82,8 +82,18 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
         ("rag", {"corpus_tokens": 0}, "BL006", "no documents"),
         ("few-shot", {"labelled_examples": 0}, "BL007", "no examples"),
         ("hybrid", {"task_needs_facts": "none"}, "BL008", "retrieval would have no use"),
-        ("hybrid", {"task_needs_facts": "none", "corpus_tokens": 9000}, "BL008", "retrieval would have no use"),
-        ("hybrid", {"task_needs_facts": "new", "behaviour_gap": "none"}, "BL008", "fine-tuning would have no use"),
+        (
+            "hybrid",
+            {"task_needs_facts": "none", "corpus_tokens": 9000},
+            "BL008",
+            "retrieval would have no use",
+        ),
+        (
+            "hybrid",
+            {"task_needs_facts": "new", "behaviour_gap": "none"},
+            "BL008",
+            "fine-tuning would have no use",
+        ),
     ],
 )
 def test_blockers_state_numbers(name: str, answers: dict[str, Any], code: str, text: str) -> None:
