@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.questionnaire.answers import PERSON_SOURCES
+from advisor.verdict.conclusion import duration_text
 from runners.plan.schema import Plan
 from runners.resources.usage import contention_note
 
@@ -181,17 +182,10 @@ def effort_sentence(data: Mapping[str, Any]) -> str:
     """Return the hours that building and measuring the arms took, where they cost no money."""
     seconds = {str(step): float(took) for step, took in (data["measured"].get("seconds") or {}).items()}
     trained = {step.partition(":")[2]: took for step, took in seconds.items() if step.startswith("train:")}
-    parts = [f"training {arm} took {time_taken_text(took)}" for arm, took in trained.items()]
-    parts += [f"the whole run {time_taken_text(sum(seconds.values()))}"] if seconds else []
+    parts = [f"training {arm} took {duration_text(took)}" for arm, took in trained.items()]
+    parts += [f"the whole run {duration_text(sum(seconds.values()))}"] if seconds else []
     took_text = f": {_joined(parts)}" if parts else ""
     return f"Costs 0 USD: your own machine, no price applies{took_text}."
-
-
-def time_taken_text(seconds: float) -> str:
-    """Return a duration as "40 s", "12 minutes" or "1.4 hours"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def p_text(p_value: float | None) -> str:
