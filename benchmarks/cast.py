@@ -1,4 +1,4 @@
-"""The six public sets as users would bring them: what they would answer, and their files cut to size.
+"""The public sets as users would bring them: what they would answer, and their files cut to size.
 
 The answers were written from each set's description before anything was measured, and stay as they are.
 """
@@ -116,6 +116,58 @@ CAST: tuple[Part, ...] = (
         test=120,
         examples=400,
     ),
+    Part(
+        "clinc150_intents",
+        "requests to a voice assistant to one of 150 labels",
+        (
+            "task_needs_facts=none",
+            "facts_change=static",
+            "must_cite=no",
+            "behaviour_gap=high",
+            "call_volume=high",
+            "wrong_answer_cost=low",
+            "output_format=labels",
+        ),
+        "the classifier and tuning lead; prompting does not know the names of the labels",
+        dev=60,
+        test=150,
+        examples=1500,
+    ),
+    Part(
+        "sgd_state_json",
+        "booking dialogues to JSON: intent and wishes so far",
+        (
+            "task_needs_facts=none",
+            "facts_change=static",
+            "must_cite=no",
+            "behaviour_gap=high",
+            "call_volume=high",
+            "wrong_answer_cost=high",
+            "output_format=json",
+        ),
+        "tuning learns the names of intents and slots, which are not in the prompt",
+        dev=40,
+        test=80,
+        examples=500,
+    ),
+    Part(
+        "wnut17_json",
+        "short posts to JSON: names of six kinds",
+        (
+            "task_needs_facts=none",
+            "facts_change=static",
+            "must_cite=no",
+            "behaviour_gap=high",
+            "call_volume=high",
+            "wrong_answer_cost=low",
+            "output_format=json",
+            "absence_is_legal=yes",
+        ),
+        "the form is easy to describe; which words are a name is not",
+        dev=40,
+        test=80,
+        examples=400,
+    ),
 )
 
 
@@ -137,7 +189,9 @@ def _chats(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:
     rows = _drawn(_read(source / "train.jsonl"), part.examples)
     documents = source / "documents.jsonl"
     files = {"documents": documents.resolve()} if documents.is_file() else {}
-    return rows, _asked(_drawn(_read(source / "test.jsonl"), None), part), files
+    held_out = source / "test.jsonl"
+    asked = _read(held_out if held_out.is_file() else source / "questions.jsonl")
+    return rows, _asked(_drawn(asked, None), part), files
 
 
 def _labels(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:

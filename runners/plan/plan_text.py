@@ -27,6 +27,7 @@ MOST_ITEM_LINES = 10
 WRAP_COLUMNS = 100
 """Column at which long texts are wrapped."""
 _TEXT = "tag:yaml.org,2002:str"
+_OTHER_BREAKS = frozenset("\x85\u2028\u2029")
 _RESOLVER = yaml.resolver.Resolver()
 _ALWAYS = ("schema_version", "kind")
 """Fields that are written at their default too: they say what the rest is."""
@@ -46,7 +47,9 @@ class _FlowDumper(_BlockDumper):
 def _block_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     lines = text.split("\n")
     literal = len(lines) > 1 and all(line.isprintable() and line and line == line.strip() for line in lines)
-    return dumper.represent_scalar(_TEXT, text, style="|" if literal else None)
+    # YAML reads U+0085 and its kin as line breaks and folds them outside double quotes, where they are escaped.
+    style = "|" if literal else '"' if _OTHER_BREAKS.intersection(text) else None
+    return dumper.represent_scalar(_TEXT, text, style=style)
 
 
 def _flow_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

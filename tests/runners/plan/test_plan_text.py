@@ -146,6 +146,22 @@ PLANS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("text", ["\x85", "\u2028", "\u2029", "a\x85b", "first\nsecond\u2028third", " \x85 "])
+def test_rare_line_breaks_are_read_back(tmp_path: Path, text: str) -> None:
+    body = {
+        "name": "p",
+        "choice": "prompting",
+        "model": {"name": "m"},
+        "data": {"examples": "e.jsonl"},
+        "prompts": {"system": text, "refusals": [text]},
+        "steps": [],
+        "weights": {"style": 1.0, "fact_recall": 0.5},
+        "answers": {text: {"value": text, "source": text}},
+    }
+    plan = parse_plan(body)
+    assert read_again(plan, tmp_path) == plan
+
+
 @settings(max_examples=150, deadline=None)
 @given(body=PLANS)
 def test_plan_that_is_written_is_read_back_equal(
