@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rag.errors import BadInput
 from runners.data.formats import Message
+from runners.inference.constraint import OutputConstraint
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:
@@ -112,6 +113,7 @@ class Generator(Protocol):
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
         *,
         known: Container[int] = (),
+        constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
         """Answer every chat and return the answers in order.
 
@@ -121,10 +123,13 @@ class Generator(Protocol):
             on_batch: Called with the indexes and answers of each batch as it ends.
             known: Indexes that are not answered, because they were before; the other answers are the same as if all
                 chats were answered together.
+            constraint: What every answer may be; None for any text.
         """
         ...
 
-    def stream(self, chat: Sequence[Message], max_new_tokens: int) -> CompletionStream:
+    def stream(
+        self, chat: Sequence[Message], max_new_tokens: int, *, constraint: OutputConstraint | None = None
+    ) -> CompletionStream:
         """Answer one chat piece by piece."""
         ...
 

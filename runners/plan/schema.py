@@ -237,6 +237,11 @@ class Plan(StrictModel):
         description="auto: this project's own training kernels and decoding where they give the same result; plain: "
         "the layers, the loss and the generation of transformers and PEFT, as a reference.",
     )
+    constrain: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks ask for, "
+        "token by token; off: decoding is free.",
+    )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
     thinking: Thinking = Thinking()
     seed: int = Field(0, ge=0)
@@ -257,7 +262,12 @@ class Plan(StrictModel):
         class.
         """
         values: dict[str, Any] = serialize(self)
-        defaults = {"kernels": "auto", "house_style": False, "thinking": Thinking().model_dump()}
+        defaults = {
+            "kernels": "auto",
+            "constrain": "auto",
+            "house_style": False,
+            "thinking": Thinking().model_dump(),
+        }
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
@@ -287,6 +297,8 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:
                     raise ValueError(f"{key}: retrieval needs an index step before it")
+                if step.labels == "scored" and not any(check.kind == "labels" for check in self.checks):
+                    raise ValueError(f"{key}.labels: scored needs a check of kind labels that lists them")
                 if (step.classifier or step.shots) and not self.data.examples:
                     raise ValueError(f"{key}: an arm that learns from or shows examples needs data.examples")
         if has_index and not self.data.documents:

@@ -154,7 +154,8 @@ class EvaluateStep(StrictModel):
 
     kind: Literal["evaluate"] = "evaluate"
     arm: str = Field(
-        description="prompting, few-shot, classifier, long-context, rag, lora, qlora, full, naive-stack, hybrid."
+        description="prompting, few-shot, prompting-scored, few-shot-scored, classifier, long-context, rag, rag-few-shot, "
+        "lora, qlora, full, naive-stack, hybrid."
     )
     weights: str | None = Field(
         None, description="The train step's arm whose weights it uses; null is the base."
@@ -177,10 +178,26 @@ class EvaluateStep(StrictModel):
     classifier: bool = Field(
         False, description="A linear head over the embedder's vectors of the examples answers, for labels."
     )
+    instructions: Literal["plan", "chosen"] = Field(
+        "plan",
+        description="plan: prompts.system; chosen: the best of a few ways to word it, on dev questions, within the budget.",
+    )
+    labels: Literal["generated", "scored"] = Field(
+        "generated",
+        description="scored: the answer is the label of the labels check with the highest likelihood, corrected for how "
+        "likely it is before any question; nothing is generated.",
+    )
     model: PlanModel | None = Field(
         None,
         description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the keys that older plans lack at their defaults: a resumed run compares the inputs of its steps."""
+        values: dict[str, Any] = serialize(self)
+        defaults = {"instructions": "plan", "labels": "generated"}
+        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> EvaluateStep:
@@ -190,6 +207,8 @@ class EvaluateStep(StrictModel):
             raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
         if self.classifier and (self.weights or self.retrieval or self.shots or self.model):
             raise ValueError("a classifier has no weights, retrieval, shots or model of its own")
+        if self.classifier and (self.instructions != "plan" or self.labels != "generated"):
+            raise ValueError("a classifier is not prompted: it has no instructions and no labels setting")
         return self
 
 
