@@ -239,8 +239,8 @@ class Plan(StrictModel):
     )
     constrain: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks ask for, "
-        "token by token; off: decoding is free.",
+        description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks "
+        "ask for, token by token; off: decoding is free.",
     )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
     thinking: Thinking = Thinking()
