@@ -68,8 +68,8 @@ def estimate_step_times(
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
             prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
             seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            # Candidate banks are scored on dev questions in small batches: slower for each question.
-            tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
+            # Candidate prompts are scored on dev questions in small batches: slower for each question.
+            tried = 1.5 * min(step.budget, test_questions) if step.chooses_prompt else 0
             seconds = (
                 test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
             ) * seconds_each

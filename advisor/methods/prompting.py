@@ -44,8 +44,8 @@ class Prompting(Method):
         return inference_estimate(profile, self.name, whole, *assumptions)
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with the instructions alone."""
-        return (EvaluateStep(arm=self.name),)
+        """Evaluate the base with the instructions alone, worded as does best on dev questions."""
+        return (EvaluateStep(arm=self.name, instructions="chosen"),)
 
 
 class FewShot(Method):
@@ -82,5 +82,5 @@ class FewShot(Method):
         return inference_estimate(profile, self.name, bank, *assumptions)
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with examples shown, the best of a few banks on dev questions."""
+        """Evaluate the base with examples shown: fixed, nearest or many, as does best on dev questions."""
         return (EvaluateStep(arm=self.name, shots=drafting.shots, bank="chosen"),)

@@ -48,5 +48,5 @@ class Rag(Method):
         return inference_estimate(profile, self.name, CONTEXT_TOKENS, *assumptions)
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with passages."""
-        return (EvaluateStep(arm=self.name, retrieval=True),)
+        """Evaluate the base with passages, its instructions worded as does best on dev questions."""
+        return (EvaluateStep(arm=self.name, retrieval=True, instructions="chosen"),)

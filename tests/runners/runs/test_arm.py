@@ -11,7 +11,7 @@ import pytest
 
 from rag.errors import BadInput
 from runners.arms import long_context
-from runners.arms.few_shot import PROMPTS
+from runners.arms.prompt_selection import PROMPTS
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
