@@ -49,10 +49,11 @@ class Prompting(Method):
 
 
 class FewShot(Method):
-    """Show a few chosen examples in the prompt.
+    """Show chosen examples in the prompt.
 
     The best use of a handful of examples: nothing is trained, and a new example counts at once. Its price is
-    the length of every prompt, softened by caching.
+    the length of every prompt, softened by caching. The trial tries a fixed few, those nearest to each
+    question, and as many as the context holds.
     """
 
     name = "few-shot"

@@ -164,7 +164,9 @@ class EvaluateStep(StrictModel):
     passages: Literal["found", "all"] = Field(
         "found", description="all: every passage of the index in each prompt, in place of those found."
     )
-    shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
+    shots: int = Field(
+        0, ge=0, le=64, description="Examples shown in the prompt; a chosen bank may show others."
+    )
     bank: Literal["fixed", "chosen", "similar"] = Field(
         "fixed",
         description="Which: drawn by the seed; the best on dev questions of fixed, nearest and many (then instructions "
