@@ -50,16 +50,19 @@ TURN_TOKENS = 8
 """Tokens that a chat template adds to a turn, at most: ChatML, Llama 3 and Gemma add 5."""
 QUESTION_TOKENS_KEPT = 256
 """Tokens of the context that are kept free beside the longest known question: later ones may be longer."""
-NEAREST_TOKENS_CPU = 1024
+NEAREST_TOKENS_CPU = 1_024
 """Most tokens of examples that differ by question, on a CPU: as many as the passages of a question may have
 (``context_tokens``), so that such a bank makes no question dearer to read than retrieval does. The default model reads
-1,000 to 1,300 tokens/s on two cores (benchmarks/LOG.md, 2026-11-26): about a second for each question."""
+1,055 tokens in .7 s on two idle cores and in 5.9 s on two busy ones (benchmarks/LOG.md, 2026-11-27)."""
 NEAREST_TOKENS_GPU = 8_192
 """The same on a GPU, which reads them in about the time of a few answer tokens."""
 MANY_TOKENS_CPU = 4_096
-"""Most tokens of a bank that is read once, on a CPU; on a GPU only the context bounds it. Every token of an answer
-attends to all of them: at 7,000 tokens 16 answers take several times as long as without (benchmarks/LOG.md,
-2026-11-26)."""
+"""Most tokens of a bank that is read once, on a CPU. The default model reads
+them in 2.7 s on two idle cores and in 38 s on two busy ones (benchmarks/LOG.md, 2026-11-27), and every token of an
+answer attends to all of them: :data:`advisor.costs.step_time.SLOWDOWN_TOKENS` takes 3,000 for twice the time."""
+MANY_TOKENS_GPU = 32_768
+"""The same on a GPU. Every answer's whole prompt is in the trial's journal: 150 answers after so many tokens are about
+20 MB of it."""
 REMOTE_TOKENS = 2_048
 """Most tokens of examples for an endpoint, whose context is not known here and which bills them with every question."""
 NEAREST_COUNTS = (8, 16, 4)
@@ -148,6 +151,7 @@ class ExamplePool:
         examples: Sequence[Example],
         count_tokens: Callable[[str], int],
         encoder: Encoder | None = None,
+        vectors: np.ndarray | None = None,
     ) -> None:
         """Take the examples; plain texts are left out.
 
@@ -155,6 +159,8 @@ class ExamplePool:
             examples: the examples.
             count_tokens: counts tokens as the answering model does.
             encoder: the embedder; None where no nearest examples are wanted.
+            vectors: the vectors of the examples' questions where they are known [rows, dimensions], in the order of
+                ``rows``; embedded when they are first needed otherwise.
         """
         self.rows = tuple(
             sorted((e for e in examples if not e.raw), key=lambda e: sha256_text(f"{e.question}\0{e.reply}"))
@@ -162,7 +168,7 @@ class ExamplePool:
         self.encoder = encoder
         self._count_tokens = count_tokens
         self._tokens: dict[int, int] = {}
-        self._vectors: np.ndarray | None = None
+        self._vectors = vectors
         self._ranked: dict[str, list[int]] = {}
 
     def tokens(self, position: int) -> int:
@@ -177,16 +183,23 @@ class ExamplePool:
         """Return the positions of the examples nearest to a question, the nearest first, at most :data:`MAX_NEAREST`."""
         if self.encoder is None or not self.rows:
             return []
-        if self._vectors is None:
-            self._vectors = self.encoder.encode([e.question for e in self.rows])
+        vectors = self.vectors()
         if question not in self._ranked:
             if len(self._ranked) >= MAX_REMEMBERED:  # a server is asked for weeks
                 self._ranked.clear()
-            similarity = self._vectors @ self.encoder.encode([question])[0]
+            similarity = vectors @ self.encoder.encode([question])[0]
             # Rounded, so that platforms whose float32 sums differ in the last digits choose the same examples.
             ranked = sorted(range(len(self.rows)), key=lambda n: (-round(float(similarity[n]), 6), n))
             self._ranked[question] = ranked[:MAX_NEAREST]
         return self._ranked[question]
+
+    def vectors(self) -> np.ndarray:
+        """Return the vectors of the examples' questions [rows, dimensions]; ValueError without an encoder."""
+        if self._vectors is None:
+            if self.encoder is None:
+                raise ValueError("a pool without an encoder has no vectors")
+            self._vectors = self.encoder.encode([e.question for e in self.rows])
+        return self._vectors
 
     @property
     def digest(self) -> str:

@@ -14,15 +14,16 @@ Every arm without weights has the same budget of answers. Where it is too small 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
-from rag.files import append_lines, canonical_json, sha256_text, write_json
+from rag.files import append_lines, canonical_json, sha256_text, write_bytes, write_json
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
 from runners.arms.few_shot import (
@@ -41,8 +42,13 @@ from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
 from runners.scoring.scores import combined_score, question_weights, score_answer
 
+if TYPE_CHECKING:
+    import numpy as np
+
 PROMPTS = "prompts.json"
 TRIED = "tried.jsonl"
+SHOT_VECTORS = "shots.npy"
+"""The vectors of the questions of the examples in `prompts.json`, so that none is embedded again when the run is asked."""
 MIN_SHARED_QUESTIONS = 8
 """Fresh questions that the last two prompts must share; with fewer, a difference cannot be distinguished from noise."""
 SCREENING_SHARE = 0.5
@@ -50,6 +56,8 @@ SCREENING_SHARE = 0.5
 ANSWERS_PER_PROMPT = 6
 """Answers of the budget for each prompt that is tried: 10 prompts for 60 answers. Eight to twelve gain as much as each
 other when simulated, five less (`benchmarks/audition.py`)."""
+LONG_BANK = 16
+"""Examples of a bank whose questions are asked apart from those of other prompts, so that it is read once."""
 SWITCH_MARGIN = 0.5
 """Standard errors by which the other prompt must lead. No margin has the largest expected gain, but also the
 largest loss where the default is the best; half a standard error halves that loss and keeps nine tenths of
@@ -148,9 +156,17 @@ def read_choices(folder: Path) -> dict[str, dict[str, Any]]:
     return {arm: dict(choice) for arm, choice in _read_choices(folder).get("arms", {}).items()}
 
 
-def stored_examples(folder: Path) -> tuple[Example, ...]:
-    """Return the examples that the nearest are chosen from, as the trial stored them; () when no arm needs them."""
-    return tuple(map(stored_shot, _read_choices(folder).get("examples", ())))
+def stored_examples(folder: Path) -> tuple[tuple[Example, ...], np.ndarray | None]:
+    """Return the examples that the nearest are chosen from, as the trial stored them, with the vectors of their questions.
+
+    There are none when no arm needs them. The vectors [examples, dimensions] are None where their file is missing; then they
+    are computed again.
+    """
+    from rag.stores.base import read_array
+
+    rows = tuple(map(stored_shot, _read_choices(folder).get("examples", ())))
+    path = folder / SHOT_VECTORS
+    return rows, read_array(path) if path.is_file() else None
 
 
 def _read_choices(folder: Path) -> dict[str, Any]:
@@ -219,9 +235,7 @@ def _try_prompts(
         running = _best(running, scores, size)
         questions = stage.dev[asked : asked + each]
         asked += each
-        # A few questions of many prompts make one batch; many questions of one prompt share its prefix in the
-        # KV cache.
-        for group in [running] if each < MIN_SHARED_QUESTIONS else [[c] for c in running]:
+        for group in _groups(running, each):
             _ask(stage, group, questions, made_from)
         journal = _journal(stage, made_from)
         for candidate in running:
@@ -236,6 +250,19 @@ def _try_prompts(
                 }
             )
     return running, scores
+
+
+def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCandidate]]:
+    """Return which prompts are asked together.
+
+    A few questions of many prompts make one batch; many questions of one prompt share its prefix in the KV cache, and so do
+    two of a long one.
+    """
+    if each >= MIN_SHARED_QUESTIONS:
+        return [[c] for c in running]
+    long = [c for c in running if each > 1 and len(c.shots) >= LONG_BANK]
+    rest = [c for c in running if c not in long]
+    return [*([rest] if rest else []), *([c] for c in long)]
 
 
 def _best(
@@ -363,6 +390,7 @@ def _store_choice(
     examples = body.get("examples", [])
     if chosen.nearest and stage.pool:
         examples = list(map(shot_json, stage.pool.rows))
+        _store_vectors(stage.pool, stage.folder)
     write_json(
         stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
     )
@@ -370,6 +398,14 @@ def _store_choice(
     reason = choice.reason + untried_text
     stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
     return chosen
+
+
+def _store_vectors(pool: ExamplePool, folder: Path) -> None:
+    import numpy as np
+
+    vectors = io.BytesIO()
+    np.save(vectors, pool.vectors(), allow_pickle=False)
+    write_bytes(folder / SHOT_VECTORS, vectors.getvalue())
 
 
 def _input_digest(stage: SelectionContext, candidates: Sequence[PromptCandidate], budget: int) -> str:

@@ -15,6 +15,7 @@ from rag.errors import BadInput
 from runners.arms.few_shot import (
     FIXED_BANK,
     MANY_TOKENS_CPU,
+    MANY_TOKENS_GPU,
     NEAREST_TOKENS_CPU,
     NEAREST_TOKENS_GPU,
     QUESTION_TOKENS_KEPT,
@@ -137,11 +138,11 @@ def shot_limits(context: RunContext, step: EvaluateStep) -> ShotLimits:
         taken += plan.index.context_tokens + count(plan.prompts.context)
     left = max(0, (context_length(read_json(base.folder / "config.json")) or 0) - taken)
     machine = detect_machine(context.run.path)
-    fixed = min(left, MANY_TOKENS_CPU) if machine.device == "cpu" else left
+    on_cpu = machine.device == "cpu"
+    fixed = min(left, MANY_TOKENS_CPU if on_cpu else MANY_TOKENS_GPU)
     while fixed and arm_memory(plan, step, base.folder, machine, taken + fixed) == "no":
         fixed //= 2
-    nearest = NEAREST_TOKENS_CPU if machine.device == "cpu" else NEAREST_TOKENS_GPU
-    return ShotLimits(fixed, min(fixed, nearest))
+    return ShotLimits(fixed, min(fixed, NEAREST_TOKENS_CPU if on_cpu else NEAREST_TOKENS_GPU))
 
 
 def shots_with_passages(
@@ -228,8 +229,8 @@ def recall_arm(
     candidate = PromptCandidate.from_json(choice["chosen"])
     pool = None
     if candidate.nearest:
-        rows = stored_examples(context.run.path / TRIAL)
-        pool = ExamplePool(rows, arm_token_counter(context, step), context.embedder)
+        rows, vectors = stored_examples(context.run.path / TRIAL)
+        pool = ExamplePool(rows, arm_token_counter(context, step), context.embedder, vectors)
     return _with_candidate(context.plan, candidate, finder, pool)
 
 

@@ -346,9 +346,10 @@ def test_nearest_bank_is_chosen_stored_once_and_never_shows_the_question_itself(
     assert all(name in events[-1]["reason"] for name in stored["untried"])
     recalled = PromptCandidate.from_json(stored["chosen"])
     assert recalled == chosen
-    examples = stored_examples(tmp_path)
+    examples, vectors = stored_examples(tmp_path)
     assert [e.reply for e in examples] == [e.reply for e in pool.rows]
-    shown = recalled.shown(ExamplePool(examples, word_count, words))
+    assert vectors is not None
+    shown = recalled.shown(ExamplePool(examples, word_count, words, vectors))
     assert callable(shown)
     asked = Question("q", "How many berths has pier 3 now?")
     assert [e.reply for e in shown(asked)] == [e.reply for e in NearestExamples(pool, chosen.nearest)(asked)]
