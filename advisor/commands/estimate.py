@@ -19,7 +19,7 @@ def command(
     params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
     method: str | None = typer.Option(
         None,
-        help="full, lora, qlora, hybrid; or prompting, few-shot, rag (inference).",
+        help="full, lora, qlora, hybrid; or prompting, few-shot, rag, rag-few-shot (inference).",
         autocompletion=completion.complete_methods,
     ),
     batch: int = typer.Option(1, min=1, help="Sequences in one step."),

@@ -11,6 +11,7 @@ from advisor.costs.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
 from advisor.costs.training_time import cpu_device, training_device, training_seconds
 from advisor.questionnaire.gather import profile_of_plan
 from advisor.questionnaire.profile import Profile
+from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
 from runners.plan.schema import Plan
 from runners.plan.steps import IndexStep, TrainStep
@@ -34,6 +35,8 @@ cores. Our assumption; not measured.
 QUESTION_TOKENS = 27
 ANSWER_TOKENS = 40
 SHOT_TOKENS = 55
+NEAREST_SHOTS = 8
+"""Examples that a prompt which is tried shows beside those of the fixed bank, on average."""
 SLOWDOWN_TOKENS = 3_000.0
 """Tokens of a shared prompt that double an answer's time: its tokens attend to all of them."""
 
@@ -68,11 +71,16 @@ def estimate_step_times(
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
             prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
             seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            # Candidate banks are scored on dev questions in small batches: slower for each question.
-            tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
+            # Candidate prompts are scored on dev questions in small batches: slower for each question.
+            tried = 1.5 * min(step.budget, test_questions) if step.chooses_prompt else 0
             seconds = (
                 test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
             ) * seconds_each
+            if (
+                step.bank == "chosen"
+            ):  # some of those that are tried show more examples, and one bank shows many
+                seconds += (tried * NEAREST_SHOTS * SHOT_TOKENS) / PREFILL_TOKENS_PER_S
+                seconds += (MANY_TOKENS_CPU / PREFILL_TOKENS_PER_S) if tried else 0
             if step.passages == "all":
                 # The shared prompt is read once; then every decoded token attends to all of it.
                 seconds = _corpus_tokens(plan) / PREFILL_TOKENS_PER_S + seconds * (

@@ -14,6 +14,7 @@ _SHOWN_BY_REASON = (
     "plan.note",
     "judge.failed",
     "prompt.chosen",
+    "prompt.note",
     "index.sampled",
     "rows.counted",
 )

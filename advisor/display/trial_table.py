@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.output import format_interval, print_plain, print_wrapped
+from advisor.report.dev_budget import dev_budget_line
 from advisor.report.markdown import is_unplanned
 from advisor.report.statements import (
     NOT_JUDGED,
@@ -163,7 +164,12 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console.print(*arms_tables(data, console.width))
     console.print(score_chart(data, console.width))
     show_margins(data, console)
-    for line in (*timing_notes(data), weights_line(data), *judge_lines(data)):
+    for line in (
+        *timing_notes(data),
+        weights_line(data),
+        *filter(None, [dev_budget_line(data)]),
+        *judge_lines(data),
+    ):
         print_plain(console, line, "dim")
     verdict = data["verdict"]
     show_verdict(verdict, console)

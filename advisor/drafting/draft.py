@@ -1,8 +1,8 @@
 """From a recommendation to a plan: every arm worth measuring, in order, with checks, weights and gate.
 
 :func:`draft_plan` is the entry point, :func:`draft_with_notes` also returns notes for the user. Beside the
-methods' arms there are two that are drafted where they fit: a classifier for labels, and all documents in the
-prompt.
+methods' arms there are three that are drafted where they fit: a classifier for labels, all documents in the
+prompt, and passages with examples (rag-few-shot).
 """
 
 from __future__ import annotations
@@ -262,6 +262,9 @@ def _method_steps(profile: Profile, tuning: str | None, rows: int, chats: bool) 
     steps: list[Step] = [IndexStep()] if profile.documents else []
     for name in names:
         steps += methods_by_name()[name].steps(profile, drafting)
+        if name == "rag" and chats:
+            few = EvaluateStep(arm="rag-few-shot", retrieval=True, shots=drafting.shots, bank="chosen")
+            steps.append(few)
     for method in METHOD_PLUGINS.all:
         steps += _plugin_steps(method, profile, drafting, steps, chats)
     return tuple(steps)

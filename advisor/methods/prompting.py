@@ -44,15 +44,16 @@ class Prompting(Method):
         return inference_estimate(profile, self.name, whole, *assumptions)
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with the instructions alone."""
-        return (EvaluateStep(arm=self.name),)
+        """Evaluate the base with the instructions alone, worded as does best on dev questions."""
+        return (EvaluateStep(arm=self.name, instructions="chosen"),)
 
 
 class FewShot(Method):
-    """Show a few chosen examples in the prompt.
+    """Show chosen examples in the prompt.
 
     The best use of a handful of examples: nothing is trained, and a new example counts at once. Its price is
-    the length of every prompt, softened by caching.
+    the length of every prompt, softened by caching. The trial tries a fixed few, those nearest to each
+    question, and as many as the context holds.
     """
 
     name = "few-shot"
@@ -82,5 +83,5 @@ class FewShot(Method):
         return inference_estimate(profile, self.name, bank, *assumptions)
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with examples shown, the best of a few banks on dev questions."""
+        """Evaluate the base with examples shown: fixed, nearest or many, as does best on dev questions."""
         return (EvaluateStep(arm=self.name, shots=drafting.shots, bank="chosen"),)

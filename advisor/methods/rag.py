@@ -19,7 +19,8 @@ class Rag(Method):
     """Look up the passages that answer a question and give them to the model with it.
 
     Facts stay in documents: fresh, citable, changed in seconds. It cannot teach a manner or a skill, and each
-    call pays for the passages, which differ each time and cannot be cached.
+    call pays for the passages, which differ each time and cannot be cached. Where there are examples too, the
+    trial also measures rag-few-shot: examples and passages in one prompt.
     """
 
     name = "rag"
@@ -48,5 +49,5 @@ class Rag(Method):
         return inference_estimate(profile, self.name, CONTEXT_TOKENS, *assumptions)
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with passages."""
-        return (EvaluateStep(arm=self.name, retrieval=True),)
+        """Evaluate the base with passages, its instructions worded as does best on dev questions."""
+        return (EvaluateStep(arm=self.name, retrieval=True, instructions="chosen"),)

@@ -15,6 +15,7 @@ from typing import Any
 
 from advisor.costs.arm_costs import cost_per_1000, rounded_mean, upkeep_costs
 from advisor.output import command_line
+from advisor.report.dev_budget import dev_budget
 from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.predictions import compare_prediction, is_quick
@@ -122,6 +123,7 @@ def report_json(
         "predicted": plan.predicted,
         "measured": measured,
         "guards": guards,
+        "dev_budget": dev_budget(run, plan, max((len(arm.questions) for arm in arms), default=0)),
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
     }

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
+from advisor.report.dev_budget import dev_budget_line, lead_text
 from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
-from advisor.verdict.conclusion import duration_text
+from advisor.verdict.conclusion import duration_text, own_prompt
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
@@ -184,6 +185,8 @@ def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
         "unweighed": [name for name in names if not data["weights"].get(name)],
         "several": [arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
         "timing": statements.timing_notes(data),
+        "dev_rows": [{**row, "lead": lead_text(row)} for row in data.get("dev_budget") or []],
+        "dev_line": dev_budget_line(data),
         "score_rule": statements.combined_score_rule(data),
         "grading": statements.grading_weights(data),
     }
@@ -243,7 +246,7 @@ def _answer_parts(data: Mapping[str, Any], run: Path, questions: Sequence[Questi
 def compared_tiles(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the used arm is compared with, as tiles: title, right answers and the difference of the scores."""
     compared = data["verdict"].get("compared") or {}
-    today = "your prompt today" if (data.get("task") or {}).get("prompt", True) else "the model alone"
+    today = own_prompt(data, bool((data.get("task") or {}).get("prompt", True)))
     titles = {"today": today, "alternative": "cheapest useful alternative"}
     return [
         {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.output import format_interval
+from advisor.report.dev_budget import dev_budget_line, lead_text
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
@@ -43,6 +44,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
         "\n".join(_pairs(data)),
         _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",
+        "\n".join(_dev_budget(data)),
         _staleness(data),
         "\n".join(_conditions(data)),
     ]
@@ -98,6 +100,29 @@ def _pairs(data: Mapping[str, Any]) -> list[str]:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows if data["paired"] else []
+
+
+def _dev_budget(data: Mapping[str, Any]) -> list[str]:
+    """Return the folded table of the answers on dev questions that each arm was given; [] where none was to choose."""
+    rows, line = data.get("dev_budget") or [], dev_budget_line(data)
+    if not line:
+        return []
+    table = ["| arm | allowed | used | tried | chosen | lead |", "|---|---:|---:|---|---|---:|"]
+    for row in rows:
+        tried = "; ".join(f"{one['prompt']} {one['score']:.2f}" for one in row["tried"]) or "–"
+        used = "–" if row["used"] is None else str(row["used"])
+        chosen = row["chosen"] or row["how"]
+        cells = [
+            _escape(row["arm"]),
+            str(row["allowed"]),
+            used,
+            _escape(tried),
+            _escape(chosen),
+            lead_text(row),
+        ]
+        table.append(f"| {' | '.join(cells)} |")
+    summary = "<details><summary>Answers on dev questions that each arm was given</summary>"
+    return [summary, "", _escape(f"{line}."), "", *table, "", "</details>"]
 
 
 def _staleness(data: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@ stated in the run. The first sentence always names the right answers, where answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rag.text.words import count_noun
+from runners.arms.few_shot import PLAN_INSTRUCTIONS
 
 Row = Mapping[str, Any]
 
@@ -91,12 +92,29 @@ def _use_line(reader: Reader, use: str) -> str:
     today, other = (pairs.get(key) or {} for key in ("today", "alternative"))
     beside = []
     if today.get("right"):
-        mine = "your prompt today" if reader.prompt_in_use else "the model alone"
+        mine = own_prompt(reader.data, reader.prompt_in_use)
         beside.append(f"{mine} answers {_beside(today['right'], right)}")
     if other.get("right"):
         verb = "" if beside else " answers"
         beside.append(f"{other['arm']}{verb} {_beside(other['right'], right)}")
     return f"{first} {text}" + (f"; {', '.join(beside)}." if beside else ".")
+
+
+def own_prompt(data: Row, in_use: bool) -> str:
+    """Return what the arm prompting is called beside the arm to use.
+
+    Its instructions may have been worded anew on dev questions; then the words say so.
+
+    Args:
+        data: a report's content.
+        in_use: whether the plan holds instructions.
+    """
+    rows: Iterable[Row] = data.get("dev_budget") or ()
+    row: Row = next((row for row in rows if row["arm"] == "prompting"), {})
+    wording = row.get("chosen")
+    if wording in (None, PLAN_INSTRUCTIONS):
+        return "your prompt today" if in_use else "the model alone"
+    return f"your prompt with its {wording}" if in_use else f"the model with its {wording}"
 
 
 def _beside(right: Row, first: Row) -> str:

@@ -119,7 +119,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
     from runners.models.resolve import Model
     from runners.plan.schema import step_name
     from runners.runs.dataset import read_data, require_gold_documents
-    from runners.runs.session import RunContext, obtain_bases, obtain_model
+    from runners.runs.session import RunContext, obtain_bases, obtain_embedder
     from runners.trial import row_guard
     from runners.trial.dry_run import DryRun
 
@@ -131,9 +131,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
         examples, split = read_data(plan, watcher)
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
-        embedder = (
-            obtain_model(plan.embedder, "embedder", watcher) if requirements.needs_embedder(plan) else None
-        )
+        embedder = obtain_embedder(plan, watcher)
         for note in requirements.check_requirements(
             plan,
             base.folder if isinstance(base, Model) else None,

@@ -39,6 +39,7 @@ MEMORY_USES: Mapping[str, MemoryUse] = {
     "prompting": "inference",
     "few-shot": "inference",
     "rag": "inference",
+    "rag-few-shot": "inference",
 }
 """The memory formula of each method; retrieval and prompting need only inference."""
 

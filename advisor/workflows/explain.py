@@ -22,6 +22,7 @@ METHOD_ALIASES = {
     "few shot": "few-shot",
     "prompt": "prompting",
     "retrieval": "rag",
+    "rag-few-shot": "rag",
     "full fine-tuning": "full",
     "fine-tuning": "full",
     "finetuning": "full",
@@ -29,7 +30,7 @@ METHOD_ALIASES = {
 """Other usual names of methods, in lower case."""
 METHOD_TITLES = {
     "prompting": "instructions alone, no examples",
-    "few-shot": "instructions and a few examples in the prompt",
+    "few-shot": "instructions and examples in the prompt",
     "rag": "retrieval-augmented generation (RAG)",
     "lora": "fine-tuning by low-rank adaptation (LoRA)",
     "qlora": "LoRA on a base model held in 4 bits (QLoRA)",

@@ -1,42 +1,40 @@
-"""Examples for a few-shot prompt: a fixed bank, the nearest to each question, or a bank chosen on dev questions.
+"""Prompts to try for an arm without weights: banks of examples, and instructions.
 
-:func:`prompt_candidates` builds the prompts to compare and :func:`select_prompt` chooses one by successive
-halving, with the plan's own combined score: a few questions for all prompts, a few more for the better half,
-and half of all answers, on fresh questions, for the best one and the fixed bank alone. Only those decide,
-because the questions that picked the best prompt flatter it. It replaces the fixed bank when it leads by more
-than half of the lead's standard error. More certainty is not required: choosing a prompt claims nothing,
-since the test questions judge it afterwards, and waiting for certainty gives most of the gain away
-(`benchmarks/audition.py` has both rules' expected gain and loss). No test question is read. Every answer is
-in a journal before the next batch starts, so that nothing is asked twice.
+:func:`prompt_candidates` builds them; :mod:`runners.arms.prompt_selection` chooses one on dev questions. Banks are
 
-Only the few-shot arm's own prompt changes; the other arms keep the plan's instructions. All arms get the same
-instructions so that none is weak by design, tuned rows are built on them, and a list of rules that helps a
-base model with three examples need not help a model that has learnt the style. To have the list of rules in
-every arm, write it into ``prompts.system``.
+- fixed: drawn by the seed, the default; the same reversed; examples of other documents; such without a refusal;
+- many: as many as fit what is left of the model's context, every label or document in turn. They are the same for
+  all questions, so that they are read once. More examples keep helping with labels (Bertsch et al. 2024,
+  arXiv 2405.00200);
+- nearest: the examples whose questions are nearest to each question by the embedder, which need fewer examples for
+  the same score (the same paper). They differ by question and are read anew for each, so that fewer tokens are
+  allowed (:data:`NEAREST_TOKENS_CPU`);
+- with passages: of an arm that retrieves, one or two examples whose turn has the form of the question's own: with the
+  passages that hold the answer.
+
+Instructions are the plan's; the same followed by the labels, or by the keys of the JSON object, where replies have that
+form and the instructions do not name them; and the same followed by the plan's style checks as rules.
+
+The order is the order in which they are tried where the budget is too small for all: with labels and JSON the nearest
+examples come first after the fixed bank.
+
+Only the arm's own prompt changes; tuned arms keep the plan's instructions, because their rows are built on them, and a
+list of rules that helps a base model need not help a model that has learnt the style. To have a wording in every arm,
+write it into ``prompts.system``.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import BadInput
-from rag.files import append_lines, canonical_json, sha256_text, write_json
-from rag.types import OnEvent
-from runners.arms.answer import Answer, answer_all
-from runners.arms.prompts import choose_shots
-from runners.arms.retriever import PassageFinder
+from rag.files import sha256_text
+from runners.arms.prompts import FewShotExamples, choose_shots
 from runners.data.examples import Example
+from runners.data.labels import labels_of
 from runners.data.questions import Question
-from runners.inference.types import Generator
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep
-from runners.run_folder import read_journal
-from runners.scoring.scores import combined_score, question_weights, score_answer
 from runners.scoring.style_checks import rule_text
 
 if TYPE_CHECKING:
@@ -45,17 +43,58 @@ if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
 
 FIXED_BANK = "fixed"
-"""Name of the default candidate: the bank drawn by the seed, with the plan's instructions."""
-PROMPTS = "prompts.json"
-TRIED = "tried.jsonl"
-MIN_SHARED_QUESTIONS = 8
-"""Fresh questions that the last two prompts must share; with fewer, a difference cannot be distinguished from noise."""
-ROUND_SHARES = (0.27, 0.2)
-"""Shares of the answers that the first two rounds may use."""
-SWITCH_MARGIN = 0.5
-"""Standard errors by which the other prompt must lead. No margin has the largest expected gain, but also the
-largest loss where the fixed bank is the best; half a standard error halves that loss and keeps nine tenths of
-the gain."""
+"""Name of the default bank: drawn by the seed, with the plan's instructions."""
+PLAN_INSTRUCTIONS = "the plan's instructions"
+"""Name of the default of an arm without examples."""
+TURN_TOKENS = 8
+"""Tokens that a chat template adds to a turn, at most: ChatML, Llama 3 and Gemma add 5."""
+QUESTION_TOKENS_KEPT = 256
+"""Tokens of the context that are kept free beside the longest known question: later ones may be longer."""
+NEAREST_TOKENS_CPU = 1_024
+"""Most tokens of examples that differ by question, on a CPU: as many as the passages of a question may have
+(``context_tokens``), so that such a bank makes no question dearer to read than retrieval does. The default model reads
+1,055 tokens in 5.9 s on two busy cores, and 1,500 tokens/s on idle ones (benchmarks/LOG.md, 2026-11-27)."""
+NEAREST_TOKENS_GPU = 8_192
+"""The same on a GPU, which reads them in about the time of a few answer tokens."""
+MANY_TOKENS_CPU = 4_096
+"""Most tokens of a bank that is read once, on a CPU. The default model reads
+them in 38 s on two busy cores, 1,500 tokens/s on idle ones (benchmarks/LOG.md, 2026-11-27), and every token of an
+answer attends to all of them: :data:`advisor.costs.step_time.SLOWDOWN_TOKENS` takes 3,000 for twice the time."""
+MANY_TOKENS_GPU = 32_768
+"""The same on a GPU. Every answer's whole prompt is in the trial's journal: 150 answers after so many tokens are about
+20 MB of it."""
+REMOTE_TOKENS = 2_048
+"""Most tokens of examples for an endpoint, whose context is not known here and which bills them with every question."""
+NEAREST_COUNTS = (8, 16, 4)
+"""Numbers of nearest examples, the likeliest first."""
+MAX_NEAREST = 64
+"""Most nearest examples in one prompt, as in a plan's ``shots``."""
+MAX_LISTED_CHARACTERS = 4_000
+"""Longest list of labels, about 1,000 tokens, that is written into instructions."""
+MAX_REMEMBERED = 10_000
+"""Questions whose nearest examples are remembered."""
+_INSTRUCTION_RANK = 2
+"""Ranks of banks that other instructions come after the plan's: see :func:`prompt_candidates`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShotLimits:
+    """The most tokens that the examples of a prompt may have."""
+
+    fixed: int
+    """Of a bank that is the same for all questions; it is read once."""
+    nearest: int
+    """Of a bank that differs by question; it is read for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearestSetting:
+    """How examples near to a question are chosen and ordered."""
+
+    count: int
+    nearest_last: bool = True
+    max_tokens: int | None = None
+    """Most tokens of the examples together; the farthest are left out. None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,349 +103,315 @@ class PromptCandidate:
 
     name: str
     system: str
-    shots: tuple[Example, ...]
+    shots: tuple[Example, ...] = ()
+    nearest: NearestSetting | None = None
+    """Where the examples are chosen for each question; ``shots`` are shown before those."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the candidate as stored in `trial/prompts.json`.
 
-        The examples are stored with it, so that the run can be asked without the examples' file.
+        The examples are stored with it, so that the run can be asked without the examples' file; those that the nearest
+        are chosen from are stored once for all arms.
         """
-        shots = [{"question": shot.question, "reply": shot.reply, "line": shot.line} for shot in self.shots]
-        return {"name": self.name, "system": self.system, "shots": shots}
+        stored: dict[str, Any] = {"name": self.name, "system": self.system}
+        stored["shots"] = list(map(shot_json, self.shots))
+        if self.nearest:
+            order = "nearest last" if self.nearest.nearest_last else "nearest first"
+            stored |= {
+                "nearest": self.nearest.count,
+                "order": order,
+                "max_tokens": self.nearest.max_tokens,
+            }
+        return stored
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> PromptCandidate:
         """Return the candidate that :meth:`to_json` stored."""
-        return cls(stored["name"], stored["system"], tuple(map(_stored_shot, stored["shots"])))
+        nearest = None
+        if "nearest" in stored:
+            last = stored["order"] != "nearest first"
+            nearest = NearestSetting(stored["nearest"], last, stored["max_tokens"])
+        return cls(stored["name"], stored["system"], tuple(map(stored_shot, stored["shots"])), nearest)
+
+    def shown(self, pool: ExamplePool | None) -> FewShotExamples:
+        """Return the examples that the arm shows; ``pool`` is what the nearest are chosen from."""
+        if self.nearest is None:
+            return self.shots
+        if pool is None:
+            raise ValueError("the nearest examples are chosen from a pool")
+        nearest = NearestExamples(pool, self.nearest)
+        return lambda question: (*self.shots, *nearest(question))
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreLead:
-    """The lead of one prompt over another on the same questions, with its standard error."""
+class ExamplePool:
+    """Examples that can be shown, with their lengths and the vectors of their questions, each computed once."""
 
-    difference: float
-    error: float
-    """Standard error of the mean difference over the questions."""
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        count_tokens: Callable[[str], int],
+        encoder: Encoder | None = None,
+        vectors: np.ndarray | None = None,
+    ) -> None:
+        """Take the examples; plain texts are left out.
+
+        Args:
+            examples: the examples.
+            count_tokens: counts tokens as the answering model does.
+            encoder: the embedder; None where no nearest examples are wanted.
+            vectors: the vectors of the examples' questions where they are known [rows, dimensions], in the order of
+                ``rows``; embedded when they are first needed otherwise.
+        """
+        self.rows = tuple(
+            sorted((e for e in examples if not e.raw), key=lambda e: sha256_text(f"{e.question}\0{e.reply}"))
+        )
+        self.encoder = encoder
+        self._count_tokens = count_tokens
+        self._tokens: dict[int, int] = {}
+        self._vectors = vectors
+        self._ranked: dict[str, list[int]] = {}
+
+    def tokens(self, position: int) -> int:
+        """Return the tokens of the two turns of an example, with what a chat template adds to them."""
+        if position not in self._tokens:
+            row = self.rows[position]
+            turns = self._count_tokens(row.question) + self._count_tokens(row.reply)
+            self._tokens[position] = turns + 2 * TURN_TOKENS
+        return self._tokens[position]
+
+    def nearest(self, question: str) -> list[int]:
+        """Return the positions of the examples nearest to a question, the nearest first, at most :data:`MAX_NEAREST`."""
+        if self.encoder is None or not self.rows:
+            return []
+        vectors = self.vectors()
+        if question not in self._ranked:
+            if len(self._ranked) >= MAX_REMEMBERED:  # a server is asked for weeks
+                self._ranked.clear()
+            similarity = vectors @ self.encoder.encode([question])[0]
+            # Rounded, so that platforms whose float32 sums differ in the last digits choose the same examples.
+            ranked = sorted(range(len(self.rows)), key=lambda n: (-round(float(similarity[n]), 6), n))
+            self._ranked[question] = ranked[:MAX_NEAREST]
+        return self._ranked[question]
+
+    def vectors(self) -> np.ndarray:
+        """Return the vectors of the examples' questions [rows, dimensions]; ValueError without an encoder."""
+        if self._vectors is None:
+            if self.encoder is None:
+                raise ValueError("a pool without an encoder has no vectors")
+            self._vectors = self.encoder.encode([e.question for e in self.rows])
+        return self._vectors
 
     @property
-    def enough(self) -> bool:
-        """Whether the lead is large enough to switch to the other prompt."""
-        return self.difference > SWITCH_MARGIN * self.error + 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionContext:
-    """What the selection of a prompt needs besides the candidates."""
-
-    plan: Plan
-    arm: EvaluateStep
-    dev: tuple[Question, ...]
-    generator: Callable[[], Generator]
-    """Loads the model; called only when there is something to ask."""
-    finder: PassageFinder | None
-    gold: Callable[[Question], str]
-    base: str
-    """Identifies the answering model and its weights."""
-    folder: Path
-    """The trial's folder."""
-    emit: OnEvent
+    def digest(self) -> str:
+        """SHA-256 over the examples."""
+        return sha256_text(repr([(e.question, e.reply) for e in self.rows]))
 
 
 class NearestExamples:
-    """Chooses the examples whose questions are nearest to a question by the embedder, the nearest last."""
+    """Chooses the examples of a pool whose questions are nearest to a question by the embedder."""
 
-    def __init__(self, examples: Sequence[Example], encoder: Encoder, count: int) -> None:
-        """Embed the examples' questions once; ``count`` examples are shown with each question."""
-        self._rows = sorted(
-            (e for e in examples if not e.raw), key=lambda e: sha256_text(f"{e.question}\0{e.reply}")
-        )
-        self._encoder = encoder
-        self._count = count
-        self._vectors: np.ndarray | None = (
-            encoder.encode([e.question for e in self._rows]) if self._rows else None
-        )
+    def __init__(self, pool: ExamplePool, setting: NearestSetting) -> None:
+        """Take the pool, which must have an encoder unless it is empty."""
+        self._pool = pool
+        self._setting = setting
 
     def __call__(self, question: Question) -> tuple[Example, ...]:
         """Return the examples for one question."""
-        if self._vectors is None:
-            return ()
-        similarity = self._vectors @ self._encoder.encode([question.question])[0]
-        # Rounded, so that platforms whose float32 sums differ in the last digits choose the same examples.
-        best = sorted(range(len(self._rows)), key=lambda n: (-round(float(similarity[n]), 6), n))[
-            : self._count
-        ]
-        return tuple(self._rows[n] for n in reversed(best))
+        chosen: list[int] = []
+        left = self._setting.max_tokens
+        for position in self._pool.nearest(question.question)[: self._setting.count]:
+            if left is not None:
+                left -= self._pool.tokens(position)
+                if left < 0:
+                    break
+            chosen.append(position)
+        ordered = reversed(chosen) if self._setting.nearest_last else chosen
+        return tuple(self._pool.rows[position] for position in ordered)
 
 
 def prompt_candidates(
-    plan: Plan, examples: Sequence[Example], count: int, own: bool = False
+    plan: Plan,
+    examples: Sequence[Example],
+    count: int,
+    own: bool = False,
+    pool: ExamplePool | None = None,
+    limits: ShotLimits | None = None,
+    with_passages: Sequence[Example] = (),
 ) -> tuple[PromptCandidate, ...]:
-    """Return the prompts to try, the fixed one first: up to four banks with one or two instructions.
+    """Return the prompts to try, the default first and the others in the order in which they deserve a try.
 
-    The banks are the fixed one; the same in reverse order, so that another example is nearest to the
-    question; examples from documents that the fixed bank does not show; and such examples without a refusal.
-    The instructions are the plan's, and the same followed by the plan's style checks as a list of rules.
+    Banks have a rank, and so have instructions (twice as much: a bank changes more than a sentence); those of the lower
+    sum come first. Equal prompts are listed once.
 
     Args:
         plan: the run's plan.
         examples: the examples to draw from; plain texts are left out.
-        count: examples in a bank.
+        count: examples in a bank; 0 for an arm that shows none, whose instructions alone vary.
         own: whether the questions bring their own instructions, so that these cannot be varied.
+        pool: the examples with their lengths, for many and nearest ones; None tries neither.
+        limits: the most tokens of examples; None tries neither many nor nearest ones.
+        with_passages: one or two examples whose questions hold their passages, for an arm that retrieves.
     """
+    instructions = candidate_instructions(plan, own)
+    if not count:
+        return tuple(PromptCandidate(label or PLAN_INSTRUCTIONS, system) for label, system in instructions)
     usable = [row for row in examples if not row.raw]
+    banks = _banks(plan, usable, count, pool, limits, with_passages)
+    grid = sorted(
+        (bank_rank + _INSTRUCTION_RANK * rank, rank, bank_rank)
+        for bank_rank in range(len(banks))
+        for rank in range(len(instructions))
+    )
+    candidates: dict[Any, PromptCandidate] = {}
+    for _, rank, bank_rank in grid:
+        label, system = instructions[rank]
+        name, shots, nearest = banks[bank_rank]
+        full_name = ", ".join(filter(None, (name, label)))
+        key = (system, tuple((shot.question, shot.reply) for shot in shots), nearest)
+        candidates.setdefault(key, PromptCandidate(full_name, system, shots, nearest))
+    return tuple(candidates.values())
+
+
+Bank = tuple[str, tuple[Example, ...], NearestSetting | None]
+"""A name, examples that are always shown, and how further ones are chosen for each question."""
+
+
+def _banks(
+    plan: Plan,
+    usable: Sequence[Example],
+    count: int,
+    pool: ExamplePool | None,
+    limits: ShotLimits | None,
+    with_passages: Sequence[Example],
+) -> list[Bank]:
+    """Return the banks of examples, the fixed one first, then those that help most often with replies of this kind."""
     fixed = choose_shots(usable, count, plan.seed)
     used = {shot.meta.get("doc_id") for shot in fixed} - {None}
     rest = [row for row in usable if row not in fixed and row.meta.get("doc_id") not in used]
     plain = [row for row in rest if not row.refuses]
-    banks = {
-        FIXED_BANK: fixed,
-        "reversed": fixed[::-1],
-        "others": choose_shots(rest, count, plan.seed + 1),
-        "no refusal": choose_shots(plain, count, plan.seed + 2),
-    }
-    candidates: dict[tuple[str, tuple[Example, ...]], PromptCandidate] = {}
-    for label, system in candidate_instructions(plan, own):
-        for name, shots in banks.items():
-            if len(shots) == len(fixed):
-                full_name = ", ".join(filter(None, (name, label)))
-                candidates.setdefault((system, _texts_of(shots)), PromptCandidate(full_name, system, shots))
-    return tuple(candidates.values())
+    varied: list[Bank] = [
+        (name, shots, None)
+        for name, shots in (
+            ("others", choose_shots(rest, count, plan.seed + 1)),
+            ("reversed", fixed[::-1]),
+            ("no refusal", choose_shots(plain, count, plan.seed + 2)),
+        )
+        if len(shots) == len(fixed)
+    ]
+    nearest: list[Bank] = []
+    many: list[Bank] = []
+    if pool is not None and limits is not None:
+        nearest = _nearest_banks(pool, limits.nearest, len(fixed))
+        shots = many_shots(pool, limits.fixed, plan.seed)
+        many = [(f"many ({len(shots)})", shots, None)] if len(shots) > len(fixed) else []
+    own_form: list[Bank] = []
+    if with_passages:
+        number = len(with_passages)
+        own_form = [(f"{number} with passages", tuple(with_passages), None)]
+        own_form.append((f"fixed and {number} with passages", (*fixed, *with_passages), None))
+    default: Bank = (FIXED_BANK, fixed, None)
+    if _closed_form(plan, usable):
+        return [default, *own_form[:1], *nearest[:1], *many, *nearest[1:], *own_form[1:], *varied]
+    return [default, *own_form[:1], *nearest[:1], *many, *varied, *own_form[1:], *nearest[1:]]
+
+
+def _nearest_banks(pool: ExamplePool, max_tokens: int, fixed: int) -> list[Bank]:
+    """Return the banks of nearest examples that fit: each number, the largest that fits, and one in the other order."""
+    if pool.encoder is None or not pool.rows:
+        return []
+    lengths = sorted(map(pool.tokens, range(len(pool.rows))))
+    most = min(MAX_NEAREST, len(lengths), max_tokens // lengths[len(lengths) // 2])
+    counts = [count for count in NEAREST_COUNTS if count <= most]
+    if most > max(counts, default=0) and (not counts or most >= 1.5 * max(counts)):
+        counts.insert(min(2, len(counts)), most)
+    banks: list[Bank] = [
+        (f"nearest {n}", (), NearestSetting(n, True, max_tokens)) for n in counts if n >= min(2, fixed)
+    ]
+    if banks and banks[0][2]:
+        first = banks[0][2].count
+        banks.append((f"nearest {first}, nearest first", (), NearestSetting(first, False, max_tokens)))
+    return banks
+
+
+def many_shots(pool: ExamplePool, max_tokens: int, seed: int) -> tuple[Example, ...]:
+    """Return as many examples as have ``max_tokens`` together, of every label or document in turn.
+
+    Where not even one example of each label fits in the order of the seed, the shortest of each are taken first.
+    """
+    rows = pool.rows
+    by_label = bool(labels_of([row.reply for row in rows]))
+    groups: dict[Any, list[int]] = {}
+    for position in sorted(
+        range(len(rows)), key=lambda n: sha256_text(f"{seed}\0{rows[n].question}\0{rows[n].reply}")
+    ):
+        row = rows[position]
+        groups.setdefault(row.reply.strip() if by_label else row.meta.get("doc_id", position), []).append(
+            position
+        )
+    if by_label and sum(pool.tokens(group[0]) for group in groups.values()) > max_tokens:
+        groups = {label: sorted(group, key=pool.tokens) for label, group in groups.items()}
+    chosen: list[int] = []
+    left = max_tokens
+    for turn in range(max(map(len, groups.values()), default=0)):
+        for group in groups.values():
+            if turn < len(group) and pool.tokens(group[turn]) <= left:
+                chosen.append(group[turn])
+                left -= pool.tokens(group[turn])
+    return tuple(rows[position] for position in chosen)
+
+
+def _closed_form(plan: Plan, examples: Sequence[Example]) -> bool:
+    """Return whether replies are labels or JSON, where what a near example replies is likely right or nearly so."""
+    kinds = {check.kind for check in plan.checks}
+    return bool(kinds & {"labels", "json_schema"} or labels_of([row.reply for row in examples]))
 
 
 def candidate_instructions(plan: Plan, own: bool = False) -> tuple[tuple[str, str], ...]:
-    """Return the instructions to try as (label, text): the plan's, then the same with its checks as rules."""
-    rules = [rule_text(check) for check in plan.checks if check.text]
+    """Return the instructions to try as (label, text), the plan's first, labelled "".
+
+    They are the plan's; the same and the labels, or the keys of the JSON object, unless it names them all; and the same
+    with the checks as a list of rules. ``own``: the questions bring their own, which are not varied.
+    """
     system = plan.prompts.system
-    if own or not rules:
-        return (("", system),)
-    rule_list = "Rules for every reply:\n" + "\n".join(f"- {rule}" for rule in rules)
-    return (("", system), ("rules listed", f"{system}\n\n{rule_list}" if system else rule_list))
+    variants = [("", system)]
+    if own:
+        return tuple(variants)
+
+    def add(label: str, text: str) -> None:
+        variants.append((label, f"{system}\n\n{text}" if system else text))
+
+    for check in plan.checks:
+        if check.kind == "labels":
+            labels = [str(label) for label in check.value]
+            listed = "Reply with one of these labels and nothing else:\n" + "\n".join(labels)
+            if len(listed) <= MAX_LISTED_CHARACTERS and not _names_all(system, labels):
+                add("labels listed", listed)
+        if check.kind == "json_schema" and (keys := list(check.value.get("properties") or {})):
+            required = [key for key in keys if key in check.value.get("required", keys)]
+            others = [key for key in keys if key not in required]
+            line = f"Reply with one JSON object and nothing else. Its keys: {', '.join(required or others)}"
+            line += f"; where they apply also: {', '.join(others)}." if required and others else "."
+            if len(line) <= MAX_LISTED_CHARACTERS and not _names_all(system, keys):
+                add("keys named", line)
+    if rules := [rule_text(check) for check in plan.checks if check.text]:
+        add("rules listed", "Rules for every reply:\n" + "\n".join(f"- {rule}" for rule in rules))
+    return tuple(variants)
 
 
-def select_prompt(
-    stage: SelectionContext, candidates: Sequence[PromptCandidate], budget: int
-) -> PromptCandidate:
-    """Return the prompt to use: the first candidate, unless another leads it by enough.
-
-    The decision and all candidates' scores are stored in the trial's folder and reported as events. A stored
-    decision with the same candidates, questions, model and scores is returned without asking again.
-
-    Args:
-        stage: the plan, arm, dev questions, model and folder.
-        candidates: the prompts, the fixed bank first.
-        budget: the most answers that may be generated.
-    """
-    made_from = _input_digest(stage, candidates)
-    stored = read_choice(stage.folder, stage.arm.arm)
-    if stored is not None and stored["made_from"] == made_from:
-        return PromptCandidate.from_json(stored["chosen"])
-    rounds = halving_rounds(len(candidates), len(stage.dev), budget)
-    if not rounds:
-        reason = _reason_for_no_rounds(len(candidates), len(stage.dev), budget)
-        return _store_choice(stage, made_from, candidates[0], (), reason)
-    scores: dict[str, list[float]] = {c.name: [] for c in candidates}
-    weight_of = question_weights(stage.plan, stage.dev)
-    running, asked = list(candidates), 0
-    for size, each in rounds:
-        running = _best(running, scores, size)
-        questions = stage.dev[asked : asked + each]
-        asked += each
-        # A few questions of many prompts make one batch; many questions of one prompt share its prefix in the
-        # KV cache.
-        for group in [running] if each < MIN_SHARED_QUESTIONS else [[c] for c in running]:
-            _ask(stage, group, questions, made_from)
-        journal = _journal(stage, made_from)
-        for candidate in running:
-            scores[candidate.name] += [journal[candidate.name, q.id] * weight_of[q.id] for q in questions]
-            stage.emit(
-                {
-                    "event": "prompt.tried",
-                    "arm": stage.arm.arm,
-                    "prompt": candidate.name,
-                    "questions": len(scores[candidate.name]),
-                    "score": _mean(scores[candidate.name]),
-                }
-            )
-    chosen, reason = _decide(running, scores, rounds[-1][1])
-    tried = [
-        {**c.to_json(), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in candidates
-    ]
-    return _store_choice(stage, made_from, chosen, tried, reason)
+def _names_all(system: str, names: Sequence[str]) -> bool:
+    text = system.casefold()
+    return all(name.casefold() in text for name in names)
 
 
-def read_choice(folder: Path, arm: str) -> dict[str, Any] | None:
-    """Return the stored decision for an arm from `trial/prompts.json`; None when there is none, BadInput when damaged."""
-    path = folder / PROMPTS
-    if not path.is_file():
-        return None
-    try:
-        choice = json.loads(path.read_text("utf-8"))["arms"].get(arm)
-        return dict(choice) if choice else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"{path} is damaged: {error!r}",
-            f"remove it, and choose again: tunewise run {folder.parent} --resume",
-        ) from None
+def shot_json(shot: Example) -> dict[str, Any]:
+    """Return an example as it is stored with a prompt."""
+    return {"question": shot.question, "reply": shot.reply, "line": shot.line}
 
 
-def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
-    """Return (prompts, questions each) of every round; () when the last two would share too few questions.
-
-    Each round asks new questions. Together the rounds use at most ``dev`` questions and ``budget`` answers.
-    """
-    if count < 2:
-        return ()
-    sizes = [count, -(-count // 2)] if count > 4 else [count] if count > 2 else []
-    rounds: list[tuple[int, int]] = []
-    left = budget
-    for size, share in zip(sizes, ROUND_SHARES, strict=False):
-        each = max(1, int(share * budget / size))
-        rounds.append((size, each))
-        left -= size * each
-    fresh = min(left // 2, dev - sum(each for _, each in rounds))
-    return (*rounds, (2, fresh)) if fresh >= MIN_SHARED_QUESTIONS else ()
-
-
-def score_lead(other: Sequence[float], fixed: Sequence[float]) -> ScoreLead:
-    """Return how far one prompt's scores are above another's, paired by question.
-
-    Args:
-        other: scores of the other prompt [questions], at least two.
-        fixed: scores of the fixed bank on the same questions.
-    """
-    differences = [a - b for a, b in zip(other, fixed, strict=True)]
-    mean = sum(differences) / len(differences)
-    variance = sum((value - mean) ** 2 for value in differences) / (len(differences) - 1)
-    return ScoreLead(mean, math.sqrt(variance / len(differences)))
-
-
-def with_instructions(plan: Plan, system: str) -> Plan:
-    """Return the plan with other instructions, for one arm."""
-    return plan.model_copy(update={"prompts": plan.prompts.model_copy(update={"system": system})})
-
-
-def _texts_of(shots: Sequence[Example]) -> Any:
-    return tuple((shot.question, shot.reply) for shot in shots)
-
-
-def _stored_shot(stored: dict[str, Any]) -> Example:
+def stored_shot(stored: dict[str, Any]) -> Example:
+    """Return the example that :func:`shot_json` stored."""
     turns = (
         {"role": "user", "content": stored["question"]},
         {"role": "assistant", "content": stored["reply"]},
     )
     return Example(turns, {}, stored["line"])
-
-
-def _best(
-    running: Sequence[PromptCandidate], scores: dict[str, list[float]], size: int
-) -> list[PromptCandidate]:
-    """Return the fixed bank and the best others; among equal scores the earlier one."""
-    fixed, *others = running
-    ranked = sorted(others, key=lambda c: -(_mean(scores[c.name]) or 0.0))
-    return [fixed, *ranked[: size - 1]]
-
-
-def _ask(
-    stage: SelectionContext, group: Sequence[PromptCandidate], questions: Sequence[Question], made_from: str
-) -> None:
-    """Ask these questions with every prompt of a group at once, except those that the journal holds."""
-    journal = _journal(stage, made_from)
-    pairs = [(c, q) for c in group for q in questions]
-    known = {str(n) for n, (c, q) in enumerate(pairs) if (c.name, q.id) in journal}
-    if len(known) == len(pairs):
-        return
-    # A question's own system turn replaces the plan's instructions: it carries those of the candidate.
-    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(pairs)]
-
-    def row(answer: Answer) -> dict[str, Any]:
-        candidate, question = pairs[int(answer.question.id)]
-        return {
-            "made_from": made_from,
-            "prompt": candidate.name,
-            "id": question.id,
-            "answer": answer.text,
-            "score": _score(stage, question, answer),
-            "prompt_tokens": answer.completion.prompt_tokens,
-            "completion_tokens": answer.completion.completion_tokens,
-            "seconds": round(answer.completion.seconds, 4),
-        }
-
-    def append_batch(answers: list[Answer]) -> None:
-        append_lines(stage.folder / TRIED, map(row, answers))
-
-    def shots(question: Question) -> tuple[Example, ...]:
-        return pairs[int(question.id)][0].shots
-
-    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, append_batch, known)
-
-
-def _journal(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], float]:
-    """Return the scores that are known, by prompt and question."""
-    rows = (row for row in read_journal(stage.folder / TRIED) if row["made_from"] == made_from)
-    return {(row["prompt"], row["id"]): row["score"] for row in rows}
-
-
-def _score(stage: SelectionContext, question: Question, answer: Answer) -> float:
-    gold = stage.gold(question)
-    scores = score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
-    return combined_score(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
-
-
-def _decide(
-    running: Sequence[PromptCandidate], scores: dict[str, list[float]], fresh: int
-) -> tuple[PromptCandidate, str]:
-    fixed, other = running
-    lead = score_lead(scores[other.name][-fresh:], scores[fixed.name][-fresh:])
-    evidence = (
-        f"{lead.difference:+.2f} with a standard error of {lead.error:.2f}, on {fresh} fresh dev questions"
-    )
-    if lead.enough:
-        return other, f"{other.name} leads the fixed bank: {evidence}"
-    return fixed, f"the fixed bank stays: {other.name} does not lead it by half an error or more ({evidence})"
-
-
-def _reason_for_no_rounds(count: int, dev: int, budget: int) -> str:
-    if budget == 0:
-        return "the fixed bank: a budget of 0 tries no other"
-    if count < 2:
-        return "the fixed bank: the examples make no other"
-    return (
-        f"the fixed bank: {dev} dev questions and {budget} answers are too few to tell {count} prompts apart"
-    )
-
-
-def _store_choice(
-    stage: SelectionContext,
-    made_from: str,
-    chosen: PromptCandidate,
-    tried: Sequence[dict[str, Any]],
-    reason: str,
-) -> PromptCandidate:
-    """Write the decision into `trial/prompts.json`, report it, and return the chosen prompt."""
-    path = stage.folder / PROMPTS
-    arms = json.loads(path.read_text("utf-8"))["arms"] if path.is_file() else {}
-    choice = {"made_from": made_from, "chosen": chosen.to_json(), "reason": reason, "tried": list(tried)}
-    write_json(path, {"schema": 1, "arms": {**arms, stage.arm.arm: choice}})
-    stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
-    return chosen
-
-
-def _input_digest(stage: SelectionContext, candidates: Sequence[PromptCandidate]) -> str:
-    """Return the digest of everything that the decision depends on."""
-    plan = stage.plan
-    parts = {
-        "candidates": [c.to_json() for c in candidates],
-        "step": stage.arm.model_dump(mode="json"),
-        "dev": [(q.id, q.question) for q in stage.dev],
-        "base": stage.base,
-        "prompts": plan.prompts.model_dump(mode="json"),
-        "max_new_tokens": plan.max_new_tokens,
-        "checks": [c.model_dump(mode="json") for c in plan.checks],
-        "weights": {str(name): weight for name, weight in plan.weights.items()},
-        "seed": plan.seed,
-    }
-    return sha256_text(canonical_json(parts))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), 4) if values else None

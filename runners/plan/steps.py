@@ -164,16 +164,20 @@ class EvaluateStep(StrictModel):
     passages: Literal["found", "all"] = Field(
         "found", description="all: every passage of the index in each prompt, in place of those found."
     )
-    shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
+    shots: int = Field(
+        0, ge=0, le=64, description="Examples shown in the prompt; a chosen bank may show others."
+    )
     bank: Literal["fixed", "chosen", "similar"] = Field(
         "fixed",
-        description="Which: drawn by the seed; the best of a few banks on dev questions; the nearest to each question.",
+        description="Which: drawn by the seed; the best on dev questions of fixed, nearest and many (then instructions "
+        "are chosen too); the nearest to each question.",
     )
     budget: int = Field(
         60,
         ge=0,
         le=5000,
-        description="Most dev answers to choose a bank, no more than test questions; 0 keeps the fixed one.",
+        description="Most dev answers to choose examples and instructions, no more than test questions; the same for "
+        "every arm; 0 keeps the default.",
     )
     classifier: bool = Field(
         False, description="A linear head over the embedder's vectors of the examples answers, for labels."
@@ -191,6 +195,11 @@ class EvaluateStep(StrictModel):
         None,
         description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
     )
+
+    @property
+    def chooses_prompt(self) -> bool:
+        """Whether the arm's examples or instructions are chosen on dev questions, within the budget."""
+        return self.bank == "chosen" or self.instructions == "chosen"
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

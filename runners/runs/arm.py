@@ -7,28 +7,53 @@ finished trial, for `ask` and the server.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag.errors import BadInput
 from runners.arms.few_shot import (
+    FIXED_BANK,
+    MANY_TOKENS_CPU,
+    MANY_TOKENS_GPU,
+    NEAREST_TOKENS_CPU,
+    NEAREST_TOKENS_GPU,
+    QUESTION_TOKENS_KEPT,
+    REMOTE_TOKENS,
+    TURN_TOKENS,
+    ExamplePool,
     NearestExamples,
+    NearestSetting,
     PromptCandidate,
-    SelectionContext,
+    ShotLimits,
+    candidate_instructions,
     prompt_candidates,
+)
+from runners.arms.prompt_selection import (
+    SelectionContext,
     read_choice,
     select_prompt,
+    stored_examples,
     with_instructions,
 )
-from runners.arms.prompts import FewShotExamples, choose_shots
-from runners.arms.retriever import PassageFinder, control_tokens
+from runners.arms.prompts import FewShotExamples, choose_shots, user_turn
+from runners.arms.retriever import PassageFinder, control_tokens, token_counter
 from runners.data.examples import Example
 from runners.data.questions import Question
+from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model
 from runners.plan.schema import Plan
 from runners.plan.steps import NO_QUANTIZATION, EvaluateStep
-from runners.run_folder import TRIAL
+from runners.resources.machine import detect_machine
+from runners.run_folder import INDEX, TRIAL
+from runners.runs.requirements import arm_memory
 from runners.runs.session import RunContext, model_identity
+
+if TYPE_CHECKING:
+    from rag.embedding.protocol import Encoder
+
+SHOTS_WITH_PASSAGES = 2
+"""Examples that are tried with their passages: each is as long as a question with its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +69,7 @@ class PreparedArm:
 def prepare_arm(
     context: RunContext, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
 ) -> PreparedArm:
-    """Prepare an arm for the trial; a bank of examples that is to be chosen is chosen now, on dev questions.
+    """Prepare an arm for the trial; a prompt that is to be chosen is chosen now, on dev questions.
 
     Args:
         context: the run.
@@ -53,26 +78,128 @@ def prepare_arm(
         gold: returns the text of a question's gold span.
     """
     finder = passage_finder(context, step)
-    if step.bank != "chosen":
+    if not step.chooses_prompt:
         return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
-    dev = context.split.dev
-    own_instructions = bool(dev) and all(question.system for question in dev)
+    budget = min(step.budget, len(context.split.test))
+    pool = ExamplePool(context.examples, arm_token_counter(context, step), _encoder(context, step, budget))
     stage = SelectionContext(
         context.plan,
         step,
-        dev,
+        context.split.dev,
         lambda: context.generator(weights, step),
         finder,
         gold,
         f"{_model_of_choice(context, step)} {step.weights or ''}",
         context.run.path / TRIAL,
         context.emit,
+        pool,
     )
-    budget = min(step.budget, len(context.split.test))
-    candidate = select_prompt(
-        stage, prompt_candidates(context.plan, context.examples, step.shots, own_instructions), budget
-    )
-    return _with_candidate(context.plan, candidate, finder)
+    candidate = select_prompt(stage, _candidates(context, step, pool, budget), budget)
+    return _with_candidate(context.plan, candidate, finder, pool)
+
+
+def _candidates(
+    context: RunContext, step: EvaluateStep, pool: ExamplePool, budget: int
+) -> tuple[PromptCandidate, ...]:
+    """Return the prompts to try for an arm, the default first."""
+    plan, dev = context.plan, context.split.dev
+    own = bool(dev) and all(question.system for question in dev)
+    if step.shots and step.bank != "chosen":
+        nearest = NearestSetting(step.shots) if step.bank == "similar" else None
+        shots = () if nearest else choose_shots(context.examples, step.shots, plan.seed)
+        return tuple(
+            PromptCandidate(", ".join(filter(None, (FIXED_BANK, label))), system, shots, nearest)
+            for label, system in candidate_instructions(plan, own)
+        )
+    if not (step.shots and budget):
+        return prompt_candidates(plan, context.examples, step.shots, own)
+    limits = shot_limits(context, step)
+    with_passages = shots_with_passages(context, step, pool, limits.fixed)
+    return prompt_candidates(plan, context.examples, step.shots, own, pool, limits, with_passages)
+
+
+def shot_limits(context: RunContext, step: EvaluateStep) -> ShotLimits:
+    """Return the most tokens that an arm's examples may have: what is left of the context, less where reading is slow.
+
+    Beside the examples the context holds the instructions (the longest to try), the longest question, the passages and
+    the answer. The bank that is read once is also bounded by the memory that a batch of answers needs with it.
+    """
+    base = context.base_of(step)
+    if not isinstance(base, Model):
+        return ShotLimits(REMOTE_TOKENS, REMOTE_TOKENS)
+    plan, count = context.plan, arm_token_counter(context, step)
+    asked = (*context.split.dev, *context.split.test)
+    texts = ("\n".join([q.system or "", *(turn["content"] for turn in q.history), q.question]) for q in asked)
+    longest = max(map(count, sorted(texts, key=len)[-8:]), default=0)
+    taken = max(count(system) for _, system in candidate_instructions(plan)) + longest
+    taken += QUESTION_TOKENS_KEPT + 4 * TURN_TOKENS + plan.max_new_tokens
+    taken += plan.thinking.max_tokens if plan.thinking.enabled else 0
+    if step.retrieval and plan.index is not None:
+        taken += plan.index.context_tokens + count(plan.prompts.context)
+    left = max(0, (context_length(read_json(base.folder / "config.json")) or 0) - taken)
+    machine = detect_machine(context.run.path)
+    on_cpu = machine.device == "cpu"
+    fixed = min(left, MANY_TOKENS_CPU if on_cpu else MANY_TOKENS_GPU)
+    while fixed and arm_memory(plan, step, base.folder, machine, taken + fixed) == "no":
+        fixed //= 2
+    return ShotLimits(fixed, min(fixed, NEAREST_TOKENS_CPU if on_cpu else NEAREST_TOKENS_GPU))
+
+
+def shots_with_passages(
+    context: RunContext, step: EvaluateStep, pool: ExamplePool, max_tokens: int
+) -> tuple[Example, ...]:
+    """Return one or two examples whose user turn holds passages, as the arm's own questions do; () where none fit.
+
+    The passages are those that the search returns, with the passage that supports the reply among them; refusals and
+    examples without such a passage are left out.
+    """
+    if not (step.retrieval and step.passages == "found" and (context.run.path / INDEX).exists()):
+        return ()
+    from runners.arms.gold_passages import GoldPassages
+    from runners.arms.raft import with_passages
+
+    retriever, plan = context.retriever, context.plan
+    drawn = choose_shots([row for row in pool.rows if not row.refuses], 4 * SHOTS_WITH_PASSAGES, plan.seed)
+    finder = GoldPassages(retriever.index.chunks)
+    count = arm_token_counter(context, step)
+    shown: list[Example] = []
+    left = max_tokens
+    hits_of_each = retriever.candidates([e.question for e in drawn], retriever.step.k) if drawn else []
+    for example, hits in zip(drawn, hits_of_each, strict=True):
+        gold = finder.gold_of(example, hits)
+        if not gold.passages or len(shown) == SHOTS_WITH_PASSAGES:
+            continue
+        passages = retriever.format_hits(
+            with_passages(hits, gold.passages, retriever.step.k), example.question
+        )
+        turn = user_turn(plan.prompts, example.question, passages)
+        size = count(turn) + count(example.reply) + 2 * TURN_TOKENS
+        if size <= left:
+            left -= size
+            turns = (
+                {"role": "user", "content": turn},
+                {"role": "assistant", "content": example.reply},
+            )
+            shown.append(replace(example, messages=turns))
+    return tuple(shown)
+
+
+def arm_token_counter(context: RunContext, step: EvaluateStep) -> Callable[[str], int]:
+    """Return what counts tokens as the arm's model does; an estimate for an endpoint."""
+    base = context.base_of(step)
+    return token_counter(base.folder if isinstance(base, Model) else None)
+
+
+def _encoder(context: RunContext, step: EvaluateStep, budget: int) -> Encoder | None:
+    """Return the embedder for nearest examples; None where none are tried, with an event where it is missing."""
+    if not step.shots or (step.bank != "similar" and not (step.bank == "chosen" and budget)):
+        return None
+    if context.embedder_model is None and "embedder" not in context.__dict__:
+        name = context.plan.embedder.name
+        reason = f"{step.arm}: nearest examples are not tried, because the embedder {name} is not here"
+        context.emit({"event": "prompt.note", "arm": step.arm, "reason": reason})
+        return None
+    return context.embedder
 
 
 def recall_arm(
@@ -86,26 +213,32 @@ def recall_arm(
         examples: reads the training examples; called only when the arm shows some.
 
     Raises:
-        BadInput: the arm's bank was to be chosen, and the trial has not chosen it yet.
+        BadInput: the arm's prompt was to be chosen, and the trial has not chosen it yet.
     """
     finder = passage_finder(context, step)
-    if step.bank != "chosen":
+    if not step.chooses_prompt:
         return PreparedArm(
             context.plan, shown_examples(context, step, examples()) if step.shots else (), finder
         )
     choice = read_choice(context.run.path / TRIAL, step.arm)
     if choice is None:
         raise BadInput(
-            f"the run has not chosen the examples of the arm {step.arm} yet",
+            f"the run has not chosen the prompt of the arm {step.arm} yet",
             f"finish it with: tunewise run {context.run.path} --resume",
         )
-    return _with_candidate(context.plan, PromptCandidate.from_json(choice["chosen"]), finder)
+    candidate = PromptCandidate.from_json(choice["chosen"])
+    pool = None
+    if candidate.nearest:
+        rows, vectors = stored_examples(context.run.path / TRIAL)
+        pool = ExamplePool(rows, arm_token_counter(context, step), context.embedder, vectors)
+    return _with_candidate(context.plan, candidate, finder, pool)
 
 
 def shown_examples(context: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:
     """Return the examples of an arm with a fixed bank, or the lookup of the nearest examples."""
     if step.bank == "similar":
-        return NearestExamples(examples, context.embedder, step.shots)
+        pool = ExamplePool(examples, arm_token_counter(context, step), context.embedder)
+        return NearestExamples(pool, NearestSetting(step.shots))
     return choose_shots(examples, step.shots, context.plan.seed)
 
 
@@ -127,5 +260,7 @@ def _model_of_choice(context: RunContext, step: EvaluateStep) -> str:
     return identity if quantization == NO_QUANTIZATION else f"{identity} {quantization}"
 
 
-def _with_candidate(plan: Plan, candidate: PromptCandidate, finder: PassageFinder | None) -> PreparedArm:
-    return PreparedArm(with_instructions(plan, candidate.system), candidate.shots, finder)
+def _with_candidate(
+    plan: Plan, candidate: PromptCandidate, finder: PassageFinder | None, pool: ExamplePool | None
+) -> PreparedArm:
+    return PreparedArm(with_instructions(plan, candidate.system), candidate.shown(pool), finder)

@@ -360,7 +360,7 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
 def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
     """Return what carrying out a plan would fetch: its models, and its embedder when something needs it."""
     wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
-    wanted += [plan.embedder] if needs_embedder(plan) else []
+    wanted += [plan.embedder] if needs_embedder(plan) or _obtainable_nearest(plan) else []
     wanted += [plan.index.reranker] if plan.index and plan.index.reranker else []
     downloads = [
         download for model in wanted for download in resolve.downloads_needed([model.name], model.allow_hub)
@@ -379,3 +379,30 @@ def unobtainable_models(plan: Plan) -> tuple[ModelAvailability, ...]:
 def needs_embedder(plan: Plan) -> bool:
     """Return whether a plan embeds anything: an index, a classifier's texts, or the nearest examples."""
     return plan.index is not None or any(arm.classifier or arm.bank == "similar" for arm in plan.arms)
+
+
+def _obtainable_nearest(plan: Plan) -> bool:
+    """Return whether nearest examples would be tried with an embedder that can be obtained."""
+    embedder = plan.embedder
+    return (
+        tries_nearest_examples(plan)
+        and find_availability(embedder.name, embedder.allow_hub).state != "blocked"
+    )
+
+
+def tries_nearest_examples(plan: Plan) -> bool:
+    """Return whether some arm would try the nearest examples; it does without them where the embedder is missing."""
+    return any(arm.bank == "chosen" and arm.shots and arm.budget for arm in plan.arms)
+
+
+def arm_memory(
+    plan: Plan, step: EvaluateStep, base: Path, machine: Machine, prompt_tokens: int
+) -> str | None:
+    """Return whether answers to prompts of so many tokens fit in memory: yes, tight or no; None where it is unknown."""
+    shape = _shape_of(base)
+    if shape is None:
+        return None
+    answer = plan.max_new_tokens + (plan.thinking.max_tokens if plan.thinking.enabled else 0)
+    quantization = (step.model or plan.model).quantization
+    memory = answering_memory(shape, machine, quantization, prompt_tokens, answer)
+    return memory.fits(machine.device_memory_gib)

@@ -16,6 +16,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.types import OnEvent
 from runners import notebook
 from runners.arms.answer import Answer, answer_all, stream_answer
+from runners.arms.prompt_selection import read_choices
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
@@ -146,7 +147,9 @@ class RunSession:
         """The models and the index that answer; BadInput when a model is not the one the run was made with."""
         self.check()
         bases = self.recorded.bases()
-        embedder = self.recorded.embedder() if needs_embedder(self.plan) else None
+        choices = read_choices(self.folder.path / TRIAL).values()
+        shows_nearest = any("nearest" in choice["chosen"] for choice in choices)
+        embedder = self.recorded.embedder() if shows_nearest or needs_embedder(self.plan) else None
         return RunContext(
             self.plan,
             self.folder,

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import BadInput, Problem
+from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.retriever import Retriever, control_tokens, token_counter
 from runners.data.examples import Example
@@ -29,7 +29,7 @@ from runners.resources.device import torch_device
 from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
-from runners.runs.requirements import require_loading_memory
+from runners.runs.requirements import needs_embedder, require_loading_memory, tries_nearest_examples
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
@@ -64,6 +64,22 @@ def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) 
             "see: tunewise models list",
         )
     return model
+
+
+def obtain_embedder(plan: Plan, on_event: OnEvent | None = None) -> resolve.Model | None:
+    """Return the embedder of a plan, downloaded if necessary; None where nothing is embedded.
+
+    Where only the nearest of the examples are to be tried with it, None also where it cannot be obtained: the arm says so,
+    and tries the other examples.
+    """
+    if needs_embedder(plan):
+        return obtain_model(plan.embedder, "embedder", on_event)
+    if not tries_nearest_examples(plan):
+        return None
+    try:
+        return obtain_model(plan.embedder, "embedder", on_event)
+    except CannotRun:
+        return None
 
 
 def obtain_reranker(plan: Plan, on_event: OnEvent | None = None, recorded: str = "") -> resolve.Model | None:

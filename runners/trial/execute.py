@@ -24,7 +24,13 @@ from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal, read_run_
 from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
-from runners.runs.session import RunContext, model_identity, obtain_bases, obtain_model, obtain_reranker
+from runners.runs.session import (
+    RunContext,
+    model_identity,
+    obtain_bases,
+    obtain_embedder,
+    obtain_reranker,
+)
 from runners.trial import forgetting, judge, row_guard, step_runner, trial
 
 QUICK_LIMITS = {"max_examples": 120, "max_dev": 16, "max_test": 24}
@@ -93,9 +99,7 @@ def run_plan(
     # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
     for row in requirements.remote_models(plan):
         endpoint.api_key(row.url)
-    embedder = (
-        obtain_model(plan.embedder, "embedder", on_event) if requirements.needs_embedder(plan) else None
-    )
+    embedder = obtain_embedder(plan, on_event)
     reranker = obtain_reranker(plan, on_event)
     machine = detect_machine(out)
     notes = requirements.check_requirements(
@@ -138,7 +142,7 @@ def quick_plan(plan: Plan) -> Plan:
 
 
 def _quick_step(step: Step) -> Step:
-    if isinstance(step, EvaluateStep) and step.bank == "chosen":
+    if isinstance(step, EvaluateStep) and step.chooses_prompt:
         return step.model_copy(update={"budget": 0})
     if not isinstance(step, TrainStep):
         return step

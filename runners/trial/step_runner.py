@@ -83,7 +83,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     }
     if step.classifier or step.bank == "similar":
         made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
-    if step.classifier or step.bank == "chosen":
+    if step.classifier or step.chooses_prompt:
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.weights:
         made_from["weights"] = step_inputs(context, plan.train_step(step.weights))

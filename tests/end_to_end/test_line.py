@@ -19,7 +19,7 @@ from runners.runs.run import open_session
 
 pytestmark = pytest.mark.real
 
-ARMS = ["prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"]
+ARMS = ["prompting", "few-shot", "rag", "rag-few-shot", "lora", "naive-stack", "hybrid"]
 CITATION = {
     "n",
     "doc",
@@ -66,7 +66,8 @@ def test_interrupted_run_keeps_finished_steps(pipeline: Any, read_rows: Any) -> 
     again = max(n for n, e in enumerate(events) if e["event"] == "run.start")
     before = [e["step"] for e in events[:again] if e["event"] == "step.done"]
     skipped = [e["step"] for e in events[again:] if e["event"] == "step.skip"]
-    assert before == skipped == ["index", "evaluate:prompting", "evaluate:few-shot", "evaluate:rag"]
+    prompted = [f"evaluate:{arm}" for arm in ("prompting", "few-shot", "rag", "rag-few-shot")]
+    assert before == skipped == ["index", *prompted]
 
 
 def test_run_measures_every_arm_and_gives_a_verdict(pipeline: Any, read_rows: Any) -> None:
@@ -90,6 +91,8 @@ def test_run_measures_every_arm_and_gives_a_verdict(pipeline: Any, read_rows: An
     assert (verdict["recommended"], verdict["strength"]) == ("hybrid", "leaning")
     assert verdict["model"] == "smollm2-135m-instruct"
     assert sorted(arm["arm"] for arm in report["arms"]) == sorted(ARMS)
+    assert [(row["arm"], row["allowed"]) for row in report["dev_budget"]] == [(arm, 6) for arm in ARMS]
+    assert all(row["how"] for row in report["dev_budget"])
     for arm in report["arms"]:
         assert {"arm", "score", "scores", "n", "seconds_per_answer", "usd_per_1000"} <= set(arm)
         assert arm["n"] == 6

@@ -18,6 +18,7 @@ from runners.runs.session import named_models, obtain_bases
 pytestmark = pytest.mark.real  # the embedder
 
 KEY = "sk-line-not-a-real-key"
+ARMS = ("prompting", "few-shot", "long-context", "rag", "rag-few-shot")
 DOCUMENTS = ("pets.md", "wifi.md", "parking.md", "bicycles.md")
 QUESTION = "Can I take my dog on board?"
 
@@ -80,8 +81,8 @@ def test_remote_model_is_planned_run_and_asked(
     done = tunewise("run", "plan.yaml", "--out", "run", "--json", cwd=folder, **environ)
     assert done.returncode in (0, 5), done.stderr
     report = json.loads(done.stdout)
-    assert sorted(arm["arm"] for arm in report["arms"]) == ["few-shot", "long-context", "prompting", "rag"]
-    assert report["verdict"]["winner"] in ("few-shot", "long-context", "prompting", "rag")
+    assert sorted(arm["arm"] for arm in report["arms"]) == sorted(ARMS)
+    assert report["verdict"]["winner"] in ARMS
     rows = read_rows(folder / "run" / "trial" / "answers.jsonl")
     assert {row["finish"] for row in rows} <= {"stop", "refused"}
     asked = [row for row in rows if row["finish"] == "stop"]

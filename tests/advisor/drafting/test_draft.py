@@ -44,11 +44,16 @@ def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
         "few-shot",
         "long-context",
         "rag",
+        "rag-few-shot",
         "lora",
         "naive-stack",
         "hybrid",
     ]
     assert plan.choice == "hybrid"
+    untrained = [arm for arm in plan.arms if not arm.weights and arm.passages == "found"]
+    assert {(arm.chooses_prompt, arm.budget) for arm in untrained} == {(True, 60)}, (
+        "the same for every prompt"
+    )
     hybrid = plan.train_step("hybrid")
     assert (hybrid.rows, hybrid.start_from, hybrid.method) == ("retrieval", None, "lora")
     assert hybrid.rank == plan.train_step("lora").rank
@@ -57,7 +62,7 @@ def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
         "few short rows, and longer ones"
     )
     assert "would be learnt in" in plan.train_step("lora").reasons["batch_tokens"]
-    assert plan.gate.must_beat == ("prompting", "few-shot", "long-context", "rag", "lora")
+    assert plan.gate.must_beat == ("prompting", "few-shot", "long-context", "rag", "rag-few-shot", "lora")
     assert plan.prompts.system.startswith("Answer in one statement")
     assert plan.checks[0].text.startswith("one statement, then one closing question (100 % of ")
     assert plan.weights["style"] > 0

@@ -96,6 +96,45 @@ def test_report_json_has_all_parts(run: RunFolder) -> None:
     assert "index" in data["measured"]["seconds"]
 
 
+def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -> None:
+    body = PLAN.model_dump(mode="json", by_alias=True)
+    body["steps"][1]["instructions"] = "chosen"
+    body["prompts"]["system"] = "Be brief."
+    plan = parse_plan(body)
+    wording = {"name": "rules listed", "system": "s", "shots": []}
+    choice = {
+        "chosen": wording,
+        "reason": "rules listed leads the plan's instructions",
+        "used": 36,
+        "tried": [{**wording, "name": NASTY, "questions": 18, "score": 0.25}],
+        "untried": ["keys named"],
+        "lead": {"difference": 0.2, "error": 0.1, "questions": 18},
+    }
+    write_json(run.path / "trial" / "prompts.json", {"schema": 1, "arms": {"prompting": choice}})
+    data = write_report(run, plan)
+    chosen, fixed = data["dev_budget"]
+    assert (chosen["arm"], chosen["allowed"], chosen["used"], chosen["chosen"]) == (
+        "prompting",
+        40,
+        36,
+        "rules listed",
+    )
+    assert chosen["tried"] == [{"prompt": NASTY, "questions": 18, "score": 0.25}]
+    assert (fixed["arm"], fixed["allowed"], fixed["used"], fixed["chosen"]) == ("rag", 40, 0, None)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "Answers on dev questions that each arm was given" in page
+    assert "your prompt with its rules listed" in page
+    assert page.count("<script") == 1
+    markdown = (run.path / "report.md").read_text("utf-8")
+    assert "| prompting | 40 | 36 |" in markdown
+    assert "+0.20 ± 0.10 on 18" in markdown
+    console = Console(file=io.StringIO(), width=300)
+    show_report(data, console)
+    assert "up to 40 for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
+    before = {key: value for key, value in data.items() if key != "dev_budget"}
+    assert "dev questions that each" not in report_markdown(before), "a report of an earlier version"
+
+
 def test_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
     write_report(run, PLAN)
     page = (run.path / "report.html").read_text("utf-8")

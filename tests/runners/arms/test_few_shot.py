@@ -1,4 +1,4 @@
-"""The few-shot prompt: selected on dev questions, unchanged unless another one leads, never asked twice."""
+"""The prompt of an arm: banks and instructions to try, selected on dev questions, the default unless another leads."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from typing import Any
 import pytest
 
 from runners.arms.few_shot import (
+    TURN_TOKENS,
+    ExamplePool,
+    NearestExamples,
+    NearestSetting,
+    PromptCandidate,
+    ShotLimits,
+    candidate_instructions,
+    many_shots,
+    prompt_candidates,
+)
+from runners.arms.prompt_selection import (
+    ANSWERS_PER_PROMPT,
     MIN_SHARED_QUESTIONS,
     TRIED,
-    NearestExamples,
-    PromptCandidate,
     SelectionContext,
-    candidate_instructions,
     halving_rounds,
-    prompt_candidates,
     read_choice,
     score_lead,
     select_prompt,
+    stored_examples,
 )
 from runners.data.examples import Example
 from runners.data.formats import Message
@@ -81,11 +90,15 @@ class ScriptedModel:
 
 
 def stage(
-    model: ScriptedModel, folder: Path, events: list[dict[str, Any]], dev: Sequence[Question] = DEV
+    model: ScriptedModel,
+    folder: Path,
+    events: list[dict[str, Any]],
+    dev: Sequence[Question] = DEV,
+    pool: ExamplePool | None = None,
 ) -> SelectionContext:
     """Return what the selection of a prompt needs, with a scripted model."""
     return SelectionContext(
-        PLAN, ARM, tuple(dev), lambda: model, None, lambda q: "", "base", folder, events.append
+        PLAN, ARM, tuple(dev), lambda: model, None, lambda q: "", "base", folder, events.append, pool
     )  # type: ignore[arg-type, return-value]
 
 
@@ -97,19 +110,19 @@ def banks(pier_examples: tuple[Example, ...]) -> tuple[PromptCandidate, ...]:
 
 def test_candidates_differ_and_fixed_bank_is_first(banks: tuple[PromptCandidate, ...]) -> None:
     names = [c.name for c in banks]
-    assert names[:3] == ["fixed", "reversed", "others"]
-    assert "fixed, rules listed" in names
+    assert names[:4] == ["fixed", "others", "reversed", "fixed, rules listed"]
     assert len(banks) == len({(c.system, tuple(s.question for s in c.shots)) for c in banks})
-    assert banks[1].shots == banks[0].shots[::-1]
-    assert not any(shot in banks[0].shots for shot in banks[2].shots)
-    assert banks[-1].system.endswith("Rules for every reply:\n- at most 9 words")
+    assert banks[2].shots == banks[0].shots[::-1]
+    assert not any(shot in banks[0].shots for shot in banks[1].shots)
+    assert banks[3].system.endswith("Rules for every reply:\n- at most 9 words")
     stored = PromptCandidate.from_json(json.loads(json.dumps(banks[0].to_json())))
     assert [(s.question, s.reply) for s in stored.shots] == [(s.question, s.reply) for s in banks[0].shots]
     assert candidate_instructions(PLAN, own=True) == (("", "Be brief."),)
 
 
 @pytest.mark.parametrize(
-    ("count", "dev", "budget"), [(8, 40, 60), (8, 22, 60), (4, 40, 60), (3, 30, 40), (2, 9, 99)]
+    ("count", "dev", "budget"),
+    [(10, 30, 60), (12, 30, 60), (8, 22, 60), (4, 40, 60), (4, 40, 24), (3, 30, 20), (2, 9, 99)],
 )
 def test_halving_rounds_stay_within_budget_and_questions(count: int, dev: int, budget: int) -> None:
     planned = halving_rounds(count, dev, budget)
@@ -204,12 +217,139 @@ def test_fixed_bank_stays_with_reason_when_data_is_too_small(
     assert reason in events[-1]["reason"]
 
 
-def test_nearest_examples_are_shown_nearest_last(pier_examples: tuple[Example, ...], words: Any) -> None:
-    nearest = NearestExamples(pier_examples, words, 3)
-    shots = nearest(Question("q", "How many berths has the Heron Pier?"))
+def word_count(text: str) -> int:
+    return len(text.split())
+
+
+def test_nearest_examples_are_ordered_and_fit(pier_examples: tuple[Example, ...], words: Any) -> None:
+    heron = Question("q", "How many berths has the Heron Pier?")
+    pool = ExamplePool(pier_examples, word_count, words)
+    shots = NearestExamples(pool, NearestSetting(3))(heron)
     assert len(shots) == 3
-    assert shots[-1].question == "How many berths has the Heron Pier?"
-    assert shots == NearestExamples(pier_examples[::-1], words, 3)(
-        Question("q", "How many berths has the Heron Pier?")
+    assert shots[-1].question == heron.question
+    again = ExamplePool(pier_examples[::-1], word_count, words)
+    assert shots == NearestExamples(again, NearestSetting(3))(heron)
+    assert NearestExamples(again, NearestSetting(3, nearest_last=False))(heron) == shots[::-1]
+    size = word_count(heron.question) + word_count(shots[-1].reply) + 2 * TURN_TOKENS
+    assert NearestExamples(pool, NearestSetting(3, max_tokens=size))(heron) == shots[-1:]
+    assert NearestExamples(ExamplePool((), word_count, words), NearestSetting(3))(DEV[0]) == ()
+
+
+def labelled(count: int, labels: int) -> tuple[Example, ...]:
+    """Examples with labels in turn, those of later labels longer."""
+    return tuple(
+        Example(
+            (
+                {"role": "user", "content": f"Request {n} about" + " berths" * (n % labels)},
+                {"role": "assistant", "content": f"label {n % labels}"},
+            ),
+            {},
+            n + 1,
+        )
+        for n in range(count)
     )
-    assert NearestExamples((), words, 3)(DEV[0]) == ()
+
+
+def test_many_examples_fill_the_limit_with_every_label(words: Any) -> None:
+    rows = labelled(60, 6)
+    pool = ExamplePool(rows, word_count, words)
+    sizes = {row.line: pool.tokens(position) for position, row in enumerate(pool.rows)}
+    for limit in (0, 141, 400, 10_000):
+        shots = many_shots(pool, limit, 0)
+        assert sum(sizes[shot.line] for shot in shots) <= limit
+        assert len({shot.line for shot in shots}) == len(shots)
+        if limit:
+            assert {shot.reply for shot in shots} == {f"label {n}" for n in range(6)}
+    assert len(many_shots(pool, 10_000, 0)) == 60
+    assert many_shots(pool, 400, 0) == many_shots(ExamplePool(rows[::-1], word_count), 400, 0)
+
+
+def test_nearest_and_many_come_first_for_labels(words: Any) -> None:
+    rows = labelled(60, 6)
+    pool = ExamplePool(rows, word_count, words)
+    names = [c.name for c in prompt_candidates(PLAN, rows, 2, pool=pool, limits=ShotLimits(900, 500))]
+    assert names[:4] == ["fixed", "nearest 8", "many (38)", "fixed, rules listed"]
+    assert {"nearest 16", "nearest 4", "nearest 8, nearest first"} < set(names)
+    assert len(names) == len(set(names))
+    assert all(
+        "nearest" not in c.name for c in prompt_candidates(PLAN, rows, 2, pool=ExamplePool(rows, word_count))
+    )
+    small = [c.name for c in prompt_candidates(PLAN, rows, 2, pool=pool, limits=ShotLimits(60, 60))]
+    assert not any(name.startswith(("nearest 8", "many")) for name in small)
+
+
+@pytest.mark.parametrize(
+    ("check", "system", "label", "line"),
+    [
+        ({"kind": "labels", "value": ["pay", "refund"]}, "Sort it.", "labels listed", "\npay\nrefund"),
+        ({"kind": "labels", "value": ["pay", "refund"]}, "Say pay or Refund.", None, ""),
+        (
+            {"kind": "json_schema", "value": {"properties": {"place": {}, "day": {}}, "required": ["place"]}},
+            "Fill it in.",
+            "keys named",
+            "Its keys: place; where they apply also: day.",
+        ),
+        (
+            {"kind": "json_schema", "value": {"properties": {"place": {}}}},
+            "",
+            "keys named",
+            "Its keys: place.",
+        ),
+    ],
+)
+def test_instructions_name_labels_and_keys(
+    check: dict[str, Any], system: str, label: str | None, line: str
+) -> None:
+    body = PLAN.model_dump(mode="json", by_alias=True)
+    plan = parse_plan({**body, "checks": [check], "prompts": {"system": system}})
+    variants = dict(candidate_instructions(plan))
+    assert list(variants) == ["", *filter(None, [label])]
+    if label:
+        assert variants[label].startswith(system)
+        assert variants[label].endswith(line)
+    prompts = prompt_candidates(plan, (), 0)
+    assert [c.name for c in prompts] == ["the plan's instructions", *filter(None, [label])]
+    assert all(c.shots == () for c in prompts)
+
+
+def test_nearest_bank_is_chosen_stored_once_and_never_shows_the_question_itself(
+    tmp_path: Path, words: Any
+) -> None:
+    rows = tuple(
+        Example(
+            ({"role": "user", "content": q.question}, {"role": "assistant", "content": str(q.reference)}),
+            {},
+            n,
+        )
+        for n, q in enumerate(DEV, 1)
+    )
+    pool = ExamplePool(rows, word_count, words)
+    candidates = prompt_candidates(PLAN, rows, 2, pool=pool, limits=ShotLimits(0, 400))
+    seen: list[tuple[str, str]] = []
+
+    def knows(prompt: str, number: str) -> bool:
+        seen.append((prompt, number))
+        return prompt.count("How many") >= 7 and "rules" not in prompt
+
+    events: list[dict[str, Any]] = []
+    chosen = select_prompt(stage(ScriptedModel(knows), tmp_path, events, pool=pool), candidates, 60)
+    assert chosen.nearest is not None
+    assert not any(f"pier {number}?" in prompt for prompt, number in seen)
+    stored = read_choice(tmp_path, "few-shot")
+    assert stored is not None
+    assert (stored["chosen"]["shots"], stored["chosen"]["nearest"]) == ([], chosen.nearest.count)
+    assert (stored["allowed"], stored["budget"]) == (60, 60)
+    assert stored["used"] == len(seen) <= 60
+    assert stored["lead"]["difference"] > 0
+    assert len(stored["tried"]) == 60 // ANSWERS_PER_PROMPT
+    assert stored["untried"] == [c.name for c in candidates[10:]]
+    assert all(name in events[-1]["reason"] for name in stored["untried"])
+    recalled = PromptCandidate.from_json(stored["chosen"])
+    assert recalled == chosen
+    examples, vectors = stored_examples(tmp_path)
+    assert [e.reply for e in examples] == [e.reply for e in pool.rows]
+    assert vectors is not None
+    shown = recalled.shown(ExamplePool(examples, word_count, words, vectors))
+    assert callable(shown)
+    asked = Question("q", "How many berths has pier 3 now?")
+    assert [e.reply for e in shown(asked)] == [e.reply for e in NearestExamples(pool, chosen.nearest)(asked)]

@@ -11,7 +11,7 @@ import pytest
 
 from rag.errors import BadInput
 from runners.arms import long_context
-from runners.arms.few_shot import PROMPTS
+from runners.arms.prompt_selection import PROMPTS
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
@@ -27,6 +27,7 @@ from runners.trial.step_runner import run_step
 
 FEW = {"kind": "evaluate", "arm": "few-shot", "shots": 2, "bank": "chosen"}
 NEAR = {"kind": "evaluate", "arm": "few-shot-near", "shots": 2, "bank": "similar"}
+BOTH = {"kind": "evaluate", "arm": "rag-few-shot", "retrieval": True, "shots": 2, "bank": "chosen"}
 LONG = {"kind": "evaluate", "arm": "long-context", "retrieval": True, "passages": "all"}
 SORT = {"kind": "evaluate", "arm": "classifier", "classifier": True}
 DOCUMENTS = {"amber.md": "# Amber\n\nAmber has 20 berths.\n", "birch.md": "# Birch\n\nBirch has 31 berths.\n"}
@@ -185,6 +186,49 @@ def test_endpoint_gets_chosen_bank_and_all_documents(
     before = len(server.seen)
     run_step(context, context.plan.arms[0])
     assert len(server.seen) == before, "nothing is tried or asked twice"
+
+
+def test_examples_and_passages_share_a_prompt(make_context: Callable[..., RunContext], server: Any) -> None:
+    """Examples in the form of the question make the server answer, so that they are chosen; and asked for again."""
+
+    def answer(body: dict[str, Any]) -> str:
+        *before, last = body["messages"]
+        alike = sum(turn["role"] == "user" and "Data from documents" in turn["content"] for turn in before)
+        return f"It has {last['content'].split('pier ')[-1].split('?')[0]}." if alike == 2 else "Perhaps."
+
+    server.answer = answer
+    test = [
+        Question(f"t{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(60, 120)
+    ]
+    step = {**BOTH, "budget": 40}
+    context = make_context(
+        step, base=RemoteModel("tern-2", server.url), test=test, weights={"exact_match": 1}
+    )
+    context.examples = tuple(
+        Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {"doc_id": d}, n)
+        for n, (t, a, d) in enumerate(
+            [
+                ("How many berths has Amber?", "Amber has 20 berths.", "amber.md"),
+                ("How many berths has Birch?", "Birch has 31 berths.", "birch.md"),
+                ("How many piers are on Mars?", "No document says so.", None),
+            ]
+            * 2,
+            1,
+        )
+    )
+    rows = answers(context)
+    choice = json.loads((context.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["rag-few-shot"]
+    assert choice["chosen"]["name"] == "2 with passages", choice["reason"]
+    assert choice["used"] <= choice["budget"] == 40
+    asked = [row for row in rows if row["finish"] != "refused"]
+    assert asked
+    for row in asked:
+        users = [turn["content"] for turn in row["prompt"] if turn["role"] == "user"]
+        assert len(users) == 3
+        assert all("Data from documents" in text for text in users)
+        assert "has 20 berths" in users[0] + users[1]
+    (repeated,) = recall_arm(context, context.plan.arms[0], lambda: ()).shots[:1]  # type: ignore[index]
+    assert repeated.question == asked[0]["prompt"][-5]["content"]
 
 
 def test_quick_plan_selects_no_bank_and_embedder_need_is_known() -> None:

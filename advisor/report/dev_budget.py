@@ -1,0 +1,125 @@
+"""What each arm was given on dev questions to choose its prompt, what it tried and what it took: ``dev_budget`` of a report.
+
+Arms are compared fairly when each may look at the same amount of other questions before the test. :func:`dev_budget`
+collects it from the plan and from `trial/prompts.json`, :func:`dev_budget_line` says it in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runners.arms.prompt_selection import read_choices
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import TRIAL, RunFolder
+
+
+def dev_budget(run: RunFolder, plan: Plan, test_questions: int) -> list[dict[str, Any]]:
+    """Return one row for each arm of a plan, in the plan's order.
+
+    Args:
+        run: the run folder, after its trial.
+        plan: its plan.
+        test_questions: number of test questions, which bounds every budget.
+
+    Returns:
+        Rows with ``arm``; ``allowed``, the most answers on dev questions; ``used``, how many were generated; ``tried``, the
+        prompts with their questions and scores; ``untried``, those beyond the budget; ``chosen``; ``lead`` of the best other
+        prompt over the default on fresh questions (difference, error, questions), None where nothing was compared; and
+        ``how`` in words. Runs of earlier versions have no ``used`` where an arm chose: None.
+    """
+    choices = read_choices(run.path / TRIAL)
+    events = run.events()
+    common = max((step.budget for step in plan.arms if step.chooses_prompt), default=0)
+    return [
+        _row(step, plan, choices.get(step.arm), min(common, test_questions), events)
+        if not step.chooses_prompt
+        else _row(step, plan, choices.get(step.arm), min(step.budget, test_questions), events)
+        for step in plan.arms
+    ]
+
+
+def _row(
+    step: EvaluateStep,
+    plan: Plan,
+    choice: Mapping[str, Any] | None,
+    allowed: int,
+    events: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": step.arm, "allowed": allowed, "used": 0, "tried": [], "untried": []}
+    row |= {"chosen": None, "lead": None}
+    if choice is None:
+        return row | {"how": _without_choice(step, plan, events)}
+    tried = [{"prompt": c["name"], "questions": c["questions"], "score": c["score"]} for c in choice["tried"]]
+    used = choice.get("used", None if tried else 0)
+    return row | {
+        "used": used,
+        "tried": tried,
+        "untried": choice.get("untried", []),
+        "chosen": choice["chosen"]["name"],
+        "lead": choice.get("lead"),
+        "how": choice["reason"],
+    }
+
+
+def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the settings of an arm came about that chose no prompt on dev questions."""
+    if step.classifier:
+        trained: Mapping[str, Any] = next(
+            (e for e in reversed(events) if _is(e, "classifier.trained", step.arm)), {}
+        )
+        accuracy = trained.get("accuracy")
+        if accuracy is None:
+            return (
+                "no dev question: a fixed strength of regularisation, too few examples for a cross-validation"
+            )
+        return (
+            f"no dev question: its strength of regularisation by cross-validation on {trained['rows']} examples "
+            f"(accuracy {accuracy:.2f})"
+        )
+    if step.weights:
+        train = plan.train_step(step.weights)
+        done: Mapping[str, Any] = next(
+            (e for e in reversed(events) if e.get("step") == f"train:{train.arm}" and "result" in e), {}
+        )
+        valid = [t.get("valid_loss") for t in (done.get("result") or {}).get("trained", ())]
+        measured = [loss for loss in valid if loss is not None]
+        stopped = (
+            f"the weights with the lowest loss on validation rows ({measured[0]:.3f})"
+            if measured
+            else "no validation rows, no early stopping"
+        )
+        return (
+            f"no dev question: settings by rule from the number of rows, {train.epochs:g} epochs, {stopped}"
+        )
+    return "no dev question: the plan fixes its prompt"
+
+
+def _is(event: Mapping[str, Any], kind: str, arm: str) -> bool:
+    return event.get("event") == kind and event.get("arm") == arm
+
+
+def dev_budget_line(data: Mapping[str, Any]) -> str:
+    """Return a sentence on what a report's arms were allowed and used; "" where it has no such rows or nothing to choose."""
+    rows = data.get("dev_budget") or []
+    choosing = [row for row in rows if row["chosen"] is not None]
+    if not choosing:
+        return ""
+    used = ", ".join(f"{row['arm']} {'?' if row['used'] is None else row['used']}" for row in choosing)
+    amounts = sorted({row["allowed"] for row in choosing})
+    allowed = f"up to {amounts[-1]}" if len(amounts) == 1 else f"{amounts[0]} to {amounts[-1]}"
+    return (
+        f"Answers on dev questions to choose a prompt: {allowed} for every arm without weights; used: {used}; "
+        "trained arms used none"
+        if len(choosing) < len(rows)
+        else f"Answers on dev questions to choose a prompt: {allowed} for every arm; used: {used}"
+    )
+
+
+def lead_text(row: Mapping[str, Any]) -> str:
+    """Return the lead of the best other prompt as shown in a table, "–" where nothing was compared."""
+    lead = row.get("lead")
+    if not lead:
+        return "–"
+    return f"{lead['difference']:+.2f} ± {lead['error']:.2f} on {lead['questions']}"

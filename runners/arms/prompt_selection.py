@@ -1,0 +1,431 @@
+"""The prompt of an arm without weights, chosen on dev questions: its examples and its instructions.
+
+:func:`select_prompt` chooses by successive halving (Karnin, Koren and Somekh 2013) with the plan's own combined score: a
+few questions for all prompts, a few more for the better half, and so on, and about half of all answers, on fresh
+questions, for the best one and the default alone. Only those decide, because the questions that picked the best prompt
+flatter it. It replaces the default when it leads by more than half of the lead's standard error. More certainty is not
+required: choosing a prompt claims nothing, since the test questions judge it afterwards, and waiting for certainty gives
+most of the gain away (`benchmarks/audition.py` has both rules' expected gain and loss). No test question is read. Every
+answer is in a journal before the next batch starts, so that nothing is asked twice.
+
+Every arm without weights has the same budget of answers. Where it is too small for all prompts, the first ones are tried
+(:func:`runners.arms.few_shot.prompt_candidates` has the order), and the decision names the others.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.errors import BadInput
+from rag.files import append_lines, canonical_json, sha256_text, write_bytes, write_json
+from rag.types import OnEvent
+from runners.arms.answer import Answer, answer_all
+from runners.arms.few_shot import (
+    PLAN_INSTRUCTIONS,
+    ExamplePool,
+    PromptCandidate,
+    shot_json,
+    stored_shot,
+)
+from runners.arms.retriever import PassageFinder
+from runners.data.examples import Example
+from runners.data.questions import Question
+from runners.inference.types import Generator
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import read_journal
+from runners.scoring.scores import combined_score, question_weights, score_answer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PROMPTS = "prompts.json"
+TRIED = "tried.jsonl"
+SHOT_VECTORS = "shots.npy"
+"""The vectors of the questions of the examples in `prompts.json`, so that none is embedded again when the run is asked."""
+MIN_SHARED_QUESTIONS = 8
+"""Fresh questions that the last two prompts must share; with fewer, a difference cannot be distinguished from noise."""
+SCREENING_SHARE = 0.5
+"""Share of the answers that the rounds before the last may use; .35 and .6 gain as much (`benchmarks/audition.py`)."""
+ANSWERS_PER_PROMPT = 6
+"""Answers of the budget for each prompt that is tried: 10 prompts for 60 answers. Eight to twelve gain as much as each
+other when simulated, five less (`benchmarks/audition.py`)."""
+LONG_BANK = 16
+"""Examples of a bank whose questions are asked apart from those of other prompts, so that it is read once."""
+SWITCH_MARGIN = 0.5
+"""Standard errors by which the other prompt must lead. No margin has the largest expected gain, but also the
+largest loss where the default is the best; half a standard error halves that loss and keeps nine tenths of
+the gain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLead:
+    """The lead of one prompt over another on the same questions, with its standard error."""
+
+    difference: float
+    error: float
+    """Standard error of the mean difference over the questions."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether the lead is large enough to switch to the other prompt."""
+        return self.difference > SWITCH_MARGIN * self.error + 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionContext:
+    """What the selection of a prompt needs besides the candidates."""
+
+    plan: Plan
+    arm: EvaluateStep
+    dev: tuple[Question, ...]
+    generator: Callable[[], Generator]
+    """Loads the model; called only when there is something to ask."""
+    finder: PassageFinder | None
+    gold: Callable[[Question], str]
+    base: str
+    """Identifies the answering model and its weights."""
+    folder: Path
+    """The trial's folder."""
+    emit: OnEvent
+    pool: ExamplePool | None = None
+    """What nearest examples are chosen from."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptChoice:
+    """What a selection decided, and why."""
+
+    chosen: PromptCandidate
+    reason: str
+    lead: ScoreLead | None = None
+    """Of the best other prompt over the default, on fresh questions; None where nothing was tried."""
+    fresh: int = 0
+    """Number of those questions."""
+    used: int = 0
+    """Answers that were generated to choose."""
+
+
+def select_prompt(
+    stage: SelectionContext, candidates: Sequence[PromptCandidate], budget: int
+) -> PromptCandidate:
+    """Return the prompt to use: the first candidate, unless another leads it by enough.
+
+    The decision and all candidates' scores are stored in the trial's folder and reported as events. A stored
+    decision with the same candidates, questions, model and scores is returned without asking again.
+
+    Args:
+        stage: the plan, arm, dev questions, model and folder.
+        candidates: the prompts, the default first, the others in the order in which they deserve a try.
+        budget: the most answers that may be generated.
+    """
+    made_from = _input_digest(stage, candidates, budget)
+    stored = read_choice(stage.folder, stage.arm.arm)
+    if stored is not None and stored["made_from"] == made_from:
+        return PromptCandidate.from_json(stored["chosen"])
+    tried = candidates[: max(2, budget // ANSWERS_PER_PROMPT)]
+    untried = [candidate.name for candidate in candidates[len(tried) :]]
+    rounds = halving_rounds(len(tried), len(stage.dev), budget)
+    if not rounds:
+        reason = _reason_for_no_rounds(stage, len(candidates), budget)
+        return _store_choice(stage, made_from, PromptChoice(candidates[0], reason), (), [], budget)
+    last_two, scores = _try_prompts(stage, tried, rounds, made_from)
+    choice = replace(
+        _decide(stage, last_two, scores, rounds[-1][1]), used=sum(size * each for size, each in rounds)
+    )
+    rows = [
+        {**_described(c), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in tried
+    ]
+    return _store_choice(stage, made_from, choice, rows, untried, budget)
+
+
+def read_choice(folder: Path, arm: str) -> dict[str, Any] | None:
+    """Return the stored decision for an arm from `trial/prompts.json`; None when there is none, BadInput when damaged."""
+    choice = _read_choices(folder).get("arms", {}).get(arm)
+    return dict(choice) if choice else None
+
+
+def read_choices(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the stored decisions by arm, {} when there are none; BadInput when they are damaged."""
+    return {arm: dict(choice) for arm, choice in _read_choices(folder).get("arms", {}).items()}
+
+
+def stored_examples(folder: Path) -> tuple[tuple[Example, ...], np.ndarray | None]:
+    """Return the examples that the nearest are chosen from, as the trial stored them, with the vectors of their questions.
+
+    There are none when no arm needs them. The vectors [examples, dimensions] are None where their file is missing; then they
+    are computed again.
+    """
+    from rag.stores.base import read_array
+
+    rows = tuple(map(stored_shot, _read_choices(folder).get("examples", ())))
+    path = folder / SHOT_VECTORS
+    return rows, read_array(path) if path.is_file() else None
+
+
+def _read_choices(folder: Path) -> dict[str, Any]:
+    path = folder / PROMPTS
+    if not path.is_file():
+        return {}
+    try:
+        body = json.loads(path.read_text("utf-8"))
+        body["arms"].items()
+        return dict(body)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"{path} is damaged: {error!r}",
+            f"remove it, and choose again: tunewise run {folder.parent} --resume",
+        ) from None
+
+
+def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
+    """Return (prompts, questions each) of every round; () when the last two would share too few questions.
+
+    Each round has the better half of the one before and asks new questions. Together the rounds use at most ``dev``
+    questions and ``budget`` answers.
+    """
+    if count < 2:
+        return ()
+    sizes: list[int] = []
+    while count > 2:
+        sizes.append(count)
+        count = -(-count // 2)
+    screening = min(SCREENING_SHARE * budget, budget - 2 * MIN_SHARED_QUESTIONS)
+    rounds = [(size, max(1, int(screening / len(sizes) / size))) for size in sizes]
+    left = budget - sum(size * each for size, each in rounds)
+    fresh = min(left // 2, dev - sum(each for _, each in rounds))
+    return (*rounds, (2, fresh)) if fresh >= MIN_SHARED_QUESTIONS else ()
+
+
+def score_lead(other: Sequence[float], default: Sequence[float]) -> ScoreLead:
+    """Return how far one prompt's scores are above another's, paired by question.
+
+    Args:
+        other: scores of the other prompt [questions], at least two.
+        default: scores of the default on the same questions.
+    """
+    differences = [a - b for a, b in zip(other, default, strict=True)]
+    mean = sum(differences) / len(differences)
+    variance = sum((value - mean) ** 2 for value in differences) / (len(differences) - 1)
+    return ScoreLead(mean, math.sqrt(variance / len(differences)))
+
+
+def with_instructions(plan: Plan, system: str) -> Plan:
+    """Return the plan with other instructions, for one arm."""
+    return plan.model_copy(update={"prompts": plan.prompts.model_copy(update={"system": system})})
+
+
+def _try_prompts(
+    stage: SelectionContext,
+    tried: Sequence[PromptCandidate],
+    rounds: Sequence[tuple[int, int]],
+    made_from: str,
+) -> tuple[list[PromptCandidate], dict[str, list[float]]]:
+    """Carry the rounds out; return the last two prompts, the default first, and the scores by prompt."""
+    scores: dict[str, list[float]] = {c.name: [] for c in tried}
+    weight_of = question_weights(stage.plan, stage.dev)
+    running, asked = list(tried), 0
+    for size, each in rounds:
+        running = _best(running, scores, size)
+        questions = stage.dev[asked : asked + each]
+        asked += each
+        for group in _groups(running, each):
+            _ask(stage, group, questions, made_from)
+        journal = _journal(stage, made_from)
+        for candidate in running:
+            scores[candidate.name] += [journal[candidate.name, q.id] * weight_of[q.id] for q in questions]
+            stage.emit(
+                {
+                    "event": "prompt.tried",
+                    "arm": stage.arm.arm,
+                    "prompt": candidate.name,
+                    "questions": len(scores[candidate.name]),
+                    "score": _mean(scores[candidate.name]),
+                }
+            )
+    return running, scores
+
+
+def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCandidate]]:
+    """Return which prompts are asked together.
+
+    A few questions of many prompts make one batch; many questions of one prompt share its prefix in the KV cache, and so do
+    two of a long one.
+    """
+    if each >= MIN_SHARED_QUESTIONS:
+        return [[c] for c in running]
+    long = [c for c in running if each > 1 and len(c.shots) >= LONG_BANK]
+    rest = [c for c in running if c not in long]
+    return [*([rest] if rest else []), *([c] for c in long)]
+
+
+def _best(
+    running: Sequence[PromptCandidate], scores: dict[str, list[float]], size: int
+) -> list[PromptCandidate]:
+    """Return the default and the best others; among equal scores the earlier one."""
+    default, *others = running
+    ranked = sorted(others, key=lambda c: -(_mean(scores[c.name]) or 0.0))
+    return [default, *ranked[: size - 1]]
+
+
+def _ask(
+    stage: SelectionContext, group: Sequence[PromptCandidate], questions: Sequence[Question], made_from: str
+) -> None:
+    """Ask these questions with every prompt of a group at once, except those that the journal holds."""
+    journal = _journal(stage, made_from)
+    pairs = [(c, q) for c in group for q in questions]
+    known = {str(n) for n, (c, q) in enumerate(pairs) if (c.name, q.id) in journal}
+    if len(known) == len(pairs):
+        return
+    # A question's own system turn replaces the plan's instructions: it carries those of the candidate.
+    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(pairs)]
+    shown = {c.name: c.shown(stage.pool) for c in group}
+
+    def row(answer: Answer) -> dict[str, Any]:
+        candidate, question = pairs[int(answer.question.id)]
+        return {
+            "made_from": made_from,
+            "prompt": candidate.name,
+            "id": question.id,
+            "answer": answer.text,
+            "score": _score(stage, question, answer),
+            "prompt_tokens": answer.completion.prompt_tokens,
+            "completion_tokens": answer.completion.completion_tokens,
+            "seconds": round(answer.completion.seconds, 4),
+        }
+
+    def append_batch(answers: list[Answer]) -> None:
+        append_lines(stage.folder / TRIED, map(row, answers))
+
+    def shots(question: Question) -> tuple[Example, ...]:
+        bank = shown[pairs[int(question.id)][0].name]
+        examples = bank(question) if callable(bank) else bank
+        # Dev questions may be drawn from the examples' file: the answer itself is not to be copied.
+        return tuple(shot for shot in examples if _same_text(shot.question) != _same_text(question.question))
+
+    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, append_batch, known)
+
+
+def _same_text(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _journal(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], float]:
+    """Return the scores that are known, by prompt and question."""
+    rows = (row for row in read_journal(stage.folder / TRIED) if row["made_from"] == made_from)
+    return {(row["prompt"], row["id"]): row["score"] for row in rows}
+
+
+def _score(stage: SelectionContext, question: Question, answer: Answer) -> float:
+    gold = stage.gold(question)
+    scores = score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
+    return combined_score(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
+
+
+def _decide(
+    stage: SelectionContext,
+    last_two: Sequence[PromptCandidate],
+    scores: dict[str, list[float]],
+    fresh: int,
+) -> PromptChoice:
+    default, other = last_two
+    lead = score_lead(scores[other.name][-fresh:], scores[default.name][-fresh:])
+    named = _default_name(stage)
+    evidence = (
+        f"{lead.difference:+.2f} with a standard error of {lead.error:.2f}, on {fresh} fresh dev questions"
+    )
+    if lead.enough:
+        return PromptChoice(other, f"{other.name} leads {named}: {evidence}", lead, fresh)
+    reason = f"{named} stay{'' if stage.arm.shots == 0 else 's'}: {other.name} does not lead by half an error or more"
+    return PromptChoice(default, f"{reason} ({evidence})", lead, fresh)
+
+
+def _default_name(stage: SelectionContext) -> str:
+    return "the fixed bank" if stage.arm.shots else PLAN_INSTRUCTIONS
+
+
+def _reason_for_no_rounds(stage: SelectionContext, count: int, budget: int) -> str:
+    default = _default_name(stage)
+    if budget == 0:
+        return f"{default}: a budget of 0 tries no other"
+    if count < 2:
+        return f"{default}: {'the examples make' if stage.arm.shots else 'the checks and questions make'} no other"
+    return f"{default}: {len(stage.dev)} dev questions and {budget} answers are too few to tell {count} prompts apart"
+
+
+def _described(candidate: PromptCandidate) -> dict[str, Any]:
+    """Return a candidate without its examples, which may be hundreds."""
+    return {**candidate.to_json(), "shots": len(candidate.shots)}
+
+
+def _store_choice(
+    stage: SelectionContext,
+    made_from: str,
+    choice: PromptChoice,
+    tried: Sequence[dict[str, Any]],
+    untried: Sequence[str],
+    budget: int,
+) -> PromptCandidate:
+    """Write the decision into `trial/prompts.json`, report it, and return the chosen prompt."""
+    chosen, lead = choice.chosen, choice.lead
+    stored = {
+        "made_from": made_from,
+        "chosen": chosen.to_json(),
+        "reason": choice.reason,
+        "allowed": stage.arm.budget,
+        "budget": budget,
+        "used": choice.used,
+        "lead": lead and {"difference": lead.difference, "error": lead.error, "questions": choice.fresh},
+        "tried": list(tried),
+        "untried": list(untried),
+    }
+    body = _read_choices(stage.folder)
+    arms = {**body.get("arms", {}), stage.arm.arm: stored}
+    examples = body.get("examples", [])
+    if chosen.nearest and stage.pool:
+        examples = list(map(shot_json, stage.pool.rows))
+        _store_vectors(stage.pool, stage.folder)
+    write_json(
+        stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
+    )
+    untried_text = f"; not tried, beyond {budget} answers: {', '.join(untried)}" if untried else ""
+    reason = choice.reason + untried_text
+    stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
+    return chosen
+
+
+def _store_vectors(pool: ExamplePool, folder: Path) -> None:
+    import numpy as np
+
+    vectors = io.BytesIO()
+    np.save(vectors, pool.vectors(), allow_pickle=False)
+    write_bytes(folder / SHOT_VECTORS, vectors.getvalue())
+
+
+def _input_digest(stage: SelectionContext, candidates: Sequence[PromptCandidate], budget: int) -> str:
+    """Return the digest of everything that the decision depends on."""
+    plan = stage.plan
+    parts = {
+        "candidates": [c.to_json() for c in candidates],
+        "examples": stage.pool.digest if stage.pool and any(c.nearest for c in candidates) else "",
+        "budget": budget,
+        "step": stage.arm.model_dump(mode="json"),
+        "dev": [(q.id, q.question) for q in stage.dev],
+        "base": stage.base,
+        "prompts": plan.prompts.model_dump(mode="json"),
+        "max_new_tokens": plan.max_new_tokens,
+        "checks": [c.model_dump(mode="json") for c in plan.checks],
+        "weights": {str(name): weight for name, weight in plan.weights.items()},
+        "seed": plan.seed,
+    }
+    return sha256_text(canonical_json(parts))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
