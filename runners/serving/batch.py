@@ -7,7 +7,7 @@ request alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,9 +17,11 @@ from runners.arms.answer import Answer, StreamedAnswer, build_chat, finish_answe
 from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question
+from runners.inference.constraint import OutputConstraint
 from runners.inference.types import Completion, Generator
 from runners.models.endpoint import EndpointRefused
 from runners.plan.schema import Plan
+from runners.serving.json_stream import StreamedJson, harmless_json, is_json
 from runners.serving.request import (
     AnswerRequest,
     RequestResult,
@@ -47,10 +49,17 @@ class PendingRequest:
     request: AnswerRequest
     prompt: Sequence[Message] | str
     plan: Plan
-    stream: StreamedAnswer
+    stream: StreamedAnswer | StreamedJson
     """Decides which part of the text generated so far may be shown."""
     emit: EmitEvent
     retrieved: Retrieved | None = None
+    own_constraint: OutputConstraint | None = None
+    """What an arm's answers may be by its plan, where the request asks for no form."""
+
+    @property
+    def constraint(self) -> OutputConstraint | None:
+        """What the answer may be; None for any text."""
+        return self.own_constraint if self.request.constraint is None else self.request.constraint
 
     @property
     def max_tokens(self) -> int:
@@ -88,11 +97,14 @@ class PendingRequest:
         shown = unmarked = strip_invisible(completion.text)
         if isinstance(request.prompt, Question):
             chat = [] if isinstance(self.prompt, str) else self.prompt
-            answer = finish_answer(
-                self.plan, request.prompt, self.retrieved, chat, completion, self.stream.citer
-            )
+            citer = None if isinstance(self.stream, StreamedJson) else self.stream.citer
+            answer = finish_answer(self.plan, request.prompt, self.retrieved, chat, completion, citer)
             unmarked = strip_invisible(answer.text)
             shown = unmarked if request.plain_text else answer.marked
+        if request.plain_text and is_json(completion.text):
+            # Lists of numbers are no citation marks, and a text in JSON keeps every character.
+            shown = unmarked = harmless_json(completion.text)
+            answer = answer and replace(answer, refused=False)
         _finish(request, self.stream, shown, unmarked, completion, answer)
 
 
@@ -156,7 +168,11 @@ def _prepare_raw(
         generator = session.context.generator(model.weights, model.step)
     pending = [
         PendingRequest(
-            request, cast("Sequence[Message] | str", request.prompt), session.plan, StreamedAnswer(), emit
+            request,
+            cast("Sequence[Message] | str", request.prompt),
+            session.plan,
+            StreamedAnswer() if request.constraint is None else StreamedJson(),
+            emit,
         )
         for request in requests
     ]
@@ -177,12 +193,17 @@ def _prepare_arm(
             retrieved = list(prepared.finder.find([question.question for question in questions]))
     pending = []
     for request, question, passages in zip(requests, questions, retrieved, strict=True):
-        stream = stream_of(prepared.plan, question, passages, request.plain_text)
+        stream: StreamedAnswer | StreamedJson
+        if request.constraint is None:
+            stream = stream_of(prepared.plan, question, passages, request.plain_text)
+        else:
+            stream = StreamedJson(prepared.plan.prompts.refusals)
         if passages is not None and passages.refuse:
             answer = make_refusal(prepared.plan, question, passages)
             _finish(request, stream, answer.marked, answer.text, answer.completion, answer)
         else:
             chat = build_chat(prepared.plan, question, passages, prepared.shots)
+            # An arm's constraint by its own plan goes here, as `own_constraint`.
             pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages))
     return pending, generator
 
@@ -207,10 +228,12 @@ def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerato
 def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
     from runners.inference.batched import BatchRow
 
-    prompt = generator.prompt(item.prompt, item.max_tokens)
+    limit = generator.answer_tokens(item.constraint, item.max_tokens)
+    prompt = generator.prompt(item.prompt, limit)
     trim = not isinstance(item.prompt, str)
+    request = item.request
     return BatchRow(
-        prompt, item.max_tokens, item.request.sampling, item.on_text, item.request.is_cancelled, trim
+        prompt, limit, request.sampling, item.on_text, request.is_cancelled, trim, item.constraint
     )
 
 
@@ -249,7 +272,7 @@ def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
 
 def _finish(
     request: AnswerRequest,
-    stream: StreamedAnswer,
+    stream: StreamedAnswer | StreamedJson,
     shown: str,
     unmarked: str,
     completion: Completion,

@@ -17,6 +17,7 @@ from rag.errors import CannotRun, Problem
 from runners.arms.answer import Answer
 from runners.data.formats import Message
 from runners.data.questions import Question
+from runners.inference.constraint import OutputConstraint
 from runners.inference.types import GREEDY, Completion, Sampling
 from runners.serving.served_models import ServedModel
 
@@ -115,6 +116,8 @@ class AnswerRequest(_Deadline):
     sampling: Sampling = GREEDY
     plain_text: bool = False
     """Leave citation marks out of the text, as for JSON."""
+    constraint: OutputConstraint | None = None
+    """What the answer may be, as the request asks; None where it asks for nothing."""
     stream: bool = False
     """Whether `on_text` is called."""
     timeout_s: float = 120.0

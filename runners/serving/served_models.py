@@ -37,6 +37,8 @@ class ServedModel:
     """When the run was made, in seconds since 1970."""
     batch_key: str = ""
     """Requests of equal keys are decoded together: the weights, or the name where nothing is decoded here."""
+    local: bool = False
+    """Whether its answers are generated in this process, token by token, so that they can be held to a form."""
 
 
 def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
@@ -68,11 +70,12 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
         root = _public_name(session.context.base_of(step), arm_names)
         parent = base if step.weights else None
         key = _batch_key(session, step)
-        models[step.arm] = ServedModel(step.arm, step, root, parent, created=created, batch_key=key)
+        models[step.arm] = ServedModel(
+            step.arm, step, root, parent, created=created, batch_key=key, local=_is_local(session, step)
+        )
     base_step = EvaluateStep(arm=base)
-    models[base] = ServedModel(
-        base, base_step, base, raw=True, created=created, batch_key=_batch_key(session, base_step)
-    )
+    key, local = _batch_key(session, base_step), _is_local(session, base_step)
+    models[base] = ServedModel(base, base_step, base, raw=True, created=created, batch_key=key, local=local)
     for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
             folder = session.folder.adapter(train.arm, seed)
@@ -80,7 +83,15 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
                 step = EvaluateStep(arm=folder.name)
                 key = _batch_key(session, step, folder)
                 models[folder.name] = ServedModel(
-                    folder.name, step, base, base, folder, raw=True, created=created, batch_key=key
+                    folder.name,
+                    step,
+                    base,
+                    base,
+                    folder,
+                    raw=True,
+                    created=created,
+                    batch_key=key,
+                    local=True,
                 )
     return models, missing
 
@@ -88,6 +99,12 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
 def _existing_weights(session: RunSession, step: EvaluateStep) -> Path | None:
     folder = session.weights_folder(step)
     return folder if folder and folder.exists() else None
+
+
+def _is_local(session: RunSession, step: EvaluateStep) -> bool:
+    """Return whether a step's answers are generated here: not by an endpoint, a classifier or scores of labels."""
+    generates = not step.classifier and step.labels == "generated"
+    return generates and isinstance(session.context.base_of(step), Model)
 
 
 def _batch_key(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:

@@ -19,6 +19,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from runners.arms.followup import stand_alone
 from runners.data.formats import Message
 from runners.data.questions import Question
+from runners.inference.constraint import OutputConstraint
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.json_schema import ResponseFormat, response_format
 from runners.serving.http.request_models import ChatRequest, CompletionRequest, RequestMessage, SamplingFields
@@ -47,6 +48,8 @@ class ParsedRequest:
     notes: dict[str, Any]
     """Keys for `x_tunewise`, such as the fields that were ignored."""
     response_format: ResponseFormat | None = None
+    constraint: OutputConstraint | None = None
+    """What a model of this process is held to; None where the response has no form, or is only checked."""
     chat: bool = True
     bridges: list[EventLoopBridge] = field(default_factory=list)
     """Where the results of the queued requests arrive, one for each prompt."""
@@ -65,7 +68,8 @@ async def chat_completion(service: Service, body: ChatRequest, request: Request)
     prompt, notes = messages_for_model(read_messages(body.messages, service.limits), model)
     # The cost of checking a client's schema is bounded, but too high to block the event loop for.
     form = await asyncio.to_thread(response_format, body.response_format) if body.response_format else None
-    return await _answer(service, ParsedRequest(body, model, [prompt], notes, form), request)
+    constraint = await _constraint(service, form, model) if form else None
+    return await _answer(service, ParsedRequest(body, model, [prompt], notes, form, constraint), request)
 
 
 async def text_completion(service: Service, body: CompletionRequest, request: Request) -> Response:
@@ -80,6 +84,15 @@ async def text_completion(service: Service, body: CompletionRequest, request: Re
     check_length([{"role": "user", "content": text} for text in texts], service.limits)
     prompts: list[Any] = texts if model.raw else [Question("served", text) for text in texts]
     return await _answer(service, ParsedRequest(body, model, prompts, {}, chat=False), request)
+
+
+async def _constraint(service: Service, form: ResponseFormat, model: ServedModel) -> OutputConstraint | None:
+    """Return what a model is held to; None for one that is not decoded here, whose answers are only checked."""
+    if not model.local:
+        return None
+    refusals = service.session.plan.prompts.refusals if model.step.retrieval and not model.raw else ()
+    async with service.schema_checks:
+        return await asyncio.to_thread(form.enforced, refusals)
 
 
 def read_messages(messages: Sequence[RequestMessage], limits: ServerLimits) -> list[Message]:
@@ -204,7 +217,10 @@ def _submit(service: Service, parsed: ParsedRequest) -> None:
             max_tokens=min(max_tokens, limit),
             sampling=sampling,
             plain_text=parsed.response_format is not None,
-            stream=bool(parsed.body.stream) and parsed.response_format is None,
+            constraint=parsed.constraint,
+            # JSON that is only checked is sent whole, once it is: clients parse it while it arrives.
+            stream=bool(parsed.body.stream)
+            and (parsed.response_format is None or parsed.constraint is not None),
             timeout_s=service.limits.seconds,
         )
         try:
@@ -259,9 +275,10 @@ async def _events(service: Service, parsed: ParsedRequest, first: Any) -> AsyncI
     """Yield the events of a stream, from its first text, result or error to `[DONE]`."""
     identity = ResponseIdentity.new(parsed.model, parsed.chat)
     yield _event(identity.first_chunk(), parsed)
-    received = first
+    received, sent = first, False
     while isinstance(received, str):
         if received:
+            sent = True
             yield _event(identity.text_chunk(received), parsed)
         received = await parsed.bridges[0].next()
     if isinstance(received, Exception):
@@ -272,8 +289,7 @@ async def _events(service: Service, parsed: ParsedRequest, first: Any) -> AsyncI
         if error := _format_error(parsed, received, extra):
             yield {"data": json.dumps(error.body)}
         else:
-            if parsed.response_format:
-                # Clients parse JSON while it arrives: nothing is sent before the whole answer has been checked.
+            if parsed.response_format and not sent:  # a refusal, or an answer that was only checked
                 yield _event(identity.answer_chunk(received), parsed)
             yield _event(identity.last_chunk(received, extra), parsed)
             if parsed.body.with_usage:
@@ -297,7 +313,12 @@ async def _x_tunewise(parsed: ParsedRequest, result: RequestResult) -> dict[str,
     body = x_tunewise_body(result, parsed.model, parsed.notes)
     if parsed.response_format:
         fault = await asyncio.to_thread(parsed.response_format.fault, result.text)
-        body["response_format"] = {"checked": True, "valid": not fault, "fault": fault or None}
+        body["response_format"] = {
+            "enforced": parsed.constraint is not None,
+            "checked": True,
+            "valid": not fault,
+            "fault": fault or None,
+        }
     return body
 
 

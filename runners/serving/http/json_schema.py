@@ -1,27 +1,35 @@
-"""The `response_format` of a request: the finished answer is checked against its JSON Schema.
+"""The `response_format` of a request: the JSON Schema that an answer is held to, and the check of the finished answer.
 
-`response_format` reads the field and refuses schemas that cannot be checked; `ResponseFormat.fault` checks an answer.
-The check comes after generation: decoding is not constrained to the schema.
+`response_format` reads the field and refuses schemas that are no schema, too large, or cannot be checked;
+`ResponseFormat.enforced` refuses those that a local model cannot be held to while it generates, and gives the
+constraint. `ResponseFormat.fault` checks a finished answer: a second net below the constraint, and the only one for
+models that are not decoded here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+from runners.inference.constraint import OutputConstraint
 from runners.serving.http.errors import ApiError
+from runners.serving.http.schema_check import enforcement_problem, schema_keywords
 
 MAX_SCHEMA_CHARS = 32_000
 MAX_SCHEMA_DEPTH = 32
 MAX_LIST_ITEMS = 1_000
+MAX_PATTERN_CHARS = 1_000
 MAX_STEPS = 50_000
 """Work that the check of one answer may take, in units of one keyword or 20 characters."""
+PATTERN_STEPS = 8
+"""Work of searching 20 characters for a pattern of 20: the worst ones found take 50 ms for 4,000 characters."""
 _UNSUPPORTED_KEYWORDS = (
-    "pattern",
-    "patternProperties",
     "unevaluatedItems",
     "unevaluatedProperties",
     "$dynamicRef",
@@ -29,11 +37,9 @@ _UNSUPPORTED_KEYWORDS = (
     "$id",
     "id",
 )
-"""Patterns and `unevaluated*` can take forever on a short text; the other keywords lead out of the schema."""
-_NAME_MAPS = ("properties", "$defs", "definitions", "dependentSchemas")
-"""Keywords whose value maps names chosen by the schema's author to schemas."""
-_DATA_KEYWORDS = ("const", "enum", "default", "examples")
-"""Keywords whose value is data and holds no keywords."""
+"""`unevaluated*` can take forever to check on a short text; the other keywords lead out of the schema."""
+_SPACES = "\\s\\x0b\\x{85}\\x{a0}\\x{feff}\\p{Z}"
+"""What `\\s` means in a JSON Schema's patterns (ECMA-262), in the syntax of RE2, where it is ASCII alone."""
 
 
 class _TooMuchWork(Exception):
@@ -48,6 +54,20 @@ class ResponseFormat:
     """The JSON Schema; None for any JSON object."""
     strict: bool = False
     """Whether an answer of another form is an error, rather than reported as invalid."""
+
+    def enforced(self, also: Sequence[str] = ()) -> OutputConstraint:
+        """Return the constraint that holds a local model to this form.
+
+        Args:
+            also: whole answers that are allowed beside it: refusals.
+
+        Raises:
+            ApiError: no answer can be held to the schema.
+        """
+        constraint = OutputConstraint.of_schema(self.schema or {"type": "object"}, also)
+        if self.schema is not None and (problem := enforcement_problem(str(constraint.value))):
+            raise _refuse(problem)
+        return constraint
 
     def fault(self, text: str) -> str:
         """Return what is wrong with an answer; "" when it has the form."""
@@ -90,6 +110,10 @@ def response_format(field: dict[str, Any] | None) -> ResponseFormat | None:
     schema = json_schema.get("schema") if isinstance(json_schema, dict) else None
     if not isinstance(schema, dict):
         raise _refuse("response_format.json_schema.schema is missing or no object")
+    if "x-guidance" in schema:
+        raise _refuse("the schema's x-guidance is not supported: it would change how the others are read")
+    # The schema's own address: nothing in it can refer to that, because references are pointers inside it.
+    schema = {name: value for name, value in schema.items() if name != "$id" or not isinstance(value, str)}
     _check_schema(schema)
     return ResponseFormat(schema, strict=json_schema.get("strict") is True)  # type: ignore[union-attr]
 
@@ -104,9 +128,12 @@ def _check_schema(schema: dict[str, Any]) -> None:
         )
     if _longest_list(schema) > MAX_LIST_ITEMS:
         raise _refuse(f"a list in the schema has more than {MAX_LIST_ITEMS:,} items")
-    for name, value in _keywords(schema):
+    for name, value in schema_keywords(schema):
         if name in _UNSUPPORTED_KEYWORDS:
             raise _refuse(f"the schema's {name} is not supported: it is not checked here")
+        for pattern in _patterns(name, value):
+            if problem := _pattern_problem(pattern):
+                raise _refuse(f"the schema's {name} {pattern[:100]!r} is not supported: {problem}")
         if name == "$ref" and isinstance(value, str) and not _resolves(schema, value):
             raise _refuse(f"the schema's reference {value[:100]!r} leads nowhere in it")
     try:
@@ -139,13 +166,16 @@ def _validator(schema: dict[str, Any]) -> Any:
             steps_left -= 1 + cost(value) + cost(instance)
             if name == "uniqueItems" and isinstance(instance, list):  # every pair may be compared
                 steps_left -= len(instance) ** 2 // 20
+            if patterns := _patterns_used(name, value, within):  # each of its states, at each character
+                steps_left -= PATTERN_STEPS * (1 + len(patterns) // 20) * (1 + cost(instance))
             if steps_left < 0:
                 raise _TooMuchWork
             yield from inner(validator, value, instance, within) or ()
 
         return count
 
-    keywords = {name: counted(name, inner) for name, inner in validator_class.VALIDATORS.items()}
+    checks = {**validator_class.VALIDATORS, **_checked_in_linear_time()}
+    keywords = {name: counted(name, inner) for name, inner in checks.items()}
     return extend(validator_class, keywords)(schema)
 
 
@@ -158,19 +188,103 @@ def _validator_class(schema: dict[str, Any]) -> Any:
     return validator_for(schema if isinstance(dialect, str) else {}, default=Draft202012Validator)
 
 
-def _keywords(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every keyword and its value, at any depth; names chosen by the schema's author are no keywords."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _keywords(item)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name in _DATA_KEYWORDS:
+def _patterns(name: str, value: Any) -> list[str]:
+    """Return the patterns in a keyword's value."""
+    if name == "pattern" and isinstance(value, str):
+        return [value]
+    return list(value) if name == "patternProperties" and isinstance(value, dict) else []
+
+
+def _patterns_used(name: str, value: Any, within: Any) -> str:
+    """Return the patterns, joined, that the check of a keyword searches texts for; "" for none."""
+    if name == "additionalProperties":
+        name, value = "patternProperties", within.get("patternProperties")
+    return "".join(_patterns(name, value))
+
+
+def _pattern_problem(pattern: str) -> str:
+    """Return why a text cannot be searched for a pattern in linear time; "" when it can."""
+    if len(pattern) > MAX_PATTERN_CHARS:
+        return f"it has more than {MAX_PATTERN_CHARS:,} characters"
+    try:
+        _occurs(pattern, "")
+    except ValueError as error:
+        return str(error).removeprefix("Invalid regular expression: ")[:200]
+    return ""
+
+
+def _occurs(pattern: str, text: str) -> bool:
+    """Return whether a pattern matches anywhere in a text, in linear time: by RE2; ValueError for one it cannot read."""
+    import pyarrow
+    import pyarrow.compute
+
+    return bool(
+        pyarrow.compute.match_substring_regex(pyarrow.array([text]), _re2_pattern(pattern))[0].as_py()
+    )
+
+
+@lru_cache(maxsize=256)
+def _re2_pattern(pattern: str) -> str:
+    """Return a pattern of ECMA-262 in the syntax of RE2: white space and characters by number are spelled otherwise."""
+    parts, inside, at = [], False, 0
+    while at < len(pattern):
+        char, escaped = pattern[at], pattern[at + 1 : at + 2]
+        at += 1
+        if char != "\\":
+            inside = char == "[" or (inside and char != "]")
+            parts.append(char)
+        elif escaped in ("s", "S") and not (inside and escaped == "S"):
+            parts.append(_SPACES if inside else f"[{'^' if escaped == 'S' else ''}{_SPACES}]")
+            at += 1
+        elif escaped == "u" and pattern[at + 1 : at + 2] != "{":
+            parts.append(f"\\x{{{pattern[at + 1 : at + 5]}}}")
+            at += 5
+        else:
+            parts.append("\\x" if escaped == "u" else char + escaped)
+            at += 1
+    return "".join(parts)
+
+
+def _checked_in_linear_time() -> dict[str, Any]:
+    """Return the keywords that jsonschema checks by Python's `re` or by rounded division, checked otherwise."""
+    from jsonschema import ValidationError
+
+    def pattern(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "string") and not _occurs(value, instance):
+            yield ValidationError(f"{instance!r} does not match {value!r}")
+
+    def pattern_properties(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "object"):
+            for regex, schema in value.items():
+                for name in instance:
+                    if _occurs(regex, name):
+                        yield from validator.descend(instance[name], schema, path=name, schema_path=regex)
+
+    def additional_properties(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
+        if not validator.is_type(instance, "object"):
+            return
+        named, regexes = within.get("properties", {}), within.get("patternProperties", {})
+        for name in instance:
+            if name in named or any(_occurs(regex, name) for regex in regexes):
                 continue
-            yield name, inner
-            yield from _keywords(
-                list(inner.values()) if name in _NAME_MAPS and isinstance(inner, dict) else inner
-            )
+            if value is False:
+                yield ValidationError(f"additional properties are not allowed ({name!r})")
+            else:
+                yield from validator.descend(instance[name], value, path=name)
+
+    def multiple_of(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
+        # As decimal numbers: .3 is a multiple of .1, though not in binary floating point.
+        if validator.is_type(instance, "number") and (
+            not math.isfinite(instance) or Fraction(str(instance)) % Fraction(str(value))
+        ):
+            yield ValidationError(f"{instance!r} is not a multiple of {value!r}")
+
+    return {
+        "pattern": pattern,
+        "patternProperties": pattern_properties,
+        "additionalProperties": additional_properties,
+        "multipleOf": multiple_of,
+    }
 
 
 def _resolves(schema: Any, ref: str) -> bool:

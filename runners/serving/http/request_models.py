@@ -144,7 +144,9 @@ class ChatRequest(SamplingFields):
     messages: list[RequestMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=1 << 31, description="Goes before max_tokens.")
     response_format: dict[str, Any] | None = Field(
-        None, description="text, json_object or json_schema; checked when the answer is there, not enforced."
+        None,
+        description="text, json_object or json_schema. A model of this process is held to it while it generates; answers "
+        "of an endpoint are checked when they are there.",
     )
 
     @property

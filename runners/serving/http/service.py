@@ -25,6 +25,9 @@ from runners.serving.worker import BatchingWorker
 GRACE_PERIOD_SECONDS = 2.0
 """Seconds after a request's deadline in which the worker may still end its answer, at the next token."""
 
+MAX_SCHEMA_CHECKS = 2
+"""Schemas that are compiled at a time; each may take a processor for seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
@@ -138,6 +141,8 @@ class Service:
     """The models by the names that `model` may give, the default first."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    schema_checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_SCHEMA_CHECKS))
+    """Held while a client's schema is compiled."""
 
     @property
     def embedder(self) -> str | None:

@@ -177,37 +177,6 @@ def test_switching_adapters_does_not_change_the_base_model(http: httpx.Client) -
     assert [complete("model"), complete("lora-s0"), complete("model")] == [base, tuned, base]
 
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"n": {"$ref": "#/$defs/count"}},
-    "$defs": {"count": {"type": "integer"}},
-}
-
-
-def test_json_schema_response_is_checked_after_generation(http: httpx.Client) -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
-    body = http.post(CHAT, json=chat_body(model="lora", response_format=wanted)).json()
-    assert body["x_tunewise"]["response_format"]["valid"] is False
-    assert "no JSON" in body["x_tunewise"]["response_format"]["fault"]
-    wanted["json_schema"]["strict"] = True
-    refused = http.post(CHAT, json=chat_body(model="lora", response_format=wanted))
-    assert refused.status_code == 422
-    assert refused.json()["error"]["code"] == "response_format_not_met"
-    assert refused.json()["x_tunewise"]["answer"] == body["choices"][0]["message"]["content"]
-    first, last = events(http.post(CHAT, json=chat_body(model="lora", response_format=wanted, stream=True)))
-    assert first["choices"][0]["delta"]["content"] == ""
-    assert last["error"]["code"] == "response_format_not_met"
-    assert last["x_tunewise"]["answer"] == refused.json()["x_tunewise"]["answer"]
-    wanted["json_schema"]["strict"] = False
-    whole = events(http.post(CHAT, json=chat_body(model="lora", response_format=wanted, stream=True)))
-    assert [e["choices"][0]["delta"].get("content") for e in whole] == [
-        "",
-        body["choices"][0]["message"]["content"],
-        None,
-    ]
-    assert whole[-1]["x_tunewise"]["response_format"]["valid"] is False
-
-
 @pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
@@ -229,7 +198,7 @@ def test_json_schema_response_is_checked_after_generation(http: httpx.Client) ->
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content[0]"),
         ({"response_format": {"type": "grammar"}}, 400, "response_format"),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"pattern": "(a+)+$"}}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"pattern": "(?=a)"}}}},
             400,
             "response_format",
         ),

@@ -13,7 +13,7 @@ from typing import Any
 
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 HERON = [{"role": "user", "content": "How many berths has the Heron Pier?"}]
 
@@ -69,24 +69,28 @@ def test_openai_client_raises_its_own_error_types(client: openai.OpenAI) -> None
         client.chat.completions.create(model="rag", messages=HERON, temperature=3)
 
     class Berths(BaseModel):
-        count: int
+        count: list[int] = Field(min_length=1, max_length=3)
 
+    # A text that ends the answer may end its JSON too.
     with pytest.raises(openai.UnprocessableEntityError, match="not the JSON"):
-        client.chat.completions.parse(model="lora", messages=HERON, response_format=Berths)
-    strict = {
-        "type": "json_schema",
-        "json_schema": {"name": "b", "strict": True, "schema": Berths.model_json_schema()},
-    }
-    with pytest.raises(openai.APIError, match="not the JSON"):
-        list(
-            client.chat.completions.create(model="lora", messages=HERON, response_format=strict, stream=True)
-        )
+        client.chat.completions.parse(model="lora", messages=HERON, response_format=Berths, stop=":")
+    with (
+        pytest.raises(openai.APIError, match="not the JSON"),
+        client.chat.completions.stream(
+            model="lora", messages=HERON, response_format=Berths, stop=":"
+        ) as stream,
+    ):
+        list(stream)
 
 
-def test_openai_client_streams_json_and_refusals(client: openai.OpenAI) -> None:
+def test_openai_client_parses_json_and_streams_it_and_refusals(client: openai.OpenAI) -> None:
     class Berths(BaseModel):
-        count: int
+        count: list[int] = Field(min_length=1, max_length=3)
 
+    parsed = client.chat.completions.parse(
+        model="lora", messages=HERON, response_format=Berths, max_tokens=40
+    ).choices[0]
+    assert isinstance(parsed.message.parsed, Berths)
     moon = [{"role": "user", "content": "Who owns the moon?"}]
     with client.chat.completions.stream(model="rag", messages=moon, response_format=Berths) as stream:
         kinds = [event.type for event in stream]
@@ -94,11 +98,13 @@ def test_openai_client_streams_json_and_refusals(client: openai.OpenAI) -> None:
     assert "refusal.done" in kinds
     assert message.refusal == "I could not find that in our documents."
     assert message.parsed is None
-    with (
-        pytest.raises(openai.APIError, match="not the JSON"),
-        client.chat.completions.stream(model="lora", messages=HERON, response_format=Berths) as stream,
-    ):
-        list(stream)
+    with client.chat.completions.stream(
+        model="lora", messages=HERON, response_format=Berths, max_tokens=40
+    ) as stream:
+        kinds = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    assert kinds.count("content.delta") > 1
+    assert message.parsed == parsed.message.parsed
 
 
 def test_llm_command_gets_the_same_answer(served: Any, tmp_path: Path) -> None:

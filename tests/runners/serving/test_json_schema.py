@@ -47,9 +47,11 @@ def test_fault_names_what_is_wrong_with_an_answer() -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        {"pattern": "(a+)+$"},
-        {"items": {"patternProperties": {"a": {}}}},
-        {"$id": "https://elsewhere.example/x"},
+        {"pattern": "(?=a)"},
+        {"items": {"patternProperties": {"a{2000}": {}}}},
+        {"pattern": "a" * 1_001},
+        {"x-guidance": {}},
+        {"items": {"$id": "https://elsewhere.example/x"}},
         {"$ref": "https://elsewhere.example/x"},
         {"$ref": "#/$defs/none"},
         {"$ref": "#anchor"},
@@ -69,6 +71,28 @@ def test_schema_that_cannot_be_checked_is_refused(schema: dict[str, Any]) -> Non
     with pytest.raises(ApiError) as refused:
         response_format(schema_format(schema))
     assert (refused.value.status, refused.value.param) == (400, "response_format")
+
+
+def test_patterns_are_checked_in_linear_time_as_json_schema_means_them() -> None:
+    slow = response_format(schema_format({"type": "string", "pattern": "^(a+)+$"}))
+    assert slow is not None
+    started = time.thread_time()
+    assert "does not match" in slow.fault(json.dumps("a" * 5_000 + "b"))
+    assert time.thread_time() - started < 1
+    named = response_format(
+        schema_format(
+            {
+                "patternProperties": {"^x-": {"type": "string", "pattern": "^\\s\\u00e9$"}},
+                "properties": {"n": {"multipleOf": 0.1}},
+                "additionalProperties": False,
+            }
+        )
+    )
+    assert named is not None
+    assert named.fault('{"x-a": "\u00a0é", "n": 0.3}') == ""
+    assert "does not match" in named.fault('{"x-a": "\u00a0é\\n"}')
+    assert "not a multiple" in named.fault('{"n": 1e999}')
+    assert "not allowed ('y')" in named.fault('{"y": 1}')
 
 
 def test_recursive_schema_check_ends() -> None:
@@ -97,8 +121,9 @@ LONG = "x" * 24_000
             {"b": {"uniqueItems": True}, "allOf": REFS},
             json.dumps([n if n % 2 else str(n) for n in range(1_500)]),
         ),
+        ({"items": {"pattern": "(.{0,900}a){1}.{0,90}b"}}, json.dumps(["a" * 4_000] * 99)),
     ],
-    ids=["keywords", "nothings", "long texts", "items"],
+    ids=["keywords", "nothings", "long texts", "items", "patterns"],
 )
 def test_check_stops_when_a_schema_needs_too_much_work(schema: dict[str, Any], answer: str) -> None:
     if len(json.dumps(schema)) > 32_000:
