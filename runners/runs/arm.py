@@ -52,6 +52,7 @@ def prepare_arm(
         weights: the arm's adapter; None for the base model.
         gold: returns the text of a question's gold span.
     """
+    step = choosing_step(context.plan, step)
     finder = passage_finder(context, step)
     if step.bank != "chosen":
         return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
@@ -88,6 +89,7 @@ def recall_arm(
     Raises:
         BadInput: the arm's bank was to be chosen, and the trial has not chosen it yet.
     """
+    step = choosing_step(context.plan, step)
     finder = passage_finder(context, step)
     if step.bank != "chosen":
         return PreparedArm(
@@ -100,6 +102,19 @@ def recall_arm(
             f"finish it with: tunewise run {context.run.path} --resume",
         )
     return _with_candidate(context.plan, PromptCandidate.from_json(choice["chosen"]), finder)
+
+
+def choosing_step(plan: Plan, step: EvaluateStep) -> EvaluateStep:
+    """Return the step whose choice of a prompt an arm uses: its own, but for one that scores labels.
+
+    That one shows what the arm shows that generates with the same settings, so that the two differ in the way of answering
+    alone and no dev question is asked twice. Where the plan has no such arm, the prompt is chosen by generated answers.
+    """
+    if step.labels != "scored":
+        return step
+    generated = step.model_copy(update={"labels": "generated"})
+    same = (arm for arm in plan.arms if arm.model_copy(update={"arm": step.arm}) == generated)
+    return next(same, generated)
 
 
 def shown_examples(context: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:

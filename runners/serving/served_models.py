@@ -38,6 +38,11 @@ class ServedModel:
     batch_key: str = ""
     """Requests of equal keys are decoded together: the weights, or the name where nothing is decoded here."""
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether an answer is a label that is chosen in this process, without decoding."""
+        return not self.raw and (self.step.classifier or self.step.labels == "scored")
+
 
 def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
     """List what a run can serve.
@@ -92,7 +97,7 @@ def _existing_weights(session: RunSession, step: EvaluateStep) -> Path | None:
 
 def _batch_key(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
     base = session.context.base_of(step)
-    if step.classifier or not isinstance(base, Model):
+    if step.classifier or step.labels == "scored" or not isinstance(base, Model):
         return step.arm
     tuned = weights or _existing_weights(session, step)
     return f"{base.name} {tuned.name if tuned else ''}"
