@@ -122,4 +122,5 @@ class ExportSource:
         given = [name for name, used in (("passages", arm.retrieval), ("examples", arm.shots)) if used]
         remote = resolve.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"
-        return f"it is {base}" + (f", given {' and '.join(given)}" if given else "")
+        way = ", whose likeliest label is the answer" if arm.labels == "scored" else ""
+        return f"it is {base}" + (f", given {' and '.join(given)}" if given else "") + way

@@ -77,6 +77,7 @@ def prepare_arm(
         weights: the arm's adapter; None for the base model.
         gold: returns the text of a question's gold span.
     """
+    step = choosing_step(context.plan, step)
     finder = passage_finder(context, step)
     if not step.chooses_prompt:
         return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
@@ -215,6 +216,7 @@ def recall_arm(
     Raises:
         BadInput: the arm's prompt was to be chosen, and the trial has not chosen it yet.
     """
+    step = choosing_step(context.plan, step)
     finder = passage_finder(context, step)
     if not step.chooses_prompt:
         return PreparedArm(
@@ -232,6 +234,19 @@ def recall_arm(
         rows, vectors = stored_examples(context.run.path / TRIAL)
         pool = ExamplePool(rows, arm_token_counter(context, step), context.embedder, vectors)
     return _with_candidate(context.plan, candidate, finder, pool)
+
+
+def choosing_step(plan: Plan, step: EvaluateStep) -> EvaluateStep:
+    """Return the step whose choice of a prompt an arm uses: its own, but for one that scores labels.
+
+    That one shows what the arm shows that generates with the same settings, so that the two differ in the way of answering
+    alone and no dev question is asked twice. Where the plan has no such arm, the prompt is chosen by generated answers.
+    """
+    if step.labels != "scored":
+        return step
+    generated = step.model_copy(update={"labels": "generated"})
+    same = (arm for arm in plan.arms if arm.model_copy(update={"arm": step.arm}) == generated)
+    return next(same, generated)
 
 
 def shown_examples(context: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:

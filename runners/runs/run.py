@@ -17,6 +17,7 @@ from rag.types import OnEvent
 from runners import notebook
 from runners.arms.answer import Answer, answer_all, stream_answer
 from runners.arms.prompt_selection import read_choices
+from runners.arms.scored_labels import labels_of_plan, read_prior
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
@@ -190,6 +191,13 @@ class RunSession:
         """Return the prepared arm (instructions, examples, passages) and the generator with the weights of this seed."""
         context = self.context
         weights = self.weights(arm, seed)
+        if arm.labels == "scored" and not read_prior(
+            self.folder.path / TRIAL, arm, weights, labels_of_plan(self.plan)
+        ):
+            raise BadInput(
+                f"the run has not measured the priors of the labels for the arm {arm.arm} yet",
+                f"finish it with: tunewise run {self.folder.path} --resume",
+            )
         if arm.arm not in self._prepared:
             self._prepared[arm.arm] = recall_arm(context, arm, self._examples)
         # The index may have a newer generation since the last question.

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.retriever import Retriever, control_tokens, token_counter
+from runners.arms.scored_labels import ScoredLabels, labels_of_plan, read_prior, require_local
 from runners.data.examples import Example
 from runners.data.sampling import QuestionSplit
 from runners.inference.types import Generator
 from runners.models import digests, endpoint, resolve
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
+from runners.plan.steps import EvaluateStep, PlanModel, Thinking, TrainStep
 from runners.resources.device import torch_device
 from runners.resources.machine import detect_machine
-from runners.run_folder import INDEX, RunFolder
+from runners.run_folder import INDEX, TRIAL, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
 from runners.runs.requirements import needs_embedder, require_loading_memory, tries_nearest_examples
 
@@ -176,7 +177,9 @@ class RunContext:
     reranker_model: resolve.Model | None = None
     """The cross-encoder of the plan's index step; None when it names none."""
     _generator: LocalGenerator | None = None
-    _generator_of: tuple[BaseModel, str] | None = None
+    _generator_of: tuple[BaseModel, str, Thinking] | None = None
+    _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
+    """The arms of the loaded model that score labels, by name and weights."""
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
     _decoding: dict[str, Any] = field(default_factory=dict)
     """The decoding that was reported last."""
@@ -215,11 +218,16 @@ class RunContext:
             return classifier.load_classifier(self.run.path, arm.arm, self.embedder)
         base = self.base_of(arm)
         if isinstance(base, resolve.RemoteModel):
+            if arm.labels == "scored":
+                require_local(arm, base)
             if base not in self._remote:
                 self._remote[base] = self.connect_endpoint(base, self.settings_of(arm))
             return self._remote[base]
         quantization = self.settings_of(arm).quantization
-        if self._generator is None or self._generator_of != (base, quantization):
+        thinking = self.plan.thinking
+        if arm.labels == "scored":  # of a model that reasons, a label would have to follow its reasoning
+            thinking = thinking.model_copy(update={"enabled": False})
+        if self._generator is None or self._generator_of != (base, quantization, thinking):
             from runners.inference.local import local_generator
 
             self.release()
@@ -229,12 +237,26 @@ class RunContext:
                 weights,
                 kernels=self.plan.kernels,
                 quantization=quantization,
-                thinking=self.plan.thinking,
+                thinking=thinking,
             )
-            self._generator_of = (base, quantization)
+            self._generator_of = (base, quantization, thinking)
             self._note_once([f"{base.name}: {note}" for note in self._generator.chat.notes])
         self._generator.use(weights)
-        return self._generator
+        return (
+            self._scored_labels(self._generator, weights, arm) if arm.labels == "scored" else self._generator
+        )
+
+    def _scored_labels(
+        self, generator: LocalGenerator, weights: Path | None, arm: EvaluateStep
+    ) -> ScoredLabels:
+        """Return the generator of an arm that scores labels, with the prior that the trial stored, if it did."""
+        scored = self._scored.get((arm.arm, weights))
+        if scored is None:
+            labels = labels_of_plan(self.plan)
+            prior = read_prior(self.run.path / TRIAL, arm, weights, labels)
+            scored = ScoredLabels(generator, labels, prior and prior.values)
+            self._scored[arm.arm, weights] = scored
+        return scored
 
     def _note_once(self, notes: list[str]) -> None:
         """Emit the notes that the run's log does not hold yet."""
@@ -277,6 +299,7 @@ class RunContext:
     def release(self) -> None:
         """Free the model's memory before something else needs it."""
         self._generator = None
+        self._scored.clear()  # they hold it too
         gc.collect()
 
     @cached_property

@@ -138,7 +138,7 @@ def answer_batch(
             _fail(of_model, problem, emit)
     if not pending:
         return
-    if requests[0].model.step.classifier:
+    if requests[0].model.answers_at_once:
         for item in pending:
             _generate(item, generator)
     elif not hasattr(generator, "follow"):
@@ -238,7 +238,7 @@ def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
 
 
 def _generate(item: PendingRequest, generator: Any) -> None:
-    """Answer a request with a generator that is not decoded in this process: an endpoint, or a classifier."""
+    """Answer a request with a generator that decodes nothing in this process: an endpoint, a classifier, scored labels."""
     try:
         item.finish(_stream_completion(item, generator))
     except EndpointRefused as problem:  # the operator's key or settings: the client cannot mend it
@@ -252,7 +252,7 @@ def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
     if isinstance(item.prompt, str):
         raise BadInput("a text is gone on with only by a model that is here", "send a chat")
     request = item.request
-    if request.model.step.classifier:
+    if request.model.answers_at_once:
         stream = generator.stream(item.prompt, item.max_tokens)
     else:
         from runners.inference.http_client import RequestCaller

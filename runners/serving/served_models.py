@@ -40,6 +40,11 @@ class ServedModel:
     local: bool = False
     """Whether its answers are generated in this process, token by token, so that they can be held to a form."""
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether an answer is a label that is chosen in this process, without decoding."""
+        return not self.raw and (self.step.classifier or self.step.labels == "scored")
+
 
 def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
     """List what a run can serve.
@@ -109,7 +114,7 @@ def _is_local(session: RunSession, step: EvaluateStep) -> bool:
 
 def _batch_key(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
     base = session.context.base_of(step)
-    if step.classifier or not isinstance(base, Model):
+    if step.classifier or step.labels == "scored" or not isinstance(base, Model):
         return step.arm
     tuned = weights or _existing_weights(session, step)
     return f"{base.name} {tuned.name if tuned else ''}"

@@ -58,9 +58,9 @@ class DryRun:
     started: float = field(default_factory=time.monotonic)
     _index: str = "the index was not built"
     """Why there is no index; "" once it is built."""
-    _asked: dict[tuple[str, str, int], tuple[float, float]] = field(default_factory=dict)
-    """By (base, passages, shots), which decide the time of an answer: seconds of one answer, and the share of
-    processor time lost to other processes."""
+    _asked: dict[tuple[str, str, int, str], tuple[float, float]] = field(default_factory=dict)
+    """By (base, passages, shots, way of answering), which decide the time of an answer: seconds of one answer, and the
+    share of processor time lost to other processes."""
 
     def measure(self) -> Iterator[tuple[IndexStep | TrainStep | EvaluateStep, StepTime]]:
         """Yield every step of the plan with what was measured of it.
@@ -153,7 +153,7 @@ class DryRun:
         asked = context.split.dev[:DRY_RUN_QUESTIONS]
         if not asked:
             return StepTime(how="not measured: there is no dev question")
-        key = (base.fingerprint, step.passages if step.retrieval else "", step.shots)
+        key = (base.fingerprint, step.passages if step.retrieval else "", step.shots, step.labels)
         if key not in self._asked:
             with usage.measure_contention() as contention:
                 seconds = self._time(step)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rag.errors import BadInput, UsageProblem
 from rag.files import check_manifest, disk_full_as_problem
 from rag.types import OnEvent
-from runners.arms import classifier, long_context
+from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
@@ -110,6 +110,7 @@ def run_plan(
         requirements.local_folders(bases, embedder, plan),
     )
     classifier.check_classifier_plan(plan, examples)
+    scored_labels.check_scored_labels(plan, bases)
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.

@@ -15,7 +15,7 @@ from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json
 from rag.grounding.refusal import SIGNAL_NAMES
 from rag.types import OnEvent
-from runners.arms import classifier
+from runners.arms import classifier, scored_labels
 from runners.arms.answer import answer_all
 from runners.arms.prompts import training_row
 from runners.arms.raft import RetrievalRows, retrieval_rows
@@ -83,7 +83,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     }
     if step.classifier or step.bank == "similar":
         made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
-    if step.classifier or step.chooses_prompt:
+    if step.classifier or step.chooses_prompt or step.labels == "scored":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.weights:
         made_from["weights"] = step_inputs(context, plan.train_step(step.weights))
@@ -252,6 +252,8 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
             weights = context.run.adapter(step.weights, seed) if step.weights else None
             generator = context.generator(weights, step)
             context.report_decoding(generator)
+            if isinstance(generator, scored_labels.ScoredLabels):
+                _measure_prior(context, step, prepared, generator, weights, made_from)
             asked += run_arm(
                 prepared.plan,
                 step,
@@ -281,6 +283,26 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
         **({"busy": others.lost} if asked and _answers_on_cpu(plan, step) else {}),
         **({"seconds_alone": alone} if alone else {}),
     }
+
+
+def _measure_prior(
+    context: RunContext,
+    step: EvaluateStep,
+    prepared: arm.PreparedArm,
+    generator: scored_labels.ScoredLabels,
+    weights: Path | None,
+    made_from: str,
+) -> None:
+    """Measure the prior of an arm's labels, unless the trial holds it, and report what it is the mean of."""
+    chats, reference = scored_labels.reference_chats(
+        prepared.plan, step, context.split.dev, prepared.finder, prepared.shots
+    )
+    prior = scored_labels.measure_prior(
+        generator, step, weights, chats, reference, context.run.path / TRIAL, made_from
+    )
+    context.emit(
+        {"event": "labels.prior", "arm": step.arm, "labels": len(prior.labels), "reference": prior.reference}
+    )
 
 
 def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
