@@ -38,7 +38,7 @@ JSON_SPACE = "( |\\n {0,40})?"
 _SLASH = re.compile(r"(\\.)|/", re.DOTALL)
 _CLOSERS = ("}", "]", '"', "0", "null", "true", "[", "{", ":", ",", ": ", ", ", ' "')
 """Texts that complete JSON, the shortest way first, where no string is open."""
-_STRUCTURE = ("\n", "0", ".", "?", " ", "a", '"')
+_STRUCTURE = ('"', "\n", "0", ".", "?", " ", "a")
 """Texts that may lead out of a free part of a pattern."""
 
 
@@ -76,7 +76,6 @@ class ConstraintCompiler:
         hash_sign = self._single_tokens(("#",))
         # Where a string is open, nearly every character is allowed, "#" among them; elsewhere in JSON it never is.
         self._any_character = hash_sign[0] if hash_sign else None
-        self._quote = next(iter(self._single_tokens(('"',))), None)
         self._widths = np.array([len(self._tokenizer.decode_bytes([token])) for token in range(vocabulary)])
         blank = [not self._tokenizer.decode_bytes([token]).strip() for token in range(vocabulary)]
         self._widths[np.array(blank)] = 0
@@ -97,7 +96,7 @@ class ConstraintCompiler:
     def allowed(self, matcher: LLMatcher) -> np.ndarray:
         """Return which tokens a matcher allows next, as booleans [vocabulary]; the end tokens are among them."""
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-        return np.unpackbits(bits, bitorder="little")[: self.vocabulary].astype(bool)
+        return np.unpackbits(bits, count=self.vocabulary, bitorder="little").view(np.bool_)
 
     def tokens_of(self, text: str) -> list[int]:
         """Return the tokens of a text, without special ones."""
@@ -161,19 +160,17 @@ class ConstraintCompiler:
 
     def _closing_token(self, matcher: LLMatcher) -> int:
         """Return the token that is tried next on the way to a whole answer; the matcher is not changed."""
-        allowed = self.allowed(matcher)
-        in_text = self._any_character is not None and bool(allowed[self._any_character])
+        bits = matcher.compute_bitmask()
+        in_text = self._any_character is not None and _bit(bits, self._any_character)
         if in_text:
-            if self._quote is not None and allowed[self._quote] and self._leads_on(matcher, self._quote):
-                return self._quote
             for token in self._structure:
-                if allowed[token] and self._leads_on(matcher, token):
+                if _bit(bits, token) and self._leads_on(matcher, token):
                     return token
         else:
             for token in self._closers:
-                if allowed[token]:
+                if _bit(bits, token):
                     return token
-        return int(np.where(allowed, self._widths, -1).argmax())
+        return int(np.where(self.allowed(matcher), self._widths, -1).argmax())
 
     def _leads_on(self, matcher: LLMatcher, token: int) -> bool:
         """Return whether a token leaves the free text: an end, something forced, or no free text follows."""
@@ -182,7 +179,7 @@ class ConstraintCompiler:
             return False
         if after.is_accepting() or after.compute_ff_bytes():
             return True
-        return not self.allowed(after)[self._any_character]
+        return self._any_character is None or not _bit(after.compute_bitmask(), self._any_character)
 
 
 def grammar(constraint: OutputConstraint) -> str:
@@ -199,6 +196,11 @@ def grammar(constraint: OutputConstraint) -> str:
         schema["x-guidance"] = {"whitespace_pattern": JSON_SPACE, **(own if isinstance(own, dict) else {})}
         answer = f"%json {json.dumps(schema, ensure_ascii=False)}"
     return LLMatcher.grammar_from_lark(f"start: LEAD? answer\nLEAD: /{LEAD}/\nanswer: {answer}{others}\n")
+
+
+def _bit(bits: bytes, token: int) -> bool:
+    """Return whether a token is allowed, by llguidance's mask of one bit for each token."""
+    return bool(bits[token >> 3] >> (token & 7) & 1)
 
 
 def _quoted(text: str) -> str:
@@ -414,6 +416,6 @@ def _mask(logits: torch.Tensor, allowed: np.ndarray) -> None:
     keep = torch.from_numpy(allowed).to(logits.device)
     size = keep.numel()
     logits[size:] = float("-inf")
-    logits[:size].masked_fill_(~keep, float("-inf"))
-    if bool(torch.isneginf(logits).all()):
+    logits[:size].masked_fill_(keep.logical_not(), float("-inf"))
+    if bool(torch.isneginf(logits.max())):
         logits[:size].masked_fill_(keep, 0.0)
