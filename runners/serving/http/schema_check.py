@@ -18,13 +18,18 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from rag.errors import CannotRun
+
 MAX_COMPILE_SECONDS = 2
 """Processor time of the child; ordinary schemas take less than .3 s, its start among them."""
-MAX_WAIT_SECONDS = 10.0
+MAX_WAIT_SECONDS = 30.0
 """Time of the child by the clock: it may have to wait for a processor."""
 MAX_MEMORY_BYTES = 1 << 30
-MAX_PROBE_BYTES = 64
-"""Length of the answer that is begun, which shows states that are too complex, or that nothing can follow."""
+MAX_PROBE_BYTES = 4096
+"""Length of the answer that is tried, which shows states that are too complex, that nothing can follow, or that have no
+end."""
+MAX_MINIMUM = 1_000
+"""Most characters, items or properties that a schema may ask for at the least."""
 COSTLY_KEYWORDS = (
     "pattern",
     "patternProperties",
@@ -37,20 +42,34 @@ COSTLY_KEYWORDS = (
 )
 """Keywords that a schema may be too complex by."""
 _TOO_COMPLEX = "the schema is too complex to hold an answer to it"
-_PREFERRED = b'"}]0123456789,:atfn{[ -'
-"""Bytes in the order in which the answer that is begun takes them: those that end something first."""
+NO_END = f"it has more than {MAX_PROBE_BYTES:,} characters, or none has an end"
+_ORDER = bytes(dict.fromkeys(b'"}]0123456789,:atfn{[ -' + bytes(range(256))))
+"""Bytes in the order in which the answer that is tried takes them: those that end something first."""
 
 
 @lru_cache(maxsize=512)
 def enforcement_problem(schema: str) -> str:
-    """Return why answers cannot be held to a schema, given as JSON text; "" when they can."""
+    """Return why answers cannot be held to a schema, given as JSON text; "" when they can.
+
+    Raises:
+        CannotRun: the machine is too busy to find out.
+    """
+    for name, value in schema_keywords(json.loads(schema)):
+        if (
+            name in ("minLength", "minItems", "minProperties")
+            and isinstance(value, int)
+            and value > MAX_MINIMUM
+        ):
+            return f"the schema's {name} is not supported above {MAX_MINIMUM:,}: answers here are shorter"
     command = [sys.executable, "-P", "-m", "runners.serving.http.schema_check"]
     try:
         done = subprocess.run(
             command, input=schema.encode(), capture_output=True, timeout=MAX_WAIT_SECONDS, check=False
         )
-    except subprocess.TimeoutExpired:
-        return _too_complex(schema, f"it takes more than {MAX_WAIT_SECONDS:.0f} s to compile")
+    except subprocess.TimeoutExpired:  # for lack of a processor: not the schema's fault, and not remembered
+        raise CannotRun(
+            f"the schema could not be compiled within {MAX_WAIT_SECONDS:.0f} s", "try again later"
+        ) from None
     if done.returncode > 0:
         raise RuntimeError(f"the process that checks schemas fails: {done.stderr.decode('utf-8', 'replace')}")
     if done.returncode < 0:  # a signal: the processor time or the memory is used up
@@ -91,14 +110,18 @@ def compile_error(schema: str) -> str:
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
     for _ in range(MAX_PROBE_BYTES):
         if matcher.is_error() or matcher.is_accepting():
-            break
-        allowed = [byte for byte, allows in enumerate(matcher.compute_logit_bias()[:256]) if allows]
+            return str(matcher.get_error()) if matcher.is_error() else ""
+        allowed = matcher.compute_logit_bias()[:256]
         if matcher.is_error():
-            break
-        if not allowed:
+            return str(matcher.get_error())
+        if not any(allowed):
             return "Unsatisfiable schema: after its beginning nothing can follow"
-        matcher.consume_token(next((byte for byte in _PREFERRED if byte in allowed), allowed[0]))
-    return str(matcher.get_error()) if matcher.is_error() else ""
+        matcher.consume_token(next(byte for byte in _ORDER if allowed[byte]))
+    # The end of a pattern may be missed by these bytes; anything else ends by them where it can end.
+    free = any(
+        name in ("pattern", "patternProperties", "format") for name, _ in schema_keywords(json.loads(schema))
+    )
+    return "" if free else f"Unsatisfiable schema: {NO_END}"
 
 
 def _plain_message(schema: str, error: str) -> str:

@@ -156,6 +156,8 @@ def test_json_is_closed_when_the_tokens_run_out(http: httpx.Client) -> None:
         ({"type": "string", "format": "secret"}, "format is not supported: 'secret'"),
         ({"type": "string", "pattern": "^(?=a)"}, "pattern '^(?=a)' is not supported"),
         ({"$ref": "#"}, "refers to itself without end"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "none has an end"),
+        ({"type": "string", "minLength": 1_000_000}, "minLength is not supported above 1,000"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no answer can meet the schema"),
         ({"x-guidance": {"lenient": True}, "not": {}}, "x-guidance is not supported"),
         ({"type": "string", "pattern": "^(a{999}){1000}$"}, "pattern"),
