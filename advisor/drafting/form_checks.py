@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from advisor.drafting.reply_forms import MAX_CLOSED, learned_forms, value_shapes
+from advisor.drafting.reply_schemas import reply_layout, reply_schema
 from advisor.questionnaire.data_stats import guess_format
 from rag.text.words import sentences
 from runners.data.labels import labels_of
@@ -206,28 +207,13 @@ def _closing_questions(endings: Sequence[str], total: int) -> tuple[str, ...]:
 
 
 def _json_schema(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON Schema of the values: types seen, keys that are (nearly) always present."""
-    values = []
+    """Return the JSON Schema of the texts that are JSON, with their spacing; the others are at most 5 %."""
+    values, parsed = [], []
     for text in texts:
         try:
             values.append(json.loads(text))
         except ValueError:
             continue
-    if not all(isinstance(value, dict) for value in values):
-        return {"type": sorted({_json_type(value) for value in values})}
-    counts = Counter(key for value in values for key in value)
-    types: dict[str, set[str]] = {}
-    for value in values:
-        for key, inner in value.items():
-            types.setdefault(key, set()).add(_json_type(inner))
-    return {
-        "type": "object",
-        "required": sorted(key for key, n in counts.items() if n >= MIN_FORM_SHARE * len(values)),
-        "properties": {key: {"type": sorted(types[key])} for key in sorted(types)},
-        "additionalProperties": False,
-    }
-
-
-def _json_type(value: Any) -> str:
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "null")
+        parsed.append(text)
+    layout = reply_layout(parsed)
+    return {**({"x-guidance": layout} if layout else {}), **reply_schema(values)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Sequence
+from functools import lru_cache
+from typing import Any
 
 from rag.grounding.statements import states_fact
 from rag.text.numbers import extract_numbers
@@ -91,10 +93,18 @@ def _passes(text: str, check: StyleCheck) -> bool:
 
 
 def _matches_schema(text: str, schema: dict[str, object]) -> bool:
+    try:
+        return bool(_validator(json.dumps(schema)).is_valid(json.loads(text)))
+    except (ValueError, RecursionError):
+        return False
+
+
+@lru_cache(maxsize=32)
+def _validator(schema: str) -> Any:
+    """Return the validator of a schema as JSON text; checking a schema takes longer than checking a reply by it."""
     import jsonschema
 
-    try:
-        jsonschema.validate(json.loads(text), schema)
-    except (ValueError, RecursionError, jsonschema.ValidationError):
-        return False
-    return True
+    values = json.loads(schema)
+    kind = jsonschema.validators.validator_for(values)
+    kind.check_schema(values)
+    return kind(values)
