@@ -14,7 +14,7 @@ from advisor.questionnaire.profile import Profile
 from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
 from runners.plan.schema import Plan
-from runners.plan.steps import IndexStep, TrainStep
+from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
 from runners.resources.model_shape import ModelShape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -32,6 +32,9 @@ MAX_SPEED_UP = 16.0
 """Limit of the speed-up over the measured machine: decoding one token at a time does not fill a GPU, or many
 cores. Our assumption; not measured.
 """
+REFERENCE_QUESTIONS = 32
+"""Dev questions that the prior of scored labels is measured on, at most: ``MAX_REFERENCE`` of
+:mod:`runners.arms.scored_labels`, which imports more than drafting a plan needs."""
 QUESTION_TOKENS = 27
 ANSWER_TOKENS = 40
 SHOT_TOKENS = 55
@@ -70,9 +73,14 @@ def estimate_step_times(
         else:
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
             prompt_length += passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
-            seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            # Candidate prompts are scored on dev questions in small batches: slower for each question.
-            tried = 1.5 * min(step.budget, test_questions) if step.chooses_prompt else 0
+            answered = ANSWER_TOKENS / DECODE_TOKENS_PER_S
+            if step.labels == "scored":  # all labels are read after every question
+                answered = _label_tokens(plan) / PREFILL_TOKENS_PER_S
+            seconds_each = prompt_length / PREFILL_TOKENS_PER_S + answered
+            # Candidate banks are scored on dev questions in small batches: slower for each question.
+            tried = 1.5 * min(step.budget, test_questions) if _tries_prompts(plan, step) else 0
+            if step.labels == "scored":
+                tried += REFERENCE_QUESTIONS
             seconds = (
                 test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
             ) * seconds_each
@@ -135,6 +143,20 @@ def _shape(profile: Profile) -> ModelShape:
 def passage_tokens(plan: Plan) -> float:
     """Return the tokens of the passages that a question is given."""
     return float((plan.index.k if plan.index else 0) * PASSAGE_TOKENS)
+
+
+def _label_tokens(plan: Plan) -> float:
+    """Return the tokens of all labels of a plan, each with its end token."""
+    labels = [label for check in plan.checks if check.kind == "labels" for label in check.value]
+    return sum(len(str(label)) / CHARS_PER_TOKEN + 1 for label in labels)
+
+
+def _tries_prompts(plan: Plan, step: EvaluateStep) -> bool:
+    """Return whether an arm tries several prompts on dev questions; one that scores labels takes another arm's choice."""
+    return step.chooses_prompt and (
+        step.labels == "generated"
+        or not any(arm.chooses_prompt and arm.labels == "generated" for arm in plan.arms)
+    )
 
 
 def _corpus_tokens(plan: Plan) -> float:

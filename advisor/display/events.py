@@ -48,6 +48,8 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return _model_lines(kind, event)
     if kind == "classifier.trained":
         return [_classifier_line(event)]
+    if kind == "labels.prior":
+        return [f"{event['arm']}: prior of {event['labels']} labels from {event['reference']}"]
     return _data_lines(kind, event)
 
 

@@ -25,6 +25,7 @@ from advisor.report.statements import (
     corrected_p,
     grading_weights,
     median_alone,
+    milliseconds,
     p_text,
     right_count,
     task_line,
@@ -332,15 +333,15 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
         ],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         **_alone_column(data),
-        f"seconds,\n{_asked_together(data)}": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
+        f"ms,\n{_asked_together(data)}": [milliseconds(arm["seconds_per_answer"]) for arm in arms],
     }
 
 
 def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the column of seconds of questions that were asked one at a time; {} where none were."""
+    """Return the column of milliseconds of questions that were asked one at a time; {} where none were."""
     timed = [median_alone(arm) for arm in data["arms"]]
-    cells = [NOT_JUDGED if seconds is None else f"{seconds:.2f}" for seconds in timed]
-    return {"seconds,\nalone": cells} if any(seconds is not None for seconds in timed) else {}
+    cells = [NOT_JUDGED if seconds is None else milliseconds(seconds) for seconds in timed]
+    return {"ms,\nalone": cells} if any(seconds is not None for seconds in timed) else {}
 
 
 def _asked_together(data: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """From a recommendation to a plan: every arm worth measuring, in order, with checks, weights and gate.
 
 :func:`draft_plan` is the entry point, :func:`draft_with_notes` also returns notes for the user. Beside the
-methods' arms there are three that are drafted where they fit: a classifier for labels, all documents in the
-prompt, and passages with examples (rag-few-shot).
+methods' arms there are those that are drafted where they fit: labels scored after the prompts, a classifier for
+labels, all documents in the prompt, and passages with examples (rag-few-shot).
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ from runners.data.examples import Example
 from runners.data.labels import MAX_LABELS, labels_of
 from runners.data.reasoning import split_message
 from runners.models.endpoint import reasons_by_name
-from runners.plan.schema import Plan, PlanData, PlanGate, Prompts, RecordedAnswer, Step, parse_plan
+from runners.plan.schema import (
+    Plan,
+    PlanData,
+    PlanGate,
+    Prompts,
+    RecordedAnswer,
+    Step,
+    StyleCheck,
+    parse_plan,
+)
 from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import TUNING_METHODS
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
@@ -77,6 +86,26 @@ def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Seque
     ]
     position = max(simple, default=-1) + 1
     return (*steps[:position], *added, *steps[position:])
+
+
+def with_scored_arms(
+    steps: Sequence[Step], checks: Sequence[StyleCheck], profile: Profile
+) -> tuple[Step, ...]:
+    """Return the steps with an arm that scores labels after each arm that only prompts, where labels and model allow it.
+
+    It asks with the same prompt. An endpoint does not give likelihoods, and after a model's reasoning there is no label to
+    score.
+    """
+    known = models.find_model(profile.model or models.DEFAULT_MODEL)
+    reasons = known is not None and known.reasons == "always"
+    if profile.remote or reasons or not any(check.kind == "labels" for check in checks):
+        return tuple(steps)
+    result: list[Step] = []
+    for step in steps:
+        result.append(step)
+        if isinstance(step, EvaluateStep) and step.arm in PROMPTED_ARMS:
+            result.append(step.model_copy(update={"arm": f"{step.arm}-scored", "labels": "scored"}))
+    return tuple(result)
 
 
 def has_label_replies(profile: Profile, replies: Sequence[str]) -> bool:
@@ -160,6 +189,7 @@ def draft_with_notes(
         else ((), "no checks of style: there are no examples")
     )
     notes.append(style_note)
+    steps = with_scored_arms(steps, checks, profile)
     thinking, reasoning_note = _thinking(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
     choice = _choice_in_plan(recommendation, steps, profile, notes)

@@ -16,7 +16,10 @@ from rag.plugins import PluginGroup, UnusablePlugin
 
 METHODS: tuple[Method, ...] = (Prompting(), FewShot(), Rag(), Lora(), QLora(), Full(), Hybrid())
 METHOD_BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
-RESERVED_ARMS = ("classifier", "long-context", "naive-stack", "untuned")
+RESERVED_ARMS = (
+    *("prompting-scored", "few-shot-scored", "classifier", "long-context"),
+    *("naive-stack", "untuned"),
+)
 """Arms of plans that are no methods; no plug-in may take their names."""
 
 

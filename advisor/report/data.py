@@ -247,6 +247,7 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
         "documents": cluster_by_document(arm.sources()).documents,
         "seeds": [{"seed": seed, "mean": score} for seed, score in arm.seeds],
         "seconds_per_answer": rounded_mean(arm.seconds),
+        "ms_per_answer": round(1000 * rounded_mean(arm.seconds), 1),
         "prompt_tokens": rounded_mean(arm.prompt_tokens),
         "completion_tokens": rounded_mean(arm.completion_tokens),
         "usd_per_1000": usd.usd,

@@ -371,6 +371,7 @@ def _template() -> Template:
         "as_count": statements.share_as_count,
         "batch": statements.batch_text,
         "alone": statements.median_alone,
+        "ms": statements.milliseconds,
         "price": statements.answer_price,
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,

@@ -16,6 +16,7 @@ from advisor.report.statements import (
     conclusion,
     corrected_p,
     median_alone,
+    milliseconds,
     p_text,
     right_count,
     right_interval,
@@ -65,7 +66,7 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         "right (95 %)",
         "combined (95 %)",
         *(name.replace("_", " ") for name in names),
-        "s/answer",
+        "ms/answer",
     ]
     rows = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
     used = used_arm(data)
@@ -76,10 +77,10 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         share = right_interval(arm.get("right"))
         right = right_count(arm.get("right")) + (f" ({share})" if share else "")
         combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
-        seconds = f"{arm['seconds_per_answer']:.2f} ({batch_text(data, arm)})"
+        time = f"{milliseconds(arm['seconds_per_answer'])} ({batch_text(data, arm)})"
         alone = median_alone(arm)
-        seconds = f"{alone:.2f} alone, {seconds}" if alone is not None else seconds
-        rows.append(f"| {' | '.join([label, right, combined, *scores, seconds])} |")
+        time = f"{milliseconds(alone)} alone, {time}" if alone is not None else time
+        rows.append(f"| {' | '.join([label, right, combined, *scores, time])} |")
     return rows
 
 

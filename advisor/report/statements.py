@@ -136,8 +136,13 @@ def median_alone(arm: Mapping[str, Any]) -> float | None:
     return float(alone["seconds"]) if alone else None
 
 
+def milliseconds(seconds: float) -> str:
+    """Return seconds of an answer in whole milliseconds: 1,240; below 10 with a decimal."""
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.01 else f"{1000 * seconds:.1f}"
+
+
 def timing_notes(data: Mapping[str, Any]) -> list[str]:
-    """Return what a reader must know of the seconds of an answer: batches, and what else the machine did."""
+    """Return what a reader must know of the times of an answer: batches, and what else the machine did."""
     answering = (data.get("measured") or {}).get("answering") or {}
     shares: dict[str, list[str]] = {}
     for arm in data["arms"]:
@@ -152,10 +157,10 @@ def timing_notes(data: Mapping[str, Any]) -> list[str]:
             else "a question asked alone takes longer"
         )
         notes.append(
-            f"Seconds of an answer in a batch are the time of the batch divided by its answers; {alone}"
+            f"Times of an answer in a batch are the time of the batch divided by its answers; {alone}"
         )
     notes += [
-        f"While {_joined(names)} answered, {note}: take the seconds as too long"
+        f"While {_joined(names)} answered, {note}: take the times as too long"
         for note, names in shares.items()
     ]
     return notes
