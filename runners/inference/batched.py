@@ -112,7 +112,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
         on_token,
         sampler,
         range(len(rows)),
-        generator.shared_prefix(prompts),
+        generator.request_prefix(prompts),
     )
     seconds = (time.perf_counter() - started) / len(rows)
     return [

@@ -138,6 +138,9 @@ class Decoder:
         self.layers = cacheable_layers(model.config)
         self.reason = unsupported_reason(model) if fused else "the fused step is not wanted"
         self.fused_step = None if self.reason else FusedLlamaStep(model)
+        # Its chunks and blocks are made for a processor's caches; on a GPU they would be many small launches.
+        on_cpu = model.device.type == "cpu"
+        self.fused_prefill = self.fused_step.prefill if self.fused_step and on_cpu else None
         named = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in named else "past_key_values"
         # The lowest number instead of -inf: a query of padding, from which every key is hidden, has no NaN in its softmax.
@@ -151,6 +154,10 @@ class Decoder:
 
         `mask` [rows, cached + new] is 1 for real tokens, 0 for padding; `positions` [rows, new].
         """
+        if self.fused_prefill:
+            lengths = mask[:, cache.length :].sum(1).tolist()
+            rows = [row[-n:] for row, n in zip(ids.tolist(), lengths, strict=True)]
+            return self.fused_prefill.logits(rows, cache)
         return self._call(ids, mask, positions, cache, 1)[:, -1]
 
     @torch.inference_mode()
@@ -171,6 +178,8 @@ class Decoder:
         """
         start = cache.length
         count = len(ids)
+        if self.fused_prefill:
+            return self.fused_prefill.logits([ids], cache)
         filled = max(count, min(-(-count // PREFILL_MULTIPLE) * PREFILL_MULTIPLE, cache.capacity - start))
         device = self.model.device
         row = torch.tensor([[*ids, *[0] * (filled - count)]], device=device)
@@ -181,10 +190,12 @@ class Decoder:
         cache.truncate(start + count)
         return logits[:, -1]
 
-    def cache_prefix(self, ids: Sequence[int]) -> CachedPrefix:
-        """Compute the keys and values of a prefix and return a copy of them."""
+    def cache_prefix(self, ids: Sequence[int], start: tuple[int, CachedPrefix] | None = None) -> CachedPrefix:
+        """Compute the keys and values of a prefix and return a copy of them; `start` has those of its first tokens."""
         cache = StaticKVCache(self.layers, 1, len(ids) + PREFILL_MULTIPLE)
-        self.prefill_one(ids, cache)
+        if start:
+            cache.load_prefix(start[1], start[0])
+        self.prefill_one(ids[cache.length :], cache)
         return cache.copy_prefix(len(ids))
 
     def _call(

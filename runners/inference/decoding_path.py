@@ -2,14 +2,15 @@
 
 :func:`choose_path` accepts the own loops only for architectures known to be causal softmax attention over every token
 before (:data:`KNOWN`), and only where a probe finds the logits of the model's own forward pass without cache: a batch of
-unequal lengths with rows that leave it, with and without a shared prefix, and a single row with several tokens in one
-step. Where either fails, transformers decodes, and the reason is recorded. A second probe says whether transformers' own
-batches bear padding on this model. Imports torch.
+unequal lengths with a shared beginning and rows that leave it, and a single row with several tokens in one step, each with
+and without a cached prefix, all prompts read in several chunks. Where either fails, transformers decodes, and the reason is
+recorded. A second probe says whether transformers' own batches bear padding on this model. Imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from runners.inference.decoding import Decoder, TokenSampler
-from runners.inference.kv_cache import MIN_SHARED, StaticKVCache, cacheable_layers, layer_caches
+from runners.inference.kv_cache import MIN_SHARED, CachedPrefix, StaticKVCache, cacheable_layers, layer_caches
 from runners.inference.transformers_decoder import UNLIMITED, UNPADDED, TransformersDecoder
 
 KNOWN = frozenset(
@@ -82,6 +83,8 @@ PROBE_LENGTHS = (18, 34, 27)
 """Tokens of the probe's prompts: more and fewer than a multiple of the prefill, the shortest longer than the prefix."""
 PROBE_TOKENS = 3
 """Tokens that each prompt is continued with; the first row leaves its batch after one of them."""
+PROBE_CHUNK, PROBE_BLOCK = 16, 8
+"""Tokens of a chunk and queries of a block of the fused prefill in the probe: each of its prompts goes through several."""
 MAX_ERROR = 1e-3
 """Largest relative error of the logits after a token in fp32, as the length of the difference over that of the spread.
 
@@ -194,7 +197,8 @@ def own_error(decoder: Decoder, ordinary: Sequence[int]) -> str:
     try:
         expected = _reference(model, texts)
         before = min(MIN_SHARED, *(len(text) - PROBE_TOKENS - 1 for text in texts))
-        shared = (before, decoder.cache_prefix(texts[0][:before]))
+        with _short_chunks(decoder):
+            shared = (before, decoder.cache_prefix(texts[0][:before]))
         half, limit = _half(model.dtype), MAX_ERROR
         if half:
             by_transformers = _in_batch(TransformersDecoder(model, (), None).decode_batch, texts)
@@ -210,15 +214,37 @@ def own_error(decoder: Decoder, ordinary: Sequence[int]) -> str:
                 expected,
             ),
             ("a single row", lambda: [_alone(decoder, texts[1])], expected[1:2]),
+            (
+                "a single row with a cached prefix",
+                lambda: [_alone(decoder, texts[2], shared)],
+                expected[2:],
+            ),
         ]
         for what, compute, goal in checks:
-            if why := _difference(compute(), goal, limit, half):
+            with _short_chunks(decoder):
+                computed = compute()
+            if why := _difference(computed, goal, limit, half):
                 return f"the own decoding of {what} differs from the model's forward pass: {why}"
     except torch.OutOfMemoryError:
         raise
     except _FAILURES as error:
         return f"the own decoding fails on this model: {type(error).__name__}: {error}"
     return ""
+
+
+@contextmanager
+def _short_chunks(decoder: Decoder) -> Iterator[None]:
+    """Let the fused prefill of a decoder, if it has one, read a prompt of the probe in several chunks and blocks."""
+    prefill = decoder.fused_prefill
+    if prefill is None:
+        yield
+        return
+    kept = prefill.chunk_tokens, prefill.query_block
+    prefill.chunk_tokens, prefill.query_block = PROBE_CHUNK, PROBE_BLOCK
+    try:
+        yield
+    finally:
+        prefill.chunk_tokens, prefill.query_block = kept
 
 
 def padding_limit(model: Any, ordinary: Sequence[int]) -> tuple[int, str]:
@@ -309,10 +335,12 @@ def _in_batch(decode_batch: Callable[..., None], texts: Sequence[list[int]]) -> 
     return [torch.stack(each) for each in sampler.logits]
 
 
-def _alone(decoder: Decoder, text: list[int]) -> torch.Tensor:
+def _alone(decoder: Decoder, text: list[int], shared: tuple[int, CachedPrefix] | None = None) -> torch.Tensor:
     """Return a single row's logits [PROBE_TOKENS, vocabulary]: one token in a step, then several as guesses are."""
     cache = StaticKVCache(decoder.layers, 1, len(text))
-    first = decoder.prefill_one(text[:-PROBE_TOKENS], cache)
+    if shared:
+        cache.load_prefix(shared[1], shared[0])
+    first = decoder.prefill_one(text[cache.length : -PROBE_TOKENS], cache)
     second = decoder.logits_after(text[-PROBE_TOKENS : 1 - PROBE_TOKENS], cache)
     rest = decoder.logits_after(text[1 - PROBE_TOKENS : -1], cache)
     return torch.cat((first, second, rest)).float()

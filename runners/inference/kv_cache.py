@@ -79,6 +79,20 @@ class _StaticLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
         self.length = end
         return keys, values
 
+    def extend(
+        self, new: int, like: torch.Tensor, groups: int, size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take `new` more tokens into use; return views [rows, groups, tokens, size] of all keys and values to write to.
+
+        `like` has the dtype and the device, where nothing was written yet.
+        """
+        if not self.is_initialized:
+            empty = like.new_empty(0, groups, 0, size)
+            self.lazy_initialization(empty, empty)
+        self.length += new
+        keys, values = (part[: self.rows, :, : self.length] for part in (self.keys, self.values))
+        return keys, values
+
     def get_seq_length(self) -> int:
         """Return the tokens in use."""
         return self.length

@@ -20,6 +20,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from runners.inference.kv_cache import StaticKVCache  # noqa: E402
+from runners.inference.llama_prefill import FusedPrefill  # noqa: E402
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""
@@ -36,7 +37,7 @@ def unpacked(weight: torch.Tensor, bias: torch.Tensor | None) -> MatrixProduct:
 
 
 @dataclass(frozen=True, slots=True)
-class _LayerWeights:
+class LayerWeights:
     """One layer's norms and products; `qkv` and `gate_up` are several of the model's in one."""
 
     norm_in: torch.Tensor
@@ -64,6 +65,7 @@ class FusedLlamaStep:
         self.scaling = self.inner.layers[0].self_attn.scaling
         self.layers = [_layer_weights(layer, pack) for layer in self.inner.layers]
         self.head = pack(model.lm_head.weight, model.lm_head.bias)
+        self.prefill = FusedPrefill(self)
 
     def step(
         self, ids: torch.Tensor, positions: torch.Tensor, cache: StaticKVCache, mask: torch.Tensor | None
@@ -82,7 +84,7 @@ class FusedLlamaStep:
             # The fold query heads of a group are more queries below; with one new token the mask broadcasts.
             mask = mask.repeat(1, 1, fold, 1)
         for number, w in enumerate(self.layers):
-            h = w.qkv(self._norm(x, w.norm_in))
+            h = w.qkv(self.norm(x, w.norm_in))
             h = h.view(rows, new, self.heads + 2 * self.groups, self.size).transpose(1, 2)
             # Query and key heads are next to each other, so one rotation does both: x cos + rotate_half(x) sin with
             # rotate_half([a, b]) = [-b, a], as transformers computes it.
@@ -96,11 +98,11 @@ class FusedLlamaStep:
             seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scaling)
             seen = seen.reshape(rows, self.heads, new, self.size).transpose(1, 2).reshape(rows, new, -1)
             x = x + w.out(seen)
-            gate, up = w.gate_up(self._norm(x, w.norm_mlp)).chunk(2, dim=-1)
+            gate, up = w.gate_up(self.norm(x, w.norm_mlp)).chunk(2, dim=-1)
             x = x + w.down(F.silu(gate) * up)
-        return self.head(self._norm(x, self.inner.norm.weight))
+        return self.head(self.norm(x, self.inner.norm.weight))
 
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Return x [..., hidden] normalised as transformers' RMSNorm rounds it: fp32 inside, the weight after."""
         wide = x.float()
         return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
@@ -119,10 +121,10 @@ def unsupported_reason(model: Any) -> str:
     return ""
 
 
-def _layer_weights(layer: Any, pack: PackWeight) -> _LayerWeights:
+def _layer_weights(layer: Any, pack: PackWeight) -> LayerWeights:
     """Return the weights of one of transformers' layers, joined where they read the same input."""
     attention, mlp = layer.self_attn, layer.mlp
-    return _LayerWeights(
+    return LayerWeights(
         layer.input_layernorm.weight,
         pack(*_join(attention.q_proj, attention.k_proj, attention.v_proj)),
         pack(attention.o_proj.weight, attention.o_proj.bias),

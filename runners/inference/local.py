@@ -32,6 +32,7 @@ from runners.inference.kv_cache import (  # noqa: E402
     StaticKVCache,
     common_prefix,
 )
+from runners.inference.prefix_groups import PromptBatch, prompt_batches  # noqa: E402
 from runners.inference.streaming import TextStream  # noqa: E402
 from runners.inference.transformers_decoder import TransformersDecoder  # noqa: E402
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
@@ -173,10 +174,11 @@ class LocalGenerator:
             TokenSampler(sampling, range(len(prompts))),
             {n: (prompt, constraint, max_new_tokens) for n, prompt in enumerate(prompts)},
         )
-        shared = self.shared_prefix(prompts)
+        common = self.shared_prefix(prompts)
         done: dict[int, Completion] = {}
         lengths = [len(p) + self.most_tokens(p, max_new_tokens) for p in prompts]
-        for batch in length_batches(lengths):
+        for planned in self._batches(prompts, lengths, common[0] if common else 0):
+            batch = list(planned.rows)
             unknown = [i for i in batch if i not in known]
             if not unknown:
                 continue
@@ -184,6 +186,7 @@ class LocalGenerator:
                 running = self.follow(prompts[0], max_new_tokens, sampling, constraint=constraint)
                 answers = [CompletionStream(running).finish()]
             else:
+                shared = self._batch_prefix(prompts[batch[0]][: planned.prefix], common)
                 answers = self._batch(batch, prompts, max_new_tokens, sampler, shared)
             completions = dict(zip(batch, answers, strict=True))
             done.update((i, completions[i]) for i in unknown)
@@ -373,12 +376,42 @@ class LocalGenerator:
         length = common_prefix(prompts)
         if self.decoder is None or len(prompts) < 2 or length < MIN_SHARED:
             return None
-        owner, ids = self._weights.owner, prompts[0][:length]
-        prefix = self.prefixes.get(owner, ids)
+        return self._batch_prefix(prompts[0][:length], None)
+
+    def request_prefix(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
+        """Return what :meth:`shared_prefix` does, begun from what earlier requests left in the cache.
+
+        So the examples that an arm shows are read once, whatever words the questions of a batch happen to begin with. A
+        run's batches are not made this way: their answers must not depend on what was answered before.
+        """
+        length = common_prefix(prompts)
+        if self.decoder is None or len(prompts) < 2 or length < MIN_SHARED:
+            return None
+        owner = self._weights.owner
+        match = self.prefixes.longest_match(owner, prompts[0][: length + 1])
+        if match and length - match[0] < MIN_SHARED:
+            return match
+        return self._batch_prefix(prompts[0][:length], match)
+
+    def _batch_prefix(
+        self, ids: list[int], start: tuple[int, CachedPrefix] | None
+    ) -> tuple[int, CachedPrefix] | None:
+        """Return the length and the cached keys and values of a prefix, computed from `start`, its first tokens, on."""
+        if self.decoder is None or not ids:
+            return None
+        if start and start[0] == len(ids):
+            return start
+        prefix = self.prefixes.get(self._weights.owner, ids)
         if prefix is None:
-            prefix = self.decoder.cache_prefix(ids)
-            self.prefixes.put(owner, ids, prefix)
-        return length, prefix
+            prefix = self.decoder.cache_prefix(ids, start)
+            self.prefixes.put(self._weights.owner, ids, prefix)
+        return len(ids), prefix
+
+    def _batches(self, prompts: list[list[int]], lengths: list[int], common: int) -> list[PromptBatch]:
+        """Return the batches of a call; prompts that share their beginning are together where that saves computing it."""
+        if self.decoder is not None and self.decoder.fused_prefill is not None:
+            return prompt_batches(prompts, lengths, BATCH_ROWS, BATCH_TOKENS, common)
+        return [PromptBatch(tuple(batch), common) for batch in length_batches(lengths)]
 
     def _batch(
         self,
