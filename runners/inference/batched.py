@@ -89,7 +89,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
     most = [generator.most_tokens(row.prompt, row.limit, row.trim) for row in rows]
     finish = ["length"] * len(rows)
     held = {index: (row.prompt, row.constraint, row.limit) for index, row in enumerate(rows)}
-    sampler = generator.held_to(PerRowSampler([row.sampling for row in rows]), held)
+    sampler = generator.forms.hold(PerRowSampler([row.sampling for row in rows]), held)
 
     def on_token(index: int, token: int) -> bool:
         row, pieces = rows[index], texts[index]

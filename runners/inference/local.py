@@ -8,11 +8,11 @@ all others and where `kernels` is plain; that is the reference that the tests co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runners.models import hub
 
@@ -21,6 +21,7 @@ hub.block_hub()
 from rag.errors import BadInput  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
 from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
+from runners.inference.answer_forms import AnswerForms  # noqa: E402
 from runners.inference.constraint import OutputConstraint  # noqa: E402
 from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
 from runners.inference.decoding_path import DecodingPath, choose_path  # noqa: E402
@@ -44,9 +45,6 @@ from runners.tokenization.chat_template import (  # noqa: E402
     control_token_breaker,
     neutralise_chat,
 )
-
-if TYPE_CHECKING:
-    from runners.inference.constrained import ConstraintCompiler
 
 BATCH_ROWS = 32
 """Most rows of one batch."""
@@ -112,7 +110,8 @@ class LocalGenerator:
         self._tag_ids = frozenset(i for text, i in special.items() if text in tags)
         self._hidden_ids = frozenset(special.values()) - self._tag_ids
         self._paths: dict[tuple[Any, ...], DecodingPath] = {}
-        self._compiler: ConstraintCompiler | None = None
+        self.forms = AnswerForms(self)
+        """Holds answers to constraints."""
         self._prepare()
 
     @property
@@ -168,9 +167,9 @@ class LocalGenerator:
         prefix, an answer could differ by rounding. Raises BadInput, before anything is answered, for a chat whose answer
         does not fit the model's context, and for a constraint that cannot be met within `max_new_tokens`.
         """
-        max_new_tokens = self.answer_tokens(constraint, max_new_tokens)
+        max_new_tokens = self.forms.answer_tokens(constraint, max_new_tokens)
         prompts = self._prompts(chats, max_new_tokens)
-        sampler = self.held_to(
+        sampler = self.forms.hold(
             TokenSampler(sampling, range(len(prompts))),
             {n: (prompt, constraint, max_new_tokens) for n, prompt in enumerate(prompts)},
         )
@@ -203,73 +202,9 @@ class LocalGenerator:
         constraint: OutputConstraint | None = None,
     ) -> CompletionStream:
         """Answer one chat piece by piece; a prefix shared with earlier prompts and answers is not computed again."""
-        max_new_tokens = self.answer_tokens(constraint, max_new_tokens)
+        max_new_tokens = self.forms.answer_tokens(constraint, max_new_tokens)
         (prompt,) = self._prompts([chat], max_new_tokens)
         return CompletionStream(self.follow(prompt, max_new_tokens, sampling, constraint=constraint))
-
-    def constraint_problem(self, constraint: OutputConstraint) -> str:
-        """Return why answers cannot be held to a constraint; "" when they can."""
-        return self._constraints().problem(constraint)
-
-    def answer_tokens(self, constraint: OutputConstraint | None, limit: int) -> int:
-        """Return the most tokens of an answer: the limit, but never fewer than the longest of a list of labels has.
-
-        Raises BadInput for a form whose shortest answer has more tokens than the limit.
-        """
-        if constraint is None:
-            return limit
-        needed = self._constraints().needed_tokens(constraint)
-        if constraint.kind == "labels":
-            return max(limit, needed)
-        if needed > limit:
-            raise BadInput(
-                f"the shortest answer of the form that is asked for has {needed:,} tokens, and answers may have {limit:,}",
-                "allow more: max_new_tokens in the plan, max_tokens of a request",
-            )
-        return limit
-
-    def held_to(
-        self,
-        sampler: TokenSampler,
-        rows: Mapping[int, tuple[Sequence[int], OutputConstraint | None, int]],
-        trim: bool = True,
-    ) -> TokenSampler:
-        """Return a sampler that holds rows to their constraints; the same sampler where none has one.
-
-        Args:
-            sampler: chooses among the tokens that are allowed.
-            rows: prompt, constraint (None for any text) and most tokens of the answer, by the sampler's index of the row.
-            trim: whether the rows are answers, which may have reasoning before them.
-        """
-        if all(constraint is None for _, constraint, _ in rows.values()):
-            return sampler
-        from runners.inference.constrained import AnswerState, ConstrainedSampler
-
-        room = self.room if trim else 0
-        states = {
-            row: AnswerState(
-                self._constraints(),
-                constraint,
-                limit,
-                self.most_tokens(prompt, limit, trim),
-                self.pieces(prompt) if room else None,
-            )
-            for row, (prompt, constraint, limit) in rows.items()
-            if constraint is not None
-        }
-        return ConstrainedSampler(sampler, states, self._decode)
-
-    def _constraints(self) -> ConstraintCompiler:
-        """Return the compiler of constraints for the tokenizer and the end tokens of now."""
-        from runners.inference.constrained import ConstraintCompiler
-
-        if self._compiler is None or self._compiler.ends != self.ends:
-            head = self.model.get_output_embeddings()
-            size = (
-                head.weight.shape[0] if head is not None else self.model.config.get_text_config().vocab_size
-            )
-            self._compiler = ConstraintCompiler(self.tokenizer, self.ends, size)
-        return self._compiler
 
     def prompt(self, chat_or_text: Sequence[Message] | str, limit: int) -> list[int]:
         """Return a chat, or a text to continue, as tokens; BadInput when `limit` more do not fit the context.
@@ -299,9 +234,9 @@ class LocalGenerator:
         """
         stops = (*stop, *self.rules.stop_texts)
         if not trim:
-            return TextStream(self._decode, stops, trim)
-        end = self._decode(list(prompt[-PROMPT_END_TOKENS:]))
-        return TextStream(self._decode, stops, trim, ReasoningSplitter(opened_reasoning(end)))
+            return TextStream(self.decode, stops, trim)
+        end = self.decode(list(prompt[-PROMPT_END_TOKENS:]))
+        return TextStream(self.decode, stops, trim, ReasoningSplitter(opened_reasoning(end)))
 
     def most_tokens(self, prompt: Sequence[int], limit: int, trim: bool = True) -> int:
         """Return the most tokens of an answer and its reasoning; the room for that ends where the model's context does."""
@@ -364,7 +299,7 @@ class LocalGenerator:
         """Return a chat as tokens by the model's template; control tokens in the messages become plain text."""
         return self.chat.encode(self.chat.render(neutralise_chat(chat, self._broken), prompt=True))
 
-    def _decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int]) -> str:
         """Return the text of tokens without special tokens, but with the tags of reasoning."""
         if self._tag_ids:
             tokens = [token for token in tokens if token not in self._hidden_ids]
@@ -495,7 +430,7 @@ class LocalGenerator:
         """Yield the pieces of an answer to a prompt of tokens; return the whole answer, or what there was until cancelled.
 
         `trim` removes white space at both ends, as for an answer; a text that is continued keeps it. `limit` has to hold
-        an answer of the constraint: see :meth:`answer_tokens`.
+        an answer of the constraint: see :meth:`runners.inference.answer_forms.AnswerForms.answer_tokens`.
         """
         started, owner = time.perf_counter(), self._weights.owner
         pieces = self.pieces(prompt, sampling.stop, trim)
@@ -507,7 +442,7 @@ class LocalGenerator:
             if match := self.prefixes.longest_match(owner, prompt):
                 cache.load_prefix(match[1], match[0])
         ended = False
-        sampler = self.held_to(TokenSampler(sampling), {0: (prompt, constraint, limit)}, trim)
+        sampler = self.forms.hold(TokenSampler(sampling), {0: (prompt, constraint, limit)}, trim)
         with closing(self._tokens_of(prompt, most, sampler, cache)) as tokens:
             for token in tokens:
                 ended = token in self.ends

@@ -228,7 +228,7 @@ def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerato
 def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
     from runners.inference.batched import BatchRow
 
-    limit = generator.answer_tokens(item.constraint, item.max_tokens)
+    limit = generator.forms.answer_tokens(item.constraint, item.max_tokens)
     prompt = generator.prompt(item.prompt, limit)
     trim = not isinstance(item.prompt, str)
     request = item.request

@@ -88,10 +88,10 @@ def test_shortest_answer_over_the_limit_is_refused_before_anything_is_asked(
 def test_schema_that_cannot_be_enforced_is_refused(generator: LocalGenerator) -> None:
     schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     constraint = OutputConstraint.of_schema(schema)
-    assert "uniqueItems" in generator.constraint_problem(constraint)
+    assert "uniqueItems" in generator.forms.problem(constraint)
     with pytest.raises(BadInput, match="uniqueItems"):
         generator.generate(CHATS[:1], 30, constraint=constraint)
-    assert generator.constraint_problem(OutputConstraint.of_schema(SCHEMA)) == ""
+    assert generator.forms.problem(OutputConstraint.of_schema(SCHEMA)) == ""
 
 
 def test_last_line_is_written_when_the_tokens_run_out(generator: LocalGenerator) -> None:
@@ -143,7 +143,7 @@ def tiny_generator(tiny: Model) -> LocalGenerator:
 
 def test_reasoning_is_free_and_the_answer_after_it_is_not(tiny_generator: LocalGenerator) -> None:
     constraint = OutputConstraint.of_labels(LABELS)
-    compiler = tiny_generator._constraints()
+    compiler = tiny_generator.forms.compiler
     tokens = tiny_generator.tokenizer.encode
     state = AnswerState(compiler, constraint, 20, 200, tiny_generator.pieces([]))
     first, *rest = tokens("<think>card or not", add_special_tokens=False)

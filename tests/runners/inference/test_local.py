@@ -160,7 +160,7 @@ def test_batch_and_stream_equal_transformers_generate(
 ) -> None:
     chosen: LocalGenerator = request.getfixturevalue(kind)
     asked = chats(examples, 9)
-    expected = [chosen._decode(row).strip() for row in transformers_answers(chosen, asked, 24)]
+    expected = [chosen.decode(row).strip() for row in transformers_answers(chosen, asked, 24)]
     assert [c.text for c in chosen.generate(asked, 24)] == expected
     assert [chosen.stream(chat, 24).finish().text for chat in asked] == expected
     assert kind != "varied" or len(set(expected)) > 5
@@ -215,7 +215,7 @@ def test_stream_reuses_cached_prefix_of_earlier_chat(
     assert match[0] >= first.prompt_tokens
     assert (
         fresh.stream(longer, 8).finish().text
-        == generator._decode(transformers_answers(generator, [longer], 8)[0]).strip()
+        == generator.decode(transformers_answers(generator, [longer], 8)[0]).strip()
     )
 
 
@@ -288,7 +288,7 @@ def test_other_architectures_equal_transformers_generate(
     assert (generator.decoder is None) == bool(window)
     assert window or (generator.decoder is not None and generator.decoder.reason)
     asked = chats(examples, 4)
-    expected = [generator._decode(row).strip() for row in transformers_answers(generator, asked, 12)]
+    expected = [generator.decode(row).strip() for row in transformers_answers(generator, asked, 12)]
     assert [c.text for c in generator.generate(asked, 12)] == expected
     assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
     assert len(set(expected)) > 1
@@ -320,7 +320,7 @@ def test_qwen2_with_biases_uses_fused_step(
     assert generator.decoder is not None
     assert generator.decoder.fused_step is not None
     asked = chats(examples, 5)
-    expected = [generator._decode(row).strip() for row in transformers_answers(generator, asked, 12)]
+    expected = [generator.decode(row).strip() for row in transformers_answers(generator, asked, 12)]
     assert [c.text for c in generator.generate(asked, 12)] == expected
     assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
     assert len(set(expected)) > 1
@@ -366,5 +366,5 @@ def test_real_model_equals_transformers_generate_in_fp32(smollm: Model, example:
         [{"role": "system", "content": system}, {"role": "user", "content": r["question"]}] for r in rows
     ]
     expected = transformers_answers(generator, asked, 16)
-    assert [c.text for c in generator.generate(asked, 16)] == [generator._decode(e).strip() for e in expected]
-    assert generator.stream(asked[0], 16).finish().text == generator._decode(expected[0]).strip()
+    assert [c.text for c in generator.generate(asked, 16)] == [generator.decode(e).strip() for e in expected]
+    assert generator.stream(asked[0], 16).finish().text == generator.decode(expected[0]).strip()
