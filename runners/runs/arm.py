@@ -115,7 +115,10 @@ def _candidates(
     if not (step.shots and budget):
         return prompt_candidates(plan, context.examples, step.shots, own)
     limits = shot_limits(context, step)
-    with_passages = shots_with_passages(context, step, pool, limits.fixed)
+    # They are also tried below the fixed bank, and both must fit.
+    fixed = choose_shots(pool.rows, step.shots, plan.seed)
+    beside = limits.fixed - sum(pool.tokens(n) for n, row in enumerate(pool.rows) if row in fixed)
+    with_passages = shots_with_passages(context, step, pool, beside)
     return prompt_candidates(plan, context.examples, step.shots, own, pool, limits, with_passages)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rag.errors import BadInput
 from runners.arms import long_context
+from runners.arms.few_shot import QUESTION_TOKENS_KEPT, ShotLimits
 from runners.arms.prompt_selection import PROMPTS
 from runners.data.examples import Example
 from runners.data.questions import Question
@@ -19,7 +20,7 @@ from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import TRIAL, RunFolder, read_journal
-from runners.runs.arm import passage_finder, recall_arm
+from runners.runs.arm import passage_finder, recall_arm, shot_limits
 from runners.runs.requirements import needs_embedder
 from runners.runs.session import RunContext
 from runners.trial.execute import quick_plan
@@ -114,6 +115,11 @@ def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..
     events = {event["event"]: event for event in context.run.events()}
     assert events["classifier.trained"]["labels"] == 2
     assert "too few" in events["prompt.chosen"]["reason"]
+    few = shot_limits(context, context.plan.arms[0])
+    assert 0 < few.nearest == few.fixed < 512 - QUESTION_TOKENS_KEPT, (
+        "what is left of the context of 512 tokens"
+    )
+    assert shot_limits(context, EvaluateStep(**BOTH)) == ShotLimits(0, 0), "passages may fill it"
     again = RunContext(context.plan, context.run, context.base, None, (), QuestionSplit(DEV, TEST))
     again.embedder = context.embedder
     prepared = recall_arm(again, context.plan.arms[0], lambda: ())
