@@ -312,9 +312,12 @@ def _left_padded(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return tokens [rows, width], mask [rows, before + width] and positions [rows, width], padded on the left.
 
-    To a multiple of PREFILL_MULTIPLE, for which oneDNN keeps fewer kernels.
+    To a multiple of PREFILL_MULTIPLE where the model's own layers read the prompts, for which oneDNN keeps fewer kernels;
+    the fused prefill reads every row without its padding.
     """
-    width = -(-max(map(len, rows)) // PREFILL_MULTIPLE) * PREFILL_MULTIPLE
+    width = max(map(len, rows))
+    if decoder.fused_prefill is None:
+        width = -(-width // PREFILL_MULTIPLE) * PREFILL_MULTIPLE
     device = decoder.model.device
     pads = [width - len(row) for row in rows]
     ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, rows, strict=True)], device=device)
