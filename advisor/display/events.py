@@ -16,6 +16,7 @@ _SHOWN_BY_REASON = (
     "prompt.chosen",
     "index.sampled",
     "rows.counted",
+    "answers.constrained",
 )
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")

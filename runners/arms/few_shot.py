@@ -28,6 +28,7 @@ from rag.errors import BadInput
 from rag.files import append_lines, canonical_json, sha256_text, write_json
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
+from runners.arms.answer_constraint import constraint_input
 from runners.arms.prompts import choose_shots
 from runners.arms.retriever import PassageFinder
 from runners.data.examples import Example
@@ -404,6 +405,7 @@ def _input_digest(stage: SelectionContext, candidates: Sequence[PromptCandidate]
         "checks": [c.model_dump(mode="json") for c in plan.checks],
         "weights": {str(name): weight for name, weight in plan.weights.items()},
         "seed": plan.seed,
+        **constraint_input(plan, stage.arm),
     }
     return sha256_text(canonical_json(parts))
 
