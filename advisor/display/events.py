@@ -17,6 +17,7 @@ _SHOWN_BY_REASON = (
     "prompt.note",
     "index.sampled",
     "rows.counted",
+    "answers.constrained",
 )
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")

@@ -22,6 +22,7 @@ from rag.text.words import sentence_spans
 from rag.types import Citation, Hit
 from runners import notebook
 from runners.arms import prompts
+from runners.arms.answer_constraint import constraint_keyword
 from runners.arms.prompts import FewShotExamples
 from runners.arms.retriever import PassageFinder, Retrieved
 from runners.data.formats import Message
@@ -332,7 +333,8 @@ def answer_all(
             on_answers(answers)
 
     known_positions = {n for n, i in enumerate(asked_positions) if questions[i].id in known}
-    generator.generate(chats, plan.max_new_tokens, finished, known=known_positions)
+    held = constraint_keyword(plan)
+    generator.generate(chats, plan.max_new_tokens, finished, known=known_positions, **held)
     return [done[i] for i in range(len(questions)) if i in done]
 
 
@@ -356,7 +358,7 @@ def stream_answer(
         return refused
     chat = build_chat(plan, question, retrieved, shots)
     streamed = stream_of(plan, question, retrieved)
-    stream = generator.stream(chat, plan.max_new_tokens)
+    stream = generator.stream(chat, plan.max_new_tokens, **constraint_keyword(plan))
     try:
         for piece in stream:
             if shown := streamed.add(piece):

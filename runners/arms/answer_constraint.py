@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 from runners.arms.whole_patterns import NotWhole, whole_pattern
 from runners.inference.constraint import OutputConstraint
 from runners.plan.schema import Plan, StyleCheck
+from runners.plan.steps import EvaluateStep
 from runners.scoring.scores import ANSWER_GROUP
 from runners.scoring.style_checks import rule_text
 
 _EARLIER_KEYS = ["type", "required", "properties", "additionalProperties"]
+
+
+class _ConstraintKeyword(TypedDict, total=False):
+    constraint: OutputConstraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,22 @@ def answer_constraint(plan: Plan) -> OutputConstraint | None:
     The plan's refusals are allowed too where it has an index or weighs refusals. Kept: it is called for every question.
     """
     return _held(plan).constraint
+
+
+def constraint_keyword(plan: Plan) -> _ConstraintKeyword:
+    """Return the constraint as a keyword of a generator's calls; {} without one."""
+    constraint = answer_constraint(plan)
+    return {"constraint": constraint} if constraint is not None else {}
+
+
+def constraint_input(plan: Plan, step: EvaluateStep) -> dict[str, Any]:
+    """Return the constraint as something that a step's answers depend on; {} for a step whose answers are held to nothing.
+
+    Without one there is no key, so that steps which earlier versions finished stay finished.
+    """
+    if step.classifier or step.labels == "scored" or (constraint := answer_constraint(plan)) is None:
+        return {}
+    return {"constraint": asdict(constraint)}
 
 
 def constraint_report(plan: Plan) -> str:

@@ -30,6 +30,7 @@ from rag.errors import BadInput
 from rag.files import check_manifest, publish_folder, write_json, write_manifest
 from runners.data.examples import Example
 from runners.data.formats import Message
+from runners.inference.constraint import OutputConstraint
 from runners.inference.types import Completion, CompletionStream
 from runners.plan.schema import Plan
 
@@ -84,10 +85,11 @@ class Classifier:
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
         *,
         known: Container[int] = (),
+        constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
         """Label every chat in one batch; return, and pass to ``on_batch``, the completions of those not in ``known``.
 
-        A label is no generated token, so the number of completion tokens is 0.
+        A label is no generated token, so the number of completion tokens is 0, and no ``constraint`` is needed.
         """
         if not chats:
             return []
@@ -104,7 +106,9 @@ class Classifier:
             on_batch(positions, completions)
         return completions
 
-    def stream(self, chat: Sequence[Message], max_new_tokens: int) -> CompletionStream:
+    def stream(
+        self, chat: Sequence[Message], max_new_tokens: int, *, constraint: OutputConstraint | None = None
+    ) -> CompletionStream:
         """Return the label as the only piece of a stream."""
 
         def pieces() -> Running[str, None, Completion]:

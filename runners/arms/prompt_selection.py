@@ -26,6 +26,7 @@ from rag.errors import BadInput
 from rag.files import append_lines, canonical_json, sha256_text, write_bytes, write_json
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
+from runners.arms.answer_constraint import constraint_input
 from runners.arms.few_shot import (
     PLAN_INSTRUCTIONS,
     ExamplePool,
@@ -423,6 +424,7 @@ def _input_digest(stage: SelectionContext, candidates: Sequence[PromptCandidate]
         "checks": [c.model_dump(mode="json") for c in plan.checks],
         "weights": {str(name): weight for name, weight in plan.weights.items()},
         "seed": plan.seed,
+        **constraint_input(plan, stage.arm),
     }
     return sha256_text(canonical_json(parts))
 

@@ -214,7 +214,7 @@ def _code(code: int) -> str:
 
 def _set(members: Iterable[Any]) -> _Char:
     """Return a set of characters."""
-    parts, negated, digits = [], False, True
+    parts, negated, digits, blank = [], False, True, True
     spaces: set[int] = set()
     for operator, argument in members:
         if operator is constants.NEGATE:
@@ -222,20 +222,24 @@ def _set(members: Iterable[Any]) -> _Char:
         elif operator is constants.LITERAL:
             parts.append(_code(argument))
             spaces.update({argument}.intersection(_SPACE_CODES))
+            blank &= argument in _SPACE_CODES
             digits &= chr(argument) in "0123456789,."
         elif operator is constants.RANGE:
             low, high = argument
             parts.append(f"{_code(low)}-{_code(high)}")
             spaces.update(code for code in _SPACE_CODES if low <= code <= high)
+            blank = False
             digits &= ord("0") <= low and high <= ord("9")
         else:
             parts.append(_CATEGORIES[argument])
             spaces.update(_SPACE_CODES if argument in _WITH_SPACES else ())
+            blank &= argument is constants.CATEGORY_SPACE
             digits &= argument is constants.CATEGORY_DIGIT
+    blank &= not negated
     if negated:
         spaces = set(_SPACE_CODES) - spaces
     text = f"[{'^' * negated}{''.join(parts)}]"
-    visible = f"[{text}&&[^{_SPACE}]]" if spaces else text
+    visible = "" if blank else f"[{text}&&[^{_SPACE}]]" if spaces else text
     return _Char(text, visible, breaks=_LINE_BREAK in spaces, digits=digits and not negated)
 
 

@@ -28,6 +28,9 @@ from runners.models import endpoint
 
 OPTIONAL_FIELDS = ("seed", "temperature", "top_p", "stream_options")
 """Parameters that may be left out of a request; messages and stop texts may not."""
+FORM_FIELD = "response_format"
+"""The form that is asked of an answer. Servers refuse a schema in many words: it is left out after any refusal that names
+no other parameter."""
 RENAMED_FIELDS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """Parameters that may be sent under another name."""
 _REFUSED_PARAMETER = re.compile(
@@ -71,7 +74,9 @@ class ServerDialect:
             if key in sent and re.search(rf"\b{key}\b", message)
         ]
         if not refused or not _REFUSED_PARAMETER.search(message):
-            return False
+            if FORM_FIELD not in sent:
+                return False
+            refused = [FORM_FIELD]
         with self._lock:
             # A name that a parameter was changed to already is not changed back.
             renamed_to = set(self._changes.values())

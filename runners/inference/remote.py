@@ -13,7 +13,15 @@ from typing import Any
 from rag.errors import CannotRun
 from runners.data.formats import Message
 from runners.data.reasoning import TAGS, ReasoningSplitter
-from runners.inference.http_client import NO_DEADLINE, HttpClient, OnNote, RequestCaller, RequestLimits
+from runners.inference.constraint import OutputConstraint
+from runners.inference.http_client import (
+    FORM_FIELD,
+    NO_DEADLINE,
+    HttpClient,
+    OnNote,
+    RequestCaller,
+    RequestLimits,
+)
 from runners.inference.streaming import TextStream
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
 from runners.models import endpoint
@@ -55,6 +63,7 @@ class RemoteGenerator:
         self.thinking = thinking
         self._reasons = endpoint.reasons_by_name(name)
         self._on_note = on_note
+        self._noted_form = False
         self.name = name
         self.seed = seed
         self.limits = limits or RequestLimits()
@@ -84,12 +93,15 @@ class RemoteGenerator:
         sampling: Sampling = GREEDY,
         *,
         known: Container[int] = (),
+        constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
         """Answer every chat whose index is not `known`, several at a time; `on_batch` is called with each answer.
 
-        After a failure nothing more is sent; requests in progress are completed and reported, then the failure is raised.
+        A server is asked for JSON of a schema by ``response_format``; it is held to no other ``constraint``. After a failure
+        nothing more is sent; requests in progress are completed and reported, then the failure is raised.
         """
         check_max_new_tokens(max_new_tokens)
+        form = self._form_of(constraint)
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]] = queue.SimpleQueue()
         stop = threading.Event()
@@ -103,7 +115,9 @@ class RemoteGenerator:
                 try:
                     # After a failure the remaining chats are skipped.
                     skipped = stop.is_set()
-                    answer = None if skipped else self._answer(chats[position], max_new_tokens, sampling)
+                    answer = (
+                        None if skipped else self._answer(chats[position], max_new_tokens, sampling, form)
+                    )
                     done.put((position, answer))
                 except BaseException as error:
                     stop.set()
@@ -126,10 +140,13 @@ class RemoteGenerator:
         max_new_tokens: int,
         sampling: Sampling = GREEDY,
         caller: RequestCaller = NO_DEADLINE,
+        *,
+        constraint: OutputConstraint | None = None,
     ) -> CompletionStream:
         """Answer one chat piece by piece; nothing is sent, or sent again, once the caller no longer waits."""
         check_max_new_tokens(max_new_tokens)
-        return CompletionStream(self._stream(chat, max_new_tokens, sampling, caller))
+        form = self._form_of(constraint)
+        return CompletionStream(self._stream(chat, max_new_tokens, sampling, caller, form))
 
     def _collect(
         self,
@@ -152,13 +169,15 @@ class RemoteGenerator:
             raise failure
         return [answers[position] for position in positions]
 
-    def _answer(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> Completion:
+    def _answer(
+        self, chat: Sequence[Message], limit: int, sampling: Sampling, form: dict[str, Any]
+    ) -> Completion:
         """Send a chat and return the answer; once more, with room for it, where reasoning used up all tokens."""
-        body, seconds = self._client.object(self._body(chat, limit, sampling))
+        body, seconds = self._client.object({**self._body(chat, limit, sampling), **form})
         answer, reasoned = self._read(body, chat, seconds)
         if answer.reasoning_cut and reasoned and not self._reasons:
             self._learn_that_it_reasons()
-            body, seconds = self._client.object(self._body(chat, limit, sampling))
+            body, seconds = self._client.object({**self._body(chat, limit, sampling), **form})
             again, _ = self._read(body, chat, seconds)
             return replace(
                 again,
@@ -180,11 +199,16 @@ class RemoteGenerator:
         return self._finished(pieces, fields, chat, body.get("usage"), seconds, choice.get("finish_reason"))
 
     def _stream(
-        self, chat: Sequence[Message], limit: int, sampling: Sampling, caller: RequestCaller
+        self,
+        chat: Sequence[Message],
+        limit: int,
+        sampling: Sampling,
+        caller: RequestCaller,
+        form: dict[str, Any],
     ) -> Running[str, None, Completion]:
         """Send a chat and yield the pieces of the answer; return the whole answer."""
         started = time.perf_counter()
-        more = {"stream": True, "stream_options": {"include_usage": True}}
+        more = {**form, "stream": True, "stream_options": {"include_usage": True}}
         pieces = self._pieces()
         usage, finish = None, None
         fields: dict[str, Any] = {}
@@ -208,8 +232,25 @@ class RemoteGenerator:
             yield rest
         if answer.reasoning_cut and reasoned and not self._reasons:
             self._learn_that_it_reasons()  # nothing was shown yet
-            return (yield from self._stream(chat, limit, sampling, caller))
+            return (yield from self._stream(chat, limit, sampling, caller, form))
         return answer
+
+    def _form_of(self, constraint: OutputConstraint | None) -> dict[str, Any]:
+        """Return the parameter that asks for a form, {} without one; what cannot be asked for is noted once."""
+        if constraint is None:
+            return {}
+        if constraint.kind == "json_schema" and not constraint.also:
+            # Spaces and escapes are settings of the local decoder.
+            schema = {key: value for key, value in constraint.schema.items() if key != "x-guidance"}
+            form = {"name": "answer", "schema": schema, "strict": False}
+            return {FORM_FIELD: {"type": "json_schema", "json_schema": form}}
+        if self._on_note and not self._noted_form:
+            what = {"labels": "labels", "regex": "a pattern"}.get(constraint.kind, "JSON or a refusal")
+            self._on_note(
+                f"{self.name} is not held to the form of the plan's checks: an endpoint is not asked for {what}"
+            )
+        self._noted_form = True
+        return {}
 
     def _pieces(self) -> TextStream:
         """Return the stream that cuts the reasoning from a text; no token is ever decoded: the server sends text."""

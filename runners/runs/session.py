@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
+from runners.arms.answer_constraint import constraint_input, constraint_report
 from runners.arms.retriever import Retriever, control_tokens, token_counter
 from runners.arms.scored_labels import ScoredLabels, labels_of_plan, read_prior, require_local
 from runners.data.examples import Example
@@ -182,6 +183,7 @@ class RunContext:
     """The arms of the loaded model that score labels, by name and weights."""
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
     _decoding: dict[str, Any] = field(default_factory=dict)
+    _constrained: str = ""
     """The decoding that was reported last."""
     _failed_generation: tuple[int, float, str] = (0, 0.0, "")
     """The generation of the index that could not be opened, the time of the attempt, and the error."""
@@ -275,6 +277,17 @@ class RunContext:
         if decoding != self._decoding:
             self._decoding = decoding
             self.emit({"event": "decode.start", **decoding})
+
+    def report_constraint(self, generator: Generator, step: EvaluateStep) -> None:
+        """Write the event that says what an arm's answers are held to, where they are, once for arms in a row.
+
+        Only for models in this process: an endpoint says by itself what it is asked for.
+        """
+        report = constraint_report(self.plan)
+        held = hasattr(generator, "decoding") and constraint_input(self.plan, step)
+        if held and report != self._constrained:
+            self._constrained = report
+            self.emit({"event": "answers.constrained", "arm": step.arm, "reason": report})
 
     def connect_endpoint(self, remote: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
         """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan.

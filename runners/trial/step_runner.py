@@ -17,6 +17,7 @@ from rag.grounding.refusal import SIGNAL_NAMES
 from rag.types import OnEvent
 from runners.arms import classifier, scored_labels
 from runners.arms.answer import answer_all
+from runners.arms.answer_constraint import constraint_input
 from runners.arms.prompts import training_row
 from runners.arms.raft import RetrievalRows, retrieval_rows
 from runners.arms.retriever import index_settings
@@ -76,6 +77,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         return made_from
     made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= quantization_input(context.settings_of(step))
+    made_from |= constraint_input(plan, step)
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
@@ -252,6 +254,7 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
             weights = context.run.adapter(step.weights, seed) if step.weights else None
             generator = context.generator(weights, step)
             context.report_decoding(generator)
+            context.report_constraint(generator, step)
             if isinstance(generator, scored_labels.ScoredLabels):
                 _measure_prior(context, step, prepared, generator, weights, made_from)
             asked += run_arm(

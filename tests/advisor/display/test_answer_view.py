@@ -81,7 +81,9 @@ class Scripted:
         searched = {"documents": 3, "passages": 1234, "generation": 1}
         return [Retrieved(self.hits, "shown", decision, ("1 document has expired.",), searched)]
 
-    def generate(self, chats: Any, limit: int, on_batch: Any = None, known: Any = ()) -> list[Completion]:
+    def generate(
+        self, chats: Any, limit: int, on_batch: Any = None, known: Any = (), constraint: Any = None
+    ) -> list[Completion]:
         completions = [Completion(self.text, 9, 5, 0.25, "stop") for _ in chats]
         on_batch(list(range(len(completions))), completions)
         return completions

@@ -70,6 +70,15 @@ def test_watcher_prints_why_transformers_decodes_and_what_it_follows() -> None:
     assert watcher_output({**event, "path": "fast", "reason": "", "applied": {}}) == ""
 
 
+def test_watcher_prints_what_answers_are_held_to() -> None:
+    event = {
+        "event": "answers.constrained",
+        "arm": "lora",
+        "reason": "answers are held to the 2 labels of the plan",
+    }
+    assert "answers are held to the 2 labels of the plan" in watcher_output(event)
+
+
 def test_watcher_prints_reasons_of_settings_only_when_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are in the report; --verbose prints equal ones once."""
     plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}

@@ -16,9 +16,15 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
 from advisor.drafting.form_checks import derive_checks
-from runners.arms.answer_constraint import answer_constraint, constraint_report
+from runners.arms.answer_constraint import (
+    answer_constraint,
+    constraint_input,
+    constraint_keyword,
+    constraint_report,
+)
 from runners.arms.whole_patterns import MAX_DIGITS, NotWhole, whole_pattern
 from runners.plan.schema import Plan, parse_plan
+from runners.plan.steps import EvaluateStep
 from runners.scoring.style_checks import failed_checks
 
 FORMS: dict[str, Callable[[int], str]] = {
@@ -106,7 +112,7 @@ def test_a_followed_pattern_accepts_what_its_check_accepts(pattern: str) -> None
     """Texts that pass the check, texts one character away from them, and texts that the decoder may write."""
 
     @settings(
-        max_examples=40,
+        max_examples=25,
         database=None,
         deadline=None,
         derandomize=True,
@@ -122,7 +128,7 @@ def test_a_followed_pattern_accepts_what_its_check_accepts(pattern: str) -> None
 
     compare()
     draw = random.Random(0)
-    for _ in range(30):
+    for _ in range(20):
         written = _write(_matcher(pattern), draw)
         assert written == written.strip()
         if _is_comparable(written):
@@ -266,6 +272,17 @@ def test_what_no_grammar_can_be_made_of_is_said() -> None:
 def test_the_constraint_of_a_plan_is_kept() -> None:
     plan = _plan([{"kind": "labels", "value": ["a", "b"]}])
     assert answer_constraint(plan) is answer_constraint(plan.model_copy(update={"seed": 3}))
+
+
+def test_only_answers_that_are_held_to_a_form_depend_on_it() -> None:
+    """A step of a plan without a form, of a classifier or of scored labels has no key for it, as before."""
+    plan = _plan([{"kind": "labels", "value": ["a", "b"]}])
+    assert constraint_input(plan, EvaluateStep(arm="lora"))["constraint"]["value"] == ("a", "b")
+    assert constraint_input(plan, EvaluateStep(arm="classifier", classifier=True)) == {}
+    assert constraint_input(plan, EvaluateStep(arm="prompting-scored", labels="scored")) == {}
+    assert constraint_input(_plan([]), EvaluateStep(arm="lora")) == {}
+    assert constraint_keyword(_plan([])) == {}
+    assert constraint_keyword(plan) == {"constraint": answer_constraint(plan)}
 
 
 def test_a_drafted_check_and_its_constraint_agree() -> None:

@@ -34,6 +34,7 @@ from runners.arms.prompt_selection import (
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
+from runners.inference.constraint import OutputConstraint
 from runners.inference.types import Completion
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
@@ -72,6 +73,7 @@ class ScriptedModel:
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
         *,
         known: Container[int] = (),
+        constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
         """Answer each chat by itself."""
         completions = []

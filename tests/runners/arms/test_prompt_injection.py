@@ -129,7 +129,12 @@ class Echo:
         return len(text.split())
 
     def generate(
-        self, chats: Sequence[Sequence[Message]], limit: int, on_batch: Any = None, known: Any = ()
+        self,
+        chats: Sequence[Sequence[Message]],
+        limit: int,
+        on_batch: Any = None,
+        known: Any = (),
+        constraint: Any = None,
     ) -> list[Completion]:
         completions = [
             Completion(blocks(chat[-1]["content"])[0].split("\n", 1)[1], 1, 1, 0.0, "stop") for chat in chats

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, CannotRun, Problem
+from runners.inference.constraint import OutputConstraint
 from runners.inference.http_client import Backoff, RequestLimits, RequestPacer, retry_after
 from runners.inference.remote import RemoteGenerator
 from runners.inference.types import Completion, Sampling
@@ -284,6 +285,39 @@ def test_parameter_refused_again_raises(server: Any, make: Any) -> None:
     with pytest.raises(BadInput, match="not allowed"):
         make().generate([CHAT], 5)
     assert len(server.seen) == 2
+
+
+def test_json_of_a_schema_is_asked_for_and_left_out_after_a_refusal(server: Any, make: Any) -> None:
+    """In whatever words the server refuses it: asked again without, and noted once."""
+    schema = {"x-guidance": {"whitespace_flexible": False}, "type": "object", "required": ["a"]}
+    constraint = OutputConstraint.of_schema(schema)
+    notes: list[str] = []
+    generator = make(on_note=notes.append)
+    generator.generate([CHAT], 5, constraint=constraint)
+    generator.stream(CHAT, 5, constraint=constraint).finish()
+    asked = {"name": "answer", "schema": {"type": "object", "required": ["a"]}, "strict": False}
+    assert [body["response_format"] for body in server.seen] == [
+        {"type": "json_schema", "json_schema": asked}
+    ] * 2
+    server.faults = [answers(400, {"error": {"message": "Grammar error"}})]
+    generator.generate([CHAT] * 2, 5, constraint=constraint)
+    assert ["response_format" in body for body in server.seen[2:]].count(True) in (1, 2)
+    assert "response_format" not in server.seen[-1]
+    (note,) = notes
+    assert note.endswith("does not take response_format: it is left out")
+
+
+def test_an_endpoint_is_not_held_to_labels_and_patterns_and_that_is_noted_once(
+    server: Any, make: Any
+) -> None:
+    notes: list[str] = []
+    generator = make(on_note=notes.append)
+    for constraint in (OutputConstraint.of_labels(["a", "b"]), OutputConstraint.of_schema({}, ["no"])):
+        generator.generate([CHAT], 5, constraint=constraint)
+    assert notes == [
+        "tern-2 is not held to the form of the plan's checks: an endpoint is not asked for labels"
+    ]
+    assert all("response_format" not in body for body in server.seen)
 
 
 def test_on_note_is_called_for_every_retry(server: Any, make: Any) -> None:

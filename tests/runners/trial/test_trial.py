@@ -12,6 +12,7 @@ import pytest
 from rag.grounding.refusal import RefusalThreshold
 from runners.data.formats import Message
 from runners.data.questions import Question
+from runners.inference.constraint import OutputConstraint
 from runners.inference.types import Completion
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
@@ -56,6 +57,7 @@ class Echo:
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
         *,
         known: Container[int] = (),
+        constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
         """Answer each chat by itself; KeyboardInterrupt is raised after ``stop_after`` of them."""
         completions = []
