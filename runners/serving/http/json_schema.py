@@ -251,7 +251,7 @@ def _checked_in_linear_time() -> dict[str, Any]:
 
     def pattern(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
         if validator.is_type(instance, "string") and not _occurs(value, instance):
-            yield ValidationError(f"{instance!r} does not match {value!r}")
+            yield ValidationError(f"the text does not match {value[:100]!r}: {instance[:100]!r}")
 
     def pattern_properties(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
         if validator.is_type(instance, "object"):

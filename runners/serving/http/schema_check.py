@@ -43,7 +43,8 @@ COSTLY_KEYWORDS = (
 """Keywords that a schema may be too complex by."""
 _TOO_COMPLEX = "the schema is too complex to hold an answer to it"
 NO_END = f"it has more than {MAX_PROBE_BYTES:,} characters, or none has an end"
-_ORDER = bytes(dict.fromkeys(b'"}]0123456789,:atfn{[ -' + bytes(range(256))))
+_IN_TEXT = bytes(dict.fromkeys(b'"' + bytes(range(256))))
+_OUTSIDE_TEXT = bytes(dict.fromkeys(b'}],:"1234567890-.ntfeE{[+' + bytes(range(255, -1, -1))))
 """Bytes in the order in which the answer that is tried takes them: those that end something first."""
 
 
@@ -116,7 +117,8 @@ def compile_error(schema: str) -> str:
             return str(matcher.get_error())
         if not any(allowed):
             return "Unsatisfiable schema: after its beginning nothing can follow"
-        matcher.consume_token(next(byte for byte in _ORDER if allowed[byte]))
+        order = _IN_TEXT if allowed[ord("#")] else _OUTSIDE_TEXT  # "#" is allowed in texts alone
+        matcher.consume_token(next(byte for byte in order if allowed[byte]))
     # The end of a pattern may be missed by these bytes; anything else ends by them where it can end.
     free = any(
         name in ("pattern", "patternProperties", "format") for name, _ in schema_keywords(json.loads(schema))

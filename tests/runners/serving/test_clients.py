@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import openai
 import pytest
@@ -69,7 +69,7 @@ def test_openai_client_raises_its_own_error_types(client: openai.OpenAI) -> None
         client.chat.completions.create(model="rag", messages=HERON, temperature=3)
 
     class Berths(BaseModel):
-        count: list[int] = Field(min_length=1, max_length=3)
+        count: list[Annotated[int, Field(ge=0, le=99)]] = Field(min_length=1, max_length=3)
 
     # A text that ends the answer may end its JSON too.
     with pytest.raises(openai.UnprocessableEntityError, match="not the JSON"):
@@ -85,7 +85,7 @@ def test_openai_client_raises_its_own_error_types(client: openai.OpenAI) -> None
 
 def test_openai_client_parses_json_and_streams_it_and_refusals(client: openai.OpenAI) -> None:
     class Berths(BaseModel):
-        count: list[int] = Field(min_length=1, max_length=3)
+        count: list[Annotated[int, Field(ge=0, le=99)]] = Field(min_length=1, max_length=3)
 
     parsed = client.chat.completions.parse(
         model="lora", messages=HERON, response_format=Berths, max_tokens=40

@@ -121,7 +121,7 @@ LONG = "x" * 24_000
             {"b": {"uniqueItems": True}, "allOf": REFS},
             json.dumps([n if n % 2 else str(n) for n in range(1_500)]),
         ),
-        ({"items": {"pattern": "(.{0,900}a){1}.{0,90}b"}}, json.dumps(["a" * 4_000] * 99)),
+        ({"items": {"pattern": "(.{0,900}a){1}.{0,90}b"}}, json.dumps(["a" * 3_999 + "b"] * 99)),
     ],
     ids=["keywords", "nothings", "long texts", "items", "patterns"],
 )
