@@ -60,7 +60,8 @@ def test_every_way_gives_likelihoods_of_answers_alone(name: str, way: str, tmp_p
     computed = torch.tensor(scorer.log_likelihoods(prompts, ANSWERS))
     assert scorer.way(ANSWERS, prompts[0]) == way
     torch.testing.assert_close(computed, expected, atol=1e-4, rtol=0)
-    assert computed[:, 1].tolist() == computed[:, 5].tolist()
+    # The same answer twice; rows of batches of other sizes may round otherwise.
+    torch.testing.assert_close(computed[:, 1], computed[:, 5], atol=1e-5, rtol=0)
     if way == "tree":
         shared = generator.shared_prefix(prompts[:2])
         assert shared is not None
