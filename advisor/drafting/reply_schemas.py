@@ -260,8 +260,8 @@ def _order_of(rows: Sequence[Sequence[str]], listed: set[str]) -> list[str] | No
 def _share_in_order(rows: Sequence[Sequence[str]], order: Sequence[str]) -> float:
     """Return the share of rows whose keys of the order come in it, and before all their other keys."""
     place = {key: n for n, key in enumerate(order)}
-    kept = 0
+    ordered = 0
     for row in rows:
         places = [place.get(key, len(place)) for key in row]
-        kept += all(a <= b for a, b in pairwise(places))
-    return kept / len(rows)
+        ordered += all(a <= b for a, b in pairwise(places))
+    return ordered / len(rows)

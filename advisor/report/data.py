@@ -319,7 +319,10 @@ def _quantization_warning(plan: Plan) -> list[str]:
 
 
 def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
-    """Return how chats were written for the models, and the counts of reasoning; {} where there is nothing to say."""
+    """Return how chats were written for the models, counts of reasoning, and the form of answers; {} without any of it.
+
+    The form is said only of runs whose events say that answers were held to one.
+    """
     notes = dict.fromkeys(
         str(event["reason"]) for event in events if event.get("event") == "model.note" and "reason" in event
     )
@@ -334,7 +337,9 @@ def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any
         for step, result in results.items()
         if result.get("reasoned")
     ]
-    return {key: value for key, value in (("how_asked", list(notes)), ("reasoning", counts)) if value}
+    held = [str(event["reason"]) for event in events if event.get("event") == "answers.constrained"]
+    asked = {"how_asked": list(notes), "reasoning": counts, "held_to_a_form": list(dict.fromkeys(held))}
+    return {key: value for key, value in asked.items() if value}
 
 
 def _is_done(event: dict[str, Any], step: str) -> bool:

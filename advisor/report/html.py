@@ -48,6 +48,7 @@ DATA_LABELS = {
     "longest_answer_tokens": "longest answer, tokens",
     "how_asked": "how the models were asked",
     "reasoning": "reasoning before answers",
+    "held_to_a_form": "answers held to a form",
     "ram_gib": "RAM, GiB",
     "gpu": "GPU",
 }

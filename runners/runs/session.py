@@ -279,13 +279,17 @@ class RunContext:
             self.emit({"event": "decode.start", **decoding})
 
     def report_constraint(self, generator: Generator, step: EvaluateStep) -> None:
-        """Write the event that says what an arm's answers are held to, where they are, once for arms in a row.
+        """Write the event that says what answers are held to, or why not to the plan's schema; once for arms in a row.
 
         Only for models in this process: an endpoint says by itself what it is asked for.
         """
+        if not hasattr(generator, "decoding") or step.labels == "scored":
+            return
         report = constraint_report(self.plan)
-        held = hasattr(generator, "decoding") and constraint_input(self.plan, step)
-        if held and report != self._constrained:
+        has_schema = self.plan.constrain == "auto" and any(
+            check.kind == "json_schema" for check in self.plan.checks
+        )
+        if (has_schema or constraint_input(self.plan, step)) and report != self._constrained:
             self._constrained = report
             self.emit({"event": "answers.constrained", "arm": step.arm, "reason": report})
 

@@ -30,3 +30,12 @@ def test_notes_are_listed_once_and_reasoning_is_counted_by_arm() -> None:
         ],
     }
     assert _how_asked([{"event": "step.done", "step": "index", "result": {}}], PLAN) == {}
+
+
+def test_the_form_that_answers_were_held_to() -> None:
+    held = {
+        "event": "answers.constrained",
+        "arm": "lora",
+        "reason": "answers are held to the 2 labels of the plan",
+    }
+    assert _how_asked([held, {**held, "arm": "hybrid"}], PLAN) == {"held_to_a_form": [held["reason"]]}
