@@ -262,12 +262,8 @@ class Plan(StrictModel):
         class.
         """
         values: dict[str, Any] = serialize(self)
-        defaults = {
-            "kernels": "auto",
-            "constrain": "auto",
-            "house_style": False,
-            "thinking": Thinking().model_dump(),
-        }
+        usual = Thinking().model_dump()
+        defaults = {"kernels": "auto", "constrain": "auto", "house_style": False, "thinking": usual}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
