@@ -193,7 +193,10 @@ def grammar(constraint: OutputConstraint) -> str:
     else:
         schema = constraint.schema
         own = schema.get("x-guidance", {})
-        schema["x-guidance"] = {"whitespace_pattern": JSON_SPACE, **(own if isinstance(own, dict) else {})}
+        own = dict(own) if isinstance(own, dict) else {}
+        if "whitespace_flexible" not in own:  # which the pattern would override
+            own.setdefault("whitespace_pattern", JSON_SPACE)
+        schema["x-guidance"] = own
         answer = f"%json {json.dumps(schema, ensure_ascii=False)}"
     return LLMatcher.grammar_from_lark(f"start: LEAD? answer\nLEAD: /{LEAD}/\nanswer: {answer}{others}\n")
 

@@ -77,6 +77,14 @@ def test_json_is_whole_at_every_limit(generator: LocalGenerator, limit: int) -> 
     assert all(answer.completion_tokens <= limit for answer in cut)
 
 
+def test_schema_decides_its_white_space(tiny_generator: LocalGenerator) -> None:
+    one_line = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    constraint = OutputConstraint.of_schema({**SCHEMA, "x-guidance": one_line})
+    for answer in tiny_generator.generate(CHATS, 80, constraint=constraint):
+        assert is_valid(answer.text)
+        assert answer.text.startswith('{"intent": "')
+
+
 def test_shortest_answer_over_the_limit_is_refused_before_anything_is_asked(
     generator: LocalGenerator,
 ) -> None:
