@@ -72,7 +72,7 @@ def reply_layout(texts: Sequence[str]) -> dict[str, Any]:
     for comma, colon in (", ", ": "), (",", ":"), (",", ": "):
         pattern = re.compile(rf"(?:[^\s,:]|{comma}(?!\s)|{colon}(?!\s))*")
         if bare and sum(bool(pattern.fullmatch(text)) for text in bare) >= ALWAYS * len(bare):
-            layout = {"whitespace_flexible": False, "item_separator": comma, "key_separator": colon}
+            layout = {"whitespace_pattern": "", "item_separator": comma, "key_separator": colon}
             break
     else:
         indent = max((len(part) for text in bare for part in re.findall(r"\n([ \t]*)", text)), default=0)

@@ -160,7 +160,7 @@ def test_spacing_and_escapes_are_the_examples() -> None:
     """Only the replies' spaces are generated; characters may be escaped where the replies escape them."""
     spaced = _schema([json.dumps({"a": [n, 2], "b": "x: y, z"}) for n in range(40)])
     assert spaced["x-guidance"] == {
-        "whitespace_flexible": False,
+        "whitespace_pattern": "",
         "item_separator": ", ",
         "key_separator": ": ",
     }
