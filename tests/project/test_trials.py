@@ -16,7 +16,7 @@ MACHINE = ("gpu_kind=none", "cpu_cores=2", "ram_gib=24", "disk_gib=60")
 ARMS = {
     "hybrid_concierge": {"prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"},
     "snips_json": {"prompting", "few-shot", "lora", "full"},
-    "banking77": {"prompting", "few-shot", "classifier", "full"},
+    "banking77": {"prompting", "prompting-scored", "few-shot", "few-shot-scored", "classifier", "full"},
     "clapnq_dev": {"prompting", "rag"},
     "gsm8k_format": {"prompting", "few-shot", "lora", "full"},
     "xquad_en": {"prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"},
