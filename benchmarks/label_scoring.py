@@ -62,7 +62,7 @@ def main() -> None:
             scorer = ScoredLabels(generator, labels)
             texts = [*(row.question for row in (*asked, *reference)), CONTENT_FREE]
             started = time.perf_counter()
-            means, sums = scorer.both_scores([build_messages(prompts, text, shots=shots) for text in texts])
+            sums, means = scorer.both_scores([build_messages(prompts, text, shots=shots) for text in texts])
             each = 1000 * (time.perf_counter() - started) / len(texts)
             for formula, measured in (("sum", sums), ("mean", means)):
                 questions, batch = measured[: len(asked)], measured[len(asked) : -1]

@@ -1,9 +1,10 @@
 """Arms that score labels: the answer is the label that the model holds likeliest after the prompt; nothing is generated.
 
-:class:`ScoredLabels` is the generator of such an arm. The score of a label is the mean log-probability of its tokens, the
-end token included, less the label's prior: the mean of the same over reference questions, asked with the arm's own prompt.
+:class:`ScoredLabels` is the generator of such an arm. The score of a label is the log-likelihood of its tokens, the end
+token included, less the label's prior: the mean of the same over reference questions, asked with the arm's own prompt.
 
-- The mean, because a sum prefers short labels (measured in benchmarks/LOG.md, "Scored labels").
+- The sum over the tokens, not their mean: what a long label loses by its length, its prior loses as well, while a mean
+  also divides what the question says for it (chosen on banking77: benchmarks/LOG.md, "Scored labels").
 - The end token, because "card" would otherwise never lose to "card_acceptance", which begins with it.
 - The prior, because a model holds some labels likelier than others whatever is asked (Zhao et al. 2021, arXiv 2102.09690;
   Holtzman et al. 2021, arXiv 2104.08315). It is the mean over the run's dev questions, of which only the texts are read
@@ -49,7 +50,7 @@ MIN_REFERENCE = 4
 """Dev questions with fewer of which the prior is that of the content-free question."""
 CONTENT_FREE = "N/A"
 """The question without content (Zhao et al. 2021)."""
-FORMULA = 1
+FORMULA = 2
 """Counted up when scores or priors are computed in another way: stored priors are then measured again."""
 
 
@@ -59,7 +60,7 @@ class LabelPrior:
 
     labels: tuple[str, ...]
     values: tuple[float, ...]
-    """Mean log-probability per token."""
+    """Mean log-likelihood."""
     reference: str
     """What was asked, in words."""
     made_from: str
@@ -143,19 +144,19 @@ class ScoredLabels:
         return self.both_scores(chats)[0]
 
     def both_scores(self, chats: Sequence[Sequence[Message]]) -> tuple[list[list[float]], list[list[float]]]:
-        """Return the means per token and the sums of the log-probabilities, each [chats, labels], before the prior."""
+        """Return the log-likelihoods and their means per token, each [chats, labels], before the prior."""
         means: dict[int, list[float]] = {}
         sums: dict[int, list[float]] = {}
         for batch, _, answers, scores, _ in self._scored(chats):
             for index, row in zip(batch, scores, strict=True):
-                means[index] = row
-                sums[index] = [mean * len(answer) for mean, answer in zip(row, answers, strict=True)]
-        return [means[index] for index in range(len(chats))], [sums[index] for index in range(len(chats))]
+                sums[index] = row
+                means[index] = [total / len(answer) for total, answer in zip(row, answers, strict=True)]
+        return [sums[index] for index in range(len(chats))], [means[index] for index in range(len(chats))]
 
     def _scored(
         self, chats: Sequence[Sequence[Message]], known: Container[int] = ()
     ) -> Running[tuple[list[int], list[list[int]], AnswerTokens, list[list[float]], float], None, None]:
-        """Yield batches: indexes, their prompts, the labels' tokens, means per token [rows, labels], seconds a row."""
+        """Yield batches: indexes, prompts, the labels' tokens, log-likelihoods [rows, labels], seconds a row."""
         from runners.inference.label_scores import encode_answers
         from runners.inference.local import length_batches
 
@@ -176,10 +177,7 @@ class ScoredLabels:
                 started = time.perf_counter()
                 asked = [prompts[index] for index in batch]
                 sums = self._scorer.log_likelihoods(asked, answers, shared)
-                means = [
-                    [total / len(tokens) for total, tokens in zip(row, answers, strict=True)] for row in sums
-                ]
-                yield batch, asked, answers, means, (time.perf_counter() - started) / len(batch)
+                yield batch, asked, answers, sums, (time.perf_counter() - started) / len(batch)
 
     def _shared(self, prompts: list[list[int]]) -> SharedPrefix:
         """Return the prefix of the prompts; of one alone, that of all prompts that were asked alone before."""

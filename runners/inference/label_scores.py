@@ -201,7 +201,11 @@ class AnswerScorer:
         if way == "tree":
             return self._by_tree(prompts, self._tree_of(answers), shared).tolist()
         score = self._by_cached_rows if way == "cached" else self._by_rows
-        return [score(prompt, answers).tolist() for prompt in prompts]
+        # Equal answers would differ by rounding in rows of their own.
+        distinct = tuple(dict.fromkeys(answers))
+        columns = [distinct.index(answer) for answer in answers]
+        rows = [score(prompt, distinct).tolist() for prompt in prompts]
+        return [[row[column] for column in columns] for row in rows]
 
     def _agrees(self, way: str, prompt: Sequence[int], answers: AnswerTokens) -> bool:
         """Return whether a way gives what plain rows give, for a short prompt and a few answers."""
@@ -268,7 +272,8 @@ class AnswerScorer:
         model = _model_of(self._generator)
         config = model.config.get_text_config(decoder=True)
         once = DynamicCache(config=config)
-        logits = model(**_inputs(model, [prompt], last=1), past_key_values=once, use_cache=True).logits
+        named = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        logits = model(**_inputs(model, [prompt], last=1), **{named: once}, use_cache=True).logits
         first = logits[0, -1].float().log_softmax(-1).cpu()
         likelihoods = torch.zeros(len(answers), dtype=torch.float32)
         for group in _row_groups(answers, len(prompt), logits.shape[-1]):
@@ -279,7 +284,7 @@ class AnswerScorer:
             if len(rows[0]) > 1:  # the longest of the group
                 after = model(
                     **_inputs(model, [row[:-1] for row in rows], before=len(prompt)),
-                    past_key_values=cache,
+                    **{named: cache},
                     use_cache=True,
                 ).logits
             for number, index in enumerate(group):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.errors import BadInput
 from rag.text.sanitize import strip_invisible
+from runners.arms.answer_constraint import answer_constraint
 from runners.arms.answer import Answer, StreamedAnswer, build_chat, finish_answer, make_refusal, stream_of
 from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
@@ -203,8 +204,8 @@ def _prepare_arm(
             _finish(request, stream, answer.marked, answer.text, answer.completion, answer)
         else:
             chat = build_chat(prepared.plan, question, passages, prepared.shots)
-            # An arm's constraint by its own plan goes here, as `own_constraint`.
-            pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages))
+            own = answer_constraint(prepared.plan)
+            pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages, own))
     return pending, generator
 
 

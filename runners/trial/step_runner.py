@@ -87,6 +87,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
     if step.classifier or step.chooses_prompt or step.labels == "scored":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
+    if step.labels == "scored":
+        made_from["label_scores"] = scored_labels.FORMULA
     if step.weights:
         made_from["weights"] = step_inputs(context, plan.train_step(step.weights))
     return made_from

@@ -220,9 +220,18 @@ def test_label_replies_add_a_classifier_arm(
     plan = drafted(
         laptop, "behaviour_gap=high", examples=task_files.examples, questions=task_files.questions
     ).plan
-    assert [arm.arm for arm in plan.arms][:3] == ["prompting", "few-shot", "classifier"]
-    assert plan.arms[2].classifier
-    assert "classifier" in plan.gate.must_beat
+    names = ["prompting", "prompting-scored", "few-shot", "few-shot-scored", "classifier"]
+    assert [arm.arm for arm in plan.arms][:5] == names
+    assert plan.arms[4].classifier
+    assert set(names) <= set(plan.gate.must_beat)
+    assert plan.arms[3] == plan.arms[2].model_copy(update={"arm": "few-shot-scored", "labels": "scored"})
+    remote = drafted(
+        laptop,
+        "model=openai:tern-2@http://127.0.0.1:1/v1",
+        examples=task_files.examples,
+        questions=task_files.questions,
+    ).plan
+    assert all(arm.labels == "generated" for arm in remote.arms)
 
 
 def test_model_that_does_not_fit_in_16_bits_is_held_in_four(task_files: Any, laptop: Machine) -> None:

@@ -157,10 +157,10 @@ def test_highest_corrected_score_is_the_answer(tiny: Model) -> None:
     generator = local_generator(tiny, dtype="float32")
     chats = [[{"role": "user", "content": f"When does pier {n} open?"}] for n in range(5)]
     scored = ScoredLabels(generator, LABELS)
-    means = scored.scores(chats)
+    sums = scored.scores(chats)
     batches: list[list[int]] = []
     answers = scored.generate(chats, 1, lambda indexes, _: batches.append(indexes))
-    assert [answer.text for answer in answers] == [LABELS[row.index(max(row))] for row in means]
+    assert [answer.text for answer in answers] == [LABELS[row.index(max(row))] for row in sums]
     assert sorted(index for batch in batches for index in batch) == list(range(5))
     assert {answer.finish for answer in answers} == {"stop"}
     assert all(answer.prompt_tokens and answer.completion_tokens and answer.seconds > 0 for answer in answers)
@@ -168,9 +168,9 @@ def test_highest_corrected_score_is_the_answer(tiny: Model) -> None:
     stream = scored.stream(chats[1], 1)
     assert (list(stream), stream.completion.text) == ([answers[1].text], answers[1].text)
     # The prior is taken off; equal scores give the first label of the plan.
-    wanted = [score - (label == "Yes") for score, label in zip(means[0], LABELS, strict=True)]
+    wanted = [score - (label == "Yes") for score, label in zip(sums[0], LABELS, strict=True)]
     assert ScoredLabels(generator, LABELS, wanted).generate(chats[:1], 1)[0].text == "Yes"
-    assert ScoredLabels(generator, LABELS, means[0]).generate(chats[:1], 1)[0].text == LABELS[0]
+    assert ScoredLabels(generator, LABELS, sums[0]).generate(chats[:1], 1)[0].text == LABELS[0]
     with pytest.raises(BadInput, match="more than the 512"):
         scored.generate([[{"role": "user", "content": "When? " * 300}]], 1)
 
@@ -184,10 +184,5 @@ def test_real_model_scores_as_rows_do(smollm: Model) -> None:
     prompts = [generator.prompt(chat, 9) for chat in chats]  # type: ignore[arg-type]
     answers = encode_answers(generator.chat, prompts, chats, labels)[0]  # type: ignore[arg-type]
     expected = one_by_one(generator.model, prompts, answers)
-    lengths = torch.tensor([len(answer) for answer in answers])
-    torch.testing.assert_close(
-        torch.tensor(scored.scores(chats)),  # type: ignore[arg-type]
-        expected / lengths,
-        atol=2e-3,
-        rtol=0,
-    )
+    computed = torch.tensor(scored.scores(chats))  # type: ignore[arg-type]
+    torch.testing.assert_close(computed, expected, atol=5e-3, rtol=0)

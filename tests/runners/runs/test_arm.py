@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rag.errors import BadInput
 from runners.arms import long_context
 from runners.arms.few_shot import QUESTION_TOKENS_KEPT, ShotLimits
 from runners.arms.prompt_selection import PROMPTS
+from runners.arms.scored_labels import PRIORS, ScoredLabels, check_scored_labels, reference_chats
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
@@ -126,6 +129,62 @@ def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..
     assert [shot.reply for shot in prepared.shots] == [  # type: ignore[union-attr]
         row["content"] for row in by_arm["few-shot"][0]["prompt"] if row["role"] == "assistant"
     ]
+
+
+LABELS = {"kind": "labels", "value": ["amber", "birch", "amber pier"]}
+SCORED = {"kind": "evaluate", "arm": "prompting-scored", "labels": "scored"}
+FEW_SCORED = {**FEW, "arm": "few-shot-scored", "labels": "scored"}
+RAG_SCORED = {"kind": "evaluate", "arm": "rag-scored", "labels": "scored", "retrieval": True}
+
+
+def test_labels_are_scored_with_a_stored_prior(make_context: Callable[..., RunContext]) -> None:
+    """Every answer is a label; a finished run is asked by the prior of its trial; the shots are those of few-shot."""
+    context = make_context(FEW_SCORED, FEW, SCORED, RAG_SCORED, checks=[LABELS])
+    rows = answers(context)
+    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in {row["arm"] for row in rows}}
+    scored = [row for arm in ("few-shot-scored", "prompting-scored", "rag-scored") for row in by_arm[arm]]
+    assert {row["answer"] for row in scored} <= set(LABELS["value"])
+    assert all(row["completion_tokens"] > 1 and row["seconds"] > 0 for row in scored)
+    assert [row["prompt"] for row in by_arm["few-shot-scored"]] == [
+        row["prompt"] for row in by_arm["few-shot"]
+    ]
+    events = context.run.events()
+    assert sum(event["event"] == "prompt.chosen" for event in events) == 1
+    priors = {e["arm"]: e["reference"] for e in events if e["event"] == "labels.prior"}
+    assert priors["prompting-scored"] == f"{len(DEV)} dev questions"
+    stored = (context.run.path / TRIAL / PRIORS).read_bytes()
+    step = context.plan.arms[2]
+    assert run_step(context, step)["asked"] == 0
+    assert (context.run.path / TRIAL / PRIORS).read_bytes() == stored, "measured once"
+    again = RunContext(context.plan, context.run, context.base, None, (), QuestionSplit((), ()))
+    generator = again.generator(None, step)
+    assert isinstance(generator, ScoredLabels)
+    assert generator.prior == tuple(json.loads(stored)["arms"]["prompting-scored"]["values"])
+    chats = [row["prompt"] for row in by_arm["prompting-scored"]]
+    assert [done.text for done in generator.generate(chats, 1)] == [
+        row["answer"] for row in by_arm["prompting-scored"]
+    ]
+    assert generator.decoding()["path"] == "fast"
+    prepared = recall_arm(again, context.plan.arms[0], lambda: ())
+    assert [shot.reply for shot in prepared.shots] == [  # type: ignore[union-attr]
+        row["content"] for row in by_arm["few-shot-scored"][0]["prompt"] if row["role"] == "assistant"
+    ]
+    few, reference = reference_chats(context.plan, step, DEV[:3], None, ())
+    assert ([chat[-1]["content"] for chat in few], reference) == (["N/A"], "the question N/A")
+
+
+def test_models_that_cannot_score_labels_are_refused(tmp_path: Path, tiny: Model) -> None:
+    body = {"name": "p", "choice": "prompting", "model": {"name": "m"}, "data": {"questions": "q"}}
+    plan = parse_plan({**body, "steps": [SCORED], "checks": [LABELS], "weights": {"style": 1}})
+    check_scored_labels(plan, {"m": tiny})
+    with pytest.raises(BadInput, match="prompting-scored scores labels, and tern-2 is an endpoint"):
+        check_scored_labels(plan, {"m": RemoteModel("tern-2", "http://127.0.0.1:1/v1")})
+    shutil.copytree(tiny.folder, tmp_path / "model")
+    template = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    template += "{% if add_generation_prompt %}{{ 'assistant: <think>' }}{% endif %}"
+    (tmp_path / "model" / "chat_template.jinja").write_text(template, "utf-8")
+    with pytest.raises(BadInput, match="reasons before every answer"):
+        check_scored_labels(plan, {"m": replace(tiny, folder=tmp_path / "model")})
 
 
 def test_long_context_reads_documents_once_for_all_questions(make_context: Callable[..., RunContext]) -> None:
