@@ -89,6 +89,52 @@ def test_probe_detects_wrong_fused_step(dtype: torch.dtype) -> None:
     assert "single row" in own_error(decoder, ORDINARY) or "batch" in own_error(decoder, ORDINARY)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probe_detects_wrong_fused_prefill(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of queries that sees one key too few, in the second and later blocks only."""
+    decoder = Decoder(build("llama", dtype=dtype))
+    prefill = decoder.fused_prefill
+    assert prefill is not None
+    right = prefill._causal_mask
+
+    def wrong(keys: int, like: torch.Tensor) -> torch.Tensor:
+        mask = right(keys, like)
+        mask[..., : -2 * prefill.query_block] = torch.finfo(like.dtype).min
+        return mask
+
+    monkeypatch.setattr(prefill, "_causal_mask", wrong)
+    assert own_error(decoder, ORDINARY)
+    assert prefill.chunk_tokens > 100, "the probe restores the sizes"
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen2", "mistral-full"])
+@pytest.mark.parametrize("before", [0, 20])
+def test_fused_prefill_of_rows_with_shared_beginnings_equals_forward_of_each(name: str, before: int) -> None:
+    """Nested beginnings, equal rows, one token, several chunks and blocks; then a step over the padded cache."""
+    model = build(name)
+    prompts = make_prompts((50, 50, 33, 61))
+    first, rest = prompts[0][:before], [prompt[before:] for prompt in prompts]
+    rows = [rest[0], rest[0], rest[1][:25] + rest[2], rest[1], rest[3], rest[0][:1]]
+    ends = [7, 3, 5, 9, 11, 4]
+    with torch.inference_mode():
+        alone = [
+            model(input_ids=torch.tensor([first + row + [end]]), use_cache=False).logits[0, -2:]
+            for row, end in zip(rows, ends, strict=True)
+        ]
+    decoder = Decoder(model)
+    assert decoder.fused_prefill is not None
+    decoder.fused_prefill.chunk_tokens, decoder.fused_prefill.query_block = 32, 8
+    ids, mask, positions = decoder._left_padded(rows, before)
+    cache = StaticKVCache(decoder.layers, len(rows), before + ids.shape[1] + 1)
+    if before:
+        cache.load_prefix(decoder.cache_prefix(first), before)
+    logits = decoder.prefill(ids, mask, positions, cache)
+    torch.testing.assert_close(logits, torch.stack([each[0] for each in alone]), rtol=1e-4, atol=1e-4)
+    bias = decoder._padding_bias(mask, 1)
+    after = decoder.step(torch.tensor(ends)[:, None], positions[:, -1:] + 1, cache, bias)[:, -1]
+    torch.testing.assert_close(after, torch.stack([each[1] for each in alone]), rtol=1e-4, atol=1e-4)
+
+
 def test_unmerged_adapter_is_decoded_by_own_loops() -> None:
     """As a 4-bit base is, whose adapter is not merged; its layers are not fused."""
     torch.manual_seed(3)

@@ -66,8 +66,8 @@ def test_prompts_of_one_document_are_together_and_its_passage_is_computed_once()
     passages = [[draw.randrange(1000) for _ in range(300)] for _ in range(10)]
     prompts = [system + passages[n % 10] + [draw.randrange(1000) for _ in range(20 + n)] for n in range(60)]
     lengths = [len(prompt) + 16 for prompt in prompts]
-    batches = prompt_batches(prompts, lengths, 32, 12_000, 40)
-    assert len(batches) == len(length_batches(lengths, 32, 12_000)) == 2
+    batches = prompt_batches(prompts, lengths, 32, 20_000, 40)
+    assert len(batches) == len(length_batches(lengths, 32, 20_000)) == 2
     computed = 40 + sum(computed_tokens([prompts[n][40:] for n in batch.rows]) for batch in batches)
     # One of the ten is divided between the two batches.
     assert computed == 40 + 11 * 300 + sum(20 + n for n in range(60))
