@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.errors import BadInput
 from rag.text.sanitize import strip_invisible
-from runners.arms.answer_constraint import answer_constraint
 from runners.arms.answer import Answer, StreamedAnswer, build_chat, finish_answer, make_refusal, stream_of
+from runners.arms.answer_constraint import answer_constraint
 from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question

@@ -20,7 +20,14 @@ ARMS = {
     "clapnq_dev": {"prompting", "rag"},
     "gsm8k_format": {"prompting", "few-shot", "lora", "full"},
     "xquad_en": {"prompting", "few-shot", "rag", "rag-few-shot", "lora", "naive-stack", "hybrid"},
-    "clinc150_intents": {"prompting", "few-shot", "prompting-scored", "few-shot-scored", "classifier", "full"},
+    "clinc150_intents": {
+        "prompting",
+        "few-shot",
+        "prompting-scored",
+        "few-shot-scored",
+        "classifier",
+        "full",
+    },
     "sgd_state_json": {"prompting", "few-shot", "full"},
     "wnut17_json": {"prompting", "few-shot", "full"},
 }
