@@ -229,13 +229,17 @@ def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerato
 def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
     from runners.inference.batched import BatchRow
 
-    limit = generator.forms.answer_tokens(item.constraint, item.max_tokens)
+    request, constraint = item.request, item.constraint
+    try:
+        limit = generator.forms.answer_tokens(constraint, item.max_tokens)
+    except BadInput:
+        if request.constraint is not None or request.max_tokens is None:
+            raise
+        # The plan's own form does not fit into the few tokens that the client wants: the answer is cut, as it asked.
+        limit, constraint = item.max_tokens, None
     prompt = generator.prompt(item.prompt, limit)
     trim = not isinstance(item.prompt, str)
-    request = item.request
-    return BatchRow(
-        prompt, limit, request.sampling, item.on_text, request.is_cancelled, trim, item.constraint
-    )
+    return BatchRow(prompt, limit, request.sampling, item.on_text, request.is_cancelled, trim, constraint)
 
 
 def _generate(item: PendingRequest, generator: Any) -> None:
