@@ -16,6 +16,7 @@ from typing import Any
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
+from advisor.drafting.additional_arms import with_additional_arms, with_scored_arms
 from advisor.drafting.answer_length import max_answer_tokens, reasoning_settings
 from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
@@ -32,7 +33,6 @@ from advisor.recommendation.recommend import BaseRecommendation
 from rag.errors import UsageProblem
 from runners.catalog import models
 from runners.data.examples import Example
-from runners.data.labels import MAX_LABELS, labels_of
 from runners.plan.schema import (
     Plan,
     PlanData,
@@ -40,25 +40,10 @@ from runners.plan.schema import (
     Prompts,
     RecordedAnswer,
     Step,
-    StyleCheck,
     parse_plan,
 )
 from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, TrainStep
 from runners.plan.train_config import TUNING_METHODS
-
-PROMPTED_ARMS = ("prompting", "few-shot")
-MAX_CORPUS_TOKENS_CPU = 4_000
-"""Tokens of documents up to which a trial without a GPU puts them all into every prompt.
-
-Reading them once and attending to them with every answer's token takes about a minute then.
-"""
-MAX_CORPUS_TOKENS_GPU = 32_000
-"""Tokens of documents up to which a trial with a GPU puts them all into every prompt."""
-PASSAGE_OVERHEAD_FACTOR = 4
-"""How many times longer documents may be as numbered passages with a heading each: of many short ones the
-headings are longer than the text. The run counts exactly and refuses what does not fit, so the draft
-leaves a margin.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,75 +52,6 @@ class DraftedPlan:
 
     plan: Plan
     notes: tuple[str, ...]
-
-
-def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Sequence[str]) -> tuple[Step, ...]:
-    """Return the steps with the additional arms that fit this situation, after the arms that only prompt."""
-    added: list[Step] = []
-    if has_label_replies(profile, replies):
-        added.append(EvaluateStep(arm="classifier", classifier=True))
-    if fits_context(profile):
-        added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
-    simple = [
-        index
-        for index, step in enumerate(steps)
-        if isinstance(step, EvaluateStep) and step.arm in PROMPTED_ARMS
-    ]
-    position = max(simple, default=-1) + 1
-    return (*steps[:position], *added, *steps[position:])
-
-
-def with_scored_arms(
-    steps: Sequence[Step], checks: Sequence[StyleCheck], profile: Profile
-) -> tuple[Step, ...]:
-    """Return the steps with an arm that scores labels after each arm that only prompts, where labels and model allow it.
-
-    It asks with the same prompt. An endpoint does not give likelihoods, and after a model's reasoning there is no label to
-    score.
-    """
-    known = models.find_model(profile.model or models.DEFAULT_MODEL)
-    reasons = known is not None and known.reasons == "always"
-    if profile.remote or reasons or not any(check.kind == "labels" for check in checks):
-        return tuple(steps)
-    result: list[Step] = []
-    for step in steps:
-        result.append(step)
-        if isinstance(step, EvaluateStep) and step.arm in PROMPTED_ARMS:
-            result.append(step.model_copy(update={"arm": f"{step.arm}-scored", "labels": "scored"}))
-    return tuple(result)
-
-
-def has_label_replies(profile: Profile, replies: Sequence[str]) -> bool:
-    """Return whether the examples' replies are labels, at least two, each used a few times."""
-    if labels_of(replies):
-        return True
-    distinct = {reply.strip() for reply in replies}
-    return (
-        profile.output_format == "labels"
-        and 2 <= len(distinct) <= MAX_LABELS
-        and len(replies) >= 2 * len(distinct)
-    )
-
-
-def fits_context(profile: Profile) -> bool:
-    """Return whether all documents surely fit the model's context and are read quickly.
-
-    A model whose context is not known gets no such arm; an endpoint is assumed to read as much as a small
-    model.
-    """
-    if not profile.documents or not profile.corpus_tokens:
-        return False
-    model = models.find_model(profile.model or models.DEFAULT_MODEL)
-    context = model.context if model else 8_192 if profile.remote else 0
-    needed = (
-        PASSAGE_OVERHEAD_FACTOR * profile.corpus_tokens
-        + (profile.prompt_tokens or 0)
-        + (profile.answer_tokens or 0)
-    )
-    return (
-        profile.corpus_tokens <= (MAX_CORPUS_TOKENS_GPU if profile.has_gpu else MAX_CORPUS_TOKENS_CPU)
-        and needed <= context
-    )
 
 
 def draft_plan(recommendation: BaseRecommendation, name: str = "") -> Plan:

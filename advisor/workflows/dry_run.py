@@ -116,7 +116,6 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
         RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
     from advisor.display.progress import watch_progress
-    from runners.arms.scored_labels import check_scored_labels
     from runners.models.resolve import Model
     from runners.plan.schema import step_name
     from runners.runs.dataset import read_data, require_gold_documents
@@ -131,7 +130,6 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
         require_gold_documents(plan)
         examples, split = read_data(plan, watcher)
         bases = obtain_bases(plan, watcher)
-        check_scored_labels(plan, bases)
         base = bases[plan.model.name]
         embedder = obtain_embedder(plan, watcher)
         for note in requirements.check_requirements(

@@ -306,8 +306,8 @@ class AnswerScorer:
             rows = [[*prompt, *answers[index][:-1]] for index in group]
             width = max(map(len, rows))
             # Padded on the right, where no token of an answer sees it.
-            kept = width - len(prompt) + 1
-            logits = model(**_inputs(model, rows, last=kept), use_cache=False).logits[:, -kept:]
+            last = width - len(prompt) + 1
+            logits = model(**_inputs(model, rows, last=last), use_cache=False).logits[:, -last:]
             for number, index in enumerate(group):
                 likelihoods[index] = _sum_of(logits[number], answers[index])
         return likelihoods
@@ -392,8 +392,10 @@ def _inputs(model: Any, rows: Sequence[list[int]], last: int = 0, before: int = 
     mask = torch.tensor(
         [[1] * (before + len(row)) + [0] * (width - len(row)) for row in rows], device=model.device
     )
-    kept = {"logits_to_keep": last} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    return {"input_ids": ids, "attention_mask": mask, **kept}
+    limit = (
+        {"logits_to_keep": last} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    )
+    return {"input_ids": ids, "attention_mask": mask, **limit}
 
 
 def _row_groups(

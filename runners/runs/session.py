@@ -113,7 +113,7 @@ def obtain_bases(
         get: obtains a model with local weights; :func:`obtain_model` by default.
 
     Raises:
-        BadInput: an endpoint may not be contacted, or is to be tuned.
+        BadInput: an endpoint may not be contacted, is to be tuned, or is to score labels.
     """
     bases: dict[str, BaseModel] = {}
     for wanted in (plan.model, *(step.model for step in plan.arms if step.model)):
@@ -121,6 +121,9 @@ def obtain_bases(
         if remote:
             endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
         bases[wanted.name] = remote or (get(wanted) if get else obtain_model(wanted, "base", on_event))
+    for step in plan.arms:
+        if step.labels == "scored":
+            require_local(step, bases[(step.model or plan.model).name])
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
     tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
