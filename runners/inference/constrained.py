@@ -29,6 +29,11 @@ from runners.inference.streaming import TextStream
 
 MAX_CLOSING = 1024
 """Most tokens of a shortest completion that are looked for."""
+MAX_FREE = 64
+"""Tokens of free text in a row after which no end of it is looked for: each costs masks, and a pattern such as ``.*xyz`` has
+an end that is not found by trying. The longest tokens of a vocabulary have 20 to 80 characters."""
+MAX_COMPILED = 64
+"""Constraints that are kept: a server gets a new one with every schema of its clients."""
 TAIL_RESERVE = 12
 """Tokens that are left for the rest of a fixed last line when it has to be begun: a number of up to ten digits."""
 LEAD = "[ \\n]{0,2}"
@@ -36,9 +41,9 @@ LEAD = "[ \\n]{0,2}"
 JSON_SPACE = "( |\\n {0,40})?"
 """White space inside JSON: none, a space, or a line break with indentation; bounded, so that none is repeated endlessly."""
 _SLASH = re.compile(r"(\\.)|/", re.DOTALL)
-_CLOSERS = ("}", "]", '"', "0", "null", "true", "[", "{", ":", ",", ": ", ", ", ' "')
-"""Texts that complete JSON, the shortest way first, where no string is open."""
-_STRUCTURE = ('"', "\n", "0", ".", "?", " ", "a")
+_CLOSERS = ("}", "]", ",", ":", ", ", ": ", '"', ' "', "1", "0", "null", "true", "[", "{")
+"""Texts that complete JSON, the shortest way first, where no string is open; a digit after what ends a number."""
+_STRUCTURE = ('"', "\n", "0", ".", "?", " ", "@", ":", "a")
 """Texts that may lead out of a free part of a pattern."""
 
 
@@ -136,6 +141,8 @@ class ConstraintCompiler:
                 needed = max(len(self.tokens_of(label)) for label in constraint.value) + 1
             else:
                 needed = len(self.completion(matcher, constraint.tail) or ())
+            if len(self._compiled) >= MAX_COMPILED:
+                del self._compiled[next(iter(self._compiled))]
             self._compiled[constraint] = matcher, needed
         return self._compiled[constraint]
 
@@ -151,26 +158,33 @@ class ConstraintCompiler:
     def _completion(self, matcher: LLMatcher, most: int) -> list[int] | None:
         """Return the tokens that complete an answer, at most ``most``; the matcher is moved on."""
         taken: list[int] = []
+        free = 0
         while not matcher.is_accepting():
-            step = matcher.compute_ff_tokens() or [self._closing_token(matcher)]
-            if len(taken) + len(step) > most or not matcher.consume_tokens(step):
+            step = matcher.compute_ff_tokens()
+            in_text = False
+            if not step:
+                token, in_text = self._closing_token(matcher)
+                step = [token]
+            free = free + 1 if in_text else 0
+            too_long = free > MAX_FREE or len(taken) + len(step) > most
+            if too_long or not matcher.consume_tokens(step):
                 return None
             taken += step
         return taken
 
-    def _closing_token(self, matcher: LLMatcher) -> int:
-        """Return the token that is tried next on the way to a whole answer; the matcher is not changed."""
+    def _closing_token(self, matcher: LLMatcher) -> tuple[int, bool]:
+        """Return the token that is tried next on the way to a whole answer, and whether it is free text."""
         bits = matcher.compute_bitmask()
         in_text = self._any_character is not None and _bit(bits, self._any_character)
         if in_text:
             for token in self._structure:
                 if _bit(bits, token) and self._leads_on(matcher, token):
-                    return token
+                    return token, True
         else:
             for token in self._closers:
                 if _bit(bits, token):
-                    return token
-        return int(np.where(self.allowed(matcher), self._widths, -1).argmax())
+                    return token, False
+        return int(np.where(self.allowed(matcher), self._widths, -1).argmax()), in_text
 
     def _leads_on(self, matcher: LLMatcher, token: int) -> bool:
         """Return whether a token leaves the free text: an end, something forced, or no free text follows."""

@@ -126,7 +126,9 @@ def test_answer_of_a_model_meets_the_schema(http: httpx.Client, name: str) -> No
 @pytest.mark.parametrize("model", ["model", "few-shot", "hybrid"])
 def test_stream_sends_json_as_it_is_generated(http: httpx.Client, model: str) -> None:
     form = wanted(SCHEMAS["array"], strict=True)
-    whole = http.post(CHAT, json=body(form, model)).json()
+    answer = http.post(CHAT, json=body(form, model))
+    assert answer.status_code == 200, answer.text
+    whole = answer.json()
     pieces, last = streamed(http.post(CHAT, json=body(form, model, stream=True)))
     assert "".join(pieces) == whole["choices"][0]["message"]["content"]
     assert len(pieces) > 1
