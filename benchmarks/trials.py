@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from advisor.recommendation.recommend import BaseRecommendation, recommend_for_p
 from advisor.workflows.run import run_and_report
 from benchmarks.cast import CAST, Part, bring
 from runners.plan.schema import Plan, parse_plan
+from runners.plan.steps import IndexStep, TrainStep
 from runners.run_folder import PLAN, read_run_plan
 
 RECORD = Path(__file__).parent / "accuracy.json"
@@ -76,13 +77,45 @@ def plan_of(part: Part, at: Situation, advice: BaseRecommendation) -> Plan:
     return parse_plan(body)
 
 
-def trial(part: Part, data: Path, out: Path) -> dict[str, Any]:
-    """Ask for advice, run the trial, and return both."""
+def only_arms(plan: Plan, names: Collection[str], ranked: Sequence[str]) -> Plan:
+    """Return a plan with these arms only and the training that they need.
+
+    Where the recommended arm is not among them, the best-ranked one that is left stands in for it.
+
+    Args:
+        plan: the whole plan.
+        names: the arms that stay.
+        ranked: the methods, best first.
+    """
+    arms = [step for step in plan.arms if step.arm in names]
+    trained = {step.weights for step in arms}
+    needed = trained | {
+        step.start_from for step in plan.steps if isinstance(step, TrainStep) and step.arm in trained
+    }
+    steps = [
+        step.model_dump(mode="json")
+        for step in plan.steps
+        if step in arms
+        or (step.arm in needed if isinstance(step, TrainStep) else isinstance(step, IndexStep))
+    ]
+    left = [step.arm for step in arms]
+    choice = next(name for name in (plan.choice, *ranked) if name in left)
+    must_beat = [name for name in plan.gate.must_beat if name in left and name != choice]
+    body = plan.model_dump(mode="json", by_alias=True)
+    return parse_plan(
+        {**body, "steps": steps, "choice": choice, "gate": {**body["gate"], "must_beat": must_beat}}
+    )
+
+
+def trial(part: Part, data: Path, out: Path, arms: Collection[str] = ()) -> dict[str, Any]:
+    """Ask for advice, run the trial, and return both; with ``arms``, of these arms only."""
     brought = bring(part, data, out / "files")
     at = situation(part, brought.files)
     advice = recommend_for_profile(at.profile)
     begun = (out / "run" / PLAN).is_file()
     plan = read_run_plan(out / "run") if begun else plan_of(part, at, advice)
+    if arms and not begun:
+        plan = only_arms(plan, arms, [scored.method.name for scored in advice.ranking.methods])
     started = time.time()
     _, report = run_and_report(plan, out / "run", begun, False)
     if report is None:
@@ -130,6 +163,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of the public sets")
     parser.add_argument("names", nargs="*", help="some sets only")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the runs")
+    parser.add_argument("--arms", help="some arms only, separated by commas")
+    parser.add_argument(
+        "--record", type=Path, default=RECORD, help="the file that the results are written into"
+    )
     given = parser.parse_args()
     if unknown := set(given.names) - {part.name for part in CAST}:
         parser.error(
@@ -141,11 +178,11 @@ def main() -> None:
         if not (given.data / part.name).is_dir():
             print(f"{part.name}: skipped, {given.data} has no such folder", file=sys.stderr)
             continue
-        found = trial(part, given.data, given.out / part.name)
-        kept = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
-        kept[part.name] = found
+        result = trial(part, given.data, given.out / part.name, given.arms.split(",") if given.arms else ())
+        kept = json.loads(given.record.read_text("utf-8")) if given.record.is_file() else {}
+        kept[part.name] = result
         ordered = {p.name: kept[p.name] for p in CAST if p.name in kept}
-        RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        given.record.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

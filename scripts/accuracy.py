@@ -13,6 +13,7 @@ from rag.evaluation.statistics import WilsonShare
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RECORD = BENCHMARKS / "accuracy.json"
 HARBOR_DESK_RECORD = BENCHMARKS / "harbor_desk.json"
+UNTRAINED_RECORD = BENCHMARKS / "untrained.json"
 Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
 
 INTRO = """\
@@ -47,7 +48,57 @@ def accuracy_page(table: Table) -> list[str]:
     lines = [INTRO, "", *table(columns, rows), "", conclusion(list(trials.values()))]
     for name, trial in trials.items():
         lines += section(name, trial, table)
-    return lines + rescored_section(trials, table) + harbor_desk_sections(table)
+    return [
+        *lines,
+        *untrained_section(table),
+        *rescored_section(trials, table),
+        *harbor_desk_sections(table),
+    ]
+
+
+UNTRAINED = """
+## Untrained arms before and after
+
+At first an arm that only prompts wrote whatever it liked: no label of 77, no JSON. Since then the answers of every arm that
+generates are held to the labels, the JSON or the last line of the plan's checks ([how](plan.md)), labels can also be
+scored, examples can be the nearest ones or as many as fit, rag-few-shot shows passages and examples together, and every
+untrained arm chooses its prompt with the same 60 dev answers. The same questions, examples and model before and after;
+*form* is the share of answers in the form that the checks ask for. Tuned arms that have a number on one side only were
+not trained again, or not before. `python -m benchmarks.untrained` reads the runs."""
+
+
+def untrained_section(table: Table) -> list[str]:
+    """Return the arms of each public set before and after answers were held to a form; [] without a record."""
+    if not UNTRAINED_RECORD.is_file():
+        return []
+    recorded: dict[str, dict[str, Any]] = json.loads(UNTRAINED_RECORD.read_text("utf-8"))
+    rows = []
+    for name, trial in recorded.items():
+        before, after = trial["before"], trial["after"]
+        best = {arm: values["right"] or 0 for arm, values in {**before, **after}.items()}
+        for place, arm in enumerate(sorted(best, key=lambda arm: -best[arm])):
+            old, new = before.get(arm, {}), after.get(arm, {})
+            rows.append(
+                (
+                    name if place == 0 else "",
+                    arm,
+                    _right_of(old),
+                    _right_of(new),
+                    _share(old.get("form")),
+                    _share(new.get("form")),
+                    "" if new.get("ms_alone") is None else f"{new['ms_alone']:,}",
+                )
+            )
+    columns = ("set", "arm", "right before", "right after", "form before", "form after", "ms, asked alone")
+    return [UNTRAINED, "", *table(columns, rows)]
+
+
+def _right_of(arm: Mapping[str, Any]) -> str:
+    return "" if arm.get("right") is None else f"{arm['right']} of {arm['n']}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 RESCORED = """

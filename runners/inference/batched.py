@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runners.inference.constraint import OutputConstraint
 from runners.inference.decoding import TokenSampler
 from runners.inference.local import BATCH_TOKENS, LocalGenerator, length_batches
 from runners.inference.types import GREEDY, Completion, Sampling
@@ -39,6 +40,8 @@ class BatchRow:
     """Called at every token; a cancelled row leaves the batch at once."""
     trim: bool = True
     """Whether white space at both ends of the answer is removed."""
+    constraint: OutputConstraint | None = None
+    """What the answer may be; ``limit`` has to hold an answer of it."""
 
 
 def generate_batch(
@@ -68,7 +71,9 @@ def _single(generator: LocalGenerator, row: BatchRow) -> Completion:
     """Decode one row as a stream."""
     if row.is_cancelled():
         return CANCELLED
-    running = generator.follow(row.prompt, row.limit, row.sampling, row.is_cancelled, row.trim)
+    running = generator.follow(
+        row.prompt, row.limit, row.sampling, row.is_cancelled, row.trim, row.constraint
+    )
     while True:
         try:
             row.on_text(next(running))
@@ -83,14 +88,16 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
     texts = [generator.pieces(row.prompt, row.sampling.stop, row.trim) for row in rows]
     most = [generator.most_tokens(row.prompt, row.limit, row.trim) for row in rows]
     finish = ["length"] * len(rows)
+    held = {index: (row.prompt, row.constraint, row.limit) for index, row in enumerate(rows)}
+    sampler = generator.held_to(PerRowSampler([row.sampling for row in rows]), held)
 
     def on_token(index: int, token: int) -> bool:
         row, pieces = rows[index], texts[index]
         ended = token in generator.ends
         if not ended:
             _send(row, pieces.add(token))
-            ended = pieces.stopped
-        if ended:
+            ended = pieces.stopped or sampler.is_complete(index, len(pieces.tokens))
+        if ended and not sampler.was_closed(index):
             finish[index] = "stop"
         full = len(pieces.tokens) >= most[index] or pieces.is_full(row.limit, generator.room)
         if ended or full or row.is_cancelled():
@@ -103,7 +110,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
         prompts,
         max(most),
         on_token,
-        PerRowSampler([row.sampling for row in rows]),
+        sampler,
         range(len(rows)),
         generator.shared.common_of_requests(prompts) if generator.shared else None,
     )

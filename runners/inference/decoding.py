@@ -60,6 +60,29 @@ class TokenSampler:
             for row_probabilities, row in zip(probabilities, rows, strict=True)
         ]
 
+    def verify(self, logits: torch.Tensor, guess: Sequence[int]) -> list[int]:
+        """Return the first guessed tokens that would have been chosen too, and the one that is chosen after them.
+
+        Args:
+            logits: after the text before each guess, and after all of them [guesses + 1, vocabulary].
+            guess: the guessed tokens; for greedy decoding of a single row.
+        """
+        if not guess:
+            return self.sample(logits, (0,))
+        chosen = [int(token) for token in logits.argmax(-1)]
+        accepted = 0
+        while accepted < len(guess) and guess[accepted] == chosen[accepted]:
+            accepted += 1
+        return chosen[: accepted + 1]
+
+    def is_complete(self, row: int, count: int) -> bool:
+        """Return whether nothing can follow the first ``count`` tokens of a row: never, for answers of any form."""
+        return False
+
+    def was_closed(self, row: int) -> bool:
+        """Return whether a row was completed because its tokens ran out: never, for answers of any form."""
+        return False
+
     def _draw(self, probabilities: torch.Tensor, stream: torch.Generator) -> int:
         """Draw from the fewest tokens whose probabilities [vocabulary] reach top_p (nucleus sampling, Holtzman 2019)."""
         ordered, tokens = probabilities.sort(descending=True, stable=True)
@@ -332,13 +355,10 @@ class Decoder:
             # A rule reads the text before a token, which holds the guesses before it.
             each = [rules.apply(logits[n : n + 1], (0,), guess[:n]) for n in range(len(logits))]
             logits = torch.cat(each)
-        chosen = [int(t) for t in logits.argmax(-1)] if guess else sampler.sample(logits, (0,))
-        accepted = 0
-        while accepted < len(guess) and guess[accepted] == chosen[accepted]:
-            accepted += 1
+        chosen = sampler.verify(logits, guess)
         # Keys and values of `last` and of the accepted guesses are right, those after them are not.
-        cache.truncate(start + 1 + accepted)
-        return chosen[: accepted + 1]
+        cache.truncate(start + len(chosen))
+        return chosen
 
 
 @dataclass

@@ -8,11 +8,11 @@ all others and where `kernels` is plain; that is the reference that the tests co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runners.models import hub
 
@@ -21,6 +21,7 @@ hub.block_hub()
 from rag.errors import BadInput  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
 from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
+from runners.inference.constraint import OutputConstraint  # noqa: E402
 from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
 from runners.inference.decoding_path import DecodingPath, choose_path  # noqa: E402
 from runners.inference.generation_rules import read_rules  # noqa: E402
@@ -42,6 +43,9 @@ from runners.tokenization.chat_template import (  # noqa: E402
     control_token_breaker,
     neutralise_chat,
 )
+
+if TYPE_CHECKING:
+    from runners.inference.constrained import ConstraintCompiler
 
 BATCH_ROWS = 32
 """Most rows of one batch."""
@@ -107,6 +111,7 @@ class LocalGenerator:
         self._tag_ids = frozenset(i for text, i in special.items() if text in tags)
         self._hidden_ids = frozenset(special.values()) - self._tag_ids
         self._paths: dict[tuple[Any, ...], DecodingPath] = {}
+        self._compiler: ConstraintCompiler | None = None
         self._prepare()
 
     @property
@@ -154,15 +159,20 @@ class LocalGenerator:
         sampling: Sampling = GREEDY,
         *,
         known: Container[int] = (),
+        constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
         """Answer every chat but those whose index is `known`; rows of one beginning or length share a batch.
 
         Known answers change neither the batches nor their shared prefixes: with other rows in its batch, or a longer
         prefix, an answer could differ by rounding. Raises BadInput, before anything is answered, for a chat whose answer
-        does not fit the model's context.
+        does not fit the model's context, and for a constraint that cannot be met within `max_new_tokens`.
         """
+        max_new_tokens = self.answer_tokens(constraint, max_new_tokens)
         prompts = self._prompts(chats, max_new_tokens)
-        sampler = TokenSampler(sampling, range(len(prompts)))
+        sampler = self.held_to(
+            TokenSampler(sampling, range(len(prompts))),
+            {n: (prompt, constraint, max_new_tokens) for n, prompt in enumerate(prompts)},
+        )
         common = self.shared_prefix(prompts)
         done: dict[int, Completion] = {}
         lengths = [len(p) + self.most_tokens(p, max_new_tokens) for p in prompts]
@@ -172,7 +182,8 @@ class LocalGenerator:
             if not unknown:
                 continue
             if len(prompts) == 1 and self.decoder is not None:
-                answers = [CompletionStream(self.follow(prompts[0], max_new_tokens, sampling)).finish()]
+                running = self.follow(prompts[0], max_new_tokens, sampling, constraint=constraint)
+                answers = [CompletionStream(running).finish()]
             else:
                 prefix = prompts[batch[0]][: planned.prefix]
                 shared = self.shared.beginning(prefix, common) if self.shared else None
@@ -184,11 +195,81 @@ class LocalGenerator:
         return [done[i] for i in range(len(chats)) if i in done]
 
     def stream(
-        self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY
+        self,
+        chat: Sequence[Message],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        *,
+        constraint: OutputConstraint | None = None,
     ) -> CompletionStream:
         """Answer one chat piece by piece; a prefix shared with earlier prompts and answers is not computed again."""
+        max_new_tokens = self.answer_tokens(constraint, max_new_tokens)
         (prompt,) = self._prompts([chat], max_new_tokens)
-        return CompletionStream(self.follow(prompt, max_new_tokens, sampling))
+        return CompletionStream(self.follow(prompt, max_new_tokens, sampling, constraint=constraint))
+
+    def constraint_problem(self, constraint: OutputConstraint) -> str:
+        """Return why answers cannot be held to a constraint; "" when they can."""
+        return self._constraints().problem(constraint)
+
+    def answer_tokens(self, constraint: OutputConstraint | None, limit: int) -> int:
+        """Return the most tokens of an answer: the limit, but never fewer than the longest of a list of labels has.
+
+        Raises BadInput for a form whose shortest answer has more tokens than the limit.
+        """
+        if constraint is None:
+            return limit
+        needed = self._constraints().needed_tokens(constraint)
+        if constraint.kind == "labels":
+            return max(limit, needed)
+        if needed > limit:
+            raise BadInput(
+                f"the shortest answer of the form that is asked for has {needed:,} tokens, and answers may have {limit:,}",
+                "allow more: max_new_tokens in the plan, max_tokens of a request",
+            )
+        return limit
+
+    def held_to(
+        self,
+        sampler: TokenSampler,
+        rows: Mapping[int, tuple[Sequence[int], OutputConstraint | None, int]],
+        trim: bool = True,
+    ) -> TokenSampler:
+        """Return a sampler that holds rows to their constraints; the same sampler where none has one.
+
+        Args:
+            sampler: chooses among the tokens that are allowed.
+            rows: prompt, constraint (None for any text) and most tokens of the answer, by the sampler's index of the row.
+            trim: whether the rows are answers, which may have reasoning before them.
+        """
+        if all(constraint is None for _, constraint, _ in rows.values()):
+            return sampler
+        from runners.inference.constrained import AnswerState, ConstrainedSampler
+
+        room = self.room if trim else 0
+        states = {
+            row: AnswerState(
+                self._constraints(),
+                constraint,
+                limit,
+                self.most_tokens(prompt, limit, trim),
+                self.pieces(prompt) if room else None,
+            )
+            for row, (prompt, constraint, limit) in rows.items()
+            if constraint is not None
+        }
+        return ConstrainedSampler(sampler, states, self._decode)
+
+    def _constraints(self) -> ConstraintCompiler:
+        """Return the compiler of constraints for the tokenizer and the end tokens of now."""
+        from runners.inference.constrained import ConstraintCompiler
+
+        if self._compiler is None or self._compiler.ends != self.ends:
+            head = self.model.get_output_embeddings()
+            size = (
+                head.weight.shape[0] if head is not None else self.model.config.get_text_config().vocab_size
+            )
+            self._compiler = ConstraintCompiler(self.tokenizer, self.ends, size)
+        return self._compiler
 
     def prompt(self, chat_or_text: Sequence[Message] | str, limit: int) -> list[int]:
         """Return a chat, or a text to continue, as tokens; BadInput when `limit` more do not fit the context.
@@ -335,7 +416,8 @@ class LocalGenerator:
                 if followed:
                     texts[row].add(token)
                     ended[row] = texts[row].stopped
-            # The room for reasoning ends where the model's context does, which is earlier for a longer prompt.
+                # The room for reasoning ends where the model's context does, which is earlier for a longer prompt.
+                ended[row] = ended[row] or sampler.is_complete(batch[row], len(tokens[row]))
             full = len(tokens[row]) >= most[row] or (followed and texts[row].is_full(limit, room))
             return ended[row] or full
 
@@ -345,8 +427,8 @@ class LocalGenerator:
             for text, answer in zip(texts, tokens, strict=True):
                 text.add_all(answer)
         return [
-            self._completion(prompt, text, seconds, end)
-            for prompt, text, end in zip(rows, texts, ended, strict=True)
+            self._completion(prompt, text, seconds, end and not sampler.was_closed(name))
+            for prompt, text, end, name in zip(rows, texts, ended, batch, strict=True)
         ]
 
     def decode_batch(
@@ -385,10 +467,12 @@ class LocalGenerator:
         sampling: Sampling = GREEDY,
         is_cancelled: IsCancelled | None = None,
         trim: bool = True,
+        constraint: OutputConstraint | None = None,
     ) -> Running[str, None, Completion]:
         """Yield the pieces of an answer to a prompt of tokens; return the whole answer, or what there was until cancelled.
 
-        `trim` removes white space at both ends, as for an answer; a text that is continued keeps it.
+        `trim` removes white space at both ends, as for an answer; a text that is continued keeps it. `limit` has to hold
+        an answer of the constraint: see :meth:`answer_tokens`.
         """
         started, owner = time.perf_counter(), self._weights.owner
         pieces = self.pieces(prompt, sampling.stop, trim)
@@ -400,13 +484,15 @@ class LocalGenerator:
             if match := self.prefixes.longest_match(owner, prompt):
                 cache.load_prefix(match[1], match[0])
         ended = False
-        with closing(self._tokens_of(prompt, most, TokenSampler(sampling), cache)) as tokens:
+        sampler = self.held_to(TokenSampler(sampling), {0: (prompt, constraint, limit)}, trim)
+        with closing(self._tokens_of(prompt, most, sampler, cache)) as tokens:
             for token in tokens:
                 ended = token in self.ends
                 piece = "" if ended else pieces.add(token)
                 if piece:
                     yield piece
-                if (ended := ended or pieces.stopped) or (is_cancelled and is_cancelled()):
+                ended = ended or pieces.stopped or sampler.is_complete(0, len(pieces.tokens))
+                if ended or (is_cancelled and is_cancelled()):
                     break
                 if room and pieces.is_full(limit, room):
                     break
@@ -416,6 +502,7 @@ class LocalGenerator:
             # The newest token is not in the cache yet, and a guess that was verified may be there without being shown.
             cached = [*prompt, *pieces.tokens][: cache.length]
             self.prefixes.put(owner, cached, cache.copy_prefix(len(cached)))
+        ended = ended and not sampler.was_closed(0)
         return self._completion(prompt, pieces, time.perf_counter() - started, ended)
 
     def _tokens_of(
