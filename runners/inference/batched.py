@@ -112,7 +112,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
         on_token,
         sampler,
         range(len(rows)),
-        generator.request_prefix(prompts),
+        generator.shared.common_of_requests(prompts) if generator.shared else None,
     )
     seconds = (time.perf_counter() - started) / len(rows)
     return [

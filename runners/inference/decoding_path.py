@@ -239,12 +239,12 @@ def _short_chunks(decoder: Decoder) -> Iterator[None]:
     if prefill is None:
         yield
         return
-    usual = prefill.chunk_tokens, prefill.query_block
+    sizes = prefill.chunk_tokens, prefill.query_block
     prefill.chunk_tokens, prefill.query_block = PROBE_CHUNK, PROBE_BLOCK
     try:
         yield
     finally:
-        prefill.chunk_tokens, prefill.query_block = usual
+        prefill.chunk_tokens, prefill.query_block = sizes
 
 
 def padding_limit(model: Any, ordinary: Sequence[int]) -> tuple[int, str]:

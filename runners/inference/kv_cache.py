@@ -8,7 +8,7 @@ the keys and values of earlier prompts for reuse. Imports torch and transformers
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -241,3 +241,52 @@ class PrefixCache(Generic[Entry]):  # Python 3.11
         if key in self._entries:
             self._entries.move_to_end(key)
         return self._entries.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPrefixes:
+    """Keys and values of what prompts share, kept in a prefix cache and begun from what is in it already."""
+
+    compute: Callable[[list[int], tuple[int, CachedPrefix] | None], CachedPrefix]
+    """Computes a prefix from its tokens, and from the length and the keys and values of its first ones if there are any."""
+    cache: PrefixCache[CachedPrefix]
+    owner: Hashable
+    """Whose keys and values they are: base, adapter and dtype."""
+
+    def common(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
+        """Return the length and the keys and values of the prompts' common prefix; None where it is too short."""
+        length = common_prefix(prompts)
+        if len(prompts) < 2 or length < MIN_SHARED:
+            return None
+        return self.beginning(prompts[0][:length], None)
+
+    def common_of_requests(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
+        """Return what :meth:`common` does, begun from what earlier requests left in the cache.
+
+        So the examples that an arm shows are read once, whatever words the questions of a batch happen to begin with. A
+        run's batches are not made this way: their answers must not depend on what was answered before.
+        """
+        length = common_prefix(prompts)
+        if len(prompts) < 2 or length < MIN_SHARED:
+            return None
+        match = self.cache.longest_match(self.owner, prompts[0][: length + 1])
+        if match and length - match[0] < MIN_SHARED:
+            return match
+        return self.beginning(prompts[0][:length], match)
+
+    def beginning(
+        self, ids: list[int], start: tuple[int, CachedPrefix] | None
+    ) -> tuple[int, CachedPrefix] | None:
+        """Return the length and the keys and values of a prefix, computed from `start`, its first tokens, on.
+
+        None for no tokens.
+        """
+        if not ids:
+            return None
+        if start and start[0] == len(ids):
+            return start
+        prefix = self.cache.get(self.owner, ids)
+        if prefix is None:
+            prefix = self.compute(ids, start)
+            self.cache.put(self.owner, ids, prefix)
+        return len(ids), prefix

@@ -1,14 +1,22 @@
-"""One fused decoding step for models built like Llama, with little overhead around the matrix products.
+"""A fused decoding step and prefill for models built like Llama, with little overhead around the matrix products.
 
 transformers' layers spend a third of a single-stream step outside the products (22 ms against 15 ms a token on a 135M
 model in bf16, 2 cores). Here query, key and value are one product, so are gate and up, and the cache is written in
-place; every number is computed as transformers computes it, in the same order and dtype. Imports torch.
+place; every number is computed as transformers computes it, in the same order and dtype.
+
+transformers' forward pass of a prompt writes every intermediate to memory, computes padding as tokens, what rows share
+once for each, and the last layer to its end for tokens of which only keys and values are needed. In
+:class:`FusedPrefill` the tokens of all rows stand one after the other without padding, those of a shared segment once;
+the parts of a layer that see one token at a time run on chunks that stay in the processor's cache; a block of queries sees
+the keys up to its last token, so half of the scores are never computed; and of the last layer only the last token of a row
+is computed to its end. Numbers are computed in the same order and dtype as well, but sums in other blocks. Imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from runners.models import hub
@@ -20,11 +28,18 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from runners.inference.kv_cache import StaticKVCache  # noqa: E402
-from runners.inference.llama_prefill import FusedPrefill  # noqa: E402
+from runners.inference.prefix_groups import Segment, shared_segments  # noqa: E402
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""
 
+CHUNK_TOKENS = 512
+"""Tokens of a chunk: their intermediates stay in a second-level cache, and the weights are read once for many."""
+QUERY_BLOCK = 128
+"""Queries of a block of attention. Fewer compute fewer scores that the mask hides, more keep more threads busy."""
+TOKEN_MULTIPLE = 16
+"""A chunk has a multiple of this many tokens. For every new number of rows of a product oneDNN compiles kernels and caches
+them: 150 questions of as many lengths left 110 MiB in memory, in such multiples 58, ever fewer."""
 MatrixProduct = Callable[[torch.Tensor], torch.Tensor]
 """A matrix product with weights, and a bias where the layer has one: [..., in] to [..., out]."""
 PackWeight = Callable[[torch.Tensor, torch.Tensor | None], MatrixProduct]
@@ -108,6 +123,157 @@ class FusedLlamaStep:
         return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tokens that are computed together in attention: a shared segment, or the ends of neighbouring rows of one shape."""
+
+    rows: tuple[int, ...]
+    """Rows of the cache that they are written to."""
+    shared: bool
+    """Whether it is one segment of all these rows; else each row has its own."""
+    start: int
+    end: int
+    """Index of the first token in each of the rows, and of the one after the last."""
+    place: slice
+    """Where the tokens stand among those of all parts."""
+
+    @property
+    def sources(self) -> slice:
+        """The rows of the cache whose keys the tokens see."""
+        return slice(self.rows[0], self.rows[0] + (1 if self.shared else len(self.rows)))
+
+
+class FusedPrefill:
+    """The prefill of a Llama-like model over a :class:`runners.inference.kv_cache.StaticKVCache`."""
+
+    def __init__(self, step: FusedLlamaStep) -> None:
+        """Take the fused layers of a step."""
+        self.step = step
+        # The probe of the decoding path sets both lower, so that short prompts go through several chunks and blocks.
+        self.chunk_tokens = CHUNK_TOKENS
+        self.query_block = QUERY_BLOCK
+
+    def logits(self, rows: Sequence[Sequence[int]], cache: StaticKVCache) -> torch.Tensor:
+        """Compute new tokens of every row into the cache; return the logits [rows, vocabulary] after each row's last.
+
+        What the cache holds already precedes the new tokens of every row. Shorter rows are padded on the left, after what
+        was cached; keys and values of padding are zeros.
+        """
+        step, before, width = self.step, cache.length, max(map(len, rows))
+        parts = _parts(shared_segments(rows), rows)
+        pads = [before + width - len(row) for row in rows]
+        x, turns = self._embedded(rows, parts, before)
+        mask = self._causal_mask(before + width, x)
+        ends = [
+            p.place.start + (n + 1) * (p.end - p.start) - 1
+            for p in parts
+            if not p.shared
+            for n in range(len(p.rows))
+        ]
+        for number, weights in enumerate(step.layers):
+            final = number == len(step.layers) - 1
+            heads = self._projected(x, weights, turns)
+            stored = cache.kv_layers[number].extend(width, heads, step.groups, step.size)
+            _write(heads[:, step.heads :], parts, pads, before, stored)
+            # Zeros for the tokens that only fill the last chunk.
+            seen = x.new_zeros(len(rows) if final else len(x), step.heads * step.size)
+            for part in parts:
+                known = [_known(c[part.sources], before, pads[part.rows[0]], part.end) for c in stored]
+                query = heads[part.place, : step.heads]
+                query = query.view(
+                    -1, part.end - part.start, step.groups, step.heads // step.groups, step.size
+                )
+                if not final:
+                    self._attend(query, known[0], known[1], mask, seen[part.place])
+                elif not part.shared:
+                    self._attend(query[:, -1:], known[0], known[1], mask, seen[part.sources])
+            if final:
+                x = x[ends]
+            for chunk in self._chunks(len(x)):
+                self._finish(x[chunk], seen[chunk], weights)
+        return step.head(step.norm(x, step.inner.norm.weight))
+
+    def _embedded(
+        self, rows: Sequence[Sequence[int]], parts: Sequence[_Part], before: int
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Return the embeddings [tokens, hidden] of all parts, and cosines and sines [tokens, 1, d] of their positions."""
+        step, half = self.step, self.step.size // 2
+        tokens: list[int] = []
+        positions: list[int] = []
+        for part in parts:
+            for row in part.rows[:1] if part.shared else part.rows:
+                tokens += rows[row][part.start : part.end]
+                positions += range(before + part.start, before + part.end)
+        spare = [0] * (-len(tokens) % TOKEN_MULTIPLE)
+        x = F.embedding(torch.tensor(tokens + spare), step.inner.embed_tokens.weight)
+        cos, sin = step.inner.rotary_emb(x[None], torch.tensor([positions + spare]))
+        # rotate_half([a, b]) = [-b, a]: with the sign in the sine, each half is multiplied where it stands.
+        signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+        return x, (cos[0, :, None], signed[:, None])
+
+    def _chunks(self, tokens: int) -> list[slice]:
+        """Return the chunks of so many tokens."""
+        return [slice(at, min(at + self.chunk_tokens, tokens)) for at in range(0, tokens, self.chunk_tokens)]
+
+    def _projected(
+        self, x: torch.Tensor, weights: LayerWeights, turns: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """Return query, key and value heads [tokens, heads + 2 groups, d] of x [tokens, hidden], the first two rotated."""
+        step, half = self.step, self.step.size // 2
+        turned = step.heads + step.groups
+        heads = x.new_empty(len(x), turned + step.groups, step.size)
+        for chunk in self._chunks(len(x)):
+            h = weights.qkv(step.norm(x[chunk], weights.norm_in)).view(-1, turned + step.groups, step.size)
+            cos, sin = turns[0][chunk], turns[1][chunk]
+            crossed = torch.empty_like(h[:, :turned])
+            torch.mul(h[:, :turned, half:], sin[..., :half], out=crossed[..., :half])
+            torch.mul(h[:, :turned, :half], sin[..., half:], out=crossed[..., half:])
+            torch.add(h[:, :turned].mul_(cos), crossed, out=heads[chunk, :turned])
+            heads[chunk, turned:] = h[:, turned:]
+        return heads
+
+    def _causal_mask(self, keys: int, like: torch.Tensor) -> torch.Tensor:
+        """Return what hides later keys from a block of queries [fold, block, keys], the last of which sees all keys."""
+        block, fold = self.query_block, self.step.heads // self.step.groups
+        hidden = torch.full((block, keys), torch.finfo(like.dtype).min, dtype=like.dtype)
+        # Each of the heads that share a key head has the same; repeated once here rather than for every block.
+        return hidden.triu(keys - block + 1).repeat(fold, 1, 1)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        mask: torch.Tensor,
+        seen: torch.Tensor,
+    ) -> None:
+        """Write what queries [rows, new, groups, fold, d] attend to into `seen` [rows, new, heads x d].
+
+        `keys` and `values` [rows, groups, tokens, d] end with those of the queries' own tokens. The `fold` query heads
+        that share a key head are more queries of it, so no key is copied for each of them.
+        """
+        rows, new, groups, fold, size = query.shape
+        seen = seen.view(rows, new, groups, fold, size)
+        before = keys.shape[2] - new
+        for at in range(0, new, self.query_block):
+            end = min(at + self.query_block, new)
+            block, width = end - at, before + end
+            hidden = None  # a single query sees all keys
+            if block > 1:
+                hidden = mask[:, -block:, -width:].reshape(fold * block, width)
+            queries = query[:, at:end].permute(0, 2, 3, 1, 4).reshape(rows, groups, fold * block, size)
+            result = F.scaled_dot_product_attention(
+                queries, keys[:, :, :width], values[:, :, :width], attn_mask=hidden, scale=self.step.scaling
+            )
+            seen[:, at:end] = result.view(rows, groups, fold, block, size).permute(0, 3, 1, 2, 4)
+
+    def _finish(self, x: torch.Tensor, seen: torch.Tensor, weights: LayerWeights) -> None:
+        """Add the output of attention and the feed-forward layer to x [tokens, hidden], in place."""
+        x.add_(weights.out(seen))
+        gate, up = weights.gate_up(self.step.norm(x, weights.norm_mlp)).chunk(2, dim=-1)
+        x.add_(weights.down(F.silu(gate).mul_(up)))
+
+
 def unsupported_reason(model: Any) -> str:
     """Return why a model's steps are computed by transformers, "" when they can be fused."""
     config = model.config
@@ -149,3 +315,56 @@ def _join(*linears: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
             parameter.data = view
         joined.append(whole)
     return joined[0], joined[1] if len(joined) == 2 else None
+
+
+def _parts(segments: Sequence[Segment], rows: Sequence[Sequence[int]]) -> list[_Part]:
+    """Return the shared segments, then the ends of rows, those of neighbouring rows with one shape together."""
+    parts: list[_Part] = []
+
+    def add(members: tuple[int, ...], shared: bool, start: int, end: int) -> None:
+        at = parts[-1].place.stop if parts else 0
+        count = (end - start) * (1 if shared else len(members))
+        parts.append(_Part(members, shared, start, end, slice(at, at + count)))
+
+    for segment in segments:
+        if len(segment.rows) > 1:
+            add(segment.rows, True, segment.start, segment.end)
+    own = sorted((s.rows[0], s.start, s.end) for s in segments if len(s.rows) == 1)
+    for (start, end), equal in groupby(own, key=lambda each: each[1:]):
+        add(tuple(row for row, _, _ in equal), False, start, end)
+    return parts
+
+
+def _write(
+    heads: torch.Tensor,
+    parts: Sequence[_Part],
+    pads: Sequence[int],
+    before: int,
+    stored: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Write keys and values [tokens, 2 groups, d] to all rows of a layer of the cache, zeros to the padding.
+
+    A row's first new token has the index `pads` in the cache, the first `before` were there already.
+    """
+    _, groups, _, size = stored[0].shape
+    for row, pad in enumerate(pads):
+        for target in stored:
+            target[row, :, before:pad] = 0
+    for part in parts:
+        new = heads[part.place].view(-1, part.end - part.start, 2, groups, size).permute(2, 0, 3, 1, 4)
+        first = pads[part.rows[0]]
+        for fresh, target in zip(new, stored, strict=True):
+            if not part.shared:
+                target[part.sources, :, first + part.start : first + part.end] = fresh
+                continue
+            for row in part.rows:
+                target[row, :, pads[row] + part.start : pads[row] + part.end] = fresh[0]
+
+
+def _known(cached: torch.Tensor, before: int, pad: int, end: int) -> torch.Tensor:
+    """Return the first `before` tokens and the `end` ones from `pad` on of keys or values [rows, groups, capacity, d]."""
+    if pad == before:
+        return cached[:, :, : before + end]
+    if before == 0:
+        return cached[:, :, pad : pad + end]
+    return torch.cat((cached[:, :, :before], cached[:, :, pad : pad + end]), dim=2)

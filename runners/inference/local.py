@@ -27,11 +27,10 @@ from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
 from runners.inference.decoding_path import DecodingPath, choose_path  # noqa: E402
 from runners.inference.generation_rules import read_rules  # noqa: E402
 from runners.inference.kv_cache import (  # noqa: E402
-    MIN_SHARED,
     CachedPrefix,
     PrefixCache,
+    PromptPrefixes,
     StaticKVCache,
-    common_prefix,
 )
 from runners.inference.prefix_groups import PromptBatch, prompt_batches  # noqa: E402
 from runners.inference.streaming import TextStream  # noqa: E402
@@ -161,9 +160,9 @@ class LocalGenerator:
         known: Container[int] = (),
         constraint: OutputConstraint | None = None,
     ) -> list[Completion]:
-        """Answer every chat but those whose index is `known`; rows of similar length share a batch, always the same ones.
+        """Answer every chat but those whose index is `known`; rows of one beginning or length share a batch.
 
-        Known answers change neither the other batches nor the shared prefix: with other rows in its batch, or a longer
+        Known answers change neither the batches nor their shared prefixes: with other rows in its batch, or a longer
         prefix, an answer could differ by rounding. Raises BadInput, before anything is answered, for a chat whose answer
         does not fit the model's context, and for a constraint that cannot be met within `max_new_tokens`.
         """
@@ -185,7 +184,8 @@ class LocalGenerator:
                 running = self.follow(prompts[0], max_new_tokens, sampling, constraint=constraint)
                 answers = [CompletionStream(running).finish()]
             else:
-                shared = self._batch_prefix(prompts[batch[0]][: planned.prefix], common)
+                prefix = prompts[batch[0]][: planned.prefix]
+                shared = self.shared.beginning(prefix, common) if self.shared else None
                 answers = self._batch(batch, prompts, max_new_tokens, sampler, shared)
             completions = dict(zip(batch, answers, strict=True))
             done.update((i, completions[i]) for i in unknown)
@@ -220,6 +220,15 @@ class LocalGenerator:
         if begin is not None and ids[:1] != [begin]:
             ids = [begin, *ids]
         return self._fitting([ids], limit)[0]
+
+    @property
+    def shared(self) -> PromptPrefixes | None:
+        """What prompts share, computed by the own decoder with the current weights; None where transformers decodes."""
+        return (
+            None
+            if self.decoder is None
+            else PromptPrefixes(self.decoder.cache_prefix, self.prefixes, self._weights.owner)
+        )
 
     @property
     def room(self) -> int:
@@ -308,39 +317,7 @@ class LocalGenerator:
 
     def shared_prefix(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
         """Return the length and the cached keys and values of the prompts' common prefix; None where it is too short."""
-        length = common_prefix(prompts)
-        if self.decoder is None or len(prompts) < 2 or length < MIN_SHARED:
-            return None
-        return self._batch_prefix(prompts[0][:length], None)
-
-    def request_prefix(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
-        """Return what :meth:`shared_prefix` does, begun from what earlier requests left in the cache.
-
-        So the examples that an arm shows are read once, whatever words the questions of a batch happen to begin with. A
-        run's batches are not made this way: their answers must not depend on what was answered before.
-        """
-        length = common_prefix(prompts)
-        if self.decoder is None or len(prompts) < 2 or length < MIN_SHARED:
-            return None
-        owner = self._weights.owner
-        match = self.prefixes.longest_match(owner, prompts[0][: length + 1])
-        if match and length - match[0] < MIN_SHARED:
-            return match
-        return self._batch_prefix(prompts[0][:length], match)
-
-    def _batch_prefix(
-        self, ids: list[int], start: tuple[int, CachedPrefix] | None
-    ) -> tuple[int, CachedPrefix] | None:
-        """Return the length and the cached keys and values of a prefix, computed from `start`, its first tokens, on."""
-        if self.decoder is None or not ids:
-            return None
-        if start and start[0] == len(ids):
-            return start
-        prefix = self.prefixes.get(self._weights.owner, ids)
-        if prefix is None:
-            prefix = self.decoder.cache_prefix(ids, start)
-            self.prefixes.put(self._weights.owner, ids, prefix)
-        return len(ids), prefix
+        return self.shared.common(prompts) if self.shared else None
 
     def _batches(self, prompts: list[list[int]], lengths: list[int], common: int) -> list[PromptBatch]:
         """Return the batches of a call; prompts that share their beginning are together where that saves computing it."""

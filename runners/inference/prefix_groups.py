@@ -2,7 +2,7 @@
 
 Few-shot prompts begin with the same examples, prompts about one document with the same passages. :func:`prompt_batches`
 puts such prompts into one batch, and :func:`shared_segments` is the tree of what the rows of a batch have in common, of
-which :class:`runners.inference.llama_prefill.FusedPrefill` computes every node once. Both depend on the prompts alone, so
+which :class:`runners.inference.llama_step.FusedPrefill` computes every node once. Both depend on the prompts alone, so
 a resumed run has the same batches. Numbers only; imports nothing heavy.
 """
 
