@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, TypedDict
 
 from runners.arms.whole_patterns import NotWhole, whole_pattern
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.plan.schema import Plan, StyleCheck
 from runners.plan.steps import EvaluateStep
 from runners.scoring.scores import ANSWER_GROUP

@@ -30,7 +30,7 @@ from rag.errors import BadInput
 from rag.files import check_manifest, publish_folder, write_json, write_manifest
 from runners.data.examples import Example
 from runners.data.formats import Message
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion, CompletionStream
 from runners.plan.schema import Plan
 

@@ -33,7 +33,7 @@ from runners.arms.prompts import FewShotExamples
 from runners.arms.retriever import PassageFinder, Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion, CompletionStream
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.decoding import TokenSampler
 from runners.inference.local import BATCH_TOKENS, LocalGenerator, length_batches
 from runners.inference.types import GREEDY, Completion, Sampling

@@ -21,8 +21,8 @@ hub.block_hub()
 from rag.errors import BadInput  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
 from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
-from runners.inference.answer_forms import AnswerForms  # noqa: E402
-from runners.inference.constraint import OutputConstraint  # noqa: E402
+from runners.inference.constraints.answer_forms import AnswerForms  # noqa: E402
+from runners.inference.constraints.constraint import OutputConstraint  # noqa: E402
 from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
 from runners.inference.decoding_path import DecodingPath, choose_path  # noqa: E402
 from runners.inference.generation_rules import read_rules  # noqa: E402
@@ -407,7 +407,7 @@ class LocalGenerator:
         """Yield the pieces of an answer to a prompt of tokens; return the whole answer, or what there was until cancelled.
 
         `trim` removes white space at both ends, as for an answer; a text that is continued keeps it. `limit` has to hold
-        an answer of the constraint: see :meth:`runners.inference.answer_forms.AnswerForms.answer_tokens`.
+        an answer of the constraint: see :meth:`runners.inference.constraints.answer_forms.AnswerForms.answer_tokens`.
         """
         started, owner = time.perf_counter(), self._weights.owner
         pieces = self.pieces(prompt, sampling.stop, trim)

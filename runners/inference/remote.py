@@ -13,7 +13,7 @@ from typing import Any
 from rag.errors import CannotRun
 from runners.data.formats import Message
 from runners.data.reasoning import TAGS, ReasoningSplitter
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.http_client import (
     FORM_FIELD,
     NO_DEADLINE,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rag.errors import BadInput
 from runners.data.formats import Message
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:

@@ -18,7 +18,7 @@ from runners.arms.answer_constraint import answer_constraint
 from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion, Generator
 from runners.models.endpoint import EndpointRefused
 from runners.plan.schema import Plan

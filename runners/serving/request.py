@@ -17,7 +17,7 @@ from rag.errors import CannotRun, Problem
 from runners.arms.answer import Answer
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import GREEDY, Completion, Sampling
 from runners.serving.served_models import ServedModel
 

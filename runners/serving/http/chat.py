@@ -19,7 +19,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from runners.arms.followup import stand_alone
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.json_schema import ResponseFormat, response_format
 from runners.serving.http.request_models import ChatRequest, CompletionRequest, RequestMessage, SamplingFields

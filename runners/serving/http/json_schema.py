@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.serving.http.errors import ApiError
 from runners.serving.http.schema_check import enforcement_problem, schema_keywords
 

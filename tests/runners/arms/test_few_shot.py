@@ -34,7 +34,7 @@ from runners.arms.prompt_selection import (
 from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep

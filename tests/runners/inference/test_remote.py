@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, CannotRun, Problem
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.http_client import Backoff, RequestLimits, RequestPacer, retry_after
 from runners.inference.remote import RemoteGenerator
 from runners.inference.types import Completion, Sampling

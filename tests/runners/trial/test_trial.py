@@ -12,7 +12,7 @@ import pytest
 from rag.grounding.refusal import RefusalThreshold
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep

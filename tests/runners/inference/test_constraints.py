@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from rag.errors import BadInput
 from runners.inference.batched import BatchRow, generate_batch
-from runners.inference.constrained import AnswerState
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
+from runners.inference.constraints.sampler import AnswerState
 from runners.inference.local import LocalGenerator, local_generator
 from runners.inference.types import Sampling
 from runners.models.resolve import Model

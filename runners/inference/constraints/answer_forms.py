@@ -1,6 +1,6 @@
 """Hold the rows of a local generator to the constraints of their answers.
 
-:class:`AnswerForms` is what :class:`runners.inference.local.LocalGenerator` uses of :mod:`runners.inference.constrained`,
+:class:`AnswerForms` is what :class:`runners.inference.local.LocalGenerator` uses of :mod:`runners.inference.constraints.sampler`,
 which is imported only where there is a constraint.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rag.errors import BadInput
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 
 if TYPE_CHECKING:
-    from runners.inference.constrained import ConstraintCompiler
+    from runners.inference.constraints.sampler import ConstraintCompiler
     from runners.inference.decoding import TokenSampler
     from runners.inference.local import LocalGenerator
 
@@ -29,7 +29,7 @@ class AnswerForms:
     @property
     def compiler(self) -> ConstraintCompiler:
         """The compiler for the generator's tokenizer and the end tokens of its current weights."""
-        from runners.inference.constrained import ConstraintCompiler
+        from runners.inference.constraints.sampler import ConstraintCompiler
 
         generator = self._generator
         if self._compiler is None or self._compiler.ends != generator.ends:
@@ -78,7 +78,7 @@ class AnswerForms:
         """
         if all(constraint is None for _, constraint, _ in rows.values()):
             return sampler
-        from runners.inference.constrained import AnswerState, ConstrainedSampler
+        from runners.inference.constraints.sampler import AnswerState, ConstrainedSampler
 
         generator = self._generator
         reasons = trim and generator.room > 0

@@ -1,6 +1,6 @@
 """What an answer may be while it is generated: a label, JSON of a schema, or text of a pattern.
 
-:class:`OutputConstraint` only describes it, and imports nothing heavy; :mod:`runners.inference.constrained` holds a local
+:class:`OutputConstraint` only describes it, and imports nothing heavy; :mod:`runners.inference.constraints.sampler` holds a local
 model to it, token by token. A constraint concerns the answer alone, never reasoning before it.
 """
 

@@ -1,6 +1,6 @@
 """Hold the answers of a local model to a constraint, token by token, with llguidance.
 
-:class:`ConstraintCompiler` compiles an :class:`runners.inference.constraint.OutputConstraint` for a tokenizer;
+:class:`ConstraintCompiler` compiles an :class:`runners.inference.constraints.constraint.OutputConstraint` for a tokenizer;
 :class:`ConstrainedSampler` puts the logits of all tokens that would leave it to minus infinity before a token is chosen.
 
 A constraint alone does not make an answer whole: JSON could be cut at the limit of tokens. So a row keeps the shortest
@@ -23,7 +23,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from rag.errors import BadInput
 from runners.data.reasoning import TAGS
-from runners.inference.constraint import OutputConstraint
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.decoding import TokenSampler
 from runners.inference.streaming import TextStream
 
