@@ -7,6 +7,7 @@ labels, all documents in the prompt, and passages with examples (rag-few-shot).
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ from typing import Any
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
 from advisor.drafting.additional_arms import with_additional_arms, with_scored_arms
-from advisor.drafting.answer_length import max_answer_tokens, reasoning_settings
 from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
 from advisor.drafting.score_weights import score_weights
@@ -33,6 +33,8 @@ from advisor.recommendation.recommend import BaseRecommendation
 from rag.errors import UsageProblem
 from runners.catalog import models
 from runners.data.examples import Example
+from runners.data.reasoning import split_message
+from runners.models.endpoint import reasons_by_name
 from runners.plan.schema import (
     Plan,
     PlanData,
@@ -42,8 +44,9 @@ from runners.plan.schema import (
     Step,
     parse_plan,
 )
-from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, TrainStep
+from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import TUNING_METHODS
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def draft_with_notes(
     checks, style_note = derive_checks([row.reply for row in rows]) if rows else no_checks
     notes.append(style_note)
     steps = with_scored_arms(steps, checks, profile)
-    thinking, reasoning_note = reasoning_settings(profile, rows)
+    thinking, reasoning_note = _reasoning_settings(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
     choice = _choice_in_plan(recommendation, steps, profile, notes)
     weights = score_weights(profile, checks, situation.stats.questions or ())
@@ -116,7 +119,7 @@ def draft_with_notes(
         "weights": {weight.name: weight.weight for weight in weights},
         "weight_reasons": {weight.name: weight.reason for weight in weights},
         "gate": _gate(choice, steps).model_dump(mode="json"),
-        "max_new_tokens": max_answer_tokens(profile, rows),
+        "max_new_tokens": _max_answer_tokens(profile, rows),
         "thinking": thinking.model_dump(),
         "answers": _recorded_answers(answers, folder),
         "predicted": _predicted(recommendation),
@@ -343,6 +346,49 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
     So a tuned arm has to beat all prompts, a hybrid every single arm.
     """
     return PlanGate(must_beat=tuple(arm for arm in cheaper_arms(steps, choice) if arm not in COMPARISON_ARMS))
+
+
+def _max_answer_tokens(profile: Profile, rows: Sequence[Example]) -> int:
+    """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the mean."""
+    if rows:
+        lengths = sorted(len(row.reply) for row in rows)
+        # The 99th percentile; then 30 % more, in tokens, rounded up to a multiple of 8.
+        chars = lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)]
+        return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
+    return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96
+
+
+def _reasoning_settings(profile: Profile, rows: Sequence[Example]) -> tuple[Thinking, str]:
+    """Return the settings of reasoning before answers, and a note on them: on where most examples hold it."""
+    held = sorted(
+        len(split.reasoning) for row in rows if (split := split_message(row.messages[-1])).reasoning
+    )
+    if 2 * len(held) > len(rows):
+        chars = held[min(len(held) - 1, math.ceil(0.99 * len(held)) - 1)]
+        most = max(256, min(16_384, 64 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 64)))
+        return (
+            Thinking(enabled=True, max_tokens=most),
+            f"{len(held)} of {len(rows)} examples hold reasoning before the reply: it is learnt, and cut from "
+            "answers before they are scored (thinking.enabled)",
+        )
+    some = (
+        f"{len(held)} of {len(rows)} examples hold reasoning before the reply: it is learnt; " if held else ""
+    )
+    name = profile.model or models.DEFAULT_MODEL
+    known = models.find_model(name)
+    if profile.remote and reasons_by_name(name.removeprefix("openai:").rpartition("@")[0]):
+        return (
+            Thinking(),
+            some + f"this model reasons before it answers: it gets {Thinking().max_tokens} tokens for that",
+        )
+    if known and known.reasons == "always":
+        return Thinking(), some + (
+            f"{known.name} always reasons before it answers: it gets {Thinking().max_tokens} tokens for that, "
+            "and the reasoning is cut from its answers (thinking.max_tokens)"
+        )
+    if known and known.reasons:
+        return Thinking(), some + f"{known.name} can reason before it answers: that is off (thinking.enabled)"
+    return Thinking(), some.removesuffix("; ")
 
 
 def _run_name(profile: Profile) -> str:

@@ -1,7 +1,7 @@
 """Hold the rows of a local generator to the constraints of their answers.
 
-:class:`AnswerForms` is what :class:`runners.inference.local.LocalGenerator` uses of :mod:`runners.inference.constraints.sampler`,
-which is imported only where there is a constraint.
+:class:`AnswerForms` is what :class:`runners.inference.local.LocalGenerator` uses of
+:mod:`runners.inference.constraints.sampler`, which is imported only where there is a constraint.
 """
 
 from __future__ import annotations

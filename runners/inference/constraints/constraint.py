@@ -1,7 +1,7 @@
 """What an answer may be while it is generated: a label, JSON of a schema, or text of a pattern.
 
-:class:`OutputConstraint` only describes it, and imports nothing heavy; :mod:`runners.inference.constraints.sampler` holds a local
-model to it, token by token. A constraint concerns the answer alone, never reasoning before it.
+:class:`OutputConstraint` only describes it, and imports nothing heavy; :mod:`runners.inference.constraints.sampler` holds a
+local model to it, token by token. A constraint concerns the answer alone, never reasoning before it.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def _too_complex(schema: str, reason: str) -> str:
     return f"{_TOO_COMPLEX}{by}: {reason}"
 
 
-def main() -> None:
+def _main() -> None:
     """Read a schema from the standard input under limits, and print what the compiler has against it as JSON."""
     with suppress(ImportError, ValueError, OSError):  # not on Windows; there the caller's clock alone ends it
         import resource
@@ -179,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()
