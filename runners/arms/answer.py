@@ -377,7 +377,7 @@ def stream_of(
     """Return the object that an answer's pieces pass through before they are shown; ``plain`` leaves out citations."""
     hits = retrieved.hits if retrieved else ()
     cited = bool(hits) and not plain
-    return StreamedAnswer(hits, question.question, Formulas(plan), cited, strip=True)
+    return StreamedAnswer(hits, question.question, Formulas(plan), cited, strip=not _writes_json(plan))
 
 
 def make_refusal(plan: Plan, question: Question, retrieved: Retrieved) -> Answer:
@@ -416,7 +416,8 @@ def finish_answer(
         citer: the citer that processed the answer while it was generated, with the same passages; what it
             compared is not compared again.
     """
-    text = strip_marks(completion.text)
+    # A list of numbers in JSON looks like citation marks.
+    text = completion.text if _writes_json(plan) else strip_marks(completion.text)
     refused = plan.refuses(text)
     if retrieved is None or not retrieved.hits:
         return Answer(
@@ -427,6 +428,11 @@ def finish_answer(
     marked, citations = (shown, ()) if refused else citer.whole(shown)
     conflicts = () if refused else find_conflicts(question.question, retrieved.hits)
     return Answer(question, text, marked, citations, refused, retrieved, tuple(chat), completion, conflicts)
+
+
+def _writes_json(plan: Plan) -> bool:
+    """Return whether the plan's checks ask for JSON."""
+    return any(check.kind == "json_schema" for check in plan.checks)
 
 
 def _is_settled(text: str) -> bool:

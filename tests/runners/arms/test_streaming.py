@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from rag.grounding.refusal import RefusalThreshold
-from runners.arms.answer import Answer, answer_all, stream_answer
+from runners.arms.answer import Answer, answer_all, finish_answer, stream_answer, stream_of
 from runners.arms.retriever import Retriever
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.inference.local import LocalGenerator
+from runners.inference.types import Completion
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
@@ -84,3 +85,16 @@ def test_interrupted_stream_releases_model(generator: LocalGenerator) -> None:
     running.close()
     pieces, _ = collect(stream_answer(PLAN, PLAIN, QUESTION, generator, None))
     assert pieces[0] == first
+
+
+def test_lists_of_numbers_in_json_are_no_citation_marks() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "array", "items": {"type": "integer"}}}}
+    plan = parse_plan(
+        PLAN.model_dump(mode="json", by_alias=True) | {"checks": [{"kind": "json_schema", "value": schema}]}
+    )
+    text = '{"n": [1, 2]}'
+    completion = Completion(text, 3, 9, 0.1, "stop")
+    assert finish_answer(plan, QUESTION, None, [], completion).text == text
+    assert finish_answer(PLAN, QUESTION, None, [], completion).text == '{"n": }'
+    streamed = stream_of(plan, QUESTION, None)
+    assert streamed.add(text) + streamed.finish(text, text) == text
