@@ -95,6 +95,6 @@ def test_lists_of_numbers_in_json_are_no_citation_marks() -> None:
     text = '{"n": [1, 2]}'
     completion = Completion(text, 3, 9, 0.1, "stop")
     assert finish_answer(plan, QUESTION, None, [], completion).text == text
-    assert finish_answer(PLAN, QUESTION, None, [], completion).text == '{"n": }'
+    assert finish_answer(PLAN, QUESTION, None, [], completion).text == '{"n":}'
     streamed = stream_of(plan, QUESTION, None)
     assert streamed.add(text) + streamed.finish(text, text) == text
