@@ -268,3 +268,30 @@ def test_plain_path_draws_as_the_fast_path(tmp_path: Path) -> None:
         answers.append(together)
     assert answers[0] == answers[1]
     assert answers[0][0] != answers[0][1]
+
+
+def test_requests_read_the_examples_they_share_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches whose questions begin with the same words or not, then single requests."""
+    save_family("llama", tmp_path)
+    generator = open_generator(tmp_path)
+    assert generator.decoder is not None
+    prefill = generator.decoder.fused_prefill
+    assert prefill is not None
+    examples = make_prompts((300,))[0]
+    read = 0
+
+    def counted(rows: Any, parts: Any, before: int) -> Any:
+        nonlocal read
+        read += parts[-1].place.stop
+        return embedded(rows, parts, before)
+
+    embedded = prefill._embedded
+    monkeypatch.setattr(prefill, "_embedded", counted)
+    own = 0
+    for same in (3, 20, 0):
+        first = make_prompts((same + 1,), seed=same)[0][:same]
+        prompts = [examples + first + [*range(40 + n, 52 + n)] for n in range(3)]
+        own += sum(len(prompt) - len(examples) for prompt in prompts)
+        answers_in_one_batch(generator, prompts, 2)
+    stream_pieces(generator, [*examples, 9, 8, 7], 2)
+    assert len(examples) < read <= len(examples) + own + 3
