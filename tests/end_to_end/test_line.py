@@ -169,7 +169,7 @@ def test_resume_of_a_finished_run_skips_every_step(pipeline: Any, tunewise: Any,
     steps = [e for e in events[again:] if e["event"] in ("step.skip", "step.done")]
     assert {e["event"] for e in steps} == {"step.skip"}
     assert [e["step"] for e in steps][-1] == "forgetting"
-    assert len(steps) == 10
+    assert len(steps) == 11
     assert "hybrid" in done.stdout
 
 

@@ -255,7 +255,7 @@ def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
     markdown = (run.path / "report.md").read_text("utf-8")
     assert markdown.startswith(f"## tunewise: desk\n\nRun of {data['environment']['date']}\n\n**Use rag.")
     assert "\n\n**CONFIRMED** (measured). rag scored 0.73" in markdown
-    assert "| **rag** | – | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 (in batches) |" in markdown
+    assert "| **rag** | – | 0.73 (0.72–0.74) | 0.70 | 1.00 | 200 (in batches) |" in markdown
     assert "| prompting | – | +0.60 (+0.60 to +0.60) | \\<.001 |" in markdown
     assert "rag new fact 0 → 3, old 2 → 0 of 4" in markdown
     assert len(markdown.splitlines()) < 40
@@ -326,7 +326,7 @@ def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
     data = write_report(run, PLAN)
     assert data["measured"]["answering"] == {"rag": {"busy": 0.4}}
     markdown = report_markdown(data)
-    assert "8.00 alone, 0.20 (batch of 32)" in markdown
+    assert "8,000 alone, 200 (batch of 32)" in markdown
     assert "0.20 (alone)" in markdown
     assert "the median of 3 questions asked one at a time" in markdown
     assert "While rag answered, the machine was busy: others took 40% of the processor time" in markdown
