@@ -104,8 +104,9 @@ def _encode_after(chat: ChatTokenizer, messages: Sequence[Message], labels: Sequ
             # With a token of no width at the start, which is no target of training.
             tokens = row.ids[len(prompt) : row.learnt[-1] + 1]
         # A template may write no end token: then the tokenizer's ends an answer.
-        ended = own_end is None or (bool(tokens) and tokens[-1] in chat.eos_ids)
-        answers.append(tokens if ended else (*tokens, own_end))
+        if own_end is not None and not (tokens and tokens[-1] in chat.eos_ids):
+            tokens = (*tokens, int(own_end))
+        answers.append(tokens)
     return tuple(answers)
 
 

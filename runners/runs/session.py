@@ -241,7 +241,7 @@ class RunContext:
         if scored is None:
             labels = labels_of_plan(self.plan)
             prior = read_prior(self.run.path / TRIAL, arm, weights, labels)
-            scored = ScoredLabels(generator, labels, prior and prior.values)
+            scored = ScoredLabels(generator, labels, prior.values if prior else None)
             self._scored[arm.arm, weights] = scored
         return scored
 
