@@ -25,6 +25,7 @@ from advisor.questionnaire.gather import Situation
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from advisor.workflows.run import run_and_report
 from benchmarks.cast import CAST, Part, bring
+from runners.arms.answer_constraint import constraint_report
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import IndexStep, TrainStep
 from runners.run_folder import PLAN, read_run_plan
@@ -150,6 +151,7 @@ def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -
         "examples": plan.answers["labelled_examples"].value if "labelled_examples" in plan.answers else 0,
         "left_out": left_out,
         "date": time.strftime("%Y-%m-%d"),
+        "held": constraint_report(plan),
         "verdict": {key: verdict.get(key) for key in KEPT},
         "arms": arms,
         "paired": report["paired"],

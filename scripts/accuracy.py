@@ -1,4 +1,4 @@
-"""Content of docs/accuracy.md: the trials of six public data sets, and the shipped example outside its own questions."""
+"""Content of docs/accuracy.md: the trials of public data sets, and the shipped example outside its own questions."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ def accuracy_page(table: Table) -> list[str]:
         *harbor_desk_sections(table),
     ]
 
+
+FREE = (
+    "Measured before answers were held to a form, and before untrained arms chose their prompts as they do now: "
+    "[those arms of now](#untrained-arms-before-and-after)."
+)
 
 UNTRAINED = """
 ## Untrained arms before and after
@@ -276,6 +281,8 @@ def section(name: str, trial: Mapping[str, Any], table: Table) -> list[str]:
         "",
         f"The weights are {weights}. **{trial['verdict']['outcome'].capitalize()}** ({trial['verdict']['strength']}): "
         f"{trial['verdict']['text']} {trial['verdict'].get('taught') or ''}".rstrip(),
+        "",
+        f"{trial['held'][0].upper()}{trial['held'][1:]}." if trial.get("held") else FREE,
     ]
 
 
