@@ -50,7 +50,8 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind == "classifier.trained":
         return [_classifier_line(event)]
     if kind == "labels.prior":
-        return [f"{event['arm']}: prior of {event['labels']} labels from {event['reference']}"]
+        apart = ", which are scored one by one, more slowly" * (event.get("way") in ("cached", "rows"))
+        return [f"{event['arm']}: prior of {event['labels']} labels{apart}, from {event['reference']}"]
     return _data_lines(kind, event)
 
 

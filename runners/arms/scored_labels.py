@@ -95,6 +95,11 @@ class ScoredLabels:
         """Return how the model of these labels decodes, as :meth:`LocalGenerator.decoding` does."""
         return self.local.decoding()
 
+    @property
+    def way(self) -> str:
+        """How the labels were scored: tree (all in one step), cached or rows (one by one); "" before the first ones."""
+        return self._scorer.taken_way
+
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, without special tokens."""
         return self.local.count_tokens(text)

@@ -181,6 +181,11 @@ class AnswerScorer:
             self._ways[own] = wanted if wanted == "rows" or self._agrees(wanted, prompt, answers) else "rows"
         return self._ways[own]
 
+    @property
+    def taken_way(self) -> str:
+        """The way that the answers of the current decoder were scored, see :meth:`way`; "" before the first ones."""
+        return self._ways.get(self._generator.decoder is not None, "")
+
     def rows_at_once(self, answers: AnswerTokens) -> int:
         """Return how many prompts are scored together."""
         if self._generator.decoder is None:

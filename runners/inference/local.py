@@ -126,6 +126,9 @@ class LocalGenerator:
             "step": "fused"
             if self.decoder is not None and self.decoder.fused_step is not None
             else "transformers",
+            "prefill": "fused"
+            if self.decoder is not None and self.decoder.fused_prefill is not None
+            else "transformers",
             "applied": dict(self.rules.applied),
             "ignored": list(self.rules.ignored),
         }

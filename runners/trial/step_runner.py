@@ -305,9 +305,13 @@ def _measure_prior(
     prior = scored_labels.measure_prior(
         generator, step, weights, chats, reference, context.run.path / TRIAL, made_from
     )
-    context.emit(
-        {"event": "labels.prior", "arm": step.arm, "labels": len(prior.labels), "reference": prior.reference}
-    )
+    event = {
+        "event": "labels.prior",
+        "arm": step.arm,
+        "labels": len(prior.labels),
+        "reference": prior.reference,
+    }
+    context.emit(event | ({"way": generator.way} if generator.way else {}))
 
 
 def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
