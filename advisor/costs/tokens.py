@@ -94,6 +94,7 @@ def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
         seq_len=longest,
         counter="process" if on_cpu else "device",
         weights="fp32" if profile.computes_in_fp32 else None,
+        fp32_compute=profile.computes_in_fp32,
         fused=on_cpu and shape is not None and shape.llama_like,
     )
 

@@ -75,6 +75,8 @@ class MemorySetup:
     """Devices that weights, gradients and optimiser state are sharded over."""
     weights: WeightKind | None = None
     """Storage of the base's weights; None: nf4 with double quantisation for qlora, else bf16."""
+    fp32_compute: bool = False
+    """Whether a 4-bit base computes in fp32, as on a processor without bf16: what is not in 4 bits is in fp32 then."""
     targets: tuple[str, ...] = ALL_LINEAR
     adapter_dtype: Literal["bf16", "fp32"] = "fp32"
     attention: Literal["flash", "eager"] = "flash"
@@ -129,7 +131,8 @@ FITTED = FittedConstants()
 
 def bytes_per_value(use: MemoryUse, setup: MemorySetup) -> int:
     """Bytes of one weight or activation outside the quantised layers: 4 for an fp32 base, else 2."""
-    return 4 if setup.weights == "fp32" and use != "qlora" else 2
+    wide = setup.fp32_compute if is_four_bit(use, setup) else setup.weights == "fp32"
+    return 4 if wide else 2
 
 
 def chosen_optimizer(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> OptimizerKind:
@@ -158,16 +161,17 @@ def is_four_bit(use: MemoryUse, setup: MemorySetup) -> bool:
 def weight_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
     """Bytes of the base's weights: 2 (bf16) or 4 (fp32) per weight; nf4 for the block matrices of a 4-bit base only.
 
-    Embedding, head and norms of a 4-bit base stay in bf16, or in fp32 where the base is ``prepared``. So do the experts of
-    a mixture of experts: transformers holds those of a block as one 3-D parameter (all 56 families of version 5.24 that
-    have experts), and bitsandbytes replaces linear layers only (``replace_with_bnb_linear``).
+    Embedding, head and norms of a 4-bit base stay in the dtype that it computes in, or in fp32 where the base is
+    ``prepared``. So do the experts of a mixture of experts: transformers holds those of a block as one 3-D parameter (all 56
+    families of version 5.24 that have experts), and bitsandbytes replaces linear layers only (``replace_with_bnb_linear``).
     """
     if not is_four_bit(use, setup):
         return float(bytes_per_value(use, setup) * shape.params)
     quantised = QUANTISED_BYTES["nf4" if setup.weights == "nf4" else "nf4-dq"]
     linear = shape.blocks - shape.expert_params
     ends = shape.params - shape.blocks
-    return quantised * linear + 2 * shape.expert_params + (4 if setup.prepared else 2) * ends
+    value = bytes_per_value(use, setup)
+    return quantised * linear + value * shape.expert_params + (4 if setup.prepared else value) * ends
 
 
 def master_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:

@@ -166,6 +166,7 @@ def run_setup(
         rank=config.rank,
         checkpointing=checkpointing,
         weights=None if config.method == "qlora" else "bf16" if half else "fp32",
+        fp32_compute=not half,
         targets=_estimate_targets(config),
         counter="allocated" if cuda else "process",
         fused=fused,

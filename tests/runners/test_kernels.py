@@ -354,15 +354,27 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
         },
         {"TrainingLoss", "LinearCrossEntropy", "choose_loss", "restore_loss", "evaluation_mode"},
     ),
-    "inference.local": ({"inference/batched", "runs/session", "serving/batch", "trial/forgetting"}, None),
+    "inference.local": (
+        {
+            *("inference/batched", "inference/constraints/answer_forms", "inference/label_scores"),
+            *("arms/scored_labels", "runs/session", "serving/batch", "trial/forgetting"),
+        },
+        None,
+    ),
     "inference.decoding": (
-        {"inference/local", "inference/batched", "inference/decoding_path"},
-        {"Decoder", "TokenSampler"},
+        {
+            *("inference/local", "inference/batched", "inference/decoding_path", "inference/label_scores"),
+            *("inference/constraints/answer_forms", "inference/constraints/sampler"),
+        },
+        {"Decoder", "PREFILL_MULTIPLE", "TokenSampler"},
     ),
     "inference.decoding_path": ({"inference/local"}, {"DecodingPath", "choose_path"}),
     "inference.llama_step": ({"inference/decoding"}, None),
     "inference.kv_cache": (
-        {"inference/decoding", "inference/decoding_path", "inference/local", "inference/llama_step"},
+        {
+            *("inference/decoding", "inference/decoding_path", "inference/local", "inference/llama_step"),
+            *("inference/label_scores", "arms/scored_labels"),
+        },
         None,
     ),
 }
