@@ -103,7 +103,7 @@ def draft_with_notes(
     checks, style_note = derive_checks([row.reply for row in rows]) if rows else no_checks
     notes.append(style_note)
     steps = with_scored_arms(steps, checks, profile)
-    thinking, reasoning_note = _reasoning_settings(profile, rows)
+    thinking, reasoning_note = _thinking(profile, rows)
     notes += [reasoning_note] if reasoning_note else []
     choice = _choice_in_plan(recommendation, steps, profile, notes)
     weights = score_weights(profile, checks, situation.stats.questions or ())
@@ -119,7 +119,7 @@ def draft_with_notes(
         "weights": {weight.name: weight.weight for weight in weights},
         "weight_reasons": {weight.name: weight.reason for weight in weights},
         "gate": _gate(choice, steps).model_dump(mode="json"),
-        "max_new_tokens": _max_answer_tokens(profile, rows),
+        "max_new_tokens": _max_new_tokens(profile, rows),
         "thinking": thinking.model_dump(),
         "answers": _recorded_answers(answers, folder),
         "predicted": _predicted(recommendation),
@@ -348,7 +348,7 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
     return PlanGate(must_beat=tuple(arm for arm in cheaper_arms(steps, choice) if arm not in COMPARISON_ARMS))
 
 
-def _max_answer_tokens(profile: Profile, rows: Sequence[Example]) -> int:
+def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:
     """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the mean."""
     if rows:
         lengths = sorted(len(row.reply) for row in rows)
@@ -358,7 +358,7 @@ def _max_answer_tokens(profile: Profile, rows: Sequence[Example]) -> int:
     return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96
 
 
-def _reasoning_settings(profile: Profile, rows: Sequence[Example]) -> tuple[Thinking, str]:
+def _thinking(profile: Profile, rows: Sequence[Example]) -> tuple[Thinking, str]:
     """Return the settings of reasoning before answers, and a note on them: on where most examples hold it."""
     held = sorted(
         len(split.reasoning) for row in rows if (split := split_message(row.messages[-1])).reasoning
