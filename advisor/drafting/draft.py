@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
@@ -349,12 +350,18 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
 
 
 def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:
-    """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the mean."""
+    """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the mean.
+
+    Characters of a token are those of the examples where they are fewer than usual: JSON, digits and Chinese have about 2.
+    """
     if rows:
         lengths = sorted(len(row.reply) for row in rows)
+        per_token = float(CHARS_PER_TOKEN)
+        if profile.answer_tokens and lengths[-1]:
+            per_token = min(per_token, fmean(lengths) / profile.answer_tokens)
         # The 99th percentile; then 30 % more, in tokens, rounded up to a multiple of 8.
         chars = lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)]
-        return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
+        return max(16, min(1024, 8 * math.ceil(1.3 * chars / per_token / 8)))
     return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96
 
 

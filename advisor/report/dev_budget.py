@@ -13,6 +13,7 @@ from runners.arms.prompt_selection import read_choices
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import TRIAL, RunFolder
+from runners.runs.arm import choosing_step
 
 
 def dev_budget(run: RunFolder, plan: Plan, test_questions: int) -> list[dict[str, Any]]:
@@ -78,6 +79,8 @@ def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str
             f"no dev question: its strength of regularisation by cross-validation on {trained['rows']} examples "
             f"(accuracy {accuracy:.2f})"
         )
+    if step.labels == "scored":
+        return _scored_labels(step, plan, events)
     if step.weights:
         train = plan.train_step(step.weights)
         done: Mapping[str, Any] = next(
@@ -96,6 +99,22 @@ def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str
     return "no dev question: the plan fixes its prompt"
 
 
+def _scored_labels(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
+    """Return whose prompt an arm shows that scores labels, and of what the prior of its labels is the mean."""
+    chooser = choosing_step(plan, step)
+    prompt = (
+        f"no answer of its own: the prompt that {chooser.arm} chose"
+        if chooser.chooses_prompt
+        else "no answer: the plan fixes its prompt"
+    )
+    prior = next((e for e in reversed(events) if _is(e, "labels.prior", step.arm)), None)
+    return (
+        f"{prompt}; the prior of its labels from {prior['reference']}, without their answers"
+        if prior
+        else prompt
+    )
+
+
 def _is(event: Mapping[str, Any], kind: str, arm: str) -> bool:
     return event.get("event") == kind and event.get("arm") == arm
 
@@ -106,15 +125,13 @@ def dev_budget_line(data: Mapping[str, Any]) -> str:
     choosing = [row for row in rows if row["chosen"] is not None]
     if not choosing:
         return ""
-    used = ", ".join(f"{row['arm']} {'?' if row['used'] is None else row['used']}" for row in choosing)
     amounts = sorted({row["allowed"] for row in choosing})
+    if not amounts[-1]:
+        return "No prompt was chosen on dev questions, as in every quick run: each arm shows its first one"
+    used = ", ".join(f"{row['arm']} {'?' if row['used'] is None else row['used']}" for row in choosing)
     allowed = f"up to {amounts[-1]}" if len(amounts) == 1 else f"{amounts[0]} to {amounts[-1]}"
-    return (
-        f"Answers on dev questions to choose a prompt: {allowed} for every arm without weights; used: {used}; "
-        "trained arms used none"
-        if len(choosing) < len(rows)
-        else f"Answers on dev questions to choose a prompt: {allowed} for every arm; used: {used}"
-    )
+    others = "; the other arms used none" if len(choosing) < len(rows) else ""
+    return f"Answers on dev questions to choose a prompt: {allowed} for every arm; used: {used}{others}"
 
 
 def lead_text(row: Mapping[str, Any]) -> str:

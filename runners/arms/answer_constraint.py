@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, TypedDict
@@ -21,6 +22,7 @@ from runners.plan.steps import EvaluateStep
 from runners.scoring.scores import ANSWER_GROUP
 from runners.scoring.style_checks import rule_text
 
+_VALUE = f"(?P<{ANSWER_GROUP}>"
 _EARLIER_KEYS = ["type", "required", "properties", "additionalProperties"]
 
 
@@ -65,6 +67,11 @@ def constraint_report(plan: Plan) -> str:
     return _held(plan).report
 
 
+def demands_form(check: StyleCheck) -> bool:
+    """Return whether a check asks for JSON or for a value in a named place, to which answers should be held."""
+    return check.kind == "json_schema" or (check.kind == "regex" and _VALUE in check.value)
+
+
 def _held(plan: Plan) -> _Held:
     if plan.constrain == "off":
         return _Held(None, "answers are not held to a form: the plan says constrain: off")
@@ -101,7 +108,7 @@ def _of_checks(checks_json: str, refusals: tuple[str, ...]) -> _Held:
 
 
 def _words(check: StyleCheck) -> str:
-    return rule_text(check) or f"{check.kind}: {check.value}"
+    return rule_text(check) or textwrap.shorten(f"{check.kind}: {check.value}", 100, placeholder=" ...")
 
 
 def _candidate(check: StyleCheck) -> tuple[int, OutputConstraint, str]:
@@ -119,7 +126,7 @@ def _candidate(check: StyleCheck) -> tuple[int, OutputConstraint, str]:
     if check.kind != "regex":
         raise NotWhole("it is judged when the answer is whole")
     whole = whole_pattern(check.value)
-    valued = f"(?P<{ANSWER_GROUP}>" in check.value
+    valued = _VALUE in check.value
     rank = 4 if whole.tail else 2 if valued else 3 if whole.opening else 5
     return rank, OutputConstraint("regex", whole.pattern, tail=whole.tail), f"a form: {_words(check)}"
 

@@ -354,7 +354,7 @@ def _default_name(stage: SelectionContext) -> str:
 def _reason_for_no_rounds(stage: SelectionContext, count: int, budget: int) -> str:
     default = _default_name(stage)
     if budget == 0:
-        return f"{default}: a budget of 0 tries no other"
+        return f"{default}: no other is tried in a quick run, or with a budget of 0"
     if count < 2:
         return f"{default}: {'the examples make' if stage.arm.shots else 'the checks and questions make'} no other"
     return f"{default}: {len(stage.dev)} dev questions and {budget} answers are too few to tell {count} prompts apart"

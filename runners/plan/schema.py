@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -26,6 +27,7 @@ from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, sha256_text, write_text
 from runners.data.refusals import is_refusal
+from runners.plan.check_values import check_value_problem
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
@@ -40,7 +42,7 @@ from runners.plan.steps import (
     Thinking,
     TrainStep,
 )
-from runners.plan.train_config import TUNING_METHODS
+from runners.plan.train_config import TUNING_METHODS, switch_word
 
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
 """The built-in methods, simplest first."""
@@ -168,22 +170,8 @@ class StyleCheck(StrictModel):
 
     @model_validator(mode="after")
     def _value_fits_kind(self) -> StyleCheck:
-        types: dict[str, type | tuple[type, ...]] = {
-            "regex": str,
-            "json_schema": dict,
-            "labels": (list, tuple),
-            "max_words": int,
-            "must_not": (list, tuple),
-        }
-        if not isinstance(self.value, types[self.kind]):
-            raise ValueError(f"a {self.kind} check cannot have the value {self.value!r}")
-        if self.kind == "regex":
-            import re
-
-            try:
-                re.compile(str(self.value))
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from error
+        if problem := check_value_problem(self.kind, self.value):
+            raise ValueError(problem)
         return self
 
 
@@ -237,7 +225,7 @@ class Plan(StrictModel):
         description="auto: this project's own training kernels and decoding where they give the same result; plain: "
         "the layers, the loss and the generation of transformers and PEFT, as a reference.",
     )
-    constrain: Literal["auto", "off"] = Field(
+    constrain: Annotated[Literal["auto", "off"], BeforeValidator(switch_word)] = Field(
         "auto",
         description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks "
         "ask for, token by token; off: decoding is free.",
@@ -293,7 +281,7 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:
                     raise ValueError(f"{key}: retrieval needs an index step before it")
-                if step.labels == "scored" and not any(check.kind == "labels" for check in self.checks):
+                if step.labels == "scored" and not any(c.kind == "labels" and c.value for c in self.checks):
                     raise ValueError(f"{key}.labels: scored needs a check of kind labels that lists them")
                 if (step.classifier or step.shots) and not self.data.examples:
                     raise ValueError(f"{key}: an arm that learns from or shows examples needs data.examples")
@@ -334,9 +322,9 @@ class Plan(StrictModel):
         Without citation marks. An answer that is one of the labels of a check answers, unless it is one of the plan's
         refusals word for word.
         """
-        labels = {label for check in self.checks if check.kind == "labels" for label in check.value}
+        labels = {str(label).strip() for c in self.checks if c.kind == "labels" for label in c.value}
         text = answer.strip()
-        if text.rstrip(".") in labels and text not in self.prompts.refusals:
+        if (text in labels or text.rstrip(".") in labels) and text not in self.prompts.refusals:
             return False
         return is_refusal(answer, self.prompts.refusals, self.prompts.formulas)
 

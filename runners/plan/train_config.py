@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -34,6 +35,11 @@ KernelChoice = Literal["auto", "plain"]
 KERNELS: tuple[KernelChoice, ...] = get_args(KernelChoice)
 """The training and decoding paths: the fastest that gives equal results, or the plain reference."""
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
+
+
+def switch_word(value: Any) -> Any:
+    """Return "on" or "off" for true and false, as which YAML 1.1 reads these words without quotes; others as they are."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 class TrainSettings(BaseModel):
@@ -85,7 +91,7 @@ class TrainSettings(BaseModel):
     optimizer: OptimizerName = Field(
         "adamw", description="The 8-bit ones and adafactor hold a smaller state, for full tuning."
     )
-    checkpointing: Literal["auto", "on", "off"] = Field(
+    checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch_word)] = Field(
         "auto", description="Compute activations again to save memory; auto only when it is needed."
     )
     turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat are learnt.")

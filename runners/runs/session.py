@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
-from runners.arms.answer_constraint import constraint_input, constraint_report
+from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
 from runners.arms.retriever import Retriever, control_tokens, token_counter
 from runners.arms.scored_labels import ScoredLabels, labels_of_plan, read_prior, require_local
 from runners.data.examples import Example
@@ -282,17 +282,15 @@ class RunContext:
             self.emit({"event": "decode.start", **decoding})
 
     def report_constraint(self, generator: Generator, step: EvaluateStep) -> None:
-        """Write the event that says what answers are held to, or why not to the plan's schema; once for arms in a row.
+        """Write the event that says what answers are held to, or why not to a form of the plan; once for arms in a row.
 
         Only for models in this process: an endpoint says by itself what it is asked for.
         """
         if not hasattr(generator, "decoding") or step.labels == "scored":
             return
         report = constraint_report(self.plan)
-        has_schema = self.plan.constrain == "auto" and any(
-            check.kind == "json_schema" for check in self.plan.checks
-        )
-        if (has_schema or constraint_input(self.plan, step)) and report != self._constrained:
+        has_form = self.plan.constrain == "auto" and any(map(demands_form, self.plan.checks))
+        if (has_form or constraint_input(self.plan, step)) and report != self._constrained:
             self._constrained = report
             self.emit({"event": "answers.constrained", "arm": step.arm, "reason": report})
 

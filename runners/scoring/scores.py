@@ -89,11 +89,12 @@ def score_answer(
         retrieval: whether the arm retrieves.
         gold: the text of the gold span, "" when the question has none.
     """
-    refused = plan.refuses(answer)
     references = references_of(question)
     absence_legal = absence_is_legal(plan)
     no_value = absence_legal is True and question.answerable and all_no_value(references)
     forms = form_scores(question, answer, plan.checks)
+    # The gold label of a question may be a refusal of the plan, "not stated" for instance: then it is the answer.
+    refused = plan.refuses(answer) and (no_value or forms.get("label") != 1.0)
     scores: dict[str, float | None] = {"style": in_style(answer, plan.checks)}
     if no_value:
         scores["spurious"] = float(not (refused or is_no_value(answer)))

@@ -86,7 +86,8 @@ def _passes(text: str, check: StyleCheck) -> bool:
     if check.kind == "max_words":
         return len(text.split()) <= check.value
     if check.kind == "labels":
-        return text.rstrip(".") in set(check.value)
+        labels = {str(label).strip() for label in check.value}
+        return text in labels or text.rstrip(".") in labels
     if check.kind == "must_not":
         return not any(part.casefold() in text.casefold() for part in check.value)
     return _matches_schema(text, check.value)

@@ -89,7 +89,10 @@ def test_watcher_prints_reasons_of_settings_only_when_verbose(monkeypatch: pytes
 
 def test_watcher_prints_prompt_choice_and_classifier() -> None:
     tried = {"event": "prompt.tried", "prompt": "others, rules listed", "questions": 5, "score": 0.4}
-    chosen = {"event": "prompt.chosen", "reason": "the fixed bank: a budget of 0 tries no other"}
+    chosen = {
+        "event": "prompt.chosen",
+        "reason": "the fixed bank: no other is tried in a quick run, or with a budget of 0",
+    }
     learnt = {
         "event": "classifier.trained",
         "labels": 3,
@@ -100,6 +103,6 @@ def test_watcher_prints_prompt_choice_and_classifier() -> None:
     }
     output = watcher_output(tried, chosen, learnt, {**learnt, "left_out": 0, "accuracy": None})
     assert "others, rules listed: 0.40 on 5 dev questions" in output
-    assert "the fixed bank: a budget of 0 tries no other" in output
+    assert "the fixed bank: no other is tried in a quick run, or with a budget of 0" in output
     assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 left out" in output
     assert "3 labels from 60 examples (C 10)\n" in output

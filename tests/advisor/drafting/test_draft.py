@@ -106,6 +106,26 @@ def test_draft_from_examples_only(task_files: Any, laptop: Machine) -> None:
     assert "fact_recall" not in plan.weights
 
 
+def test_longest_answer_follows_the_tokens_of_the_examples(
+    task_files: Any, laptop: Machine, tmp_path: Path
+) -> None:
+    """JSON has about two characters a token: a limit from four would be below the shortest answer of its schema."""
+    rows = [
+        {
+            "prompt": f"Item {n} of Anna",
+            "completion": json.dumps({"n": n, "tags": [n, 1], "ok": True, "r": n / 4}),
+        }
+        for n in range(10, 50)
+    ]
+    path = tmp_path / "examples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    plain, counted = (
+        drafted(laptop, *sets, examples=path, questions=task_files.questions).plan.max_new_tokens
+        for sets in (("answer_tokens=10",), ("answer_tokens=34",))
+    )
+    assert plain < 34 < counted == 48
+
+
 def test_draft_does_not_continue_full_tuning_as_adapter(
     task_files: Any, laptop: Machine, make_rows: Any, make_example: Any
 ) -> None:

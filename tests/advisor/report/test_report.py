@@ -19,6 +19,7 @@ from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
 from advisor.report.data import read_report
+from advisor.report.dev_budget import dev_budget, dev_budget_line
 from advisor.report.markdown import report_markdown
 from advisor.report.report import Report, write_report
 from advisor.verdict.guards import guard_warnings
@@ -133,6 +134,28 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert "up to 40 for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
     before = {key: value for key, value in data.items() if key != "dev_budget"}
     assert "dev questions that each" not in report_markdown(before), "a report of an earlier version"
+
+
+def test_sentence_on_dev_questions_of_quick_runs_and_scored_arms(run: RunFolder) -> None:
+    rows = [
+        {"arm": "prompting", "allowed": 6, "used": 4, "chosen": "rules listed"},
+        {"arm": "prompting-scored", "allowed": 6, "used": 0, "chosen": None},
+    ]
+    assert dev_budget_line({"dev_budget": rows}).endswith("used: prompting 4; the other arms used none")
+    quick = [{**row, "allowed": 0} for row in rows]
+    assert dev_budget_line({"dev_budget": quick}).startswith("No prompt was chosen on dev questions")
+    body = PLAN.model_dump(mode="json", by_alias=True)
+    arm = {"kind": "evaluate", "instructions": "chosen"}
+    scored = {**arm, "arm": "prompting-scored", "labels": "scored"}
+    plan = parse_plan(
+        {
+            **body,
+            "steps": [{**arm, "arm": "prompting"}, scored],
+            "gate": {"must_beat": []},
+            "checks": [{"kind": "labels", "value": ["a", "b"]}],
+        }
+    )
+    assert "the prompt that prompting chose" in dev_budget(run, plan, 10)[1]["how"]
 
 
 def test_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:

@@ -15,6 +15,7 @@ from runners.data.refusals import is_refusal
 from runners.inference.types import Completion
 from runners.plan.schema import Plan, StyleCheck, parse_plan
 from runners.scoring.scores import score_answer
+from runners.scoring.style_checks import in_style
 
 FRAME = "Good day from Fern Hill! {} Happy digging."
 PLAN_REFUSALS = (
@@ -134,6 +135,21 @@ def test_label_is_an_answer_whatever_its_words() -> None:
     assert not plan(("I do not know.",), checks=(labels,)).refuses("not mentioned")
     assert plan(("not mentioned",), checks=(labels,)).refuses("not mentioned")
     assert plan(("I do not know.",)).refuses("not mentioned")
+    numbers = StyleCheck(kind="labels", value=[1, "e.g."])
+    assert in_style("1", [numbers]) == in_style("e.g.", [numbers]) == in_style("1.", [numbers]) == 1.0
+
+
+def test_gold_label_that_is_a_refusal_is_right() -> None:
+    labels = StyleCheck(kind="labels", value=["not stated", "positive"], text="one of 2 labels")
+    settings = plan(("not stated",), checks=(labels,))
+    scores = score_answer(
+        settings, Question("q", "How was it?", reference="not stated"), "not stated", [], False
+    )
+    assert (scores["right"], scores["refusal"], scores["false_refusal"]) == (1.0, 1.0, 0.0)
+    scores = score_answer(
+        settings, Question("q", "How was it?", reference="positive"), "not stated", [], False
+    )
+    assert (scores["right"], scores["refusal"], scores["false_refusal"]) == (0.0, 0.0, 1.0)
 
 
 def test_row_is_marked_in_several_ways() -> None:

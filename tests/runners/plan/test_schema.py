@@ -51,6 +51,43 @@ def test_written_plan_is_read_back(tmp_path: Path) -> None:
     assert again.model_copy(update={"data": plan.data}).digest() == plan.digest()
 
 
+def test_words_that_yaml_reads_as_booleans(tmp_path: Path) -> None:
+    """`off` without quotes is false in YAML 1.1, and `yes` true."""
+    text = yaml.safe_dump(body(), sort_keys=False).replace("arm: lora", "arm: lora\n  checkpointing: off", 1)
+    (tmp_path / "plan.yaml").write_text(text + "constrain: off\n")
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert (plan.constrain, plan.train_step("lora").checkpointing) == ("off", "off")
+    (tmp_path / "plan.yaml").write_text(text + "checks:\n- {kind: labels, value: [yes, no]}\n")
+    with pytest.raises(BadInput, match="the label True is no text: YAML reads yes"):
+        read_plan(tmp_path / "plan.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        ("labels", ["a", " "], "the label ' ' is no text"),
+        ("labels", ["a", None], "the label None is no text"),
+        (
+            "json_schema",
+            {"properties": {"a": {"type": "txt"}}},
+            "not a JSON Schema: properties.a.type: 'txt'",
+        ),
+        ("json_schema", {"required": "a"}, "not a JSON Schema: required: "),
+        ("regex", "^(a", "not a regular expression: "),
+    ],
+)
+def test_checks_that_no_answer_could_meet_are_refused(kind: str, value: object, problem: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        parse_plan(body(checks=[{"kind": kind, "value": value}]))
+    assert problem in str(raised.value)
+
+
+def test_scored_labels_need_labels() -> None:
+    steps = [{"kind": "evaluate", "arm": "prompting-scored", "labels": "scored"}]
+    with pytest.raises(BadInput, match="scored needs a check of kind labels"):
+        parse_plan(body(steps=steps, checks=[{"kind": "labels", "value": []}]))
+
+
 @pytest.mark.parametrize(
     ("changes", "place", "hint"),
     [
