@@ -1,4 +1,4 @@
-"""The work behind ``tunewise explain``: rules, blockers, methods and plans in words."""
+"""The work behind ``tunewise explain``: rules, blockers, methods, arms and plans in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ METHOD_ALIASES = {
     "few shot": "few-shot",
     "prompt": "prompting",
     "retrieval": "rag",
-    "rag-few-shot": "rag",
     "full fine-tuning": "full",
     "fine-tuning": "full",
     "finetuning": "full",
@@ -38,6 +37,35 @@ METHOD_TITLES = {
     "hybrid": "fine-tuning for style together with retrieval for facts",
 }
 """The methods' names in full."""
+ARMS = {
+    "prompting-scored": (
+        "labels scored after today's prompt",
+        "Nothing is generated: the answer is the label that the model holds likeliest after the prompt, less how likely it "
+        "is after other questions. So every answer is a label. Drafted for labels and a model on this machine.",
+    ),
+    "few-shot-scored": (
+        "labels scored after a prompt with examples",
+        "As prompting-scored, after the prompt that the few-shot arm chose, with its examples.",
+    ),
+    "classifier": (
+        "a linear head over the embedder's vectors of the examples",
+        "For labels: no language model is asked. It is trained in seconds and answers in milliseconds.",
+    ),
+    "long-context": (
+        "all documents in every prompt",
+        "In place of a search, where the documents surely fit the model's context. Drafted for small collections.",
+    ),
+    "rag-few-shot": (
+        "passages and examples in one prompt",
+        "The passages that the search returns, below examples of good answers. Drafted wherever there are documents and "
+        "examples; a tuned arm has to beat it.",
+    ),
+    "naive-stack": (
+        "tuned weights with passages put before the question",
+        "The weights were tuned without passages. It shows what training on passages adds in hybrid; no arm has to beat it.",
+    ),
+}
+"""Title and text of the arms that a trial measures beside the methods; none is recommended before it is measured."""
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 
@@ -61,13 +89,18 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
         }
     elif (method := METHOD_ALIASES.get(topic.casefold(), topic.casefold())) in methods_by_name():
         page = method_page(method)
+    elif (arm := topic.casefold().replace(" ", "-")) in ARMS:
+        title, text = ARMS[arm]
+        page = {"arm": arm, "title": title, "text": text}
     elif names_a_path(topic):
         _explain_plan(Path(topic), as_json)
         return
     else:
-        matches = difflib.get_close_matches(topic, [*codes, *_BLOCKERS, *methods_by_name()], n=1, cutoff=0.5)
+        matches = difflib.get_close_matches(
+            topic, [*codes, *_BLOCKERS, *methods_by_name(), *ARMS], n=1, cutoff=0.5
+        )
         hint = f"did you mean {matches[0]}?" if matches else "list them with: tunewise explain"
-        raise BadInput(f"{topic!r} is no rule, method or plan", hint)
+        raise BadInput(f"{topic!r} is no rule, method, arm or plan", hint)
     if as_json:
         emit_result({"schema": 1, **page})
     else:
@@ -125,7 +158,13 @@ def _all_topics() -> dict[str, Any]:
     ]
     methods = [{"method": method.name, "text": method.text().split("\n")[0]} for method in all_methods()]
     plugins = [plugin.to_json() for plugin in declared_plugins()]
-    return {"methods": methods, "rules": rules + blocker_rows, **({"plugins": plugins} if plugins else {})}
+    arms = [{"arm": name, "text": title} for name, (title, _) in ARMS.items()]
+    return {
+        "methods": methods,
+        "arms": arms,
+        "rules": rules + blocker_rows,
+        **({"plugins": plugins} if plugins else {}),
+    }
 
 
 def _explain_plan(path: Path, as_json: bool) -> None:
@@ -164,6 +203,8 @@ def _print(page: dict[str, Any]) -> None:
             )
         )
         screen.print()
+        screen.print(console.table(("other arms", ""), [(row["arm"], row["text"]) for row in page["arms"]]))
+        screen.print()
         rows = [(row["rule"], escape(row["family"]), escape(row["text"])) for row in page["rules"]]
         screen.print(console.table(("rule", "family", ""), rows))
         if plugins := page.get("plugins"):
@@ -176,6 +217,8 @@ def _print(page: dict[str, Any]) -> None:
         screen.print(console.render_finding(page["method"], text, [], page["title"]))
         screen.print("\nserves: " + ", ".join(served))
         screen.print("rules that speak for it: " + ", ".join(page["rules"]))
+    elif "arm" in page:
+        screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
     else:
         screen.print(console.render_finding(page["rule"], page["text"], page["evidence"], page["family"]))
         if page.get("compares"):

@@ -27,7 +27,7 @@ from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, sha256_text, write_text
 from runners.data.refusals import is_refusal
-from runners.plan.check_values import check_value_problem
+from runners.plan.checks import StyleCheck
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
@@ -157,22 +157,6 @@ class Prompts(StrictModel):
 
 
 Step = Annotated[IndexStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
-
-
-class StyleCheck(StrictModel):
-    """One deterministic rule of the house style; a reply is in style when it passes every check."""
-
-    kind: Literal["regex", "json_schema", "labels", "max_words", "must_not"]
-    value: Any = Field(
-        description="Pattern, schema, list of labels, number of words, or list of forbidden texts."
-    )
-    text: str = Field("", description="What the rule means, in words.")
-
-    @model_validator(mode="after")
-    def _value_fits_kind(self) -> StyleCheck:
-        if problem := check_value_problem(self.kind, self.value):
-            raise ValueError(problem)
-        return self
 
 
 class PlanGate(StrictModel):

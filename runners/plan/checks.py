@@ -1,9 +1,13 @@
-"""What the value of a style check may be, by its kind."""
+"""The style checks of a plan, and what the value of each kind may be."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal, cast
+
+from pydantic import Field, model_validator
+
+from runners.plan.steps import StrictModel
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "regex": str,
@@ -14,10 +18,27 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def check_value_problem(kind: str, value: Any) -> str:
+class StyleCheck(StrictModel):
+    """One deterministic rule of the house style; a reply is in style when it passes every check."""
+
+    kind: Literal["regex", "json_schema", "labels", "max_words", "must_not"]
+    value: Any = Field(
+        description="Pattern, schema, list of labels, number of words, or list of forbidden texts."
+    )
+    text: str = Field("", description="What the rule means, in words.")
+
+    @model_validator(mode="after")
+    def _value_fits_kind(self) -> StyleCheck:
+        if problem := _value_problem(self.kind, self.value):
+            raise ValueError(problem)
+        return self
+
+
+def _value_problem(kind: str, value: Any) -> str:
     """Return why a check of this kind cannot have this value; "" when it can."""
     if not isinstance(value, _TYPES[kind]):
         return f"a {kind} check cannot have the value {value!r}"
+    value = cast(Any, value)  # of the kind's type
     if kind == "regex":
         try:
             re.compile(str(value))
