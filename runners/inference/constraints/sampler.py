@@ -32,6 +32,8 @@ MAX_CLOSING = 1024
 MAX_FREE = 64
 """Tokens of free text in a row after which no end of it is looked for: each costs masks, and a pattern such as ``.*xyz`` has
 an end that is not found by trying. The longest tokens of a vocabulary have 20 to 80 characters."""
+MAX_LAST_DIGITS = 3
+"""Digits of which all are tried to end a number: enough for divisors below 1,000."""
 MAX_COMPILED = 64
 """Constraints that are kept: a server gets a new one with every schema of its clients."""
 TAIL_RESERVE = 12
@@ -78,6 +80,8 @@ class ConstraintCompiler:
         self._compiled: dict[OutputConstraint, tuple[LLMatcher, int]] = {}
         self._closers = self._single_tokens(_CLOSERS)
         self._structure = self._single_tokens(_STRUCTURE)
+        self._digits = self._single_tokens(tuple("1023456789"))
+        self._after_value = self._single_tokens(("}", "]", ","))
         hash_sign = self._single_tokens(("#",))
         # Where a string is open, nearly every character is allowed, "#" among them; elsewhere in JSON it never is.
         self._any_character = hash_sign[0] if hash_sign else None
@@ -183,8 +187,33 @@ class ConstraintCompiler:
         else:
             for token in self._closers:
                 if _bit(bits, token):
-                    return token, False
+                    ended = self._number_end(matcher) if token in self._digits else None
+                    return token if ended is None else ended, False
         return int(np.where(self.allowed(matcher), self._widths, -1).argmax()), in_text
+
+    def _number_end(self, matcher: LLMatcher) -> int | None:
+        """Return the first digit of the shortest one to three that complete a number; None where none do.
+
+        A bound or a divisor (``multipleOf``) allows a number to end after certain digits only.
+        """
+        states: list[tuple[LLMatcher, int | None]] = [(matcher, None)]
+        for _ in range(MAX_LAST_DIGITS):
+            following = []
+            for state, first in states:
+                bits = state.compute_bitmask()
+                for digit in self._digits:
+                    if not _bit(bits, digit):
+                        continue
+                    after = state.deep_copy()
+                    if not after.consume_token(digit):
+                        continue
+                    begun = digit if first is None else first
+                    ends = after.compute_bitmask()
+                    if after.is_accepting() or any(_bit(ends, token) for token in self._after_value):
+                        return begun
+                    following.append((after, begun))
+            states = following
+        return None
 
     def _leads_on(self, matcher: LLMatcher, token: int) -> bool:
         """Return whether a token leaves the free text: an end, something forced, or no free text follows."""

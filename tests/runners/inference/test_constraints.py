@@ -85,6 +85,22 @@ def test_schema_decides_its_white_space(tiny_generator: LocalGenerator) -> None:
         assert answer.text.startswith('{"intent": "')
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"multipleOf": 2}], "anyOf": [{"multipleOf": 3}], "oneOf": [{"multipleOf": 5}]},
+        {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "multipleOf": 70}}},
+        {"type": "array", "minItems": 2, "items": {"type": "integer", "minimum": 5, "maximum": 4711}},
+    ],
+)
+def test_numbers_end_where_their_bounds_let_them(
+    tiny_generator: LocalGenerator, schema: dict[str, Any]
+) -> None:
+    constraint = OutputConstraint.of_schema(schema)
+    for answer in tiny_generator.generate(CHATS, 24, constraint=constraint):
+        jsonschema.validate(json.loads(answer.text), schema)
+
+
 def test_shortest_answer_over_the_limit_is_refused_before_anything_is_asked(
     generator: LocalGenerator,
 ) -> None:
