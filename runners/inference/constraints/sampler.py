@@ -198,7 +198,7 @@ class ConstraintCompiler:
         """
         states: list[tuple[LLMatcher, int | None]] = [(matcher, None)]
         for _ in range(MAX_LAST_DIGITS):
-            following = []
+            following: list[tuple[LLMatcher, int | None]] = []
             for state, first in states:
                 bits = state.compute_bitmask()
                 for digit in self._digits:
