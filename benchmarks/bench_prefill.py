@@ -151,7 +151,7 @@ def read(
         if first and first not in prefixes:
             prefixes[first] = decoder.cache_prefix(first)
         rows = [prompts[row][batch.prefix :] for row in batch.rows]
-        ids, mask, positions = decoder._left_padded(rows, batch.prefix)
+        ids, mask, positions = decoder.left_padded(rows, batch.prefix)
         cache = StaticKVCache(decoder.layers, len(rows), batch.prefix + ids.shape[1] + ANSWER)
         if first:
             cache.load_prefix(prefixes[first], batch.prefix)

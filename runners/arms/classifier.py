@@ -18,7 +18,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
-from collections.abc import Generator as Running
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,13 +109,7 @@ class Classifier:
         self, chat: Sequence[Message], max_new_tokens: int, *, constraint: OutputConstraint | None = None
     ) -> CompletionStream:
         """Return the label as the only piece of a stream."""
-
-        def pieces() -> Running[str, None, Completion]:
-            (completion,) = self.generate([chat], max_new_tokens)
-            yield completion.text
-            return completion
-
-        return CompletionStream(pieces())
+        return CompletionStream.of_whole(lambda: self.generate([chat], max_new_tokens)[0])
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a text for the embedder."""

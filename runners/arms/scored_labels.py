@@ -136,13 +136,7 @@ class ScoredLabels:
         self, chat: Sequence[Message], max_new_tokens: int, *, constraint: OutputConstraint | None = None
     ) -> CompletionStream:
         """Return the label as the only piece of a stream."""
-
-        def pieces() -> Running[str, None, Completion]:
-            (completion,) = self.generate([chat], max_new_tokens)
-            yield completion.text
-            return completion
-
-        return CompletionStream(pieces())
+        return CompletionStream.of_whole(lambda: self.generate([chat], max_new_tokens)[0])
 
     def scores(self, chats: Sequence[Sequence[Message]]) -> list[list[float]]:
         """Return the score of every label for every chat [chats, labels], before the prior."""

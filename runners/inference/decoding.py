@@ -216,15 +216,17 @@ class Decoder:
         logits: torch.Tensor = self.model(**inputs, use_cache=True, logits_to_keep=last).logits
         return logits
 
-    def _left_padded(
-        self, rows: Sequence[list[int]], before: int
+    def left_padded(
+        self, rows: Sequence[list[int]], before: int, multiple: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return tokens [rows, width], mask [rows, before + width] and positions [rows, width] of padded rows.
+
+        ``width`` is a multiple of ``multiple``.
 
         Padded on the left, so that the last column is every row's last token. The `before` tokens that are already in the
         cache precede the padding: the cache has them at the same indexes in every row.
         """
-        width = max(len(row) for row in rows)
+        width = -(-max(len(row) for row in rows) // multiple) * multiple
         device = self.model.device
         pads = [width - len(row) for row in rows]
         ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, rows, strict=True)], device=device)
@@ -259,7 +261,7 @@ class Decoder:
             rules: What the model's generation_config asks of the answers.
         """
         before = shared[0] if shared else 0
-        ids, mask, positions = self._left_padded([p[before:] for p in prompts], before)
+        ids, mask, positions = self.left_padded([p[before:] for p in prompts], before)
         cache = StaticKVCache(self.layers, len(prompts), before + ids.shape[1] + limit)
         if shared:
             cache.load_prefix(shared[1], before)

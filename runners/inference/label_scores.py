@@ -28,7 +28,7 @@ from transformers import DynamicCache  # noqa: E402
 
 from runners.data.examples import Example  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
-from runners.inference.decoding import PREFILL_MULTIPLE, Decoder  # noqa: E402
+from runners.inference.decoding import PREFILL_MULTIPLE  # noqa: E402
 from runners.inference.kv_cache import CachedPrefix, StaticKVCache, layer_caches, shared_length  # noqa: E402
 from runners.inference.transformers_decoder import UNPADDED  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
@@ -240,7 +240,10 @@ class AnswerScorer:
         decoder = self._generator.decoder
         assert decoder is not None
         before = shared[0] if shared else 0
-        ids, mask, positions = _left_padded([prompt[before:] for prompt in prompts], before, decoder)
+        # Where the model's own layers read the prompts, oneDNN keeps a kernel for each length; the fused prefill reads every
+        # row without its padding.
+        multiple = PREFILL_MULTIPLE if decoder.fused_prefill is None else 1
+        ids, mask, positions = decoder.left_padded([prompt[before:] for prompt in prompts], before, multiple)
         nodes, rows = len(tree.tokens), len(prompts)
         cache = StaticKVCache(decoder.layers, rows, before + ids.shape[1] + nodes)
         if shared:
@@ -316,27 +319,6 @@ class AnswerScorer:
             for number, index in enumerate(group):
                 likelihoods[index] = _sum_of(logits[number], answers[index])
         return likelihoods
-
-
-def _left_padded(
-    rows: Sequence[list[int]], before: int, decoder: Decoder
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return tokens [rows, width], mask [rows, before + width] and positions [rows, width], padded on the left.
-
-    To a multiple of PREFILL_MULTIPLE where the model's own layers read the prompts, for which oneDNN keeps fewer kernels;
-    the fused prefill reads every row without its padding.
-    """
-    width = max(map(len, rows))
-    if decoder.fused_prefill is None:
-        width = -(-width // PREFILL_MULTIPLE) * PREFILL_MULTIPLE
-    device = decoder.model.device
-    pads = [width - len(row) for row in rows]
-    ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, rows, strict=True)], device=device)
-    mask = torch.ones(len(rows), before + width, dtype=torch.long, device=device)
-    for number, pad in enumerate(pads):
-        mask[number, before : before + pad] = 0
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, before:]
-    return ids, mask, positions
 
 
 def _take_edges(edges: torch.Tensor, logits: torch.Tensor, tree: TokenTree, start: int) -> None:

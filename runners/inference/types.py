@@ -77,6 +77,17 @@ class CompletionStream(Iterator[str]):
         self._running = running
         self._completion: Completion | None = None
 
+    @classmethod
+    def of_whole(cls, answer: Callable[[], Completion]) -> CompletionStream:
+        """Return a stream whose only piece is a whole answer, which is asked for when the stream is read."""
+
+        def pieces() -> Running[str, None, Completion]:
+            completion = answer()
+            yield completion.text
+            return completion
+
+        return cls(pieces())
+
     def __next__(self) -> str:
         """Return the next piece, never an empty one."""
         try:

@@ -31,6 +31,12 @@ ARMS = {
     "sgd_state_json": {"prompting", "few-shot", "full"},
     "wnut17_json": {"prompting", "few-shot", "full"},
 }
+NOT_RECORDED = {
+    "hybrid_concierge": {"rag-few-shot"},
+    "banking77": {"prompting-scored", "few-shot-scored"},
+    "xquad_en": {"rag-few-shot"},
+}
+"""Arms of plans that did not exist when these trials were recorded; benchmarks/untrained.json has them."""
 
 
 @pytest.fixture
@@ -81,8 +87,8 @@ def test_recorded_trials_cover_every_data_set() -> None:
     assert list(record) == [part.name for part in CAST]
     for part in CAST:
         trial = record[part.name]
-        # Trials that were recorded before an arm existed, or in a part of the plan, lack arms; none has an arm of its own.
-        assert {"prompting"} < {arm["arm"] for arm in trial["arms"]} <= ARMS[part.name]
+        recorded = {arm["arm"] for arm in trial["arms"]}
+        assert recorded == ARMS[part.name] - NOT_RECORDED.get(part.name, set())
         assert trial["said"] == list(part.answers)
         assert all(arm["n"] == part.test for arm in trial["arms"])
         assert 0 <= lost(trial) <= best(trial)["score"]["mean"]

@@ -85,9 +85,9 @@ class ConstraintCompiler:
         hash_sign = self._single_tokens(("#",))
         # Where a string is open, nearly every character is allowed, "#" among them; elsewhere in JSON it never is.
         self._any_character = hash_sign[0] if hash_sign else None
-        self._widths = np.array([len(self._tokenizer.decode_bytes([token])) for token in range(vocabulary)])
-        blank = [not self._tokenizer.decode_bytes([token]).strip() for token in range(vocabulary)]
-        self._widths[np.array(blank)] = 0
+        texts = (self._tokenizer.decode_bytes([token]) for token in range(vocabulary))
+        # White space alone never leads to the end of an answer.
+        self._widths = np.array([len(text) if text.strip() else 0 for text in texts])
 
     def problem(self, constraint: OutputConstraint) -> str:
         """Return why a constraint cannot be enforced; "" when it can."""

@@ -124,7 +124,7 @@ def test_fused_prefill_of_rows_with_shared_beginnings_equals_forward_of_each(nam
     decoder = Decoder(model)
     assert decoder.fused_prefill is not None
     decoder.fused_prefill.chunk_tokens, decoder.fused_prefill.query_block = 32, 8
-    ids, mask, positions = decoder._left_padded(rows, before)
+    ids, mask, positions = decoder.left_padded(rows, before)
     cache = StaticKVCache(decoder.layers, len(rows), before + ids.shape[1] + 1)
     if before:
         cache.load_prefix(decoder.cache_prefix(first), before)
