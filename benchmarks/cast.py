@@ -26,7 +26,8 @@ class Part:
     name: str
     task: str
     answers: tuple[str, ...]
-    """What a user would say, as ``key=value``; the rest is counted in the files or detected."""
+    """What a user would say, as ``key=value``; the rest is counted in the files or detected. Sets with an answers file
+    of their own (profile.yaml) are answered by it instead."""
     wanted: str
     """What the trial is expected to show."""
     dev: int
@@ -36,6 +37,8 @@ class Part:
     """Ways of tuning that are measured besides those of the advisor's own plan."""
     checks: tuple[Mapping[str, Any], ...] = ()
     """The set's own rule of style, in place of the one that is learnt from the examples."""
+    held_back: bool = False
+    """Named as a test before any of these sets was run: looked at once, when rules and probability were fixed."""
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Brought:
 
     files: dict[str, Path]
     left_out: int = 0
+    profile: Path | None = None
+    """The set's own answers file, where it has one."""
     """Questions that nearly repeat a training row: not asked."""
 
 
@@ -168,6 +173,189 @@ CAST: tuple[Part, ...] = (
         test=80,
         examples=400,
     ),
+    Part(
+        "canard_rewrite",
+        "follow-up questions rewritten so that they stand alone",
+        (),
+        "tuning learns the rewriting; prompting repeats the question",
+        dev=30,
+        test=80,
+        examples=250,
+    ),
+    Part(
+        "disfl_cleanup",
+        "spoken questions without their hesitations",
+        (),
+        "tuning wins clearly",
+        dev=40,
+        test=120,
+        examples=500,
+    ),
+    Part(
+        "dstc11_reviews",
+        "a concierge's replies out of guests' reviews",
+        (),
+        "hybrid wins: style from the examples, facts from the reviews",
+        dev=24,
+        test=60,
+        examples=150,
+        checks=(
+            {
+                "kind": "regex",
+                "value": r"^[^?]*[.!] [^?]*\?$",
+                "text": "a statement, then exactly one closing question",
+            },
+        ),
+    ),
+    Part(
+        "endoflife_dates",
+        "release and end-of-life dates that change monthly",
+        (),
+        "retrieval finds the page; a short answer needs examples",
+        dev=30,
+        test=80,
+        examples=200,
+    ),
+    Part(
+        "brand_colours",
+        "colours of brands, without any examples",
+        (),
+        "retrieval wins",
+        dev=40,
+        test=120,
+    ),
+    Part(
+        "humaneval_code",
+        "small Python functions, without any examples",
+        (),
+        "no arm can do it",
+        dev=20,
+        test=60,
+    ),
+    Part(
+        "networkx_docstrings",
+        "first lines of docstrings in a house style",
+        (),
+        "tuning learns the style",
+        dev=24,
+        test=80,
+        examples=250,
+    ),
+    Part(
+        "qed_reading",
+        "a phrase copied from a paragraph that the prompt holds",
+        (),
+        "nearly done by prompting; tuning adds the form",
+        dev=30,
+        test=100,
+        examples=250,
+    ),
+    Part(
+        "query_wellformed",
+        "search queries to one of two labels",
+        (),
+        "the classifier and tuning lead",
+        dev=60,
+        test=200,
+        examples=600,
+    ),
+    Part(
+        "rust_rfc_text",
+        "the next words of design documents, from raw text",
+        (),
+        "no arm gains much: far too little text",
+        dev=30,
+        test=100,
+        examples=200,
+    ),
+    Part(
+        "tldr_de",
+        "command descriptions in German",
+        (),
+        "tuning wins; the model hardly knows German",
+        dev=40,
+        test=120,
+        examples=500,
+    ),
+    Part(
+        "xquad_es",
+        "short answers from Spanish paragraphs",
+        (),
+        "retrieval wins over none, the hybrid over both",
+        dev=24,
+        test=60,
+        examples=150,
+    ),
+    Part(
+        "germeval_offence",
+        "German posts to one of two labels",
+        (),
+        "the classifier and tuning lead, not by much",
+        dev=60,
+        test=200,
+        examples=400,
+        held_back=True,
+    ),
+    Part(
+        "gotools_commits",
+        "subject lines of commits in a project's style",
+        (),
+        "tuning learns the form",
+        dev=24,
+        test=80,
+        examples=200,
+        held_back=True,
+    ),
+    Part(
+        "browser_compat",
+        "since which version a browser can do something",
+        (),
+        "hybrid: retrieval finds the version, examples the form",
+        dev=30,
+        test=80,
+        examples=200,
+        held_back=True,
+    ),
+    Part(
+        "tldr_commands",
+        "command line questions on a card of three lines",
+        (),
+        "hybrid wins: the card from the examples, the command from the page",
+        dev=24,
+        test=60,
+        examples=150,
+        held_back=True,
+    ),
+    Part(
+        "svamp_sums",
+        "short sums in words",
+        (),
+        "the form is learned, the sums hardly",
+        dev=40,
+        test=150,
+        examples=400,
+        held_back=True,
+    ),
+    Part(
+        "mtragun_followups",
+        "follow-up questions answered from help pages",
+        (),
+        "retrieval wins; 110 examples teach little",
+        dev=24,
+        test=60,
+        examples=110,
+        held_back=True,
+    ),
+    Part(
+        "restore_case",
+        "capitals and punctuation put back",
+        (),
+        "prompting nearly does it, tuning does",
+        dev=30,
+        test=80,
+        examples=300,
+        held_back=True,
+    ),
 )
 
 
@@ -175,7 +363,8 @@ def bring(part: Part, data: Path, out: Path) -> Brought:
     """Write the files of a set, cut to size by a fixed draw, without questions that repeat a training row."""
     source = data / part.name
     rows, questions, files = _PREPARED.get(part.name, _chats)(source, part)
-    brought = Brought(files)
+    profile = source / "profile.yaml"
+    brought = Brought(files, profile=profile if profile.is_file() and not part.answers else None)
     out.mkdir(parents=True, exist_ok=True)
     files["questions"] = _write(out / "questions.jsonl", questions)
     if rows:
@@ -186,12 +375,17 @@ def bring(part: Part, data: Path, out: Path) -> Brought:
 
 def _chats(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:
     """Sets whose rows are chats already: train to tune, test to ask, documents where there are any."""
-    rows = _drawn(_read(source / "train.jsonl"), part.examples)
+    train = source / "train.jsonl"
+    rows = _drawn(_read(train), part.examples) if train.is_file() else []
     documents = source / "documents.jsonl"
     files = {"documents": documents.resolve()} if documents.is_file() else {}
     held_out = source / "test.jsonl"
-    asked = _read(held_out if held_out.is_file() else source / "questions.jsonl")
-    return rows, _asked(_drawn(asked, None), part), files
+    asked = _drawn(_read(held_out if held_out.is_file() else source / "questions.jsonl"), None)
+    prompt = source / "prompt.txt"
+    if prompt.is_file() and not part.answers and any("question" in row for row in asked):
+        # Questions without turns hold no instructions; chats hold their own.
+        files["prompt"] = prompt.resolve()
+    return rows, _asked(asked, part), files
 
 
 def _labels(source: Path, part: Part) -> tuple[Rows, Rows, dict[str, Path]]:

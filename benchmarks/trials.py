@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -21,10 +22,11 @@ from advisor.drafting.draft import draft_with_notes, tuning_settings
 from advisor.methods.base import Drafting
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire import gather
+from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.gather import Situation
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from advisor.workflows.run import run_and_report
-from benchmarks.cast import CAST, Part, bring
+from benchmarks.cast import CAST, Brought, Part, bring
 from runners.arms.answer_constraint import constraint_report
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import IndexStep, TrainStep
@@ -46,12 +48,13 @@ KEPT = (
 )
 
 
-def situation(part: Part, files: Mapping[str, Path], *more: str) -> Situation:
+def situation(part: Part, brought: Brought, *more: str) -> Situation:
     """Return the profile that a user of this set would have: the part's answers, and what files and machine tell.
 
     ``more`` are further answers, such as another machine than the one at hand.
     """
-    return gather.complete_situation(gather.flag_answers((*part.answers, *more), **files))
+    flags = gather.flag_answers((*part.answers, *more), **brought.files)
+    return gather.complete_situation(gather.with_answers_of(flags, brought.profile))
 
 
 def plan_of(part: Part, at: Situation, advice: BaseRecommendation) -> Plan:
@@ -108,11 +111,34 @@ def only_arms(plan: Plan, names: Collection[str], ranked: Sequence[str]) -> Plan
     )
 
 
-def trial(part: Part, data: Path, out: Path, arms: Collection[str] = ()) -> dict[str, Any]:
-    """Ask for advice, run the trial, and return both; with ``arms``, of these arms only."""
+def frozen_advice(path: Path, advice: BaseRecommendation) -> dict[str, Any]:
+    """Return the advice as it was given before the trial began, with the commit of the code that gave it.
+
+    It is written once, before anything is measured; a trial that is gone on with reads it again, so that later changes
+    of the rules do not reach it.
+    """
+    if path.is_file():
+        return dict(json.loads(path.read_text("utf-8")))
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    frozen = {"commit": commit, "date": time.strftime("%Y-%m-%d"), "advice": advice.to_json()}
+    path.write_text(json.dumps(frozen, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return frozen
+
+
+def trial(
+    part: Part, data: Path, out: Path, arms: Collection[str] = (), more: Collection[str] = ()
+) -> dict[str, Any]:
+    """Ask for advice, run the trial, and return both; with ``arms``, of these arms only, with ``more`` answers."""
     brought = bring(part, data, out / "files")
-    at = situation(part, brought.files)
+    at = situation(part, brought, *more)
     advice = recommend_for_profile(at.profile)
+    frozen = frozen_advice(out / "advice.json", advice)
     begun = (out / "run" / PLAN).is_file()
     plan = read_run_plan(out / "run") if begun else plan_of(part, at, advice)
     if arms and not begun:
@@ -122,11 +148,16 @@ def trial(part: Part, data: Path, out: Path, arms: Collection[str] = ()) -> dict
     if report is None:
         raise SystemExit(f"{part.name}: the plan holds no arm of its choice {plan.choice}")
     print(f"{part.name}: {report['verdict']['text']} ({time.time() - started:.0f} s)", file=sys.stderr)
-    return recorded(part, brought.left_out, plan, report)
+    return recorded(part, brought.left_out, plan, report) | {"commit": frozen["commit"]}
 
 
 def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of a trial: counts and scores, nothing of the data."""
+    said = {
+        key: answer.value
+        for key, answer in plan.answers.items()
+        if answer.source in ("flag", "file") and key not in (*FILES, "prompt", "model")
+    }
     verdict, rows = report["verdict"], report["predicted"]["ranked"]
     weighted = ["right", *(name for name, weight in report["weights"].items() if weight)]
     arms = [
@@ -143,7 +174,7 @@ def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -
     return {
         "task": part.task,
         "wanted": part.wanted,
-        "said": list(part.answers),
+        "said": [f"{key}={format_answer(value)}" for key, value in said.items()],
         "model": verdict["model"],
         "advised": report["predicted"]["choice"],
         "confidence": report["predicted"]["confidence"],
@@ -166,6 +197,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="some sets only")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the runs")
     parser.add_argument("--arms", help="some arms only, separated by commas")
+    parser.add_argument("--model", help="another base model than the default")
     parser.add_argument(
         "--record", type=Path, default=RECORD, help="the file that the results are written into"
     )
@@ -180,7 +212,9 @@ def main() -> None:
         if not (given.data / part.name).is_dir():
             print(f"{part.name}: skipped, {given.data} has no such folder", file=sys.stderr)
             continue
-        result = trial(part, given.data, given.out / part.name, given.arms.split(",") if given.arms else ())
+        arms = given.arms.split(",") if given.arms else ()
+        more = (f"model={given.model}",) if given.model else ()
+        result = trial(part, given.data, given.out / part.name, arms, more)
         kept = json.loads(given.record.read_text("utf-8")) if given.record.is_file() else {}
         kept[part.name] = result
         ordered = {p.name: kept[p.name] for p in CAST if p.name in kept}

@@ -59,7 +59,7 @@ def test_each_data_set_gives_a_plan_without_leakage(name: str, shared: Path, tmp
         rows = load_examples(brought.files["examples"]).rows
         assert len(rows) == part.examples
         assert not [leak for leak in find_leaks(rows, questions) if leak.kind in LEAKING]
-    at = trials.situation(part, brought.files, *MACHINE)
+    at = trials.situation(part, brought, *MACHINE)
     plan = trials.plan_of(part, at, recommend_for_profile(at.profile))
     assert {step.arm for step in plan.arms} == ARMS[part.name]
     assert (plan.data.max_dev, plan.data.max_test) == (part.dev, part.test)
