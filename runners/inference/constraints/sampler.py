@@ -10,6 +10,7 @@ is begun. That an answer was closed so is reported as the finish ``length``. Imp
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,11 @@ MAX_FREE = 64
 an end that is not found by trying. The longest tokens of a vocabulary have 20 to 80 characters."""
 MAX_LAST_DIGITS = 3
 """Digits of which all are tried to end a number: enough for divisors below 1,000."""
+LONG_COMPLETION = 6
+"""Tokens of the shortest answer above which a shorter one is searched for: the first way that is tried may run through the longest
+number that a pattern allows before it takes the point that ends it."""
+MAX_SEARCHED = 64
+"""States that the search for a shorter completion looks at: some milliseconds."""
 MAX_COMPILED = 64
 """Constraints that are kept: a server gets a new one with every schema of its clients."""
 TAIL_RESERVE = 12
@@ -111,7 +117,7 @@ class ConstraintCompiler:
         """Return the tokens of a text, without special ones."""
         return self._encode(text)
 
-    def completion(self, matcher: LLMatcher, tail: str = "") -> list[int] | None:
+    def completion(self, matcher: LLMatcher, tail: str = "", within: int | None = None) -> list[int] | None:
         """Return the tokens of a short way to a whole answer: [] for one that is whole; None where none is known.
 
         What is forced is taken; elsewhere the token that closes what is open, else the longest one, is tried.
@@ -119,6 +125,7 @@ class ConstraintCompiler:
         Args:
             matcher: the state of the answer; it is not changed.
             tail: the text that begins the fixed end of a pattern.
+            within: tokens above which the first completion of a pattern is compared with others; None: never.
         """
         if matcher.is_accepting():
             return []
@@ -131,7 +138,13 @@ class ConstraintCompiler:
                 if rest is not None and (direct is None or len(direct) > len(first) + len(rest)):
                     return first + rest
             return direct
-        return self._completion(matcher.deep_copy(), MAX_CLOSING)
+        first_tried = self._completion(matcher.deep_copy(), MAX_CLOSING)
+        if within is None or (first_tried is not None and len(first_tried) <= within):
+            return first_tried
+        searched = self._searched_completion(matcher)
+        if searched is None or (first_tried is not None and len(first_tried) <= len(searched)):
+            return first_tried
+        return searched
 
     def _entry(self, constraint: OutputConstraint) -> tuple[LLMatcher, int]:
         if constraint not in self._compiled:
@@ -144,7 +157,8 @@ class ConstraintCompiler:
             if constraint.kind == "labels":
                 needed = max(len(self.tokens_of(label)) for label in constraint.value) + 1
             else:
-                needed = len(self.completion(matcher, constraint.tail) or ())
+                within = LONG_COMPLETION if constraint.kind == "regex" else None
+                needed = len(self.completion(matcher, constraint.tail, within) or ())
             if len(self._compiled) >= MAX_COMPILED:
                 del self._compiled[next(iter(self._compiled))]
             self._compiled[constraint] = matcher, needed
@@ -175,6 +189,37 @@ class ConstraintCompiler:
                 return None
             taken += step
         return taken
+
+    def _searched_completion(self, matcher: LLMatcher) -> list[int] | None:
+        """Return the shortest completion among those of the closing tokens, breadth first; None where the search ends before.
+
+        What is forced counts with its tokens, so that states are looked at in the order of their length.
+        """
+        queue: list[tuple[int, int, LLMatcher, list[int]]] = [(0, 0, matcher.deep_copy(), [])]
+        pushed = 0
+        for _ in range(MAX_SEARCHED):
+            if not queue:
+                return None
+            _, _, state, taken = heapq.heappop(queue)
+            if state.is_accepting():
+                return taken
+            forced = state.compute_ff_tokens()
+            bits = state.compute_bitmask()
+            steps = (
+                [forced]
+                if forced
+                else [
+                    [token]
+                    for token in dict.fromkeys((*self._closers, *self._structure))
+                    if _bit(bits, token)
+                ]
+            )
+            for step in steps:
+                after = state.deep_copy()
+                if after.consume_tokens(step):
+                    pushed += 1
+                    heapq.heappush(queue, (len(taken) + len(step), pushed, after, [*taken, *step]))
+        return None
 
     def _closing_token(self, matcher: LLMatcher) -> tuple[int, bool]:
         """Return the token that is tried next on the way to a whole answer, and whether it is free text."""
@@ -278,6 +323,7 @@ class AnswerState:
         """
         self._compiler = compiler
         self._tail = constraint.tail
+        self._is_pattern = constraint.kind == "regex"
         self._matcher = compiler.start(constraint)
         self._limit = limit
         self._most = most
@@ -348,10 +394,11 @@ class AnswerState:
             after = self._matcher.deep_copy()
             if not after.consume_token(token):
                 return token
-            way = self._compiler.completion(after, self._tail)
+            within = left - 1 if self._is_pattern else None
+            way = self._compiler.completion(after, self._tail, within)
             if way is None or self._fits(way, left - 1):
                 return token
-            now = self._compiler.completion(self._matcher, self._tail)
+            now = self._compiler.completion(self._matcher, self._tail, within)
             if now is None:
                 return token
             self.closed = True

@@ -109,6 +109,15 @@ def test_shortest_answer_over_the_limit_is_refused_before_anything_is_asked(
     assert "max_new_tokens" in str(problem.value)
 
 
+def test_shortest_answer_of_alternatives_is_searched_for(generator: LocalGenerator) -> None:
+    """The first way tried runs through the longest number; a date or a version has far fewer tokens than that."""
+    pattern = r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|v?[0-9]{1,15}(?:\.[0-9]{1,15})+)"
+    constraint = OutputConstraint("regex", pattern, also=("not stated",))
+    assert generator.forms.answer_tokens(constraint, 16) == 16
+    answers = generator.generate(CHATS, 14, constraint=constraint)
+    assert all(re.fullmatch(f"{pattern}|not stated", answer.text) for answer in answers)
+
+
 def test_schema_that_cannot_be_enforced_is_refused(generator: LocalGenerator) -> None:
     schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     constraint = OutputConstraint.of_schema(schema)
