@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from advisor.questionnaire.answers import Answer, Answers, read_answer
+from advisor.questionnaire.data_facts import DataFacts
 from runners.catalog import models
 from runners.resources.machine import nominal_gib
 from runners.resources.model_shape import ModelShape, typical_shape
@@ -95,6 +96,8 @@ class Profile:
     shape: ModelShape | None = field(default=None, repr=False)
     """The model's shape, when its config is known."""
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
+    data: DataFacts = field(default=DataFacts(), repr=False)
+    """What was counted in the files beyond the answers."""
 
     @classmethod
     def of(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from advisor.costs.estimate import MethodEstimate
 from advisor.questionnaire.profile import Profile
+from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.break_even import break_even
 from advisor.recommendation.confidence import Confidence, confidence
+from advisor.recommendation.probability import AdviceProbability, advice_probability
 from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods, serving_degree
 from advisor.recommendation.sensitivity import (
     InformationValue,
@@ -38,6 +41,8 @@ class BaseRecommendation:
         ranking: the methods, best first.
         estimates: memory, hours and money by method.
         confidence: how sure the choice is, and why.
+        probability: the same as a number, and how likely each arm is to come out best.
+        also_measure: arms beside the methods that should be measured first, with reasons.
         worth_finding: unknown answers that could change the choice.
         flips: single changes of an answer that make another method the choice.
         ladder: relaxations that would allow a better method that is blocked.
@@ -49,6 +54,8 @@ class BaseRecommendation:
     ranking: Ranking
     estimates: dict[str, MethodEstimate]
     confidence: Confidence
+    probability: AdviceProbability
+    also_measure: Mapping[str, str]
     worth_finding: tuple[InformationValue, ...]
     flips: tuple[dict[str, Any], ...]
     ladder: tuple[dict[str, Any], ...]
@@ -134,6 +141,12 @@ class BaseRecommendation:
             "choice": self.choice,
             "confidence": self.confidence.level,
             "confidence_because": self.confidence.because,
+            "probability": round(self.probability.value, 3),
+            "also_measure": list(self.also_measure),
+            "also_measure_because": dict(self.also_measure),
+            "also_measure_probability": {
+                arm: round(self.probability.shares[arm], 4) for arm in self.also_measure
+            },
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
             "ranked": [self._ranked(scored) for scored in self.ranking.methods],
@@ -156,6 +169,7 @@ class BaseRecommendation:
             "method": scored.method.name,
             "feasible": not scored.blockers,
             "score": scored.score,
+            "probability": round(self.probability.shares.get(scored.method.name, 0.0), 4),
             "serves": sorted(need.value for need in served if need),
             "blockers": [blocker.to_json() for blocker in scored.blockers],
             "reasons": [finding.to_json() for finding in self.reasons(scored)],
@@ -173,11 +187,14 @@ def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRe
     sensitivity = Sensitivity.of(profile)
     changes = counterfactuals(profile, choice, sensitivity)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
+    also = arms_to_measure(profile)
     return BaseRecommendation(
         profile=profile,
         ranking=ranking,
         estimates=estimates,
         confidence=confidence(profile, ranking),
+        probability=advice_probability(profile, ranking, also),
+        also_measure=also,
         worth_finding=information_values(profile, choice, sensitivity),
         flips=changes,
         ladder=relaxations(profile, ranking),

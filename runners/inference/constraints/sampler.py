@@ -36,8 +36,8 @@ an end that is not found by trying. The longest tokens of a vocabulary have 20 t
 MAX_LAST_DIGITS = 3
 """Digits of which all are tried to end a number: enough for divisors below 1,000."""
 LONG_COMPLETION = 6
-"""Tokens of the shortest answer above which a shorter one is searched for: the first way that is tried may run through the longest
-number that a pattern allows before it takes the point that ends it."""
+"""Tokens of the shortest answer above which a shorter one is searched for: the first way that is tried may run through the
+longest number that a pattern allows before it takes the point that ends it."""
 MAX_SEARCHED = 64
 """States that the search for a shorter completion looks at: some milliseconds."""
 MAX_COMPILED = 64
@@ -191,7 +191,7 @@ class ConstraintCompiler:
         return taken
 
     def _searched_completion(self, matcher: LLMatcher) -> list[int] | None:
-        """Return the shortest completion among those of the closing tokens, breadth first; None where the search ends before.
+        """Return the shortest completion of closing tokens, breadth first; None where the search ends before.
 
         What is forced counts with its tokens, so that states are looked at in the order of their length.
         """

@@ -27,6 +27,9 @@ def test_recommendation_json_matches_contract() -> None:
     assert {
         "choice",
         "confidence",
+        "probability",
+        "also_measure",
+        "also_measure_because",
         "ranked",
         "flips",
         "ladder",
@@ -37,7 +40,8 @@ def test_recommendation_json_matches_contract() -> None:
     assert data["ranked"][0]["method"] == data["choice"]
     assert {row["method"] for row in data["ranked"]} == set(METHOD_BY_NAME)
     for row in data["ranked"]:
-        assert set(row) == {"method", "feasible", "score", "serves", "blockers", "reasons", "estimate"}
+        keys = {"method", "feasible", "score", "probability", "serves", "blockers", "reasons", "estimate"}
+        assert set(row) == keys
         assert row["feasible"] == (not row["blockers"])
         assert 0 <= row["score"] <= 1
     lora = next(row for row in data["ranked"] if row["method"] == "lora")
