@@ -25,6 +25,12 @@ LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
 CACHED_PROMPT_TOKENS = 200_000
 """Largest corpus, in tokens, that can be put whole into a cached prompt."""
+READ_BY_SMALLER_TOKENS = 32_000
+"""Largest corpus, in tokens, that a model below 30 billion parameters uses whole.
+
+Hsieh et al., RULER, arXiv 2404.06654: of models of 6 to 8 billion parameters with contexts of 128,000 tokens and more, most
+hold their accuracy to 32,000 tokens or fewer.
+"""
 SHORT_CONTEXT_B = 3.0
 """Models below this many billion parameters have short contexts and lose the middle of long ones."""
 RUN_DEVICES = 1
@@ -173,7 +179,10 @@ class Profile:
         Not when sources must be cited, when the documents change daily (which empties the cache), or for a
         small model.
         """
-        small = 0 < (self.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS and self.needs_facts
+        most = CACHED_PROMPT_TOKENS
+        if self.params_b and self.params_b < LARGE_MODEL_B:
+            most = READ_BY_SMALLER_TOKENS
+        small = 0 < (self.corpus_tokens or 0) <= most and self.needs_facts
         reads_it = not self.params_b or self.params_b >= SHORT_CONTEXT_B
         return small and reads_it and not self.must_cite and self.facts_change != "fast"
 

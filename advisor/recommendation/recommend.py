@@ -110,7 +110,10 @@ class BaseRecommendation:
         """Return HTML for a notebook: the choice, reasons for and against it, changes, and all methods."""
         first = self.ranking.methods[0]
         parts = [
-            html_paragraph(f"{self.choice}, confidence {self.confidence.level} ({self.confidence.because})")
+            html_paragraph(
+                f"{self.choice}, confidence {self.confidence.level}, {self.probability.value:.2f} "
+                f"({self.confidence.because})"
+            )
         ]
         parts.append(html_list(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
         if against := self.against(first):
@@ -188,12 +191,13 @@ def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRe
     changes = counterfactuals(profile, choice, sensitivity)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
     also = arms_to_measure(profile)
+    probability = advice_probability(profile, ranking, also)
     return BaseRecommendation(
         profile=profile,
         ranking=ranking,
         estimates=estimates,
-        confidence=confidence(profile, ranking),
-        probability=advice_probability(profile, ranking, also),
+        confidence=confidence(profile, ranking, probability, also),
+        probability=probability,
         also_measure=also,
         worth_finding=information_values(profile, choice, sensitivity),
         flips=changes,

@@ -134,32 +134,43 @@ class DA006(Data):
 class DA007(Data):
     """Billions of tokens of raw text exceed what adapters can hold: continue pre-training all weights.
 
-    Does not apply below about a billion tokens, or where what the text says changes daily: no pre-training keeps up.
+    Does not apply below about a billion tokens, where what the text says changes daily (no pre-training keeps up), or where
+    a plain model nearly answers as wanted: there domain models seldom do better than the general ones they came from.
     """
 
     need = Need.CAPACITY
     weight = 4.0
-    evidence = ("Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",)
+    evidence = (
+        "Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",
+        "against, where the gap is small: Jeong et al., arXiv 2411.04118: of medical models few beat their base",
+    )
     at = {"unlabelled_tokens": (ADAPTER_CAPACITY_TOKENS,)}
 
     def applies(self, profile: Profile) -> str:
-        some = profile.raw_text >= ADAPTER_CAPACITY_TOKENS and not _news(profile)
+        far = profile.behaviour_gap not in ("none", "low")
+        some = profile.raw_text >= ADAPTER_CAPACITY_TOKENS and far and not _news(profile)
         return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
 
 
 class DA008(Data):
     """Raw text in the wanted manner can be trained on even without labels.
 
-    Does not apply when the text only holds facts, as one that changes daily does: these are better retrieved.
+    Does not apply when the text only holds facts, as one that changes daily does: these are better retrieved; nor when it
+    holds facts that the model has seen, which it nearly answers with already.
     """
 
     need = Need.TRAIN
     weight = 0.5
-    evidence = ("Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",)
+    evidence = (
+        "Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",
+        "against, for facts it has seen: Jeong et al., arXiv 2411.04118: few medical models beat the general one",
+    )
     at = {"unlabelled_tokens": (MIN_RAW_TOKENS,)}
 
     def applies(self, profile: Profile) -> str:
+        seen = profile.task_needs_facts == "known" and profile.behaviour_gap == "low"
         some = profile.raw_text >= MIN_RAW_TOKENS and profile.behaviour_needed and not _news(profile)
+        some = some and not seen
         return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-from advisor.questionnaire.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, SHORT_CONTEXT_B, Profile
+from advisor.questionnaire.profile import (
+    CACHED_PROMPT_TOKENS,
+    LARGE_MODEL_B,
+    READ_BY_SMALLER_TOKENS,
+    SHORT_CONTEXT_B,
+    Profile,
+)
 from advisor.rules.base import Need, Rule
 
 LONG_CONTEXT_TOKENS = 1_000_000
@@ -60,15 +66,20 @@ class KN003(Knowledge):
     """Facts that change belong in an index, not in weights.
 
     An index follows a changed document in seconds; weights keep the old fact until they are trained again.
-    Does not apply when facts change yearly or never.
+    Does not apply when facts change yearly or never, or when the model has seen them, they change monthly and
+    nothing has been collected to look them up in.
     """
 
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: models of every size fail on fast-changing facts",)
+    at = {"corpus_tokens": (1,)}
 
     def applies(self, profile: Profile) -> str:
         changing = profile.facts_change in ("slow", "fast") and profile.task_needs_facts != "none"
+        seen = profile.task_needs_facts == "known" and profile.facts_change == "slow"
+        if seen and not profile.corpus_tokens and not profile.must_cite:
+            return ""
         return "the facts change monthly or faster" if changing else ""
 
 
@@ -92,8 +103,8 @@ class KN005(Knowledge):
     """A small body of text can simply be shown: under about 200,000 tokens, put all of it in a cached prompt.
 
     It needs no index and misses nothing; a cached prompt costs up to 90 % less.
-    Does not apply when sources must be cited, when the text changes daily (the cache is lost), or when it is
-    larger than the model's context.
+    Does not apply when sources must be cited, when the text changes daily (the cache is lost), when it is larger than the
+    model's context, or above 32,000 tokens for a model below 30 billion parameters, which loses the middle of it.
     """
 
     need = Need.WHOLE
@@ -101,8 +112,13 @@ class KN005(Knowledge):
     evidence = (
         "Anthropic, Contextual Retrieval: below about 200k tokens skip retrieval",
         "Li et al., arXiv 2407.16833: long context beat RAG where the text fits",
+        "against, for smaller models: Hsieh et al., RULER, arXiv 2404.06654: most models of 6 to 9 B hold their accuracy to "
+        "32,000 tokens or fewer",
     )
-    at = {"corpus_tokens": (1, CACHED_PROMPT_TOKENS + 1), "model_params_b": (SHORT_CONTEXT_B,)}
+    at = {
+        "corpus_tokens": (1, READ_BY_SMALLER_TOKENS + 1, CACHED_PROMPT_TOKENS + 1),
+        "model_params_b": (SHORT_CONTEXT_B, LARGE_MODEL_B),
+    }
 
     def applies(self, profile: Profile) -> str:
         if not profile.corpus_in_prompt:

@@ -64,6 +64,7 @@ RULES: tuple[type[Rule], ...] = (
     rs.RS009,
     rs.RS010,
     rs.RS011,
+    rs.RS012,
     rk.RK001,
     rk.RK002,
     rk.RK003,

@@ -131,6 +131,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"gpu_count": 1, "gpu_memory_gib": 16, "model_params_b": 8, "labelled_examples": 900},
         {"gpu_count": 1, "gpu_memory_gib": 48, "model_params_b": 8, "labelled_examples": 900},
     ),
+    "RS012": (
+        {"gpu_count": 1, "gpu_memory_gib": 24, "model_params_b": 7, "labelled_examples": 900},
+        {"gpu_count": 1, "gpu_memory_gib": 80, "model_params_b": 33, "labelled_examples": 900},
+    ),
     "RS007": ({"gpu_kind": "none", "model_params_b": 7}, {"gpu_kind": "none", "model_params_b": 0.1}),
     "RS008": (
         {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 1, "gpu_memory_gib": 24},
