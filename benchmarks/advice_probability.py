@@ -5,7 +5,8 @@
 Published cases and public trials are put together; each source (a paper, or a trial) is left out once, the coefficients are
 fitted to the others, and the probabilities of its cases are computed with them. Printed are the reliability of these
 probabilities, their Brier score, the share of accepted cases above and below each cut, and the coefficients fitted
-to everything, which advisor/recommendation/probability.py holds.
+to everything, which advisor/recommendation/probability.py holds. With ``--record`` they are written into
+benchmarks/advice_probability.json, of which ``python scripts/docs.py`` makes a section of docs/how-it-decides.md and a picture.
 
 Beside each published case stand copies of it with one decisive answer withheld, each with a quarter of its weight:
 sources are silent about what did not matter, users about what they do not know. An undecided trial does not count.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -26,9 +28,11 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.probability import AdviceDoubts, advice_doubts
 from advisor.recommendation.ranking import rank_methods
-from advisor.workflows.eval_advice import read_cases
+from advisor.recommendation.confidence import level_of
+from advisor.workflows.eval_advice import brier_score, read_cases, reliability
 from rag.evaluation.statistics import WilsonShare
 
+RECORD = Path(__file__).parent / "advice_probability.json"
 WITHHELD = ("behaviour_gap", "task_needs_facts", "labelled_examples", "corpus_tokens")
 WITHHELD_WEIGHT = 0.25
 PENALTY = 1.0
@@ -130,11 +134,46 @@ def report(title: str, predicted: np.ndarray, accepted: np.ndarray, bins: int) -
         )
 
 
+def record(rows: Sequence[Row], predicted: np.ndarray, accepted: np.ndarray, values: np.ndarray) -> None:
+    """Write the reliability of left-out sources, the levels by the cuts of now, and the coefficients."""
+    parts = {}
+    for name, mask in (
+        ("published", np.array([bool(row.name) and not row.trial for row in rows])),
+        ("trials", np.array([row.trial for row in rows])),
+    ):
+        if not mask.any():
+            continue
+        pairs = [
+            (float(value), bool(held)) for value, held in zip(predicted[mask], accepted[mask], strict=True)
+        ]
+        held = sum(pair[1] for pair in pairs) / len(pairs)
+        parts[name] = {
+            "n": len(pairs),
+            "sources": len({row.source for row, inside in zip(rows, mask, strict=True) if inside}),
+            "accepted": sum(pair[1] for pair in pairs),
+            "brier": round(brier_score(pairs), 4),
+            "brier_of_constant": round(held * (1 - held), 4),
+            "reliability": reliability(pairs),
+            "levels": {
+                level: WilsonShare.of(
+                    sum(accepted for value, accepted in pairs if level_of(value) == level),
+                    sum(level_of(value) == level for value, _ in pairs),
+                ).to_json()
+                for level in ("high", "medium", "low")
+            },
+        }
+    names = ("PUBLISHED_INTERCEPT", "TRIAL_INTERCEPT", *NAMES)
+    coefficients = {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
+    body = {"date": time.strftime("%Y-%m-%d"), "coefficients": coefficients, **parts}
+    RECORD.write_text(json.dumps(body, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
     """Print reliability and coefficients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", type=Path, nargs="+")
     parser.add_argument("--trials", type=Path)
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
     given = parser.parse_args()
     rows = case_rows(given.cases) + (trial_rows(given.trials) if given.trials else [])
     predicted = left_out(rows)
@@ -148,6 +187,8 @@ def main() -> None:
         if mask.any():
             report(title, predicted[mask], accepted[mask], bins)
     values = fit(rows)
+    if given.record:
+        record(rows, predicted, accepted, values)
     print(f"\nPUBLISHED_INTERCEPT = {values[0]:.2f}\nTRIAL_INTERCEPT = {values[1]:.2f}")
     for name, value in zip(NAMES, values[2:], strict=True):
         print(f"{name} = {value:.2f}")

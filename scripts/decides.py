@@ -10,10 +10,10 @@ from itertools import pairwise
 from types import ModuleType
 
 from calls import docstring_markdown
+from how_sure import how_sure_section
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
-    ("How sure", "advisor.recommendation.confidence", ("confidence",)),
     ("What would change it", "advisor.recommendation.thresholds", ("choice_spans", "declared_thresholds")),
     (
         "What is worth finding out, and when to ask again",
@@ -74,6 +74,8 @@ def decides_page() -> list[str]:
         *_table(("need", "what it asks for", "served by"), _needs()),
     ]
     for title, name, functions in PARTS:
+        if title == "What would change it":
+            lines += ["", *how_sure_section(_table)]
         module = importlib.import_module(name)
         lines += ["", f"## {title}"] if title else []
         lines += ["", docstring_markdown(inspect.getdoc(module) or "")]

@@ -109,6 +109,11 @@ def probability_of(doubts: AdviceDoubts, trial: bool) -> float:
     odds -= sum(
         getattr(COEFFICIENTS, part.name) * getattr(doubts, part.name) for part in fields(AdviceDoubts)
     )
+    return logistic(odds)
+
+
+def logistic(odds: float) -> float:
+    """Return the probability, 0 to 1, of log odds."""
     return 1 / (1 + math.exp(-odds))
 
 
