@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from advisor.costs.rental import fits_at_hand, training_cost
 from advisor.costs.tokens import training_setup
 from advisor.costs.training_time import training_hours
-from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
+from advisor.questionnaire.profile import (
+    MIN_RAW_TOKENS,
+    READING_EXAMPLES,
+    TINY_MODEL_B,
+    Profile,
+    Thresholds,
+)
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
@@ -111,7 +117,8 @@ def nothing_to_show(profile: Profile, method: str) -> str:
 def half_unused(profile: Profile, method: str) -> str:
     """BL008. A hybrid needs both a fact need and a behaviour need; without one of them, half is idle.
 
-    A small gap in behaviour counts from 1,000 examples on. Sources: Balaguer et al., arXiv 2401.08406, and
+    A small gap in behaviour counts from 1,000 examples on, or from 100 for a model below a billion parameters, which has
+    to learn to read passages. Sources: Balaguer et al., arXiv 2401.08406, and
     Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
     better where only facts are missing.
     """
@@ -127,6 +134,7 @@ def half_unused(profile: Profile, method: str) -> str:
     enough = (
         profile.behaviour_gap == "high"
         or profile.examples_known >= 1000
+        or profile.can_learn_to_read
         or profile.raw_text >= MIN_RAW_TOKENS
     )
     return (
@@ -140,7 +148,12 @@ BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL003": {"model_params_b": (MAX_CPU_PARAMS_B,)},
     "BL006": {"corpus_tokens": (1,)},
     "BL007": {"labelled_examples": (1,)},
-    "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (MIN_RAW_TOKENS,), "corpus_tokens": (1,)},
+    "BL008": {
+        "labelled_examples": (READING_EXAMPLES, 1000),
+        "model_params_b": (TINY_MODEL_B,),
+        "unlabelled_tokens": (MIN_RAW_TOKENS,),
+        "corpus_tokens": (1,),
+    },
 }
 """For numeric answers the constants that the checks compare them with."""
 BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (

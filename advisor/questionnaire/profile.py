@@ -21,6 +21,8 @@ MIN_RAW_TOKENS = 1_000_000
 """Tokens of raw text from which training on them is considered."""
 SMALL_MODEL_B = 2.0
 """Models below this many billion parameters are cheap to tune in full."""
+TINY_MODEL_B = 1.0
+"""Models below this many billion parameters change little with a prompt, and use passages badly until trained on them."""
 LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
 CACHED_PROMPT_TOKENS = 200_000
@@ -31,6 +33,8 @@ READ_BY_SMALLER_TOKENS = 32_000
 Hsieh et al., RULER, arXiv 2404.06654: of models of 6 to 8 billion parameters with contexts of 128,000 tokens and more, most
 hold their accuracy to 32,000 tokens or fewer.
 """
+READING_EXAMPLES = 100
+"""Examples that teach a tiny model to answer from passages."""
 SHORT_CONTEXT_B = 3.0
 """Models below this many billion parameters have short contexts and lose the middle of long ones."""
 RUN_DEVICES = 1
@@ -190,6 +194,17 @@ class Profile:
     def examples_known(self) -> int:
         """Number of examples; 0 when unknown."""
         return self.labelled_examples or 0
+
+    @cached_property
+    def tiny_model(self) -> bool:
+        """Whether the model is known to have less than a billion parameters."""
+        return 0 < (self.params_b or 0) < TINY_MODEL_B
+
+    @cached_property
+    def can_learn_to_read(self) -> bool:
+        """Whether a tiny model is to answer from passages, with enough examples to be trained on them."""
+        new = self.task_needs_facts == "new" and self.behaviour_needed
+        return new and self.tiny_model and self.examples_known >= READING_EXAMPLES
 
     @cached_property
     def raw_text(self) -> int:

@@ -47,7 +47,8 @@ class AdviceDoubts:
             can also be put into the prompt or trained.
         few_examples: powers of ten by which the examples fall short of enough for tuning, 0 to 1; .5 where their
             number is unknown.
-        unused_hardware: 1 where no training is advised though there is a GPU to train on.
+        unused_hardware: 1 where no training is advised though there is a GPU that can train; that there are no examples
+            does not count against it, as they can be written.
         full_of_large_model: 1 where all weights of a model of a billion parameters or more are to be tuned on less
             than a billion tokens of text.
         memory_decides: 1 where QLoRA is advised because LoRA does not fit the memory well: of the ways to tune, the
@@ -128,6 +129,10 @@ def advice_doubts(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -
     choice = first.method.name
     margin = first.sum - max((scored.sum for scored in rivals(profile, ranking)), default=-math.inf)
     trains = choice in TUNING_METHODS or choice == "hybrid"
+    trainable = any(
+        scored.method.name in TUNING_METHODS and {blocker.rule for blocker in scored.blockers} <= {"BL001"}
+        for scored in ranking.methods
+    )
     changing = {"static": 1.0, None: 0.5}.get(profile.facts_change, 0.0)
     large = choice == "full" and (profile.params_b or 0) >= LARGE_FOR_FULL_B
     return AdviceDoubts(
@@ -135,7 +140,7 @@ def advice_doubts(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -
         unknown_answers=len(unknown_answers(profile, choice)) / 2,
         stable_facts=changing if choice == "hybrid" else 0.0,
         few_examples=_shortfall(profile) if trains else 0.0,
-        unused_hardware=float(not trains and profile.has_gpu is True),
+        unused_hardware=float(not trains and profile.has_gpu is True and trainable),
         full_of_large_model=float(large and profile.raw_text < ADAPTER_CAPACITY_TOKENS),
         memory_decides=float(choice == "qlora"),
         rival_arms=float(min(2, len(also))),

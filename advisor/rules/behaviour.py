@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.questionnaire.profile import SMALL_MODEL_B, Profile
+from advisor.questionnaire.profile import SMALL_MODEL_B, TINY_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
 PASSING_RATE = 0.8
@@ -194,3 +194,23 @@ class BE009(Behaviour):
             if fits
             else ""
         )
+
+
+class BE013(Behaviour):
+    """A prompt changes little in what a model below a billion parameters writes: a small gap is larger for it.
+
+    Following instructions and learning from examples in the prompt come with size.
+    Does not apply to larger models, or where the gap is already known to be large, or none.
+    """
+
+    need = Need.STYLE
+    weight = 1.0
+    evidence = (
+        "Brown et al., arXiv 2005.14165: the gain from examples in the prompt grows with size, from next to none at 0.1 B",
+        "Wei et al., FLAN, arXiv 2109.01652: below 8 B, instruction tuning did not help on unseen tasks",
+    )
+    at = {"model_params_b": (TINY_MODEL_B,)}
+
+    def applies(self, profile: Profile) -> str:
+        unclear = profile.behaviour_gap == "low" and profile.tiny_model
+        return f"a prompt changes little in a model of {profile.params_b:.2g} B" if unclear else ""

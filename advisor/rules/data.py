@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from advisor.questionnaire.profile import LARGE_MODEL_B, MIN_RAW_TOKENS, Profile
+from advisor.questionnaire.profile import (
+    LARGE_MODEL_B,
+    MIN_RAW_TOKENS,
+    READING_EXAMPLES,
+    TINY_MODEL_B,
+    Profile,
+)
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
@@ -40,8 +46,8 @@ class DA002(Data):
     """50 to 200 examples teach a tone, hardly a skill: where the gap is small, try them in the prompt first.
 
     Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, when no
-    prompt has closed the gap (then even 50 examples train better than they show), or when new facts or sources
-    are what is missing: examples bring neither.
+    prompt has closed the gap (then even 50 examples train better than they show), for a model below a billion
+    parameters, which hardly uses them, or when new facts or sources are what is missing: examples bring neither.
     """
 
     need = Need.SHOW
@@ -50,13 +56,14 @@ class DA002(Data):
         "Bertsch et al., arXiv 2405.00200: in context, examples go further until there are many",
         "Predibase, distillation playbook: useful training sets begin at 300-800 rows",
     )
-    at = {"labelled_examples": (50, 200), "corpus_tokens": (1,)}
+    at = {"labelled_examples": (50, 200), "corpus_tokens": (1,), "model_params_b": (TINY_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
         few = (
             50 <= profile.examples_known < 200
             and not profile.high_volume
             and profile.behaviour_gap in (None, "low")
+            and not profile.tiny_model
         )
         if not few or _to_look_up(profile):
             return ""
@@ -111,20 +118,25 @@ class DA005(Data):
 class DA006(Data):
     """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
 
-    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, or when new
-    facts or sources are what is missing.
+    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, for a model below a
+    billion parameters, which hardly uses them, or when new facts or sources are what is missing.
     """
 
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    at = {"labelled_examples": (50, MAX_SHOTS + 1), "corpus_tokens": (1,)}
+    at = {
+        "labelled_examples": (50, MAX_SHOTS + 1),
+        "corpus_tokens": (1,),
+        "model_params_b": (TINY_MODEL_B,),
+    }
 
     def applies(self, profile: Profile) -> str:
         fits = (
             profile.low_volume
             and 50 <= profile.examples_known <= MAX_SHOTS
             and profile.behaviour_gap == "low"
+            and not profile.tiny_model
         )
         if not fits or _to_look_up(profile):
             return ""
@@ -251,6 +263,31 @@ class DA011(Data):
         ):
             return ""
         return f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} B"
+
+
+class DA014(Data):
+    """A model below a billion parameters answers badly from passages until it is trained on rows that hold them.
+
+    A hundred examples with their passages are a beginning.
+    Does not apply to larger models, where no new facts are needed, or where behaviour is said to need no change.
+    """
+
+    need = Need.READING
+    weight = 2.0
+    evidence = (
+        "Izacard et al., Atlas, arXiv 2208.03299: models from 0.2 B on, trained with retrieved passages, pass far "
+        "larger ones that are only prompted",
+        "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
+    )
+    at = {"labelled_examples": (READING_EXAMPLES,), "model_params_b": (TINY_MODEL_B,)}
+
+    def applies(self, profile: Profile) -> str:
+        if not profile.can_learn_to_read:
+            return ""
+        return (
+            f"a model of {profile.params_b:.2g} B has to be taught to read passages, and there are "
+            f"{profile.examples_known:,} examples"
+        )
 
 
 def _to_look_up(profile: Profile) -> bool:

@@ -179,7 +179,7 @@ class RS006(Resources):
         )
 
 
-class RS012(Resources):
+class RS013(Resources):
     """16-bit weights that take more than half of a small card leave too little for long rows and batches: use 4 bits.
 
     LoRA may still fit with one row at a time and checkpointing, which is slow; a 4-bit base leaves the room.

@@ -21,6 +21,7 @@ from advisor.recommendation.probability import (
     AdviceProbability,
     advice_probability,
     probability_of,
+    rivals,
 )
 from advisor.recommendation.ranking import rank_methods
 from tests.advisor.recommendation.test_properties import PROFILES
@@ -40,8 +41,9 @@ def test_shares_sum_to_one_and_the_choice_has_its_part(answers: dict[str, Any]) 
     assert set(sure.shares) == feasible | set(arms_to_measure(profile))
     assert sum(sure.shares.values()) == pytest.approx(1)
     assert min(sure.shares.values()) >= 0
-    rivalled = sum(share > 0 for share in sure.shares.values()) > 1
-    assert sure.shares[rank_methods(profile).choice] <= sure.value + 1e-9 or not rivalled or sure.value == 1
+    ranking = rank_methods(profile)
+    others = rivals(profile, ranking) or arms_to_measure(profile)
+    assert sure.shares[ranking.choice] <= (sure.value if others else 1) + 1e-9
 
 
 @given(PROFILES)
@@ -77,7 +79,7 @@ def test_coefficients_are_those_of_the_fit(shared: Path, root: Path) -> None:
     bench = importlib.import_module("benchmarks.advice_probability")
     paths = [shared / "cases" / f"decision_{name}.json" for name in ("dev", "second")]
     paths += sorted((root / "benchmarks" / "blind").glob("*.json"))
-    rows = bench.case_rows(paths) + bench.trial_rows(bench.TRIALS)
+    rows = bench.case_rows(paths) + bench.trial_rows()
     values = bench.fit(rows)
     held = (PUBLISHED_INTERCEPT, TRIAL_INTERCEPT, *astuple(COEFFICIENTS))
     assert list(held) == pytest.approx(list(values), abs=0.06)
@@ -88,7 +90,7 @@ def test_levels_hold_on_sources_that_were_left_out(shared: Path, root: Path) -> 
     bench = importlib.import_module("benchmarks.advice_probability")
     paths = [shared / "cases" / f"decision_{name}.json" for name in ("dev", "second")]
     paths += sorted((root / "benchmarks" / "blind").glob("*.json"))
-    rows = bench.case_rows(paths) + bench.trial_rows(bench.TRIALS)
+    rows = bench.case_rows(paths) + bench.trial_rows()
     pairs = [
         (value, row.accepted)
         for value, row in zip(bench.left_out(rows), rows, strict=True)

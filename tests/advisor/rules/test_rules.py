@@ -131,7 +131,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"gpu_count": 1, "gpu_memory_gib": 16, "model_params_b": 8, "labelled_examples": 900},
         {"gpu_count": 1, "gpu_memory_gib": 48, "model_params_b": 8, "labelled_examples": 900},
     ),
-    "RS012": (
+    "DA014": (
+        {"task_needs_facts": "new", "behaviour_gap": "low", "labelled_examples": 200, "model_params_b": 0.3},
+        {"task_needs_facts": "new", "behaviour_gap": "low", "labelled_examples": 200, "model_params_b": 3},
+    ),
+    "BE013": (
+        {"behaviour_gap": "low", "model_params_b": 0.3},
+        {"behaviour_gap": "low", "model_params_b": 3},
+    ),
+    "RS013": (
         {"gpu_count": 1, "gpu_memory_gib": 24, "model_params_b": 7, "labelled_examples": 900},
         {"gpu_count": 1, "gpu_memory_gib": 80, "model_params_b": 33, "labelled_examples": 900},
     ),
