@@ -193,7 +193,7 @@ def test_user_catalog_corrects_and_adds_rows(write_catalog: Write) -> None:
         "  - {model: gpt-6-luna, output: 0.4}\n"
         "models:\n  - {hub: acme/Our-7B, params_b: 6.6, layers: 32, hidden: 4096, heads: 32, kv_heads: 8,\n"
         "     head_dim: 128, intermediate: 11008, vocab: 32000, tied: false, context: 8192, family: llama-3}\n"
-        "  - {hub: qwen/qwen3-8b, context: 131072}\n"
+        "  - {hub: qwen/qwen3-8b, context: 131072, kind: base, strength: 61.5, languages: [en, fi]}\n"
     )
     card = gpus.find_gpu("NVIDIA GeForce RTX 4090")
     assert card is not None
