@@ -40,8 +40,8 @@ class DA002(Data):
     """50 to 200 examples teach a tone, hardly a skill: where the gap is small, try them in the prompt first.
 
     Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, when no
-    prompt has closed the gap (then even 50 examples train better than they show), or when new facts or sources
-    are what is missing: examples bring neither.
+    prompt has closed the gap (then even 50 examples train better than they show), when new facts or sources
+    are what is missing: examples bring neither, or when the model's context has no room for eight.
     """
 
     need = Need.SHOW
@@ -58,7 +58,7 @@ class DA002(Data):
             and not profile.high_volume
             and profile.behaviour_gap in (None, "low")
         )
-        if not few or _to_look_up(profile):
+        if not few or _to_look_up(profile) or profile.few_shots_fit:
             return ""
         return f"{profile.examples_known} examples teach a tone at most, and fit in a prompt"
 
@@ -66,7 +66,8 @@ class DA002(Data):
 class DA003(Data):
     """50 examples are where tuning starts to pay.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
@@ -81,7 +82,8 @@ class DA003(Data):
 class DA004(Data):
     """200 examples teach a narrow task.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
@@ -96,7 +98,8 @@ class DA004(Data):
 class DA005(Data):
     """1,000 examples teach a general manner.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
@@ -111,8 +114,8 @@ class DA005(Data):
 class DA006(Data):
     """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
 
-    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, or when new
-    facts or sources are what is missing.
+    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, when new
+    facts or sources are what is missing, or when the model's context has no room for eight.
     """
 
     need = Need.SHOW
@@ -126,7 +129,7 @@ class DA006(Data):
             and 50 <= profile.examples_known <= MAX_SHOTS
             and profile.behaviour_gap == "low"
         )
-        if not fits or _to_look_up(profile):
+        if not fits or _to_look_up(profile) or profile.few_shots_fit:
             return ""
         return f"{profile.examples_known:,} examples fit in a long prompt, and calls are few"
 
@@ -181,7 +184,7 @@ class DA009(Data):
     at = {"labelled_examples": (1000,)}
 
     def applies(self, profile: Profile) -> str:
-        if profile.examples_known < 1000 or profile.task_needs_facts != "new" or not profile.behaviour_needed:
+        if profile.examples_known < 1000 or profile.facts_needed != "new" or not profile.behaviour_needed:
             return ""
         return f"{profile.examples_known:,} examples can teach it to answer from passages"
 
@@ -242,11 +245,58 @@ class DA011(Data):
         return f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} B"
 
 
+class DA012(Data):
+    """Many labels with fewer than five examples each: show each question its nearest examples, do not train on them.
+
+    Whether examples are many depends on how many there are of each label: 231 over 77 labels are 3 each, 10,000 over 2 are
+    plenty.
+    Does not apply from five examples of a label on, or where the model's context has no room for eight.
+    """
+
+    need = Need.SHOW
+    weight = 2.5
+    evidence = (
+        "Milios et al., arXiv 2309.10954: nearest examples in the prompt, ahead of tuned encoders on 77 and 150 labels",
+        "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        if not profile.few_per_label or not profile.behaviour_needed or profile.few_shots_fit:
+            return ""
+        rows = profile.data.rows_per_label or 0
+        return f"{profile.data.label_count} labels with about {rows:.2g} examples each: too few to train on, enough to show"
+
+
+class DA013(Data):
+    """Where there are texts but no examples, examples can be made from them.
+
+    A larger model writes a question and an answer for each passage, or labels the texts that lie about; a person checks a
+    sample, and a filter drops answers that the passage does not bear out.
+    Does not apply where there are examples, or where behaviour need not change.
+    """
+
+    evidence = (
+        "Wang et al., Self-Instruct, arXiv 2212.10560: generated examples, filtered, taught a model to follow instructions",
+        "Dai et al., Promptagator, arXiv 2209.11755: questions generated from passages, eight real ones as a pattern",
+    )
+    at = {"labelled_examples": (1,), "corpus_tokens": (1,), "unlabelled_tokens": (1,)}
+
+    def applies(self, profile: Profile) -> str:
+        texts = bool(profile.corpus_tokens or profile.documents or profile.raw_text)
+        if (
+            profile.examples_known
+            or profile.examples
+            or not texts
+            or profile.behaviour_gap not in ("low", "high")
+        ):
+            return ""
+        return "no examples, but texts to make them from: let a larger model write some from passages, and check a sample"
+
+
 def _to_look_up(profile: Profile) -> bool:
     """Whether the task turns on what documents hold: new facts, sources to name, a corpus to read in."""
-    return bool(profile.must_cite) or (
-        profile.needs_facts and (profile.task_needs_facts != "known" or bool(profile.corpus_tokens))
-    )
+    cited = bool(profile.must_cite) and not profile.passages_given
+    return cited or (profile.needs_facts and (profile.facts_needed != "known" or bool(profile.corpus_tokens)))
 
 
 def _news(profile: Profile) -> bool:
@@ -255,6 +305,6 @@ def _news(profile: Profile) -> bool:
 
 def _enough(profile: Profile, gate: int) -> str:
     small = profile.behaviour_gap == "low" and not profile.high_volume
-    if profile.examples_known < gate or not profile.behaviour_needed or small:
+    if profile.examples_known < gate or not profile.behaviour_needed or small or profile.few_per_label:
         return ""
     return f"{profile.examples_known:,} examples pass the gate of {gate:,}"
