@@ -13,6 +13,13 @@ from calls import docstring_markdown
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
+    (
+        "What is counted in files",
+        "advisor.questionnaire.file_facts",
+        ("count_facts", "language_of", "held_share"),
+    ),
+    ("What is known of the model", "runners.catalog.abilities", ("estimated_strength", "speaks_language")),
+    ("Arms to measure first", "advisor.recommendation.also_measure", ("arms_to_measure",)),
     ("How sure", "advisor.recommendation.confidence", ("confidence",)),
     ("What would change it", "advisor.recommendation.thresholds", ("choice_spans", "declared_thresholds")),
     (

@@ -152,7 +152,7 @@ def data_fact_rows(facts: DataFacts) -> list[tuple[str, str, str, str]]:
     """Return rows of :func:`render_answers` for what was counted in files beyond the answers."""
     rows = []
     if facts.label_count:
-        each = f"about {facts.rows_per_label:.3g} examples of each, {facts.largest_label_share:.0%} of the most frequent"
+        each = f"about {facts.rows_per_label:,.0f} examples of each, {facts.largest_label_share:.0%} of the most frequent"
         rows.append(("labels", str(facts.label_count), each))
     if facts.language:
         rows.append(("language", facts.language, "told by script and function words"))

@@ -201,9 +201,7 @@ class BE009(Behaviour):
             return ""
         if labels is None or rows is None:
             return "a linear classifier over embeddings may give labels as well, in seconds: measure it"
-        return (
-            f"{labels} labels with about {rows:.3g} examples each: a linear classifier learns them in seconds"
-        )
+        return f"{labels} labels with about {rows:,.0f} examples each: a linear classifier learns them in seconds"
 
 
 class BE010(Behaviour):
@@ -216,7 +214,7 @@ class BE010(Behaviour):
     weight = 0.7
     evidence = (
         "Ahuja et al., MEGA, arXiv 2303.12528: prompted models trail tuned ones most outside English",
-        "Shaham et al., arXiv 2401.01854: a few dozen examples in a language teach a model to answer in it",
+        "Shaham et al., arXiv 2401.01854: 40 examples in other languages improved following instructions in them",
     )
 
     def applies(self, profile: Profile) -> str:
@@ -236,7 +234,7 @@ class BE011(Behaviour):
     weight = 1.0
     evidence = (
         "Brown et al., arXiv 2005.14165: a base model learns a task from examples in its prompt",
-        "Ouyang et al., InstructGPT, arXiv 2203.02155: without tuning it follows instructions far less than examples",
+        "Ouyang et al., InstructGPT, arXiv 2203.02155: untuned, GPT-3 needed examples in the prompt to follow instructions",
     )
     at = {"labelled_examples": (1,)}
 
@@ -248,8 +246,9 @@ class BE011(Behaviour):
 class BE012(Behaviour):
     """A model that thinks before it answers: describe the task and let it think; its thoughts cost time on every call.
 
-    Examples in the prompt may lower its results, and training on bare replies teaches it not to think.
-    Does not apply where thinking is switched off, as plans do where the model's template allows it.
+    Examples in the prompt may lower its results, and training on bare replies teaches it not to think. Plans switch thinking
+    off where the model's template allows it.
+    Does not apply to models that answer at once.
     """
 
     evidence = (
@@ -257,8 +256,8 @@ class BE012(Behaviour):
     )
 
     def applies(self, profile: Profile) -> str:
-        return (
-            "the model thinks before it answers: measure it with thinking on and off, and examples against none"
-            if profile.model_kind == "thinking"
-            else ""
-        )
+        if profile.model_kind != "thinking" or profile.model_facts is None:
+            return ""
+        if profile.model_facts.reasons == "switch":
+            return "the model can think before it answers; plans switch that off: measure both where answers must be right"
+        return "the model thinks before it answers: examples in the prompt may lower its results, measure without them too"

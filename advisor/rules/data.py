@@ -256,7 +256,7 @@ class DA012(Data):
     need = Need.SHOW
     weight = 2.5
     evidence = (
-        "Milios et al., arXiv 2309.10954: nearest examples in the prompt, ahead of tuned encoders on 77 and 150 labels",
+        "Milios et al., arXiv 2309.10954: nearest examples in the prompt, best at 5 and 10 of each of 77 and 150 labels",
         "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
     )
 
@@ -264,7 +264,7 @@ class DA012(Data):
         if not profile.few_per_label or not profile.behaviour_needed or profile.few_shots_fit:
             return ""
         rows = profile.data.rows_per_label or 0
-        return f"{profile.data.label_count} labels with about {rows:.2g} examples each: too few to train on, enough to show"
+        return f"{profile.data.label_count} labels with about {rows:,.0f} examples each: too few to train on, enough to show"
 
 
 class DA013(Data):

@@ -237,7 +237,7 @@ class KN011(Knowledge):
     """
 
     evidence = (
-        "Zhang et al., RAFT, arXiv 2403.10131: with the passage given, what is left to gain is reading it",
+        "OpenAI, Optimizing LLM Accuracy: retrieval is for what the context lacks, tuning for how it is used",
         "Rajpurkar et al., SQuAD, arXiv 1606.05250: the answer is a span of the paragraph that is given",
     )
     at = {"corpus_tokens": (1,)}

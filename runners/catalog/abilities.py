@@ -73,8 +73,7 @@ def estimated_strength(params_b: float) -> ModelStrength:
     """Return the score that models of this size have on average; it never falls with the size.
 
     A straight line over the logarithm of the size, held between guessing and the best: least squares over the published
-    5-shot scores of this module (27 models, 2024 and 2025), which differ from it by 7.4 points (root mean square). Older
-    models lie below.
+    5-shot scores of this module (27 models, 2024 and 2025), which differ from it by 7.4 points (root mean square).
 
     Args:
         params_b: parameters in billions, above 0.
