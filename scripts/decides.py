@@ -14,6 +14,13 @@ from how_sure import how_sure_section
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
+    (
+        "What is counted in files",
+        "advisor.questionnaire.file_facts",
+        ("count_facts", "language_of", "held_share"),
+    ),
+    ("What is known of the model", "runners.catalog.abilities", ("estimated_strength", "speaks_language")),
+    ("Arms to measure first", "advisor.recommendation.also_measure", ("arms_to_measure",)),
     ("What would change it", "advisor.recommendation.thresholds", ("choice_spans", "declared_thresholds")),
     (
         "What is worth finding out, and when to ask again",

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.questionnaire.answers import format_answer
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.recommendation.ranking import ScoredMethod
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report import cost_plot
@@ -145,6 +146,20 @@ def render_answers(rows: Iterable[tuple[str, str, str, str]]) -> Table:
         for key, value, source, note in rows
     )
     return table(("answer", "value", "from", "how"), shown)
+
+
+def data_fact_rows(facts: DataFacts) -> list[tuple[str, str, str, str]]:
+    """Return rows of :func:`render_answers` for what was counted in files beyond the answers."""
+    rows = []
+    if facts.label_count:
+        each = f"about {facts.rows_per_label:,.0f} examples of each, {facts.largest_label_share:.0%} of the most frequent"
+        rows.append(("labels", str(facts.label_count), each))
+    if facts.language:
+        rows.append(("language", facts.language, "told by script and function words"))
+    if facts.passages_in_prompts:
+        share = f"{facts.passages_in_prompts:.0%}"
+        rows.append(("passages in prompts", share, "of the prompts hold what their reply says"))
+    return [(name, value, "counted", note) for name, value, note in rows]
 
 
 def render_difference(before: BaseRecommendation, after: BaseRecommendation, change: str) -> Group:

@@ -122,7 +122,9 @@ def half_unused(profile: Profile, method: str) -> str:
     Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
     better where only facts are missing.
     """
-    if profile.task_needs_facts == "known" and not (
+    if profile.passages_given:
+        return ""  # BL009 says it
+    if profile.facts_needed == "known" and not (
         profile.must_cite or profile.corpus_tokens or profile.facts_change == "fast"
     ):
         return "the model has seen these facts and there are no documents, so retrieval would have no use"
@@ -142,6 +144,28 @@ def half_unused(profile: Profile, method: str) -> str:
     )
 
 
+def passages_at_hand(profile: Profile, method: str) -> str:
+    """BL009. Retrieval has nothing to add where most prompts already hold their passage and there are no documents."""
+    if not profile.passages_given:
+        return ""
+    share = profile.data.passages_in_prompts or 0
+    return (
+        f"{share:.0%} of the prompts already hold what their reply is taken from, and there are no documents"
+    )
+
+
+def no_room_to_show(profile: Profile, method: str) -> str:
+    """BL010. The model's context has no room for a single example beside the prompt.
+
+    Does not apply while the context or the length of prompts is unknown.
+    """
+    if profile.shots_that_fit is None or profile.shots_that_fit > 0 or profile.context_left is None:
+        return ""
+    return (
+        f"the model's context has {max(0, profile.context_left):,} tokens left, less than one example takes"
+    )
+
+
 BlockerCheck = Callable[[Profile, str], str]
 BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL001": {"labelled_examples": (MIN_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
@@ -154,6 +178,7 @@ BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
         "unlabelled_tokens": (MIN_RAW_TOKENS,),
         "corpus_tokens": (1,),
     },
+    "BL009": {"corpus_tokens": (1,)},
 }
 """For numeric answers the constants that the checks compare them with."""
 BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
@@ -165,6 +190,8 @@ BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
     nothing_to_retrieve,
     nothing_to_show,
     half_unused,
+    passages_at_hand,
+    no_room_to_show,
 )
 
 

@@ -152,7 +152,7 @@ def rivals(profile: Profile, ranking: Ranking) -> list[ScoredMethod]:
 
     Retrieval is no rival where the task needs no facts and no sources.
     """
-    useless = RETRIEVING if profile.task_needs_facts == "none" and not profile.must_cite else ()
+    useless = RETRIEVING if profile.facts_needed == "none" and not profile.must_cite else ()
     first = ranking.methods[0]
     return [
         scored
@@ -178,7 +178,7 @@ def _shortfall(profile: Profile) -> float:
 def unknown_answers(profile: Profile, choice: str) -> tuple[str, ...]:
     """Return the unknown answers among those that decide most: withholding any other one seldom changed the advice."""
     keys = ["behaviour_gap", "task_needs_facts", "labelled_examples"]
-    if profile.task_needs_facts != "none" and choice in ("rag", "hybrid"):
+    if profile.facts_needed != "none" and choice in ("rag", "hybrid"):
         keys.append("corpus_tokens")
     return tuple(key for key in keys if is_unknown(profile, key))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +159,13 @@ class BaseRecommendation:
             "break_even": self.break_even,
             "notes": [finding.to_json() for finding in self.notes()],
             "ask_again_when": list(self.ask_again_when),
+            "data": asdict(self.profile.data),
+            "model_facts": {
+                "kind": self.profile.model_kind,
+                "strength": self.profile.model_strength,
+                "context_left": self.profile.context_left,
+                "speaks_language": self.profile.model_speaks(self.profile.data.language),
+            },
             "profile": {
                 key: {"value": a.value, "source": a.source, "note": a.note}
                 for key, a in self.profile.sources.items()

@@ -47,7 +47,8 @@ class DA002(Data):
 
     Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, when no
     prompt has closed the gap (then even 50 examples train better than they show), for a model below a billion
-    parameters, which hardly uses them, or when new facts or sources are what is missing: examples bring neither.
+    parameters, which hardly uses them, when new facts or sources are what is missing: examples bring neither, or when
+    the model's context has no room for eight.
     """
 
     need = Need.SHOW
@@ -65,7 +66,7 @@ class DA002(Data):
             and profile.behaviour_gap in (None, "low")
             and not profile.tiny_model
         )
-        if not few or _to_look_up(profile):
+        if not few or _to_look_up(profile) or profile.few_shots_fit:
             return ""
         return f"{profile.examples_known} examples teach a tone at most, and fit in a prompt"
 
@@ -73,7 +74,8 @@ class DA002(Data):
 class DA003(Data):
     """50 examples are where tuning starts to pay.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
@@ -88,7 +90,8 @@ class DA003(Data):
 class DA004(Data):
     """200 examples teach a narrow task.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
@@ -103,7 +106,8 @@ class DA004(Data):
 class DA005(Data):
     """1,000 examples teach a general manner.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
@@ -119,7 +123,8 @@ class DA006(Data):
     """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
 
     Does not apply at high volume, where every call pays for the long prompt, when the gap is large, for a model below a
-    billion parameters, which hardly uses them, or when new facts or sources are what is missing.
+    billion parameters, which hardly uses them, when new facts or sources are what is missing, or when the model's
+    context has no room for eight.
     """
 
     need = Need.SHOW
@@ -138,7 +143,7 @@ class DA006(Data):
             and profile.behaviour_gap == "low"
             and not profile.tiny_model
         )
-        if not fits or _to_look_up(profile):
+        if not fits or _to_look_up(profile) or profile.few_shots_fit:
             return ""
         return f"{profile.examples_known:,} examples fit in a long prompt, and calls are few"
 
@@ -204,7 +209,7 @@ class DA009(Data):
     at = {"labelled_examples": (1000,)}
 
     def applies(self, profile: Profile) -> str:
-        if profile.examples_known < 1000 or profile.task_needs_facts != "new" or not profile.behaviour_needed:
+        if profile.examples_known < 1000 or profile.facts_needed != "new" or not profile.behaviour_needed:
             return ""
         return f"{profile.examples_known:,} examples can teach it to answer from passages"
 
@@ -290,11 +295,58 @@ class DA014(Data):
         )
 
 
+class DA012(Data):
+    """Many labels with fewer than five examples each: show each question its nearest examples, do not train on them.
+
+    Whether examples are many depends on how many there are of each label: 231 over 77 labels are 3 each, 10,000 over 2 are
+    plenty.
+    Does not apply from five examples of a label on, or where the model's context has no room for eight.
+    """
+
+    need = Need.SHOW
+    weight = 2.5
+    evidence = (
+        "Milios et al., arXiv 2309.10954: nearest examples in the prompt, best at 5 and 10 of each of 77 and 150 labels",
+        "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        if not profile.few_per_label or not profile.behaviour_needed or profile.few_shots_fit:
+            return ""
+        rows = profile.data.rows_per_label or 0
+        return f"{profile.data.label_count} labels with about {rows:,.0f} examples each: too few to train on, enough to show"
+
+
+class DA013(Data):
+    """Where there are texts but no examples, examples can be made from them.
+
+    A larger model writes a question and an answer for each passage, or labels the texts that lie about; a person checks a
+    sample, and a filter drops answers that the passage does not bear out.
+    Does not apply where there are examples, or where behaviour need not change.
+    """
+
+    evidence = (
+        "Wang et al., Self-Instruct, arXiv 2212.10560: generated examples, filtered, taught a model to follow instructions",
+        "Dai et al., Promptagator, arXiv 2209.11755: questions generated from passages, eight real ones as a pattern",
+    )
+    at = {"labelled_examples": (1,), "corpus_tokens": (1,), "unlabelled_tokens": (1,)}
+
+    def applies(self, profile: Profile) -> str:
+        texts = bool(profile.corpus_tokens or profile.documents or profile.raw_text)
+        if (
+            profile.examples_known
+            or profile.examples
+            or not texts
+            or profile.behaviour_gap not in ("low", "high")
+        ):
+            return ""
+        return "no examples, but texts to make them from: let a larger model write some from passages, and check a sample"
+
+
 def _to_look_up(profile: Profile) -> bool:
     """Whether the task turns on what documents hold: new facts, sources to name, a corpus to read in."""
-    return bool(profile.must_cite) or (
-        profile.needs_facts and (profile.task_needs_facts != "known" or bool(profile.corpus_tokens))
-    )
+    cited = bool(profile.must_cite) and not profile.passages_given
+    return cited or (profile.needs_facts and (profile.facts_needed != "known" or bool(profile.corpus_tokens)))
 
 
 def _news(profile: Profile) -> bool:
@@ -303,6 +355,6 @@ def _news(profile: Profile) -> bool:
 
 def _enough(profile: Profile, gate: int) -> str:
     small = profile.behaviour_gap == "low" and not profile.high_volume
-    if profile.examples_known < gate or not profile.behaviour_needed or small:
+    if profile.examples_known < gate or not profile.behaviour_needed or small or profile.few_per_label:
         return ""
     return f"{profile.examples_known:,} examples pass the gate of {gate:,}"

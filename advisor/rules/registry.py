@@ -28,6 +28,8 @@ RULES: tuple[type[Rule], ...] = (
     kn.KN008,
     kn.KN009,
     kn.KN010,
+    kn.KN011,
+    kn.KN012,
     be.BE001,
     be.BE002,
     be.BE003,
@@ -38,6 +40,9 @@ RULES: tuple[type[Rule], ...] = (
     be.BE008,
     be.BE009,
     be.BE013,
+    be.BE010,
+    be.BE011,
+    be.BE012,
     da.DA001,
     da.DA002,
     da.DA003,
@@ -50,6 +55,8 @@ RULES: tuple[type[Rule], ...] = (
     da.DA010,
     da.DA011,
     da.DA014,
+    da.DA012,
+    da.DA013,
     sc.SC001,
     sc.SC002,
     sc.SC003,
@@ -67,6 +74,7 @@ RULES: tuple[type[Rule], ...] = (
     rs.RS010,
     rs.RS011,
     rs.RS013,
+    rs.RS012,
     rk.RK001,
     rk.RK002,
     rk.RK003,
@@ -74,6 +82,7 @@ RULES: tuple[type[Rule], ...] = (
     rk.RK005,
     rk.RK006,
     rk.RK007,
+    rk.RK008,
 )
 
 _CODE = re.compile(r"[A-Z]{2,12}[0-9]{3}")

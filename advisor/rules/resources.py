@@ -101,7 +101,8 @@ class RS004(Resources):
     """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
     Does not apply with fewer than 200 examples, where training all weights overfits, above 0.6 billion parameters,
-    where adapters reach the same quality for less, or where new facts are what is missing.
+    where adapters reach the same quality for less, with fewer than five examples of a label, or where new facts are what
+    is missing.
     """
 
     need = Need.CAPACITY
@@ -116,7 +117,8 @@ class RS004(Resources):
         small = (
             profile.params_b is not None and profile.params_b < ENCODER_B and profile.examples_known >= 200
         )
-        small = small and (profile.task_needs_facts == "known" or not profile.needs_facts)
+        small = small and (profile.facts_needed == "known" or not profile.needs_facts)
+        small = small and not profile.few_per_label
         return (
             f"all weights of a {profile.params_b:.2g} B model can be tuned cheaply"
             if small and can_train(profile)
@@ -289,3 +291,19 @@ class RS011(Resources):
 
     def applies(self, profile: Profile) -> str:
         return profile.dtype_note
+
+
+class RS012(Resources):
+    """A context that prompt, answer and passages nearly fill leaves no room for examples: shorten the prompt first.
+
+    Does not apply where the model's context or the length of prompts is not known.
+    """
+
+    evidence = ("the context that the model's config.json allows, less the tokens that were counted",)
+
+    def applies(self, profile: Profile) -> str:
+        if profile.context_left is None or not profile.few_shots_fit:
+            return ""
+        if profile.context_left < 0:
+            return f"prompt, answer and passages are {-profile.context_left:,} tokens more than the model's context"
+        return f"the model's context has room for {profile.shots_that_fit} examples beside the prompt"
