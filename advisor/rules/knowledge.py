@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from advisor.evidence.claims import RETRIEVAL
 from advisor.questionnaire.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, SHORT_CONTEXT_B, Profile
 from advisor.rules.base import Need, Rule
 
@@ -30,6 +31,7 @@ class KN001(Knowledge):
         "Ovadia et al., arXiv 2312.05934: retrieval beat fine-tuning on facts after the cut-off",
         "Gekhman et al., arXiv 2405.05904: unknown facts are fitted last and raise hallucination",
     )
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         if profile.task_needs_facts == "new":
@@ -51,6 +53,7 @@ class KN002(Knowledge):
     need = Need.CITE
     weight = 3.0
     evidence = ("NehaBharti08/rag-vs-finetune, 2x2: right section 0.9 % tuned against 83.7 % retrieved",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         return "answers must name their source" if profile.must_cite else ""
@@ -66,6 +69,7 @@ class KN003(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: models of every size fail on fast-changing facts",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         changing = profile.facts_change in ("slow", "fast") and profile.task_needs_facts != "none"
@@ -82,6 +86,7 @@ class KN004(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: search in the prompt helped most on fast facts",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         fast = profile.facts_change == "fast" and profile.task_needs_facts != "none"
@@ -123,6 +128,7 @@ class KN006(Knowledge):
         "Mallen et al., arXiv 2212.10511: small models gain from retrieval even on popular facts",
         "Ovadia et al., arXiv 2312.05934: retrieval beat tuning on MMLU subjects with 7B models",
     )
+    claim = RETRIEVAL
     at = {"model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -192,6 +198,7 @@ class KN009(Knowledge):
         "Xiong et al., MIRAGE, arXiv 2402.13178: retrieval lifted six models by up to 18 % on medical questions",
         "Mallen et al., arXiv 2212.10511: scaling barely helps on unpopular entities",
     )
+    claim = RETRIEVAL
 
     at = {"corpus_tokens": (1,)}
 
