@@ -25,6 +25,11 @@ SET_UP_HOURS = Range(0.1, 0.5, 1.0)
 """Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
 assumption.
 """
+RENT_RANGE = Range(0.5, 1.0, 1.5)
+"""What an hour costs over the catalogue's rent: prices differ by provider and year.
+
+Two published bills (Hugging Face's Personal Copilot, 2023) paid .55 and .84 of today's rent; the high end is our assumption.
+"""
 SHARED_HOST_FACTOR = 3.0
 """How much longer set-up takes where several GPUs share a model: sharding has to be configured. Our
 assumption.
@@ -46,12 +51,12 @@ class RentalOffer:
 
     def usd(self, work: Range) -> tuple[float, float, float]:
         """Return low, likely and high price of this work (in hours at 1e15 FLOP/s) including set-up."""
-        usd_per_pflop_hour = self.usd_pflop_hour
+        training = work.times_independent(self.usd_pflop_hour).times_independent(RENT_RANGE)
         usd_hour = self.usd_hour * (SHARED_HOST_FACTOR if self.count > 1 else 1.0)
         return (
-            work.low * usd_per_pflop_hour.low + SET_UP_HOURS.low * usd_hour,
-            work.likely * usd_per_pflop_hour.likely + SET_UP_HOURS.likely * usd_hour,
-            work.high * usd_per_pflop_hour.high + SET_UP_HOURS.high * usd_hour,
+            training.low + SET_UP_HOURS.low * usd_hour,
+            training.likely + SET_UP_HOURS.likely * usd_hour,
+            training.high + SET_UP_HOURS.high * usd_hour,
         )
 
 

@@ -310,5 +310,6 @@ def test_break_even_calls_is_where_costs_are_equal() -> None:
 
 def test_method_estimate_json_matches_contract(tmp_path: Path) -> None:
     row = MethodEstimate(hours=Range(1, 2, 3), usd=tokens.ZERO_RANGE, per_call_usd=0.001234).to_json()
-    assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
+    assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0, "coverage": training_time.HOURS_COVERAGE}
+    assert row["usd"] == {"low": 0.0, "likely": 0.0, "high": 0.0}, "nothing is uncertain"
     assert row["per_call_usd"] == 0.00123
