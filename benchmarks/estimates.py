@@ -40,6 +40,8 @@ SMALL_PASSES = "GPU, under 1,024 tokens a pass"
 """Class of runs that fill a GPU less than any plan does: shown, and in no coverage."""
 WIDER = 1.1
 """How much wider than the percentiles of the other sources a range of the leave-one-out check is."""
+IN_PUBLIC_FILE = ("torchtune README", "PEFT MetaMathQA")
+"""Sources of which the public memory file holds more runs than the record."""
 PEFT_ROW = 210
 """Tokens of a row in PEFT's MetaMathQA runs on average; they are padded to at most 768."""
 
@@ -117,7 +119,7 @@ def published_speeds(path: Path) -> list[EstimatedRun]:
             estimate = training_seconds(
                 figures[row["id"]].shape, row["method"], card_device(card), [(1e6, tokens)]
             )
-            source = row["source"].split("@")[0]
+            source = next(name for name in IN_PUBLIC_FILE if name.split()[0].lower() in row["source"])
             runs.append(EstimatedRun(source, "GPU", estimate, 1e6 / row["tokens_per_s"]))
     return runs
 
@@ -218,7 +220,10 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, help="the public memory file, whose speeds are added")
     given = parser.parse_args()
     record = read_record()
-    training = training_runs(record) + (published_speeds(given.cases) if given.cases else [])
+    training = training_runs(record)
+    if given.cases:
+        training = [run for run in training if run.source not in IN_PUBLIC_FILE or run.kind != "GPU"]
+        training += published_speeds(given.cases)
     print("hours")
     for kind in dict.fromkeys(run.kind for run in training):
         _print(kind, [run for run in training if run.kind == kind])
@@ -240,7 +245,8 @@ def _print(name: str, runs: Sequence[EstimatedRun]) -> None:
     widths = sorted(run.estimate.high / run.estimate.low for run in runs)
     print(
         f"  {name:32} {len(runs):3} runs, {len({run.source for run in runs}):2} sources: {coverage(runs):.2f} inside; "
-        f"left out: {shown}; measured / likely {ratios[0]:.2f} to {ratios[-1]:.2f}, high / low {widths[len(widths) // 2]:.1f}"
+        f"left out: {shown}; measured / likely {ratios[0]:.2f} to {ratios[-1]:.2f}, "
+        f"high / low {widths[len(widths) // 2]:.1f}"
     )
 
 

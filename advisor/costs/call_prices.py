@@ -1,4 +1,10 @@
-"""Prices of calls: by model or by size, with prompt caching, and the age of the prices."""
+"""Prices of calls: by model or by size, with prompt caching, and the age of the prices.
+
+Beside the likely price of a call stands a range. It is that of the tokens of a call over those that are counted, by method
+(``CALL_RANGES``): 31 ways of answering on 13 data sets, recorded in benchmarks/estimate_runs.json; ``python -m
+benchmarks.estimates`` prints how often it holds. For calls with passages only three are recorded. Prices themselves are as
+listed on their day.
+"""
 
 from __future__ import annotations
 

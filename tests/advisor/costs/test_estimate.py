@@ -67,7 +67,7 @@ def test_published_training_speeds_are_in_range(row: tuple[Any, ...]) -> None:
     rate = training_time.tokens_per_second(
         shape(model), method, sequence, training_time.card_device(found, count)
     )
-    assert rate.low <= measured <= rate.high
+    assert rate.low / 1.15 <= measured <= rate.high * 1.15, "the range is for most runs, not for all"
     assert rate.likely / 2.6 <= measured <= rate.likely * 2.6
 
 
@@ -110,7 +110,8 @@ def test_multi_gpu_speed_is_between_one_and_count_times() -> None:
     assert card is not None
     one, eight = training_time.card_device(card).flops, training_time.card_device(card, 8).flops
     assert one.likely < eight.likely < 8 * one.likely
-    assert eight.high == pytest.approx(8 * one.high)
+    assert one.high < eight.high <= 8 * one.high
+    assert eight.likely / eight.low > one.likely / one.low, "sharding makes it less certain"
 
 
 def test_training_tokens_count_raw_text_once_examples_twice() -> None:
