@@ -154,7 +154,7 @@ def rules_page() -> list[str]:
                     f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items()
                 )
                 lines += [f"- compares with: {'; '.join(thresholds)}"]
-            lines += [f"- evidence: {item}" for item in rule.evidence]
+            lines += [f"- evidence: {item}" for item in rule.all_evidence()]
     lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
     for check in blockers.BLOCKER_CHECKS:
         lines += ["", f"### {blockers.blocker_code(check)}", "", blockers.blocker_text(check)]

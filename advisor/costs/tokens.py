@@ -51,6 +51,25 @@ class Range:
         """Scale each end by its own factor."""
         return Range(self.low * low, self.likely * likely, self.high * high)
 
+    def times_independent(self, other: Range) -> Range:
+        """Multiply with a figure whose error has nothing to do with this one's.
+
+        The relative spreads, logarithms of an end over the likely figure, are added in quadrature: both figures being at
+        their worst at once is rarer than either. An end that is 0 stays 0.
+        """
+        likely = self.likely * other.likely
+        ends = []
+        for sign, pairs in (
+            (-1, ((self.low, self.likely), (other.low, other.likely))),
+            (1, ((self.high, self.likely), (other.high, other.likely))),
+        ):
+            if any(end <= 0 or middle <= 0 for end, middle in pairs):
+                ends.append(math.prod(end for end, _ in pairs))
+            else:
+                spread = math.hypot(*(math.log(end / middle) for end, middle in pairs))
+                ends.append(likely * math.exp(sign * spread))
+        return Range(ends[0], likely, ends[1])
+
     def to_json(self) -> dict[str, float]:
         """Return the three figures, rounded to four significant digits."""
         return {name: float(f"{getattr(self, name):.4g}") for name in ("low", "likely", "high")}

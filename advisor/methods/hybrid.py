@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from advisor.costs.call_prices import usd_per_call
+from advisor.costs.call_prices import call_usd_range, usd_per_call
 from advisor.costs.estimate import MethodEstimate
 from advisor.costs.tokens import PASSAGE_TOKENS, call_tokens
 from advisor.costs.training_time import training_hours
@@ -75,7 +75,7 @@ class Hybrid(Method):
         passages = IndexStep().k
         hours = base.hours and training_hours(profile, tuned_by.name, float(passages * PASSAGE_TOKENS))
         if not hours or not base.hours:
-            return replace(base, per_call_usd=call)
+            return replace(base, per_call_usd=call, per_call_range=call_usd_range(self.name, call))
         longer = hours.likely / base.hours.likely
         assumed = (
             f"rows with {passages} passages of about {PASSAGE_TOKENS} tokens take {longer:.2g} times as long"
@@ -85,6 +85,7 @@ class Hybrid(Method):
             hours=hours.times(1, 1, 1.5),
             usd=base.usd.times(longer, longer, 1.5 * longer) if base.usd else None,
             per_call_usd=call,
+            per_call_range=call_usd_range(self.name, call),
             assumptions=(*base.assumptions, assumed),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.evidence.claims import CLASSIFIER, EXAMPLES_IN_PROMPT, TUNING, TUNING_ON_LABELS
 from advisor.questionnaire.profile import SMALL_MODEL_B, TINY_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
@@ -29,6 +30,7 @@ class BE001(Behaviour):
         "Marquardt & Brule, arXiv 2507.04889: tone 23-46 % prompted, over 95 % tuned on 100 samples",
         "Microsoft Learn, When to use fine-tuning: tune to change the model, retrieve to change the context",
     )
+    claim = TUNING
 
     def applies(self, profile: Profile) -> str:
         return (
@@ -49,6 +51,7 @@ class BE002(Behaviour):
     need = Need.STYLE
     weight = 0.7
     evidence = ("Meta, When to fine-tune LLMs vs. other techniques: try in-context learning first",)
+    claim = TUNING
 
     def applies(self, profile: Profile) -> str:
         if profile.behaviour_gap == "low":
@@ -84,6 +87,7 @@ class BE004(Behaviour):
     need = Need.FORMAT
     weight = 0.7
     evidence = ("LoRA Land, arXiv 2405.00732: small tuned models win on narrow, fixed-form tasks",)
+    claim = TUNING
 
     def applies(self, profile: Profile) -> str:
         strict = profile.output_format in ("labels", "json", "fixed") and profile.behaviour_needed
@@ -103,6 +107,7 @@ class BE005(Behaviour):
         "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
         "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
     )
+    claim = TUNING_ON_LABELS
     at = {"labelled_examples": (200,), "model_params_b": (SMALL_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -146,6 +151,7 @@ class BE007(Behaviour):
         "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
         "Manning, Building Reliable AI Systems, ch. 5: go on where fewer than 8 of 10 pass",
     )
+    claim = TUNING
     at = {"prompting_pass_rate": (PASSING_RATE,)}
 
     def applies(self, profile: Profile) -> str:
@@ -171,6 +177,7 @@ class BE008(Behaviour):
         "DSPy, optimizers guide: from about 10 examples bootstrapped few-shot, from 50 random search",
         "arXiv 2402.00905: personas lowered exact match by 1 to 54 %",
     )
+    claim = EXAMPLES_IN_PROMPT
 
     at = {"labelled_examples": (10,)}
 
@@ -192,6 +199,7 @@ class BE009(Behaviour):
         "docs/accuracy.md: banking77, 770 examples, .81 right against .65 of a 135M model tuned in full",
         "Casanueva et al., arXiv 2003.04807: heads over sentence encoders for 77 intents, 10 examples each",
     )
+    claim = CLASSIFIER
     at = {"labelled_examples": (20,)}
 
     def applies(self, profile: Profile) -> str:
@@ -276,6 +284,7 @@ class BE013(Behaviour):
         "Brown et al., arXiv 2005.14165: the gain from examples in the prompt grows with size, from next to none at 0.1 B",
         "Wei et al., FLAN, arXiv 2109.01652: below 8 B, instruction tuning did not help on unseen tasks",
     )
+    claim = TUNING
     at = {"model_params_b": (TINY_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.evidence.claims import PASSAGES_IN_TRAINING, READING, SHOWING, TUNING
 from advisor.questionnaire.profile import (
     LARGE_MODEL_B,
     MIN_RAW_TOKENS,
@@ -35,6 +36,7 @@ class DA001(Data):
         "OpenAI, fine-tuning guide: at least 10 examples, gains at 50-100",
         "DSPy, optimizers guide: about 10 examples are for few-shot bootstrapping",
     )
+    claim = SHOWING
     at = {"labelled_examples": (1, 50)}
 
     def applies(self, profile: Profile) -> str:
@@ -57,6 +59,7 @@ class DA002(Data):
         "Bertsch et al., arXiv 2405.00200: in context, examples go further until there are many",
         "Predibase, distillation playbook: useful training sets begin at 300-800 rows",
     )
+    claim = SHOWING
     at = {"labelled_examples": (50, 200), "corpus_tokens": (1,), "model_params_b": (TINY_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -81,6 +84,7 @@ class DA003(Data):
     need = Need.TRAIN
     weight = 0.5
     evidence = ("OpenAI, fine-tuning guide: gains at 50-100 examples",)
+    claim = TUNING
     at = {"labelled_examples": (50,)}
 
     def applies(self, profile: Profile) -> str:
@@ -97,6 +101,7 @@ class DA004(Data):
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for classification",)
+    claim = TUNING
     at = {"labelled_examples": (200,)}
 
     def applies(self, profile: Profile) -> str:
@@ -113,6 +118,7 @@ class DA005(Data):
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Zhou et al., LIMA, arXiv 2305.11206: 1,000 curated rows teach an assistant's style",)
+    claim = TUNING
     at = {"labelled_examples": (1000,)}
 
     def applies(self, profile: Profile) -> str:
@@ -130,6 +136,7 @@ class DA006(Data):
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
+    claim = SHOWING
     at = {
         "labelled_examples": (50, MAX_SHOTS + 1),
         "corpus_tokens": (1,),
@@ -182,6 +189,7 @@ class DA008(Data):
         "Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",
         "against, for facts it has seen: Jeong et al., arXiv 2411.04118: few medical models beat the general one",
     )
+    claim = TUNING
     at = {"unlabelled_tokens": (MIN_RAW_TOKENS,)}
 
     def applies(self, profile: Profile) -> str:
@@ -205,6 +213,7 @@ class DA009(Data):
         "Lin et al., RA-DIT, arXiv 2310.01352: tuning for the use of passages beat retrieval alone",
         "Balaguer et al., arXiv 2401.08406: gains of tuning and retrieval added up, 6 and 5 points",
     )
+    claim = PASSAGES_IN_TRAINING
 
     at = {"labelled_examples": (1000,)}
 
@@ -256,6 +265,7 @@ class DA011(Data):
         "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
         "against, for large models: Gao et al., DAIL-SQL, arXiv 2308.15363; Van Veen et al., arXiv 2309.07430",
     )
+    claim = TUNING
     at = {"labelled_examples": (MAX_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -284,6 +294,7 @@ class DA014(Data):
         "larger ones that are only prompted",
         "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
     )
+    claim = READING
     at = {"labelled_examples": (READING_EXAMPLES,), "model_params_b": (TINY_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:

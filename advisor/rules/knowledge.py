@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from advisor.evidence.claims import RETRIEVAL
 from advisor.questionnaire.profile import (
     CACHED_PROMPT_TOKENS,
     LARGE_MODEL_B,
@@ -37,6 +38,7 @@ class KN001(Knowledge):
         "Ovadia et al., arXiv 2312.05934: retrieval beat fine-tuning on facts after the cut-off",
         "Gekhman et al., arXiv 2405.05904: unknown facts are fitted last and raise hallucination",
     )
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         if profile.facts_needed == "new":
@@ -56,6 +58,7 @@ class KN002(Knowledge):
     need = Need.CITE
     weight = 3.0
     evidence = ("NehaBharti08/rag-vs-finetune, 2x2: right section 0.9 % tuned against 83.7 % retrieved",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         cited = profile.must_cite and not profile.passages_given
@@ -73,6 +76,7 @@ class KN003(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: models of every size fail on fast-changing facts",)
+    claim = RETRIEVAL
     at = {"corpus_tokens": (1,)}
 
     def applies(self, profile: Profile) -> str:
@@ -93,6 +97,7 @@ class KN004(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: search in the prompt helped most on fast facts",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
         fast = profile.facts_change == "fast" and profile.facts_needed != "none"
@@ -139,6 +144,7 @@ class KN006(Knowledge):
         "Mallen et al., arXiv 2212.10511: small models gain from retrieval even on popular facts",
         "Ovadia et al., arXiv 2312.05934: retrieval beat tuning on MMLU subjects with 7B models",
     )
+    claim = RETRIEVAL
     at = {"model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -209,6 +215,7 @@ class KN009(Knowledge):
         "Xiong et al., MIRAGE, arXiv 2402.13178: retrieval lifted six models by up to 18 % on medical questions",
         "Mallen et al., arXiv 2212.10511: scaling barely helps on unpopular entities",
     )
+    claim = RETRIEVAL
 
     at = {"corpus_tokens": (1,)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.evidence.claims import PASSAGES_IN_TRAINING
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 from rag.text.words import count_noun
@@ -95,6 +96,7 @@ class RK005(Risk):
         "Zhang et al., RAFT, arXiv 2403.10131: naive stack 42.6, tuned 61.1, retrieval-aware 74.0",
         "OpenAI, Optimizing LLM Accuracy: Icelandic, tuned 87 fell to 83 with retrieval added",
     )
+    claim = PASSAGES_IN_TRAINING
 
     def applies(self, profile: Profile) -> str:
         both = (

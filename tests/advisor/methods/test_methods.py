@@ -32,7 +32,14 @@ def test_method_has_text_degrees_and_estimate(method: Method) -> None:
         {"model_params_b": 7, "labelled_examples": 100, "gpu_memory_gib": 24, "gpu_count": 1},
     ):
         estimate = method.estimate(Profile.of(answers)).to_json()
-        assert set(estimate) == {"memory_gib", "hours", "usd", "per_call_usd", "assumptions"}
+        assert set(estimate) == {
+            "memory_gib",
+            "hours",
+            "usd",
+            "per_call_usd",
+            "per_call_usd_range",
+            "assumptions",
+        }
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
