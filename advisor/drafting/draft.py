@@ -28,6 +28,7 @@ from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
 from advisor.questionnaire.answers import Answers, names_a_path
+from advisor.questionnaire.answers_files import probe_facts_entry
 from advisor.questionnaire.gather import Situation, columns_of, prompt_text
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
@@ -323,7 +324,7 @@ def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
         if value and (key in ("documents", "examples", "questions") or is_file):
             value = str(_relative_path(Path(value), folder.resolve()))
         recorded[key] = RecordedAnswer(value=value, source=answer.source, note=answer.note).model_dump()
-    return recorded
+    return recorded | probe_facts_entry(answers)
 
 
 def _prompts(answers: Answers, rows: Sequence[Example], notes: list[str]) -> Prompts:
