@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from advisor import cli
-from advisor.probe import probe
+from advisor.probe import offer, probe
 from advisor.probe.answers_from_probe import (
     answers_of_this_model,
     counted_answers,
@@ -185,11 +185,11 @@ def test_too_large_checks_gpu_memory_and_cpu_hours(laptop: Machine) -> None:
     def card(gib: float) -> Machine:
         return replace(laptop, gpu_kind=Detected("cuda", ""), gpu_memory_gib=Detected(gib, ""))
 
-    assert probe.too_large(profile, card(80), 100) == ""
-    assert "are free" in probe.too_large(profile, card(8), 100)
+    assert offer.too_large(profile, card(80), 100) == ""
+    assert "are free" in offer.too_large(profile, card(8), 100)
     _, small = plan_and_profile("smollm2-135m-instruct", laptop)
-    assert probe.too_large(small, laptop, 100) == ""
-    assert "hours without a GPU" in probe.too_large(small, laptop, 100_000)
+    assert offer.too_large(small, laptop, 100) == ""
+    assert "hours without a GPU" in offer.too_large(small, laptop, 100_000)
 
 
 def test_answers_of_another_models_probe_are_dropped() -> None:
