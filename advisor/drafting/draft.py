@@ -416,7 +416,17 @@ def _predicted(recommendation: BaseRecommendation) -> dict[str, Any]:
         for row in full["ranked"]
     ]
     predicted = {
-        key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when", "break_even")
+        key: full[key]
+        for key in (
+            "choice",
+            "confidence",
+            "probability",
+            "also_measure",
+            "also_measure_probability",
+            "runner_up",
+            "ask_again_when",
+            "break_even",
+        )
     }
     predicted["strongest_against"] = full["strongest_against"]
     return {**predicted, "ranked": ranked, "flips": full["flips"][:5]}

@@ -21,6 +21,7 @@ from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.settings import with_settings_answers
 from advisor.verdict import predictions
+from advisor.verdict.trial_forecast import TRIAL_FORECAST, forecast_trial, right_text
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from runners.models.licenses import accepted_licenses
@@ -301,9 +302,12 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         else:
             forecast_backup.unlink(missing_ok=True)  # that of another plan than the one in plan.yaml.bak
         output.note(f"the plan that was there is kept as {backup}")
-    write_plan(drafted.plan, out)
-    arms = ", ".join(arm.arm for arm in drafted.plan.arms)
+    plan = with_forecast(drafted.plan, rec, situation)
+    write_plan(plan, out)
+    arms = ", ".join(arm.arm for arm in plan.arms)
     output.note(f"wrote {out}: arms {arms}; what is predicted of them is in {forecast_path(out)}")
+    if not request.as_json:
+        _show_forecast(plan)
     _note_rows(situation, drafted.plan)
     if problem:
         output.note(f"it cannot be run as it is: {problem.message}")
@@ -322,6 +326,45 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags = accept if _downloads_need_terms(drafted.plan) else []
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
     return WrittenPlan(out, tuple(blocked))
+
+
+def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> Plan:
+    """Return a drafted plan with the forecast of its trial in its prediction; without questions there is no trial."""
+    questions = situation.stats.questions
+    if not questions:
+        return plan
+    rows = len(situation.stats.examples.rows) if situation.stats.examples else 0
+    forecast = forecast_trial(plan, rec, rows, len(questions))
+    return plan.model_copy(update={"predicted": {**plan.predicted, TRIAL_FORECAST: forecast}})
+
+
+def _show_forecast(plan: Plan) -> None:
+    """Print what is expected of each arm of the trial."""
+    forecast = plan.predicted.get(TRIAL_FORECAST)
+    if forecast is None:
+        return
+    from advisor.display import console
+
+    rows = [
+        (
+            row["arm"],
+            "–" if row["probability"] is None else f"{row['probability']:.2f}",
+            right_text(row["right"]),
+            f"{row['minutes']:.1f}",
+        )
+        for row in forecast["arms"]
+    ]
+    corrected = f" ({forecast['corrected']})" if forecast["corrected"] else ""
+    screen = console.console()
+    screen.print()
+    screen.print(
+        console.table(("arm of the trial", "chance of best", "right", "minutes"), rows, right=(1, 3))
+    )
+    print_plain(
+        screen,
+        f"forecast for {forecast['questions']} test questions: about {forecast['minutes']:.0f} min in all{corrected}; "
+        "right: from a probe, where it measured the like",
+    )
 
 
 def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput | None:
