@@ -27,6 +27,8 @@ STOP_RULE = "stop_rule"
 STYLE_SHARES = ("style", "passes", "few_shot")
 """Shares that style is part of."""
 UNDECIDED = "undecided: the intervals hold both answers; more dev questions would narrow them"
+MAX_P = 0.05
+"""Largest p of a difference that is called one where few pairs differ: the bootstrap's interval alone is too narrow then."""
 MAX_CUT_SHARE = 0.1
 """With a larger share of answers cut at the token limit, style was judged on short answers only and settles nothing."""
 
@@ -203,15 +205,18 @@ def _settled(
         because["task_needs_facts"] = (
             f"right from memory: {closed_book.text()}; with the passage {_points(lift)}"
         )
-    if gap := _behaviour_gap(shares["style"] if few_cut else WilsonShare.of(0, 0), shares[OPEN]):
+    if gap := _behaviour_gap(shares["style"] if few_cut else WilsonShare.of(0, 0), shares[OPEN], passes):
         settled["behaviour_gap"], because["behaviour_gap"] = gap
     return settled, because
 
 
-def _behaviour_gap(style: WilsonShare, open_book: WilsonShare) -> tuple[str, str] | None:
+def _behaviour_gap(
+    style: WilsonShare, open_book: WilsonShare, passes: WilsonShare
+) -> tuple[str, str] | None:
     """Return how far behaviour is from what is needed, with the measurement; None where the intervals leave it open.
 
-    The worse of style and skill (being right with the passage given) counts.
+    The worse of style and skill (being right with the passage given) counts. Where nothing was asked with a passage, there
+    is no gap only if the answers pass as well: an answer that is held to one of a few labels is always in style.
     """
     style_text = f"in the house style: {style.text()}"
     skill_text = f"right with the supporting passage in hand: {open_book.text()}"
@@ -222,7 +227,8 @@ def _behaviour_gap(style: WilsonShare, open_book: WilsonShare) -> tuple[str, str
     if not style.n or (open_book.n and not open_book.above(MAJORITY)):
         return None
     if style.above(PASSING_RATE):
-        return ("none", style_text) if not open_book.n or open_book.above(PASSING_RATE) else None
+        skilled = open_book if open_book.n else passes
+        return ("none", style_text) if skilled.above(PASSING_RATE) else None
     return ("low", style_text) if style.above(MAJORITY) and style.below(PASSING_RATE) else None
 
 
@@ -267,9 +273,9 @@ def _reading(
 def _rival_reading(shares: dict[str, WilsonShare], shown: PairedDifference | None) -> tuple[str, ...]:
     """Return what examples in the prompt, and a classifier, do against prompting alone, as sentences."""
     sentences: list[str] = []
-    if shown is not None and shown.low > 0:
+    if shown is not None and shown.low > 0 and shown.p < MAX_P:
         sentences.append(f"examples in the prompt help ({_points(shown)}): few-shot before prompting alone")
-    elif shown is not None and shown.high < 0:
+    elif shown is not None and shown.high < 0 and shown.p < MAX_P:
         sentences.append(f"examples in the prompt harm ({_points(shown)}): prompting before few-shot")
     classified = shares.get("classifier")
     if classified is not None and classified.n:

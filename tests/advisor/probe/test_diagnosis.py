@@ -84,6 +84,14 @@ def test_low_behaviour_gap_needs_both_thresholds_excluded() -> None:
     assert "behaviour_gap" not in diagnose(ProbeReplies(tuple(rows[:12]), 12, frozenset(), 0, 0)).settled
 
 
+def test_style_alone_is_no_proof_of_skill() -> None:
+    """Labels are always in style, and may be wrong."""
+    diagnosis = diagnose(ProbeReplies(tuple(replies(CLOSED, 15, 40, style=40)), 40, frozenset(), 0, 0))
+    assert "behaviour_gap" not in diagnosis.settled
+    right = diagnose(ProbeReplies(tuple(replies(CLOSED, 40, 40, style=40)), 40, frozenset(), 0, 0))
+    assert right.settled["behaviour_gap"] == "none"
+
+
 def test_few_questions_settle_nothing() -> None:
     diagnosis = diagnose(probe_of(2, 3, 3, n=4, brought=4))
     assert "task_needs_facts" not in diagnosis.settled
