@@ -1,6 +1,6 @@
 """What a probe before the advice is worth: the advice on each public set before and after it, against the recorded trials.
 
-    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--runs FOLDER ...] [--record]
+    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--runs FOLDER]... [--record]
 
 Probes the base model on the dev questions of each set, as ``tunewise plan --probe`` does, and keeps the advice and its
 probability before and after, and the minutes, in DIR/NAME/probe.json. A set that has this file is not probed again; an
@@ -185,12 +185,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="some sets only")
     parser.add_argument("--out", type=Path, required=True, help="a folder for files and results")
     parser.add_argument(
-        "--runs", type=Path, nargs="+", default=[], help="folders of finished trials, the first wins"
+        "--runs",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of finished trials; repeatable, the first that has a set wins",
     )
     parser.add_argument("--model", default="", help="another base model than the default")
     parser.add_argument("--held-back", action="store_true", help="judge the sets that are held back, too")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if unknown := set(given.names) - {part.name for part in CAST}:
         parser.error(
             f"no set is called {', '.join(sorted(unknown))}; known: {', '.join(p.name for p in CAST)}"

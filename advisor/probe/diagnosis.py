@@ -210,9 +210,7 @@ def _settled(
     return settled, because
 
 
-def _behaviour_gap(
-    style: WilsonShare, open_book: WilsonShare, passes: WilsonShare
-) -> tuple[str, str] | None:
+def _behaviour_gap(style: WilsonShare, open_book: WilsonShare, passes: WilsonShare) -> tuple[str, str] | None:
     """Return how far behaviour is from what is needed, with the measurement; None where the intervals leave it open.
 
     The worse of style and skill (being right with the passage given) counts. Where nothing was asked with a passage, there

@@ -173,33 +173,18 @@ def probe_model(
     labels = any(arm.classifier for arm in full_plan.arms)
     embedder, missing = _embedder(plan, labels, on_event)
     made_from = [plan.digest(), split.digest, model_identity(chosen.base), embedder and embedder.fingerprint]
-    context = RunContext(
-        plan,
-        probe_folder(work, [*made_from, shots]),
-        chosen.base,
-        embedder,
-        examples,
-        split,
-        on_event,
-        {chosen.model.name: chosen.base},
-    )
-    replies = probe_base_model(
-        context, longest=full_plan.max_new_tokens, shots=shots, classify=labels and embedder is not None
-    )
+    folder = probe_folder(work, [*made_from, shots])
+    bases = {chosen.model.name: chosen.base}
+    context = RunContext(plan, folder, chosen.base, embedder, examples, split, on_event, bases)
+    classify = labels and embedder is not None
+    replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
     diagnosis = diagnose(replies, plan.seed)
     answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))
     after = recommend_for_profile(complete_situation(answers).profile)
     shutil.rmtree(work, ignore_errors=True)
+    seconds, name = time.monotonic() - started, chosen.model.name
     return ProbeOutcome(
-        answers,
-        replies,
-        diagnosis,
-        chosen.model.name,
-        chosen.why,
-        before,
-        after,
-        time.monotonic() - started,
-        (*left_out, *missing),
+        answers, replies, diagnosis, name, chosen.why, before, after, seconds, (*left_out, *missing)
     )
 
 

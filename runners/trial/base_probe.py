@@ -176,14 +176,9 @@ def probe_base_model(
         gold = gold_passages(retriever.index.chunks, dev)
         given = GivenContext(retriever, {q.question: gold[q.id] for q in dev if q.id in gold})
     grounded = [q for q in dev if q.id in gold]
-    ways = [
-        _Way(CLOSED, dev),
-        _Way(OPEN, grounded, given),
-        _Way(RETRIEVED, grounded, retriever),
-        _Way(ALONE, example_set),
-        _Way(FEW_SHOT, [*dev, *example_set] if bank else [], None, bank),
-    ]
-    asked = [way for way in ways if way.questions]
+    ways = (_Way(CLOSED, dev), _Way(OPEN, grounded, given), _Way(RETRIEVED, grounded, retriever))
+    again = _Way(FEW_SHOT, [*dev, *example_set] if bank else [], None, bank)
+    asked = [way for way in (*ways, _Way(ALONE, example_set), again) if way.questions]
     last = len(asked) + first - 1 + classify
     replies: list[ProbeReply] = []
     cut = 0
