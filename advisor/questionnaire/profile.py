@@ -9,6 +9,7 @@ from typing import Any
 
 from advisor.questionnaire.answers import Answer, Answers, read_answer
 from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.probe_facts import ProbeFacts
 from runners.catalog import models
 from runners.catalog.abilities import ModelKind, estimated_strength, speaks_language
 from runners.resources.machine import nominal_gib
@@ -118,6 +119,8 @@ class Profile:
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
     data: DataFacts = field(default=DataFacts(), repr=False)
     """What was counted in the files beyond the answers."""
+    probe: ProbeFacts = field(default=ProbeFacts(), repr=False)
+    """What a probe of the base model measured."""
 
     @classmethod
     def of(
@@ -152,6 +155,7 @@ class Profile:
             cpu_bf16=cpu_bf16,
             shape=shape,
             sources=sources,
+            probe=answers.probe if isinstance(answers, Answers) else ProbeFacts(),
         )
 
     def change(self, key: str, value: Any) -> Profile:
