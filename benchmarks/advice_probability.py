@@ -1,12 +1,12 @@
 """Fit the probability of the advice, and say how true it is on sources that it was not fitted to.
 
-    python -m benchmarks.advice_probability CASES.json [MORE.json ...] [--trials benchmarks/accuracy.json]
+    python -m benchmarks.advice_probability CASES.json [MORE.json ...] [--trials] [--record]
 
-Published cases and public trials are put together; each source (a paper, or a trial) is left out once, the coefficients are
-fitted to the others, and the probabilities of its cases are computed with them. Printed are the reliability of these
-probabilities, their Brier score, the share of accepted cases above and below each cut, and the coefficients fitted
-to everything, which advisor/recommendation/probability.py holds. With ``--record`` they are written into
-benchmarks/advice_probability.json, of which ``python scripts/docs.py`` makes a section of docs/how-it-decides.md and a picture.
+Published cases and public trials are put together; each source (a paper, or the trials of a set) is left out once, the
+coefficients are fitted to the others, and the probabilities of its cases are computed with them. Printed are the
+reliability of these probabilities, their Brier score, the share of accepted cases above and below each cut, and the
+coefficients fitted to everything, which advisor/recommendation/probability.py holds. With ``--record`` they are written
+into benchmarks/advice_probability.json, of which ``python scripts/docs.py`` makes a part of docs/how-it-decides.md.
 
 Beside each published case stand copies of it with one decisive answer withheld, each with a quarter of its weight:
 sources are silent about what did not matter, users about what they do not know. An undecided trial does not count.
@@ -24,19 +24,29 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from advisor.questionnaire.profile import Profile
+from advisor.evidence.trials import MeasuredTrial, measured_trials
 from advisor.recommendation.also_measure import arms_to_measure
+from advisor.recommendation.confidence import level_of
 from advisor.recommendation.probability import AdviceDoubts, advice_doubts
 from advisor.recommendation.ranking import rank_methods
-from advisor.recommendation.confidence import level_of
 from advisor.workflows.eval_advice import brier_score, read_cases, reliability
 from rag.evaluation.statistics import WilsonShare
+from runners.plan.train_config import TUNING_METHODS
 
 RECORD = Path(__file__).parent / "advice_probability.json"
 WITHHELD = ("behaviour_gap", "task_needs_facts", "labelled_examples", "corpus_tokens")
 WITHHELD_WEIGHT = 0.25
+TRIAL_WEIGHT = 3.0
+"""A trial compares all arms on the same questions, a published case the few that its authors chose."""
 PENALTY = 1.0
 """Ridge penalty on the coefficients, not on the intercepts."""
+VARIANTS = (
+    frozenset({"prompting", "prompting-scored", "few-shot", "few-shot-scored"}),
+    frozenset({"rag", "rag-few-shot"}),
+    frozenset({"hybrid", "naive-stack"}),
+    frozenset(TUNING_METHODS),
+)
+"""Arms that are ways of doing the same: one of them ahead of another does not overturn the advice."""
 NAMES = tuple(part.name for part in fields(AdviceDoubts))
 RAISES = ("memory_decides",)
 """Doubts with a coefficient of at most 0; all others have one of at least 0."""
@@ -172,10 +182,10 @@ def main() -> None:
     """Print reliability and coefficients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", type=Path, nargs="+")
-    parser.add_argument("--trials", type=Path)
+    parser.add_argument("--trials", action="store_true", help="also the public trials")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
     given = parser.parse_args()
-    rows = case_rows(given.cases) + (trial_rows(given.trials) if given.trials else [])
+    rows = case_rows(given.cases) + (trial_rows() if given.trials else [])
     predicted = left_out(rows)
     accepted = np.array([row.accepted for row in rows], float)
     for title, chosen, bins in (
@@ -194,20 +204,43 @@ def main() -> None:
         print(f"{name} = {value:.2f}")
 
 
-def trial_rows(path: Path) -> list[Row]:
-    """Return the rows of decided public trials, under the advice of now."""
+def trial_rows() -> list[Row]:
+    """Return the rows of the public trials that decide on the advice of now, from the table that ships with the program.
+
+    Trials of a second model on a set share its source, so that both are left out together.
+    """
     rows = []
-    for name, trial in json.loads(path.read_text("utf-8")).items():
-        if (decided := _decided(trial)) is not None:
-            profile = Profile.of({key: value for key, value in trial["features"]["answers"].items()})
-            ranking = rank_methods(profile)
-            doubts = advice_doubts(profile, ranking, arms_to_measure(profile))
-            rows.append(Row(name, doubts, decided, trial=True, name=name))
+    for trial in measured_trials():
+        ranking = rank_methods(trial.profile)
+        held = trial_outcome(trial, ranking.choice)
+        if held is not None:
+            doubts = advice_doubts(trial.profile, ranking, arms_to_measure(trial.profile))
+            rows.append(
+                Row(trial.name, doubts, held, TRIAL_WEIGHT, trial=True, name=f"{trial.name}, {trial.model}")
+            )
     return rows
 
 
-def _decided(trial: dict[str, object]) -> bool | None:
-    raise NotImplementedError
+def trial_outcome(trial: MeasuredTrial, choice: str) -> bool | None:
+    """Return whether a trial confirms a choice (True) or puts another arm surely ahead of it (False); None: undecided.
+
+    Other ways to do the same (:data:`VARIANTS`) do not count against it. A tuning method that was not measured is judged by
+    the one that was.
+    """
+    arm = trial.arm(choice)
+    if arm is None and choice in TUNING_METHODS:
+        arm = trial.best(TUNING_METHODS)
+    if arm is None:
+        return None
+    same = next((group for group in VARIANTS if arm.arm in group), frozenset())
+    signs = []
+    for other in trial.arms:
+        if other.arm != arm.arm and other.arm not in same:
+            pair = trial.difference(arm.arm, other.arm)
+            signs.append(pair.sure if pair else 0)
+    if -1 in signs:
+        return False
+    return True if signs and set(signs) == {1} else None
 
 
 if __name__ == "__main__":

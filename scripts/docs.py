@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # document the source tree that this script is in
 
 from accuracy import accuracy_page  # noqa: E402
-from how_sure import PICTURE, draw_reliability  # noqa: E402
 from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
+from how_sure import PICTURE, draw_reliability  # noqa: E402
 from scores import scores_page  # noqa: E402
 
 from advisor.commands.train import setting_help  # noqa: E402

@@ -6,14 +6,15 @@ per parameter and token. Training makes a forward pass, a backward pass through 
 weights are trained, one for their gradients; checkpointing repeats the forward pass. So full tuning costs 6
 per parameter (Kaplan et al., arXiv 2001.08361), LoRA about 4, and checkpointing 2 more.
 
-**How often low to high holds.** ``python -m benchmarks.estimates`` compares the estimate, without any correction, with the
-recorded runs of benchmarks/estimate_runs.json: published training speeds on GPUs (torchtune, PEFT, fms-acceleration, Qwen,
-LLaMA-Factory, llm-foundry, Hugging Face's Personal Copilot), and our own runs on CPUs. The ranges are set so that :data:`HOURS_COVERAGE` of
-them hold, each source counting the same; left out one source at a time, ranges made from the others hold nearly as often
-(benchmarks/LOG.md). Times of our own CPU runs are of machines that other processes used too, so they are long. Not
-recorded, so without a coverage: Apple GPUs, two and more GPUs over PCIe, and speeds measured before a training
-(:data:`MEASURED_RANGE`). Passes of fewer than 1,024 tokens do not fill a GPU (Qwen's 1.8 B model takes 3 to 9 times the
-estimate with rows of 256 and 512 tokens one at a time); plans put at least 1,024 tokens into a pass.
+**How often low to high holds.** ``python -m benchmarks.estimates`` compares the estimate, without any correction,
+with the recorded runs of benchmarks/estimate_runs.json: published training speeds on GPUs (torchtune, PEFT, fms-
+acceleration, Qwen, LLaMA-Factory, llm-foundry, Hugging Face's Personal Copilot), and our own runs on CPUs. The
+ranges are set so that :data:`HOURS_COVERAGE` of them hold, each source counting the same; left out one source at a
+time, ranges made from the others hold nearly as often (benchmarks/LOG.md). Times of our own CPU runs are of
+machines that other processes used too, so they are long. Not recorded, so without a coverage: Apple GPUs, two and
+more GPUs over PCIe, and speeds measured before a training (:data:`MEASURED_RANGE`). Passes of fewer than 1,024
+tokens do not fill a GPU (Qwen's 1.8 B model takes 3 to 9 times the estimate with rows of 256 and 512 tokens one at
+a time); plans put at least 1,024 tokens into a pass.
 """
 
 from __future__ import annotations

@@ -121,8 +121,9 @@ class ProbeOffer:
         corrected = f", {self.corrected}" if self.corrected else ""
         settles = f"; it can answer {', '.join(self.settles)}" if self.settles else ""
         return (
-            f"the advice is unsure: a probe of {self.model} takes about {self.minutes} min here{corrected} (longer on a busy machine), measures "
-            f"{', '.join(self.measures)}, and speaks for or against {self.decides_text}{settles}"
+            f"the advice is unsure: a probe of {self.model} takes about {self.minutes} min here{corrected} "
+            f"(longer on a busy machine), measures {', '.join(self.measures)}, and speaks for or against "
+            f"{self.decides_text}{settles}"
         )
 
     def to_json(self) -> dict[str, Any]:

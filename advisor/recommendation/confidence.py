@@ -53,7 +53,7 @@ def confidence(
         probability: of the first of them.
         also: arms beside the methods that should be measured, with reasons.
     """
-    lowers = tuple(_lowers(profile, ranking, probability.doubts, also))
+    lowers = tuple(_lowers(profile, ranking, probability.doubts))
     raises = tuple(_raises(profile, ranking, probability, also))
     parts = [
         f"such advice holds in about {100 * probability.value:.0f} of 100 "
@@ -70,9 +70,7 @@ def level_of(probability: float) -> Level:
     return "high" if probability >= HIGH_FROM else "low" if probability < LOW_BELOW else "medium"
 
 
-def _lowers(
-    profile: Profile, ranking: Ranking, doubts: AdviceDoubts, also: Mapping[str, str]
-) -> Iterator[str]:
+def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterator[str]:
     """Yield what lowers the probability by more than :data:`SMALL_DOUBT`, the most first."""
     choice = ranking.methods[0].method.name
     texts = {
@@ -82,7 +80,8 @@ def _lowers(
         "few_examples": _few_text(profile),
         "unused_hardware": "there is a GPU that could train",
         "full_of_large_model": "adapters usually do as well on a model of this size",
-        "rival_arms": f"{' and '.join(also)} may do better",
+        "rival_classifier": "a classifier may do better",
+        "rival_long_context": "all documents in one prompt may do better",
     }
     taken = [
         (getattr(COEFFICIENTS, part.name) * getattr(doubts, part.name), part.name)
@@ -111,7 +110,7 @@ def _raises(
     if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
         yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"
     if also:
-        yield f"measuring {' and '.join(also)}{with_less(rival_arms=0.0)}"
+        yield f"measuring {' and '.join(also)}{with_less(rival_classifier=0.0, rival_long_context=0.0)}"
     close = math.exp(-1) <= doubts.close_rival
     if close or doubts.unused_hardware:
         yield f"measuring {choice} against {_closest(profile, ranking)}"

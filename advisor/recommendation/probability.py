@@ -53,7 +53,9 @@ class AdviceDoubts:
             than a billion tokens of text.
         memory_decides: 1 where QLoRA is advised because LoRA does not fit the memory well: of the ways to tune, the
             hardware leaves this one.
-        rival_arms: number of arms in ``also_measure``, at most 2.
+        rival_classifier: where a classifier should be measured too, half the power of ten of the number of labels, 0 to 1;
+            .5 where that is not known: of many labels a classifier over embeddings learns what each is about.
+        rival_long_context: 1 where all documents in one prompt should be measured too.
     """
 
     close_rival: float = 0.0
@@ -63,14 +65,15 @@ class AdviceDoubts:
     unused_hardware: float = 0.0
     full_of_large_model: float = 0.0
     memory_decides: float = 0.0
-    rival_arms: float = 0.0
+    rival_classifier: float = 0.0
+    rival_long_context: float = 0.0
 
 
-COEFFICIENTS = AdviceDoubts(1.47, 0.65, 1.32, 0.83, 2.24, 1.15, -1.47, 0.1)
+COEFFICIENTS = AdviceDoubts(1.39, 0.6, 1.09, 0.68, 2.17, 1.11, -1.48, 2.59, 0.0)
 """Log odds that each doubt takes from the advice."""
-PUBLISHED_INTERCEPT = 2.68
+PUBLISHED_INTERCEPT = 2.61
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 1.5
+TRIAL_INTERCEPT = 2.62
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 
@@ -143,7 +146,8 @@ def advice_doubts(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -
         unused_hardware=float(not trains and profile.has_gpu is True and trainable),
         full_of_large_model=float(large and profile.raw_text < ADAPTER_CAPACITY_TOKENS),
         memory_decides=float(choice == "qlora"),
-        rival_arms=float(min(2, len(also))),
+        rival_classifier=_many_labels(profile) if "classifier" in also else 0.0,
+        rival_long_context=float("long-context" in also),
     )
 
 
@@ -164,6 +168,12 @@ def rivals(profile: Profile, ranking: Ranking) -> list[ScoredMethod]:
 def enough_examples(profile: Profile) -> int:
     """Return the number of examples from which it raises no doubt about tuning."""
     return ENOUGH_FOR_SMALL_GAP if profile.behaviour_gap == "low" else ENOUGH_EXAMPLES
+
+
+def _many_labels(profile: Profile) -> float:
+    """Return how much the number of labels speaks for a classifier, 0 to 1; .5 where it is not known."""
+    count = profile.data.label_count
+    return min(1.0, math.log10(max(1, count)) / 2) if count else 0.5
 
 
 def _shortfall(profile: Profile) -> float:
