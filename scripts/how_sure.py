@@ -20,77 +20,72 @@ MARGIN = 50
 Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
 
 
+MEANING = """\
+A recommendation carries a `probability`. It answers one question: *if this were tried properly, how often would no other
+way turn out surely better?* Properly is a trial with at least 200 questions, or a published comparison; surely means that
+chance alone does not explain the difference. Take 100 situations like yours in which the advice says 0.90: in about 90 of
+them nothing else comes out surely ahead, in about 10 something does. It does not say that the advised way is good enough
+for you, nor by how much it leads.
+
+It is not an opinion of the program about itself. The rules choose the method. Then a small formula looks at what made
+advice fail before, on published decisions and on the public trials of [accuracy](accuracy.md), and takes something off for
+each of these that applies here. With answers alone the number is about published comparisons; as soon as you name files,
+it is about a trial on them.
+
+The words are cuts of that number: high from {high:g}, low below {low:g}."""
+PICTURE_TEXT = """\
+Each dot is a group of published decisions to which the advice gave about the same probability (left to right). Its height
+is the share in which it held, the bar is the 95 % interval of that share, and on the dashed line 80 means that 80 of 100
+held. None of these decisions helped to fit the number that it is judged by: each source was left out in turn. But the list
+of doubts was chosen by people who had read the decisions, so expect somewhat less on new ones. Over all {n} decisions of
+{sources} sources the mean squared error (Brier score) is {brier:.3f}; always giving the same probability would have
+{constant:.3f}."""
+WEIGHTS = """\
+The weight is in log odds: at 0.90, a weight of 1 brings the number to 0.77, a weight of 0.5 to 0.85. Without any doubt it
+is {published:.2f} for published comparisons and {trial:.2f} for trials. A weight may only have the sign that makes sense,
+and a penalty keeps it small unless the cases insist. `ranked[].probability` says how likely each way is to come out best;
+these sum to 1 together with the arms in `also_measure`. `python -m benchmarks.advice_probability` fits and checks all of
+it."""
+
+
 def how_sure_section(table: Table) -> list[str]:
-    """Return the section: what the number means, the picture, what lowers it, and how well it holds."""
+    """Return the section: what the number means, the picture, how well it holds, and what lowers it."""
     record: Mapping[str, Any] = json.loads(RECORD.read_text("utf-8"))
-    published = record["published"]
+    published, coefficients = record["published"], record["coefficients"]
+    spans = (f"{HIGH_FROM:g} and more", f"{LOW_BELOW:g} to {HIGH_FROM:g}", f"below {LOW_BELOW:g}")
+    levels = [
+        (level, span, str(row["n"]), str(row["hits"]), _share(row))
+        for (level, row), span in zip(published["levels"].items(), spans, strict=True)
+    ]
+    text = inspect.getdoc(probability.AdviceDoubts) or ""
+    described = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE)
+    doubts = [
+        (f"`{name}`", " ".join(words.split()), f"{coefficients[name]:.2f}") for name, words in described
+    ]
     return [
         "## How sure",
         "",
-        *_meaning(record),
+        MEANING.format(high=HIGH_FROM, low=LOW_BELOW),
         "",
         f"![How often advice of a given probability held]({PICTURE})",
         "",
-        f"Each dot is a group of published decisions to which the advice gave about the same probability (left to right); its "
-        f"height is the share in which it held, the bar is the 95 % interval of that share. On the line, 80 means that 80 "
-        f"of 100 held. None of these decisions helped to fit the number that it is judged by: each paper was left out in turn. "
-        f"Over all {published['n']} decisions of {published['sources']} sources, the mean squared error (Brier score) is "
-        f"{published['brier']:.3f}; always giving the same probability would have {published['brier_of_constant']:.3f}.",
-        "",
-        *table(
-            ("confidence", "probability", "decisions", "held", "share, 95 % interval"),
-            [
-                (level, span, str(row["n"]), str(row["hits"]), _share(row))
-                for (level, row), span in zip(
-                    published["levels"].items(),
-                    (f"{HIGH_FROM:g} and more", f"{LOW_BELOW:g} to {HIGH_FROM:g}", f"below {LOW_BELOW:g}"),
-                    strict=True,
-                )
-            ],
+        PICTURE_TEXT.format(
+            n=published["n"],
+            sources=published["sources"],
+            brier=published["brier"],
+            constant=published["brier_of_constant"],
         ),
         "",
-        *_doubts(record, table),
-    ]
-
-
-def _meaning(record: Mapping[str, Any]) -> list[str]:
-    """Return what the number is, for a reader who knows no statistics."""
-    return [
-        "A recommendation carries a `probability`. It answers one question: *if this were tried properly, how often would no "
-        "other way turn out surely better?* Properly is a trial with at least 200 questions, or a published comparison; surely "
-        "means that chance alone does not explain the difference. Take 100 situations like yours in which the advice says 0.90: "
-        "in about 90 of them nothing else comes out surely ahead, in about 10 something does. It does not say that the advised "
-        "way is good enough for you, nor by how much it leads.",
+        *table(("confidence", "probability", "decisions", "held", "share, 95 % interval"), levels),
         "",
-        "It is not an opinion of the program about itself. The rules choose the method. Then a small formula looks at what made "
-        "advice fail before, on published decisions and on the public trials of [accuracy](accuracy.md), and takes something off "
-        "for each of these that applies here. With answers alone the number is about published comparisons; as soon as you name "
-        "files, it is about a trial on them.",
-        "",
-        f"The words are cuts of that number: high from {HIGH_FROM:g}, low below {LOW_BELOW:g}.",
-    ]
-
-
-def _doubts(record: Mapping[str, Any], table: Table) -> list[str]:
-    """Return the table of doubts with their coefficients, and how to read it."""
-    text = inspect.getdoc(probability.AdviceDoubts) or ""
-    described = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE))
-    coefficients = record["coefficients"]
-    rows = [
-        (f"`{name}`", " ".join(words.split()), f"{coefficients[name]:.2f}")
-        for name, words in described.items()
-    ]
-    return [
         "What lowers it (`confidence_because` names what applies to you, and what would raise the number):",
         "",
-        *table(("doubt", "what it is", "weight"), rows),
+        *table(("doubt", "what it is", "weight"), doubts),
         "",
-        "The weight is in log odds: at 0.90, a weight of 1 brings the number to 0.77, a weight of 0.5 to 0.85. Without any doubt "
-        f"it is {_probability(coefficients['PUBLISHED_INTERCEPT']):.2f} for published comparisons and "
-        f"{_probability(coefficients['TRIAL_INTERCEPT']):.2f} for trials. Every weight may only have the sign that makes sense, "
-        "and a penalty keeps it small unless the cases insist. `ranked[].probability` says how likely each way is to come out "
-        "best; these sum to 1 together with the arms in `also_measure`. `python -m benchmarks.advice_probability` fits and "
-        "checks all of it.",
+        WEIGHTS.format(
+            published=probability.logistic(coefficients["PUBLISHED_INTERCEPT"]),
+            trial=probability.logistic(coefficients["TRIAL_INTERCEPT"]),
+        ),
     ]
 
 
@@ -137,7 +132,3 @@ def draw_reliability() -> str:
 
 def _share(row: Mapping[str, Any]) -> str:
     return f"{row['rate']:.2f}, {row['low']:.2f} to {row['high']:.2f}" if row["n"] else ""
-
-
-def _probability(odds: float) -> float:
-    return probability.logistic(odds)
