@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,6 +95,14 @@ class PastRun(HistoryModel):
     strength: Literal["measured", "leaning", "proxy"] | None = None
     winner: str | None = None
     questions: int | None = None
+    confidence: Literal["high", "medium", "low"] | None = None
+    """Of the advice, as the plan recorded it; None in entries of earlier versions, as are the next three."""
+    probability: float | None = Field(None, ge=0, le=1)
+    """That no other arm comes out surely ahead of the advised one."""
+    shares: Mapping[str, float] | None = None
+    """Probability of coming out best by arm, as forecast."""
+    scores: Mapping[str, float] | None = None
+    """Mean combined score by arm, as measured."""
     steps: tuple[TimedStep, ...] = ()
     hours: PredictedMeasured | None = None
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # document the source tree that this script is in
 
 from accuracy import accuracy_page  # noqa: E402
+from how_sure import PICTURE, draw_reliability  # noqa: E402
 from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
 from scores import scores_page  # noqa: E402
@@ -299,6 +300,12 @@ def main() -> int:
         elif not arguments.check:
             arguments.out.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
+    picture = arguments.out / PICTURE
+    if arguments.check and (not picture.is_file() or picture.read_text("utf-8") != draw_reliability()):
+        stale.append(PICTURE)
+    elif not arguments.check:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(draw_reliability(), "utf-8")
     if stale:
         print(f"not current: {', '.join(stale)}; run: python scripts/docs.py", file=sys.stderr)
     return int(bool(stale))

@@ -32,6 +32,11 @@ def command(
     ),
     out: Path | None = typer.Option(None, help="Where to write the plan (default: plan.yaml)."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Ask nothing; what is unknown stays unknown."),
+    probe: bool = typer.Option(
+        False,
+        "--probe",
+        help="Measure the base model on a few dev questions first, as tunewise probe does, and plan from that.",
+    ),
     profile: str | None = typer.Option(
         None,
         help="A kept profile whose answers to take; see --profiles.",
@@ -51,7 +56,7 @@ def command(
     """Recommend how to adapt a model to your task, with reasons, and write a plan that measures it.
 
     On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the
-    confidence.
+    confidence. Where the advice is unsure and files are there, it offers to measure first; --probe does that.
     """
     from advisor.workflows.plan import PlanRequest, make_plan, print_profiles, print_schema
     from runners.models.licenses import accept_licenses
@@ -71,4 +76,4 @@ def command(
         "prompt": prompt,
         "model": model,
     }
-    make_plan(PlanRequest(answers, tuple(set), flags, out, yes, as_json, profile, save, record))
+    make_plan(PlanRequest(answers, tuple(set), flags, out, yes, as_json, profile, save, record, probe))

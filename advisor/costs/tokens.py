@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
 from runners.catalog.models import find_model
 from runners.models.endpoint import reasons_by_name
 from runners.resources.memory_terms import MemorySetup
@@ -17,8 +17,8 @@ PROMPT_TOKENS = 200
 """Length of a prompt where it was not counted."""
 ANSWER_TOKENS = 100
 """Length of an answer where it was not counted."""
-CONTEXT_TOKENS = 1024
-"""Tokens of passages that a retrieval arm adds (the plan's default for context_tokens)."""
+CONTEXT_TOKENS = PASSAGES_TOKENS
+"""Tokens of passages that a retrieval arm adds."""
 PASSAGE_TOKENS = 63
 """Tokens of one retrieved passage in a training row or a prompt, with number and heading, in the shipped
 example.

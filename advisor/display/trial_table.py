@@ -32,6 +32,7 @@ from advisor.report.statements import (
     timing_notes,
     used_arm,
 )
+from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
 
 MIN_CHART_COLUMNS, MAX_CHART_COLUMNS = 20, 60
@@ -177,6 +178,19 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     if gains := verdict.get("taught"):
         print_plain(console, f"  {gains}")
     show_guards(data, console)
+    show_forecast(data, console)
+
+
+def show_forecast(data: Mapping[str, Any], console: Console) -> None:
+    """Print what was forecast of each arm beside what was measured; nothing for a plan without probabilities."""
+    if forecast := data.get("forecast"):
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, COLUMN_GAP, 0, 0))
+        for title in FORECAST_COLUMNS:
+            table.add_column(title)
+        for row in forecast_rows(forecast):
+            table.add_row(*map(escape, row))
+        console.print("", table)
+        print_plain(console, forecast_sentence(forecast), "dim")
 
 
 def show_conclusion(data: Mapping[str, Any], console: Console) -> None:

@@ -28,6 +28,7 @@ from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
 from advisor.questionnaire.answers import Answers, names_a_path
+from advisor.questionnaire.answers_files import probe_facts_entry
 from advisor.questionnaire.gather import Situation, columns_of, prompt_text
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
@@ -323,7 +324,7 @@ def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
         if value and (key in ("documents", "examples", "questions") or is_file):
             value = str(_relative_path(Path(value), folder.resolve()))
         recorded[key] = RecordedAnswer(value=value, source=answer.source, note=answer.note).model_dump()
-    return recorded
+    return recorded | probe_facts_entry(answers)
 
 
 def _prompts(answers: Answers, rows: Sequence[Example], notes: list[str]) -> Prompts:
@@ -415,7 +416,17 @@ def _predicted(recommendation: BaseRecommendation) -> dict[str, Any]:
         for row in full["ranked"]
     ]
     predicted = {
-        key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when", "break_even")
+        key: full[key]
+        for key in (
+            "choice",
+            "confidence",
+            "probability",
+            "also_measure",
+            "also_measure_probability",
+            "runner_up",
+            "ask_again_when",
+            "break_even",
+        )
     }
     predicted["strongest_against"] = full["strongest_against"]
     return {**predicted, "ranked": ranked, "flips": full["flips"][:5]}

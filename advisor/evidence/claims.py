@@ -79,6 +79,7 @@ EXAMPLES_IN_PROMPT = ArmClaim(
 PASSAGES_IN_TRAINING = ArmClaim(
     ("hybrid",), ("naive-stack",), "the hybrid", "the naive stack, which is tuned without passages"
 )
+READING = ArmClaim(("hybrid",), ("rag", "rag-few-shot"), "the hybrid", "retrieval with the untuned model")
 
 
 @dataclass(frozen=True, slots=True)

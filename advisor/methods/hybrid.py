@@ -11,7 +11,7 @@ from advisor.costs.estimate import MethodEstimate
 from advisor.costs.tokens import PASSAGE_TOKENS, call_tokens
 from advisor.costs.training_time import training_hours
 from advisor.methods.base import Drafting, Method
-from advisor.methods.blockers import Blocker, blocked_by, half_unused, nothing_to_retrieve
+from advisor.methods.blockers import Blocker, blocked_by, half_unused, nothing_to_retrieve, passages_at_hand
 from advisor.methods.tuning import Full, Lora, QLora
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
@@ -51,7 +51,7 @@ class Hybrid(Method):
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
         """Return the blockers: nothing to retrieve, a half without a use, or all tuning blocked (LoRA's)."""
-        blockers = blocked_by(profile, self.name, nothing_to_retrieve, half_unused)
+        blockers = blocked_by(profile, self.name, nothing_to_retrieve, passages_at_hand, half_unused)
         return blockers if self.tuned_by(profile) else blockers + TUNED_HALVES[0].blocked(profile)
 
     def tuned_by(self, profile: Profile) -> Lora | None:

@@ -13,10 +13,13 @@ from typing import Any
 
 from advisor.questionnaire.answers import Answer, Answers, names_a_path
 from advisor.questionnaire.gather import Situation, complete_situation
+from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from runners.models.registry import hub_id
 
 PROBE_SOURCE = "probed"
+CLASSIFIER_NOTE = "cross-validated on the examples, with the embedder"
+"""Note on measured values that hold for every model: those of a classifier alone."""
 _NOTE_START = "probe of "
 
 
@@ -59,6 +62,8 @@ def overridden_answers(answers: Answers) -> dict[str, tuple[Answer, Answer]]:
 def answers_of_this_model(answers: Answers) -> tuple[Answers, str]:
     """Return the answers without those that a probe of another model settled.
 
+    Of what such a probe measured only the classifier stays, which needs no language model.
+
     Returns:
         The answers, and a line about the dropped ones; "" when none were dropped.
     """
@@ -72,14 +77,21 @@ def answers_of_this_model(answers: Answers) -> tuple[Answers, str]:
     if not dropped:
         return answers, ""
     probed_models = ", ".join(dict.fromkeys(dropped.values()))
-    return answers.drop(PROBE_SOURCE, dropped), (
-        f"not used: {', '.join(dropped)}, which a probe of {probed_models} settled; this plan is for {model}: probe that one"
+    classifier = ProbeFacts(classifier=answers.probe.classifier)
+    answers = answers.drop(PROBE_SOURCE, dropped)
+    if PROBE_FACTS in dropped and classifier != ProbeFacts():
+        answers = answers.add(
+            PROBE_SOURCE, {PROBE_FACTS: Answer(classifier.to_json(), PROBE_SOURCE, CLASSIFIER_NOTE)}
+        )
+    names = ", ".join("its measurements" if key == PROBE_FACTS else key for key in dropped)
+    return answers, (
+        f"not used: {names}, which a probe of {probed_models} settled; this plan is for {model}: probe that one"
     )
 
 
 def recommendation_before(situation: Situation) -> BaseRecommendation | None:
-    """Return the recommendation without the probe's answers; None when none of them counts."""
-    if not counted_answers(situation.answers):
+    """Return the recommendation without the probe; None when nothing of a probe counts."""
+    if not counted_answers(situation.answers) and situation.answers.probe == ProbeFacts():
         return None
     return recommend_for_profile(complete_situation(without_probe(situation.answers)).profile)
 
@@ -92,8 +104,11 @@ def probe_change(before: BaseRecommendation, after: BaseRecommendation, answers:
     scores = {scored.method.name: scored.score for scored in before.ranking.methods}
     return {
         "settled": settled,
+        "facts": answers.probe.to_json(),
         "choice_before": before.choice,
         "choice": after.choice,
+        "probability_before": round(before.probability.value, 3),
+        "probability": round(after.probability.value, 3),
         "changed": before.choice != after.choice,
         "scores": {
             scored.method.name: {

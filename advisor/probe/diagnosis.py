@@ -6,13 +6,15 @@ answers that they settle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.rules.behaviour import PASSING_RATE
 from rag.evaluation.statistics import PairedDifference, WilsonShare, paired_test
-from runners.trial.base_probe import ALONE, CLOSED, OPEN, RETRIEVED, ProbeReplies, ProbeReply
+from runners.trial.base_probe import ALONE, CLOSED, FEW_SHOT, OPEN, RETRIEVED, ProbeReplies, ProbeReply
 
 MAJORITY = 0.5
 """Threshold below which a mode is wrong more often than right.
@@ -21,6 +23,12 @@ For style it is also where tuning pays: prompts met the required style in 23 to 
 (Marquardt & Brule, arXiv 2507.04889).
 """
 
+STOP_RULE = "stop_rule"
+STYLE_SHARES = ("style", "passes", "few_shot")
+"""Shares that style is part of."""
+UNDECIDED = "undecided: the intervals hold both answers; more dev questions would narrow them"
+MAX_P = 0.05
+"""Largest p of a difference that is called one where few pairs differ: the bootstrap's interval alone is too narrow then."""
 MAX_CUT_SHARE = 0.1
 """With a larger share of answers cut at the token limit, style was judged on short answers only and settles nothing."""
 
@@ -31,22 +39,46 @@ class Diagnosis:
 
     Attributes:
         shares: share of right answers of each mode on the same questions; ``style``, ``stop_rule`` (right and in style on
-            real examples) and ``passes`` (right and in style, everything asked without passages).
+            real examples), ``passes`` (right and in style, everything asked without passages), ``few_shot`` (the same,
+            asked again with examples) and ``classifier`` (labels of training examples in cross-validation).
         lift: open-book minus closed-book, on the same questions; None when there are none.
         lost: open-book minus retrieved.
+        shown: what passes with examples in the prompt minus without, on the same questions.
         brought: share of questions for which retrieval returned the supporting passage.
         reading: the interpretation, as sentences.
         settled: answers of the questionnaire whose interval excludes the threshold, by question id.
         because: the measurement behind each of them.
+        reply_f1: mean token F1 of the replies without passages against the wanted ones; None where none could be compared.
+        few_cut: whether few enough answers were cut for style to count.
     """
 
     shares: dict[str, WilsonShare]
     lift: PairedDifference | None
     lost: PairedDifference | None
+    shown: PairedDifference | None
     brought: WilsonShare
     reading: tuple[str, ...]
     settled: dict[str, Any]
     because: dict[str, str]
+    reply_f1: float | None = None
+    few_cut: bool = True
+
+    def facts(self) -> ProbeFacts:
+        """Return the measured values as they are carried with the answers.
+
+        Where many answers were cut, style and what passes were judged on short answers only and are left out.
+        """
+        measured = {name: share for name, share in self.shares.items() if share.n}
+        if not self.few_cut:
+            measured = {name: share for name, share in measured.items() if name not in STYLE_SHARES}
+        return ProbeFacts(
+            **{
+                name.replace("-", "_"): ProbeShare(share.hits, share.n)
+                for name, share in measured.items()
+                if name != STOP_RULE
+            },
+            reply_f1=None if self.reply_f1 is None else round(self.reply_f1, 4),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -55,6 +87,8 @@ class Diagnosis:
             "retrieval_brought": self.brought.to_json(),
             "lift": _difference(self.lift),
             "lost": _difference(self.lost),
+            "few_shot_gain": _difference(self.shown),
+            "reply_f1": None if self.reply_f1 is None else round(self.reply_f1, 4),
             "reading": list(self.reading),
             "settled": self.settled,
             "because": self.because,
@@ -76,13 +110,34 @@ def diagnose(probe: ProbeReplies, seed: int = 0) -> Diagnosis:
     alone = [reply for mode in (CLOSED, ALONE) for reply in probe.of(mode)]
     shares = {mode: _share([reply.right for reply in replies]) for mode, replies in judged.items()}
     shares["style"] = _share([reply.style for reply in alone])
-    shares["stop_rule"] = _share([_passes(reply) for reply in probe.of(ALONE)])
+    shares[STOP_RULE] = _share([_passes(reply) for reply in probe.of(ALONE)])
     shares["passes"] = _share([_passes(reply) for reply in alone])
-    lift = _paired(judged, OPEN, CLOSED, seed)
-    lost = _paired(judged, OPEN, RETRIEVED, seed)
+    if with_examples := probe.of(FEW_SHOT):
+        shares["few_shot"] = _share([_passes(reply) for reply in with_examples])
+    if probe.classified is not None:
+        shares["classifier"] = WilsonShare.of(probe.classified.right, probe.classified.n)
+    right = {mode: _scores(replies, lambda reply: reply.right) for mode, replies in judged.items()}
+    lift = _paired(right, OPEN, CLOSED, seed)
+    lost = _paired(right, OPEN, RETRIEVED, seed)
+    passing = {"with": _scores(probe.of(FEW_SHOT), _passes), "without": _scores(alone, _passes)}
+    shown = _paired(passing, "with", "without", seed)
     brought = WilsonShare.of(probe.brought, len(probe.grounded))
-    settled, because = _settled(shares, lift, probe.cut <= MAX_CUT_SHARE * len(probe.replies))
-    return Diagnosis(shares, lift, lost, brought, _reading(shares, lift, lost, brought), settled, because)
+    few_cut = probe.cut <= MAX_CUT_SHARE * len(probe.replies)
+    settled, because = _settled(shares, lift, few_cut)
+    reading = _reading(shares, lift, lost, brought) or (UNDECIDED,)
+    overlaps = [reply.f1 for reply in alone if reply.f1 is not None]
+    return Diagnosis(
+        shares=shares,
+        lift=lift,
+        lost=lost,
+        shown=shown,
+        brought=brought,
+        reading=(*reading, *_rival_reading(shares, shown)),
+        settled=settled,
+        because=because,
+        reply_f1=fmean(overlaps) if overlaps else None,
+        few_cut=few_cut,
+    )
 
 
 def _judged_replies(probe: ProbeReplies, mode: str) -> list[ProbeReply]:
@@ -105,8 +160,13 @@ def _share(values: Sequence[bool | None]) -> WilsonShare:
     return WilsonShare.of(sum(known), len(known))
 
 
-def _paired(judged: dict[str, list[ProbeReply]], a: str, b: str, seed: int) -> PairedDifference | None:
-    scores_a, scores_b = ({reply.id: float(bool(reply.right)) for reply in judged[mode]} for mode in (a, b))
+def _scores(replies: Sequence[ProbeReply], judge: Callable[[ProbeReply], bool | None]) -> dict[str, float]:
+    """Return 1 or 0 by question for the replies that can be judged."""
+    return {reply.id: float(value) for reply in replies if (value := judge(reply)) is not None}
+
+
+def _paired(scores: dict[str, dict[str, float]], a: str, b: str, seed: int) -> PairedDifference | None:
+    scores_a, scores_b = scores[a], scores[b]
     ids = [question_id for question_id in scores_a if question_id in scores_b]
     return (
         paired_test(
@@ -145,15 +205,16 @@ def _settled(
         because["task_needs_facts"] = (
             f"right from memory: {closed_book.text()}; with the passage {_points(lift)}"
         )
-    if gap := _behaviour_gap(shares["style"] if few_cut else WilsonShare.of(0, 0), shares[OPEN]):
+    if gap := _behaviour_gap(shares["style"] if few_cut else WilsonShare.of(0, 0), shares[OPEN], passes):
         settled["behaviour_gap"], because["behaviour_gap"] = gap
     return settled, because
 
 
-def _behaviour_gap(style: WilsonShare, open_book: WilsonShare) -> tuple[str, str] | None:
+def _behaviour_gap(style: WilsonShare, open_book: WilsonShare, passes: WilsonShare) -> tuple[str, str] | None:
     """Return how far behaviour is from what is needed, with the measurement; None where the intervals leave it open.
 
-    The worse of style and skill (being right with the passage given) counts.
+    The worse of style and skill (being right with the passage given) counts. Where nothing was asked with a passage, there
+    is no gap only if the answers pass as well: an answer that is held to one of a few labels is always in style.
     """
     style_text = f"in the house style: {style.text()}"
     skill_text = f"right with the supporting passage in hand: {open_book.text()}"
@@ -164,7 +225,8 @@ def _behaviour_gap(style: WilsonShare, open_book: WilsonShare) -> tuple[str, str
     if not style.n or (open_book.n and not open_book.above(MAJORITY)):
         return None
     if style.above(PASSING_RATE):
-        return ("none", style_text) if not open_book.n or open_book.above(PASSING_RATE) else None
+        skilled = open_book if open_book.n else passes
+        return ("none", style_text) if skilled.above(PASSING_RATE) else None
     return ("low", style_text) if style.above(MAJORITY) and style.below(PASSING_RATE) else None
 
 
@@ -203,9 +265,28 @@ def _reading(
         sentences.append(
             "closed-book low, and no documents: whether facts or skill are missing cannot be told"
         )
-    return tuple(sentences) or (
-        "undecided: the intervals hold both answers; more dev questions would narrow them",
-    )
+    return tuple(sentences)
+
+
+def _rival_reading(shares: dict[str, WilsonShare], shown: PairedDifference | None) -> tuple[str, ...]:
+    """Return what examples in the prompt, and a classifier, do against prompting alone, as sentences."""
+    sentences: list[str] = []
+    if shown is not None and shown.low > 0 and shown.p < MAX_P:
+        sentences.append(f"examples in the prompt help ({_points(shown)}): few-shot before prompting alone")
+    elif shown is not None and shown.high < 0 and shown.p < MAX_P:
+        sentences.append(f"examples in the prompt harm ({_points(shown)}): prompting before few-shot")
+    classified = shares.get("classifier")
+    if classified is not None and classified.n:
+        best = max((shares[name] for name in ("passes", "few_shot") if name in shares), key=lambda s: s.high)
+        against = ""
+        if best.n and classified.low > best.high:
+            against = ", more than the model by prompting: measure it first"
+        elif best.n and classified.high < best.low:
+            against = ", fewer than the model by prompting"
+        sentences.append(
+            f"a classifier over embeddings gives the right label to {classified.text()} training examples{against}"
+        )
+    return tuple(sentences)
 
 
 def _retrieval_loss_text(lost: PairedDifference, brought: WilsonShare) -> str:

@@ -12,14 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.costs.step_time import (
-    ANSWER_TOKENS,
-    DECODE_TOKENS_PER_S,
-    PREFILL_TOKENS_PER_S,
-    REFERENCE_PARAMS_B,
-)
 from advisor.drafting.draft import draft_with_notes
 from advisor.probe.answers_from_probe import (
+    CLASSIFIER_NOTE,
     PROBE_SOURCE,
     overridden_answers,
     probe_change,
@@ -27,8 +22,10 @@ from advisor.probe.answers_from_probe import (
     without_probe,
 )
 from advisor.probe.diagnosis import Diagnosis, diagnose
-from advisor.questionnaire.answers import Answers
+from advisor.probe.offer import MAX_PROBE_QUESTIONS, MAX_PROBE_TOKENS, price_of_probe, too_large
+from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.gather import complete_situation
+from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from rag.errors import BadInput, CannotRun, UsageProblem
@@ -36,27 +33,15 @@ from rag.files import canonical_json, sha256_text, write_json
 from rag.types import OnEvent
 from runners.catalog import models as facts
 from runners.models.endpoint import check_may_contact
-from runners.models.resolve import parse_remote
+from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan
-from runners.plan.steps import NO_QUANTIZATION, IndexStep, PlanModel
-from runners.resources.gpu import MachineProbe
-from runners.resources.machine import Machine, detect_machine, free_ram
+from runners.plan.steps import IndexStep, PlanModel
+from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
-from runners.runs.requirements import answering_memory
 from runners.runs.session import BaseModel, RunContext, model_identity, must_stay_local, obtain_model
-from runners.trial.base_probe import PROBE_EXAMPLES, ProbeReplies, probe_base_model
+from runners.trial.base_probe import PROBE_EXAMPLES, PROBE_SHOTS, ProbeReplies, probe_base_model
 
-MAX_PROBE_SECONDS = 1800.0
-"""Half an hour: a model that would take longer without a GPU is not asked."""
-PROBE_PROMPT_TOKENS = 300
-"""Tokens of a question with passages and instructions, on average over the modes."""
-
-
-MAX_PROBE_QUESTIONS = 30
-"""Dev questions to ask: about 30, as guides to knowledge probes advise (20 or more decide)."""
-MAX_PROBE_TOKENS = 96
-"""Longest answer of a probe in tokens: the plan's own limit where no example needs more."""
 INPUTS_FILE = "made_from.json"
 
 
@@ -101,23 +86,6 @@ def choose_probed_model(
     return ProbedModel(small, obtain_model(small, "base", on_event), why)
 
 
-def too_large(profile: Profile, machine: Machine, answers: int, quantization: str = NO_QUANTIZATION) -> str:
-    """Return why the model cannot give that many answers here: memory or time; "" when it can, or its size is unknown."""
-    shape, params_b = profile.model_shape, profile.params_b
-    if shape is None or not params_b:
-        return ""
-    own_memory = machine.own_memory
-    available = machine.gpu_memory_gib.value if own_memory else free_ram(MachineProbe()).value
-    needed = answering_memory(shape, machine, quantization, PROBE_PROMPT_TOKENS, MAX_PROBE_TOKENS).likely
-    if available is not None and needed > available:
-        return f"{profile.model or 'the model'} needs about {needed:.1f} GiB, {available:.1f} are free"
-    seconds_each = PROBE_PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-    seconds = answers * seconds_each * params_b / REFERENCE_PARAMS_B
-    if machine.device == "cpu" and seconds > MAX_PROBE_SECONDS:
-        return f"{profile.model or 'the model'} would take about {seconds / 3600:.1f} hours without a GPU"
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
     """What a probe measured, and what it changes in the advice.
@@ -131,6 +99,7 @@ class ProbeOutcome:
         before: the recommendation without the probe.
         after: the recommendation with it.
         seconds: time the probe took.
+        left_out: what was not measured although the files allow it, one sentence each.
     """
 
     answers: Answers
@@ -141,6 +110,7 @@ class ProbeOutcome:
     before: BaseRecommendation
     after: BaseRecommendation
     seconds: float
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``probe --json`` prints."""
@@ -153,6 +123,8 @@ class ProbeOutcome:
             "cut": self.replies.cut,
             "sampled": self.replies.portion.to_json() if self.replies.portion else None,
             **self.diagnosis.to_json(),
+            "facts": self.answers.probe.to_json(),
+            "left_out": list(self.left_out),
             "set": {} if self.proxy else self.diagnosis.settled,
             "kept": {key: own.value for key, (own, _) in overridden_answers(self.answers).items()},
             "recommendation": probe_change(self.before, self.after, self.answers),
@@ -165,7 +137,8 @@ def probe_model(
 ) -> ProbeOutcome:
     """Ask the model that the answers name, or the default one as a proxy, and evaluate its replies.
 
-    A proxy settles no answer: that a small model fails, or knows, does not measure the model that is planned for.
+    A proxy settles no answer: that a small model fails, or knows, does not measure the model that is planned for. Of
+    its probe only the classifier is carried on, which needs no language model.
 
     Args:
         answers: the answers of the questionnaire.
@@ -193,30 +166,71 @@ def probe_model(
     if not split.dev and not example_count:
         raise BadInput("there is nothing to ask: no dev question and no example", "give more questions")
     modes = 3 if plan.index else 1  # closed-book, open-book, retrieved; or closed-book alone
-    chosen = choose_probed_model(
-        plan, profile, detect_machine(work.parent), modes * len(split.dev) + example_count, on_event
-    )
+    shots, left_out = _shots(profile, example_count)
+    asked = modes * len(split.dev) + example_count + (len(split.dev) + example_count if shots else 0)
+    chosen = choose_probed_model(plan, profile, detect_machine(work.parent), asked, on_event)
     plan = plan.model_copy(update={"model": chosen.model})
-    embedder = obtain_model(plan.embedder, "embedder", on_event) if plan.index else None
+    labels = any(arm.classifier for arm in full_plan.arms)
+    embedder, missing = _embedder(plan, labels, on_event)
     made_from = [plan.digest(), split.digest, model_identity(chosen.base), embedder and embedder.fingerprint]
-    context = RunContext(
-        plan,
-        probe_folder(work, made_from),
-        chosen.base,
-        embedder,
-        examples,
-        split,
-        on_event,
-        {chosen.model.name: chosen.base},
-    )
-    replies = probe_base_model(context, longest=full_plan.max_new_tokens)
+    folder = probe_folder(work, [*made_from, shots])
+    bases = {chosen.model.name: chosen.base}
+    context = RunContext(plan, folder, chosen.base, embedder, examples, split, on_event, bases)
+    classify = labels and embedder is not None
+    replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
     diagnosis = diagnose(replies, plan.seed)
-    settled = {} if chosen.why else settled_answers(diagnosis.settled, diagnosis.because, chosen.model.name)
-    answers = answers.add(PROBE_SOURCE, settled)
+    answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))
     after = recommend_for_profile(complete_situation(answers).profile)
     shutil.rmtree(work, ignore_errors=True)
-    seconds = time.monotonic() - started
-    return ProbeOutcome(answers, replies, diagnosis, chosen.model.name, chosen.why, before, after, seconds)
+    seconds, name = time.monotonic() - started, chosen.model.name
+    return ProbeOutcome(
+        answers, replies, diagnosis, name, chosen.why, before, after, seconds, (*left_out, *missing)
+    )
+
+
+def _shots(profile: Profile, example_count: int) -> tuple[int, tuple[str, ...]]:
+    """Return how many examples to show when asking again, 0 not to ask again, and why not where examples are there."""
+    if profile.examples_known < example_count + 2:
+        return 0, ()
+    if profile.remote:
+        return 0, ("an endpoint is not asked again with examples in the prompt: the trial does that",)
+    price = price_of_probe(profile)
+    if not price.with_few_shot:
+        minutes = price.few_shot / 60
+        return 0, (
+            f"not asked again with examples in the prompt: that would take about {minutes:.0f} minutes",
+        )
+    return PROBE_SHOTS, ()
+
+
+def _embedder(plan: Plan, labels: bool, on_event: OnEvent | None) -> tuple[Model | None, tuple[str, ...]]:
+    """Return the embedder where the probe needs one, and what cannot be measured without it.
+
+    Raises:
+        CannotRun: it cannot be obtained, and an index is needed.
+    """
+    near = any(check.kind in ("labels", "json_schema") for check in plan.checks)
+    if not (plan.index or labels or near):
+        return None, ()
+    try:
+        return obtain_model(plan.embedder, "embedder", on_event), ()
+    except CannotRun as problem:
+        if plan.index:
+            raise
+        return None, (f"no classifier and no nearest examples: {problem.message}",) if labels else ()
+
+
+def _measured_answers(diagnosis: Diagnosis, chosen: ProbedModel) -> dict[str, Answer]:
+    """Return the answers that a probe settled, and what it measured; of a stand-in only the classifier."""
+    facts = diagnosis.facts()
+    if chosen.why:
+        value = ProbeFacts(classifier=facts.classifier).to_json()
+        return {PROBE_FACTS: Answer(value, PROBE_SOURCE, CLASSIFIER_NOTE)} if value else {}
+    settled = settled_answers(diagnosis.settled, diagnosis.because, chosen.model.name)
+    measured = {PROBE_FACTS: facts.to_json()}
+    return settled | settled_answers(
+        measured, {PROBE_FACTS: ", ".join(measured[PROBE_FACTS])}, chosen.model.name
+    )
 
 
 def probe_plan(plan: Plan, limit: int) -> Plan:

@@ -13,8 +13,11 @@ import yaml
 
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.probe.answers_from_probe import overridden_answers
-from advisor.probe.probe import MAX_PROBE_QUESTIONS, MAX_PROBE_TOKENS, ProbeOutcome, probe_model
+from advisor.probe.offer import MAX_PROBE_QUESTIONS, MAX_PROBE_TOKENS
+from advisor.probe.probe import ProbeOutcome, probe_model
 from advisor.questionnaire.answers import PERSON_SOURCES, Answers, format_answer, names_a_path
+from advisor.questionnaire.answers_files import probe_facts_entry
+from advisor.questionnaire.probe_facts import PROBE_FACTS
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
 from runners.trial.base_probe import RETRIEVED
@@ -29,6 +32,8 @@ _MODE_TEXTS = {
     "style": "in the house style, by prompting alone",
     "stop_rule": "real examples that pass (stop at 8 of 10)",
     "passes": "everything that passes by prompting alone",
+    "few_shot": "the same with examples in the prompt",
+    "classifier": "labels of your examples, by a classifier (cross-validated)",
 }
 
 
@@ -87,8 +92,9 @@ def write_probe_answers(outcome: ProbeOutcome, out: Path) -> Path | None:
         if answer.source in PERSON_SOURCES:
             body[key] = _portable_path(key, answer.value, out)
     for key, answer in outcome.answers.layers.get("probed", {}).items():
-        if key not in body:
+        if key not in body and key != PROBE_FACTS:
             body[key] = {"value": answer.value, "source": "probed", "note": answer.note}
+    body |= probe_facts_entry(outcome.answers)
     backup = out.with_suffix(out.suffix + ".bak") if out.is_file() else None
     if backup:
         write_bytes(backup, out.read_bytes())
@@ -100,8 +106,8 @@ def write_probe_answers(outcome: ProbeOutcome, out: Path) -> Path | None:
     return backup
 
 
-def show_probe(outcome: ProbeOutcome) -> None:
-    """Print the shares, their interpretation, what was settled, and what that changes."""
+def show_probe(outcome: ProbeOutcome, with_change: bool = True) -> None:
+    """Print the shares, their interpretation, what was settled, and what that changes unless it is shown elsewhere."""
     from advisor.display import console
 
     screen = console.console()
@@ -121,8 +127,9 @@ def show_probe(outcome: ProbeOutcome) -> None:
         print_plain(screen, f"  {line}")
     for line in settled_lines(outcome):
         print_plain(screen, f"  {line}")
-    screen.print()
-    screen.print(console.render_difference(outcome.before, outcome.after, "after the probe"))
+    if with_change:
+        screen.print()
+        screen.print(console.render_difference(outcome.before, outcome.after, "after the probe"))
     screen.print(f"{outcome.seconds:.0f} s", highlight=False)
 
 
@@ -140,6 +147,12 @@ def left_out_lines(outcome: ProbeOutcome) -> list[str]:
         lines.append(
             f"{count_noun(outcome.replies.cut, 'answer')} cut at {MAX_PROBE_TOKENS} tokens, below the plan's own limit: "
             "their style is not judged, and what they would have said later is not counted"
+        )
+    lines += outcome.left_out
+    if (rows := outcome.replies.classified) and rows.left_out:
+        lines.append(
+            f"{count_noun(rows.left_out, 'example')} not given to the classifier: its reply is no label of the plan, or "
+            "enough others were drawn"
         )
     return lines
 

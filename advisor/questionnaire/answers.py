@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.questions import QUESTION_BY_ID, Question
 from rag.errors import BadInput
 from runners.data.formats import declared_columns, parse_columns
@@ -106,6 +107,11 @@ class Answers(Mapping[str, Answer]):
     def from_person(self, key: str) -> bool:
         """Return whether the value of an answer was given by the user, for this plan or in the own settings."""
         return self.value(key) is not None and self[key].source in (*PERSON_SOURCES, "config")
+
+    @property
+    def probe(self) -> ProbeFacts:
+        """What a probe measured; it is carried in the layer of probed answers, and is none of the keys."""
+        return ProbeFacts.of_json(self.value(PROBE_FACTS))
 
     @property
     def values_known(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import yaml
 from platformdirs import user_config_path
 
 from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answers, names_a_path, read_answer
+from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
 from rag.files import write_text
@@ -83,8 +84,10 @@ def read_answers(path: Path) -> dict[str, Answer]:
                 raise BadInput(
                     f"{path}: {key} has the unknown source {source!r}", f"known: {', '.join(SOURCES)}"
                 )
+        if key == PROBE_FACTS and source != "probed":
+            raise BadInput(f"{path}: {key} is measured, not answered", "leave it out, or run: tunewise probe")
         try:
-            answers[str(key)] = Answer(read_answer(str(key), value), source, note)
+            answers[str(key)] = Answer(_read_entry(str(key), value), source, note)
         except BadInput as problem:
             raise BadInput(f"{path}: {problem.message}", problem.hint) from None
     return answers
@@ -110,8 +113,17 @@ def save_answers(answers: Answers, path: Path) -> None:
             values[key] = answer.value
         elif answer.source == "probed":
             values[key] = {"value": answer.value, "source": answer.source, "note": answer.note}
+    values |= probe_facts_entry(answers)
     body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text(path, "# Answers for: tunewise plan --answers " + path.name + "\n" + body)
+
+
+def probe_facts_entry(answers: Answers) -> dict[str, Any]:
+    """Return what a probe measured as the entry of an answers file or a plan; {} without a probe."""
+    if PROBE_FACTS not in answers.layers.get("probed", {}):
+        return {}
+    answer = answers[PROBE_FACTS]
+    return {PROBE_FACTS: {"value": answer.value, "source": answer.source, "note": answer.note}}
 
 
 def profiles_folder() -> Path:
@@ -186,6 +198,11 @@ def _answers_of_plan(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if value and isinstance(answers.get(key), Mapping) and answers[key].get("value"):
             answers[key] = {**answers[key], "value": value}
     return answers
+
+
+def _read_entry(key: str, value: Any) -> Any:
+    """Return the checked value of an entry: an answer, or what a probe measured."""
+    return ProbeFacts.of_json(value).to_json() if key == PROBE_FACTS else read_answer(key, value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.predictions import compare_prediction, is_quick
 from advisor.verdict.right_answers import right_answers
+from advisor.verdict.trial_forecast import compare_forecast
 from advisor.verdict.verdict import judge_trial
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
@@ -127,6 +128,8 @@ def report_json(
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
     }
+    if forecast := compare_forecast(plan, data):
+        data["forecast"] = forecast
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     return data
 

@@ -22,6 +22,7 @@ from advisor.report.question_browser import arm_letters, browse_questions, examp
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.conclusion import duration_text, own_prompt
+from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
@@ -207,6 +208,7 @@ def _advice_and_cost_parts(data: Mapping[str, Any], run: RunFolder) -> dict[str,
         "counter": data["predicted"].get("strongest_against"),
         "flips": data["predicted"].get("flips") or [],
         "beside": predicted_beside_measured(data),
+        **_forecast_parts(data),
         "free": free,
         "effort": statements.effort_sentence(data),
         "cost_chart": "" if free else charts.cost_chart(break_even, [*arms, recommended], colours),
@@ -215,6 +217,21 @@ def _advice_and_cost_parts(data: Mapping[str, Any], run: RunFolder) -> dict[str,
         **memory_chart(data),
         "loss_chart": charts.loss_chart(curves, smoothed, colours) if curves else "",
         "smoothed": smoothed,
+    }
+
+
+def _forecast_parts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template needs for forecast against measured; empty for a plan without probabilities."""
+    forecast = data.get("forecast")
+    return {
+        "forecast": forecast_sentence(forecast) if forecast else "",
+        "forecast_columns": FORECAST_COLUMNS,
+        "forecast_rows": forecast_rows(forecast) if forecast else [],
+        "forecast_basis": [
+            f"{row['arm']}: {row['right']['because']}" for row in forecast["arms"] if row["right"]
+        ]
+        if forecast
+        else [],
     }
 
 

@@ -24,6 +24,7 @@ from advisor.report.statements import (
     timing_notes,
     used_arm,
 )
+from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import single_line
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -46,6 +47,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         "\n".join(_pairs(data)),
         _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",
         "\n".join(_dev_budget(data)),
+        "\n".join(_forecast(data)),
         _staleness(data),
         "\n".join(_conditions(data)),
     ]
@@ -124,6 +126,17 @@ def _dev_budget(data: Mapping[str, Any]) -> list[str]:
         table.append(f"| {' | '.join(cells)} |")
     summary = "<details><summary>Answers on dev questions that each arm was given</summary>"
     return [summary, "", _escape(f"{line}."), "", *table, "", "</details>"]
+
+
+def _forecast(data: Mapping[str, Any]) -> list[str]:
+    """Return the folded table of what was forecast beside what was measured; [] for a plan without probabilities."""
+    forecast = data.get("forecast")
+    if not forecast:
+        return []
+    rows = [f"| {' | '.join(FORECAST_COLUMNS)} |", f"|---|{'---:|' * (len(FORECAST_COLUMNS) - 1)}"]
+    rows += [f"| {' | '.join(map(_escape, row))} |" for row in forecast_rows(forecast)]
+    summary = "<details><summary>Forecast against measured</summary>"
+    return [summary, "", _escape(forecast_sentence(forecast)), "", *rows, "", "</details>"]
 
 
 def _staleness(data: Mapping[str, Any]) -> str:

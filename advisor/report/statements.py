@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.questionnaire.answers import PERSON_SOURCES
+from advisor.questionnaire.probe_facts import PROBE_FACTS
 from advisor.verdict.conclusion import duration_text
 from runners.plan.schema import Plan
 from runners.resources.usage import contention_note
@@ -67,8 +68,8 @@ def task_asked(plan: Plan) -> dict[str, Any]:
     """
     goal = plan.answers.get("goal")
     sources: dict[str, int] = {}
-    for answer in plan.answers.values():
-        if answer.value is not None:
+    for key, answer in plan.answers.items():
+        if answer.value is not None and key != PROBE_FACTS:
             sources[answer.source] = sources.get(answer.source, 0) + 1
     return {
         "goal": str(goal.value) if goal and goal.value else "",

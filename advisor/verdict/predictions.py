@@ -328,11 +328,31 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
         strength=verdict["strength"],
         winner=verdict["winner"],
         questions=max((arm["n"] for arm in data["arms"]), default=None),
+        **_advice_and_scores(plan, data),
         hours=hours,
         memory_gib=memory,
         memory_of="training",
         steps=tuple(step for step in steps if step.name not in busy),
     )
+
+
+def _advice_and_scores(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the history keeps to score the advice: how sure it was, by arm too, and the measured means.
+
+    {} for a plan without a probability, or one that was changed after its prediction was made.
+    """
+    predicted = plan.predicted
+    forecast = data.get("forecast")
+    if forecast is None or predicted.get(OUTDATED):
+        return {}
+    return {
+        "confidence": predicted.get("confidence"),
+        "probability": forecast["probability"],
+        "shares": {
+            row["arm"]: row["probability"] for row in forecast["arms"] if row["probability"] is not None
+        },
+        "scores": {arm["arm"]: round(arm["score"]["mean"], 4) for arm in data["arms"]},
+    }
 
 
 def hours_line(rec: BaseRecommendation, situation: Situation) -> str:

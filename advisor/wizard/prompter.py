@@ -20,6 +20,7 @@ from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 
 from advisor.output import command_line
+from advisor.probe.offer import offer_probe_of, offer_when_unsure
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
 from advisor.questionnaire.answers_files import read_answers, save_answers
 from advisor.questionnaire.gather import complete_situation
@@ -59,11 +60,6 @@ _STYLE = questionary.Style(
 )
 
 
-PROBE_QUESTION = (
-    "Ask the base model some dev questions now? It takes about two minutes; nothing is built or sent."
-)
-
-
 def offer_probe(profile: Profile) -> tuple[str, ...]:
     """Return the line of the review's menu; none unless questions are given with documents or examples.
 
@@ -71,7 +67,8 @@ def offer_probe(profile: Profile) -> tuple[str, ...]:
     """
     if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
         return ()
-    return ("measure first: ask the base model some of my questions",)
+    minutes = offer_probe_of(profile).minutes
+    return (f"measure first: ask the base model some of my questions (about {minutes} min)",)
 
 
 def probe_downloads(answers: Answers) -> str:
@@ -84,9 +81,13 @@ def probe_downloads(answers: Answers) -> str:
 
 
 def probe_question(answers: Answers) -> str:
-    """Return the question whether to probe, with the downloads it would need first."""
+    """Return the question whether to probe, with its minutes and the downloads it would need first."""
+    minutes = offer_probe_of(complete_situation(answers).profile).minutes
+    question = (
+        f"Ask the base model some dev questions now? It takes about {minutes} min; nothing is built or sent."
+    )
     texts = probe_downloads(answers)
-    return f"{PROBE_QUESTION} It first fetches {texts}." if texts else PROBE_QUESTION
+    return f"{question} It first fetches {texts}." if texts else question
 
 
 def probe_in_wizard(answers: Answers) -> Answers:
@@ -313,11 +314,15 @@ class TerminalPrompter(Prompter):
         confidence = recommendation.confidence
         self._wrap(
             "class:leader",
-            f"{recommendation.choice}, confidence {confidence.level} ({confidence.because})",
+            f"{recommendation.choice}, confidence {confidence.level}, {recommendation.probability.value:.2f} "
+            f"({confidence.because})",
             f"{'as it stands':<13} ",
         )
         for fact in recommendation.worth_finding:
             self._wrap("class:decides", fact.text, f"{'worth knowing':<13} ")
+        offer = offer_when_unsure(profile, recommendation.choice, recommendation.probability)
+        if offer and offer_probe(profile):
+            self._wrap("class:decides", f"{offer.text}: choose measure first", f"{'measure first':<13} ")
 
     def _choose(self, asked: AskedQuestion) -> Any:
         question = asked.question

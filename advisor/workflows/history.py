@@ -10,6 +10,7 @@ from advisor.history import History, Kind, PastRun
 from advisor.output import print_plain
 from rag.evaluation.statistics import WilsonShare
 
+CONFIDENCE_LEVELS = ("high", "medium", "low")
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")
 
 
@@ -48,8 +49,50 @@ def advice_counts(runs: Sequence[PastRun]) -> dict[str, Any]:
         "proxy": sum(run.strength == "proxy" for run in judged if run.label == "run"),
         "demo": sum(run.label == "demo" for run in judged),
         "right": right.to_json(),
+        **confidence_scores(list(latest.values())),
         "text": _advice_text(len(latest), counts["undecided"], right),
     }
+
+
+def confidence_scores(runs: Sequence[PastRun]) -> dict[str, Any]:
+    """Score how sure the advice was, over decided trials whose plan recorded it.
+
+    Returns:
+        ``levels``: decided and confirmed trials by confidence; ``brier``: the mean squared difference of probability and
+        outcome (1 confirmed, 0 overturned), ``brier_expected``: what it would be if every probability were true, the mean
+        of p(1 - p), and ``brier_n`` trials; both None without any (Brier 1950).
+    """
+    decided = [run for run in runs if run.outcome in ("confirmed", "overturned")]
+    levels = {}
+    for level in CONFIDENCE_LEVELS:
+        outcomes = [run.outcome == "confirmed" for run in decided if run.confidence == level]
+        if outcomes:
+            levels[level] = WilsonShare.of(sum(outcomes), len(outcomes)).to_json()
+    scored = [(run.probability, run.outcome == "confirmed") for run in decided if run.probability is not None]
+    brier = sum((p - right) ** 2 for p, right in scored) / len(scored) if scored else None
+    expected = sum(p * (1 - p) for p, _ in scored) / len(scored) if scored else None
+    return {
+        "levels": levels,
+        "brier": None if brier is None else round(brier, 4),
+        "brier_expected": None if expected is None else round(expected, 4),
+        "brier_n": len(scored),
+    }
+
+
+def confidence_lines(advice: dict[str, Any]) -> list[str]:
+    """Return how often advice of each confidence was right here, and its Brier score beside the expected one."""
+    lines = [
+        f"confidence {level}: right in {share['hits']} of {share['n']} decided trial{'s' * (share['n'] != 1)} "
+        f"({share['low']:.0%} to {share['high']:.0%})"
+        for level, share in advice["levels"].items()
+    ]
+    if advice["brier_n"]:
+        lines.append(
+            f"Brier score of the probabilities: {advice['brier']:.2f} over {advice['brier_n']} decided "
+            f"trial{'s' * (advice['brier_n'] != 1)}; {advice['brier_expected']:.2f} would be expected if they were true "
+            "(0 is best, always saying one half gives .25)"
+        )
+    return lines
 
 
 def ratio_spread(ratios: Sequence[float]) -> dict[str, float | int] | None:
@@ -90,6 +133,8 @@ def show_history(summary: dict[str, Any]) -> None:
         columns = ("day", "what", "advised", "outcome", "winner", "time", "memory", "model")
         screen.print(console.table(columns, rows, right=(5, 6)))
     print_plain(screen, summary["advice"]["text"])
+    for line in confidence_lines(summary["advice"]):
+        print_plain(screen, line)
     for name, label in (("demo", "of the demo"), ("proxy", "on another model than the plan's")):
         if count := summary["advice"][name]:
             print_plain(screen, f"not counted: {count} trial{'s' * (count != 1)} {label}")

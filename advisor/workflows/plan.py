@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor import output
 from advisor.advice import recommend
 from advisor.output import emit_result, print_plain
 from advisor.probe import answers_from_probe
+from advisor.probe.offer import ProbeOffer, offer_when_unsure
 from advisor.questionnaire.answers import Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.settings import with_settings_answers
 from advisor.verdict import predictions
+from advisor.verdict.trial_forecast import TRIAL_FORECAST, forecast_trial, right_text
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from runners.models.licenses import accepted_licenses
@@ -27,6 +29,9 @@ from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.runs import requirements
+
+if TYPE_CHECKING:
+    from advisor.probe.probe import ProbeOutcome
 
 PLAN_OUT = Path("plan.yaml")
 RECORD_OUT = Path("decision.md")
@@ -48,6 +53,7 @@ class PlanRequest:
     profile: str | None = None
     save: str | None = None
     record: Path | None = None
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +91,52 @@ def make_plan(request: PlanRequest) -> Path | None:
         outcome = interview_on_terminal(answers)
         answers = outcome.answers
         record = record or (RECORD_OUT if outcome.record else None)
-    rec = recommend(answers)
+    probed = probe_first(answers, request) if request.probe else None
+    rec = recommend(probed.answers if probed else answers)
     situation = rec.situation
     assert situation is not None
+    offer = offer_when_unsure(situation.profile, rec.choice, rec.probability)
     if not request.as_json:
         _show(rec, situation, with_answers=not interactive)
     written = _write(rec, situation, request)
     if request.as_json:
-        obstacles = {"cannot_run": list(written.obstacles)}
-        emit_result(rec.to_json() | answers_from_probe.probe_json(situation, rec) | obstacles)
+        extra = answers_from_probe.probe_json(situation, rec) | _probe_keys(probed, offer)
+        emit_result(rec.to_json() | extra | {"cannot_run": list(written.obstacles)})
+    elif offer and not request.probe:
+        output.note(f"{offer.text}: add --probe to this command")
     _save_profile_and_record(rec, situation, request.save, record)
     return None if written.obstacles else written.path
+
+
+def probe_first(answers: Answers, request: PlanRequest) -> ProbeOutcome | None:
+    """Probe the base model as ``tunewise probe`` does, print what was measured, and return it.
+
+    Returns:
+        None where there is nothing to ask: then a note says so, and the plan is made without it.
+
+    Raises:
+        BadInput: for broken files, and for an endpoint that may not be contacted.
+        CannotRun: when no model can be obtained.
+    """
+    from advisor.probe.probe_view import probe_with_progress, show_probe
+    from advisor.terminal import resume_hint
+
+    if not any(answers.value(key) for key in ("questions", "examples")):
+        output.note(
+            "nothing to probe: there are no questions and no examples; the plan is made without a probe"
+        )
+        return None
+    with resume_hint(output.command_line(*sys.argv[1:]), "answers so far"):
+        outcome = probe_with_progress(answers, request.out or PLAN_OUT, quiet=request.as_json)
+    if not request.as_json:
+        show_probe(outcome, with_change=False)
+    return outcome
+
+
+def _probe_keys(probed: ProbeOutcome | None, offer: ProbeOffer | None) -> dict[str, Any]:
+    """Return the keys of ``plan --json`` about a probe that was just done, and about one that is offered."""
+    keys: dict[str, Any] = {"probed_now": probed.to_json()} if probed else {}
+    return keys | {"probe_offer": offer.to_json() if offer else None}
 
 
 def check_target(path: Path, flag: str) -> None:
@@ -219,7 +260,7 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
         rows = (
             (key, format_answer(answers[key].value), answers[key].source, answers[key].note) for key in keys
         )
-        screen.print(console.render_answers(rows))
+        screen.print(console.render_answers([*rows, *console.data_fact_rows(situation.profile.data)]))
     screen.print()
     screen.print(console.render_recommendation(rec))
     if before := answers_from_probe.recommendation_before(situation):
@@ -261,9 +302,12 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         else:
             forecast_backup.unlink(missing_ok=True)  # that of another plan than the one in plan.yaml.bak
         output.note(f"the plan that was there is kept as {backup}")
-    write_plan(drafted.plan, out)
-    arms = ", ".join(arm.arm for arm in drafted.plan.arms)
+    plan = with_forecast(drafted.plan, rec, situation)
+    write_plan(plan, out)
+    arms = ", ".join(arm.arm for arm in plan.arms)
     output.note(f"wrote {out}: arms {arms}; what is predicted of them is in {forecast_path(out)}")
+    if not request.as_json:
+        _show_forecast(plan)
     _note_rows(situation, drafted.plan)
     if problem:
         output.note(f"it cannot be run as it is: {problem.message}")
@@ -282,6 +326,45 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags = accept if _downloads_need_terms(drafted.plan) else []
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
     return WrittenPlan(out, tuple(blocked))
+
+
+def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> Plan:
+    """Return a drafted plan with the forecast of its trial in its prediction; without questions there is no trial."""
+    questions = situation.stats.questions
+    if not questions:
+        return plan
+    rows = len(situation.stats.examples.rows) if situation.stats.examples else 0
+    forecast = forecast_trial(plan, rec, rows, len(questions))
+    return plan.model_copy(update={"predicted": {**plan.predicted, TRIAL_FORECAST: forecast}})
+
+
+def _show_forecast(plan: Plan) -> None:
+    """Print what is expected of each arm of the trial."""
+    forecast = plan.predicted.get(TRIAL_FORECAST)
+    if forecast is None:
+        return
+    from advisor.display import console
+
+    rows = [
+        (
+            row["arm"],
+            "–" if row["probability"] is None else f"{row['probability']:.2f}",
+            right_text(row["right"]),
+            f"{row['minutes']:.1f}",
+        )
+        for row in forecast["arms"]
+    ]
+    corrected = f" ({forecast['corrected']})" if forecast["corrected"] else ""
+    screen = console.console()
+    screen.print()
+    screen.print(
+        console.table(("arm of the trial", "chance of best", "right", "minutes"), rows, right=(1, 3))
+    )
+    print_plain(
+        screen,
+        f"forecast for {forecast['questions']} test questions: about {forecast['minutes']:.0f} min in all{corrected}; "
+        "right: from a probe, where it measured the like",
+    )
 
 
 def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput | None:

@@ -13,7 +13,15 @@ from pathlib import Path
 from rag.files import sha256_text, write_json
 from rag.grounding.refusal import RefusalThreshold
 from rag.types import Chunk, Hit
+from runners.arms.few_shot import (
+    NEAREST_TOKENS_CPU,
+    TURN_TOKENS,
+    ExamplePool,
+    NearestExamples,
+    NearestSetting,
+)
 from runners.arms.gold_passages import GoldPassages
+from runners.arms.prompts import FewShotExamples, choose_shots
 from runners.arms.retriever import Retrieved, Retriever, control_tokens, index_settings, token_counter
 from runners.data.document_sample import DocumentSample, block_texts, sample_within_budget
 from runners.data.examples import Example
@@ -22,8 +30,10 @@ from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, IndexStep
 from runners.run_folder import INDEX, read_journal
 from runners.runs.session import RunContext
-from runners.scoring.scores import score_answer
+from runners.scoring.correctness import references_of
+from runners.scoring.scores import score_answer, token_f1
 from runners.scoring.style_checks import in_style
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 from runners.trial.trial import ANSWERS, run_arm
 
 CLOSED = "closed-book"
@@ -31,7 +41,11 @@ OPEN = "open-book"
 RETRIEVED = "retrieved"
 ALONE = "examples"
 SAMPLE_FILE = "portion.json"
-PROBE_WAYS = (CLOSED, OPEN, RETRIEVED, ALONE)
+FEW_SHOT = "few-shot"
+CLASSIFIER = "classifier"
+PROBE_WAYS = (CLOSED, OPEN, RETRIEVED, ALONE, FEW_SHOT)
+PROBE_SHOTS = 8
+"""Examples in the prompt: the number of nearest examples that a trial tries first (runners.arms.few_shot)."""
 PROBE_EXAMPLES = 10
 """Training examples that prompting alone is tried on: Manning, Building Reliable AI Systems, ch. 5, stops at 8 of 10."""
 RECALL_SHARE = 0.5
@@ -53,6 +67,23 @@ class ProbeReply:
     style: bool | None
     """Whether it meets every style check; None without checks."""
     answer: str
+    f1: float | None = None
+    """Token F1 against the best reference, 0 to 1; None without one, for a refusal, and for an answer that was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifiedRows:
+    """Labels that a classifier over embeddings gives to training examples in cross-validation.
+
+    Attributes:
+        right: rows that got their own label.
+        n: rows that were judged.
+        left_out: rows that were not: those whose reply is no label of the plan, and those beyond the most that are drawn.
+    """
+
+    right: int
+    n: int
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +102,8 @@ class ProbeReplies:
     """Answers cut by the probe's token limit, which is below the plan's own: their style is not judged."""
     portion: DocumentSample | None = None
     """The part of the documents that was indexed; None for all of them."""
+    classified: ClassifiedRows | None = None
+    """The classifier's labels; None where replies are no labels, or it was not measured."""
 
     def of(self, way: str) -> list[ProbeReply]:
         """Return the replies of one way, in the order of the questions."""
@@ -98,7 +131,23 @@ class GivenContext(Retriever):
         ]
 
 
-def probe_base_model(context: RunContext, count: int = PROBE_EXAMPLES, longest: int = 0) -> ProbeReplies:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way of asking: its name, the questions, what provides passages, and the examples in the prompt."""
+
+    name: str
+    questions: Sequence[Question]
+    finder: Retriever | None = None
+    shots: FewShotExamples = ()
+
+
+def probe_base_model(
+    context: RunContext,
+    count: int = PROBE_EXAMPLES,
+    longest: int = 0,
+    shots: int = 0,
+    classify: bool = False,
+) -> ProbeReplies:
     """Ask the dev questions in every way that the data allow, then some training examples.
 
     Answers that the run's journal already holds are taken from it. The index is built first when the plan has
@@ -108,49 +157,104 @@ def probe_base_model(context: RunContext, count: int = PROBE_EXAMPLES, longest: 
         context: the run.
         count: the number of training examples to ask.
         longest: the tokens that an answer may have in the real run, when the context's plan allows fewer.
+        shots: examples to show when everything that is asked without passages is asked once more with examples; 0 does
+            not ask again.
+        classify: whether the replies of the examples are labels that a classifier over embeddings is measured on.
     """
     plan, dev = context.plan, list(context.split.dev)
     gold: dict[str, Chunk] = {}
     given = retriever = sample = None
     example_set = example_questions(context.examples, count, plan.seed)
+    bank = _bank(context, example_set, shots) if shots else ()
     first = 1
     if plan.index is not None and dev:
-        context.emit({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(example_set)})
+        total = 4 + bool(example_set) + bool(bank) + classify
+        context.emit({"event": "step.start", "step": INDEX, "number": 1, "total": total})
         retriever, sample = _retriever(context, plan.index)
         context.emit({"event": "step.end", "step": INDEX})
         first = 2
         gold = gold_passages(retriever.index.chunks, dev)
         given = GivenContext(retriever, {q.question: gold[q.id] for q in dev if q.id in gold})
     grounded = [q for q in dev if q.id in gold]
-    ways = [
-        (CLOSED, dev, None),
-        (OPEN, grounded, given),
-        (RETRIEVED, grounded, retriever),
-        (ALONE, example_set, None),
-    ]
-    ways_to_ask = [way_to_ask for way_to_ask in ways if way_to_ask[1]]
-    journal = context.run.path / ANSWERS
+    ways = (_Way(CLOSED, dev), _Way(OPEN, grounded, given), _Way(RETRIEVED, grounded, retriever))
+    again = _Way(FEW_SHOT, [*dev, *example_set] if bank else [], None, bank)
+    asked = [way for way in (*ways, _Way(ALONE, example_set), again) if way.questions]
+    last = len(asked) + first - 1 + classify
     replies: list[ProbeReply] = []
     cut = 0
-    for number, (way, questions, finder) in enumerate(ways_to_ask, first):
-        context.emit(
-            {"event": "step.start", "step": way, "number": number, "total": len(ways_to_ask) + first - 1}
-        )
-        arm = EvaluateStep(arm=way, retrieval=finder is not None)
-        generator = context.generator(None, arm)
-        context.report_decoding(generator)
-        run_arm(plan, arm, plan.seed, questions, generator, finder, (), journal, context.emit)
-        rows = {row["id"]: row for row in read_journal(journal) if row["arm"] == way}
-        limited = plan.max_new_tokens < longest
-        for question in questions:
-            row = rows[question.id]
-            was_cut = limited and row["finish"] == "length"
-            cut += was_cut
-            replies.append(judge_reply(plan, way, question, row["answer"], was_cut))
-        context.emit({"event": "step.end", "step": way})
+    for number, way in enumerate(asked, first):
+        context.emit({"event": "step.start", "step": way.name, "number": number, "total": last})
+        way_replies, way_cut = _ask(context, way, plan.max_new_tokens < longest)
+        replies += way_replies
+        cut += way_cut
+        context.emit({"event": "step.end", "step": way.name})
+    classified = None
+    if classify:
+        context.emit({"event": "step.start", "step": CLASSIFIER, "number": last, "total": last})
+        classified = _classified(context)
+        context.emit({"event": "step.end", "step": CLASSIFIER})
     retrieved_gold = _count_gold_retrieved(retriever, grounded, gold) if retriever is not None else 0
     ungrounded = sum(q.answerable for q in dev) - len(grounded) if retriever is not None else 0
-    return ProbeReplies(tuple(replies), len(dev), frozenset(gold), ungrounded, retrieved_gold, cut, sample)
+    return ProbeReplies(
+        tuple(replies), len(dev), frozenset(gold), ungrounded, retrieved_gold, cut, sample, classified
+    )
+
+
+def _ask(context: RunContext, way: _Way, limited: bool) -> tuple[list[ProbeReply], int]:
+    """Ask the questions of one way; return the judged replies, and how many were cut at the probe's own limit.
+
+    Args:
+        context: the run.
+        way: the way.
+        limited: whether the probe allows fewer tokens than the real run.
+    """
+    plan, journal = context.plan, context.run.path / ANSWERS
+    arm = EvaluateStep(arm=way.name, retrieval=way.finder is not None)
+    generator = context.generator(None, arm)
+    context.report_decoding(generator)
+    run_arm(plan, arm, plan.seed, way.questions, generator, way.finder, way.shots, journal, context.emit)
+    rows = {row["id"]: row for row in read_journal(journal) if row["arm"] == way.name}
+    was_cut = {question.id: limited and rows[question.id]["finish"] == "length" for question in way.questions}
+    replies = [
+        judge_reply(plan, way.name, question, rows[question.id]["answer"], was_cut[question.id])
+        for question in way.questions
+    ]
+    return replies, sum(was_cut.values())
+
+
+def _bank(context: RunContext, asked: Sequence[Question], count: int) -> FewShotExamples:
+    """Return the examples to show: where replies are labels or JSON, the nearest to each question; else a fixed bank.
+
+    Examples that are asked themselves are left out. Without an embedder the bank is fixed. An example is counted as its
+    characters divided by CHARS_PER_TOKEN, and those that would make a prompt longer than a plan's nearest examples may be
+    are left out. () where not even two can be shown.
+    """
+    lines = {question.line for question in asked}
+    usable = [row for row in context.examples if not row.raw and row.line not in lines]
+    closed = any(check.kind in ("labels", "json_schema") for check in context.plan.checks)
+    if closed and context.embedder_model is not None and len(usable) > count:
+        pool = ExamplePool(usable, lambda text: round(len(text) / CHARS_PER_TOKEN), context.embedder)
+        lengths = sorted(map(pool.tokens, range(len(pool.rows))))
+        if 2 * lengths[len(lengths) // 2] <= NEAREST_TOKENS_CPU:
+            return NearestExamples(pool, NearestSetting(count, True, NEAREST_TOKENS_CPU))
+        return ()
+    shown: list[Example] = []
+    left = float(NEAREST_TOKENS_CPU)
+    for row in choose_shots(usable, count, context.plan.seed):
+        left -= (len(row.question) + len(row.reply)) / CHARS_PER_TOKEN + 2 * TURN_TOKENS
+        if left >= 0:
+            shown.append(row)
+    return tuple(shown) if len(shown) >= 2 else ()
+
+
+def _classified(context: RunContext) -> ClassifiedRows:
+    """Return the cross-validated labels of a classifier over the embeddings of the examples."""
+    from runners.arms.classifier import cross_validated_rows, labelled_texts
+
+    rows, left_out = labelled_texts(context.plan, context.examples)
+    vectors = context.embedder.encode([text for text, _ in rows])
+    right, judged = cross_validated_rows(vectors, [label for _, label in rows], context.plan.seed)
+    return ClassifiedRows(right, judged, left_out + len(rows) - judged)
 
 
 def judge_reply(plan: Plan, way: str, question: Question, answer: str, cut: bool = False) -> ProbeReply:
@@ -160,6 +264,7 @@ def judge_reply(plan: Plan, way: str, question: Question, answer: str, cut: bool
     contain the fact by then: leaving out long-winded answers would flatter the model.
     """
     style = None if cut else in_style(answer, plan.checks)
+    references = references_of(question) if question.answerable and not cut else ()
     return ProbeReply(
         way,
         question.id,
@@ -167,6 +272,7 @@ def judge_reply(plan: Plan, way: str, question: Question, answer: str, cut: bool
         holds_gold(plan, question, answer),
         None if style is None else bool(style),
         answer,
+        max((token_f1(answer, reference) for reference in references), default=None),
     )
 
 

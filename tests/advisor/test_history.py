@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from advisor import cli, history
 from advisor.history import MachineMark, PastRun
-from advisor.workflows.history import advice_counts, history_summary
+from advisor.workflows.history import advice_counts, confidence_lines, history_summary
 from runners.resources.machine import Machine
 
 HERE = MachineMark(cpu="Ferry 9000", cores=2, ram_gib=16, gpu=None)
@@ -174,3 +174,22 @@ def test_process_memory_is_not_mixed_with_training_memory(history_path: Path) ->
     assert [row["ratios"]["memory"] for row in data["runs"]] == [None, 1.2]
     shown = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "200"})
     assert "memory of 1 earlier run is not counted: the whole process was measured then" in shown.output
+
+
+def test_confidence_is_scored_over_decided_trials_that_recorded_it() -> None:
+    runs = [
+        past_run(0, confidence="high", probability=0.9, shares={"lora": 0.8}, scores={"lora": 0.7}),
+        past_run(1, confidence="high", probability=0.9, outcome="overturned"),
+        past_run(2, confidence="low", probability=0.5, outcome="undecided"),
+        past_run(3),
+    ]
+    advice = advice_counts(runs)
+    assert {level: (share["hits"], share["n"]) for level, share in advice["levels"].items()} == {
+        "high": (1, 2)
+    }
+    assert advice["brier"] == pytest.approx((0.01 + 0.81) / 2)
+    assert (advice["brier_expected"], advice["brier_n"]) == (pytest.approx(0.09), 2)
+    lines = confidence_lines(advice)
+    assert lines[0].startswith("confidence high: right in 1 of 2 decided trials")
+    assert "0.41 over 2 decided trials; 0.09 would be expected" in lines[1]
+    assert confidence_lines(advice_counts([past_run(3)])) == []

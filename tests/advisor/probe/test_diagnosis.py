@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from advisor.probe.diagnosis import diagnose
-from runners.trial.base_probe import ALONE, CLOSED, OPEN, RETRIEVED, ProbeReplies, ProbeReply
+from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
+from runners.trial.base_probe import (
+    ALONE,
+    CLOSED,
+    FEW_SHOT,
+    OPEN,
+    RETRIEVED,
+    ClassifiedRows,
+    ProbeReplies,
+    ProbeReply,
+)
 
 
 def replies(mode: str, right: int, of: int, style: int | None = None) -> list[ProbeReply]:
@@ -74,6 +84,14 @@ def test_low_behaviour_gap_needs_both_thresholds_excluded() -> None:
     assert "behaviour_gap" not in diagnose(ProbeReplies(tuple(rows[:12]), 12, frozenset(), 0, 0)).settled
 
 
+def test_style_alone_is_no_proof_of_skill() -> None:
+    """Labels are always in style, and may be wrong."""
+    diagnosis = diagnose(ProbeReplies(tuple(replies(CLOSED, 15, 40, style=40)), 40, frozenset(), 0, 0))
+    assert "behaviour_gap" not in diagnosis.settled
+    right = diagnose(ProbeReplies(tuple(replies(CLOSED, 40, 40, style=40)), 40, frozenset(), 0, 0))
+    assert right.settled["behaviour_gap"] == "none"
+
+
 def test_few_questions_settle_nothing() -> None:
     diagnosis = diagnose(probe_of(2, 3, 3, n=4, brought=4))
     assert "task_needs_facts" not in diagnosis.settled
@@ -106,3 +124,36 @@ def test_unanswerable_questions_count_only_for_passing() -> None:
     assert diagnosis.shares[CLOSED].n == 0
     assert diagnosis.settled == {"prompting_pass_rate": 1.0}
     assert diagnosis.to_json()["lift"] is None
+
+
+def test_facts_hold_what_was_measured() -> None:
+    """Shares of what was asked; with many answers cut, nothing that style is part of."""
+    probe = probe_of(2, 28, 27, style=6)
+    shown = [replace(reply, way=FEW_SHOT) for reply in replies(CLOSED, 25, 30, 25)]
+    rows = (*(replace(reply, f1=0.25) for reply in probe.replies), *shown)
+    probe = replace(probe, replies=rows, classified=ClassifiedRows(80, 100, 3))
+    diagnosis = diagnose(probe)
+    share = ProbeShare
+    assert diagnosis.facts() == ProbeFacts(
+        closed_book=share(2, 30),
+        open_book=share(28, 30),
+        retrieved=share(27, 30),
+        style=share(8, 40),
+        passes=share(4, 40),
+        few_shot=share(25, 30),
+        classifier=share(80, 100),
+        reply_f1=0.25,
+    )
+    assert any("few-shot before prompting alone" in line for line in diagnosis.reading)
+    assert any("80 of 100" in line for line in diagnosis.reading)
+    cut = diagnose(replace(probe, cut=len(rows) // 5)).facts()
+    assert (cut.style, cut.passes, cut.few_shot) == (None, None, None)
+    assert cut.closed_book == share(2, 30)
+    alone = diagnose(ProbeReplies((), 0, frozenset(), 0, 0, classified=ClassifiedRows(90, 100, 0)))
+    assert alone.facts() == ProbeFacts(classifier=share(90, 100))
+    passing = diagnose(
+        ProbeReplies(
+            tuple(replies(CLOSED, 3, 30, 30)), 30, frozenset(), 0, 0, classified=ClassifiedRows(90, 100, 0)
+        )
+    )
+    assert any("measure it first" in line for line in passing.reading)

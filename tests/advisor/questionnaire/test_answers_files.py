@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
+from advisor.advice import recommend
+from advisor.drafting.draft import draft_plan
+from advisor.probe.answers_from_probe import answers_of_this_model
 from advisor.questionnaire import answers_files
-from advisor.questionnaire.answers import Answers
+from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.answers_files import read_answers
+from advisor.questionnaire.gather import complete_situation, flag_answers, with_answers_of
+from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts, ProbeShare
 from rag.errors import BadInput
+from runners.plan.schema import write_plan
 
 
 @pytest.fixture
@@ -85,3 +91,43 @@ def test_cli_saves_lists_and_loads_profiles(profiles_folder: Path, tunewise: Any
     assert "must_site" in listed["profiles"][1]["problem"]
     shown = tunewise("plan", "--profiles").stdout
     assert "Sort [mail]" in shown
+
+
+MEASURED = ProbeFacts(
+    closed_book=ProbeShare(2, 30), passes=ProbeShare(3, 40), classifier=ProbeShare(310, 400), reply_f1=0.25
+)
+
+
+def test_probe_facts_are_carried_by_answers_file_and_plan(task_files: Any, tmp_path: Path) -> None:
+    """They are no answer: not listed, not settable, and gone where the plan is for another model."""
+    flags = {"examples": str(task_files.examples), "questions": str(task_files.questions)}
+    probed = {
+        PROBE_FACTS: Answer(MEASURED.to_json(), "probed", "probe of smollm2-135m-instruct: 30 questions")
+    }
+    answers = Answers().put("flag", flags).add("probed", probed)
+    assert list(answers) == ["examples", "questions"]
+    answers_files.save_answers(answers, tmp_path / "answers.yaml")
+    write_plan(draft_plan(recommend(answers)), tmp_path / "plan.yaml")
+    for file in ("answers.yaml", "plan.yaml"):
+        read = with_answers_of(Answers(), tmp_path / file)
+        assert complete_situation(read).profile.probe == MEASURED
+        assert answers_of_this_model(read.put("flag", {"model": "gemma-3-270m"}))[0].probe == ProbeFacts()
+    with pytest.raises(BadInput, match="unknown question 'probe'"):
+        flag_answers(["probe=1"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{value: {style: {right: 3, n: 2}}, source: probed}", "style cannot be"),
+        ("{value: {style: {right: 0, n: 0}}, source: probed}", "style cannot be"),
+        ("{value: {reply_f1: 2}, source: probed}", "reply_f1 cannot be"),
+        ("{value: {depth: 2}, source: probed}", "holds some of closed_book"),
+        ("{value: {reply_f1: 0.5}}", "is measured, not answered"),
+    ],
+)
+def test_invalid_probe_facts_are_rejected(tmp_path: Path, entry: str, message: str) -> None:
+    (tmp_path / "answers.yaml").write_text(f"probe: {entry}\n", "utf-8")
+    with pytest.raises(BadInput) as problem:
+        read_answers(tmp_path / "answers.yaml")
+    assert message in str(problem.value)

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from advisor import cli
-from advisor.probe import probe
+from advisor.probe import offer, probe
 from advisor.probe.answers_from_probe import (
     answers_of_this_model,
     counted_answers,
@@ -21,7 +21,7 @@ from advisor.probe.answers_from_probe import (
     without_probe,
 )
 from advisor.questionnaire.answers import Answers
-from advisor.questionnaire.gather import complete_situation
+from advisor.questionnaire.gather import complete_situation, with_answers_of
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Detected, Machine
 
@@ -185,11 +185,11 @@ def test_too_large_checks_gpu_memory_and_cpu_hours(laptop: Machine) -> None:
     def card(gib: float) -> Machine:
         return replace(laptop, gpu_kind=Detected("cuda", ""), gpu_memory_gib=Detected(gib, ""))
 
-    assert probe.too_large(profile, card(80), 100) == ""
-    assert "are free" in probe.too_large(profile, card(8), 100)
+    assert offer.too_large(profile, card(80), 100) == ""
+    assert "are free" in offer.too_large(profile, card(8), 100)
     _, small = plan_and_profile("smollm2-135m-instruct", laptop)
-    assert probe.too_large(small, laptop, 100) == ""
-    assert "hours without a GPU" in probe.too_large(small, laptop, 100_000)
+    assert offer.too_large(small, laptop, 100) == ""
+    assert "hours without a GPU" in offer.too_large(small, laptop, 100_000)
 
 
 def test_answers_of_another_models_probe_are_dropped() -> None:
@@ -200,3 +200,58 @@ def test_answers_of_another_models_probe_are_dropped() -> None:
     remaining, note_line = answers_of_this_model(probed.put("flag", {"model": "qwen3-8b"}))
     assert "task_needs_facts" not in remaining
     assert "a probe of smollm2-135m-instruct settled" in note_line
+
+
+def test_plan_probes_first_and_carries_what_was_measured(piers: Path, server: Any) -> None:
+    """Without asking; the plan holds the measurements, and a change of another answer keeps them."""
+    server.answer = answer_about_berths
+    files = ("--questions", "questions.jsonl", "--examples", "examples.jsonl")
+    model = f"openai:tern@{server.url}"
+    done = json.loads(run_command("plan", *files, "--model", model, "--probe", "--json").stdout)
+    assert done["probed_now"]["set"]["behaviour_gap"] == "high"
+    assert done["probe"]["settled"]["behaviour_gap"]["value"] == "high"
+    assert done["probe"]["facts"]["passes"] == {"right": 0, "n": 22}
+    assert done["probe"]["probability"] == done["probability"]
+    assert done["probe_offer"] is None
+    assert "few_shot" not in done["probe"]["facts"]
+    assert any("an endpoint is not asked again" in line for line in done["probed_now"]["left_out"])
+    assert sorted(path.name for path in piers.glob("*")) == [
+        "documents",
+        "examples.jsonl",
+        "plan.forecast.json",
+        "plan.yaml",
+        "questions.jsonl",
+    ]
+    assert not (piers / ".plan.work").exists()
+    recorded = yaml.safe_load((piers / "plan.yaml").read_text("utf-8"))["answers"]["probe"]
+    assert recorded["source"] == "probed"
+    assert recorded["value"]["passes"] == {"right": 0, "n": 22}
+    changed = with_answers_of(Answers(), piers / "plan.yaml").put("flag", {"call_volume": "low"})
+    assert complete_situation(changed).profile.probe.to_json() == done["probe"]["facts"]
+    trial = json.loads((piers / "plan.forecast.json").read_text("utf-8"))["predicted"]["trial"]
+    prompting = next(row for row in trial["arms"] if row["arm"] == "prompting")
+    assert prompting["right"]["because"] == "probe: 0 of 22 right and in style by prompting alone"
+    assert prompting["minutes"] > 0
+    refused = run_command(
+        "plan", *files, "--model", model, "--probe", "--json", "--set", "data_must_stay_local=yes", code=3
+    )
+    assert "must stay" in refused.stderr
+
+
+def test_plan_with_nothing_to_probe_goes_on(piers: Path) -> None:
+    done = run_command("plan", "--yes", "--probe", "--documents", "documents", "--set", "must_cite=yes")
+    assert "nothing to probe" in done.stderr
+    assert (piers / "plan.yaml").is_file()
+
+
+def test_unsure_plan_offers_to_probe(piers: Path) -> None:
+    files = ("--questions", "questions.jsonl", "--examples", "examples.jsonl")
+    advice = json.loads(run_command("plan", "--yes", *files, "--json").stdout)
+    unsure = advice["probability"] < offer.PROBE_BELOW
+    assert unsure == (advice["probe_offer"] is not None)
+    if unsure:
+        assert advice["probe_offer"]["minutes"] >= 1
+        assert advice["choice"] in advice["probe_offer"]["decides_between"]
+    shown = run_command("plan", "--yes", *files)
+    assert unsure == ("add --probe to this command" in " ".join(shown.output.split()))
+    assert "chance of best" in shown.output

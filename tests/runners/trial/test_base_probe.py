@@ -183,3 +183,50 @@ def test_large_corpus_is_sampled_and_sample_kept_on_resume(
     (sampled,) = [event for event in events if event["event"] == "index.sampled"]
     assert sampled["reason"] == asked.portion.text
     assert base_probe.probe_base_model(context, count=0).portion == asked.portion
+
+
+def test_questions_are_asked_again_with_examples(context: RunContext) -> None:
+    """Every question without passages once more; the examples that are asked themselves are not shown."""
+    asked = base_probe.probe_base_model(context, count=2, shots=2)
+    rows = read_journal(context.run.path / "answers.jsonl")
+    alone, again = (
+        {row["id"]: row["prompt"] for row in rows if row["arm"] in ways}
+        for ways in ((base_probe.CLOSED, base_probe.ALONE), (base_probe.FEW_SHOT,))
+    )
+    assert set(alone) == set(again)
+    shown = {turn["content"] for prompt in again.values() for turn in prompt[:-1] if turn["role"] == "user"}
+    assert len(shown) == 2
+    assert not shown & {prompt[-1]["content"] for prompt in alone.values()}
+    assert all(again[name][-1] == prompt[-1] for name, prompt in alone.items())
+    assert asked.classified is None
+    assert len(asked.of(base_probe.FEW_SHOT)) == len(alone)
+
+
+def test_labels_show_nearest_examples_and_are_classified(context: RunContext) -> None:
+    """What is nearest differs by question; the label that one example has cannot be learnt and counts as wrong."""
+    labels = {"type": "labels", "value": ["Open", "Closed", "Gone"]}
+    check = type(context.plan.checks[0])(kind="labels", value=labels["value"])
+    context.plan = context.plan.model_copy(update={"checks": (check,)})
+    context.embedder_model = context.local_base
+    replies = ["Open", "Closed"] * 6 + ["Gone", "Odd"]
+    context.examples = tuple(
+        Example(
+            (
+                {"role": "user", "content": f"{'quay' if reply == 'Open' else 'dock'} {n} berths"},
+                {"role": "assistant", "content": reply},
+            ),
+            {},
+            n,
+        )
+        for n, reply in enumerate(replies)
+    )
+    asked = base_probe.probe_base_model(context, count=2, shots=3, classify=True)
+    assert asked.classified == base_probe.ClassifiedRows(12, 13, 1)
+    prompts = [
+        tuple(turn["content"] for turn in row["prompt"][:-1])
+        for row in read_journal(context.run.path / "answers.jsonl")
+        if row["arm"] == base_probe.FEW_SHOT
+    ]
+    assert len(set(prompts)) > 1
+    (labelled,) = {reply.f1 for reply in asked.of(base_probe.ALONE)} - {None}
+    assert labelled == 0

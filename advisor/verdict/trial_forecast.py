@@ -1,0 +1,252 @@
+"""The forecast of a trial, and what the trial then measured beside it.
+
+:func:`forecast_trial` says before a run which arm is expected to come out best and how likely, what share of right
+answers a probe lets expect, and how many minutes each arm takes. It is kept under :data:`TRIAL_FORECAST` in the plan's
+prediction. :func:`compare_forecast` puts the measurements beside it for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
+from advisor.verdict.predictions import corrected_step_times, step_kind, why_incomparable
+from runners.plan.schema import Plan
+
+if TYPE_CHECKING:
+    from advisor.recommendation.recommend import BaseRecommendation
+
+TRIAL_FORECAST = "trial"
+"""Key of the forecast in a plan's prediction."""
+COVERAGE = 0.95
+"""Probability that a forecast interval is meant to hold the measured share."""
+PROBED_ARMS: Mapping[str, tuple[str, str]] = {
+    "prompting": ("passes", "right and in style by prompting alone"),
+    "few-shot": ("few_shot", "right and in style with examples in the prompt"),
+    "rag": ("retrieved", "right with what the index returns"),
+    "classifier": ("classifier", "right labels in cross-validation"),
+}
+"""The measurement of a probe that is nearest to an arm's share of right answers, and what it counts."""
+
+
+def forecast_trial(
+    plan: Plan, recommendation: BaseRecommendation, examples: int, questions: int
+) -> dict[str, Any]:
+    """Return what is expected of each arm of a plan, the likeliest best first.
+
+    Args:
+        plan: the drafted plan.
+        recommendation: the advice that it measures.
+        examples: rows to train on.
+        questions: all questions, of which the plan's dev share is not asked in the trial.
+
+    Returns:
+        ``probability`` of the advice, ``questions`` of the trial, ``minutes`` of all steps with the note ``corrected`` by
+        earlier runs here (None without any), and ``arms``: each with its ``probability`` of coming out best and the
+        ``rank`` by it (None for arms that the advice does not weigh apart, which come last), the expected share of
+        ``right`` answers where a probe gives one, and the ``minutes`` of its training and answers.
+    """
+    test = questions - round(questions * plan.data.dev_share)
+    test = min(test, plan.data.max_test or test)
+    steps, corrections = corrected_step_times(plan, examples, test)
+    seconds = {name: corrected for name, _, corrected in steps}
+    shares = recommendation.probability.shares
+    names = [arm.arm for arm in plan.arms]
+    ranked = sorted((name for name in names if name in shares), key=lambda name: -shares[name])
+    rows = [
+        {
+            "arm": name,
+            "probability": round(shares[name], 4) if name in shares else None,
+            "rank": ranked.index(name) + 1 if name in shares else None,
+            "right": _expected_right(name, recommendation.profile.probe, test),
+            "minutes": round(arm_seconds(seconds, name) / 60, 1),
+        }
+        for name in (*ranked, *(name for name in names if name not in shares))
+    ]
+    used = {step_kind(name) for name in seconds}
+    notes = [f"{kind}: {corrections[kind].text}" for kind in sorted(used) if corrections[kind].runs]
+    return {
+        "probability": round(recommendation.probability.value, 4),
+        "questions": test,
+        "minutes": round(sum(seconds.values()) / 60, 1),
+        "corrected": "; ".join(notes) or None,
+        "arms": rows,
+    }
+
+
+def arm_seconds(seconds: Mapping[str, float], arm: str) -> float:
+    """Return the seconds of an arm's own training and answers; 0 where none is known."""
+    return sum(seconds.get(f"{kind}:{arm}", 0.0) for kind in ("train", "evaluate"))
+
+
+def predictive_interval(share: ProbeShare, n: int) -> tuple[float, float]:
+    """Return the interval that holds the share of n further cases with a probability of :data:`COVERAGE`.
+
+    The predictive distribution is beta-binomial, with the posterior of Jeffreys' prior; it is wider than the interval of
+    the rate itself, since the further cases vary too.
+
+    Args:
+        share: what was counted.
+        n: number of further cases, at least 1.
+    """
+    from scipy.stats import betabinom
+
+    expected = betabinom(n, share.right + 0.5, share.n - share.right + 0.5)
+    tail = (1 - COVERAGE) / 2
+    return float(expected.ppf(tail)) / n, float(expected.ppf(1 - tail)) / n
+
+
+def compare_forecast(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return forecast and measurement of each arm for the report; None where the plan brings no probabilities.
+
+    Args:
+        plan: the plan that was run, with its prediction.
+        data: the report so far: ``arms`` in the order of their measured means, ``measured`` and ``verdict``.
+
+    Returns:
+        ``probability`` of the advice, the ``outcome`` that it was about, the arm with the ``best`` mean and the
+        ``best_probability`` that was given to it, ``pairs_in_order`` of all ``pairs`` of arms whose order was forecast,
+        ``not_compared`` (why minutes and scores are of other work; "" where they are not), and ``arms``.
+    """
+    forecast = _recorded(plan)
+    if forecast is None:
+        return None
+    seconds = data["measured"].get("seconds") or {}
+    measured = {arm["arm"]: (rank, arm) for rank, arm in enumerate(data["arms"], 1)}
+    rows = [
+        _compared_arm(row, *measured[row["arm"]], arm_seconds(seconds, row["arm"]))
+        for row in forecast["arms"]
+        if row["arm"] in measured
+    ]
+    weighed = [row for row in rows if row["rank"] is not None]
+    pairs = [(a, b) for at, a in enumerate(weighed) for b in weighed[at + 1 :]]
+    best = data["arms"][0]["arm"]
+    return {
+        "probability": forecast["probability"],
+        "outcome": data["verdict"]["outcome"],
+        "best": best,
+        "best_probability": next((row["probability"] for row in rows if row["arm"] == best), None),
+        "pairs_in_order": sum(a["measured_rank"] < b["measured_rank"] for a, b in pairs),
+        "pairs": len(pairs),
+        "minutes": forecast.get("minutes"),
+        "measured_minutes": round(sum(seconds.values()) / 60, 1),
+        "corrected": forecast.get("corrected"),
+        "not_compared": why_incomparable(plan, data["verdict"]["strength"] == "proxy"),
+        "arms": rows,
+    }
+
+
+def forecast_sentence(forecast: Mapping[str, Any]) -> str:
+    """Return what was forecast and what came, in words, from a report's ``forecast``."""
+    best, share = forecast["best"], forecast["best_probability"]
+    given = "a probability that was not forecast apart" if share is None else f"a probability of {share:.2f}"
+    pairs = (
+        f" {forecast['pairs_in_order']} of {forecast['pairs']} pairs of arms came in the order forecast."
+        if forecast["pairs"]
+        else ""
+    )
+    text = (
+        f"The advice was given a probability of {forecast['probability']:.2f} and was {forecast['outcome']}; "
+        f"{best}, which has the best mean, had been given {given} of that.{pairs}"
+    )
+    if why := forecast["not_compared"]:
+        text += f" Shares and minutes were forecast for other work: {why}."
+    elif forecast["minutes"]:
+        text += (
+            f" Forecast {forecast['minutes']:.0f} minutes in all, took {forecast['measured_minutes']:.0f}."
+        )
+    return text
+
+
+def forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """Return the cells of a table: arm, chance of best, right forecast, right measured, minutes forecast and measured."""
+    return [
+        (
+            row["arm"],
+            "–" if row["probability"] is None else f"{row['probability']:.2f}",
+            right_text(row["right"]),
+            right_text(row["measured_right"], (row["right"] or {}).get("inside")),
+            f"{_minutes(row['minutes'])} / {_minutes(row['measured_minutes'])}",
+        )
+        for row in forecast["arms"]
+    ]
+
+
+FORECAST_COLUMNS = (
+    "arm",
+    "chance of best",
+    "right, forecast",
+    "right, measured",
+    "minutes, forecast / measured",
+)
+"""Titles of the cells of :func:`forecast_rows`."""
+
+
+def right_text(share: Mapping[str, Any] | None, inside: bool | None = None) -> str:
+    """Return a share with its interval as ".52 (.45–.59)", marked where it lies outside of what was forecast."""
+    if not share:
+        return "–"
+    value = f"{share['likely']:.2f} ({share['low']:.2f}–{share['high']:.2f})".replace("0.", ".")
+    return value if inside is not False else f"{value}, outside"
+
+
+def _recorded(plan: Plan) -> dict[str, Any] | None:
+    """Return the forecast of a plan; of one that was drafted without minutes, the probabilities alone; else None."""
+    predicted = plan.predicted
+    if TRIAL_FORECAST in predicted:
+        return dict(predicted[TRIAL_FORECAST])
+    shares = {row["method"]: row.get("probability") for row in predicted.get("ranked") or ()}
+    shares |= predicted.get("also_measure_probability") or {}
+    if "probability" not in predicted:
+        return None
+    names = [arm.arm for arm in plan.arms]
+    ranked = sorted((name for name in names if shares.get(name) is not None), key=lambda name: -shares[name])
+    rows = [
+        {
+            "arm": name,
+            "probability": shares.get(name),
+            "rank": ranked.index(name) + 1 if name in ranked else None,
+            "right": None,
+            "minutes": None,
+        }
+        for name in (*ranked, *(name for name in names if name not in ranked))
+    ]
+    return {"probability": predicted["probability"], "arms": rows}
+
+
+def _expected_right(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | None:
+    """Return the expected share of right answers among the test questions; None where no probe measured the like."""
+    name, counted = PROBED_ARMS.get(arm, ("", ""))
+    share = getattr(facts, name) if name else None
+    if share is None or test < 1:
+        return None
+    low, high = predictive_interval(share, test)
+    because = f"probe: {share.right} of {share.n} {counted}"
+    return {"low": round(low, 4), "likely": round(share.rate, 4), "high": round(high, 4), "because": because}
+
+
+def _compared_arm(
+    row: Mapping[str, Any], rank: int, arm: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Return the forecast of an arm with its measurements."""
+    right = arm.get("right")
+    measured = None
+    if right and right.get("of"):
+        share = right["n"] / right["of"]
+        measured = {"likely": round(share, 4), "low": right["low"], "high": right["high"], "n": right["of"]}
+    expected = dict(row["right"]) if row["right"] else None
+    if expected and measured:
+        expected["inside"] = expected["low"] <= measured["likely"] <= expected["high"]
+    return {
+        **row,
+        "right": expected,
+        "measured_rank": rank,
+        "measured_right": measured,
+        "score": arm["score"],
+        "measured_minutes": round(seconds / 60, 1) if seconds else None,
+    }
+
+
+def _minutes(minutes: float | None) -> str:
+    return "–" if minutes is None else f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"

@@ -1,0 +1,225 @@
+"""What a probe before the advice is worth: the advice on each public set before and after it, against the recorded trials.
+
+    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--runs FOLDER]... [--record]
+
+Probes the base model on the dev questions of each set, as ``tunewise plan --probe`` does, and keeps the advice and its
+probability before and after, and the minutes, in DIR/NAME/probe.json. A set that has this file is not probed again; an
+interrupted probe is gone on with. With ``--runs`` (folders that hold NAME/run of finished trials) every advice is judged by
+the trial of its set: the choice is put in the place of the plan's and judged as the report does. Sets that are held back
+are probed only when they are named, and judged only with ``--held-back``.
+
+--record writes benchmarks/probe_value.json, of which `python scripts/docs.py` makes a section of docs/accuracy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
+from advisor.display.progress import watch_progress
+from advisor.probe.offer import PROBE_BELOW, price_of_probe
+from advisor.probe.probe import ProbeOutcome, probe_model
+from advisor.recommendation.recommend import BaseRecommendation
+from advisor.report.data import read_scores
+from advisor.verdict.verdict import judge_trial
+from benchmarks.cast import CAST, Part, bring
+from benchmarks.trials import situation
+from rag.errors import Problem
+from runners.run_folder import read_run_plan
+
+RECORD = Path(__file__).parent / "probe_value.json"
+OUTCOME = "probe.json"
+NOT_MEASURED = "not measured"
+"""Outcome of a choice that has no arm in the trial."""
+
+
+def advice_facts(advice: BaseRecommendation) -> dict[str, Any]:
+    """Return what is compared of an advice: the choice, its probability, and that of each arm."""
+    return {
+        "choice": advice.choice,
+        "confidence": advice.confidence.level,
+        "probability": round(advice.probability.value, 4),
+        "shares": {arm: round(share, 4) for arm, share in advice.probability.shares.items()},
+    }
+
+
+def probe_set(part: Part, data: Path, folder: Path, model: str = "") -> dict[str, Any]:
+    """Probe a set, or read what an earlier probe of it found.
+
+    Args:
+        part: the set.
+        data: the folder of the public sets.
+        folder: where the files of the set and the result are kept.
+        model: another base model than the default; "" for that.
+    """
+    kept = folder / OUTCOME
+    if kept.is_file():
+        return dict(json.loads(kept.read_text("utf-8")))
+    at = situation(part, bring(part, data, folder / "files"), *([f"model={model}"] if model else []))
+    expected = price_of_probe(at.profile)
+    with watch_progress(quiet=not sys.stderr.isatty()) as watcher:
+        outcome = probe_model(at.answers, folder / "work", on_event=watcher)
+    result = probe_facts(part, outcome) | {"expected_minutes": round(expected.seconds / 60, 2)}
+    kept.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return result
+
+
+def probe_facts(part: Part, outcome: ProbeOutcome) -> dict[str, Any]:
+    """Return what is kept of a probe: the advice before and after, counts and minutes, nothing of the data."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    measured = outcome.to_json()
+    return {
+        "task": part.task,
+        "held_back": part.held_back,
+        "model": outcome.model,
+        "proxy": outcome.proxy,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "offered": outcome.before.probability.value < PROBE_BELOW,
+        "before": advice_facts(outcome.before),
+        "after": advice_facts(outcome.after),
+        "set": measured["set"],
+        "person_answered": measured["kept"],
+        "facts": measured["facts"],
+        "reading": measured["reading"],
+        "left_out": measured["left_out"],
+        "minutes": round(outcome.seconds / 60, 2),
+    }
+
+
+def judged_by(run: Path, choice: str) -> str:
+    """Return what a finished trial says of a choice, as if it had been advised: confirmed, overturned, undecided.
+
+    :data:`NOT_MEASURED` where the choice has no arm in it.
+    """
+    plan = read_run_plan(run)
+    arms = read_scores(run)
+    if choice not in {arm.arm for arm in arms if arm.combined}:
+        return NOT_MEASURED
+    must_beat = tuple(arm for arm in cheaper_arms(plan.steps, choice) if arm not in COMPARISON_ARMS)
+    gate = plan.gate.model_copy(update={"must_beat": must_beat})
+    advised = plan.model_copy(update={"choice": choice, "gate": gate, "predicted": {}})
+    verdict, _ = judge_trial(advised, arms, plan.model.name)
+    return verdict.outcome
+
+
+def with_outcomes(result: dict[str, Any], name: str, runs: Sequence[Path]) -> dict[str, Any]:
+    """Return a probe's result with what the trial of its set says of the advice before and after; as it is without one."""
+    for folder in runs:
+        run = folder / name / "run"
+        try:
+            outcomes = {key: judged_by(run, result[key]["choice"]) for key in ("before", "after")}
+        except Problem as problem:
+            print(f"{name}: no outcome from {run}: {problem.message}", file=sys.stderr)
+            continue
+        return {**result, "outcome": outcomes}
+    return result
+
+
+def summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return counts and the Brier score before and after the probe, over the sets whose trial is known.
+
+    Trials that are undecided, or did not measure the choice, are counted apart. ``decided_both`` is the Brier score over
+    the sets that are decided before and after, so that both are of the same trials.
+    """
+    judged = {name: result for name, result in results.items() if "outcome" in result}
+    decided = ("confirmed", "overturned")
+    both = [
+        name
+        for name, result in judged.items()
+        if all(outcome in decided for outcome in result["outcome"].values())
+    ]
+    counts = {}
+    for key in ("before", "after"):
+        outcomes = [result["outcome"][key] for result in judged.values()]
+        scored = [name for name, result in judged.items() if result["outcome"][key] in decided]
+        counts[key] = {
+            **{name: outcomes.count(name) for name in (*decided, "undecided", NOT_MEASURED)},
+            "brier": _brier(judged, key, scored),
+            "brier_decided_both": _brier(judged, key, both),
+            "decided_both": len(both),
+        }
+    return counts
+
+
+def _brier(results: Mapping[str, Mapping[str, Any]], key: str, names: Sequence[str]) -> float | None:
+    """Return the mean squared difference of probability and outcome; None without any set."""
+    errors = [
+        (results[name][key]["probability"] - (results[name]["outcome"][key] == "confirmed")) ** 2
+        for name in names
+    ]
+    return round(sum(errors) / len(errors), 4) if errors else None
+
+
+def show(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a line for each set, and the counts."""
+    for name, result in results.items():
+        outcome = result.get("outcome") or {"before": "no trial", "after": "no trial"}
+        sides = "  ->  ".join(
+            f"{result[key]['choice']} {result[key]['probability']:.2f} ({outcome[key]})"
+            for key in ("before", "after")
+        )
+        print(f"{name}: {sides}; {result['minutes']:.1f} min, {result['expected_minutes']:.1f} expected")
+    for key, row in summary(results).items():
+        print(f"{key}: {', '.join(f'{name} {value}' for name, value in row.items())}")
+    print(f"minutes in all: {sum(result['minutes'] for result in results.values()):.1f}")
+
+
+def main() -> None:
+    """Probe the sets and judge the advice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder of the public sets")
+    parser.add_argument("names", nargs="*", help="some sets only")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for files and results")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of finished trials; repeatable, the first that has a set wins",
+    )
+    parser.add_argument("--model", default="", help="another base model than the default")
+    parser.add_argument("--held-back", action="store_true", help="judge the sets that are held back, too")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
+    given = parser.parse_intermixed_args()
+    if unknown := set(given.names) - {part.name for part in CAST}:
+        parser.error(
+            f"no set is called {', '.join(sorted(unknown))}; known: {', '.join(p.name for p in CAST)}"
+        )
+    results = {}
+    for part in CAST:
+        if part.name not in given.names if given.names else part.held_back and not given.held_back:
+            continue
+        if not (given.data / part.name).is_dir():
+            print(f"{part.name}: skipped, {given.data} has no such folder", file=sys.stderr)
+            continue
+        try:
+            result = probe_set(part, given.data, given.out / part.name, given.model)
+        except Problem as problem:
+            print(f"{part.name}: skipped, {problem.message}", file=sys.stderr)
+            continue
+        hidden = part.held_back and not given.held_back
+        results[part.name] = result if hidden else with_outcomes(result, part.name, given.runs)
+    show(results)
+    if given.record:
+        kept = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
+        merged = {**kept, **results}
+        ordered = {part.name: merged[part.name] for part in CAST if part.name in merged}
+        RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Section of docs/accuracy.md: what measuring before advising was worth on the public sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "probe_value.json"
+Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
+INTRO = """
+## Measuring before advising
+
+The same sets, advised twice: from the profile and the files alone, and after a probe of the base model on the dev questions
+(`tunewise plan --probe`). Each choice is judged by the recorded trial of the set as if it had been advised; trials that
+leave it undecided, or hold no arm of it, count for neither side. *Sure* is the probability that the advice gave itself.
+`python -m benchmarks.probe_value` runs it again."""
+DECIDED = ("confirmed", "overturned")
+
+
+def probe_value_section(table: Table) -> list[str]:
+    """Return the advice before and after the probe for each set, with the counts; [] without a record."""
+    if not RECORD.is_file():
+        return []
+    results: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
+    rows = [
+        (
+            name,
+            _side(result, "before"),
+            _side(result, "after"),
+            f"{result['minutes']:.1f}",
+            f"{result['expected_minutes']:.1f}",
+        )
+        for name, result in results.items()
+    ]
+    columns = ("set", "before the probe", "after it", "minutes", "expected")
+    return [INTRO, "", *table(columns, rows), "", *_conclusion(results)]
+
+
+def _side(result: Mapping[str, Any], key: str) -> str:
+    """Return an advice with its probability, and what the trial says of it."""
+    advice = result[key]
+    outcome = (result.get("outcome") or {}).get(key, "no trial")
+    return f"{advice['choice']}, sure {advice['probability']:.2f}: {outcome}"
+
+
+def _conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return counts and Brier scores of both sides as sentences."""
+    judged = [result for result in results.values() if "outcome" in result]
+    if not judged:
+        return ["None of these sets has a recorded trial."]
+    both = [r for r in judged if all(outcome in DECIDED for outcome in r["outcome"].values())]
+    lines = []
+    for key, words in (("before", "Before the probe"), ("after", "After it")):
+        outcomes = [result["outcome"][key] for result in judged]
+        errors = [(r[key]["probability"] - (r["outcome"][key] == "confirmed")) ** 2 for r in both]
+        score = (
+            f"; Brier score {sum(errors) / len(errors):.3f} over the {len(both)} decided on both sides"
+            if both
+            else ""
+        )
+        lines.append(
+            f"{words} {outcomes.count('confirmed')} of {len(judged)} choices were confirmed and "
+            f"{outcomes.count('overturned')} overturned{score}."
+        )
+    minutes = sum(result["minutes"] for result in results.values())
+    lines.append(f"The probes took {minutes:.0f} minutes in all, on two cores that other work used too.")
+    return lines

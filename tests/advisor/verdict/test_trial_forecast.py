@@ -1,0 +1,133 @@
+"""The forecast of a trial: intervals of what a probe measured, and forecast beside measurement in every view."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from advisor import history
+from advisor.display.trial_table import show_report
+from advisor.questionnaire.probe_facts import ProbeShare
+from advisor.report.markdown import report_markdown
+from advisor.report.report import write_report
+from advisor.verdict.predictions import remember_run
+from advisor.verdict.trial_forecast import forecast_sentence, predictive_interval
+from runners.plan.schema import parse_plan
+from runners.run_folder import RunFolder
+from runners.trial.trial import ArmScores, write_scores
+
+BODY: dict[str, Any] = {
+    "name": "sorting",
+    "choice": "few-shot",
+    "model": {"name": "smollm2-135m-instruct"},
+    "data": {"examples": "e", "questions": "q"},
+    "steps": [
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "evaluate", "arm": "few-shot", "shots": 3},
+        {"kind": "evaluate", "arm": "classifier", "classifier": True},
+    ],
+    "weights": {"style": 1},
+    "answers": {"gpu_kind": {"value": "none", "source": "detected"}},
+}
+PREDICTED: dict[str, Any] = {
+    "choice": "few-shot",
+    "confidence": "medium",
+    "probability": 0.7,
+    "also_measure_probability": {"classifier": 0.3},
+    "ranked": [{"method": "few-shot", "probability": 0.5}, {"method": "prompting", "probability": 0.2}],
+}
+SHARE = {
+    "low": 0.5,
+    "likely": 0.6,
+    "high": 0.7,
+    "because": "probe: 24 of 40 right labels in cross-validation",
+}
+TRIAL: dict[str, Any] = {
+    "probability": 0.7,
+    "questions": 40,
+    "minutes": 3.0,
+    "corrected": None,
+    "arms": [
+        {"arm": "few-shot", "probability": 0.5, "rank": 1, "right": None, "minutes": 1.5},
+        {"arm": "classifier", "probability": 0.3, "rank": 2, "right": SHARE, "minutes": 0.5},
+        {"arm": "prompting", "probability": 0.2, "rank": 3, "right": None, "minutes": 1.0},
+    ],
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run in which the classifier is right most often."""
+    folder = RunFolder.create(tmp_path / "run", parse_plan(BODY))
+    folder.write({"event": "run.start", "split": "abc"})
+    ids = tuple(f"q{n}" for n in range(40))
+    arms = []
+    for arm, right in (("prompting", 4), ("few-shot", 12), ("classifier", 36)):
+        folder.write({"event": "step.start", "step": f"evaluate:{arm}", "number": 1, "total": 3})
+        folder.finish(f"evaluate:{arm}", {}, {})
+        values = tuple(float(n < right) for n in range(40))
+        scores = tuple({"right": value, "style": 1.0} for value in values)
+        arms.append(ArmScores(arm, ids, scores, values, (0.2,) * 40, (50,) * 40, (20,) * 40))
+    write_scores(arms, folder.path / "trial" / "scores.json")
+    return folder
+
+
+def test_interval_of_further_cases_is_wider_than_that_of_the_rate() -> None:
+    low, high = predictive_interval(ProbeShare(20, 40), 100)
+    assert 0.28 < low < 0.36
+    assert 0.64 < high < 0.72
+    few = predictive_interval(ProbeShare(20, 40), 10)
+    assert few[0] < low
+    assert few[1] > high
+    assert predictive_interval(ProbeShare(0, 30), 100)[0] == 0
+
+
+def test_forecast_is_beside_measurement_in_every_view(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = parse_plan({**BODY, "predicted": {**PREDICTED, "trial": TRIAL}})
+    data = write_report(run, plan)
+    forecast = data["forecast"]
+    assert [(row["arm"], row["rank"], row["measured_rank"]) for row in forecast["arms"]] == [
+        ("few-shot", 1, 2),
+        ("classifier", 2, 1),
+        ("prompting", 3, 3),
+    ]
+    classifier = forecast["arms"][1]
+    assert classifier["right"]["inside"] is False
+    assert classifier["measured_right"]["likely"] == 0.9
+    assert (forecast["best"], forecast["best_probability"]) == ("classifier", 0.3)
+    assert (forecast["pairs_in_order"], forecast["pairs"]) == (2, 3)
+    sentence = forecast_sentence(forecast)
+    assert f"probability of 0.70 and was {data['verdict']['outcome']}; classifier" in sentence
+    screen = io.StringIO()
+    show_report(data, Console(file=screen, width=150))
+    pages = (screen.getvalue(), report_markdown(data), (run.path / "report.html").read_text("utf-8"))
+    for page in pages:
+        assert "chance of best" in page
+        assert "outside" in page
+        assert "2 of 3 pairs of arms came in the order forecast" in " ".join(page.split())
+    monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
+    assert remember_run(run, plan, data) == ""
+    (past,) = history.read_history().runs
+    assert (past.confidence, past.probability) == ("medium", 0.7)
+    assert past.shares == {"few-shot": 0.5, "classifier": 0.3, "prompting": 0.2}
+    assert past.scores is not None
+    assert past.scores["classifier"] == pytest.approx(data["arms"][0]["score"]["mean"], abs=1e-4)
+
+
+def test_plan_without_minutes_or_probabilities_still_has_a_report(run: RunFolder) -> None:
+    """A plan that was drafted by code has the probabilities alone; one of an earlier version has none."""
+    data = write_report(run, parse_plan({**BODY, "predicted": PREDICTED}))
+    assert [(row["arm"], row["minutes"]) for row in data["forecast"]["arms"]] == [
+        ("few-shot", None),
+        ("classifier", None),
+        ("prompting", None),
+    ]
+    old = write_report(run, parse_plan({**BODY, "predicted": {"choice": "few-shot"}}))
+    assert "forecast" not in old
+    assert "Forecast against measured" not in (run.path / "report.html").read_text("utf-8")
