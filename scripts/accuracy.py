@@ -16,6 +16,7 @@ from scripts.trial_sections import (
     kinds_section,
     not_run_section,
     overview_section,
+    present_advice,
 )
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -39,14 +40,15 @@ costs less, and that no other arm is surely better. The same results ship with t
 def accuracy_page(table: Table) -> list[str]:
     """Return the page: all trials in one table, misses first, what they say together, and a section for each trial."""
     trials: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
+    present = present_advice(trials)
     lines = [
         INTRO,
         "",
-        *overview_section(trials, table),
+        *overview_section(trials, present, table),
         "",
         conclusion(list(trials.values())),
         *not_run_section(trials, table),
-        *calibration_section(trials, table),
+        *calibration_section(trials, present, table),
         *kinds_section(trials, table),
         *carry_over_section(trials, SECOND_MODEL_RECORD, table),
     ]

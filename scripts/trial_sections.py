@@ -62,12 +62,17 @@ The same sets, plans and questions with gemma-3-270m, a model of another family 
 where its order is sure on both models. This is what a trial on a small model (*proxy*) says of a larger one."""
 
 
-def overview_section(trials: Trials, table: Table) -> list[str]:
-    """Return the table of all trials, misses first, then those with the largest regret."""
+def overview_section(trials: Trials, present: Mapping[str, tuple[str, float]], table: Table) -> list[str]:
+    """Return the table of all trials, misses first, then those with the largest regret.
+
+    Args:
+        trials: the records, by set.
+        present: what :func:`present_advice` returns.
+        table: makes a Markdown table.
+    """
     order = sorted(
         trials.items(), key=lambda item: (MISS_ORDER.index(item[1]["verdict"]["outcome"]), -item[1]["regret"])
     )
-    present = present_advice(trials)
     rows = [
         (
             f"[{name}](#{name})" + (", test" if trial["held_back"] else ""),
@@ -142,8 +147,8 @@ def judged(trial: MeasuredTrial, advised: str) -> str | None:
     return "confirmed" if signs[max(others, key=lambda arm: arm.mean).arm] == 1 else "undecided"
 
 
-def calibration_section(trials: Trials, table: Table) -> list[str]:
-    """Return how often advice of each confidence, and of each band of probability, held."""
+def calibration_section(trials: Trials, present: Mapping[str, tuple[str, float]], table: Table) -> list[str]:
+    """Return how often advice of each confidence, and of each band of probability, held; arguments as above."""
     levels = [
         (level, [trial["verdict"]["outcome"] for trial in trials.values() if trial["confidence"] == level])
         for level in ("high", "medium", "low")
@@ -158,7 +163,7 @@ def calibration_section(trials: Trials, table: Table) -> list[str]:
     ]
     if frozen:
         lines += ["", "The probability that was stated before the trial:", "", *_bands(frozen, table)]
-    shipped, present = table_trials(trials), present_advice(trials)
+    shipped = table_trials(trials)
     for title, names in (
         (
             "The present rules on the same answers. They were written and fitted with these trials in view, so this says "

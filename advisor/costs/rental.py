@@ -1,8 +1,8 @@
 """Rented GPUs: which offers hold a training run, their price, and the cost of training.
 
-Its range joins those of the hours, which hold in :data:`advisor.costs.training_time.HOURS_COVERAGE` of recorded runs,
-and of rents (:data:`RENT_RANGE`). That was checked on two published bills only: a QLoRA run of 13.75 USD at .38 of the
-likely price, a full run on 8 GPUs of 108 USD at 2.7 times it, both inside the range.
+Its range joins those of the hours, which hold in :data:`advisor.costs.training_time.HOURS_COVERAGE` of recorded runs, and of
+rents (:data:`RENT_RANGE`). That was checked on two published bills only: a QLoRA run of 13.75 USD at .38 of the likely
+price, a full run on 8 GPUs of 108 USD at 2.7 times it, both inside the range.
 
 :func:`cheapest_rental` picks the offer for a method, :func:`training_cost` is the money of training: nothing
 on hardware at hand that holds it, else the cheapest rental.

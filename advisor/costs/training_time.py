@@ -6,15 +6,16 @@ per parameter and token. Training makes a forward pass, a backward pass through 
 weights are trained, one for their gradients; checkpointing repeats the forward pass. So full tuning costs 6
 per parameter (Kaplan et al., arXiv 2001.08361), LoRA about 4, and checkpointing 2 more.
 
-**How often low to high holds.** ``python -m benchmarks.estimates`` compares the estimate, without any correction,
-with the recorded runs of benchmarks/estimate_runs.json: published training speeds on GPUs (torchtune, PEFT, fms-
-acceleration, Qwen, LLaMA-Factory, llm-foundry, Hugging Face's Personal Copilot), and our own runs on CPUs. The
-ranges are set so that :data:`HOURS_COVERAGE` of them hold, each source counting the same; left out one source at a
-time, ranges made from the others hold nearly as often (benchmarks/LOG.md). Times of our own CPU runs are of
-machines that other processes used too, so they are long. Not recorded, so without a coverage: Apple GPUs, two and
-more GPUs over PCIe, and speeds measured before a training (:data:`MEASURED_RANGE`). Passes of fewer than 1,024
-tokens do not fill a GPU (Qwen's 1.8 B model takes 3 to 9 times the estimate with rows of 256 and 512 tokens one at
-a time); plans put at least 1,024 tokens into a pass.
+**How often low to high holds.** ``python -m benchmarks.estimates`` compares the estimate, without any correction, with the
+recorded runs of benchmarks/estimate_runs.json: published training speeds on GPUs (torchtune, PEFT, fms-acceleration, Qwen,
+LLaMA-Factory, llm-foundry, Hugging Face's Personal Copilot), and our own runs on CPUs. The ranges are set so that
+:data:`HOURS_COVERAGE` of them hold, each source counting the same: .93 on one GPU, .67 on several, .97 on a CPU with native
+bf16. Ranges made without a source hold on it nearly as often (.86, .67 and .95; benchmarks/LOG.md). Without native bf16, and
+at the measured matrix speed of a CPU, six and three runs of ours are all inside, too few for a share; they are of machines
+that other processes used too, so they are long. Not recorded, so without a share: Apple GPUs, several GPUs over PCIe, and
+speeds measured before a training (:data:`MEASURED_RANGE`). Passes of fewer than 1,024 tokens do not fill a GPU (Qwen's
+1.8 B model takes 3 to 9 times the estimate with rows of 256 and 512 tokens one at a time); plans put at least 1,024 tokens
+into a pass.
 """
 
 from __future__ import annotations
