@@ -91,7 +91,7 @@ class AdviceProbability:
 
     value: float
     shares: Mapping[str, float]
-    doubts: AdviceDoubts
+    doubts: AdviceDoubts = AdviceDoubts()
 
 
 def advice_probability(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -> AdviceProbability:
