@@ -211,8 +211,8 @@ CAST: tuple[Part, ...] = (
         "hybrid wins: style from the examples, facts from the reviews",
         kind="facts and style",
         dev=24,
-        test=60,
-        examples=150,
+        test=50,
+        examples=100,
         checks=(
             {
                 "kind": "regex",
@@ -338,8 +338,8 @@ CAST: tuple[Part, ...] = (
         "hybrid: retrieval finds the version, examples the form",
         kind="facts",
         dev=30,
-        test=80,
-        examples=200,
+        test=60,
+        examples=120,
         held_back=True,
     ),
     Part(
@@ -349,8 +349,8 @@ CAST: tuple[Part, ...] = (
         "hybrid wins: the card from the examples, the command from the page",
         kind="facts and style",
         dev=24,
-        test=60,
-        examples=150,
+        test=50,
+        examples=100,
         held_back=True,
     ),
     Part(
@@ -371,8 +371,8 @@ CAST: tuple[Part, ...] = (
         "retrieval wins; 110 examples teach little",
         kind="follow-ups",
         dev=24,
-        test=60,
-        examples=110,
+        test=50,
+        examples=80,
         held_back=True,
     ),
     Part(
