@@ -97,7 +97,7 @@ def draft_with_notes(
     notes = list(situation.stats.warnings)
     tuning = _tuning_method(recommendation, profile, bool(learnable), notes)
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
-    prompts = _prompts(answers, rows, notes)
+    prompts = _prompts(answers, rows, profile.data.language, notes)
     steps = with_additional_arms(
         with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
     )
@@ -327,7 +327,7 @@ def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
     return recorded | probe_facts_entry(answers)
 
 
-def _prompts(answers: Answers, rows: Sequence[Example], notes: list[str]) -> Prompts:
+def _prompts(answers: Answers, rows: Sequence[Example], language: str | None, notes: list[str]) -> Prompts:
     """Return the instructions, and the refusals and fixed sentences of the examples; a note says which were taken.
 
     The instructions are those of today, else the system turn that all examples share.
@@ -335,7 +335,7 @@ def _prompts(answers: Answers, rows: Sequence[Example], notes: list[str]) -> Pro
     system = prompt_text(answers)
     if not system and rows and len({row.system for row in rows}) == 1:
         system = rows[0].system
-    refusals = refusals_of_examples(rows)
+    refusals = refusals_of_examples(rows, language)
     notes += [refusals.note] if refusals.note else []
     return Prompts(
         system=system, refusals=refusals.texts, formulas=fixed_sentences([row.reply for row in rows])

@@ -16,6 +16,15 @@ from rag.text.words import content_words, sentences
 from runners.data.examples import Example, normalise_text
 from runners.data.refusals import is_refusal
 
+PLAIN_REFUSALS = {
+    "de": "Das konnte ich in unseren Unterlagen nicht finden.",
+    "es": "No lo he encontrado en nuestros documentos.",
+    "fr": "Je n'ai pas trouvé cela dans nos documents.",
+    "it": "Non l'ho trovato nei nostri documenti.",
+    "nl": "Dat kon ik niet vinden in onze documenten.",
+    "pt": "Não encontrei isso nos nossos documentos.",
+}
+"""The refusal of a plan whose examples hold none, by the ISO 639-1 code of their language; English for others."""
 MAX_REFUSALS = 8
 """Number of refusing replies that are taken over into the prompts."""
 MIN_ALIKE = 3
@@ -36,8 +45,13 @@ class ExampleRefusals:
     """How many replies were seen to refuse, and which were taken; "" when there were none."""
 
 
-def refusals_of_examples(rows: Sequence[Example]) -> ExampleRefusals:
-    """Return the refusals of a plan: those of its examples (no raw texts), else the default in their style."""
+def refusals_of_examples(rows: Sequence[Example], language: str | None = None) -> ExampleRefusals:
+    """Return the refusals of a plan: those of its examples (no raw texts), else the default in their style and language.
+
+    Args:
+        rows: the examples.
+        language: ISO 639-1 code of their language, None where it is not known.
+    """
     replies = [row.reply for row in rows]
     formulas = fixed_sentences(replies)
     marked = [row for row in rows if row.marked_refusal]
@@ -51,7 +65,8 @@ def refusals_of_examples(rows: Sequence[Example]) -> ExampleRefusals:
     left = [row for row in unmarked if row not in alike]
     taken = tuple(dict.fromkeys(row.reply.strip() for row in (*marked, *alike)))[:MAX_REFUSALS]
     note = _note(len(rows), len(marked), alike, left, taken)
-    return ExampleRefusals(taken or styled_refusals(replies), (*marked, *alike), note)
+    plain = PLAIN_REFUSALS.get(language or "", "")
+    return ExampleRefusals(taken or styled_refusals(replies, plain), (*marked, *alike), note)
 
 
 def _groups_of_alike(rows: Sequence[Example], formulas: Sequence[str]) -> list[list[Example]]:

@@ -113,15 +113,15 @@ def fixed_sentences(replies: Sequence[str]) -> tuple[str, ...]:
     return tuple(text for text in (*opening, *closing) if not text.endswith("?"))
 
 
-def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
-    """Return refusals in the examples' style, for examples without any: the default in their frame.
+def styled_refusals(replies: Sequence[str], plain: str = "") -> tuple[str, ...]:
+    """Return refusals in the examples' style, for examples without any: a plain one in their frame, by default the plan's.
 
     A sentence that most replies begin or end with is put around it too. Where most replies end with a
     question, the most usual ones follow the refusal, so that a refusal passes the style checks.
     """
     endings = _last_sentences(replies)
     closings = _shared_sentence(endings, len(replies)) or _closing_questions(endings, len(replies))
-    begun = " ".join((*_shared_first_sentence(replies), Prompts().refusals[0]))
+    begun = " ".join((*_shared_first_sentence(replies), plain or Prompts().refusals[0]))
     return tuple(f"{begun} {closing}" for closing in closings) or (begun,)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from advisor.drafting.draft import draft_with_notes
-from advisor.drafting.example_refusals import MAX_REFUSALS, refusals_of_examples
+from advisor.drafting.example_refusals import MAX_REFUSALS, PLAIN_REFUSALS, refusals_of_examples
 from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
 from runners.data.examples import Example
+from runners.data.refusals import is_refusal
 from runners.resources.machine import Machine
 
 DEFAULT = ("I could not find that in our documents.",)
@@ -70,3 +71,10 @@ def test_plan_tells_what_was_seen_and_taken(tmp_path: Path, laptop: Machine) -> 
     drafted = draft_with_notes(recommend_for_profile(situation.profile), situation, tmp_path)
     assert drafted.plan.prompts.refusals == DEFAULT
     assert [note for note in drafted.notes if "1 of 42 replies read like refusals" in note]
+
+
+def test_default_refusal_is_in_the_language_of_the_examples() -> None:
+    """A Spanish desk refuses in Spanish; a language without a sentence of its own, and an unknown one, in English."""
+    assert refusals_of_examples(ORDINARY, "es").texts == ("No lo he encontrado en nuestros documentos.",)
+    assert refusals_of_examples(ORDINARY, "fi").texts == refusals_of_examples(ORDINARY).texts == DEFAULT
+    assert all(is_refusal(text, (text,)) for text in PLAIN_REFUSALS.values())
