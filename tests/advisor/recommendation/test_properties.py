@@ -157,13 +157,14 @@ def test_zero_documents_never_choose_retrieval(answers: dict[str, Any]) -> None:
 def test_passages_in_prompts_never_choose_retrieval(
     answers: dict[str, Any], facts: DataFacts, share: float
 ) -> None:
-    """Without documents, whatever was answered; and a larger share never raises retrieval."""
+    """Without documents, whatever was answered; and passages in prompts never raise rag's score."""
     given_passages = replace(facts, passages_in_prompts=share)
     none_given = Profile.of({**answers, "corpus_tokens": 0})
     for profile in (Profile.of({**answers, "corpus_tokens": None}), none_given):
         assert rank_methods(replace(profile, data=given_passages)).choice not in ("rag", "hybrid")
     before, after = scores(Profile.of(answers)), scores(replace(Profile.of(answers), data=given_passages))
-    assert all(after[name] <= before[name] for name in ("rag", "hybrid"))
+    # A hybrid without documents is blocked; its sum may rise with the rules for tasks that need no facts.
+    assert after["rag"] <= before["rag"]
 
 
 @given(PROFILES)
