@@ -103,6 +103,12 @@ class PastRun(HistoryModel):
     """Probability of coming out best by arm, as forecast."""
     scores: Mapping[str, float] | None = None
     """Mean combined score by arm, as measured."""
+    arms: Mapping[str, tuple[float, float, float, int]] | None = None
+    """Mean combined score, low and high end of its 95 % interval and number of questions, by arm; None in entries of earlier
+    versions, as is the next one."""
+    features: Mapping[str, bool | int | float | str] | None = None
+    """The answers of the questionnaire but texts, paths and the model's name: the kind of situation, for
+    :func:`advisor.evidence.trials.own_trials`."""
     steps: tuple[TimedStep, ...] = ()
     hours: PredictedMeasured | None = None
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""

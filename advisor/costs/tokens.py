@@ -57,18 +57,17 @@ class Range:
         The relative spreads, logarithms of an end over the likely figure, are added in quadrature: both figures being at
         their worst at once is rarer than either. An end that is 0 stays 0.
         """
+        if other.low == other.high:
+            return self.times(other.low, other.likely, other.high)
         likely = self.likely * other.likely
-        ends = []
-        for sign, pairs in (
-            (-1, ((self.low, self.likely), (other.low, other.likely))),
-            (1, ((self.high, self.likely), (other.high, other.likely))),
-        ):
-            if any(end <= 0 or middle <= 0 for end, middle in pairs):
-                ends.append(math.prod(end for end, _ in pairs))
-            else:
-                spread = math.hypot(*(math.log(end / middle) for end, middle in pairs))
-                ends.append(likely * math.exp(sign * spread))
-        return Range(ends[0], likely, ends[1])
+        if likely <= 0:
+            return self.times(other.low, other.likely, other.high)
+        low = 0.0
+        if self.low > 0 and other.low > 0:
+            down = math.hypot(math.log(self.low / self.likely), math.log(other.low / other.likely))
+            low = likely * math.exp(-down)
+        up = math.hypot(math.log(self.high / self.likely), math.log(other.high / other.likely))
+        return Range(low, likely, likely * math.exp(up))
 
     def to_json(self) -> dict[str, float]:
         """Return the three figures, rounded to four significant digits."""

@@ -14,7 +14,6 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-from advisor.questionnaire.answers import Answer
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
@@ -149,11 +148,11 @@ class MeasuredTrial:
         return TrialDifference(first, second, gap, gap - below, gap + above, paired=False)
 
 
-def situation_features(answers: Mapping[str, Answer], profile: Profile | None = None) -> dict[str, Any]:
+def situation_features(answers: Mapping[str, Any], profile: Profile | None = None) -> dict[str, Any]:
     """Return the features of a situation: known answers but texts and paths, and what was counted in the files.
 
     Args:
-        answers: the questionnaire's answers.
+        answers: the questionnaire's answers, or those that a plan records, each with its ``value``.
         profile: the profile of the same files, for the number of questions and the facts counted in them.
     """
     features = {
@@ -224,11 +223,12 @@ def measured_trials() -> tuple[MeasuredTrial, ...]:
 def own_trials(runs: Iterable[Mapping[str, Any]]) -> tuple[MeasuredTrial, ...]:
     """Return the trials among the runs of a history that hold the scores of their arms.
 
-    Runs without an outcome or without scores of arms (those of earlier versions, dry runs, the demo) are no trials.
+    Runs without an outcome or without scores of arms (those of earlier versions, dry runs) and the demo are no trials. The
+    history holds no paired differences, so orders of arms are judged by the arms' own intervals.
 
     Args:
-        runs: lines of the history as mappings. ``arms`` is a list of ``{"arm", "mean", "low", "high", "n"}``,
-            ``features`` a mapping as in the table, ``differences`` as there; all else is as in every history.
+        runs: lines of the history as mappings: ``arms`` by name as mean, low, high and number of questions, ``features`` as
+            in the table, all else as in every line.
     """
     return tuple(
         MeasuredTrial(
@@ -238,14 +238,7 @@ def own_trials(runs: Iterable[Mapping[str, Any]]) -> tuple[MeasuredTrial, ...]:
             questions=int(run.get("questions") or 0),
             advised=str(run.get("choice", "")),
             outcome=str(run["outcome"]),
-            arms=tuple(
-                TrialArm(arm["arm"], arm["mean"], arm["low"], arm["high"], arm.get("n") or run["questions"])
-                for arm in run["arms"]
-            ),
-            differences=tuple(
-                TrialDifference(pair["a"], pair["b"], pair["difference"], pair["low"], pair["high"])
-                for pair in run.get("differences") or ()
-            ),
+            arms=tuple(TrialArm(arm, *scores) for arm, scores in run["arms"].items()),
             features=run.get("features") or {},
             probability=run.get("probability"),
             confidence=run.get("confidence") or "",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from advisor import history
 from advisor.costs.step_time import estimate_step_times
+from advisor.evidence.trials import situation_features
 from advisor.history import Correction, Kind, PastRun, PredictedMeasured, TimedStep
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
@@ -329,6 +330,11 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
         winner=verdict["winner"],
         questions=max((arm["n"] for arm in data["arms"]), default=None),
         **_advice_and_scores(plan, data),
+        arms={
+            arm["arm"]: (arm["score"]["mean"], arm["score"]["low"], arm["score"]["high"], arm["n"])
+            for arm in data["arms"]
+        },
+        features={key: value for key, value in situation_features(plan.answers).items() if key != "model"},
         hours=hours,
         memory_gib=memory,
         memory_of="training",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from advisor import history
+from advisor.evidence.trials import own_trials
 from advisor.report.report import write_report
 from advisor.verdict import predictions
 from advisor.verdict.predictions import past_run, remember_run, time_corrections
@@ -210,6 +211,10 @@ def test_finished_run_is_stored_once_and_corrects_estimates(
         history.PredictedMeasured(predicted=0.8, measured=1.2),
     )
     assert entry == past_run(run, plan(), data, "run", detect_machine(run.path))
+    (trial,) = own_trials([entry.model_dump(mode="json")])
+    best = trial.best()
+    assert best is not None
+    assert (best.arm, best.n, trial.outcome, trial.own) == ("lora", 40, "confirmed", True)
     assert str(tmp_path) not in (tmp_path / "history.jsonl").read_text("utf-8")
     assert time_corrections("smollm2-135m-instruct")["hours"].runs == 1
     assert time_corrections("smollm2-135m-instruct", laptop)["hours"].runs == int(
