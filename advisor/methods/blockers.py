@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from advisor.costs.rental import fits_at_hand, training_cost
 from advisor.costs.tokens import training_setup
@@ -210,7 +211,13 @@ BLOCKER_CODES: dict[BlockerCheck, str] = {check: blocker_code(check) for check i
 
 def blocked_by(profile: Profile, method: str, *checks: BlockerCheck) -> tuple[Blocker, ...]:
     """Return the blockers among these checks."""
-    return tuple(Blocker(BLOCKER_CODES[check], text) for check in checks if (text := check(profile, method)))
+    known = profile.blocker_answers
+    key = (method, checks)
+    if key not in known:
+        known[key] = tuple(
+            Blocker(BLOCKER_CODES[check], text) for check in checks if (text := check(profile, method))
+        )
+    return cast("tuple[Blocker, ...]", known[key])
 
 
 def _cards(profile: Profile) -> str:

@@ -242,6 +242,11 @@ class Profile:
         return new and self.tiny_model and self.examples_known >= READING_EXAMPLES
 
     @cached_property
+    def blocker_answers(self) -> dict[Any, Any]:
+        """What blockers found of this profile, by method and checks: a hybrid asks again what its tuned half was asked."""
+        return {}
+
+    @cached_property
     def raw_text(self) -> int:
         """Tokens of raw text that could be trained on; 0 when unknown."""
         return self.unlabelled_tokens or 0
