@@ -15,9 +15,9 @@ from advisor.recommendation.probability import (
     better_blocked,
     enough_examples,
     has_files,
+    missing_answers,
     probability_of,
     rivals,
-    unknown_answers,
 )
 from advisor.recommendation.ranking import Ranking
 
@@ -75,7 +75,7 @@ def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterato
     choice = ranking.methods[0].method.name
     texts = {
         "close_rival": f"{_closest(profile, ranking)} is close behind",
-        "unknown_answers": f"not known: {', '.join(unknown_answers(profile, choice))}",
+        "unknown_answers": f"not known: {', '.join(missing_answers(profile, choice))}",
         "stable_facts": "facts that hardly change can also be put in the prompt or trained",
         "few_examples": _few_text(profile),
         "unused_hardware": "there is a GPU that could train",
@@ -105,7 +105,7 @@ def _raises(
         value = probability_of(replace(doubts, **less), trial)
         return f" ({value:.2f})" if value - probability.value >= 0.005 else ""
 
-    if unknown := unknown_answers(profile, choice):
+    if unknown := missing_answers(profile, choice):
         yield f"knowing {', '.join(unknown)}{with_less(unknown_answers=0.0)}"
     if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
         yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"

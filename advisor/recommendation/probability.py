@@ -41,7 +41,7 @@ class AdviceDoubts:
 
     Attributes:
         close_rival: exp(-margin in weight) over the best feasible method of another family, 0 to 1.
-        unknown_answers: half the number of answers that nobody gave among what is missing, how many examples there
+        unknown_answers: half the number of answers that are unknown among what is missing, how many examples there
             are and, for retrieval, how large the corpus is.
         stable_facts: 1 where a hybrid is advised for facts that never change, .5 where that is not known: such facts
             can also be put into the prompt or trained.
@@ -140,7 +140,7 @@ def advice_doubts(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -
     large = choice == "full" and (profile.params_b or 0) >= LARGE_FOR_FULL_B
     return AdviceDoubts(
         close_rival=math.exp(-max(0.0, margin)),
-        unknown_answers=len(unknown_answers(profile, choice)) / 2,
+        unknown_answers=len(missing_answers(profile, choice)) / 2,
         stable_facts=changing if choice == "hybrid" else 0.0,
         few_examples=_shortfall(profile) if trains else 0.0,
         unused_hardware=float(not trains and profile.has_gpu is True and trainable),
@@ -185,7 +185,7 @@ def _shortfall(profile: Profile) -> float:
     return min(1.0, max(0.0, math.log10(enough_examples(profile) / max(1, profile.labelled_examples))))
 
 
-def unknown_answers(profile: Profile, choice: str) -> tuple[str, ...]:
+def missing_answers(profile: Profile, choice: str) -> tuple[str, ...]:
     """Return the unknown answers among those that decide most: withholding any other one seldom changed the advice."""
     keys = ["behaviour_gap", "task_needs_facts", "labelled_examples"]
     if profile.facts_needed != "none" and choice in ("rag", "hybrid"):
@@ -194,7 +194,7 @@ def unknown_answers(profile: Profile, choice: str) -> tuple[str, ...]:
 
 
 def is_unknown(profile: Profile, key: str) -> bool:
-    """Return whether nobody gave, counted or detected an answer: it is missing, or only a default."""
+    """Return whether an answer was neither given, counted nor detected: it is missing, or only a default."""
     if getattr(profile, key) is None:
         return True
     return key in profile.sources and profile.sources[key].source == "default"
