@@ -20,7 +20,6 @@ from rag.errors import BadInput
 from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
 
-
 SHARED = ("prompting", "few-shot", "lora")
 """Arms that are given the same probability of coming out best."""
 
