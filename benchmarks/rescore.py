@@ -20,7 +20,7 @@ from typing import Any
 
 from advisor.report.data import read_scores, report_json
 from benchmarks.cast import CAST
-from benchmarks.trials import RECORD, recorded
+from benchmarks.trial_records import RECORD, recorded
 from rag.errors import Problem
 from rag.indexing.generations import current_generation
 from rag.stores.text import TextStore

@@ -1,10 +1,12 @@
 """The advice held to account on public data: what it said from the profile alone, and what the trial then found.
 
     python -m benchmarks.trials SHARED/data --out /tmp/trials [NAME ...]
+    python -m benchmarks.trials SHARED/data --out /tmp/trials --collect
 
 Runs one whole trial for each set (or for those named; a set that is absent is skipped, with the reason), and writes
 what came out into benchmarks/accuracy.json, of which `python scripts/docs.py` makes docs/accuracy.md. A trial that was
-interrupted is gone on with; one that is finished is only read again.
+interrupted is gone on with; one that is finished is only read again. --collect makes the records again from the finished
+runs in the folder, without running anything, completes older records, and writes the table that ships with the program.
 """
 
 from __future__ import annotations
@@ -13,39 +15,39 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from advisor.drafting.draft import draft_with_notes, tuning_settings
+from advisor.evidence.trials import situation_features
 from advisor.methods.base import Drafting
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire import gather
-from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.gather import Situation
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
+from advisor.report.data import read_report
 from advisor.workflows.run import run_and_report
 from benchmarks.cast import CAST, Brought, Part, bring
-from runners.arms.answer_constraint import constraint_report
+from benchmarks.trial_records import (
+    RECORD,
+    SECOND_MODEL_RECORD,
+    Records,
+    completed,
+    recorded,
+    remeasured_arms,
+    write_records,
+    write_shipped_table,
+)
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import IndexStep, TrainStep
 from runners.run_folder import PLAN, read_run_plan
 
-RECORD = Path(__file__).parent / "accuracy.json"
 FILES = ("documents", "examples", "questions")
-KEPT = (
-    "outcome",
-    "strength",
-    "recommended",
-    "winner",
-    "use",
-    "use_reason",
-    "text",
-    "taught",
-    "margin",
-    "more_questions_needed",
-)
+MACHINE = ("gpu_kind=none", "cpu_cores=2", "ram_gib=24", "disk_gib=60")
+"""The machine of the recorded trials, for records of earlier versions that do not hold it."""
 
 
 def situation(part: Part, brought: Brought, *more: str) -> Situation:
@@ -148,46 +150,80 @@ def trial(
     if report is None:
         raise SystemExit(f"{part.name}: the plan holds no arm of its choice {plan.choice}")
     print(f"{part.name}: {report['verdict']['text']} ({time.time() - started:.0f} s)", file=sys.stderr)
-    return recorded(part, brought.left_out, plan, report) | {"commit": frozen["commit"]}
+    record = recorded(part, brought.left_out, plan, report, out / "run", frozen)
+    return {**record, "features": situation_features(plan.answers, at.profile)}
 
 
-def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a trial: counts and scores, nothing of the data."""
-    said = {
-        key: answer.value
-        for key, answer in plan.answers.items()
-        if answer.source in ("flag", "file") and key not in (*FILES, "prompt", "model")
-    }
-    verdict, rows = report["verdict"], report["predicted"]["ranked"]
-    weighted = ["right", *(name for name, weight in report["weights"].items() if weight)]
-    arms = [
-        {
-            "arm": arm["arm"],
-            "score": arm["score"],
-            "n": arm["n"],
-            "documents": arm.get("documents"),
-            "judged": arm["scores"]["right"]["n"] if "right" in arm["scores"] else 0,
-            "scores": {name: arm["scores"][name]["mean"] for name in weighted if name in arm["scores"]},
-        }
-        for arm in report["arms"]
-    ]
-    return {
-        "task": part.task,
-        "wanted": part.wanted,
-        "said": [f"{key}={format_answer(value)}" for key, value in said.items()],
-        "model": verdict["model"],
-        "advised": report["predicted"]["choice"],
-        "confidence": report["predicted"]["confidence"],
-        "order": [row["method"] for row in rows if row["feasible"]],
-        "examples": plan.answers["labelled_examples"].value if "labelled_examples" in plan.answers else 0,
-        "left_out": left_out,
-        "date": time.strftime("%Y-%m-%d"),
-        "held": constraint_report(plan),
-        "verdict": {key: verdict.get(key) for key in KEPT},
-        "arms": arms,
-        "paired": report["paired"],
-        "weights": report["weights"],
-    }
+def collect(
+    data: Path,
+    out: Path,
+    records: Records,
+    merge: Path | None = None,
+    remeasured: Path | None = None,
+    held_back: bool = False,
+) -> list[str]:
+    """Make the records again from the finished runs below a folder, and complete those of earlier versions.
+
+    Args:
+        data: the folder of the public sets; what is counted in the files is counted again.
+        out: the folder of the runs, SET/run.
+        records: the records so far, changed in place: a set with a finished run gets a new one.
+        merge: a folder of record files of single trials, for sets without a finished run in ``out``.
+        remeasured: a folder of runs, SET/run, whose arms take the place of those that an older record measured before
+            answers were held to a form.
+        held_back: whether sets that are named as a test are read as well.
+
+    Returns:
+        Lines on what was not collected, and why.
+    """
+    notes = []
+    merged: Records = {}
+    for path in sorted(merge.glob("*.json")) if merge else []:
+        merged |= json.loads(path.read_text("utf-8"))
+    for part in CAST:
+        if part.held_back and not held_back:
+            if part.name in records:
+                notes.append(f"{part.name}: a test set, recorded before; not read again")
+            continue
+        run = out / part.name / "run"
+        finished = (run / "report.json").is_file()
+        if part.name in merged and not finished:
+            records[part.name] = merged[part.name]
+        if not finished and part.name not in records:
+            notes.append(f"{part.name}: no finished run and no record")
+            continue
+        if not (data / part.name).is_dir():
+            notes.append(f"{part.name}: the folder of the sets has no such set; its record stays as it is")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            brought = bring(part, data, Path(folder))
+            if finished:
+                records[part.name] = _from_run(part, brought, out / part.name)
+            else:
+                at = situation(part, brought, *MACHINE, *_model_answer(records[part.name]))
+                features = situation_features(at.answers, at.profile)
+                record = {**records[part.name], "features": features}
+                later = remeasured / part.name / "run" if remeasured else None
+                if later and not record.get("held") and (later / "report.json").is_file():
+                    record["remeasured"] = remeasured_arms(later)
+                records[part.name] = completed(part, record)
+    return notes
+
+
+def _from_run(part: Part, brought: Brought, out: Path) -> dict[str, Any]:
+    """Return the record of a finished run; its answers are those of its plan, what is counted is counted again."""
+    plan, report = read_run_plan(out / "run"), read_report(out / "run")
+    advice = out / "advice.json"
+    frozen = json.loads(advice.read_text("utf-8")) if advice.is_file() else None
+    record = recorded(part, brought.left_out, plan, report, out / "run", frozen)
+    if frozen is None:
+        record["date"] = time.strftime("%Y-%m-%d", time.localtime((out / "run" / PLAN).stat().st_mtime))
+    profile = situation(part, brought, *MACHINE, *_model_answer(record)).profile
+    return {**record, "features": situation_features(plan.answers, profile)}
+
+
+def _model_answer(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"model={record['model']}",)
 
 
 def main() -> None:
@@ -201,7 +237,25 @@ def main() -> None:
     parser.add_argument(
         "--record", type=Path, default=RECORD, help="the file that the results are written into"
     )
+    parser.add_argument("--collect", action="store_true", help="make records from finished runs, run nothing")
+    parser.add_argument(
+        "--merge", type=Path, help="with --collect: a folder of record files, for sets without a finished run"
+    )
+    parser.add_argument(
+        "--remeasured",
+        type=Path,
+        help="with --collect: later runs of arms that older records measured otherwise",
+    )
+    parser.add_argument("--with-held-back", action="store_true", help="with --collect: the test sets as well")
     given = parser.parse_args()
+    if given.collect:
+        records = json.loads(given.record.read_text("utf-8")) if given.record.is_file() else {}
+        notes = collect(given.data, given.out, records, given.merge, given.remeasured, given.with_held_back)
+        write_records(records, given.record)
+        print(*notes, f"{len(records)} trials in {given.record.name}", sep="\n", file=sys.stderr)
+        if given.record in (RECORD, SECOND_MODEL_RECORD):
+            print(f"{write_shipped_table()} trials in the shipped table", file=sys.stderr)
+        return
     if unknown := set(given.names) - {part.name for part in CAST}:
         parser.error(
             f"no set is called {', '.join(sorted(unknown))}; known: {', '.join(p.name for p in CAST)}"
@@ -217,8 +271,7 @@ def main() -> None:
         result = trial(part, given.data, given.out / part.name, arms, more)
         kept = json.loads(given.record.read_text("utf-8")) if given.record.is_file() else {}
         kept[part.name] = result
-        ordered = {p.name: kept[p.name] for p in CAST if p.name in kept}
-        given.record.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_records(kept, given.record)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 from advisor.report.data import read_report
 from benchmarks.cast import CAST
-from benchmarks.trials import RECORD as TRIALS
+from benchmarks.trial_records import RECORD as TRIALS
 from runners.run_folder import read_run_plan
 
 RECORD = Path(__file__).parent / "untrained.json"

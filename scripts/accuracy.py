@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.trial_records import RECORD, SECOND_MODEL_RECORD, regret
 from rag.evaluation.statistics import WilsonShare
+from scripts.trial_sections import (
+    calibration_section,
+    carry_over_section,
+    kinds_section,
+    not_run_section,
+    overview_section,
+    present_advice,
+)
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-RECORD = BENCHMARKS / "accuracy.json"
 HARBOR_DESK_RECORD = BENCHMARKS / "harbor_desk.json"
 UNTRAINED_RECORD = BENCHMARKS / "untrained.json"
 Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
@@ -25,27 +33,25 @@ questions, judged by the rules of [the verdict](how-it-decides.md). `python -m b
 
 These are trials of one small model on data cut to a size that two cores can train on. They say what happened there; a
 larger model needs less tuning and reads passages better. *Confirmed* asks that the advised arm surely beats every arm that
-costs less, and that no other arm is surely better; *lost* is how far the advised arm's mean lies below the best arm's:
-what following the advice cost."""
+costs less, and that no other arm is surely better. The same results ship with the program; rules cite them
+(`tunewise explain BE001`), counted in this table."""
 
 
 def accuracy_page(table: Table) -> list[str]:
-    """Return the page: all trials in one table, the conclusion, and a section for each trial."""
+    """Return the page: all trials in one table, misses first, what they say together, and a section for each trial."""
     trials: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
-    rows = [
-        (
-            f"[{name}](#{name})",
-            trial["task"],
-            f"{trial['advised']} ({trial['confidence']})",
-            trial["verdict"].get("use") or trial["verdict"]["winner"],
-            f"{best(trial)['arm']}, {best(trial)['score']['mean']:.2f}",
-            f"{lost(trial):.2f}",
-            trial["verdict"]["outcome"],
-        )
-        for name, trial in trials.items()
+    present = present_advice(trials)
+    lines = [
+        INTRO,
+        "",
+        *overview_section(trials, present, table),
+        "",
+        conclusion(list(trials.values())),
+        *not_run_section(trials, table),
+        *calibration_section(trials, present, table),
+        *kinds_section(trials, table),
+        *carry_over_section(trials, SECOND_MODEL_RECORD, table),
     ]
-    columns = ("set", "task", "advised", "arm to use", "best mean", "lost", "outcome")
-    lines = [INTRO, "", *table(columns, rows), "", conclusion(list(trials.values()))]
     for name, trial in trials.items():
         lines += section(name, trial, table)
     return [
@@ -244,7 +250,7 @@ def conclusion(trials: list[dict[str, Any]]) -> str:
     """Return how many of the trials confirmed the advice, with the interval that so few allow."""
     outcomes = Counter(trial["verdict"]["outcome"] for trial in trials)
     share = WilsonShare.of(outcomes["confirmed"], len(trials))
-    near_best = sum(lost(trial) <= 0.02 for trial in trials)
+    near_best = sum(regret(trial) <= 0.02 for trial in trials)
     return (
         f"Of {share.n} trials {share.hits} confirmed the advice, {outcomes['overturned']} overturned it and "
         f"{outcomes['undecided']} left it undecided. With so few, the share that would be confirmed lies anywhere between "
@@ -274,26 +280,31 @@ def section(name: str, trial: Mapping[str, Any], table: Table) -> list[str]:
         f"## {name}",
         "",
         f"{trial['task'].capitalize()}. {example_count.capitalize()}{count} questions{left_out}; "
-        f"{trial['model']}, {trial['date']}. Expected: {trial['wanted']}.",
+        f"{trial['model']}, {trial['date']}. Expected: {trial['wanted']}."
+        + (" A test set, looked at once." if trial["held_back"] else ""),
         "",
         f"Said: {', '.join(f'`{item}`' for item in trial['said'])}. Advised **{trial['advised']}** with "
-        f"{trial['confidence']} confidence; predicted order {' > '.join(trial['order'])}.",
+        f"{trial['confidence']} confidence{_frozen(trial)}; predicted order {' > '.join(trial['order'])}.",
         "",
         *table(("arm", "right", "combined", *score_names), rows),
         "",
         f"The weights are {weights}. **{trial['verdict']['outcome'].capitalize()}** ({trial['verdict']['strength']}): "
         f"{trial['verdict']['text']} {trial['verdict'].get('taught') or ''}".rstrip(),
         "",
+        *([timing_line(trial), ""] if trial.get("minutes") else []),
         f"{trial['held'][0].upper()}{trial['held'][1:]}." if trial.get("held") else FREE,
     ]
 
 
-def best(trial: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arm with the highest mean."""
-    return max(trial["arms"], key=lambda arm: arm["score"]["mean"])  # type: ignore[no-any-return]
+def timing_line(trial: Mapping[str, Any]) -> str:
+    """Return the minutes that each step took; the machine was used by other processes too."""
+    minutes: Mapping[str, float] = trial["minutes"]
+    steps = ", ".join(f"{step} {value:.1f}" for step, value in minutes.items())
+    return f"{sum(minutes.values()):.0f} minutes on two cores that other processes used too: {steps}."
 
 
-def lost(trial: Mapping[str, Any]) -> float:
-    """Return how far the advised arm's mean lies below the best arm's."""
-    advised = next(arm for arm in trial["arms"] if arm["arm"] == trial["verdict"]["recommended"])
-    return float(best(trial)["score"]["mean"] - advised["score"]["mean"])
+def _frozen(trial: Mapping[str, Any]) -> str:
+    """Return probability and commit of the advice, where they were recorded."""
+    parts = [f"probability {trial['probability']:.2f}"] if trial.get("probability") is not None else []
+    parts += [f"commit {trial['commit']}"] if trial.get("commit") else []
+    return f" ({', '.join(parts)})" if parts else ""

@@ -10,10 +10,17 @@ from itertools import pairwise
 from types import ModuleType
 
 from calls import docstring_markdown
+from how_sure import how_sure_section
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
-    ("How sure", "advisor.recommendation.confidence", ("confidence",)),
+    (
+        "What is counted in files",
+        "advisor.questionnaire.file_facts",
+        ("count_facts", "language_of", "held_share"),
+    ),
+    ("What is known of the model", "runners.catalog.abilities", ("estimated_strength", "speaks_language")),
+    ("Arms to measure first", "advisor.recommendation.also_measure", ("arms_to_measure",)),
     ("What would change it", "advisor.recommendation.thresholds", ("choice_spans", "declared_thresholds")),
     (
         "What is worth finding out, and when to ask again",
@@ -74,6 +81,8 @@ def decides_page() -> list[str]:
         *_table(("need", "what it asks for", "served by"), _needs()),
     ]
     for title, name, functions in PARTS:
+        if title == "What would change it":
+            lines += ["", *how_sure_section(_table)]
         module = importlib.import_module(name)
         lines += ["", f"## {title}"] if title else []
         lines += ["", docstring_markdown(inspect.getdoc(module) or "")]

@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # document the source tree th
 from accuracy import accuracy_page  # noqa: E402
 from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
+from how_sure import PICTURE, draw_reliability  # noqa: E402
 from scores import scores_page  # noqa: E402
 
 from advisor.commands.train import setting_help  # noqa: E402
@@ -153,7 +154,7 @@ def rules_page() -> list[str]:
                     f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items()
                 )
                 lines += [f"- compares with: {'; '.join(thresholds)}"]
-            lines += [f"- evidence: {item}" for item in rule.evidence]
+            lines += [f"- evidence: {item}" for item in rule.all_evidence()]
     lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
     for check in blockers.BLOCKER_CHECKS:
         lines += ["", f"### {blockers.blocker_code(check)}", "", blockers.blocker_text(check)]
@@ -299,6 +300,12 @@ def main() -> int:
         elif not arguments.check:
             arguments.out.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
+    picture = arguments.out / PICTURE
+    if arguments.check and (not picture.is_file() or picture.read_text("utf-8") != draw_reliability()):
+        stale.append(PICTURE)
+    elif not arguments.check:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(draw_reliability(), "utf-8")
     if stale:
         print(f"not current: {', '.join(stale)}; run: python scripts/docs.py", file=sys.stderr)
     return int(bool(stale))

@@ -17,9 +17,9 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSO
     from advisor.display.trial_table import show_models
     from advisor.output import emit_result
     from runners.models import resolve
-    from runners.models.availability import list_catalog_models
+    from runners.models.availability import list_catalog_models, with_catalog_facts
 
-    rows = [*resolve.list_models(), *list_catalog_models()]
+    rows = with_catalog_facts([*resolve.list_models(), *list_catalog_models()])
     if as_json:
         emit_result({"schema": 1, "models": rows})
     else:

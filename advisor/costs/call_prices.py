@@ -1,4 +1,10 @@
-"""Prices of calls: by model or by size, with prompt caching, and the age of the prices."""
+"""Prices of calls: by model or by size, with prompt caching, and the age of the prices.
+
+Beside the likely price of a call stands a range. It is that of the tokens of a call over those that are counted, by method
+(``CALL_RANGES``): 31 ways of answering on 13 data sets, recorded in benchmarks/estimate_runs.json; ``python -m
+benchmarks.estimates`` prints how often it holds. For calls with passages only three are recorded. Prices themselves are as
+listed on their day.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from datetime import date
 from advisor.catalog import prices
 from advisor.catalog.prices import STALE_DAYS, Price
 from advisor.costs.hosting import MonthlyCost, served_locally
-from advisor.costs.tokens import PROMPT_TOKENS, assumed_token_counts, output_tokens
+from advisor.costs.tokens import PROMPT_TOKENS, Range, assumed_token_counts, output_tokens
 from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME, Profile
 
 USD_PER_B = 0.01
@@ -20,6 +26,33 @@ MIN_CACHED_PREFIX_TOKENS = 1024
 """Shorter prefixes are not cached: the vendors' usual minimum (512 to 4,096 tokens by model)."""
 DEFAULT_CALLS = 10_000
 """Calls a month where no answer says how many."""
+
+
+CALL_RANGES = {
+    "prompting": Range(0.95, 1.0, 1.6),
+    "few-shot": Range(0.25, 1.0, 1.3),
+    "rag": Range(0.25, 1.0, 1.2),
+    "lora": Range(0.95, 1.0, 1.4),
+    "qlora": Range(0.95, 1.0, 1.4),
+    "full": Range(0.95, 1.0, 1.4),
+    "hybrid": Range(0.25, 1.0, 1.2),
+}
+"""Tokens of a call over those that its price counts, by method, as recorded in benchmarks/estimate_runs.json.
+
+A chat template adds about a dozen tokens, an untuned model says more than the examples do, a trial mostly shows fewer or
+shorter examples and passages than are planned for. Prices are as listed, so the range is that of the tokens.
+"""
+CALL_COVERAGE = 0.9
+"""Share of recorded calls whose tokens lie in that range, each data set counting the same; a test computes it."""
+
+
+def call_usd_range(method: str, likely: float) -> Range:
+    """Return low, likely and high USD of one call of a method; of a method that is not listed the widest range."""
+    known = CALL_RANGES.get(method)
+    factors = known or Range(
+        min(each.low for each in CALL_RANGES.values()), 1.0, max(each.high for each in CALL_RANGES.values())
+    )
+    return factors.times(likely, likely, likely)
 
 
 def profile_price(profile: Profile) -> Price:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.costs.call_prices import call_price_basis
+from advisor.costs.call_prices import CALL_COVERAGE, call_price_basis
 from advisor.costs.rental import cheapest_rental, training_cost
 from advisor.costs.tokens import Range
-from advisor.costs.training_time import training_hours, training_time_assumptions
+from advisor.costs.training_time import HOURS_COVERAGE, training_hours, training_time_assumptions
 from advisor.questionnaire.profile import Profile
 from runners.resources.memory_estimate import MemoryEstimate
 
@@ -30,16 +30,35 @@ class MethodEstimate:
     """USD of training, once."""
     per_call_usd: float | None = None
     assumptions: tuple[str, ...] = ()
+    per_call_range: Range | None = None
+    """USD of a call with the range of its tokens."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``estimate`` object of product.md."""
         return {
             "memory_gib": self.memory.to_json(self.device_gib) if self.memory else None,
-            "hours": self.hours.to_json() if self.hours else None,
-            "usd": self.usd.to_json() if self.usd else None,
+            "hours": with_coverage(self.hours),
+            "usd": with_coverage(self.usd),
             "per_call_usd": None if self.per_call_usd is None else float(f"{self.per_call_usd:.3g}"),
+            **(
+                {"per_call_usd_range": with_coverage(self.per_call_range, CALL_COVERAGE)}
+                if self.per_call_range
+                else {}
+            ),
             "assumptions": list(self.assumptions),
         }
+
+
+def with_coverage(figure: Range | None, share: float = HOURS_COVERAGE) -> dict[str, float] | None:
+    """Return a figure as JSON with the share of recorded runs that such ranges hold; without it where nothing is uncertain.
+
+    Args:
+        figure: low, likely and high; None is unknown.
+        share: the stated coverage.
+    """
+    if figure is None:
+        return None
+    return figure.to_json() | ({"coverage": share} if figure.high > figure.low else {})
 
 
 def estimate_basis(profile: Profile, method: str = "") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
 from runners.catalog.models import find_model
 from runners.models.endpoint import reasons_by_name
 from runners.resources.memory_terms import MemorySetup
@@ -17,8 +17,8 @@ PROMPT_TOKENS = 200
 """Length of a prompt where it was not counted."""
 ANSWER_TOKENS = 100
 """Length of an answer where it was not counted."""
-CONTEXT_TOKENS = 1024
-"""Tokens of passages that a retrieval arm adds (the plan's default for context_tokens)."""
+CONTEXT_TOKENS = PASSAGES_TOKENS
+"""Tokens of passages that a retrieval arm adds."""
 PASSAGE_TOKENS = 63
 """Tokens of one retrieved passage in a training row or a prompt, with number and heading, in the shipped
 example.
@@ -50,6 +50,25 @@ class Range:
     def times(self, low: float, likely: float, high: float) -> Range:
         """Scale each end by its own factor."""
         return Range(self.low * low, self.likely * likely, self.high * high)
+
+    def times_independent(self, other: Range) -> Range:
+        """Multiply with a figure whose error has nothing to do with this one's.
+
+        The relative spreads, logarithms of an end over the likely figure, are added in quadrature: both figures being at
+        their worst at once is rarer than either. An end that is 0 stays 0.
+        """
+        likely = self.likely * other.likely
+        ends = []
+        for sign, pairs in (
+            (-1, ((self.low, self.likely), (other.low, other.likely))),
+            (1, ((self.high, self.likely), (other.high, other.likely))),
+        ):
+            if any(end <= 0 or middle <= 0 for end, middle in pairs):
+                ends.append(math.prod(end for end, _ in pairs))
+            else:
+                spread = math.hypot(*(math.log(end / middle) for end, middle in pairs))
+                ends.append(likely * math.exp(sign * spread))
+        return Range(ends[0], likely, ends[1])
 
     def to_json(self) -> dict[str, float]:
         """Return the three figures, rounded to four significant digits."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.questionnaire.answers import format_answer
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.recommendation.ranking import ScoredMethod
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report import cost_plot
@@ -147,6 +148,20 @@ def render_answers(rows: Iterable[tuple[str, str, str, str]]) -> Table:
     return table(("answer", "value", "from", "how"), shown)
 
 
+def data_fact_rows(facts: DataFacts) -> list[tuple[str, str, str, str]]:
+    """Return rows of :func:`render_answers` for what was counted in files beyond the answers."""
+    rows = []
+    if facts.label_count:
+        each = f"about {facts.rows_per_label:,.0f} examples of each, {facts.largest_label_share:.0%} of the most frequent"
+        rows.append(("labels", str(facts.label_count), each))
+    if facts.language:
+        rows.append(("language", facts.language, "told by script and function words"))
+    if facts.passages_in_prompts:
+        share = f"{facts.passages_in_prompts:.0%}"
+        rows.append(("passages in prompts", share, "of the prompts hold what their reply says"))
+    return [(name, value, "counted", note) for name, value, note in rows]
+
+
 def render_difference(before: BaseRecommendation, after: BaseRecommendation, change: str) -> Group:
     """Return the effect of a change: the choice, every method's score, and the rules that came or went."""
     unchanged = before.choice == after.choice
@@ -202,6 +217,8 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
             f"[bold]{scores['accepted']}[/] of {count} accepted, [bold]{scores['exact']}[/] exact\n"
         ),
         table(("won \\ advised", *names), rows, right=range(1, len(names) + 1)),
+        Text(),
+        *_reliability_parts(scores),
     ]
     for miss in scores["misses"]:
         lines = [f"{escape(reason['text'])} [dim]{reason['rule']}[/]" for reason in miss["reasons"]]
@@ -209,6 +226,36 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
         head = f"\n[bold]{escape(miss['id'])}[/]  {miss['winner']} won, {miss['choice']} was advised"
         parts += [Text.from_markup(f"{head} [dim]{escape(miss['source'])}[/]"), _lines(lines)]
     return Group(*parts)
+
+
+def _reliability_parts(scores: Mapping[str, Any]) -> list[Any]:
+    """Return two tables, accepted cases by level of confidence and by band of probability, and the Brier scores."""
+    levels = [
+        (level, str(row["n"]), str(row["accepted"]), _share_interval(row["accepted"], row))
+        for level, row in scores["levels"].items()
+    ]
+    bands = [
+        (
+            f"{row['from']:.2f} to {min(1.0, row['below']):.2f}",
+            str(row["n"]),
+            f"{row['mean']:.2f}",
+            _share_interval(row["hits"], row),
+        )
+        for row in scores["reliability"]
+        if row["n"]
+    ]
+    return [
+        table(("confidence", "cases", "accepted", "share, 95 %"), levels, right=(1, 2)),
+        Text(),
+        table(("probability", "cases", "mean", "accepted, 95 %"), bands, right=(1, 2)),
+        Text(
+            f"Brier score {scores['brier']:.3f}; of always the same probability {scores['brier_of_constant']:.3f}"
+        ),
+    ]
+
+
+def _share_interval(hits: int, row: Mapping[str, Any]) -> str:
+    return f"{hits / row['n']:.2f}  {row['low']:.2f}–{row['high']:.2f}" if row["n"] else "–"
 
 
 def _choice(rec: BaseRecommendation) -> Panel:
@@ -230,7 +277,9 @@ def _choice(rec: BaseRecommendation) -> Panel:
         )
     colour = CONFIDENCE_COLOURS[rec.confidence.level]
     body.append(Text.from_markup(f"[{colour}]Confidence[/]  {escape(rec.confidence.because)}"))
-    title = f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}[/]"
+    title = (
+        f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}, {rec.probability.value:.2f}[/]"
+    )
     return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
 
 

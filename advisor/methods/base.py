@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from advisor.costs.call_prices import usd_per_call
+from advisor.costs.call_prices import call_usd_range, usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
 from advisor.costs.hosting import answering_memory_of, answering_quantization
 from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, ZERO_RANGE, call_tokens
@@ -89,5 +89,11 @@ def inference_estimate(
     if why:
         assumptions += (why,)
     return MethodEstimate(
-        memory, profile.device_gib, ZERO_RANGE, ZERO_RANGE, call, (*assumptions, *estimate_basis(profile))
+        memory,
+        profile.device_gib,
+        ZERO_RANGE,
+        ZERO_RANGE,
+        call,
+        (*assumptions, *estimate_basis(profile)),
+        call_usd_range(method, call),
     )

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from advisor.costs.rental import fits_at_hand, training_cost
 from advisor.costs.tokens import training_setup
 from advisor.costs.training_time import training_hours
-from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
+from advisor.questionnaire.profile import (
+    MIN_RAW_TOKENS,
+    READING_EXAMPLES,
+    TINY_MODEL_B,
+    Profile,
+    Thresholds,
+)
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
@@ -111,11 +117,14 @@ def nothing_to_show(profile: Profile, method: str) -> str:
 def half_unused(profile: Profile, method: str) -> str:
     """BL008. A hybrid needs both a fact need and a behaviour need; without one of them, half is idle.
 
-    A small gap in behaviour counts from 1,000 examples on. Sources: Balaguer et al., arXiv 2401.08406, and
+    A small gap in behaviour counts from 1,000 examples on, or from 100 for a model below a billion parameters, which has
+    to learn to read passages. Sources: Balaguer et al., arXiv 2401.08406, and
     Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
     better where only facts are missing.
     """
-    if profile.task_needs_facts == "known" and not (
+    if profile.passages_given:
+        return ""  # BL009 says it
+    if profile.facts_needed == "known" and not (
         profile.must_cite or profile.corpus_tokens or profile.facts_change == "fast"
     ):
         return "the model has seen these facts and there are no documents, so retrieval would have no use"
@@ -127,10 +136,33 @@ def half_unused(profile: Profile, method: str) -> str:
     enough = (
         profile.behaviour_gap == "high"
         or profile.examples_known >= 1000
+        or profile.can_learn_to_read
         or profile.raw_text >= MIN_RAW_TOKENS
     )
     return (
         "" if enough else "the gap in behaviour is small, and there are fewer than 1,000 examples to close it"
+    )
+
+
+def passages_at_hand(profile: Profile, method: str) -> str:
+    """BL009. Retrieval has nothing to add where most prompts already hold their passage and there are no documents."""
+    if not profile.passages_given:
+        return ""
+    share = profile.data.passages_in_prompts or 0
+    return (
+        f"{share:.0%} of the prompts already hold what their reply is taken from, and there are no documents"
+    )
+
+
+def no_room_to_show(profile: Profile, method: str) -> str:
+    """BL010. The model's context has no room for a single example beside the prompt.
+
+    Does not apply while the context or the length of prompts is unknown.
+    """
+    if profile.shots_that_fit is None or profile.shots_that_fit > 0 or profile.context_left is None:
+        return ""
+    return (
+        f"the model's context has {max(0, profile.context_left):,} tokens left, less than one example takes"
     )
 
 
@@ -140,7 +172,13 @@ BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
     "BL003": {"model_params_b": (MAX_CPU_PARAMS_B,)},
     "BL006": {"corpus_tokens": (1,)},
     "BL007": {"labelled_examples": (1,)},
-    "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (MIN_RAW_TOKENS,), "corpus_tokens": (1,)},
+    "BL008": {
+        "labelled_examples": (READING_EXAMPLES, 1000),
+        "model_params_b": (TINY_MODEL_B,),
+        "unlabelled_tokens": (MIN_RAW_TOKENS,),
+        "corpus_tokens": (1,),
+    },
+    "BL009": {"corpus_tokens": (1,)},
 }
 """For numeric answers the constants that the checks compare them with."""
 BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
@@ -152,6 +190,8 @@ BLOCKER_CHECKS: tuple[BlockerCheck, ...] = (
     nothing_to_retrieve,
     nothing_to_show,
     half_unused,
+    passages_at_hand,
+    no_room_to_show,
 )
 
 

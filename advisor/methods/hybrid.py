@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from advisor.costs.call_prices import usd_per_call
+from advisor.costs.call_prices import call_usd_range, usd_per_call
 from advisor.costs.estimate import MethodEstimate
 from advisor.costs.tokens import PASSAGE_TOKENS, call_tokens
 from advisor.costs.training_time import training_hours
 from advisor.methods.base import Drafting, Method
-from advisor.methods.blockers import Blocker, blocked_by, half_unused, nothing_to_retrieve
+from advisor.methods.blockers import Blocker, blocked_by, half_unused, nothing_to_retrieve, passages_at_hand
 from advisor.methods.tuning import Full, Lora, QLora
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
@@ -51,7 +51,7 @@ class Hybrid(Method):
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
         """Return the blockers: nothing to retrieve, a half without a use, or all tuning blocked (LoRA's)."""
-        blockers = blocked_by(profile, self.name, nothing_to_retrieve, half_unused)
+        blockers = blocked_by(profile, self.name, nothing_to_retrieve, passages_at_hand, half_unused)
         return blockers if self.tuned_by(profile) else blockers + TUNED_HALVES[0].blocked(profile)
 
     def tuned_by(self, profile: Profile) -> Lora | None:
@@ -75,7 +75,7 @@ class Hybrid(Method):
         passages = IndexStep().k
         hours = base.hours and training_hours(profile, tuned_by.name, float(passages * PASSAGE_TOKENS))
         if not hours or not base.hours:
-            return replace(base, per_call_usd=call)
+            return replace(base, per_call_usd=call, per_call_range=call_usd_range(self.name, call))
         longer = hours.likely / base.hours.likely
         assumed = (
             f"rows with {passages} passages of about {PASSAGE_TOKENS} tokens take {longer:.2g} times as long"
@@ -85,6 +85,7 @@ class Hybrid(Method):
             hours=hours.times(1, 1, 1.5),
             usd=base.usd.times(longer, longer, 1.5 * longer) if base.usd else None,
             per_call_usd=call,
+            per_call_range=call_usd_range(self.name, call),
             assumptions=(*base.assumptions, assumed),
         )
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from advisor.costs.estimate import MethodEstimate
 from advisor.costs.tokens import bank_tokens
 from advisor.methods.base import Drafting, Method, inference_estimate
-from advisor.methods.blockers import Blocker, blocked_by, nothing_to_show
+from advisor.methods.blockers import Blocker, blocked_by, no_room_to_show, nothing_to_show
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
 from runners.plan.schema import Step
@@ -73,8 +73,8 @@ class FewShot(Method):
     }
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
-        """Return the blocker: no examples to show."""
-        return blocked_by(profile, self.name, nothing_to_show)
+        """Return the blockers: no examples to show, or no room for one."""
+        return blocked_by(profile, self.name, nothing_to_show, no_room_to_show)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
         """Estimate answering with a cached bank of eight examples before every question."""

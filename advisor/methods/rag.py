@@ -8,7 +8,7 @@ from typing import ClassVar
 from advisor.costs.estimate import MethodEstimate
 from advisor.costs.tokens import CONTEXT_TOKENS
 from advisor.methods.base import Drafting, Method, inference_estimate
-from advisor.methods.blockers import Blocker, blocked_by, nothing_to_retrieve
+from advisor.methods.blockers import Blocker, blocked_by, nothing_to_retrieve, passages_at_hand
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
 from runners.plan.schema import Step
@@ -40,8 +40,8 @@ class Rag(Method):
     }
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
-        """Return the blocker: nothing to retrieve from."""
-        return blocked_by(profile, self.name, nothing_to_retrieve)
+        """Return the blockers: nothing to retrieve from, or prompts that hold their passages."""
+        return blocked_by(profile, self.name, nothing_to_retrieve, passages_at_hand)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
         """Estimate answering with passages in every prompt."""

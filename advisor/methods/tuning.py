@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from advisor.costs.call_prices import usd_per_call
+from advisor.costs.call_prices import call_usd_range, usd_per_call
 from advisor.costs.estimate import MethodEstimate, estimate_basis
 from advisor.costs.rental import training_cost
 from advisor.costs.tokens import DEFAULT_EPOCHS, call_tokens, training_setup, training_tokens
@@ -69,7 +69,13 @@ class Lora(Method):
         usd = training_cost(profile, self.name) if hours else None
         call = usd_per_call(profile, *call_tokens(profile, self.name))
         return MethodEstimate(
-            memory, profile.device_gib, hours, usd, call, (*assumptions, *estimate_basis(profile, self.name))
+            memory,
+            profile.device_gib,
+            hours,
+            usd,
+            call,
+            (*assumptions, *estimate_basis(profile, self.name)),
+            call_usd_range(self.name, call),
         )
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.file_facts import count_facts
 from rag.errors import BadInput
 from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples
@@ -29,6 +31,10 @@ MAX_EXAMPLES = 20_000
 """Above this number of rows only the first are read; their statistics are scaled to all rows."""
 SAMPLE_CHARS = 1_000_000
 """Characters that are tokenized to estimate the tokens of longer texts."""
+
+
+NO_FACTS = DataFacts()
+"""What is known where no file tells anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class DataStats:
     examples: ExampleSet | None = None
     questions: tuple[Question, ...] | None = None
     warnings: tuple[str, ...] = ()
+    facts: DataFacts = NO_FACTS
+    """What decides beyond the answers."""
 
 
 @lru_cache(maxsize=4)
@@ -89,6 +97,7 @@ def measure_files(
     tokens: TokenCounting,
     prompt: str = "",
     columns: Mapping[str, str] | None = None,
+    output_format: str | None = None,
 ) -> DataStats:
     """Count the files that are given.
 
@@ -100,6 +109,7 @@ def measure_files(
         prompt: the instructions, counted into prompts without a system turn of their own and checked for
             leakage.
         columns: the column of the examples for each role, None to guess them.
+        output_format: what a person answered to the question of that name.
 
     Raises:
         BadInput: for missing or broken files, and, naming the rows, when questions occur in the examples or
@@ -108,8 +118,9 @@ def measure_files(
     counted: dict[str, Any] = {}
     notes: dict[str, str] = {}
     warnings: list[str] = []
+    texts: list[str] = []
     if documents is not None:
-        size, note = _count_documents(documents, tokens, warnings)
+        size, note, texts = _count_documents(documents, tokens, warnings)
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
@@ -121,7 +132,14 @@ def measure_files(
         _warn_of_near_repeats(
             dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
         )
-    return DataStats(counted, notes, example_set, question_rows, tuple(warnings))
+    facts = count_facts(
+        example_set.rows if example_set is not None else (),
+        question_rows or (),
+        texts,
+        output_format,
+        _scale(example_set) if example_set is not None else 1.0,
+    )
+    return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 
 def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
@@ -152,8 +170,8 @@ def count_distinct(rows: Sequence[Example]) -> int:
     )
 
 
-def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[int, str]:
-    """Return the tokens of the documents and a note on how they were counted."""
+def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[int, str, list[str]]:
+    """Return the tokens of the documents, a note on how they were counted, and the texts, none where they were not read."""
     from rag.loading.reader import load_documents
     from rag.loading.registry import loader_for
 
@@ -165,15 +183,15 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
     sizes = {f: f.stat().st_size for f in files if loader_for(f.name)}
     if sum(sizes.values()) > MAX_READ_BYTES or sum(f.suffix.lower() == ".pdf" for f in sizes) > 3:
         total = round(sum(sizes.values()) / CHARS_PER_TOKEN)
-        return total, f"{len(sizes)} files, estimated from their size ({CHARS_PER_TOKEN} bytes a token)"
+        return total, f"{len(sizes)} files, estimated from their size ({CHARS_PER_TOKEN} bytes a token)", []
     loaded = load_documents(path)
     if loaded.skipped:
         first = loaded.skipped[0]
         warnings.append(
             f"{len(loaded.skipped)} files or rows were skipped: {first.path} ({first.reason}), ..."
         )
-    total = tokens.of([document.raw for document in loaded.documents])
-    return total, f"{len(loaded.documents)} documents, {tokens.how}"
+    texts = [document.raw for document in loaded.documents]
+    return tokens.of(texts), f"{len(texts)} documents, {tokens.how}", texts
 
 
 def _count_examples(
@@ -191,7 +209,7 @@ def _count_examples(
         raise BadInput(
             f"{path} holds no usable example", f"each row needs a prompt and an answer: {ROW_FORMAT}"
         )
-    scale = max(1.0, example_set.total / (len(rows) + len(example_set.rejected)))
+    scale = _scale(example_set)
     if scale > 1:
         warnings.append(
             f"{path} holds {example_set.total:,} rows; the first {len(rows):,} stand for all of them"
@@ -231,6 +249,11 @@ def _count_examples(
         warnings.append(
             f"{near_repeats} of {len(rows)} examples nearly repeat others: they count as {distinct}"
         )
+
+
+def _scale(example_set: ExampleSet) -> float:
+    """Return how many times more rows the file holds than were read."""
+    return max(1.0, example_set.total / max(1, len(example_set.rows) + len(example_set.rejected)))
 
 
 def _is_json(text: str) -> bool:

@@ -168,6 +168,7 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
         _token_counting(answers),
         prompt_text(answers),
         columns_of(answers),
+        answers.value("output_format"),
     )
     counted = {
         key: Answer(value, "counted", stats.notes.get(key, "")) for key, value in stats.counted.items()
@@ -175,9 +176,8 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
     answers = answers.add("counted", counted)
     count = None if stats.questions is None else len(stats.questions)
     detected_shape = shape if shape and answers["model_params_b"].source == "detected" else None
-    return Situation(
-        answers, stats, Profile.of(answers, count, detected_shape, *detected_hardware(answers, machine))
-    )
+    profile = Profile.of(answers, count, detected_shape, *detected_hardware(answers, machine))
+    return Situation(answers, stats, replace(profile, data=stats.facts))
 
 
 def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:

@@ -11,6 +11,7 @@ from advisor.questionnaire.answers import Answer, Answers, read_answer
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.probe_facts import ProbeFacts
 from runners.catalog import models
+from runners.catalog.abilities import ModelKind, estimated_strength, speaks_language
 from runners.resources.machine import nominal_gib
 from runners.resources.model_shape import ModelShape, typical_shape
 
@@ -22,14 +23,33 @@ MIN_RAW_TOKENS = 1_000_000
 """Tokens of raw text from which training on them is considered."""
 SMALL_MODEL_B = 2.0
 """Models below this many billion parameters are cheap to tune in full."""
+TINY_MODEL_B = 1.0
+"""Models below this many billion parameters change little with a prompt, and use passages badly until trained on them."""
 LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
 CACHED_PROMPT_TOKENS = 200_000
 """Largest corpus, in tokens, that can be put whole into a cached prompt."""
+READ_BY_SMALLER_TOKENS = 32_000
+"""Largest corpus, in tokens, that a model below 30 billion parameters uses whole.
+
+Hsieh et al., RULER, arXiv 2404.06654: of models of 6 to 8 billion parameters with contexts of 128,000 tokens and more, most
+hold their accuracy to 32,000 tokens or fewer.
+"""
+READING_EXAMPLES = 100
+"""Examples that teach a tiny model to answer from passages."""
 SHORT_CONTEXT_B = 3.0
 """Models below this many billion parameters have short contexts and lose the middle of long ones."""
 RUN_DEVICES = 1
 """Devices that one run uses, in training and in answering: advice counts what the runner can do."""
+PASSAGES_TOKENS = 1024
+"""Tokens of passages that a retrieval arm adds to a prompt (the plan's default for context_tokens)."""
+MOST_PROMPTS = 0.5
+"""Share of prompts that hold the passage of their reply from which the task counts as reading what is given."""
+FEW_PER_LABEL = 5
+"""Examples of a label below which a large model that is shown examples is ahead of a small one that is tuned (Ma et al.,
+arXiv 2303.08559: behind at one of each class, level at five to ten)."""
+SHOTS_THAT_TELL = 8
+"""Examples that a prompt must have room for to show what a handful of them shows."""
 CARDS_WITHOUT_BF16 = ("T4", "V100", "P100", "RTX 20", "GTX")
 """Parts of the names of GPUs without native bf16 (compute capability below 8)."""
 MIN_GPU_GIB = 0.01
@@ -141,6 +161,9 @@ class Profile:
     def change(self, key: str, value: Any) -> Profile:
         """Return the same situation with one answer changed, unchecked: for sensitivity analysis."""
         changes = {key: value}
+        rows, count = self.data.rows_per_label, self.labelled_examples
+        if key == "labelled_examples" and rows is not None and count and value is not None:
+            changes["data"] = replace(self.data, rows_per_label=rows * value / count)
         if key == "model_params_b":
             changes["shape"] = None
         if key in ("gpu_kind", "gpu_memory_gib"):
@@ -150,9 +173,23 @@ class Profile:
     @cached_property
     def needs_facts(self) -> bool:
         """Whether facts are needed that a model may lack."""
-        return self.task_needs_facts in ("new", "known") or (
-            self.task_needs_facts is None and bool(self.documents)
-        )
+        return self.facts_needed in ("new", "known") or (self.facts_needed is None and bool(self.documents))
+
+    @cached_property
+    def passages_given(self) -> bool:
+        """Whether the prompts hold the passages that their replies are taken from, and there are no documents besides."""
+        share = self.data.passages_in_prompts
+        return share is not None and share >= MOST_PROMPTS and not self.documents and not self.corpus_tokens
+
+    @cached_property
+    def facts_needed(self) -> str | None:
+        """The answer ``task_needs_facts``, but none where the prompts hold them: nothing must be known or looked up then."""
+        return "none" if self.passages_given else self.task_needs_facts
+
+    @cached_property
+    def few_per_label(self) -> bool:
+        """Whether replies are labels with fewer than :data:`FEW_PER_LABEL` examples each; False where it is not known."""
+        return self.data.rows_per_label is not None and self.data.rows_per_label < FEW_PER_LABEL
 
     @cached_property
     def high_volume(self) -> bool:
@@ -177,14 +214,32 @@ class Profile:
         Not when sources must be cited, when the documents change daily (which empties the cache), or for a
         small model.
         """
-        small = 0 < (self.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS and self.needs_facts
+        most = CACHED_PROMPT_TOKENS
+        if self.params_b and self.params_b < LARGE_MODEL_B:
+            most = READ_BY_SMALLER_TOKENS
+        small = 0 < (self.corpus_tokens or 0) <= most and self.needs_facts
         reads_it = not self.params_b or self.params_b >= SHORT_CONTEXT_B
-        return small and reads_it and not self.must_cite and self.facts_change != "fast"
+        fits = (
+            self.context_without_passages is None
+            or (self.corpus_tokens or 0) <= self.context_without_passages
+        )
+        return small and reads_it and fits and not self.must_cite and self.facts_change != "fast"
 
     @cached_property
     def examples_known(self) -> int:
         """Number of examples; 0 when unknown."""
         return self.labelled_examples or 0
+
+    @cached_property
+    def tiny_model(self) -> bool:
+        """Whether the model is known to have less than a billion parameters."""
+        return 0 < (self.params_b or 0) < TINY_MODEL_B
+
+    @cached_property
+    def can_learn_to_read(self) -> bool:
+        """Whether a tiny model is to answer from passages, with enough examples to be trained on them."""
+        new = self.facts_needed == "new" and self.behaviour_needed
+        return new and self.tiny_model and self.examples_known >= READING_EXAMPLES
 
     @cached_property
     def raw_text(self) -> int:
@@ -254,6 +309,63 @@ class Profile:
         if self.model_params_b:
             return self.model_params_b
         return self.model_shape.params / 1e9 if self.model_shape else None
+
+    @cached_property
+    def model_facts(self) -> models.ModelFacts | None:
+        """What the catalogue holds of the model, by its name, behind an endpoint too; None where it is not known by name."""
+        name = (self.model or "").removeprefix("openai:").partition("@")[0]
+        return models.find_model(name) if name else None
+
+    @cached_property
+    def model_kind(self) -> ModelKind | None:
+        """Whether the model is a base model, tuned to follow instructions, or thinks first; None where it is not known."""
+        return self.model_facts.kind if self.model_facts else None
+
+    @cached_property
+    def model_strength(self) -> float | None:
+        """Score of the model in percent, published or estimated from its size; None where not even that is known."""
+        if self.model_facts and (
+            self.params_b is None or abs(self.model_facts.params_b - self.params_b) < 0.05
+        ):
+            return self.model_facts.rated_strength.value
+        return estimated_strength(self.params_b).value if self.params_b else None
+
+    @cached_property
+    def context_without_passages(self) -> int | None:
+        """Tokens of the model's context beside prompt and answer; None where the context is not known.
+
+        Lengths that were not counted are taken as 0; the result may be below 0.
+        """
+        if self.model_facts is None:
+            return None
+        return self.model_facts.context - (self.prompt_tokens or 0) - (self.answer_tokens or 0)
+
+    @cached_property
+    def context_left(self) -> int | None:
+        """Tokens of the model's context beside prompt, answer and, where facts are looked up, passages."""
+        passages = PASSAGES_TOKENS if self.needs_facts else 0
+        return None if self.context_without_passages is None else self.context_without_passages - passages
+
+    @cached_property
+    def shots_that_fit(self) -> int | None:
+        """Number of examples that the model's context has room for; None where context or lengths are not known."""
+        example = (self.prompt_tokens or 0) + (self.answer_tokens or 0)
+        return None if self.context_left is None or not example else max(0, self.context_left // example)
+
+    @cached_property
+    def few_shots_fit(self) -> bool:
+        """Whether the context is known to have no room for a handful of examples."""
+        return self.shots_that_fit is not None and self.shots_that_fit < SHOTS_THAT_TELL
+
+    def model_speaks(self, language: str | None) -> bool | None:
+        """Return whether the model was trained on a language (an ISO 639-1 code); None where one of them is not known."""
+        facts = self.model_facts
+        return None if facts is None or not language else speaks_language(facts.languages, language)
+
+    @cached_property
+    def foreign_language(self) -> str:
+        """The language of the files where the model is known not to have been trained on it, else ""."""
+        return self.data.language or "" if self.model_speaks(self.data.language) is False else ""
 
     @cached_property
     def remote(self) -> bool:

@@ -19,10 +19,11 @@ from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.tuning import Lora
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.confidence import same_family
+from advisor.recommendation.probability import same_family
 from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods
 from advisor.recommendation.thresholds import choice_spans
 from runners.catalog import models
+from runners.plan.train_config import TUNING_METHODS
 from runners.resources.memory_estimate import estimate_memory, smallest_memory
 from runners.resources.memory_terms import OptimizerKind
 
@@ -63,12 +64,13 @@ class Relaxation:
 def checked_relaxation(
     profile: Profile, name: str, relax: str, cost: str, **change: Any
 ) -> Iterator[Relaxation]:
-    """Yield the relaxation if the ranking really chooses the method after the change."""
+    """Yield the relaxation if the ranking really chooses the method after the change, or another way of tuning for one."""
     after = profile
     for key, value in change.items():
         after = after.change(key, value)
-    if rank_methods(after).choice == name:
-        yield Relaxation(relax, name, cost, set=change)
+    choice = rank_methods(after).choice
+    if choice == name or {choice, name} <= set(TUNING_METHODS):
+        yield Relaxation(relax, choice, cost, set=change)
 
 
 def blocking_rules(scored: ScoredMethod) -> set[str]:
@@ -199,7 +201,13 @@ def relaxations(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...
                 "model" in relaxation.set for relaxation in options
             ):
                 options += relax_by_other_base(profile, scored)
-            options += relax_by_renting(profile, scored)
+            rented = relax_by_renting(profile, scored)
+            # Of several ways to tune that one rented machine allows, the engine chooses one.
+            options += [
+                way
+                for way in rented
+                if way.then != first.method.name and all(way.set != other.set for other in options)
+            ]
         options += [relaxation for relaxation in _lift_blockers(profile, scored) if relaxation not in options]
     return tuple(relaxation.to_json() for relaxation in options)
 

@@ -1,102 +1,128 @@
-"""Confidence of the advice: from the margin, and from how many of the decisive answers are known."""
+"""Confidence of the advice in a word: cuts of its probability, what lowers it, and what would raise it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.ranking import Ranking, ScoredMethod
-from runners.plan.train_config import TUNING_METHODS
-
-DECISIVE_ANSWERS = (
-    "task_needs_facts",
-    "facts_change",
-    "must_cite",
-    "behaviour_gap",
-    "labelled_examples",
-    "corpus_tokens",
-    "call_volume",
-    "model_params_b",
-    "gpu_memory_gib",
+from advisor.recommendation.probability import (
+    COEFFICIENTS,
+    AdviceDoubts,
+    AdviceProbability,
+    better_blocked,
+    enough_examples,
+    has_files,
+    probability_of,
+    rivals,
+    unknown_answers,
 )
-"""The answers that move the ranking most."""
-MANY_KNOWN = 6
-"""Known decisive answers from which confidence can be high."""
-FEW_KNOWN = 3
-"""Known decisive answers up to which confidence is low."""
-CLEAR_MARGIN = 0.8
-"""Margin in weight from which confidence can be high: the strongest single rules weigh 2 to 3."""
-CLOSE_MARGIN = 0.25
-"""Margin in weight below which confidence is low: a tie-breaker weighs 0.1 to 0.5."""
-METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
-"""Methods that are no rivals of each other: tuning methods, and prompting methods."""
+from advisor.recommendation.ranking import Ranking
+
+HIGH_FROM = 0.91
+"""Probability from which confidence is high: of published decisions above it, each judged without its own source, .96
+were accepted (docs/accuracy.md)."""
+LOW_BELOW = 0.85
+"""Probability below which confidence is low: .76 were accepted."""
+SMALL_DOUBT = 0.1
+"""Log odds below which a doubt is not named: a tenth moves a probability by at most .025."""
+Level = Literal["high", "medium", "low"]
 
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """A level, and the numbers that it comes from."""
+    """A level, and what it comes from."""
 
-    level: Literal["high", "medium", "low"]
+    level: Level
     because: str
 
 
-def confidence(profile: Profile, ranking: Ranking) -> Confidence:
-    """Return high with a clear margin and most decisive answers known, low with neither, else medium.
+def confidence(
+    profile: Profile, ranking: Ranking, probability: AdviceProbability, also: Mapping[str, str]
+) -> Confidence:
+    """Return the level of a probability with its reasons: what lowers it, and what would raise it.
 
-    The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
-    rivals of each other, nor do prompts with and without examples. An answer that is only a default is not
-    known. Without the gap in behaviour nothing is sure, and a choice that only replaces a better method that is
-    blocked here is never high.
+    A choice that only replaces a better method, which is blocked here, is never high: the probability is about what can
+    be measured here.
+
+    Args:
+        profile: the situation.
+        ranking: the methods, best first.
+        probability: of the first of them.
+        also: arms beside the methods that should be measured, with reasons.
     """
-    answered = [
-        key for key in DECISIVE_ANSWERS if getattr(profile, key) is not None or _implied(profile, key)
+    lowers = tuple(_lowers(profile, ranking, probability.doubts))
+    raises = tuple(_raises(profile, ranking, probability, also))
+    parts = [
+        f"such advice holds in about {100 * probability.value:.0f} of 100 "
+        f"{'trials' if has_files(profile) else 'published comparisons'}",
+        *([f"lowered by: {', '.join(lowers)}"] if lowers else []),
+        *([f"would rise with: {', '.join(raises)}"] if raises else []),
     ]
-    defaults = [
-        key for key in answered if key in profile.sources and profile.sources[key].source == "default"
+    level = level_of(probability.value)
+    return Confidence("medium" if level == "high" and better_blocked(ranking) else level, "; ".join(parts))
+
+
+def level_of(probability: float) -> Level:
+    """Return the word for a probability, 0 to 1."""
+    return "high" if probability >= HIGH_FROM else "low" if probability < LOW_BELOW else "medium"
+
+
+def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterator[str]:
+    """Yield what lowers the probability by more than :data:`SMALL_DOUBT`, the most first."""
+    choice = ranking.methods[0].method.name
+    texts = {
+        "close_rival": f"{_closest(profile, ranking)} is close behind",
+        "unknown_answers": f"not known: {', '.join(unknown_answers(profile, choice))}",
+        "stable_facts": "facts that hardly change can also be put in the prompt or trained",
+        "few_examples": _few_text(profile),
+        "unused_hardware": "there is a GPU that could train",
+        "full_of_large_model": "adapters usually do as well on a model of this size",
+        "rival_classifier": "a classifier may do better",
+        "rival_long_context": "all documents in one prompt may do better",
+    }
+    taken = [
+        (getattr(COEFFICIENTS, part.name) * getattr(doubts, part.name), part.name)
+        for part in fields(AdviceDoubts)
     ]
-    known_count = len(answered) - len(defaults)
-    first = ranking.methods[0]
-    rivals = [
-        scored for scored in ranking.methods[1:] if not scored.blockers and not same_family(first, scored)
-    ]
-    rival = max(rivals, key=lambda scored: scored.sum, default=None)
-    margin = first.sum - (rival.sum if rival else 0.0)
-    over = f" over {rival.method.name}" if rival else ""
-    because = f"{known_count} of {len(DECISIVE_ANSWERS)} decisive answers known, margin {margin:.1f}{over}"
-    forbidden = (
-        scored for scored in ranking.methods if _forbidden(scored) and not same_family(first, scored)
-    )
-    better = max(forbidden, key=lambda scored: scored.sum, default=first)
-    if better.sum > first.sum:
-        because += f"; {better.method.name} would serve better but cannot be done here"
-    if (
-        known_count >= MANY_KNOWN
-        and margin >= CLEAR_MARGIN
-        and profile.behaviour_gap is not None
-        and better.sum <= first.sum
-    ):
-        return Confidence("high", because)
-    if known_count <= FEW_KNOWN or margin < CLOSE_MARGIN or profile.behaviour_gap is None:
-        return Confidence("low", because)
-    return Confidence("medium", because)
+    for size, name in sorted(taken, reverse=True):
+        if size >= SMALL_DOUBT:
+            yield texts[name]
+    if better := better_blocked(ranking):
+        yield f"{better.method.name} would serve better but cannot be done here"
 
 
-def _implied(profile: Profile, key: str) -> bool:
-    """Return whether another answer implies this one: calls a month the volume, no GPU its memory."""
-    if key == "call_volume":
-        return profile.calls_per_month is not None
-    if key in ("facts_change", "corpus_tokens", "must_cite"):
-        return profile.task_needs_facts == "none"
-    return key == "gpu_memory_gib" and profile.has_gpu is False
+def _raises(
+    profile: Profile, ranking: Ranking, probability: AdviceProbability, also: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield what the user can do about it, each with the probability that it would give where that is known."""
+    doubts, choice = probability.doubts, ranking.methods[0].method.name
+    trial = has_files(profile)
+
+    def with_less(**less: float) -> str:
+        value = probability_of(replace(doubts, **less), trial)
+        return f" ({value:.2f})" if value - probability.value >= 0.005 else ""
+
+    if unknown := unknown_answers(profile, choice):
+        yield f"knowing {', '.join(unknown)}{with_less(unknown_answers=0.0)}"
+    if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
+        yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"
+    if also:
+        yield f"measuring {' and '.join(also)}{with_less(rival_classifier=0.0, rival_long_context=0.0)}"
+    close = math.exp(-1) <= doubts.close_rival
+    if close or doubts.unused_hardware:
+        yield f"measuring {choice} against {_closest(profile, ranking)}"
 
 
-def _forbidden(scored: ScoredMethod) -> bool:
-    """Return whether data, hardware, policy or money block a method, not that half of it has no use."""
-    rules = {blocker.rule for blocker in scored.blockers}
-    return bool(rules) and rules <= {"BL001", "BL002", "BL003", "BL004", "BL005"}
+def _closest(profile: Profile, ranking: Ranking) -> str:
+    """Return the name of the best rival of the first method; "another method" without one."""
+    best = max(rivals(profile, ranking), key=lambda scored: scored.sum, default=None)
+    return best.method.name if best else "another method"
 
 
-def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:
-    """Return whether two methods are of one family: two tuning methods, or two prompting methods."""
-    return any({a.method.name, b.method.name} <= family for family in METHOD_FAMILIES)
+def _few_text(profile: Profile) -> str:
+    """Return how many examples there are, as a reason for doubt."""
+    n = profile.labelled_examples
+    return "the number of examples is not known" if n is None else f"{n:,} examples are not many"

@@ -8,7 +8,7 @@ from advisor.methods.base import Method
 from advisor.methods.blockers import Blocker
 from advisor.methods.registry import all_methods
 from advisor.questionnaire.profile import Profile
-from advisor.rules.base import Finding
+from advisor.rules.base import Finding, Need
 from advisor.rules.registry import rule_instances
 
 HALF_WEIGHT = 4.0
@@ -52,11 +52,14 @@ def rank_methods(profile: Profile) -> Ranking:
     findings = tuple(
         Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(profile))
     )
-    weights = [(finding.need, finding.weight) for finding in findings if finding.need is not None]
+    weights: dict[Need, float] = {}
+    for finding in findings:
+        if finding.need is not None:
+            weights[finding.need] = weights.get(finding.need, 0.0) + finding.weight
     scored = [
         ScoredMethod(
             method,
-            round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6),
+            round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights.items()), 6),
             method.blocked(profile),
         )
         for method in all_methods()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,10 @@ class BaseRecommendation:
         """Return HTML for a notebook: the choice, reasons for and against it, changes, and all methods."""
         first = self.ranking.methods[0]
         parts = [
-            html_paragraph(f"{self.choice}, confidence {self.confidence.level} ({self.confidence.because})")
+            html_paragraph(
+                f"{self.choice}, confidence {self.confidence.level}, {self.probability.value:.2f} "
+                f"({self.confidence.because})"
+            )
         ]
         parts.append(html_list(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
         if against := self.against(first):
@@ -156,6 +159,13 @@ class BaseRecommendation:
             "break_even": self.break_even,
             "notes": [finding.to_json() for finding in self.notes()],
             "ask_again_when": list(self.ask_again_when),
+            "data": asdict(self.profile.data),
+            "model_facts": {
+                "kind": self.profile.model_kind,
+                "strength": self.profile.model_strength,
+                "context_left": self.profile.context_left,
+                "speaks_language": self.profile.model_speaks(self.profile.data.language),
+            },
             "profile": {
                 key: {"value": a.value, "source": a.source, "note": a.note}
                 for key, a in self.profile.sources.items()
@@ -188,12 +198,13 @@ def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRe
     changes = counterfactuals(profile, choice, sensitivity)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
     also = arms_to_measure(profile)
+    probability = advice_probability(profile, ranking, also)
     return BaseRecommendation(
         profile=profile,
         ranking=ranking,
         estimates=estimates,
-        confidence=confidence(profile, ranking),
-        probability=advice_probability(profile, ranking, also),
+        confidence=confidence(profile, ranking, probability, also),
+        probability=probability,
         also_measure=also,
         worth_finding=information_values(profile, choice, sensitivity),
         flips=changes,

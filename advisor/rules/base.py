@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import ClassVar
 
+from advisor.evidence.claims import PAGE, ArmClaim, claim_text
+from advisor.evidence.trials import MeasuredTrial
 from advisor.questionnaire.profile import Profile, Thresholds
 
 
@@ -80,7 +84,7 @@ class Finding:
 
     def to_json(self) -> dict[str, object]:
         """Return rule, text and evidence."""
-        return {"rule": self.rule.code(), "text": self.text, "evidence": list(self.rule.evidence)}
+        return {"rule": self.rule.code(), "text": self.text, "evidence": list(self.rule.all_evidence())}
 
 
 class Rule:
@@ -94,6 +98,9 @@ class Rule:
     need: ClassVar[Need | None] = None
     weight: ClassVar[float] = 0.0
     evidence: ClassVar[tuple[str, ...]] = ()
+    """Literature and measurements elsewhere."""
+    claim: ClassVar[ArmClaim | None] = None
+    """What trials should show where the rule applies; counted in the measured table."""
     always: ClassVar[bool] = False
     """Whether it applies to every situation, so that it says nothing about this one."""
     at: ClassVar[Thresholds] = {}
@@ -112,3 +119,27 @@ class Rule:
     def text(cls) -> str:
         """Return the user's text: the docstring, unindented."""
         return inspect.cleandoc(cls.__doc__ or "")
+
+    @classmethod
+    def applies_to_trial(cls, trial: MeasuredTrial) -> bool:
+        """Return whether a measured trial is of the rule's kind: the rule applies to its profile."""
+        return bool(cls().applies(trial.profile))
+
+    @classmethod
+    def measured(cls) -> tuple[str, ...]:
+        """Return what the shipped trials say of the rule's claim; empty without a claim or without such a trial."""
+        if cls.claim is None:
+            return ()
+        return _measured(cls.code(), cls.claim, cls.applies_to_trial)
+
+    @classmethod
+    def all_evidence(cls) -> tuple[str, ...]:
+        """Return the literature, then what the shipped trials say."""
+        return (*cls.evidence, *cls.measured())
+
+
+@cache
+def _measured(code: str, claim: ArmClaim, applies: Callable[[MeasuredTrial], bool]) -> tuple[str, ...]:
+    """Return the sentence of a rule's claim, counted once in a process; ``code`` keeps the rules apart."""
+    text = claim_text(claim, applies)
+    return (f"{PAGE}: {text}",) if text else ()

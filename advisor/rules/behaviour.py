@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from advisor.questionnaire.profile import SMALL_MODEL_B, Profile
+from advisor.evidence.claims import CLASSIFIER, EXAMPLES_IN_PROMPT, TUNING, TUNING_ON_LABELS
+from advisor.questionnaire.profile import SMALL_MODEL_B, TINY_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
 PASSING_RATE = 0.8
+MIN_CLASSIFIER_ROWS = 2
+"""Examples of a label from which a classifier is worth fitting: one to learn from, one to see whether it holds."""
 
 
 class Behaviour(Rule):
@@ -27,6 +30,7 @@ class BE001(Behaviour):
         "Marquardt & Brule, arXiv 2507.04889: tone 23-46 % prompted, over 95 % tuned on 100 samples",
         "Microsoft Learn, When to use fine-tuning: tune to change the model, retrieve to change the context",
     )
+    claim = TUNING
 
     def applies(self, profile: Profile) -> str:
         return (
@@ -39,15 +43,21 @@ class BE001(Behaviour):
 class BE002(Behaviour):
     """A small gap in behaviour speaks for tuning only mildly: prompts and examples usually close it.
 
+    A base model that was not tuned to follow instructions has at least such a gap.
+
     Does not apply when no prompt has closed the gap so far; then call it high.
     """
 
     need = Need.STYLE
     weight = 0.7
     evidence = ("Meta, When to fine-tune LLMs vs. other techniques: try in-context learning first",)
+    claim = TUNING
 
     def applies(self, profile: Profile) -> str:
-        return "a plain model nearly behaves as wanted" if profile.behaviour_gap == "low" else ""
+        if profile.behaviour_gap == "low":
+            return "a plain model nearly behaves as wanted"
+        unknown = profile.behaviour_gap is None and profile.model_kind == "base"
+        return "a base model was not tuned to follow instructions: some gap is certain" if unknown else ""
 
 
 class BE003(Behaviour):
@@ -77,6 +87,7 @@ class BE004(Behaviour):
     need = Need.FORMAT
     weight = 0.7
     evidence = ("LoRA Land, arXiv 2405.00732: small tuned models win on narrow, fixed-form tasks",)
+    claim = TUNING
 
     def applies(self, profile: Profile) -> str:
         strict = profile.output_format in ("labels", "json", "fixed") and profile.behaviour_needed
@@ -87,7 +98,7 @@ class BE005(Behaviour):
     """Choosing among labels with 200 examples or more is work for a small model, wholly tuned.
 
     It costs a fraction per call and often passes a large prompted one.
-    Does not apply with few examples per label, where large models win.
+    Does not apply with fewer than five examples per label, where large models win.
     """
 
     need = Need.CAPACITY
@@ -96,6 +107,7 @@ class BE005(Behaviour):
         "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
         "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
     )
+    claim = TUNING_ON_LABELS
     at = {"labelled_examples": (200,), "model_params_b": (SMALL_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -104,7 +116,7 @@ class BE005(Behaviour):
             and profile.examples_known >= 200
             and (profile.params_b or 0) < SMALL_MODEL_B
         )
-        if not small or not profile.params_b or not profile.behaviour_needed:
+        if not small or not profile.params_b or not profile.behaviour_needed or profile.few_per_label:
             return ""
         return f"labels to choose from, and {profile.examples_known:,} examples"
 
@@ -139,6 +151,7 @@ class BE007(Behaviour):
         "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
         "Manning, Building Reliable AI Systems, ch. 5: go on where fewer than 8 of 10 pass",
     )
+    claim = TUNING
     at = {"prompting_pass_rate": (PASSING_RATE,)}
 
     def applies(self, profile: Profile) -> str:
@@ -164,6 +177,7 @@ class BE008(Behaviour):
         "DSPy, optimizers guide: from about 10 examples bootstrapped few-shot, from 50 random search",
         "arXiv 2402.00905: personas lowered exact match by 1 to 54 %",
     )
+    claim = EXAMPLES_IN_PROMPT
 
     at = {"labelled_examples": (10,)}
 
@@ -178,19 +192,101 @@ class BE009(Behaviour):
     """Labels can also be given by a linear classifier over embeddings, which trains in seconds.
 
     It is none of the methods advised here; a plan with labelled examples measures it beside them.
-    Does not apply with fewer than 20 examples, too few to fit or to judge one.
+    Does not apply with fewer than 20 examples, too few to fit or to judge one, or fewer than two of a label.
     """
 
     evidence = (
         "docs/accuracy.md: banking77, 770 examples, .81 right against .65 of a 135M model tuned in full",
         "Casanueva et al., arXiv 2003.04807: heads over sentence encoders for 77 intents, 10 examples each",
     )
+    claim = CLASSIFIER
     at = {"labelled_examples": (20,)}
 
     def applies(self, profile: Profile) -> str:
-        fits = profile.output_format == "labels" and profile.examples_known >= 20
-        return (
-            "a linear classifier over embeddings may give labels as well, in seconds: measure it"
-            if fits
-            else ""
-        )
+        labels, rows = profile.data.label_count, profile.data.rows_per_label
+        given = profile.output_format == "labels" or (profile.output_format is None and labels is not None)
+        if not given or profile.examples_known < 20 or (rows is not None and rows < MIN_CLASSIFIER_ROWS):
+            return ""
+        if labels is None or rows is None:
+            return "a linear classifier over embeddings may give labels as well, in seconds: measure it"
+        return f"{labels} labels with about {rows:,.0f} examples each: a linear classifier learns them in seconds"
+
+
+class BE010(Behaviour):
+    """A language that the model was not trained on is a gap that prompts hardly close: tune, or take a model that knows it.
+
+    Does not apply where a plain model already answers as wanted, or where the languages of the model are not known.
+    """
+
+    need = Need.STYLE
+    weight = 0.7
+    evidence = (
+        "Ahuja et al., MEGA, arXiv 2303.12528: prompted models trail tuned ones most outside English",
+        "Shaham et al., arXiv 2401.01854: 40 examples in other languages improved following instructions in them",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        language = profile.foreign_language if profile.behaviour_needed else ""
+        if not language:
+            return ""
+        return f"the model was not trained on the language of the files ({language}): tune it, or take one that was"
+
+
+class BE011(Behaviour):
+    """A base model goes on from examples better than it follows instructions: show some, even where a prompt might do.
+
+    Does not apply without examples, or to models tuned to follow instructions.
+    """
+
+    need = Need.SHOW
+    weight = 1.0
+    evidence = (
+        "Brown et al., arXiv 2005.14165: a base model learns a task from examples in its prompt",
+        "Ouyang et al., InstructGPT, arXiv 2203.02155: untuned, GPT-3 needed examples in the prompt to follow instructions",
+    )
+    at = {"labelled_examples": (1,)}
+
+    def applies(self, profile: Profile) -> str:
+        shown = profile.model_kind == "base" and profile.examples_known and not profile.few_shots_fit
+        return "a base model follows examples better than instructions" if shown else ""
+
+
+class BE012(Behaviour):
+    """A model that thinks before it answers: describe the task and let it think; its thoughts cost time on every call.
+
+    Examples in the prompt may lower its results, and training on bare replies teaches it not to think. Plans switch thinking
+    off where the model's template allows it.
+    Does not apply to models that answer at once.
+    """
+
+    evidence = (
+        "DeepSeek-AI, DeepSeek-R1, arXiv 2501.12948: few-shot prompting consistently lowered its results",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        if profile.model_kind != "thinking" or profile.model_facts is None:
+            return ""
+        if profile.model_facts.reasons == "switch":
+            return "the model can think before it answers; plans switch that off: measure both where answers must be right"
+        return "the model thinks before it answers: examples in the prompt may lower its results, measure without them too"
+
+
+class BE013(Behaviour):
+    """A prompt changes little in what a model below a billion parameters writes: a small gap is larger for it.
+
+    Following instructions and learning from examples in the prompt come with size.
+    Does not apply to larger models, or where the gap is already known to be large, or none.
+    """
+
+    need = Need.STYLE
+    weight = 1.0
+    evidence = (
+        "Brown et al., arXiv 2005.14165: the gain from examples in the prompt grows with size, from next to none at 0.1 B",
+        "Wei et al., FLAN, arXiv 2109.01652: below 8 B, instruction tuning did not help on unseen tasks",
+    )
+    claim = TUNING
+    at = {"model_params_b": (TINY_MODEL_B,)}
+
+    def applies(self, profile: Profile) -> str:
+        unclear = profile.behaviour_gap == "low" and profile.tiny_model
+        return f"a prompt changes little in a model of {profile.params_b:.2g} B" if unclear else ""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from advisor.questionnaire.profile import LARGE_MODEL_B, MIN_RAW_TOKENS, Profile
+from advisor.evidence.claims import PASSAGES_IN_TRAINING, READING, SHOWING, TUNING
+from advisor.questionnaire.profile import (
+    LARGE_MODEL_B,
+    MIN_RAW_TOKENS,
+    READING_EXAMPLES,
+    TINY_MODEL_B,
+    Profile,
+)
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
@@ -29,6 +36,7 @@ class DA001(Data):
         "OpenAI, fine-tuning guide: at least 10 examples, gains at 50-100",
         "DSPy, optimizers guide: about 10 examples are for few-shot bootstrapping",
     )
+    claim = SHOWING
     at = {"labelled_examples": (1, 50)}
 
     def applies(self, profile: Profile) -> str:
@@ -40,8 +48,9 @@ class DA002(Data):
     """50 to 200 examples teach a tone, hardly a skill: where the gap is small, try them in the prompt first.
 
     Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, when no
-    prompt has closed the gap (then even 50 examples train better than they show), or when new facts or sources
-    are what is missing: examples bring neither.
+    prompt has closed the gap (then even 50 examples train better than they show), for a model below a billion
+    parameters, which hardly uses them, when new facts or sources are what is missing: examples bring neither, or when
+    the model's context has no room for eight.
     """
 
     need = Need.SHOW
@@ -50,15 +59,17 @@ class DA002(Data):
         "Bertsch et al., arXiv 2405.00200: in context, examples go further until there are many",
         "Predibase, distillation playbook: useful training sets begin at 300-800 rows",
     )
-    at = {"labelled_examples": (50, 200), "corpus_tokens": (1,)}
+    claim = SHOWING
+    at = {"labelled_examples": (50, 200), "corpus_tokens": (1,), "model_params_b": (TINY_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
         few = (
             50 <= profile.examples_known < 200
             and not profile.high_volume
             and profile.behaviour_gap in (None, "low")
+            and not profile.tiny_model
         )
-        if not few or _to_look_up(profile):
+        if not few or _to_look_up(profile) or profile.few_shots_fit:
             return ""
         return f"{profile.examples_known} examples teach a tone at most, and fit in a prompt"
 
@@ -66,12 +77,14 @@ class DA002(Data):
 class DA003(Data):
     """50 examples are where tuning starts to pay.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
     weight = 0.5
     evidence = ("OpenAI, fine-tuning guide: gains at 50-100 examples",)
+    claim = TUNING
     at = {"labelled_examples": (50,)}
 
     def applies(self, profile: Profile) -> str:
@@ -81,12 +94,14 @@ class DA003(Data):
 class DA004(Data):
     """200 examples teach a narrow task.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for classification",)
+    claim = TUNING
     at = {"labelled_examples": (200,)}
 
     def applies(self, profile: Profile) -> str:
@@ -96,12 +111,14 @@ class DA004(Data):
 class DA005(Data):
     """1,000 examples teach a general manner.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
+    than five examples each.
     """
 
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Zhou et al., LIMA, arXiv 2305.11206: 1,000 curated rows teach an assistant's style",)
+    claim = TUNING
     at = {"labelled_examples": (1000,)}
 
     def applies(self, profile: Profile) -> str:
@@ -111,22 +128,29 @@ class DA005(Data):
 class DA006(Data):
     """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
 
-    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, or when new
-    facts or sources are what is missing.
+    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, for a model below a
+    billion parameters, which hardly uses them, when new facts or sources are what is missing, or when the model's
+    context has no room for eight.
     """
 
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    at = {"labelled_examples": (50, MAX_SHOTS + 1), "corpus_tokens": (1,)}
+    claim = SHOWING
+    at = {
+        "labelled_examples": (50, MAX_SHOTS + 1),
+        "corpus_tokens": (1,),
+        "model_params_b": (TINY_MODEL_B,),
+    }
 
     def applies(self, profile: Profile) -> str:
         fits = (
             profile.low_volume
             and 50 <= profile.examples_known <= MAX_SHOTS
             and profile.behaviour_gap == "low"
+            and not profile.tiny_model
         )
-        if not fits or _to_look_up(profile):
+        if not fits or _to_look_up(profile) or profile.few_shots_fit:
             return ""
         return f"{profile.examples_known:,} examples fit in a long prompt, and calls are few"
 
@@ -134,32 +158,44 @@ class DA006(Data):
 class DA007(Data):
     """Billions of tokens of raw text exceed what adapters can hold: continue pre-training all weights.
 
-    Does not apply below about a billion tokens, or where what the text says changes daily: no pre-training keeps up.
+    Does not apply below about a billion tokens, where what the text says changes daily (no pre-training keeps up), or where
+    a plain model nearly answers as wanted: there domain models seldom do better than the general ones they came from.
     """
 
     need = Need.CAPACITY
     weight = 4.0
-    evidence = ("Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",)
+    evidence = (
+        "Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",
+        "against, where the gap is small: Jeong et al., arXiv 2411.04118: of medical models few beat their base",
+    )
     at = {"unlabelled_tokens": (ADAPTER_CAPACITY_TOKENS,)}
 
     def applies(self, profile: Profile) -> str:
-        some = profile.raw_text >= ADAPTER_CAPACITY_TOKENS and not _news(profile)
+        far = profile.behaviour_gap not in ("none", "low")
+        some = profile.raw_text >= ADAPTER_CAPACITY_TOKENS and far and not _news(profile)
         return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
 
 
 class DA008(Data):
     """Raw text in the wanted manner can be trained on even without labels.
 
-    Does not apply when the text only holds facts, as one that changes daily does: these are better retrieved.
+    Does not apply when the text only holds facts, as one that changes daily does: these are better retrieved; nor when it
+    holds facts that the model has seen, which it nearly answers with already.
     """
 
     need = Need.TRAIN
     weight = 0.5
-    evidence = ("Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",)
+    evidence = (
+        "Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",
+        "against, for facts it has seen: Jeong et al., arXiv 2411.04118: few medical models beat the general one",
+    )
+    claim = TUNING
     at = {"unlabelled_tokens": (MIN_RAW_TOKENS,)}
 
     def applies(self, profile: Profile) -> str:
+        seen = profile.task_needs_facts == "known" and profile.behaviour_gap == "low"
         some = profile.raw_text >= MIN_RAW_TOKENS and profile.behaviour_needed and not _news(profile)
+        some = some and not seen
         return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
 
 
@@ -177,11 +213,12 @@ class DA009(Data):
         "Lin et al., RA-DIT, arXiv 2310.01352: tuning for the use of passages beat retrieval alone",
         "Balaguer et al., arXiv 2401.08406: gains of tuning and retrieval added up, 6 and 5 points",
     )
+    claim = PASSAGES_IN_TRAINING
 
     at = {"labelled_examples": (1000,)}
 
     def applies(self, profile: Profile) -> str:
-        if profile.examples_known < 1000 or profile.task_needs_facts != "new" or not profile.behaviour_needed:
+        if profile.examples_known < 1000 or profile.facts_needed != "new" or not profile.behaviour_needed:
             return ""
         return f"{profile.examples_known:,} examples can teach it to answer from passages"
 
@@ -228,6 +265,7 @@ class DA011(Data):
         "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
         "against, for large models: Gao et al., DAIL-SQL, arXiv 2308.15363; Van Veen et al., arXiv 2309.07430",
     )
+    claim = TUNING
     at = {"labelled_examples": (MAX_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
@@ -242,11 +280,84 @@ class DA011(Data):
         return f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} B"
 
 
+class DA014(Data):
+    """A model below a billion parameters answers badly from passages until it is trained on rows that hold them.
+
+    A hundred examples with their passages are a beginning.
+    Does not apply to larger models, where no new facts are needed, or where behaviour is said to need no change.
+    """
+
+    need = Need.READING
+    weight = 2.0
+    evidence = (
+        "Izacard et al., Atlas, arXiv 2208.03299: models from 0.2 B on, trained with retrieved passages, pass far "
+        "larger ones that are only prompted",
+        "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
+    )
+    claim = READING
+    at = {"labelled_examples": (READING_EXAMPLES,), "model_params_b": (TINY_MODEL_B,)}
+
+    def applies(self, profile: Profile) -> str:
+        if not profile.can_learn_to_read:
+            return ""
+        return (
+            f"a model of {profile.params_b:.2g} B has to be taught to read passages, and there are "
+            f"{profile.examples_known:,} examples"
+        )
+
+
+class DA012(Data):
+    """Many labels with fewer than five examples each: show each question its nearest examples, do not train on them.
+
+    Whether examples are many depends on how many there are of each label: 231 over 77 labels are 3 each, 10,000 over 2 are
+    plenty.
+    Does not apply from five examples of a label on, or where the model's context has no room for eight.
+    """
+
+    need = Need.SHOW
+    weight = 2.5
+    evidence = (
+        "Milios et al., arXiv 2309.10954: nearest examples in the prompt, best at 5 and 10 of each of 77 and 150 labels",
+        "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        if not profile.few_per_label or not profile.behaviour_needed or profile.few_shots_fit:
+            return ""
+        rows = profile.data.rows_per_label or 0
+        return f"{profile.data.label_count} labels with about {rows:,.0f} examples each: too few to train on, enough to show"
+
+
+class DA013(Data):
+    """Where there are texts but no examples, examples can be made from them.
+
+    A larger model writes a question and an answer for each passage, or labels the texts that lie about; a person checks a
+    sample, and a filter drops answers that the passage does not bear out.
+    Does not apply where there are examples, or where behaviour need not change.
+    """
+
+    evidence = (
+        "Wang et al., Self-Instruct, arXiv 2212.10560: generated examples, filtered, taught a model to follow instructions",
+        "Dai et al., Promptagator, arXiv 2209.11755: questions generated from passages, eight real ones as a pattern",
+    )
+    at = {"labelled_examples": (1,), "corpus_tokens": (1,), "unlabelled_tokens": (1,)}
+
+    def applies(self, profile: Profile) -> str:
+        texts = bool(profile.corpus_tokens or profile.documents or profile.raw_text)
+        if (
+            profile.examples_known
+            or profile.examples
+            or not texts
+            or profile.behaviour_gap not in ("low", "high")
+        ):
+            return ""
+        return "no examples, but texts to make them from: let a larger model write some from passages, and check a sample"
+
+
 def _to_look_up(profile: Profile) -> bool:
     """Whether the task turns on what documents hold: new facts, sources to name, a corpus to read in."""
-    return bool(profile.must_cite) or (
-        profile.needs_facts and (profile.task_needs_facts != "known" or bool(profile.corpus_tokens))
-    )
+    cited = bool(profile.must_cite) and not profile.passages_given
+    return cited or (profile.needs_facts and (profile.facts_needed != "known" or bool(profile.corpus_tokens)))
 
 
 def _news(profile: Profile) -> bool:
@@ -255,6 +366,6 @@ def _news(profile: Profile) -> bool:
 
 def _enough(profile: Profile, gate: int) -> str:
     small = profile.behaviour_gap == "low" and not profile.high_volume
-    if profile.examples_known < gate or not profile.behaviour_needed or small:
+    if profile.examples_known < gate or not profile.behaviour_needed or small or profile.few_per_label:
         return ""
     return f"{profile.examples_known:,} examples pass the gate of {gate:,}"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from advisor.questionnaire.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, SHORT_CONTEXT_B, Profile
+from advisor.evidence.claims import RETRIEVAL
+from advisor.questionnaire.profile import (
+    CACHED_PROMPT_TOKENS,
+    LARGE_MODEL_B,
+    MOST_PROMPTS,
+    READ_BY_SMALLER_TOKENS,
+    SHORT_CONTEXT_B,
+    Profile,
+)
 from advisor.rules.base import Need, Rule
 
 LONG_CONTEXT_TOKENS = 1_000_000
@@ -30,14 +38,13 @@ class KN001(Knowledge):
         "Ovadia et al., arXiv 2312.05934: retrieval beat fine-tuning on facts after the cut-off",
         "Gekhman et al., arXiv 2405.05904: unknown facts are fitted last and raise hallucination",
     )
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
-        if profile.task_needs_facts == "new":
+        if profile.facts_needed == "new":
             return "the answers need facts that the model has not seen"
         return (
-            "there are documents to answer from"
-            if profile.task_needs_facts is None and profile.documents
-            else ""
+            "there are documents to answer from" if profile.facts_needed is None and profile.documents else ""
         )
 
 
@@ -45,30 +52,38 @@ class KN002(Knowledge):
     """An answer that must name its source needs retrieval.
 
     Weights do not remember where they read something; an index does.
-    Does not apply when the one source is fixed and can be written in the prompt.
+    Does not apply when the one source is fixed and can be written in the prompt, or is already there.
     """
 
     need = Need.CITE
     weight = 3.0
     evidence = ("NehaBharti08/rag-vs-finetune, 2x2: right section 0.9 % tuned against 83.7 % retrieved",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
-        return "answers must name their source" if profile.must_cite else ""
+        cited = profile.must_cite and not profile.passages_given
+        return "answers must name their source" if cited else ""
 
 
 class KN003(Knowledge):
     """Facts that change belong in an index, not in weights.
 
     An index follows a changed document in seconds; weights keep the old fact until they are trained again.
-    Does not apply when facts change yearly or never.
+    Does not apply when facts change yearly or never, or when the model has seen them, they change monthly and
+    nothing has been collected to look them up in.
     """
 
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: models of every size fail on fast-changing facts",)
+    claim = RETRIEVAL
+    at = {"corpus_tokens": (1,)}
 
     def applies(self, profile: Profile) -> str:
-        changing = profile.facts_change in ("slow", "fast") and profile.task_needs_facts != "none"
+        changing = profile.facts_change in ("slow", "fast") and profile.facts_needed != "none"
+        seen = profile.facts_needed == "known" and profile.facts_change == "slow"
+        if seen and not profile.corpus_tokens and not profile.must_cite:
+            return ""
         return "the facts change monthly or faster" if changing else ""
 
 
@@ -82,9 +97,10 @@ class KN004(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: search in the prompt helped most on fast facts",)
+    claim = RETRIEVAL
 
     def applies(self, profile: Profile) -> str:
-        fast = profile.facts_change == "fast" and profile.task_needs_facts != "none"
+        fast = profile.facts_change == "fast" and profile.facts_needed != "none"
         return "the facts change daily or faster" if fast else ""
 
 
@@ -92,8 +108,8 @@ class KN005(Knowledge):
     """A small body of text can simply be shown: under about 200,000 tokens, put all of it in a cached prompt.
 
     It needs no index and misses nothing; a cached prompt costs up to 90 % less.
-    Does not apply when sources must be cited, when the text changes daily (the cache is lost), or when it is
-    larger than the model's context.
+    Does not apply when sources must be cited, when the text changes daily (the cache is lost), when it is larger than the
+    model's context, or above 32,000 tokens for a model below 30 billion parameters, which loses the middle of it.
     """
 
     need = Need.WHOLE
@@ -101,8 +117,13 @@ class KN005(Knowledge):
     evidence = (
         "Anthropic, Contextual Retrieval: below about 200k tokens skip retrieval",
         "Li et al., arXiv 2407.16833: long context beat RAG where the text fits",
+        "against, for smaller models: Hsieh et al., RULER, arXiv 2404.06654: most models of 6 to 9 B hold their accuracy to "
+        "32,000 tokens or fewer",
     )
-    at = {"corpus_tokens": (1, CACHED_PROMPT_TOKENS + 1), "model_params_b": (SHORT_CONTEXT_B,)}
+    at = {
+        "corpus_tokens": (1, READ_BY_SMALLER_TOKENS + 1, CACHED_PROMPT_TOKENS + 1),
+        "model_params_b": (SHORT_CONTEXT_B, LARGE_MODEL_B),
+    }
 
     def applies(self, profile: Profile) -> str:
         if not profile.corpus_in_prompt:
@@ -123,10 +144,11 @@ class KN006(Knowledge):
         "Mallen et al., arXiv 2212.10511: small models gain from retrieval even on popular facts",
         "Ovadia et al., arXiv 2312.05934: retrieval beat tuning on MMLU subjects with 7B models",
     )
+    claim = RETRIEVAL
     at = {"model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
-        if profile.task_needs_facts != "known" or not profile.params_b or profile.params_b >= LARGE_MODEL_B:
+        if profile.facts_needed != "known" or not profile.params_b or profile.params_b >= LARGE_MODEL_B:
             return ""
         return f"a model of {profile.params_b:.3g} B recalls general facts only in part"
 
@@ -147,7 +169,7 @@ class KN007(Knowledge):
     at = {"model_params_b": (LARGE_MODEL_B,), "corpus_tokens": (1,)}
 
     def applies(self, profile: Profile) -> str:
-        large = profile.task_needs_facts == "known" and (profile.params_b or 0) >= LARGE_MODEL_B
+        large = profile.facts_needed == "known" and (profile.params_b or 0) >= LARGE_MODEL_B
         if not large or not profile.behaviour_needed or profile.corpus_tokens:
             return ""
         return "a large model has seen these facts; chosen examples bring them out"
@@ -172,6 +194,7 @@ class KN008(Knowledge):
         every = profile.can_retrain_every_days
         if (
             every is None
+            or profile.passages_given
             or profile.facts_change not in DAYS_BETWEEN_CHANGES
             or every <= DAYS_BETWEEN_CHANGES[profile.facts_change]
         ):
@@ -192,11 +215,12 @@ class KN009(Knowledge):
         "Xiong et al., MIRAGE, arXiv 2402.13178: retrieval lifted six models by up to 18 % on medical questions",
         "Mallen et al., arXiv 2212.10511: scaling barely helps on unpopular entities",
     )
+    claim = RETRIEVAL
 
     at = {"corpus_tokens": (1,)}
 
     def applies(self, profile: Profile) -> str:
-        corpus = profile.task_needs_facts == "known" and (profile.corpus_tokens or 0) > 0
+        corpus = profile.facts_needed == "known" and (profile.corpus_tokens or 0) > 0
         return "there is a corpus to look up what the model may recall only in part" if corpus else ""
 
 
@@ -220,3 +244,46 @@ class KN010(Knowledge):
         ):
             return ""
         return f"{profile.corpus_tokens:,} tokens fit a long-context model: compare it with retrieval on a few questions"
+
+
+class KN011(Knowledge):
+    """Where the prompt already carries its passage, retrieval has nothing to add: what is asked for is reading.
+
+    The share of prompts that hold what their reply says is counted in the examples and the questions. What then decides is
+    how well the model reads: wording, examples shown, tuning.
+    Does not apply where fewer than half of the prompts do.
+    """
+
+    evidence = (
+        "OpenAI, Optimizing LLM Accuracy: retrieval is for what the context lacks, tuning for how it is used",
+        "Rajpurkar et al., SQuAD, arXiv 1606.05250: the answer is a span of the paragraph that is given",
+    )
+    at = {"corpus_tokens": (1,)}
+
+    def applies(self, profile: Profile) -> str:
+        share = profile.data.passages_in_prompts
+        if share is None or share < MOST_PROMPTS:
+            return ""
+        held = f"{share:.0%} of the prompts already hold what their reply is taken from"
+        if profile.passages_given:
+            return f"{held}: retrieval has nothing to add"
+        return f"{held}: measure whether passages from the documents add anything"
+
+
+class KN012(Knowledge):
+    """Passages in a language that the model was not trained on are read badly, however well they are found.
+
+    A small embedder finds them by their words rather than by their meaning, too.
+    Does not apply where the languages of the model are not known.
+    """
+
+    evidence = (
+        "Artetxe et al., XQuAD, arXiv 1910.11856: the same passages and questions are answered worse outside English",
+        "Ahuja et al., MEGA, arXiv 2303.12528: models fall behind most on languages they saw little of",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        language = profile.foreign_language if profile.needs_facts else ""
+        return (
+            f"the texts are in a language ({language}) that the model was not trained on" if language else ""
+        )

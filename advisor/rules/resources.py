@@ -19,6 +19,10 @@ MANY_EXAMPLES = 1_000_000
 MUCH_TEXT = 1_000_000_000
 """Tokens of raw text below which no GPU trains for a month."""
 MONTH_HOURS = 30 * 24.0
+GIB = 2**30
+HALF_A_CARD = 0.5
+"""Share of a card's memory above which 16-bit weights crowd out long rows and batches."""
+SMALL_CARD_GIB = 48
 FULL_GB_PER_B = 18
 """Memory of full tuning in mixed precision, GB per billion parameters (LLaMA-Factory's table)."""
 
@@ -97,7 +101,8 @@ class RS004(Resources):
     """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
     Does not apply with fewer than 200 examples, where training all weights overfits, above 0.6 billion parameters,
-    where adapters reach the same quality for less, or where new facts are what is missing.
+    where adapters reach the same quality for less, with fewer than five examples of a label, or where new facts are what
+    is missing.
     """
 
     need = Need.CAPACITY
@@ -112,7 +117,8 @@ class RS004(Resources):
         small = (
             profile.params_b is not None and profile.params_b < ENCODER_B and profile.examples_known >= 200
         )
-        small = small and (profile.task_needs_facts == "known" or not profile.needs_facts)
+        small = small and (profile.facts_needed == "known" or not profile.needs_facts)
+        small = small and not profile.few_per_label
         return (
             f"all weights of a {profile.params_b:.2g} B model can be tuned cheaply"
             if small and can_train(profile)
@@ -173,6 +179,35 @@ class RS006(Resources):
             if can_train(profile) and fits_one_device(profile, "lora") == "tight"
             else ""
         )
+
+
+class RS013(Resources):
+    """16-bit weights that take more than half of a small card leave too little for long rows and batches: use 4 bits.
+
+    LoRA may still fit with one row at a time and checkpointing, which is slow; a 4-bit base leaves the room.
+    Does not apply above 48 GiB, where the other half is room enough, without a GPU, or while model or card are unknown.
+    """
+
+    need = Need.HEADROOM
+    weight = 0.6
+    evidence = (
+        "litgpt, resource tables: LoRA of a 7 B model takes 21 of 24 GB with one row of 1,304 tokens, QLoRA 14",
+        "Dettmers et al., QLoRA, arXiv 2305.14314: 4-bit bases train at 16-bit quality",
+    )
+    at = MIN_TRAINING_DATA
+
+    def applies(self, profile: Profile) -> str:
+        weights = 2e9 * (profile.params_b or 0) / GIB
+        crowded = (
+            profile.has_gpu
+            and profile.gpu_memory_gib
+            and profile.device_gib
+            and profile.device_gib <= SMALL_CARD_GIB
+            and weights > HALF_A_CARD * profile.devices * profile.device_gib
+        )
+        if not crowded or not can_train(profile) or fits_one_device(profile, "lora") != "yes":
+            return ""
+        return f"16-bit weights of {weights:.0f} GiB take more than half of the card"
 
 
 class RS007(Resources):
@@ -256,3 +291,19 @@ class RS011(Resources):
 
     def applies(self, profile: Profile) -> str:
         return profile.dtype_note
+
+
+class RS012(Resources):
+    """A context that prompt, answer and passages nearly fill leaves no room for examples: shorten the prompt first.
+
+    Does not apply where the model's context or the length of prompts is not known.
+    """
+
+    evidence = ("the context that the model's config.json allows, less the tokens that were counted",)
+
+    def applies(self, profile: Profile) -> str:
+        if profile.context_left is None or not profile.few_shots_fit:
+            return ""
+        if profile.context_left < 0:
+            return f"prompt, answer and passages are {-profile.context_left:,} tokens more than the model's context"
+        return f"the model's context has room for {profile.shots_that_fit} examples beside the prompt"

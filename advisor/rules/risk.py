@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from advisor.evidence.claims import PASSAGES_IN_TRAINING
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 from rag.text.words import count_noun
 
 FEW_QUESTIONS = 30
+FREQUENT_LABEL = 0.4
+"""Share of the most frequent label from which answering nothing else looks good."""
+TIMES_EVEN_SHARE = 1.25
+"""How much more than its even share a label must have to count as frequent: of two labels 62.5 %."""
 
 
 class Risk(Rule):
@@ -43,9 +48,7 @@ class RK002(Risk):
 
     def applies(self, profile: Profile) -> str:
         teaching = (
-            profile.task_needs_facts == "new"
-            and profile.examples_known >= 10
-            and profile.behaviour_gap == "none"
+            profile.facts_needed == "new" and profile.examples_known >= 10 and profile.behaviour_gap == "none"
         )
         if not teaching or profile.corpus_in_prompt:
             return ""
@@ -93,6 +96,7 @@ class RK005(Risk):
         "Zhang et al., RAFT, arXiv 2403.10131: naive stack 42.6, tuned 61.1, retrieval-aware 74.0",
         "OpenAI, Optimizing LLM Accuracy: Icelandic, tuned 87 fell to 83 with retrieval added",
     )
+    claim = PASSAGES_IN_TRAINING
 
     def applies(self, profile: Profile) -> str:
         both = (
@@ -132,3 +136,20 @@ class RK007(Risk):
     def applies(self, profile: Profile) -> str:
         tuned = profile.behaviour_gap == "high" and profile.examples_known >= 10
         return "measure what tuning costs on other tasks" if tuned else ""
+
+
+class RK008(Risk):
+    """Where one label is very frequent, answering nothing else looks good: compare with that, and look at each label.
+
+    Does not apply where labels are about equally frequent, or where there are none.
+    """
+
+    evidence = (
+        "He & Garcia, Learning from Imbalanced Data, IEEE TKDE 2009: accuracy rewards the frequent class",
+    )
+
+    def applies(self, profile: Profile) -> str:
+        share, labels = profile.data.largest_label_share, profile.data.label_count
+        if share is None or not labels or share < max(FREQUENT_LABEL, TIMES_EVEN_SHARE / labels):
+            return ""
+        return f"one label makes up {share:.0%} of the examples: giving it always would be right as often"

@@ -134,7 +134,10 @@ class Interview:
     def profile(self) -> Profile:
         """The situation as known so far."""
         measured = self.situation.profile
-        return Profile.of(self.answers, measured.question_count, measured.shape, cpu_bf16=measured.cpu_bf16)
+        profile = Profile.of(
+            self.answers, measured.question_count, measured.shape, cpu_bf16=measured.cpu_bf16
+        )
+        return replace(profile, data=measured.data)
 
     def run(self) -> Answers:
         """Ask until the person finishes the review; return the answers.

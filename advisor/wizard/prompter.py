@@ -322,7 +322,8 @@ class TerminalPrompter(Prompter):
         confidence = recommendation.confidence
         self._wrap(
             "class:leader",
-            f"{recommendation.choice}, confidence {confidence.level} ({confidence.because})",
+            f"{recommendation.choice}, confidence {confidence.level}, {recommendation.probability.value:.2f} "
+            f"({confidence.because})",
             f"{'as it stands':<13} ",
         )
         for fact in recommendation.worth_finding:

@@ -15,7 +15,8 @@ from typing import Any, get_args, get_type_hints
 
 from advisor.catalog import gpus
 from advisor.costs import training_time
-from advisor.costs.rental import training_usd
+from advisor.costs.estimate import with_coverage
+from advisor.costs.rental import RENT_RANGE, training_usd
 from advisor.costs.tokens import Range, training_tokens
 from advisor.costs.training_time import training_hours
 from advisor.output import emit_result
@@ -134,8 +135,8 @@ class EstimateResult:
             "model": self.name,
             "method": self.method,
             "memory_gib": self.memory.to_json(self.device_gib),
-            "hours": self.hours.to_json() if self.hours else None,
-            "usd": self.usd.to_json() if self.usd else None,
+            "hours": with_coverage(self.hours),
+            "usd": with_coverage(self.usd),
             "device": self.device,
             "notes": list(self.notes),
             "device_gib": None if self.device_gib is None else round(self.device_gib, 2),
@@ -425,7 +426,7 @@ def _hours_and_usd(
         profile, shape, use, training_time.candidate_cards_device((card,), devices)
     )
     rent = None if card.usd_hour is None else card.usd_hour * devices
-    return hours, None if rent is None else hours.times(rent, rent, rent)
+    return hours, None if rent is None else hours.times(rent, rent, rent).times_independent(RENT_RANGE)
 
 
 def _setup(given: Mapping[str, Any]) -> MemorySetup:

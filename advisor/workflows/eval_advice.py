@@ -6,19 +6,26 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from advisor.methods.registry import methods_by_name
 from advisor.questionnaire.profile import Profile
+from advisor.recommendation.also_measure import arms_to_measure
+from advisor.recommendation.confidence import level_of
+from advisor.recommendation.probability import advice_probability
 from advisor.recommendation.ranking import Ranking, rank_methods
 from rag.errors import BadInput, Problem
+from rag.evaluation.statistics import WilsonShare
 
 CASE_USES = ("winner_only", "winner_or_also", "constraint")
+BANDS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.01)
+"""Edges of the bands of probability in a reliability table."""
 PROMPTED_METHODS = {"prompting", "few-shot"}
 
 
-PUBLISHED_DEVICES = 64
+PUBLISHED_DEVICES = 4096
 """Devices that the programs of the published cases could use: their runs are judged as they were made, on all GPUs.
 
 Advice to a user counts those that a run here uses (:attr:`advisor.questionnaire.profile.Profile.run_devices`).
@@ -57,6 +64,8 @@ class ScoredCase:
 
     case: AdviceCase
     ranking: Ranking
+    probability: float
+    """That the choice is accepted, 0 to 1."""
 
     @property
     def accepted(self) -> bool:
@@ -86,12 +95,39 @@ def read_cases(path: Path) -> tuple[AdviceCase, ...]:
 
 
 def score_cases(cases: Sequence[AdviceCase]) -> tuple[ScoredCase, ...]:
-    """Rank every case."""
-    return tuple(ScoredCase(case, rank_methods(case.profile)) for case in cases)
+    """Rank every case, with the probability of its first method."""
+    scored = []
+    for case in cases:
+        ranking = rank_methods(case.profile)
+        sure = advice_probability(case.profile, ranking, arms_to_measure(case.profile))
+        scored.append(ScoredCase(case, ranking, sure.value))
+    return tuple(scored)
+
+
+def reliability(pairs: Sequence[tuple[float, bool]]) -> list[dict[str, Any]]:
+    """Return how often advice of each band of probability held: the band, its mean, and a share with its Wilson interval.
+
+    Args:
+        pairs: probability, 0 to 1, and whether the advice held.
+    """
+    rows = []
+    for low, high in pairwise(BANDS):
+        inside = [pair for pair in pairs if low <= pair[0] < high]
+        share = WilsonShare.of(sum(held for _, held in inside), len(inside))
+        mean = sum(value for value, _ in inside) / len(inside) if inside else None
+        rows.append({"from": low, "below": high, "mean": mean and round(mean, 3), **share.to_json()})
+    return rows
+
+
+def brier_score(pairs: Sequence[tuple[float, bool]]) -> float:
+    """Return the mean squared difference of probability and outcome, 0 (always sure and right) to 1 (Brier, 1950)."""
+    return sum((value - held) ** 2 for value, held in pairs) / len(pairs)
 
 
 def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
-    """Return what ``eval-advice --json`` prints: counts, the confusion table, each miss with its reasons."""
+    """Return what ``eval-advice --json`` prints: counts, reliability, who was mistaken for whom, each miss."""
+    pairs = [(result.probability, result.accepted) for result in scored]
+    right = sum(result.accepted for result in scored) / len(scored)
     confusion = Counter((result.case.winner, result.ranking.choice) for result in scored)
     table = {
         winner: {
@@ -105,6 +141,10 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
         "n": len(scored),
         "accepted": sum(result.accepted for result in scored),
         "exact": sum(result.exact for result in scored),
+        "levels": levels(scored),
+        "brier": round(brier_score(pairs), 4),
+        "brier_of_constant": round(right * (1 - right), 4),
+        "reliability": reliability(pairs),
         "confusion": table,
         "misses": [_miss(result) for result in scored if not result.accepted],
         "near": [
@@ -113,6 +153,21 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
             if result.accepted and not result.exact
         ],
     }
+
+
+def levels(scored: Sequence[ScoredCase]) -> dict[str, dict[str, Any]]:
+    """Return cases and accepted cases for each level of confidence, with a Wilson interval of the share."""
+    counted: dict[str, dict[str, Any]] = {}
+    for level in ("high", "medium", "low"):
+        inside = [result for result in scored if level_of(result.probability) == level]
+        share = WilsonShare.of(sum(result.accepted for result in inside), len(inside))
+        counted[level] = {
+            "n": share.n,
+            "accepted": share.hits,
+            "low": round(share.low, 4),
+            "high": round(share.high, 4),
+        }
+    return counted
 
 
 def _miss(result: ScoredCase) -> dict[str, Any]:
@@ -130,6 +185,7 @@ def _miss(result: ScoredCase) -> dict[str, Any]:
         "winner": result.case.winner,
         "choice": result.ranking.choice,
         "reasons": [{"rule": finding.rule.code(), "text": finding.text} for finding in counted],
+        "probability": round(result.probability, 3),
         "winner_score": winner.score,
         "choice_score": first.score,
         "winner_blockers": [blocker.to_json() for blocker in winner.blockers],

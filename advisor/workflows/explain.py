@@ -6,6 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from advisor.evidence.claims import claim_text
+from advisor.evidence.trials import own_trials
+from advisor.history import read_history
 from advisor.methods import blockers
 from advisor.methods import registry as method_table
 from advisor.methods.registry import all_methods, methods_by_name
@@ -120,9 +123,19 @@ def rule_page(rule: type[Rule]) -> dict[str, Any]:
         "text": rule.text(),
         "compares": compares,
         "speaks_for": served,
-        "evidence": list(rule.evidence),
+        "evidence": list(rule.all_evidence()),
+        **_own_evidence(rule),
         **_origin(rule_table.RULE_PLUGINS, rule.code()),
     }
+
+
+def _own_evidence(rule: type[Rule]) -> dict[str, list[str]]:
+    """Return what the user's own trials say of a rule's claim, as a key of its page; {} where they say nothing."""
+    if rule.claim is None:
+        return {}
+    trials = own_trials(run.model_dump(mode="json") for run in read_history().runs)
+    text = claim_text(rule.claim, rule.applies_to_trial, trials) if trials else ""
+    return {"own_evidence": [text]} if text else {}
 
 
 def method_page(name: str) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def _explain_plan(path: Path, as_json: bool) -> None:
     for finding in rec.reasons(rec.ranking.methods[0]):
         screen.print(
             console.render_finding(
-                finding.rule.code(), finding.rule.text(), finding.rule.evidence, finding.rule.family
+                finding.rule.code(), finding.rule.text(), finding.rule.all_evidence(), finding.rule.family
             )
         )
 
@@ -220,7 +233,8 @@ def _print(page: dict[str, Any]) -> None:
     elif "arm" in page:
         screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
     else:
-        screen.print(console.render_finding(page["rule"], page["text"], page["evidence"], page["family"]))
+        cited = [*page["evidence"], *page.get("own_evidence", [])]
+        screen.print(console.render_finding(page["rule"], page["text"], cited, page["family"]))
         if page.get("compares"):
             comparisons = (
                 f"{key} {', '.join(f'{number:,g}' for number in thresholds)}"

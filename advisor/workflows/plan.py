@@ -260,7 +260,7 @@ def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> 
         rows = (
             (key, format_answer(answers[key].value), answers[key].source, answers[key].note) for key in keys
         )
-        screen.print(console.render_answers(rows))
+        screen.print(console.render_answers([*rows, *console.data_fact_rows(situation.profile.data)]))
     screen.print()
     screen.print(console.render_recommendation(rec))
     if before := answers_from_probe.recommendation_before(situation):

@@ -16,7 +16,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from runners.catalog import user_catalog
+from runners.catalog import abilities, user_catalog
+from runners.catalog.abilities import (
+    REASONING_MODELS,
+    ModelKind,
+    ModelStrength,
+    abilities_of,
+    estimated_strength,
+)
 from runners.resources.model_shape import ModelShape
 
 
@@ -34,6 +41,16 @@ class ModelFacts:
     family: str = ""
     """Models that can replace each other: same maker, tokenizer kind and training generation."""
     source: str = "config.json"
+    kind: ModelKind = "instruct"
+    strength: ModelStrength | None = None
+    """A published score; None where none is known: see :attr:`rated_strength`."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes it was trained on; "*" for more than a hundred, "+" for others that are not named; () unknown."""
+
+    @property
+    def rated_strength(self) -> ModelStrength:
+        """The published score, else one estimated from the size."""
+        return self.strength or estimated_strength(self.params_b)
 
     @property
     def reasons(self) -> str:
@@ -59,22 +76,17 @@ def _family(family: str, source: str, rows: Iterable[Row]) -> tuple[ModelFacts, 
     for hub, params_b, numbers, tied, context, licence in rows:
         shape = ModelShape(round(params_b * 1e9), *numbers, tied=tied)
         name = hub.rpartition("/")[2].lower()
-        built.append(ModelFacts(name, hub, shape, context, licence, family=family, source=source))
+        known = abilities_of(name, family)
+        built.append(ModelFacts(name, hub, shape, context, licence, family=family, source=source, **known))
     return tuple(built)
 
 
 _LITGPT = "config.json; the same numbers in litgpt/config.py"
 _PARTLY = "config.json; the same numbers in litgpt/config.py or quoted in several public repositories"
-APACHE = "Apache-2.0"
-MIT = "MIT"
+APACHE, MIT, QWEN, GEMMA = "Apache-2.0", "MIT", "Qwen", "Gemma"
 MRL = "Mistral Research (no commercial use)"
-QWEN = "Qwen"
-GEMMA = "Gemma"
-LLAMA_31 = "Llama 3.1"
-LLAMA_32 = "Llama 3.2"
-LLAMA_33 = "Llama 3.3"
-TIED = True
-UNTIED = False
+LLAMA_31, LLAMA_32, LLAMA_33 = "Llama 3.1", "Llama 3.2", "Llama 3.3"
+TIED, UNTIED = True, False
 
 MODELS: tuple[ModelFacts, ...] = (
     *_family(
@@ -415,16 +427,6 @@ MODELS: tuple[ModelFacts, ...] = (
     ),
 )
 
-REASONING_MODELS: dict[str, str] = {
-    **{f"qwen3-{size}": "switch" for size in ("0.6b", "1.7b", "4b", "8b", "14b", "32b")},
-    "smollm3-3b": "switch",
-    **{
-        f"deepseek-r1-distill-{name}": "always"
-        for name in ("qwen-1.5b", "qwen-7b", "llama-8b", "qwen-14b", "qwen-32b", "llama-70b")
-    },
-}
-"""The models of the table that reason by default, from their model cards and chat templates: "switch" where the template
-has ``enable_thinking``, which plans set to false unless they enable it; "always" where it has none."""
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
@@ -474,8 +476,12 @@ _TABLE = user_catalog.CatalogTable(
             user_catalog.read_count,
         ),
         **dict.fromkeys(("gated", "tied"), user_catalog.read_flag),
+        "kind": user_catalog.one_of_words(*abilities.MODEL_KINDS),
+        "strength": abilities.read_strength,
+        "languages": abilities.read_languages,
     },
-    defaults={"name": "", "licence": "yours", "family": "", "date": "", "gated": True},
+    defaults={"name": "", "licence": "yours", "family": "", "date": "", "gated": True}
+    | {"kind": "instruct", "strength": None, "languages": ()},
     flat=_flat,
     build=_build,
 )

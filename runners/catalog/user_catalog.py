@@ -7,7 +7,7 @@
     prices:
       - {model: our-model, input: 0.2, output: 0.8}  # new: all that has no default
     models:
-      - {hub: acme/Our-7B, params_b: 7.2, layers: 32, hidden: 4096, heads: 32, ...}
+      - {hub: acme/Our-7B, params_b: 7.2, layers: 32, hidden: 4096, heads: 32, ..., kind: base, languages: [en, de]}
 
 ``TUNEWISE_FACTS`` names the file (empty: no file is read); by default it is ``facts.yaml`` in the user's
 configuration folder and may be missing. Each :class:`CatalogTable` defines the keys of its rows; the

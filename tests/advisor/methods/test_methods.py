@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_BY_NAME, METHODS
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
 from runners.plan.schema import METHODS as KNOWN
 from runners.plan.schema import parse_plan
@@ -30,7 +32,14 @@ def test_method_has_text_degrees_and_estimate(method: Method) -> None:
         {"model_params_b": 7, "labelled_examples": 100, "gpu_memory_gib": 24, "gpu_count": 1},
     ):
         estimate = method.estimate(Profile.of(answers)).to_json()
-        assert set(estimate) == {"memory_gib", "hours", "usd", "per_call_usd", "assumptions"}
+        assert set(estimate) == {
+            "memory_gib",
+            "hours",
+            "usd",
+            "per_call_usd",
+            "per_call_usd_range",
+            "assumptions",
+        }
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -94,11 +103,27 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
             "BL008",
             "fine-tuning would have no use",
         ),
+        (
+            "few-shot",
+            {"model": "smollm2-135m-instruct", "prompt_tokens": 5000},
+            "BL010",
+            "3,192 tokens left",
+        ),
     ],
 )
 def test_blockers_state_numbers(name: str, answers: dict[str, Any], code: str, text: str) -> None:
     found = {blocker.rule: blocker.text for blocker in METHOD_BY_NAME[name].blocked(Profile.of(answers))}
     assert text in found[code]
+
+
+def test_passages_in_prompts_block_retrieval_without_documents() -> None:
+    """Even where new facts in another form were named; documents beside them are worth a search."""
+    answers = {"task_needs_facts": "new", "behaviour_gap": "high", "labelled_examples": 400}
+    reading = replace(Profile.of(answers), data=DataFacts(passages_in_prompts=0.94))
+    for name in ("rag", "hybrid"):
+        (blocker,) = METHOD_BY_NAME[name].blocked(reading)
+        assert (blocker.rule, blocker.text[:19]) == ("BL009", "94% of the prompts ")
+        assert not METHOD_BY_NAME[name].blocked(reading.change("corpus_tokens", 9000))
 
 
 def test_published_qlora_runs_are_not_blocked() -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from advisor.questionnaire import data_stats
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.data_stats import measure_files, token_counting
+from advisor.questionnaire.file_facts import count_facts
+from runners.data.examples import load_examples
+from runners.data.questions import load_questions
 
 
 def row(number: int) -> tuple[str, str]:
@@ -90,3 +96,69 @@ def test_questions_near_examples_give_a_warning(tmp_path: Path) -> None:
         "1 held-out questions nearly repeat examples (question line 1 = example line 4)"
     )
     assert "near_repeats: leave_out" in warning
+
+
+def facts(tmp_path: Path, rows: list[tuple[str, str]], output_format: str | None = None) -> DataFacts:
+    """Write the rows as examples and return what is counted beyond the answers."""
+    path = tmp_path / "examples.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8")
+    return measure_files(None, path, None, token_counting(None), output_format=output_format).facts
+
+
+def test_labels_and_their_shares_are_counted(tmp_path: Path) -> None:
+    """A person's word on the output decides whether short replies are labels."""
+    rows = [(f"My parcel {n} of the week is not here", "late" if n % 3 else "lost") for n in range(30)]
+    counted = facts(tmp_path, rows)
+    assert (counted.label_count, counted.rows_per_label, counted.largest_label_share) == (2, 15.0, 0.6667)
+    assert facts(tmp_path, rows, "fixed").label_count is None
+    rare = [(f"Since which version is item {n} there?", f"{n // 2}.0") for n in range(30)]
+    assert facts(tmp_path, rare).label_count is None
+    assert facts(tmp_path, rare, "labels").rows_per_label == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "least", "most"),
+    [
+        ("qed_reading", "en", 0.9, 1.0),
+        ("canard_rewrite", "en", 0.5, 1.0),
+        ("xquad_es", "es", 0.0, 0.05),
+        ("tldr_de", "de", 0.0, 0.05),
+        ("germeval_offence", "de", None, None),
+        ("restore_case", "en", 0.0, 0.05),
+        ("endoflife_dates", "en", 0.0, 0.05),
+        ("browser_compat", "en", 0.0, 0.05),
+        ("hybrid_concierge", "en", 0.0, 0.05),
+    ],
+)
+def test_language_and_passages_of_public_sets(
+    shared: Path, name: str, language: str, least: float | None, most: float | None
+) -> None:
+    """Only where the prompt holds a paragraph or the talk so far is the reply in it; rewriting is not mistaken for it."""
+    rows = load_examples(shared / "data" / name / "train.jsonl", None, 300).rows
+    stated = "labels" if least is None else "fixed"
+    counted = count_facts(rows, (), output_format=stated)
+    share = counted.passages_in_prompts
+    assert counted.language == language
+    assert share is None if least is None or most is None else share is not None and least <= share <= most
+
+
+def test_questions_and_documents_stand_in_for_examples(shared: Path) -> None:
+    """Prompts that hold passages in training, but not when they are asked, need retrieval."""
+    folder = shared / "data" / "xquad_en"
+    asked = load_questions(folder / "questions.jsonl")
+    reading = load_examples(shared / "data" / "qed_reading" / "train.jsonl", None, 300).rows
+    assert count_facts((), asked) == DataFacts(language="en", passages_in_prompts=0.0)
+    assert count_facts(reading, asked).passages_in_prompts == 0.0
+    assert (
+        count_facts(
+            (), (), ["Выбор модели зависит от задачи и от данных, которые мы имеем. Это так."]
+        ).language
+        == "ru"
+    )
+    assert (
+        count_facts(
+            (), (), ["Det er ikke så vanskelig, men hva skjer etter at han har sett seg om?"]
+        ).language
+        == "no"
+    )
+    assert count_facts((), (), ["x = f(y)", "12.5"]) == DataFacts()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.recommendation.alternatives import relaxations
@@ -44,15 +46,27 @@ MODELS = st.none() | st.sampled_from(
 PROFILES = st.fixed_dictionaries({}, optional={**{key: value_of(key) for key in KEYS}, "model": MODELS})
 
 
+FACTS = st.builds(
+    DataFacts,
+    label_count=st.none() | st.integers(2, 200),
+    rows_per_label=st.none() | st.floats(0.5, 5000),
+    largest_label_share=st.none() | st.floats(0.01, 1),
+    language=st.none() | st.sampled_from(["en", "de", "es"]),
+    passages_in_prompts=st.none() | st.floats(0, 1),
+)
+"""What may be counted in files."""
+
+
 def scores(profile: Profile) -> dict[str, float]:
     """Return every method's score."""
     return {s.method.name: s.score for s in rank_methods(profile).methods}
 
 
-@given(PROFILES)
-def test_recommendation_is_total_and_deterministic(answers: dict[str, Any]) -> None:
-    """Any answers give one recommendation, and its JSON is the same the second time."""
-    a, b = (recommend_for_profile(Profile.of(answers)).to_json() for _ in range(2))
+@given(PROFILES, FACTS)
+def test_recommendation_is_total_and_deterministic(answers: dict[str, Any], facts: DataFacts) -> None:
+    """Any answers and counts give one recommendation, and its JSON is the same the second time."""
+    profile = Profile.of(answers)
+    a, b = (recommend_for_profile(replace(profile, data=facts)).to_json() for _ in range(2))
     assert json.dumps(a) == json.dumps(b)
     assert a["ranked"][0]["feasible"]
 
@@ -69,12 +83,14 @@ def test_counterfactuals_change_the_choice_as_stated(answers: dict[str, Any]) ->
         assert counterfactual["key"] in counterfactual["text"]
 
 
-@given(PROFILES, st.sampled_from(NUMERIC_KEYS), st.floats(0, 1))
-def test_choice_is_constant_within_spans(answers: dict[str, Any], key: str, position: float) -> None:
+@given(PROFILES, FACTS, st.sampled_from(NUMERIC_KEYS), st.floats(0, 1))
+def test_choice_is_constant_within_spans(
+    answers: dict[str, Any], facts: DataFacts, key: str, position: float
+) -> None:
     """Any number of a span gives the span's choice, spans are adjacent, thresholds are correct to three
     digits.
     """
-    profile = Profile.of(answers)
+    profile = replace(Profile.of(answers), data=facts)
     question = QUESTION_BY_ID[key]
     spans = choice_spans(profile, key)
     assert spans[0].low == question.low
@@ -120,11 +136,13 @@ def test_fresher_facts_never_lower_rag(answers: dict[str, Any]) -> None:
     assert points == sorted(points)
 
 
-@given(PROFILES, st.integers(0, 20_000), st.integers(0, 20_000))
-def test_more_examples_never_lower_tuning_scores(answers: dict[str, Any], n: int, more: int) -> None:
-    """All else the same."""
-    few = scores(Profile.of({**answers, "labelled_examples": n}))
-    many = scores(Profile.of({**answers, "labelled_examples": n + more}))
+@given(PROFILES, FACTS, st.integers(0, 20_000), st.integers(0, 20_000))
+def test_more_examples_never_lower_tuning_scores(
+    answers: dict[str, Any], facts: DataFacts, n: int, more: int
+) -> None:
+    """All else the same; with more examples there are more of each label."""
+    profile = replace(Profile.of({**answers, "labelled_examples": n}), data=facts)
+    few, many = scores(profile), scores(profile.change("labelled_examples", n + more))
     for name in ("lora", "qlora", "full", "hybrid"):
         assert many[name] >= few[name]
 
@@ -133,6 +151,19 @@ def test_more_examples_never_lower_tuning_scores(answers: dict[str, Any], n: int
 def test_zero_documents_never_choose_retrieval(answers: dict[str, Any]) -> None:
     """An explicit zero blocks rag and hybrid; unknown does not."""
     assert rank_methods(Profile.of({**answers, "corpus_tokens": 0})).choice not in ("rag", "hybrid")
+
+
+@given(PROFILES, FACTS, st.floats(0.5, 1))
+def test_passages_in_prompts_never_choose_retrieval(
+    answers: dict[str, Any], facts: DataFacts, share: float
+) -> None:
+    """Without documents, whatever was answered; and a larger share never raises retrieval."""
+    given_passages = replace(facts, passages_in_prompts=share)
+    none_given = Profile.of({**answers, "corpus_tokens": 0})
+    for profile in (Profile.of({**answers, "corpus_tokens": None}), none_given):
+        assert rank_methods(replace(profile, data=given_passages)).choice not in ("rag", "hybrid")
+    before, after = scores(Profile.of(answers)), scores(replace(Profile.of(answers), data=given_passages))
+    assert all(after[name] <= before[name] for name in ("rag", "hybrid"))
 
 
 @given(PROFILES)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
+from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import recommend_for_profile
 
@@ -129,3 +132,36 @@ def _seconds(profile: Profile, rounds: int = 20) -> float:
     for _ in range(rounds):
         rank_methods(profile.change("goal", "x"))
     return (time.perf_counter() - started) / rounds
+
+
+def test_arms_to_measure_first_have_reasons() -> None:
+    """A classifier for labels with two rows each, all documents in one prompt where they fit a model that reads them."""
+
+    def arms(answers: dict[str, Any], **facts: Any) -> dict[str, str]:
+        return dict(arms_to_measure(replace(Profile.of(answers), data=DataFacts(**facts))))
+
+    labels = {"output_format": "labels", "labelled_examples": 231}
+    assert set(arms(labels)) == {"classifier"}
+    assert "77 labels" in arms(labels, label_count=77, rows_per_label=3.0)["classifier"]
+    assert "(de)" in arms(labels, label_count=2, rows_per_label=90.0, language="de")["classifier"]
+    assert arms(labels, label_count=200, rows_per_label=1.0) == {}
+    corpus = {"task_needs_facts": "new", "corpus_tokens": 20_000}
+    assert set(arms(corpus)) == {"long-context"}
+    assert set(arms(corpus | {"model": "llama-3.1-8b-instruct", "must_cite": True})) == {"long-context"}
+    assert arms(corpus | {"model": "olmo-2-1124-7b-instruct"}) == {}
+    assert arms(corpus | {"model": "smollm2-135m-instruct"}) == {}
+    assert set(arms(corpus | {"corpus_tokens": 2_000, "model": "smollm2-135m-instruct"})) == {"long-context"}
+    assert arms(corpus | {"corpus_tokens": 20_000_000}) == {}
+    assert arms(corpus | {"task_needs_facts": "none"}) == {}
+
+
+def test_json_shows_what_files_and_model_tell() -> None:
+    profile = replace(Profile.of({"model": "smollm2-135m-instruct"}), data=DataFacts(language="es"))
+    shown = recommend_for_profile(profile).to_json()
+    assert shown["data"]["language"] == "es"
+    assert shown["model_facts"] == {
+        "kind": "instruct",
+        "strength": 29.3,
+        "context_left": 8192,
+        "speaks_language": False,
+    }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from advisor.methods import blockers
 from advisor.methods.registry import METHODS
+from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 from advisor.rules.registry import RULES
@@ -52,6 +54,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"task_needs_facts": "new", "corpus_tokens": 500_000},
         {"task_needs_facts": "new", "corpus_tokens": 5_000_000},
     ),
+    "KN011": ({"data": {"passages_in_prompts": 0.9}}, {"data": {"passages_in_prompts": 0.3}}),
+    "KN012": (
+        {"task_needs_facts": "new", "model": "smollm2-135m-instruct", "data": {"language": "es"}},
+        {"task_needs_facts": "new", "model": "qwen3-8b", "data": {"language": "es"}},
+    ),
     "BE001": ({"behaviour_gap": "high"}, {"behaviour_gap": "low"}),
     "BE002": ({"behaviour_gap": "low"}, {"behaviour_gap": "none"}),
     "BE003": ({"prompting_pass_rate": 0.9}, {"prompting_pass_rate": 0.9, "must_cite": True}),
@@ -70,6 +77,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"output_format": "labels", "labelled_examples": 20},
         {"output_format": "labels", "labelled_examples": 19},
     ),
+    "BE010": (
+        {"behaviour_gap": "low", "model": "smollm2-135m-instruct", "data": {"language": "de"}},
+        {"behaviour_gap": "low", "model": "mistral-7b-instruct-v0.3", "data": {"language": "de"}},
+    ),
+    "BE011": (
+        {"labelled_examples": 30, "model": "gemma-3-270m"},
+        {"labelled_examples": 30, "model": "gemma-3-270m-it"},
+    ),
+    "BE012": ({"model": "openai:qwen3-8b@http://127.0.0.1:1/v1"}, {"model": "qwen3-4b-instruct-2507"}),
     "DA001": ({"labelled_examples": 20}, {"labelled_examples": 50}),
     "DA002": ({"labelled_examples": 100}, {"labelled_examples": 100, "call_volume": "high"}),
     "DA003": ({"labelled_examples": 50}, {"labelled_examples": 49}),
@@ -92,6 +108,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "DA011": (
         {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 7},
         {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 30},
+    ),
+    "DA012": (
+        {"labelled_examples": 231, "data": {"label_count": 77, "rows_per_label": 3.0}},
+        {"labelled_examples": 10_000, "data": {"label_count": 2, "rows_per_label": 5_000.0}},
+    ),
+    "DA013": (
+        {"behaviour_gap": "high", "corpus_tokens": 9_000},
+        {"behaviour_gap": "high", "corpus_tokens": 9_000, "labelled_examples": 9},
     ),
     "SC001": ({"calls_per_month": 50_000}, {"calls_per_month": 5_000}),
     "SC002": (
@@ -131,6 +155,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"gpu_count": 1, "gpu_memory_gib": 16, "model_params_b": 8, "labelled_examples": 900},
         {"gpu_count": 1, "gpu_memory_gib": 48, "model_params_b": 8, "labelled_examples": 900},
     ),
+    "DA014": (
+        {"task_needs_facts": "new", "behaviour_gap": "low", "labelled_examples": 200, "model_params_b": 0.3},
+        {"task_needs_facts": "new", "behaviour_gap": "low", "labelled_examples": 200, "model_params_b": 3},
+    ),
+    "BE013": (
+        {"behaviour_gap": "low", "model_params_b": 0.3},
+        {"behaviour_gap": "low", "model_params_b": 3},
+    ),
+    "RS013": (
+        {"gpu_count": 1, "gpu_memory_gib": 24, "model_params_b": 7, "labelled_examples": 900},
+        {"gpu_count": 1, "gpu_memory_gib": 80, "model_params_b": 33, "labelled_examples": 900},
+    ),
     "RS007": ({"gpu_kind": "none", "model_params_b": 7}, {"gpu_kind": "none", "model_params_b": 0.1}),
     "RS008": (
         {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 1, "gpu_memory_gib": 24},
@@ -138,6 +174,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "RS010": ({"gpu_kind": "cuda", "gpu_count": 8}, {"gpu_kind": "cuda", "gpu_count": 1}),
     "RS011": ({"gpu_kind": "mps"}, {"gpu_kind": "cuda"}),
+    "RS012": (
+        {"model": "smollm2-135m-instruct", "prompt_tokens": 2_000, "answer_tokens": 100},
+        {"model": "qwen3-8b", "prompt_tokens": 2_000, "answer_tokens": 100},
+    ),
     "RS009": ({"gpu_kind": "none"}, {"gpu_kind": "none", "model_params_b": 7}),
     "RK001": ({"wrong_answer_cost": "high", "task_needs_facts": "new"}, {"wrong_answer_cost": "high"}),
     "RK002": (
@@ -153,11 +193,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"model": "openai:m@https://host.example/v1", "data_must_stay_local": True},
         {"model": "openai:m@http://127.0.0.1:8000/v1", "data_must_stay_local": True},
     ),
+    "RK008": (
+        {"data": {"label_count": 2, "largest_label_share": 0.66}},
+        {"data": {"label_count": 2, "largest_label_share": 0.55}},
+    ),
     "RK007": (
         {"behaviour_gap": "high", "labelled_examples": 100},
         {"behaviour_gap": "low", "labelled_examples": 100},
     ),
 }
+
+
+def profile_of(answers: dict[str, Any]) -> Profile:
+    """Return the profile of answers; what was counted in files is under ``data``."""
+    rest = {key: value for key, value in answers.items() if key != "data"}
+    return replace(Profile.of(rest), data=DataFacts(**answers.get("data", {})))
 
 
 def by_code(code: str) -> type[Rule]:
@@ -193,9 +243,9 @@ def test_rule_applies_in_its_case_only(code: str) -> None:
     """One situation in which the rule applies, one in which it does not."""
     speaks, silent = CASES[code]
     rule = by_code(code)()
-    assert rule.applies(Profile.of(speaks))
+    assert rule.applies(profile_of(speaks))
     if speaks != silent:
-        assert rule.applies(Profile.of(silent)) == ""
+        assert rule.applies(profile_of(silent)) == ""
 
 
 @pytest.mark.parametrize(
@@ -217,14 +267,22 @@ def test_rule_applies_in_its_case_only(code: str) -> None:
         ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
         ("BE007", {"prompting_pass_rate": 0.8}),
         ("RS008", {"gpu_memory_gib": None}),
+        ("DA004", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
+        ("BE005", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
+        ("RS004", {"data": {"label_count": 77, "rows_per_label": 3.0}}),
+        ("BE009", {"data": {"label_count": 20, "rows_per_label": 1.0}}),
+        ("DA006", {"model": "smollm2-135m-instruct", "prompt_tokens": 2_000}),
+        ("KN001", {"data": {"passages_in_prompts": 0.9}}),
+        ("KN002", {"data": {"passages_in_prompts": 0.9}}),
+        ("KN005", {"model": "mistral-7b-instruct-v0.3"}),
         ("RS009", {"model": "openai:m@http://127.0.0.1:1/v1"}),
     ],
 )
 def test_rule_exceptions_hold(code: str, changed: dict[str, Any]) -> None:
     """Each exception in the rule's text, added to a situation in which the rule applies."""
     answers = {key: value for key, value in (CASES[code][0] | changed).items() if value is not None}
-    assert by_code(code)().applies(Profile.of(CASES[code][0]))
-    assert by_code(code)().applies(Profile.of(answers)) == ""
+    assert by_code(code)().applies(profile_of(CASES[code][0]))
+    assert by_code(code)().applies(profile_of(answers)) == ""
 
 
 def test_every_rule_has_a_case() -> None:

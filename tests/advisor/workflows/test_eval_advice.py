@@ -38,11 +38,13 @@ def test_advice_on_published_cases_meets_targets(shared: Path) -> None:
     assert scores["exact"] >= 40
 
 
-@pytest.mark.parametrize(("name", "accepted", "exact"), [("a", 41, 34), ("b", 42, 35)])
+@pytest.mark.parametrize(
+    ("name", "accepted", "exact"), [("a", 41, 34), ("b", 42, 35), ("c", 42, 31), ("d", 43, 33)]
+)
 def test_advice_on_blind_cases_does_not_get_worse(root: Path, name: str, accepted: int, exact: int) -> None:
     """The cases written blind for this project are accepted as often as the log says, or more often."""
     scores = cases_json(score_cases(read_cases(root / "benchmarks" / "blind" / f"{name}.json")))
-    assert scores["n"] == 45
+    assert scores["n"] == (45 if name in "ab" else 55)
     assert scores["accepted"] >= accepted, scores["misses"]
     assert scores["exact"] >= exact
 
@@ -78,7 +80,13 @@ def test_eval_advice_prints_counts_confusion_and_misses(tunewise: Run, tmp_path:
     assert data["misses"][0]["id"] == "c2"
     assert data["misses"][0]["choice"] == "few-shot"
     assert {"rule", "text"} == set(data["misses"][0]["reasons"][0])
+    assert set(data["levels"]) == {"high", "medium", "low"}
+    assert sum(level["n"] for level in data["levels"].values()) == 2
+    assert sum(level["accepted"] for level in data["levels"].values()) == 1
+    assert 0 < data["brier"] < 1
+    assert sum(band["n"] for band in data["reliability"]) == 2
     shown = tunewise("eval-advice", path)
+    assert "Brier score" in shown.stdout
     assert "1 of 2 accepted" in shown.stdout
     assert "c2" in shown.stdout
 

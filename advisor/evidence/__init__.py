@@ -1,0 +1,1 @@
+"""What public trials measured, shipped with the program, and sentences that cite it."""
