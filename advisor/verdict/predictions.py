@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from advisor import history
 from advisor.costs.step_time import estimate_step_times
 from advisor.history import Correction, Kind, PastRun, PredictedMeasured, TimedStep
+from advisor.questionnaire.answers import Answer
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
 from runners.plan.forecast import NO_FORECAST, OUTDATED
@@ -351,8 +353,23 @@ def _advice_and_scores(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
         "shares": {
             row["arm"]: row["probability"] for row in forecast["arms"] if row["probability"] is not None
         },
-        "scores": {arm["arm"]: round(arm["score"]["mean"], 4) for arm in data["arms"]},
+        "arms": [{"arm": arm["arm"], **arm["score"], "n": arm["n"]} for arm in data["arms"]],
+        "differences": data["paired"],
+        "features": _features(plan),
     }
+
+
+def _features(plan: Plan) -> dict[str, Any]:
+    """Return the situation of a plan as the history keeps it: known answers without texts and paths."""
+    from advisor.evidence.trials import situation_features
+
+    answers = {
+        key: Answer(answer.value, answer.source)
+        for key, answer in plan.answers.items()
+        if key in QUESTION_BY_ID
+    }
+    features = situation_features(answers)
+    return features | ({"model": public_model_name(features["model"])} if "model" in features else {})
 
 
 def hours_line(rec: BaseRecommendation, situation: Situation) -> str:
