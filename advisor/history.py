@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -77,6 +77,26 @@ class TimedStep(PredictedMeasured):
         return f"{self.kind}:{self.arm}" if self.arm else self.kind
 
 
+class PastArm(HistoryModel):
+    """One arm's mean combined score with its 95 % interval, 0 to 1, over ``n`` questions."""
+
+    arm: str
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class PastDifference(HistoryModel):
+    """The mean of the scores of arm ``a`` minus those of ``b``, with its 95 % interval."""
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+
+
 class PastRun(HistoryModel):
     """One run, or dry run, as it is stored."""
 
@@ -96,19 +116,17 @@ class PastRun(HistoryModel):
     winner: str | None = None
     questions: int | None = None
     confidence: Literal["high", "medium", "low"] | None = None
-    """Of the advice, as the plan recorded it; None in entries of earlier versions, as are the next three."""
+    """Of the advice, as the plan recorded it; None in entries of earlier versions, as are the next five."""
     probability: float | None = Field(None, ge=0, le=1)
     """That no other arm comes out surely ahead of the advised one."""
     shares: Mapping[str, float] | None = None
     """Probability of coming out best by arm, as forecast."""
-    scores: Mapping[str, float] | None = None
-    """Mean combined score by arm, as measured."""
-    arms: Mapping[str, tuple[float, float, float, int]] | None = None
-    """Mean combined score, low and high end of its 95 % interval and number of questions, by arm; None in entries of earlier
-    versions, as is the next one."""
-    features: Mapping[str, bool | int | float | str] | None = None
-    """The answers of the questionnaire but texts, paths and the model's name: the kind of situation, for
-    :func:`advisor.evidence.trials.own_trials`."""
+    arms: tuple[PastArm, ...] | None = None
+    """What each arm scored; with the next two it is a row of :func:`advisor.evidence.trials.own_trials`."""
+    differences: tuple[PastDifference, ...] | None = None
+    """Differences of the advised arm's scores to the other arms', from the same questions."""
+    features: Mapping[str, Any] | None = None
+    """The situation: answers without texts and paths."""
     steps: tuple[TimedStep, ...] = ()
     hours: PredictedMeasured | None = None
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""

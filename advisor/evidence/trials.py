@@ -223,12 +223,11 @@ def measured_trials() -> tuple[MeasuredTrial, ...]:
 def own_trials(runs: Iterable[Mapping[str, Any]]) -> tuple[MeasuredTrial, ...]:
     """Return the trials among the runs of a history that hold the scores of their arms.
 
-    Runs without an outcome or without scores of arms (those of earlier versions, dry runs) and the demo are no trials. The
-    history holds no paired differences, so orders of arms are judged by the arms' own intervals.
+    Runs without an outcome or without scores of arms (those of earlier versions, dry runs, the demo) are no trials.
 
     Args:
-        runs: lines of the history as mappings: ``arms`` by name as mean, low, high and number of questions, ``features`` as
-            in the table, all else as in every line.
+        runs: lines of the history as mappings. ``arms`` is a list of ``{"arm", "mean", "low", "high", "n"}``,
+            ``features`` a mapping as in the table, ``differences`` as there; all else is as in every history.
     """
     return tuple(
         MeasuredTrial(
@@ -238,7 +237,14 @@ def own_trials(runs: Iterable[Mapping[str, Any]]) -> tuple[MeasuredTrial, ...]:
             questions=int(run.get("questions") or 0),
             advised=str(run.get("choice", "")),
             outcome=str(run["outcome"]),
-            arms=tuple(TrialArm(arm, *scores) for arm, scores in run["arms"].items()),
+            arms=tuple(
+                TrialArm(arm["arm"], arm["mean"], arm["low"], arm["high"], arm.get("n") or run["questions"])
+                for arm in run["arms"]
+            ),
+            differences=tuple(
+                TrialDifference(pair["a"], pair["b"], pair["difference"], pair["low"], pair["high"])
+                for pair in run.get("differences") or ()
+            ),
             features=run.get("features") or {},
             probability=run.get("probability"),
             confidence=run.get("confidence") or "",

@@ -121,9 +121,8 @@ class ProbeOffer:
         corrected = f", {self.corrected}" if self.corrected else ""
         settles = f"; it can answer {', '.join(self.settles)}" if self.settles else ""
         return (
-            f"the advice is unsure: a probe of {self.model} takes about {self.minutes} min here{corrected} "
-            f"(longer on a busy machine), measures {', '.join(self.measures)}, and speaks for or against "
-            f"{self.decides_text}{settles}"
+            f"the advice is unsure: a probe of {self.model} takes about {self.minutes} min here{corrected} (longer on a "
+            f"busy machine), measures {', '.join(self.measures)}, and speaks for or against {self.decides_text}{settles}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,6 +220,7 @@ def price_of_probe(profile: Profile) -> ProbePrice:
     from advisor.costs import step_time
     from advisor.costs.tokens import PASSAGE_TOKENS
     from advisor.verdict.predictions import time_corrections
+    from runners.arms.few_shot import NEAREST_TOKENS_CPU
     from runners.plan.schema import PlanData
     from runners.plan.steps import IndexStep
     from runners.trial.base_probe import PROBE_EXAMPLES, PROBE_SHOTS
@@ -248,8 +248,11 @@ def price_of_probe(profile: Profile) -> ProbePrice:
     shots = min(PROBE_SHOTS, rows - PROBE_EXAMPLES)
     few_shot = 0.0
     if shots >= 2 and not profile.remote:
-        shown = shots * (prompt + (profile.answer_tokens or step_time.ANSWER_TOKENS))
-        few_shot = seconds(alone, prompt + shown) * correction.factor / answering
+        shown = min(NEAREST_TOKENS_CPU, shots * (prompt + (profile.answer_tokens or step_time.ANSWER_TOKENS)))
+        # Near examples are read anew for each question; a bank that all questions share is read once.
+        readings = alone if profile.output_format in ("labels", "json") else 1
+        few_shot = seconds(alone, prompt) + readings * shown / step_time.PREFILL_TOKENS_PER_S
+        few_shot *= correction.factor / answering
     labels = profile.data.label_count or (1 if profile.output_format == "labels" else 0)
     classifier = 0.0
     if labels and rows:
@@ -312,8 +315,9 @@ def _open_answers(profile: Profile, measures: tuple[str, ...]) -> tuple[str, ...
     """Return the questions that a probe may answer and that no person has answered."""
     possible = ["behaviour_gap", "prompting_pass_rate"] if PASSING in measures else []
     possible += ["task_needs_facts"] if KNOWLEDGE in measures else []
-    return tuple(
+    by_person = {
         key
-        for key in possible
-        if key not in profile.sources or profile.sources[key].source not in (*PERSON_SOURCES, "config")
-    )
+        for key, answer in profile.sources.items()
+        if answer.value is not None and answer.source in (*PERSON_SOURCES, "config")
+    }
+    return tuple(key for key in possible if key not in by_person)

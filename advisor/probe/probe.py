@@ -31,6 +31,7 @@ from advisor.recommendation.recommend import BaseRecommendation, recommend_for_p
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import canonical_json, sha256_text, write_json
 from rag.types import OnEvent
+from runners.arms.few_shot import NEAREST_TOKENS_CPU
 from runners.catalog import models as facts
 from runners.models.endpoint import check_may_contact
 from runners.models.resolve import Model, parse_remote
@@ -40,8 +41,9 @@ from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
 from runners.runs.session import BaseModel, RunContext, model_identity, must_stay_local, obtain_model
-from runners.trial.base_probe import PROBE_EXAMPLES, PROBE_SHOTS, ProbeReplies, probe_base_model
+from runners.trial.base_probe import FEW_SHOT, PROBE_EXAMPLES, PROBE_SHOTS, ProbeReplies, probe_base_model
 
+NO_BANK = "not asked again with examples in the prompt: fewer than two of them have together at most"
 INPUTS_FILE = "made_from.json"
 
 
@@ -182,6 +184,8 @@ def probe_model(
     answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))
     after = recommend_for_profile(complete_situation(answers).profile)
     shutil.rmtree(work, ignore_errors=True)
+    if shots and not replies.of(FEW_SHOT):
+        left_out = (f"{NO_BANK} {NEAREST_TOKENS_CPU:,} tokens",)
     seconds, name = time.monotonic() - started, chosen.model.name
     return ProbeOutcome(
         answers, replies, diagnosis, name, chosen.why, before, after, seconds, (*left_out, *missing)

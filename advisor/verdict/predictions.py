@@ -18,6 +18,8 @@ from advisor import history
 from advisor.costs.step_time import estimate_step_times
 from advisor.evidence.trials import situation_features
 from advisor.history import Correction, Kind, PastRun, PredictedMeasured, TimedStep
+from advisor.questionnaire.answers import Answer
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
 from runners.plan.forecast import NO_FORECAST, OUTDATED
@@ -329,12 +331,10 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
         strength=verdict["strength"],
         winner=verdict["winner"],
         questions=max((arm["n"] for arm in data["arms"]), default=None),
-        **_advice_and_scores(plan, data),
-        arms={
-            arm["arm"]: (arm["score"]["mean"], arm["score"]["low"], arm["score"]["high"], arm["n"])
-            for arm in data["arms"]
-        },
-        features={key: value for key, value in situation_features(plan.answers).items() if key != "model"},
+        **_advice(plan, data),
+        arms=[{"arm": arm["arm"], **arm["score"], "n": arm["n"]} for arm in data["arms"]],
+        differences=data["paired"],
+        features=_features(plan),
         hours=hours,
         memory_gib=memory,
         memory_of="training",
@@ -342,8 +342,8 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
     )
 
 
-def _advice_and_scores(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the history keeps to score the advice: how sure it was, by arm too, and the measured means.
+def _advice(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the history keeps to score the advice: how sure it was, by arm too.
 
     {} for a plan without a probability, or one that was changed after its prediction was made.
     """
@@ -357,8 +357,19 @@ def _advice_and_scores(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
         "shares": {
             row["arm"]: row["probability"] for row in forecast["arms"] if row["probability"] is not None
         },
-        "scores": {arm["arm"]: round(arm["score"]["mean"], 4) for arm in data["arms"]},
     }
+
+
+def _features(plan: Plan) -> dict[str, Any]:
+    """Return the situation of a plan as the history keeps it: known answers without texts and paths."""
+
+    answers = {
+        key: Answer(answer.value, answer.source)
+        for key, answer in plan.answers.items()
+        if key in QUESTION_BY_ID
+    }
+    features = situation_features(answers)
+    return features | ({"model": public_model_name(features["model"])} if "model" in features else {})
 
 
 def hours_line(rec: BaseRecommendation, situation: Situation) -> str:

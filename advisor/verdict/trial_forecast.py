@@ -7,10 +7,14 @@ prediction. :func:`compare_forecast` puts the measurements beside it for the rep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from advisor.evidence.trials import HAS_DOCUMENTS, MeasuredTrial, measured_trials
 from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
+from advisor.questionnaire.profile import Profile
 from advisor.verdict.predictions import corrected_step_times, step_kind, why_incomparable
 from runners.plan.schema import Plan
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 TRIAL_FORECAST = "trial"
 """Key of the forecast in a plan's prediction."""
+MIN_TRIALS = 3
+"""Trials from which an expectation is given: two give no useful spread."""
 COVERAGE = 0.95
 """Probability that a forecast interval is meant to hold the measured share."""
 PROBED_ARMS: Mapping[str, tuple[str, str]] = {
@@ -45,7 +51,8 @@ def forecast_trial(
         ``probability`` of the advice, ``questions`` of the trial, ``minutes`` of all steps with the note ``corrected`` by
         earlier runs here (None without any), and ``arms``: each with its ``probability`` of coming out best and the
         ``rank`` by it (None for arms that the advice does not weigh apart, which come last), the expected share of
-        ``right`` answers where a probe gives one, and the ``minutes`` of its training and answers.
+        ``right`` answers where a probe or enough trials of the like give one, and the ``minutes`` of its training and
+        answers.
     """
     test = questions - round(questions * plan.data.dev_share)
     test = min(test, plan.data.max_test or test)
@@ -54,12 +61,14 @@ def forecast_trial(
     shares = recommendation.probability.shares
     names = [arm.arm for arm in plan.arms]
     ranked = sorted((name for name in names if name in shares), key=lambda name: -shares[name])
+    like = trials_like(recommendation.profile, measured_trials())
     rows = [
         {
             "arm": name,
             "probability": round(shares[name], 4) if name in shares else None,
             "rank": ranked.index(name) + 1 if name in shares else None,
-            "right": _expected_right(name, recommendation.profile.probe, test),
+            "right": _expected_right(name, recommendation.profile.probe, test)
+            or expected_of_trials(name, like),
             "minutes": round(arm_seconds(seconds, name) / 60, 1),
         }
         for name in (*ranked, *(name for name in names if name not in shares))
@@ -72,6 +81,42 @@ def forecast_trial(
         "minutes": round(sum(seconds.values()) / 60, 1),
         "corrected": "; ".join(notes) or None,
         "arms": rows,
+    }
+
+
+def trials_like(profile: Profile, trials: Iterable[MeasuredTrial]) -> list[MeasuredTrial]:
+    """Return the trials of the same model with the same form of answers, with documents where the profile has some."""
+    return [
+        trial
+        for trial in trials
+        if trial.model == profile.model
+        and trial.features.get("output_format") == profile.output_format
+        and bool(trial.features.get(HAS_DOCUMENTS)) == bool(profile.documents)
+    ]
+
+
+def expected_of_trials(arm: str, trials: Sequence[MeasuredTrial]) -> dict[str, Any] | None:
+    """Return the share of right answers that trials let expect of an arm in the next one; None for fewer than three.
+
+    The interval is that of one further value of a normal sample: mean plus and minus the quantile of Student's t times
+    the standard deviation times sqrt(1 + 1/k), cut to 0 and 1. Tasks differ much, so it is wide.
+    """
+    rights = [
+        measured.right / measured.n
+        for trial in trials
+        if (measured := trial.arm(arm)) is not None and measured.right is not None and measured.n
+    ]
+    if len(rights) < MIN_TRIALS:
+        return None
+    from scipy.stats import t
+
+    count, likely = len(rights), fmean(rights)
+    width = float(t.ppf((1 + COVERAGE) / 2, count - 1)) * stdev(rights) * math.sqrt(1 + 1 / count)
+    return {
+        "low": round(max(0.0, likely - width), 4),
+        "likely": round(likely, 4),
+        "high": round(min(1.0, likely + width), 4),
+        "because": f"{count} trials of the like",
     }
 
 

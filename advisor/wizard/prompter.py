@@ -27,6 +27,7 @@ from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
 from advisor.recommendation.ranking import Ranking
+from advisor.recommendation.recommend import BaseRecommendation
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove, Prompter
 from advisor.wizard.leader_line import StyledText, leader_lines
 from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
@@ -69,6 +70,13 @@ def offer_probe(profile: Profile) -> tuple[str, ...]:
         return ()
     minutes = offer_probe_of(profile).minutes
     return (f"measure first: ask the base model some of my questions (about {minutes} min)",)
+
+
+def measure_first_line(recommendation: BaseRecommendation) -> str:
+    """Return the review's line on what a probe costs and decides; "" where the advice is sure, or no probe is offered."""
+    profile = recommendation.profile
+    offer = offer_when_unsure(profile, recommendation.choice, recommendation.probability)
+    return f"{offer.text}: choose measure first" if offer and offer_probe(profile) else ""
 
 
 def probe_downloads(answers: Answers) -> str:
@@ -320,9 +328,8 @@ class TerminalPrompter(Prompter):
         )
         for fact in recommendation.worth_finding:
             self._wrap("class:decides", fact.text, f"{'worth knowing':<13} ")
-        offer = offer_when_unsure(profile, recommendation.choice, recommendation.probability)
-        if offer and offer_probe(profile):
-            self._wrap("class:decides", f"{offer.text}: choose measure first", f"{'measure first':<13} ")
+        if line := measure_first_line(recommendation):
+            self._wrap("class:decides", line, f"{'measure first':<13} ")
 
     def _choose(self, asked: AskedQuestion) -> Any:
         question = asked.question

@@ -363,7 +363,7 @@ def _show_forecast(plan: Plan) -> None:
     print_plain(
         screen,
         f"forecast for {forecast['questions']} test questions: about {forecast['minutes']:.0f} min in all{corrected}; "
-        "right: from a probe, where it measured the like",
+        "right: from a probe, or from public trials of this model with such answers, where there are any",
     )
 
 

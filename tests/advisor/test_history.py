@@ -178,7 +178,7 @@ def test_process_memory_is_not_mixed_with_training_memory(history_path: Path) ->
 
 def test_confidence_is_scored_over_decided_trials_that_recorded_it() -> None:
     runs = [
-        past_run(0, confidence="high", probability=0.9, shares={"lora": 0.8}, scores={"lora": 0.7}),
+        past_run(0, confidence="high", probability=0.9, shares={"lora": 0.8}),
         past_run(1, confidence="high", probability=0.9, outcome="overturned"),
         past_run(2, confidence="low", probability=0.5, outcome="undecided"),
         past_run(3),

@@ -31,13 +31,12 @@ from runners.inference.streaming import TextStream
 MAX_CLOSING = 1024
 """Most tokens of a shortest completion that are looked for."""
 MAX_FREE = 64
-"""Tokens of free text in a row after which no end of it is looked for: each costs masks, and a pattern such as ``.*xyz`` has
-an end that is not found by trying. The longest tokens of a vocabulary have 20 to 80 characters."""
+"""Tokens of free text in a row after which no end of it is looked for: each costs masks, and ``.*xyz`` has none that trying
+finds. The longest tokens of a vocabulary have 20 to 80 characters."""
 MAX_LAST_DIGITS = 3
 """Digits of which all are tried to end a number: enough for divisors below 1,000."""
 LONG_COMPLETION = 6
-"""Tokens of the shortest answer above which a shorter one is searched for: the first way that is tried may run through the
-longest number that a pattern allows before it takes the point that ends it."""
+"""Tokens of the shortest answer above which a shorter one is searched for: the first way tried may run through a number."""
 MAX_SEARCHED = 64
 """States that the search for a shorter completion looks at: some milliseconds."""
 MAX_COMPILED = 64
@@ -141,10 +140,8 @@ class ConstraintCompiler:
         first_tried = self._completion(matcher.deep_copy(), MAX_CLOSING)
         if within is None or (first_tried is not None and len(first_tried) <= within):
             return first_tried
-        searched = self._searched_completion(matcher)
-        if searched is None or (first_tried is not None and len(first_tried) <= len(searched)):
-            return first_tried
-        return searched
+        tried = (first_tried, self._searched_completion(matcher))
+        return min((way for way in tried if way is not None), key=len, default=None)
 
     def _entry(self, constraint: OutputConstraint) -> tuple[LLMatcher, int]:
         if constraint not in self._compiled:
@@ -191,34 +188,22 @@ class ConstraintCompiler:
         return taken
 
     def _searched_completion(self, matcher: LLMatcher) -> list[int] | None:
-        """Return the shortest completion of closing tokens, breadth first; None where the search ends before.
-
-        What is forced counts with its tokens, so that states are looked at in the order of their length.
-        """
+        """Return the shortest completion of closing and forced tokens; None where the search ends before."""
+        ways = dict.fromkeys((*self._closers, *self._structure))
         queue: list[tuple[int, int, LLMatcher, list[int]]] = [(0, 0, matcher.deep_copy(), [])]
-        pushed = 0
-        for _ in range(MAX_SEARCHED):
+        for number in range(MAX_SEARCHED):
             if not queue:
                 return None
             _, _, state, taken = heapq.heappop(queue)
             if state.is_accepting():
                 return taken
-            forced = state.compute_ff_tokens()
-            bits = state.compute_bitmask()
-            steps = (
-                [forced]
-                if forced
-                else [
-                    [token]
-                    for token in dict.fromkeys((*self._closers, *self._structure))
-                    if _bit(bits, token)
-                ]
-            )
-            for step in steps:
+            forced, bits = state.compute_ff_tokens(), state.compute_bitmask()
+            steps = [forced] if forced else [[token] for token in ways if _bit(bits, token)]
+            for place, step in enumerate(steps):
                 after = state.deep_copy()
                 if after.consume_tokens(step):
-                    pushed += 1
-                    heapq.heappush(queue, (len(taken) + len(step), pushed, after, [*taken, *step]))
+                    order = (len(taken) + len(step), number * len(ways) + place)
+                    heapq.heappush(queue, (*order, after, [*taken, *step]))
         return None
 
     def _closing_token(self, matcher: LLMatcher) -> tuple[int, bool]:

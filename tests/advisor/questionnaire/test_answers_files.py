@@ -99,7 +99,7 @@ MEASURED = ProbeFacts(
 
 
 def test_probe_facts_are_carried_by_answers_file_and_plan(task_files: Any, tmp_path: Path) -> None:
-    """They are no answer: not listed, not settable, and gone where the plan is for another model."""
+    """They are no answer: not listed, not settable; for another model only the classifier is left."""
     flags = {"examples": str(task_files.examples), "questions": str(task_files.questions)}
     probed = {
         PROBE_FACTS: Answer(MEASURED.to_json(), "probed", "probe of smollm2-135m-instruct: 30 questions")
@@ -111,7 +111,8 @@ def test_probe_facts_are_carried_by_answers_file_and_plan(task_files: Any, tmp_p
     for file in ("answers.yaml", "plan.yaml"):
         read = with_answers_of(Answers(), tmp_path / file)
         assert complete_situation(read).profile.probe == MEASURED
-        assert answers_of_this_model(read.put("flag", {"model": "gemma-3-270m"}))[0].probe == ProbeFacts()
+        other = answers_of_this_model(read.put("flag", {"model": "gemma-3-270m"}))[0]
+        assert other.probe == ProbeFacts(classifier=MEASURED.classifier)
     with pytest.raises(BadInput, match="unknown question 'probe'"):
         flag_answers(["probe=1"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ from rich.console import Console
 
 from advisor import history
 from advisor.display.trial_table import show_report
+from advisor.evidence.trials import TrialArm, measured_trials, own_trials
 from advisor.questionnaire.probe_facts import ProbeShare
+from advisor.questionnaire.profile import Profile
 from advisor.report.markdown import report_markdown
 from advisor.report.report import write_report
 from advisor.verdict.predictions import remember_run
-from advisor.verdict.trial_forecast import forecast_sentence, predictive_interval
+from advisor.verdict.trial_forecast import (
+    expected_of_trials,
+    forecast_sentence,
+    predictive_interval,
+    trials_like,
+)
 from runners.plan.schema import parse_plan
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
@@ -31,8 +39,15 @@ BODY: dict[str, Any] = {
         {"kind": "evaluate", "arm": "classifier", "classifier": True},
     ],
     "weights": {"style": 1},
-    "answers": {"gpu_kind": {"value": "none", "source": "detected"}},
+    "answers": {
+        "gpu_kind": {"value": "none", "source": "detected"},
+        "goal": {"value": "sort letters", "source": "flag"},
+        "model": {"value": "/models/tern", "source": "flag"},
+        "labelled_examples": {"value": 300, "source": "counted"},
+        "probe": {"value": {"reply_f1": 0.2}, "source": "probed"},
+    },
 }
+MEANS = (0.5, 0.6, 0.7, 0.65)
 PREDICTED: dict[str, Any] = {
     "choice": "few-shot",
     "confidence": "medium",
@@ -86,6 +101,22 @@ def test_interval_of_further_cases_is_wider_than_that_of_the_rate() -> None:
     assert predictive_interval(ProbeShare(0, 30), 100)[0] == 0
 
 
+def test_arms_without_a_probe_are_forecast_from_trials_of_the_like() -> None:
+    """Same model, form of answers and presence of documents; three trials or more."""
+    labels = Profile.of({"output_format": "labels", "model": "smollm2-135m-instruct"}, 300)
+    like = [t for t in measured_trials() if trials_like(labels, (t,))]
+    assert all(t.features["output_format"] == "labels" and not t.features.get("has_documents") for t in like)
+    made_up = [
+        replace(measured_trials()[0], arms=(TrialArm("lora", m, 0, 1, 100, round(100 * m)),)) for m in MEANS
+    ]
+    expected = expected_of_trials("lora", made_up)
+    assert expected is not None
+    assert expected["low"] < min(MEANS) < expected["likely"] < max(MEANS) < expected["high"]
+    assert expected["because"] == "4 trials of the like"
+    assert expected_of_trials("lora", made_up[:2]) is None
+    assert expected_of_trials("rag", made_up) is None
+
+
 def test_forecast_is_beside_measurement_in_every_view(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,8 +147,12 @@ def test_forecast_is_beside_measurement_in_every_view(
     (past,) = history.read_history().runs
     assert (past.confidence, past.probability) == ("medium", 0.7)
     assert past.shares == {"few-shot": 0.5, "classifier": 0.3, "prompting": 0.2}
-    assert past.scores is not None
-    assert past.scores["classifier"] == pytest.approx(data["arms"][0]["score"]["mean"], abs=1e-4)
+    assert past.features == {"gpu_kind": "none", "model": "tern", "labelled_examples": 300}
+    (trial,) = own_trials([past.model_dump(mode="json")])
+    assert trial.best() == TrialArm("classifier", **data["arms"][0]["score"], n=40)
+    surely = trial.difference("few-shot", "classifier")
+    assert surely is not None
+    assert (surely.paired, surely.sure) == (True, -1)
 
 
 def test_plan_without_minutes_or_probabilities_still_has_a_report(run: RunFolder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,15 @@ from advisor.questionnaire.answers import Answer, Answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.ranking import Ranking
+from advisor.recommendation.recommend import recommend_for_profile
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove
-from advisor.wizard.prompter import offer_probe
+from advisor.wizard.prompter import measure_first_line, offer_probe
 from rag.errors import BadInput
 from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
+
+SHARED = ("prompting", "few-shot", "lora")
+"""Arms that are given the same probability of coming out best."""
 
 
 class Script:
@@ -349,6 +354,20 @@ def test_unknown_instead_of_a_measured_value_says_that_it_stays(interview: RunIn
     script, answers = interview({"ram_gib": [None]}, reviews=("ram_gib",))
     assert answers["ram_gib"].source == "detected"
     assert script.lines[-1] == "16.0 stays: it was detected"
+
+
+def test_review_names_price_and_rivals_where_the_advice_is_unsure() -> None:
+    profile = Profile.of({"examples": "rows.jsonl", "questions": "q.jsonl", "labelled_examples": 90}, 90)
+    advice = recommend_for_profile(profile)
+    unsure = replace(
+        advice, probability=replace(advice.probability, value=0.6, shares=dict.fromkeys(SHARED, 0.3))
+    )
+    line = measure_first_line(unsure)
+    assert "min here (longer on a busy machine), measures" in line
+    assert "speaks for or against" in line
+    assert all(f"{arm} .30" in line for arm in SHARED)
+    assert line.endswith("choose measure first")
+    assert measure_first_line(replace(advice, probability=replace(advice.probability, value=0.9))) == ""
 
 
 def test_probe_is_offered_only_with_questions_and_data(task_files: Any) -> None:

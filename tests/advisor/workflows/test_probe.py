@@ -233,7 +233,15 @@ def test_plan_probes_first_and_carries_what_was_measured(piers: Path, server: An
     assert prompting["right"]["because"] == "probe: 0 of 22 right and in style by prompting alone"
     assert prompting["minutes"] > 0
     refused = run_command(
-        "plan", *files, "--model", model, "--probe", "--json", "--set", "data_must_stay_local=yes", code=3
+        "plan",
+        *files,
+        "--model",
+        "openai:tern@https://models.example/v1",
+        "--probe",
+        "--json",
+        "--set",
+        "data_must_stay_local=yes",
+        code=3,
     )
     assert "must stay" in refused.stderr
 
