@@ -247,7 +247,7 @@ def main() -> None:
         help="with --collect: later runs of arms that older records measured otherwise",
     )
     parser.add_argument("--with-held-back", action="store_true", help="with --collect: the test sets as well")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.collect:
         records = json.loads(given.record.read_text("utf-8")) if given.record.is_file() else {}
         notes = collect(given.data, given.out, records, given.merge, given.remeasured, given.with_held_back)

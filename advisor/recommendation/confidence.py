@@ -21,7 +21,7 @@ from advisor.recommendation.probability import (
 )
 from advisor.recommendation.ranking import Ranking
 
-HIGH_FROM = 0.91
+HIGH_FROM = 0.90
 """Probability from which confidence is high: of published decisions above it, each judged without its own source, .96
 were accepted (docs/accuracy.md)."""
 LOW_BELOW = 0.85
