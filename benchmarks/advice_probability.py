@@ -50,7 +50,25 @@ VARIANTS = (
 NAMES = tuple(part.name for part in fields(AdviceDoubts))
 RAISES = ("memory_decides",)
 """Doubts with a coefficient of at most 0; all others have one of at least 0."""
-CUTS = (0.70, 0.75, 0.80, 0.82, 0.84, 0.86, 0.88, 0.90, 0.91, 0.92, 0.93, 0.94, 0.95)
+CUTS = (
+    0.70,
+    0.75,
+    0.80,
+    0.82,
+    0.83,
+    0.84,
+    0.85,
+    0.86,
+    0.87,
+    0.88,
+    0.885,
+    0.89,
+    0.895,
+    0.90,
+    0.91,
+    0.92,
+    0.95,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from advisor.recommendation.probability import (
 )
 from advisor.recommendation.ranking import Ranking
 
-HIGH_FROM = 0.90
-"""Probability from which confidence is high: of published decisions above it, each judged without its own source, .96
-were accepted (docs/accuracy.md)."""
-LOW_BELOW = 0.85
-"""Probability below which confidence is low: .76 were accepted."""
+HIGH_FROM = 0.89
+"""Probability from which confidence is high: of the published decisions above it, each judged without its own source, .96
+held (docs/how-it-decides.md)."""
+LOW_BELOW = 0.84
+"""Probability below which confidence is low: .76 held."""
 SMALL_DOUBT = 0.1
 """Log odds below which a doubt is not named: a tenth moves a probability by at most .025."""
 Level = Literal["high", "medium", "low"]

@@ -69,11 +69,11 @@ class AdviceDoubts:
     rival_long_context: float = 0.0
 
 
-COEFFICIENTS = AdviceDoubts(1.39, 0.6, 1.09, 0.68, 2.17, 1.11, -1.48, 2.59, 0.0)
+COEFFICIENTS = AdviceDoubts(1.36, 0.68, 0.79, 0.74, 1.99, 0.94, -1.76, 2.55, 0.0)
 """Log odds that each doubt takes from the advice."""
-PUBLISHED_INTERCEPT = 2.61
+PUBLISHED_INTERCEPT = 2.39
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 2.62
+TRIAL_INTERCEPT = 2.58
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 

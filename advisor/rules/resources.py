@@ -12,8 +12,9 @@ from runners.resources.memory_terms import MemoryUse
 MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens": (MIN_RAW_TOKENS,)}
 """The thresholds of :func:`can_train`."""
 MANY_GPUS = 4
-ENCODER_B = 0.6
-"""Size of the largest encoders: XLM-RoBERTa large has 0.56 billion parameters."""
+ENCODER_B = 0.8
+"""Size of the largest models that are usually tuned whole: XLM-RoBERTa large has 0.56, T5 large 0.77 billion parameters."""
+FEW_FOR_ENCODER = 50
 MANY_EXAMPLES = 1_000_000
 """Examples below which no GPU trains for a month."""
 MUCH_TEXT = 1_000_000_000
@@ -100,7 +101,7 @@ class RS003(Resources):
 class RS004(Resources):
     """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
-    Does not apply with fewer than 200 examples, where training all weights overfits, above 0.6 billion parameters,
+    Does not apply with fewer than 50 examples, where training all weights overfits, above 0.8 billion parameters,
     where adapters reach the same quality for less, with fewer than five examples of a label, or where new facts are what
     is missing.
     """
@@ -109,14 +110,15 @@ class RS004(Resources):
     weight = 2.0
     evidence = (
         "Bucher & Martini, arXiv 2406.08660: small classifiers tuned in full on 200-500 labels",
+        "Tunstall et al., SetFit, arXiv 2209.11055: a 0.36 B model tuned whole on 50 labels passed GPT-3's few-shot",
         "Biderman et al., arXiv 2405.09673: full tuning learns most where capacity is short",
     )
-    at = {"model_params_b": (ENCODER_B,), "labelled_examples": (200,)}
+    at = {"model_params_b": (ENCODER_B,), "labelled_examples": (FEW_FOR_ENCODER,)}
 
     def applies(self, profile: Profile) -> str:
-        small = (
-            profile.params_b is not None and profile.params_b < ENCODER_B and profile.examples_known >= 200
-        )
+        unknown = profile.labelled_examples is None and profile.behaviour_gap == "high"
+        enough = unknown or profile.examples_known >= FEW_FOR_ENCODER
+        small = profile.params_b is not None and profile.params_b < ENCODER_B and enough
         small = small and (profile.facts_needed == "known" or not profile.needs_facts)
         small = small and not profile.few_per_label
         return (
