@@ -173,11 +173,23 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
     counted = {
         key: Answer(value, "counted", stats.notes.get(key, "")) for key, value in stats.counted.items()
     }
-    answers = answers.add("counted", counted)
+    answers = with_no_examples(answers.add("counted", counted))
     count = None if stats.questions is None else len(stats.questions)
     detected_shape = shape if shape and answers["model_params_b"].source == "detected" else None
     profile = Profile.of(answers, count, detected_shape, *detected_hardware(answers, machine))
     return Situation(answers, stats, replace(profile, data=stats.facts))
+
+
+def with_no_examples(answers: Answers) -> Answers:
+    """Add the default of 0 examples where other files are named, no file of examples is, and no answer gives their number.
+
+    It stays what is asked first, and it is shown: a person who has examples elsewhere gives their number.
+    """
+    named = any(answers.value(key) for key in ("documents", "questions"))
+    if not named or answers.value("examples") or answers.value("labelled_examples") is not None:
+        return answers
+    note = "no file of examples is named; if there are some: --examples, or --set labelled_examples=N"
+    return answers.add("default", {"labelled_examples": Answer(0, "default", note)})
 
 
 def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:

@@ -33,6 +33,15 @@ def test_complete_situation_counts_files(task_files: Any, laptop: Machine) -> No
     assert situation.profile.question_count == 12
 
 
+def test_files_without_examples_count_as_none_by_default(task_files: Any, laptop: Machine) -> None:
+    """A person's number wins, and without any file nothing is taken for granted."""
+    named = complete_situation(flag_answers([], questions=task_files.questions), laptop)
+    assert (named.profile.labelled_examples, named.answers["labelled_examples"].source) == (0, "default")
+    told = complete_situation(flag_answers(["labelled_examples=70"], questions=task_files.questions), laptop)
+    assert told.profile.labelled_examples == 70
+    assert complete_situation(flag_answers(["must_cite=yes"]), laptop).profile.labelled_examples is None
+
+
 def test_repeated_examples_are_counted_once(
     task_files: Any, laptop: Machine, make_rows: Any, make_example: Any
 ) -> None:
