@@ -42,7 +42,7 @@ class AdviceDoubts:
     Attributes:
         close_rival: exp(-margin in weight) over the best feasible method of another family, 0 to 1.
         unknown_answers: half the number of answers that are unknown among what is missing, how many examples there
-            are and, for retrieval, how large the corpus is.
+            are where behaviour may have to change, and for retrieval how large the corpus is.
         stable_facts: 1 where a hybrid is advised for facts that never change, .5 where that is not known: such facts
             can also be put into the prompt or trained.
         few_examples: powers of ten by which the examples fall short of enough for tuning, 0 to 1; .5 where their
@@ -69,11 +69,11 @@ class AdviceDoubts:
     rival_long_context: float = 0.0
 
 
-COEFFICIENTS = AdviceDoubts(1.36, 0.68, 0.79, 0.74, 1.99, 0.94, -1.76, 2.55, 0.0)
+COEFFICIENTS = AdviceDoubts(1.35, 0.75, 0.71, 0.66, 1.98, 0.94, -1.77, 2.74, 0.0)
 """Log odds that each doubt takes from the advice."""
-PUBLISHED_INTERCEPT = 2.39
+PUBLISHED_INTERCEPT = 2.40
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 2.58
+TRIAL_INTERCEPT = 2.86
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 
@@ -187,7 +187,9 @@ def _shortfall(profile: Profile) -> float:
 
 def missing_answers(profile: Profile, choice: str) -> tuple[str, ...]:
     """Return the unknown answers among those that decide most: withholding any other one seldom changed the advice."""
-    keys = ["behaviour_gap", "task_needs_facts", "labelled_examples"]
+    keys = ["behaviour_gap", "task_needs_facts"]
+    if profile.behaviour_needed:
+        keys.append("labelled_examples")
     if profile.facts_needed != "none" and choice in ("rag", "hybrid"):
         keys.append("corpus_tokens")
     return tuple(key for key in keys if is_unknown(profile, key))

@@ -86,7 +86,10 @@ def test_own_runs_count_when_they_hold_the_scores_of_their_arms() -> None:
         "outcome": "confirmed",
         "questions": 100,
     }
-    arms = {"full": (0.8, 0.7, 0.9, 100), "rag": (0.2, 0.1, 0.3, 100)}
+    arms = [
+        {"arm": "full", "mean": 0.8, "low": 0.7, "high": 0.9, "n": 100},
+        {"arm": "rag", "mean": 0.2, "low": 0.1, "high": 0.3, "n": 100},
+    ]
     features = {"behaviour_gap": "high"}
     trials = own_trials(
         [run, {**run, "arms": arms, "features": features}, {**run, "arms": arms, "label": "demo"}]
