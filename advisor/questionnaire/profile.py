@@ -48,6 +48,10 @@ MOST_PROMPTS = 0.5
 FEW_PER_LABEL = 5
 """Examples of a label below which a large model that is shown examples is ahead of a small one that is tuned (Ma et al.,
 arXiv 2303.08559: behind at one of each class, level at five to ten)."""
+FEW_OF_MANY_LABELS = 10
+"""The same, inclusive, where there are :data:`MANY_LABELS` and more: nearest examples in the prompt were best at 5 and 10
+examples of each of 77 and 150 labels (Milios et al., arXiv 2309.10954), and ahead of tuning in two trials of ours."""
+MANY_LABELS = 50
 SHOTS_THAT_TELL = 8
 """Examples that a prompt must have room for to show what a handful of them shows."""
 CARDS_WITHOUT_BF16 = ("T4", "V100", "P100", "RTX 20", "GTX")
@@ -188,8 +192,12 @@ class Profile:
 
     @cached_property
     def few_per_label(self) -> bool:
-        """Whether replies are labels with fewer than :data:`FEW_PER_LABEL` examples each; False where it is not known."""
-        return self.data.rows_per_label is not None and self.data.rows_per_label < FEW_PER_LABEL
+        """Whether replies are labels with too few examples each to train on; False where it is not known."""
+        rows = self.data.rows_per_label
+        if rows is None:
+            return False
+        many = (self.data.label_count or 0) >= MANY_LABELS
+        return rows <= FEW_OF_MANY_LABELS if many else rows < FEW_PER_LABEL
 
     @cached_property
     def high_volume(self) -> bool:

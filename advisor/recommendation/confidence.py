@@ -21,7 +21,7 @@ from advisor.recommendation.probability import (
 )
 from advisor.recommendation.ranking import Ranking
 
-HIGH_FROM = 0.89
+HIGH_FROM = 0.90
 """Probability from which confidence is high: of the published decisions above it, each judged without its own source, .96
 held (docs/how-it-decides.md)."""
 LOW_BELOW = 0.84

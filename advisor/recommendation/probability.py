@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile
 from advisor.recommendation.ranking import Ranking, ScoredMethod
@@ -25,6 +25,8 @@ METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"
 RETRIEVING = ("rag", "hybrid")
 SPREAD = 1.0
 """Difference in weight that makes one of two methods e times as likely as the other: the strongest rules weigh 2 to 3."""
+ARM_DOUBTS = {"classifier": "rival_classifier", "long-context": "rival_long_context"}
+"""The doubt that each arm in ``also_measure`` raises."""
 RIVAL_ARM_DEFICIT = 1.0
 """Weights by which an arm that is no method starts behind the advised one."""
 ENOUGH_EXAMPLES = 1_000
@@ -69,11 +71,11 @@ class AdviceDoubts:
     rival_long_context: float = 0.0
 
 
-COEFFICIENTS = AdviceDoubts(1.35, 0.75, 0.71, 0.66, 1.98, 0.94, -1.77, 2.74, 0.0)
+COEFFICIENTS = AdviceDoubts(1.7, 0.77, 0.82, 0.54, 2.0, 1.01, -1.77, 2.28, 0.0)
 """Log odds that each doubt takes from the advice."""
-PUBLISHED_INTERCEPT = 2.40
+PUBLISHED_INTERCEPT = 2.53
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 2.86
+TRIAL_INTERCEPT = 3.02
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 
@@ -104,7 +106,7 @@ def advice_probability(profile: Profile, ranking: Ranking, also: Mapping[str, st
     """
     doubts = advice_doubts(profile, ranking, also)
     value = probability_of(doubts, has_files(profile))
-    return AdviceProbability(value, _shares(profile, ranking, also, value), doubts)
+    return AdviceProbability(value, _shares(profile, ranking, also, doubts), doubts)
 
 
 def probability_of(doubts: AdviceDoubts, trial: bool) -> float:
@@ -224,10 +226,13 @@ def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:
     return any({a.method.name, b.method.name} <= family for family in METHOD_FAMILIES)
 
 
-def _shares(profile: Profile, ranking: Ranking, also: Mapping[str, str], value: float) -> dict[str, float]:
+def _shares(
+    profile: Profile, ranking: Ranking, also: Mapping[str, str], doubts: AdviceDoubts
+) -> dict[str, float]:
     """Return the probability of being best for each feasible method and each arm that should also be measured.
 
-    The advised method and its family share ``value``, the rivals the rest, each by its weight: a difference of
+    The advised method and its family share the probability of the advice. An arm that is no method has what its doubt takes
+    from that; the rest belongs to the rivals and these arms. Inside a group each counts by its weight: a difference of
     :data:`SPREAD` is a factor of e. A method that is no rival gets 0.
     """
     feasible = [scored for scored in ranking.methods if not scored.blockers]
@@ -237,9 +242,16 @@ def _shares(profile: Profile, ranking: Ranking, also: Mapping[str, str], value: 
     }
     others = {scored.method.name: scored.sum for scored in rivals(profile, ranking)}
     others |= dict.fromkeys(also, first.sum - RIVAL_ARM_DEFICIT)
-    shares = _split(own, value if others else 1.0) | _split(others, 1 - value)
+    value = probability_of(doubts, has_files(profile))
+    taken: dict[str, float] = {}
+    left = doubts
+    for arm, part in ARM_DOUBTS.items():
+        before = probability_of(left, has_files(profile))
+        left = replace(left, **{part: 0.0})
+        taken[arm] = probability_of(left, has_files(profile)) - before
+    shares = _split(own, value if others else 1.0) | _split(others, 1 - value - sum(taken.values()))
     names = [*(scored.method.name for scored in feasible), *also]
-    return {name: shares.get(name, 0.0) for name in names}
+    return {name: shares.get(name, 0.0) + taken.get(name, 0.0) for name in names}
 
 
 def _split(sums: Mapping[str, float], total: float) -> dict[str, float]:

@@ -98,7 +98,7 @@ class BE005(Behaviour):
     """Choosing among labels with 200 examples or more is work for a small model, wholly tuned.
 
     It costs a fraction per call and often passes a large prompted one.
-    Does not apply with fewer than five examples per label, where large models win.
+    Does not apply with too few examples of a label (DA012), where examples in the prompt win.
     """
 
     need = Need.CAPACITY

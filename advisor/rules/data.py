@@ -77,8 +77,8 @@ class DA002(Data):
 class DA003(Data):
     """50 examples are where tuning starts to pay.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
-    than five examples each.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with too
+    few examples each (DA012).
     """
 
     need = Need.TRAIN
@@ -94,8 +94,8 @@ class DA003(Data):
 class DA004(Data):
     """200 examples teach a narrow task.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
-    than five examples each.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with too
+    few examples each (DA012).
     """
 
     need = Need.TRAIN
@@ -111,8 +111,8 @@ class DA004(Data):
 class DA005(Data):
     """1,000 examples teach a general manner.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with fewer
-    than five examples each.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with too
+    few examples each (DA012).
     """
 
     need = Need.TRAIN
@@ -307,11 +307,11 @@ class DA014(Data):
 
 
 class DA012(Data):
-    """Many labels with fewer than five examples each: show each question its nearest examples, do not train on them.
+    """Labels with fewer than five examples each, or fifty and more with ten: show nearest examples, do not train on them.
 
     Whether examples are many depends on how many there are of each label: 231 over 77 labels are 3 each, 10,000 over 2 are
     plenty.
-    Does not apply from five examples of a label on, or where the model's context has no room for eight.
+    Does not apply with more examples of a label, or where the model's context has no room for eight.
     """
 
     need = Need.SHOW
@@ -320,6 +320,7 @@ class DA012(Data):
         "Milios et al., arXiv 2309.10954: nearest examples in the prompt, best at 5 and 10 of each of 77 and 150 labels",
         "Ma et al., arXiv 2303.08559: with one example per class the prompted model wins, with five to ten it is a tie",
     )
+    claim = SHOWING
 
     def applies(self, profile: Profile) -> str:
         if not profile.few_per_label or not profile.behaviour_needed or profile.few_shots_fit:

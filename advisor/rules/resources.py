@@ -12,7 +12,7 @@ from runners.resources.memory_terms import MemoryUse
 MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens": (MIN_RAW_TOKENS,)}
 """The thresholds of :func:`can_train`."""
 MANY_GPUS = 4
-ENCODER_B = 0.8
+ENCODER_B = 0.78
 """Size of the largest models that are usually tuned whole: XLM-RoBERTa large has 0.56, T5 large 0.77 billion parameters."""
 FEW_FOR_ENCODER = 50
 MANY_EXAMPLES = 1_000_000
@@ -101,8 +101,8 @@ class RS003(Resources):
 class RS004(Resources):
     """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
-    Does not apply with fewer than 50 examples, where training all weights overfits, above 0.8 billion parameters,
-    where adapters reach the same quality for less, with fewer than five examples of a label, or where new facts are what
+    Does not apply with fewer than 50 examples, where training all weights overfits, from 0.78 billion parameters on,
+    where adapters reach the same quality for less, with too few examples of a label (DA012), or where new facts are what
     is missing.
     """
 
