@@ -32,6 +32,7 @@ from advisor.questionnaire.answers_files import probe_facts_entry
 from advisor.questionnaire.gather import Situation, columns_of, prompt_text
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
+from advisor.rules.resources import ENCODER_B, FEW_FOR_ENCODER
 from rag.errors import UsageProblem
 from runners.catalog import models
 from runners.data.examples import Example
@@ -157,7 +158,8 @@ def _tuning_method(
 ) -> str | None:
     """Return the plan's tuning method: the chosen one, else the hybrid's, else the best feasible.
 
-    None without rows to train on, or when every tuning method is blocked; then a note says why.
+    Where no tuning is advised, a model of an encoder's size with 50 examples is tuned whole, as rule RS004 has it. None
+    without rows to train on, or when every tuning method is blocked; then a note says why.
     """
     if not rows:
         return None
@@ -172,8 +174,12 @@ def _tuning_method(
         method = Hybrid().tuned_by(profile)
         if method:
             return method.name
-    if feasible:
-        return feasible[0].method.name
+    names = [scored.method.name for scored in feasible]
+    tiny = (profile.params_b or ENCODER_B) < ENCODER_B and profile.examples_known >= FEW_FOR_ENCODER
+    if "full" in names and tiny:
+        return "full"
+    if names:
+        return names[0]
     blocked = next(
         scored for scored in recommendation.ranking.methods if scored.method.name in TUNING_METHODS
     )

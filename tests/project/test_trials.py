@@ -16,7 +16,7 @@ MACHINE = ("gpu_kind=none", "cpu_cores=2", "ram_gib=24", "disk_gib=60")
 ARMS = {
     "hybrid_concierge": {"prompting", "few-shot", "rag", "rag-few-shot", "lora", "naive-stack", "hybrid"},
     "snips_json": {"prompting", "few-shot", "lora", "full"},
-    "banking77": {"prompting", "few-shot", "prompting-scored", "few-shot-scored", "classifier", "lora"},
+    "banking77": {"prompting", "few-shot", "prompting-scored", "few-shot-scored", "classifier", "full"},
     "clapnq_dev": {"prompting", "rag"},
     "gsm8k_format": {"prompting", "few-shot", "lora", "full"},
     "xquad_en": {"prompting", "few-shot", "rag", "rag-few-shot", "lora", "naive-stack", "hybrid"},
@@ -26,7 +26,7 @@ ARMS = {
         "prompting-scored",
         "few-shot-scored",
         "classifier",
-        "lora",
+        "full",
     },
     "sgd_state_json": {"prompting", "few-shot", "full"},
     "wnut17_json": {"prompting", "few-shot", "full"},
