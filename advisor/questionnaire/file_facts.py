@@ -223,7 +223,7 @@ def _question_exchange(row: Question) -> _Exchange:
 
 def _length(text: str) -> int:
     """Return the number of words; letters of scripts that leave no blanks count for half a word each."""
-    return len(text.split()) + len(re.findall("[぀-ヿ一-鿿฀-๿]", text)) // 2
+    return len(text.split()) + len(re.findall(r"[\u3040-\u30ff\u4e00-\u9fff\u0e00-\u0e7f]", text)) // 2
 
 
 def _values_text(reply: str) -> str:

@@ -177,7 +177,7 @@ def test_yaml_steps_are_valid_in_a_plan() -> None:
         step
         for blocks in BLOCKS.values()
         for block in blocks
-        if block.kind == "yaml" and "kind:" in block.text
+        if block.kind == "yaml" and re.search("^- *{?kind:", block.text, re.MULTILINE)
         for step in yaml.safe_load(block.text)
     ]
     assert steps

@@ -255,8 +255,8 @@ def test_call_cost_caches_only_long_fixed_prefixes() -> None:
 
 
 def test_call_tokens_of_each_method() -> None:
-    profile = Profile.of({"task_needs_facts": "new", "corpus_tokens": 50_000, "model_params_b": 8})
-    assert call_tokens(profile, "prompting") == (50_000, 0), (
+    profile = Profile.of({"task_needs_facts": "new", "corpus_tokens": 30_000, "model_params_b": 8})
+    assert call_tokens(profile, "prompting") == (30_000, 0), (
         "a small corpus goes into a cached prompt (KN005)"
     )
     assert call_tokens(profile, "few-shot") == (8 * 300, 0)
