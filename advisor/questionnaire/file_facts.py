@@ -78,9 +78,21 @@ _TOLD_APART: dict[str, tuple[tuple[str, str], ...]] = {
         ("no", r"\b(?:av|hva|etter|seg|mellom|gjennom|blev?t?)\b"),
         ("da", r"\b(?:af|hvad|efter|sig)\b"),
     ),
-    "Cyrillic script": (("uk", "[іїєґ]"), ("bg", r"\b(?:на|са|се|от|ще|което|това)\b"), ("ru", "[ыэё]")),
-    "Arabic script": (("fa", "[پچژگ]"), ("ur", "[ٹڈڑے]"), ("ar", "[ةىأإ]")),
-    "Devanagari script": (("hi", "[क-ह]"),),
+    "Cyrillic script": (
+        ("uk", r"[\u0456\u0457\u0454\u0491]"),
+        # na, sa, se, ot, shte, koeto, tova
+        (
+            "bg",
+            r"\b(?:\u043d\u0430|\u0441\u0430|\u0441\u0435|\u043e\u0442|\u0449\u0435|\u043a\u043e\u0435\u0442\u043e|\u0442\u043e\u0432\u0430)\b",
+        ),
+        ("ru", r"[\u044b\u044d\u0451]"),
+    ),
+    "Arabic script": (
+        ("fa", r"[\u067e\u0686\u0698\u06af]"),
+        ("ur", r"[\u0679\u0688\u0691\u06d2]"),
+        ("ar", r"[\u0629\u0649\u0623\u0625]"),
+    ),
+    "Devanagari script": (("hi", r"[\u0915-\u0939]"),),
 }
 """Patterns of the languages that share a name there; the one with most matches is meant."""
 
