@@ -181,12 +181,14 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
 
 
 def with_no_examples(answers: Answers) -> Answers:
-    """Add the default of 0 examples where other files are named, no file of examples is, and no answer gives their number.
+    """Add the default of 0 examples where questions are the only file, and no answer gives their number.
 
-    It stays what is asked first, and it is shown: a person who has examples elsewhere gives their number.
+    Tuning would be advised otherwise though nothing could be tuned on. It stays what is asked first, and it is shown: a
+    person who has examples elsewhere gives their number. With documents there is something to retrieve from, and what more
+    examples would make of it is worth saying, so their number stays unknown.
     """
-    named = any(answers.value(key) for key in ("documents", "questions"))
-    if not named or answers.value("examples") or answers.value("labelled_examples") is not None:
+    others = any(answers.value(key) for key in ("documents", "examples"))
+    if others or not answers.value("questions") or answers.value("labelled_examples") is not None:
         return answers
     note = "no file of examples is named; if there are some: --examples, or --set labelled_examples=N"
     return answers.add("default", {"labelled_examples": Answer(0, "default", note)})

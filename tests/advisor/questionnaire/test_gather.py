@@ -33,12 +33,14 @@ def test_complete_situation_counts_files(task_files: Any, laptop: Machine) -> No
     assert situation.profile.question_count == 12
 
 
-def test_files_without_examples_count_as_none_by_default(task_files: Any, laptop: Machine) -> None:
-    """A person's number wins, and without any file nothing is taken for granted."""
+def test_questions_alone_mean_no_examples_by_default(task_files: Any, laptop: Machine) -> None:
+    """A person's number wins; with documents, and without any file, nothing is taken for granted."""
     named = complete_situation(flag_answers([], questions=task_files.questions), laptop)
     assert (named.profile.labelled_examples, named.answers["labelled_examples"].source) == (0, "default")
     told = complete_situation(flag_answers(["labelled_examples=70"], questions=task_files.questions), laptop)
     assert told.profile.labelled_examples == 70
+    both = flag_answers([], questions=task_files.questions, documents=task_files.documents)
+    assert complete_situation(both, laptop).profile.labelled_examples is None
     assert complete_situation(flag_answers(["must_cite=yes"]), laptop).profile.labelled_examples is None
 
 
