@@ -170,6 +170,10 @@ def render_difference(before: BaseRecommendation, after: BaseRecommendation, cha
         if unchanged
         else (f"{change}: [red]- {before.choice}[/]  [green]+ {after.choice}[/]")
     )
+    head += (
+        f"\nconfidence {before.confidence.level}, {before.probability.value:.2f} before; "
+        f"{after.confidence.level}, {after.probability.value:.2f} after"
+    )
     scored_before = {scored.method.name: scored for scored in before.ranking.methods}
     rows = [
         (scored.method.name, _score_or_blocker(scored_before[scored.method.name]), _score_or_blocker(scored))

@@ -76,7 +76,9 @@ def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterato
     texts = {
         "close_rival": f"{_closest(profile, ranking)} is close behind",
         "unknown_answers": f"not known: {', '.join(missing_answers(profile, choice))}",
-        "stable_facts": "facts that hardly change can also be put in the prompt or trained",
+        "stable_facts": "facts that never change can also be put in the prompt or trained"
+        if profile.facts_change
+        else "not known whether the facts change",
         "few_examples": _few_text(profile),
         "unused_hardware": "there is a GPU that could train",
         "full_of_large_model": "adapters usually do as well on a model of this size",
@@ -88,7 +90,7 @@ def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterato
         for part in fields(AdviceDoubts)
     ]
     for size, name in sorted(taken, reverse=True):
-        if size >= SMALL_DOUBT:
+        if size >= SMALL_DOUBT and texts[name]:
             yield texts[name]
     if better := better_blocked(ranking):
         yield f"{better.method.name} would serve better but cannot be done here"
@@ -123,6 +125,6 @@ def _closest(profile: Profile, ranking: Ranking) -> str:
 
 
 def _few_text(profile: Profile) -> str:
-    """Return how many examples there are, as a reason for doubt."""
+    """Return how many examples there are, as a reason for doubt; "" where that is among the unknown answers."""
     n = profile.labelled_examples
-    return "the number of examples is not known" if n is None else f"{n:,} examples are not many"
+    return "" if n is None else f"{n:,} examples are not many"

@@ -148,7 +148,7 @@ class BaseRecommendation:
             "also_measure": list(self.also_measure),
             "also_measure_because": dict(self.also_measure),
             "also_measure_probability": {
-                arm: round(self.probability.shares[arm], 4) for arm in self.also_measure
+                arm: round(self.probability.shares[arm], 6) for arm in self.also_measure
             },
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
@@ -179,7 +179,7 @@ class BaseRecommendation:
             "method": scored.method.name,
             "feasible": not scored.blockers,
             "score": scored.score,
-            "probability": round(self.probability.shares.get(scored.method.name, 0.0), 4),
+            "probability": round(self.probability.shares.get(scored.method.name, 0.0), 6),
             "serves": sorted(need.value for need in served if need),
             "blockers": [blocker.to_json() for blocker in scored.blockers],
             "reasons": [finding.to_json() for finding in self.reasons(scored)],
