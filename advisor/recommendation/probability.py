@@ -33,6 +33,8 @@ ENOUGH_EXAMPLES = 1_000
 """Examples from which their number raises no doubt about tuning (Zhou et al., LIMA, arXiv 2305.11206)."""
 ENOUGH_FOR_SMALL_GAP = 5_000
 """The same where the gap in behaviour is small, so that there is less to gain."""
+SURE_CLASSIFIER = 0.9
+"""Share of right labels in cross-validation from which a classifier is as strong a rival as it can be."""
 LARGE_FOR_FULL_B = 1.0
 """Models from this many billion parameters on are seldom much better tuned in full than with adapters."""
 
@@ -55,8 +57,9 @@ class AdviceDoubts:
             than a billion tokens of text.
         memory_decides: 1 where QLoRA is advised because LoRA does not fit the memory well: of the ways to tune, the
             hardware leaves this one.
-        rival_classifier: where a classifier should be measured too, half the power of ten of the number of labels, 0 to 1;
-            .5 where that is not known: of many labels a classifier over embeddings learns what each is about.
+        rival_classifier: where a classifier should be measured too, how much speaks for it, 0 to 1: its accuracy where a
+            probe measured one, else half the power of ten of the number of labels (.5 where that is not known), since of
+            many labels a classifier over embeddings learns what each is about.
         rival_long_context: 1 where all documents in one prompt should be measured too.
     """
 
@@ -148,7 +151,7 @@ def advice_doubts(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -
         unused_hardware=float(not trains and profile.has_gpu is True and trainable),
         full_of_large_model=float(large and profile.raw_text < ADAPTER_CAPACITY_TOKENS),
         memory_decides=float(choice == "qlora"),
-        rival_classifier=_many_labels(profile) if "classifier" in also else 0.0,
+        rival_classifier=_classifier_strength(profile) if "classifier" in also else 0.0,
         rival_long_context=float("long-context" in also),
     )
 
@@ -172,8 +175,15 @@ def enough_examples(profile: Profile) -> int:
     return ENOUGH_FOR_SMALL_GAP if profile.behaviour_gap == "low" else ENOUGH_EXAMPLES
 
 
-def _many_labels(profile: Profile) -> float:
-    """Return how much the number of labels speaks for a classifier, 0 to 1; .5 where it is not known."""
+def _classifier_strength(profile: Profile) -> float:
+    """Return how much speaks for a classifier, 0 to 1: what a probe measured of one, else the number of labels.
+
+    Measured, it is 0 for one half right in cross-validation and 1 from :data:`SURE_CLASSIFIER` on; of labels, half the power
+    of ten of their number, .5 where that is not known.
+    """
+    measured = profile.probe.classifier
+    if measured is not None:
+        return min(1.0, max(0.0, (measured.rate - 0.5) / (SURE_CLASSIFIER - 0.5)))
     count = profile.data.label_count
     return min(1.0, math.log10(max(1, count)) / 2) if count else 0.5
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 
+from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.confidence import HIGH_FROM, LOW_BELOW
@@ -72,6 +74,24 @@ def test_knowing_an_answer_raises_no_doubt_about_the_unknown(answers: dict[str, 
         retrieves = rank_methods(known).choice in ("rag", "hybrid")
         if retrieves == (rank_methods(unknown).choice in ("rag", "hybrid")):
             assert probability(known).doubts.unknown_answers < probability(unknown).doubts.unknown_answers
+
+
+def test_measured_classifier_replaces_the_number_of_labels() -> None:
+    """The better it was in cross-validation, the less sure is the advice to tune."""
+    answers = {
+        "task_needs_facts": "none",
+        "behaviour_gap": "high",
+        "labelled_examples": 600,
+        "output_format": "labels",
+    }
+    profile = replace(Profile.of(answers), data=DataFacts(label_count=4, rows_per_label=150.0))
+    values = [
+        probability(replace(profile, probe=ProbeFacts(classifier=ProbeShare(right, 100)))).value
+        for right in (40, 60, 80, 95)
+    ]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 4
+    assert values[0] > probability(profile).value > values[-1]
 
 
 def test_coefficients_are_those_of_the_fit(shared: Path, root: Path) -> None:
