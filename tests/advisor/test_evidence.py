@@ -36,7 +36,8 @@ def test_shipped_trials_are_whole_and_cited() -> None:
     assert len({(trial.name, trial.model) for trial in trials}) == len(trials)
     for trial in trials:
         assert trial.kind
-        assert trial.arm(trial.advised)
+        # Without examples no tuning can be measured, whatever was advised: then nothing is decided.
+        assert trial.arm(trial.advised) or trial.outcome == "undecided"
         assert trial.profile.model == trial.model
         assert all(0 <= arm.low <= arm.mean <= arm.high <= 1 for arm in trial.arms)
         for pair in trial.differences:
