@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
 from runners.catalog.models import find_model
 from runners.models.endpoint import reasons_by_name
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
+from runners.resources.memory_terms import MemorySetup, MemoryUse
+from runners.resources.model_shape import ModelShape
 
 PROMPT_TOKENS = 200
 """Length of a prompt where it was not counted."""
@@ -115,6 +118,18 @@ def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
         fp32_compute=profile.computes_in_fp32,
         fused=on_cpu and shape is not None and shape.llama_like,
     )
+
+
+def least_memory(profile: Profile, shape: ModelShape, use: MemoryUse) -> MemoryEstimate:
+    """Return the memory of a training with every free saving on, computed once for each profile and use.
+
+    Blockers and several rules ask for the same estimate in one ranking.
+    """
+    known = profile.blocker_answers
+    key = (shape.params, use)
+    if key not in known:
+        known[key] = smallest_memory(shape, use, training_setup(profile))
+    return cast("MemoryEstimate", known[key])
 
 
 def bank_tokens(profile: Profile) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from advisor.costs.rental import fits_at_hand, training_cost
-from advisor.costs.tokens import training_setup
+from advisor.costs.tokens import least_memory
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import (
     MIN_RAW_TOKENS,
@@ -17,7 +17,6 @@ from advisor.questionnaire.profile import (
     Profile,
     Thresholds,
 )
-from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
 MAX_CPU_HOURS = 72.0
@@ -58,7 +57,7 @@ def no_memory(profile: Profile, method: str) -> str:
     if shape is None or available is None:
         return ""
     use: MemoryUse = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
-    need = smallest_memory(shape, use, training_setup(profile))
+    need = least_memory(profile, shape, use)
     if need.fits(available) != "no":
         return ""
     offers = "this machine's RAM gives" if profile.has_gpu is False else f"{_cards(profile)} of"

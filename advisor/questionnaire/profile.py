@@ -172,7 +172,10 @@ class Profile:
             changes["shape"] = None
         if key in ("gpu_kind", "gpu_memory_gib"):
             changes["gpu_name"] = None
-        return replace(self, **changes)
+        # What dataclasses.replace does, without calling __init__ with forty arguments: sensitivity makes hundreds of these.
+        changed = object.__new__(type(self))
+        changed.__dict__.update({name: self.__dict__[name] for name in self.__dataclass_fields__} | changes)
+        return changed
 
     @cached_property
     def needs_facts(self) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from advisor.costs.tokens import training_setup
+from advisor.costs.tokens import least_memory
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
 from advisor.rules.base import Need, Rule
-from runners.resources.memory_estimate import FitVerdict, smallest_memory
+from runners.resources.memory_estimate import FitVerdict
 from runners.resources.memory_terms import MemoryUse
 
 MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens": (MIN_RAW_TOKENS,)}
@@ -38,7 +38,7 @@ def fits_one_device(profile: Profile, use: MemoryUse) -> FitVerdict | None:
     """Return whether training fits one device with every free saving on; None when something is unknown."""
     if profile.model_shape is None:
         return None
-    return smallest_memory(profile.model_shape, use, training_setup(profile)).fits(profile.device_gib)
+    return least_memory(profile, profile.model_shape, use).fits(profile.device_gib)
 
 
 def can_train(profile: Profile) -> bool:
