@@ -390,7 +390,6 @@ CAST: tuple[Part, ...] = (
 
 NOT_RUN = {
     "dstc11_reviews": "its trial is not finished",
-    "brand_colours": "its trial is not finished",
     "networkx_docstrings": "its trial is not finished",
     "rust_rfc_text": "its trial is not finished",
     "germeval_offence": "a test set: run when the rules are fixed",

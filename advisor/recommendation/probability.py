@@ -74,11 +74,11 @@ class AdviceDoubts:
     rival_long_context: float = 0.0
 
 
-COEFFICIENTS = AdviceDoubts(1.71, 0.76, 0.86, 0.53, 2.0, 1.01, -1.77, 2.42, 0.0)
+COEFFICIENTS = AdviceDoubts(1.72, 0.76, 0.87, 0.54, 2.0, 1.01, -1.77, 2.45, 0.0)
 """Log odds that each doubt takes from the advice."""
 PUBLISHED_INTERCEPT = 2.53
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 3.26
+TRIAL_INTERCEPT = 3.32
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 
