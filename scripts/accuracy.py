@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.trial_records import RECORD, SECOND_MODEL_RECORD, regret
 from rag.evaluation.statistics import WilsonShare
+from scripts.how_sure import published_section
 from scripts.trial_sections import (
     calibration_section,
     carry_over_section,
@@ -49,6 +50,8 @@ def accuracy_page(table: Table) -> list[str]:
         conclusion(list(trials.values())),
         *not_run_section(trials, table),
         *calibration_section(trials, present, table),
+        "",
+        *published_section(table),
         *kinds_section(trials, table),
         *carry_over_section(trials, SECOND_MODEL_RECORD, table),
     ]

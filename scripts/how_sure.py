@@ -40,6 +40,11 @@ held. None of these decisions helped to fit the number that it is judged by: eac
 of doubts was chosen by people who had read the decisions, so expect somewhat less on new ones. Over all {n} decisions of
 {sources} sources the mean squared error (Brier score) is {brier:.3f}; always giving the same probability would have
 {constant:.3f}."""
+PUBLISHED_TEXT = """\
+{n} decisions of {sources} sources: papers, guides and benchmarks in which one way of adapting a model came out ahead. In
+{accepted} the advice names it, or one that the source supports nearly as well. Each probability is computed from the other
+sources alone; Brier score {brier:.3f}, of a constant {constant:.3f}. `tunewise eval-advice CASES` prints the same for your
+own file, and [how sure](how-it-decides.md) explains it."""
 WEIGHTS = """\
 The weight is in log odds: at 0.90, a weight of 1 brings the number to 0.77, a weight of 0.5 to 0.85. Without any doubt it
 is {published:.2f} for published comparisons and {trial:.2f} for trials. A weight may only have the sign that makes sense,
@@ -86,6 +91,35 @@ def how_sure_section(table: Table) -> list[str]:
             published=probability.logistic(coefficients["PUBLISHED_INTERCEPT"]),
             trial=probability.logistic(coefficients["TRIAL_INTERCEPT"]),
         ),
+    ]
+
+
+def published_section(table: Table) -> list[str]:
+    """Return the section of docs/accuracy.md on published decisions: reliability by band, the levels, the Brier score."""
+    published = json.loads(RECORD.read_text("utf-8"))["published"]
+    bands = [
+        (
+            f"{row['from']:.2f} to {min(1.0, row['below']):.2f}",
+            f"{row['mean']:.2f}",
+            str(row["n"]),
+            _share(row),
+        )
+        for row in published["reliability"]
+        if row["n"]
+    ]
+    levels = [(level, "", str(row["n"]), _share(row)) for level, row in published["levels"].items()]
+    return [
+        "## Published decisions",
+        "",
+        PUBLISHED_TEXT.format(
+            n=published["n"],
+            sources=published["sources"],
+            accepted=published["accepted"],
+            brier=published["brier"],
+            constant=published["brier_of_constant"],
+        ),
+        "",
+        *table(("probability, or confidence", "mean", "decisions", "held, 95 % interval"), [*bands, *levels]),
     ]
 
 

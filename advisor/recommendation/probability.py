@@ -74,7 +74,17 @@ class AdviceDoubts:
     rival_long_context: float = 0.0
 
 
-COEFFICIENTS = AdviceDoubts(1.72, 0.76, 0.87, 0.54, 2.0, 1.01, -1.77, 2.45, 0.0)
+COEFFICIENTS = AdviceDoubts(
+    close_rival=1.72,
+    unknown_answers=0.76,
+    stable_facts=0.87,
+    few_examples=0.54,
+    unused_hardware=2.0,
+    full_of_large_model=1.01,
+    memory_decides=-1.77,
+    rival_classifier=2.45,
+    rival_long_context=0.0,
+)
 """Log odds that each doubt takes from the advice."""
 PUBLISHED_INTERCEPT = 2.53
 """Log odds of the advice in a published case without any doubt."""
