@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cast import CAST, bring
+from benchmarks.cast import CAST
+from benchmarks.cast_files import bring
 from rag.evaluation.statistics import WilsonShare
 from rag.files import write_json
 from runners.data.questions import Question, load_questions

@@ -29,7 +29,8 @@ from advisor.probe.probe import ProbeOutcome, probe_model
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report.data import read_scores
 from advisor.verdict.verdict import judge_trial
-from benchmarks.cast import CAST, Part, bring
+from benchmarks.cast import CAST, Part
+from benchmarks.cast_files import bring
 from benchmarks.trials import situation
 from rag.errors import Problem
 from runners.run_folder import read_run_plan

@@ -30,7 +30,8 @@ from advisor.questionnaire.gather import Situation
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from advisor.report.data import read_report
 from advisor.workflows.run import run_and_report
-from benchmarks.cast import CAST, Brought, Part, bring
+from benchmarks.cast import CAST, Part
+from benchmarks.cast_files import Brought, bring
 from benchmarks.trial_records import (
     RECORD,
     SECOND_MODEL_RECORD,

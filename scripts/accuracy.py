@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.trial_records import RECORD, SECOND_MODEL_RECORD, regret
 from rag.evaluation.statistics import WilsonShare
 from scripts.how_sure import published_section
+from scripts.probe_value_section import probe_value_section
 from scripts.trial_sections import (
     calibration_section,
     carry_over_section,
@@ -54,6 +55,7 @@ def accuracy_page(table: Table) -> list[str]:
         *published_section(table),
         *kinds_section(trials, table),
         *carry_over_section(trials, SECOND_MODEL_RECORD, table),
+        *probe_value_section(table),
     ]
     for name, trial in trials.items():
         lines += section(name, trial, table)

@@ -145,36 +145,5 @@ def claim_text(
     )
 
 
-def evidence_text(
-    condition: Callable[[MeasuredTrial], bool],
-    where: str,
-    trials: Sequence[MeasuredTrial] | None = None,
-) -> str:
-    """Return which arm won most often among the trials of one kind; "" when there is none.
-
-    Args:
-        condition: whether a trial is of the kind.
-        where: the kind in words, such as "with new facts and a house style".
-        trials: other trials than the shipped ones.
-
-    Returns:
-        A sentence such as "hybrid won 7 of 8 public trials with new facts and a house style (6 on
-        smollm2-135m-instruct, 2 on gemma-3-270m)". An arm wins where its mean is the highest; where several won
-        equally often, all are named.
-    """
-    chosen = [trial for trial in (measured_trials() if trials is None else trials) if condition(trial)]
-    wins = Counter(best.arm for trial in chosen if (best := trial.best()))
-    if not wins:
-        return ""
-    most = max(wins.values())
-    names = sorted(arm for arm, count in wins.items() if count == most)
-    models = Counter(trial.model for trial in chosen).most_common()
-    each = " each" if len(names) > 1 else ""
-    return (
-        f"{' and '.join(names)} won {most}{each} of {len(chosen)} public trial{'s' * (len(chosen) != 1)} {where} "
-        f"({_models(models)})"
-    )
-
-
 def _models(models: Sequence[tuple[str, int]]) -> str:
     return f"on {models[0][0]}" if len(models) == 1 else ", ".join(f"{n} on {name}" for name, n in models)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advisor.evidence.claims import TUNING, claim_text, count_claim, evidence_text
+from advisor.evidence.claims import TUNING, claim_text, count_claim
 from advisor.evidence.trials import measured_trials, own_trials, trial_of_row
 from advisor.rules.registry import RULES
 
@@ -72,10 +72,6 @@ def test_claims_are_counted_in_the_table() -> None:
     assert "in 2 of 4 public trials of this kind, 1 surely behind, 1 undecided (on m)" in text
     assert claim_text(TUNING, lambda trial: False, trials) == ""
     assert trials[0].profile.data.label_count == 7
-    assert (
-        evidence_text(lambda trial: True, "of all kinds", trials)
-        == "full won 4 of 5 public trials of all kinds (on m)"
-    )
 
 
 def test_own_runs_count_when_they_hold_the_scores_of_their_arms() -> None:

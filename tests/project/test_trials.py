@@ -49,7 +49,8 @@ def repository_on_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("repository_on_path")
 def test_each_data_set_gives_a_plan_without_leakage(name: str, shared: Path, tmp_path: Path) -> None:
     from benchmarks import trials
-    from benchmarks.cast import CAST, bring
+    from benchmarks.cast import CAST
+    from benchmarks.cast_files import bring
 
     part = next(part for part in CAST if part.name == name)
     brought = bring(part, shared / "data", tmp_path)
