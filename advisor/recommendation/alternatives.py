@@ -20,7 +20,7 @@ from advisor.methods.hybrid import Hybrid
 from advisor.methods.tuning import Lora
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.probability import same_family
-from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods
+from advisor.recommendation.ranking import Ranking, ScoredMethod, first_choice
 from advisor.recommendation.thresholds import choice_spans
 from runners.catalog import models
 from runners.plan.train_config import TUNING_METHODS
@@ -68,7 +68,7 @@ def checked_relaxation(
     after = profile
     for key, value in change.items():
         after = after.change(key, value)
-    choice = rank_methods(after).choice
+    choice = first_choice(after).choice
     if choice == name or {choice, name} <= set(TUNING_METHODS):
         yield Relaxation(relax, choice, cost, set=change)
 

@@ -10,7 +10,7 @@ from typing import Any
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS, Question
-from advisor.recommendation.ranking import rank_methods
+from advisor.recommendation.ranking import first_choice
 
 DERIVED_ANSWERS: Mapping[str, Mapping[str, Any]] = {
     "documents": {"task_needs_facts": "new", "corpus_tokens": 50_000},
@@ -83,9 +83,9 @@ def max_questions_left(known: Mapping[str, Any], settled: Collection[str], every
 
 def can_decide(question: Question, profile: Profile) -> bool:
     """Return whether some answer to this question alone would make another method the choice."""
-    choice = rank_methods(profile).choice
+    choice = first_choice(profile).choice
     return any(
-        rank_methods(_profile_with_answer(profile, question, value)).choice != choice
+        first_choice(_profile_with_answer(profile, question, value)).choice != choice
         for value in question.trial
     )
 

@@ -18,7 +18,7 @@ from advisor.catalog.prices import STALE_DAYS, reference_price
 from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
-from advisor.recommendation.ranking import rank_methods
+from advisor.recommendation.ranking import first_choice
 from advisor.recommendation.thresholds import NUMERIC_KEYS, ChoiceSpan, choice_spans
 
 GROWING_ANSWERS = ("labelled_examples", "corpus_tokens", "calls_per_month")
@@ -92,7 +92,7 @@ def review_triggers(profile: Profile, changes: Iterable[Mapping[str, Any]], toda
 def choice_by_value(profile: Profile, key: str) -> dict[str | bool, str]:
     """Return, for an answer with fixed values, the choice that each value leads to."""
     values: list[str | bool] = [choice.value for choice in QUESTION_BY_ID[key].choices] or [True, False]
-    return {value: rank_methods(profile.change(key, value)).choice for value in values}
+    return {value: first_choice(profile.change(key, value)).choice for value in values}
 
 
 def counterfactuals(profile: Profile, choice: str, sensitivity: Sensitivity) -> tuple[dict[str, Any], ...]:

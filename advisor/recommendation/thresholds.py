@@ -17,8 +17,7 @@ from itertools import pairwise
 from advisor.methods import blockers
 from advisor.questionnaire.profile import PROFILE_THRESHOLDS, Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
-from advisor.recommendation.ranking import Ranking, rank_methods
-from advisor.rules.base import Rule
+from advisor.recommendation.ranking import FirstChoice, first_choice
 from advisor.rules.registry import RULES
 from runners.catalog import models
 
@@ -87,13 +86,13 @@ class ChoiceSpan:
 def choice_spans(profile: Profile, key: str) -> tuple[ChoiceSpan, ...]:
     """Return all spans of a numeric answer, ascending; neighbours lead to different choices."""
     whole = QUESTION_BY_ID[key].kind == "count"
-    ranked: dict[float, Ranking] = {}
+    computed: dict[float, FirstChoice] = {}
 
-    def at(value: float) -> Ranking:
-        """Return the ranking at a value, each computed once."""
-        if value not in ranked:
-            ranked[value] = rank_methods(profile.change(key, int(value) if whole else value))
-        return ranked[value]
+    def at(value: float) -> FirstChoice:
+        """Return the choice and its rules at a value, each computed once."""
+        if value not in computed:
+            computed[value] = first_choice(profile.change(key, int(value) if whole else value))
+        return computed[value]
 
     constants = declared_thresholds(profile, key)
     starts = [constants[0]]
@@ -101,7 +100,7 @@ def choice_spans(profile: Profile, key: str) -> tuple[ChoiceSpan, ...]:
         # Most thresholds are the constants themselves: then nothing changes up to the number just below.
         last = max(low, largest_below(high, whole)) if high > SMALLEST_POSITIVE else low
         starts += _bisected(at, low, last, whole)
-        if _conditions(at(last)) != _conditions(at(high)):
+        if at(last) != at(high):
             starts.append(high)
     merged: list[ChoiceSpan] = []
     for low, high in pairwise([*starts, math.inf]):
@@ -134,9 +133,14 @@ def declared_thresholds(profile: Profile, key: str) -> list[float]:
     return [low, *sorted(value for value in constants if low < value < high), high]
 
 
-def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bool) -> Iterator[float]:
-    """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it."""
-    if _conditions(at(low)) == _conditions(at(high)):
+def _bisected(at: Callable[[float], FirstChoice], low: float, high: float, whole: bool) -> Iterator[float]:
+    """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it.
+
+    If rules and choice agree at two values, they agree at all values between them: with the same rules the methods have the
+    same sums; the choice is not blocked at either value and every method with a larger sum is blocked at both, and neither
+    changes twice.
+    """
+    if at(low) == at(high):
         return
     first = _index(low, whole) + 1
     last = _index(largest_below(high, whole), whole)
@@ -146,16 +150,6 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
     middle = _number((first + last) // 2, whole)
     yield from _bisected(at, low, middle, whole)
     yield from _bisected(at, middle, high, whole)
-
-
-def _conditions(ranking: Ranking) -> tuple[tuple[type[Rule], ...], str]:
-    """Return the rules that apply and have a need, and the choice: if two values agree, so do all between.
-
-    With the same rules the methods have the same sums. The choice is not blocked at either value, and every
-    method with a larger sum is blocked at both; as neither changes twice, the choice is the same between
-    them.
-    """
-    return tuple(finding.rule for finding in ranking.findings if finding.need), ranking.choice
 
 
 def largest_below(value: float, whole: bool, digits: int = THRESHOLD_DIGITS) -> float:

@@ -14,7 +14,7 @@ from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.recommendation.alternatives import relaxations
-from advisor.recommendation.ranking import rank_methods
+from advisor.recommendation.ranking import first_choice, rank_methods
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.recommendation.sensitivity import Sensitivity, counterfactuals
 from advisor.recommendation.thresholds import NUMERIC_KEYS, choice_spans
@@ -65,10 +65,13 @@ def scores(profile: Profile) -> dict[str, float]:
 @given(PROFILES, FACTS)
 def test_recommendation_is_total_and_deterministic(answers: dict[str, Any], facts: DataFacts) -> None:
     """Any answers and counts give one recommendation, and its JSON is the same the second time."""
-    profile = Profile.of(answers)
-    a, b = (recommend_for_profile(replace(profile, data=facts)).to_json() for _ in range(2))
+    profile = replace(Profile.of(answers), data=facts)
+    a, b = (recommend_for_profile(replace(profile)).to_json() for _ in range(2))
     assert json.dumps(a) == json.dumps(b)
     assert a["ranked"][0]["feasible"]
+    ranking, first = rank_methods(profile), first_choice(replace(profile))
+    assert first.choice == ranking.choice
+    assert first.rules == tuple(finding.rule for finding in ranking.findings if finding.need)
 
 
 @given(PROFILES)
