@@ -1,12 +1,12 @@
 """What a probe before the advice is worth: the advice on each public set before and after it, against the recorded trials.
 
-    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--runs FOLDER]... [--record]
+    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--record]
 
 Probes the base model on the dev questions of each set, as ``tunewise plan --probe`` does, and keeps the advice and its
 probability before and after, and the minutes, in DIR/NAME/probe.json. A set that has this file is not probed again; an
-interrupted probe is gone on with. With ``--runs`` (folders that hold NAME/run of finished trials) every advice is judged by
-the trial of its set: the choice is put in the place of the plan's and judged as the report does. Sets that are held back
-are probed only when they are named, and judged only with ``--held-back``.
+interrupted probe is gone on with. Every advice is judged by the recorded trial of its set, as the fit of the probability
+judges it (:func:`benchmarks.advice_probability.trial_outcome`). Sets that are held back are probed only when they are named,
+and judged only with ``--held-back``.
 
 --record writes benchmarks/probe_value.json, of which `python scripts/docs.py` makes a section of docs/accuracy.md.
 """
@@ -22,18 +22,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.display.progress import watch_progress
+from advisor.evidence.trials import measured_trials
 from advisor.probe.offer import PROBE_BELOW, price_of_probe
 from advisor.probe.probe import ProbeOutcome, probe_model
 from advisor.recommendation.recommend import BaseRecommendation
-from advisor.report.data import read_scores
-from advisor.verdict.verdict import judge_trial
+from benchmarks.advice_probability import trial_outcome
 from benchmarks.cast import CAST, Part
 from benchmarks.cast_files import bring
 from benchmarks.trials import situation
 from rag.errors import Problem
-from runners.run_folder import read_run_plan
+from runners.plan.train_config import TUNING_METHODS
 
 RECORD = Path(__file__).parent / "probe_value.json"
 OUTCOME = "probe.json"
@@ -101,33 +100,22 @@ def probe_facts(part: Part, outcome: ProbeOutcome) -> dict[str, Any]:
     }
 
 
-def judged_by(run: Path, choice: str) -> str:
-    """Return what a finished trial says of a choice, as if it had been advised: confirmed, overturned, undecided.
+def with_outcomes(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a probe's result with what the recorded trial says of the advice before and after; as it is without a trial.
 
-    :data:`NOT_MEASURED` where the choice has no arm in it.
+    The outcome of a choice is confirmed, overturned, undecided, or :data:`NOT_MEASURED` where the trial has no arm of it.
     """
-    plan = read_run_plan(run)
-    arms = read_scores(run)
-    if choice not in {arm.arm for arm in arms if arm.combined}:
-        return NOT_MEASURED
-    must_beat = tuple(arm for arm in cheaper_arms(plan.steps, choice) if arm not in COMPARISON_ARMS)
-    gate = plan.gate.model_copy(update={"must_beat": must_beat})
-    advised = plan.model_copy(update={"choice": choice, "gate": gate, "predicted": {}})
-    verdict, _ = judge_trial(advised, arms, plan.model.name)
-    return verdict.outcome
-
-
-def with_outcomes(result: dict[str, Any], name: str, runs: Sequence[Path]) -> dict[str, Any]:
-    """Return a probe's result with what the trial of its set says of the advice before and after; as it is without one."""
-    for folder in runs:
-        run = folder / name / "run"
-        try:
-            outcomes = {key: judged_by(run, result[key]["choice"]) for key in ("before", "after")}
-        except Problem as problem:
-            print(f"{name}: no outcome from {run}: {problem.message}", file=sys.stderr)
-            continue
-        return {**result, "outcome": outcomes}
-    return result
+    trials = [trial for trial in measured_trials() if (trial.name, trial.model) == (name, result["model"])]
+    if not trials:
+        return dict(result)
+    outcomes = {}
+    for key in ("before", "after"):
+        choice = result[key]["choice"]
+        held = trial_outcome(trials[0], choice)
+        measured = trials[0].arm(choice) or (choice in TUNING_METHODS and trials[0].best(TUNING_METHODS))
+        undecided = "undecided" if measured else NOT_MEASURED
+        outcomes[key] = undecided if held is None else ("confirmed" if held else "overturned")
+    return {**result, "outcome": outcomes}
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -185,13 +173,6 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of the public sets")
     parser.add_argument("names", nargs="*", help="some sets only")
     parser.add_argument("--out", type=Path, required=True, help="a folder for files and results")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder of finished trials; repeatable, the first that has a set wins",
-    )
     parser.add_argument("--model", default="", help="another base model than the default")
     parser.add_argument("--held-back", action="store_true", help="judge the sets that are held back, too")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
@@ -213,7 +194,7 @@ def main() -> None:
             print(f"{part.name}: skipped, {problem.message}", file=sys.stderr)
             continue
         hidden = part.held_back and not given.held_back
-        results[part.name] = result if hidden else with_outcomes(result, part.name, given.runs)
+        results[part.name] = result if hidden else with_outcomes(result, part.name)
     show(results)
     if given.record:
         kept = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}

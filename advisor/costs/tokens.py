@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
-from runners.catalog.models import find_model
 from runners.models.endpoint import reasons_by_name
 from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
@@ -87,11 +86,11 @@ def row_tokens(profile: Profile) -> float:
 
 def reasoning_tokens(profile: Profile) -> float:
     """Return the tokens of reasoning that a call pays for: those of a model that cannot switch it off, else 0."""
-    name = profile.model or ""
     if profile.remote:
+        name = profile.model or ""
         reasons = bool(reasons_by_name(name.removeprefix("openai:").rpartition("@")[0]))
     else:
-        known = find_model(name)
+        known = profile.model_facts
         reasons = known is not None and known.reasons == "always"
     return float(REASONING_TOKENS) if reasons else 0.0
 

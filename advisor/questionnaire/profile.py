@@ -174,7 +174,11 @@ class Profile:
             changes["gpu_name"] = None
         # What dataclasses.replace does, without calling __init__ with forty arguments: sensitivity makes hundreds of these.
         changed = object.__new__(type(self))
-        changed.__dict__.update({name: self.__dict__[name] for name in self.__dataclass_fields__} | changes)
+        known = self.__dict__
+        changed.__dict__.update({name: known[name] for name in self.__dataclass_fields__} | changes)
+        if key not in _ANSWERS_OF_MODEL:
+            # Looked up in the catalogue: the same for every profile of the same model.
+            changed.__dict__.update({name: known[name] for name in _FACTS_OF_MODEL if name in known})
         return changed
 
     @cached_property
@@ -389,5 +393,8 @@ class Profile:
         return bool(self.model and self.model.startswith("openai:"))
 
 
+_ANSWERS_OF_MODEL = ("model", "model_params_b")
+_FACTS_OF_MODEL = ("model_facts", "model_shape", "model_kind")
+"""Cached properties that follow from :data:`_ANSWERS_OF_MODEL` and the measured shape alone."""
 _LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days")
 """Answers for which "none" means no limit."""
