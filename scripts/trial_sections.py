@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.evidence.trials import MeasuredTrial, TrialDifference, trial_of_row
+from advisor.recommendation.probability import probability_of
 from advisor.recommendation.recommend import recommend_for_profile
 from benchmarks.cast import NOT_RUN
 from benchmarks.trial_records import old_weighted_sum, shipped_table
@@ -125,11 +126,14 @@ def table_trials(trials: Trials) -> dict[str, MeasuredTrial]:
 
 
 def present_advice(trials: Trials) -> dict[str, tuple[str, float]]:
-    """Return what the present rules advise for each set of the table, and with which probability."""
+    """Return what the present rules advise for each set of the table, and with which probability.
+
+    It is the probability of a trial, which a user of the set gets for naming its files; the profiles of the table name none.
+    """
     advice = {}
     for name, trial in table_trials(trials).items():
         rec = recommend_for_profile(trial.profile)
-        advice[name] = (rec.ranking.choice, rec.probability.value)
+        advice[name] = (rec.ranking.choice, probability_of(rec.probability.doubts, trial=True))
     return advice
 
 
