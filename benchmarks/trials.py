@@ -212,15 +212,19 @@ def collect(
 
 
 def _from_run(part: Part, brought: Brought, out: Path) -> dict[str, Any]:
-    """Return the record of a finished run; its answers are those of its plan, what is counted is counted again."""
+    """Return the record of a finished run; its answers are those of its plan, what is counted is counted again.
+
+    Answers that are derived from the files now, and were not when the run was planned, are added.
+    """
     plan, report = read_run_plan(out / "run"), read_report(out / "run")
     advice = out / "advice.json"
     frozen = json.loads(advice.read_text("utf-8")) if advice.is_file() else None
     record = recorded(part, brought.left_out, plan, report, out / "run", frozen)
     if frozen is None:
         record["date"] = time.strftime("%Y-%m-%d", time.localtime((out / "run" / PLAN).stat().st_mtime))
-    profile = situation(part, brought, *MACHINE, *_model_answer(record)).profile
-    return {**record, "features": situation_features(plan.answers, profile)}
+    at = situation(part, brought, *MACHINE, *_model_answer(record))
+    answers = {**plan.answers, **{key: at.answers[key] for key in at.answers if key not in plan.answers}}
+    return {**record, "features": situation_features(answers, at.profile)}
 
 
 def _model_answer(record: Mapping[str, Any]) -> tuple[str, ...]:
