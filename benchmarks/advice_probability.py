@@ -8,8 +8,9 @@ reliability of these probabilities, their Brier score, the share of accepted cas
 coefficients fitted to everything, which advisor/recommendation/probability.py holds. With ``--record`` they are written
 into benchmarks/advice_probability.json, of which ``python scripts/docs.py`` makes a part of docs/how-it-decides.md.
 
-Beside each published case stand copies of it with one decisive answer withheld, each with a quarter of its weight:
-sources are silent about what did not matter, users about what they do not know. An undecided trial does not count.
+Beside each published case and each trial there are copies of it with one decisive answer withheld, each with a quarter of a
+case's weight: sources are silent about what did not matter, users about what they do not know. An undecided trial does not
+count.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def record(rows: Sequence[Row], predicted: np.ndarray, accepted: np.ndarray, val
     parts = {}
     for name, mask in (
         ("published", np.array([bool(row.name) and not row.trial for row in rows])),
-        ("trials", np.array([row.trial for row in rows])),
+        ("trials", np.array([bool(row.name) and row.trial for row in rows])),
     ):
         if not mask.any():
             continue
@@ -208,8 +209,9 @@ def main() -> None:
     accepted = np.array([row.accepted for row in rows], float)
     for title, chosen, bins in (
         ("published cases", [bool(row.name) and not row.trial for row in rows], 8),
-        ("an answer withheld", [not row.name for row in rows], 8),
-        ("public trials", [row.trial for row in rows], 3),
+        ("published cases, an answer withheld", [not row.name and not row.trial for row in rows], 8),
+        ("public trials", [bool(row.name) and row.trial for row in rows], 3),
+        ("public trials, an answer withheld", [not row.name and row.trial for row in rows], 3),
     ):
         mask = np.array(chosen)
         if mask.any():
@@ -225,17 +227,23 @@ def main() -> None:
 def trial_rows() -> list[Row]:
     """Return the rows of the public trials that decide on the advice of now, from the table that ships with the program.
 
-    Trials of a second model on a set share its source, so that both are left out together.
+    Copies with an answer withheld are judged by the same trial: they say how often the advice would have been right without
+    that answer. Trials of a second model on a set share its source, so that both are left out together.
     """
     rows = []
     for trial in measured_trials():
-        ranking = rank_methods(trial.profile)
-        held = trial_outcome(trial, ranking.choice)
-        if held is not None:
-            doubts = advice_doubts(trial.profile, ranking, arms_to_measure(trial.profile))
-            rows.append(
-                Row(trial.name, doubts, held, TRIAL_WEIGHT, trial=True, name=f"{trial.name}, {trial.model}")
-            )
+        for key in (None, *WITHHELD):
+            if key and getattr(trial.profile, key) is None:
+                continue
+            profile = replace(trial.profile, **{key: None}) if key else trial.profile
+            ranking = rank_methods(profile)
+            held = trial_outcome(trial, ranking.choice)
+            if held is None:
+                continue
+            doubts = advice_doubts(profile, ranking, arms_to_measure(profile))
+            weight = WITHHELD_WEIGHT if key else TRIAL_WEIGHT
+            name = "" if key else f"{trial.name}, {trial.model}"
+            rows.append(Row(trial.name, doubts, held, weight, trial=True, name=name))
     return rows
 
 

@@ -1,12 +1,13 @@
 """What a probe before the advice is worth: the advice on each public set before and after it, against the recorded trials.
 
-    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--record]
+    python -m benchmarks.probe_value SHARED/data --out DIR [NAME ...] [--without QUESTION] [--record]
 
-Probes the base model on the dev questions of each set, as ``tunewise plan --probe`` does, and keeps the advice and its
-probability before and after, and the minutes, in DIR/NAME/probe.json. A set that has this file is not probed again; an
-interrupted probe is gone on with. Every advice is judged by the recorded trial of its set, as the fit of the probability
-judges it (:func:`benchmarks.advice_probability.trial_outcome`). Sets that are held back are probed only when they are named,
-and judged only with ``--held-back``.
+Probes the base model on the dev questions of each set, as ``tunewise plan --probe`` does, and keeps what it measured, and
+the minutes, in DIR/NAME/probe.json. A set that has this file is not probed again, but advised again, before and after, by
+the rules of now; an interrupted probe is continued. With ``--without`` the user does not know the answer to that question.
+Every advice is judged by the recorded trial of its set, as the fit of the probability judges it
+(:func:`benchmarks.advice_probability.trial_outcome`). Sets that are held back are probed only when they are named, and
+judged only with ``--held-back``.
 
 --record writes benchmarks/probe_value.json, of which `python scripts/docs.py` makes a section of docs/accuracy.md.
 """
@@ -24,9 +25,13 @@ from typing import Any
 
 from advisor.display.progress import watch_progress
 from advisor.evidence.trials import measured_trials
+from advisor.probe.answers_from_probe import PROBE_SOURCE
 from advisor.probe.offer import PROBE_BELOW, price_of_probe
 from advisor.probe.probe import ProbeOutcome, probe_model
-from advisor.recommendation.recommend import BaseRecommendation
+from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers
+from advisor.questionnaire.gather import complete_situation
+from advisor.questionnaire.probe_facts import PROBE_FACTS
+from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from benchmarks.advice_probability import trial_outcome
 from benchmarks.cast import CAST, Part
 from benchmarks.cast_files import bring
@@ -50,47 +55,63 @@ def advice_facts(advice: BaseRecommendation) -> dict[str, Any]:
     }
 
 
-def probe_set(part: Part, data: Path, folder: Path, model: str = "") -> dict[str, Any]:
-    """Probe a set, or read what an earlier probe of it found.
+def probe_set(part: Part, data: Path, folder: Path, model: str = "", without: str = "") -> dict[str, Any]:
+    """Probe a set, or read what an earlier probe of it measured, and advise on it before and after.
 
     Args:
         part: the set.
         data: the folder of the public sets.
         folder: where the files of the set and the result are kept.
         model: another base model than the default; "" for that.
+        without: a question that the user does not answer; "" for none.
     """
-    kept = folder / OUTCOME
-    if kept.is_file():
-        return dict(json.loads(kept.read_text("utf-8")))
     at = situation(part, bring(part, data, folder / "files"), *([f"model={model}"] if model else []))
-    expected = price_of_probe(at.profile)
-    with watch_progress(quiet=not sys.stderr.isatty()) as watcher:
-        outcome = probe_model(at.answers, folder / "work", on_event=watcher)
-    result = probe_facts(part, outcome) | {"expected_minutes": round(expected.seconds / 60, 2)}
-    kept.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    return result
+    answers = at.answers
+    if without:
+        for source in PERSON_SOURCES:
+            answers = answers.drop(source, [without])
+    kept = folder / OUTCOME
+    if not kept.is_file():
+        expected = price_of_probe(at.profile)
+        with watch_progress(quiet=not sys.stderr.isatty()) as watcher:
+            outcome = probe_model(answers, folder / "work", on_event=watcher)
+        measured = probe_facts(part, outcome) | {"expected_minutes": round(expected.seconds / 60, 2)}
+        kept.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return advised_again(json.loads(kept.read_text("utf-8")), answers, without)
+
+
+def advised_again(measured: Mapping[str, Any], answers: Answers, without: str = "") -> dict[str, Any]:
+    """Return the result of a probe with the advice of now before and after it."""
+    values = {**measured["set"], PROBE_FACTS: measured["facts"]}
+    probed = answers.add(PROBE_SOURCE, {key: Answer(value, PROBE_SOURCE) for key, value in values.items()})
+    before, after = (recommend_for_profile(complete_situation(given).profile) for given in (answers, probed))
+    return {
+        **measured,
+        "commit": current_commit(),
+        "without": without,
+        "offered": before.probability.value < PROBE_BELOW,
+        "before": advice_facts(before),
+        "after": advice_facts(after),
+    }
+
+
+def current_commit() -> str:
+    """Return the start of the hash of the checked-out commit; "" outside a repository."""
+    command = ["git", "rev-parse", "--short=10", "HEAD"]
+    return subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def probe_facts(part: Part, outcome: ProbeOutcome) -> dict[str, Any]:
     """Return what is kept of a probe: the advice before and after, counts and minutes, nothing of the data."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     measured = outcome.to_json()
     return {
         "task": part.task,
         "held_back": part.held_back,
         "model": outcome.model,
         "proxy": outcome.proxy,
-        "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
-        "offered": outcome.before.probability.value < PROBE_BELOW,
-        "before": advice_facts(outcome.before),
-        "after": advice_facts(outcome.after),
         "set": measured["set"],
         "person_answered": measured["kept"],
         "facts": measured["facts"],
@@ -174,6 +195,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="some sets only")
     parser.add_argument("--out", type=Path, required=True, help="a folder for files and results")
     parser.add_argument("--model", default="", help="another base model than the default")
+    parser.add_argument(
+        "--without", default="", metavar="QUESTION", help="an answer that the user does not know"
+    )
     parser.add_argument("--held-back", action="store_true", help="judge the sets that are held back, too")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
     given = parser.parse_intermixed_args()
@@ -189,17 +213,19 @@ def main() -> None:
             print(f"{part.name}: skipped, {given.data} has no such folder", file=sys.stderr)
             continue
         try:
-            result = probe_set(part, given.data, given.out / part.name, given.model)
+            result = probe_set(part, given.data, given.out / part.name, given.model, given.without)
         except Problem as problem:
             print(f"{part.name}: skipped, {problem.message}", file=sys.stderr)
             continue
         hidden = part.held_back and not given.held_back
-        results[part.name] = result if hidden else with_outcomes(result, part.name)
+        label = f"{part.name}, {given.without} not known" if given.without else part.name
+        results[label] = result if hidden else with_outcomes(result, part.name)
     show(results)
     if given.record:
         kept = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
         merged = {**kept, **results}
-        ordered = {part.name: merged[part.name] for part in CAST if part.name in merged}
+        order = [part.name for part in CAST]
+        ordered = dict(sorted(merged.items(), key=lambda entry: order.index(entry[0].partition(",")[0])))
         RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -16,6 +16,11 @@ The same sets, advised twice: from the profile and the files alone, and after a 
 (`tunewise plan --probe`). Each choice is judged by the recorded trial of the set as if it had been advised; trials that
 leave it undecided, or hold no arm of it, count for neither side. *Sure* is the probability that the advice gave itself.
 `python -m benchmarks.probe_value` runs it again."""
+NOT_KNOWN = """
+### When the user does not know
+
+The same measurements, for users who cannot say how far a plain model is from the wanted behaviour (`behaviour_gap`), the
+answer that people know least. The probe asks the model instead of the user, and answers that question itself:"""
 DECIDED = ("confirmed", "overturned")
 
 
@@ -24,6 +29,22 @@ def probe_value_section(table: Table) -> list[str]:
     if not RECORD.is_file():
         return []
     results: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
+    answered = {name: result for name, result in results.items() if not result["without"]}
+    unanswered = {name: result for name, result in results.items() if result["without"]}
+    minutes = sum(result["minutes"] for result in answered.values())
+    lines = [
+        *(INTRO, "", *_rows(answered, table), "", *_conclusion(answered)),
+        f"The probes took {minutes:.0f} minutes in all, on two cores that other work used at the same time.",
+    ]
+    return (
+        [*lines, NOT_KNOWN, "", *_rows(unanswered, table), "", *_conclusion(unanswered)]
+        if unanswered
+        else lines
+    )
+
+
+def _rows(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[str]:
+    """Return the table of some results."""
     rows = [
         (
             name,
@@ -34,8 +55,7 @@ def probe_value_section(table: Table) -> list[str]:
         )
         for name, result in results.items()
     ]
-    columns = ("set", "before the probe", "after it", "minutes", "expected")
-    return [INTRO, "", *table(columns, rows), "", *_conclusion(results)]
+    return table(("set", "before the probe", "after it", "minutes", "expected"), rows)
 
 
 def _side(result: Mapping[str, Any], key: str) -> str:
@@ -64,6 +84,4 @@ def _conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{words} {outcomes.count('confirmed')} of {len(judged)} choices were confirmed and "
             f"{outcomes.count('overturned')} overturned{score}."
         )
-    minutes = sum(result["minutes"] for result in results.values())
-    lines.append(f"The probes took {minutes:.0f} minutes in all, on two cores that other work used too.")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +11,9 @@ from rag.errors import BadInput
 
 PROBE_FACTS = "probe"
 """Key of the measured values among the answers of an answers file and of a plan; it is no question."""
+
+STANDARD_ERRORS = 1.96
+"""Half the width of a 95 % interval of a difference, in standard errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,21 @@ class ProbeFacts:
     few_shot: ProbeShare | None = None
     classifier: ProbeShare | None = None
     reply_f1: float | None = None
+
+    @property
+    def examples_help(self) -> bool:
+        """Whether surely more replies pass with examples in the prompt than without: the 95 % interval is above 0.
+
+        The interval of Agresti and Caffo (The American Statistician 54, 2000), which adds one pass and one failure to each
+        side, so that no failure at all, or no pass, is not taken for certain. That the questions are the same is not used.
+        """
+        if self.passes is None or self.few_shot is None:
+            return False
+        with_examples, without = (
+            ProbeShare(share.right + 1, share.n + 2) for share in (self.few_shot, self.passes)
+        )
+        variance = sum(share.rate * (1 - share.rate) / share.n for share in (with_examples, without))
+        return with_examples.rate - without.rate > STANDARD_ERRORS * math.sqrt(variance)
 
     def to_json(self) -> dict[str, Any]:
         """Return what was measured as JSON values: ``{"right": ..., "n": ...}`` for each share."""

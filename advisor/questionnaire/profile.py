@@ -262,6 +262,13 @@ class Profile:
         return {}
 
     @cached_property
+    def best_prompt_rate(self) -> float | None:
+        """Share of cases that the best prompt passes, 0 to 1: as answered, or with examples shown where a probe tried it."""
+        shown = self.probe.few_shot.rate if self.probe.few_shot else None
+        rates = [rate for rate in (self.prompting_pass_rate, shown) if rate is not None]
+        return max(rates, default=None)
+
+    @cached_property
     def raw_text(self) -> int:
         """Tokens of raw text that could be trained on; 0 when unknown."""
         return self.unlabelled_tokens or 0
@@ -373,7 +380,7 @@ class Profile:
         return None if self.context_left is None or not example else max(0, self.context_left // example)
 
     @cached_property
-    def few_shots_fit(self) -> bool:
+    def no_room_for_examples(self) -> bool:
         """Whether the context is known to have no room for a handful of examples."""
         return self.shots_that_fit is not None and self.shots_that_fit < SHOTS_THAT_TELL
 

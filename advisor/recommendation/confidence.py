@@ -73,9 +73,11 @@ def level_of(probability: float) -> Level:
 def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterator[str]:
     """Yield what lowers the probability by more than :data:`SMALL_DOUBT`, the most first."""
     choice = ranking.methods[0].method.name
+    unknown = ", ".join(missing_answers(profile, choice))
     texts = {
         "close_rival": f"{_closest(profile, ranking)} is close behind",
-        "unknown_answers": f"not known: {', '.join(missing_answers(profile, choice))}",
+        "unknown_answers": "" if doubts.unknown_decides else f"not known: {unknown}",
+        "unknown_decides": f"the choice depends on what is not known: {unknown}",
         "stable_facts": "facts that never change can also be put in the prompt or trained"
         if profile.facts_change
         else "not known whether the facts change",
@@ -108,7 +110,7 @@ def _raises(
         return f" ({value:.2f})" if value - probability.value >= 0.005 else ""
 
     if unknown := missing_answers(profile, choice):
-        yield f"knowing {', '.join(unknown)}{with_less(unknown_answers=0.0)}"
+        yield f"knowing {', '.join(unknown)}{with_less(unknown_answers=0.0, unknown_decides=0.0)}"
     if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
         yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"
     if also:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile
-from advisor.recommendation.ranking import Ranking, ScoredMethod
+from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.recommendation.ranking import Ranking, ScoredMethod, first_choice
 from advisor.rules.data import ADAPTER_CAPACITY_TOKENS
 from runners.plan.train_config import TUNING_METHODS
 
@@ -47,6 +49,8 @@ class AdviceDoubts:
         close_rival: exp(-margin in weight) over the best feasible method of another family, 0 to 1.
         unknown_answers: half the number of answers that are unknown among what is missing, how many examples there
             are where behaviour may have to change, and for retrieval how large the corpus is.
+        unknown_decides: of the typical values of one of these unknown answers, the share with which another method would be
+            chosen, 0 to 1; the largest of them.
         stable_facts: 1 where a hybrid is advised for facts that never change, .5 where that is not known: such facts
             can also be put into the prompt or trained.
         few_examples: powers of ten by which the examples fall short of enough for tuning, 0 to 1; .5 where their
@@ -65,6 +69,7 @@ class AdviceDoubts:
 
     close_rival: float = 0.0
     unknown_answers: float = 0.0
+    unknown_decides: float = 0.0
     stable_facts: float = 0.0
     few_examples: float = 0.0
     unused_hardware: float = 0.0
@@ -75,20 +80,21 @@ class AdviceDoubts:
 
 
 COEFFICIENTS = AdviceDoubts(
-    close_rival=1.72,
-    unknown_answers=0.76,
-    stable_facts=0.87,
-    few_examples=0.54,
-    unused_hardware=2.0,
+    close_rival=1.42,
+    unknown_answers=0.36,
+    unknown_decides=1.04,
+    stable_facts=0.83,
+    few_examples=0.38,
+    unused_hardware=1.94,
     full_of_large_model=1.01,
-    memory_decides=-1.77,
-    rival_classifier=2.45,
+    memory_decides=-1.75,
+    rival_classifier=2.39,
     rival_long_context=0.0,
 )
 """Log odds that each doubt takes from the advice."""
-PUBLISHED_INTERCEPT = 2.53
+PUBLISHED_INTERCEPT = 2.57
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 3.32
+TRIAL_INTERCEPT = 2.80
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 
@@ -152,10 +158,12 @@ def advice_doubts(profile: Profile, ranking: Ranking, also: Mapping[str, str]) -
         for scored in ranking.methods
     )
     changing = {"static": 1.0, None: 0.5}.get(profile.facts_change, 0.0)
+    unknown = missing_answers(profile, choice)
     large = choice == "full" and (profile.params_b or 0) >= LARGE_FOR_FULL_B
     return AdviceDoubts(
         close_rival=math.exp(-max(0.0, margin)),
-        unknown_answers=len(missing_answers(profile, choice)) / 2,
+        unknown_answers=len(unknown) / 2,
+        unknown_decides=max((_share_of_changes(profile, key, choice) for key in unknown), default=0.0),
         stable_facts=changing if choice == "hybrid" else 0.0,
         few_examples=_shortfall(profile) if trains else 0.0,
         unused_hardware=float(not trains and profile.has_gpu is True and trainable),
@@ -222,6 +230,14 @@ def is_unknown(profile: Profile, key: str) -> bool:
     if getattr(profile, key) is None:
         return True
     return key in profile.sources and profile.sources[key].source == "default"
+
+
+def _share_of_changes(profile: Profile, key: str, choice: str) -> float:
+    """Return the share of an answer's typical values, 0 to 1, with which another method than ``choice`` would be chosen."""
+    question = QUESTION_BY_ID[key]
+    values: list[Any] = [option.value for option in question.choices] or [*question.tries]
+    changed = [first_choice(profile.change(key, value)).choice != choice for value in values]
+    return sum(changed) / len(changed)
 
 
 def better_blocked(ranking: Ranking) -> ScoredMethod | None:

@@ -141,7 +141,7 @@ class BE006(Behaviour):
 class BE007(Behaviour):
     """A best prompt that misses the bar of 8 in 10, on a task without facts, is a case for training.
 
-    What a prompt could bring about, the best one has brought about by then.
+    What a prompt could bring about, the best one has brought about by then; a probe that showed examples counts as one.
     Does not apply before prompts were tried in earnest (examples, an optimiser).
     """
 
@@ -155,7 +155,7 @@ class BE007(Behaviour):
     at = {"prompting_pass_rate": (PASSING_RATE,)}
 
     def applies(self, profile: Profile) -> str:
-        rate = profile.prompting_pass_rate
+        rate = profile.best_prompt_rate
         if rate is None or rate >= PASSING_RATE or profile.needs_facts:
             return ""
         return f"the best prompt passes only {rate:.0%} of cases"
@@ -247,7 +247,7 @@ class BE011(Behaviour):
     at = {"labelled_examples": (1,)}
 
     def applies(self, profile: Profile) -> str:
-        shown = profile.model_kind == "base" and profile.examples_known and not profile.few_shots_fit
+        shown = profile.model_kind == "base" and profile.examples_known and not profile.no_room_for_examples
         return "a base model follows examples better than instructions" if shown else ""
 
 
@@ -290,3 +290,28 @@ class BE013(Behaviour):
     def applies(self, profile: Profile) -> str:
         unclear = profile.behaviour_gap == "low" and profile.tiny_model
         return f"a prompt changes little in a model of {profile.params_b:.2g} B" if unclear else ""
+
+
+class BE014(Behaviour):
+    """Examples in the prompt that a probe measured to help should be shown, before anything is trained.
+
+    They cost nothing to build, and what they bring on a few dozen dev questions they bring in use as well.
+    Does not apply where no probe asked with and without examples, or where the difference may be chance.
+    """
+
+    need = Need.SHOW
+    weight = 1.0
+    evidence = (
+        "Brown et al., arXiv 2005.14165: some examples in the prompt teach a task without any training",
+        "Soylu et al., BetterTogether, arXiv 2407.10930: most of the gain comes from the prompt step",
+    )
+    claim = EXAMPLES_IN_PROMPT
+
+    def applies(self, profile: Profile) -> str:
+        probe = profile.probe
+        if not probe.examples_help or probe.few_shot is None or probe.passes is None or profile.needs_facts:
+            return ""
+        return (
+            f"with examples in the prompt {probe.few_shot.rate:.0%} of dev questions pass, "
+            f"without them {probe.passes.rate:.0%}"
+        )

@@ -69,7 +69,7 @@ class DA002(Data):
             and profile.behaviour_gap in (None, "low")
             and not profile.tiny_model
         )
-        if not few or _to_look_up(profile) or profile.few_shots_fit:
+        if not few or _to_look_up(profile) or profile.no_room_for_examples:
             return ""
         return f"{profile.examples_known} examples teach a tone at most, and fit in a prompt"
 
@@ -150,7 +150,7 @@ class DA006(Data):
             and profile.behaviour_gap == "low"
             and not profile.tiny_model
         )
-        if not fits or _to_look_up(profile) or profile.few_shots_fit:
+        if not fits or _to_look_up(profile) or profile.no_room_for_examples:
             return ""
         return f"{profile.examples_known:,} examples fit in a long prompt, and calls are few"
 
@@ -323,7 +323,7 @@ class DA012(Data):
     claim = SHOWING
 
     def applies(self, profile: Profile) -> str:
-        if not profile.few_per_label or not profile.behaviour_needed or profile.few_shots_fit:
+        if not profile.few_per_label or not profile.behaviour_needed or profile.no_room_for_examples:
             return ""
         rows = profile.data.rows_per_label or 0
         return f"{profile.data.label_count} labels with about {rows:,.0f} examples each: too few to train on, enough to show"

@@ -43,6 +43,7 @@ RULES: tuple[type[Rule], ...] = (
     be.BE010,
     be.BE011,
     be.BE012,
+    be.BE014,
     da.DA001,
     da.DA002,
     da.DA003,

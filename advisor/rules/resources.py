@@ -304,7 +304,7 @@ class RS012(Resources):
     evidence = ("the context that the model's config.json allows, less the tokens that were counted",)
 
     def applies(self, profile: Profile) -> str:
-        if profile.context_left is None or not profile.few_shots_fit:
+        if profile.context_left is None or not profile.no_room_for_examples:
             return ""
         if profile.context_left < 0:
             return f"prompt, answer and passages are {-profile.context_left:,} tokens more than the model's context"

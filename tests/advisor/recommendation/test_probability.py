@@ -76,6 +76,31 @@ def test_knowing_an_answer_raises_no_doubt_about_the_unknown(answers: dict[str, 
             assert probability(known).doubts.unknown_answers < probability(unknown).doubts.unknown_answers
 
 
+def test_an_unknown_answer_that_decides_raises_doubt_until_it_is_known() -> None:
+    """A tiny model with new facts: whether the gap is small decides between rag and hybrid."""
+    answers = {"task_needs_facts": "new", "labelled_examples": 300, "corpus_tokens": 300_000}
+    tiny = Profile.of({**answers, "model": "smollm2-135m-instruct"})
+    doubts = probability(tiny).doubts
+    assert doubts.unknown_decides == pytest.approx(2 / 3)
+    for value in ("none", "low", "high"):
+        assert probability(tiny.change("behaviour_gap", value)).doubts.unknown_decides == 0
+
+
+def test_examples_that_a_probe_measured_to_help_are_not_given_up_for_tuning() -> None:
+    """Many labels with few examples each: that prompting alone fails says nothing against showing examples."""
+    answers = {
+        "task_needs_facts": "none",
+        "behaviour_gap": "high",
+        "output_format": "labels",
+        "labelled_examples": 1_500,
+        "model": "smollm2-135m-instruct",
+    }
+    profile = replace(Profile.of(answers), data=DataFacts(label_count=150, rows_per_label=10.0))
+    measured = ProbeFacts(passes=ProbeShare(1, 40), few_shot=ProbeShare(29, 40))
+    probed = replace(profile.change("prompting_pass_rate", 0.025), probe=measured)
+    assert rank_methods(profile).choice == rank_methods(probed).choice == "few-shot"
+
+
 def test_measured_classifier_replaces_the_number_of_labels() -> None:
     """The better it was in cross-validation, the less sure is the advice to tune."""
     answers = {

@@ -11,6 +11,7 @@ import pytest
 from advisor.methods import blockers
 from advisor.methods.registry import METHODS
 from advisor.questionnaire.data_facts import DataFacts
+from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 from advisor.rules.registry import RULES
@@ -163,6 +164,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"behaviour_gap": "low", "model_params_b": 0.3},
         {"behaviour_gap": "low", "model_params_b": 3},
     ),
+    "BE014": (
+        {"behaviour_gap": "high", "probe": {"passes": (2, 40), "few_shot": (25, 40)}},
+        {"behaviour_gap": "high", "probe": {"passes": (2, 40), "few_shot": (5, 40)}},
+    ),
     "RS013": (
         {"gpu_count": 1, "gpu_memory_gib": 24, "model_params_b": 7, "labelled_examples": 900},
         {"gpu_count": 1, "gpu_memory_gib": 80, "model_params_b": 33, "labelled_examples": 900},
@@ -205,9 +210,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def profile_of(answers: dict[str, Any]) -> Profile:
-    """Return the profile of answers; what was counted in files is under ``data``."""
-    rest = {key: value for key, value in answers.items() if key != "data"}
-    return replace(Profile.of(rest), data=DataFacts(**answers.get("data", {})))
+    """Return the profile of answers; what was counted in files is under ``data``, what a probe counted under ``probe``."""
+    rest = {key: value for key, value in answers.items() if key not in ("data", "probe")}
+    probe = {name: ProbeShare(*share) for name, share in answers.get("probe", {}).items()}
+    return replace(Profile.of(rest), data=DataFacts(**answers.get("data", {})), probe=ProbeFacts(**probe))
 
 
 def by_code(code: str) -> type[Rule]:
