@@ -228,11 +228,12 @@ def trial_rows() -> list[Row]:
     """Return the rows of the public trials that decide on the advice of now, from the table that ships with the program.
 
     Copies with an answer withheld are judged by the same trial: they say how often the advice would have been right without
-    that answer. Trials of a second model on a set share its source, so that both are left out together.
+    that answer. Sets that were named as tests are left out of the fit. Trials of a second model on a set share its source,
+    so that both are left out together.
     """
     rows = []
     for trial in measured_trials():
-        for key in (None, *WITHHELD):
+        for key in () if trial.held_back else (None, *WITHHELD):
             if key and getattr(trial.profile, key) is None:
                 continue
             profile = replace(trial.profile, **{key: None}) if key else trial.profile
