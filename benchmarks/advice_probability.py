@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -229,9 +230,10 @@ def trial_rows() -> list[Row]:
 
     Copies with an answer withheld are judged by the same trial: they say how often the advice would have been right without
     that answer. Sets that were named as tests are left out of the fit. Trials of a second model on a set share its source,
-    so that both are left out together.
+    so that both are left out together and its weight is divided between them.
     """
     rows = []
+    models = Counter(trial.name for trial in measured_trials())
     for trial in measured_trials():
         for key in () if trial.held_back else (None, *WITHHELD):
             if key and getattr(trial.profile, key) is None:
@@ -242,7 +244,7 @@ def trial_rows() -> list[Row]:
             if held is None:
                 continue
             doubts = advice_doubts(profile, ranking, arms_to_measure(profile))
-            weight = WITHHELD_WEIGHT if key else TRIAL_WEIGHT
+            weight = (WITHHELD_WEIGHT if key else TRIAL_WEIGHT) / models[trial.name]
             name = "" if key else f"{trial.name}, {trial.model}"
             rows.append(Row(trial.name, doubts, held, weight, trial=True, name=name))
     return rows

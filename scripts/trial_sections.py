@@ -258,7 +258,7 @@ def carry_over_section(trials: Trials, second: Path, table: Table) -> list[str]:
         same, sure = same_order(a, b)
         both = {arm.arm for arm in a.arms} & {arm.arm for arm in b.arms}
         best_a, best_b = a.best(both), b.best(both)
-        if best_a is None or best_b is None:
+        if best_a is None or best_b is None or len(both) < 2:
             continue
         winners.append(best_a.arm == best_b.arm)
         same_total, sure_total = same_total + same, sure_total + sure

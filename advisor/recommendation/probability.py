@@ -88,13 +88,13 @@ COEFFICIENTS = AdviceDoubts(
     unused_hardware=1.94,
     full_of_large_model=1.01,
     memory_decides=-1.75,
-    rival_classifier=2.39,
+    rival_classifier=2.4,
     rival_long_context=0.0,
 )
 """Log odds that each doubt takes from the advice."""
 PUBLISHED_INTERCEPT = 2.57
 """Log odds of the advice in a published case without any doubt."""
-TRIAL_INTERCEPT = 2.80
+TRIAL_INTERCEPT = 2.81
 """Log odds of the advice in a trial on one's own files without any doubt."""
 
 
