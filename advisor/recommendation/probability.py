@@ -61,9 +61,9 @@ class AdviceDoubts:
             than a billion tokens of text.
         memory_decides: 1 where QLoRA is advised because LoRA does not fit the memory well: of the ways to tune, the
             hardware leaves this one.
-        rival_classifier: where a classifier should be measured too, how much speaks for it, 0 to 1: its accuracy where a
-            probe measured one, else half the power of ten of the number of labels (.5 where that is not known), since of
-            many labels a classifier over embeddings learns what each is about.
+        rival_classifier: where a classifier should be measured too, how much speaks for it, 0 to 1: where a probe measured
+            one, how far it is right above one half (1 from :data:`SURE_CLASSIFIER` on), else half the power of ten of the
+            number of labels (.5 where that is not known), since of many labels it learns what each is about.
         rival_long_context: 1 where all documents in one prompt should be measured too.
     """
 
