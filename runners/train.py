@@ -221,6 +221,7 @@ def _identity(
     settings = config.to_json() | {"init_adapter": None, "checkpoint_steps": 0}
     if config.kernels == KERNELS[0]:
         del settings["kernels"]  # runs of versions without this setting keep their identity
+    settings.pop("parallel", None)  # a run may be continued in another number of processes
     adapter_files = (
         check_manifest(config.init_adapter, "adapter", (CARD_FILE,))["files"] if config.init_adapter else None
     )

@@ -42,7 +42,7 @@ from runners.plan.steps import (
     Thinking,
     TrainStep,
 )
-from runners.plan.train_config import TUNING_METHODS, switch_word
+from runners.plan.train_config import TUNING_METHODS, Parallelism, switch_word
 
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
 """The built-in methods, simplest first."""
@@ -209,6 +209,11 @@ class Plan(StrictModel):
         description="auto: this project's own training kernels and decoding where they give the same result; plain: "
         "the layers, the loss and the generation of transformers and PEFT, as a reference.",
     )
+    parallel: Parallelism = Field(
+        "auto",
+        description="How several processes share a training (tunewise run --launcher): ddp, a whole copy in each; fsdp, "
+        "weights and state sharded; auto, ddp where it fits one device.",
+    )
     constrain: Annotated[Literal["auto", "off"], BeforeValidator(switch_word)] = Field(
         "auto",
         description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks "
@@ -236,6 +241,7 @@ class Plan(StrictModel):
         values: dict[str, Any] = serialize(self)
         usual = Thinking().model_dump()
         defaults = {"kernels": "auto", "constrain": "auto", "house_style": False, "thinking": usual}
+        defaults |= {"parallel": "auto"}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")

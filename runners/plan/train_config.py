@@ -34,6 +34,9 @@ OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 KernelChoice = Literal["auto", "plain"]
 KERNELS: tuple[KernelChoice, ...] = get_args(KernelChoice)
 """The training and decoding paths: the fastest that gives equal results, or the plain reference."""
+Parallelism = Literal["auto", "ddp", "fsdp", "fsdp_4bit"]
+PARALLELISMS: tuple[Parallelism, ...] = get_args(Parallelism)
+"""How several processes share a training; the first is the default."""
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
@@ -157,6 +160,12 @@ class TrainConfig(TrainSettings):
         description="auto takes the fastest path that gives the plain one's loss; plain is the reference: padded rows, "
         "the layers of transformers and PEFT, torch's cross-entropy.",
     )
+    parallel: Parallelism = Field(
+        "auto",
+        description="How several processes share the training: ddp holds a whole copy in each, fsdp shards weights, "
+        "gradients and optimiser state; auto takes ddp where it fits one device. fsdp leaves 4-bit weights whole; "
+        "fsdp_4bit shards them too (unverified on GPUs). No effect in one process.",
+    )
     thinking: bool = Field(
         False,
         description="Whether a model whose chat template can switch its reasoning on and off is asked to reason later.",
@@ -182,8 +191,11 @@ class TrainConfig(TrainSettings):
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        # Left out at its default, so that the settings of earlier runs compare equal.
-        return self.model_dump(mode="json", exclude=None if self.thinking else {"thinking"})
+        # Left out at their defaults, so that the settings of earlier runs compare equal.
+        usual = {"thinking": False, "parallel": PARALLELISMS[0]}
+        return self.model_dump(
+            mode="json", exclude={name for name, value in usual.items() if getattr(self, name) == value}
+        )
 
 
 def allowed_values(name: str) -> str:

@@ -186,7 +186,9 @@ def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
         if start is not None and not start.exists() and step.start_from:
             start = context.run.adapter(step.start_from, context.plan.train_step(step.start_from).seeds[0])
         config = step.config(seed, start).replace(
-            kernels=context.plan.kernels, thinking=context.plan.thinking.enabled
+            kernels=context.plan.kernels,
+            thinking=context.plan.thinking.enabled,
+            parallel=context.plan.parallel,
         )
         context.emit({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = context.run.adapter(step.arm, seed)

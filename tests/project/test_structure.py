@@ -20,7 +20,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "inference",
-        "training", "preflight", "train", "scoring", "notebook", "arms", "runs", "trial", "serving", "export",
+        "distributed", "training", "preflight", "train", "scoring", "notebook", "arms", "runs", "trial", "serving", "export",
         "__init__",
     ),
     "advisor": (

@@ -1,0 +1,63 @@
+"""What a launcher told this process about its group, read from environment variables. Imports no torch.
+
+torchrun and most other launchers set the same variables for every process they start: RANK and WORLD_SIZE over all
+nodes, LOCAL_RANK and LOCAL_WORLD_SIZE on one node, MASTER_ADDR and MASTER_PORT for the rendezvous
+(https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from rag.errors import UsageProblem
+
+EXIT_FILE_ENV = "TUNEWISE_EXIT_FILE"
+"""File for the exit code of rank 0. torchrun restarts its processes whenever one ends with another code than 0; with
+this file, a refusal that a restart cannot help (bad data, a full disk) is written here and the process ends with 0."""
+GROUP_TIMEOUT_ENV = "TUNEWISE_GROUP_TIMEOUT_S"
+"""Seconds that a process waits for the others of its group before it gives up."""
+RESTART_EXIT_CODE = 75
+"""Exit code of a process whose group should be started again (EX_TEMPFAIL of sysexits.h): memory ran out and the size of
+the forward passes was halved on disk, or another process of the group was lost."""
+_RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+
+
+def world_size(environ: Mapping[str, str] | None = None) -> int:
+    """Return the number of processes of the group over all nodes; 1 without a launcher."""
+    return _number("WORLD_SIZE", 1, environ)
+
+
+def rank(environ: Mapping[str, str] | None = None) -> int:
+    """Return this process's number in the group, from 0; 0 without a launcher."""
+    return _number("RANK", 0, environ)
+
+
+def local_rank(environ: Mapping[str, str] | None = None) -> int:
+    """Return this process's number on its node, from 0: the number of its GPU."""
+    return _number("LOCAL_RANK", 0, environ)
+
+
+def local_world_size(environ: Mapping[str, str] | None = None) -> int:
+    """Return the number of processes of the group on this node, by default all of them."""
+    return _number("LOCAL_WORLD_SIZE", world_size(environ), environ)
+
+
+def is_follower(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether this process only takes part in trainings that rank 0 starts."""
+    return world_size(environ) > 1 and rank(environ) > 0
+
+
+def was_restarted(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether the launcher has started this work before: it then continues, whatever its flags say."""
+    return any(_number(name, 0, environ) > 0 for name in _RESTART_COUNTS)
+
+
+def _number(name: str, default: int, environ: Mapping[str, str] | None) -> int:
+    """Return a whole number of at least 0 from an environment variable; UsageProblem for anything else."""
+    text = (os.environ if environ is None else environ).get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise UsageProblem(f"{name}={text} is no number of processes", "start it with torchrun, or unset it")
+    return int(text)
