@@ -172,6 +172,11 @@ class MicroBatchSize:
     shared: Callable[[Sequence[EncodedRow]], int] = lambda _: 0
     """Returns how many first tokens of some rows a forward pass computes only once."""
 
+    @property
+    def can_halve(self) -> bool:
+        """Whether the size may be halved once more."""
+        return len(self.sizes) <= MAX_HALVINGS
+
     def tokens_at(self, step: int) -> int:
         """Return the padded tokens of a forward pass when ``step`` steps are done."""
         return min(tokens for since, tokens in self.sizes if since <= step)
@@ -206,7 +211,7 @@ class MicroBatchSize:
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
-                    failed, reason = chosen, _first_line(error)
+                    failed, reason = chosen, first_error_line(error)
                     break
             if failed is None:
                 return total
@@ -230,7 +235,7 @@ class MicroBatchSize:
                 f"leave long rows out with a shorter --max-tokens, such as {padded // 2}; or try qlora, "
                 "--checkpointing on or a smaller model",
             )
-        if len(self.sizes) > MAX_HALVINGS:
+        if not self.can_halve:
             raise CannotRun(
                 f"out of memory at step {step + 1} after {MAX_HALVINGS} smaller tries ({reason})",
                 "close what else uses the memory and go on with --resume; or try qlora or a smaller model",
@@ -259,7 +264,7 @@ def out_of_memory_as_problem(subject: str, step: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise CannotRun(
-            f"not enough memory for {subject} at step {step + 1} ({_first_line(error)})",
+            f"not enough memory for {subject} at step {step + 1} ({first_error_line(error)})",
             "another --optimizer (adamw_8bit, adafactor) keeps less; or try lora or qlora",
         ) from error
 
@@ -270,6 +275,6 @@ def free_device_memory() -> None:
     free_device_cache()
 
 
-def _first_line(error: BaseException) -> str:
+def first_error_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters of it, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
