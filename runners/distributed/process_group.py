@@ -9,6 +9,7 @@ backend. Imports torch.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -221,8 +222,13 @@ def end_group() -> None:
 
 
 def leave_group(completed: bool) -> None:
-    """Leave the group of a training; one that failed is left as it is, because its end may wait for a lost process."""
+    """Leave the group of a training; one that failed is left as it is, because its end may wait for a lost process.
+
+    DDP's reducer has to be gone before: if it holds the last reference to the group, its end waits for gloo's thread while
+    it holds Python's lock, for which that thread waits (torch 2.13).
+    """
     if completed and dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 SHARDS_FOLDER = "shards"
 """Folder of a checkpoint with the safetensors files of all processes."""
@@ -30,7 +32,11 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     dcp.load(dict(tensors), storage_reader=reader, no_dist=not dist.is_initialized())
 
 
-def shard_names(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the names and whole shapes of the tensors in a folder of shards."""
+def shard_entries(folder: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return whole shape and dtype of every tensor in a folder of shards, by name."""
     metadata = HuggingFaceStorageReader(str(folder / SHARDS_FOLDER)).read_metadata()
-    return {name: tuple(entry.size) for name, entry in metadata.state_dict_metadata.items()}
+    return {
+        name: (tuple(entry.size), entry.properties.dtype)
+        for name, entry in metadata.state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }

@@ -103,7 +103,9 @@ def sharded_loading_refusal(folder: Path, dtype: torch.dtype) -> str:
         if name not in in_files:
             return f"its files name the weights otherwise than transformers does ({name} is not in them)"
         if in_files[name] != tuple(parameter.shape):
-            return f"{name} has the shape {in_files[name]} in the files, {tuple(parameter.shape)} in the model"
+            return (
+                f"{name} has the shape {in_files[name]} in the files, {tuple(parameter.shape)} in the model"
+            )
     return ""
 
 

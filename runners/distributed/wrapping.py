@@ -8,6 +8,7 @@ loss is the module (:class:`Step`), and validation goes through it too. Imports 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ class Step(nn.Module):
         """Take the model, whose parameters the wrappers manage, and the loss that computes with it."""
         super().__init__()
         self.net = net
+        self._loss = loss
+
+    def use(self, loss: Callable[[Sequence[EncodedRow]], Tensor]) -> None:
+        """Compute another loss with the same model from now on."""
         self._loss = loss
 
     def forward(self, rows: Sequence[EncodedRow]) -> Tensor:
@@ -80,11 +85,11 @@ def replicate(step: Step, processes: int, unused_parameters: bool) -> WrappedSte
         processes: Number of processes.
         unused_parameters: Whether a pass may leave trained parameters out, as experts that no token is routed to.
     """
-    # The buffers are constants of the architecture, the same in every process.
-    wrapped = DistributedDataParallel(
-        step, broadcast_buffers=False, find_unused_parameters=unused_parameters
-    )
-    return WrappedStep(wrapped, "ddp", processes)
+    # The buffers are constants of the architecture, the same in every process. Newer torch has another name for this.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    settings: dict[str, Any] = {name: False, "find_unused_parameters": unused_parameters}
+    return WrappedStep(DistributedDataParallel(step, **settings), "ddp", processes)
 
 
 def shard(
@@ -148,7 +153,7 @@ def decoder_layers(causal: PreTrainedModel) -> list[nn.Module]:
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor with all its shards; every process has to call it. A tensor that is not sharded is returned as it is."""
+    """Return a tensor with all its shards; every process has to call it. One that is not sharded is returned as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -7,6 +7,7 @@ all take the same number of passes; one that has fewer repeats its first rows at
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,13 @@ class WeightedPass:
     rows: list[EncodedRow]
     weight: float = 1.0
     """Factor on their loss: 0 in a pass that only keeps step with the other processes."""
+
+
+def process_seed(seed: int, rank: int) -> int:
+    """Return the seed of a process's dropout: the run's own in rank 0, one that differs for each rank in the others."""
+    if rank == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{rank}".encode()).digest()[:7])
 
 
 def split_rows(lengths: Sequence[int], processes: int) -> list[list[int]]:
@@ -150,6 +158,8 @@ def _record_of(
         text = f"{where} ran out of memory at step {step + 1} ({reason})"
         hint = f"start it again with --resume: then {padded // 2} tokens at a time"
         return {"step": step, "tokens": padded // 2, "message": text, "hint": hint}
-    text = f"{where}: not enough memory for {len(rows)} row(s) of {padded} tokens at step {step + 1} ({reason})"
+    text = (
+        f"{where}: not enough memory for {len(rows)} row(s) of {padded} tokens at step {step + 1} ({reason})"
+    )
     hint = "a shorter --max-tokens, parallel: fsdp, more processes, qlora or --checkpointing on"
     return {"step": step, "tokens": 0, "message": text, "hint": hint}

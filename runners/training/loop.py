@@ -276,9 +276,11 @@ class TrainingLoop:
         total = self._sum(rows, forward_backward)
         # Before the optimiser: a loss that is not finite must not reach its state.
         self._raise_if_diverged(total, 0.0)
-        with group_step.failure_recorded(self.group, self.work, number):
-            with out_of_memory_as_problem("the optimiser's state", number):
-                norm = self.optimizer.step(self._factor(number))
+        with (
+            group_step.failure_recorded(self.group, self.work, number),
+            out_of_memory_as_problem("the optimiser's state", number),
+        ):
+            norm = self.optimizer.step(self._factor(number))
         overflowed = self.scaler is not None and not math.isfinite(norm)
         norm = 0.0 if overflowed else norm
         self._raise_if_diverged(total, norm)
@@ -341,9 +343,7 @@ class TrainingLoop:
         because the others wait for it: it is recorded, and the group has to be started again (RestartGroup).
         """
         step = self.progress.step
-        planned = group_step.plan_passes(
-            rows, self.loss.shared, self.micro.tokens_at(step), self.group.size
-        )
+        planned = group_step.plan_passes(rows, self.loss.shared, self.micro.tokens_at(step), self.group.size)
         own = planned[self.group.rank]
         total = 0.0
         for number, each in enumerate(own, 1):
@@ -399,6 +399,7 @@ class TrainingLoop:
 
     def _validate(self) -> None:
         """Measure the validation loss, save the best weights, and stop after ``patience`` times without a new best."""
+
         def part(micro: list[EncodedRow], weight: float = 1.0, last: bool = True) -> float:
             return float(self.compute(micro)) * weight
 
@@ -425,7 +426,5 @@ class TrainingLoop:
             return
         if self.scaler is not None:
             self.progress.scaler = self.scaler.state_dict()
-        folder = checkpoint.save_checkpoint(
-            self.work, self.progress, self.optimizer, self.random, self.group
-        )
+        folder = checkpoint.save_checkpoint(self.work, self.progress, self.optimizer, self.random, self.group)
         self.on_event({"event": "train.checkpoint", "step": self.progress.step, "folder": str(folder)})
