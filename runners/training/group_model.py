@@ -120,13 +120,15 @@ def prepare(
     wrapped = _sharded(step, loss.causal, config, group)
     with evaluation_mode(net):
         value = float(wrapped(probe))
+    wrapped.reshard()
     _require_equal_loss(value, expected, loss.causal.dtype, config)
     return PreparedModel(net, loss, wrapped)
 
 
-def whole_weights(net: nn.Module, group: ProcessGroup) -> dict[str, Tensor]:
+def whole_weights(net: nn.Module, wrapped: WrappedStep, group: ProcessGroup) -> dict[str, Tensor]:
     """Return the trained weights whole, in rank 0 on the CPU by name; {} in the others, which have to call it too."""
     whole = {}
+    wrapped.reshard()
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             tensor = whole_tensor(parameter.detach())
@@ -239,6 +241,7 @@ def _sharded_path(
             gradients = [local_shard(p.grad) for p in plain.net.parameters() if p.grad is not None]
             results.append((float(total.detach()), gradients))
         plain.net.zero_grad()
+    wrapped.reshard()
     (expected, reference), (value, gradients) = results
     dtype = plain.causal.dtype
     if abs(value - expected) > LOSS_TOLERANCE[dtype] * abs(expected):
