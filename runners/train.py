@@ -30,6 +30,7 @@ from runners.inference import weights  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
 from runners.models.fingerprint import read_json  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
+from runners.paths import work_folder  # noqa: E402
 from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
 from runners.preflight import machine_checks, run_checks  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
@@ -147,11 +148,6 @@ def fit(
     shutil.rmtree(work, ignore_errors=True)
     on_event({"event": "train.end", **result.to_json()})
     return result
-
-
-def work_folder(out: Path) -> Path:
-    """Return the folder of the checkpoints of a run that will publish ``out``."""
-    return out.parent / f".{out.name}.work"
 
 
 def _variant(adapter: dict[str, Any]) -> str:
