@@ -65,6 +65,14 @@ def launch_request(
     from advisor.workflows.launch import GivenCommand, LaunchFlags, LaunchRequest
 
     flags = LaunchFlags(
-        launcher, nodes, gpus_per_node, gpu, max_restarts, rdzv_endpoint, rdzv_id, tuple(sbatch or ()), print_only
+        launcher,
+        nodes,
+        gpus_per_node,
+        gpu,
+        max_restarts,
+        rdzv_endpoint,
+        rdzv_id,
+        tuple(sbatch or ()),
+        print_only,
     )
     return LaunchRequest(flags, GivenCommand.from_context(context))

@@ -1,4 +1,4 @@
-"""The work behind ``--launcher`` of ``tunewise run`` and ``tunewise train``: a group of processes by torchrun, Slurm or SkyPilot.
+"""The work behind ``--launcher`` of ``tunewise run`` and ``train``: several processes by torchrun, Slurm or SkyPilot.
 
 The flags are checked, the script or command is shown, kept in the launch folder, and used. Every process gets the command
 line that was given, without the flags of the launcher and with ``--resume``.
@@ -41,6 +41,7 @@ _LAUNCH_PARAMETERS = (
     "sbatch",
     "print_only",
 )
+_PATHS_OR_TEXTS = ("model", "prompt")
 _NOT_REPEATED = ("resume", "overwrite", "out")
 
 
@@ -106,7 +107,7 @@ class GivenCommand:
                 parts["launch"] += _as_written(param, value)
                 continue
             parts["arguments"] += _as_written(param, value)
-            parts["paths"] += _as_written(param, _absolute(value))
+            parts["paths"] += _as_written(param, _absolute(name, value))
         options: list[str] = []
         parent = context.parent
         for param in parent.command.params if parent else ():
@@ -175,14 +176,14 @@ def check_launch_flags(flags: LaunchFlags, excluded: Mapping[str, bool]) -> bool
     """
     if flags.launcher is None:
         if given := flags.given():
-            raise UsageProblem(
-                f"{given[0]} needs a launcher", f"give --launcher: {', '.join(LAUNCHERS)}"
-            )
+            raise UsageProblem(f"{given[0]} needs a launcher", f"give --launcher: {', '.join(LAUNCHERS)}")
         return False
     if flags.launcher not in LAUNCHERS:
         raise UsageProblem(f"--launcher {flags.launcher} is unknown", f"choose one of {', '.join(LAUNCHERS)}")
     for name in (name for name, was_given in excluded.items() if was_given):
-        raise UsageProblem(f"{name} and --launcher exclude each other", f"leave one out: {name} is work for one process")
+        raise UsageProblem(
+            f"{name} and --launcher exclude each other", f"leave one out: {name} is work for one process"
+        )
     if world_size() > 1:
         raise UsageProblem("--launcher inside a group that a launcher started", "leave --launcher out")
     lowest = {"--nodes": 1, "--gpus-per-node": int(flags.launcher == "torchrun"), "--max-restarts": 0}
@@ -200,7 +201,11 @@ def check_launch_flags(flags: LaunchFlags, excluded: Mapping[str, bool]) -> bool
 
 def _refuse_flags_of_others(flags: LaunchFlags) -> None:
     """Raise UsageProblem for a flag that another launcher takes, or for several nodes of torchrun without an endpoint."""
-    takers = {"--rdzv-endpoint": ("torchrun",), "--rdzv-id": ("torchrun",), "--sbatch": ("slurm",)}
+    takers: dict[str, tuple[str, ...]] = {
+        "--rdzv-endpoint": ("torchrun",),
+        "--rdzv-id": ("torchrun",),
+        "--sbatch": ("slurm",),
+    }
     takers["--gpu"] = ("slurm", "skypilot")
     for name in flags.given():
         if name in takers and flags.launcher not in takers[name]:
@@ -244,7 +249,8 @@ def _launch_torchrun(flags: LaunchFlags, work: Work) -> None:
     nodes = flags.nodes or 1
     if nodes > 1 and work.overwrite:
         raise UsageProblem(
-            f"--overwrite with {nodes} nodes: each of them would remove {work.out}", "remove it first, or name another --out"
+            f"--overwrite with {nodes} nodes: each of them would remove {work.out}",
+            "remove it first, or name another --out",
         )
     arguments = work.command.for_process(work.out, absolute=False)
     group = _group(flags, arguments, _processes_here(flags.gpus_per_node))
@@ -259,7 +265,9 @@ def _launch_torchrun(flags: LaunchFlags, work: Work) -> None:
     script = _keep(work, SCRIPT_NAME, text)
     _replace(work, script, text)
     threads = environment.get("OMP_NUM_THREADS")
-    note(f"{group.size} processes by torchrun{f', {threads} threads each' if threads else ''}; kept as {script}:")
+    note(
+        f"{group.size} processes by torchrun{f', {threads} threads each' if threads else ''}; kept as {script}:"
+    )
     note(f"  {group.command(where.flags())}")
     end = torchrun.run_group(group, where, environment, exit_file, is_verbose() or _debugging())
     _finish(end, group, resume)
@@ -306,7 +314,8 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
     gpus = flags.gpus_per_node if flags.gpus_per_node is not None else work.planned_gpus
     if gpus is None:
         raise UsageProblem(
-            "Slurm has to know how many GPUs of a node are used", "give --gpus-per-node G; 0 for nodes without"
+            "Slurm has to know how many GPUs of a node are used",
+            "give --gpus-per-node G; 0 for nodes without",
         )
     arguments = work.command.for_process(work.out.absolute(), absolute=True)
     folder = work.launch_folder.absolute()
@@ -326,7 +335,8 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
         return
     if active := slurm.active_job(folder):
         raise BadInput(
-            f"job {active} for {work.out} is still queued or running", f"wait for it, or end it: scancel {active}"
+            f"job {active} for {work.out} is still queued or running",
+            f"wait for it, or end it: scancel {active}",
         )
     script = _keep(work, slurm.SCRIPT_FILE, text)
     slurm.check_job(script)
@@ -335,7 +345,9 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
     write_text(folder / slurm.JOB_FILE, number + "\n")
     output = folder / f"slurm-{number}.out"
     if output_format() != "human":
-        emit_result({"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)})
+        emit_result(
+            {"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)}
+        )
         return
     print(f"job {number}: {flags.nodes or 1} nodes, {job.group.size} processes; kept as {script}")
     print(f"follow it: squeue -j {number}\n           tail -F {shlex.quote(str(output))}")
@@ -411,5 +423,8 @@ def _as_written(param: Any, value: Any) -> list[str]:
     return [part for each in values for part in (param.opts[0], str(each))]
 
 
-def _absolute(value: Any) -> Any:
-    return value.absolute() if isinstance(value, Path) else value
+def _absolute(name: str, value: Any) -> Any:
+    """Return a path as an absolute one; also a text where a text may name a file or folder that is there."""
+    if isinstance(value, Path) or (name in _PATHS_OR_TEXTS and value and Path(value).exists()):
+        return Path(value).absolute()
+    return value

@@ -121,7 +121,9 @@ def _launched_work(
 
     def make_way(remove: bool) -> None:
         if remove:
-            RunFolder.create(out, plan, overwrite=True)  # with the plan, which may lie in the folder that is replaced
+            RunFolder.create(
+                out, plan, overwrite=True
+            )  # with the plan, which may lie in the folder that is replaced
         else:
             check_run_folder(out, plan, resume, overwrite)
 

@@ -24,8 +24,8 @@ PORT = 29500
 """Port on the first node where the nodes meet: the default of torchrun."""
 _HEADER = """\
 # Written by tunewise; checked by SkyPilot's parser only. Start it with: {start}
-# The result lies in {out}, in the home folder of the first node; with more than one node, mount storage there that all share:
-# https://docs.skypilot.co/en/latest/reference/storage.html
+# The result lies in {out}, in the home folder of the first node. With more than one node, mount storage there that all
+# share: https://docs.skypilot.co/en/latest/reference/storage.html
 """
 
 
@@ -67,7 +67,11 @@ class SkyTask:
     def text(self, file: Path) -> str:
         """Return the text of the task file that is kept as ``file``."""
         header = _HEADER.format(start=shlex.join(self.start_command(file)), out=self.out)
-        return header + yaml.safe_dump(self.body(), sort_keys=False, allow_unicode=True, width=10_000)
+        body = self.body()
+        run = "".join(f"  {line}\n" for line in body.pop("run").splitlines())
+        return (
+            f"{header}{yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=10_000)}run: |\n{run}"
+        )
 
     def start_command(self, file: Path) -> list[str]:
         """Return the command that rents the nodes and starts the task."""
@@ -83,6 +87,7 @@ def start_task(task: SkyTask, file: Path) -> int:
     command = task.start_command(file)
     if shutil.which("sky") is None:
         raise CannotRun(
-            "SkyPilot is not installed here", f"the task is kept; where it is installed: {shlex.join(command)}"
+            "SkyPilot is not installed here",
+            f"the task is kept; where it is installed: {shlex.join(command)}",
         )
     return subprocess.run(command, check=False).returncode

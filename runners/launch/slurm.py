@@ -90,7 +90,9 @@ class SlurmJob:
             f"cd {shlex.quote(str(self.folder))} || exit",
             *export_lines({"PYTHONSAFEPATH": "1", RESUME_LINE_ENV: self.resume}),
             *_SET_UP.format(processes=self.group.processes).splitlines(),
-            *code_lines(self.launch_folder / "exit-code", f"srun --kill-on-bad-exit=1 {self._start()}", self.resume),
+            *code_lines(
+                self.launch_folder / "exit-code", f"srun --kill-on-bad-exit=1 {self._start()}", self.resume
+            ),
         ]
         return "\n".join(lines) + "\n"
 
@@ -132,7 +134,9 @@ def parse_options(given: Sequence[str]) -> dict[str, str | None]:
     for text in given:
         name, separator, value = text.strip().lstrip("-").partition("=")
         if not name or any(letter.isspace() for letter in name) or "\n" in value:
-            raise UsageProblem(f"--sbatch {text!r} is no option of sbatch", "for instance --sbatch time=04:00:00")
+            raise UsageProblem(
+                f"--sbatch {text!r} is no option of sbatch", "for instance --sbatch time=04:00:00"
+            )
         if name in _OWN_OPTIONS:
             raise UsageProblem(f"--sbatch {name} is set by tunewise", f"use {_OWN_OPTIONS[name]}")
         if name in _UNFIT_OPTIONS:

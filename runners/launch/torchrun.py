@@ -94,7 +94,9 @@ class GroupEnd:
     signal: int = 0
 
 
-def group_environment(group: ProcessGroup, environ: Mapping[str, str], on_this_machine: bool) -> dict[str, str]:
+def group_environment(
+    group: ProcessGroup, environ: Mapping[str, str], on_this_machine: bool
+) -> dict[str, str]:
     """Return the variables that the processes of a node get beside those of the launcher.
 
     Args:
@@ -110,7 +112,12 @@ def group_environment(group: ProcessGroup, environ: Mapping[str, str], on_this_m
 
 
 def torchrun_script(
-    group: ProcessGroup, where: Rendezvous, environment: Mapping[str, str], folder: Path, exit_file: Path, resume: str
+    group: ProcessGroup,
+    where: Rendezvous,
+    environment: Mapping[str, str],
+    folder: Path,
+    exit_file: Path,
+    resume: str,
 ) -> str:
     """Return the shell script that does what :func:`run_group` does.
 
@@ -124,7 +131,9 @@ def torchrun_script(
     """
     lines = [
         "#!/usr/bin/env bash",
-        f"# tunewise on {group.nodes} x {group.processes} processes, by torchrun; {resume}".replace("\n", " "),
+        f"# tunewise on {group.nodes} x {group.processes} processes, by torchrun; {resume}".replace(
+            "\n", " "
+        ),
         "set -u",
         f"cd {shlex.quote(str(folder))} || exit",
         *export_lines({**environment, RESUME_LINE_ENV: resume}),
