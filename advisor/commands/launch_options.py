@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advisor import completion
+
+if TYPE_CHECKING:
+    from advisor.workflows.launch import LaunchRequest
 
 _PANEL = "Several processes"
 
@@ -50,29 +54,20 @@ PrintOnly = Annotated[bool, _flag("Print the script or task, start nothing and w
 
 
 def launch_request(
-    context: typer.Context,
-    launcher: str | None,
-    nodes: int | None,
-    gpus_per_node: int | None,
-    gpu: str | None,
-    max_restarts: int | None,
-    rdzv_endpoint: str | None,
-    rdzv_id: str | None,
-    sbatch: list[str] | None,
-    print_only: bool,
-) -> Any:
-    """Return the flags and the command line, for :mod:`advisor.workflows.launch`."""
-    from advisor.workflows.launch import GivenCommand, LaunchFlags, LaunchRequest
+    context: typer.Context, values: Sequence[Any], excluded: Mapping[str, bool]
+) -> LaunchRequest | None:
+    """Return the launcher's flags and the command line; None without --launcher.
 
-    flags = LaunchFlags(
-        launcher,
-        nodes,
-        gpus_per_node,
-        gpu,
-        max_restarts,
-        rdzv_endpoint,
-        rdzv_id,
-        tuple(sbatch or ()),
-        print_only,
+    Args:
+        context: what was given on the command line.
+        values: the values of the flags above, in their order.
+        excluded: flags that a launcher cannot carry out, and whether each was given.
+    """
+    from advisor.workflows.launch import GivenCommand, LaunchFlags, LaunchRequest, check_launch_flags
+
+    flags = LaunchFlags(*values)
+    return (
+        LaunchRequest(flags, GivenCommand.from_context(context))
+        if check_launch_flags(flags, excluded)
+        else None
     )
-    return LaunchRequest(flags, GivenCommand.from_context(context))

@@ -64,8 +64,9 @@ def command(
     from advisor.workflows.run import execute_plan
     from runners.models.licenses import accept_licenses
 
-    accept_licenses(accept_license)
     group = (launcher, nodes, gpus_per_node, gpu, max_restarts, rdzv_endpoint, rdzv_id, sbatch, print_only)
+    launch = launch_options.launch_request(context, group, {"--dry-run": dry_run})
+    accept_licenses(accept_license)
     execute_plan(
         plan,
         out,
@@ -79,5 +80,5 @@ def command(
         seeds,
         kernels,
         accept_lost_rows,
-        launch_options.launch_request(context, *group),
+        launch,
     )

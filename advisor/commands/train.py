@@ -223,9 +223,10 @@ def command(
     )
     accepted = tuple(code.upper() for code in accept or ())
     group = (launcher, nodes, gpus_per_node, gpu, max_restarts, rdzv_endpoint, rdzv_id, sbatch, print_only)
+    launch = launch_options.launch_request(context, group, {"--check": check, "--show": show > 0})
     tune_model(
         TrainFiles(*data),
         settings,
         TrainRequest(method, model, out, check, show, accepted, resume, overwrite, as_json),
-        launch_options.launch_request(context, *group),
+        launch,
     )

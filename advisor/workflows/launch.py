@@ -56,7 +56,7 @@ class LaunchFlags:
     max_restarts: int | None = None
     rdzv_endpoint: str | None = None
     rdzv_id: str | None = None
-    sbatch: tuple[str, ...] = ()
+    sbatch: Sequence[str] | None = None
     print_only: bool = False
 
     def given(self) -> list[str]:
@@ -269,7 +269,8 @@ def _launch_torchrun(flags: LaunchFlags, work: Work) -> None:
         f"{group.size} processes by torchrun{f', {threads} threads each' if threads else ''}; kept as {script}:"
     )
     note(f"  {group.command(where.flags())}")
-    end = torchrun.run_group(group, where, environment, exit_file, is_verbose() or _debugging())
+    on_restart = None if is_verbose() or os.environ.get("TUNEWISE_DEBUG") else _tell_restart
+    end = torchrun.run_group(group, where, environment, exit_file, on_restart)
     _finish(end, group, resume)
 
 
@@ -303,7 +304,8 @@ def _finish(end: torchrun.GroupEnd, group: ProcessGroup, resume: str) -> None:
         raise SystemExit(end.code)
     if end.lost is None:
         return
-    restarts = f", after {group.max_restarts} restarts" if group.max_restarts else ""
+    many = group.max_restarts
+    restarts = f", after {many} restart{'s' if many > 1 else ''}" if many else ""
     problem = CannotRun(end.lost.describe(group.size) + restarts, resume)
     if 0 < end.lost.exit_code <= GateNotMet.exit_code:  # the code of a tunewise that has printed why
         problem.exit_code = end.lost.exit_code
@@ -327,7 +329,7 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
         work.command.resume_line(work.out),
         gpus,
         flags.gpu or "",
-        slurm.parse_options(flags.sbatch),
+        slurm.parse_options(flags.sbatch or ()),
     )
     text = job.script()
     if flags.print_only:
@@ -339,7 +341,7 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
             f"wait for it, or end it: scancel {active}",
         )
     script = _keep(work, slurm.SCRIPT_FILE, text)
-    slurm.check_job(script)
+    slurm.check_job(script, job.describe())
     _replace(work, script, text)
     number = slurm.submit_job(script)
     write_text(folder / slurm.JOB_FILE, number + "\n")
@@ -349,7 +351,7 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
             {"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)}
         )
         return
-    print(f"job {number}: {flags.nodes or 1} nodes, {job.group.size} processes; kept as {script}")
+    print(f"job {number}: {job.describe()}, {job.group.size} processes; kept as {script}")
     print(f"follow it: squeue -j {number}\n           tail -F {shlex.quote(str(output))}")
 
 
@@ -403,8 +405,8 @@ def _write_script(file: Path, text: str) -> Path:
     return file
 
 
-def _debugging() -> bool:
-    return bool(os.environ.get("TUNEWISE_DEBUG"))
+def _tell_restart(line: str) -> None:
+    print(f"tunewise: {line}", file=sys.stderr)
 
 
 def _is_given(context: Any, name: str) -> bool:

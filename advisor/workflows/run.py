@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.terminal import resume_hint
-from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, check_launch_flags, start_launcher
+from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, start_launcher
 from rag.errors import GateNotMet, UsageProblem
 from runners.distributed.environment import was_restarted
 from runners.plan.forecast import forecast_path
@@ -57,7 +57,7 @@ def execute_plan(
     accept_lost_rows: bool = False,
     launch: LaunchRequest | None = None,
 ) -> None:
-    """Run a plan file, or resume a run folder, and print the verdict.
+    """Run a plan file, or resume a run folder, and print the verdict; with a launcher, start the processes that do.
 
     Args:
         path: a plan file or a run folder.
@@ -74,37 +74,27 @@ def execute_plan(
         accept_lost_rows: whether to train arms of which under two thirds of the rows are left or have a passage.
         launch: the flags of a launcher, and the command line for it; None without.
 
-    A process that its launcher has started again resumes, whatever the flags say.
-
     Raises:
         UsageProblem: for options that exclude each other.
         GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
-    if was_restarted():
-        resume, overwrite = True, False
-    if resume and overwrite:
-        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
-    if launch is not None:
-        check_launch_flags(launch.flags, {"--dry-run": dry_run})
-    if seeds is not None and quick:
-        raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
+    resume, overwrite = _settle_resumption(resume, overwrite)
     plan = _read_plan(path, quick, seeds, kernels)
     if is_run(path):
-        out = out or path
-        resume = not overwrite
+        out, resume = out or path, not overwrite
     out = _run_folder(out, plan)
     stale = check_stale_test(plan, stale_test, only)
-    if launch is not None and launch.flags.launcher:
+    if launch is not None:
         start_launcher(launch.flags, _launched_work(launch.command, path, plan, out, resume, overwrite))
         return
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     announce_time(plan)
     whole = _full_run(path, out, kernels) if quick and not is_run(path) else None
-    with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
+    flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *stale)
+    with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
         run, data = run_and_report(
             plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
         )
@@ -112,6 +102,16 @@ def execute_plan(
             data = report_staleness(run, plan, stale_test)
     if data is not None:
         _show_result(run, data, as_json)
+
+
+def _settle_resumption(resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """Return whether to resume and whether to replace; a process that its launcher has started again resumes anyway."""
+    if was_restarted():
+        note("started again by the launcher: it goes on where it was")
+        return True, False
+    if resume and overwrite:
+        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
+    return resume, overwrite
 
 
 def _launched_work(
@@ -400,6 +400,8 @@ def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) 
     from runners.plan.schema import with_seeds
     from runners.trial.execute import quick_plan
 
+    if seeds is not None and quick:
+        raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
     if kernels is not None:
         check_kernels(kernels, path)
     if is_run(path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
 from advisor.workflows import train_inputs
-from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, check_launch_flags, start_launcher
+from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, start_launcher
 from advisor.workflows.train_inputs import TrainFiles, TrainInputs
 from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem
@@ -64,12 +64,11 @@ def tune_model(
         launch: the flags of a launcher, and the command line for it; None without.
     """
     if was_restarted():
+        note("started again by the launcher: it goes on where it was")
         request = replace(request, resume=True, overwrite=False)
-    if launch is not None:
-        check_launch_flags(launch.flags, {"--check": request.check, "--show": request.show > 0})
     refuse_impossible_request(request)
     train_inputs.refuse_bad_flags(settings, request.method)
-    if launch is not None and launch.flags.launcher:
+    if launch is not None:
         start_launcher(launch.flags, launched_work(launch.command, files, settings, request))
         return
     inputs = train_inputs.read_train_inputs(files)

@@ -62,6 +62,15 @@ class SlurmJob:
     gpu: str = ""
     options: Mapping[str, str | None] | None = None
 
+    def describe(self) -> str:
+        """Return what the job asks for in words."""
+        count = "1 node" if self.group.nodes == 1 else f"{self.group.nodes} nodes"
+        return count + (
+            f" with {self.gpus} {self.gpu or 'GPUs'}{' each' if self.group.nodes > 1 else ''}"
+            if self.gpus
+            else ""
+        )
+
     def directives(self) -> dict[str, str | None]:
         """Return the options of sbatch by name; None for a switch."""
         asked: dict[str, str | None] = {
@@ -145,8 +154,12 @@ def parse_options(given: Sequence[str]) -> dict[str, str | None]:
     return options
 
 
-def check_job(script: Path) -> None:
+def check_job(script: Path, asked: str) -> None:
     """Let Slurm say whether it could run a batch script; nothing is submitted.
+
+    Args:
+        script: the script.
+        asked: what it asks for, in words.
 
     Raises:
         CannotRun: Slurm is not on this machine, or refuses the job; the script stays where it is.
@@ -156,7 +169,7 @@ def check_job(script: Path) -> None:
             "there is no sbatch on this machine",
             f"the script is kept; on a machine of the cluster: sbatch {shlex.quote(str(script))}",
         )
-    _sbatch("--test-only", script)
+    _sbatch("--test-only", script, f" of {asked}")
 
 
 def submit_job(script: Path) -> str:
@@ -174,11 +187,13 @@ def active_job(launch_folder: Path) -> str:
     return job if listed is not None and listed.returncode == 0 and listed.stdout.strip() else ""
 
 
-def _sbatch(option: str, script: Path) -> str:
+def _sbatch(option: str, script: Path, asked: str = "") -> str:
     """Run sbatch with an option and return its output; CannotRun with its reason where it refuses."""
     done = _run("sbatch", option, str(script))
     if done.returncode:
-        raise CannotRun(f"Slurm refuses the job: {_reason(done.stderr)}", f"the script is kept: {script}")
+        raise CannotRun(
+            f"Slurm refuses the job{asked}: {_reason(done.stderr)}", f"the script is kept: {script}"
+        )
     return done.stdout
 
 

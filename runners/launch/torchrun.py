@@ -12,16 +12,17 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rag.errors import CannotRun, UsageProblem
 from runners.distributed.environment import EXIT_FILE_ENV, RESTART_EXIT_CODE, RESUME_LINE_ENV
 from runners.launch.group import ProcessGroup, code_lines, export_lines, threads_per_process
 
+OnRestart = Callable[[str], None]
+"""Receives a line about a process that was lost and the restart that follows."""
 _ELASTIC_LOGGERS = ("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
@@ -143,7 +144,11 @@ def torchrun_script(
 
 
 def run_group(
-    group: ProcessGroup, where: Rendezvous, environment: Mapping[str, str], exit_file: Path, show_log: bool
+    group: ProcessGroup,
+    where: Rendezvous,
+    environment: Mapping[str, str],
+    exit_file: Path,
+    on_restart: OnRestart | None = None,
 ) -> GroupEnd:
     """Start the processes of this node, wait for them, and return how they ended. Imports torch.
 
@@ -154,7 +159,7 @@ def run_group(
         where: where nodes meet.
         environment: variables of :func:`group_environment`.
         exit_file: file for the exit code of the first process.
-        show_log: whether torchrun's own log is printed.
+        on_restart: receives a line for each restart; None to print torchrun's own log.
 
     Raises:
         UsageProblem: for an endpoint that torchrun cannot read.
@@ -170,11 +175,12 @@ def run_group(
 
     command = shlex.split(group.command(where.flags()))
     lost, number = None, 0
-    with _quiet_launcher(show_log):
+    with _quiet_launcher(), _restarts_told(group, on_restart):
         try:
             run(parse_args(command[3:]))
         except ChildFailedError as error:
-            lost = _first_loss(error.failures)
+            failures = (LostProcess(rank, each.exitcode) for rank, each in error.failures.items())
+            lost = min(failures, key=_loss_order)
         except SignalException as stopped:
             number = int(stopped.sigval)
             _kill_children()
@@ -197,19 +203,17 @@ def read_exit_code(file: Path) -> int | None:
     return None
 
 
-def _first_loss(failures: Mapping[int, Any]) -> LostProcess:
-    """Return the process that was lost first.
+def _loss_order(lost: LostProcess) -> tuple[int, int]:
+    """Return the place of a lost process among those of one moment, the first being the cause.
 
-    The times of torchrun are whole seconds: of the processes that ended in the same one, a signal comes before an exit
-    code, and last come those that gave up because another one was lost.
+    The survivors of a lost process end as well, with the code that asks for a restart or, under NCCL, by SIGABRT. The times
+    that torchrun gives are those at which it looked.
     """
-
-    def order(item: tuple[int, Any]) -> tuple[bool, bool, int, int]:
-        rank, failure = item
-        return failure.exitcode == RESTART_EXIT_CODE, failure.exitcode > 0, failure.timestamp, rank
-
-    rank, failure = min(failures.items(), key=order)
-    return LostProcess(rank, failure.exitcode)
+    if lost.exit_code == RESTART_EXIT_CODE:
+        return 3, lost.rank
+    if lost.exit_code == -signal.SIGABRT:
+        return 2, lost.rank
+    return int(lost.exit_code > 0), lost.rank
 
 
 def _kill_children() -> None:
@@ -221,18 +225,63 @@ def _kill_children() -> None:
             child.kill()
 
 
+class _RestartLog(logging.Handler):
+    """Takes torchrun's log: nothing of it is printed but one line for each restart, through ``on_restart``."""
+
+    def __init__(self, group: ProcessGroup, on_restart: OnRestart) -> None:
+        super().__init__()
+        self.group = group
+        self.on_restart = on_restart
+        self.lost: list[LostProcess] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember a lost process; tell it when the group is started again."""
+        values = record.args if isinstance(record.args, tuple) else ()
+        if str(record.msg).startswith("failed (exitcode") and len(values) > 1:
+            code, rank = (int(str(value)) for value in values[:2])
+            self.lost.append(LostProcess(rank, code))
+        elif "will restart worker group" in str(record.msg) and len(values) > 3:
+            left, most = (int(str(value)) for value in values[2:4])
+            lost = min(self.lost, key=_loss_order, default=None)
+            what = (
+                lost.describe(self.group.size if self.group.nodes == 1 else self.group.processes)
+                if lost
+                else ""
+            )
+            self.on_restart(f"{what or 'a process was lost'}; restart {most - left + 1} of {most}")
+            self.lost.clear()
+
+
 @contextmanager
-def _quiet_launcher(show_log: bool) -> Iterator[None]:
-    """Let torchrun write no log, leave no files and read no terminal while the block runs; restore signal handlers after.
+def _restarts_told(group: ProcessGroup, on_restart: OnRestart | None) -> Iterator[None]:
+    """Replace torchrun's log by lines about restarts while the block runs; None leaves it."""
+    if on_restart is None:
+        yield
+        return
+    handler = _RestartLog(group, on_restart)
+    loggers = [logging.getLogger(name) for name in _ELASTIC_LOGGERS]
+    restarts = logging.getLogger("torch.distributed.elastic.agent.server.api")  # at the level of information
+    level = restarts.level
+    restarts.setLevel(logging.INFO)
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        restarts.setLevel(level)
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True
+
+
+@contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """Let torchrun leave no files and read no terminal while the block runs; restore signal handlers after it.
 
     Its processes have sessions of their own, in which the terminal cannot be read: they get an empty input.
     """
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    loggers = [] if show_log else [logging.getLogger(name) for name in _ELASTIC_LOGGERS]
-    silent = logging.NullHandler()
-    for logger in loggers:
-        logger.addHandler(silent)
-        logger.propagate = False
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="tunewise-") as folder, Path(os.devnull).open("rb") as empty:
         tempfile.tempdir = folder  # for the files of its log
@@ -243,6 +292,3 @@ def _quiet_launcher(show_log: bool) -> Iterator[None]:
             tempfile.tempdir = before
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            for logger in loggers:
-                logger.removeHandler(silent)
-                logger.propagate = True
