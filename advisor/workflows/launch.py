@@ -17,7 +17,7 @@ from typing import Any
 from advisor.output import command_line, emit_result, is_verbose, note, output_format
 from rag.errors import BadInput, CannotRun, GateNotMet, UsageProblem
 from rag.files import disk_full_as_problem, has_active_writer, write_text
-from runners.distributed.environment import RESTART_EXIT_CODE, world_size
+from runners.distributed.environment import RESTART_EXIT_CODE, was_restarted, world_size
 from runners.launch import skypilot, slurm, torchrun
 from runners.launch.group import (
     EXIT_FILE,
@@ -226,6 +226,16 @@ def _refuse_flags_of_others(flags: LaunchFlags) -> None:
         )
     if flags.gpu and flags.gpus_per_node == 0:
         raise UsageProblem("--gpu and --gpus-per-node 0 exclude each other", "leave one out")
+
+
+def settle_resumption(resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """Return whether to resume and whether to replace; a process that its launcher has started again resumes anyway."""
+    if was_restarted():
+        note("started again by the launcher: it goes on where it was")
+        return True, False
+    if resume and overwrite:
+        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
+    return resume, overwrite
 
 
 def start_launcher(flags: LaunchFlags, work: Work) -> None:

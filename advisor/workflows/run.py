@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.terminal import resume_hint
-from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, start_launcher
+from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, settle_resumption, start_launcher
 from rag.errors import GateNotMet, UsageProblem
-from runners.distributed.environment import was_restarted
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, read_plan
 from runners.plan.train_config import KERNELS
@@ -78,7 +77,7 @@ def execute_plan(
         UsageProblem: for options that exclude each other.
         GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
-    resume, overwrite = _settle_resumption(resume, overwrite)
+    resume, overwrite = settle_resumption(resume, overwrite)
     plan = _read_plan(path, quick, seeds, kernels)
     if is_run(path):
         out, resume = out or path, not overwrite
@@ -102,16 +101,6 @@ def execute_plan(
             data = report_staleness(run, plan, stale_test)
     if data is not None:
         _show_result(run, data, as_json)
-
-
-def _settle_resumption(resume: bool, overwrite: bool) -> tuple[bool, bool]:
-    """Return whether to resume and whether to replace; a process that its launcher has started again resumes anyway."""
-    if was_restarted():
-        note("started again by the launcher: it goes on where it was")
-        return True, False
-    if resume and overwrite:
-        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
-    return resume, overwrite
 
 
 def _launched_work(

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
 from advisor.workflows import train_inputs
-from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, start_launcher
+from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, settle_resumption, start_launcher
 from advisor.workflows.train_inputs import TrainFiles, TrainInputs
 from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem
-from runners.distributed.environment import was_restarted
 from runners.paths import work_folder
 from runners.plan.train_config import TUNING_METHODS, TrainConfig, TrainResult
 from runners.preflight.report import ACCEPTABLE_CODES, CHECK_CODES, count_of_rows
@@ -63,9 +62,8 @@ def tune_model(
         request: what to do.
         launch: the flags of a launcher, and the command line for it; None without.
     """
-    if was_restarted():
-        note("started again by the launcher: it goes on where it was")
-        request = replace(request, resume=True, overwrite=False)
+    resume, overwrite = settle_resumption(request.resume, request.overwrite)
+    request = replace(request, resume=resume, overwrite=overwrite)
     refuse_impossible_request(request)
     train_inputs.refuse_bad_flags(settings, request.method)
     if launch is not None:
@@ -118,8 +116,6 @@ def refuse_impossible_request(request: TrainRequest) -> None:
             raise UsageProblem(f"--accept {code} cannot be accepted", allowed)
     if request.show < 0:
         raise UsageProblem(f"--show {request.show} is no number of rows", "0 or more")
-    if request.resume and request.overwrite:
-        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if request.out is None and not request.dry:
         raise UsageProblem("--out is missing", "name the folder the tuned weights go to")
     if request.out is not None and not request.dry:
