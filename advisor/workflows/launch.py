@@ -24,7 +24,7 @@ from runners.launch.group import (
     LAUNCHERS,
     MAX_RESTARTS,
     SCRIPT_NAME,
-    ProcessGroup,
+    LaunchedGroup,
     short_name,
 )
 from runners.resources.device import torch_build
@@ -303,7 +303,7 @@ def _processes_here(given: int | None) -> int:
     return given or gpu.count
 
 
-def _finish(end: torchrun.GroupEnd, group: ProcessGroup, resume: str) -> None:
+def _finish(end: torchrun.GroupEnd, group: LaunchedGroup, resume: str) -> None:
     """End as the group did: with the exit code of its first process, or with the process that was lost in one line."""
     if end.signal or end.code in (130, 143):
         print(f"\ninterrupted; what is finished is kept. Go on with:\n  {resume}", file=sys.stderr)
@@ -384,9 +384,9 @@ def _launch_skypilot(flags: LaunchFlags, work: Work) -> None:
     raise SystemExit(skypilot.start_task(task, file))
 
 
-def _group(flags: LaunchFlags, arguments: tuple[str, ...], processes: int) -> ProcessGroup:
+def _group(flags: LaunchFlags, arguments: tuple[str, ...], processes: int) -> LaunchedGroup:
     restarts = MAX_RESTARTS if flags.max_restarts is None else flags.max_restarts
-    return ProcessGroup(arguments, processes, flags.nodes or 1, restarts)
+    return LaunchedGroup(arguments, processes, flags.nodes or 1, restarts)
 
 
 def _keep(work: Work, name: str, text: str) -> Path:

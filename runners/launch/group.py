@@ -26,7 +26,7 @@ _ELASTIC = ("-m", "torch.distributed.run")
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessGroup:
+class LaunchedGroup:
     """Processes that carry out one tunewise command together.
 
     Attributes:

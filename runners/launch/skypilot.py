@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from rag.errors import CannotRun
-from runners.launch.group import ProcessGroup
+from runners.launch.group import LaunchedGroup
 
 TASK_FILE = "skypilot.yaml"
 PORT = 29500
@@ -41,7 +41,7 @@ class SkyTask:
         gpu: type of the GPUs as SkyPilot names it, "" for a machine without.
     """
 
-    group: ProcessGroup
+    group: LaunchedGroup
     name: str
     out: Path
     files: Sequence[Path] = ()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rag.errors import CannotRun, UsageProblem
 from runners.distributed.environment import RESUME_LINE_ENV
-from runners.launch.group import ProcessGroup, code_lines, export_lines
+from runners.launch.group import LaunchedGroup, code_lines, export_lines
 
 SCRIPT_FILE = "slurm.sh"
 JOB_FILE = "slurm-job"
@@ -53,7 +53,7 @@ class SlurmJob:
         options: further options of sbatch, as :func:`parse_options` returns them.
     """
 
-    group: ProcessGroup
+    group: LaunchedGroup
     name: str
     folder: Path
     launch_folder: Path

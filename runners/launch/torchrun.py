@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rag.errors import CannotRun, UsageProblem
 from runners.distributed.environment import EXIT_FILE_ENV, RESTART_EXIT_CODE, RESUME_LINE_ENV
-from runners.launch.group import ProcessGroup, code_lines, export_lines, threads_per_process
+from runners.launch.group import LaunchedGroup, code_lines, export_lines, threads_per_process
 
 OnRestart = Callable[[str], None]
 """Receives a line about a process that was lost and the restart that follows."""
@@ -96,7 +96,7 @@ class GroupEnd:
 
 
 def group_environment(
-    group: ProcessGroup, environ: Mapping[str, str], on_this_machine: bool
+    group: LaunchedGroup, environ: Mapping[str, str], on_this_machine: bool
 ) -> dict[str, str]:
     """Return the variables that the processes of a node get beside those of the launcher.
 
@@ -113,7 +113,7 @@ def group_environment(
 
 
 def torchrun_script(
-    group: ProcessGroup,
+    group: LaunchedGroup,
     where: Rendezvous,
     environment: Mapping[str, str],
     folder: Path,
@@ -144,7 +144,7 @@ def torchrun_script(
 
 
 def run_group(
-    group: ProcessGroup,
+    group: LaunchedGroup,
     where: Rendezvous,
     environment: Mapping[str, str],
     exit_file: Path,
@@ -228,7 +228,7 @@ def _kill_children() -> None:
 class _RestartLog(logging.Handler):
     """Takes torchrun's log: nothing of it is printed but one line for each restart, through ``on_restart``."""
 
-    def __init__(self, group: ProcessGroup, on_restart: OnRestart) -> None:
+    def __init__(self, group: LaunchedGroup, on_restart: OnRestart) -> None:
         super().__init__()
         self.group = group
         self.on_restart = on_restart
@@ -253,7 +253,7 @@ class _RestartLog(logging.Handler):
 
 
 @contextmanager
-def _restarts_told(group: ProcessGroup, on_restart: OnRestart | None) -> Iterator[None]:
+def _restarts_told(group: LaunchedGroup, on_restart: OnRestart | None) -> Iterator[None]:
     """Replace torchrun's log by lines about restarts while the block runs; None leaves it."""
     if on_restart is None:
         yield

@@ -13,7 +13,7 @@ import yaml
 
 from rag.errors import CannotRun, UsageProblem
 from runners.launch import skypilot, slurm, torchrun
-from runners.launch.group import ProcessGroup, short_name, threads_per_process
+from runners.launch.group import LaunchedGroup, short_name, threads_per_process
 
 AWKWARD = ("run", "it's a $HOME `plan`.yaml", "--out", 'o "u" t', "--resume")
 RESUME = "tunewise run 'it'\"'\"'s' 100% \\n --resume"
@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_torchrun_script_passes_arguments_and_codes_on(folder: Path) -> None:
-    group = ProcessGroup(AWKWARD, 2, max_restarts=5, python="python")
+    group = LaunchedGroup(AWKWARD, 2, max_restarts=5, python="python")
     environment = torchrun.group_environment(group, {"OMP_NUM_THREADS": "7"}, True)
     assert environment == {"PYTHONSAFEPATH": "1", "GLOO_SOCKET_IFNAME": "lo"}
     script = torchrun.torchrun_script(
@@ -91,7 +91,7 @@ def test_torchrun_script_passes_arguments_and_codes_on(folder: Path) -> None:
 
 
 def test_several_nodes_meet_at_an_endpoint() -> None:
-    group = ProcessGroup(("run", "p"), 8, nodes=4)
+    group = LaunchedGroup(("run", "p"), 8, nodes=4)
     command = shlex.split(group.command(torchrun.Rendezvous("node 1:29500", "a b").flags()))
     assert command[command.index("--rdzv-endpoint") + 1] == "node 1:29500"
     assert command[command.index("--rdzv-id") + 1] == "a b"
@@ -104,7 +104,7 @@ def test_several_nodes_meet_at_an_endpoint() -> None:
 
 def make_job(folder: Path, **changes: Any) -> slurm.SlurmJob:
     values: dict[str, Any] = {"gpus": 8, "gpu": "h100", "options": slurm.parse_options(["time=04:00:00"])}
-    group = ProcessGroup(AWKWARD, 8, nodes=2, python="python")
+    group = LaunchedGroup(AWKWARD, 8, nodes=2, python="python")
     return slurm.SlurmJob(group, "tunewise-x", folder, folder / "launch", RESUME, **{**values, **changes})
 
 
@@ -160,7 +160,7 @@ def test_without_sbatch_the_script_is_kept(tmp_path: Path, monkeypatch: pytest.M
 
 
 def make_task(folder: Path, **changes: Any) -> skypilot.SkyTask:
-    group = ProcessGroup(("run", "it's.yaml", "--out", "runs/x"), 8, nodes=2)
+    group = LaunchedGroup(("run", "it's.yaml", "--out", "runs/x"), 8, nodes=2)
     values: dict[str, Any] = {"files": [folder / "it's.yaml"], "gpu": "H100", **changes}
     return skypilot.SkyTask(group, "tunewise-x", Path("runs/x"), **values)
 
