@@ -32,6 +32,7 @@ from runners.inference import weights  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
 from runners.models.fingerprint import fingerprint, read_json  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
+from runners.paths import work_folder  # noqa: E402
 from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
 from runners.preflight import machine_checks, run_checks  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
@@ -245,11 +246,6 @@ def _require_model(base: Model, group: process_group.ProcessGroup) -> None:
 def _rows_from_json(rows: Sequence[Sequence[Any]]) -> list[EncodedRow]:
     """Return the rows of :func:`_job`."""
     return [EncodedRow(tuple(ids), tuple(learnt), line) for ids, learnt, line in rows]
-
-
-def work_folder(out: Path) -> Path:
-    """Return the folder of the checkpoints of a run that will publish ``out``."""
-    return out.parent / f".{out.name}.work"
 
 
 def _variant(adapter: dict[str, Any]) -> str:

@@ -17,6 +17,9 @@ EXIT_FILE_ENV = "TUNEWISE_EXIT_FILE"
 this file, a refusal that a restart cannot help (bad data, a full disk) is written here and the process ends with 0."""
 GROUP_TIMEOUT_ENV = "TUNEWISE_GROUP_TIMEOUT_S"
 """Seconds that a process waits for the others of its group before it gives up."""
+RESUME_LINE_ENV = "TUNEWISE_RESUME_LINE"
+"""Command that continues the work, as a process prints it when it is interrupted: that of the launcher, not its own. Where
+it is empty, the launcher prints the command itself."""
 RESTART_EXIT_CODE = 75
 """Exit code of a process whose group should be started again (EX_TEMPFAIL of sysexits.h): memory ran out and the size of
 the forward passes was halved on disk, or another process of the group was lost."""
