@@ -22,10 +22,10 @@ from rag.errors import Problem
 from runners.distributed import environment, process_group, wrapping
 from runners.distributed.process_group import ProcessGroup
 from runners.models import resolve
-from runners.plan.train_config import TrainConfig
+from runners.plan.train_config import RunOrigin, TrainConfig
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint, group_model, parallel_choice
-from runners.training.session import publish_weights, start_training
+from runners.training.session import manifest_facts, publish_weights, start_training
 
 
 def wrap_net_only(step: wrapping.Step, processes: int, unused_parameters: bool) -> wrapping.WrappedStep:
@@ -84,7 +84,10 @@ def train_case(case: dict[str, Any], group: ProcessGroup, out: Path) -> None:
         "events": [event for event in events if event["event"] in ("train.moved", "train.memory")],
     }
     (out / f"facts{group.rank}.json").write_text(json.dumps(facts))
-    publish_weights(loop, base, out / "published", {"result": {}})
+    data = {"rows": len(rows), "left_out": 0, "valid_rows": len(valid), "sha256": ""}
+    published = out / "published"
+    result = loop.result(published, 0)
+    publish_weights(loop, base, published, manifest_facts(loop, data, "identity", RunOrigin(), result))
 
 
 def fail_at(loop: Any, ask: dict[str, Any]) -> None:
