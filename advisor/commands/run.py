@@ -44,6 +44,11 @@ def command(
         help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
         autocompletion=completion.complete_licenses,
     ),
+    track: list[str] = typer.Option(
+        [],
+        help="Send metrics to a tracker: mlflow, wandb, tensorboard or trackio; repeatable.",
+        autocompletion=completion.complete_trackers,
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Run a plan's steps into a run folder, measure every arm, and print the verdict.
@@ -51,9 +56,11 @@ def command(
     Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
     """
     from advisor.workflows.run import execute_plan
+    from advisor.workflows.tracking import choose_trackers
     from runners.models.licenses import accept_licenses
 
     accept_licenses(accept_license)
+    choose_trackers(track)
     execute_plan(
         plan,
         out,
