@@ -120,7 +120,7 @@ class WandbTracker:
         self.folder.mkdir(parents=True, exist_ok=True)
         mode = os.environ.get("WANDB_MODE") or (None if _has_wandb_key(wandb) else "offline")
         options: dict[str, Any] = {"mode": mode}
-        options |= {} if os.environ.get("WANDB_DIR") else {"dir": str(self.folder)}
+        options |= {} if os.environ.get("WANDB_DIR") else {"dir": str(self.folder.resolve())}
         started = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             name=run.name,

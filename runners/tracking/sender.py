@@ -36,6 +36,8 @@ FLUSH_SECONDS = 5.0
 """Seconds between batches: at most so many seconds of steps are lost, or sent twice, when a process is killed."""
 LONGEST_PAUSE = 60.0
 """Most seconds between attempts to reach a tracker that fails."""
+LAST_ATTEMPTS = 3
+"""Attempts, a second apart, to send what is left at the end."""
 MAX_WAITING = 20_000
 """Records that wait for a slow tracker at most; later ones are counted as not sent."""
 CLOSE_SECONDS = {"finished": 60.0, "failed": 15.0, "killed": 8.0}
@@ -120,6 +122,10 @@ class TrackerSender:
                 continue
             self._send_waiting()
             due = time.monotonic() + min(LONGEST_PAUSE, self.interval * 2**self._failures)
+        for _ in range(LAST_ATTEMPTS - 1):
+            if self._waiting:
+                time.sleep(min(1.0, self.interval))
+                self._send_waiting()
         self.unsent += sum(not isinstance(record, Begin | Forget | End) for record in self._waiting)
         self._waiting.clear()
 

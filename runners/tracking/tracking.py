@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rag.types import OnEvent
-from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.train_config import TrainConfig
 from runners.run_folder import TRACKING
@@ -273,8 +272,8 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
 
 def public_model_name(name: str) -> str:
     """Return the name of a model without the folders it lies in, or the address of its endpoint beyond the host."""
-    if (remote := parse_remote(name)) is not None:
-        return f"openai:{remote.name}@{urlsplit(remote.url).hostname}"
+    if remote := re.fullmatch(r"openai:(.+?)@(https?://.*)", name):
+        return f"openai:{remote[1]}@{urlsplit(remote[2]).hostname}"
     known_form = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not name.startswith(".")
     return name if known_form and not Path(name).is_dir() else Path(name).name
 
