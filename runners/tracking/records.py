@@ -36,6 +36,8 @@ class TrackedRun:
     """Settings and facts by name: strings, numbers, truth values or None."""
     group: str = ""
     """Name of the whole run that a training belongs to; "" for the whole run itself."""
+    from_step: int = 0
+    """The step of the checkpoint that a training goes on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,11 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Flush:
+    """A checkpoint was written: what waits is sent at once, so that steps before it are not missing after a kill."""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """A run ended."""
 
@@ -92,7 +99,7 @@ class End:
     status: RunStatus
 
 
-TrackerRecord = Begin | Forget | MetricRow | Summary | Note | End
+TrackerRecord = Begin | Forget | MetricRow | Summary | Note | Flush | End
 
 
 class Tracker(Protocol):
@@ -104,7 +111,7 @@ class Tracker(Protocol):
         Args:
             run: what begins.
             earlier: id of the run that is continued, "" for a new one.
-            sent: the last step that it holds.
+            sent: the last step that is not measured again, or was sent.
             parent: id of the whole run, "" for that run itself.
         """
 

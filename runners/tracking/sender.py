@@ -23,6 +23,7 @@ from runners.tracking.records import (
     WHOLE,
     Begin,
     End,
+    Flush,
     Forget,
     MetricRow,
     Note,
@@ -114,7 +115,9 @@ class TrackerSender:
                 pause = max(0.0, due - time.monotonic()) if self._waiting else None
                 record = self._queue.get(timeout=pause)
                 open_ = record is not None
-                if record is not None:
+                if isinstance(record, Flush):
+                    due = 0.0 if not self._failures else due
+                elif record is not None:
                     self._wait(record)
             except queue.Empty:
                 pass
@@ -181,7 +184,8 @@ class TrackerSender:
             return
         state = self._runs.get(key, {"id": "", "sent": {}})
         parent = self._runs.get(WHOLE, {}).get("id", "") if key != WHOLE else ""
-        run_id = self.tracker.begin(record.run, state["id"], max(state["sent"].values(), default=0), parent)
+        sent = max(record.run.from_step, *state["sent"].values(), 0)
+        run_id = self.tracker.begin(record.run, state["id"], sent, parent)
         self._runs[key] = {"id": run_id, "sent": state["sent"] if run_id == state["id"] else {}}
         self._begun.add(key)
         self.has_begun = self._changed = True

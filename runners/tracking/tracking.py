@@ -24,6 +24,7 @@ from runners.tracking.records import (
     WHOLE,
     Begin,
     End,
+    Flush,
     Forget,
     MetricRow,
     Note,
@@ -97,6 +98,8 @@ class RunTracking:
             self._send(MetricRow(self._key(event), "eval", int(event["step"]), values))
         elif kind in _NOTES:
             self._note(kind, event)
+        elif kind == "train.checkpoint":
+            self._send(Flush())
         elif kind == "train.end":
             self._end_training(event)
 
@@ -139,14 +142,15 @@ class RunTracking:
         """Begin the run of a training, with its settings; notes that came before follow."""
         key = self._key(event)
         facts = {name: event[name] for name in _START_FACTS if name in event}
+        done = int(event.get("from_step", 0))
         if self.plan is None:
-            self._begin(TrackedRun(key, self.name, {**self.facts, **facts}))
+            self._begin(TrackedRun(key, self.name, {**self.facts, **facts}, from_step=done))
         else:
             step = self.plan.train_step(event["arm"])
             settings = step.config(int(event["seed"]), None).to_json()
             arm = {"arm": step.arm, "model": self.facts["model"]}
             config = public_facts({**settings, **facts, **arm})
-            self._begin(TrackedRun(key, f"{self.name}/{key}", config, self.name))
+            self._begin(TrackedRun(key, f"{self.name}/{key}", config, self.name, done))
         for note in self._early:
             self._send(note)
         self._early.clear()

@@ -6,57 +6,22 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from typer.testing import CliRunner
 
-from advisor import cli, terminal
-from runners.data.examples import Example
+from advisor import terminal
 from runners.export.bundle import _file_names
-from runners.models.resolve import Model
-from runners.plan.train_config import TrainConfig
 from runners.run_folder import open_run_folder, read_journal, read_run_plan
 from runners.tracking.records import TRACK_ENV, Begin, End, MetricRow, Note, Summary, TrackedRun
 from runners.tracking.sender import TrackerSender
-from runners.tracking.tracking import cut_paths, public_facts, public_model_name, track_training
+from runners.tracking.tracking import cut_paths, public_facts, public_model_name
+from tests.runners.tracking.conftest import Run, invoke
 from tests.runners.tracking.readers import offline_runs, scalars, texts
 
-Run = Callable[..., Any]
 STEP_METRICS = ("loss", "grad_norm", "learning_rate", "tokens", "tokens_per_s")
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No tracker is chosen, and wandb finds no key of a developer."""
-    monkeypatch.setenv(TRACK_ENV, "")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def rows(tmp_path: Path, examples: tuple[Example, ...]) -> Path:
-    """The examples as a file."""
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps({"messages": list(row.messages)}) + "\n" for row in examples), "utf-8")
-    return file
-
-
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(part) for part in arguments])
-
-
-@pytest.fixture
-def train(tiny: Model, rows: Path) -> Run:
-    """Return a function that runs the verb: 5 steps and validation."""
-    flags = ("--epochs", 1, "--batch-tokens", 400, "--valid-share", 0.2)
-    return lambda *more: invoke("train", "--examples", rows, "--model", tiny.folder, *flags, *more)
 
 
 def expected_rows(log: Path, name: str) -> list[tuple[int, Any]]:
@@ -99,35 +64,11 @@ def test_training_is_tracked_by_two_trackers_to_the_same_weights(train: Run, tmp
     assert "tracked by wandb: kept offline; send it with: wandb sync" in done.stderr
 
 
-class StopHere(Exception):
-    """Ends a training without a checkpoint, as a kill does."""
-
-
 def test_resumed_training_goes_on_in_the_same_run_without_doubled_steps(
-    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+    stop_and_resume: Run, tmp_path: Path
 ) -> None:
-    """Stopped hard at step 5 of 10 with a checkpoint of step 3: steps 4 and 5 are taken twice and shown once."""
-    from runners.train import fit
-
-    config = TrainConfig(epochs=2.0, rank=4, alpha=8.0, batch_tokens=500, checkpoint_steps=3)
-    out = tmp_path / "out"
-
-    def once(stop_at: int, error: type[BaseException], resume: bool) -> None:
-        with track_training(config, str(tiny.folder), out, resume, ("tensorboard", "wandb")) as tracking:
-
-            def on_event(event: dict[str, Any]) -> None:
-                tracking.update(event)
-                if event["event"] == "train.step" and event["step"] == stop_at:
-                    tracking.update({"event": "train.memory", "step": 6, "reason": f"halved, see {out}/x"})
-                    raise error
-
-            fit(examples, config, tiny, out, on_event=on_event, resume=resume)
-
-    with pytest.raises(StopHere):
-        once(5, StopHere, False)
-    with pytest.raises(KeyboardInterrupt):
-        once(7, KeyboardInterrupt, True)
-    once(0, StopHere, True)
+    """Stopped hard at step 5 with a checkpoint of step 3: steps 4 and 5 are taken twice and shown once."""
+    out = stop_and_resume("tensorboard", "wandb")
     folder = tmp_path / "out.tracking"
     assert [path.name for path in (folder / "tensorboard").iterdir()] == ["out"], "one run"
     shown = scalars(folder / "tensorboard" / "out")
@@ -142,33 +83,7 @@ def test_resumed_training_goes_on_in_the_same_run_without_doubled_steps(
     steps = [row["_step"] for run in (first, second, third) for row in run.history if "train/loss" in row]
     assert steps == list(range(1, len(log) + 1))
     assert (first.exit_code, second.exit_code, third.exit_code) == (1, 130, 0)
-    assert (first.notes, first.tags) == ("step 6: halved, see x", ["memory"])
-
-
-@pytest.fixture
-def plan_file(tmp_path: Path, tiny: Model, rows: Path) -> Path:
-    """A plan that trains an arm with two seeds and asks it and the base six questions."""
-    questions = [{"question": f"Is pier {n} open?", "answers": ["yes"]} for n in range(6)]
-    file = tmp_path / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in questions), "utf-8")
-    train = {"kind": "train", "arm": "lora", "rank": 2, "alpha": 4, "epochs": 1, "seeds": [3, 4]}
-    body = {
-        "schema": 1,
-        "name": "piers",
-        "choice": "lora",
-        "model": {"name": str(tiny.folder)},
-        "data": {"examples": rows.name, "questions": file.name},
-        "steps": [
-            {"kind": "evaluate", "arm": "prompting"},
-            {**train, "batch_tokens": 800},
-            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
-        ],
-        "weights": {"style": 1},
-        "forgetting": {"prompts": 0},
-        "max_new_tokens": 2,
-    }
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
-    return tmp_path / "plan.yaml"
+    assert (first.notes, first.tags) == ("step 1: halved, see x", ["memory"])
 
 
 def test_run_is_a_group_with_a_run_for_each_training_and_the_scores(plan_file: Path, tmp_path: Path) -> None:
