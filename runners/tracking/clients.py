@@ -221,6 +221,8 @@ class MlflowTracker:
         self._experiment = ""
         self._ids: dict[str, str] = {}
         self._notes: dict[str, list[str]] = {}
+        self._last: dict[tuple[str, str], int] = {}
+        """The last step that the store holds of a run and series; it may know of more than was recorded here."""
 
     @property
     def uri(self) -> str:
@@ -233,6 +235,9 @@ class MlflowTracker:
         if earlier and self._is_there(earlier):
             client.update_run(earlier, status="RUNNING")
             self._ids[run.key] = earlier
+            for series in ("train", "eval"):
+                steps = [metric.step for metric in client.get_metric_history(earlier, f"{series}/loss")]
+                self._last[run.key, series] = max(steps, default=0)
             return earlier
         from mlflow.entities import Param
 
@@ -283,6 +288,7 @@ class MlflowTracker:
         metrics = [
             Metric(name, float(value), int(row.time * 1000), row.step)
             for row in rows
+            if not row.series or row.step > self._last.get((row.key, row.series), 0)
             for name, value in row.values.items()
         ]
         for start in range(0, len(metrics), 1000):

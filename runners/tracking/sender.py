@@ -43,6 +43,10 @@ MAX_WAITING = 20_000
 """Records that wait for a slow tracker at most; later ones are counted as not sent."""
 CLOSE_SECONDS = {"finished": 60.0, "failed": 15.0, "killed": 8.0}
 """Seconds that the end of a run waits for the tracker. A launcher that ends a job kills it after 30 s."""
+SILENT_SECONDS = 5.0
+"""Seconds of this wait before it is reported."""
+FAILING_SECONDS = 10.0
+"""Seconds that the end waits for a tracker whose last attempt failed."""
 
 _SECRET = re.compile(r"(://)[^/@\s]+(?=@)|((?<=token=)|(?<=key=))[^&\s]+")
 """User and password of a URL, and tokens in its query: a client's error may quote them."""
@@ -100,7 +104,11 @@ class TrackerSender:
             self._queue.put(None, timeout=1.0)
         except queue.Full:
             return self._count_left()
-        self._thread.join(CLOSE_SECONDS[status])
+        longest = min(CLOSE_SECONDS[status], FAILING_SECONDS if self._failures else CLOSE_SECONDS[status])
+        self._thread.join(min(longest, SILENT_SECONDS))
+        if self._thread.is_alive():
+            self.warn(f"tracking by {self.name}: sending what is left, {longest:.0f} s at most")
+            self._thread.join(longest - SILENT_SECONDS)
         return self._count_left() if self._thread.is_alive() else self.unsent
 
     def _count_left(self) -> int:
