@@ -216,7 +216,7 @@ def _value(path: Path, name: str, value: Any) -> str:
         try:
             return ",".join(tracker_names(listed))
         except UsageProblem as problem:
-            raise BadInput(f"{path}: {name}: {value!r} is unknown", problem.hint) from None
+            raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
     wanted |= {kind: f"one of {', '.join(names)}" for kind, names in choices.items()}
     wanted["gib"] = "a number above 0"

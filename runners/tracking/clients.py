@@ -34,6 +34,20 @@ PROJECT = "tunewise"
 """Project or experiment where the client's own variable names none."""
 EXIT_CODES: dict[RunStatus, int] = {"finished": 0, "failed": 1, "killed": 130}
 """What wandb is told about the end: it shows every code but 0 as failed."""
+WANDB_SETTINGS: Mapping[str, Any] = {
+    "console": "off",
+    "silent": True,
+    "symlink": False,
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "init_timeout": 30,
+}
+"""Settings of wandb: it sends what it is given alone, prints nothing, and gives a silent server up after 30 s."""
 
 
 class TensorBoardTracker:
@@ -174,23 +188,15 @@ class WandbTracker:
 def _wandb_privacy(wandb: Any) -> dict[str, Any]:
     """Return the settings that keep machine, code, packages and console out of a run, those of this version alone.
 
-    System metrics stay on where WANDB_X_DISABLE_STATS or WANDB__DISABLE_STATS is set to say so.
+    A setting stays as the user's variable has it: WANDB_CONSOLE, WANDB_X_DISABLE_STATS or WANDB__DISABLE_STATS, ...
     """
-    wanted: dict[str, Any] = {
-        "console": "off",
-        "silent": True,
-        "symlink": False,
-        "disable_code": True,
-        "disable_git": True,
-        "disable_job_creation": True,
-        "x_disable_meta": True,
-        "x_disable_machine_info": True,
-        "x_save_requirements": False,
-        "init_timeout": 30,
+    return {
+        name: value
+        for name, value in WANDB_SETTINGS.items()
+        if name in wandb.Settings.model_fields
+        and f"WANDB_{name.upper()}" not in os.environ
+        and f"WANDB_{name.removeprefix('x').upper()}" not in os.environ
     }
-    if not any(name in os.environ for name in ("WANDB_X_DISABLE_STATS", "WANDB__DISABLE_STATS")):
-        wanted["x_disable_stats"] = True
-    return {name: value for name, value in wanted.items() if name in wandb.Settings.model_fields}
 
 
 def _has_wandb_key(wandb: Any) -> bool:
@@ -262,12 +268,17 @@ class MlflowTracker:
             if own:
                 self.folder.mkdir(parents=True, exist_ok=True)
             client = MlflowClient(self.uri)
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-            known = client.get_experiment_by_name(name)
-            place = {"artifact_location": (self.folder / "artifacts").resolve().as_uri()} if own else {}
-            self._experiment = known.experiment_id if known else client.create_experiment(name, **place)
+            self._experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or self._experiment_id(client, own)
             self._client = client
         return self._client
+
+    def _experiment_id(self, client: Any, own: bool) -> str:
+        """Return the id of the experiment by its name; one that is not there is created."""
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
+        if (known := client.get_experiment_by_name(name)) is not None:
+            return str(known.experiment_id)
+        place = {"artifact_location": (self.folder / "artifacts").resolve().as_uri()} if own else {}
+        return str(client.create_experiment(name, **place))
 
     def _is_there(self, run_id: str) -> bool:
         """Return whether the store holds a run: it may be another store than before."""

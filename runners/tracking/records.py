@@ -152,7 +152,7 @@ def tracker_names(names: Iterable[str]) -> tuple[str, ...]:
     cleaned = tuple(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
     for name in cleaned:
         if name not in TRACKER_NAMES:
-            raise UsageProblem(f"--track {name} is unknown", f"choose one of {', '.join(TRACKER_NAMES)}")
+            raise UsageProblem(f"there is no tracker {name!r}", f"choose one of {', '.join(TRACKER_NAMES)}")
     return cleaned
 
 

@@ -141,7 +141,7 @@ def test_unknown_or_missing_tracker_is_refused_before_anything_is_read(
 ) -> None:
     done = train("--out", "out", "--track", "comet")
     assert done.exit_code == 2
-    assert "--track comet is unknown" in done.stderr
+    assert "there is no tracker 'comet'" in done.stderr
     assert "choose one of mlflow, wandb, tensorboard, trackio" in done.stderr
     monkeypatch.setattr(terminal, "find_spec", lambda name: None)
     for name in ("mlflow", "wandb", "tensorboard", "trackio"):
