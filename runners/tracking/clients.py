@@ -181,6 +181,8 @@ class WandbTracker:
         """Return the run's address, or the command that sends what was kept offline."""
         if self._urls:
             return self._urls[0]
+        if os.environ.get("WANDB_MODE") == "disabled":
+            return "switched off by WANDB_MODE"
         folder = Path(os.environ.get("WANDB_DIR") or self.folder) / "wandb"
         return f"kept offline; send it with: wandb sync {folder}/offline-run-*"
 
@@ -250,8 +252,8 @@ class MlflowTracker:
         if run.key not in self._ids:  # it is there when only its parameters could not be sent
             tags = {"mlflow.source.name": PROJECT} | ({"mlflow.parentRunId": parent} if parent else {})
             self._ids[run.key] = client.create_run(self._experiment, run_name=run.name, tags=tags).info.run_id
-        params = [Param(name, config_text(value)[:6000]) for name, value in run.config.items()]
-        client.log_batch(self._ids[run.key], params=params[:100])
+        params = [Param(name, _last_part(config_text(value), 6000)) for name, value in run.config.items()]
+        client.log_batch(self._ids[run.key], params=params)
         return self._ids[run.key]
 
     def _connect(self) -> Any:
@@ -310,15 +312,15 @@ class MlflowTracker:
         run_id = self._ids[summary.key]
         self.log([MetricRow(summary.key, "", 0, summary.values)])
         for name, text in summary.tags.items():
-            self._client.set_tag(run_id, f"{PROJECT}.{name}", text[:5000])
+            self._client.set_tag(run_id, f"{PROJECT}.{name}", _last_part(text))
 
     def note(self, note: Note) -> None:
         """Add a line to the run's description, and the text as a tag of its kind."""
         lines = self._notes.setdefault(note.key, [])
         lines.append(f"- step {note.step}: {note.text}")
         run_id = self._ids[note.key]
-        self._client.set_tag(run_id, "mlflow.note.content", "\n".join(lines)[-5000:])
-        self._client.set_tag(run_id, f"{PROJECT}.{note.kind}", note.text[:5000])
+        self._client.set_tag(run_id, "mlflow.note.content", _last_part("\n".join(lines)))
+        self._client.set_tag(run_id, f"{PROJECT}.{note.kind}", _last_part(note.text))
 
     def end(self, end: End) -> None:
         """Set the run's status."""
@@ -337,6 +339,11 @@ class MlflowTracker:
         if self.uri.startswith("sqlite:"):
             return f"mlflow ui --backend-store-uri {self.uri}"
         return f"the MLflow server {urlsplit(self.uri).hostname or ''}".rstrip()
+
+
+def _last_part(text: str, longest: int = 5000) -> str:
+    """Return a text that MLflow takes: the last part of a longer one, marked as such."""
+    return text if len(text) <= longest else f"...{text[3 - longest :]}"
 
 
 class TrackioTracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No tracker is chosen, and wandb finds no key of a developer."""
     monkeypatch.setenv(TRACK_ENV, "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
+    for name in tuple(os.environ):
+        theirs = name.startswith(("WANDB_", "MLFLOW_", "TRACKIO_")) or name == "NETRC"
+        if theirs and name != "WANDB_SERVICE":  # by which wandb finds its own process again
+            monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.chdir(tmp_path)
 

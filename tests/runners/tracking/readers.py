@@ -71,7 +71,8 @@ class OfflineRun:
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
     """Return the offline runs below a folder, oldest first."""
-    return [OfflineRun(file) for file in sorted(folder.rglob("offline-run-*/*.wandb"))]
+    runs = [OfflineRun(file) for file in folder.rglob("offline-run-*/*.wandb")]
+    return sorted(runs, key=lambda run: run.run.start_time.ToNanoseconds())
 
 
 def _wandb_records(file: Path) -> Iterator[Any]:

@@ -97,11 +97,11 @@ def test_trackio_goes_on_in_the_same_run(
 @pytest.mark.parametrize(
     ("name", "settings", "longest"),
     [
-        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, 75),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, 120),
         (
             "wandb",
             {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40},
-            75,
+            120,
         ),
     ],
 )
