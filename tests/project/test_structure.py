@@ -20,8 +20,8 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
-        "inference", "distributed", "training", "preflight", "train", "scoring", "notebook", "arms", "runs", "trial",
-        "serving", "export", "__init__",
+        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "notebook", "arms", "runs",
+        "trial", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
