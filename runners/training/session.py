@@ -45,8 +45,6 @@ def start_training(
 ) -> TrainingLoop:
     """Load the base, attach what is trained, plan every step, and restore the last checkpoint if there is one.
 
-    Every process of a group has to call it; rank 0 alone chooses and reports.
-
     Args:
         rows: Training rows.
         valid: Validation rows.
@@ -55,7 +53,7 @@ def start_training(
         work: Folder of the checkpoints.
         identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
         on_event: Receives the events of the run.
-        group: The processes that train together; by default this one alone.
+        group: The processes that train together, all of which call it; rank 0 alone chooses and reports.
     """
     chosen, folder, resumed = _decided_start(rows, config, base, work, identity, on_event, group)
     checkpoint.seed_everything(config.seed)
@@ -76,13 +74,13 @@ def start_training(
     )
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(step_shares.process_seed(config.seed, group.rank))
-    loss = prepared.loss
-    optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
+    causal = prepared.loss.causal
+    optimizer.scaler = loss_scaler(causal.dtype, causal.device)
     progress = _restored_progress(folder, identity, optimizer, group.rank)
     return TrainingLoop(
         config,
         prepared.net,
-        loss,
+        prepared.loss,
         optimizer,
         rows,
         valid,

@@ -44,7 +44,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "advisor/commands/index.py:search": "one parameter for each flag",
     "advisor/commands/plan.py:command": "one parameter for each flag",
     "advisor/commands/run.py:command": "one parameter for each flag",
-    "advisor/commands/run.py:command": "one parameter for each flag",
     "advisor/commands/train.py:command": "one parameter for each flag",
 }
 
