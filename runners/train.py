@@ -136,8 +136,8 @@ def follow_training() -> TrainResult:
     Raises GroupEnded when no training comes any more, and the Problem for which rank 0 refused the training.
     """
     with process_group.next_training() as group:
-        if group is None:
-            raise UsageProblem("rank 0 had nothing to train", "")
+        if isinstance(group, dict):  # trained before
+            return _result_from_json(group)
         # A function of its own: the loop has to be gone before the group is left.
         return _follow(group)
 
@@ -153,7 +153,12 @@ def _follow(group: process_group.ProcessGroup) -> TrainResult:
     loop.run()
     publish_weights(loop, base, out, {})
     result: dict[str, Any] = group.broadcast(None)
-    return TrainResult(folder=out, **{**result, "notes": tuple(result["notes"])})
+    return _result_from_json({"folder": str(out), **result})
+
+
+def _result_from_json(values: dict[str, Any]) -> TrainResult:
+    """Return the result that rank 0 sent."""
+    return TrainResult(**{**values, "folder": Path(values["folder"]), "notes": tuple(values["notes"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,7 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
         if done := finished_result(out, identity, config, on_event):
             shutil.rmtree(work, ignore_errors=True)
+            leader.skipped = {"folder": str(out.absolute()), **done.to_json()}
             return done
     with writer_lock(work):
         if not request.resume:

@@ -152,6 +152,8 @@ class TrainingLead:
     def __init__(self) -> None:
         """Start with no group joined."""
         self.joined = False
+        self.skipped: dict[str, Any] = {}
+        """What the followers are told where there is nothing to train, as JSON values."""
 
     def join(self) -> ProcessGroup:
         """Tell the followers that a training begins and return the group; in one process, this process alone."""
@@ -169,23 +171,24 @@ def lead() -> Iterator[TrainingLead]:
     In one process nothing is done.
     """
     leader = TrainingLead()
-    outcome: dict[str, Any] = {"skip": True}
+    outcome: dict[str, Any] = {}
     try:
         with _group_left():
             yield leader
+        outcome = {"skipped": leader.skipped}
     except Problem as problem:
         outcome = problem_to_json(problem)
         raise
     finally:
         if environment.world_size() > 1:
             if not leader.joined:
-                _store().set(_next_key(), json.dumps(outcome))
+                _tell_followers(_next_key(), json.dumps(outcome))
             _SEQUENCE.append(None)
 
 
 @contextmanager
-def next_training() -> Iterator[ProcessGroup | None]:
-    """Wait in a follower for rank 0's next training and give its group; None when it had nothing to train.
+def next_training() -> Iterator[ProcessGroup | dict[str, Any]]:
+    """Wait in a follower for rank 0's next training and give its group, or what rank 0 tells where there is none.
 
     Raises the Problem for which rank 0 refused the training, and GroupEnded when no training comes any more.
     """
@@ -196,7 +199,7 @@ def next_training() -> Iterator[ProcessGroup | None]:
         raise problem_from_json(outcome)
     if "join" not in outcome:
         _SEQUENCE.append(None)
-        yield None
+        yield outcome["skipped"]
         return
     try:
         with _group_left():
@@ -212,7 +215,7 @@ class GroupEnded(Exception):
 def end_group() -> None:
     """Tell the followers, from rank 0, that no training comes any more; nothing in one process."""
     if environment.world_size() > 1 and not environment.is_follower():
-        _store().set(END_KEY, "1")
+        _tell_followers(END_KEY, "1")
 
 
 def leave_group() -> None:
@@ -310,19 +313,17 @@ def _store() -> Any:
     store.set(f"follower/{environment.rank()}", own)
     while not store.check([f"prefix/{own}"]):
         time.sleep(POLL_SECONDS)
-    return dist.PrefixStore(store.get(f"prefix/{own}").decode(), store)
-
-
-_ALL_JOINED = threading.Event()
-"""Set in rank 0 when all processes have joined a training: each of them knows the prefix."""
+    own_start = dist.PrefixStore(store.get(f"prefix/{own}").decode(), store)
+    own_start.set(f"ready/{environment.rank()}", "1")
+    return own_start
 
 
 def _answer_followers(prefix: str) -> None:
-    """Tell the prefix to every process that asks, also to one that was asking before a restart, until all have joined."""
+    """Tell the prefix to every process that asks, until all have it; a process of before a restart may still be named."""
     answered: dict[int, bytes] = {}
     with suppress(RuntimeError):  # the store is gone: so are the processes
         store = _connection()
-        while not _ALL_JOINED.wait(POLL_SECONDS):
+        while not _all_ready(dist.PrefixStore(prefix, store)):
             for rank in range(1, environment.world_size()):
                 if not store.check([f"follower/{rank}"]):
                     continue
@@ -330,6 +331,24 @@ def _answer_followers(prefix: str) -> None:
                 if answered.get(rank) != asking:
                     store.set(f"prefix/{asking.decode()}", prefix)
                     answered[rank] = asking
+            time.sleep(POLL_SECONDS)
+
+
+def _all_ready(store: Any) -> bool:
+    """Return whether every other process of this start has the prefix of ``store``."""
+    return bool(store.check([f"ready/{rank}" for rank in range(1, environment.world_size())]))
+
+
+def _tell_followers(key: str, value: str) -> None:
+    """Set a key of the store that followers wait for, and return when all of them can read it.
+
+    Rank 0 may end after this, and with it the thread that answers them.
+    """
+    store = _store()
+    store.set(key, value)
+    until = time.monotonic() + environment.group_timeout_s()
+    while not _all_ready(store) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
 
 
 def _joined_group() -> ProcessGroup:
@@ -352,7 +371,6 @@ def _joined_group() -> ProcessGroup:
             world_size=size,
             timeout=timedelta(seconds=environment.group_timeout_s()),
         )
-    _ALL_JOINED.set()
     return ProcessGroup(rank, size)
 
 

@@ -123,7 +123,7 @@ def main() -> None:
         try:
             if environment.is_follower():
                 with process_group.next_training() as group:
-                    assert group is not None
+                    assert isinstance(group, ProcessGroup)
                     train_case(case, group, out)
             else:
                 with process_group.lead() as leader:
