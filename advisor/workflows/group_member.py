@@ -38,21 +38,22 @@ def run_in_group(command: Callable[[], None]) -> None:
 
 def follow_trainings() -> int:
     """Take part in rank 0's trainings until none comes any more; return the exit code."""
-    from runners.distributed.process_group import GroupEnded
-    from runners.train import follow_training
+    try:
+        from runners.distributed.process_group import GroupEnded
+        from runners.train import follow_training
 
-    while True:
-        try:
-            follow_training()
-        except GroupEnded:
-            return 0
-        except RestartGroup as lost:
-            print(f"tunewise: rank {environment.rank()}: {lost.message}", file=sys.stderr)
-            return RESTART_EXIT_CODE
-        except Problem:
-            continue  # rank 0 raises the same, and reports it
-        except KeyboardInterrupt:
-            return 143
+        while True:
+            try:
+                follow_training()
+            except GroupEnded:
+                return 0
+            except RestartGroup as lost:
+                print(f"tunewise: rank {environment.rank()}: {lost.message}", file=sys.stderr)
+                return RESTART_EXIT_CODE
+            except Problem:
+                continue  # rank 0 raises the same, and reports it
+    except KeyboardInterrupt:
+        return 143
 
 
 def _lead(command: Callable[[], None]) -> int:

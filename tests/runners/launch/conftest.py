@@ -19,6 +19,7 @@ import pytest
 import advisor
 from runners.data.examples import Example
 from runners.models.resolve import Model
+from runners.paths import work_folder
 
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
 DEBIAN_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -212,6 +213,14 @@ class Workplace:
     """A folder with a tiny base model and rows to tune it on."""
 
     folder: Path
+
+    def wait_for_checkpoint(self, out: str, step: int) -> None:
+        """Wait until a training has written a checkpoint at this step or later."""
+        work = work_folder(self.folder / out)
+        end = time.monotonic() + JOB_SECONDS
+        while not any(int(path.name[5:]) >= step for path in work.glob("step-*")):
+            assert time.monotonic() < end, f"{out}: no checkpoint of step {step}"
+            time.sleep(0.05)
 
     def tunewise(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command line in the folder."""
