@@ -54,6 +54,9 @@ def follow_trainings() -> int:
                 continue  # rank 0 raises the same, and reports it
     except KeyboardInterrupt:
         return 143
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
 
 
 def _lead(command: Callable[[], None]) -> int:

@@ -59,6 +59,20 @@ def is_follower(environ: Mapping[str, str] | None = None) -> bool:
     return world_size(environ) > 1 and rank(environ) > 0
 
 
+def weight_shards(method: str, parallel: str, environ: Mapping[str, str] | None = None) -> int:
+    """Return over how many processes the weights of a training can be divided, for checks of memory before it.
+
+    1 in one process, where whole copies are asked for, and for 4-bit weights, which stay whole unless asked for.
+
+    Args:
+        method: lora, qlora or full.
+        parallel: One of :data:`runners.plan.train_config.PARALLELISMS`.
+        environ: The environment; that of this process by default.
+    """
+    whole = parallel == "ddp" or (method == "qlora" and parallel != "fsdp_4bit")
+    return 1 if whole else world_size(environ)
+
+
 def was_restarted(environ: Mapping[str, str] | None = None) -> bool:
     """Return whether the launcher has started this work before: it then continues, whatever its flags say."""
     return any(_number(name, 0, environ) > 0 for name in _RESTART_COUNTS)

@@ -9,7 +9,6 @@ backend. Imports torch.
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -169,18 +168,15 @@ def lead() -> Iterator[TrainingLead]:
     """
     leader = TrainingLead()
     outcome: dict[str, Any] = {"skip": True}
-    completed = False
     try:
-        yield leader
-        completed = True
+        with _group_left():
+            yield leader
     except Problem as problem:
         outcome = problem_to_json(problem)
         raise
     finally:
         if environment.world_size() > 1:
-            if leader.joined:
-                leave_group(completed)
-            else:
+            if not leader.joined:
                 _store().set(_next_key(), json.dumps(outcome))
             _SEQUENCE.append(None)
 
@@ -189,8 +185,7 @@ def lead() -> Iterator[TrainingLead]:
 def next_training() -> Iterator[ProcessGroup | None]:
     """Wait in a follower for rank 0's next training and give its group; None when it had nothing to train.
 
-    Raises the Problem for which rank 0 refused the training, StopIteration's place is taken by :class:`GroupEnded` when no
-    training comes any more.
+    Raises the Problem for which rank 0 refused the training, and GroupEnded when no training comes any more.
     """
     outcome = _wait_for_training()
     _refuse_ended(outcome)
@@ -201,13 +196,10 @@ def next_training() -> Iterator[ProcessGroup | None]:
         _SEQUENCE.append(None)
         yield None
         return
-    completed = False
-    group = _joined_group()
     try:
-        yield group
-        completed = True
+        with _group_left():
+            yield _joined_group()
     finally:
-        leave_group(completed)
         _SEQUENCE.append(None)
 
 
@@ -221,14 +213,14 @@ def end_group() -> None:
         _store().set(END_KEY, "1")
 
 
-def leave_group(completed: bool) -> None:
-    """Leave the group of a training; one that failed is left as it is, because its end may wait for a lost process.
+def leave_group() -> None:
+    """Leave the group of a training that ended in the same way in every process.
 
-    DDP's reducer has to be gone before: if it holds the last reference to the group, its end waits for gloo's thread while
-    it holds Python's lock, for which that thread waits (torch 2.13).
+    The group stays referenced: if DDP's reducer held the last reference, its end would wait for gloo's thread while it
+    holds Python's lock, for which that thread waits (torch 2.13).
     """
-    if completed and dist.is_initialized():
-        gc.collect()
+    if dist.is_initialized():
+        _LEFT_GROUPS.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
@@ -266,6 +258,24 @@ def lost_group_as_problem() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _group_left() -> Iterator[None]:
+    """Leave the group after the block, also when all processes refuse alike; not after another failure.
+
+    When a process is lost, leaving may wait for it.
+    """
+    try:
+        yield
+    except RestartGroup:
+        raise
+    except Problem:
+        leave_group()
+        raise
+    leave_group()
+
+
+_LEFT_GROUPS: list[Any] = []
+"""The groups of earlier trainings; see :func:`leave_group`."""
 _SEQUENCE: list[None] = []
 """One entry for each training of this process so far: its length names the next one in the store."""
 

@@ -64,6 +64,15 @@ class WrappedStep:
         total: Tensor = self.module(rows)
         return total
 
+    def reshard(self) -> None:
+        """Put the shards back in place as the model's parameters.
+
+        The root stays gathered after a pass without a backward pass, and its whole parameters are freed later: nothing
+        may hold them.
+        """
+        if isinstance(self.module, FSDPModule):
+            self.module.reshard()
+
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
         """Surround the forward and backward pass of one micro-batch; gradients are averaged in the last one of a step."""

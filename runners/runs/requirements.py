@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
+from runners.distributed import environment
 from runners.models import resolve
 from runners.models.availability import ModelAvailability, find_availability
 from runners.plan.schema import Plan, Step, step_name
@@ -158,14 +159,15 @@ def check_memory(
     notes: list[str] = []
     for step in plan.steps:
         need = _step_memory(plan, step, folders, machine)
-        fits = need.memory.fits(MEMORY_HEADROOM * available) if need else None
+        has = available / _neighbours(step, machine)
+        fits = need.memory.fits(MEMORY_HEADROOM * has) if need else None
         if need and fits == "no":
-            text = f"{need.work} takes at least {need.memory.low:.1f} GiB, this machine has {available:.1f}"
-            refused.append((text, need.hint(machine, MEMORY_HEADROOM * available)))
+            text = f"{need.work} takes at least {need.memory.low:.1f} GiB, this machine has {has:.1f}"
+            refused.append((text, need.hint(machine, MEMORY_HEADROOM * has)))
         elif need and fits == "tight":
             notes.append(
                 f"{step_name(step)} is tight: {need.work} takes about {need.memory.likely:.1f} GiB "
-                f"({need.memory.low:.1f} to {need.memory.high:.1f}), this machine has {available:.1f}"
+                f"({need.memory.low:.1f} to {need.memory.high:.1f}), this machine has {has:.1f}"
             )
     if refused:
         more = f"; and {len(refused) - MAX_NAMED} more steps" if len(refused) > MAX_NAMED else ""
@@ -294,6 +296,7 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
             rank=step.rank,
             weights="fp32" if wide else None,
             counter="device" if machine.own_memory else "process",
+            devices=environment.weight_shards(step.method, plan.parallel),
         )
         memory = estimate_memory(shape, step.method, setup_of_run)
         return StepMemory(f"training {step.arm} ({step.method})", memory)
@@ -309,6 +312,11 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     bits = 8 * DTYPE_BYTES[machine.dtype[0]]
     four_bit = answering_memory(shape, machine, NF4, prompt, answer)
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
+
+
+def _neighbours(step: Step, machine: Machine) -> int:
+    """Return how many processes of a group share the memory in a step: all of the node while training on a CPU."""
+    return environment.local_world_size() if isinstance(step, TrainStep) and not machine.own_memory else 1
 
 
 def _shape_of(folder: Path | None) -> ModelShape | None:

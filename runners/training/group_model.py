@@ -47,7 +47,7 @@ from runners.training.loss import (
 )
 from runners.training.parallel_choice import GroupMemory
 from runners.training.path_probe import ADAPTER_SCALE
-from runners.training.runtime import CHOICES_FILE, RuntimeChoices
+from runners.training.runtime import CHOICES_FILE, RuntimeChoices, first_error_line, is_out_of_memory
 
 PROBE_ROWS = 2
 """Rows, the shortest ones, whose loss and gradients are compared before the first step."""
@@ -118,15 +118,17 @@ def prepare(
     with evaluation_mode(net):
         expected = float(loss(probe))
     wrapped = _sharded(step, loss.causal, config, group)
-    with evaluation_mode(net):
+    with evaluation_mode(net), _sharded_failure_as_problem(config):
         value = float(wrapped(probe))
+    wrapped.reshard()
     _require_equal_loss(value, expected, loss.causal.dtype, config)
     return PreparedModel(net, loss, wrapped)
 
 
-def whole_weights(net: nn.Module, group: ProcessGroup) -> dict[str, Tensor]:
+def whole_weights(net: nn.Module, wrapped: WrappedStep, group: ProcessGroup) -> dict[str, Tensor]:
     """Return the trained weights whole, in rank 0 on the CPU by name; {} in the others, which have to call it too."""
     whole = {}
+    wrapped.reshard()
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             tensor = whole_tensor(parameter.detach())
@@ -168,6 +170,7 @@ def _prepare_shards(
     return PreparedModel(net, loss, wrapped)
 
 
+_FOUR_BIT_PLAIN = "4-bit weights are sharded: the layers of transformers and PEFT alone compute with them"
 _NOT_COMPILED = "torch.compile is off: it is not used in several processes"
 
 
@@ -186,7 +189,10 @@ def _group_loss(
     own: list[TrainingLoss] = []
 
     def choose() -> list[str]:
-        own.append(choose_loss(net, rows, tokens, config.kernels))
+        shards_four_bit = config.parallel == "fsdp_4bit" and group.size > 1
+        loss = choose_loss(net, rows, tokens, "plain" if shards_four_bit else config.kernels)
+        # The fused kernels read the packed weights with a state that sharded ones do not have.
+        own.append(replace(loss, reason=_FOUR_BIT_PLAIN) if shards_four_bit else loss)
         return [own[0].path, own[0].reason]
 
     chosen.path, chosen.reason = group.first(choose)
@@ -200,6 +206,20 @@ def _sharded(step: Step, causal: PreTrainedModel, config: TrainConfig, group: Pr
     ignored = four_bit if config.parallel != "fsdp_4bit" else set()
     full = config.method == "full"
     return shard(step, causal, default_device(), group.size, ignored, accumulates_shards=full)
+
+
+@contextmanager
+def _sharded_failure_as_problem(config: TrainConfig) -> Iterator[None]:
+    """Raise CannotRun where a model cannot compute with sharded weights at all; it fails in every process alike."""
+    try:
+        yield
+    except (RuntimeError, TypeError, AttributeError) as error:
+        if process_group.is_lost_group(error) or is_out_of_memory(error):
+            raise
+        raise CannotRun(
+            f"parallel {config.parallel}: the model does not compute with sharded weights ({first_error_line(error)})",
+            "parallel: ddp",
+        ) from error
 
 
 def _require_equal_loss(value: float, expected: float, dtype: torch.dtype, config: TrainConfig) -> None:
@@ -239,6 +259,7 @@ def _sharded_path(
             gradients = [local_shard(p.grad) for p in plain.net.parameters() if p.grad is not None]
             results.append((float(total.detach()), gradients))
         plain.net.zero_grad()
+    wrapped.reshard()
     (expected, reference), (value, gradients) = results
     dtype = plain.causal.dtype
     if abs(value - expected) > LOSS_TOLERANCE[dtype] * abs(expected):

@@ -405,6 +405,7 @@ class TrainingLoop:
 
         with evaluation_mode(self.net):
             total = self._sum(self.valid, part)
+        self.compute.reshard()
         loss = total / sum(len(row.learnt) for row in self.valid)
         progress = self.progress
         better = progress.best is None or loss < progress.best

@@ -262,7 +262,8 @@ def publish_weights(loop: TrainingLoop, base: Model, out: Path, facts: dict[str,
     Every process of a group has to call it; rank 0 writes. ``facts`` are those of :func:`manifest_facts`. Raises CannotRun
     when the disk is full.
     """
-    tensors = group_model.whole_weights(loop.net, loop.group) if loop.optimizer.sharded else None
+    sharded = loop.optimizer.sharded
+    tensors = group_model.whole_weights(loop.net, loop.compute, loop.group) if sharded else None
 
     def write() -> None:
         tmp = loop.work / "out"
