@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -222,18 +223,30 @@ class Workplace:
             assert time.monotonic() < end, f"{out}: no checkpoint of step {step}"
             time.sleep(0.05)
 
-    def tunewise(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line in the folder."""
-        return subprocess.run(
+    def start(self, *arguments: object, **environ: str) -> subprocess.Popen[str]:
+        """Start the command line in the folder; Ctrl-C has its usual effect on it."""
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "advisor", *map(str, arguments)],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1", **environ},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=JOB_SECONDS,
-            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+
+    def tunewise(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line in the folder to its end."""
+        process = self.start(*arguments, **environ)
+        out, error = process.communicate(timeout=JOB_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")
