@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,6 +32,10 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xc
 """torch.distributed's backends by torch's name of the device: control values always travel over gloo."""
 END_KEY = "end"
 """Key of the store that tells followers that no training comes any more."""
+LEADER_KEY = "leader"
+"""Key under which rank 0 names its part of the store."""
+_MEMBER_KEY, _CONFIRMED_KEY = "member", "confirmed"
+"""Keys in that part: the name of a follower, and the names that rank 0 has seen."""
 POLL_SECONDS = 0.2
 """How often a follower looks whether a training begins; it sleeps in between."""
 _LOST_TEXTS = (
@@ -156,7 +161,8 @@ class TrainingLead:
         self.joined = True
         if environment.world_size() == 1:
             return ProcessGroup()
-        _store().set(_next_key(), json.dumps({"join": True}))
+        _confirm_followers()
+        _lead_store().set(_next_key(), json.dumps({"join": True}))
         return _joined_group()
 
 
@@ -177,7 +183,7 @@ def lead() -> Iterator[TrainingLead]:
     finally:
         if environment.world_size() > 1:
             if not leader.joined:
-                _store().set(_next_key(), json.dumps(outcome))
+                _lead_store().set(_next_key(), json.dumps(outcome))
             _SEQUENCE.append(None)
 
 
@@ -210,7 +216,7 @@ class GroupEnded(Exception):
 def end_group() -> None:
     """Tell the followers, from rank 0, that no training comes any more; nothing in one process."""
     if environment.world_size() > 1 and not environment.is_follower():
-        _store().set(END_KEY, "1")
+        _lead_store().set(END_KEY, "1")
 
 
 def leave_group() -> None:
@@ -285,10 +291,55 @@ def _next_key() -> str:
 
 
 @lru_cache(maxsize=1)
-def _store() -> Any:
-    """Return the launcher's key-value store; under torchrun it is that of the agent, with a prefix for each restart."""
+def _launcher_store() -> Any:
+    """Return the launcher's key-value store. Under torchrun it outlives restarts, with everything that was written."""
     store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=environment.group_timeout_s()))))
     return store
+
+
+@lru_cache(maxsize=1)
+def _own_name() -> str:
+    """Return a name that no other process and no earlier start of this one has."""
+    return uuid.uuid4().hex
+
+
+@lru_cache(maxsize=1)
+def _lead_store() -> Any:
+    """Return rank 0's part of the store, which no earlier start of the group has written to, and name it to the others."""
+    _launcher_store().set(LEADER_KEY, _own_name())
+    return dist.PrefixStore(_own_name(), _launcher_store())
+
+
+@lru_cache(maxsize=1)
+def _confirm_followers() -> None:
+    """Wait in rank 0 until the followers of this start have given their names, and confirm them; once per process.
+
+    A follower goes by nothing that is in the store before it is confirmed: what an earlier start of the group has left
+    there names processes that are gone. Restarts cannot be told apart by their count, which differs between nodes.
+    """
+    store, end = _lead_store(), time.monotonic() + environment.group_timeout_s()
+    keys = [f"{_MEMBER_KEY}/{rank}" for rank in range(1, environment.world_size())]
+    with lost_group_as_problem():
+        while not store.check(keys):
+            if time.monotonic() > end:
+                raise RestartGroup("not all processes of the group have started", "see what the others print")
+            time.sleep(POLL_SECONDS)
+        store.set(_CONFIRMED_KEY, json.dumps([store.get(key).decode() for key in keys]))
+
+
+@lru_cache(maxsize=1)
+def _follower_store() -> Any:
+    """Return, in a follower, rank 0's part of the store once rank 0 has confirmed this process; GroupEnded at its end."""
+    launcher = _launcher_store()
+    while True:
+        if launcher.check([LEADER_KEY]):
+            store = dist.PrefixStore(launcher.get(LEADER_KEY).decode(), launcher)
+            store.set(f"{_MEMBER_KEY}/{environment.rank()}", _own_name())
+            if store.check([_CONFIRMED_KEY]) and _own_name() in json.loads(store.get(_CONFIRMED_KEY)):
+                return store
+            if store.check([END_KEY]):
+                raise GroupEnded
+        time.sleep(POLL_SECONDS)
 
 
 def _joined_group() -> ProcessGroup:
@@ -306,7 +357,7 @@ def _joined_group() -> ProcessGroup:
     with lost_group_as_problem():
         dist.init_process_group(
             BACKENDS[device],
-            store=dist.PrefixStore(_next_key(), _store()),
+            store=dist.PrefixStore(_next_key(), _follower_store() if rank else _lead_store()),
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=environment.group_timeout_s()),
@@ -318,7 +369,7 @@ def _wait_for_training() -> dict[str, Any]:
     """Return what rank 0 says about the next training, ``{"ended": True}`` when none comes any more."""
     key = _next_key()
     with lost_group_as_problem():
-        store = _store()
+        store = _follower_store()
         while True:
             if store.check([key]):
                 outcome: dict[str, Any] = json.loads(store.get(key))
