@@ -68,9 +68,13 @@ class LostProcess:
     rank: int
     exit_code: int
 
-    def describe(self, size: int) -> str:
-        """Return what happened to it in words; ``size`` is the number of processes."""
-        who = f"rank {self.rank} of {size}"
+    def describe(self, size: int = 0) -> str:
+        """Return what happened to it in words.
+
+        Args:
+            size: number of processes of the group; 0 where ``rank`` counts those of this node alone.
+        """
+        who = f"rank {self.rank} of {size}" if size else f"process {self.rank} of this node"
         if self.exit_code < 0:
             number = -self.exit_code
             known = number in set(signal.Signals)
@@ -243,11 +247,7 @@ class _RestartLog(logging.Handler):
         elif "will restart worker group" in str(record.msg) and len(values) > 3:
             left, most = (int(str(value)) for value in values[2:4])
             lost = min(self.lost, key=_loss_order, default=None)
-            what = (
-                lost.describe(self.group.size if self.group.nodes == 1 else self.group.processes)
-                if lost
-                else ""
-            )
+            what = lost.describe(self.group.size if self.group.nodes == 1 else 0) if lost else ""
             self.on_restart(f"{what or 'a process was lost'}; restart {most - left + 1} of {most}")
             self.lost.clear()
 

@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import advisor
 from runners.data.examples import Example
 from runners.models.resolve import Model
+from runners.paths import work_folder
 
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
 DEBIAN_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -213,18 +215,38 @@ class Workplace:
 
     folder: Path
 
-    def tunewise(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line in the folder."""
-        return subprocess.run(
+    def wait_for_checkpoint(self, out: str, step: int) -> None:
+        """Wait until a training has written a checkpoint at this step or later."""
+        work = work_folder(self.folder / out)
+        end = time.monotonic() + JOB_SECONDS
+        while not any(int(path.name[5:]) >= step for path in work.glob("step-*")):
+            assert time.monotonic() < end, f"{out}: no checkpoint of step {step}"
+            time.sleep(0.05)
+
+    def start(self, *arguments: object, **environ: str) -> subprocess.Popen[str]:
+        """Start the command line in the folder; Ctrl-C has its usual effect on it."""
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "advisor", *map(str, arguments)],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1", **environ},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=JOB_SECONDS,
-            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+
+    def tunewise(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line in the folder to its end."""
+        process = self.start(*arguments, **environ)
+        out, error = process.communicate(timeout=JOB_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")

@@ -204,6 +204,7 @@ def test_skypilots_parser_accepts_the_task(folder: Path) -> None:
 )
 def test_lost_process_in_words(code: int, text: str) -> None:
     assert torchrun.LostProcess(1, code).describe(2) == text
+    assert torchrun.LostProcess(1, code).describe() == text.replace("rank 1 of 2", "process 1 of this node")
 
 
 def test_short_names() -> None:

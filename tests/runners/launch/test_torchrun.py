@@ -1,0 +1,67 @@
+"""`tunewise train --launcher torchrun` for real: two processes, one lost, interrupted, gone on with on two nodes."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.engines
+
+TRAIN = ("train", "--examples", "rows.jsonl", "--model", "model", "--out", "o")
+SETTINGS = ("--epochs", 12, "--batch-tokens", 70, "--checkpoint-steps", 10)
+HERE = ("--launcher", "torchrun", "--gpus-per-node", 2)
+
+
+def rank(launcher: subprocess.Popen[str], number: int) -> psutil.Process:
+    """The process of this rank that a launcher has started."""
+    children = psutil.Process(launcher.pid).children()
+    return next(child for child in children if child.environ().get("RANK") == str(number))
+
+
+def resume_line(stderr: str) -> list[str]:
+    """The arguments of the command that the last line of the output names."""
+    line = shlex.split(stderr.splitlines()[-1].partition("tunewise ")[2])
+    assert line[-1] == "--resume"
+    return line
+
+
+def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int) -> None:
+    launcher = workplace.start(*TRAIN, *SETTINGS, *HERE, "--max-restarts", 0)
+    workplace.wait_for_checkpoint("o", 10)
+    rank(launcher, 1).kill()
+    _, error = launcher.communicate(timeout=60)
+    assert (launcher.returncode, "tunewise: rank 1 of 2 was killed by SIGKILL\n" in error) == (4, True), error
+    assert "Traceback" not in error
+    script = workplace.folder / "o.launch" / "torchrun.sh"
+    assert str(script.relative_to(workplace.folder)) in error
+    assert "torch.distributed.run --nnodes 1 --nproc-per-node 2 --standalone" in script.read_text("utf-8")
+
+    again = resume_line(error)
+    launcher = workplace.start(*again)
+    workplace.wait_for_checkpoint("o", 30)
+    launcher.send_signal(signal.SIGINT)
+    _, error = launcher.communicate(timeout=60)
+    assert (launcher.returncode, error.count("Go on with:")) == (130, 1), error
+    assert resume_line(error) == again
+
+    nodes = ("--launcher", "torchrun", "--nodes", 2, "--gpus-per-node", 1, "--rdzv-endpoint")
+    command = (*TRAIN, *SETTINGS, "--resume", *nodes, f"127.0.0.1:{free_port}")
+    ends = [workplace.start(*command, GLOO_SOCKET_IFNAME="lo") for _ in range(2)]
+    outputs = [end.communicate(timeout=120) for end in ends]
+    assert [end.returncode for end in ends] == [0, 0], outputs
+    assert sorted("adapter: o" in out for out, _ in outputs) == [False, True]
+    assert (workplace.folder / "o" / "adapter_model.safetensors").is_file()
+
+
+def test_refusal_is_printed_once_and_not_repeated(workplace: Any, tmp_path: Path) -> None:
+    """Exit code and message are those of the first process, although the group may be started again three times."""
+    command = ("train", "--examples", "missing.jsonl", "--model", "model", "--out", tmp_path / "o")
+    done = workplace.tunewise(*command, *HERE)
+    assert (done.returncode, done.stderr.count("missing.jsonl does not exist")) == (3, 1), done.stderr
+    assert "restart" not in done.stderr.replace("--max-restarts", "")
