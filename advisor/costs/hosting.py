@@ -166,7 +166,7 @@ def served_locally(profile: Profile) -> bool:
     shape = profile.model_shape
     if profile.remote or shape is None or profile.device_gib is None:
         return False
-    setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.devices)
+    setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.answering_devices)
     return (
         smallest_memory(shape, "inference", setup).fits(profile.device_gib) != "no"
         or answering_quantization(profile)[0] != NO_QUANTIZATION
