@@ -102,22 +102,23 @@ def link_of(card: gpus.GpuFacts, nodes: int = 1) -> tuple[Link, Range]:
     return inside, share.times(*(inside.gbs * 1e9,) * 3)
 
 
-def communication_seconds(shape: ModelShape, use: MemoryUse, group: DeviceGroup, passes: int = 1) -> Range:
-    """Return the seconds of communication of one optimiser step: bytes over the bandwidth, without latencies.
+def communication_bytes(shape: ModelShape, use: MemoryUse, group: DeviceGroup) -> float:
+    """Return the bytes that each GPU sends, under ddp in an optimiser step, else in one forward and backward pass.
 
-    ddp: the gradients once a step. fsdp: weights and gradients in every pass.
-
-    Args:
-        shape: the model.
-        use: how it is trained; adapters have rank 16 on all linear layers.
-        group: the GPUs.
-        passes: forward and backward passes of each device in a step.
+    Adapters have rank 16 on all linear layers.
     """
     setup = MemorySetup(devices=group.devices, parallel=group.parallel)
     if group.parallel == "ddp":
-        sent = parallel_memory.ddp_traffic_bytes(shape, use, setup)
-    else:
-        sent = passes * parallel_memory.fsdp_traffic_bytes(shape, use, setup)
+        return parallel_memory.ddp_traffic_bytes(shape, use, setup)
+    return parallel_memory.fsdp_traffic_bytes(shape, use, setup)
+
+
+def communication_seconds(shape: ModelShape, use: MemoryUse, group: DeviceGroup, passes: int = 1) -> Range:
+    """Return the seconds of communication of one optimiser step: bytes over the bandwidth, without latencies.
+
+    ddp: the gradients once a step. fsdp: weights and gradients in every one of the ``passes`` of a step.
+    """
+    sent = communication_bytes(shape, use, group) * (1 if group.parallel == "ddp" else passes)
     return Range(sent / group.link.high, sent / group.link.likely, sent / group.link.low)
 
 

@@ -191,12 +191,12 @@ def _rented_device(
     return training_time.card_device(offer.card, offer.count, group)
 
 
-def training_usd(profile: Profile, hours: Range | None) -> Range | None:
-    """Return what these hours cost on the profile's hardware: nothing, else the rent of a usual GPU."""
+def training_usd(profile: Profile, hours: Range | None, devices: int = 1) -> Range | None:
+    """Return what these hours of ``devices`` GPUs cost: nothing on the profile's hardware, else the rent of usual GPUs."""
     if hours is None or profile.has_gpu is False or (profile.has_gpu and profile.gpu_memory_gib):
         return hours and ZERO_RANGE
     prices = [card.usd_hour or 0.0 for card in gpus.rentable_gpus(USUAL_CARD_GIB)[:5]]
-    return hours.times(prices[0], prices[len(prices) // 2], prices[-1]).times(*(float(profile.devices),) * 3)
+    return hours.times(prices[0], prices[len(prices) // 2], prices[-1]).times(*(float(devices),) * 3)
 
 
 def memory_use_of(method: str) -> MemoryUse:
