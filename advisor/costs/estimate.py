@@ -94,9 +94,13 @@ def launch_of(profile: Profile, method: str) -> Launch | None:
         )
     else:
         alone = training_hours_alone(profile, method)
-        slower = f"; one alone takes about {alone.likely:.2g} h" if alone and alone.likely else ""
+        slower = f"; one alone takes about {_duration(alone.likely)}" if alone and alone.likely else ""
         why = f"hours count {count} GPUs with a whole copy each (DDP), with {flags}{slower}"
     return Launch(count, plan.parallel, flags, why)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.2g} h" if hours >= 1 else f"{max(1.0, 60 * hours):.0f} min"
 
 
 def with_coverage(figure: Range | None, share: float = HOURS_COVERAGE) -> dict[str, float] | None:

@@ -179,7 +179,9 @@ def estimate_request(
         raise UsageProblem("estimate needs --method", f"one of {', '.join(MEMORY_USES)}; or --rows FILE")
     use = MEMORY_USES.get(request.method)
     if use is None:
-        raise BadInput(f"unknown method {request.method!r}", known_names_hint(request.method, tuple(MEMORY_USES)))
+        raise BadInput(
+            f"unknown method {request.method!r}", known_names_hint(request.method, tuple(MEMORY_USES))
+        )
     name, shape, notes = _shape(request)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
