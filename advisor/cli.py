@@ -78,9 +78,19 @@ def main(arguments: list[str] | None = None) -> None:
     # As in runners.resources.environment, for what computes before training: it is read at the first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     signal.signal(signal.SIGTERM, _terminate)
+    if "WORLD_SIZE" in os.environ:  # a launcher started this process, maybe as one of several
+        from advisor.workflows.group_member import run_in_group
+
+        run_in_group(lambda: _run_app(given))
+    else:
+        _run_app(given)
+
+
+def _run_app(arguments: list[str]) -> None:
+    """Run the command line; a full disk becomes a message."""
     try:
         try:
-            app(args=given, prog_name="tunewise")
+            app(args=arguments, prog_name="tunewise")
         finally:
             terminal.flush_output()
     except OSError as error:

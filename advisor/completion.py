@@ -238,6 +238,13 @@ def complete_tuning_methods(incomplete: str) -> Suggestions:
     return _matching(incomplete, [(name, "") for name in TUNING_METHODS])
 
 
+def complete_launchers(incomplete: str) -> Suggestions:
+    """Suggest the launchers of several processes."""
+    from runners.launch.group import LAUNCHERS
+
+    return _matching(incomplete, [(name, "") for name in LAUNCHERS])
+
+
 def complete_methods(incomplete: str) -> Suggestions:
     """Suggest all methods, tuning or not."""
     from advisor.methods.registry import METHODS

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TextIO
 
 from rag.errors import CannotRun
+from runners.distributed.environment import RESUME_LINE_ENV
 
 NAME = "tunewise"
 SHOWN_VARIABLE = "TUNEWISE_SHOWN"
@@ -164,14 +165,17 @@ def flush_output() -> None:
 def resume_hint(line: str, kept_work: str = "finished steps") -> Iterator[None]:
     """On Ctrl-C, print that progress is kept and the command that continues.
 
+    A launcher names the command in TUNEWISE_RESUME_LINE: its own, or nothing where it prints it itself.
+
     Args:
-        line: the command.
+        line: the command, without a launcher.
         kept_work: what is kept, in words.
     """
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {kept_work} are kept. Go on with:\n  {line}", file=sys.stderr)
+        if command := os.environ.get(RESUME_LINE_ENV, line):
+            print(f"\ninterrupted; {kept_work} are kept. Go on with:\n  {command}", file=sys.stderr)
         raise
 
 

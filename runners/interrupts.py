@@ -50,7 +50,7 @@ class StopRequest:
 
 
 @contextmanager
-def deferred_signals(grace: float = GRACE_SECONDS) -> Iterator[StopRequest]:
+def deferred_signals(grace: float = GRACE_SECONDS, in_group: bool = False) -> Iterator[StopRequest]:
     """Hold SIGINT and SIGTERM back while the block runs; afterwards they have their usual effect.
 
     The block is given a StopRequest to check. A second signal has its usual effect at once. Only the main thread can
@@ -58,6 +58,9 @@ def deferred_signals(grace: float = GRACE_SECONDS) -> Iterator[StopRequest]:
 
     Args:
         grace: seconds after the first signal until blocks under :meth:`StopRequest.open` are interrupted.
+        in_group: whether this is one of several processes that work together. Then nothing is interrupted, because
+            the others would wait for it, and more signals are ignored: scheduler and launcher each send one, and the
+            launcher ends a process that takes too long.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -78,13 +81,15 @@ def deferred_signals(grace: float = GRACE_SECONDS) -> Iterator[StopRequest]:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def catch(number: int, frame: object) -> None:
+        if stop.asked and in_group:
+            return
         if stop.asked:
             stop.urgent = True
             restore_handlers()
             signal.raise_signal(number)
             return
         stop.asked = number
-        if alarm:
+        if alarm and not in_group:
             handlers[alarm] = signal.signal(alarm, stop._on_alarm)
             signal.setitimer(signal.ITIMER_REAL, grace, RETRY_SECONDS)
 

@@ -36,15 +36,17 @@ PLAN = "plan.yaml"
 EVENTS = "events.jsonl"
 INDEX = "index"
 TRIAL = "trial"
+LAUNCH = "launch"
+"""Scripts of a launcher, the output of Slurm's jobs, the exit code of the first process."""
 REPORT = "report.json"
 EVALS_FOLDER = "evals"
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
 """Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
-UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, UNCONFIRMED_ENDPOINTS)
-"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations, and
-the endpoints to be confirmed."""
+UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, LAUNCH, UNCONFIRMED_ENDPOINTS)
+"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations, what
+a launcher writes, and the endpoints to be confirmed."""
 
 
 class RunFolder:
@@ -73,25 +75,10 @@ class RunFolder:
             UsageProblem: the folder exists and neither flag is given, it is not a run, or it may not be replaced.
             BadInput: the run was started with another plan; the message names the keys that differ.
         """
-        if path.exists() and not (path.is_dir() and _has_no_plan_yet(path)):
-            if not is_run(path):
-                raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
-            if overwrite:
-                check_replaceable(path, plan)
-                _remove(path)
-            elif not resume:
-                raise UsageProblem(
-                    f"{path} exists", "continue it with --resume, or start again with --overwrite"
-                )
+        if check_run_folder(path, plan, resume, overwrite):
+            _remove(path)
         path.mkdir(parents=True, exist_ok=True)
-        if (path / PLAN).exists():
-            changed = [key for key, _, _ in plan_differences(read_run_plan(path), plan)]
-            if changed:
-                raise BadInput(
-                    f"the plan differs from the one {path} was started with: {', '.join(changed[:4])}",
-                    "undo the change, or start again with --overwrite",
-                )
-        else:
+        if not (path / PLAN).exists():
             # The log comes first: with plan and log, the folder counts as a run.
             (path / EVENTS).touch()
             write_plan(plan, path / PLAN)
@@ -170,6 +157,29 @@ class RunFolder:
         return f"put that file back, or run it again: tunewise run {name} --overwrite"
 
 
+def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> bool:
+    """Check that a run of this plan may be written to a folder; return whether a run that is there must go first.
+
+    Raises the same errors as :meth:`RunFolder.create`.
+    """
+    if path.exists() and not (path.is_dir() and _has_no_plan_yet(path)):
+        if not is_run(path):
+            raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
+        if overwrite:
+            check_replaceable(path, plan)
+            return True
+        if not resume:
+            raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
+    if (path / PLAN).exists():
+        changed = [key for key, _, _ in plan_differences(read_run_plan(path), plan)]
+        if changed:
+            raise BadInput(
+                f"the plan differs from the one {path} was started with: {', '.join(changed[:4])}",
+                "undo the change, or start again with --overwrite",
+            )
+    return False
+
+
 def is_run(path: Path) -> bool:
     """Whether a folder is a run: with a log or manifest beside the plan, as a folder of documents may hold a plan too."""
     return (path / PLAN).is_file() and any((path / name).is_file() for name in (EVENTS, MANIFEST))
@@ -187,7 +197,7 @@ def check_replaceable(path: Path, plan: Plan) -> None:
     plans = [plan]
     with suppress(BadInput):  # a run with a damaged plan may be overwritten
         plans.append(read_run_plan(path))
-    for source in (source for each in plans for source in _paths_read(each)):
+    for source in (source for each in plans for source in paths_read(each)):
         if source.resolve().is_relative_to(folder):
             raise UsageProblem(
                 f"{path} holds {source}, which the plan reads, so it is not replaced", "choose another --out"
@@ -246,7 +256,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _paths_read(plan: Plan) -> list[Path]:
+def paths_read(plan: Plan) -> list[Path]:
     """Return every file and folder that a plan reads, local models included."""
     data = plan.data
     models = [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
@@ -258,9 +268,9 @@ def _paths_read(plan: Plan) -> list[Path]:
 
 
 def _has_no_plan_yet(path: Path) -> bool:
-    """Whether a folder is empty, or was left by a run that was interrupted before its plan was written."""
+    """Whether a folder is empty, or was left by a launcher or a run that was interrupted before its plan was written."""
     forecast = forecast_path(path / PLAN).name
-    entries = list(path.iterdir())
+    entries = [entry for entry in path.iterdir() if entry.name != LAUNCH]
     return all(
         (entry.name == EVENTS and not entry.stat().st_size) or (entry.name == forecast and len(entries) > 1)
         for entry in entries

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,18 @@ from runners.resources import environment  # noqa: E402
 
 environment.limit_kernel_cache()
 
-from rag.errors import BadInput, UsageProblem  # noqa: E402
+from rag.errors import BadInput, CannotRun, UsageProblem  # noqa: E402
 from rag.files import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
 from rag.types import OnEvent  # noqa: E402
 from runners import interrupts  # noqa: E402
 from runners.data.examples import Example  # noqa: E402
+from runners.distributed import environment as launch_environment  # noqa: E402
+from runners.distributed import process_group  # noqa: E402
 from runners.inference import weights  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
-from runners.models.fingerprint import read_json  # noqa: E402
+from runners.models.fingerprint import fingerprint, read_json  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
+from runners.paths import work_folder  # noqa: E402
 from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
 from runners.preflight import machine_checks, run_checks  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
@@ -112,46 +115,137 @@ def fit(
         resume: Whether to continue an unfinished run. SIGINT and SIGTERM write a checkpoint, then have their usual effect.
         origin: Files, plan and reasons of the settings, for the manifest.
 
+    In a group that a launcher such as torchrun started, every process calls it: rank 0 checks, decides, writes and
+    reports, the others follow it whatever their arguments are, and all return its result.
+
     Raises BadInput when the data would ruin the run or the loss diverges, UsageProblem when ``out`` or an unfinished run
-    exists and ``resume`` is not given, CannotRun when memory or disk space do not suffice.
+    exists and ``resume`` is not given, CannotRun when memory or disk space do not suffice, RestartGroup when another
+    process of the group is lost.
     """
     on_event = on_event or _ignore_event
+    if launch_environment.is_follower():
+        return follow_training()
+    with process_group.lead() as leader:
+        request = _FitRequest(rows, config, model, out, valid, on_event, resume, origin)
+        return _fit(request, leader)
+
+
+def follow_training() -> TrainResult:
+    """Take part in rank 0's next training, as one of the other processes of a group, and return its result.
+
+    Raises GroupEnded when no training comes any more, and the Problem for which rank 0 refused the training.
+    """
+    with process_group.next_training() as group:
+        if group is None:
+            raise UsageProblem("rank 0 had nothing to train", "")
+        # A function of its own: the loop has to be gone before the group is left.
+        return _follow(group)
+
+
+def _follow(group: process_group.ProcessGroup) -> TrainResult:
+    """Carry out a follower's part of one training and return its result."""
+    job: dict[str, Any] = group.broadcast(None)
+    base = Model(**{**job["model"], "folder": Path(job["model"]["folder"])})
+    _require_model(base, group)
+    rows, valid = _rows_from_json(job["rows"]), _rows_from_json(job["valid"])
+    config, work, out = TrainConfig(**job["config"]), Path(job["work"]), Path(job["out"])
+    loop = start_training(rows, valid, config, base, work, job["identity"], _ignore_event, group)
+    loop.run()
+    publish_weights(loop, base, out, {})
+    result: dict[str, Any] = group.broadcast(None)
+    return TrainResult(folder=out, **{**result, "notes": tuple(result["notes"])})
+
+
+@dataclass(frozen=True, slots=True)
+class _FitRequest:
+    """The arguments of :func:`fit`."""
+
+    rows: Sequence[Example]
+    config: TrainConfig
+    model: Model
+    out: Path
+    valid: Sequence[Example]
+    on_event: OnEvent
+    resume: bool
+    origin: RunOrigin
+
+
+def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResult:
+    """Check, train and publish in one process or as rank 0 of a group; see :func:`fit`."""
+    config, model, out, on_event = request.config, request.model, request.out, request.on_event
     if config.init_adapter:
         require_adapter_folder(config.init_adapter)
         weights.check_same_base(config.init_adapter, model, "adapter")
     config, adapter_notes = settings_from_adapter(config)
     chat, work = ChatTokenizer(model.folder, config.thinking), work_folder(out)
     tokens = TokenCache(work)
-    used, report = run_checks.inspect_rows(rows, chat, config, tokens)
+    used, report = run_checks.inspect_rows(request.rows, chat, config, tokens)
     report.require()
-    held_out = _valid_rows(valid, chat, config)
+    held_out = _valid_rows(request.valid, chat, config)
     data = _data_facts(used, held_out, report)
     identity = _identity(config, model, data, held_out, _recorded(out, work))
     if out.exists() and any(out.iterdir()):
-        if not resume:
+        if not request.resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
         if done := finished_result(out, identity, config, on_event):
             shutil.rmtree(work, ignore_errors=True)
             return done
     with writer_lock(work):
-        if not resume:
+        if not request.resume:
             refuse_unfinished(work)
             clear_work_folder(work)
         tokens.keep()
-        loop = start_training(used, held_out, config, model, work, identity, on_event)
+        group = leader.join()
+        if group.size > 1:
+            group.broadcast(_job(used, held_out, config, model, out, work, identity))
+            _require_model(model, group)
+        loop = start_training(used, held_out, config, model, work, identity, on_event, group)
         on_event(_started(loop, report))
         loop.run()
         result = _result(loop, model, out, report, adapter_notes)
-        with interrupts.deferred_signals():
-            publish_weights(loop, model, out, manifest_facts(loop, data, identity, origin, result))
+        with interrupts.deferred_signals(in_group=group.size > 1):
+            publish_weights(loop, model, out, manifest_facts(loop, data, identity, request.origin, result))
+        group.broadcast(result.to_json())
     shutil.rmtree(work, ignore_errors=True)
     on_event({"event": "train.end", **result.to_json()})
     return result
 
 
-def work_folder(out: Path) -> Path:
-    """Return the folder of the checkpoints of a run that will publish ``out``."""
-    return out.parent / f".{out.name}.work"
+def _job(
+    rows: Sequence[EncodedRow],
+    valid: Sequence[EncodedRow],
+    config: TrainConfig,
+    model: Model,
+    out: Path,
+    work: Path,
+    identity: str,
+) -> dict[str, Any]:
+    """Return what the other processes of a group need for a training, as JSON values."""
+    folder = str(model.folder.absolute())
+    return {
+        "rows": [[row.ids, row.learnt, row.line] for row in rows],
+        "valid": [[row.ids, row.learnt, row.line] for row in valid],
+        "config": config.model_dump(mode="json"),
+        "model": {**asdict(model), "folder": folder},
+        "out": str(out.absolute()),
+        "work": str(work.absolute()),
+        "identity": identity,
+    }
+
+
+def _require_model(base: Model, group: process_group.ProcessGroup) -> None:
+    """Raise CannotRun in every process when one of them has no folder of the base, or one of other weights."""
+    same = base.folder.is_dir() and fingerprint(base.folder) == base.fingerprint
+    if group.any(not same):
+        raise CannotRun(
+            f"not every node has {base.name} in {base.folder}",
+            "a folder that all nodes share, or the same cache on each",
+        )
+
+
+def _rows_from_json(rows: Sequence[Sequence[Any]]) -> list[EncodedRow]:
+    """Return the rows of :func:`_job`."""
+    return [EncodedRow(tuple(ids), tuple(learnt), line) for ids, learnt, line in rows]
 
 
 def _variant(adapter: dict[str, Any]) -> str:
@@ -180,6 +274,8 @@ def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str
     event |= {"kernels": loop.config.kernels, "compiling": loop.loss.compiling}
     event |= {"checkpointing": loop.choices.checkpointing.reason}
     event |= {"optimizer": loop.optimizer.note or loop.config.optimizer}
+    if loop.group.size > 1:
+        event |= {"processes": loop.group.size, "parallel": loop.choices.parallel_reason}
     if note := lora.adapter_note(loop.net):
         event |= {"adapter": note}
     return event | {"warnings": list(report.warnings)}

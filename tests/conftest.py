@@ -64,14 +64,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests out (deselected, so that they do not look like skips) unless ``--deep``."""
+    """Leave out slow tests unless ``--deep``, and those of engines unless ``-m`` names them.
+
+    They are deselected, so that they do not look like skips.
+    """
     items.sort(key=lambda item: _group(item.nodeid) not in TOGETHER)
-    if config.getoption("--deep"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    unwanted = set() if config.getoption("--deep") else {"slow"}
+    unwanted |= set() if "engines" in config.getoption("markexpr") else {"engines"}
+    left_out = [item for item in items if any(mark.name in unwanted for mark in item.iter_markers())]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _group(test: str) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.commands import launch_options
 
 
 def command(
+    context: typer.Context,
     plan: Path = typer.Argument(
         help="The plan.yaml to run (or a run folder, to go on with it).",
         autocompletion=completion.complete_plans,
@@ -44,6 +46,15 @@ def command(
         help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
         autocompletion=completion.complete_licenses,
     ),
+    launcher: launch_options.Launcher = None,
+    nodes: launch_options.Nodes = None,
+    gpus_per_node: launch_options.GpusPerNode = None,
+    gpu: launch_options.GpuType = None,
+    max_restarts: launch_options.MaxRestarts = None,
+    rdzv_endpoint: launch_options.RdzvEndpoint = None,
+    rdzv_id: launch_options.RdzvId = None,
+    sbatch: launch_options.Sbatch = None,
+    print_only: launch_options.PrintOnly = False,
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Run a plan's steps into a run folder, measure every arm, and print the verdict.
@@ -53,6 +64,8 @@ def command(
     from advisor.workflows.run import execute_plan
     from runners.models.licenses import accept_licenses
 
+    group = (launcher, nodes, gpus_per_node, gpu, max_restarts, rdzv_endpoint, rdzv_id, sbatch, print_only)
+    launch = launch_options.launch_request(context, group, {"--dry-run": dry_run})
     accept_licenses(accept_license)
     execute_plan(
         plan,
@@ -67,4 +80,5 @@ def command(
         seeds,
         kernels,
         accept_lost_rows,
+        launch,
     )

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from advisor import completion
+from advisor.commands import launch_options
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ Json = Annotated[bool, _flag(RUN, "Print the result, or the checks, as JSON.", "
 
 
 def command(
+    context: typer.Context,
     examples: Examples,
     prompt: Prompt = None,
     columns: Columns = None,
@@ -162,6 +164,15 @@ def command(
     checkpoint_steps: CheckpointSteps = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    launcher: launch_options.Launcher = None,
+    nodes: launch_options.Nodes = None,
+    gpus_per_node: launch_options.GpusPerNode = None,
+    gpu: launch_options.GpuType = None,
+    max_restarts: launch_options.MaxRestarts = None,
+    rdzv_endpoint: launch_options.RdzvEndpoint = None,
+    rdzv_id: launch_options.RdzvId = None,
+    sbatch: launch_options.Sbatch = None,
+    print_only: launch_options.PrintOnly = False,
     as_json: Json = False,
 ) -> None:
     """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
@@ -211,8 +222,11 @@ def command(
         seed or 0,
     )
     accepted = tuple(code.upper() for code in accept or ())
+    group = (launcher, nodes, gpus_per_node, gpu, max_restarts, rdzv_endpoint, rdzv_id, sbatch, print_only)
+    launch = launch_options.launch_request(context, group, {"--check": check, "--show": show > 0})
     tune_model(
         TrainFiles(*data),
         settings,
         TrainRequest(method, model, out, check, show, accepted, resume, overwrite, as_json),
+        launch,
     )

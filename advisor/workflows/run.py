@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.terminal import resume_hint
+from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, settle_resumption, start_launcher
 from rag.errors import GateNotMet, UsageProblem
+from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, read_plan
 from runners.plan.train_config import KERNELS
-from runners.run_folder import RunFolder, is_run, read_run_plan
+from runners.run_folder import LAUNCH, RunFolder, check_run_folder, is_run, paths_read, read_run_plan
 from runners.runs.listing import RUNS_FOLDER
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ def execute_plan(
     seeds: int | None = None,
     kernels: str | None = None,
     accept_lost_rows: bool = False,
+    launch: LaunchRequest | None = None,
 ) -> None:
-    """Run a plan file, or resume a run folder, and print the verdict.
+    """Run a plan file, or resume a run folder, and print the verdict; with a launcher, start the processes that do.
 
     Args:
         path: a plan file or a run folder.
@@ -68,29 +71,29 @@ def execute_plan(
         seeds: training runs of each tuned arm; None for the plan's number.
         kernels: auto or plain; None for the plan's choice.
         accept_lost_rows: whether to train arms of which under two thirds of the rows are left or have a passage.
+        launch: the flags of a launcher, and the command line for it; None without.
 
     Raises:
         UsageProblem: for options that exclude each other.
         GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
-    if resume and overwrite:
-        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
-    if seeds is not None and quick:
-        raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
+    resume, overwrite = settle_resumption(resume, overwrite)
     plan = _read_plan(path, quick, seeds, kernels)
     if is_run(path):
-        out = out or path
-        resume = not overwrite
+        out, resume = out or path, not overwrite
     out = _run_folder(out, plan)
     stale = check_stale_test(plan, stale_test, only)
+    if launch is not None:
+        start_launcher(launch.flags, _launched_work(launch.command, path, plan, out, resume, overwrite))
+        return
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    flags = _repeated_flags(quick, seeds, kernels, accept_lost_rows)
     announce_downloads(plan)
     announce_time(plan)
     whole = _full_run(path, out, kernels) if quick and not is_run(path) else None
-    with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
+    flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *stale)
+    with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
         run, data = run_and_report(
             plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
         )
@@ -98,6 +101,32 @@ def execute_plan(
             data = report_staleness(run, plan, stale_test)
     if data is not None:
         _show_result(run, data, as_json)
+
+
+def _launched_work(
+    command: GivenCommand, path: Path, plan: Plan, out: Path, resume: bool, overwrite: bool
+) -> Work:
+    """Return what a launcher's processes carry out."""
+
+    def make_way(remove: bool) -> None:
+        if remove:
+            RunFolder.create(
+                out, plan, overwrite=True
+            )  # with the plan, which may lie in the folder that is replaced
+        else:
+            check_run_folder(out, plan, resume, overwrite)
+
+    answer = plan.answers.get("gpu_count")
+    return Work(
+        command,
+        out,
+        out / LAUNCH,
+        out,
+        make_way,
+        overwrite and out.exists(),
+        (path, forecast_path(path), *paths_read(plan)),
+        int(answer.value) if answer is not None and answer.value else None,
+    )
 
 
 def _full_run(path: Path, out: Path, kernels: str | None) -> FullRun:
@@ -360,6 +389,8 @@ def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) 
     from runners.plan.schema import with_seeds
     from runners.trial.execute import quick_plan
 
+    if seeds is not None and quick:
+        raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
     if kernels is not None:
         check_kernels(kernels, path)
     if is_run(path):

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
 from advisor.workflows import train_inputs
+from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, settle_resumption, start_launcher
 from advisor.workflows.train_inputs import TrainFiles, TrainInputs
 from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem
+from runners.paths import work_folder
 from runners.plan.train_config import TUNING_METHODS, TrainConfig, TrainResult
 from runners.preflight.report import ACCEPTABLE_CODES, CHECK_CODES, count_of_rows
 
@@ -49,16 +51,24 @@ class TrainRequest:
         return self.check or self.show > 0
 
 
-def tune_model(files: TrainFiles, settings: Mapping[str, Any], request: TrainRequest) -> None:
-    """Carry out ``tunewise train``.
+def tune_model(
+    files: TrainFiles, settings: Mapping[str, Any], request: TrainRequest, launch: LaunchRequest | None = None
+) -> None:
+    """Carry out ``tunewise train``. A process that its launcher has started again resumes, whatever the flags say.
 
     Args:
         files: the files and shares that the flags name.
         settings: training settings by name; None where a flag was not given.
         request: what to do.
+        launch: the flags of a launcher, and the command line for it; None without.
     """
+    resume, overwrite = settle_resumption(request.resume, request.overwrite)
+    request = replace(request, resume=resume, overwrite=overwrite)
     refuse_impossible_request(request)
     train_inputs.refuse_bad_flags(settings, request.method)
+    if launch is not None:
+        start_launcher(launch.flags, launched_work(launch.command, files, settings, request))
+        return
     inputs = train_inputs.read_train_inputs(files)
     train_inputs.print_indented(inputs.notes)
     from advisor.workflows.run import adapt_threads
@@ -106,12 +116,39 @@ def refuse_impossible_request(request: TrainRequest) -> None:
             raise UsageProblem(f"--accept {code} cannot be accepted", allowed)
     if request.show < 0:
         raise UsageProblem(f"--show {request.show} is no number of rows", "0 or more")
-    if request.resume and request.overwrite:
-        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if request.out is None and not request.dry:
         raise UsageProblem("--out is missing", "name the folder the tuned weights go to")
     if request.out is not None and not request.dry:
         refuse_in_use(request.out, request.resume, request.overwrite)
+
+
+def launched_work(
+    command: GivenCommand, files: TrainFiles, settings: Mapping[str, Any], request: TrainRequest
+) -> Work:
+    """Return what a launcher's processes carry out; its script is kept in a folder beside the result, OUT.launch."""
+    out = request.out
+    assert out is not None
+
+    def make_way(remove: bool) -> None:
+        if remove:
+            remove_result(out)
+
+    named = (files.examples, files.prompt, files.valid, files.replay, files.questions, request.model)
+    return Work(
+        command,
+        out,
+        out.with_name(f"{out.name}.launch"),
+        work_folder(out),
+        make_way,
+        request.overwrite,
+        [Path(name) for name in (*named, settings["init_adapter"]) if name is not None],
+    )
+
+
+def remove_result(out: Path) -> None:
+    """Remove a training's result and its checkpoints."""
+    for old in (out, work_folder(out)):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_flags_without_effect(inputs: TrainInputs, settings: Mapping[str, Any]) -> None:
@@ -195,14 +232,13 @@ def train_and_publish(
     from advisor.display.progress import watch_progress
     from advisor.terminal import resume_hint
     from runners.plan.train_config import RunOrigin
-    from runners.train import fit, work_folder
+    from runners.train import fit
 
     assert request.out is not None
     train_inputs.print_indented(training.check_warnings(report))
     announce_training(inputs, config, base, report)
     if request.overwrite:
-        for old in (request.out, work_folder(request.out)):
-            shutil.rmtree(old, ignore_errors=True)
+        remove_result(request.out)
     origin = RunOrigin(files=inputs.files, reasons=reasons)
     with (
         resume_hint(resume_line(sys.argv)),

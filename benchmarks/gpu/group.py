@@ -1,7 +1,7 @@
 """The parts of the acceptance run that need several GPUs: DDP and FSDP2 over NCCL, started by torchrun.
 
 Unverified: no machine with several GPUs has run them yet. They call the command line alone, and compare each GPU's memory
-and the tokens a second with the estimates. NCCL refuses two processes on one GPU, so with one GPU there is nothing to measure.
+and the tokens a second with the estimates. NCCL refuses two processes on one GPU, so with one there is nothing to measure.
 With ``--device cpu`` two processes over gloo check the script.
 """
 

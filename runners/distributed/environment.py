@@ -10,17 +10,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from rag.errors import UsageProblem
+from rag.errors import CannotRun, UsageProblem
 
 EXIT_FILE_ENV = "TUNEWISE_EXIT_FILE"
 """File for the exit code of rank 0. torchrun restarts its processes whenever one ends with another code than 0; with
 this file, a refusal that a restart cannot help (bad data, a full disk) is written here and the process ends with 0."""
 GROUP_TIMEOUT_ENV = "TUNEWISE_GROUP_TIMEOUT_S"
 """Seconds that a process waits for the others of its group before it gives up."""
+RESUME_LINE_ENV = "TUNEWISE_RESUME_LINE"
+"""Command that continues the work, as a process prints it when it is interrupted: that of the launcher, not its own. Where
+it is empty, the launcher prints the command itself."""
 RESTART_EXIT_CODE = 75
 """Exit code of a process whose group should be started again (EX_TEMPFAIL of sysexits.h): memory ran out and the size of
 the forward passes was halved on disk, or another process of the group was lost."""
+DEFAULT_GROUP_TIMEOUT_S = 1800.0
+"""Torch's own default for gloo; one process may write a checkpoint meanwhile."""
 _RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+
+
+class RestartGroup(CannotRun):
+    """The whole group has to be started again, and then continues from its last checkpoint."""
+
+    exit_code = RESTART_EXIT_CODE
 
 
 def world_size(environ: Mapping[str, str] | None = None) -> int:
@@ -48,9 +59,37 @@ def is_follower(environ: Mapping[str, str] | None = None) -> bool:
     return world_size(environ) > 1 and rank(environ) > 0
 
 
+def weight_shards(method: str, parallel: str, environ: Mapping[str, str] | None = None) -> int:
+    """Return over how many processes the weights of a training can be divided, for checks of memory before it.
+
+    1 in one process, where whole copies are asked for, and for 4-bit weights, which stay whole unless asked for.
+
+    Args:
+        method: lora, qlora or full.
+        parallel: One of :data:`runners.plan.train_config.PARALLELISMS`.
+        environ: The environment; that of this process by default.
+    """
+    whole = parallel == "ddp" or (method == "qlora" and parallel != "fsdp_4bit")
+    return 1 if whole else world_size(environ)
+
+
 def was_restarted(environ: Mapping[str, str] | None = None) -> bool:
     """Return whether the launcher has started this work before: it then continues, whatever its flags say."""
     return any(_number(name, 0, environ) > 0 for name in _RESTART_COUNTS)
+
+
+def group_timeout_s(environ: Mapping[str, str] | None = None) -> float:
+    """Return the seconds that a process waits for the others; UsageProblem for a value that is no number above 0."""
+    text = (os.environ if environ is None else environ).get(GROUP_TIMEOUT_ENV, "").strip()
+    if not text:
+        return DEFAULT_GROUP_TIMEOUT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageProblem(f"{GROUP_TIMEOUT_ENV}={text} is no time to wait", "give seconds, for instance 600")
+    return seconds
 
 
 def _number(name: str, default: int, environ: Mapping[str, str] | None) -> int:

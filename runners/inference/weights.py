@@ -83,18 +83,24 @@ def dtype_for(name: str = "auto") -> tuple[torch.dtype, str]:
     return DTYPES[chosen], why
 
 
-def load_base(base: Model, dtype: str = "auto", four_bit: bool = False) -> PreTrainedModel:
+def load_base(
+    base: Model, dtype: str = "auto", four_bit: bool = False, on_host: bool = False
+) -> PreTrainedModel:
     """Return a causal model in evaluation mode.
 
     Args:
         base: The model to load.
         dtype: float32, bfloat16, float16 or auto.
         four_bit: Whether its linear layers are held as double-quantised nf4 (QLoRA).
+        on_host: Whether it stays in the host's memory, to be sharded over devices that cannot hold it.
 
     Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
     compute_dtype, _ = dtype_for(dtype)
-    return load_model_folder(base.folder, compute_dtype, four_bit_arguments(compute_dtype, four_bit))
+    extra = four_bit_arguments(compute_dtype, four_bit)
+    if on_host:
+        extra["device_map"] = {"": torch.device("cpu")}
+    return load_model_folder(base.folder, compute_dtype, extra)
 
 
 def four_bit_arguments(compute_dtype: torch.dtype, four_bit: bool = True) -> dict[str, Any]:
@@ -137,11 +143,10 @@ def load_model_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            device_map={"": default_device()},
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            **extra,
+            **{"device_map": {"": default_device()}, **extra},
         )
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise CannotRun(

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from rag.errors import BadInput
+from runners.distributed import environment
 from runners.models.fingerprint import context_length, read_json, tensor_sizes
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
@@ -87,10 +88,13 @@ def needed_memory(
         free, how = ram.value, ram.how
     half = machine.dtype[0] != "float32"
     bare = gradient_checkpointing.bare_process_gib(own_memory)
+    shards = environment.weight_shards(config.method, config.parallel)
+    if free is not None and not own_memory:
+        free /= environment.local_world_size()  # the processes of a CPU share its memory
     on = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, None if free is None else free - bare, half, own_memory
+        base.folder, config, longest, None if free is None else free - bare, half, own_memory, shards
     ).on
-    need = gradient_checkpointing.estimate_largest_pass(shape, config, longest, half, on, own_memory)
+    need = gradient_checkpointing.estimate_largest_pass(shape, config, longest, half, on, own_memory, shards)
     return MemoryNeed(need.low, need.likely, need.high, free, how, on, not own_memory)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
-from runners.distributed.environment import world_size
+from runners.distributed import environment
 from runners.models import resolve
 from runners.models.availability import ModelAvailability, find_availability
 from runners.plan.schema import Plan, Step, step_name
@@ -164,14 +164,15 @@ def check_memory(
     notes: list[str] = []
     for step in plan.steps:
         need = _step_memory(plan, step, folders, machine)
-        fits = need.memory.fits(MEMORY_HEADROOM * available) if need else None
+        has = available / _neighbours(step, machine)
+        fits = need.memory.fits(MEMORY_HEADROOM * has) if need else None
         if need and fits == "no":
-            text = f"{need.work} takes at least {need.memory.low:.1f} GiB, this machine has {available:.1f}"
-            refused.append((text, need.hint(machine, MEMORY_HEADROOM * available)))
+            text = f"{need.work} takes at least {need.memory.low:.1f} GiB, this machine has {has:.1f}"
+            refused.append((text, need.hint(machine, MEMORY_HEADROOM * has)))
         elif need and fits == "tight":
             notes.append(
                 f"{step_name(step)} is tight: {need.work} takes about {need.memory.likely:.1f} GiB "
-                f"({need.memory.low:.1f} to {need.memory.high:.1f}), this machine has {available:.1f}"
+                f"({need.memory.low:.1f} to {need.memory.high:.1f}), this machine has {has:.1f}"
             )
     if refused:
         more = f"; and {len(refused) - MAX_NAMED} more steps" if len(refused) > MAX_NAMED else ""
@@ -308,11 +309,12 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
             rank=step.rank,
             weights="fp32" if wide else None,
             counter="device" if machine.own_memory else "process",
+            devices=environment.weight_shards(step.method, plan.parallel),
         )
         work = f"training {step.arm} ({step.method})"
         if not machine.own_memory:
             return StepMemory(work, estimate_memory(shape, step.method, setup_of_run))
-        started, present = world_size(), machine.gpu_count.value or 1
+        started, present = environment.world_size(), machine.gpu_count.value or 1
         memory = _shared_memory(plan, step, shape, replace(setup_of_run, devices=started), machine)
         several = None
         if started == 1 < present:
@@ -345,6 +347,11 @@ def _shared_memory(
             shape, step.method, setup, None if available is None else MEMORY_HEADROOM * available
         )[1]
     return estimate_memory(shape, step.method, replace(setup, parallel=plan.parallel))
+
+
+def _neighbours(step: Step, machine: Machine) -> int:
+    """Return how many processes of a group share the memory in a step: all of the node while training on a CPU."""
+    return environment.local_world_size() if isinstance(step, TrainStep) and not machine.own_memory else 1
 
 
 def _shape_of(folder: Path | None) -> ModelShape | None:

@@ -3,7 +3,11 @@
 A work folder holds ``choices.json`` (what was decided when the run began, :mod:`runners.training.runtime`), the newest
 KEPT_CHECKPOINTS checkpoints ``step-000012`` and the best weights ``best-000010`` that they refer to. Each folder is
 written under a hidden name, its manifest last, fsynced and renamed: it is complete or does not exist. The random state
-is that of every generator a run may draw from (torch on every device, Python, numpy). Imports torch.
+is that of every generator a run may draw from (torch on every device, Python, numpy), in a group that of every process.
+
+One process and whole copies (DDP) write one file of weights and one of state, from rank 0. Sharded ones (FSDP2) write a
+file of shards from each process (:mod:`runners.distributed.sharded_files`). Both can be read in any number of processes.
+Imports torch.
 """
 
 from __future__ import annotations
@@ -20,9 +24,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.tensor import DTensor
 
 from rag.errors import BadInput, CannotRun
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_json, write_manifest
+from runners.distributed.process_group import ProcessGroup
+from runners.distributed.sharded_files import SHARDS_FOLDER, read_into, shard_entries, write_shards
 from runners.training.optimizer import MasterOptimizer
 
 KIND = "checkpoint"
@@ -35,6 +43,8 @@ WEIGHTS = "weights.safetensors"
 STATE = "optimizer.safetensors"
 RANDOM = "random.safetensors"
 PROGRESS = "progress.json"
+_WEIGHT = "weight"
+"""What the names of weights begin with beside those of the state, in a folder of shards."""
 
 
 @dataclass(slots=True)
@@ -69,41 +79,67 @@ class TrainingProgress:
 
 
 def save_checkpoint(
-    work: Path, progress: TrainingProgress, optimizer: MasterOptimizer, random: dict[str, Tensor]
+    work: Path,
+    progress: TrainingProgress,
+    optimizer: MasterOptimizer,
+    random: dict[str, Tensor],
+    group: ProcessGroup = ProcessGroup(),
 ) -> Path:
     """Write a checkpoint of the current step, remove older ones than KEPT_CHECKPOINTS, and return its folder.
 
-    Raises CannotRun, naming the checkpoint that remains, when the disk is full.
+    Every process of the group has to call it; ``random`` is its own random state. Raises CannotRun, naming the checkpoint
+    that remains, when the disk is full.
     """
+    final = work / f"step-{progress.step:06d}"
+    if group.first(final.exists):
+        return final
+    states = group.gather(random)
 
     def fill(folder: Path) -> None:
-        save_file(optimizer.weights(), folder / WEIGHTS)
-        if state := optimizer.state():
-            save_file(state, folder / STATE)
-        save_file(random, folder / RANDOM)
+        if not optimizer.sharded:
+            save_file(optimizer.weights(), folder / WEIGHTS)
+            if state := optimizer.state():
+                save_file(state, folder / STATE)
+        save_file(_joined_random_states(states), folder / RANDOM)
         write_json(folder / PROGRESS, asdict(progress))
 
-    final = work / f"step-{progress.step:06d}"
-    if not final.exists():
-        _write(final, KIND, fill)
-        _rotate(work, progress.best_step)
+    shards = {}
+    if optimizer.sharded:
+        shards = {f"{_WEIGHT}/{name}": value for name, value in optimizer.weights().items()}
+        shards |= optimizer.state()
+    _write(final, KIND, fill, shards, group)
+    group.first(lambda: _rotate(work, progress.best_step))
     return final
 
 
-def save_best_weights(work: Path, step: int, weights: dict[str, Tensor]) -> None:
-    """Save the best weights so far, apart from the checkpoints that refer to them by their step."""
+def save_best_weights(
+    work: Path, step: int, optimizer: MasterOptimizer, group: ProcessGroup = ProcessGroup()
+) -> None:
+    """Save the best weights so far, apart from the checkpoints that refer to them by their step.
+
+    Every process of the group has to call it.
+    """
     final = work / f"best-{step:06d}"
-    if final.exists():  # written before a resume, from the same weights
-        _remove(final)
-    _write(final, BEST, lambda folder: save_file(weights, folder / WEIGHTS))
-    _rotate(work, step)
+
+    def remove_earlier() -> None:
+        if final.exists():  # written before a resume, from the same weights
+            _remove(final)
+
+    group.first(remove_earlier)
+    weights = optimizer.weights()
+    if optimizer.sharded:
+        shards = {f"{_WEIGHT}/{name}": value for name, value in weights.items()}
+        _write(final, BEST, lambda folder: None, shards, group)
+    else:
+        _write(final, BEST, lambda folder: save_file(weights, folder / WEIGHTS), {}, group)
+    group.first(lambda: _rotate(work, step))
 
 
-def load_best_weights(work: Path, step: int) -> dict[str, Tensor]:
-    """Return the best weights of a step; BadInput when they are damaged."""
+def restore_best_weights(work: Path, step: int, optimizer: MasterOptimizer) -> None:
+    """Put the best weights of a step in place; BadInput when they are damaged."""
     folder = work / f"best-{step:06d}"
     check_manifest(folder, BEST)
-    return load_file(folder / WEIGHTS)
+    optimizer.set_weights(_read_tensors(folder, optimizer)[0])
 
 
 def newest_checkpoint(work: Path) -> tuple[Path | None, list[str]]:
@@ -126,12 +162,50 @@ def read_progress(folder: Path) -> TrainingProgress:
     return TrainingProgress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
 
 
-def restore_checkpoint(folder: Path, optimizer: MasterOptimizer) -> dict[str, Tensor]:
-    """Restore weights and optimiser state; return the random state, to be restored when everything is set up."""
-    optimizer.set_weights(load_file(folder / WEIGHTS))
-    if (folder / STATE).is_file():
-        optimizer.set_state(load_file(folder / STATE))
-    return load_file(folder / RANDOM)
+def restore_checkpoint(folder: Path, optimizer: MasterOptimizer, rank: int = 0) -> dict[str, Tensor]:
+    """Restore weights and optimiser state, and return the random state of a process, to be restored at the end.
+
+    A process that the run did not have when the checkpoint was written gets {}: its generators stay as they were seeded.
+    """
+    weights, state = _read_tensors(folder, optimizer)
+    optimizer.set_weights(weights)
+    if state:
+        optimizer.set_state(state)
+    return _random_state_of(load_file(folder / RANDOM), rank)
+
+
+def _read_tensors(folder: Path, optimizer: MasterOptimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights and the state of a folder: from shards in this optimiser's layout, else whole."""
+    if not (folder / SHARDS_FOLDER).is_dir():
+        state = load_file(folder / STATE) if (folder / STATE).is_file() else {}
+        return load_file(folder / WEIGHTS), state
+    tensors = {}
+    for name, (shape, dtype) in shard_entries(folder).items():
+        master = optimizer.masters[name.split("/", 1)[1]]
+        if isinstance(master, DTensor) and shape == tuple(master.shape):
+            tensors[name] = torch.zeros_like(master, dtype=dtype, requires_grad=False)
+        else:
+            tensors[name] = torch.zeros(shape, dtype=dtype)
+    read_into(folder, tensors)
+    prefix = f"{_WEIGHT}/"
+    weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return weights, {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+
+
+def _joined_random_states(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the random states of all processes under one set of names; those of rank 0 as one process names them."""
+    joined = dict(states[0])
+    for rank, state in enumerate(states[1:], 1):
+        joined |= {f"rank{rank}/{name}": value for name, value in state.items()}
+    return joined
+
+
+def _random_state_of(joined: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """Return the part of :func:`_joined_random_states` that is a process's own, {} when it has none."""
+    if rank == 0:
+        return {name: value for name, value in joined.items() if "/" not in name}
+    prefix = f"rank{rank}/"
+    return {name.removeprefix(prefix): value for name, value in joined.items() if name.startswith(prefix)}
 
 
 def remove_checkpoints_after(work: Path, after: Path | None = None) -> None:
@@ -196,22 +270,55 @@ def restore_random_state(state: dict[str, Tensor]) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
-def _write(final: Path, kind: str, fill: Callable[[Path], None]) -> None:
-    """Write a folder with ``fill`` under a hidden name, then rename it; CannotRun when the disk is full."""
+def _write(
+    final: Path,
+    kind: str,
+    fill: Callable[[Path], None],
+    shards: dict[str, Tensor] | None = None,
+    group: ProcessGroup = ProcessGroup(),
+) -> None:
+    """Write a folder with ``fill`` under a hidden name, then rename it; CannotRun when the disk is full.
+
+    Rank 0 alone calls ``fill``; every process writes its part of ``shards`` before that. The manifest comes last.
+    """
     tmp = final.parent / f".{final.name}.tmp"
-    shutil.rmtree(tmp, ignore_errors=True)
-    try:
+
+    def begin() -> None:
+        shutil.rmtree(tmp, ignore_errors=True)
         with disk_full_as_problem(final.parent):
             tmp.mkdir(parents=True)
+
+    def finish() -> None:
+        with disk_full_as_problem(final.parent):
             fill(tmp)
             write_manifest(tmp, kind)
             publish_folder(tmp, final)
+
+    try:
+        group.first(begin)
+        if shards:
+            _write_shards(tmp, shards)
+        group.first(finish)
     except CannotRun as error:
-        shutil.rmtree(tmp, ignore_errors=True)
+        if group.is_first:
+            shutil.rmtree(tmp, ignore_errors=True)
         older = _numbered_folders(final.parent, "step")
         remaining = f"; {older[-1]} is kept" if older else ""
         hint = "free some space and go on with --resume" if "no space" in error.message else error.hint
         raise CannotRun(f"{error.message}{remaining}", hint) from error
+
+
+def _write_shards(folder: Path, shards: dict[str, Tensor]) -> None:
+    """Write this process's shards; every process raises CannotRun when one of them could not."""
+    try:
+        write_shards(folder, shards)
+    except CheckpointException as error:
+        rank, failure = next(iter(error.failures.items()))
+        first = (str(failure[0]).strip().splitlines() or [type(failure[0]).__name__])[-1]
+        raise CannotRun(
+            f"process {rank} could not write its part of the checkpoint: {first}",
+            "free some space and go on with --resume",
+        ) from error
 
 
 def _rotate(work: Path, best: int | None) -> None:

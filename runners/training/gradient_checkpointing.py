@@ -36,6 +36,7 @@ def choose_checkpointing(
     free_gib: float | None,
     half: bool,
     cuda: bool = False,
+    shards: int = 1,
 ) -> CheckpointingChoice:
     """Return whether a run needs gradient checkpointing, by the high end of its memory estimate.
 
@@ -46,6 +47,7 @@ def choose_checkpointing(
         free_gib: Free memory of the device, None when unknown.
         half: Whether the base is held in bf16, else in fp32.
         cuda: Whether the run is on a GPU, whose allocator and free memory differ from a CPU's.
+        shards: Number of processes that weights and their state are sharded over.
     """
     if config.checkpointing != "auto":
         return CheckpointingChoice(
@@ -57,7 +59,9 @@ def choose_checkpointing(
         return CheckpointingChoice(False, f"checkpointing off: {unknown.message}")
     if free_gib is None:
         return CheckpointingChoice(False, "checkpointing off: what memory is free is unknown")
-    without, recomputed = (largest_pass_gib(shape, config, longest, half, on, cuda) for on in (False, True))
+    without, recomputed = (
+        largest_pass_gib(shape, config, longest, half, on, cuda, shards) for on in (False, True)
+    )
     has = f"{free_gib:.1f} GiB are free"
     if fits(without, without, free_gib) == "yes":
         return CheckpointingChoice(
@@ -71,19 +75,32 @@ def choose_checkpointing(
 
 
 def largest_pass_gib(
-    shape: ModelShape, config: TrainConfig, longest: int, half: bool, checkpointing: bool, cuda: bool = False
+    shape: ModelShape,
+    config: TrainConfig,
+    longest: int,
+    half: bool,
+    checkpointing: bool,
+    cuda: bool = False,
+    shards: int = 1,
 ) -> float:
     """Return the high end of the memory estimate of the largest forward pass, in GiB, without the bare process."""
-    estimate = estimate_largest_pass(shape, config, longest, half, checkpointing, cuda)
+    estimate = estimate_largest_pass(shape, config, longest, half, checkpointing, cuda, shards)
     return estimate.high - bare_process_gib(cuda)
 
 
 def estimate_largest_pass(
-    shape: ModelShape, config: TrainConfig, longest: int, half: bool, checkpointing: bool, cuda: bool = False
+    shape: ModelShape,
+    config: TrainConfig,
+    longest: int,
+    half: bool,
+    checkpointing: bool,
+    cuda: bool = False,
+    shards: int = 1,
 ) -> MemoryEstimate:
     """Estimate the memory of this project's own loop for its largest forward pass, of rows as long as the longest.
 
-    On a CPU it is that of the whole process, on a GPU that of the tensors.
+    On a CPU it is that of the whole process, on a GPU that of the tensors. Weights, gradients and optimiser state are
+    divided by ``shards``.
     """
     # A step has about `batch_tokens` tokens, and is split into passes of at most `micro_tokens`.
     tokens = min(config.micro_tokens, config.batch_tokens)
@@ -92,6 +109,7 @@ def estimate_largest_pass(
     fused = not plain and config.targets == "all-linear" and shape.llama_like and not shape.whole_logits
     rows = -(-tokens // max(1, longest))
     setup = run_setup(config, rows, longest, half, checkpointing, cuda, fused)
+    setup = replace(setup, devices=shards)
     return estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
 
 

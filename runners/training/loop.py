@@ -19,18 +19,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from rag.errors import BadInput, CannotRun
 from rag.types import OnEvent
 from runners import interrupts
+from runners.distributed.process_group import ProcessGroup, lost_group_as_problem
+from runners.distributed.wrapping import Step, WrappedStep
 from runners.interrupts import StopRequest
 from runners.plan.train_config import TrainConfig, TrainResult
 from runners.resources.device import DTYPE_ENV
 from runners.tokenization.chat_template import EncodedRow
-from runners.training import checkpoint, schedule
+from runners.training import checkpoint, group_step, schedule
 from runners.training.checkpoint import TrainingProgress
 from runners.training.loss import TrainingLoss, evaluation_mode
 from runners.training.optimizer import MasterOptimizer
@@ -113,7 +114,6 @@ class TrainingLoop:
     net: nn.Module
     loss: TrainingLoss
     optimizer: MasterOptimizer
-    accelerator: Accelerator
     rows: list[EncodedRow]
     valid: list[EncodedRow]
     """Validation rows; without any there is no validation and no early stopping."""
@@ -126,12 +126,17 @@ class TrainingLoop:
     on_event: OnEvent
     random: dict[str, Tensor] = field(default_factory=checkpoint.random_state)
     """The random state that the next step begins with."""
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    """The processes that train together; by default this one alone."""
+    wrapped: WrappedStep | None = None
+    """The loss as the group's wrapper calls it; None for :class:`Step` itself."""
     stop: StopRequest = field(default_factory=StopRequest)
     """Set by SIGINT and SIGTERM while :meth:`run` is active."""
 
     def __post_init__(self) -> None:
         """Create the micro-batch size on the same list as the recorded choices, so that a halving is recorded."""
         self.micro = MicroBatchSize(self.choices.sizes, self.loss.shared)
+        self.compute = self.wrapped or WrappedStep(Step(self.net, self.loss))
 
     @cached_property
     def steps(self) -> list[list[int]]:
@@ -168,19 +173,21 @@ class TrainingLoop:
     def run(self) -> None:
         """Take all steps that are left, then put the best validated weights in place.
 
-        On SIGINT or SIGTERM a checkpoint is written, then the exception of the signal continues.
+        On SIGINT or SIGTERM a checkpoint is written, then the exception of the signal continues. Raises RestartGroup
+        when another process of the group is lost.
         """
         self.net.train()
-        with interrupts.deferred_signals() as self.stop:
+        with interrupts.deferred_signals(in_group=self.group.size > 1) as self.stop:
             try:
-                self._train()
-                self.stop.check()
+                with lost_group_as_problem():
+                    self._train()
+                    self._check_stop()
             except (KeyboardInterrupt, SystemExit):
                 if not self.stop.urgent:
                     self._checkpoint()
                 raise
         if self.progress.best_step is not None:
-            self.optimizer.set_weights(checkpoint.load_best_weights(self.work, self.progress.best_step))
+            checkpoint.restore_best_weights(self.work, self.progress.best_step, self.optimizer)
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield a record of each step and each validation, in order; the same after any resume."""
@@ -242,7 +249,9 @@ class TrainingLoop:
             if progress.stopped or progress.step == len(self.steps):
                 return
             self._step()
-            due = every and (progress.step % every == 0 or time.monotonic() - written > CHECKPOINT_SECONDS)
+            # The clocks of the processes differ: the first one's decides.
+            late = self.group.is_first and time.monotonic() - written > CHECKPOINT_SECONDS
+            due = every and (self.group.any(late) or progress.step % every == 0)
             if due and progress.step < len(self.steps):
                 self._checkpoint()
                 written = time.monotonic()
@@ -254,17 +263,23 @@ class TrainingLoop:
         rows = [self.rows[i] for i in self.steps[number]]
         targets = sum(len(row.learnt) for row in rows)
 
-        def forward_backward(micro: list[EncodedRow]) -> float:
+        def forward_backward(micro: list[EncodedRow], weight: float = 1.0, last: bool = True) -> float:
             # Divided by the target tokens of the whole step, not of the micro-batch: the gradients that add up are
             # those of the mean over the step, however it is split.
-            loss = self.loss(micro) / targets
-            self.accelerator.backward(loss if self.scaler is None else self.scaler.scale(loss))
-            return float(loss.detach())
+            with self.compute.accumulating(last):
+                loss = self.compute(micro) / targets
+                # The wrappers of a group average gradients over its processes; the mean over the step is their sum.
+                scaled = loss if self.group.size == 1 else loss * (weight * self.group.size)
+                (scaled if self.scaler is None else self.scaler.scale(scaled)).backward()
+            return float(loss.detach()) * weight
 
         total = self._sum(rows, forward_backward)
         # Before the optimiser: a loss that is not finite must not reach its state.
         self._raise_if_diverged(total, 0.0)
-        with out_of_memory_as_problem("the optimiser's state", number):
+        with (
+            group_step.failure_recorded(self.group, self.work, number),
+            out_of_memory_as_problem("the optimiser's state", number),
+        ):
             norm = self.optimizer.step(self._factor(number))
         overflowed = self.scaler is not None and not math.isfinite(norm)
         norm = 0.0 if overflowed else norm
@@ -298,8 +313,17 @@ class TrainingLoop:
                 f"lower the learning rate, or compute in float32: {DTYPE_ENV}=float32",
             )
 
-    def _sum(self, rows: list[EncodedRow], part: Callable[[list[EncodedRow]], float]) -> float:
+    def _check_stop(self) -> None:
+        """Raise KeyboardInterrupt when a stop was requested, in a group of any of its processes."""
+        if self.group.size == 1:
+            self.stop.check()
+        elif self.group.any(bool(self.stop.asked)):
+            raise KeyboardInterrupt
+
+    def _sum(self, rows: list[EncodedRow], part: Callable[..., float]) -> float:
         """Return the sum of ``part`` over micro-batches; a request to stop is obeyed between any two of them."""
+        if self.group.size > 1:
+            return self._group_sum(rows, part)
 
         def interruptible(micro: list[EncodedRow]) -> float:
             self.stop.check()
@@ -311,6 +335,22 @@ class TrainingLoop:
         except CannotRun:
             self._checkpoint()
             raise
+
+    def _group_sum(self, rows: list[EncodedRow], part: Callable[..., float]) -> float:
+        """Return the sum over all processes of ``part``, each process computing its own run of the rows.
+
+        Every process takes the same number of passes. Memory that runs out in one of them cannot be mended here,
+        because the others wait for it: it is recorded, and the group has to be started again (RestartGroup).
+        """
+        step = self.progress.step
+        planned = group_step.plan_passes(rows, self.loss.shared, self.micro.tokens_at(step), self.group.size)
+        own = planned[self.group.rank]
+        total = 0.0
+        for number, each in enumerate(own, 1):
+            self._check_stop()
+            with group_step.failure_recorded(self.group, self.work, step, self.micro, each.rows):
+                total += part(each.rows, each.weight, number == len(own))
+        return self.group.sum(total)
 
     def _restart_step(self, reason: str) -> None:
         """Undo what the step has done so far, record the smaller micro-batch size, and report it."""
@@ -359,13 +399,18 @@ class TrainingLoop:
 
     def _validate(self) -> None:
         """Measure the validation loss, save the best weights, and stop after ``patience`` times without a new best."""
+
+        def part(micro: list[EncodedRow], weight: float = 1.0, last: bool = True) -> float:
+            return float(self.compute(micro)) * weight
+
         with evaluation_mode(self.net):
-            total = self._sum(self.valid, lambda micro: float(self.loss(micro)))
+            total = self._sum(self.valid, part)
+        self.compute.reshard()
         loss = total / sum(len(row.learnt) for row in self.valid)
         progress = self.progress
         better = progress.best is None or loss < progress.best
         if better:
-            checkpoint.save_best_weights(self.work, progress.step, self.optimizer.weights())
+            checkpoint.save_best_weights(self.work, progress.step, self.optimizer, self.group)
             progress.best, progress.best_step = loss, progress.step
         progress.valid.append(loss)
         progress.stale = 0 if better else progress.stale + 1
@@ -382,5 +427,5 @@ class TrainingLoop:
             return
         if self.scaler is not None:
             self.progress.scaler = self.scaler.state_dict()
-        folder = checkpoint.save_checkpoint(self.work, self.progress, self.optimizer, self.random)
+        folder = checkpoint.save_checkpoint(self.work, self.progress, self.optimizer, self.random, self.group)
         self.on_event({"event": "train.checkpoint", "step": self.progress.step, "folder": str(folder)})

@@ -169,7 +169,12 @@ def add_embedding_noise(causal: PreTrainedModel, alpha: float) -> None:
 
 
 def prepare_model(
-    base: Model, config: TrainConfig, recompute: bool = False, dtype: str = "auto"
+    base: Model,
+    config: TrainConfig,
+    recompute: bool = False,
+    dtype: str = "auto",
+    on_host: bool = False,
+    skeleton: PreTrainedModel | None = None,
 ) -> nn.Module:
     """Load the base and return it with exactly the parameters that the method trains requiring gradients.
 
@@ -181,10 +186,12 @@ def prepare_model(
         recompute: Whether activations are recomputed in the backward pass
             (:mod:`runners.training.gradient_checkpointing`).
         dtype: Dtype the base computes in: float32, bfloat16, or auto.
+        on_host: Whether the base is loaded into the host's memory instead of the device's.
+        skeleton: The base without values, whose shards are read later; None loads it.
 
     Raises BadInput for a family whose layers get no adapter, or none of whose layers can be held in 4 bits.
     """
-    causal = load_base(base, dtype, four_bit=config.method == "qlora")
+    causal = skeleton or load_base(base, dtype, config.method == "qlora", on_host)
     if config.method == "qlora" and not any(
         type(layer).__name__ == "Linear4bit" for layer in causal.modules()
     ):
@@ -206,19 +213,26 @@ def trainable_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
 
 
-def save_weights(net: nn.Module, folder: Path, base: Model, facts: dict[str, Any]) -> None:
+def save_weights(
+    net: nn.Module,
+    folder: Path,
+    base: Model,
+    facts: dict[str, Any],
+    tensors: dict[str, Tensor] | None = None,
+) -> None:
     """Write tuned weights with tokenizer, template, generation settings, model card and, last, the manifest.
 
     lora and qlora give PEFT's own folder layout, full a model folder; both are safetensors only. The card is not in the
-    manifest, because users may edit it. ``facts`` are recorded in the manifest and in the card.
+    manifest, because users may edit it. ``facts`` are recorded in the manifest and in the card. ``tensors`` are the whole
+    trained weights by name where the model holds only shards of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kind = "adapter" if isinstance(net, PeftModel) else "model"
     if isinstance(net, PeftModel):
-        _save_adapter(net, folder, base)
+        _save_adapter(net, folder, base, tensors)
     else:
         assert isinstance(net, PreTrainedModel)
-        net.save_pretrained(folder)
+        net.save_pretrained(folder, state_dict=tensors)
     load_tokenizer(base.folder).save_pretrained(folder)
     facts = {"base": base_facts(base), **facts}
     (folder / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
@@ -256,9 +270,8 @@ def _with_adapter(net: PreTrainedModel, config: TrainConfig, base: Model) -> Pef
     return adapted
 
 
-def _save_adapter(net: PeftModel, folder: Path, base: Model) -> None:
+def _save_adapter(net: PeftModel, folder: Path, base: Model, tensors: dict[str, torch.Tensor] | None) -> None:
     """Write PEFT's folder; a PiSSA adapter as the equivalent plain LoRA adapter on the unchanged base."""
-    tensors: dict[str, torch.Tensor] | None = None
     changed: dict[str, Any] = {}
     if variant_of(net) == "pissa":
         tensors, changed = pissa_as_lora(net)

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rag.errors import CannotRun
+from runners.distributed.wrapping import copy_whole, whole_tensor
 from runners.resources.device import DEVICE_TABLE
 
 ADAM_BETAS = (0.9, 0.999)
@@ -71,7 +73,7 @@ class MasterOptimizer:
                 parameter.grad = None
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.masters.values(), self.max_norm))
+        norm = float(whole_tensor(nn.utils.clip_grad_norm_(self.masters.values(), self.max_norm)))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor * group["ratio"]
         if self.scaler is None:
@@ -83,15 +85,20 @@ class MasterOptimizer:
         self._write_back()
         return norm
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds only its shards of the weights and their state (FSDP2)."""
+        return any(isinstance(master, DTensor) for master in self.masters.values())
+
     def weights(self) -> dict[str, Tensor]:
-        """Return copies of the fp32 weights by name."""
+        """Return copies of the fp32 weights by name, of sharded ones this process's shards."""
         return {name: master.detach().clone() for name, master in self.masters.items()}
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Restore weights that :meth:`weights` returned."""
+        """Restore weights that :meth:`weights` returned, in this or another number of processes."""
         with torch.no_grad():
             for name, master in self.masters.items():
-                master.copy_(weights[name])
+                _restore(master, weights[name])
         self._write_back()
 
     def state(self) -> dict[str, Tensor]:
@@ -123,6 +130,9 @@ class MasterOptimizer:
                 own_state[key.removesuffix(":number")] = value.item()
             elif isinstance(own_state.get(key), Tensor):
                 own_state[key].copy_(value)
+            elif isinstance(master, DTensor) and value.shape == master.shape:
+                own_state[key] = torch.zeros_like(master, dtype=value.dtype, requires_grad=False)
+                _restore(own_state[key], value)
             else:
                 own_state[key] = value.to(master.device, copy=True)
 
@@ -132,6 +142,14 @@ class MasterOptimizer:
             for name, parameter in self.params.items():
                 if self.masters[name] is not parameter:
                     parameter.copy_(self.masters[name])
+
+
+def _restore(target: Tensor, value: Tensor) -> None:
+    """Copy a value into a tensor that may be sharded; a sharded value has the same shards, another one is whole."""
+    if isinstance(value, DTensor):
+        target.copy_(value)
+    else:
+        copy_whole(target, value)
 
 
 def _groups(masters: Mapping[str, Tensor], lora_plus: float, kind: str) -> list[dict[str, Any]]:

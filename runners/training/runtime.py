@@ -28,6 +28,7 @@ from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import gradient_checkpointing, schedule
 from runners.training.loss import TrainingLoss
+from runners.training.parallel_choice import ONE_PROCESS, ParallelChoice
 
 CHOICES_FILE = "choices.json"
 MAX_HALVINGS = 6
@@ -59,35 +60,75 @@ class RuntimeChoices:
     """Why not a faster path, "" for the fastest."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     """Padded tokens of one forward pass, by the step they hold from (:class:`MicroBatchSize`)."""
+    parallel: str = "single"
+    """How processes share the run: single, ddp or fsdp."""
+    parallel_reason: str = ""
+    """Why, "" in one process."""
+    load: str = "device"
+    """How the base is loaded: device, host (in the host's memory, before it is sharded) or shards."""
     machine: dict[str, Any] = field(default_factory=lambda: numeric_environment())
 
     def write(self, work: Path) -> None:
         """Write the choices into the work folder: before the first step, and again when one changes."""
         write_json(work / CHOICES_FILE, asdict(self))
 
-    def environment_changes(self) -> list[str]:
-        """Return what differs on this machine: a resumed run may differ in the last digits there."""
-        now = numeric_environment()
-        return [
-            f"{key} was {was}, is {now.get(key)}" for key, was in self.machine.items() if now.get(key) != was
-        ]
+    @property
+    def processes(self) -> int:
+        """The number of processes that trained last."""
+        return int(self.machine.get("processes", 1))
+
+    def environment_changes(self, processes: int = 1) -> list[str]:
+        """Return what differs on this machine: a resumed run may differ in the last digits there.
+
+        ``processes`` is the number of processes that train now.
+        """
+        now = {"processes": 1, **numeric_environment(processes)}
+        before = {"processes": 1, **self.machine}  # not recorded for one process
+        return [f"{key} was {was}, is {now.get(key)}" for key, was in before.items() if now.get(key) != was]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the choices as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RuntimeChoices:
+        """Return the choices that :meth:`to_json` described."""
+        checkpointing = gradient_checkpointing.CheckpointingChoice(**values["checkpointing"])
+        sizes = [(step, tokens) for step, tokens in values["sizes"]]
+        return cls(**{**values, "checkpointing": checkpointing, "sizes": sizes})
 
 
-def numeric_environment() -> dict[str, Any]:
-    """Return what the last digits of a sum depend on: device, number of threads, version of torch."""
-    return {"device": device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+def numeric_environment(processes: int = 1) -> dict[str, Any]:
+    """Return what the last digits of a sum depend on: device, threads, torch's version, and processes if several."""
+    one = {"device": device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return one | ({"processes": processes} if processes > 1 else {})
 
 
-def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], identity: str) -> RuntimeChoices:
+def choose_runtime(
+    base: Model,
+    config: TrainConfig,
+    rows: list[EncodedRow],
+    identity: str,
+    free: float | None = None,
+    parallel: ParallelChoice = ONE_PROCESS,
+) -> RuntimeChoices:
     """Return the choices for a new run, but for the path of the loss, which needs the model in memory.
 
-    ``rows`` are the training rows, ``identity`` the hash of everything the result depends on.
+    Args:
+        base: The base model.
+        config: Settings of the run.
+        rows: The training rows.
+        identity: Hash of everything the result depends on.
+        free: GiB of memory that each process may use; None measures it here.
+        parallel: How several processes share the run.
     """
     dtype = dtype_for()[0]
     own_memory = DEVICE_TABLE[device_kind()].own_memory
     longest = max(len(row.ids) for row in rows)
+    free = free_gib() if free is None else free
+    shards = parallel.processes if parallel.kind == "fsdp" else 1
     memory = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, free_gib(), dtype.itemsize == 2, own_memory
+        base.folder, config, longest, free, dtype.itemsize == 2, own_memory, shards
     )
     return RuntimeChoices(
         identity,
@@ -95,16 +136,17 @@ def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], ide
         str(dtype).removeprefix("torch."),
         memory,
         sizes=[(0, config.micro_tokens)],
+        parallel=parallel.kind,
+        parallel_reason=parallel.reason,
+        load=parallel.load,
+        machine=numeric_environment(parallel.processes),
     )
 
 
 def recorded_choices(work: Path) -> RuntimeChoices | None:
     """Return the choices recorded in a work folder, None when there are none that can be read."""
     try:
-        values = json.loads((work / CHOICES_FILE).read_text(encoding="utf-8"))
-        values["checkpointing"] = gradient_checkpointing.CheckpointingChoice(**values["checkpointing"])
-        values["sizes"] = [(step, tokens) for step, tokens in values["sizes"]]
-        return RuntimeChoices(**values)
+        return RuntimeChoices.from_json(json.loads((work / CHOICES_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -172,6 +214,11 @@ class MicroBatchSize:
     shared: Callable[[Sequence[EncodedRow]], int] = lambda _: 0
     """Returns how many first tokens of some rows a forward pass computes only once."""
 
+    @property
+    def can_halve(self) -> bool:
+        """Whether the size may be halved once more."""
+        return len(self.sizes) <= MAX_HALVINGS
+
     def tokens_at(self, step: int) -> int:
         """Return the padded tokens of a forward pass when ``step`` steps are done."""
         return min(tokens for since, tokens in self.sizes if since <= step)
@@ -206,7 +253,7 @@ class MicroBatchSize:
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
-                    failed, reason = chosen, _first_line(error)
+                    failed, reason = chosen, first_error_line(error)
                     break
             if failed is None:
                 return total
@@ -230,7 +277,7 @@ class MicroBatchSize:
                 f"leave long rows out with a shorter --max-tokens, such as {padded // 2}; or try qlora, "
                 "--checkpointing on or a smaller model",
             )
-        if len(self.sizes) > MAX_HALVINGS:
+        if not self.can_halve:
             raise CannotRun(
                 f"out of memory at step {step + 1} after {MAX_HALVINGS} smaller tries ({reason})",
                 "close what else uses the memory and go on with --resume; or try qlora or a smaller model",
@@ -259,7 +306,7 @@ def out_of_memory_as_problem(subject: str, step: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise CannotRun(
-            f"not enough memory for {subject} at step {step + 1} ({_first_line(error)})",
+            f"not enough memory for {subject} at step {step + 1} ({first_error_line(error)})",
             "another --optimizer (adamw_8bit, adafactor) keeps less; or try lora or qlora",
         ) from error
 
@@ -270,6 +317,6 @@ def free_device_memory() -> None:
     free_device_cache()
 
 
-def _first_line(error: BaseException) -> str:
+def first_error_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters of it, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -11,20 +11,29 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+import torch
 
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_text
 from rag.types import OnEvent
+from runners.distributed.process_group import ProcessGroup
+from runners.inference.weights import DTYPES, dtype_for
 from runners.models.cards import CARD_FILE
 from runners.models.resolve import Model
 from runners.plan.train_config import RunOrigin, TrainConfig, TrainResult
-from runners.resources.device import device_kind, loss_scaler
+from runners.resources.device import DEVICE_TABLE, device_kind, loss_scaler
 from runners.tokenization.chat_template import EncodedRow
-from runners.training import checkpoint, lora, runtime, schedule
+from runners.training import (
+    checkpoint,
+    group_model,
+    group_step,
+    lora,
+    parallel_choice,
+    runtime,
+    schedule,
+)
 from runners.training.checkpoint import TrainingProgress
 from runners.training.loop import TrainingLoop
-from runners.training.loss import choose_loss, restore_loss
 from runners.training.optimizer import MasterOptimizer
 
 TRAINING_LOG = "training.jsonl"
@@ -39,8 +48,11 @@ def start_training(
     work: Path,
     identity: str,
     on_event: OnEvent,
+    group: ProcessGroup = ProcessGroup(),
 ) -> TrainingLoop:
     """Load the base, attach what is trained, plan every step, and restore the last checkpoint if there is one.
+
+    Every process of a group has to call it; rank 0 alone chooses and reports.
 
     Args:
         rows: Training rows.
@@ -50,30 +62,39 @@ def start_training(
         work: Folder of the checkpoints.
         identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
         on_event: Receives the events of the run.
-
-    Raises CannotRun in a process of several that a launcher started.
+        group: The processes that train together; by default this one alone.
     """
-    accelerator = Accelerator(cpu=device_kind() == "cpu")
-    if accelerator.num_processes > 1:
-        raise CannotRun(
-            f"training runs in one process, not in {accelerator.num_processes}", "start it without a launcher"
-        )
-    recorded, folder = _unfinished_run(work, config, identity, on_event)
-    chosen = recorded or runtime.choose_runtime(base, config, rows, identity)
+    memory = group_model.smallest_memory(group)
+
+    def decide() -> dict[str, Any]:
+        recorded, folder = _unfinished_run(work, config, identity, on_event, group.size)
+        chosen = recorded or _new_choices(base, config, rows, identity, group.size, memory)
+        if recorded and recorded.processes != group.size:
+            _share_anew(recorded, base, config, rows, group.size, memory)
+        for text in group_step.apply_failures(work, chosen):
+            on_event({"event": "train.memory", "step": chosen.sizes[-1][0] + 1, "reason": text})
+        return {
+            "resumed": recorded is not None,
+            "choices": chosen.to_json(),
+            "checkpoint": folder and str(folder),
+        }
+
+    start = group.first(decide)
+    chosen = runtime.RuntimeChoices.from_json(start["choices"])
+    folder = Path(start["checkpoint"]) if start["checkpoint"] else None
     checkpoint.seed_everything(config.seed)
-    net = lora.prepare_model(base, config, chosen.checkpointing.on, chosen.dtype)
     passes = schedule.plan_steps(
         [len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed
     )
-    if recorded:
-        loss = restore_loss(net, chosen.path, chosen.reason)
-    else:
-        tokens = sum(len(rows[i].ids) for steps in passes for step in steps for i in step)
-        loss = choose_loss(net, rows, tokens, config.kernels)
-        chosen.path, chosen.reason = loss.path, loss.reason
+    # Compiling is not used in a group: each process would compile for itself, and a wrapper's hooks break the graph.
+    steps = [step for steps in passes for step in steps] if group.size == 1 else []
+    tokens = sum(len(rows[i].ids) for step in steps for i in step)
+    prepared = group_model.prepare(base, config, chosen, rows, tokens, bool(start["resumed"]), group)
+    if group.is_first:
         chosen.write(work)
+    group_model.require_shared_folder(work, group)
     optimizer = MasterOptimizer(
-        lora.trainable_parameters(net),
+        lora.trainable_parameters(prepared.net),
         config.learning_rate,
         config.weight_decay,
         config.max_grad_norm,
@@ -81,15 +102,73 @@ def start_training(
         config.lora_plus,
     )
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
-    checkpoint.seed_everything(config.seed)
+    checkpoint.seed_everything(group_step.process_seed(config.seed, group.rank))
+    loss = prepared.loss
     optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
-    progress = _restored_progress(folder, identity, optimizer)
+    progress = _restored_progress(folder, identity, optimizer, group.rank)
     return TrainingLoop(
-        config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, chosen, on_event
+        config,
+        prepared.net,
+        loss,
+        optimizer,
+        rows,
+        valid,
+        passes,
+        work,
+        progress,
+        chosen,
+        on_event,
+        group=group,
+        wrapped=prepared.wrapped,
     )
 
 
-def _restored_progress(folder: Path | None, identity: str, optimizer: MasterOptimizer) -> TrainingProgress:
+def _new_choices(
+    base: Model,
+    config: TrainConfig,
+    rows: list[EncodedRow],
+    identity: str,
+    processes: int,
+    memory: parallel_choice.GroupMemory,
+) -> runtime.RuntimeChoices:
+    """Return the choices of a new run."""
+    parallel = _parallel(base, config, rows, processes, memory, dtype_for()[0])
+    return runtime.choose_runtime(base, config, rows, identity, memory.device_gib, parallel)
+
+
+def _share_anew(
+    chosen: runtime.RuntimeChoices,
+    base: Model,
+    config: TrainConfig,
+    rows: list[EncodedRow],
+    processes: int,
+    memory: parallel_choice.GroupMemory,
+) -> None:
+    """Change the choices of an unfinished run for another number of processes; dtype and path of the loss stay."""
+    parallel = _parallel(base, config, rows, processes, memory, DTYPES[chosen.dtype])
+    chosen.parallel, chosen.parallel_reason, chosen.load = parallel.kind, parallel.reason, parallel.load
+    chosen.machine = runtime.numeric_environment(processes)
+    if processes > 1 and chosen.path == "compiled":
+        chosen.path, chosen.reason = "rows", "torch.compile is not used in several processes"
+
+
+def _parallel(
+    base: Model,
+    config: TrainConfig,
+    rows: list[EncodedRow],
+    processes: int,
+    memory: parallel_choice.GroupMemory,
+    dtype: torch.dtype,
+) -> parallel_choice.ParallelChoice:
+    """Return how so many processes share a run of these rows in a dtype."""
+    longest = max(len(row.ids) for row in rows)
+    own_memory = DEVICE_TABLE[device_kind()].own_memory
+    return parallel_choice.choose_parallel(base, config, longest, dtype, own_memory, processes, memory)
+
+
+def _restored_progress(
+    folder: Path | None, identity: str, optimizer: MasterOptimizer, rank: int
+) -> TrainingProgress:
     """Return the progress of a checkpoint, whose weights, optimiser, loss scale and random state are restored.
 
     Without a checkpoint nothing is restored, and the progress is that of a new run.
@@ -99,12 +178,13 @@ def _restored_progress(folder: Path | None, identity: str, optimizer: MasterOpti
     progress = checkpoint.read_progress(folder)
     if optimizer.scaler is not None and progress.scaler:
         optimizer.scaler.load_state_dict(progress.scaler)
-    checkpoint.restore_random_state(checkpoint.restore_checkpoint(folder, optimizer))
+    if random := checkpoint.restore_checkpoint(folder, optimizer, rank):
+        checkpoint.restore_random_state(random)
     return progress
 
 
 def _unfinished_run(
-    work: Path, config: TrainConfig, identity: str, on_event: OnEvent
+    work: Path, config: TrainConfig, identity: str, on_event: OnEvent, processes: int = 1
 ) -> tuple[runtime.RuntimeChoices | None, Path | None]:
     """Return the recorded choices of an unfinished run of this identity, and its newest undamaged checkpoint.
 
@@ -125,7 +205,8 @@ def _unfinished_run(
         on_event(
             {"event": "train.moved", "reason": "what the run had chosen is not known any more; chosen again"}
         )
-    for text in recorded.environment_changes() if recorded and folder else ():
+    changes = recorded.environment_changes(processes) if recorded else []
+    for text in changes if folder else ():
         on_event({"event": "train.moved", "reason": f"{text}: the last digits of the weights may differ"})
     return recorded, folder
 
@@ -178,23 +259,30 @@ def manifest_facts(
 def publish_weights(loop: TrainingLoop, base: Model, out: Path, facts: dict[str, Any]) -> None:
     """Write the tuned weights into the work folder, then replace ``out`` by them in one rename.
 
-    ``facts`` are those of :func:`manifest_facts`. Raises CannotRun when the disk is full.
+    Every process of a group has to call it; rank 0 writes. ``facts`` are those of :func:`manifest_facts`. Raises CannotRun
+    when the disk is full.
     """
-    tmp = loop.work / "out"
-    shutil.rmtree(tmp, ignore_errors=True)
-    config = loop.config.to_json()
-    facts = {"name": base.name, "method": config["method"], "config": config, **facts}
-    try:
-        with disk_full_as_problem(out):
-            tmp.mkdir(parents=True)
-            write_text(tmp / TRAINING_LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
-            lora.save_weights(loop.net, tmp, base, facts)
-            if out.exists():
-                out.rename(loop.work / "replaced")
-            publish_folder(tmp, out)
-    except CannotRun:
+    sharded = loop.optimizer.sharded
+    tensors = group_model.whole_weights(loop.net, loop.compute, loop.group) if sharded else None
+
+    def write() -> None:
+        tmp = loop.work / "out"
         shutil.rmtree(tmp, ignore_errors=True)
-        raise
+        config = loop.config.to_json()
+        recorded = {"name": base.name, "method": config["method"], "config": config, **facts}
+        try:
+            with disk_full_as_problem(out):
+                tmp.mkdir(parents=True)
+                write_text(tmp / TRAINING_LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
+                lora.save_weights(loop.net, tmp, base, recorded, tensors)
+                if out.exists():
+                    out.rename(loop.work / "replaced")
+                publish_folder(tmp, out)
+        except CannotRun:
+            shutil.rmtree(tmp, ignore_errors=True)
+            raise
+
+    loop.group.first(write)
 
 
 def finished_result(out: Path, identity: str, config: TrainConfig, on_event: OnEvent) -> TrainResult | None:

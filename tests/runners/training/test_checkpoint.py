@@ -95,12 +95,13 @@ def test_two_newest_checkpoints_remain_and_damaged_one_is_skipped(tmp_path: Path
 def test_best_weights_remain_while_a_checkpoint_refers_to_them(tmp_path: Path) -> None:
     _, optimizer = make()
     weights = optimizer.weights()
-    checkpoint.save_best_weights(tmp_path, 1, weights)
+    checkpoint.save_best_weights(tmp_path, 1, optimizer)
     for step in (2, 4, 6):
         checkpoint.save_checkpoint(tmp_path, progress(step, best=1), optimizer, checkpoint.random_state())
     assert names(tmp_path) == ["best-000001", "step-000004", "step-000006"]
-    assert all(torch.equal(v, weights[k]) for k, v in checkpoint.load_best_weights(tmp_path, 1).items())
-    checkpoint.save_best_weights(tmp_path, 7, weights)
+    checkpoint.restore_best_weights(tmp_path, 1, optimizer)
+    assert all(torch.equal(v, weights[k]) for k, v in optimizer.weights().items())
+    checkpoint.save_best_weights(tmp_path, 7, optimizer)
     checkpoint.save_checkpoint(tmp_path, progress(8, best=7), optimizer, checkpoint.random_state())
     assert names(tmp_path) == ["best-000001", "best-000007", "step-000006", "step-000008"]
     (tmp_path / "best-000007" / "weights.safetensors").write_bytes(b"")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from rag.errors import BadInput, CannotRun
@@ -92,7 +91,6 @@ def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
             net,
             LimitedLoss(real, most_rows, error),
             optimizer,
-            Accelerator(),
             rows[valid:],
             rows[:valid],  # type: ignore[arg-type]
             passes,
@@ -206,8 +204,9 @@ def test_validation_runs_every_eval_steps_and_at_the_end(make: Make) -> None:
     assert [row["step"] for row in run.log() if "valid_loss" in row] == run.validation_steps
     passes = make(valid=4)
     assert passes.validation_steps == [len(passes.passes[0]), total]
-    best = checkpoint.load_best_weights(run.work, run.progress.best_step or 0)
     now = run.optimizer.weights()
+    checkpoint.restore_best_weights(run.work, run.progress.best_step or 0, run.optimizer)
+    best = run.optimizer.weights()
     assert all(torch.equal(best[name], now[name]) for name in now)
 
 
