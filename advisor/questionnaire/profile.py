@@ -283,7 +283,8 @@ class Profile:
     @cached_property
     def devices(self) -> int:
         """Number of GPUs, or 1: a training uses all of them when a launcher starts it, else one."""
-        return max(1, self.gpu_count or 1) if self.has_gpu is not False else 1
+        alone = self.has_gpu is False or self.gpu_kind == "mps"
+        return 1 if alone else max(1, self.gpu_count or 1)
 
     @cached_property
     def answering_devices(self) -> int:

@@ -74,8 +74,9 @@ class MemorySetup:
     loss: LossKind = "rows"
     devices: int = 1
     """Devices that train or answer together."""
-    parallel: ParallelKind = "fsdp"
-    """How several devices share the model (:mod:`runners.resources.parallel_memory`); inference always cuts it (tensor)."""
+    parallel: ParallelKind = "fsdp_4bit"
+    """How several devices share the model (:mod:`runners.resources.parallel_memory`); by default all weights are sharded,
+    4-bit ones too. Inference always cuts it (tensor)."""
     weights: WeightKind | None = None
     """Storage of the base's weights; None: nf4 with double quantisation for qlora, else bf16."""
     fp32_compute: bool = False

@@ -85,7 +85,7 @@ def test_more_devices_never_need_more_memory_each(use: MemoryUse) -> None:
 
 def test_fsdp_holds_four_bit_weights_whole_and_fsdp_4bit_does_not() -> None:
     quantised = memory_terms.QUANTISED_BYTES["nf4-dq"] * LARGE.blocks
-    eight = MemorySetup(devices=8)
+    eight = MemorySetup(devices=8, parallel="fsdp")
     assert parallel_memory.whole_weight_bytes(LARGE, "qlora", eight) == pytest.approx(quantised)
     assert parallel_memory.whole_weight_bytes(LARGE, "qlora", replace(eight, parallel="fsdp_4bit")) == 0
     assert parallel_memory.whole_weight_bytes(LARGE, "lora", eight) == 0
