@@ -163,6 +163,13 @@ def complete_licenses(incomplete: str) -> Suggestions:
     return _matching(incomplete, [(terms.name, terms.title) for terms in LICENSE_TERMS])
 
 
+def complete_trackers(incomplete: str) -> Suggestions:
+    """Suggest the trackers of ``--track``."""
+    from runners.tracking.clients import TRACKERS
+
+    return _matching(incomplete, [(name, kind.title) for name, kind in TRACKERS.items()])
+
+
 def complete_explained(incomplete: str) -> Suggestions:
     """Suggest rules, blockers, methods and plans."""
     from advisor.methods import blockers

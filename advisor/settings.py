@@ -16,10 +16,11 @@ from typing import Any
 
 from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
-from rag.errors import BadInput
+from rag.errors import BadInput, UsageProblem
 from runners.models.endpoint import parse_key_hosts
 from runners.models.licenses import license_names
 from runners.resources.device import DEVICE_ENV, DEVICE_TABLE, DTYPE_BYTES, DTYPE_ENV, MEMORY_ENV
+from runners.tracking.records import tracker_names
 
 ENV = "TUNEWISE_CONFIG"
 FILE = "config.toml"
@@ -38,7 +39,7 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag, format, hosts (a table of host and environment variable), device, dtype, gib or licences."""
+    """path, flag, format, hosts (a table of host and environment variable), device, dtype, gib, licences or trackers."""
     text: str
 
 
@@ -83,6 +84,12 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
         "TUNEWISE_API_KEYS",
         "hosts",
         "the environment variable that holds the key of each host of a hosted model, as a table; never a key itself",
+    ),
+    SettingKey(
+        "track",
+        "TUNEWISE_TRACK",
+        "trackers",
+        "where metrics of a training are sent: mlflow, wandb, tensorboard, trackio; empty sends none",
     ),
     SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
@@ -205,11 +212,16 @@ def _value(path: Path, name: str, value: Any) -> str:
             return ",".join(license_names(listed))
         except BadInput as problem:
             raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
+    if key.kind == "trackers" and (listed := _names(value)) is not None:
+        try:
+            return ",".join(tracker_names(listed))
+        except UsageProblem as problem:
+            raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
     wanted |= {kind: f"one of {', '.join(names)}" for kind, names in choices.items()}
     wanted["gib"] = "a number above 0"
     wanted["hosts"] = 'a table, e.g. api_keys = {"api.example.com" = "EXAMPLE_API_KEY"}'
-    wanted["licences"] = "a name in quotes, or a list of names"
+    wanted["licences"] = wanted["trackers"] = "a name in quotes, or a list of names"
     # The value of api_keys is not shown, because someone may have written a key.
     shown = "not such a table" if key.kind == "hosts" else repr(value)
     raise BadInput(f"{path}: {name} is {shown}", f"it should be {wanted[key.kind]}")

@@ -44,9 +44,11 @@ SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
 """Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
-UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, LAUNCH, UNCONFIRMED_ENDPOINTS)
+TRACKING = "tracking"
+"""What trackers write; see :mod:`runners.tracking`."""
+UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, LAUNCH, UNCONFIRMED_ENDPOINTS, TRACKING)
 """Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations, what
-a launcher writes, and the endpoints to be confirmed."""
+a launcher writes, the endpoints to be confirmed, and the files of trackers."""
 
 
 class RunFolder:

@@ -46,6 +46,11 @@ def command(
         help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
         autocompletion=completion.complete_licenses,
     ),
+    track: list[str] = typer.Option(
+        [],
+        help="Send metrics to a tracker: mlflow, wandb, tensorboard or trackio; repeatable.",
+        autocompletion=completion.complete_trackers,
+    ),
     launcher: launch_options.Launcher = None,
     nodes: launch_options.Nodes = None,
     gpus_per_node: launch_options.GpusPerNode = None,
@@ -62,11 +67,13 @@ def command(
     Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
     """
     from advisor.workflows.run import execute_plan
+    from advisor.workflows.tracking import choose_trackers
     from runners.models.licenses import accept_licenses
 
     group = (launcher, nodes, gpus_per_node, gpu, max_restarts, rdzv_endpoint, rdzv_id, sbatch, print_only)
     launch = launch_options.launch_request(context, group, {"--dry-run": dry_run})
     accept_licenses(accept_license)
+    choose_trackers(track)
     execute_plan(
         plan,
         out,

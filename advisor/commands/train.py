@@ -118,6 +118,14 @@ Accept = Annotated[
 ]
 Resume = Annotated[bool, _flag(RUN, "Go on from the last checkpoint in --out.", "--resume")]
 CheckpointSteps = Annotated[int | None, _setting(RUN)]
+Track = Annotated[
+    list[str] | None,
+    _flag(
+        RUN,
+        "Send metrics to a tracker: mlflow, wandb, tensorboard or trackio; repeatable.",
+        autocompletion=completion.complete_trackers,
+    ),
+]
 Overwrite = Annotated[bool, _flag(RUN, "Remove what is in --out, and start again.", "--overwrite")]
 Json = Annotated[bool, _flag(RUN, "Print the result, or the checks, as JSON.", "--json")]
 
@@ -164,6 +172,7 @@ def command(
     show: Show = 0,
     accept: Accept = None,
     checkpoint_steps: CheckpointSteps = None,
+    track: Track = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     launcher: launch_options.Launcher = None,
@@ -181,11 +190,13 @@ def command(
 
     Everything that would waste the run is checked before the first step; --check shows it and trains nothing.
     """
+    from advisor.workflows.tracking import choose_trackers
     from advisor.workflows.train import TrainRequest, tune_model
     from advisor.workflows.train_inputs import TrainFiles
     from runners.models.licenses import accept_licenses
 
     accept_licenses(accept_license or ())
+    choose_trackers(track or ())
     settings = {
         "learning_rate": learning_rate,
         "epochs": epochs,

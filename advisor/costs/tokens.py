@@ -154,8 +154,8 @@ def device_plan(profile: Profile, use: MemoryUse) -> DevicePlan:
     if key not in known:
         setup = training_setup(profile)
         alone = smallest_memory(shape, use, setup)
-        parallel, memory = plan_group(shape, use, setup, profile)
-        known[key] = DevicePlan(parallel, memory, alone)
+        shared = plan_group(shape, use, setup, profile) if profile.devices > 1 else ("ddp", alone)
+        known[key] = DevicePlan(*shared, alone)
     return cast("DevicePlan", known[key])
 
 
@@ -163,10 +163,12 @@ def plan_group(
     shape: ModelShape, use: MemoryUse, setup: MemorySetup, profile: Profile
 ) -> tuple[ParallelKind, MemoryEstimate]:
     """Return how the profile's devices share a training of this setup, made as small as it can be, and one's memory."""
+    if profile.devices == 1:
+        return "ddp", smallest_memory(shape, use, setup)
     several = replace(
         setup, devices=profile.devices, batch=1, checkpointing=True, loss="rows", parallel="fsdp_4bit"
     )
-    if profile.other_program and profile.devices > 1:
+    if profile.other_program:
         return "fsdp_4bit", estimate_memory(shape, use, several)
     return memory_in_group(shape, use, several, profile.device_gib)
 

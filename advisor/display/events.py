@@ -56,8 +56,10 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
 
 
 def _path_lines(event: Mapping[str, Any]) -> list[str]:
-    """Return why the loss is not computed on the fastest path of this machine, and what an adapter leaves out."""
+    """Return how processes share the training, why its loss is not on the fastest path, what an adapter leaves out."""
     lines = [str(event["adapter"])] if event.get("adapter") else []
+    if event.get("processes"):
+        lines.append(f"{event['processes']} processes, {event['parallel']}")
     reason = event.get("reason")
     if reason and reason != "not on a CPU" and event.get("kernels") != "plain":
         lines.append(f"the loss takes the path {event['path']!r}: {reason}")

@@ -20,6 +20,7 @@ from runners.runs.listing import RUNS_FOLDER
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
     from runners.runs.run import Run
+    from runners.tracking.tracking import RunTracking
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,12 @@ def _repeated_flags(
     quick: bool, seeds: int | None, kernels: str | None, accept_lost_rows: bool
 ) -> list[object]:
     """Return the flags that a command to resume must repeat."""
+    from advisor.workflows.tracking import track_flags
+
     flags: list[object] = ["--quick"] if quick else []
     flags += ["--seeds", seeds] if seeds is not None else []
     flags += ["--kernels", kernels] if kernels is not None else []
-    return flags + (["--accept-lost-rows"] if accept_lost_rows else [])
+    return flags + (["--accept-lost-rows"] if accept_lost_rows else []) + track_flags()
 
 
 def _measure_steps(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool) -> None:
@@ -282,20 +285,23 @@ def run_and_report(
         measured.
     """
     from advisor.report.report import judge
+    from advisor.workflows.tracking import tracked_run
     from runners.trial.row_guard import RowsLost
 
-    try:
-        done = _carry_out(plan, out, resume, overwrite, only, quiet, accept_lost_rows)
-    except RowsLost as problem:
-        if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
-            raise
-        done = _carry_out(plan, out, True, False, only, quiet, True)
-    run = done.folder
-    if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
-        return run, None
-    if full is not None:
-        full.record(run)
-    data = dict(judge(done).data)
+    with tracked_run(plan, out, resume, label) as tracking:
+        try:
+            done = _carry_out(plan, out, resume, overwrite, only, quiet, accept_lost_rows, tracking)
+        except RowsLost as problem:
+            if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
+                raise
+            done = _carry_out(plan, out, True, False, only, quiet, True, tracking)
+        run = done.folder
+        if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
+            return run, None
+        if full is not None:
+            full.record(run)
+        data = dict(judge(done).data)
+        tracking.report(data)
     _remember(run, plan, data, label)
     return run, data
 
@@ -312,7 +318,14 @@ def _remember(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel)
 
 
 def _carry_out(
-    plan: Plan, out: Path, resume: bool, overwrite: bool, only: str | None, quiet: bool, accepted: bool
+    plan: Plan,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    only: str | None,
+    quiet: bool,
+    accepted: bool,
+    tracking: RunTracking,
 ) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
     from advisor.display.live_scores import board_for_plan
@@ -326,7 +339,7 @@ def _carry_out(
             resume=resume,
             overwrite=overwrite,
             only=only,
-            on_event=watcher,
+            on_event=tracking.listen_with(watcher),
             accept_lost_rows=accepted,
         )
 

@@ -231,7 +231,10 @@ def train_and_publish(
     from advisor.display import training
     from advisor.display.progress import watch_progress
     from advisor.terminal import resume_hint
+    from advisor.workflows.tracking import show_locations
     from runners.plan.train_config import RunOrigin
+    from runners.tracking.records import chosen_trackers
+    from runners.tracking.tracking import track_training
     from runners.train import fit
 
     assert request.out is not None
@@ -244,12 +247,14 @@ def train_and_publish(
         resume_hint(resume_line(sys.argv)),
         watch_progress(request.as_json) as watcher,
         disk_full_as_problem(request.out),
+        track_training(config, base.name, request.out, request.resume, chosen_trackers()) as tracking,
     ):
         watcher.begin(f"{config.method} on {count_of_rows(report.used)}")
 
         def on_event(event: dict[str, Any]) -> None:
             # The warnings were printed above, with those that only the preflight finds.
             watcher({**event, "warnings": ()})
+            tracking.update(event)
 
         result = fit(
             inputs.rows,
@@ -261,6 +266,7 @@ def train_and_publish(
             resume=request.resume,
             origin=origin,
         )
+    show_locations(tracking)
     if request.as_json:
         emit_result({"schema": 1, "out": str(request.out), **result.to_json()})
     else:

@@ -150,7 +150,8 @@ def decoder_layers(causal: PreTrainedModel) -> list[nn.Module]:
     layers: list[nn.Module] = []
     inside: set[int] = set()
     for module in causal.modules():
-        if type(module).__name__ in names and id(module) not in inside:
+        # fully_shard changes the class, and its name, of what it has sharded already.
+        if type(module).__name__.removeprefix("FSDP") in names and id(module) not in inside:
             layers.append(module)
             inside.update(id(part) for part in module.modules())
     if not layers:

@@ -37,7 +37,7 @@ from rag.files import (
     writer_lock,
 )
 from runners.export.job import ExportedFiles, ExportJob, ExportResult, require_disk_space, working_folder
-from runners.run_folder import INDEX, PLAN, RunFolder, check_replaceable, is_run, read_run_plan
+from runners.run_folder import INDEX, PLAN, TRACKING, RunFolder, check_replaceable, is_run, read_run_plan
 from runners.runs.endpoint_consent import set_unconfirmed
 from runners.runs.session import named_models
 
@@ -279,9 +279,11 @@ def _pack(run: Path, job: ExportJob, file: Path) -> dict[str, Any]:
 
 
 def _file_names(run: Path) -> Iterator[str]:
-    """Yield the names of the run's files, sorted; raise `BadInput` for a symbolic link."""
+    """Yield the names of the run's files, sorted, without those of trackers; raise `BadInput` for a symbolic link."""
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
+        if name.split("/")[0] == TRACKING:
+            continue
         hidden = any(part.startswith(".") for part in name.split("/"))
         if path.is_symlink():
             raise BadInput(f"{run} holds a link, {name}", "a run has none; remove it")

@@ -42,13 +42,16 @@ def origins() -> dict[str, tuple[str, str]]:
 
 
 def test_environment_overrides_settings_file(config, monkeypatch, tmp_path) -> None:
-    path = config('cache = "models"\nallow_hub = true\nquiet = false\nhistory = ""\n')
+    path = config(
+        'cache = "models"\nallow_hub = true\nquiet = false\nhistory = ""\ntrack = ["wandb", "mlflow"]\n'
+    )
     monkeypatch.setenv("TUNEWISE_CACHE", "/elsewhere")
     settings.apply_settings()
     assert origins()["cache"] == ("/elsewhere", "TUNEWISE_CACHE")
     assert origins()["allow_hub"] == ("1", str(path))
     assert origins()["history"] == ("", str(path))
     assert origins()["facts"] == ("", "built-in")
+    assert origins()["track"] == ("wandb,mlflow", str(path))
     monkeypatch.delenv("TUNEWISE_CACHE")
     settings.apply_settings()
     assert origins()["cache"] == (str(tmp_path / "own" / "models"), str(path))
@@ -65,6 +68,8 @@ def test_environment_overrides_settings_file(config, monkeypatch, tmp_path) -> N
         ("allow_hub = 1", "allow_hub is 1 .it should be true or false"),
         ('format = "xml"', "format is 'xml' .it should be one of human, json, plain"),
         ("cache = 3", "a path in quotes"),
+        ("track = 'comet'", "track: there is no tracker 'comet' .choose one of mlflow, wandb"),
+        ("track = true", "track is True .it should be a name in quotes, or a list"),
         ("cache = ", "is not TOML"),
         ("answers = 3", "must be a table"),
         ("[answers]\nmust_site = true", "config.toml: unknown question 'must_site' .did you mean must_cite"),

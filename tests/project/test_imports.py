@@ -13,7 +13,10 @@ from pathlib import Path
 ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor", "runners", "rag"}}
 
 # Imported only where installed and not required; not declared on purpose.
-OPTIONAL = {"pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is called"}
+OPTIONAL = {
+    "pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is called",
+    "mlflow": "the module of mlflow-skinny, which the extra mlflow names",
+}
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:

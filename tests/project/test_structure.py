@@ -19,9 +19,9 @@ ORDER: dict[str, tuple[str, ...]] = {
         "search", "index", "grounding", "evaluation", "__init__",
     ),
     "runners": (
-        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "inference",
-        "distributed", "launch", "training", "preflight", "train", "scoring", "notebook", "arms", "runs", "trial", "serving",
-        "export", "__init__",
+        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
+        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "notebook", "arms", "runs",
+        "trial", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def signal_at(case: dict[str, Any], event: dict[str, Any]) -> None:
     if not ask or event["event"] != "train.step" or event["step"] != ask["step"]:
         return
     if environment.rank() == ask["rank"] and not environment.was_restarted():
+        (Path(case["out"]) / "signalled").write_text(str(time.time()))
         target = os.getppid() if ask.get("launcher") else os.getpid()
         os.kill(target, getattr(signal, ask["name"]))
 
@@ -57,6 +59,8 @@ def train_case(case: dict[str, Any], group: ProcessGroup, out: Path) -> None:
     def on_event(event: dict[str, Any]) -> None:
         events.append(event)
         signal_at(case, event)
+        if event["event"] == "train.step":
+            time.sleep(case.get("step_seconds", 0))
 
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
