@@ -48,23 +48,29 @@ them.
 
 <!-- not run: other machine -->
 ```bash
-tunewise run big.yaml --launcher torchrun --gpus-per-node 4              # one machine
-tunewise run big.yaml --launcher slurm --nodes 2 --gpus-per-node 8 --print   # show the batch script, do not submit it
-tunewise run big.yaml --launcher skypilot --nodes 2 --gpus-per-node 8 --print
+tunewise run big.yaml --launcher torchrun --gpus-per-node 4
+tunewise run big.yaml --launcher slurm --nodes 2 --gpus-per-node 8 --sbatch time=04:00:00 --print
+tunewise run big.yaml --launcher skypilot --nodes 2 --gpus-per-node 8 --gpu H100 --print
 tunewise train --examples rows.jsonl --method lora --model NAME --out adapter --launcher torchrun --gpus-per-node 4
 ```
 
-The command or script is shown, kept in the run folder and used; `--print` only shows it. Anything else that starts the
-same command line once for each GPU with torchrun's variables (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`,
-`MASTER_PORT`) works too, such as a Kubernetes job. By hand, on each of two machines that see the same run folder:
+The script or task is shown, kept in the run folder and used; with `--print` it is only shown. SkyPilot's task is checked by
+its parser only: that it starts machines is unverified. torchrun on several machines without a scheduler: the same command
+on each, with a place to meet; they have to see the same run folder.
+
+<!-- not run: other machine -->
+```bash
+tunewise run big.yaml --out runs/big --launcher torchrun --nodes 2 --gpus-per-node 8 --rdzv-endpoint HOST:29500
+```
+
+Anything else that starts the same command line once for each GPU with torchrun's variables (`RANK`, `WORLD_SIZE`,
+`LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`) works too, such as a Kubernetes job whose pods run
 
 <!-- not run: other machine -->
 ```bash
 python -m torch.distributed.run --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
   -m advisor run big.yaml --out runs/big --resume
 ```
-
-SkyPilot's file is checked by its parser only; that it starts machines is unverified.
 
 ## How a training is shared
 

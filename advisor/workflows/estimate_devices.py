@@ -32,9 +32,10 @@ class SharedRequest:
 
     @property
     def flags(self) -> str:
-        """The flags of ``tunewise run`` that start them."""
-        nodes = f" --nodes {self.nodes}" if self.nodes > 1 else ""
-        return f"--launcher torchrun{nodes} --gpus-per-node {self.devices // self.nodes}"
+        """The flags of ``tunewise run`` that start them: by torchrun on one machine, by Slurm on several."""
+        if self.nodes == 1:
+            return f"--launcher torchrun --gpus-per-node {self.devices}"
+        return f"--launcher slurm --nodes {self.nodes} --gpus-per-node {self.devices // self.nodes}"
 
 
 def memory_of_each(

@@ -14,7 +14,7 @@ from advisor.costs.tokens import Range
 from benchmarks import estimates
 from benchmarks.scale import FIGURES, PublishedFigure, named_shape
 from runners.resources import memory_terms, parallel_memory
-from runners.resources.memory_estimate import estimate_memory, memory_in_group
+from runners.resources.memory_estimate import GROUP_ACCURACY_TEXT, estimate_memory, memory_in_group
 from runners.resources.memory_terms import MemorySetup, MemoryUse, ParallelKind
 
 PUBLISHED = [row for figures in FIGURES.values() for row in figures()]
@@ -33,8 +33,8 @@ def test_published_figure_is_met_within_its_tolerance(row: PublishedFigure) -> N
 def test_published_peaks_of_two_gpus_are_met_on_average() -> None:
     """Eleven peaks of Answer.AI, ddp and fsdp, none of which set a constant."""
     errors = [abs(row.error) for row in PUBLISHED if "tokens, each of 2" in row.what]
-    assert len(errors) == 11
-    assert mean(errors) < 0.08
+    stated = f"off by {100 * mean(errors):.0f} % on average and {100 * max(errors):.0f} % at most, on {len(errors)} "
+    assert stated in GROUP_ACCURACY_TEXT
 
 
 def test_published_runs_on_several_gpus_lie_in_their_range() -> None:

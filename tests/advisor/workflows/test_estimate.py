@@ -151,7 +151,7 @@ def test_estimate_over_nodes_takes_their_network() -> None:
     """Two machines of four: the launcher's flags, and a slower link than inside one machine."""
     request = EstimateRequest(params_b=14, method="full", gpu="H100 80GB", devices=8, examples=9000)
     near, far = (estimate_request(replace(request, nodes=n), {}, machine()) for n in (1, 2))
-    assert far.sharing["launcher"] == "--launcher torchrun --nodes 2 --gpus-per-node 4"
+    assert far.sharing["launcher"] == "--launcher slurm --nodes 2 --gpus-per-node 4"
     assert near.hours
     assert far.hours
     assert far.hours.likely > near.hours.likely
