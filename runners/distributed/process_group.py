@@ -10,9 +10,11 @@ backend. Imports torch.
 from __future__ import annotations
 
 import json
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -284,11 +286,50 @@ def _next_key() -> str:
     return f"training/{len(_SEQUENCE)}"
 
 
+def _connection() -> Any:
+    """Return a new connection to the launcher's key-value store; under torchrun it is that of the agent."""
+    seconds = timedelta(seconds=environment.group_timeout_s())
+    store, _, _ = next(iter(rendezvous("env://", timeout=seconds)))
+    return store
+
+
 @lru_cache(maxsize=1)
 def _store() -> Any:
-    """Return the launcher's key-value store; under torchrun it is that of the agent, with a prefix for each restart."""
-    store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=environment.group_timeout_s()))))
-    return store
+    """Return the launcher's store below a prefix of this start of the group.
+
+    The agent's store outlives a restart, and addresses of processes that are gone would be read in the next start. The
+    number of the restart is no such prefix: agents of several nodes count differently. So rank 0 draws one, and tells
+    it to every process that asks under a name of its own.
+    """
+    store = _connection()
+    if not environment.is_follower():
+        prefix = uuid.uuid4().hex
+        threading.Thread(target=_answer_followers, args=(prefix,), daemon=True).start()
+        return dist.PrefixStore(prefix, store)
+    own = uuid.uuid4().hex
+    store.set(f"follower/{environment.rank()}", own)
+    while not store.check([f"prefix/{own}"]):
+        time.sleep(POLL_SECONDS)
+    return dist.PrefixStore(store.get(f"prefix/{own}").decode(), store)
+
+
+_ALL_JOINED = threading.Event()
+"""Set in rank 0 when all processes have joined a training: each of them knows the prefix."""
+
+
+def _answer_followers(prefix: str) -> None:
+    """Tell the prefix to every process that asks, also to one that was asking before a restart, until all have joined."""
+    answered: dict[int, bytes] = {}
+    with suppress(RuntimeError):  # the store is gone: so are the processes
+        store = _connection()
+        while not _ALL_JOINED.wait(POLL_SECONDS):
+            for rank in range(1, environment.world_size()):
+                if not store.check([f"follower/{rank}"]):
+                    continue
+                asking = store.get(f"follower/{rank}")
+                if answered.get(rank) != asking:
+                    store.set(f"prefix/{asking.decode()}", prefix)
+                    answered[rank] = asking
 
 
 def _joined_group() -> ProcessGroup:
@@ -311,6 +352,7 @@ def _joined_group() -> ProcessGroup:
             world_size=size,
             timeout=timedelta(seconds=environment.group_timeout_s()),
         )
+    _ALL_JOINED.set()
     return ProcessGroup(rank, size)
 
 

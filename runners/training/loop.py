@@ -31,8 +31,9 @@ from runners.interrupts import StopRequest
 from runners.plan.train_config import TrainConfig, TrainResult
 from runners.resources.device import DTYPE_ENV
 from runners.tokenization.chat_template import EncodedRow
-from runners.training import checkpoint, group_step, schedule
+from runners.training import checkpoint, schedule
 from runners.training.checkpoint import TrainingProgress
+from runners.training.group import step_shares
 from runners.training.loss import TrainingLoss, evaluation_mode
 from runners.training.optimizer import MasterOptimizer
 from runners.training.runtime import MicroBatchSize, RuntimeChoices, out_of_memory_as_problem
@@ -277,7 +278,7 @@ class TrainingLoop:
         # Before the optimiser: a loss that is not finite must not reach its state.
         self._raise_if_diverged(total, 0.0)
         with (
-            group_step.failure_recorded(self.group, self.work, number),
+            step_shares.failure_recorded(self.group, self.work, number),
             out_of_memory_as_problem("the optimiser's state", number),
         ):
             norm = self.optimizer.step(self._factor(number))
@@ -343,12 +344,12 @@ class TrainingLoop:
         because the others wait for it: it is recorded, and the group has to be started again (RestartGroup).
         """
         step = self.progress.step
-        planned = group_step.plan_passes(rows, self.loss.shared, self.micro.tokens_at(step), self.group.size)
+        planned = step_shares.plan_passes(rows, self.loss.shared, self.micro.tokens_at(step), self.group.size)
         own = planned[self.group.rank]
         total = 0.0
         for number, each in enumerate(own, 1):
             self._check_stop()
-            with group_step.failure_recorded(self.group, self.work, step, self.micro, each.rows):
+            with step_shares.failure_recorded(self.group, self.work, step, self.micro, each.rows):
                 total += part(each.rows, each.weight, number == len(own))
         return self.group.sum(total)
 

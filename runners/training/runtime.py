@@ -27,8 +27,8 @@ from runners.resources.device import DEVICE_TABLE, device_kind, device_name, fre
 from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import gradient_checkpointing, schedule
+from runners.training.group.parallel_choice import ONE_PROCESS, ParallelChoice
 from runners.training.loss import TrainingLoss
-from runners.training.parallel_choice import ONE_PROCESS, ParallelChoice
 
 CHOICES_FILE = "choices.json"
 MAX_HALVINGS = 6

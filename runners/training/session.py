@@ -23,16 +23,9 @@ from runners.models.resolve import Model
 from runners.plan.train_config import RunOrigin, TrainConfig, TrainResult
 from runners.resources.device import DEVICE_TABLE, device_kind, loss_scaler
 from runners.tokenization.chat_template import EncodedRow
-from runners.training import (
-    checkpoint,
-    group_model,
-    group_step,
-    lora,
-    parallel_choice,
-    runtime,
-    schedule,
-)
+from runners.training import checkpoint, lora, runtime, schedule
 from runners.training.checkpoint import TrainingProgress
+from runners.training.group import parallel_choice, prepared_model, step_shares
 from runners.training.loop import TrainingLoop
 from runners.training.optimizer import MasterOptimizer
 
@@ -52,8 +45,6 @@ def start_training(
 ) -> TrainingLoop:
     """Load the base, attach what is trained, plan every step, and restore the last checkpoint if there is one.
 
-    Every process of a group has to call it; rank 0 alone chooses and reports.
-
     Args:
         rows: Training rows.
         valid: Validation rows.
@@ -62,37 +53,17 @@ def start_training(
         work: Folder of the checkpoints.
         identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
         on_event: Receives the events of the run.
-        group: The processes that train together; by default this one alone.
+        group: The processes that train together, all of which call it; rank 0 alone chooses and reports.
     """
-    memory = group_model.smallest_memory(group)
-
-    def decide() -> dict[str, Any]:
-        recorded, folder = _unfinished_run(work, config, identity, on_event, group.size)
-        chosen = recorded or _new_choices(base, config, rows, identity, group.size, memory)
-        if recorded and recorded.processes != group.size:
-            _share_anew(recorded, base, config, rows, group.size, memory)
-        for text in group_step.apply_failures(work, chosen):
-            on_event({"event": "train.memory", "step": chosen.sizes[-1][0] + 1, "reason": text})
-        return {
-            "resumed": recorded is not None,
-            "choices": chosen.to_json(),
-            "checkpoint": folder and str(folder),
-        }
-
-    start = group.first(decide)
-    chosen = runtime.RuntimeChoices.from_json(start["choices"])
-    folder = Path(start["checkpoint"]) if start["checkpoint"] else None
+    chosen, folder, resumed = _decided_start(rows, config, base, work, identity, on_event, group)
     checkpoint.seed_everything(config.seed)
     passes = schedule.plan_steps(
         [len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed
     )
-    # Compiling is not used in a group: each process would compile for itself, and a wrapper's hooks break the graph.
-    steps = [step for steps in passes for step in steps] if group.size == 1 else []
-    tokens = sum(len(rows[i].ids) for step in steps for i in step)
-    prepared = group_model.prepare(base, config, chosen, rows, tokens, bool(start["resumed"]), group)
-    if group.is_first:
-        chosen.write(work)
-    group_model.require_shared_folder(work, group)
+    tokens = sum(len(rows[i].ids) for steps in passes for step in steps for i in step)
+    prepared = prepared_model.prepare(base, config, chosen, rows, tokens, resumed, group)
+    group.first(lambda: chosen.write(work))
+    prepared_model.require_shared_folder(work, group)
     optimizer = MasterOptimizer(
         lora.trainable_parameters(prepared.net),
         config.learning_rate,
@@ -102,14 +73,14 @@ def start_training(
         config.lora_plus,
     )
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
-    checkpoint.seed_everything(group_step.process_seed(config.seed, group.rank))
-    loss = prepared.loss
-    optimizer.scaler = loss_scaler(loss.causal.dtype, loss.causal.device)
+    checkpoint.seed_everything(step_shares.process_seed(config.seed, group.rank))
+    causal = prepared.loss.causal
+    optimizer.scaler = loss_scaler(causal.dtype, causal.device)
     progress = _restored_progress(folder, identity, optimizer, group.rank)
     return TrainingLoop(
         config,
         prepared.net,
-        loss,
+        prepared.loss,
         optimizer,
         rows,
         valid,
@@ -121,6 +92,39 @@ def start_training(
         group=group,
         wrapped=prepared.wrapped,
     )
+
+
+def _decided_start(
+    rows: list[EncodedRow],
+    config: TrainConfig,
+    base: Model,
+    work: Path,
+    identity: str,
+    on_event: OnEvent,
+    group: ProcessGroup,
+) -> tuple[runtime.RuntimeChoices, Path | None, bool]:
+    """Return what rank 0 decides for all: the choices, the checkpoint to continue from, whether a run is resumed.
+
+    See :func:`start_training` for the arguments.
+    """
+    memory = prepared_model.group_memory(group)
+
+    def decide() -> dict[str, Any]:
+        recorded, folder = _unfinished_run(work, config, identity, on_event, group.size)
+        chosen = recorded or _new_choices(base, config, rows, identity, group.size, memory)
+        if recorded and recorded.processes != group.size:
+            _share_anew(recorded, base, config, rows, group.size, memory)
+        for text in step_shares.apply_failures(work, chosen):
+            on_event({"event": "train.memory", "step": chosen.sizes[-1][0] + 1, "reason": text})
+        return {
+            "resumed": recorded is not None,
+            "choices": chosen.to_json(),
+            "checkpoint": folder and str(folder),
+        }
+
+    start = group.first(decide)
+    folder = Path(start["checkpoint"]) if start["checkpoint"] else None
+    return runtime.RuntimeChoices.from_json(start["choices"]), folder, bool(start["resumed"])
 
 
 def _new_choices(
@@ -263,7 +267,7 @@ def publish_weights(loop: TrainingLoop, base: Model, out: Path, facts: dict[str,
     when the disk is full.
     """
     sharded = loop.optimizer.sharded
-    tensors = group_model.whole_weights(loop.net, loop.compute, loop.group) if sharded else None
+    tensors = prepared_model.whole_weights(loop.net, loop.compute, loop.group) if sharded else None
 
     def write() -> None:
         tmp = loop.work / "out"

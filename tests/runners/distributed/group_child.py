@@ -25,7 +25,8 @@ from runners.distributed.process_group import ProcessGroup
 from runners.models import resolve
 from runners.plan.train_config import RunOrigin, TrainConfig
 from runners.tokenization.chat_template import EncodedRow
-from runners.training import checkpoint, group_model, parallel_choice
+from runners.training import checkpoint
+from runners.training.group import parallel_choice, prepared_model
 from runners.training.session import manifest_facts, publish_weights, start_training
 
 
@@ -114,9 +115,9 @@ def main() -> None:
     for case in spec["cases"]:
         out = Path(case["out"])
         out.mkdir(parents=True, exist_ok=True)
-        restore = group_model.replicate, parallel_choice._load_kind
+        restore = prepared_model.replicate, parallel_choice._load_kind
         if case.get("wrap_net_only"):
-            group_model.replicate = wrap_net_only
+            prepared_model.replicate = wrap_net_only
         if case.get("load"):
             parallel_choice._load_kind = lambda *_, kind=case["load"]: (kind, "the test wants it")
         try:
@@ -135,7 +136,7 @@ def main() -> None:
                 sys.stderr.flush()
                 os._exit(problem.exit_code)
         finally:
-            group_model.replicate, parallel_choice._load_kind = restore
+            prepared_model.replicate, parallel_choice._load_kind = restore
     checkpoint.seed_everything(0)
     process_group.end_group()
 

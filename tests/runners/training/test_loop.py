@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rag.errors import BadInput, CannotRun
 from runners.data.examples import Example
+from runners.distributed.wrapping import Step, WrappedStep
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
 from runners.preflight import run_checks
@@ -286,7 +287,7 @@ def test_divergence_stops_and_names_last_good_checkpoint(
     make: Make, times: float, reason: str, step: int
 ) -> None:
     run = make(CONFIG.replace(checkpoint_steps=2, epochs=4.0))
-    run.loss = DivergingLoss(run.loss, 12, times)  # type: ignore[assignment]
+    run.compute = WrappedStep(Step(run.net, DivergingLoss(run.loss, 12, times)))
     with pytest.raises(BadInput) as stopped:
         run.run()
     assert f"diverged at step {step}" in stopped.value.message

@@ -17,9 +17,10 @@ from runners.distributed.process_group import ProcessGroup, is_lost_group, probl
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
 from runners.tokenization.chat_template import EncodedRow
-from runners.training import checkpoint, group_step, parallel_choice, runtime
+from runners.training import checkpoint, runtime
 from runners.training.gradient_checkpointing import CheckpointingChoice
-from runners.training.parallel_choice import GroupMemory
+from runners.training.group import parallel_choice, step_shares
+from runners.training.group.parallel_choice import GroupMemory
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
@@ -31,7 +32,7 @@ def row(length: int) -> EncodedRow:
 
 @given(LENGTHS, st.integers(1, 9))
 def test_rows_are_cut_into_runs_of_about_equal_tokens(lengths: list[int], processes: int) -> None:
-    runs = group_step.split_rows(lengths, processes)
+    runs = step_shares.split_rows(lengths, processes)
     order = [i for run in runs for i in run]
     assert order == sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     assert len(runs) == processes
@@ -45,7 +46,7 @@ def test_all_processes_take_equally_many_passes_and_every_row_counts_once(
     lengths: list[int], processes: int, most: int
 ) -> None:
     rows = [row(length) for length in lengths]
-    planned = group_step.plan_passes(rows, lambda _: 0, most, processes)
+    planned = step_shares.plan_passes(rows, lambda _: 0, most, processes)
     assert len({len(passes) for passes in planned}) == 1
     counted = [id(each) for passes in planned for one in passes if one.weight for each in one.rows]
     assert sorted(counted) == sorted(map(id, rows))
@@ -53,9 +54,9 @@ def test_all_processes_take_equally_many_passes_and_every_row_counts_once(
 
 
 def test_processes_draw_other_numbers_and_rank_0_those_of_one_process() -> None:
-    seeds = {group_step.process_seed(seed, rank) for seed in (0, 1, -5) for rank in range(4)}
+    seeds = {step_shares.process_seed(seed, rank) for seed in (0, 1, -5) for rank in range(4)}
     assert len(seeds) == 12
-    assert group_step.process_seed(7, 0) == 7
+    assert step_shares.process_seed(7, 0) == 7
     for seed in seeds:
         torch.manual_seed(seed)
 
@@ -70,7 +71,7 @@ def fail(work: Path, rank: int, rows: int, step: int, error: Exception) -> Resta
     micro = runtime.MicroBatchSize([(0, 400)])
     with (
         pytest.raises(RestartGroup) as raised,
-        group_step.failure_recorded(ProcessGroup(rank, 2), work, step, micro, [row(100)] * rows),
+        step_shares.failure_recorded(ProcessGroup(rank, 2), work, step, micro, [row(100)] * rows),
     ):
         raise error
     return raised.value
@@ -82,11 +83,11 @@ def test_smallest_size_of_all_processes_holds_after_a_restart(tmp_path: Path) ->
     assert "200 tokens" in error.hint
     fail(tmp_path, 0, 2, 3, MemoryError())
     chosen = choices()
-    notes = group_step.apply_failures(tmp_path, chosen)
+    notes = step_shares.apply_failures(tmp_path, chosen)
     assert chosen.sizes == [(0, 400), (3, 100)]
     assert "100 tokens" in notes[0]
     assert not list(tmp_path.glob("memory-*"))
-    assert group_step.apply_failures(tmp_path, chosen) == []
+    assert step_shares.apply_failures(tmp_path, chosen) == []
     recorded = runtime.recorded_choices(tmp_path)
     assert recorded is not None
     assert recorded.sizes == chosen.sizes
@@ -94,19 +95,19 @@ def test_smallest_size_of_all_processes_holds_after_a_restart(tmp_path: Path) ->
 
 def test_one_row_that_does_not_fit_ends_the_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(tmp_path, 1, 1, 3, torch.OutOfMemoryError("CUDA out of memory"))
-    assert group_step.apply_failures(tmp_path, choices()) == [], (
+    assert step_shares.apply_failures(tmp_path, choices()) == [], (
         "a person who starts it again may have more memory"
     )
     fail(tmp_path, 1, 1, 3, CannotRun("not enough memory for the optimiser's state", "less"))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     with pytest.raises(CannotRun, match="process 1 of 2: not enough memory for the optimiser"):
-        group_step.apply_failures(tmp_path, choices())
+        step_shares.apply_failures(tmp_path, choices())
 
 
 def test_other_errors_and_single_processes_pass_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), group_step.failure_recorded(ProcessGroup(0, 2), tmp_path, 0):
+    with pytest.raises(ZeroDivisionError), step_shares.failure_recorded(ProcessGroup(0, 2), tmp_path, 0):
         raise ZeroDivisionError
-    with pytest.raises(MemoryError), group_step.failure_recorded(ProcessGroup(), tmp_path, 0):
+    with pytest.raises(MemoryError), step_shares.failure_recorded(ProcessGroup(), tmp_path, 0):
         raise MemoryError
     assert not list(tmp_path.iterdir())
 

@@ -36,6 +36,7 @@ from runners.resources.gpu import MachineProbe
 from runners.resources.machine import free_ram
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import lora
+from runners.training.group.parallel_choice import GroupMemory
 from runners.training.loss import (
     GRADIENT_TOLERANCE,
     LOSS_TOLERANCE,
@@ -45,7 +46,6 @@ from runners.training.loss import (
     evaluation_mode,
     restore_loss,
 )
-from runners.training.parallel_choice import GroupMemory
 from runners.training.path_probe import ADAPTER_SCALE
 from runners.training.runtime import CHOICES_FILE, RuntimeChoices, first_error_line, is_out_of_memory
 
@@ -62,7 +62,7 @@ class PreparedModel:
     wrapped: WrappedStep
 
 
-def smallest_memory(group: ProcessGroup) -> GroupMemory:
+def group_memory(group: ProcessGroup) -> GroupMemory:
     """Return the memory that each process of a group may use: the smallest over all of them.
 
     Processes of one node share its RAM, and on a CPU that is the device's memory too.
@@ -93,7 +93,7 @@ def prepare(
         config: Settings of the run.
         chosen: The choices of the run.
         rows: The training rows.
-        tokens: Tokens of the whole run, by which compiling is decided; 0 never compiles.
+        tokens: Tokens of the whole run, by which compiling is decided in one process.
         resumed: Whether the choices are those of an unfinished run, which its loss repeats.
         group: The processes that train together; all of them have to call it.
     """
@@ -190,7 +190,9 @@ def _group_loss(
 
     def choose() -> list[str]:
         shards_four_bit = config.parallel == "fsdp_4bit" and group.size > 1
-        loss = choose_loss(net, rows, tokens, "plain" if shards_four_bit else config.kernels)
+        # Not compiled in a group: each process would compile for itself, and a wrapper's hooks break the graph.
+        whole_run = tokens if group.size == 1 else 0
+        loss = choose_loss(net, rows, whole_run, "plain" if shards_four_bit else config.kernels)
         # The fused kernels read the packed weights with a state that sharded ones do not have.
         own.append(replace(loss, reason=_FOUR_BIT_PLAIN) if shards_four_bit else loss)
         return [own[0].path, own[0].reason]
