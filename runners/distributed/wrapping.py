@@ -82,6 +82,8 @@ class WrappedStep:
             return
         if isinstance(self.module, FSDPModule):
             self.module.set_requires_gradient_sync(last or self.accumulates_shards)
+            # Between nodes that hold all shards each (HSDP), gradients are summed once a step.
+            self.module.set_requires_all_reduce(last)
             self.module.set_is_last_backward(last)
         yield
 
