@@ -88,7 +88,10 @@ def device_of(row: Mapping[str, Any]) -> TrainingDevice:
 
 
 def group_of_run(card: gpus.GpuFacts, row: Mapping[str, Any]) -> DeviceGroup | None:
-    """Return how the cards of a record trained: sharded, each with ``device_tokens`` tokens a pass, else a full pass."""
+    """Return how the cards of a record trained: sharded, each with ``device_tokens`` tokens a pass, else a full pass.
+
+    On several nodes the shards are spread over all of them, as torchtitan's were: none of the records is of replicas.
+    """
     count = row.get("count") or row["device"].get("count", 1)
     if count == 1:
         return None

@@ -82,7 +82,10 @@ def card(name: str) -> gpus.GpuFacts:
 
 
 def speed(shape: ModelShape, method: str, gpu: str, count: int, row: int, tokens: int, **group: Any) -> Range:
-    """Return the tokens a second and GPU of a group, each with ``tokens`` tokens a pass; ``group``: parallel, nodes."""
+    """Return the tokens a second and GPU of a group, each with ``tokens`` tokens a pass; ``group``: parallel, nodes.
+
+    On several nodes weights are sharded over all of them, as in the published runs (torchtitan), which had no replicas.
+    """
     kind: ParallelKind = group.get("parallel", "fsdp")
     shared = replace(
         device_group((card(gpu),), count, kind, count * tokens, group.get("nodes", 1)), pass_tokens=tokens

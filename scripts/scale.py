@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterable
 from statistics import mean
 
 from advisor.catalog import gpus
-from advisor.costs.communication import communication_bytes, communication_seconds
+from advisor.costs.communication import (
+    DeviceGroup,
+    communication_bytes,
+    communication_seconds,
+    network_bytes,
+)
 from advisor.costs.training_time import card_device, device_group, training_seconds
 from benchmarks.estimates import read_record, training_runs
 from benchmarks.scale import FIGURES, PublishedFigure, named_shape
-from runners.resources.memory_estimate import memory_in_group
+from runners.resources.memory_estimate import memory_in_group, node_replicas
 from runners.resources.memory_terms import MemorySetup, MemoryUse, ParallelKind
 from runners.resources.model_shape import ModelShape
 
@@ -39,10 +44,10 @@ them.
 <!-- place: after the tutorial -->
 
 > **What is verified.** On CPUs, in the tests: that two processes give the weights of one, by DDP and by FSDP2, over
-> resumes and kills, and under a real Slurm. **What only a GPU can show is unverified**: speed, memory, NCCL, more
-> than two processes, more than one machine. The tables below are formulas, compared with other people's published
-> figures at the end of this page. `python -m benchmarks.gpu --part ddp --part fsdp` compares them with a machine of
-> yours.
+> resumes and kills, and under a real Slurm; and that four processes that act as two machines do, by FSDP2. **What only
+> a GPU can show is unverified**: speed, memory, NCCL, more processes, more than one real machine. The tables below are
+> formulas, compared with other people's published figures at the end of this page.
+> `python -m benchmarks.gpu --part ddp --part fsdp` compares them with a machine of yours.
 
 ## Start it
 
@@ -82,8 +87,9 @@ SHARING = (
     (
         "fsdp",
         "1/N of weights, gradients and state; two decoder layers, embedding and head whole while they compute; 4-bit "
-        "weights whole",
-        "sharded weights twice in every pass, and trained gradients",
+        "weights whole. On several machines N is the GPUs of one, if one can hold all shards (HSDP), else all GPUs",
+        "sharded weights twice in every pass, and trained gradients; with HSDP that stays within each machine, and between "
+        "machines trained gradients are exchanged, once a step",
     ),
     (
         "fsdp_4bit",
@@ -95,6 +101,10 @@ SHARING = (
 )
 
 RULES = """\
+Between machines the network is the slow link. Where the GPUs of one machine have room for all shards, each machine holds
+all of them and weights never cross the network (hybrid sharding, HSDP); a GPU then holds more than if the shards were
+spread over all machines. It is verified on CPUs, by four processes that act as two machines; on GPUs it is unverified.
+
 Rows are dealt out among the GPUs, so that a step learns from the same rows as on one. With few rows in a step some GPUs
 have little to do: `batch_tokens` of the plan's train step is over all GPUs, and a GPU is not filled below about a
 thousand tokens in a pass. FSDP refuses by name what was not tested sharded: 8-bit, paged and Adafactor optimisers,
@@ -114,9 +124,10 @@ MEMORY = """\
 ## Memory of each GPU
 
 GiB, likely, on GPUs of 80 GiB: one row of {row} tokens in a pass, activations computed again, adapters of rank 16, this
-project's loop (`tunewise estimate --model NAME --method M --gpu "{card}" --devices N`). **Bold** fits with room,
-*italics* is tight, plain does not fit. Full tuning on one GPU and by ddp has 8-bit AdamW; sharded it has AdamW with
-fp32 moments."""
+project's loop (`tunewise estimate --model NAME --method M --gpu "{card}" --devices N`, for 16 `--nodes 2` too).
+**Bold** fits with room, *italics* is tight, plain does not fit. 16 GPUs are two machines of eight: where eight hold the
+shards with room, each machine has all of them, and a GPU holds as much as with eight. Full tuning on one GPU and by ddp
+has 8-bit AdamW; sharded it has AdamW with fp32 moments."""
 
 TIME = """\
 ## Hours and cost of a million tokens
@@ -129,10 +140,14 @@ does not fit."""
 TRAFFIC = """\
 ## What is exchanged
 
-GB that each of 8 GPUs receives, and seconds over NVLink ({card}) and between machines: by ddp once an optimiser step,
-by fsdp in every forward and backward pass. Where one takes longer than computing does, it sets the time; a part is
-hidden behind computing. Larger steps need fewer of them.
-A model that fits sharded on one machine trains faster there than on two, as the table of hours shows."""
+GB that each GPU receives, and seconds over NVLink ({card}) and between machines: by ddp once an optimiser step, by fsdp
+in every forward and backward pass. On two machines that hold all shards each, gradients alone go between them, once a
+step; where the shards are spread over both, all of it does, in every pass. Where one takes longer than computing does, it
+sets the time; a part is hidden behind computing. Larger steps need fewer of them.
+
+By these formulas, and with so many tokens in a step, two machines train about twice as fast as one that holds the shards
+with room. Where one does not hold them, or only tightly, all weights cross the network, and two may be slower than one:
+full tuning of 32B in the table of hours."""
 
 PUBLISHED = """\
 ## The formulas and published figures
@@ -181,7 +196,15 @@ def scale_page(table: Table) -> list[str]:
         *TRAFFIC.format(card=CARD).split("\n"),
         "",
         *table(
-            ("model", "method", "parallel", "GB", "s, one machine", "s, two machines"),
+            (
+                "model",
+                "method",
+                "parallel",
+                "GB, 8 GPUs",
+                "s, one machine",
+                "GB between two of 8",
+                "s, a step of one pass on two",
+            ),
             traffic_rows(shapes),
         ),
         "",
@@ -200,7 +223,7 @@ def scale_page(table: Table) -> list[str]:
 def memory_cell(shape: ModelShape, use: MemoryUse, count: int) -> str:
     """Return one GPU's likely GiB and how the group shares the model, marked by whether it fits."""
     setup = MemorySetup(seq_len=ROW_TOKENS, devices=count)
-    parallel, memory = memory_in_group(shape, use, setup, 80.0)
+    parallel, memory = memory_in_group(shape, use, setup, 80.0, -(-count // PER_NODE))
     mark = {"yes": "**", "tight": "*", "no": "", None: ""}[memory.fits(80.0)]
     shown = f"{memory.likely:.0f} {parallel}" if count > 1 else f"{memory.likely:.0f}"
     return f"{mark}{shown}{mark}"
@@ -211,19 +234,28 @@ def time_cell(shape: ModelShape, use: MemoryUse, count: int) -> str:
     card = gpus.find_gpu(CARD)
     assert card is not None
     assert card.usd_hour is not None
-    parallel, memory = memory_in_group(shape, use, MemorySetup(seq_len=ROW_TOKENS, devices=count), 80.0)
+    setup = MemorySetup(seq_len=ROW_TOKENS, devices=count)
+    parallel, memory = memory_in_group(shape, use, setup, 80.0, -(-count // PER_NODE))
     if memory.fits(80.0) == "no":
         return "–"
-    group = device_group((card,), count, parallel, count * DEVICE_TOKENS, -(-count // PER_NODE))
+    group = group_of_count(shape, use, parallel, count)
     device = card_device(card, count, group) if count > 1 else card_device(card)
     hours = training_seconds(shape, use, device, [(1e6, ROW_TOKENS)]).likely / 3600
     return f"{hours:.3g} h, {hours * count * card.usd_hour:.2g} USD"
 
 
-def traffic_rows(shapes: Iterable[tuple[str, ModelShape]]) -> Iterable[tuple[str, ...]]:
-    """Yield what is exchanged for each model and way of sharing it among 8 GPUs."""
+def group_of_count(shape: ModelShape, use: MemoryUse, parallel: ParallelKind, count: int) -> DeviceGroup:
+    """Return how so many GPUs, eight on each machine, share a training."""
     card = gpus.find_gpu(CARD)
     assert card is not None
+    nodes = -(-count // PER_NODE)
+    setup = MemorySetup(seq_len=ROW_TOKENS, devices=count, parallel=parallel)
+    replicas = node_replicas(shape, use, setup, 80.0, nodes)
+    return device_group((card,), count, parallel, count * DEVICE_TOKENS, nodes, replicas)
+
+
+def traffic_rows(shapes: Iterable[tuple[str, ModelShape]]) -> Iterable[tuple[str, ...]]:
+    """Yield what is exchanged for each model and way of sharing it, on one machine of 8 GPUs and on two."""
     ways: tuple[tuple[MemoryUse, ParallelKind], ...] = (
         ("lora", "ddp"),
         ("lora", "fsdp"),
@@ -233,13 +265,17 @@ def traffic_rows(shapes: Iterable[tuple[str, ModelShape]]) -> Iterable[tuple[str
     )
     for name, shape in shapes:
         for use, parallel in ways:
-            near, far = (device_group((card,), 8, parallel, 8 * DEVICE_TOKENS, nodes) for nodes in (1, 2))
+            near, far = (group_of_count(shape, use, parallel, machines * PER_NODE) for machines in (1, 2))
+            between = network_bytes(shape, use, far) or communication_bytes(shape, use, far)
+            each = "a pass" if parallel != "ddp" and far.replicas == 1 else "a step"
             yield (
                 name,
                 use,
                 parallel,
                 f"{communication_bytes(shape, use, near) / 1e9:.3g}",
-                *(f"{communication_seconds(shape, use, group).likely:.2g}" for group in (near, far)),
+                f"{communication_seconds(shape, use, near).likely:.2g}",
+                f"{between / 1e9:.3g} {each}",
+                f"{communication_seconds(shape, use, far).likely:.2g}",
             )
 
 

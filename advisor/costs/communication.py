@@ -6,6 +6,9 @@ together; :func:`step_seconds` adds computing and communication. Bytes are those
 computes, DDP reduces gradients while earlier layers go back): the low end of a step is the longer of the two alone, the
 high end their sum, and the likely time the longer one and half of the other (our assumption; Answer.AI found communication
 hidden on NVLink, and not on PCIe: github.com/AnswerDotAI/fsdp_qlora, benchmarks_03_2024.md).
+
+On several machines sharded weights are gathered over the links within each machine where it can hold them all
+(:attr:`DeviceGroup.replicas`); the network then carries the gradients alone, once a step.
 """
 
 from __future__ import annotations
@@ -76,12 +79,23 @@ class DeviceGroup:
     devices: int
     parallel: ParallelKind
     link: Range
-    """Bytes a second that each GPU sends, as collectives reach them."""
+    """Bytes a second that each GPU sends, as collectives reach them: over the slowest link that all of them use, with
+    replicas over that within a machine."""
     step_tokens: float
     """Tokens of an optimiser step, over all devices."""
     link_name: str = ""
     pass_tokens: float = PASS_TOKENS
     """Most tokens of a forward pass on one device."""
+    replicas: int = 1
+    """Machines that hold all shards each (HSDP); 1 where shards are spread over all devices, and for whole copies."""
+    network: Range | None = None
+    """The same as ``link``, between machines that hold all shards each; None with one replica."""
+    network_name: str = ""
+
+    @property
+    def setup(self) -> MemorySetup:
+        """How the group shares a model; adapters have rank 16 on all linear layers."""
+        return MemorySetup(devices=self.devices, parallel=self.parallel, replicas=self.replicas)
 
 
 def link_of(card: gpus.GpuFacts, nodes: int = 1) -> tuple[Link, Range]:
@@ -103,23 +117,39 @@ def link_of(card: gpus.GpuFacts, nodes: int = 1) -> tuple[Link, Range]:
 
 
 def communication_bytes(shape: ModelShape, use: MemoryUse, group: DeviceGroup) -> float:
-    """Return the bytes that each GPU sends, under ddp in an optimiser step, else in one forward and backward pass.
-
-    Adapters have rank 16 on all linear layers.
-    """
-    setup = MemorySetup(devices=group.devices, parallel=group.parallel)
+    """Return the bytes that each GPU sends over ``link``, under ddp in an optimiser step, else in one forward and backward
+    pass."""
     if group.parallel == "ddp":
-        return parallel_memory.ddp_traffic_bytes(shape, use, setup)
-    return parallel_memory.fsdp_traffic_bytes(shape, use, setup)
+        return parallel_memory.ddp_traffic_bytes(shape, use, group.setup)
+    return parallel_memory.fsdp_traffic_bytes(shape, use, group.setup)
+
+
+def network_bytes(shape: ModelShape, use: MemoryUse, group: DeviceGroup) -> float:
+    """Return the bytes that each GPU sends in an optimiser step between machines that hold all shards each; else 0."""
+    return parallel_memory.replica_traffic_bytes(shape, use, group.setup)
+
+
+def network_seconds(shape: ModelShape, use: MemoryUse, group: DeviceGroup) -> Range:
+    """Return the seconds of an optimiser step in which :func:`network_bytes` are sent; 0 without a network of its own."""
+    if group.network is None:
+        return Range(0.0, 0.0, 0.0)
+    return _seconds(network_bytes(shape, use, group), group.network)
 
 
 def communication_seconds(shape: ModelShape, use: MemoryUse, group: DeviceGroup, passes: int = 1) -> Range:
     """Return the seconds of communication of one optimiser step: bytes over the bandwidth, without latencies.
 
-    ddp: the gradients once a step. fsdp: weights and gradients in every one of the ``passes`` of a step.
+    ddp: the gradients once a step. fsdp: weights and gradients in every one of the ``passes`` of a step; between machines
+    that hold all shards each, the gradients once a step besides.
     """
     sent = communication_bytes(shape, use, group) * (1 if group.parallel == "ddp" else passes)
-    return Range(sent / group.link.high, sent / group.link.likely, sent / group.link.low)
+    near, far = _seconds(sent, group.link), network_seconds(shape, use, group)
+    return Range(near.low + far.low, near.likely + far.likely, near.high + far.high)
+
+
+def _seconds(sent: float, link: Range) -> Range:
+    """Return the seconds that bytes take over a link."""
+    return Range(sent / link.high, sent / link.likely, sent / link.low)
 
 
 def step_seconds(

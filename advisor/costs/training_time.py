@@ -286,7 +286,12 @@ def candidate_cards_device(
 
 
 def device_group(
-    cards: tuple[gpus.GpuFacts, ...], count: int, parallel: ParallelKind, step_tokens: float, nodes: int = 1
+    cards: tuple[gpus.GpuFacts, ...],
+    count: int,
+    parallel: ParallelKind,
+    step_tokens: float,
+    nodes: int = 1,
+    replicas: int = 1,
 ) -> DeviceGroup:
     """Return how ``count`` GPUs of one kind train together.
 
@@ -296,19 +301,39 @@ def device_group(
         parallel: ddp, fsdp or fsdp_4bit.
         step_tokens: tokens of an optimiser step, over all of them.
         nodes: machines.
+        replicas: machines that hold all shards each (:func:`runners.resources.memory_estimate.node_replicas`), all or 1.
     """
+    if replicas == 1:
+        speed, name = _links_of(cards, nodes)
+        return DeviceGroup(count, parallel, speed, step_tokens, name)
+    speed, name = _links_of(cards, 1)
+    network, network_name = _links_of(cards, nodes)
+    return DeviceGroup(
+        count,
+        parallel,
+        speed,
+        step_tokens,
+        name,
+        replicas=replicas,
+        network=network,
+        network_name=network_name,
+    )
+
+
+def _links_of(cards: tuple[gpus.GpuFacts, ...], nodes: int) -> tuple[Range, str]:
+    """Return the bytes a second from the slowest to the fastest link of these cards, and the name of the usual one."""
     links = sorted((link_of(card, nodes) for card in cards), key=lambda link: link[1].likely)
     slow, usual, fast = links[0][1], links[len(links) // 2], links[-1][1]
-    speed = Range(slow.low, usual[1].likely, fast.high)
-    return DeviceGroup(count, parallel, speed, step_tokens, usual[0].name)
+    return Range(slow.low, usual[1].likely, fast.high), usual[0].name
 
 
 def group_text(group: DeviceGroup) -> str:
     """Return how a group trains, in words."""
-    return (
-        f"{group.parallel} over {group.link_name} (about {group.link.likely / 1e9:.3g} GB/s), steps of "
-        f"{group.step_tokens:,.0f} tokens"
-    )
+    over = f"over {group.link_name} (about {group.link.likely / 1e9:.3g} GB/s)"
+    if group.network is not None:
+        between = f"{group.network_name} (about {group.network.likely / 1e9:.3g} GB/s)"
+        over = f"within each of {group.replicas} machines {over}, gradients between them over {between}"
+    return f"{group.parallel} {over}, steps of {group.step_tokens:,.0f} tokens"
 
 
 def peak_share(card: gpus.GpuFacts) -> Range:

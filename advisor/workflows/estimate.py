@@ -202,20 +202,20 @@ def estimate_request(
             f"{memory_setup.seq_len} tokens are more than the {known_model.context:,} this model reads",
         )
     wanted = SharedRequest(devices, request.nodes, request.parallel)
-    parallel, memory = memory_of_each(wanted, shape, use, memory_setup)
+    shared = memory_of_each(wanted, shape, use, memory_setup)
     sharing: dict[str, Any] = {}
     group = None
     if devices > 1:
         cards = (card,) if card else training_time.candidate_cards(profile)
-        group = None if use == "inference" else group_of_request(wanted, profile, use, cards, parallel)
-        sharing, more = sharing_facts(wanted, shape, use, parallel, group)
+        group = None if use == "inference" else group_of_request(wanted, profile, use, cards, shared)
+        sharing, more = sharing_facts(wanted, shape, use, shared.parallel, group)
         notes += more
     hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, group)
     notes += tuple(note for note in (profile.devices_note, profile.dtype_note) if note and devices == 1)
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
     return EstimateResult(
-        name, request.method, memory, device, profile.device_gib, hours, usd, notes, sharing
+        name, request.method, shared.memory, device, profile.device_gib, hours, usd, notes, sharing
     )
 
 

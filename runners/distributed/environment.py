@@ -54,6 +54,12 @@ def local_world_size(environ: Mapping[str, str] | None = None) -> int:
     return _number("LOCAL_WORLD_SIZE", world_size(environ), environ)
 
 
+def node_count(environ: Mapping[str, str] | None = None) -> int:
+    """Return the number of nodes of the group where all have as many processes as this one, else 1."""
+    here, everywhere = local_world_size(environ), world_size(environ)
+    return everywhere // here if here and everywhere % here == 0 else 1
+
+
 def is_follower(environ: Mapping[str, str] | None = None) -> bool:
     """Return whether this process only takes part in trainings that rank 0 starts."""
     return world_size(environ) > 1 and rank(environ) > 0

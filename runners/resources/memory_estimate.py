@@ -183,7 +183,7 @@ def run_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup, gib: float
 
 
 def memory_in_group(
-    shape: ModelShape, use: MemoryUse, setup: MemorySetup, gib: float | None
+    shape: ModelShape, use: MemoryUse, setup: MemorySetup, gib: float | None, nodes: int = 1
 ) -> tuple[ParallelKind, MemoryEstimate]:
     """Choose how the devices of a setup share a training, as ``parallel: auto`` does, and estimate each one's memory.
 
@@ -194,6 +194,7 @@ def memory_in_group(
         use: how it is trained.
         setup: the run, with every saving that is wanted; its ``devices`` are those of the group.
         gib: memory of one device; None is unknown, and then ddp is assumed.
+        nodes: machines that the devices are spread over evenly.
 
     Returns:
         ddp or fsdp, and the memory of one device. For one device that is the estimate of one device.
@@ -201,8 +202,33 @@ def memory_in_group(
     whole = estimate_memory(shape, use, replace(setup, parallel="ddp"))
     if setup.devices <= 1 or whole.fits(gib) in (None, "yes"):
         return "ddp", whole
-    sharded = estimate_memory(shape, use, replace(setup, parallel="fsdp"))
-    return ("fsdp", sharded) if sharded.likely < whole.likely else ("ddp", whole)
+    setup = replace(setup, parallel="fsdp")
+    if estimate_memory(shape, use, setup).likely >= whole.likely:
+        return "ddp", whole
+    replicas = node_replicas(shape, use, setup, gib, nodes)
+    return "fsdp", estimate_memory(shape, use, replace(setup, replicas=replicas))
+
+
+def node_replicas(
+    shape: ModelShape, use: MemoryUse, setup: MemorySetup, gib: float | None, nodes: int = 1
+) -> int:
+    """Return how many nodes hold all shards of a training each, as training chooses; 1: the shards are spread over all.
+
+    Every node does where its devices have room for the high estimate of weights divided among them alone: then layers are
+    gathered over the links within a node (:func:`runners.resources.parallel_memory.replica_traffic_bytes`).
+
+    Args:
+        shape: the model.
+        use: how it is trained.
+        setup: the run, with the devices of all nodes and ``parallel``.
+        gib: memory of one device; None is unknown, and then the shards are spread over all.
+        nodes: machines that the devices are spread over evenly.
+    """
+    several = nodes > 1 and setup.devices % nodes == 0 and setup.devices // nodes > 1
+    if not several or not parallel_memory.is_sharded(setup):
+        return 1
+    within = estimate_memory(shape, use, replace(setup, replicas=nodes))
+    return nodes if within.fits(gib) == "yes" else 1
 
 
 def estimate_inference_memory(
@@ -299,6 +325,10 @@ def _shared_text(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> str:
     if setup.parallel == "ddp":
         return f"{each}: a whole copy, with gradients in buckets beside it (ddp)"
     whole = ", the 4-bit weights whole in each" if use == "qlora" and setup.parallel == "fsdp" else ""
+    if setup.replicas > 1:
+        shards, nodes = parallel_memory.shard_count(setup), setup.replicas
+        each += f" on {nodes} nodes, which hold the same"
+        return f"{each}: weights, gradients and optimiser sharded over the {shards} of a node (fsdp){whole}"
     return f"{each}: weights, gradients and optimiser sharded over {setup.devices} (fsdp){whole}"
 
 

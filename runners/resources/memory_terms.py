@@ -77,6 +77,9 @@ class MemorySetup:
     parallel: ParallelKind = "fsdp_4bit"
     """How several devices share the model (:mod:`runners.resources.parallel_memory`); by default all weights are sharded,
     4-bit ones too. Inference always cuts it (tensor)."""
+    replicas: int = 1
+    """Groups of devices that hold all shards each (HSDP): nodes, where each can hold them
+    (:func:`runners.resources.memory_estimate.node_replicas`); 1: the shards are spread over all devices."""
     weights: WeightKind | None = None
     """Storage of the base's weights; None: nf4 with double quantisation for qlora, else bf16."""
     fp32_compute: bool = False

@@ -9,6 +9,8 @@ Four ways to share a model among N devices (:data:`ParallelKind`):
   and last norm stay whole from the forward to the end of the backward pass, as the root unit is not resharded. 4-bit
   weights are not sharded: each device holds them whole.
 - fsdp_4bit: the same with the 4-bit weights sharded too.
+  Over R nodes that can hold all shards each (``replicas``) weights are divided among the N / R devices of a node, and the
+  nodes hold the same (hybrid sharding, HSDP: ``fully_shard`` with a mesh of two dimensions).
 - tensor: inference; each matrix is cut into N parts that compute together, keys and values by heads (vLLM, Megatron-LM).
 
 Rows are never shared: each device has the activations and logits of its own rows, as one device has of all.
@@ -34,8 +36,8 @@ def is_sharded(setup: MemorySetup) -> bool:
 
 
 def shard_count(setup: MemorySetup) -> int:
-    """Return the number of devices that the trained state is divided among; 1 for whole copies."""
-    return setup.devices if is_sharded(setup) else 1
+    """Return the number of devices that the trained state is divided among, N / R; 1 for whole copies."""
+    return setup.devices // setup.replicas if is_sharded(setup) else 1
 
 
 def whole_weight_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -49,7 +51,7 @@ def whole_weight_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) ->
 
 
 def held_weight_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
-    """Bytes of the base's weights that one device holds: whole ones + sharded ones / N.
+    """Bytes of the base's weights that one device holds: whole ones + sharded ones / N, or R / N with R replicas.
 
     bf16: 2 P / N. Llama 3.1 70B on 8 devices: 131.5 GiB / 8 = 16.4 GiB.
     """
@@ -60,7 +62,7 @@ def held_weight_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> 
 def gathered_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
     """Bytes of sharded weights that are whole for a moment: :data:`GATHERED_LAYERS` layers, and what is no layer.
 
-    At most what the other devices hold, (N - 1) / N of the sharded weights. 0 for tensor parallelism, which gathers none.
+    At most what the other shards have, (N - 1) / N of the sharded weights. 0 for tensor parallelism, which gathers none.
     Llama 3.1 70B in bf16: a layer has 1.6 GiB, embedding and head together 3.9 GiB.
     """
     if not is_sharded(setup) or use == "inference":
@@ -69,7 +71,7 @@ def gathered_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> flo
     value = 4 if setup.prepared and use == "qlora" else memory_terms.bytes_per_value(use, setup)
     ends = min(sharded, float(value * (shape.params - shape.blocks)))
     layers = GATHERED_LAYERS * (sharded - ends) / shape.layers
-    return min(layers + ends, sharded * (1 - 1 / setup.devices))
+    return min(layers + ends, sharded * (1 - 1 / shard_count(setup)))
 
 
 def bucket_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -94,7 +96,7 @@ def unreduced_gradient_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySet
         return 0.0
     number, value = memory_terms.trained_parameters(shape, use, setup)
     one = shape.blocks / shape.layers + shape.params - shape.blocks
-    return value * min(one, number * (1 - 1 / setup.devices))
+    return value * min(one, number * (1 - 1 / shard_count(setup)))
 
 
 def divided_kv_cache_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -118,14 +120,32 @@ def ddp_traffic_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> 
 
 
 def fsdp_traffic_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
-    """Bytes that each device receives in one forward and backward pass under fsdp.
+    """Bytes that each device receives in one forward and backward pass under fsdp, from the others that share its weights.
 
     2 (N - 1) / N x bytes of the sharded weights, which are gathered for the forward and again for the backward pass
     (Rajbhandari et al., ZeRO, arXiv 1910.02054, section 7), and (N - 1) / N x bytes of the trained gradients, which are
     reduced and scattered. Counted with embedding and head twice, though they stay whole between the passes: an upper bound.
-    A frozen Llama 3.1 70B on 8 devices: 2 x 141 GB x 7/8 = 247 GB.
+    A frozen Llama 3.1 70B on 8 devices: 2 x 141 GB x 7/8 = 247 GB. N is the number of shards: with replicas, of a node's
+    devices.
     """
     sharded = memory_terms.weight_bytes(shape, use, setup) - whole_weight_bytes(shape, use, setup)
     number, value = memory_terms.trained_parameters(shape, use, setup)
     adapters = 0 if use == "full" else 2 * number * value
-    return (2.0 * sharded + adapters + number * value) * (1 - 1 / setup.devices)
+    return (2.0 * sharded + adapters + number * value) * (1 - 1 / shard_count(setup))
+
+
+def replica_traffic_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
+    """Bytes that each device sends to other nodes in one optimiser step, where each of R nodes holds all shards.
+
+    2 (R - 1) / R x bytes of the trained gradients / (N / R): each device all-reduces its shard of the gradients, which were
+    reduced and scattered within the node before, with the devices of the other nodes that hold the same shard. Weights stay
+    in the node. 0 with one replica and for whole copies. LoRA of rank 16 of Llama 3.1 70B on two nodes of 8: 0.1 GB.
+
+    Hybrid sharding (HSDP): https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html, a mesh of two
+    dimensions; ``set_requires_all_reduce`` puts the all-reduce into a step's last pass
+    (https://github.com/pytorch/pytorch/pull/126166). The idea: Zhang et al., MiCS, arXiv 2205.00119.
+    """
+    if not is_sharded(setup) or setup.replicas == 1:
+        return 0.0
+    number, value = memory_terms.trained_parameters(shape, use, setup)
+    return 2.0 * number * value * (1 - 1 / setup.replicas) / shard_count(setup)

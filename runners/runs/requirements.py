@@ -27,6 +27,7 @@ from runners.resources.memory_estimate import (
     estimate_inference_memory,
     estimate_memory,
     memory_in_group,
+    node_replicas,
 )
 from runners.resources.memory_terms import KERNEL_BYTES, PROCESS_BYTES, MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape, read_shape
@@ -341,12 +342,15 @@ def _shared_memory(
     if setup.devices == 1:
         return estimate_memory(shape, step.method, setup)
     available = machine.device_memory_gib
+    gib = None if available is None else MEMORY_HEADROOM * available
+    # Other devices than those that a launcher started are of this node.
+    nodes = environment.node_count() if setup.devices == environment.world_size() else 1
     setup = replace(setup, optimizer=step.optimizer)
     if plan.parallel == "auto":
-        return memory_in_group(
-            shape, step.method, setup, None if available is None else MEMORY_HEADROOM * available
-        )[1]
-    return estimate_memory(shape, step.method, replace(setup, parallel=plan.parallel))
+        return memory_in_group(shape, step.method, setup, gib, nodes)[1]
+    setup = replace(setup, parallel=plan.parallel)
+    replicas = node_replicas(shape, step.method, setup, gib, nodes)
+    return estimate_memory(shape, step.method, replace(setup, replicas=replicas))
 
 
 def _neighbours(step: Step, machine: Machine) -> int:

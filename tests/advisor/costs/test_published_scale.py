@@ -9,12 +9,25 @@ from typing import Any
 import pytest
 
 from advisor.catalog import gpus
-from advisor.costs.communication import DeviceGroup, communication_seconds, link_of, step_seconds
+from advisor.costs.communication import (
+    DeviceGroup,
+    communication_bytes,
+    communication_seconds,
+    link_of,
+    network_bytes,
+    step_seconds,
+)
 from advisor.costs.tokens import Range
+from advisor.costs.training_time import device_group, group_text
 from benchmarks import estimates
 from benchmarks.scale import FIGURES, PublishedFigure, named_shape
 from runners.resources import memory_terms, parallel_memory
-from runners.resources.memory_estimate import GROUP_ACCURACY_TEXT, estimate_memory, memory_in_group
+from runners.resources.memory_estimate import (
+    GROUP_ACCURACY_TEXT,
+    estimate_memory,
+    memory_in_group,
+    node_replicas,
+)
 from runners.resources.memory_terms import MemorySetup, MemoryUse, ParallelKind
 
 PUBLISHED = [row for figures in FIGURES.values() for row in figures()]
@@ -119,6 +132,43 @@ def test_group_is_sharded_only_where_a_copy_has_no_room() -> None:
     assert memory_in_group(SMALL, "full", MemorySetup(devices=4), None)[0] == "ddp"
 
 
+@pytest.mark.parametrize(
+    ("shape", "use", "nodes", "gib", "replicas"),
+    [
+        (LARGE, "lora", 2, 80.0, 2),
+        (LARGE, "lora", 1, 80.0, 1),
+        (LARGE, "full", 2, 80.0, 1),
+        (LARGE, "lora", 2, 20.0, 1),
+        (LARGE, "lora", 2, None, 1),
+        (LARGE, "lora", 3, 80.0, 1),
+        (SMALL, "full", 16, 80.0, 1),
+    ],
+    ids=["fits", "one node", "fits no node", "small cards", "unknown", "uneven", "one device a node"],
+)
+def test_every_node_holds_all_shards_where_it_has_room(
+    shape: Any, use: MemoryUse, nodes: int, gib: float | None, replicas: int
+) -> None:
+    setup = MemorySetup(devices=16, parallel="fsdp")
+    assert node_replicas(shape, use, setup, gib, nodes) == replicas
+    assert node_replicas(shape, use, replace(setup, parallel="ddp"), gib, nodes) == 1
+
+
+def test_replicas_hold_what_the_devices_of_one_node_hold() -> None:
+    """And divide nothing else: 16 devices on two nodes are 8 devices twice."""
+    for use in USES:
+        one = estimate_memory(LARGE, use, MemorySetup(devices=8, parallel="fsdp"))
+        two = estimate_memory(LARGE, use, MemorySetup(devices=16, parallel="fsdp", replicas=2))
+        assert two.terms == one.terms
+    kind, each = memory_in_group(LARGE, "lora", MemorySetup(devices=16), 80.0, nodes=2)
+    assert (kind, each.terms) == (
+        "fsdp",
+        memory_in_group(LARGE, "lora", MemorySetup(devices=8), 80.0)[1].terms,
+    )
+    assert "sharded over the 8 of a node (fsdp)" in " ".join(each.assumptions)
+    spread = memory_in_group(LARGE, "full", MemorySetup(devices=16), 80.0, nodes=2)
+    assert spread == memory_in_group(LARGE, "full", MemorySetup(devices=16), 80.0)
+
+
 def test_sharded_answering_divides_weights_and_heads() -> None:
     one, two, many = (
         estimate_memory(LARGE, "inference", MemorySetup(seq_len=5500, devices=n)).terms for n in (1, 2, 16)
@@ -171,3 +221,40 @@ def test_links_are_those_of_the_card_and_the_network_is_the_slower_one() -> None
         "H100 PCIe": "PCIe 5.0 x16",
         "MI300X": "Infinity Fabric",
     }
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_nodes_that_hold_all_shards_exchange_a_shard_of_the_gradients(use: MemoryUse, nodes: int) -> None:
+    """Weights within a node as with its devices alone; between R nodes 2 (R - 1) / R of the gradients / (N / R)."""
+    card = gpus.find_gpu("H100 80GB")
+    assert card is not None
+    inside = device_group((card,), 8, "fsdp", 16_384)
+    flat = device_group((card,), 8 * nodes, "fsdp", nodes * 16_384, nodes)
+    mixed = device_group((card,), 8 * nodes, "fsdp", nodes * 16_384, nodes, nodes)
+    number, value = memory_terms.trained_parameters(LARGE, use, MemorySetup())
+    sent = 2 * (nodes - 1) / nodes * number * value / 8
+    assert network_bytes(LARGE, use, mixed) == pytest.approx(sent)
+    assert network_bytes(LARGE, use, flat) == network_bytes(LARGE, use, inside) == 0
+    assert communication_bytes(LARGE, use, mixed) == communication_bytes(LARGE, use, inside)
+    assert mixed.network is not None
+    assert (mixed.link, mixed.network) == (inside.link, flat.link)
+    for passes in (1, 8):
+        seconds = communication_seconds(LARGE, use, mixed, passes)
+        near = communication_seconds(LARGE, use, inside, passes)
+        assert seconds.likely == pytest.approx(near.likely + sent / mixed.network.likely)
+        assert seconds.likely < communication_seconds(LARGE, use, flat, passes).likely
+    rate = Range(1000.0, 2000.0, 4000.0)
+    one, many, spread = (step_seconds(LARGE, use, each, 1024, rate).likely for each in (inside, mixed, flat))
+    assert one < many < spread, "a step of so many times the tokens"
+    assert many < nodes * one, "so more nodes train faster"
+    assert "gradients between them over 400 Gb/s a GPU" in group_text(mixed)
+
+
+def test_one_replica_is_the_same_as_none() -> None:
+    card = gpus.find_gpu("RTX 4090")
+    assert card is not None
+    assert device_group((card,), 4, "fsdp", 8192.0, 1, 1) == device_group((card,), 4, "fsdp", 8192.0)
+    slow = device_group((card,), 4, "fsdp", 8192.0, 2, 2)
+    assert slow.network is not None
+    assert slow.network.likely <= slow.link.likely, "never faster than within a machine"

@@ -148,14 +148,39 @@ def test_estimate_for_several_devices_names_how_they_share_and_the_launcher() ->
 
 
 def test_estimate_over_nodes_takes_their_network() -> None:
-    """Two machines of four: the launcher's flags, and a slower link than inside one machine."""
-    request = EstimateRequest(params_b=14, method="full", gpu="H100 80GB", devices=8, examples=9000)
+    """Two machines of four that cannot hold all shards each: the launcher's flags, and a slower link than inside one."""
+    request = EstimateRequest(params_b=20, method="full", gpu="H100 80GB", devices=8, examples=9000)
     near, far = (estimate_request(replace(request, nodes=n), {}, machine()) for n in (1, 2))
     assert far.sharing["launcher"] == "--launcher slurm --nodes 2 --gpus-per-node 4"
     assert near.hours
     assert far.hours
     assert far.hours.likely > near.hours.likely
     assert far.memory == near.memory
+    assert far.sharing["communication"]["replicas"] == 1
+    assert "between_nodes" not in far.sharing["communication"]
+
+
+def test_estimate_over_nodes_that_hold_all_shards_exchanges_gradients_between_them() -> None:
+    """70 B by LoRA on two machines of eight: memory as on one, and its hours, as a usual step has rows for eight GPUs."""
+    request = EstimateRequest(
+        model="llama-3.1-70b-instruct", method="lora", gpu="H100 80GB", devices=8, tokens=10**6
+    )
+    one = estimate_request(request, {}, machine())
+    two = estimate_request(replace(request, devices=16, nodes=2), {}, machine())
+    asked = estimate_request(replace(request, devices=16, nodes=2, parallel="fsdp"), {}, machine())
+    assert two.memory.terms == one.memory.terms
+    assert asked.sharing == two.sharing
+    facts = two.sharing["communication"]
+    alone = one.sharing["communication"]
+    assert (facts["bytes"], facts["seconds"], facts["link"]) == (alone["bytes"], alone["seconds"], "NVLink 4")
+    assert (facts["replicas"], alone["replicas"]) == (2, 1)
+    assert facts["between_nodes"]["link"] == "400 Gb/s a GPU"
+    assert facts["between_nodes"]["each"] == "step"
+    assert 0 < facts["between_nodes"]["bytes"] < 0.01 * facts["bytes"]
+    assert any("each of 2 nodes holds all shards (HSDP)" in note for note in two.notes)
+    assert one.hours
+    assert two.hours
+    assert two.hours.likely == pytest.approx(one.hours.likely, rel=0.01)
 
 
 def test_estimate_of_sharded_answering_says_which_program_does_it() -> None:
