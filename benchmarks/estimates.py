@@ -15,18 +15,20 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from advisor.catalog import gpus
 from advisor.costs.call_prices import CALL_RANGES
+from advisor.costs.communication import PASS_TOKENS, DeviceGroup
 from advisor.costs.rental import RENT_RANGE
 from advisor.costs.tokens import CONTEXT_TOKENS, DEFAULT_SHOTS, Range
 from advisor.costs.training_time import (
     TrainingDevice,
     card_device,
     cpu_device,
+    device_group,
     measured_device,
     training_seconds,
 )
@@ -71,17 +73,28 @@ class EstimatedRun:
         return self.measured / self.estimate.likely
 
 
-def device_of(spec: Mapping[str, Any]) -> TrainingDevice:
-    """Return the device of a record: a card, cores of a CPU, or a CPU at its measured matrix speed."""
+def device_of(row: Mapping[str, Any]) -> TrainingDevice:
+    """Return the device of a record: cards, cores of a CPU, or a CPU at its measured matrix speed."""
+    spec = row["device"]
     if "card" in spec:
         card = gpus.find_gpu(spec["card"])
         if card is None:
             raise SystemExit(f"estimate_runs.json: the catalogue has no {spec['card']}")
-        return card_device(card, spec.get("count", 1))
+        return card_device(card, spec.get("count", 1), group_of_run(card, row))
     if "cores" in spec:
         return cpu_device(spec["cores"], spec["bf16"])
     speed = MatrixSpeed("cpu", "a CPU", {spec["dtype"]: spec["cpu_gflops"] * 1e9}, 2)
     return measured_device(speed, spec["day"])
+
+
+def group_of_run(card: gpus.GpuFacts, row: Mapping[str, Any]) -> DeviceGroup | None:
+    """Return how the cards of a record trained: sharded, each with ``device_tokens`` tokens a pass, else a full pass."""
+    count = row.get("count") or row["device"].get("count", 1)
+    if count == 1:
+        return None
+    tokens = row.get("device_tokens") or max(PASS_TOKENS, row["row_tokens"])
+    group = device_group((card,), count, row.get("parallel", "fsdp"), count * tokens, row.get("nodes", 1))
+    return replace(group, pass_tokens=tokens)
 
 
 def shape_of(row: Mapping[str, Any]) -> ModelShape:
@@ -99,7 +112,7 @@ def training_runs(record: Mapping[str, Any]) -> list[EstimatedRun]:
             training_seconds(
                 shape_of(row),
                 row["method"],
-                device_of(row["device"]),
+                device_of(row),
                 [(row["planned_tokens"], row["row_tokens"])],
             ),
             row["seconds"],
@@ -134,7 +147,7 @@ def bills(record: Mapping[str, Any]) -> list[EstimatedRun]:
         seconds = training_seconds(
             shape_of(row),
             row["method"],
-            card_device(card, row["count"]),
+            card_device(card, row["count"], group_of_run(card, row)),
             [(row["tokens"], row["row_tokens"])],
         )
         per_second = card.usd_hour * row["count"] / 3600

@@ -42,6 +42,7 @@ def write_plan(file: Path, model: str, parallel: str) -> None:
     plan = {
         "schema": 1,
         "name": "groups",
+        "choice": "lora",
         "model": {"name": model},
         "data": {
             "documents": str(desk / "documents"),
@@ -53,6 +54,7 @@ def write_plan(file: Path, model: str, parallel: str) -> None:
         },
         "prompts": {"system": (desk / "prompt.txt").read_text("utf-8").strip()},
         "parallel": parallel,
+        "weights": {"token_f1": 1.0},
         "forgetting": {"prompts": 0},
         "steps": [
             {"kind": "index"},

@@ -41,7 +41,12 @@ def command(
     compile: bool = typer.Option(False, help="Layers are compiled."),
     loss: str = typer.Option("rows", help="Logits at once: full, chunked, fused, rows (of labels only)."),
     devices: int | None = typer.Option(
-        None, min=1, help="GPUs that share the weights; else 1, as tunewise runs."
+        None, min=1, help="GPUs together, over all nodes; else 1, as a run without --launcher."
+    ),
+    nodes: int = typer.Option(1, min=1, help="Machines that the GPUs are spread over evenly."),
+    parallel: str = typer.Option(
+        "auto",
+        help="How they share a training: ddp, fsdp, fsdp_4bit; auto: ddp where a whole copy fits.",
     ),
     gpu: str | None = typer.Option(None, help="A card by name, for verdict, hours and rent."),
     gpu_memory: float | None = typer.Option(None, min=0.1, help="GiB of one card; else this machine's."),
@@ -84,6 +89,17 @@ def command(
         "counter": counter,
     }
     wanted = estimate.EstimateRequest(
-        model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens, tuple(set)
+        model,
+        config,
+        params_b,
+        method,
+        devices,
+        gpu,
+        gpu_memory,
+        examples,
+        tokens,
+        tuple(set),
+        nodes,
+        parallel,
     )
     estimate.show_estimate(estimate.estimate_request(wanted, setup), as_json)

@@ -109,6 +109,7 @@ Targets = Annotated[str | None, _setting(ADAPTER)]
 LoraPlus = Annotated[float | None, _setting(ADAPTER)]
 MicroTokens = Annotated[int | None, _setting(MEMORY)]
 Kernels = Annotated[str | None, _setting(MEMORY)]
+Parallel = Annotated[str | None, _setting(MEMORY)]
 Checkpointing = Annotated[bool | None, _setting(MEMORY, "--checkpointing/--no-checkpointing")]
 Check = Annotated[bool, _flag(RUN, "Check data and machine, and stop before the first step.", "--check")]
 Show = Annotated[int, _flag(RUN, "Show so many rows as the model sees them, the learnt part marked.")]
@@ -166,6 +167,7 @@ def command(
     micro_tokens: MicroTokens = None,
     checkpointing: Checkpointing = None,
     kernels: Kernels = None,
+    parallel: Parallel = None,
     check: Check = False,
     show: Show = 0,
     accept: Accept = None,
@@ -218,6 +220,7 @@ def command(
         "init_adapter": init_adapter,
         "checkpoint_steps": checkpoint_steps,
         "kernels": kernels,
+        "parallel": parallel,
         "checkpointing": None if checkpointing is None else "on" if checkpointing else "off",
     }
     data = (

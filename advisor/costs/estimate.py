@@ -11,11 +11,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.costs.call_prices import CALL_COVERAGE, call_price_basis
-from advisor.costs.rental import cheapest_rental, training_cost
-from advisor.costs.tokens import Range
-from advisor.costs.training_time import HOURS_COVERAGE, training_hours, training_time_assumptions
+from advisor.costs.rental import cheapest_rental, memory_use_of, training_cost
+from advisor.costs.tokens import Range, device_plan
+from advisor.costs.training_time import (
+    HOURS_COVERAGE,
+    training_hours,
+    training_hours_alone,
+    training_time_assumptions,
+)
 from advisor.questionnaire.profile import Profile
 from runners.resources.memory_estimate import MemoryEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a launcher must start a run so that a training uses all GPUs, as its estimate counts on."""
+
+    devices: int
+    parallel: str
+    """ddp, a whole copy in each, or fsdp, sharded: what ``parallel: auto`` is expected to choose."""
+    flags: str
+    """Flags of ``tunewise run`` and ``tunewise train``."""
+    why: str
+    """What one GPU cannot do, or what several do faster."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``launcher`` object of an estimate."""
+        return {"devices": self.devices, "parallel": self.parallel, "flags": self.flags, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,8 @@ class MethodEstimate:
     assumptions: tuple[str, ...] = ()
     per_call_range: Range | None = None
     """USD of a call with the range of its tokens."""
+    launch: Launch | None = None
+    """How a launcher starts it, where memory and hours count on several GPUs."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``estimate`` object of product.md."""
@@ -45,8 +69,38 @@ class MethodEstimate:
                 if self.per_call_range
                 else {}
             ),
+            **({"launcher": self.launch.to_json()} if self.launch else {}),
             "assumptions": list(self.assumptions),
         }
+
+
+def launch_of(profile: Profile, method: str) -> Launch | None:
+    """Return how a launcher starts a tuning method here, and why.
+
+    None for one GPU or none, where not even all GPUs hold it, and for another program.
+    """
+    if not profile.launcher_flags or profile.model_shape is None:
+        return None
+    plan = device_plan(profile, memory_use_of(method))
+    count, flags, gib = profile.devices, profile.launcher_flags, profile.device_gib
+    if plan.sharded and plan.memory.fits(gib) == "no":
+        return None
+    if plan.sharded:
+        name = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}.get(method, method)
+        nearly = "nearly fill" if plan.alone.fits(gib) == "tight" else "not fit"
+        why = (
+            f"{name} of {profile.params_b:.3g} B takes about {plan.alone.likely:.0f} GiB on one GPU and would {nearly} its "
+            f"{gib:.0f}: it is sharded over {count} (FSDP2), about {plan.memory.likely:.0f} on each, with {flags}"
+        )
+    else:
+        alone = training_hours_alone(profile, method)
+        slower = f"; one alone takes about {_duration(alone.likely)}" if alone and alone.likely else ""
+        why = f"hours count {count} GPUs with a whole copy each (DDP), with {flags}{slower}"
+    return Launch(count, plan.parallel, flags, why)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.2g} h" if hours >= 1 else f"{max(1.0, 60 * hours):.0f} min"
 
 
 def with_coverage(figure: Range | None, share: float = HOURS_COVERAGE) -> dict[str, float] | None:
@@ -68,7 +122,7 @@ def estimate_basis(profile: Profile, method: str = "") -> tuple[str, ...]:
     """
     lines = list(call_price_basis(profile))
     if method and training_hours(profile, method):
-        lines += training_time_assumptions(profile)
+        lines += training_time_assumptions(profile, method=method)
         usd = training_cost(profile, method)
         rental = cheapest_rental(profile, method)
         if usd and usd.high == 0 and rental:

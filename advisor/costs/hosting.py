@@ -157,8 +157,17 @@ def seconds_per_call(profile: Profile, shape: ModelShape, card: gpus.GpuFacts) -
     prefill_seconds = (
         2.0 * shape.params * (profile.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
     )
-    decoded_per_second = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
-    return prefill_seconds + output_tokens(profile) / decoded_per_second
+    return prefill_seconds + output_tokens(profile) * decoding_seconds(2.0 * shape.params, card)
+
+
+def decoding_seconds(
+    weight_bytes: float, card: gpus.GpuFacts, devices: int = 1, share: float = DECODE_SHARE
+) -> float:
+    """Return the seconds of one token of one answer: weight bytes / (devices x share x bandwidth).
+
+    Every token reads all weights once; cut into ``devices`` parts (tensor parallel) each reads its own.
+    """
+    return weight_bytes / (devices * share * card.bandwidth_gbs * 1e9)
 
 
 def served_locally(profile: Profile) -> bool:
@@ -166,7 +175,7 @@ def served_locally(profile: Profile) -> bool:
     shape = profile.model_shape
     if profile.remote or shape is None or profile.device_gib is None:
         return False
-    setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.devices)
+    setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.answering_devices)
     return (
         smallest_memory(shape, "inference", setup).fits(profile.device_gib) != "no"
         or answering_quantization(profile)[0] != NO_QUANTIZATION

@@ -15,16 +15,19 @@ from functools import lru_cache
 
 from advisor.catalog import gpus
 from advisor.costs import training_time
-from advisor.costs.tokens import ZERO_RANGE, Range, training_setup
+from advisor.costs.tokens import ZERO_RANGE, Range, device_plan, training_setup
 from advisor.costs.training_time import USUAL_CARD_GIB, hours_on
-from advisor.questionnaire.profile import RUN_DEVICES, Profile
+from advisor.questionnaire.profile import Profile
 from runners.catalog import user_catalog
-from runners.resources.memory_estimate import smallest_memory
+from runners.resources.memory_estimate import memory_in_group
 from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape
 
 CARD_COUNTS = (1, 2, 4, 8)
-"""Numbers of GPUs that one machine can be rented with; those beyond what a run uses are not offered."""
+"""Numbers of GPUs that one machine can be rented with."""
+MULTI_GPU = Range(0.5, 0.85, 1.0)
+"""Speed of each of several rented GPUs relative to one alone, by which offers are compared; the hours of the chosen offer
+are estimated with its communication. torchtune's 70B LoRA on 8 A100 loses nothing."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
 """Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
 assumption.
@@ -81,7 +84,7 @@ def offers_that_hold(
     use: MemoryUse,
     setup: MemorySetup,
     file: user_catalog.CatalogFile | None,
-    run_devices: int = RUN_DEVICES,
+    counts: tuple[int, ...] = (1,),
 ) -> tuple[RentalOffer, ...]:
     """Return the offers whose memory holds even the high estimate of a use, those with the fewest GPUs first.
 
@@ -90,12 +93,15 @@ def offers_that_hold(
         use: how it is used: full, lora, qlora or inference.
         setup: how it is trained on one GPU.
         file: the user's own facts as they are now, part of the cache key.
-        run_devices: most GPUs that a run uses.
+        counts: numbers of GPUs of one machine that are looked at.
     """
     offers: list[RentalOffer] = []
-    for count in (count for count in CARD_COUNTS if count <= run_devices):
-        need = smallest_memory(shape, use, replace(setup, devices=count)).high
-        offers += [offer for offer in offers_with_cards(count, file) if offer.card.memory_gib >= need]
+    for count in counts:
+        for offer in offers_with_cards(count, file):
+            size = offer.card.memory_gib
+            several = replace(setup, devices=count, batch=1, checkpointing=True, loss="rows")
+            if memory_in_group(shape, use, several, size)[1].high <= size:
+                offers.append(offer)
     return tuple(offers)
 
 
@@ -134,44 +140,63 @@ def fits_at_hand(profile: Profile, method: str) -> bool | None:
         profile.device_gib if profile.has_gpu else None,
         profile.ram_gib * 0.9 if profile.ram_gib else None,
     ]
-    need = smallest_memory(shape, memory_use_of(method), training_setup(profile))
-    fits = [need.fits(gib) != "no" for gib in memories if gib is not None]
+    plan = device_plan(profile, memory_use_of(method))
+    # GPUs may share the model, the RAM holds it whole.
+    needs = (plan.memory, plan.alone)
+    fits = [need.fits(gib) != "no" for need, gib in zip(needs, memories, strict=True) if gib is not None]
     if any(fits) or (profile.has_gpu is False and not fits):
         return True
     return None if profile.has_gpu and profile.device_gib is None else False
 
 
-def cheapest_rental(profile: Profile, method: str) -> Rental | None:
-    """Return the offer on which a method costs least, whatever is at hand; None when none holds it."""
+def cheapest_rental(profile: Profile, method: str, several: bool = False) -> Rental | None:
+    """Return the offer on which a method costs least, whatever is at hand; None when none holds it.
+
+    Args:
+        profile: the situation.
+        method: the method.
+        several: whether machines with several GPUs are looked at where no single GPU holds the method. They always are for
+            another program.
+    """
     shape = profile.model_shape
-    offers = (
-        offers_that_hold(
-            shape,
-            memory_use_of(method),
-            # Of a GPU, whatever is at hand.
-            replace(training_setup(profile, 1), counter="device", weights=None, fused=False),
-            user_catalog.catalog_file(),
-            profile.run_devices,
-        )
-        if shape
-        else ()
-    )
-    if shape is None or not offers:
+    if shape is None:
+        return None
+    # Of a GPU, whatever is at hand.
+    setup = replace(training_setup(profile, rented=True), counter="device", weights=None, fused=False)
+    wanted = (shape, memory_use_of(method), setup, user_catalog.catalog_file())
+    offers = offers_that_hold(*wanted, CARD_COUNTS if profile.other_program else CARD_COUNTS[:1])
+    if not offers and several:
+        offers = offers_that_hold(*wanted, CARD_COUNTS)
+    if not offers:
         return None
     # Hours at 1e15 FLOP/s are the work itself: every offer is priced by it, without an estimate of its own.
     work = hours_on(profile, shape, method, _PETAFLOP)
     prices = [offer.usd(work) for offer in offers]
     best = offers[min(range(len(offers)), key=lambda n: prices[n][1])]
-    hours = hours_on(profile, shape, method, training_time.card_device(best.card, best.count))
+    hours = hours_on(profile, shape, method, _rented_device(profile, shape, method, best))
     return Rental(best.card, best.count, hours, Range(*(min(ends) for ends in zip(*prices, strict=True))))
 
 
-def training_usd(profile: Profile, hours: Range | None) -> Range | None:
-    """Return what these hours cost on the profile's hardware: nothing, else the rent of a usual GPU."""
+def _rented_device(
+    profile: Profile, shape: ModelShape, method: str, offer: RentalOffer
+) -> training_time.TrainingDevice:
+    """Return the GPUs of an offer as they would train the method together."""
+    if offer.count == 1:
+        return training_time.card_device(offer.card)
+    setup = replace(training_setup(profile, rented=True), devices=offer.count, counter="device", weights=None)
+    use = memory_use_of(method)
+    parallel, _ = memory_in_group(shape, use, setup, offer.card.memory_gib)
+    tokens = training_time.step_tokens(profile, use, profile.examples_known)
+    group = training_time.device_group((offer.card,), offer.count, parallel, tokens)
+    return training_time.card_device(offer.card, offer.count, group)
+
+
+def training_usd(profile: Profile, hours: Range | None, devices: int = 1) -> Range | None:
+    """Return what these hours of ``devices`` GPUs cost: nothing on the profile's hardware, else the rent of usual GPUs."""
     if hours is None or profile.has_gpu is False or (profile.has_gpu and profile.gpu_memory_gib):
         return hours and ZERO_RANGE
     prices = [card.usd_hour or 0.0 for card in gpus.rentable_gpus(USUAL_CARD_GIB)[:5]]
-    return hours.times(prices[0], prices[len(prices) // 2], prices[-1]).times(*(float(profile.devices),) * 3)
+    return hours.times(prices[0], prices[len(prices) // 2], prices[-1]).times(*(float(devices),) * 3)
 
 
 def memory_use_of(method: str) -> MemoryUse:
@@ -192,7 +217,9 @@ def _beats(a: RentalOffer, b: RentalOffer) -> bool:
 
 def _offer(card: gpus.GpuFacts, count: int) -> RentalOffer:
     """Return ``count`` GPUs as an offer, with their price for a unit of work."""
-    flops = training_time.card_device(card, count).flops
+    flops = training_time.card_device(card).flops.times(*(float(count),) * 3)
+    if count > 1:
+        flops = flops.times_independent(MULTI_GPU)
     per_hour = (card.usd_hour or 0.0) * count
     # The fastest estimate of the GPU gives the lowest price of the work.
     usd_per_pflop_hour = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))

@@ -120,7 +120,12 @@ def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) 
         work = (texts * step.epochs, float(RAW_SEQUENCE))
     else:
         work = (examples * row * step.epochs, row)
-    return training_seconds(_shape(profile), step.method, training_device(profile), [work]).likely
+    return training_seconds(
+        _shape(profile),
+        step.method,
+        training_device(profile, method=step.method, examples=examples),
+        [work],
+    ).likely
 
 
 def device_speed_ups(profile: Profile) -> tuple[float, float]:

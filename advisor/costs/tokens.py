@@ -6,13 +6,18 @@ Also :class:`Range`, the low, likely and high end of an uncertain figure.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from advisor.questionnaire.profile import PASSAGES_TOKENS, Profile
 from runners.models.endpoint import reasons_by_name
-from runners.resources.memory_estimate import MemoryEstimate, smallest_memory
-from runners.resources.memory_terms import MemorySetup, MemoryUse
+from runners.resources.memory_estimate import (
+    MemoryEstimate,
+    estimate_memory,
+    memory_in_group,
+    smallest_memory,
+)
+from runners.resources.memory_terms import MemorySetup, MemoryUse, ParallelKind
 from runners.resources.model_shape import ModelShape
 
 PROMPT_TOKENS = 200
@@ -100,17 +105,16 @@ def output_tokens(profile: Profile) -> float:
     return (profile.answer_tokens or ANSWER_TOKENS) + reasoning_tokens(profile)
 
 
-def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
-    """Return the setup for memory estimates: rows as long as a prompt with its answer, at least 1,024 tokens.
+def training_setup(profile: Profile, rented: bool = False) -> MemorySetup:
+    """Return the setup for memory estimates on one device: rows as long as a prompt with its answer, at least 1,024 tokens.
 
-    Without a GPU, unless a number of rented ones is given, it describes the whole process on the CPU, and in fp32 where the
-    device computes in it. ``devices`` is the number of GPUs that share the model; by default the profile's.
+    Without a GPU, unless one is ``rented``, it describes the whole process on the CPU, and in fp32 where the device computes
+    in it.
     """
     longest = max(RAW_SEQUENCE, math.ceil(row_tokens(profile)))
-    on_cpu = profile.has_gpu is False and devices is None
+    on_cpu = profile.has_gpu is False and not rented
     shape = profile.model_shape
     return MemorySetup(
-        devices=profile.devices if devices is None else devices,
         seq_len=longest,
         counter="process" if on_cpu else "device",
         weights="fp32" if profile.computes_in_fp32 else None,
@@ -119,16 +123,59 @@ def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
     )
 
 
-def least_memory(profile: Profile, shape: ModelShape, use: MemoryUse) -> MemoryEstimate:
-    """Return the memory of a training with every free saving on, computed once for each profile and use.
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """How the devices at hand train a method with every free saving on."""
 
-    Blockers and several rules ask for the same estimate in one ranking.
+    parallel: ParallelKind
+    """How several share it: ddp, fsdp, or for another program fsdp_4bit. ddp for one device."""
+    memory: MemoryEstimate
+    """Memory of one of them."""
+    alone: MemoryEstimate
+    """Memory of one device that trains alone."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the model is divided among the devices, as it does not fit one with room."""
+        return self.parallel != "ddp"
+
+
+def device_plan(profile: Profile, use: MemoryUse) -> DevicePlan:
+    """Return how the devices of a profile, whose model's shape is known, train it; computed once for each profile and use.
+
+    Blockers and several rules ask for the same estimate in one ranking. Several GPUs share a training as ``parallel: auto``
+    does; those of another program shard 4-bit weights too.
     """
     known = profile.blocker_answers
+    shape = profile.model_shape
+    if shape is None:
+        raise ValueError("the memory of a model of unknown shape")
     key = (shape.params, use)
     if key not in known:
-        known[key] = smallest_memory(shape, use, training_setup(profile))
-    return cast("MemoryEstimate", known[key])
+        setup = training_setup(profile)
+        alone = smallest_memory(shape, use, setup)
+        shared = plan_group(shape, use, setup, profile) if profile.devices > 1 else ("ddp", alone)
+        known[key] = DevicePlan(*shared, alone)
+    return cast("DevicePlan", known[key])
+
+
+def plan_group(
+    shape: ModelShape, use: MemoryUse, setup: MemorySetup, profile: Profile
+) -> tuple[ParallelKind, MemoryEstimate]:
+    """Return how the profile's devices share a training of this setup, made as small as it can be, and one's memory."""
+    if profile.devices == 1:
+        return "ddp", smallest_memory(shape, use, setup)
+    several = replace(
+        setup, devices=profile.devices, batch=1, checkpointing=True, loss="rows", parallel="fsdp_4bit"
+    )
+    if profile.other_program:
+        return "fsdp_4bit", estimate_memory(shape, use, several)
+    return memory_in_group(shape, use, several, profile.device_gib)
+
+
+def least_memory(profile: Profile, use: MemoryUse) -> MemoryEstimate:
+    """Return the memory of one device in a training with every free saving on, on all devices of the profile."""
+    return device_plan(profile, use).memory
 
 
 def bank_tokens(profile: Profile) -> float:

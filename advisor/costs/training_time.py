@@ -8,14 +8,16 @@ per parameter (Kaplan et al., arXiv 2001.08361), LoRA about 4, and checkpointing
 
 **How often low to high holds.** ``python -m benchmarks.estimates`` compares the estimate, without any correction, with the
 recorded runs of benchmarks/estimate_runs.json: published training speeds on GPUs (torchtune, PEFT, fms-acceleration, Qwen,
-LLaMA-Factory, llm-foundry, Hugging Face's Personal Copilot), and our own runs on CPUs. The ranges are set so that
-:data:`HOURS_COVERAGE` of them hold, each source counting the same: .93 on one GPU, .67 on several, .97 on a CPU with native
-bf16. Ranges made without a source hold on it nearly as often (.86, .67 and .95; benchmarks/LOG.md). Without native bf16, and
-at the measured matrix speed of a CPU, six and three runs of ours are all inside, too few for a share; they are of machines
-that other processes used too, so they are long. Not recorded, so without a share: Apple GPUs, several GPUs over PCIe, and
-speeds measured before a training (:data:`MEASURED_RANGE`). Passes of fewer than 1,024 tokens do not fill a GPU (Qwen's
-1.8 B model takes 3 to 9 times the estimate with rows of 256 and 512 tokens one at a time); plans put at least 1,024 tokens
-into a pass.
+LLaMA-Factory, llm-foundry, Hugging Face's Personal Copilot, Answer.AI, torchtitan, NeMo AutoModel), and our own runs on
+CPUs. The ranges are set so that :data:`HOURS_COVERAGE` of them hold, each source counting the same: .93 on one GPU, .83 on
+several, .97 on a CPU with native bf16. Ranges made without a source hold on it nearly as often (.86, .78 and .95;
+benchmarks/LOG.md); the runs of the last three sources on several GPUs were recorded after the formula of communication was
+written, and all hold. Without native bf16, and at the measured matrix speed of a CPU, six and three runs of ours are all
+inside, too few for a share; they are of machines that other processes used too, so they are long. Not recorded, so without a
+share: Apple GPUs, and speeds measured before a training (:data:`MEASURED_RANGE`). Passes of fewer than 1,024 tokens do not
+fill a GPU (Qwen's 1.8 B model takes 3 to 9 times the estimate with rows of 256 and 512 tokens one at a time); plans put at
+least 1,024 tokens into a pass on one GPU, and several share a step's tokens, which is counted
+(:data:`advisor.costs.communication.FULL_PASS_TOKENS`).
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from advisor.catalog import gpus
-from advisor.costs.tokens import RAW_SEQUENCE, Range, example_tokens, row_tokens
+from advisor.costs.communication import PASS_TOKENS, DeviceGroup, link_of, step_seconds
+from advisor.costs.tokens import RAW_SEQUENCE, Range, device_plan, example_tokens, row_tokens
 from advisor.questionnaire.profile import Profile
 from runners.resources import calibration
 from runners.resources.calibration import MatrixSpeed, TrainingSpeed
+from runners.resources.memory_terms import MemoryUse, ParallelKind
 from runners.resources.model_shape import ModelShape
 
 HOURS_COVERAGE = 0.9
@@ -75,14 +79,6 @@ METHOD_SLOWDOWN = {"qlora": Range(1.02, 1.3, 2.0)}
 """QLoRA's time over LoRA's: 1.02 (H2O 7B, A10G), 1.05 (fms), 1.28 (torchtune), 1.44 (H2O, A100), 2.05 (litgpt
 13B).
 """
-MULTI_GPU = Range(0.5, 0.85, 1.0)
-"""Speed of each of several data centre GPUs relative to one alone: torchtune's 70B LoRA on 8 A100 loses
-nothing.
-"""
-MULTI_GPU_PCIE = Range(0.35, 0.55, 0.95)
-"""The same for GeForce and workstation cards, which share a model over PCIe; it can halve them. Our
-assumption.
-"""
 MEASURED_RANGE = Range(1 / 1.5, 1.0, 1.5)
 """Tokens a second over the measured speed of training the same model: other work on the machine comes and goes."""
 SIMILAR_ROWS = 2.5
@@ -95,13 +91,15 @@ USUAL_CARD_GIB = 24
 
 @dataclass(frozen=True, slots=True)
 class TrainingDevice:
-    """A device that trains: its FLOP/s (low, likely, high), whether it checkpoints, and their source."""
+    """A device, or several of a kind, that trains: its FLOP/s (low, likely, high), whether it checkpoints, their source."""
 
     flops: Range
     checkpointing: bool
     description: str
     speeds: tuple[TrainingSpeed, ...] = ()
     """Speeds of training that were measured on this device, which count before its FLOP/s."""
+    group: DeviceGroup | None = None
+    """Several such devices that train together; None for one. ``flops`` and ``speeds`` are those of one."""
 
 
 def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointing: bool) -> float:
@@ -135,8 +133,21 @@ def tokens_per_second(shape: ModelShape, method: str, sequence: float, device: T
 
     The uncertainties of the device, of checkpointing and of the method are independent and add in quadrature.
 
-    Where training this model was measured on the device, with rows of similar length, that speed counts.
+    Where training this model was measured on the device, with rows of similar length, that speed counts. Of several devices
+    it is the tokens of a step over its seconds (:func:`advisor.costs.communication.step_seconds`).
     """
+    one = _one_device_speed(shape, method, sequence, device)
+    group = device.group
+    if group is None or group.devices <= 1:
+        return one
+    use: MemoryUse = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
+    seconds = step_seconds(shape, use, group, sequence, one)
+    tokens = max(group.step_tokens, sequence)
+    return Range(tokens / seconds.high, tokens / seconds.likely, tokens / seconds.low)
+
+
+def _one_device_speed(shape: ModelShape, method: str, sequence: float, device: TrainingDevice) -> Range:
+    """Return the tokens a second of one device."""
     measured = measured_speed(device.speeds, shape, method, sequence)
     if measured is not None:
         rate = 1 / measured.seconds_per_token
@@ -204,7 +215,15 @@ def training_hours(profile: Profile, method: str, passages: float = 0.0) -> Rang
     shape = profile.model_shape
     if shape is None or not profile.params_b:
         return None
-    return hours_on(profile, shape, method, training_device(profile), passages)
+    return hours_on(profile, shape, method, training_device(profile, method=method), passages)
+
+
+def training_hours_alone(profile: Profile, method: str) -> Range | None:
+    """Return the hours of training on one device of the profile; None when the model's size is unknown."""
+    shape = profile.model_shape
+    if shape is None or not profile.params_b:
+        return None
+    return hours_on(profile, shape, method, training_device(profile))
 
 
 def hours_on(
@@ -233,27 +252,62 @@ def apple_device() -> TrainingDevice:
     return TrainingDevice(APPLE, True, f"an Apple GPU at about {APPLE.likely / 1e12:g} TFLOP/s")
 
 
-def card_device(card: gpus.GpuFacts, count: int = 1) -> TrainingDevice:
-    """Return ``count`` GPUs of one kind."""
-    return candidate_cards_device((card,), count)
+def card_device(card: gpus.GpuFacts, count: int = 1, group: DeviceGroup | None = None) -> TrainingDevice:
+    """Return one GPU, or several of one kind that train together.
+
+    Args:
+        card: the GPU.
+        count: how many.
+        group: how several train together; by default sharded (fsdp) in one machine, with full passes on each.
+    """
+    return candidate_cards_device((card,), count, group)
 
 
 @lru_cache(maxsize=256)
-def candidate_cards_device(cards: tuple[gpus.GpuFacts, ...], count: int = 1) -> TrainingDevice:
+def candidate_cards_device(
+    cards: tuple[gpus.GpuFacts, ...], count: int = 1, group: DeviceGroup | None = None
+) -> TrainingDevice:
     """Return ``count`` GPUs known only by their candidates: from the slowest to the fastest of these."""
     # The low end is the slowest candidate at its low share, the high end the fastest one at its high share.
     by_speed = sorted(cards, key=lambda card: card.tflops)
     slow = by_speed[0]
     usual = by_speed[len(by_speed) // 2]
     fast = by_speed[-1]
-    ends = [peak_share(card).times_independent(_multi_gpu(card, count)) for card in (slow, usual, fast)]
-    flops = Range(slow.tflops * ends[0].low, usual.tflops * ends[1].likely, fast.tflops * ends[2].high).times(
-        *(1e12 * count,) * 3
-    )
+    shares = [peak_share(card) for card in (slow, usual, fast)]
+    flops = Range(
+        slow.tflops * shares[0].low, usual.tflops * shares[1].likely, fast.tflops * shares[2].high
+    ).times(*(1e12,) * 3)
     name = usual.name if len(cards) == 1 else f"a card of {usual.memory_gib:g} GiB such as {usual.name}"
     of_peak = f"{peak_share(usual).likely:.0%} of its {usual.tflops:g} TFLOP/s"
-    return TrainingDevice(
-        flops, True, f"{count} x {name} at {of_peak}" if count > 1 else f"{name} at {of_peak}"
+    if count == 1:
+        return TrainingDevice(flops, True, f"{name} at {of_peak}")
+    group = group or device_group(cards, count, "fsdp", count * PASS_TOKENS)
+    return TrainingDevice(flops, True, f"{count} x {name} at {of_peak}, {group_text(group)}", group=group)
+
+
+def device_group(
+    cards: tuple[gpus.GpuFacts, ...], count: int, parallel: ParallelKind, step_tokens: float, nodes: int = 1
+) -> DeviceGroup:
+    """Return how ``count`` GPUs of one kind train together.
+
+    Args:
+        cards: the GPU, or those that it may be: the link is then from the slowest to the fastest of theirs.
+        count: how many, over all machines.
+        parallel: ddp, fsdp or fsdp_4bit.
+        step_tokens: tokens of an optimiser step, over all of them.
+        nodes: machines.
+    """
+    links = sorted((link_of(card, nodes) for card in cards), key=lambda link: link[1].likely)
+    slow, usual, fast = links[0][1], links[len(links) // 2], links[-1][1]
+    speed = Range(slow.low, usual[1].likely, fast.high)
+    return DeviceGroup(count, parallel, speed, step_tokens, usual[0].name)
+
+
+def group_text(group: DeviceGroup) -> str:
+    """Return how a group trains, in words."""
+    return (
+        f"{group.parallel} over {group.link_name} (about {group.link.likely / 1e9:.3g} GB/s), steps of "
+        f"{group.step_tokens:,.0f} tokens"
     )
 
 
@@ -266,57 +320,86 @@ def _consumer(card: gpus.GpuFacts) -> bool:
     return card.name.startswith(("RTX", "GTX", "GeForce", "A6000"))
 
 
-def _multi_gpu(card: gpus.GpuFacts, count: int) -> Range:
-    """Return the speed of each of ``count`` GPUs relative to one alone."""
-    if count == 1:
-        return Range(1.0, 1.0, 1.0)
-    return MULTI_GPU_PCIE if _consumer(card) else MULTI_GPU
-
-
 def measured_device(
     speed: MatrixSpeed,
     day: str,
-    count: int = 1,
     part: float = 1.0,
     speeds: tuple[TrainingSpeed, ...] = (),
+    group: DeviceGroup | None = None,
 ) -> TrainingDevice:
     """Return this machine's device at its measured matrix speed.
 
     Args:
         speed: the stored measurement.
         day: when it was taken.
-        count: number of such devices.
         part: share of the measured CPU threads that are used.
         speeds: measured speeds of training on this device.
+        group: several such devices that train together.
     """
     dtype, best = speed.best
     share = MEASURED_SHARE[speed.device]
-    scaling = MULTI_GPU if count > 1 else Range(1.0, 1.0, 1.0)
-    flops = share.times_independent(scaling)
     shown = f"{best / 1e12:.1f} TFLOP/s" if best >= 1e13 else f"{best / 1e9:,.0f} GFLOP/s"
-    name = f"{count} x {speed.name}" if count > 1 else speed.name
+    name = f"{group.devices} x {speed.name}" if group else speed.name
     description = (
         f"{name}, measured here on {day}: {shown} {dtype}, of which training gives about {share.likely:.0%}"
     )
-    return TrainingDevice(
-        flops.times(*(best * count * part,) * 3), speed.device != "cpu", description, speeds
-    )
+    if group:
+        description += f", {group_text(group)}"
+    return TrainingDevice(share.times(*(best * part,) * 3), speed.device != "cpu", description, speeds, group)
 
 
-def training_device(profile: Profile, stored: calibration.StoredCalibration | None = None) -> TrainingDevice:
+def training_device(
+    profile: Profile,
+    stored: calibration.StoredCalibration | None = None,
+    method: str = "",
+    examples: int | None = None,
+) -> TrainingDevice:
     """Return the device that trains: this machine at its measured speed, the named GPU, or one of its memory.
+
+    With a ``method`` it is all GPUs that train it together (:func:`group_of`), else one of them.
 
     A measured speed counts only where the hardware was detected on this machine and not changed since, so
     that the same written answers give the same advice everywhere. ``stored`` is the user's calibration by
     default.
     """
-    if measured := _measured(profile, stored):
+    group = group_of(profile, method, examples) if method else None
+    if measured := _measured(profile, stored, group):
         return measured
     if profile.has_gpu is False:
         return cpu_device(profile.cpu_cores, profile.cpu_bf16)
     if profile.gpu_kind == "mps" and not profile.gpu_name:
         return apple_device()
-    return candidate_cards_device(candidate_cards(profile), profile.devices)
+    return candidate_cards_device(candidate_cards(profile), group.devices if group else 1, group)
+
+
+def group_of(profile: Profile, method: str, examples: int | None = None) -> DeviceGroup | None:
+    """Return how the GPUs of a profile train a method together; None for one GPU, or none.
+
+    Args:
+        profile: the situation.
+        method: lora, qlora or full.
+        examples: rows of the training, by default the profile's examples.
+    """
+    if profile.devices <= 1:
+        return None
+    use: MemoryUse = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
+    parallel = device_plan(profile, use).parallel if profile.model_shape else "ddp"
+    tokens = step_tokens(profile, use, profile.examples_known if examples is None else examples)
+    return device_group(candidate_cards(profile), profile.devices, parallel, tokens)
+
+
+def step_tokens(profile: Profile, use: MemoryUse, examples: int) -> float:
+    """Return the tokens of an optimiser step, as training settings are chosen by default, and at least a row's."""
+    tokens = row_tokens(profile)
+    return max(tokens, float(_default_step_tokens(use, examples, profile.params_b or 1.0, tokens)))
+
+
+@lru_cache(maxsize=1024)
+def _default_step_tokens(use: MemoryUse, rows: int, params_b: float, tokens: float) -> int:
+    from runners.training.defaults import choose_defaults
+
+    values = choose_defaults(use, rows=rows, params_b=params_b, row_tokens=tokens).values
+    return int(values["batch_tokens"])
 
 
 def candidate_cards(profile: Profile) -> tuple[gpus.GpuFacts, ...]:
@@ -330,10 +413,10 @@ def candidate_cards(profile: Profile) -> tuple[gpus.GpuFacts, ...]:
 
 
 def training_time_assumptions(
-    profile: Profile, stored: calibration.StoredCalibration | None = None
+    profile: Profile, stored: calibration.StoredCalibration | None = None, method: str = ""
 ) -> tuple[str, ...]:
-    """Return what the hours assume: the device and its speed, and why a stored calibration was not used."""
-    device = training_device(profile, stored)
+    """Return what the hours of a method assume: the device and its speed, and why a stored calibration was not used."""
+    device = training_device(profile, stored, method)
     here = (
         (stored or stored_calibration())
         if _detected(profile, "gpu_kind")
@@ -353,7 +436,9 @@ def stored_calibration() -> calibration.StoredCalibration:
     return calibration.read_calibration()
 
 
-def _measured(profile: Profile, stored: calibration.StoredCalibration | None) -> TrainingDevice | None:
+def _measured(
+    profile: Profile, stored: calibration.StoredCalibration | None, group: DeviceGroup | None = None
+) -> TrainingDevice | None:
     """Return the device at its measured speed; None where the calibration is of other hardware."""
     if not _detected(profile, "gpu_kind"):
         return None
@@ -371,7 +456,7 @@ def _measured(profile: Profile, stored: calibration.StoredCalibration | None) ->
     if calibration.cuda is None or profile.gpu_kind != "cuda" or not _detected(profile, "gpu_memory_gib"):
         return None
     same = abs(calibration.cuda.memory_gib - (profile.gpu_memory_gib or 0)) < 1
-    return measured_device(calibration.cuda, day, profile.devices) if same else None
+    return measured_device(calibration.cuda, day, group=group) if same else None
 
 
 def _detected(profile: Profile, key: str) -> bool:

@@ -65,6 +65,8 @@ def plugins(rows: Iterable[Mapping[str, str]]) -> Table:
 def render_recommendation(rec: BaseRecommendation) -> Group:
     """Return the whole recommendation: choice and reasons, all methods, what would change it, when to ask again."""
     parts: list[Any] = [_choice(rec), render_ranking(rec)]
+    if launch := rec.estimates[rec.choice].launch:
+        parts += [Text(), Text("Several GPUs", style="bold"), _lines([escape(launch.why)])]
     if rec.flips:
         lines = [
             f"[bold]{escape(counterfactual['text'])}[/]" if number == 0 else escape(counterfactual["text"])

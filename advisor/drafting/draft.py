@@ -18,6 +18,8 @@ from typing import Any
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.costs.hosting import answering_quantization
+from advisor.costs.rental import memory_use_of
+from advisor.costs.tokens import device_plan
 from advisor.drafting.additional_arms import with_additional_arms, with_scored_arms
 from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
@@ -49,6 +51,7 @@ from runners.plan.schema import (
 )
 from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
 from runners.plan.train_config import TUNING_METHODS
+from runners.resources.parallel_memory import REFUSED_WHEN_SHARDED
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 
@@ -150,7 +153,15 @@ def tuning_settings(tuning: str, rows: int, profile: Profile) -> Mapping[str, An
         tuning, rows=rows, params_b=profile.params_b or models.MODELS[0].params_b, row_tokens=row_tokens
     )
     values = {key: value for key, value in chosen.values.items() if key != "method"}
-    return {**values, "reasons": chosen.reasons}
+    reasons = chosen.reasons
+    known = profile.model_shape is not None and not profile.remote
+    if known and values["optimizer"] in REFUSED_WHEN_SHARDED:
+        plan = device_plan(profile, memory_use_of(tuning))
+        if plan.sharded:
+            values["optimizer"] = "adamw"
+            why = f"adamw because the weights are sharded over {profile.devices} GPUs, where 8-bit states are refused"
+            reasons = {**reasons, "optimizer": why}
+    return {**values, "reasons": reasons}
 
 
 def _tuning_method(

@@ -80,7 +80,7 @@ def inference_estimate(
             0,
             weights="fp32" if profile.computes_in_fp32 else None,
             counter="process" if profile.has_gpu is False else "device",
-            devices=profile.devices,
+            devices=profile.answering_devices,
         )
         if shape
         else None

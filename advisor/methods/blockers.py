@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from advisor.costs.rental import fits_at_hand, training_cost
-from advisor.costs.tokens import least_memory
+from advisor.costs.hosting import answering_memory_of
+from advisor.costs.rental import fits_at_hand, memory_use_of, training_cost
+from advisor.costs.tokens import PROMPT_TOKENS, device_plan
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import (
     MIN_RAW_TOKENS,
@@ -17,7 +18,7 @@ from advisor.questionnaire.profile import (
     Profile,
     Thresholds,
 )
-from runners.resources.memory_terms import MemoryUse
+from runners.plan.steps import NF4
 
 MAX_CPU_HOURS = 72.0
 MAX_CPU_PARAMS_B = 3.0
@@ -50,18 +51,34 @@ def no_data(profile: Profile, method: str) -> str:
 def no_memory(profile: Profile, method: str) -> str:
     """BL002. The run does not fit in memory, even at the low end and with every free saving on.
 
-    Does not apply while the model's size or the memory is unknown.
+    Several GPUs share a training (FSDP2, through a launcher), but answers come from one of them. Does not apply while the
+    model's size or the memory is unknown.
     """
-    shape = profile.model_shape
     available = profile.device_gib
-    if shape is None or available is None:
+    if profile.model_shape is None or available is None:
         return ""
-    use: MemoryUse = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
-    need = least_memory(profile, shape, use)
-    if need.fits(available) != "no":
-        return ""
+    plan = device_plan(profile, memory_use_of(method))
+    if plan.memory.fits(available) != "no":
+        return _no_answers(profile) if plan.sharded else ""
+    if plan.sharded:
+        whole = ", 4-bit weights whole on each" if method == "qlora" and not profile.other_program else ""
+        return (
+            f"needs {plan.alone.low:.1f} GiB or more on one GPU, and {plan.memory.low:.1f} on each when sharded over "
+            f"{profile.devices} (fsdp{whole}): {_cards(profile)} has {available:.0f} GiB"
+        )
     offers = "this machine's RAM gives" if profile.has_gpu is False else f"{_cards(profile)} of"
-    return f"needs {need.low:.1f} GiB or more, {offers} {available:.0f} GiB"
+    return f"needs {plan.memory.low:.1f} GiB or more, {offers} {available:.0f} GiB"
+
+
+def _no_answers(profile: Profile) -> str:
+    """Return why a model that is trained sharded cannot answer here, where one GPU does not hold it in 4 bits either."""
+    narrow = answering_memory_of(profile, NF4, int(profile.prompt_tokens or PROMPT_TOKENS))
+    if profile.other_program or narrow is None or narrow.fits(profile.device_gib) != "no":
+        return ""
+    return (
+        f"{profile.devices} GPUs can train it sharded (fsdp), but answers come from one: in 4 bits that takes "
+        f"{narrow.low:.1f} GiB or more, {_cards(profile)} has {profile.device_gib:.0f} GiB"
+    )
 
 
 def too_slow(profile: Profile, method: str) -> str:
@@ -220,4 +237,4 @@ def blocked_by(profile: Profile, method: str, *checks: BlockerCheck) -> tuple[Bl
 
 
 def _cards(profile: Profile) -> str:
-    return "one GPU" if profile.present_devices == 1 else f"each of {profile.present_devices} GPUs"
+    return "one GPU" if profile.devices == 1 else f"each of {profile.devices} GPUs"

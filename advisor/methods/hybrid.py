@@ -15,7 +15,7 @@ from advisor.methods.blockers import Blocker, blocked_by, half_unused, nothing_t
 from advisor.methods.tuning import Full, Lora, QLora
 from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
-from advisor.rules.resources import fits_one_device
+from advisor.rules.resources import fits_devices
 from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
 
@@ -60,7 +60,7 @@ class Hybrid(Method):
         As everywhere, QLoRA comes before a LoRA that would nearly fill the memory.
         """
         lora, qlora, full = TUNED_HALVES
-        order = (qlora, lora, full) if fits_one_device(profile, "lora") == "tight" else TUNED_HALVES
+        order = (qlora, lora, full) if fits_devices(profile, "lora") == "tight" else TUNED_HALVES
         return next((method for method in order if not method.blocked(profile)), None)
 
     def estimate(self, profile: Profile) -> MethodEstimate:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from advisor.costs.call_prices import call_usd_range, usd_per_call
-from advisor.costs.estimate import MethodEstimate, estimate_basis
+from advisor.costs.estimate import MethodEstimate, estimate_basis, launch_of
 from advisor.costs.rental import training_cost
-from advisor.costs.tokens import DEFAULT_EPOCHS, call_tokens, training_setup, training_tokens
+from advisor.costs.tokens import DEFAULT_EPOCHS, call_tokens, device_plan, training_setup, training_tokens
 from advisor.costs.training_time import training_hours
 from advisor.methods.base import Drafting, Method
 from advisor.methods.blockers import (
@@ -25,7 +26,7 @@ from advisor.rules.base import Need
 from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.resources.memory_estimate import run_memory
-from runners.resources.memory_terms import MemoryUse
+from runners.resources.memory_terms import MemorySetup, MemoryUse
 
 TUNING_CHECKS = (no_data, no_memory, too_slow, remote_model, over_budget)
 
@@ -59,13 +60,16 @@ class Lora(Method):
         """Estimate training memory as the loop would set the run, hours and USD of training, and a call."""
         use: MemoryUse = self.name  # type: ignore[assignment]
         shape = None if profile.remote else profile.model_shape
-        memory = run_memory(shape, use, training_setup(profile), profile.device_gib) if shape else None
+        memory = run_memory(shape, use, _group_setup(profile, use), profile.device_gib) if shape else None
         hours = training_hours(profile, self.name) if profile.examples_known or profile.raw_text else None
         assumptions = (
             [f"{training_tokens(profile):,.0f} training tokens ({DEFAULT_EPOCHS:g} epochs)"] if hours else []
         )
         if memory:
             assumptions += list(memory.assumptions)
+        launch = launch_of(profile, self.name) if shape else None
+        if launch:
+            assumptions.insert(0, launch.why)
         usd = training_cost(profile, self.name) if hours else None
         call = usd_per_call(profile, *call_tokens(profile, self.name))
         return MethodEstimate(
@@ -76,6 +80,7 @@ class Lora(Method):
             call,
             (*assumptions, *estimate_basis(profile, self.name)),
             call_usd_range(self.name, call),
+            launch,
         )
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
@@ -83,6 +88,14 @@ class Lora(Method):
         numbers: dict[str, Any] = dict(drafting.numbers)
         train = TrainStep(arm=self.name, method=self.name, **numbers)  # type: ignore[arg-type]
         return (train, EvaluateStep(arm=self.name, weights=self.name))
+
+
+def _group_setup(profile: Profile, use: MemoryUse) -> MemorySetup:
+    """Return the setup of a training for its memory: on one device, or on all GPUs as they share it."""
+    setup = training_setup(profile)
+    if profile.devices == 1 or profile.model_shape is None:
+        return setup
+    return replace(setup, devices=profile.devices, parallel=device_plan(profile, use).parallel)
 
 
 class Full(Lora):

@@ -39,8 +39,6 @@ READING_EXAMPLES = 100
 """Examples that teach a tiny model to answer from passages."""
 SHORT_CONTEXT_B = 3.0
 """Models below this many billion parameters have short contexts and lose the middle of long ones."""
-RUN_DEVICES = 1
-"""Devices that one run uses, in training and in answering: advice counts what the runner can do."""
 PASSAGES_TOKENS = 1024
 """Tokens of passages that a retrieval arm adds to a prompt (the plan's default for context_tokens)."""
 MOST_PROMPTS = 0.5
@@ -116,8 +114,9 @@ class Profile:
     """The GPU as its driver names it, when it was detected here and is the one planned for."""
     cpu_bf16: bool | None = None
     """Whether the CPU multiplies in bf16 natively, when it was detected here and is the one planned for."""
-    run_devices: int = RUN_DEVICES
-    """Most devices that the program which runs it uses: one, as the runner here does."""
+    other_program: bool = False
+    """Whether another program trains and answers, as in published cases: it shards 4-bit weights too, and answers from
+    several GPUs; a run here does neither."""
     shape: ModelShape | None = field(default=None, repr=False)
     """The model's shape, when its config is known."""
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
@@ -283,19 +282,30 @@ class Profile:
 
     @cached_property
     def devices(self) -> int:
-        """Number of devices that one run uses: :attr:`run_devices`, or those present where they are fewer."""
-        return min(self.run_devices, self.present_devices)
+        """Number of GPUs, or 1: a training uses all of them when a launcher starts it, else one."""
+        alone = self.has_gpu is False or self.gpu_kind == "mps"
+        return 1 if alone else max(1, self.gpu_count or 1)
 
     @cached_property
-    def present_devices(self) -> int:
-        """Number of GPUs, or 1."""
-        return max(1, self.gpu_count or 1) if self.has_gpu is not False else 1
+    def answering_devices(self) -> int:
+        """Number of GPUs that a model answers from: one in a run here; another program cuts the model among all."""
+        return self.devices if self.other_program else 1
+
+    @cached_property
+    def launcher_flags(self) -> str:
+        """The flags of ``tunewise run`` and ``train`` that use all GPUs; "" for one or none, and for another program."""
+        several = self.devices > 1 and not self.other_program
+        return f"--launcher torchrun --gpus-per-node {self.devices}" if several else ""
 
     @cached_property
     def devices_note(self) -> str:
-        """Which of several GPUs a run uses; "" for one GPU or none."""
-        many = self.present_devices
-        return f"{many} GPUs are present, a run uses one of them" if many > self.devices == 1 else ""
+        """How a run uses several GPUs; "" for one GPU or none."""
+        if not self.launcher_flags:
+            return ""
+        return (
+            f"{self.devices} GPUs are present: a training uses all of them with {self.launcher_flags}, without a launcher "
+            "one; answers come from one"
+        )
 
     @cached_property
     def dtype_note(self) -> str:

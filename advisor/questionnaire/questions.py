@@ -429,7 +429,7 @@ QUESTIONS: tuple[Question, ...] = (
         "How many GPUs?",
         "count",
         "machine",
-        "A run uses one of them; more than one says that time is not scarce.",
+        "A training uses all of them through a launcher (torchrun), without one it uses one; answers come from one.",
         when=_GPU,
         detail=True,
         measured_by="machine",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from advisor.costs.rental import cheapest_rental, memory_use_of, training_cost
-from advisor.costs.tokens import training_setup
+from advisor.costs.tokens import device_plan, plan_group, training_setup
 from advisor.costs.training_time import USUAL_CARD_GIB
 from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
@@ -97,7 +97,8 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
     )
     available = profile.device_gib or USUAL_CARD_GIB
     for model in (*(models.smaller_siblings(current) if current else ()), *by_size):
-        if smallest_memory(model.shape, memory_use_of(name), training_setup(profile)).fits(available) == "no":
+        _, need = plan_group(model.shape, memory_use_of(name), training_setup(profile), profile)
+        if need.fits(available) == "no":
             continue
         relax = f"tune a smaller base: {model.name}"
         cost = "a weaker model to begin with"
@@ -117,7 +118,9 @@ def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxat
     if not blocking_rules(scored) & {"BL002", "BL003"}:
         return
     name = scored.method.name
-    rental = None if profile.data_must_stay_local else cheapest_rental(profile, memory_use_of(name))
+    rental = (
+        None if profile.data_must_stay_local else cheapest_rental(profile, memory_use_of(name), several=True)
+    )
     if rental is None:
         return
     card = rental.card
@@ -127,6 +130,8 @@ def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxat
         f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
     )
     cost = f"about {rental.hours.likely:.2g} h, {rental.usd.likely:,.2f} USD with setting up ({card_price})"
+    if count > 1:
+        cost += f", sharded with --launcher torchrun --gpus-per-node {count}"
     yield from checked_relaxation(profile, name, f"rent {count} x {card.name}", cost, **change)
 
 
@@ -138,8 +143,8 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
     if tuned is None or shape is None or available is None:
         return
     use = memory_use_of(tuned)
-    checkpointed = smallest_memory(shape, use, training_setup(profile))
-    lora = smallest_memory(shape, "lora", training_setup(profile))
+    plan = device_plan(profile, use)
+    checkpointed, lora = plan.memory, device_plan(profile, "lora").memory
     if use == "qlora" and lora.fits(available) != "yes":
         yield Relaxation(
             f"a base in 4 bits: {lora.likely:.1f} GiB become {checkpointed.likely:.1f}",
@@ -147,7 +152,8 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
             "steps that are 2 to 105 % slower in published runs",
             settings={"method": "qlora"},
         )
-    without_checkpointing = estimate_memory(shape, use, replace(training_setup(profile), checkpointing=False))
+    setup = replace(training_setup(profile), devices=profile.devices, parallel=plan.parallel)
+    without_checkpointing = estimate_memory(shape, use, replace(setup, checkpointing=False))
     if without_checkpointing.fits(available) == "no" and checkpointed.fits(available) != "no":
         yield Relaxation(
             f"gradient checkpointing: {without_checkpointing.likely:.1f} GiB become {checkpointed.likely:.1f}",
@@ -166,7 +172,7 @@ def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Re
         return
     use = memory_use_of(name)
     for tokens in (n for n in SHORT_ROWS if n < training_setup(profile).seq_len):
-        need = smallest_memory(shape, use, replace(training_setup(profile), seq_len=tokens))
+        _, need = plan_group(shape, use, replace(training_setup(profile), seq_len=tokens), profile)
         if need.fits(available) != "no":
             yield Relaxation(
                 f"cap rows at {tokens} tokens: {need.likely:.1f} GiB",
@@ -175,6 +181,7 @@ def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Re
                 settings={"max_tokens": tokens},
             )
             break
+    # On one GPU: training refuses these optimisers where the weights are sharded.
     for optimizer, relax, cost in SMALLER_OPTIMISERS if use == "full" else ():
         need = smallest_memory(shape, use, replace(training_setup(profile), optimizer=optimizer))
         if need.fits(available) != "no":

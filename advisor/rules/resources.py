@@ -34,11 +34,14 @@ class Resources(Rule):
     family = "resources"
 
 
-def fits_one_device(profile: Profile, use: MemoryUse) -> FitVerdict | None:
-    """Return whether training fits one device with every free saving on; None when something is unknown."""
+def fits_devices(profile: Profile, use: MemoryUse) -> FitVerdict | None:
+    """Return whether training fits the devices with every free saving on; None when something is unknown.
+
+    Several GPUs share it where one does not hold it with room (:func:`advisor.costs.tokens.device_plan`).
+    """
     if profile.model_shape is None:
         return None
-    return least_memory(profile, profile.model_shape, use).fits(profile.device_gib)
+    return least_memory(profile, use).fits(profile.device_gib)
 
 
 def can_train(profile: Profile) -> bool:
@@ -94,7 +97,7 @@ class RS003(Resources):
     at = MIN_TRAINING_DATA
 
     def applies(self, profile: Profile) -> str:
-        fits = can_train(profile) and fits_one_device(profile, "lora") in (None, "yes")
+        fits = can_train(profile) and fits_devices(profile, "lora") in (None, "yes")
         return "a base in 16 bits trains faster than one in 4" if fits else ""
 
 
@@ -131,8 +134,8 @@ class RS004(Resources):
 class RS005(Resources):
     """With several GPUs and thousands of examples, full tuning is affordable and learns hard skills best.
 
-    Does not apply where the GPUs that a run uses, one of them, do not hold it with room; nor when general ability
-    must survive untouched, or when many variants are to be served.
+    Does not apply where the GPUs together do not hold it with room; nor when general ability must survive untouched, or
+    when many variants are to be served.
     """
 
     need = Need.CAPACITY
@@ -145,11 +148,7 @@ class RS005(Resources):
     at = {"gpu_count": (MANY_GPUS,), "labelled_examples": (5000,)}
 
     def applies(self, profile: Profile) -> str:
-        if (
-            profile.present_devices < MANY_GPUS
-            or profile.examples_known < 5000
-            or profile.behaviour_gap != "high"
-        ):
+        if profile.devices < MANY_GPUS or profile.examples_known < 5000 or profile.behaviour_gap != "high":
             return ""
         if (
             not profile.params_b
@@ -157,11 +156,7 @@ class RS005(Resources):
             or profile.devices * profile.device_gib < FULL_GB_PER_B * profile.params_b
         ):
             return ""
-        hold = "hold" if profile.devices > 1 else "each hold"
-        return (
-            f"{profile.present_devices} GPUs {hold} full tuning with room, and there are "
-            f"{profile.examples_known:,} examples"
-        )
+        return f"{profile.devices} GPUs hold full tuning with room, and there are {profile.examples_known:,} examples"
 
 
 class RS006(Resources):
@@ -178,7 +173,7 @@ class RS006(Resources):
     def applies(self, profile: Profile) -> str:
         return (
             "LoRA would nearly fill the memory"
-            if can_train(profile) and fits_one_device(profile, "lora") == "tight"
+            if can_train(profile) and fits_devices(profile, "lora") == "tight"
             else ""
         )
 
@@ -207,7 +202,7 @@ class RS013(Resources):
             and profile.device_gib <= SMALL_CARD_GIB
             and weights > HALF_A_CARD * profile.devices * profile.device_gib
         )
-        if not crowded or not can_train(profile) or fits_one_device(profile, "lora") != "yes":
+        if not crowded or not can_train(profile) or fits_devices(profile, "lora") != "yes":
             return ""
         return f"16-bit weights of {weights:.0f} GiB take more than half of the card"
 
@@ -267,12 +262,16 @@ class RS009(Resources):
 
 
 class RS010(Resources):
-    """A run uses one GPU, however many there are: memory and hours are those of one.
+    """Several GPUs train together when a launcher starts a process for each: memory and hours count all of them.
 
-    Does not apply to a machine with one GPU or none.
+    Each holds a whole copy where one does (DDP), else weights, gradients and optimiser state are sharded (FSDP2). Without a
+    launcher a run uses one GPU, and answers always come from one. Does not apply to a machine with one GPU or none.
     """
 
-    evidence = ("tunewise trains and answers in one process on one device",)
+    evidence = (
+        "PyTorch, DistributedDataParallel and fully_shard, started by torchrun",
+        "torchtitan, benchmarks: 8 B by FSDP on 128 GPUs at 97 % of the speed of 8, each",
+    )
 
     at = {"gpu_count": (2,)}
 

@@ -100,6 +100,7 @@ def examine_machine(
         "calibration": calibration,
         "cache": {"folder": str(cache_folder()), "models": list_models()},
         "model": name,
+        **({"several_gpus": several} if (several := _several_gpus(profile)) else {}),
         **({"how_asked": notes} if (notes := chat_notes(name)) else {}),
         "plugins": [plugin.to_json() for plugin in declared_plugins()],
         "methods": [_method(method, profile, packages) for method in usable],
@@ -160,6 +161,8 @@ def show_examination(examined: dict[str, Any]) -> None:
         for row in examined["methods"]
     ]
     screen.print(console.table((f"with {examined['model']}", "here", "memory", "why"), rows_of_methods))
+    if "several_gpus" in examined:
+        print_plain(screen, examined["several_gpus"]["text"])
     for line in examined["warnings"]:
         screen.print(f"[yellow]warning[/]  {escape(line)}")
 
@@ -291,13 +294,28 @@ def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
         warnings.append(f"{why}: training runs in float16 with a loss scale, answering in float16")
     if machine.gpu_kind.value == "none" and "is not used" in machine.gpu_kind.how:
         warnings.append(machine.gpu_kind.how)
-    if (machine.gpu_count.value or 1) > 1:
-        warnings.append(f"{machine.gpu_count.value} GPUs are present, a run uses one of them")
     if machine.device != "cpu" and (fallback := DEVICE_TABLE[machine.device].fallback):
         warnings.append(f"on an {DEVICE_TABLE[machine.device].name} {fallback}")
     if machine.ram_gib.value is not None and machine.ram_gib.value < 4:
         warnings.append(f"only {machine.ram_gib.value:g} GiB of memory")
     return warnings
+
+
+def _several_gpus(profile: Profile) -> dict[str, Any]:
+    """Return how a run uses all GPUs of this machine, and whether torch has the launcher; empty for one GPU or none."""
+    if not profile.launcher_flags:
+        return {}
+    try:
+        scripts = metadata.distribution("torch").entry_points.select(group="console_scripts", name="torchrun")
+    except metadata.PackageNotFoundError:
+        scripts = ()  # type: ignore[assignment]
+    missing = "" if scripts else "; this installation of torch has no torchrun: install torch again"
+    return {
+        "gpus": profile.devices,
+        "launcher": profile.launcher_flags,
+        "torchrun": bool(scripts),
+        "text": f"{profile.devices_note}{missing}",
+    }
 
 
 def _version(name: str) -> str | None:

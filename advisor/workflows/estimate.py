@@ -6,28 +6,36 @@ on measured peaks.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from advisor.catalog import gpus
 from advisor.costs import training_time
+from advisor.costs.communication import DeviceGroup
 from advisor.costs.estimate import with_coverage
 from advisor.costs.rental import RENT_RANGE, training_usd
 from advisor.costs.tokens import Range, training_tokens
-from advisor.costs.training_time import training_hours
+from advisor.costs.training_time import training_hours_alone
 from advisor.output import emit_result
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import closest_model, detected_hardware, flag_answers, with_machine
 from advisor.questionnaire.profile import Profile
+from advisor.workflows.estimate_devices import (
+    SharedRequest,
+    group_of_request,
+    known_names_hint,
+    memory_of_each,
+    sharing_facts,
+)
 from rag.errors import BadInput, UsageProblem
 from runners.catalog import models
+from runners.plan.train_config import PARALLELISMS
 from runners.resources import memory_scores
 from runners.resources.machine import Machine, detect_machine
-from runners.resources.memory_estimate import MemoryEstimate, estimate_memory
+from runners.resources.memory_estimate import MemoryEstimate
 from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape, read_shape, typical_shape
 
@@ -54,6 +62,8 @@ TERM_TEXTS: Mapping[str, str] = {
     "activations": "values kept for the backward pass",
     "logits": "logits and their gradients",
     "kv_cache": "keys and values of every token so far",
+    "buckets": "gradients being averaged over the devices (ddp)",
+    "gathered": "sharded weights that are whole for a moment (fsdp)",
     "buffers": "weights made whole for a moment",
     "overhead": "what the counter shows beyond the tensors",
 }
@@ -83,13 +93,15 @@ class EstimateRequest:
         config: a model's config.json, or its folder.
         params_b: only a size, in billions of parameters.
         method: one of :data:`MEMORY_USES`.
-        devices: number of GPUs that share the weights.
+        devices: number of GPUs that train or answer together, over all nodes; 1 by default, as a run without a launcher.
         gpu: name of a card.
         gpu_memory: memory of one card in GiB.
         examples: training examples, for hours and cost.
         tokens: training tokens, for hours and cost.
         sets: answers to the questionnaire, ``key=value``: those in :data:`ANSWER_FIELDS` fill the fields above, those in
             :data:`OTHER_ANSWERS` describe the machine and the rows.
+        nodes: machines that the GPUs are spread over evenly.
+        parallel: how they share a training: auto, ddp, fsdp or fsdp_4bit.
     """
 
     model: str | None = None
@@ -102,6 +114,8 @@ class EstimateRequest:
     examples: int | None = None
     tokens: int | None = None
     sets: tuple[str, ...] = ()
+    nodes: int = 1
+    parallel: str = PARALLELISMS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,7 @@ class EstimateResult:
         hours: hours of training; None where no data were given.
         usd: cost of training; None where no data were given or no price is known.
         notes: assumptions beyond those of the memory estimate.
+        sharing: the keys of ``estimate --json`` about several devices, empty for one.
     """
 
     name: str
@@ -127,9 +142,10 @@ class EstimateResult:
     hours: Range | None
     usd: Range | None
     notes: tuple[str, ...]
+    sharing: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``estimate --json`` prints."""
+        """Return what ``estimate --json`` prints; the memory is that of each device."""
         return {
             "schema": 1,
             "model": self.name,
@@ -140,6 +156,7 @@ class EstimateResult:
             "device": self.device,
             "notes": list(self.notes),
             "device_gib": None if self.device_gib is None else round(self.device_gib, 2),
+            **self.sharing,
         }
 
 
@@ -162,12 +179,14 @@ def estimate_request(
         raise UsageProblem("estimate needs --method", f"one of {', '.join(MEMORY_USES)}; or --rows FILE")
     use = MEMORY_USES.get(request.method)
     if use is None:
-        raise BadInput(f"unknown method {request.method!r}", _known_names_hint(request.method, MEMORY_USES))
+        raise BadInput(
+            f"unknown method {request.method!r}", known_names_hint(request.method, tuple(MEMORY_USES))
+        )
     name, shape, notes = _shape(request)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
     counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
-    devices = request.devices or profile.devices
+    devices = request.devices or 1
     memory_setup = replace(
         _setup({**setup, "counter": counter}), devices=devices, device_gib=profile.device_gib
     )
@@ -182,14 +201,22 @@ def estimate_request(
         notes += (
             f"{memory_setup.seq_len} tokens are more than the {known_model.context:,} this model reads",
         )
-    memory = estimate_memory(shape, use, memory_setup)
-    hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, devices)
-    if devices > profile.devices:
-        notes += (f"for {devices} GPUs that share the weights: tunewise itself runs on one of them",)
+    wanted = SharedRequest(devices, request.nodes, request.parallel)
+    parallel, memory = memory_of_each(wanted, shape, use, memory_setup)
+    sharing: dict[str, Any] = {}
+    group = None
+    if devices > 1:
+        cards = (card,) if card else training_time.candidate_cards(profile)
+        group = None if use == "inference" else group_of_request(wanted, profile, use, cards, parallel)
+        sharing, more = sharing_facts(wanted, shape, use, parallel, group)
+        notes += more
+    hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, group)
     notes += tuple(note for note in (profile.devices_note, profile.dtype_note) if note and devices == 1)
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
-    return EstimateResult(name, request.method, memory, device, profile.device_gib, hours, usd, notes)
+    return EstimateResult(
+        name, request.method, memory, device, profile.device_gib, hours, usd, notes, sharing
+    )
 
 
 def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
@@ -210,7 +237,7 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
     )
     console.print(
         f"[bold]{escape(estimate.name)}, {estimate.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "
-        f"({memory.low:.1f} to {memory.high:.1f}){verdict}"
+        f"({memory.low:.1f} to {memory.high:.1f}){' on each GPU' if estimate.sharing else ''}{verdict}"
     )
     rows = [
         (
@@ -369,7 +396,7 @@ def _card(name: str) -> gpus.GpuFacts:
         raise BadInput(f"there are {len(candidates)} cards called {name!r}", f"say which: {names}")
     if name.replace(".", "", 1).isdecimal():
         raise BadInput(f"--gpu {name} is no card's name", f"for a size in GiB: --gpu-memory {name}")
-    raise BadInput(f"unknown card {name!r}", _known_names_hint(name, [gpu.name for gpu in gpus.known_gpus()]))
+    raise BadInput(f"unknown card {name!r}", known_names_hint(name, [gpu.name for gpu in gpus.known_gpus()]))
 
 
 def _profile(
@@ -407,24 +434,31 @@ def _profile(
     if profile.device_gib is None:
         return profile, "unknown memory"
     device_name = card.name if card else "a GPU" if memory else "this machine"
-    devices = request.devices or profile.devices
+    devices = request.devices or 1
     devices_name = f"{devices} GPUs" if memory and not card else f"{devices} x {device_name}"
     device = devices_name if devices > 1 else device_name
     return profile, f"{device} ({profile.device_gib:.3g} GiB{' each' if devices > 1 else ''})"
 
 
 def _hours_and_usd(
-    profile: Profile, shape: ModelShape, use: str, card: gpus.GpuFacts | None, devices: int
+    profile: Profile,
+    shape: ModelShape,
+    use: str,
+    card: gpus.GpuFacts | None,
+    group: DeviceGroup | None,
 ) -> tuple[Range | None, Range | None]:
     """Return hours and USD of training: on the named card at its rent, else on the hardware of the profile."""
     if not (profile.examples_known or profile.raw_text):
         return None, None
-    if card is None:
-        hours = training_hours(profile, use)
+    devices = group.devices if group else 1
+    if card is None and group is None:
+        hours = training_hours_alone(profile, use)
         return hours, training_usd(profile, hours)
-    hours = training_time.hours_on(
-        profile, shape, use, training_time.candidate_cards_device((card,), devices)
-    )
+    cards = (card,) if card else training_time.candidate_cards(profile)
+    device = training_time.candidate_cards_device(cards, devices, group)
+    hours = training_time.hours_on(profile, shape, use, device)
+    if card is None:
+        return hours, training_usd(profile, hours, devices)
     rent = None if card.usd_hour is None else card.usd_hour * devices
     return hours, None if rent is None else hours.times(rent, rent, rent).times_independent(RENT_RANGE)
 
@@ -442,15 +476,9 @@ def _setup(given: Mapping[str, Any]) -> MemorySetup:
         names = [choice for choice in allowed if isinstance(choice, str)]
         if names and value is not None and value not in names:
             raise BadInput(
-                f"unknown --{key.replace('_', '-')} {value!r}", _known_names_hint(str(value), names)
+                f"unknown --{key.replace('_', '-')} {value!r}", known_names_hint(str(value), names)
             )
     return MemorySetup(**values)
-
-
-def _known_names_hint(name: str, known: Any) -> str:
-    """Return a hint with the closest known name, if there is one, and all known names."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return (f"did you mean {matches[0]}? " if matches else "") + f"known: {', '.join(known)}"
 
 
 def _bar(part: float, whole: float) -> str:

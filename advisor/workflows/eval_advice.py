@@ -25,13 +25,6 @@ BANDS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.01)
 PROMPTED_METHODS = {"prompting", "few-shot"}
 
 
-PUBLISHED_DEVICES = 4096
-"""Devices that the programs of the published cases could use: their runs are judged as they were made, on all GPUs.
-
-Advice to a user counts those that a run here uses (:attr:`advisor.questionnaire.profile.Profile.run_devices`).
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class AdviceCase:
     """One published situation with the method that won in it."""
@@ -207,7 +200,8 @@ def _case(row: Any, location: str) -> AdviceCase:
     if not isinstance(answers, dict):
         raise BadInput(f"{location}: answers is missing", "an object with the questionnaire's keys")
     try:
-        profile = replace(Profile.of(answers), run_devices=PUBLISHED_DEVICES)
+        # Published runs are judged as they were made: other programs shard 4-bit weights and answer from several GPUs.
+        profile = replace(Profile.of(answers), other_program=True)
     except Problem as problem:
         raise BadInput(f"{location}: {problem.message}", problem.hint) from None
     forbids = row.get("hardware_forbids") or {}

@@ -32,6 +32,7 @@ from runners.runs import requirements
 
 if TYPE_CHECKING:
     from advisor.probe.probe import ProbeOutcome
+    from advisor.questionnaire.profile import Profile
 
 PLAN_OUT = Path("plan.yaml")
 RECORD_OUT = Path("decision.md")
@@ -324,8 +325,15 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         output.note(f"  first {model.hint}")
     accept = [word for name in accepted_licenses() for word in ("--accept-license", name)]
     flags = accept if _downloads_need_terms(drafted.plan) else []
+    flags += launcher_words(drafted.plan, profile)
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
     return WrittenPlan(out, tuple(blocked))
+
+
+def launcher_words(plan: Plan, profile: Profile) -> list[str]:
+    """Return the flags of ``tunewise run`` that start a plan's trainings on all GPUs; none where it trains nothing."""
+    trains = any(isinstance(step, TrainStep) for step in plan.steps)
+    return profile.launcher_flags.split() if trains else []
 
 
 def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> Plan:

@@ -6,7 +6,8 @@
 
 It needs no network and no data beside the repository: models of real shapes are made with random weights. Each part
 writes its rows to a folder of its card and commit in WORK/results; a part that is there is not measured again
-(--again does). TRL is compared where it is installed. The table goes into benchmarks/LOG.md with the card's name.
+(--again does). The parts ddp and fsdp train on all GPUs of the machine, and say so where there is one; they are
+unverified. TRL is compared where it is installed. The table goes into benchmarks/LOG.md with the card's name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import PARTS, Setting, child_contender
+from benchmarks.gpu.group import GROUP_PARTS
+from benchmarks.gpu.parts import PARTS as ONE_GPU_PARTS
+from benchmarks.gpu.parts import Setting, child_contender
+
+PARTS = {**ONE_GPU_PARTS, **GROUP_PARTS}
 
 LIMIT_S = 480
 """Most seconds of one part."""

@@ -61,17 +61,21 @@ def train_part(method: str) -> Callable[[Setting], list[Row]]:
             for name in (own, *others):
                 if name == "trl" and importlib.util.find_spec("trl") is None:
                     rows.append(
-                        _row(family, f"train {method}", "trl", None, "tokens/s", "TRL is not installed")
+                        table_row(family, f"train {method}", "trl", None, "tokens/s", "TRL is not installed")
                     )
                     continue
                 result = _contend_in_child(setting, f"train-{method}", family, name)
                 if "failed" in result:
-                    rows.append(_row(family, f"train {method}", name, None, "tokens/s", result["failed"]))
+                    rows.append(
+                        table_row(family, f"train {method}", name, None, "tokens/s", result["failed"])
+                    )
                     continue
                 note = f"validation loss {result['valid_loss']:.4f}"
                 if speed := result.get("expected_tokens_per_s"):
                     note += f"; estimated {speed:,.0f} tokens/s, {result['tokens_per_s'] / speed:.2f} of it measured"
-                rows.append(_row(family, f"train {method}", name, result["tokens_per_s"], "tokens/s", note))
+                rows.append(
+                    table_row(family, f"train {method}", name, result["tokens_per_s"], "tokens/s", note)
+                )
                 memory = result.get("device_gib") or result["peak_gib"]
                 expected = result.get("expected_gib")
                 note = (
@@ -79,7 +83,7 @@ def train_part(method: str) -> Callable[[Setting], list[Row]]:
                     if expected
                     else ""
                 )
-                rows.append(_row(family, f"train {method}", name, memory, "GiB", note))
+                rows.append(table_row(family, f"train {method}", name, memory, "GiB", note))
         return rows
 
     return measure
@@ -150,7 +154,7 @@ def decode_part(setting: Setting) -> list[Row]:
             plain = answers[key.replace("auto", "plain")]
             same = sum(a == b for a, b in zip(answers[key], plain, strict=True))
             note = f"{same} of {len(plain)} answers are the plain path's"
-            rows.append(_row(family, "decode", key, statistics.median(speeds), "tokens/s", note))
+            rows.append(table_row(family, "decode", key, statistics.median(speeds), "tokens/s", note))
     return rows
 
 
@@ -189,7 +193,9 @@ def embed_part(setting: Setting) -> list[Row]:
             speeds.setdefault(name, []).append(len(texts) / (time.perf_counter() - started))
     apart = float(np.abs(vectors["tunewise"] - vectors["sentence-transformers"]).max())
     return [
-        _row("bert", "embed", name, statistics.median(values), "texts/s", f"largest difference {apart:.1e}")
+        table_row(
+            "bert", "embed", name, statistics.median(values), "texts/s", f"largest difference {apart:.1e}"
+        )
         for name, values in speeds.items()
     ]
 
@@ -225,7 +231,9 @@ def serve_part(setting: Setting) -> list[Row]:
                 result = load(url, "prompting", questions, clients, setting.amount(30, 4))
                 note = f"{result['answers']} answers, first words after {result['first_words_s']} s"
                 rows.append(
-                    _row(family, "serve", f"{clients} clients", result["tokens_a_second"], "tokens/s", note)
+                    table_row(
+                        family, "serve", f"{clients} clients", result["tokens_a_second"], "tokens/s", note
+                    )
                 )
         finally:
             server.terminate()
@@ -240,7 +248,7 @@ def tests_part(setting: Setting) -> list[Row]:
     command += [] if setting.tiny else ["--gpu"]
     done = subprocess.run(command, capture_output=True, text=True)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
-    return [_row("all", "tests", "pytest --gpu", float(done.returncode), "exit status", last)]
+    return [table_row("all", "tests", "pytest --gpu", float(done.returncode), "exit status", last)]
 
 
 def child_contender(setting: Setting, family: str, name: str) -> dict[str, Any]:
@@ -321,7 +329,7 @@ def _prompting_run(setting: Setting, family: str) -> Path:
     return run
 
 
-def _row(family: str, what: str, by: str, value: float | None, unit: str, note: str = "") -> Row:
+def table_row(family: str, what: str, by: str, value: float | None, unit: str, note: str = "") -> Row:
     """Return a row of the table; ``value`` None where there is no measurement, with the reason in ``note``."""
     return {"family": family, "what": what, "by": by, "value": value, "unit": unit, "note": note}
 

@@ -24,6 +24,7 @@ LossKind = Literal["full", "chunked", "fused", "rows"]
 WeightKind = Literal["bf16", "fp32", "nf4", "nf4-dq"]
 MemoryCounter = Literal["allocated", "reserved", "device", "process"]
 TrainingProgram = Literal["tunewise", "other"]
+ParallelKind = Literal["ddp", "fsdp", "fsdp_4bit", "tensor"]
 
 CUDA_CONTEXT_BYTES = 0.85e9
 """Bytes of the CUDA context, which no framework's counter includes (measured beside reserved memory, Soup)."""
@@ -72,7 +73,10 @@ class MemorySetup:
     """Tokens of a step's forward pass that are learnt; None: all."""
     loss: LossKind = "rows"
     devices: int = 1
-    """Devices that weights, gradients and optimiser state are sharded over."""
+    """Devices that train or answer together."""
+    parallel: ParallelKind = "fsdp_4bit"
+    """How several devices share the model (:mod:`runners.resources.parallel_memory`); by default all weights are sharded,
+    4-bit ones too. Inference always cuts it (tensor)."""
     weights: WeightKind | None = None
     """Storage of the base's weights; None: nf4 with double quantisation for qlora, else bf16."""
     fp32_compute: bool = False
@@ -136,10 +140,14 @@ def bytes_per_value(use: MemoryUse, setup: MemorySetup) -> int:
 
 
 def chosen_optimizer(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> OptimizerKind:
-    """Return the setup's optimiser, or this project's choice: AdamW, for full tuning from 1e9 parameters on in 8 bits."""
+    """Return the setup's optimiser, or this project's choice: AdamW, for full tuning from 1e9 parameters on in 8 bits.
+
+    Sharded, it is AdamW with fp32 moments: training refuses 8-bit states of sharded weights.
+    """
     if setup.optimizer is not None:
         return setup.optimizer
-    return "adamw_8bit" if use == "full" and shape.params >= EIGHT_BIT_FROM else "adamw"
+    whole = setup.devices <= 1 or setup.parallel == "ddp"
+    return "adamw_8bit" if use == "full" and shape.params >= EIGHT_BIT_FROM and whole else "adamw"
 
 
 def holds_masters(use: MemoryUse, setup: MemorySetup) -> bool:
@@ -441,21 +449,15 @@ def logits_bytes(
 
 
 def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
-    """Bytes of temporary weights: one dequantised matrix, and two gathered blocks when sharded.
-
-    bitsandbytes and torchao dequantise one matrix at a time (bf16, h x I); FSDP gathers a block and prefetches the
-    next one.
-    """
-    dequantised = 2.0 * shape.hidden * shape.intermediate if is_four_bit(use, setup) else 0.0
-    if is_four_bit(use, setup) and setup.counter == "process":
+    """Bytes of temporary weights: one dequantised matrix (bitsandbytes and torchao: bf16, h x I)."""
+    if not is_four_bit(use, setup):
+        return 0.0
+    dequantised = 2.0 * shape.hidden * shape.intermediate
+    if setup.counter == "process":
         # The 16-bit matrices are read before they are quantised. Those below 32 MiB come from the allocator's heap, which
         # stays resident; larger ones are returned to the system.
         dequantised += min(2.0 * (shape.blocks - shape.expert_params), MAX_HEAP_LEFT)
-    if setup.devices <= 1:
-        return dequantised
-    base = weight_bytes(shape, use, setup)
-    # At most the part of the base that is on the other devices.
-    return dequantised + min(2 * base / shape.layers, base * (1 - 1 / setup.devices))
+    return dequantised
 
 
 def overhead_bytes(

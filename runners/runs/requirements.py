@@ -22,7 +22,12 @@ from runners.plan.schema import Plan, Step, step_name
 from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
 from runners.resources.device import DTYPE_BYTES, unsupported_settings
 from runners.resources.machine import GIB, Machine
-from runners.resources.memory_estimate import MemoryEstimate, estimate_inference_memory, estimate_memory
+from runners.resources.memory_estimate import (
+    MemoryEstimate,
+    estimate_inference_memory,
+    estimate_memory,
+    memory_in_group,
+)
 from runners.resources.memory_terms import KERNEL_BYTES, PROCESS_BYTES, MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape, read_shape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
@@ -205,9 +210,17 @@ class StepMemory:
     memory: MemoryEstimate
     four_bit: MemoryEstimate | None = None
     """The memory of the same with the model in 4 bits, for an arm that holds it in 16."""
+    several: MemoryEstimate | None = None
+    """The memory of each GPU where a launcher starts the training on all of this machine, for one that runs without."""
 
     def hint(self, machine: Machine, available: float) -> str:
         """Return what to do where it does not fit in ``available`` GiB."""
+        if self.several is not None and self.several.fits(available) != "no":
+            count = machine.gpu_count.value
+            return (
+                f"share it among all {count} GPUs, about {self.several.likely:.1f} GiB on each: add --launcher torchrun "
+                f"--gpus-per-node {count}"
+            )
         if self.four_bit is not None and self.four_bit.fits(available) != "no":
             return (
                 f"hold the model in 4 bits, about {self.four_bit.likely:.1f} GiB: quantization: nf4 under model in the "
@@ -298,8 +311,15 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
             counter="device" if machine.own_memory else "process",
             devices=environment.weight_shards(step.method, plan.parallel),
         )
-        memory = estimate_memory(shape, step.method, setup_of_run)
-        return StepMemory(f"training {step.arm} ({step.method})", memory)
+        work = f"training {step.arm} ({step.method})"
+        if not machine.own_memory:
+            return StepMemory(work, estimate_memory(shape, step.method, setup_of_run))
+        started, present = environment.world_size(), machine.gpu_count.value or 1
+        memory = _shared_memory(plan, step, shape, replace(setup_of_run, devices=started), machine)
+        several = None
+        if started == 1 < present:
+            several = _shared_memory(plan, step, shape, replace(setup_of_run, devices=present), machine)
+        return StepMemory(work, memory, several=several)
     model = step.model or plan.model
     shape = None if step.classifier else _shape_of(folders.get(model.name))
     if shape is None:
@@ -312,6 +332,21 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     bits = 8 * DTYPE_BYTES[machine.dtype[0]]
     four_bit = answering_memory(shape, machine, NF4, prompt, answer)
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
+
+
+def _shared_memory(
+    plan: Plan, step: TrainStep, shape: ModelShape, setup: MemorySetup, machine: Machine
+) -> MemoryEstimate:
+    """Estimate the memory of each GPU in a training on ``setup.devices`` of them, as the plan says that they share it."""
+    if setup.devices == 1:
+        return estimate_memory(shape, step.method, setup)
+    available = machine.device_memory_gib
+    setup = replace(setup, optimizer=step.optimizer)
+    if plan.parallel == "auto":
+        return memory_in_group(
+            shape, step.method, setup, None if available is None else MEMORY_HEADROOM * available
+        )[1]
+    return estimate_memory(shape, step.method, replace(setup, parallel=plan.parallel))
 
 
 def _neighbours(step: Step, machine: Machine) -> int:

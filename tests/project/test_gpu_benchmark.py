@@ -50,4 +50,29 @@ def test_every_part_runs_on_a_cpu_with_tiny_models(root: Path, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     measured = {path.stem for path in (tmp_path / "results").rglob("*.json")}
-    assert {"tests", "train-lora", "train-full", "train-qlora", "decode", "embed", "serve"} <= measured
+    assert {
+        "tests",
+        "train-lora",
+        "train-full",
+        "train-qlora",
+        "decode",
+        "embed",
+        "serve",
+        "ddp",
+        "fsdp",
+    } <= measured
+
+
+def test_parts_of_several_gpus_run_one_command_for_each_way_and_method(root: Path, tmp_path: Path) -> None:
+    """The command names torchrun, the command line and the way of sharing; its rows are a file of chats."""
+    from benchmarks.gpu.group import GROUP_PARTS, group_command
+    from benchmarks.gpu.parts import Setting
+
+    assert list(GROUP_PARTS) == ["ddp", "fsdp"]
+    (tmp_path / "results").mkdir()
+    setting = Setting(tmp_path, "cpu", tmp_path / "results")
+    command = group_command(setting, "fsdp", "full", 2, tmp_path / "out")
+    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert command[command.index("--parallel") + 1] == "fsdp"
+    rows = Path(command[command.index("--examples") + 1]).read_text("utf-8").splitlines()
+    assert all(json.loads(row)["messages"][0]["role"] == "user" for row in rows)

@@ -105,10 +105,14 @@ def test_flops_per_token_match_literature() -> None:
     assert 1.2 < long / short < 1.3
 
 
-def test_multi_gpu_speed_is_between_one_and_count_times() -> None:
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_speed_of_several_gpus_is_between_one_and_count_times(method: str) -> None:
     card = gpus.find_gpu("A100 80GB")
     assert card is not None
-    one, eight = training_time.card_device(card).flops, training_time.card_device(card, 8).flops
+    one, eight = (
+        training_time.tokens_per_second(shape(MISTRAL_7B), method, 2048, training_time.card_device(card, n))
+        for n in (1, 8)
+    )
     assert one.likely < eight.likely < 8 * one.likely
     assert one.high < eight.high <= 8 * one.high
     assert eight.likely / eight.low > one.likely / one.low, "sharding makes it less certain"

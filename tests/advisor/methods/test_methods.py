@@ -72,7 +72,19 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
             "full",
             {"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 2},
             "BL002",
-            "each of 2 GPUs of 24 GiB",
+            "on each when sharded over 2 (fsdp): each of 2 GPUs has 24 GiB",
+        ),
+        (
+            "qlora",
+            {"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 2},
+            "BL002",
+            "sharded over 2 (fsdp, 4-bit weights whole on each)",
+        ),
+        (
+            "lora",
+            {"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 16},
+            "BL002",
+            "16 GPUs can train it sharded (fsdp), but answers come from one: in 4 bits",
         ),
         ("lora", {"model_params_b": 7, "gpu_kind": "none"}, "BL003", "no GPU"),
         (
@@ -128,10 +140,10 @@ def test_passages_in_prompts_block_retrieval_without_documents() -> None:
 
 def test_published_qlora_runs_are_not_blocked() -> None:
     """65B on 48 GB and 33B on 24 GB with QLoRA are published: at most tight. 70B on 2x24 GB is too, by another program:
-    a run uses one GPU."""
-    assert METHOD_BY_NAME["qlora"].blocked(
-        Profile.of({"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 2, "labelled_examples": 999})
-    )
+    a run here holds 4-bit weights whole on each GPU."""
+    two = Profile.of({"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 2, "labelled_examples": 999})
+    assert METHOD_BY_NAME["qlora"].blocked(two)
+    assert not METHOD_BY_NAME["qlora"].blocked(replace(two, other_program=True))
     for params, gib, count in ((65, 48, 1), (33, 24, 1)):
         profile = Profile.of(
             {"model_params_b": params, "gpu_memory_gib": gib, "gpu_count": count, "labelled_examples": 999}

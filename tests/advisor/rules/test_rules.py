@@ -140,14 +140,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "gpu_count": 8,
             "gpu_memory_gib": 80,
-            "model_params_b": 4,
+            "model_params_b": 30,
             "labelled_examples": 9000,
             "behaviour_gap": "high",
         },
         {
             "gpu_count": 8,
             "gpu_memory_gib": 80,
-            "model_params_b": 7,
+            "model_params_b": 40,
             "labelled_examples": 9000,
             "behaviour_gap": "high",
         },

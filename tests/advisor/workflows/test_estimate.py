@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from advisor.cli import main
 from advisor.costs.tokens import Range
 from advisor.workflows.estimate import MEMORY_USES, EstimateRequest, estimate_request, hours_text
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, Problem, UsageProblem
 from runners.resources.machine import Detected, Machine
 
 CONFIG = {
@@ -116,19 +117,78 @@ def test_estimate_device_is_this_machine_unless_named() -> None:
     ]
     assert [round(estimate.device_gib or 0, 1) for estimate in estimates] == [14.4, 24.0, 24.0, 20.0]
     assert estimates[1].device == "this machine (24 GiB)"
-    assert "2 GPUs are present, a run uses one of them" in estimates[1].notes
+    assert any(
+        "2 GPUs are present: a training uses all of them with --launcher" in n for n in estimates[1].notes
+    )
+    assert estimates[1].sharing == {}, "one GPU, as a run without a launcher"
 
 
-def test_estimate_for_several_devices_is_named_as_that_of_another_program() -> None:
-    """A run here uses one GPU; --devices asks what a program needs that shares the weights."""
-    two = machine(gpu_kind="cuda", gpu_count=2, gpu_memory_gib=23.7)
-    card = {"params_b": 1, "method": "lora", "gpu": "RTX 3090"}
-    shared = estimate_request(EstimateRequest(**card, devices=2), {}, two)
-    assert "2 x RTX 3090" in shared.device
-    assert any("sharded over 2" in line for line in shared.memory.assumptions)
-    assert any("tunewise itself runs on one" in note for note in shared.notes)
-    one = estimate_request(EstimateRequest(**card), {}, two)
-    assert one.memory.likely > shared.memory.likely
+def test_estimate_for_several_devices_names_how_they_share_and_the_launcher() -> None:
+    """A whole copy where it fits, else sharded; what is exchanged, the hours and the rent of all of them."""
+    card = {"params_b": 14, "method": "full", "gpu": "A100 80GB", "examples": 9000}
+    one, four = (estimate_request(EstimateRequest(**card, devices=n), {}, machine()) for n in (1, 4))
+    assert four.memory.likely < one.memory.likely
+    assert (one.memory.fits(80), four.memory.fits(80)) == ("no", "yes")
+    assert "4 x A100 80GB" in four.device
+    assert four.to_json()["parallel"] == "fsdp"
+    assert four.to_json()["launcher"] == "--launcher torchrun --gpus-per-node 4"
+    assert four.to_json()["communication"]["bytes"] > 2 * 2 * 14e9 * 0.75
+    assert any("sharded over 4" in line for line in four.memory.assumptions)
+    assert one.hours
+    assert four.hours
+    assert one.usd
+    assert four.usd
+    assert one.hours.likely / 4 < four.hours.likely < one.hours.likely
+    assert four.usd.likely > one.usd.likely, "communication is paid for"
+    small = estimate_request(
+        EstimateRequest(params_b=1, method="lora", gpu="A100 80GB", devices=4), {}, machine()
+    )
+    assert small.sharing["parallel"] == "ddp"
+    assert "buckets" in four.memory.terms or "gathered" in four.memory.terms
+
+
+def test_estimate_over_nodes_takes_their_network() -> None:
+    """Two machines of four: the launcher's flags, and a slower link than inside one machine."""
+    request = EstimateRequest(params_b=14, method="full", gpu="H100 80GB", devices=8, examples=9000)
+    near, far = (estimate_request(replace(request, nodes=n), {}, machine()) for n in (1, 2))
+    assert far.sharing["launcher"] == "--launcher slurm --nodes 2 --gpus-per-node 4"
+    assert near.hours
+    assert far.hours
+    assert far.hours.likely > near.hours.likely
+    assert far.memory == near.memory
+
+
+def test_estimate_of_sharded_answering_says_which_program_does_it() -> None:
+    request = EstimateRequest(params_b=70, method="rag", gpu="H100 80GB", devices=2)
+    shared = estimate_request(request, {}, machine())
+    assert shared.sharing == {"devices": 2, "nodes": 1, "parallel": "tensor"}
+    assert shared.memory.fits(80) == "yes"
+    assert any("tunewise answers from one GPU" in note for note in shared.notes)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "setup", "message"),
+    [
+        ({"devices": 8, "nodes": 3}, {}, "evenly over 3 nodes"),
+        ({"devices": 8, "parallel": "fsdp"}, {"optimizer": "adamw_8bit"}, "refused by training"),
+        ({"devices": 8, "parallel": "zero3"}, {}, "unknown --parallel"),
+    ],
+)
+def test_sharing_that_training_refuses_is_refused(
+    wanted: dict[str, Any], setup: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Problem, match=message):
+        estimate_request(EstimateRequest(params_b=8, method="full", gpu="H200", **wanted), setup, machine())
+
+
+def test_sharded_four_bit_weights_are_named_as_unverified() -> None:
+    request = EstimateRequest(params_b=70, method="qlora", gpu="RTX 3090", devices=2)
+    whole, cut = (
+        estimate_request(replace(request, parallel=kind), {}, machine()) for kind in ("fsdp", "fsdp_4bit")
+    )
+    assert cut.memory.likely < 0.7 * whole.memory.likely
+    assert any("unverified" in note for note in cut.notes)
+    assert not any("unverified" in note for note in whole.notes)
 
 
 def test_estimate_of_a_machine_without_bf16_is_for_float32() -> None:

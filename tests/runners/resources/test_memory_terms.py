@@ -149,11 +149,11 @@ def test_logits_bytes_of_rows_and_inference() -> None:
 
 
 def test_kv_cache_buffer_and_overhead_bytes() -> None:
-    """Keys and values of all tokens; a dequantised matrix; gathered blocks; what counters add."""
+    """Keys and values of all tokens; a dequantised matrix; what counters add."""
     assert memory_terms.kv_cache_bytes(LLAMA, "inference", BASE) == 2 * L * KV * 1024 * 2
     assert memory_terms.kv_cache_bytes(LLAMA, "lora", BASE) == 0
     assert memory_terms.buffer_bytes(LLAMA, "qlora", BASE) == 2 * H * FF
-    assert memory_terms.buffer_bytes(LLAMA, "full", replace(BASE, devices=4)) == 2 * 2 * P / L
+    assert memory_terms.buffer_bytes(LLAMA, "full", replace(BASE, devices=4)) == 0
     assert memory_terms.overhead_bytes(1e9, replace(BASE, counter="allocated")) == 0
     assert memory_terms.overhead_bytes(1e9, replace(BASE, counter="reserved")) == pytest.approx(0.2e9)
     assert memory_terms.overhead_bytes(1e9, BASE) == memory_terms.CUDA_CONTEXT_BYTES
