@@ -37,7 +37,7 @@ def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int)
     rank(launcher, 1).kill()
     _, error = launcher.communicate(timeout=60)
     assert (launcher.returncode, "tunewise: rank 1 of 2 was killed by SIGKILL\n" in error) == (4, True), error
-    assert "Traceback" not in error
+    assert "Traceback" not in error, error
     script = workplace.folder / "o.launch" / "torchrun.sh"
     assert str(script.relative_to(workplace.folder)) in error
     assert "torch.distributed.run --nnodes 1 --nproc-per-node 2 --standalone" in script.read_text("utf-8")
