@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -183,7 +184,7 @@ def lead() -> Iterator[TrainingLead]:
         if environment.world_size() > 1:
             if not leader.joined:
                 _tell_followers(_next_key(), json.dumps(outcome))
-            _SEQUENCE.append(None)
+            _NEXT_TRAINING.value += 1
 
 
 @contextmanager
@@ -195,17 +196,17 @@ def next_training() -> Iterator[ProcessGroup | dict[str, Any]]:
     outcome = _wait_for_training()
     _refuse_ended(outcome)
     if "problem" in outcome:
-        _SEQUENCE.append(None)
+        _NEXT_TRAINING.value += 1
         raise problem_from_json(outcome)
     if "join" not in outcome:
-        _SEQUENCE.append(None)
+        _NEXT_TRAINING.value += 1
         yield outcome["skipped"]
         return
     try:
         with _group_left():
             yield _joined_group()
     finally:
-        _SEQUENCE.append(None)
+        _NEXT_TRAINING.value += 1
 
 
 class GroupEnded(Exception):
@@ -281,12 +282,21 @@ def _group_left() -> Iterator[None]:
 
 _LEFT_GROUPS: list[Any] = []
 """The groups of earlier trainings; see :func:`leave_group`."""
-_SEQUENCE: list[None] = []
-"""One entry for each training of this process so far: its length names the next one in the store."""
+
+
+@dataclass
+class _TrainingNumber:
+    """Number of the next training of this process, from 0; the same in every process of the group."""
+
+    value: int = 0
+
+
+_NEXT_TRAINING = _TrainingNumber()
 
 
 def _next_key() -> str:
-    return f"training/{len(_SEQUENCE)}"
+    """Return the name of the next training in the launcher's store."""
+    return f"training/{_NEXT_TRAINING.value}"
 
 
 def _connection() -> Any:

@@ -108,6 +108,7 @@ def shard(
     processes: int,
     ignored: set[nn.Parameter] | None = None,
     accumulates_shards: bool = False,
+    replicas: int = 1,
 ) -> WrappedStep:
     """Return the step with weights, gradients and optimiser state sharded over the processes (FSDP2, fully_shard).
 
@@ -121,10 +122,17 @@ def shard(
         processes: Number of processes.
         ignored: Parameters that stay whole, as 4-bit ones do.
         accumulates_shards: See :class:`WrappedStep`.
+        replicas: Number of groups of neighbouring ranks that hold all shards each: weights are gathered within a group,
+            and gradients averaged between the groups as well (hybrid sharding, HSDP).
 
     Raises CannotRun for a model whose parameters this version of torch cannot shard together.
     """
-    mesh = init_device_mesh(device.type, (processes,))
+    names = ("replicate", "shard")
+    mesh = (
+        init_device_mesh(device.type, (processes,))
+        if replicas == 1
+        else init_device_mesh(device.type, (replicas, processes // replicas), mesh_dim_names=names)
+    )
     settings: dict[str, Any] = {"mesh": mesh}
     if ignored:
         settings["ignored_params"] = ignored

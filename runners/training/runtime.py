@@ -66,6 +66,8 @@ class RuntimeChoices:
     """Why, "" in one process."""
     load: str = "device"
     """How the base is loaded: device, host (in the host's memory, before it is sharded) or shards."""
+    replicas: int = 1
+    """Number of nodes that hold all shards each."""
     machine: dict[str, Any] = field(default_factory=lambda: numeric_environment())
 
     def write(self, work: Path) -> None:
@@ -126,9 +128,8 @@ def choose_runtime(
     own_memory = DEVICE_TABLE[device_kind()].own_memory
     longest = max(len(row.ids) for row in rows)
     free = free_gib() if free is None else free
-    shards = parallel.processes if parallel.kind == "fsdp" else 1
     memory = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, free, dtype.itemsize == 2, own_memory, shards
+        base.folder, config, longest, free, dtype.itemsize == 2, own_memory, parallel.shards
     )
     return RuntimeChoices(
         identity,
@@ -139,6 +140,7 @@ def choose_runtime(
         parallel=parallel.kind,
         parallel_reason=parallel.reason,
         load=parallel.load,
+        replicas=parallel.replicas,
         machine=numeric_environment(parallel.processes),
     )
 

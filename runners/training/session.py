@@ -151,6 +151,7 @@ def _share_anew(
     """Change the choices of an unfinished run for another number of processes; dtype and path of the loss stay."""
     parallel = _parallel(base, config, rows, processes, memory, DTYPES[chosen.dtype])
     chosen.parallel, chosen.parallel_reason, chosen.load = parallel.kind, parallel.reason, parallel.load
+    chosen.replicas = parallel.replicas
     chosen.machine = runtime.numeric_environment(processes)
     if processes > 1 and chosen.path == "compiled":
         chosen.path, chosen.reason = "rows", "torch.compile is not used in several processes"

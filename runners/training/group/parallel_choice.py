@@ -41,6 +41,13 @@ class ParallelChoice:
     reason: str = ""
     load: LoadKind = "device"
     """device: whole, on the device; host: whole, in the host's memory, then sharded; shards: each its own part."""
+    replicas: int = 1
+    """Number of nodes that hold all shards each (HSDP); 1 where they are spread over all processes."""
+
+    @property
+    def shards(self) -> int:
+        """Number of processes over which the weights are divided."""
+        return self.processes // self.replicas if self.kind == "fsdp" else 1
 
 
 ONE_PROCESS = ParallelChoice("single", 1)
@@ -54,6 +61,8 @@ class GroupMemory:
     """What one process may use of its device: of a CPU's RAM, its share among the processes of the node."""
     host_gib: float
     """What one process may use of the host's RAM."""
+    node_processes: int = 0
+    """Processes of each node; 0 where nodes have different numbers of them."""
 
 
 def choose_parallel(
@@ -92,7 +101,8 @@ def choose_parallel(
     if refusal:
         raise CannotRun(f"parallel {kind}: {refusal}", "parallel: ddp, or other settings")
     load, how = _load_kind(base, config, dtype, own_memory, memory)
-    return ParallelChoice("fsdp", processes, f"fsdp: {reason}; {how}", load)
+    nodes, where = _replicas(base, config, longest, half, own_memory, processes, memory)
+    return ParallelChoice("fsdp", processes, f"fsdp: {reason}; {how}{where}", load, nodes)
 
 
 def fsdp_refusal(config: TrainConfig, dtype: torch.dtype) -> str:
@@ -129,6 +139,33 @@ def _by_memory(
     if fits(whole, whole, memory.device_gib) == "yes":
         return "ddp", f"a whole copy takes at most {whole:.1f} GiB, {has}"
     return "fsdp", f"a whole copy takes up to {whole:.1f} GiB, a shard {sharded:.1f}, {has}"
+
+
+def _replicas(
+    base: Model,
+    config: TrainConfig,
+    longest: int,
+    half: bool,
+    own_memory: bool,
+    processes: int,
+    memory: GroupMemory,
+) -> tuple[int, str]:
+    """Return the nodes that hold all shards each where that fits, 1 where the shards are spread over all; and why.
+
+    Gathering layers within a node spares the slower link between nodes, over which gradients alone then travel.
+    """
+    per_node = memory.node_processes
+    if per_node < 2 or per_node == processes:
+        return 1, ""
+    try:
+        shape = read_shape(read_json(base.folder / "config.json"))
+    except BadInput:
+        return 1, ""
+    recompute = config.checkpointing != "off"
+    need = largest_pass_gib(shape, config, longest, half, recompute, own_memory, per_node)
+    if fits(need, need, memory.device_gib) != "yes":
+        return 1, f"; sharded over all nodes: within one a process takes up to {need:.1f} GiB"
+    return processes // per_node, f"; sharded within each node ({need:.1f} GiB), replicated between nodes"
 
 
 def _load_kind(

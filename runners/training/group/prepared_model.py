@@ -74,7 +74,8 @@ def group_memory(group: ProcessGroup) -> GroupMemory:
     own = free_gib() if default_device().type != "cpu" else free_gib() / neighbours
     if torch.cuda.is_available() and default_device().type == "cuda":
         process_group.require_devices((neighbours, torch.cuda.device_count()))
-    return GroupMemory(group.least(own), group.least(host))
+    same = group.least(neighbours) == group.most(neighbours)
+    return GroupMemory(group.least(own), group.least(host), neighbours if same else 0)
 
 
 def prepare(
@@ -117,7 +118,7 @@ def prepare(
     probe = _probe_rows(rows)
     with evaluation_mode(net):
         expected = float(loss(probe))
-    wrapped = _sharded(step, loss.causal, config, group)
+    wrapped = _sharded(step, loss.causal, config, group, chosen.replicas)
     with evaluation_mode(net), _sharded_failure_as_problem(config):
         value = float(wrapped(probe))
     wrapped.reshard()
@@ -161,7 +162,7 @@ def _prepare_shards(
     plain = restore_loss(net, "plain", "")
     step = Step(net, plain)
     release_values(skeleton)
-    wrapped = _sharded(step, skeleton.causal, config, group)
+    wrapped = _sharded(step, skeleton.causal, config, group, chosen.replicas)
     read_shards(skeleton, base.folder, default_device())
     if not resumed:
         chosen.path, chosen.reason = _sharded_path(step, wrapped, plain, rows, config, group)
@@ -202,12 +203,15 @@ def _group_loss(
     return loss if group.size == 1 else replace(loss, compiling=_NOT_COMPILED)
 
 
-def _sharded(step: Step, causal: PreTrainedModel, config: TrainConfig, group: ProcessGroup) -> WrappedStep:
+def _sharded(
+    step: Step, causal: PreTrainedModel, config: TrainConfig, group: ProcessGroup, replicas: int
+) -> WrappedStep:
     """Return the step sharded; 4-bit weights stay whole unless ``parallel`` is fsdp_4bit."""
     four_bit = {p for p in causal.parameters() if type(p).__name__ == "Params4bit"}
     ignored = four_bit if config.parallel != "fsdp_4bit" else set()
     full = config.method == "full"
-    return shard(step, causal, default_device(), group.size, ignored, accumulates_shards=full)
+    device = default_device()
+    return shard(step, causal, device, group.size, ignored, accumulates_shards=full, replicas=replicas)
 
 
 @contextmanager

@@ -65,6 +65,8 @@ def train_case(case: dict[str, Any], group: ProcessGroup, out: Path) -> None:
 
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
+    if case.get("node_processes"):  # as if the processes were on several nodes
+        os.environ["LOCAL_WORLD_SIZE"] = str(case["node_processes"])
     rows, valid = rows_of(case["rows"]), rows_of(case.get("valid", []))
     loop = start_training(rows, valid, config, base, work, "identity", on_event, group)
     if case.get("fail_at"):
@@ -82,6 +84,7 @@ def train_case(case: dict[str, Any], group: ProcessGroup, out: Path) -> None:
         "path": loop.loss.path,
         "reason": loop.choices.parallel_reason,
         "load": loop.choices.load,
+        "replicas": loop.choices.replicas,
         "losses": loop.progress.losses,
         "norms": loop.progress.norms,
         "valid": loop.progress.valid,

@@ -224,6 +224,30 @@ def test_published_weights_equal_those_of_one_process(combinations: Path, name: 
     assert max(float((one[key] - two[key]).abs().max()) for key in one) <= 2e-4
 
 
+@pytest.mark.parametrize("load", ["host", "shards"])
+def test_shards_within_nodes_and_replicas_between_them_equal_one_process(
+    launch: Launch, bases: dict[str, Model], rows: Any, tmp_path: Path, combinations: Path, load: str
+) -> None:
+    """Four processes that believe to be on two nodes (HSDP)."""
+    name = "fsdp-full-shards"
+    base, config, _ = COMBINATIONS[name]
+    case = {
+        "out": str(tmp_path),
+        "base": str(bases[base].folder),
+        "config": config,
+        "rows": rows[:30],
+        "valid": rows[30:],
+    }
+    done = launch([{**case, "load": load, "node_processes": 2}], processes=4)
+    assert done.code == 0, done.log[-3000:]
+    ours, alone = facts_of(tmp_path, 3), facts_of(combinations / "one" / name)
+    assert (ours["world"], ours["replicas"], ours["load"]) == (4, 2, load)
+    assert relative(ours["losses"], alone["losses"]) <= TOLERANCE
+    assert relative(ours["norms"], alone["norms"]) <= TOLERANCE
+    first, last = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 3))
+    assert all(torch.equal(first[key], last[key]) for key in first)
+
+
 def test_wrapper_around_the_model_would_be_noticed(combinations: Path) -> None:
     """It raises no error, and its gradients are far off: the comparison above finds it."""
     alone, faulty = facts_of(combinations / "one" / "faulty"), facts_of(combinations / "two" / "faulty")
