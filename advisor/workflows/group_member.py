@@ -26,7 +26,7 @@ def run_in_group(command: Callable[[], None]) -> None:
     Args:
         command: runs the command line; raises SystemExit.
     """
-    if environment.world_size() == 1:
+    if environment.world_size() == 1 and not os.environ.get(EXIT_FILE_ENV):
         command()
         return
     code = follow_trainings() if environment.is_follower() else _lead(command)
@@ -71,9 +71,12 @@ def _lead(command: Callable[[], None]) -> int:
         sys.excepthook(*sys.exc_info())
     if code == RESTART_EXIT_CODE:
         return code
-    _end_followers()
+    # An interruption came from the launcher, which ends the group itself: the others may be gone before they have begun.
+    interrupted = code in (130, 143)
+    if environment.world_size() > 1 and not (interrupted and "TORCHELASTIC_RUN_ID" in os.environ):
+        _end_followers()
     file = os.environ.get(EXIT_FILE_ENV, "")
-    if file and code not in (130, 143):  # an interruption came from the launcher, which ends the group itself
+    if file and not interrupted:
         Path(file).write_text(str(code), encoding="utf-8")
         return 0
     return code
