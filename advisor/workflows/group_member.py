@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rag.errors import Problem
 from runners.distributed import environment
-from runners.distributed.environment import EXIT_FILE_ENV, RESTART_EXIT_CODE, RestartGroup
+from runners.distributed.environment import EXIT_FILE_ENV, RESTART_EXIT_CODE, GroupBroken, RestartGroup
 
 
 def run_in_group(command: Callable[[], None]) -> None:
@@ -47,8 +47,9 @@ def follow_trainings() -> int:
                 follow_training()
             except GroupEnded:
                 return 0
-            except RestartGroup as lost:
-                print(f"tunewise: rank {environment.rank()}: {lost.message}", file=sys.stderr)
+            except RestartGroup as restart:
+                if not (isinstance(restart, GroupBroken) and environment.launcher_reports()):
+                    print(f"tunewise: rank {environment.rank()}: {restart.message}", file=sys.stderr)
                 return RESTART_EXIT_CODE
             except Problem:
                 continue  # rank 0 raises the same, and reports it
