@@ -143,7 +143,8 @@ def with_problem_handling(command: Callable[..., Any], verb: str = "") -> Callab
         except Problem as problem:
             if os.environ.get("TUNEWISE_DEBUG"):
                 raise
-            print_problem(problem, verb)
+            if not _told_by_launcher(problem):
+                print_problem(problem, verb)
             raise SystemExit(problem.exit_code) from None
         except Terminated:
             raise SystemExit(143) from None
@@ -153,6 +154,15 @@ def with_problem_handling(command: Callable[..., Any], verb: str = "") -> Callab
             terminal.exit_on_closed_pipe()
 
     return run
+
+
+def _told_by_launcher(problem: Problem) -> bool:
+    """Return whether the launcher says what happened: it knows which process of the group was lost, and how."""
+    if "WORLD_SIZE" not in os.environ:
+        return False
+    from runners.distributed.environment import GroupBroken, launcher_reports
+
+    return isinstance(problem, GroupBroken) and launcher_reports()
 
 
 def _prepare(verb: str) -> None:

@@ -130,9 +130,13 @@ def main() -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "TUNEWISE_DTYPE": "float32", "OMP_NUM_THREADS": "1"}
     cluster: Any = None
     if given.slurm:
-        from tests.runners.launch.conftest import start_cluster
+        from tests.runners.launch.conftest import new_cluster
 
-        cluster = start_cluster(given.out / "slurm")
+        folder = given.out / "slurm"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        cluster = new_cluster(folder.resolve())
+        cluster.start()
     try:
         runs = {
             name: facts(run_way(given.out, given.model, name, environ, cluster))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rag.errors import Problem
 from runners.distributed import environment
-from runners.distributed.environment import EXIT_FILE_ENV, RESTART_EXIT_CODE, RestartGroup
+from runners.distributed.environment import EXIT_FILE_ENV, RESTART_EXIT_CODE, GroupBroken, RestartGroup
 
 
 def run_in_group(command: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ def run_in_group(command: Callable[[], None]) -> None:
     Args:
         command: runs the command line; raises SystemExit.
     """
-    if environment.world_size() == 1:
+    if environment.world_size() == 1 and not os.environ.get(EXIT_FILE_ENV):
         command()
         return
     code = follow_trainings() if environment.is_follower() else _lead(command)
@@ -47,8 +47,9 @@ def follow_trainings() -> int:
                 follow_training()
             except GroupEnded:
                 return 0
-            except RestartGroup as lost:
-                print(f"tunewise: rank {environment.rank()}: {lost.message}", file=sys.stderr)
+            except RestartGroup as restart:
+                if not (isinstance(restart, GroupBroken) and environment.launcher_reports()):
+                    print(f"tunewise: rank {environment.rank()}: {restart.message}", file=sys.stderr)
                 return RESTART_EXIT_CODE
             except Problem:
                 continue  # rank 0 raises the same, and reports it
@@ -71,9 +72,12 @@ def _lead(command: Callable[[], None]) -> int:
         sys.excepthook(*sys.exc_info())
     if code == RESTART_EXIT_CODE:
         return code
-    _end_followers()
+    # An interruption came from the launcher, which ends the group itself: the others may be gone before they have begun.
+    interrupted = code in (130, 143)
+    if environment.world_size() > 1 and not (interrupted and "TORCHELASTIC_RUN_ID" in os.environ):
+        _end_followers()
     file = os.environ.get(EXIT_FILE_ENV, "")
-    if file and code not in (130, 143):  # an interruption came from the launcher, which ends the group itself
+    if file and not interrupted:
         Path(file).write_text(str(code), encoding="utf-8")
         return 0
     return code

@@ -34,6 +34,15 @@ class RestartGroup(CannotRun):
     exit_code = RESTART_EXIT_CODE
 
 
+class GroupBroken(RestartGroup):
+    """Another process of the group is gone or does not answer."""
+
+
+def launcher_reports(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether this project's launcher started the process, which says in one line how its group ended."""
+    return (os.environ if environ is None else environ).get(RESUME_LINE_ENV) == ""
+
+
 def world_size(environ: Mapping[str, str] | None = None) -> int:
     """Return the number of processes of the group over all nodes; 1 without a launcher."""
     return _number("WORLD_SIZE", 1, environ)

@@ -18,15 +18,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.rendezvous import rendezvous
 
 from rag.errors import BadInput, CannotRun, Problem, UsageProblem
 from runners.distributed import environment
-from runners.distributed.environment import RestartGroup
+from runners.distributed.environment import GroupBroken, RestartGroup
 from runners.resources.device import DEVICE_TABLE, device_kind
 
 T = TypeVar("T")
@@ -245,20 +247,31 @@ def is_lost_group(error: BaseException) -> bool:
     """Return whether an error means that another process of the group is gone or does not answer."""
     if isinstance(error, dist.DistError):
         return True
+    if isinstance(error, CheckpointException):
+        return any(is_lost_group(failure) for failure, _ in error.failures.values())
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in _LOST_TEXTS)
+    known = any(part in text for part in _LOST_TEXTS)
+    return isinstance(error, RuntimeError) and (known or _raised_in_collective(error))
+
+
+def _raised_in_collective(error: BaseException) -> bool:
+    """Return whether an error was raised by a collective operation of torch.distributed."""
+    traceback, last = error.__traceback__, ""
+    while traceback is not None:
+        last, traceback = traceback.tb_frame.f_code.co_filename, traceback.tb_next
+    return Path(last).name in ("distributed_c10d.py", "c10d_logger.py")
 
 
 @contextmanager
 def lost_group_as_problem() -> Iterator[None]:
-    """Raise RestartGroup where a collective operation fails because another process is gone."""
+    """Raise GroupBroken where a collective operation fails because another process is gone."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, CheckpointException) as error:
         if not is_lost_group(error):
             raise
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise RestartGroup(
+        raise GroupBroken(
             f"another process of the group is gone or does not answer ({detail})",
             "go on from the last checkpoint with --resume",
         ) from error
@@ -271,7 +284,8 @@ def _group_left() -> Iterator[None]:
     When a process is lost, leaving may wait for it.
     """
     try:
-        yield
+        with lost_group_as_problem():
+            yield
     except RestartGroup:
         raise
     except Problem:

@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor
 
 from rag.errors import BadInput, CannotRun
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_json, write_manifest
-from runners.distributed.process_group import ProcessGroup
+from runners.distributed.process_group import ProcessGroup, is_lost_group
 from runners.distributed.sharded_files import SHARDS_FOLDER, read_into, shard_entries, write_shards
 from runners.training.optimizer import MasterOptimizer
 
@@ -313,6 +313,8 @@ def _write_shards(folder: Path, shards: dict[str, Tensor]) -> None:
     try:
         write_shards(folder, shards)
     except CheckpointException as error:
+        if is_lost_group(error):
+            raise
         rank, failure = next(iter(error.failures.items()))
         first = (str(failure[0]).strip().splitlines() or [type(failure[0]).__name__])[-1]
         raise CannotRun(

@@ -1,8 +1,8 @@
 """The model of a training in one process or in a group: loaded, with its adapters, its loss, and the group's wrapper.
 
 In one process and with whole copies the loss is chosen by comparing its paths with the plain one on the user's model
-(:mod:`runners.training.loss`), by rank 0 for all. A base that is read shard by shard is never whole anywhere: there the
-comparison goes through the wrapper, in all processes together. Imports torch.
+(:mod:`runners.training.loss`), by rank 0 for all. A base that is whole on no device is compared through the wrapper, in all
+processes together. Imports torch.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def prepare(
         on_host=chosen.load == "host",
         skeleton=skeleton.causal if skeleton else None,
     )
-    if skeleton is not None:
+    # In the host's memory a model for GPUs is compared with nothing either: the paths of a CPU are not those of a GPU.
+    if skeleton is not None or (chosen.load == "host" and default_device().type != "cpu"):
         return _prepare_shards(base, config, chosen, rows, resumed, group, net, skeleton)
     loss = _group_loss(net, rows, tokens, config, chosen, resumed, group)
     step = Step(net, loss)
@@ -156,14 +157,19 @@ def _prepare_shards(
     resumed: bool,
     group: ProcessGroup,
     net: nn.Module,
-    skeleton: Skeleton,
+    skeleton: Skeleton | None,
 ) -> PreparedModel:
-    """Return the model of which each process reads its own shards, with the plain loss or one that equals it."""
+    """Return a model that is whole on no device, with the plain loss or one that equals it.
+
+    With a skeleton each process reads its own shards; without, the whole model is in the host's memory.
+    """
     plain = restore_loss(net, "plain", "")
     step = Step(net, plain)
-    release_values(skeleton)
-    wrapped = _sharded(step, skeleton.causal, config, group, chosen.replicas)
-    read_shards(skeleton, base.folder, default_device())
+    if skeleton is not None:
+        release_values(skeleton)
+    wrapped = _sharded(step, plain.causal, config, group, chosen.replicas)
+    if skeleton is not None:
+        read_shards(skeleton, base.folder, default_device())
     if not resumed:
         chosen.path, chosen.reason = _sharded_path(step, wrapped, plain, rows, config, group)
     loss = replace(restore_loss(net, chosen.path, chosen.reason), compiling=_NOT_COMPILED)
@@ -277,7 +283,7 @@ def _sharded_path(
     error = (difference / max(size, 1e-30)) ** 0.5
     if error > GRADIENT_TOLERANCE[dtype]:
         return "plain", f"gradients are off by {error:.0%}"
-    return "rows", "the base is read shard by shard: the fast path needs a whole model to be compared with"
+    return "rows", "the base is whole on no device: the fast path needs a whole model to be compared with"
 
 
 @contextmanager

@@ -371,5 +371,5 @@ def test_process_that_stops_answering_ends_the_group(
     done = launch([case_of(tmp_path / "ddp", bases, rows, "ddp", signal=stop)], limit=HANG_SECONDS + 90)
     assert done.code != 0
     problem = json.loads((tmp_path / "ddp" / "problem0.json").read_text())
-    assert problem["kind"] == "RestartGroup"
+    assert problem["kind"] == "GroupBroken"
     assert signal.SIGSTOP  # the name that the child looks up

@@ -181,14 +181,8 @@ class SlurmCluster:
             time.sleep(0.3)
 
 
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    """A cluster of two nodes; without Slurm's programs the tests fail with the packages to install."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
-    if missing:
-        packages = " ".join(DEBIAN_PACKAGES)
-        pytest.fail(f"{', '.join(missing)} not found; install Debian's packages: {packages}", pytrace=False)
-    folder = tmp_path_factory.mktemp("slurm")
+def new_cluster(folder: Path) -> SlurmCluster:
+    """Return a cluster with its files in a folder, not started yet."""
     environ = {
         **{
             name: value
@@ -201,7 +195,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    cluster = SlurmCluster(folder, environ)
+    return SlurmCluster(folder, environ)
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A cluster of two nodes; without Slurm's programs the tests fail with the packages to install."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
+    if missing:
+        packages = " ".join(DEBIAN_PACKAGES)
+        pytest.fail(f"{', '.join(missing)} not found; install Debian's packages: {packages}", pytrace=False)
+    cluster = new_cluster(tmp_path_factory.mktemp("slurm"))
     try:
         cluster.start()
         yield cluster
