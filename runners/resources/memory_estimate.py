@@ -326,9 +326,8 @@ def _shared_text(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> str:
         return f"{each}: a whole copy, with gradients in buckets beside it (ddp)"
     whole = ", the 4-bit weights whole in each" if use == "qlora" and setup.parallel == "fsdp" else ""
     if setup.replicas > 1:
-        shards, nodes = parallel_memory.shard_count(setup), setup.replicas
-        each += f" on {nodes} nodes, which hold the same"
-        return f"{each}: weights, gradients and optimiser sharded over the {shards} of a node (fsdp){whole}"
+        node = f"the {parallel_memory.shard_count(setup)} of each of {setup.replicas} nodes"
+        return f"{each}: weights, gradients and optimiser sharded over {node} (fsdp){whole}"
     return f"{each}: weights, gradients and optimiser sharded over {setup.devices} (fsdp){whole}"
 
 

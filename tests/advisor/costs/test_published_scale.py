@@ -164,7 +164,7 @@ def test_replicas_hold_what_the_devices_of_one_node_hold() -> None:
         "fsdp",
         memory_in_group(LARGE, "lora", MemorySetup(devices=8), 80.0)[1].terms,
     )
-    assert "sharded over the 8 of a node (fsdp)" in " ".join(each.assumptions)
+    assert "sharded over the 8 of each of 2 nodes (fsdp)" in " ".join(each.assumptions)
     spread = memory_in_group(LARGE, "full", MemorySetup(devices=16), 80.0, nodes=2)
     assert spread == memory_in_group(LARGE, "full", MemorySetup(devices=16), 80.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from runners.distributed.environment import RestartGroup
 from runners.distributed.process_group import ProcessGroup, is_lost_group, problem_from_json, problem_to_json
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
+from runners.resources.memory_estimate import node_replicas
+from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint, runtime
-from runners.training.gradient_checkpointing import CheckpointingChoice
+from runners.training.gradient_checkpointing import CheckpointingChoice, run_setup
 from runners.training.group import parallel_choice, step_shares
 from runners.training.group.parallel_choice import GroupMemory
 
@@ -152,6 +155,22 @@ def test_whole_copies_where_they_fit_else_shards(
         assert "dora" in chosen.reason, "auto says why it does not shard"
 
 
+def test_nodes_hold_all_shards_where_their_estimate_says_so(tiny: Model) -> None:
+    """Training decides as the estimate of ``tunewise estimate --nodes`` does, for the same run."""
+    settings = TrainConfig(parallel="fsdp")
+    shape = read_shape(json.loads((tiny.folder / "config.json").read_text("utf-8")))
+    rows = -(-min(settings.micro_tokens, settings.batch_tokens) // 80)
+    setup = replace(run_setup(settings, rows, 80, False, True, cuda=True), devices=4, parallel="fsdp")
+    replicas = []
+    for gib in (0.001, 0.01, 0.02, 0.05, 0.1, 50.0):
+        memory = GroupMemory(gib, 50.0, node_processes=2)
+        chosen = parallel_choice.choose_parallel(tiny, settings, 80, torch.float32, True, 4, memory)
+        assert chosen.replicas == node_replicas(shape, "lora", setup, gib, nodes=2)
+        replicas.append(chosen.replicas)
+    assert replicas == sorted(replicas)
+    assert (replicas[0], replicas[-1]) == (1, 2)
+
+
 def test_base_is_read_shard_by_shard_where_copies_do_not_fit_the_host(tiny: Model) -> None:
     settings = TrainConfig(parallel="fsdp")
     for own_memory, host_gib, load in (
@@ -171,6 +190,8 @@ def test_variables_of_the_launcher_are_read() -> None:
     assert not environment.is_follower({"WORLD_SIZE": "1", "RANK": "0"})
     assert (environment.local_rank(two), environment.local_world_size(two)) == (1, 2)
     assert environment.local_world_size({"WORLD_SIZE": "4"}) == 4
+    assert (environment.node_count(two), environment.node_count({"WORLD_SIZE": "4"})) == (2, 1)
+    assert environment.node_count({**two, "LOCAL_WORLD_SIZE": "3"}) == 1, "nodes of different sizes"
     assert environment.weight_shards("lora", "auto", two) == 4
     assert environment.weight_shards("qlora", "auto", two) == 1
     assert environment.weight_shards("qlora", "fsdp_4bit", two) == 4
