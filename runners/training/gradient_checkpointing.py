@@ -109,7 +109,9 @@ def estimate_largest_pass(
     fused = not plain and config.targets == "all-linear" and shape.llama_like and not shape.whole_logits
     rows = -(-tokens // max(1, longest))
     setup = run_setup(config, rows, longest, half, checkpointing, cuda, fused)
-    setup = replace(setup, devices=shards)
+    # 4-bit weights stay whole unless they are to be sharded too.
+    four_bit_too = config.parallel == "fsdp_4bit"
+    setup = replace(setup, devices=shards, parallel="fsdp_4bit" if four_bit_too else "fsdp")
     return estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
 
 
