@@ -270,7 +270,9 @@ def _with_adapter(net: PreTrainedModel, config: TrainConfig, base: Model) -> Pef
     return adapted
 
 
-def _save_adapter(net: PeftModel, folder: Path, base: Model, tensors: dict[str, torch.Tensor] | None) -> None:
+def _save_adapter(
+    net: PeftModel, folder: Path, base: Model, tensors: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write PEFT's folder; a PiSSA adapter as the equivalent plain LoRA adapter on the unchanged base."""
     changed: dict[str, Any] = {}
     if variant_of(net) == "pissa":
