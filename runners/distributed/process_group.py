@@ -13,7 +13,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -418,13 +418,13 @@ def _refuse_ended(outcome: dict[str, Any]) -> None:
         raise GroupEnded
 
 
-def require_devices(sizes: Sequence[int]) -> None:
-    """Raise CannotRun when this node has fewer GPUs than processes; on a CPU any number of processes may share it.
+def require_devices(processes: int, gpus: int) -> None:
+    """Raise CannotRun when a node has fewer GPUs than processes; on a CPU any number of processes may share it.
 
     Args:
-        sizes: The number of processes on this node and of the GPUs that torch sees.
+        processes: Number of processes on this node.
+        gpus: Number of GPUs that torch sees on it.
     """
-    processes, gpus = sizes
     if gpus and processes > gpus:
         raise CannotRun(
             f"{processes} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}",

@@ -73,7 +73,7 @@ def group_memory(group: ProcessGroup) -> GroupMemory:
     host = float(free_ram(MachineProbe()).value) / neighbours
     own = free_gib() if default_device().type != "cpu" else free_gib() / neighbours
     if torch.cuda.is_available() and default_device().type == "cuda":
-        process_group.require_devices((neighbours, torch.cuda.device_count()))
+        process_group.require_devices(neighbours, torch.cuda.device_count())
     same = group.least(neighbours) == group.most(neighbours)
     return GroupMemory(group.least(own), group.least(host), neighbours if same else 0)
 

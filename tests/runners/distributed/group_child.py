@@ -1,8 +1,8 @@
 """A process of a group for the tests: torchrun starts it; it carries out the trainings that a JSON file lists.
 
-Each training goes through the own parts of the package (``lead``, ``next_training``, ``start_training``), and
-every rank writes what it holds at the end: its weights, whole, and what wraps the loss. Two faulty variants show that
-the tests would notice them: gradients that are not averaged, and a wrapper around the model instead of the loss.
+Each training goes through the own parts of the package (``lead``, ``next_training``, ``start_training``), and every rank
+writes what it holds at the end: its weights, whole, and what wraps the loss. A faulty variant, a wrapper around the model
+instead of the loss, shows that the tests would notice it.
 """
 
 from __future__ import annotations
