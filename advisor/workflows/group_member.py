@@ -26,6 +26,13 @@ def run_in_group(command: Callable[[], None]) -> None:
     Args:
         command: runs the command line; raises SystemExit.
     """
+    try:
+        environment.check_group_environment()
+    except Problem as problem:
+        if os.environ.get("TUNEWISE_DEBUG"):
+            raise
+        print(f"tunewise: {problem.message}\n  next: {problem.hint}", file=sys.stderr)
+        raise SystemExit(problem.exit_code) from None
     if environment.world_size() == 1:
         command()
         return
