@@ -76,11 +76,11 @@ def _lead(command: Callable[[], None]) -> int:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    if code == RESTART_EXIT_CODE:
+    # An interruption came from the launcher, which ends the others itself: one that has not started yet would be waited for.
+    if code in (RESTART_EXIT_CODE, 130, 143):
         return code
     _end_followers()
-    file = os.environ.get(EXIT_FILE_ENV, "")
-    if file and code not in (130, 143):  # an interruption came from the launcher, which ends the group itself
+    if file := os.environ.get(EXIT_FILE_ENV, ""):
         Path(file).write_text(str(code), encoding="utf-8")
         return 0
     return code

@@ -172,7 +172,8 @@ def lead() -> Iterator[TrainingLead]:
     In one process nothing is done.
     """
     leader = TrainingLead()
-    outcome: dict[str, Any] = {}
+    # None after an interruption: rank 0 ends, and its launcher ends the others, which may not have started yet.
+    outcome: dict[str, Any] | None = None
     try:
         with _group_left():
             yield leader
@@ -180,9 +181,12 @@ def lead() -> Iterator[TrainingLead]:
     except Problem as problem:
         outcome = problem_to_json(problem)
         raise
+    except Exception as fault:
+        outcome = problem_to_json(CannotRun(f"the first process failed: {fault}"))
+        raise
     finally:
         if environment.world_size() > 1:
-            if not leader.joined:
+            if outcome is not None and not leader.joined:
                 _tell_followers(_next_key(), json.dumps(outcome))
             _NEXT_TRAINING.value += 1
 
