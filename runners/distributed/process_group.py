@@ -10,6 +10,7 @@ backend. Imports torch.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -47,6 +48,7 @@ _LOST_TEXTS = (
     "socket",
 )
 """Parts of messages, in lower case, by which the failure of a collective operation is recognised."""
+_SOURCE_PLACE = re.compile(r"^\[[^\]]*\.cc:\d+\] ")
 _PROBLEMS: dict[str, type[Problem]] = {kind.__name__: kind for kind in (BadInput, CannotRun, UsageProblem)}
 
 
@@ -262,6 +264,8 @@ def lost_group_as_problem() -> Iterator[None]:
         if not is_lost_group(error):
             raise
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        # Without the place in torch's source, and without the advice that follows what happened.
+        detail = _SOURCE_PLACE.sub("", detail).partition(". ")[0]
         raise RestartGroup(
             f"another process of the group is gone or does not answer ({detail})",
             "go on from the last checkpoint with --resume",
