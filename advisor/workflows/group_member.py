@@ -26,6 +26,13 @@ def run_in_group(command: Callable[[], None]) -> None:
     Args:
         command: runs the command line; raises SystemExit.
     """
+    try:
+        environment.check_group_environment()
+    except Problem as problem:
+        if os.environ.get("TUNEWISE_DEBUG"):
+            raise
+        print(f"tunewise: {problem.message}\n  next: {problem.hint}", file=sys.stderr)
+        raise SystemExit(problem.exit_code) from None
     if environment.world_size() == 1 and not os.environ.get(EXIT_FILE_ENV):
         command()
         return
@@ -72,7 +79,7 @@ def _lead(command: Callable[[], None]) -> int:
         sys.excepthook(*sys.exc_info())
     if code == RESTART_EXIT_CODE:
         return code
-    # An interruption came from the launcher, which ends the group itself: the others may be gone before they have begun.
+    # An interruption came from the launcher, which ends the others itself: one that has not started yet would be waited for.
     interrupted = code in (130, 143)
     if environment.world_size() > 1 and not (interrupted and "TORCHELASTIC_RUN_ID" in os.environ):
         _end_followers()

@@ -25,6 +25,8 @@ RESTART_EXIT_CODE = 75
 the forward passes was halved on disk, or another process of the group was lost."""
 DEFAULT_GROUP_TIMEOUT_S = 1800.0
 """Torch's own default for gloo; one process may write a checkpoint meanwhile."""
+_GROUP_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+_START_HINT = "start it with torchrun, or unset WORLD_SIZE"
 _RESTART_COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
@@ -45,7 +47,7 @@ def launcher_reports(environ: Mapping[str, str] | None = None) -> bool:
 
 def world_size(environ: Mapping[str, str] | None = None) -> int:
     """Return the number of processes of the group over all nodes; 1 without a launcher."""
-    return _number("WORLD_SIZE", 1, environ)
+    return _number("WORLD_SIZE", 1, environ, least=1)
 
 
 def rank(environ: Mapping[str, str] | None = None) -> int:
@@ -72,6 +74,21 @@ def node_count(environ: Mapping[str, str] | None = None) -> int:
 def is_follower(environ: Mapping[str, str] | None = None) -> bool:
     """Return whether this process only takes part in trainings that rank 0 starts."""
     return world_size(environ) > 1 and rank(environ) > 0
+
+
+def check_group_environment(environ: Mapping[str, str] | None = None) -> None:
+    """Raise UsageProblem for variables that describe no group: not numbers, a rank outside it, or no place to meet."""
+    environ = os.environ if environ is None else environ
+    size, number = world_size(environ), rank(environ)
+    for read in (local_rank, local_world_size, group_timeout_s, was_restarted):
+        read(environ)
+    if size < 2:
+        return
+    if missing := [name for name in _GROUP_VARIABLES if not environ.get(name, "").strip()]:
+        raise UsageProblem(f"WORLD_SIZE={size} is set without {' and '.join(missing)}", _START_HINT)
+    _number("MASTER_PORT", 0, environ)
+    if number >= size:
+        raise UsageProblem(f"RANK={number} is no process of WORLD_SIZE={size}, counted from 0", _START_HINT)
 
 
 def weight_shards(method: str, parallel: str, environ: Mapping[str, str] | None = None) -> int:
@@ -107,11 +124,13 @@ def group_timeout_s(environ: Mapping[str, str] | None = None) -> float:
     return seconds
 
 
-def _number(name: str, default: int, environ: Mapping[str, str] | None) -> int:
-    """Return a whole number of at least 0 from an environment variable; UsageProblem for anything else."""
+def _number(name: str, default: int, environ: Mapping[str, str] | None, least: int = 0) -> int:
+    """Return a whole number of at least ``least`` from an environment variable; UsageProblem for anything else."""
     text = (os.environ if environ is None else environ).get(name, "").strip()
     if not text:
         return default
-    if not text.isdecimal():
-        raise UsageProblem(f"{name}={text} is no number of processes", "start it with torchrun, or unset it")
+    if not text.isdecimal() or int(text) < least:
+        raise UsageProblem(
+            f"{name}={text} is no whole number from {least}", f"start it with torchrun, or unset {name}"
+        )
     return int(text)

@@ -10,6 +10,7 @@ backend. Imports torch.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -49,6 +50,7 @@ _LOST_TEXTS = (
     "socket",
 )
 """Parts of messages, in lower case, by which the failure of a collective operation is recognised."""
+_SOURCE_PLACE = re.compile(r"^\[[^\]]*\.cc:\d+\] ")
 _PROBLEMS: dict[str, type[Problem]] = {kind.__name__: kind for kind in (BadInput, CannotRun, UsageProblem)}
 
 
@@ -174,7 +176,8 @@ def lead() -> Iterator[TrainingLead]:
     In one process nothing is done.
     """
     leader = TrainingLead()
-    outcome: dict[str, Any] = {}
+    # None after an interruption: rank 0 ends, and its launcher ends the others, which may not have started yet.
+    outcome: dict[str, Any] | None = None
     try:
         with _group_left():
             yield leader
@@ -182,9 +185,12 @@ def lead() -> Iterator[TrainingLead]:
     except Problem as problem:
         outcome = problem_to_json(problem)
         raise
+    except Exception as fault:
+        outcome = problem_to_json(CannotRun(f"the first process failed: {fault}"))
+        raise
     finally:
         if environment.world_size() > 1:
-            if not leader.joined:
+            if outcome is not None and not leader.joined:
                 _tell_followers(_next_key(), json.dumps(outcome))
             _NEXT_TRAINING.value += 1
 
@@ -271,6 +277,8 @@ def lost_group_as_problem() -> Iterator[None]:
         if not is_lost_group(error):
             raise
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        # Without the place in torch's source, and without the advice that follows what happened.
+        detail = _SOURCE_PLACE.sub("", detail).partition(". ")[0]
         raise GroupBroken(
             f"another process of the group is gone or does not answer ({detail})",
             "go on from the last checkpoint with --resume",

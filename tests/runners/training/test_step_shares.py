@@ -197,9 +197,21 @@ def test_variables_of_the_launcher_are_read() -> None:
     assert environment.weight_shards("qlora", "fsdp_4bit", two) == 4
     assert environment.weight_shards("full", "ddp", two) == 1
     assert environment.group_timeout_s({}) == environment.DEFAULT_GROUP_TIMEOUT_S
-    for bad in ({"WORLD_SIZE": "two"}, {"WORLD_SIZE": "-1"}):
+    for bad in ({"WORLD_SIZE": "two"}, {"WORLD_SIZE": "-1"}, {"WORLD_SIZE": "0"}):
         with pytest.raises(UsageProblem, match="WORLD_SIZE"):
             environment.world_size(bad)
+    whole = {**two, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    environment.check_group_environment(whole)
+    environment.check_group_environment({"WORLD_SIZE": "1"})
+    for name, value in (
+        ("RANK", ""),
+        ("RANK", "4"),
+        ("LOCAL_RANK", "x"),
+        ("MASTER_ADDR", ""),
+        ("MASTER_PORT", "x"),
+    ):
+        with pytest.raises(UsageProblem, match=name):
+            environment.check_group_environment({**whole, name: value})
     with pytest.raises(UsageProblem, match="TUNEWISE_GROUP_TIMEOUT_S"):
         environment.group_timeout_s({"TUNEWISE_GROUP_TIMEOUT_S": "soon"})
 
