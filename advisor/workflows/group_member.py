@@ -8,6 +8,7 @@ in rank 0 when it ends.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,22 @@ def run_in_group(command: Callable[[], None]) -> None:
     if environment.world_size() == 1 and not os.environ.get(EXIT_FILE_ENV):
         command()
         return
+    _end_with_launcher()
     code = follow_trainings() if environment.is_follower() else _lead(command)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: what is left of a group that lost a process can wait for that process when Python frees it.
     os._exit(code)
+
+
+def _end_with_launcher() -> None:
+    """Let Linux send SIGTERM to this process when torchrun, its parent, is killed: it would go on with GPU and lock."""
+    if sys.platform != "linux" or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    import ctypes
+
+    # prctl(PR_SET_PDEATHSIG, SIGTERM), see prctl(2); where it is refused, nothing is lost.
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
 
 
 def follow_trainings() -> int:

@@ -346,13 +346,22 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
     "training.cpu_kernels": ({"training/loss"}, {"CpuKernels", "select"}),
     "training.loss": (
         {
-            "training/session",
+            "training/group/prepared_model",
             "training/loop",
             "training/runtime",
             "preflight/device_probe",
             "preflight/speed_probe",
         },
-        {"TrainingLoss", "LinearCrossEntropy", "choose_loss", "restore_loss", "evaluation_mode"},
+        {
+            "TrainingLoss",
+            "LinearCrossEntropy",
+            "choose_loss",
+            "restore_loss",
+            "LOSS_TOLERANCE",
+            "GRADIENT_TOLERANCE",
+            "PLAIN_REQUESTED",
+            "evaluation_mode",
+        },
     ),
     "inference.local": (
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ def texts(folder: Path) -> dict[str, list[str]]:
     }
 
 
+WRITING_SECONDS = 60.0
+
+
 class OfflineRun:
     """One file of an offline run of wandb."""
 
@@ -70,8 +74,16 @@ class OfflineRun:
 
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
-    """Return the offline runs below a folder, oldest first."""
-    runs = [OfflineRun(file) for file in folder.rglob("offline-run-*/*.wandb")]
+    """Return the offline runs below a folder, oldest first.
+
+    A process of wandb's own writes the files; on a busy machine it may still be at it.
+    """
+    until = time.monotonic() + WRITING_SECONDS
+    while True:
+        runs = [OfflineRun(file) for file in folder.rglob("offline-run-*/*.wandb")]
+        if all(run.run is not None for run in runs) or time.monotonic() > until:
+            break
+        time.sleep(0.5)
     return sorted(runs, key=lambda run: run.run.start_time.ToNanoseconds())
 
 
