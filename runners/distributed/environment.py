@@ -23,6 +23,8 @@ it is empty, the launcher prints the command itself."""
 RESTART_EXIT_CODE = 75
 """Exit code of a process whose group should be started again (EX_TEMPFAIL of sysexits.h): memory ran out and the size of
 the forward passes was halved on disk, or another process of the group was lost."""
+WHOLE_COPIES = "parallel: ddp in the plan, --parallel ddp of tunewise train"
+"""What to do instead of sharding a model, in words."""
 DEFAULT_GROUP_TIMEOUT_S = 1800.0
 """Torch's own default for gloo; one process may write a checkpoint meanwhile."""
 _GROUP_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rag.errors import BadInput
+from runners.distributed.environment import WHOLE_COPIES
 from runners.models.fingerprint import read_json, weight_files
 
 GIB = 2**30
@@ -79,7 +80,7 @@ def read_shards(skeleton: Skeleton, folder: Path, device: torch.device) -> None:
     dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
     missing = [name for name, values in wanted.items() if not isinstance(values, DTensor)]
     if missing:
-        raise BadInput(f"{missing[0]} was not sharded", "parallel: ddp")
+        raise BadInput(f"{missing[0]} was not sharded", WHOLE_COPIES)
 
 
 def sharded_loading_refusal(folder: Path, dtype: torch.dtype) -> str:

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from rag.errors import CannotRun
+from runners.distributed.environment import WHOLE_COPIES
 from runners.tokenization.chat_template import EncodedRow
 
 WrapperKind = Literal["single", "ddp", "fsdp"]
@@ -146,7 +147,7 @@ def shard(
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CannotRun(
             f"torch {torch.__version__} cannot shard this model: {first}",
-            "parallel: ddp, or a newer torch (2.13 shards 16-bit weights with fp32 adapters)",
+            f"{WHOLE_COPIES}; or a newer torch (2.13 shards 16-bit weights with fp32 adapters)",
         ) from error
     return WrappedStep(step, "fsdp", processes, accumulates_shards)
 
@@ -167,7 +168,7 @@ def decoder_layers(causal: PreTrainedModel) -> list[nn.Module]:
     if not layers:
         raise CannotRun(
             f"transformers does not name the layers of the family {causal.config.model_type}, by which a model is sharded",
-            "parallel: ddp",
+            WHOLE_COPIES,
         )
     return layers
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from rag.errors import BadInput, CannotRun
+from runners.distributed.environment import WHOLE_COPIES
 from runners.distributed.sharded_weights import sharded_loading_refusal, weights_gib
 from runners.distributed.wrapping import WrapperKind
 from runners.models.fingerprint import read_json
@@ -99,7 +100,7 @@ def choose_parallel(
     if kind == "ddp":
         return ParallelChoice("ddp", processes, f"ddp: {reason}")
     if refusal:
-        raise CannotRun(f"parallel {kind}: {refusal}", "parallel: ddp, or other settings")
+        raise CannotRun(f"parallel {kind}: {refusal}", f"{WHOLE_COPIES}; or other settings")
     load, how = _load_kind(base, config, dtype, own_memory, memory)
     nodes, where = _replicas(base, config, longest, half, own_memory, processes, memory)
     return ParallelChoice("fsdp", processes, f"fsdp: {reason}; {how}{where}", load, nodes)

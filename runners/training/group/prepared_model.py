@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from rag.errors import CannotRun
 from runners.distributed import environment, process_group
+from runners.distributed.environment import WHOLE_COPIES
 from runners.distributed.process_group import ProcessGroup
 from runners.distributed.sharded_weights import Skeleton, load_skeleton, read_shards, release_values
 from runners.distributed.wrapping import (
@@ -230,7 +231,7 @@ def _sharded_failure_as_problem(config: TrainConfig) -> Iterator[None]:
             raise
         raise CannotRun(
             f"parallel {config.parallel}: the model does not compute with sharded weights ({first_error_line(error)})",
-            "parallel: ddp",
+            WHOLE_COPIES,
         ) from error
 
 
@@ -240,7 +241,7 @@ def _require_equal_loss(value: float, expected: float, dtype: torch.dtype, confi
         return
     raise CannotRun(
         f"sharded ({config.parallel}), the model's loss of {PROBE_ROWS} rows is {value:.6g}, whole it is {expected:.6g}",
-        "parallel: ddp",
+        WHOLE_COPIES,
     )
 
 
