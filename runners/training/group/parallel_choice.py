@@ -7,7 +7,9 @@ What was not tested under FSDP2 is refused by name. Imports torch for the loadin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -90,11 +92,11 @@ def choose_parallel(
     """
     if processes == 1:
         return ONE_PROCESS
-    half = dtype.itemsize == 2
+    need = partial(_needed_gib, base, config, longest, dtype.itemsize == 2, own_memory)
     kind, reason = config.parallel, "asked for"
     refusal = fsdp_refusal(config, dtype)
     if kind == "auto":
-        kind, reason = _by_memory(base, config, longest, half, own_memory, processes, memory)
+        kind, reason = _by_memory(need, processes, memory)
         if kind == "fsdp" and refusal:
             kind, reason = "ddp", f"{reason}; but {refusal}"
     if kind == "ddp":
@@ -102,7 +104,7 @@ def choose_parallel(
     if refusal:
         raise CannotRun(f"parallel {kind}: {refusal}", f"{WHOLE_COPIES}; or other settings")
     load, how = _load_kind(base, config, dtype, own_memory, memory)
-    nodes, where = _replicas(base, config, longest, half, own_memory, processes, memory)
+    nodes, where = _replicas(need, processes, memory)
     return ParallelChoice("fsdp", processes, f"fsdp: {reason}; {how}{where}", load, nodes)
 
 
@@ -117,40 +119,35 @@ def fsdp_refusal(config: TrainConfig, dtype: torch.dtype) -> str:
     return ""
 
 
-def _by_memory(
-    base: Model,
-    config: TrainConfig,
-    longest: int,
-    half: bool,
-    own_memory: bool,
-    processes: int,
-    memory: GroupMemory,
-) -> tuple[Literal["ddp", "fsdp"], str]:
-    """Return ddp where the run fits one device whole, with activations recomputed if need be, else fsdp; and why."""
+def _needed_gib(
+    base: Model, config: TrainConfig, longest: int, half: bool, own_memory: bool, shards: int
+) -> float | None:
+    """Return the most GiB that one process takes with so many shards, activations recomputed if they may be.
+
+    None where the model's config does not tell its shape.
+    """
     try:
         shape = read_shape(read_json(base.folder / "config.json"))
-    except BadInput as unknown:
-        return "ddp", unknown.message
+    except BadInput:
+        return None
     recompute = config.checkpointing != "off"
-    whole, sharded = (
-        largest_pass_gib(shape, config, longest, half, recompute, own_memory, shards)
-        for shards in (1, processes)
-    )
+    return largest_pass_gib(shape, config, longest, half, recompute, own_memory, shards)
+
+
+def _by_memory(
+    need: Callable[[int], float | None], processes: int, memory: GroupMemory
+) -> tuple[Literal["ddp", "fsdp"], str]:
+    """Return ddp where the run fits one device whole, else fsdp; and why. For ``need`` see :func:`_needed_gib`."""
+    whole, sharded = need(1), need(processes)
+    if whole is None or sharded is None:
+        return "ddp", "the model's config does not tell its shape, so its memory is not known"
     has = f"each process may use {memory.device_gib:.1f} GiB"
     if fits(whole, whole, memory.device_gib) == "yes":
         return "ddp", f"a whole copy takes at most {whole:.1f} GiB, {has}"
     return "fsdp", f"a whole copy takes up to {whole:.1f} GiB, a shard {sharded:.1f}, {has}"
 
 
-def _replicas(
-    base: Model,
-    config: TrainConfig,
-    longest: int,
-    half: bool,
-    own_memory: bool,
-    processes: int,
-    memory: GroupMemory,
-) -> tuple[int, str]:
+def _replicas(need: Callable[[int], float | None], processes: int, memory: GroupMemory) -> tuple[int, str]:
     """Return the nodes that hold all shards each where that fits, 1 where the shards are spread over all; and why.
 
     Gathering layers within a node spares the slower link between nodes, over which gradients alone then travel.
@@ -158,15 +155,12 @@ def _replicas(
     per_node = memory.node_processes
     if per_node < 2 or per_node == processes:
         return 1, ""
-    try:
-        shape = read_shape(read_json(base.folder / "config.json"))
-    except BadInput:
+    within = need(per_node)
+    if within is None:
         return 1, ""
-    recompute = config.checkpointing != "off"
-    need = largest_pass_gib(shape, config, longest, half, recompute, own_memory, per_node)
-    if fits(need, need, memory.device_gib) != "yes":
-        return 1, f"; sharded over all nodes: within one a process takes up to {need:.1f} GiB"
-    return processes // per_node, f"; sharded within each node ({need:.1f} GiB), replicated between nodes"
+    if fits(within, within, memory.device_gib) != "yes":
+        return 1, f"; sharded over all nodes: within one a process takes up to {within:.1f} GiB"
+    return processes // per_node, f"; sharded within each node ({within:.1f} GiB), replicated between nodes"
 
 
 def _load_kind(
