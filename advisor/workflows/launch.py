@@ -276,7 +276,7 @@ def _launch_torchrun(flags: LaunchFlags, work: Work) -> None:
     _replace(work, script, text)
     threads = environment.get("OMP_NUM_THREADS")
     note(
-        f"{group.size} processes by torchrun{f', {threads} threads each' if threads else ''}; kept as {script}:"
+        f"{group.size} processes by torchrun{f', OMP_NUM_THREADS {threads} each' if threads else ''}; kept as {script}:"
     )
     note(f"  {group.command(where.flags())}")
     on_restart = None if is_verbose() or os.environ.get("TUNEWISE_DEBUG") else _tell_restart
