@@ -2,61 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rag.backends.files import FilesBackend
 from rag.embedding.protocol import Encoder
 from rag.embedding.reranker import Scorer
 from rag.errors import BadInput
 from rag.indexing import build, generations
 from rag.indexing.build import BuildReport, UpdateOptions
-from rag.indexing.encoding import RECORD, recorded_encoder
+from rag.indexing.encoding import recorded_encoder
 from rag.indexing.repair import RepairReport, check_index, repair_index
-from rag.indexing.writer import LEXICAL_FOLDER
-from rag.search.documents import DocumentIndex
+from rag.search.backend import Backend
 from rag.search.query import Query
-from rag.search.searcher import IndexParts, Searcher
+from rag.search.searcher import Searcher
 from rag.settings import IndexSettings
-from rag.stores.base import VectorStore, store_class
-from rag.stores.bm25 import BM25Index
-from rag.stores.sqlite import REBUILD_HINT
-from rag.stores.text import TextStore
 from rag.types import Chunk, Hit, OnEvent, Results
 
 WATCH_SECONDS = 10.0
 """Default interval of :func:`watch_documents`."""
 
 
-class GenerationReplaced(BadInput):
-    """No retained generation contains the text that was asked for."""
-
-
 class Index:
     """One verified generation of an index, pinned: later updates do not change its results."""
 
     def __init__(
-        self,
-        folder: Path,
-        generation: generations.Generation,
-        chunks: tuple[Chunk, ...],
-        documents: DocumentIndex,
+        self, folder: Path, backend: Backend, encoder: Encoder | None, reranker: Scorer | None
     ) -> None:
         """Assemble the parts; use :meth:`open`."""
         self.folder = folder
-        self.chunks = chunks
-        """All chunks, by id."""
-        self.documents = documents
-        """The documents' metadata."""
-        self.generation = generation.number
-        self.settings = IndexSettings.from_json(generation.manifest["settings"])
-        self._manifest = generation.manifest
-        self._searcher: Searcher | None = None
-        self._store: VectorStore | None = None
+        self.backend = backend
+        self.generation = backend.facts.generation
+        self.settings = backend.facts.settings
+        self._searcher = Searcher(backend, encoder, reranker) if encoder is not None else None
 
     @classmethod
     def build(
@@ -136,38 +119,20 @@ class Index:
                     f"{folder} is not an index: it has no {generations.CURRENT_POINTER}", "build it first"
                 )
             try:
-                return cls._open_generation(folder, number, embedder, reranker)
+                backend = FilesBackend.open(folder, number)
+                encoder = None
+                if embedder is not None:
+                    encoder = recorded_encoder(folder, backend.facts.manifest(), embedder)
+                return cls(folder, backend, encoder, reranker)
             except (BadInput, OSError):
                 if generations.current_generation(folder) == number:
                     raise
                 # two updates were published meanwhile and removed this generation: take the new one
 
-    @classmethod
-    def _open_generation(
-        cls, folder: Path, number: int, embedder: Encoder | None, reranker: Scorer | None
-    ) -> Index:
-        """Verify a generation and load what the arguments of :meth:`open` need."""
-        generation = generations.open_verified(folder, number)
-        manifest = generation.manifest
-        with TextStore(folder) as text:
-            chunks = tuple(row.chunk for row in text.chunks(number))
-            documents = DocumentIndex(text.document_fields(number), chunks)
-            if text.digest(number) != manifest["text_sha256"]:
-                raise BadInput(
-                    f"{folder} is damaged: its texts do not belong to {generations.generation_name(number)}",
-                    REBUILD_HINT,
-                )
-        index = cls(folder, generation, chunks, documents)
-        if embedder is not None:
-            embedder = recorded_encoder(folder, manifest, embedder)
-            store_type = store_class(manifest["store"])
-            mapped = os.name == "posix"  # elsewhere a mapped file could not be deleted
-            store = store_type.load(generation.path, manifest["dimension"], mapped=mapped)
-            lexical = BM25Index.load(generation.path / LEXICAL_FOLDER, len(chunks))
-            index._searcher = Searcher(
-                IndexParts(chunks, documents, embedder, store, lexical, index.raw, reranker)
-            )
-        return index
+    @cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """All chunks, by id: read at the first use and held from then on, about 1 kB each."""
+        return tuple(self.backend.all_chunks())
 
     def find(self, question: str, query: Query | None = None) -> Results:
         """Search for one question and return the best chunks, with notes on what was left out and the time of each stage."""
@@ -223,30 +188,26 @@ class Index:
     @property
     def embedder(self) -> str:
         """The name of the embedder that the index was built with."""
-        return str(self._manifest["embedder"])
+        return self.backend.facts.embedder
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the embedder that the index was built with."""
-        return str(self._manifest["fingerprint"])
+        return self.backend.facts.fingerprint
 
     @property
     def encoding(self) -> dict[str, Any]:
         """What the index records of its embedder: path, prompts, dimensions kept; empty for earlier versions."""
-        return dict(self._manifest.get(RECORD) or {})
+        return dict(self.backend.facts.encoding)
 
     @property
     def dimension(self) -> int:
         """The number of dimensions of a vector."""
-        return int(self._manifest["dimension"])
+        return self.backend.facts.dimension
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
         """Return the stored vectors of chunks, float32 [len(ids), dimension]; KeyError for an unknown id."""
-        if self._store is None:
-            store_type = store_class(self._manifest["store"])
-            path = self.folder / generations.generation_name(self.generation)
-            self._store = store_type.load(path, self.dimension, mapped=os.name == "posix")
-        return self._store.vectors(np.array(ids, dtype=np.int64))
+        return self.backend.vectors(np.array(ids, dtype=np.int64))
 
     def raw(self, document: str) -> str | None:
         """Return a document's decoded source text, which all offsets refer to; None if the index has no such document.
@@ -254,15 +215,7 @@ class Index:
         Raises:
             GenerationReplaced: if the text was changed or removed so long ago that no retained generation contains it.
         """
-        with TextStore(self.folder) as text:
-            stored = text.document(document, self.generation)
-            if stored is None and document in self.documents:
-                raise GenerationReplaced(
-                    f"generation {self.generation} of {self.folder} has been replaced twice: "
-                    f"it no longer holds the text of {document!r}",
-                    "open the index again",
-                )
-        return stored.raw if stored else None
+        return self.backend.raw(document)
 
     def check(self) -> dict[str, Any]:
         """Verify all files and rows again, older generations and documents included.

@@ -64,7 +64,7 @@ def search_file(source: SearchSource, path: Path, query: Query) -> None:
 
     rows = load_questions(path)
     index = source.open()
-    match = match_documents([row.doc_id for row in rows if row.doc_id], index.documents.ids)
+    match = match_documents([row.doc_id for row in rows if row.doc_id], index.backend.document_ids())
     require_match(match, path, source.folder)
     _print_notes(match.lines(path))
     rows = with_document_ids(rows, match.ids)

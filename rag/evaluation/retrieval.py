@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rag.backends.files import GenerationReplaced
 from rag.errors import BadInput
 from rag.evaluation import metrics
 from rag.evaluation.labelled import QuestionRow, label_questions
 from rag.evaluation.statistics import Interval, bootstrap_interval
 from rag.grounding.context import select_passages
-from rag.index import GenerationReplaced, Index
+from rag.index import Index
 from rag.stores.text import TextStore
 from rag.types import Document
 

@@ -12,14 +12,16 @@ from typing import Any, cast
 
 import numpy as np
 
+from rag.backends.local import ChunkList, LocalBackend
 from rag.embedding.protocol import Encoder
 from rag.embedding.reranker import Scorer
 from rag.files import sha256_text
 from rag.indexing import vectors
 from rag.indexing.chunking import Chunker
 from rag.indexing.vectors import KnownVectors
+from rag.search.backend import IndexFacts
 from rag.search.documents import DocumentIndex
-from rag.search.searcher import IndexParts, Searcher
+from rag.search.searcher import Searcher
 from rag.settings import IndexSettings
 from rag.stores.bm25 import BM25Index
 from rag.stores.exact import ExactStore
@@ -87,9 +89,18 @@ class Workbench:
         }
         raws = {document.id: document.raw for document in self._documents}
         lexical = BM25Index.build(texts, settings.k1, settings.b)
-        documents = DocumentIndex(fields, chunks)
-        scorer = self._reranker if reranked else None
-        return Searcher(IndexParts(chunks, documents, self._encoder, store, lexical, raws.get, scorer))
+        encoder = self._encoder
+        facts = IndexFacts(
+            generation=1,
+            embedder=encoder.name,
+            fingerprint=encoder.fingerprint,
+            dimension=encoder.dimension,
+            settings=settings,
+            documents=len(fields),
+            chunks=len(chunks),
+        )
+        backend = LocalBackend(facts, ChunkList(chunks), DocumentIndex(fields), store, lexical, raws.get)
+        return Searcher(backend, encoder, self._reranker if reranked else None)
 
 
 class _CachedEncoder:

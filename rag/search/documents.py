@@ -6,15 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from typing import Any
-
-import numpy as np
 
 from rag.search.filters import Condition, DaySpan, day_span
 from rag.search.query import Query
 from rag.text.sanitize import single_line
-from rag.types import Chunk
 
 _CACHED_SELECTIONS = 64
 _MAX_LISTED = 8
@@ -22,23 +18,22 @@ _MAX_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkSelection:
-    """The chunks that a query may return."""
+class DocumentSelection:
+    """The documents that a query may search."""
 
-    rows: np.ndarray | None
-    """Which chunks are allowed, bool [chunks]; None for all."""
+    allowed: frozenset[str] | None
+    """Their ids; None for all."""
     notes: tuple[str, ...] = ()
     """What was left out and why, one sentence each."""
 
 
 class DocumentIndex:
-    """Metadata of the documents of one generation, and the chunks they were cut into."""
+    """Metadata of the documents of one generation."""
 
-    def __init__(self, fields: Mapping[str, Mapping[str, Any]], chunks: Sequence[Chunk]) -> None:
-        """Store the documents' fields by id, and all chunks in their order."""
+    def __init__(self, fields: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store the documents' fields (title, media, source, metadata) by id."""
         self._document_fields = fields
-        self._chunks = chunks
-        self._selections: dict[object, ChunkSelection] = {}
+        self._selections: dict[object, DocumentSelection] = {}
 
     def __contains__(self, doc: str) -> bool:
         """Return whether the index has a document of this id."""
@@ -54,13 +49,8 @@ class DocumentIndex:
         metadata: Mapping[str, Any] = self._document_fields[doc]["metadata"]
         return metadata
 
-    def has_expired(self, doc: str, day: date) -> bool:
-        """Return whether a document's ``valid_until`` is before ``day``."""
-        days = day_span(self.metadata(doc).get("valid_until"))
-        return days is not None and days.last < day
-
-    def select(self, query: Query, today: date) -> ChunkSelection:
-        """Return the chunks that a query's date and conditions allow; recent selections are cached."""
+    def select(self, query: Query, today: date) -> DocumentSelection:
+        """Return the documents that a query's date and conditions allow; recent selections are cached."""
         key = tuple(query.where), query.as_of, query.expired, today
         selection = self._selections.get(key)
         if selection is None:
@@ -69,7 +59,7 @@ class DocumentIndex:
             selection = self._selections[key] = self._selected(query, today)
         return selection
 
-    def _selected(self, query: Query, today: date) -> ChunkSelection:
+    def _selected(self, query: Query, today: date) -> DocumentSelection:
         """Apply the query's conditions, its date and the expiry of documents."""
         allowed = set(self._document_fields)
         notes: list[str] = []
@@ -81,17 +71,9 @@ class DocumentIndex:
             allowed = self._valid(query.as_of or today, allowed, notes)
         if not allowed and self._document_fields:
             notes.append(f"nothing is left to search of {_counted(len(self._document_fields), 'document')}")
+        all_allowed = len(allowed) == len(self._document_fields)
         # keys and values come from documents, and notes are printed
-        return ChunkSelection(self._rows(allowed), tuple(map(single_line, notes)))
-
-    def _rows(self, allowed: set[str]) -> np.ndarray | None:
-        """Return the allowed documents as a mask over chunks, bool [chunks]; None if all are allowed."""
-        if len(allowed) == len(self._document_fields):
-            return None
-        numbers = {doc: n for n, doc in enumerate(self._document_fields)}
-        mask = np.zeros(len(numbers), dtype=bool)
-        mask[[numbers[doc] for doc in allowed]] = True
-        return np.asarray(mask[self._of_chunk])
+        return DocumentSelection(None if all_allowed else frozenset(allowed), tuple(map(single_line, notes)))
 
     def _satisfying(self, condition: Condition, allowed: set[str], notes: list[str]) -> set[str]:
         """Return the documents that satisfy a condition; add a note if none does, or if some cannot be compared."""
@@ -161,12 +143,6 @@ class DocumentIndex:
         if not values:
             return f"there is no key {key!r}; the keys are {_listed(keys)}"
         return f"the values of {key} are {_listed(values)}"
-
-    @cached_property
-    def _of_chunk(self) -> np.ndarray:
-        """The position of each chunk's document in the order of documents, int64 [chunks]."""
-        numbers = {doc: n for n, doc in enumerate(self._document_fields)}
-        return np.array([numbers[chunk.doc] for chunk in self._chunks], dtype=np.int64)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -1,18 +1,16 @@
 """Search one generation of an index: filter, dense and lexical search, fusion, reranking, arranging; each stage timed.
 
-:class:`Searcher` runs the stages. :func:`convex_fusion` and :func:`reciprocal_rank_fusion` join the dense and the
+:class:`Searcher` runs the stages over any :class:`rag.search.backend.Backend`. :func:`convex_fusion` and :func:`reciprocal_rank_fusion` join the dense and the
 lexical scores, :class:`Stopwatch` measures the stages.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import cached_property
 
 import numpy as np
 
@@ -20,18 +18,15 @@ from rag.embedding.language import language_note
 from rag.embedding.protocol import Configurable, Encoder
 from rag.embedding.reranker import Scorer, rerank, truncation_notes
 from rag.indexing.chunking import Chunker
-from rag.search.documents import ChunkSelection, DocumentIndex
+from rag.search.backend import Backend, ChunkSelection
+from rag.search.filters import day_span
 from rag.search.postprocessing import arrange_hits, join_chunks, with_neighbours
 from rag.search.query import Query
 from rag.settings import IndexSettings
-from rag.stores.base import VectorStore
-from rag.stores.bm25 import BM25Index
-from rag.types import Chunk, Hit, Results
+from rag.types import Hit, Results
 
 RRF_K = 60
 """The constant k of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
-MAX_POST_FILTERED = 256
-"""If the filters leave out at most this many chunks, they are searched too and dropped from the results."""
 OVERSAMPLING = 4
 """Factor by which the search depth grows if too few hits are left after collapsing and limiting."""
 
@@ -66,28 +61,20 @@ class Stopwatch:
         return {name: round(ms, 2) for name, ms in {**self._stages, "total": total}.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class IndexParts:
-    """The opened parts of one generation of an index."""
-
-    chunks: Sequence[Chunk]
-    """Sorted by id."""
-    documents: DocumentIndex
-    encoder: Encoder
-    store: VectorStore
-    lexical: BM25Index
-    raw: Callable[[str], str | None]
-    """Returns a document's source text by its id."""
-    reranker: Scorer | None = None
-
-
 class Searcher:
     """Searches one generation of an index."""
 
-    def __init__(self, parts: IndexParts) -> None:
-        """Store the parts."""
-        self._parts = parts
-        self._ids = np.array([chunk.id for chunk in parts.chunks], dtype=np.int64)
+    def __init__(self, backend: Backend, encoder: Encoder, reranker: Scorer | None = None) -> None:
+        """Store the parts.
+
+        Args:
+            backend: holds the chunks.
+            encoder: embeds the questions.
+            reranker: puts the best candidates into its order; None for the order of the fused scores.
+        """
+        self._backend = backend
+        self._encoder = encoder
+        self._reranker = reranker
 
     def find(
         self, questions: Sequence[str], queries: Sequence[Query], settings: IndexSettings
@@ -106,21 +93,21 @@ class Searcher:
         today = date.today()
         watch = Stopwatch()
         with watch.stage("embed"):
-            vectors = self._parts.encoder.encode(questions, query=True)
+            vectors = self._encoder.encode(questions, query=True)
         with watch.stage("filter"):
-            selections = [self._parts.documents.select(query, today) for query in queries]
+            selections = [self._backend.select(query, today) for query in queries]
         with watch.stage("dense"):
             depths = [max(settings.pool, query.k, self._reranked(query)) for query in queries]
-            nearest = self._nearest(vectors, queries, selections, max(depths))
+            nearest = self._backend.by_vector(vectors, max(depths), selections)
         results = []
-        for question, vector, query, selection, rows, depth in zip(
+        for question, vector, query, selection, ids, depth in zip(
             questions, vectors, queries, selections, nearest, depths, strict=True
         ):
             day = query.as_of or today
             own_watch = watch.part(len(questions))
             results.append(
                 self._result(
-                    _Search(question, vector, query, selection, day, own_watch), rows, depth, settings
+                    _Search(question, vector, query, selection, day, own_watch), ids, depth, settings
                 )
             )
         return results
@@ -128,156 +115,93 @@ class Searcher:
     @property
     def encoder(self) -> Encoder:
         """The embedder of the questions."""
-        return self._parts.encoder
+        return self._encoder
 
     def rerank(
         self, scorer: Scorer, question: str, hits: Sequence[Hit], depth: int, settings: IndexSettings
     ) -> list[Hit]:
         """Return hits with the first ``depth`` in the order of a reranker, which reads what was embedded of each."""
-        text = Chunker(self._parts.encoder, settings).embedded_text
+        text = Chunker(self._encoder, settings).embedded_text
         return rerank(scorer, question, hits, depth, text)
 
     def _result(self, search: _Search, nearest: np.ndarray, depth: int, settings: IndexSettings) -> Results:
         """Rank the candidates, search deeper as long as too few hits are left, and complete the hits."""
         query = search.query
         watch = search.watch
-        truncated_before = self._parts.reranker.truncated if self._parts.reranker else 0
-        with watch.stage("filter"):
-            allowed = self._allowed(query, search.selection)
-        available = len(self._ids) if allowed is None else int(allowed.sum())
+        truncated_before = self._reranker.truncated if self._reranker else 0
         while True:
-            ranked = self._ranked(search, nearest, allowed, depth, settings)
+            ranked = self._ranked(search, nearest, depth, settings)
             with watch.stage("arrange"):
                 hits = arrange_hits(ranked, query)
-            if len(hits) >= query.k or depth >= available:
+            if len(hits) >= query.k or depth >= search.selection.count:
                 break
             depth *= OVERSAMPLING
             with watch.stage("dense"):
-                nearest = self._nearest(search.vector[None], [query], [search.selection], depth)[0]
+                nearest = self._backend.by_vector(search.vector[None], depth, [search.selection])[0]
         with watch.stage("arrange"):
             finished = tuple(self._finished(hits, search))
         notes = (*search.selection.notes, *self._remarks(search.question, truncated_before))
         return Results(finished, notes, watch.read())
 
-    def _nearest(
-        self, vectors: np.ndarray, queries: Sequence[Query], selections: Sequence[ChunkSelection], depth: int
-    ) -> list[np.ndarray]:
-        """Return the rows of the chunks nearest to each vector, enough that ``depth`` of them are allowed.
-
-        If few chunks are not allowed, that many more are requested; else the store gets the list of allowed ids.
-        """
-        # equal filters give the same cached selection, so their queries are searched together in one call
-        groups: defaultdict[int, list[int]] = defaultdict(list)
-        for n, selection in enumerate(selections):
-            groups[id(selection)].append(n)
-        nearest: dict[int, np.ndarray] = {}
-        for members in groups.values():
-            rows = selections[members[0]].rows
-            left_out = 0 if rows is None else int((~rows).sum())
-            among = self._ids[rows] if rows is not None and left_out > MAX_POST_FILTERED else None
-            hidden = max(len(self._rows_of(queries[n].without)) for n in members)
-            hidden += left_out if among is None else 0
-            ids, _ = self._parts.store.search(vectors[members], depth + hidden, among)
-            # chunk ids are sorted, so searchsorted gives the row of each id
-            nearest |= zip(members, np.searchsorted(self._ids, ids), strict=True)
-        return [nearest[n] for n in range(len(queries))]
-
-    def _ranked(
-        self,
-        search: _Search,
-        nearest: np.ndarray,
-        allowed: np.ndarray | None,
-        depth: int,
-        settings: IndexSettings,
-    ) -> list[Hit]:
+    def _ranked(self, search: _Search, nearest: np.ndarray, depth: int, settings: IndexSettings) -> list[Hit]:
         """Return the candidates of both searches with exact scores of both, best first."""
-        parts = self._parts
         watch = search.watch
         with watch.stage("lexical"):
-            scores = parts.lexical.scores(search.question)
-            if allowed is not None:
-                scores = np.where(allowed, scores, 0)
-                nearest = nearest[allowed[nearest]]
-            matching = np.flatnonzero(scores > 0)
-            # only rows that match a word are lexical candidates; a stable sort keeps equal scores in row order
-            lexical_rows = matching[np.argsort(-scores[matching], kind="stable")][:depth]
+            matches = self._backend.by_words(search.question, depth, search.selection)
         with watch.stage("fuse"):
             # a candidate of one side gets its exact score on the other side too: nothing is taken as 0 for being unranked
-            rows = np.union1d(lexical_rows, nearest[:depth])
-            if not len(rows):
+            ids = np.union1d(matches.ids, nearest[:depth])
+            if not len(ids):
                 return []
-            dense = parts.store.vectors(self._ids[rows]) @ search.vector
-            lexical = scores[rows]
+            dense = self._backend.vectors(ids) @ search.vector
+            lexical = matches.scores_of(ids)
             weight = search.query.lexical_weight
             fuse = convex_fusion if settings.fusion == "convex" else reciprocal_rank_fusion
             fused = fuse(dense, lexical, settings.lexical_weight if weight is None else weight)
+            order = np.argsort(-fused, kind="stable")
+            chunks = self._backend.chunks(ids[order].tolist())
             ranked = [
-                Hit(parts.chunks[rows[n]], float(fused[n]), float(dense[n]), float(lexical[n]))
-                for n in np.argsort(-fused, kind="stable").tolist()
+                Hit(chunk, float(fused[n]), float(dense[n]), float(lexical[n]))
+                for chunk, n in zip(chunks, order.tolist(), strict=True)
             ]
-        if parts.reranker is None or not search.query.rerank:
+        if self._reranker is None or not search.query.rerank:
             return ranked
         with watch.stage("rerank"):
             depth = self._reranked(search.query)
-            return self.rerank(parts.reranker, search.question, ranked, depth, settings)
+            return self.rerank(self._reranker, search.question, ranked, depth, settings)
 
     def _finished(self, hits: Sequence[Hit], search: _Search) -> Iterator[Hit]:
         """Yield the hits with their documents' metadata, joined with their neighbours if the query asks for them."""
-        documents = self._parts.documents
+        backend = self._backend
         shown = set[int]()
         for hit in hits:
             doc = hit.chunk.doc
             chunk = hit.chunk
             if search.query.neighbours:
-                rows = self._by_document[doc]
-                run = with_neighbours(
-                    chunk, [self._parts.chunks[n] for n in rows], search.query.neighbours, shown
-                )
+                run = with_neighbours(chunk, backend.chunks_of(doc), search.query.neighbours, shown)
                 shown.update(neighbour.id for neighbour in run)
-                chunk = join_chunks(run, chunk, self._parts.raw(doc) or "") if len(run) > 1 else chunk
-            expired = documents.has_expired(doc, search.day)
-            yield replace(hit, chunk=chunk, metadata=documents.metadata(doc), expired=expired)
+                chunk = join_chunks(run, chunk, backend.raw(doc) or "") if len(run) > 1 else chunk
+            metadata = backend.metadata(doc)
+            days = day_span(metadata.get("valid_until"))
+            expired = days is not None and days.last < search.day
+            yield replace(hit, chunk=chunk, metadata=metadata, expired=expired)
 
     def _remarks(self, question: str, truncated_before: int) -> Iterator[str]:
         """Yield remarks for the user about this search, besides those of the filters."""
-        if note := language_note([question], self._parts.encoder, "the question"):
+        if note := language_note([question], self._encoder, "the question"):
             yield note
-        encoder = self._parts.encoder
+        encoder = self._encoder
         if isinstance(encoder, Configurable) and encoder.count_tokens(question) > encoder.max_tokens:
             yield (
                 f"the question is longer than the {encoder.max_tokens} tokens that the embedder reads: the vectors of "
                 "its parts were averaged"
             )
-        reranker = self._parts.reranker
-        if reranker:
-            yield from truncation_notes(reranker.truncated - truncated_before)
+        if self._reranker:
+            yield from truncation_notes(self._reranker.truncated - truncated_before)
 
     def _reranked(self, query: Query) -> int:
         """Return the number of candidates given to the reranker."""
-        return max(query.k, query.rerank) if self._parts.reranker and query.rerank else 0
-
-    def _allowed(self, query: Query, selection: ChunkSelection) -> np.ndarray | None:
-        """Return which rows may be returned, bool [chunks]; None for all."""
-        hidden = self._rows_of(query.without)
-        if not hidden:
-            return selection.rows
-        allowed = np.ones(len(self._ids), dtype=bool) if selection.rows is None else selection.rows.copy()
-        allowed[hidden] = False
-        return allowed
-
-    def _rows_of(self, documents: Collection[str]) -> list[int]:
-        return [row for doc in set(documents) for row in self._by_document.get(doc, ())]
-
-    @cached_property
-    def _by_document(self) -> dict[str, list[int]]:
-        """The rows of each document's chunks, in the order of the text."""
-        rows_of_documents: defaultdict[str, list[int]] = defaultdict(list)
-        for row, chunk in enumerate(self._parts.chunks):
-            rows_of_documents[chunk.doc].append(row)
-        return {
-            doc: sorted(rows, key=lambda row: self._parts.chunks[row].ordinal)
-            for doc, rows in rows_of_documents.items()
-        }
+        return max(query.k, query.rerank) if self._reranker and query.rerank else 0
 
 
 def convex_fusion(dense: np.ndarray, lexical: np.ndarray, weight: float) -> np.ndarray:

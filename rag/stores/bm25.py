@@ -128,15 +128,36 @@ class BM25Index:
         return cls(retriever, rows)
 
     def scores(self, question: str) -> np.ndarray:
-        """Return the BM25 score of every row, float32 [rows]; 0 where no content word of the question occurs.
+        """Return the BM25 score of every row, float32 [rows]; 0 where no content word of the question occurs."""
+        rows, values = self.matches(question)
+        scores = np.zeros(self._rows, dtype=np.float32)
+        scores[rows] = values
+        return scores
 
-        A question of stop words only ("who are you") is searched with all its words.
+    def matches(self, question: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that contain a content word of the question, ascending, int64, and their scores, float32.
+
+        A question of stop words only ("who are you") is searched with all its words. Only the postings of the
+        question's words are read, so that time and memory do not grow with the other rows. The scores of the words are
+        added in the order of the question, as bm25s adds them, so that the sums have the same bits.
         """
+        query_words = self._known_words(question)
+        numbers = [self._retriever.vocab_dict[word] for word in query_words]
+        indptr, indices = (self._retriever.scores[name] for name in ("indptr", "indices"))
+        spans = [slice(int(indptr[number]), int(indptr[number + 1])) for number in numbers]
+        if not spans:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        rows = np.unique(np.concatenate([indices[span] for span in spans]))
+        scores = np.zeros(len(rows), dtype=np.float32)
+        for span in spans:
+            scores[np.searchsorted(rows, indices[span])] += self._retriever.scores["data"][span]
+        matching = scores > 0
+        return rows[matching].astype(np.int64), scores[matching]
+
+    def _known_words(self, question: str) -> list[str]:
+        """Return the words of a question that some row contains, with repeats."""
         query_words = content_words(question) or words(question)
-        known = [word for word in query_words if word in self._retriever.vocab_dict]
-        if not known:
-            return np.zeros(self._rows, dtype=np.float32)
-        return np.asarray(self._retriever.get_scores(known), dtype=np.float32)
+        return [word for word in query_words if word in self._retriever.vocab_dict]
 
     def save(self, folder: Path) -> None:
         """Write the arrays and the vocabulary into an existing folder."""

@@ -46,11 +46,10 @@ class AllPassages:
 
     def __init__(self, index: Index, controls: Sequence[str] = ()) -> None:
         """Take an open index; ``controls`` are the answering model's control tokens, which are broken up in passages."""
-        selected = index.documents.select(Query(), date.today())
-        chunks = [
-            chunk for row, chunk in enumerate(index.chunks) if selected.rows is None or selected.rows[row]
-        ]
-        self.hits = _hits(chunks, {chunk.doc: index.documents.metadata(chunk.doc) for chunk in chunks})
+        backend = index.backend
+        selected = backend.select(Query(), date.today())
+        chunks = backend.chunks(backend.allowed_ids(selected).tolist())
+        self.hits = _hits(chunks, {chunk.doc: backend.metadata(chunk.doc) for chunk in chunks})
         self._notes = selected.notes
         self._searched = {
             "documents": len({chunk.doc for chunk in chunks}),

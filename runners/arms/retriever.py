@@ -92,9 +92,12 @@ class Retriever:
         k = self.step.k
         depth = max(k, self.step.rerank) if self.reranker else k
         results = self.index.find_many(list(questions), Query(k=max(depth, SIGNAL_DEPTH)))
-        chunks, generation = self.index.chunks, self.index.generation
-        documents = len({chunk.doc for chunk in chunks})
-        searched = {"documents": documents, "passages": len(chunks), "generation": generation}
+        facts = self.index.backend.facts
+        searched = {
+            "documents": facts.documents,
+            "passages": facts.chunks,
+            "generation": facts.generation,
+        }
         retrieved = []
         for question, result in zip(questions, results, strict=True):
             shown, notes = result.hits[:k], result.notes

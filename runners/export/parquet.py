@@ -7,6 +7,7 @@ functions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,15 @@ def make_index_export(job: ExportJob) -> ExportedFiles:
             "its rows or all of it: --to provider-jsonl, bundle",
         )
     index = Index.open(folder)
-    texts = sum(len(chunk.text.encode()) for chunk in index.chunks)
-    require_disk_space(job.out, 4 * index.dimension * len(index.chunks) + 2 * texts)
+    texts = sum(len(chunk.text.encode()) for chunk in index.backend.all_chunks())
+    facts = index.backend.facts
+    require_disk_space(job.out, 4 * index.dimension * facts.chunks + 2 * texts)
     checked = write_parquet(index, job.folder / PASSAGES_FILE)
     made_from = {
         "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}",
         **_prompt_facts(index),
         "generation of the index": str(index.generation),
-        "documents, passages": f"{len({c.doc for c in index.chunks}):,}, {len(index.chunks):,}",
+        "documents, passages": f"{facts.documents:,}, {facts.chunks:,}",
     }
     return ExportedFiles(_USAGE, checked, made_from=made_from)
 
@@ -114,15 +116,15 @@ def write_parquet(index: Index, file: Path) -> dict[str, Any]:
 
 def _batches(index: Index) -> Iterator[tuple[tuple[Chunk, ...], np.ndarray]]:
     """Yield chunks with their vectors, [chunks, dimension]."""
-    for start in range(0, len(index.chunks), ROWS_PER_BATCH):
-        chunks = index.chunks[start : start + ROWS_PER_BATCH]
+    remaining = index.backend.all_chunks()
+    while chunks := tuple(islice(remaining, ROWS_PER_BATCH)):
         yield chunks, index.vectors([chunk.id for chunk in chunks])
 
 
 def _metadata(index: Index, chunk: Chunk) -> dict[str, Any]:
     return {
         **{name: getattr(chunk, name) for name in _CHUNK_FIELDS},
-        "document": dict(index.documents.metadata(chunk.doc)),
+        "document": dict(index.backend.metadata(chunk.doc)),
     }
 
 

@@ -16,7 +16,7 @@ import pytest
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
         "version", "errors", "plugins", "files", "text", "types", "embedding", "loading", "stores", "settings", "indexing",
-        "search", "index", "grounding", "evaluation", "__init__",
+        "search", "backends", "index", "grounding", "evaluation", "__init__",
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",

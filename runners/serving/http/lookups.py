@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from rag.backends.files import GenerationReplaced
 from rag.embedding.protocol import Encoder
 from rag.errors import UsageProblem
-from rag.index import GenerationReplaced
 from rag.text.sanitize import strip_invisible
 from runners.runs.run import RunSession
 from runners.serving.http.errors import ApiError, as_api_error

@@ -1,0 +1,99 @@
+"""The protocol of a backend that an index can be written to, the table of backends by URL, and opening one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from rag.errors import UsageProblem
+from rag.search.backend import Backend, IndexFacts
+from rag.stores.text import RowChange, RowSummary
+
+BACKENDS: dict[str, str] = {
+    "postgresql": "rag.backends.postgres:PostgresBackend",
+    "lancedb": "rag.backends.lance:LanceBackend",
+}
+"""Scheme of a URL to "module:class"; the module is imported only when the backend is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChange:
+    """What one publication changes: the rows that go and come, and what the new rows are searched by."""
+
+    rows: RowChange
+    """``chunks_in`` with the id 0 are given new ids; a row whose id is in ``chunks_out`` too replaces that row."""
+    texts: Mapping[str, str]
+    """The embedded text of every row that comes, by its hash (``StoredChunk.embedded``); BM25 counts its words."""
+    vectors: Mapping[str, np.ndarray]
+    """Its unit vector, float32 [dimension], by the same hash."""
+    facts: Mapping[str, Any]
+    """:func:`rag.indexing.writer.index_facts`: embedder, fingerprint, dimension, settings, record of the embedder."""
+
+
+class BackendWriter(Protocol):
+    """The only writer of an index, as long as its context is open; readers see nothing of it before :meth:`publish`."""
+
+    def facts(self) -> IndexFacts | None:
+        """Return the facts of the current generation; None for a new index."""
+
+    def documents(self) -> dict[str, str]:
+        """Return the content hash of each document, by id."""
+
+    def summaries(self, documents: Collection[str]) -> list[RowSummary]:
+        """Return the identity of each chunk of documents, by ascending chunk id."""
+
+    def known_vectors(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the stored vectors of those hashes of embedded texts that the index has, by hash."""
+
+    def publish(self, change: IndexChange) -> IndexFacts:
+        """Write a change in one transaction, seen by readers whole or not at all; return the new generation's facts."""
+
+    def state(self) -> bytes | None:
+        """Return what :meth:`put_state` stored last, None if nothing was."""
+
+    def put_state(self, state: bytes) -> None:
+        """Store what the next update needs to leave unchanged files unread; it is no part of the index."""
+
+
+class WritableBackend(Backend, Protocol):
+    """A backend on a database, named by a URL."""
+
+    @classmethod
+    def open(cls, url: str) -> WritableBackend:
+        """Open the current generation of the index at a URL; BadInput if there is none."""
+
+    @classmethod
+    def writer(cls, url: str) -> AbstractContextManager[BackendWriter]:
+        """Return a context in which the caller is the only writer of the index at a URL, which is created if need be.
+
+        Raises:
+            BadInput: another process is writing the index.
+        """
+
+
+def is_backend_url(text: str) -> bool:
+    """Return whether a text names a backend by its URL, not a folder."""
+    return "://" in text and urlsplit(text).scheme in BACKENDS
+
+
+def backend_class(url: str) -> type[WritableBackend]:
+    """Return the backend of a URL's scheme.
+
+    Raises:
+        UsageProblem: no backend has this scheme.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme not in BACKENDS:
+        raise UsageProblem(
+            f"no backend for an index at {scheme}://",
+            f"there are: {', '.join(f'{name}://' for name in BACKENDS)}",
+        )
+    module, _, attribute = BACKENDS[scheme].partition(":")
+    backend: type[WritableBackend] = getattr(import_module(module), attribute)
+    return backend
