@@ -174,11 +174,11 @@ def make_certificates(folder: Path, host: str = "127.0.0.1") -> dict[str, Path]:
     authority = ["-subj", "/CN=Test CA", "-keyout", str(folder / "ca.key"), "-out", str(files["ca"])]
     request = ["-subj", f"/CN={host}", "-keyout", str(files["key"]), "-out", str(folder / "request")]
     signing = ["-CA", str(files["ca"]), "-CAkey", str(folder / "ca.key"), "-CAcreateserial", "-days", "2"]
+    signing += ["-extfile", str(folder / "names"), "-out", str(files["cert"])]
     for line in (
         ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *authority],
         ["req", "-newkey", "rsa:2048", "-nodes", *request],
-        ["x509", "-req", "-in", str(folder / "request"), *signing]
-        + ["-extfile", str(folder / "names"), "-out", str(files["cert"])],
+        ["x509", "-req", "-in", str(folder / "request"), *signing],
     ):
         subprocess.run(["openssl", *line], check=True, capture_output=True)
     return files
