@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
@@ -80,6 +80,15 @@ class WritableBackend(Backend, Protocol):
 def is_backend_url(text: str) -> bool:
     """Return whether a text names a backend by its URL, not a folder."""
     return "://" in text and urlsplit(text).scheme in BACKENDS
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as messages show it: without a password and without parameters other than the index."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    index = next((pair for pair in parts.query.split("&") if pair.startswith("index=")), "")
+    netloc = f"{user.partition(':')[0]}{at}{host}"
+    return urlunsplit((parts.scheme, netloc, parts.path, index, ""))
 
 
 def backend_class(url: str) -> type[WritableBackend]:
