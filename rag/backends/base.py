@@ -16,7 +16,7 @@ from rag.search.backend import Backend, IndexFacts
 from rag.stores.text import RowChange, RowSummary
 
 BACKENDS: dict[str, str] = {
-    "postgresql": "rag.backends.postgres:PostgresBackend",
+    "postgresql": "rag.backends.postgresql.backend:PostgresBackend",
     "lancedb": "rag.backends.lance:LanceBackend",
 }
 """Scheme of a URL to "module:class"; the module is imported only when the backend is used."""

@@ -117,9 +117,11 @@ def update_at(
             raise BadInput(f"there is no index at {run.shown} to update", "build it first")
         purge = getattr(writer, "purge", None)
         if options.purge and purge is None:
-            raise UsageProblem(f"{run.shown}: this backend has no --purge", "delete the index and build it again")
+            raise UsageProblem(
+                f"{run.shown}: this backend has no --purge", "delete the index and build it again"
+            )
         manifest = previous.manifest()
-        encoder = recorded_encoder(Path(run.shown), manifest, encoder)
+        encoder = recorded_encoder(run.shown, manifest, encoder)
         stored = writer.documents()
         scan_state = ScanState(run.read_state(), stored, options.trust_mtime)
         loaded = run.load(documents, scan_state)
@@ -128,7 +130,7 @@ def update_at(
         chunker = Chunker(encoder, previous.settings)
         plan = compare_documents(loaded.documents, stored, writer.summaries(affected), chunker)
         checked = checked_encoder(run.folder, encoder, plan.texts.values(), manifest, run.notify)
-        require_unchanged_path(Path(run.shown), manifest, checked.encoder)
+        require_unchanged_path(run.shown, manifest, checked.encoder)
         resolved, facts = ResolvedVectors({}, 0, 0), previous
         if not plan.is_empty:
             chunks = previous.chunks - len(plan.change.chunks_out) + len(plan.change.chunks_in)
@@ -182,7 +184,8 @@ def check_backend(backend: Backend, shown: str) -> dict[str, Any]:
     for chunk in backend.all_chunks():
         if chunk.doc not in documents:
             raise BadInput(
-                f"{shown} is damaged: chunk {chunk.id} is of {chunk.doc!r}, which is not there", "build it again"
+                f"{shown} is damaged: chunk {chunk.id} is of {chunk.doc!r}, which is not there",
+                "build it again",
             )
         batch.append(chunk.id)
         chunks += 1

@@ -120,9 +120,7 @@ class DocumentIndex:
                 if days:
                     spans[doc] = days
         if unreadable:
-            notes.append(
-                f"{count_documents(unreadable)} taken as {treated_as}: {keys[0]} there is no date"
-            )
+            notes.append(f"{count_documents(unreadable)} taken as {treated_as}: {keys[0]} there is no date")
         return spans
 
     def _fields(self, doc: str) -> dict[str, Any]:

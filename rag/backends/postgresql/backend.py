@@ -1,4 +1,4 @@
-"""The backend of an index in PostgreSQL with pgvector: its reader; :mod:`rag.backends.postgres_writer` writes.
+"""The backend of an index in PostgreSQL with pgvector: its reader; :mod:`rag.backends.postgresql.writer` writes.
 
 Vectors are searched exactly where few chunks are allowed, through the b-tree on their document, or where the index is
 small; else by HNSW, deeper than asked, and then filtered: a filter given to HNSW itself loses most rows when it is
@@ -20,17 +20,17 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from rag.backends.postgres_connection import ConnectionPool, PostgresAddress
-from rag.backends.postgres_filters import AllowedDocuments, DocumentFilters
-from rag.backends.postgres_reader import (
+from rag.backends.postgresql.connection import ConnectionPool, PostgresAddress
+from rag.backends.postgresql.filters import AllowedDocuments, DocumentFilters
+from rag.backends.postgresql.reader import (
     GenerationReader,
     PublishedRecord,
     read_newest,
     sent_vector,
 )
-from rag.backends.postgres_tables import hnsw_bytes
-from rag.backends.postgres_words import PostingRow, best_rows, scored_matches, word_key
-from rag.backends.postgres_writer import PostgresWriter, writing
+from rag.backends.postgresql.tables import hnsw_bytes
+from rag.backends.postgresql.words import PostingRow, best_rows, scored_matches, word_key
+from rag.backends.postgresql.writer import PostgresWriter, writing
 from rag.backends.word_scores import CollectionStatistics, question_words
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
@@ -263,7 +263,9 @@ class PostgresBackend:
         while page := self._stored_page(last):
             for *columns, embedded, row in page:
                 if store_row(Chunk(*columns), embedded).sha256 != row:
-                    raise BadInput(f"{shown} is damaged: chunk {columns[0]} differs from its hash", "rebuild it")
+                    raise BadInput(
+                        f"{shown} is damaged: chunk {columns[0]} differs from its hash", "rebuild it"
+                    )
             chunks += len(page)
             last = page[-1][0]
         vectors = self._reader.tables.name("vectors")
@@ -340,9 +342,7 @@ class PostgresBackend:
         result = self._reader.rows(sql, bound, binary=True, settings=settings)
         return np.array([id for (id,) in result], dtype=np.int64)
 
-    def _by_scan(
-        self, vector: np.ndarray, depth: int, selection: ChunkSelection, few: bool
-    ) -> np.ndarray:
+    def _by_scan(self, vector: np.ndarray, depth: int, selection: ChunkSelection, few: bool) -> np.ndarray:
         """Return the nearest allowed ids exactly; the planner must not use HNSW, hence the materialised part."""
         vectors, allowed = self._reader.tables.name("vectors"), selection.allowed
         sql = f"select v.id, v.embedding <#> %s::{self._record.vectors} as distance from {vectors} v "

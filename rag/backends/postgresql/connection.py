@@ -139,7 +139,7 @@ def _is_loopback(host: str) -> bool:
         return host in ("", "localhost") or host.startswith(("/", "@"))
 
 
-def connect(address: PostgresAddress) -> psycopg.Connection[Any]:
+def open_connection(address: PostgresAddress) -> psycopg.Connection[Any]:
     """Open one connection in autocommit mode; CannotRun with one line if there is none to be had."""
     try:
         return psycopg.connect(**_connection_arguments(address))
@@ -158,7 +158,7 @@ class ConnectionPool:
     def __init__(self, address: PostgresAddress) -> None:
         """Connect once, so that a wrong address is reported at once, and keep that connection."""
         self.address = address
-        connect(address).close()
+        open_connection(address).close()
         # what it would log about lost connections is raised by connection()
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
         pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
@@ -185,7 +185,7 @@ class ConnectionPool:
         try:
             connection = self._pool.getconn()
         except psycopg_pool.PoolTimeout as error:
-            connect(self.address).close()
+            open_connection(self.address).close()
             raise CannotRun(
                 f"all {POOL_SIZE} connections to {self.address.shown} are in use", "try again later"
             ) from error
@@ -222,8 +222,8 @@ def connection_problem(error: Exception, address: PostgresAddress) -> Problem:
         "connection refused": "is the server running, and are host and port right?",
         "resolve host": "check the name of the host",
         "does not support ssl": "switch TLS on in the server, or add sslmode=prefer to the URL where the network is trusted",
-        "certificate": "name the file of the authority that signed the server's certificate: sslrootcert=FILE in the URL; the "
-        "host in the URL must be one that the certificate names",
+        "certificate": "name the file of the authority that signed the server's certificate: sslrootcert=FILE in the URL; "
+        "the host in the URL must be one that the certificate names",
         "timeout": "is the server reachable from here?",
         "pg_hba": "the server's pg_hba.conf must allow this user from here",
         "too many": "wait, or raise the server's max_connections",
@@ -237,7 +237,8 @@ def statement_problem(error: psycopg.Error, address: PostgresAddress) -> Problem
     reason = _reason(error)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return CannotRun(
-            f"{address.shown}: {reason}", "an administrator of the database can grant it; see docs/backends.md"
+            f"{address.shown}: {reason}",
+            "an administrator of the database can grant it; see docs/backends.md",
         )
     if isinstance(error, psycopg.errors.DiskFull):
         shared = "shared memory" in reason

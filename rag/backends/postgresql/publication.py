@@ -1,45 +1,29 @@
-"""The writer of an index in PostgreSQL: one transaction for each change, one writer at a time.
-
-The writer holds an advisory lock of the database as long as its connection lives, so that a killed writer leaves nothing
-locked. A build from nothing loads new tables by ``COPY`` and indexes them afterwards; an update changes rows, and the
-posting blocks of the words that come and go. Readers see nothing of either before the commit.
-"""
+"""One change of an index, written within an open transaction: rows, postings, indexes, the generation's record."""
 # ruff: noqa: S608 - names and numbers put into statements come from the tables, values are always bound
 
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import psycopg
 from pgvector import HalfVector
-from pgvector.psycopg import register_vector
 
 from rag.backends.base import IndexChange
-from rag.backends.postgres_connection import (
-    VECTOR_TYPES,
-    PostgresAddress,
-    connect,
-    errors_as_problems,
-)
-from rag.backends.postgres_filters import date_columns, value_rows
-from rag.backends.postgres_reader import PublishedRecord, read_newest, sent_vector
-from rag.backends.postgres_tables import (
-    COMMON_TABLES,
-    FORMAT,
+from rag.backends.postgresql.connection import PostgresAddress
+from rag.backends.postgresql.filters import date_columns, value_rows
+from rag.backends.postgresql.reader import PublishedRecord
+from rag.backends.postgresql.tables import (
     MAX_HNSW_DIMENSIONS,
     MIN_HNSW_CHUNKS,
     NEVER,
     TableSet,
     hnsw_bytes,
 )
-from rag.backends.postgres_words import (
+from rag.backends.postgresql.words import (
     BLOCK_IDS,
     NO_POSTINGS,
     PostingRow,
@@ -48,166 +32,17 @@ from rag.backends.postgres_words import (
     posting_rows,
 )
 from rag.backends.word_scores import WordCounts
-from rag.errors import BadInput, CannotRun
 from rag.files import canonical_json
-from rag.search.backend import IndexFacts
-from rag.stores.text import CHUNK_COLUMNS, RowSummary, StoredChunk, document_columns, row_hash
+from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_columns, row_hash
 from rag.text.words import count_noun
 from rag.version import __version__
 
 MAX_MAINTENANCE_BYTES = 2 << 30
 """Most memory that a build of HNSW asks of the server by itself; ``options=-c maintenance_work_mem=...`` gives more."""
 _CHUNK_FIELDS = ", ".join(f'"{name}"' for name in CHUNK_COLUMNS)
-_log = logging.getLogger(__name__)
 
 
-@contextmanager
-def writing(address: PostgresAddress) -> Iterator[PostgresWriter]:
-    """Lock an index for writing, creating its schema if need be.
-
-    Raises:
-        BadInput: another process is writing it, or the schema holds something else.
-        CannotRun: the server cannot be reached, the extension is missing, a right is missing.
-    """
-    connection = connect(address)
-    try:
-        with errors_as_problems(address):
-            lock = int.from_bytes(sha256(f"tunewise index {address.index}".encode()).digest()[:8], signed=True)
-            locked = connection.execute("select pg_try_advisory_lock(%s)", (lock,)).fetchone()
-            if not locked or not locked[0]:
-                raise BadInput(f"{address.shown} is being written by another process", "wait until it has ended")
-            _prepare(connection, address)
-            register_vector(connection)
-            record = read_newest(connection, address)
-        yield PostgresWriter(connection, address, record)
-    finally:
-        connection.close()
-
-
-def _prepare(connection: psycopg.Connection[Any], address: PostgresAddress) -> None:
-    """Create the extension, the schema and the tables that all generations share, where they are missing."""
-    extension = connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone()
-    if extension is None:
-        try:
-            connection.execute("create extension vector")
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise CannotRun(
-                f"{address.shown}: the extension vector is not in this database, and this role may not create it",
-                "let an administrator run there: create extension vector",
-            ) from error
-        except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
-            raise CannotRun(
-                f"{address.shown}: the server lacks the extension pgvector",
-                "install it there, e.g. apt-get install postgresql-17-pgvector",
-            ) from error
-    held = connection.execute(
-        "select count(*), count(*) filter (where c.relname = 'generations') from pg_class c "
-        "join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relkind = 'r'",
-        (address.index,),
-    ).fetchone()
-    if held and held[0] and not held[1]:
-        raise BadInput(
-            f"the schema {address.index} holds other tables and no index", "choose another name: index=NAME"
-        )
-    if not held or not held[0]:
-        with connection.transaction():
-            for statement in (f"create schema if not exists {address.schema}", *COMMON_TABLES):
-                connection.execute(statement.format(schema=address.schema))  # type: ignore[call-overload]
-            format_number = (str(FORMAT).encode(),)
-            connection.execute(f"insert into {address.schema}.notes values ('format', %s)", format_number)  # type: ignore[call-overload]
-
-
-class PostgresWriter:
-    """The only writer of an index; see :func:`writing`."""
-
-    def __init__(
-        self, connection: psycopg.Connection[Any], address: PostgresAddress, record: PublishedRecord | None
-    ) -> None:
-        """Take the connection that holds the lock, and the newest generation."""
-        self._db = connection
-        self._address = address
-        self._record = record
-        self.remarks: tuple[str, ...] = ()
-        """What the last publication did about the HNSW index, a sentence each."""
-
-    def facts(self) -> IndexFacts | None:
-        """Return the facts of the current generation."""
-        return self._record.index_facts() if self._record else None
-
-    def documents(self) -> dict[str, str]:
-        """Return the content hash of each document, by id."""
-        return dict(self._living("documents", "id, sha256", 'order by id collate "C"'))
-
-    def summaries(self, documents: Collection[str]) -> list[RowSummary]:
-        """Return the identity of each chunk of documents, by ascending chunk id."""
-        if self._record is None:
-            return []
-        tables = self._record.tables
-        sql = (
-            f"select c.id, d.id, c.embedded, c.row from {tables.name('chunks')} c join {tables.name('documents')} d "
-            f"on d.number = c.doc and d.died = {NEVER} where c.died = {NEVER} and d.id = any(%s) order by c.id"
-        )
-        return [RowSummary(*row) for row in self._rows(sql, (list(documents),))]
-
-    def known_vectors(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the stored vectors of those hashes of embedded texts that the index has."""
-        if self._record is None:
-            return {}
-        tables = self._record.tables
-        sql = (
-            f"select c.embedded, vector_send(v.embedding::vector) from {tables.name('chunks')} c join {tables.name('vectors')} v "
-            f"on v.id = c.id where c.died = {NEVER} and c.embedded = any(%s)"
-        )
-        vectors: dict[str, np.ndarray] = {}
-        for part in _batches(texts):
-            rows = self._rows(sql, (part,), binary=True)
-            vectors |= {embedded: sent_vector(data) for embedded, data in rows}
-        return vectors
-
-    def publish(self, change: IndexChange) -> IndexFacts:
-        """Write a change in one transaction, seen by readers whole or not at all."""
-        vectors = self._address.vectors or (self._record.vectors if self._record else VECTOR_TYPES[0])
-        whole = change.rows.whole or self._record is None
-        if self._record and not whole and vectors != self._record.vectors:
-            raise BadInput(
-                f"{self._address.shown} holds vectors as {self._record.vectors}, and the URL says {vectors}",
-                "rebuild it, or leave vectors out of the URL",
-            )
-        self.remarks = ()
-        with errors_as_problems(self._address), self._db.transaction():
-            publication = _Publication(self._db, self._address, self._record, change, vectors, whole)
-            record = publication.write()
-            self.remarks = tuple(publication.remarks)
-        self._record = record
-        return record.index_facts()
-
-    def state(self) -> bytes | None:
-        """Return what :meth:`put_state` stored last."""
-        rows = self._rows(f"select value from {self._address.schema}.notes where key = 'state'", ())
-        return bytes(rows[0][0]) if rows else None
-
-    def put_state(self, state: bytes) -> None:
-        """Store what the next update needs to leave unchanged files unread."""
-        with errors_as_problems(self._address):
-            self._db.execute(
-                f"insert into {self._address.schema}.notes values ('state', %s) "  # type: ignore[arg-type]
-                "on conflict (key) do update set value = excluded.value",
-                (state,),
-            )
-
-    def _living(self, table: str, columns: str, tail: str = "") -> list[Any]:
-        if self._record is None:
-            return []
-        return self._rows(
-            f"select {columns} from {self._record.tables.name(table)} where died = {NEVER} {tail}", ()
-        )
-
-    def _rows(self, sql: str, values: Sequence[Any], *, binary: bool = False) -> list[Any]:
-        with errors_as_problems(self._address):
-            return self._db.execute(sql, values, binary=binary).fetchall()  # type: ignore[call-overload, no-any-return]
-
-
-class _Publication:
+class Publication:
     """One change while it is written, in an open transaction."""
 
     def __init__(
@@ -219,6 +54,16 @@ class _Publication:
         vectors: str,
         whole: bool,
     ) -> None:
+        """Take the change.
+
+        Args:
+            connection: in a transaction.
+            address: of the index.
+            previous: the newest generation, None for a new index.
+            change: what to write.
+            vectors: type of the stored vectors, vector or halfvec.
+            whole: whether the change is all of the index, which gets new tables.
+        """
         self.db = connection
         self.address = address
         self.previous = previous
@@ -286,7 +131,7 @@ class _Publication:
         highest = 0
         if not self.whole:
             table = self.tables.name("documents")
-            for part in _batches(names):
+            for part in batches(names):
                 sql = f"select id, max(number) from {table} where id = any(%s) group by id"
                 numbers |= dict(self.db.execute(sql, (part,)).fetchall())  # type: ignore[call-overload]
             highest = self._number(f"select coalesce(max(number), 0) from {table}")
@@ -295,17 +140,29 @@ class _Publication:
                 highest += 1
                 numbers[name] = highest
         counts = Counter(row.chunk.doc for row in rows) if self.whole else Counter()
-        columns = "number, id, sha256, fields, raw_sha256, row, chunks, dated, dated_unreadable, until, until_unreadable, born"
-        types = ["int4", "text", "text", "text", "text", "text", "int4", "date", "bool", "date", "bool", "int4"]
-        values = []
+        columns = "number, id, sha256, fields, raw_sha256, row, chunks, dated, dated_unreadable"
+        columns += ", until, until_unreadable, born"
+        types = [
+            "int4",
+            "text",
+            "text",
+            "text",
+            "text",
+            "text",
+            "int4",
+            "date",
+            "bool",
+            "date",
+            "bool",
+            "int4",
+        ]
+        values: list[tuple[Any, ...]] = []
         for document in documents:
             stored = document_columns(document)
             fields = json.loads(stored[2])
             number = numbers[document.id]
             dates = date_columns(fields["metadata"])
-            values.append(
-                (number, *stored, row_hash(stored), counts[document.id], *dates, self.number)
-            )
+            values.append((number, *stored, row_hash(stored), counts[document.id], *dates, self.number))
         self._copy("documents", columns, types, values)
         texts = ((numbers[document.id], document.raw, self.number) for document in documents)
         self._copy("texts", "number, raw, born", ["int4", "text", "int4"], texts)
@@ -373,7 +230,9 @@ class _Publication:
         """
         texts = self.change.texts
         total = 0
-        recounted = not self.whole and self.previous is not None and self.previous.facts["made_by"] != __version__
+        recounted = (
+            not self.whole and self.previous is not None and self.previous.facts["made_by"] != __version__
+        )
 
         def counted(rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, WordCounts]]:
             nonlocal total
@@ -398,7 +257,9 @@ class _Publication:
             added = [(row.chunk.id, WordCounts.of(texts[row.embedded])) for row in new]
             ended = f"id = any(%s) and died = {self.number}"
             removed = [
-                (id, WordCounts.of(text)) for part in _batches(gone) for id, text in self._texts_where(ended, part)
+                (id, WordCounts.of(text))
+                for part in batches(gone)
+                for id, text in self._texts_where(ended, part)
             ]
             total = self.previous.words + sum(words.length for _, words in added)
             total -= sum(words.length for _, words in removed)
@@ -420,8 +281,10 @@ class _Publication:
         where = f"word = any(%s) and block = %s and died = {NEVER}"
         columns = "word, block, offsets, counts, lengths"
         stored: dict[str, Postings] = {}
-        for part in _batches(words):
-            cursor = self.db.execute(f"select {columns} from {table} where {where}", (part, block), binary=True)  # type: ignore[call-overload]
+        for part in batches(words):
+            cursor = self.db.execute(
+                f"select {columns} from {table} where {where}", (part, block), binary=True
+            )  # type: ignore[call-overload]
             stored |= {row[0]: Postings.read(PostingRow(*row)) for row in cursor.fetchall()}
             self.db.execute(f"update {table} set died = {self.number} where {where}", (part, block))  # type: ignore[call-overload]
         changed = (
@@ -463,9 +326,7 @@ class _Publication:
         )
         if self.whole:
             self._execute(f"analyze {', '.join(self.tables.tables())}")
-        return PublishedRecord(
-            self.number, self.tables, next_id, facts, documents, chunks, words, indexed
-        )
+        return PublishedRecord(self.number, self.tables, next_id, facts, documents, chunks, words, indexed)
 
     def _index_vectors(self, chunks: int) -> bool:
         """Make the HNSW index unless the index is small, or is to be searched exactly; return whether it was made."""
@@ -480,7 +341,9 @@ class _Publication:
         needed = hnsw_bytes(chunks, self.dimension, self.vectors)
         # the graph in memory takes somewhat more than its pages
         wanted = min(needed * 5 // 4 + (64 << 20), MAX_MAINTENANCE_BYTES)
-        setting = self._number("select setting::int8 * 1024 from pg_settings where name = 'maintenance_work_mem'")
+        setting = self._number(
+            "select setting::int8 * 1024 from pg_settings where name = 'maintenance_work_mem'"
+        )
         given = max(wanted, setting)
         self.db.execute("select set_config('maintenance_work_mem', %s, true)", (f"{given // 1024}kB",))
         self.remarks.append(
@@ -506,13 +369,7 @@ class _Publication:
         used = {self.tables.number, self.previous.tables.number}
         for number in sorted({tables for (tables,) in self.db.execute(sql, (oldest,)).fetchall()} - used):  # type: ignore[call-overload]
             self._execute(f"drop table {', '.join(TableSet(schema, number).tables())}")
-        name = self.previous.tables.name
-        for table in ("documents", "texts", "values", "chunks", "postings"):
-            self._execute(f"delete from {name(table)} where died <= {oldest}")
-        self._execute(
-            f"delete from {name('vectors')} where id in (select id from {name('removed')} where died <= {oldest})",
-            f"delete from {name('removed')} where died <= {oldest}",
-        )
+        self._execute(*self.previous.tables.deletions(oldest))
 
     def _copy(self, table: str, columns: str, types: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         sql = f"copy {self.tables.name(table)} ({columns}) from stdin (format binary)"
@@ -522,15 +379,16 @@ class _Publication:
                 copy.write_row(row)
 
     def _number(self, sql: str) -> int:
-        row = self.db.execute(sql).fetchone()  # type: ignore[call-overload]
-        return int(row[0])
+        rows = self.db.execute(sql).fetchall()  # type: ignore[call-overload]
+        return int(rows[0][0])
 
     def _execute(self, *statements: str) -> None:
         for statement in statements:
             self.db.execute(statement)  # type: ignore[call-overload]
 
 
-def _batches(values: Sequence[Any], size: int = 5_000) -> Iterator[list[Any]]:
+def batches(values: Sequence[Any], size: int = 5_000) -> Iterator[list[Any]]:
+    """Yield values in lists of at most ``size``."""
     for start in range(0, len(values), size):
         yield list(values[start : start + size])
 

@@ -7,6 +7,8 @@ a reader of the generation before goes on with what it opened. Vectors are never
 be inserted into the HNSW index again: ids whose chunk is gone are listed in ``removed`` until no reader needs them.
 """
 
+# ruff: noqa: S608 - names put into statements are made here
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -112,6 +114,20 @@ class TableSet:
             f"create index on {self.name('vectors')} using hnsw (embedding {vectors}_ip_ops) "
             f"with (m = {HNSW_M}, ef_construction = {HNSW_CONSTRUCTION})"
         )
+
+    def deletions(self, oldest: int) -> list[str]:
+        """Return the statements that delete all rows which generations from ``oldest`` on lack."""
+        rows = [
+            f"delete from {self.name(table)} where died <= {oldest}"
+            for table in ("documents", "texts", "values", "chunks", "postings")
+        ]
+        removed = self.name("removed")
+        ids = f"select id from {removed} where died <= {oldest}"
+        return [
+            *rows,
+            f"delete from {self.name('vectors')} where id in ({ids})",
+            f"delete from {removed} where died <= {oldest}",
+        ]
 
     def tables(self) -> list[str]:
         """Return the SQL names of all tables of the set."""

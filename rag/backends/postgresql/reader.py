@@ -17,8 +17,8 @@ import numpy as np
 import psycopg
 
 from rag.backends.files import GenerationReplaced
-from rag.backends.postgres_connection import ConnectionPool, PostgresAddress
-from rag.backends.postgres_tables import FORMAT, TableSet
+from rag.backends.postgresql.connection import ConnectionPool, PostgresAddress
+from rag.backends.postgresql.tables import FORMAT, TableSet
 from rag.errors import BadInput
 from rag.files import UPDATE_HINT
 from rag.indexing.encoding import RECORD

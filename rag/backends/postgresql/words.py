@@ -1,10 +1,10 @@
 """Words of an index in PostgreSQL: postings in blocks of chunk ids, changed block by block, scored by BM25.
 
 A row of the table ``postings`` holds, for one word and one block of :data:`BLOCK_IDS` chunk ids, the offsets of the chunks
-that contain the word, how often they do, and their lengths. A search fetches the rows of its words, about five bytes for each
-chunk that contains one, and scores them here with the operations of the files' index, so that the best are the best by exact
-BM25. Full text search of the database itself (``ts_rank``) knows no document frequencies, and a table with a row for each
-word and chunk takes some 80 bytes a row.
+that contain the word, how often they do, and their lengths. A search fetches the rows of its words, about five bytes for
+each chunk that contains one, and scores them here with the operations of the files' index, so that the best are the best
+by exact BM25. Full text search of the database itself (``ts_rank``) knows no document frequencies, and a table with a
+row for each word and chunk takes some 80 bytes a row.
 """
 
 from __future__ import annotations

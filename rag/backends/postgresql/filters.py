@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from rag.backends.postgres_reader import GenerationReader
+from rag.backends.postgresql.reader import GenerationReader
 from rag.files import canonical_json
 from rag.search.documents import count_documents, listed_names
 from rag.search.filters import PATH_FIELDS, Condition, day_span
@@ -32,25 +32,25 @@ _UNSEARCHED = "page_starts"
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
+class SqlClause:
     """A condition in SQL on the row ``d`` of a document, with the values bound to it."""
 
     sql: str
     values: tuple[Any, ...] = ()
 
-    def negated(self) -> Clause:
+    def negated(self) -> SqlClause:
         """Return its opposite."""
-        return Clause(f"not ({self.sql})", self.values)
+        return SqlClause(f"not ({self.sql})", self.values)
 
 
-NOTHING = Clause("false")
+NOTHING = SqlClause("false")
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class AllowedDocuments:
     """The documents that conditions and dates allow."""
 
-    clauses: tuple[Clause, ...]
+    clauses: tuple[SqlClause, ...]
     """All must hold; empty if all documents are allowed."""
     documents: int
     chunks: int
@@ -90,7 +90,7 @@ class DocumentFilters:
         return selection
 
     def _selected(self, query: Query, today: date) -> AllowedDocuments:
-        clauses: list[Clause] = []
+        clauses: list[SqlClause] = []
         notes: list[str] = []
         for condition in query.where:
             clauses.append(self._satisfying(condition, notes))
@@ -110,7 +110,7 @@ class DocumentFilters:
             () if everything else tuple(clauses), documents, chunks, tuple(map(single_line, notes))
         )
 
-    def _satisfying(self, condition: Condition, notes: list[str]) -> Clause:
+    def _satisfying(self, condition: Condition, notes: list[str]) -> SqlClause:
         """Return the clause of a condition; add a note if no document satisfies it, or if some cannot be compared."""
         if condition.sign in ("=", "!="):
             clause = self._equal(condition)
@@ -126,12 +126,14 @@ class DocumentFilters:
             notes.append(f"no document has {condition}: {self._instead(condition.key)}")
         return clause
 
-    def _equal(self, condition: Condition) -> Clause:
+    def _equal(self, condition: Condition) -> SqlClause:
         """Return the clause that one of the key's values equals the condition's."""
         key, wanted = condition.key, condition.value.casefold()
         if set("*?") & set(wanted):
             positive = Condition(key, "=", condition.value)
-            return self._any_of(key, [text for text, value in self._distinct(key) if positive.holds({key: [value]})])
+            return self._any_of(
+                key, [text for text, value in self._distinct(key) if positive.holds({key: [value]})]
+            )
         folded = [folded_id(key, wanted)]
         if key in PATH_FIELDS:
             folded.append(prefix_id(key, wanted.rstrip("/") + "/"))
@@ -143,7 +145,7 @@ class DocumentFilters:
             "(v.folded = any(%s) or (v.name = %s and v.number = %s))", (folded, name_id(key), number)
         )
 
-    def _ordered(self, condition: Condition) -> tuple[Clause, Clause]:
+    def _ordered(self, condition: Condition) -> tuple[SqlClause, SqlClause]:
         """Return the clauses that some value is in the order, and that some value cannot be ordered."""
         key = condition.key
         answers: dict[bool | None, list[str]] = {True: [], None: [], False: []}
@@ -160,23 +162,23 @@ class DocumentFilters:
         for (text,) in self._reader.rows(sql, (name_id(key),)):
             yield text, json.loads(text)
 
-    def _any_of(self, key: str, texts: list[str]) -> Clause:
+    def _any_of(self, key: str, texts: list[str]) -> SqlClause:
         """Return the clause that one of the key's values is among some stored ones."""
         return (
             self._some_value("v.name = %s and v.value = any(%s)", (name_id(key), texts)) if texts else NOTHING
         )
 
-    def _some_value(self, sql: str, values: tuple[Any, ...]) -> Clause:
+    def _some_value(self, sql: str, values: tuple[Any, ...]) -> SqlClause:
         exists = f"exists (select 1 from {self._values} v where v.doc = d.number and {self._reader.lives('v')} and {sql})"
-        return Clause(exists, values)
+        return SqlClause(exists, values)
 
     def _add_dates(
-        self, column: str, treated_as: str, day: date, clauses: list[Clause], notes: list[str]
+        self, column: str, treated_as: str, day: date, clauses: list[SqlClause], notes: list[str]
     ) -> None:
         """Leave out the documents dated after a day, or expired before it; add notes about them."""
         key, sign = ("date", ">") if column == "dated" else (EXPIRY_KEY, "<")
-        left_out = Clause(f"d.{column} is not null and d.{column} {sign} %s", (day,))
-        if unreadable := self._count([*clauses, Clause(f"d.{column}_unreadable")]):
+        left_out = SqlClause(f"d.{column} is not null and d.{column} {sign} %s", (day,))
+        if unreadable := self._count([*clauses, SqlClause(f"d.{column}_unreadable")]):
             notes.append(f"{count_documents(unreadable)} taken as {treated_as}: {key} there is no date")
         if count := self._count([*clauses, left_out]):
             clauses.append(left_out.negated())
@@ -190,7 +192,9 @@ class DocumentFilters:
         """Return what the user could have meant: the values of the key, or the existing keys."""
         # the most frequent first, then in the order in which a walk over the documents meets them
         order = "min(d.id collate \"C\" || chr(1) || lpad(v.position::text, 9, '0'))"
-        base = f"from {self._values} v join {self._reader.tables.name('documents')} d on d.number = v.doc and "
+        base = (
+            f"from {self._values} v join {self._reader.tables.name('documents')} d on d.number = v.doc and "
+        )
         base += f"{self._reader.lives('d')} where {self._reader.lives('v')}"
         sql = f"select v.value, count(*), {order} as first {base} and v.name = %s and v.value is not null "
         values: Counter[str] = Counter()
@@ -198,14 +202,16 @@ class DocumentFilters:
             values[str(json.loads(text))] += count
         if values:
             return f"the values of {key} are {listed_names(values)}"
-        sql = f'select v."key", count(distinct v.doc), {order} as first {base} group by v."key" order by first'
+        sql = (
+            f'select v."key", count(distinct v.doc), {order} as first {base} group by v."key" order by first'
+        )
         keys = Counter({name: count for name, count, _ in self._reader.rows(sql)})
         return f"there is no key {key!r}; the keys are {listed_names(keys)}"
 
-    def _count(self, clauses: list[Clause]) -> int:
+    def _count(self, clauses: list[SqlClause]) -> int:
         return int(self._rows("select count(*) from ", clauses)[0][0])
 
-    def _rows(self, head: str, clauses: list[Clause], tail: str = "") -> list[Any]:
+    def _rows(self, head: str, clauses: list[SqlClause], tail: str = "") -> list[Any]:
         """Return the rows of a statement on the documents of the generation for which all clauses hold."""
         values = [value for clause in clauses for value in clause.values]
         return self._reader.rows(
