@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rag.backends.base import backend_class, is_backend_url, shown_url
+from rag.backends.base import backend_class, index_location, is_backend_url, shown_url
 from rag.backends.build import build_at, check_backend, update_at
 from rag.backends.files import FilesBackend
 from rag.embedding.protocol import Encoder
@@ -102,8 +102,9 @@ class Index:
             BadInput: if there is no index, or the embedder is not the one it was built with.
         """
         options = UpdateOptions(purge=purge, trust_mtime=trust_mtime)
-        if is_backend_url(str(folder)):
-            return update_at(str(folder), Path(documents), embedder, on_event, options)
+        location = index_location(folder)
+        if isinstance(location, str):
+            return update_at(location, Path(documents), embedder, on_event, options)
         return build.update_index(Path(folder), Path(documents), embedder, on_event, options)
 
     @classmethod
@@ -113,7 +114,7 @@ class Index:
         """Open the current generation, verified.
 
         Args:
-            folder: of the index, or URL.
+            folder: of the index, or URL, or a folder that stands for a URL.
             embedder: the one that the index was built with; None opens the index for reading, not for searching.
             reranker: puts the best candidates of every search into its order; see
                 :class:`rag.embedding.reranker.Reranker`.
@@ -122,8 +123,9 @@ class Index:
             BadInput: if a part is missing or damaged, or the index was built with another embedder.
             CannotRun: if the database cannot be reached.
         """
-        if is_backend_url(str(folder)):
-            return cls._open_url(str(folder), embedder, reranker)
+        location = index_location(folder)
+        if isinstance(location, str):
+            return cls._open_url(location, embedder, reranker)
         folder = Path(folder)
         while True:
             number = generations.current_generation(folder)
@@ -274,12 +276,25 @@ class Index:
             BadInput: if the text itself is damaged; then the index must be built again.
             UsageProblem: for an index at a URL.
         """
-        if is_backend_url(str(folder)):
+        location = index_location(folder)
+        if isinstance(location, str):
             raise UsageProblem(
-                f"{shown_url(str(folder))} is held by a database, which keeps no derived files to repair",
+                f"{shown_url(location)} is held by a database, which keeps no derived files to repair",
                 "build it again",
             )
         return repair_index(Path(folder), embedder, on_event)
+
+
+def newest_generation(folder: Path | str) -> int:
+    """Return the number of the newest published generation of an index in a folder or at a URL; 0 if there is none."""
+    location = index_location(folder)
+    if isinstance(location, Path):
+        return generations.current_generation(location)
+    backend = backend_class(location).open(location)
+    try:
+        return backend.current_generation()
+    finally:
+        backend.close()
 
 
 def watch_documents(

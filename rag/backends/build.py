@@ -145,6 +145,26 @@ def update_at(
         return run.report(loaded, plan, resolved, facts, checked, sorted(gone))
 
 
+def publish_at(
+    url: str, documents: Path, encoder: Encoder, settings: IndexSettings, on_event: OnEvent | None = None
+) -> BuildReport:
+    """Update the index at a URL if it has these settings and vectors of this embedder, else build it from nothing.
+
+    The arguments are those of :func:`build_at`.
+    """
+    with backend_class(url).writer(url) as writer:
+        facts = writer.facts()
+    fits = facts is not None and facts.settings == settings
+    if fits and facts is not None:
+        try:
+            recorded_encoder(shown_url(url), facts.manifest(), encoder)
+        except BadInput:
+            fits = False
+    if fits:
+        return update_at(url, documents, encoder, on_event)
+    return build_at(url, documents, encoder, settings, on_event)
+
+
 def build_folder(url: str) -> Path:
     """Return the folder of this machine that holds the vectors and the scan state of builds of an index at a URL.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from rag.backends.base import shown_url
+from rag.backends.base import check_url, shown_url
 from rag.errors import BadInput, CannotRun, Problem, UsageProblem
 from rag.text.sanitize import single_line
 
@@ -40,7 +40,6 @@ POOL_SECONDS = 5.0
 """Longest time to wait for a connection of the pool."""
 POOL_SIZE = 8
 """Most connections of one open index."""
-_SECRETS = ("password", "sslpassword")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 
 
@@ -69,14 +68,11 @@ class PostgresAddress:
         Raises:
             UsageProblem: a password in the URL, a parameter that libpq does not know, a name that is no name of an index.
         """
+        check_url(url)
         parts = urlsplit(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
-        secret = next((name for name in _SECRETS if name in pairs), "")
-        if secret or ":" in parts.netloc.rpartition("@")[0]:
-            raise UsageProblem(
-                "the URL of an index must not hold a password: command lines and run folders are read by others",
-                "give it by the environment variable PGPASSWORD or the file ~/.pgpass",
-            )
+        if "sslpassword" in pairs:
+            raise UsageProblem("the URL of an index must not hold sslpassword", "use a key without one")
         index = _choice(pairs, "index", None) or DEFAULT_INDEX
         vectors, search = _choice(pairs, "vectors", VECTOR_TYPES), _choice(pairs, "search", SEARCHES)
         rest = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs.items())
