@@ -64,19 +64,17 @@ class DrawnEncoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def write_documents(file: Path, chunks: int) -> None:
-    """Write rows of documents with about this many chunks in all."""
+def write_documents(file: Path, chunks: int, words_of_chunk: int = WORDS_OF_CHUNK) -> None:
+    """Write rows of documents with about this many chunks in all, if a chunk has room for one paragraph only."""
     draw = np.random.default_rng(1)
     chances = 1 / np.arange(1, VOCABULARY + 1)
     cumulative = np.cumsum(chances / chances.sum())
     with file.open("w") as out:
         for number in range(chunks // CHUNKS_OF_DOCUMENT):
-            ranks = np.searchsorted(cumulative, draw.random(CHUNKS_OF_DOCUMENT * WORDS_OF_CHUNK))
+            ranks = np.searchsorted(cumulative, draw.random(CHUNKS_OF_DOCUMENT * words_of_chunk))
             words = [f"w{rank}" for rank in ranks]
-            parts = [
-                " ".join(words[start : start + WORDS_OF_CHUNK])
-                for start in range(0, len(words), WORDS_OF_CHUNK)
-            ]
+            starts = range(0, len(words), words_of_chunk)
+            parts = [" ".join(words[start : start + words_of_chunk]) for start in starts]
             row = {"id": f"d{number}", "text": "\n\n".join(parts)}
             out.write(json.dumps({**row, "tenant": number % TENANTS, "half": number % 2}) + "\n")
 
@@ -160,13 +158,11 @@ def main() -> None:
         documents = Path(folder) / "documents.jsonl"
         write_documents(documents, given.chunks)
         marks: dict[str, float] = {}
-        report = Index.build(
-            given.to,
-            documents,
-            encoder,
-            SETTINGS,
-            lambda event: marks.setdefault(event["event"], time.time()),
-        )
+
+        def mark(event: dict[str, Any]) -> None:
+            marks.setdefault(event["event"], time.time())
+
+        report = Index.build(given.to, documents, encoder, SETTINGS, mark)
         print(f"built: {report.chunks} chunks in {report.seconds:.1f} s", *report.remarks, sep="\n  ")
         if "index.writing" in marks:
             print(

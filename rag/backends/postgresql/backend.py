@@ -302,8 +302,9 @@ class PostgresBackend:
         self, condition: str, values: Sequence[Any], tail: str = "", documents: bool = False
     ) -> list[Chunk]:
         """Return chunks; ``documents`` reads the metadata of their documents along, which a search asks for next."""
+        fields = ", d.fields" if documents else ""
         sql = (
-            f"select {_CHUNK_SQL}{', d.fields' if documents else ''} from {self._reader.tables.name('chunks')} c {self._join('c.doc')} "
+            f"select {_CHUNK_SQL}{fields} from {self._reader.tables.name('chunks')} c {self._join('c.doc')} "
             f"where {self._reader.lives('c')} and {condition} {tail}"
         )
         rows = self._reader.rows(sql, values)

@@ -80,13 +80,14 @@ class PostgresAddress:
         vectors, search = _choice(pairs, "vectors", VECTOR_TYPES), _choice(pairs, "search", SEARCHES)
         rest = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs.items())
         try:
-            parameters = psycopg.conninfo.conninfo_to_dict(parts._replace(query=rest).geturl())
+            plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
+            parameters = psycopg.conninfo.conninfo_to_dict(f"{plain}?{rest}" if rest else plain)
         except psycopg.Error as error:
             raise UsageProblem(
                 f"not a URL of a PostgreSQL database: {single_line(str(error))}",
                 "write postgresql://USER@HOST:PORT/DATABASE?index=NAME",
             ) from None
-        shown = shown_url(parts._replace(query=f"index={index}").geturl())
+        shown = shown_url(f"{plain}?index={index}")
         given = {key: str(value) for key, value in parameters.items() if value is not None}
         return cls(index, _with_defaults(given), shown, vectors, search)
 
