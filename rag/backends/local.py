@@ -17,6 +17,7 @@ from rag.search.documents import DocumentIndex, DocumentSelection
 from rag.search.query import Query
 from rag.stores.base import VectorStore
 from rag.stores.bm25 import BM25Index
+from rag.stores.segments import SegmentedWords
 from rag.types import Chunk
 
 MAX_POST_FILTERED = 256
@@ -107,7 +108,7 @@ class LocalBackend:
         chunks: ChunkSource,
         documents: DocumentIndex,
         store: VectorStore,
-        lexical: BM25Index,
+        lexical: BM25Index | SegmentedWords,
         raw: Callable[[str], str | None],
     ) -> None:
         """Take the parts.

@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +30,12 @@ from rag.files import (
     write_manifest,
     write_text,
 )
+from rag.indexing.file_hashes import FileHashes
 
 GENERATION_KIND = "tunewise-index-generation"
+DELTA_KIND = "tunewise-index-delta-generation"
+"""A generation whose vectors and words are those of an earlier one with a few rows removed and added: see
+:mod:`rag.indexing.segments`. It has a kind of its own, so that an earlier version does not read only half of it."""
 CURRENT_POINTER = "CURRENT"
 KEPT_GENERATIONS = 2
 REPAIR_HINT = "mend it: tunewise index check INDEX --repair"
@@ -71,11 +77,17 @@ def _pointer(folder: Path) -> tuple[int, str]:
     return int(match.group(1)), match.group(2)
 
 
-def open_verified(folder: Path, number: int) -> Generation:
-    """Return a generation after verifying the hash of every file, before any of them is parsed."""
+def open_verified(folder: Path, number: int, digest: Callable[[Path], str] | None = None) -> Generation:
+    """Return a generation after verifying the hash of every file, before any of them is parsed.
+
+    Args:
+        folder: of the index.
+        number: of the generation.
+        digest: returns the SHA-256 of a file; None uses the recorded one of a large file that has not changed.
+    """
     path = folder / generation_name(number)
     try:
-        manifest = check_manifest(path, GENERATION_KIND)
+        manifest = check_manifest(path, _kind(path), digest=digest or FileHashes(folder).sha256)
     except BadInput as error:
         raise BadInput(error.message, error.hint or REPAIR_HINT) from error
     pointed, sha256 = _pointer(folder)
@@ -100,7 +112,15 @@ def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
             f"{folder} is damaged: {CURRENT_POINTER} does not vouch for {generation_name(number)}",
             REPAIR_HINT,
         )
-    return read_manifest(path, GENERATION_KIND)
+    return read_manifest(path, _kind(path))
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of generation that a manifest names; that of a whole one if it cannot be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        if json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("kind") == DELTA_KIND:
+            return DELTA_KIND
+    return GENERATION_KIND
 
 
 def prepare_folder(folder: Path, number: int) -> Path:
@@ -111,9 +131,11 @@ def prepare_folder(folder: Path, number: int) -> Path:
     return path
 
 
-def publish_generation(folder: Path, number: int, prepared: Path, facts: dict[str, Any]) -> None:
+def publish_generation(
+    folder: Path, number: int, prepared: Path, facts: dict[str, Any], kind: str = GENERATION_KIND
+) -> None:
     """Write the manifest of a prepared generation, give the folder its name, then point to it."""
-    write_manifest(prepared, GENERATION_KIND, facts)
+    write_manifest(prepared, kind, facts, digest=FileHashes(folder).sha256)
     publish_folder(prepared, folder / generation_name(number))
     sha256 = sha256_file(folder / generation_name(number) / MANIFEST)
     write_text(folder / CURRENT_POINTER, f"{generation_name(number)} {sha256}\n")
@@ -150,5 +172,6 @@ def next_chunk_id(folder: Path) -> int:
     ids = [1]
     for number in generation_numbers(folder):
         with suppress(BadInput, KeyError, TypeError, ValueError):
-            ids.append(int(read_manifest(folder / generation_name(number), GENERATION_KIND)["next_id"]))
+            path = folder / generation_name(number)
+            ids.append(int(read_manifest(path, _kind(path))["next_id"]))
     return max(id for id in ids if id < _MAX_CHUNK_ID)
