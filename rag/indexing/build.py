@@ -21,7 +21,7 @@ from rag.files import disk_full_as_problem, writer_lock
 from rag.indexing import file_hashes, generations
 from rag.indexing.changes import ChangeSet, compare_documents
 from rag.indexing.chunking import Chunker
-from rag.indexing.delta import large_generation, write_delta
+from rag.indexing.delta import PublishedGeneration, large_generation, write_delta
 from rag.indexing.encoding import (
     IndexEncoder,
     checked_encoder,
@@ -33,7 +33,6 @@ from rag.indexing.encoding import (
 from rag.indexing.vectors import KnownVectors
 from rag.indexing.writer import (
     PreviousGeneration,
-    PublishedGeneration,
     index_facts,
     read_previous,
     write_generation,
@@ -172,26 +171,27 @@ def update_index(
         require_unchanged_path(folder, manifest, encoder)
         chunks = base.chunks if base else len(rows)
         chunks += len(plan.change.chunks_in) - len(plan.change.chunks_out)
+        as_delta = base is not None and (plan.is_empty or base.admits(plan))
+        if not as_delta and previous is None:
+            previous = read_previous(folder, store, published)
         with VectorCache(folder, encoder.fingerprint, encoder.dimension) as cache:
             if not plan.is_empty:
                 notify({"event": "index.chunked", "chunks": chunks, "new": len(plan.texts)})
             facts = index_facts(encoder, settings, checked.record)
-            if base is not None and plan.is_empty:
-                current = PublishedGeneration(published, base.chunks, (), str(manifest["store"]))
-            elif base is not None and base.admits(plan):
-                delta = write_delta(folder, store, cache, base, rows, plan, encoder, facts, notify)
-                current = PublishedGeneration(
-                    delta.number, delta.chunks, (), str(manifest["store"]), delta.embedded, delta.cached
-                )
-                store.delete_before(generations.remove_old_generations(folder, delta.number))
-            else:
-                previous = previous or read_previous(folder, store, published)
+            if previous is not None:
                 current = previous.as_published()
                 if not plan.is_empty:
                     current = write_generation(folder, store, cache, previous, plan, encoder, facts, notify)
-                if options.purge or not plan.is_empty:
-                    _clean_up(folder, store, cache, current.number, current.texts, options.purge)
+            elif base is not None:
+                current = PublishedGeneration(published, base.chunks, (), str(manifest["store"]))
+                if not plan.is_empty:
+                    current = write_delta(folder, store, cache, base, rows, plan, encoder, facts, notify)
             gone = store.removed_documents(current.number)
+            if as_delta and not plan.is_empty:
+                # the vector cache is trimmed with the next whole generation: that reads the hashes of all rows
+                store.delete_before(generations.remove_old_generations(folder, current.number))
+            elif not as_delta and (options.purge or not plan.is_empty):
+                _clean_up(folder, store, cache, current.number, current.texts, options.purge)
         scan_state.save(folder, __version__)
         return _report(loaded, plan, current, start, checked, gone)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from rag.indexing.vectors import KnownVectors, resolve_vectors
 from rag.settings import IndexSettings
 from rag.stores.base import VectorStore, read_array
 from rag.stores.bm25 import BM25Index, TermRows
+from rag.stores.choose import StoreMeasurement
 from rag.stores.digests import SUM_PREFIX
 from rag.stores.faiss import FlatStore
 from rag.stores.text import RowSummary, TextStore
@@ -89,13 +90,17 @@ def large_generation(folder: Path, number: int) -> BaseGeneration | None:
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaResult:
-    """A delta generation that is now the current one."""
+class PublishedGeneration:
+    """A generation that is now the current one."""
 
     number: int
     chunks: int
-    embedded: int
-    cached: int
+    texts: Collection[str]
+    """The hashes of all embedded texts of the generation; () for a delta, which does not read them."""
+    store: str
+    embedded: int = 0
+    cached: int = 0
+    stores: tuple[StoreMeasurement, ...] = ()
 
 
 def write_delta(
@@ -108,7 +113,7 @@ def write_delta(
     encoder: Encoder,
     facts: dict[str, Any],
     on_event: OnEvent,
-) -> DeltaResult:
+) -> PublishedGeneration:
     """Write a change as the next generation and publish it; the order of steps is that of ``write_generation``.
 
     Args:
@@ -157,7 +162,9 @@ def write_delta(
     }
     generations.publish_generation(folder, number, prepared, manifest, generations.DELTA_KIND)
     on_event({"event": "index.published", "generation": number, "chunks": chunks})
-    return DeltaResult(number, chunks, resolved.embedded, resolved.cached)
+    return PublishedGeneration(
+        number, chunks, (), str(base.manifest["store"]), resolved.embedded, resolved.cached
+    )
 
 
 def _link_base(base: BaseGeneration, prepared: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 
 from rag.embedding.protocol import Encoder
 from rag.errors import BadInput
-from rag.indexing import generations
+
 from rag.indexing.changes import ChangeSet
 from rag.indexing.chunking import Chunker
-from rag.indexing.delta import MIN_CHUNKS, TEXT_SUM
+from rag.indexing import delta, generations
+from rag.indexing.delta import TEXT_SUM, PublishedGeneration
 from rag.indexing.encoding import RECORD
 from rag.indexing.segments import LEXICAL_FOLDER, load_base_store, load_store, load_terms
 from rag.indexing.vectors import KnownVectors, ResolvedVectors, resolve_vectors
@@ -47,20 +48,6 @@ class PreviousGeneration:
         """Return the generation as the result of an update without changes."""
         texts = {row.embedded for row in self.rows}
         return PublishedGeneration(self.number, len(self.rows), texts, str(self.manifest["store"]))
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedGeneration:
-    """A generation that is now the current one."""
-
-    number: int
-    chunks: int
-    texts: Collection[str]
-    """The hashes of all embedded texts of the generation."""
-    store: str
-    embedded: int = 0
-    cached: int = 0
-    stores: tuple[StoreMeasurement, ...] = ()
 
 
 def read_previous(folder: Path, text: TextStore, number: int) -> PreviousGeneration:
@@ -105,7 +92,7 @@ def write_generation(
     matrix = _matrix(rows, resolved, previous, int(facts["dimension"]))
     chunker = Chunker(encoder, IndexSettings.from_json(facts["settings"]))
     terms = _terms(text, number, rows, previous, changes, chunker)
-    text_sum = text.digest_sum(number) if len(rows) >= MIN_CHUNKS else ""
+    text_sum = text.digest_sum(number) if len(rows) >= delta.MIN_CHUNKS else ""
     name, measured = write_generation_files(
         folder, record, rows, matrix, terms, previous.manifest.get("store"), text_sum
     )

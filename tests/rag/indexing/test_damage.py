@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rag.backends import files
 from rag.errors import BadInput, Problem
 from rag.index import Index
+from rag.indexing import delta
 from rag.settings import IndexSettings
 
 MUTATIONS, DEEP_MUTATIONS = 300, 900
@@ -34,12 +36,20 @@ def documents(workspace: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["flat", "exact"])
-def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny) -> Path:
-    """An index with two generations."""
+@pytest.fixture(params=["flat", "exact", "delta"])
+def intact(
+    request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An index with two generations, the second one written beside the first one's files for "delta"."""
+    if request.param == "delta":
+        monkeypatch.setattr(delta, "MIN_CHUNKS", 1)
+        monkeypatch.setattr(delta, "MAX_ADDED_SHARE", 10.0)
+        monkeypatch.setattr(files, "MAX_LOADED_CHUNKS", 0)
     folder = workspace / f"whole-{request.param}"
     if not folder.exists():
-        Index.build(folder, documents, tiny, IndexSettings(store=request.param))
+        store = "flat" if request.param == "delta" else request.param
+        (documents / "new.txt").unlink(missing_ok=True)
+        Index.build(folder, documents, tiny, IndexSettings(store=store))
         (documents / "new.txt").write_text("Bicycles ride free.")
         Index.update(folder, documents, tiny)
     return folder
@@ -92,7 +102,8 @@ def mutate(intact: Path, documents: Path, workspace: Path, make_tiny, count: int
             repair = Index.repair(folder, make_tiny)
             repaired += bool(repair.damage)
         except BadInput:
-            Index.build(folder, documents, make_tiny(), IndexSettings(store=intact.name.split("-")[1]))
+            store = intact.name.split("-")[1].replace("delta", "flat")
+            Index.build(folder, documents, make_tiny(), IndexSettings(store=store))
             rebuilt += 1
             again = answers(folder, make_tiny())
             assert again[1] == wanted[1], case
