@@ -22,9 +22,6 @@ from rag.stores.sqlite import REBUILD_HINT
 from rag.stores.text import TextStore
 from rag.types import Chunk
 
-MAX_LOADED_CHUNKS = 20_000
-"""Up to this many chunks, all texts are read and verified when an index is opened; of a larger one, those that a search
-returns, when it returns them."""
 _CACHED_DOCUMENTS = 1024
 
 
@@ -48,7 +45,7 @@ class FilesBackend(LocalBackend):
         manifest = generation.manifest
         store = load_store(generation.path, manifest)
         chunks: ChunkSource
-        if int(manifest["chunks"]) <= MAX_LOADED_CHUNKS:
+        if int(manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
             with TextStore(folder) as text:
                 chunks = ChunkList(tuple(row.chunk for row in text.chunks(number)))
                 documents = DocumentIndex(text.document_fields(number))

@@ -1,9 +1,9 @@
 """Write an update of a large index as a delta: what a few changed documents add and remove, beside an unchanged base.
 
-An update of a whole generation rewrites all vectors and words. From :data:`MIN_CHUNKS` chunks on, small changes are
-written beside the base instead, whose files are linked into the new generation's folder. When the changes since the base
-exceed :data:`MAX_REMOVED` or :data:`MAX_ADDED_SHARE`, or the options or the version differ, the next update writes a
-whole generation again.
+An update of a whole generation rewrites all vectors and words. Small changes of a large index
+(:data:`rag.indexing.generations.LARGE_INDEX_CHUNKS`) are written beside the base instead, whose files are linked into the
+new generation's folder. When the changes since the base exceed :data:`MAX_REMOVED` or :data:`MAX_ADDED_SHARE`, or the
+options or the version differ, the next update writes a whole generation again.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
 
-MIN_CHUNKS = 20_000
-"""A smaller index is written whole in about two seconds, in files that equal those of a new build."""
 MAX_REMOVED = 1000
 """Ids of the base left out at most: so many more results are asked of it in every search."""
 MAX_ADDED_SHARE = 0.05
@@ -82,9 +80,9 @@ class BaseGeneration:
 
 
 def large_generation(folder: Path, number: int) -> BaseGeneration | None:
-    """Return the verified current generation if it has at least :data:`MIN_CHUNKS` chunks, else None."""
+    """Return the verified current generation if the index is large, else None."""
     generation = generations.open_verified(folder, number)
-    if int(generation.manifest["chunks"]) < MIN_CHUNKS:
+    if int(generation.manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
         return None
     return BaseGeneration(number, generation.path, generation.manifest)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag.backends import files
 from rag.errors import BadInput
 from rag.index import Index
 from rag.indexing import delta, file_hashes, generations
@@ -21,30 +20,16 @@ from rag.settings import IndexSettings
 
 QUESTIONS = ("When does ferry 3 leave the harbour?", "a seat in euros", "bicycles bicycles", "dog", "the of")
 WORDS = [
-    "ferry",
-    "harbour",
-    "seat",
-    "euros",
-    "bicycle",
-    "dog",
-    "cabin",
-    "night",
-    "fare",
-    "island",
-    "winter",
-    "summer",
-    "timetable",
-    "luggage",
-    "child",
+    *("ferry", "harbour", "seat", "euros", "bicycle", "dog", "cabin", "night"),
+    *("fare", "island", "winter", "summer", "timetable", "luggage", "child"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def every_index_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small indexes take the paths of large ones."""
-    monkeypatch.setattr(delta, "MIN_CHUNKS", 1)
+    monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
     monkeypatch.setattr(delta, "MAX_ADDED_SHARE", 10.0)
-    monkeypatch.setattr(files, "MAX_LOADED_CHUNKS", 0)
 
 
 def write_document(folder: Path, number: int, draw: random.Random) -> None:
