@@ -14,7 +14,7 @@ from rag.backends.local import ChunkList, ChunkSource, LocalBackend
 from rag.errors import BadInput
 from rag.indexing import generations
 from rag.indexing.encoding import RECORD
-from rag.indexing.segments import load_base_store, load_store, load_words
+from rag.indexing.segments import is_delta, load_base_store, load_store, load_words
 from rag.search.backend import IndexFacts
 from rag.search.documents import DocumentIndex
 from rag.settings import IndexSettings
@@ -75,8 +75,8 @@ class FilesBackend(LocalBackend):
                 f"{folder} is damaged: it has {len(chunks.ids)} of {manifest['chunks']} chunks",
                 generations.REPAIR_HINT,
             )
-        base_ids = load_base_store(generation.path, manifest).ids
-        words = load_words(generation.path, manifest, base_ids)
+        base = load_base_store(generation.path, manifest) if is_delta(manifest) else store
+        words = load_words(generation.path, manifest, base.ids)
         backend = cls(facts, chunks, documents, store, words, lambda document: None)
         backend.folder = folder
         return backend
