@@ -130,7 +130,8 @@ def test_many_changes_and_purge_write_a_whole_generation(
     unchanged = Index.update(index, documents, tiny)
     assert (unchanged.generation, unchanged.chunks) == (first.generation, first.chunks)
     purged = Index.update(index, documents, tiny, purge=True)
-    assert purged.generation == first.generation  # nothing changed: only what is no longer needed goes
+    assert (purged.generation, purged.added) == (first.generation + 1, 0)
+    assert not (index / generations.generation_name(purged.generation) / DELTA_FOLDER).exists()
     monkeypatch.setattr(delta, "MAX_REMOVED", 0)
     change(documents, draw, 40)
     whole = Index.update(index, documents, tiny)
