@@ -17,7 +17,9 @@ from runners.plan.steps import EvaluateStep
 
 LOCAL_BACKEND = "local"
 """The value of --backend that generates in this process, whatever the plan says."""
-_ENTRY = re.compile(r"(?:(?P<arm>[A-Za-z0-9][A-Za-z0-9._-]*)=)?openai:(?P<name>.+)@(?P<urls>https?://[^\s@]+)")
+_ENTRY = re.compile(
+    r"(?:(?P<arm>[A-Za-z0-9][A-Za-z0-9._-]*)=)?openai:(?P<name>.+)@(?P<urls>https?://[^\s@]+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,14 @@ class Backend:
         return self.base is not None or bool(self.arms)
 
     @property
+    def models(self) -> tuple[ServerModel, ...]:
+        """The models that are named, the base first."""
+        return ((self.base,) if self.base else ()) + tuple(self.arms.values())
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """All addresses, each once."""
-        models = [self.base, *self.arms.values()]
-        return tuple(dict.fromkeys(url for model in models if model for url in model.urls))
+        return tuple(dict.fromkeys(url for model in self.models for url in model.urls))
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -89,7 +95,9 @@ def parse_backend(entries: Sequence[str]) -> Backend:
     arms: dict[str, ServerModel] = {}
     if LOCAL_BACKEND in entries:
         if len(entries) > 1:
-            raise BadInput(f"backend {LOCAL_BACKEND} stands alone", "leave out the servers, or leave out local")
+            raise BadInput(
+                f"backend {LOCAL_BACKEND} stands alone", "leave out the servers, or leave out local"
+            )
         return Backend()
     for entry in entries:
         match = _ENTRY.fullmatch(entry)
