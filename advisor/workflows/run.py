@@ -82,7 +82,7 @@ def execute_plan(
         GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
     resume, overwrite = settle_resumption(resume, overwrite)
-    plan = _with_backend(_read_plan(path, quick, seeds, kernels), backend, path)
+    plan = _with_backend(_read_plan(path, quick, seeds, kernels), backend)
     if is_run(path):
         out, resume = out or path, not overwrite
     out = _run_folder(out, plan)
@@ -144,16 +144,12 @@ def backend_flags(backend: Sequence[str] | None) -> list[str]:
     return [part for entry in backend or () for part in ("--backend", entry)]
 
 
-def _with_backend(plan: Plan, backend: Sequence[str] | None, path: Path) -> Plan:
-    """Return the plan with the servers of --backend; UsageProblem for a run folder, whose plan is fixed."""
+def _with_backend(plan: Plan, backend: Sequence[str] | None) -> Plan:
+    """Return the plan with the servers of --backend, which may change when a run goes on."""
     if backend is None:
         return plan
     from runners.runs.run import chosen_backend
 
-    if is_run(path):
-        raise UsageProblem(
-            f"{path} keeps the backend it was begun with", "give the plan's file with --backend"
-        )
     return plan.model_copy(update={"backend": chosen_backend(plan, backend).entries})
 
 

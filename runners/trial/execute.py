@@ -16,12 +16,12 @@ from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
-from runners.plan.schema import Plan, Step, read_plan, step_name
+from runners.plan.schema import Plan, Step, read_plan, step_name, write_plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
-from runners.run_folder import EVENTS, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
+from runners.run_folder import EVENTS, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
@@ -120,8 +120,12 @@ def run_plan(
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
-    plan = plan.model_copy(update={"steps": read_run_plan(run.path).steps})
+    recorded = read_run_plan(run.path)
+    plan = plan.model_copy(update={"steps": recorded.steps})
     with run.writing():
+        if recorded.backend != plan.backend:
+            run.unseal()
+            write_plan(recorded.model_copy(update={"backend": plan.backend}), run.path / PLAN)
         context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker, servers)
         _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
