@@ -18,6 +18,7 @@ from rag.stores.text import RowChange, RowSummary
 BACKENDS: dict[str, str] = {
     "postgresql": "rag.backends.postgres:PostgresBackend",
     "lancedb": "rag.backends.lance:LanceBackend",
+    "lancedb+s3": "rag.backends.lance:LanceBackend",
 }
 """Scheme of a URL to "module:class"; the module is imported only when the backend is used."""
 
