@@ -17,8 +17,8 @@ from rag.stores.text import RowChange, RowSummary
 
 BACKENDS: dict[str, str] = {
     "postgresql": "rag.backends.postgres:PostgresBackend",
-    "lancedb": "rag.backends.lance:LanceBackend",
-    "lancedb+s3": "rag.backends.lance:LanceBackend",
+    "lancedb": "rag.backends.lance.backend:LanceBackend",
+    "lancedb+s3": "rag.backends.lance.backend:LanceBackend",
 }
 """Scheme of a URL to "module:class"; the module is imported only when the backend is used."""
 

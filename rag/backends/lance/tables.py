@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rag.backends.lance_storage import LanceAddress, lance_errors
+from rag.backends.lance.storage import LanceAddress, lance_errors
 from rag.backends.word_scores import WordCounts
 from rag.errors import BadInput
 from rag.files import canonical_json, check_schema
@@ -92,7 +92,7 @@ class LanceRecord:
     distinct_words: int
     """Rows of that table when each word had one."""
     vector_index: Mapping[str, Any] = field(default_factory=dict)
-    """Of :mod:`rag.backends.lance_vectors`: kind, sizes, probes, recall measured; empty for exact search."""
+    """Of :mod:`rag.backends.lance.vectors`: kind, sizes, probes, recall measured; empty for exact search."""
 
     @property
     def index_facts(self) -> IndexFacts:

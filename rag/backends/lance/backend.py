@@ -1,7 +1,7 @@
-"""The backend of an index in LanceDB, in a folder or on S3: its reader; :mod:`rag.backends.lance_writer` writes.
+"""The backend of an index in LanceDB, in a folder or on S3: its reader; :mod:`rag.backends.lance.writer` writes.
 
 Vectors are compared one by one in indexes of up to 100,000 chunks and where a filter leaves few; else by IVF_PQ with a
-refinement (:mod:`rag.backends.lance_vectors`). For words, LanceDB's full text index over our own stemmed words finds the
+refinement (:mod:`rag.backends.lance.vectors`). For words, LanceDB's full text index over our own stemmed words finds the
 candidates, with the BM25 of Lucene at k1 1.2 and b 0.75; their exact scores are then computed from the words of the rows.
 """
 
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rag.backends.lance_storage import EXACT_SEARCH, LanceAddress, build_hint, connect, lance_errors
-from rag.backends.lance_tables import (
+from rag.backends.lance.storage import EXACT_SEARCH, LanceAddress, build_hint, connect, lance_errors
+from rag.backends.lance.tables import (
     CHUNKS,
     DOCUMENTS,
     ROWS_AT_ONCE,
@@ -34,8 +34,8 @@ from rag.backends.lance_tables import (
     read_records,
     texts_condition,
 )
-from rag.backends.lance_vectors import nearest, nearest_exactly, probes_for
-from rag.backends.lance_writer import LanceWriter, writing
+from rag.backends.lance.vectors import nearest, nearest_exactly
+from rag.backends.lance.writer import LanceWriter, writing
 from rag.backends.word_scores import CollectionStatistics, bm25_scores, question_words
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
@@ -80,14 +80,14 @@ class _Allowed:
     def everything(self) -> bool:
         return self.numbers is None and not len(self.hidden)
 
-    def condition(self) -> str | None:
-        """Return the condition on the column of the document's number; None for all."""
+    def condition(self) -> str:
+        """Return the condition on the column of the document's number; "" for all."""
         parts = []
         if self.numbers is not None:
             parts.append(numbers_condition("document", np.setdiff1d(self.numbers, self.hidden)))
         elif len(self.hidden):
             parts.append(numbers_condition("document", self.hidden, inside=False))
-        return " AND ".join(parts) or None
+        return " AND ".join(parts)
 
     def permits(self, numbers: np.ndarray) -> np.ndarray:
         """Return which of the documents' numbers are allowed, bool [numbers]."""
@@ -321,15 +321,15 @@ class LanceBackend:
         allowed: _Allowed = selection.allowed
         if not wanted:
             return np.empty(0, dtype=np.int64)
-        indexed = bool(self._record.vector_index) and self._address.search != EXACT_SEARCH
+        indexed = "kind" in self._record.vector_index and self._address.search != EXACT_SEARCH
         if allowed.share >= WIDE_SHARE or allowed.everything:
             ids = self._nearest_of_all(vector, wanted, allowed, indexed)
             if ids is not None:
                 return ids
         condition = allowed.condition()
         if indexed and selection.count > EXACT_CHUNKS:
-            probes = probes_for(self._record.vector_index, allowed.share)
-            rows = nearest(self._tables[CHUNKS], vector, wanted, probes, condition)
+            index = self._record.vector_index
+            rows = nearest(self._tables[CHUNKS], vector, wanted, index, allowed.share, condition)
             if len(rows) == wanted:
                 return rows["id"].to_numpy()
         return nearest_exactly(self._tables[CHUNKS], vector, wanted, condition)["id"].to_numpy()
@@ -346,8 +346,7 @@ class LanceBackend:
             )
         for _ in range(_ROUNDS):
             if indexed:
-                probes = probes_for(self._record.vector_index, min(1.0, wanted / limit))
-                rows = nearest(table, vector, limit, probes)
+                rows = nearest(table, vector, limit, self._record.vector_index, min(1.0, wanted / limit))
             else:
                 rows = nearest_exactly(table, vector, limit)
             ids = rows["id"].to_numpy()
@@ -368,11 +367,11 @@ class LanceBackend:
         # its counts of rows and words include those of removed rows, and of rows that it does not cover yet none
         enough = _OTHER_SETTINGS_DEPTH * wanted if other else 2 * wanted + 50
         if allowed.everything or allowed.share < WIDE_SHARE:
-            rows = self._full_text(words, enough, None if allowed.everything else allowed.condition())
+            rows = self._full_text(words, enough, allowed.condition())
             return rows["id"].to_numpy(), rows["words"].to_pylist()
         limit = math.ceil(_OVERFETCH * enough / allowed.share)
         for _ in range(_ROUNDS):
-            rows = self._full_text(words, limit, None)
+            rows = self._full_text(words, limit, "")
             permitted = rows.filter(pa.array(allowed.permits(rows["document"].to_numpy())))
             if len(permitted) >= enough or len(rows) < limit:
                 return permitted["id"].to_numpy(), permitted["words"].to_pylist()
@@ -380,12 +379,13 @@ class LanceBackend:
         rows = self._full_text(words, enough, allowed.condition())
         return rows["id"].to_numpy(), rows["words"].to_pylist()
 
-    def _full_text(self, words: str, limit: int, condition: str | None) -> pa.Table:
+    def _full_text(self, words: str, limit: int, condition: str) -> pa.Table:
         """Return id, document and words of the rows with the best scores of the full text index."""
-        from lancedb.query import MatchQuery
+        from lancedb import query as queries
 
-        query = self._tables[CHUNKS].search(MatchQuery(words, "words"), query_type="fts")
-        if condition is not None:
+        match: Any = queries.MatchQuery
+        query = self._tables[CHUNKS].search(match(words, "words"), query_type="fts")
+        if condition:
             query = query.where(condition, prefilter=True)
         columns = ["id", "document", "words", "_score"]
         return query.select(columns).limit(min(limit, self.facts.chunks)).to_arrow()
