@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -215,6 +216,21 @@ def list_objects(url: str) -> dict[str, int]:
             rows = {}
     names = {name: row["size"] for name, row in rows.items() if name.startswith(prefix)}
     return {name.removeprefix(prefix): int(size) for name, size in sorted(names.items())}
+
+
+def modification_times(url: str) -> dict[str, datetime]:
+    """Return when every object below a URL of S3 was written last, by the storage's clock, by its relative name."""
+    fs, path = filesystem(url)
+    prefix = path.rstrip("/") + "/"
+    with _storage_errors(url):
+        try:
+            rows = fs.find(path, detail=True)
+        except FileNotFoundError as error:
+            if _error_code(error)[0] == "NoSuchBucket":
+                raise
+            rows = {}
+    times = {name.removeprefix(prefix): row["LastModified"] for name, row in rows.items()}
+    return dict(sorted(times.items()))
 
 
 def remove_objects(url: str, names: Iterable[str]) -> None:

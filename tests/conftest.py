@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
 # For tests/families.py and the benchmarks that tests run; at the end, so that the installed packages are what is tested.
@@ -270,6 +273,20 @@ def endpoints() -> Iterator[Callable[[], FakeEndpoint]]:
 def server(endpoints: Callable[[], FakeEndpoint]) -> FakeEndpoint:
     """A running fake endpoint."""
     return endpoints()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with pgvector; its password is in the environment as long as it runs."""
+    from tests.support.postgres_server import PASSWORD, PostgresServer
+
+    before = os.environ.get("PGPASSWORD")
+    with PostgresServer() as running:
+        os.environ["PGPASSWORD"] = PASSWORD
+        yield running
+    os.environ.pop("PGPASSWORD")
+    if before is not None:
+        os.environ["PGPASSWORD"] = before
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.backends.base import index_location, shown_url
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
@@ -168,7 +169,32 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
         ]
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         rows.append({"model": judge.name, "endpoint": endpoint.endpoint_host(judge.url), "as": "judge"})
+    if host := index_host(plan):
+        rows.append({"model": plan.embedder.name, "endpoint": host, "as": "index"})
     return rows
+
+
+def index_host(plan: Plan) -> str:
+    """Return the host and port of the database that holds a plan's index; "" where none does, or it needs no host."""
+    url = plan.index.backend if plan.index else None
+    return endpoint.endpoint_host(url) if url else ""
+
+
+def check_index_place(plan: Plan, folder: Path) -> None:
+    """Raise BadInput where a run's index folder stands for another URL than the plan names."""
+    location = index_location(folder)
+    if isinstance(location, str) and (plan.index is None or location != plan.index.backend):
+        raise BadInput(
+            f"{folder} stands for an index at {shown_url(location)}, which the run's plan does not name",
+            "the folder was changed; run the plan again",
+        )
+
+
+def check_backend_allowed(plan: Plan, run: Path) -> None:
+    """Raise BadInput where documents and questions may not go to the host of the plan's index."""
+    if host := index_host(plan):
+        check_endpoint_allowed(run, host)
+        endpoint.check_may_contact("the index", f"postgresql://{host}", must_stay_local(plan))
 
 
 @dataclass
@@ -394,6 +420,9 @@ class RunContext:
 
         with self._lock:
             existing: Index | None = self.__dict__.get("index")
+            if existing is None:
+                check_backend_allowed(self.plan, self.run.path)
+                check_index_place(self.plan, self.run.path / INDEX)
             opened = existing or Index.open(self.run.path / INDEX, self.embedder)
             return self.__dict__.setdefault("index", opened)
 
@@ -405,12 +434,10 @@ class RunContext:
                 newest is tried again after :data:`RETRY_SECONDS`; until then the same error is raised.
         """
         from rag.index import Index
-        from rag.indexing import generations
 
         opened: Index | None = self.__dict__.get("index")
         folder = self.run.path / INDEX
-        newest = generations.current_generation(folder)
-        if opened is None or newest == opened.generation:
+        if opened is None or (newest := opened.backend.current_generation()) == opened.generation:
             return False
         failed, failed_at, reason = self._failed_generation
         if newest == failed and reason and time.monotonic() < failed_at + RETRY_SECONDS:

@@ -34,7 +34,7 @@ from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
 from runners.runs import arm
-from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
+from runners.runs.session import REFUSAL_FILE, RunContext, check_backend_allowed, model_identity
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
@@ -143,19 +143,26 @@ def run_step(context: RunContext, step: Step) -> dict[str, Any]:
 
 
 def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
-    """Build the run's index, then fit the refusal threshold on the dev questions."""
+    """Build the run's index, then fit the refusal threshold on the dev questions.
+
+    Where the plan names a database, the index is built there if it has none yet, or another embedder's or with other
+    settings, else updated; a file of the run's index folder stands for it.
+    """
     from rag.index import Index
 
-    assert context.plan.data.documents is not None
-    report = Index.build(
-        context.run.path / INDEX,
-        context.plan.data.documents,
-        context.embedder,
-        index_settings(step),
-        context.emit,
-    )
-    fitted = fit_refusal(context)
-    return {**report.to_json(), "refusal": fitted}
+    documents, folder = context.plan.data.documents, context.run.path / INDEX
+    assert documents is not None
+    if step.backend is None:
+        report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
+        return {**report.to_json(), "refusal": fit_refusal(context)}
+    from rag.backends.base import shown_url, write_backend_file
+    from rag.backends.build import publish_at
+
+    check_backend_allowed(context.plan, context.run.path)
+    report = publish_at(step.backend, documents, context.embedder, index_settings(step), context.emit)
+    write_backend_file(folder, step.backend, report.generation)
+    result = {**report.to_json(), "backend": shown_url(step.backend)}
+    return {**result, "refusal": fit_refusal(context)}
 
 
 def fit_refusal(context: RunContext) -> dict[str, Any]:
