@@ -128,11 +128,9 @@ def write_delta(
     store = load_store(base.path, base.manifest)
     known = KnownVectors({row.embedded: row.id for row in old_rows}, store)
     resolved = resolve_vectors(changes.texts, known, cache, lambda: encoder, on_event)
-    before = base.manifest.get(TEXT_SUM) or str(base.manifest["text_sha256"])
-    if not before.startswith(SUM_PREFIX):
-        before = text.digest_sum(base.number)
     number = base.number + 1
-    record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), before)
+    text_sum = _text_sum(text, base)
+    record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), text_sum)
     # a row that came under the id of one that went has the same text: its vector and words stay
     gone = set(changes.change.chunks_out)
     documents = {document.id for document in changes.change.documents_in}
@@ -163,6 +161,12 @@ def write_delta(
     return PublishedGeneration(
         number, chunks, (), str(base.manifest["store"]), resolved.embedded, resolved.cached
     )
+
+
+def _text_sum(text: TextStore, base: BaseGeneration) -> str:
+    """Return the sum of the hashes of the rows of a generation; read from its rows only if no manifest has it."""
+    recorded = str(base.manifest.get(TEXT_SUM) or base.manifest["text_sha256"])
+    return recorded if recorded.startswith(SUM_PREFIX) else text.digest_sum(base.number)
 
 
 def _link_base(base: BaseGeneration, prepared: Path) -> None:
