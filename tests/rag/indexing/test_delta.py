@@ -95,7 +95,7 @@ def test_updates_give_the_results_of_a_new_build(
         next_number = change(documents, draw, next_number)
         report = Index.update(tmp_path / "index", documents, tiny)
         updated = Index.open(tmp_path / "index", tiny)
-        assert (updated.folder / generations.generation_name(report.generation) / DELTA_FOLDER).is_dir()
+        assert (tmp_path / "index" / generations.generation_name(report.generation) / DELTA_FOLDER).is_dir()
         Index.build(tmp_path / f"new{round_number}", documents, tiny, settings)
         rebuilt = Index.open(tmp_path / f"new{round_number}", tiny)
         assert report.chunks == len(updated.chunks) == len(rebuilt.chunks)
