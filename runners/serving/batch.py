@@ -279,7 +279,9 @@ def _read_completion(item: PendingRequest, generator: Any) -> Completion:
         from runners.inference.http_client import RequestCaller
 
         caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())
-        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller)
+        # As in the trial; a form that the client asks for instead is only checked.
+        own = None if request.plain_text else item.own_constraint
+        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller, constraint=own)
     text = ""
     for piece in stream:
         item.on_text(piece)

@@ -187,7 +187,7 @@ class ServerPool:
 class _Attempt(Generic[ItemT]):
     """One request at one server, on a thread of its own; iterating over it gives what the server sends.
 
-    Raises ServerFailure where the server fails, hangs or is silent for too long, CannotRun when nobody waits any more.
+    Raises ServerFailure where the server fails, hangs or is silent for too long, CannotRun when its caller no longer waits.
     """
 
     def __init__(
