@@ -73,10 +73,8 @@ def serve(
         on_event: called with the events of opening the run, such as a model that is fetched.
 
     Raises:
-        UsageProblem: other machines can reach the address, and there is no token; or the verdict says that no arm
-            can be used, and none was named.
-        BadInput: the run is damaged, other users can read the token's file, or a server of the backend lacks the model
-            of the default arm.
+        UsageProblem: other machines can reach the address, and there is no token; or no arm can be used by default.
+        BadInput: the run is damaged, others can read the token's file, or a backend's server lacks the default model.
         CannotRun: the address is in use, or no server of the backend answers for the default arm.
     """
     auth.check_token(options.host, options.token)
