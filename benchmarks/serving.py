@@ -20,7 +20,6 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import httpx
@@ -91,17 +90,17 @@ def load(
         "answers": len(ends),
         "answers_a_second": round(len(ends) / took, 2),
         "tokens_a_second": round(tokens / took, 1),
-        "first_words_s": round(median(firsts), 2),
-        "first_words_p95_s": percentile_95(firsts),
-        "whole_s": round(median(ends), 2),
-        "whole_p95_s": percentile_95(ends),
+        "first_words_s": percentile(firsts, 0.5),
+        "first_words_p95_s": percentile(firsts, 0.95),
+        "whole_s": percentile(ends, 0.5),
+        "whole_p95_s": percentile(ends, 0.95),
         **counts,
     }
 
 
-def percentile_95(values: list[float]) -> float:
-    """The 95th percentile by rank."""
-    return round(sorted(values)[min(len(values) - 1, int(0.95 * len(values)))], 2)
+def percentile(values: list[float], share: float) -> float | None:
+    """The percentile by rank; None where every request failed."""
+    return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 2) if values else None
 
 
 def main() -> None:
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int)
     given = parser.parse_args()
     questions = [json.loads(line)["question"] for line in given.questions.read_text("utf-8").splitlines()]
-    load(given.url, given.model, questions, 1, 5)
+    load(given.url, given.model, questions, 1, 5, given.max_tokens)
     for _ in range(given.rounds):
         for clients in (given.clients,) if given.crowd_only else (1, given.clients):
             spent, held = cpu_seconds(given.pid), holds(given.pid)
