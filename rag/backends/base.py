@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
@@ -122,7 +122,8 @@ def shown_url(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     index = next((pair for pair in parts.query.split("&") if pair.startswith("index=")), "")
     netloc = f"{user.partition(':')[0]}{at}{host}"
-    return urlunsplit((parts.scheme, netloc, parts.path, index, ""))
+    # urlunsplit would leave out the slashes of a URL without a host
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{index}" if index else "")
 
 
 def check_url(url: str) -> None:
