@@ -159,6 +159,23 @@ def check(
     check_index(index_path(index), repair, embedder, as_json)
 
 
+@group.command("copy")
+def copy(
+    index: str = typer.Argument(help=_INDEX),
+    to: str = typer.Option(..., "--to", help=_TO),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an index that is there already."),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Copy an index into a database without embedding anything, and verify the copy.
+
+    Counts, documents, chunks, every vector and the answers to 100 questions are compared; a difference exits with 3. The
+    target is a URL: a folder is built from the documents by `tunewise index build`.
+    """
+    from advisor.workflows.index_copy import copy_to_url
+
+    copy_to_url(index, to, overwrite, as_json)
+
+
 @group.command("watch")
 def watch(
     index: str = typer.Argument(help=_INDEX),
