@@ -1,4 +1,7 @@
-"""The public class of an index: build, update, open, search, check and repair; and a loop that keeps one up to date."""
+"""The public class of an index: build, update, open, search, check and repair; and a loop that keeps one up to date.
+
+An index is named by its folder, or by the URL of a database: see :data:`rag.backends.base.BACKENDS`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from rag.backends.base import backend_class, index_location, is_backend_url, shown_url
+from rag.backends.build import build_at, check_backend, update_at
 from rag.backends.files import FilesBackend
 from rag.embedding.protocol import Encoder
 from rag.embedding.reranker import Scorer
-from rag.errors import BadInput
+from rag.errors import BadInput, UsageProblem
 from rag.indexing import build, generations
 from rag.indexing.build import BuildReport, UpdateOptions
 from rag.indexing.encoding import recorded_encoder
@@ -32,10 +37,11 @@ class Index:
     """One verified generation of an index, pinned: later updates do not change its results."""
 
     def __init__(
-        self, folder: Path, backend: Backend, encoder: Encoder | None, reranker: Scorer | None
+        self, location: Path | str, backend: Backend, encoder: Encoder | None, reranker: Scorer | None
     ) -> None:
         """Assemble the parts; use :meth:`open`."""
-        self.folder = folder
+        self.location = location
+        """Folder of the index, or URL."""
         self.backend = backend
         self.generation = backend.facts.generation
         self.settings = backend.facts.settings
@@ -55,7 +61,7 @@ class Index:
         """Build the index of a documents path, replacing what the folder contained.
 
         Args:
-            folder: of the index.
+            folder: of the index, or URL.
             documents: a folder of documents, or one file.
             embedder: embeds the chunks.
             settings: None for the defaults.
@@ -66,6 +72,8 @@ class Index:
             BadInput: if the documents cannot be loaded, or the folder contains something else.
         """
         settings = settings or IndexSettings()
+        if is_backend_url(str(folder)):
+            return build_at(str(folder), Path(documents), embedder, settings, on_event, only)
         return build.build_index(Path(folder), Path(documents), embedder, settings, on_event, only)
 
     @classmethod
@@ -82,7 +90,7 @@ class Index:
         """Update an index to the present documents; only changed chunks are embedded.
 
         Args:
-            folder: of the index.
+            folder: of the index, or URL.
             documents: as given to :meth:`build`.
             embedder: the one that the index was built with.
             on_event: receives progress events.
@@ -94,6 +102,9 @@ class Index:
             BadInput: if there is no index, or the embedder is not the one it was built with.
         """
         options = UpdateOptions(purge=purge, trust_mtime=trust_mtime)
+        location = index_location(folder)
+        if isinstance(location, str):
+            return update_at(location, Path(documents), embedder, on_event, options)
         return build.update_index(Path(folder), Path(documents), embedder, on_event, options)
 
     @classmethod
@@ -103,14 +114,18 @@ class Index:
         """Open the current generation, verified.
 
         Args:
-            folder: of the index.
+            folder: of the index, or URL, or a folder that stands for a URL.
             embedder: the one that the index was built with; None opens the index for reading, not for searching.
             reranker: puts the best candidates of every search into its order; see
                 :class:`rag.embedding.reranker.Reranker`.
 
         Raises:
             BadInput: if a part is missing or damaged, or the index was built with another embedder.
+            CannotRun: if the database cannot be reached.
         """
+        location = index_location(folder)
+        if isinstance(location, str):
+            return cls._open_url(location, embedder, reranker)
         folder = Path(folder)
         while True:
             number = generations.current_generation(folder)
@@ -128,6 +143,22 @@ class Index:
                 if generations.current_generation(folder) == number:
                     raise
                 # two updates were published meanwhile and removed this generation: take the new one
+
+    @classmethod
+    def _open_url(cls, url: str, embedder: Encoder | None, reranker: Scorer | None) -> Index:
+        backend = backend_class(url).open(url)
+        try:
+            encoder = None
+            if embedder is not None:
+                encoder = recorded_encoder(shown_url(url), backend.facts.manifest(), embedder)
+            return cls(url, backend, encoder, reranker)
+        except BaseException:
+            backend.close()
+            raise
+
+    def close(self) -> None:
+        """Give back the connections of an index at a URL; an index in a folder holds none."""
+        self.backend.close()
 
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -226,7 +257,9 @@ class Index:
         Raises:
             BadInput: naming the damage.
         """
-        return check_index(self.folder)
+        if is_backend_url(str(self.location)):
+            return check_backend(self.backend, shown_url(str(self.location)))
+        return check_index(Path(self.location))
 
     @classmethod
     def repair(
@@ -241,8 +274,27 @@ class Index:
 
         Raises:
             BadInput: if the text itself is damaged; then the index must be built again.
+            UsageProblem: for an index at a URL.
         """
+        location = index_location(folder)
+        if isinstance(location, str):
+            raise UsageProblem(
+                f"{shown_url(location)} is held by a database, which keeps no derived files to repair",
+                "build it again",
+            )
         return repair_index(Path(folder), embedder, on_event)
+
+
+def newest_generation(folder: Path | str) -> int:
+    """Return the number of the newest published generation of an index in a folder or at a URL; 0 if there is none."""
+    location = index_location(folder)
+    if isinstance(location, Path):
+        return generations.current_generation(location)
+    backend = backend_class(location).open(location)
+    try:
+        return backend.current_generation()
+    finally:
+        backend.close()
 
 
 def watch_documents(
@@ -259,7 +311,7 @@ def watch_documents(
     """Update the index repeatedly until ``on_report`` returns False.
 
     Args:
-        folder: of the index.
+        folder: of the index, or URL.
         documents: as given to :meth:`Index.build`.
         embedder: the one that the index was built with.
         on_report: receives every report, also of an update that changed nothing, or the error of one that failed:
@@ -270,13 +322,13 @@ def watch_documents(
         on_event: receives progress events.
         sleep: waits for a number of seconds; replaced in tests.
     """
-    Index.open(folder, embedder)
+    Index.open(folder, embedder).close()
     while True:
         outcome: BuildReport | BadInput
         try:
             outcome = Index.update(folder, documents, embedder, on_event, trust_mtime=trust_mtime)
         except BadInput as error:
-            Index.open(folder, embedder)
+            Index.open(folder, embedder).close()
             outcome = error
         if not on_report(outcome):
             return

@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
 # For tests/families.py and the benchmarks that tests run; at the end, so that the installed packages are what is tested.
@@ -184,6 +187,10 @@ class FakeEndpoint(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.finished = True
+        self.models = ["tern-2"]
+        self.checks = 0
+        self.awake = threading.Event()
+        self.awake.set()
         self.lock = threading.Lock()
 
     @property
@@ -198,12 +205,20 @@ class _FakeHandler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Say nothing."""
 
+    def do_GET(self) -> None:
+        """List the models; nothing at all while the server is not awake."""
+        self.server.checks += 1
+        self.server.awake.wait(20)
+        self.reply(200, {"data": [{"id": name, "object": "model"} for name in self.server.models]})
+
     def do_POST(self) -> None:
         """Answer a chat completion, in one piece or as a stream of words."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.seen.append(body)
             self.server.keys.append(self.headers["Authorization"])
+        self.server.awake.wait(20)
+        with self.server.lock:
             fault = self.server.faults.pop(0) if self.server.faults else None
         if fault:
             fault(self)
@@ -237,14 +252,41 @@ class _FakeHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[FakeEndpoint]:
+def endpoints() -> Iterator[Callable[[], FakeEndpoint]]:
+    """Start fake endpoints, which end with the test."""
+    started: list[FakeEndpoint] = []
+
+    def start() -> FakeEndpoint:
+        fake = FakeEndpoint()
+        threading.Thread(target=fake.serve_forever, args=(0.02,), daemon=True).start()
+        started.append(fake)
+        return fake
+
+    yield start
+    for fake in started:
+        fake.awake.set()
+        fake.shutdown()
+        fake.server_close()
+
+
+@pytest.fixture
+def server(endpoints: Callable[[], FakeEndpoint]) -> FakeEndpoint:
     """A running fake endpoint."""
-    fake = FakeEndpoint()
-    thread = threading.Thread(target=fake.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield fake
-    fake.shutdown()
-    fake.server_close()
+    return endpoints()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with pgvector; its password is in the environment as long as it runs."""
+    from tests.support.postgres_server import PASSWORD, PostgresServer
+
+    before = os.environ.get("PGPASSWORD")
+    with PostgresServer() as running:
+        os.environ["PGPASSWORD"] = PASSWORD
+        yield running
+    os.environ.pop("PGPASSWORD")
+    if before is not None:
+        os.environ["PGPASSWORD"] = before
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,15 @@ import typer
 
 group = typer.Typer(help="The retrieval index by itself: build, update, search, check and watch.")
 EMBEDDER = "all-minilm-l6-v2"
+_INDEX = "The index folder, a run folder with an index, or the URL of an index in a database."
+_TO = "The index in a database: postgresql://USER@HOST:PORT/DATABASE?index=NAME or lancedb:///FOLDER (docs/backends.md)."
 _BUILT_WITH = "The embedder the index was built with: a known name or a folder."
 
 
 @group.command("build")
 def build(
-    index: Path = typer.Argument(help="The index folder."),
+    index: str | None = typer.Argument(None, help="The index folder; left out with --to."),
+    to: str | None = typer.Option(None, "--to", help=_TO),
     documents: Path = typer.Option(..., help="A folder, a file, or a .jsonl of document rows."),
     embedder: str = typer.Option(EMBEDDER, help="The embedder: a known name or a folder."),
     store: str = typer.Option(
@@ -38,18 +41,19 @@ def build(
     What the folder held before answers until the new index is complete. An interrupted build goes on where it
     stopped, and a rebuild embeds only texts that were never embedded before.
     """
-    from advisor.workflows.index_build import build_index
+    from advisor.workflows.index_build import build_index, target_index
     from rag.settings import IndexSettings
 
     settings = IndexSettings(
         store=store, truncate_dim=truncate_dim, query_prompt=query_prompt, document_prompt=document_prompt
     )
-    build_index(index, documents, embedder, as_json, settings)
+    build_index(target_index(index, to), documents, embedder, as_json, settings)
 
 
 @group.command("update")
 def update(
-    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    index: str | None = typer.Argument(None, help=_INDEX),
+    to: str | None = typer.Option(None, "--to", help=_TO),
     documents: Path | None = typer.Option(
         None, help="The documents as they are now. Without it, the path of the last build or update."
     ),
@@ -66,15 +70,15 @@ def update(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Bring an index up to date; only changed passages are embedded."""
-    from advisor.workflows.index_build import index_folder, source_documents, update_index
+    from advisor.workflows.index_build import source_documents, target_index, update_index
 
-    index = index_folder(index)
-    update_index(index, source_documents(index, documents), embedder, as_json, purge, trust_mtime)
+    location = target_index(index, to)
+    update_index(location, source_documents(location, documents), embedder, as_json, purge, trust_mtime)
 
 
 @group.command("search")
 def search(
-    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    index: str = typer.Argument(help=_INDEX),
     question: str | None = typer.Argument(None, help="The question."),
     questions: Path | None = typer.Option(None, help="A file of questions, answered at once, one line each."),
     k: int = typer.Option(5, min=1, max=1000, help="How many passages."),
@@ -111,7 +115,7 @@ def search(
 
     With gold in the questions file, hit@k, recall and MRR are printed to stderr.
     """
-    from advisor.workflows.index_build import index_folder
+    from advisor.workflows.index_build import index_path
     from advisor.workflows.index_search import SearchSource, search_file, search_index
     from rag.errors import BadInput, UsageProblem
     from rag.search.filters import Condition, parse_day
@@ -131,7 +135,7 @@ def search(
         collapse=collapse,
         rerank=rerank,
     )
-    source = SearchSource(index_folder(index), embedder, reranker)
+    source = SearchSource(index_path(index), embedder, reranker)
     if questions is not None:
         search_file(source, questions, query)
     elif question is not None:
@@ -140,7 +144,7 @@ def search(
 
 @group.command("check")
 def check(
-    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    index: str = typer.Argument(help=_INDEX),
     repair: bool = typer.Option(
         False, "--repair", help="Mend what is damaged: everything but the text itself can be made again."
     ),
@@ -150,14 +154,14 @@ def check(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Verify every file, row and vector of an index; damage is named and exits with 3."""
-    from advisor.workflows.index_build import check_index, index_folder
+    from advisor.workflows.index_build import check_index, index_path
 
-    check_index(index_folder(index), repair, embedder, as_json)
+    check_index(index_path(index), repair, embedder, as_json)
 
 
 @group.command("watch")
 def watch(
-    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    index: str = typer.Argument(help=_INDEX),
     documents: Path | None = typer.Option(
         None, help="The documents to follow. Without it, the path of the last build or update."
     ),
@@ -169,10 +173,10 @@ def watch(
     as_json: bool = typer.Option(False, "--json", help="Print each change as one line of JSON."),
 ) -> None:
     """Keep an index in step with its documents, looking again and again until Ctrl-C."""
-    from advisor.workflows.index_build import index_folder, source_documents, watch_index
+    from advisor.workflows.index_build import index_path, source_documents, watch_index
 
-    index = index_folder(index)
-    watch_index(index, source_documents(index, documents), embedder, every, as_json, trust_mtime)
+    location = index_path(index)
+    watch_index(location, source_documents(location, documents), embedder, every, as_json, trust_mtime)
 
 
 @group.command("tune")
@@ -201,10 +205,10 @@ def tune(
 
     The index keeps its settings unless one candidate is better beyond noise. Test questions are never looked at.
     """
-    from advisor.workflows.index_build import index_folder, source_documents
+    from advisor.workflows.index_build import local_index, source_documents
     from advisor.workflows.index_tune import TuneRequest, tune_index
 
-    index = index_folder(index)
+    index = local_index(index)
     source = source_documents(index, documents)
     tune_index(
         TuneRequest(index, source, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)

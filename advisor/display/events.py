@@ -10,6 +10,7 @@ from advisor.output import note
 
 _SHOWN_BY_REASON = (
     "remote.note",
+    "backend.note",
     "model.note",
     "plan.note",
     "judge.failed",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.display.progress import ProgressBoard
+from rag.backends.base import backend_class, index_location
 from rag.errors import Problem
 from rag.indexing import generations
 from rag.stores.text import TextStore
@@ -123,15 +124,28 @@ class LiveScores:
             return ""
         if question.id not in self.golds:
             try:
-                if not (number := generations.current_generation(self.index)):
-                    return None
-                with TextStore(self.index) as text:
-                    document = text.document(question.doc_id, number)
+                raw = self._source_text(question.doc_id)
             except Problem:
                 return None  # the index is being replaced; if it is damaged, the run itself reports it
-            raw = document.raw if document else ""
+            if raw is None:
+                return None
             self.golds[question.id] = " ".join(raw[start:end] for start, end in question.spans)
         return self.golds[question.id]
+
+    def _source_text(self, document: str) -> str | None:
+        """Return a document's source text, "" if the index lacks it; None if there is no index yet."""
+        location = index_location(self.index)
+        if isinstance(location, str):
+            backend = backend_class(location).open(location)
+            try:
+                return backend.raw(document) or ""
+            finally:
+                backend.close()
+        if not (number := generations.current_generation(location)):
+            return None
+        with TextStore(location) as text:
+            stored = text.document(document, number)
+        return stored.raw if stored else ""
 
 
 def board_for_plan(plan: Plan, out: Path, only: str | None = None) -> ProgressBoard:

@@ -18,6 +18,8 @@ import yaml
 
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
+from rag.backends.base import backend_class, index_location, shown_url
+from rag.backends.build import build_folder
 from rag.errors import BadInput, UsageProblem
 from rag.indexing.generations import CURRENT_POINTER
 from rag.loading.incremental import documents_path
@@ -55,13 +57,47 @@ def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]
     ]
 
 
-def index_folder(path: Path) -> Path:
-    """Return the index folder that a path names: the path itself, or the index of a run folder."""
+def index_path(text: str) -> Path | str:
+    """Return the index that a text names: a URL, the index of a run folder, or a folder.
+
+    A run folder whose index is in a database gives its URL.
+
+    Raises:
+        UsageProblem: a URL of a database that cannot hold an index.
+    """
+    if "://" in text:
+        backend_class(text)
+        return text
+    path = Path(text)
     inner = path / INDEX
-    return inner if is_run(path) and not (path / CURRENT_POINTER).exists() and inner.is_dir() else path
+    in_run = is_run(path) and not (path / CURRENT_POINTER).exists() and inner.is_dir()
+    return index_location(inner if in_run else path)
 
 
-def source_documents(index: Path, documents: Path | None) -> Path:
+def target_index(index: str | None, to: str | None) -> Path | str:
+    """Return the index that is written, named by the argument or by ``--to``; UsageProblem for none or both."""
+    if (index is None) == (to is None):
+        raise UsageProblem(
+            "name one index: its folder, or its URL after --to",
+            "tunewise index build INDEX --documents PATH, or tunewise index build --to URL --documents PATH",
+        )
+    if to is not None and "://" not in to:
+        raise UsageProblem(f"--to {to} is no URL", "a folder is given without --to")
+    return index_path(index or to or "")
+
+
+def local_index(path: Path) -> Path:
+    """Return the index folder that a path names; UsageProblem where the index is in a database."""
+    location = index_path(str(path))
+    if isinstance(location, str):
+        raise UsageProblem(
+            f"{shown_url(location)} is in a database, and this needs an index folder",
+            "build one from the same documents: tunewise index build INDEX --documents PATH",
+        )
+    return location
+
+
+def source_documents(index: Path | str, documents: Path | None) -> Path:
     """Return the documents to read: those given, else the path that the index was last built or updated from.
 
     The index of a run of an earlier version does not record its path; there it is the path in the run's plan.
@@ -71,57 +107,76 @@ def source_documents(index: Path, documents: Path | None) -> Path:
     """
     if documents is not None:
         return documents
-    recorded = documents_path(index)
-    run = index.resolve().parent
-    if recorded is None and is_run(run):
-        recorded = read_run_plan(run).data.documents
+    shown = shown_url(index) if isinstance(index, str) else str(index)
+    if isinstance(index, str):
+        recorded = documents_path(build_folder(index))
+    else:
+        recorded = documents_path(index)
+        run = index.resolve().parent
+        if recorded is None and is_run(run):
+            recorded = read_run_plan(run).data.documents
     if recorded is None:
         raise UsageProblem(
-            f"{index} does not record where its documents are", "name them once: --documents PATH"
+            f"{shown} does not record where its documents are", "name them once: --documents PATH"
         )
     if not recorded.exists():
         raise UsageProblem(
-            f"the documents that {index} was made from, {recorded}, no longer exist",
+            f"the documents that {shown} was made from, {recorded}, no longer exist",
             "say where they are now: --documents PATH",
         )
     note(f"documents: {recorded}, as last time")
     return recorded
 
 
-def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, settings: IndexSettings) -> None:
+def build_index(
+    folder: Path | str, documents: Path, embedder: str, as_json: bool, settings: IndexSettings
+) -> None:
     """Build an index with these settings and print what was done with every file."""
     from advisor.display.progress import watch_progress
     from rag.index import Index
     from rag.loading.reader import require_documents
 
     require_documents(documents)
+    if isinstance(folder, str):
+        require_default_store(folder, settings)
+        with backend_class(folder).writer(folder):
+            pass  # a server that cannot be reached, or a right that is missing, is said before the embedder is loaded
     encoder = load_embedder(embedder)
     with watch_progress(as_json) as watcher, keep_on_interrupt(folder):
         report = Index.build(folder, documents, encoder, settings, watcher)
     _print_report(folder, report, as_json)
 
 
+def require_default_store(url: str, settings: IndexSettings) -> None:
+    """Raise UsageProblem where a vector store of index folders is asked for at a URL."""
+    if settings.store != IndexSettings().store:
+        raise UsageProblem(
+            f"--store {settings.store} is for an index folder",
+            f"{shown_url(url)} searches by the database's own index: add search=exact to the URL for exact search",
+        )
+
+
 def update_index(
-    folder: Path, documents: Path, embedder: str, as_json: bool, purge: bool, trust_mtime: bool
+    folder: Path | str, documents: Path, embedder: str, as_json: bool, purge: bool, trust_mtime: bool
 ) -> None:
     """Update an index to the current documents and print what was done with every file."""
     from advisor.display.progress import watch_progress
     from rag.index import Index
     from rag.loading.reader import require_documents
 
-    Index.open(folder)
+    Index.open(folder).close()
     require_documents(documents)
     encoder = load_embedder(embedder)
     with watch_progress(as_json) as watcher, keep_on_interrupt(folder):
         report = Index.update(folder, documents, encoder, watcher, purge=purge, trust_mtime=trust_mtime)
     _print_report(folder, report, as_json)
-    if purge:
+    if purge and isinstance(folder, Path):
         for line in adapters_knowing_removed(folder, report.gone):
             print(line, file=sys.stderr)
 
 
 def watch_index(
-    folder: Path,
+    folder: Path | str,
     documents: Path,
     embedder: str,
     every: float,
@@ -153,24 +208,27 @@ def watch_index(
 
 
 @contextmanager
-def keep_on_interrupt(folder: Path) -> Iterator[None]:
+def keep_on_interrupt(folder: Path | str) -> Iterator[None]:
     """On Ctrl-C, print that the work is kept; the old index stays in use until the new one is complete."""
     try:
         yield
     except KeyboardInterrupt:
+        work = build_folder(folder) if isinstance(folder, str) else folder
         print(
-            f"\ninterrupted; what was embedded is kept in {folder}: give the same command to go on",
+            f"\ninterrupted; what was embedded is kept in {work}: give the same command to go on",
             file=sys.stderr,
         )
         raise
 
 
-def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> None:
+def check_index(folder: Path | str, repair: bool, embedder: str, as_json: bool) -> None:
     """Verify an index, repairing it first where that was asked for, and print what it contains."""
     from rag.index import Index
 
     repaired = Index.repair(folder, lambda: load_embedder(embedder)) if repair else None
-    body = Index.open(folder).check()
+    index = Index.open(folder)
+    body = index.check()
+    index.close()
     if repaired:
         body |= {"damage": list(repaired.damage), "embedded": repaired.embedded}
     if as_json:
@@ -254,7 +312,7 @@ def _clock() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
+def _print_report(folder: Path | str, report: BuildReport, as_json: bool) -> None:
     if as_json:
         emit_result(report.to_json())
         return
@@ -274,5 +332,5 @@ def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
     cached = f" and {report.cached} from the cache" if report.cached else ""
     print(
         f"{count_noun(report.chunks, 'passage')}, {report.embedded} embedded{cached}, generation {report.generation}, "
-        f"{report.seconds:.1f} s: {folder}"
+        f"{report.seconds:.1f} s: {shown_url(folder) if isinstance(folder, str) else folder}"
     )

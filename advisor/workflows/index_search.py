@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import emit_result, note
+from rag.backends.base import shown_url
 from rag.evaluation import metrics
 from rag.evaluation.gold_documents import match_documents, require_match
 from rag.grounding.context import select_passages
@@ -31,7 +32,8 @@ LINES_SHOWN = 4
 class SearchSource:
     """The index and the models that search it, by the names that the user gave."""
 
-    folder: Path
+    location: Path | str
+    """Folder, or URL of an index in a database."""
     embedder: str
     reranker: str = ""
 
@@ -41,7 +43,7 @@ class SearchSource:
         from rag.index import Index
 
         reranker = load_reranker(self.reranker) if self.reranker else None
-        return Index.open(self.folder, load_embedder(self.embedder), reranker)
+        return Index.open(self.location, load_embedder(self.embedder), reranker)
 
 
 def search_index(source: SearchSource, question: str, query: Query, as_json: bool) -> None:
@@ -65,7 +67,7 @@ def search_file(source: SearchSource, path: Path, query: Query) -> None:
     rows = load_questions(path)
     index = source.open()
     match = match_documents([row.doc_id for row in rows if row.doc_id], index.backend.document_ids())
-    require_match(match, path, source.folder)
+    require_match(match, path, shown_url(str(source.location)))
     _print_notes(match.lines(path))
     rows = with_document_ids(rows, match.ids)
     all_results = index.find_many([row.question for row in rows], query)

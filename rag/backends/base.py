@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import numpy as np
 
-from rag.errors import UsageProblem
+from rag.errors import BadInput, UsageProblem
+from rag.files import SCHEMA, check_schema, write_json
 from rag.search.backend import Backend, IndexFacts
 from rag.stores.text import RowChange, RowSummary
 
 BACKENDS: dict[str, str] = {
-    "postgresql": "rag.backends.postgres:PostgresBackend",
-    "lancedb": "rag.backends.lance:LanceBackend",
+    "postgresql": "rag.backends.postgresql.backend:PostgresBackend",
+    "lancedb": "rag.backends.lance.backend:LanceBackend",
+    "lancedb+s3": "rag.backends.lance.backend:LanceBackend",
 }
 """Scheme of a URL to "module:class"; the module is imported only when the backend is used."""
+BACKEND_FILE = "backend.json"
+"""File of a folder that stands for an index at a URL: the URL, and the generation that was built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,59 @@ def is_backend_url(text: str) -> bool:
     return "://" in text and urlsplit(text).scheme in BACKENDS
 
 
+def index_location(location: Path | str) -> Path | str:
+    """Return where an index is: a URL, also where the location is a folder that stands for one, else the folder.
+
+    Raises:
+        BadInput: the folder's :data:`BACKEND_FILE` is damaged.
+    """
+    if is_backend_url(str(location)):
+        return str(location)
+    file = Path(location) / BACKEND_FILE
+    if not file.is_file():
+        return Path(location)
+    try:
+        return str(check_schema(json.loads(file.read_text("utf-8")), "backend of an index", file)["url"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{file} is damaged: {error!r}", "build the index again") from None
+
+
+def write_backend_file(folder: Path, url: str, generation: int) -> None:
+    """Let a folder stand for an index at a URL; the URL never holds a password."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / BACKEND_FILE, {"schema": SCHEMA, "url": url, "generation": generation})
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as messages show it: without a password and without parameters other than the index.
+
+    Anything else is returned as it is.
+    """
+    if not is_backend_url(url):
+        return url
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    index = next((pair for pair in parts.query.split("&") if pair.startswith("index=")), "")
+    netloc = f"{user.partition(':')[0]}{at}{host}"
+    return urlunsplit((parts.scheme, netloc, parts.path, index, ""))
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that names no backend, or that holds a password; nothing is connected or imported.
+
+    Raises:
+        UsageProblem: with what to write.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in BACKENDS or "://" not in url:
+        raise _unknown_scheme(parts.scheme)
+    if ":" in parts.netloc.rpartition("@")[0] or "password" in parse_qs(parts.query, keep_blank_values=True):
+        raise UsageProblem(
+            "the URL of an index must not hold a password: command lines and run folders are read by others",
+            "give it by the environment variable PGPASSWORD or the file ~/.pgpass",
+        )
+
+
 def backend_class(url: str) -> type[WritableBackend]:
     """Return the backend of a URL's scheme.
 
@@ -90,10 +149,12 @@ def backend_class(url: str) -> type[WritableBackend]:
     """
     scheme = urlsplit(url).scheme
     if scheme not in BACKENDS:
-        raise UsageProblem(
-            f"no backend for an index at {scheme}://",
-            f"there are: {', '.join(f'{name}://' for name in BACKENDS)}",
-        )
+        raise _unknown_scheme(scheme)
     module, _, attribute = BACKENDS[scheme].partition(":")
     backend: type[WritableBackend] = getattr(import_module(module), attribute)
     return backend
+
+
+def _unknown_scheme(scheme: str) -> UsageProblem:
+    known = ", ".join(f"{name}://" for name in BACKENDS)
+    return UsageProblem(f"no backend for an index at {scheme}://", f"there are: {known}")

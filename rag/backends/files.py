@@ -14,7 +14,7 @@ from rag.backends.local import ChunkList, ChunkSource, LocalBackend
 from rag.errors import BadInput
 from rag.indexing import generations
 from rag.indexing.encoding import RECORD
-from rag.indexing.segments import load_base_store, load_store, load_words
+from rag.indexing.segments import is_delta, load_base_store, load_store, load_words
 from rag.search.backend import IndexFacts
 from rag.search.documents import DocumentIndex
 from rag.settings import IndexSettings
@@ -22,9 +22,6 @@ from rag.stores.sqlite import REBUILD_HINT
 from rag.stores.text import TextStore
 from rag.types import Chunk
 
-MAX_LOADED_CHUNKS = 20_000
-"""Up to this many chunks, all texts are read and verified when an index is opened; of a larger one, those that a search
-returns, when it returns them."""
 _CACHED_DOCUMENTS = 1024
 
 
@@ -48,7 +45,7 @@ class FilesBackend(LocalBackend):
         manifest = generation.manifest
         store = load_store(generation.path, manifest)
         chunks: ChunkSource
-        if int(manifest["chunks"]) <= MAX_LOADED_CHUNKS:
+        if int(manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
             with TextStore(folder) as text:
                 chunks = ChunkList(tuple(row.chunk for row in text.chunks(number)))
                 documents = DocumentIndex(text.document_fields(number))
@@ -78,8 +75,8 @@ class FilesBackend(LocalBackend):
                 f"{folder} is damaged: it has {len(chunks.ids)} of {manifest['chunks']} chunks",
                 generations.REPAIR_HINT,
             )
-        base_ids = load_base_store(generation.path, manifest).ids
-        words = load_words(generation.path, manifest, base_ids)
+        base = load_base_store(generation.path, manifest) if is_delta(manifest) else store
+        words = load_words(generation.path, manifest, base.ids)
         backend = cls(facts, chunks, documents, store, words, lambda document: None)
         backend.folder = folder
         return backend

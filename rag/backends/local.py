@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,13 +58,12 @@ class ChunkList:
 
     def chunks(self, ids: Sequence[int]) -> list[Chunk]:
         """Return chunks by their ids."""
-        chunks = []
-        for id in ids:
-            row = bisect_left(self._chunks, id, key=lambda chunk: chunk.id)
-            if row == len(self._chunks) or self._chunks[row].id != id:
-                raise KeyError(f"no chunk has the id {id}")
-            chunks.append(self._chunks[row])
-        return chunks
+        rows = np.searchsorted(self._ids, np.asarray(ids, dtype=np.int64))
+        present = rows < len(self._ids)
+        present[present] = self._ids[rows[present]] == np.asarray(ids)[present]
+        if not present.all():
+            raise KeyError(f"no chunk has the id {np.asarray(ids)[~present][0]}")
+        return [self._chunks[row] for row in rows.tolist()]
 
     def ids_of(self, documents: Collection[str]) -> np.ndarray:
         """Return the ids of the chunks of documents."""

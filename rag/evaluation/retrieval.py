@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rag.backends.files import GenerationReplaced
 from rag.errors import BadInput
 from rag.evaluation import metrics
+from rag.evaluation.gold_documents import match_documents
 from rag.evaluation.labelled import QuestionRow, label_questions
 from rag.evaluation.statistics import Interval, bootstrap_interval
 from rag.grounding.context import select_passages
 from rag.index import Index
-from rag.stores.text import TextStore
 from rag.types import Document
 
 
@@ -78,7 +77,8 @@ def evaluate(
     Raises:
         BadInput: if a question is malformed, or the index was opened without an embedder.
     """
-    labelled = label_questions([_row(question) for question in questions], _documents(index))
+    rows = [_row(question) for question in questions]
+    labelled = label_questions(rows, _documents(index, rows))
     hits_of_questions = index.search_many([question.question for question in labelled.questions], k)
     shown: list[float] = []
     ranks: list[tuple[float, float, float]] = []
@@ -112,16 +112,13 @@ def evaluate(
     )
 
 
-def _documents(index: Index) -> list[Document]:
-    """Return the documents of the index's generation with their source texts."""
-    with TextStore(index.folder) as text:
-        documents = [text.document(id, index.generation) for id in text.documents(index.generation)]
-        if text.record(index.generation) is None:
-            raise GenerationReplaced(
-                f"generation {index.generation} of {index.folder} has been replaced twice",
-                "open the index again",
-            )
-    return [document for document in documents if document is not None]
+def _documents(index: Index, rows: Sequence[QuestionRow]) -> list[Document]:
+    """Return the documents of the index's generation, with the source texts that the gold of the questions is read from."""
+    ids = index.backend.document_ids()
+    names = [row.doc_id for row in rows if row.doc_id]
+    # an answer without a gold document is looked for in all of them
+    named = set(match_documents(names, ids).ids.values()) if len(names) == len(rows) else set(ids)
+    return [Document(id, "", (index.backend.raw(id) or "") if id in named else "", (), "", "") for id in ids]
 
 
 def _row(question: QuestionRow | Mapping[str, Any]) -> QuestionRow:

@@ -30,6 +30,7 @@ from rag.indexing.encoding import (
     recorded_encoder,
     require_unchanged_path,
 )
+from rag.indexing.segments import is_delta
 from rag.indexing.vectors import KnownVectors
 from rag.indexing.writer import (
     PreviousGeneration,
@@ -180,7 +181,8 @@ def update_index(
             facts = index_facts(encoder, settings, checked.record)
             if previous is not None:
                 current = previous.as_published()
-                if not plan.is_empty:
+                # the base of a delta still has vectors and words of what was removed
+                if not plan.is_empty or (options.purge and is_delta(manifest)):
                     current = write_generation(folder, store, cache, previous, plan, encoder, facts, notify)
             elif base is not None:
                 current = PublishedGeneration(published, base.chunks, (), str(manifest["store"]))

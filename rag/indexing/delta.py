@@ -1,9 +1,9 @@
 """Write an update of a large index as a delta: what a few changed documents add and remove, beside an unchanged base.
 
-An update of a whole generation rewrites all vectors and words. From :data:`MIN_CHUNKS` chunks on, small changes are
-written beside the base instead, whose files are linked into the new generation's folder. When the changes since the base
-exceed :data:`MAX_REMOVED` or :data:`MAX_ADDED_SHARE`, or the options or the version differ, the next update writes a
-whole generation again.
+An update of a whole generation rewrites all vectors and words. Small changes of a large index
+(:data:`rag.indexing.generations.LARGE_INDEX_CHUNKS`) are written beside the base instead, whose files are linked into the
+new generation's folder. When the changes since the base exceed :data:`MAX_REMOVED` or :data:`MAX_ADDED_SHARE`, or the
+options or the version differ, the next update writes a whole generation again.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
 
-MIN_CHUNKS = 20_000
-"""A smaller index is written whole in about two seconds, in files that equal those of a new build."""
 MAX_REMOVED = 1000
 """Ids of the base left out at most: so many more results are asked of it in every search."""
 MAX_ADDED_SHARE = 0.05
@@ -82,9 +80,9 @@ class BaseGeneration:
 
 
 def large_generation(folder: Path, number: int) -> BaseGeneration | None:
-    """Return the verified current generation if it has at least :data:`MIN_CHUNKS` chunks, else None."""
+    """Return the verified current generation if the index is large, else None."""
     generation = generations.open_verified(folder, number)
-    if int(generation.manifest["chunks"]) < MIN_CHUNKS:
+    if int(generation.manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
         return None
     return BaseGeneration(number, generation.path, generation.manifest)
 
@@ -130,11 +128,9 @@ def write_delta(
     store = load_store(base.path, base.manifest)
     known = KnownVectors({row.embedded: row.id for row in old_rows}, store)
     resolved = resolve_vectors(changes.texts, known, cache, lambda: encoder, on_event)
-    before = base.manifest.get(TEXT_SUM) or str(base.manifest["text_sha256"])
-    if not before.startswith(SUM_PREFIX):
-        before = text.digest_sum(base.number)
     number = base.number + 1
-    record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), before)
+    text_sum = _text_sum(text, base)
+    record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), text_sum)
     # a row that came under the id of one that went has the same text: its vector and words stay
     gone = set(changes.change.chunks_out)
     documents = {document.id for document in changes.change.documents_in}
@@ -165,6 +161,12 @@ def write_delta(
     return PublishedGeneration(
         number, chunks, (), str(base.manifest["store"]), resolved.embedded, resolved.cached
     )
+
+
+def _text_sum(text: TextStore, base: BaseGeneration) -> str:
+    """Return the sum of the hashes of the rows of a generation; read from its rows only if no manifest has it."""
+    recorded = str(base.manifest.get(TEXT_SUM) or base.manifest["text_sha256"])
+    return recorded if recorded.startswith(SUM_PREFIX) else text.digest_sum(base.number)
 
 
 def _link_base(base: BaseGeneration, prepared: Path) -> None:

@@ -68,11 +68,11 @@ def configured_encoder(encoder: Encoder, settings: IndexSettings) -> Encoder:
     return encoder.configured(*wanted)
 
 
-def recorded_encoder(folder: Path, manifest: dict[str, Any], encoder: Encoder) -> Encoder:
+def recorded_encoder(folder: Path | str, manifest: dict[str, Any], encoder: Encoder) -> Encoder:
     """Return the embedder as the index was built with it.
 
     Args:
-        folder: of the index.
+        folder: of the index, or its URL, as messages show it.
         manifest: of its generation.
         encoder: the embedder, without the index's settings.
 
@@ -137,7 +137,7 @@ def current_manifest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def require_unchanged_path(folder: Path, manifest: dict[str, Any], encoder: Encoder) -> None:
+def require_unchanged_path(folder: Path | str, manifest: dict[str, Any], encoder: Encoder) -> None:
     """Raise BadInput when an embedder was found to need another path than the index was built by."""
     if manifest["fingerprint"] != encoder.fingerprint:
         raise BadInput(

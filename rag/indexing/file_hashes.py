@@ -1,9 +1,9 @@
 """Hashes of large files of an index, so that a file is read once on a machine and not at every start.
 
-Opening an index verifies every file against its manifest. Files below :data:`LARGE_BYTES` are read for that each time. The
-hash of a larger one is recorded in the index folder with the file's device, inode, size and time of modification, and
-is used as long as these are the same: a file that was written, replaced or copied is read again. Bytes that a failing
-disk changes without a write are noticed by ``tunewise index check``, which reads everything.
+Opening an index verifies every file against its manifest. For a large index the hash of a file of :data:`LARGE_BYTES` or
+more is recorded in the index folder with the file's device, inode, size and time of modification, and is used as long as
+these are the same: a file that was written, replaced or copied is read again. Bytes that a failing disk changes without a
+write are noticed by ``tunewise index check``, which reads everything.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rag.errors import Problem
 from rag.files import sha256_file, write_json
 
 RECORD_FILE = "hashes.json"
-LARGE_BYTES = 64 * 1024**2
-"""A smaller file is hashed in less than a tenth of a second."""
+LARGE_BYTES = 1024**2
+"""A smaller file is hashed in milliseconds."""
 MAX_RECORDED = 64
 """Files recorded at most, the newest; a generation has few large ones."""
 

@@ -38,6 +38,10 @@ DELTA_KIND = "tunewise-index-delta-generation"
 :mod:`rag.indexing.segments`. It has a kind of its own, so that an earlier version does not read only half of it."""
 CURRENT_POINTER = "CURRENT"
 KEPT_GENERATIONS = 2
+LARGE_INDEX_CHUNKS = 20_000
+"""From this many chunks on an index is large: its texts are read and verified when a search returns them, hashes of its
+files are recorded (:mod:`rag.indexing.file_hashes`), and small updates are written as a delta. A smaller one is read,
+verified and rewritten whole, which takes about two seconds."""
 REPAIR_HINT = "mend it: tunewise index check INDEX --repair"
 _NAME = re.compile(r"gen-(\d{6,})")
 _MAX_CHUNK_ID = 2**53  # a damaged manifest could name any number; above this JSON numbers are not exact
@@ -83,11 +87,11 @@ def open_verified(folder: Path, number: int, digest: Callable[[Path], str] | Non
     Args:
         folder: of the index.
         number: of the generation.
-        digest: returns the SHA-256 of a file; None uses the recorded one of a large file that has not changed.
+        digest: returns the SHA-256 of a file; None uses, for a large index, recorded ones of files that have not changed.
     """
     path = folder / generation_name(number)
     try:
-        manifest = check_manifest(path, _kind(path), digest=digest or FileHashes(folder).sha256)
+        manifest = check_manifest(path, _kind(path), digest=digest or _digest(folder, path))
     except BadInput as error:
         raise BadInput(error.message, error.hint or REPAIR_HINT) from error
     pointed, sha256 = _pointer(folder)
@@ -115,6 +119,13 @@ def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
     return read_manifest(path, _kind(path))
 
 
+def _digest(folder: Path, path: Path) -> Callable[[Path], str]:
+    """Return what hashes the files of a generation: every file is read, unless its index is large."""
+    manifest = read_manifest(path, _kind(path))
+    large = int(manifest.get("chunks", 0)) >= LARGE_INDEX_CHUNKS
+    return FileHashes(folder).sha256 if large else sha256_file
+
+
 def _kind(path: Path) -> str:
     """Return the kind of generation that a manifest names; that of a whole one if it cannot be read."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
@@ -135,7 +146,8 @@ def publish_generation(
     folder: Path, number: int, prepared: Path, facts: dict[str, Any], kind: str = GENERATION_KIND
 ) -> None:
     """Write the manifest of a prepared generation, give the folder its name, then point to it."""
-    write_manifest(prepared, kind, facts, digest=FileHashes(folder).sha256)
+    large = int(facts["chunks"]) >= LARGE_INDEX_CHUNKS
+    write_manifest(prepared, kind, facts, digest=FileHashes(folder).sha256 if large else sha256_file)
     publish_folder(prepared, folder / generation_name(number))
     sha256 = sha256_file(folder / generation_name(number) / MANIFEST)
     write_text(folder / CURRENT_POINTER, f"{generation_name(number)} {sha256}\n")

@@ -11,10 +11,9 @@ import numpy as np
 
 from rag.embedding.protocol import Encoder
 from rag.errors import BadInput
-
+from rag.indexing import generations
 from rag.indexing.changes import ChangeSet
 from rag.indexing.chunking import Chunker
-from rag.indexing import delta, generations
 from rag.indexing.delta import TEXT_SUM, PublishedGeneration
 from rag.indexing.encoding import RECORD
 from rag.indexing.segments import LEXICAL_FOLDER, load_base_store, load_store, load_terms
@@ -92,7 +91,7 @@ def write_generation(
     matrix = _matrix(rows, resolved, previous, int(facts["dimension"]))
     chunker = Chunker(encoder, IndexSettings.from_json(facts["settings"]))
     terms = _terms(text, number, rows, previous, changes, chunker)
-    text_sum = text.digest_sum(number) if len(rows) >= delta.MIN_CHUNKS else ""
+    text_sum = text.digest_sum(number) if len(rows) >= generations.LARGE_INDEX_CHUNKS else ""
     name, measured = write_generation_files(
         folder, record, rows, matrix, terms, previous.manifest.get("store"), text_sum
     )

@@ -81,7 +81,7 @@ class DocumentIndex:
         if not query.expired:
             allowed = self._valid(query.as_of or today, allowed, notes)
         if not allowed and self._document_fields:
-            notes.append(f"nothing is left to search of {_counted(len(self._document_fields), 'document')}")
+            notes.append(f"nothing is left to search of {count_documents(len(self._document_fields))}")
         all_allowed = len(allowed) == len(self._document_fields)
         # keys and values come from documents, and notes are printed
         return DocumentSelection(None if all_allowed else frozenset(allowed), tuple(map(single_line, notes)))
@@ -91,7 +91,7 @@ class DocumentIndex:
         answers = {doc: condition.holds(self._fields(doc)) for doc in self._document_fields}
         if incomparable := sum(answer is None for answer in answers.values()):
             notes.append(
-                f"{_counted(incomparable, 'document')} left out: {condition.key} there is no number and no date, "
+                f"{count_documents(incomparable)} left out: {condition.key} there is no number and no date, "
                 f"so it cannot be compared ({condition})"
             )
         if not any(answers.values()):
@@ -103,7 +103,7 @@ class DocumentIndex:
         spans = self._spans(("date", "updated"), allowed, notes, "known")
         later = {doc for doc, days in spans.items() if days.first > day}
         if later:
-            notes.append(f"{_counted(len(later), 'document')} dated after {day} left out")
+            notes.append(f"{count_documents(len(later))} dated after {day} left out")
         return allowed - later
 
     def _valid(self, day: date, allowed: set[str], notes: list[str]) -> set[str]:
@@ -112,7 +112,7 @@ class DocumentIndex:
         expired = {doc for doc, days in spans.items() if days.last < day}
         if expired:
             notes.append(
-                f"{_counted(len(expired), 'document')} that expired before {day} left out (--expired searches them)"
+                f"{count_documents(len(expired))} that expired before {day} left out (--expired searches them)"
             )
         return allowed - expired
 
@@ -131,9 +131,7 @@ class DocumentIndex:
                 if days:
                     spans[doc] = days
         if unreadable:
-            notes.append(
-                f"{_counted(unreadable, 'document')} taken as {treated_as}: {keys[0]} there is no date"
-            )
+            notes.append(f"{count_documents(unreadable)} taken as {treated_as}: {keys[0]} there is no date")
         return spans
 
     def _fields(self, doc: str) -> dict[str, Any]:
@@ -152,8 +150,8 @@ class DocumentIndex:
             field = fields.get(key)
             values.update(map(str, field if isinstance(field, list) else [] if field is None else [field]))
         if not values:
-            return f"there is no key {key!r}; the keys are {_listed(keys)}"
-        return f"the values of {key} are {_listed(values)}"
+            return f"there is no key {key!r}; the keys are {listed_names(keys)}"
+        return f"the values of {key} are {listed_names(values)}"
 
     @cached_property
     def _may_expire(self) -> bool:
@@ -163,11 +161,12 @@ class DocumentIndex:
         return any(fields["metadata"].get("valid_until") for fields in self._document_fields.values())
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count != 1 else ''}"
+def count_documents(count: int) -> str:
+    """Return "1 document" or "12 documents"."""
+    return f"{count} document{'s' if count != 1 else ''}"
 
 
-def _listed(counted: Counter[str]) -> str:
+def listed_names(counted: Counter[str]) -> str:
     """Return the most frequent ones, and how many more there are."""
     names = [name if len(name) <= 40 else name[:39] + "…" for name, _ in counted.most_common(_MAX_LISTED)]
     more = len(counted) - len(names)

@@ -29,6 +29,8 @@ _VOCABULARY = "vocab.index.json"
 _WORDS = "terms.json"
 _ROWS = "terms.npy"
 _LENGTHS = "term_lengths.npy"
+_DENSE_FACTOR = 16
+"""Where more than one row in so many is in a posting, one number for every row is faster than sorting the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class BM25Index:
         Only the postings of the question's words are read, so that time and memory do not grow with the other rows.
         """
         numbers = [self.numbers[word] for word in query_words(question) if word in self.numbers]
-        return summed_postings([self.postings(number) for number in numbers])
+        return summed_postings([self.postings(number) for number in numbers], self._rows)
 
     def save(self, folder: Path) -> None:
         """Write the arrays and the vocabulary into an existing folder."""
@@ -196,6 +198,9 @@ class BM25Index:
                 allow_pickle=False,
                 mmap=mapped,
             )
+        for name in ("data", "indices", "indptr"):
+            # a plain view of the mapped file: every slice of a memmap makes another one
+            retriever.scores[name] = np.asarray(retriever.scores[name]).view(np.ndarray)
         if retriever.scores["num_docs"] != rows:
             raise BadInput(f"{folder} covers {retriever.scores['num_docs']} chunks, not {rows}")
         return cls(retriever, rows, folder / _VOCABULARY)
@@ -214,13 +219,25 @@ def query_words(question: str) -> list[str]:
     return content_words(question) or words(question)
 
 
-def summed_postings(postings: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def summed_postings(
+    postings: Sequence[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of all postings, ascending, int64, and the sum of their scores, float32; rows of score 0 left out.
 
     The scores of the words are added in their order, as bm25s adds them, so that the sums have the same bits.
+
+    Args:
+        postings: rows, each only once, and scores of each word.
+        count: number of rows that there are.
     """
     if not postings:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    if _DENSE_FACTOR * sum(len(own_rows) for own_rows, _ in postings) > count:
+        every_score = np.zeros(count, dtype=np.float32)
+        for own_rows, own_scores in postings:
+            every_score[own_rows] += own_scores
+        matching_rows = np.flatnonzero(every_score > 0)
+        return matching_rows, every_score[matching_rows]
     rows = np.unique(np.concatenate([own_rows for own_rows, _ in postings]))
     scores = np.zeros(len(rows), dtype=np.float32)
     for own_rows, own_scores in postings:

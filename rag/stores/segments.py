@@ -142,7 +142,7 @@ class SegmentedWords:
             parts = [self._scored(start, segment, number, idf) for start, segment, number in in_segments]
             rows, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
             postings.append((rows, scores))
-        return summed_postings(postings)
+        return summed_postings(postings, self._rows)
 
     def _with_starts(self) -> list[tuple[int, WordSegment]]:
         """Return each segment with the number of rows that remain before it."""

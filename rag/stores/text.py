@@ -368,12 +368,7 @@ class TextStore:
                     for stored in rows
                 ],
             )
-            if before:
-                new = [row_hash(document_columns(document)) for document in change.documents_in]
-                new += [row.sha256 for row in rows]
-                digest = sum_of_hashes(new, before, gone)
-            else:
-                digest = self.digest(number)
+            digest = _changed_sum(before, gone, change, rows) if before else self.digest(number)
             values = [number, next_id, digest, canonical_json(facts)]
             row = sha256_text(canonical_json(values))
             db.execute("insert into generations values (?, ?, ?, ?, ?)", (*values, row))
@@ -448,6 +443,12 @@ class TextStore:
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise
+
+
+def _changed_sum(before: str, gone: Iterable[str], change: RowChange, rows: Iterable[StoredChunk]) -> str:
+    """Return the sum of a generation's row hashes from that of the one before, without and with the changed rows."""
+    new = [row_hash(document_columns(document)) for document in change.documents_in]
+    return sum_of_hashes([*new, *(row.sha256 for row in rows)], before, gone)
 
 
 def store_row(chunk: Chunk, embedded: str) -> StoredChunk:

@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rag.backends.base import index_location, shown_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, check_manifest, sha256_file
+from rag.index import newest_generation
 from rag.indexing.generations import CURRENT_POINTER
 from rag.types import OnEvent
 from runners.models import resolve
@@ -114,7 +116,10 @@ class ExportSource:
         files += [self.weights / MANIFEST, self.weights / CARD_FILE] if self.weights else []
         files += [run / INDEX / CURRENT_POINTER, run / EVENTS] if needs != "weights" else []
         files += [examples] if needs == "rows" and examples else []
-        return [sha256_file(file) if file.is_file() else "" for file in files]
+        digests = [sha256_file(file) if file.is_file() else "" for file in files]
+        if needs != "weights" and isinstance(location := index_location(run / INDEX), str):
+            digests.append(f"{shown_url(location)} {newest_generation(location)}")
+        return digests
 
     def _describe(self, arm: EvaluateStep) -> str:
         if arm.classifier:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from rag.errors import BadInput
+from rag.errors import BadInput, UsageProblem
 from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_conflicting_settings
 
 Quantization = Literal["none", "nf4"]
@@ -95,13 +95,29 @@ class IndexStep(StrictModel):
         description="A cross-encoder that puts the best candidates of every search in order; null is none.",
     )
     rerank: int = Field(30, ge=1, le=1000, description="Candidates that the reranker reads; at least k.")
+    backend: str | None = Field(
+        None,
+        description="The index in a database, by its URL: `postgresql://USER@HOST:PORT/DATABASE?index=NAME` or "
+        "`lancedb:///FOLDER`, without a password; null is a folder of the run. See docs/backends.md.",
+    )
+
+    @model_validator(mode="after")
+    def _usable_backend(self) -> IndexStep:
+        if self.backend is not None:
+            from rag.backends.base import check_url
+
+            try:
+                check_url(self.backend)
+            except UsageProblem as problem:
+                raise ValueError(f"backend: {problem}") from None
+        return self
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the keys of embedder and reranker at their defaults: older plans and their digests lack them."""
+        """Leave out keys of embedder, reranker and backend at their defaults: older plans and their digests lack them."""
         values: dict[str, Any] = serialize(self)
         defaults = {"reranker": None, "rerank": 30, "truncate_dim": None, "query_prompt": None}
-        defaults["document_prompt"] = None
+        defaults |= {"document_prompt": None, "backend": None}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.backends.base import index_location, shown_url
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rag.index import Index
     from runners.inference.local import LocalGenerator
     from runners.inference.remote import RemoteGenerator
+    from runners.runs.backend_servers import BackendServers
 
 REFUSAL_FILE = "refusal.json"
 BaseModel = resolve.Model | resolve.RemoteModel
@@ -160,9 +162,39 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
             if remote
             else {"model": name}
         )
+    for server in plan.servers.models:
+        rows += [
+            {"model": server.name, "endpoint": endpoint.endpoint_host(url), "as": "backend"}
+            for url in server.urls
+        ]
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         rows.append({"model": judge.name, "endpoint": endpoint.endpoint_host(judge.url), "as": "judge"})
+    if host := index_host(plan):
+        rows.append({"model": plan.embedder.name, "endpoint": host, "as": "index"})
     return rows
+
+
+def index_host(plan: Plan) -> str:
+    """Return the host and port of the database that holds a plan's index; "" where none does, or it needs no host."""
+    url = plan.index.backend if plan.index else None
+    return endpoint.endpoint_host(url) if url else ""
+
+
+def check_index_place(plan: Plan, folder: Path) -> None:
+    """Raise BadInput where a run's index folder stands for another URL than the plan names."""
+    location = index_location(folder)
+    if isinstance(location, str) and (plan.index is None or location != plan.index.backend):
+        raise BadInput(
+            f"{folder} stands for an index at {shown_url(location)}, which the run's plan does not name",
+            "the folder was changed; run the plan again",
+        )
+
+
+def check_backend_allowed(plan: Plan, run: Path) -> None:
+    """Raise BadInput where documents and questions may not go to the host of the plan's index."""
+    if host := index_host(plan):
+        check_endpoint_allowed(run, host)
+        endpoint.check_may_contact("the index", f"postgresql://{host}", must_stay_local(plan))
 
 
 @dataclass
@@ -180,6 +212,8 @@ class RunContext:
     """The models that arms answer with, by their name in the plan."""
     reranker_model: resolve.Model | None = None
     """The cross-encoder of the plan's index step; None when it names none."""
+    backend: BackendServers | None = None
+    """The servers that generate in place of this process; None where none do."""
     _generator: LocalGenerator | None = None
     _generator_of: tuple[BaseModel, str, Thinking] | None = None
     _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
@@ -212,8 +246,25 @@ class RunContext:
         """Return the plan's entry of the model that an arm answers with."""
         return arm.model or self.plan.model
 
+    def generates_here(self, arm: EvaluateStep) -> bool:
+        """Return whether an arm answers in this process: not by an endpoint, nor by a server of the backend."""
+        if self.backend is not None and self.backend.backend.model_of(arm):
+            return False
+        return arm.classifier or isinstance(self.base_of(arm), resolve.Model)
+
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
-        """Return the generator of an arm with these weights (None: the base as it is); the base stays loaded between arms.
+        """Return the generator of an arm with these weights (None: the base as it is): the backend's, else one here."""
+        if self.backend is not None:
+            seeds = self.plan.train_step(arm.weights).seeds[1:] if arm.weights else ()
+            later = [
+                s for s in seeds if weights and weights.name == self.run.adapter(str(arm.weights), s).name
+            ]
+            if remote := self.backend.generator(arm, later[0] if later else None, weights):
+                return remote
+        return self.generator_here(weights, arm)
+
+    def generator_here(self, weights: Path | None, arm: EvaluateStep) -> Generator:
+        """Return the same without a backend; the base stays loaded between arms.
 
         An endpoint uses no memory here, so asking one leaves the loaded base where it is.
         """
@@ -369,6 +420,9 @@ class RunContext:
 
         with self._lock:
             existing: Index | None = self.__dict__.get("index")
+            if existing is None:
+                check_backend_allowed(self.plan, self.run.path)
+                check_index_place(self.plan, self.run.path / INDEX)
             opened = existing or Index.open(self.run.path / INDEX, self.embedder)
             return self.__dict__.setdefault("index", opened)
 
@@ -380,12 +434,10 @@ class RunContext:
                 newest is tried again after :data:`RETRY_SECONDS`; until then the same error is raised.
         """
         from rag.index import Index
-        from rag.indexing import generations
 
         opened: Index | None = self.__dict__.get("index")
         folder = self.run.path / INDEX
-        newest = generations.current_generation(folder)
-        if opened is None or newest == opened.generation:
+        if opened is None or (newest := opened.backend.current_generation()) == opened.generation:
             return False
         failed, failed_at, reason = self._failed_generation
         if newest == failed and reason and time.monotonic() < failed_at + RETRY_SECONDS:

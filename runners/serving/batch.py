@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator
     from runners.runs.run import RunSession
 
+MOST_BROKEN_STREAMS = 4
+"""How often a server's stream may break until its request is lost, where the client waits for the whole answer."""
 RunInBackground = Callable[[AnswerRequest, Callable[[], None]], None]
 """Runs, on another thread, work for a request that only waits for a remote endpoint."""
 EmitEvent = Callable[..., None]
@@ -253,10 +255,24 @@ def _generate(item: PendingRequest, generator: Any) -> None:
 
 
 def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
-    """Read a generator's stream to its end, or until the request is cancelled."""
+    """Read a generator's stream to its end; where it breaks and the client has seen none of it, once more from the start."""
+    from runners.inference.http_client import BrokenStream
+
     if isinstance(item.prompt, str):
         raise BadInput("a text is gone on with only by a model that is here", "send a chat")
+    for _ in range(MOST_BROKEN_STREAMS):
+        try:
+            return _read_completion(item, generator)
+        except BrokenStream:
+            if item.request.stream:
+                raise
+    return _read_completion(item, generator)
+
+
+def _read_completion(item: PendingRequest, generator: Any) -> Completion:
+    """Read a generator's stream to its end, or until the request is cancelled."""
     request = item.request
+    assert not isinstance(item.prompt, str)
     if request.model.answers_at_once:
         stream = generator.stream(item.prompt, item.max_tokens)
     else:

@@ -88,7 +88,8 @@ class DryRun:
             return StepTime(how=self._index)
         started = time.monotonic()
         with usage.measure_contention() as contention:
-            step_runner.build_index(self.context, step)
+            # in a folder of the dry run, also where the plan names a database
+            step_runner.build_index(self.context, step.model_copy(update={"backend": None}))
         self._index = ""
         return StepTime(time.monotonic() - started, how="built", lost=contention.lost)
 
@@ -150,6 +151,8 @@ class DryRun:
         base = context.base_of(step)
         if not isinstance(base, Model):
             return StepTime(how="not measured: a dry run sends nothing to an endpoint")
+        if context.plan.servers.model_of(step):
+            return StepTime(how="not measured: a dry run sends nothing to the backend")
         asked = context.split.dev[:DRY_RUN_QUESTIONS]
         if not asked:
             return StepTime(how="not measured: there is no dev question")

@@ -12,7 +12,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, writer_lock
-from rag.indexing.generations import current_generation
+from rag.index import newest_generation
 from rag.types import OnEvent
 from runners.data.questions import Question, load_questions
 from runners.plan.steps import EvaluateStep
@@ -94,7 +94,7 @@ def evaluate(
         )
         trial.write_scores(scores, folder / SCORES)
     return Evaluation(
-        folder, asked, tuple(scores), current_generation(path / INDEX) if session.plan.index else 0
+        folder, asked, tuple(scores), newest_generation(path / INDEX) if session.plan.index else 0
     )
 
 
@@ -140,7 +140,7 @@ def _answer(
     made_from = {
         "plan": plan.digest(),
         "questions": [asdict(q) for q in questions],
-        "generation": current_generation(session.folder.path / INDEX) if arm.retrieval else 0,
+        "generation": newest_generation(session.folder.path / INDEX) if arm.retrieval else 0,
     }
     trial.drop_outdated_answers(folder, arm.arm, sha256_text(canonical_json(made_from)))
     answered = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}

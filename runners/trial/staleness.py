@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.backends.base import index_location, shown_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
 from rag.text.numbers import extract_numbers, polarity
@@ -284,9 +285,12 @@ def _with_updated_index(context: RunContext, documents: Path, update: Path) -> I
     cached = ("index", "retriever")
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder)
-        shutil.copytree(context.run.path / INDEX, temporary / INDEX)
         documents_after = updated_documents(temporary, documents, update)
-        Index.update(temporary / INDEX, documents_after, context.embedder)
+        if isinstance(index_location(context.run.path / INDEX), Path):
+            shutil.copytree(context.run.path / INDEX, temporary / INDEX)
+            Index.update(temporary / INDEX, documents_after, context.embedder)
+        else:  # an index in a database is not touched: the changed documents are indexed here
+            Index.build(temporary / INDEX, documents_after, context.embedder, context.index.settings)
         for part in cached:
             context.__dict__.pop(part, None)
         context.__dict__["index"] = Index.open(temporary / INDEX, context.embedder)
@@ -311,8 +315,13 @@ def _copy_answers(journal: Path, arms: list[str]) -> None:
 
 def _digest(run: RunFolder, update: Path) -> str:
     """Return what identifies this test: the digests of the update's files, and the run's index and weights."""
+    from rag.index import newest_generation
+
     files = sorted(p for p in update.rglob("*") if p.is_file())
     digests = [f"{p.relative_to(update).as_posix()}\0{sha256_file(p)}" for p in files]
     digests += [sha256_file(p) for p in sorted(run.path.glob(f"adapters/*/{MANIFEST}"))]
     current = run.path / INDEX / CURRENT_FILE
-    return sha256_text("\n".join([current.read_text("utf-8") if current.is_file() else "", *digests]))
+    generation = current.read_text("utf-8") if current.is_file() else ""
+    if isinstance(location := index_location(run.path / INDEX), str):
+        generation = f"{shown_url(location)} {newest_generation(location)}"
+    return sha256_text("\n".join([generation, *digests]))

@@ -34,7 +34,7 @@ from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
 from runners.runs import arm
-from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
+from runners.runs.session import REFUSAL_FILE, RunContext, check_backend_allowed, model_identity
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
@@ -77,6 +77,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         return made_from
     made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= quantization_input(context.settings_of(step))
+    if asked := plan.servers.model_of(step):
+        made_from["backend"] = asked.entry
     made_from |= constraint_input(plan, step)
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
@@ -141,19 +143,26 @@ def run_step(context: RunContext, step: Step) -> dict[str, Any]:
 
 
 def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
-    """Build the run's index, then fit the refusal threshold on the dev questions."""
+    """Build the run's index, then fit the refusal threshold on the dev questions.
+
+    Where the plan names a database, the index is built there if it has none yet, or another embedder's or with other
+    settings, else updated; a file of the run's index folder stands for it.
+    """
     from rag.index import Index
 
-    assert context.plan.data.documents is not None
-    report = Index.build(
-        context.run.path / INDEX,
-        context.plan.data.documents,
-        context.embedder,
-        index_settings(step),
-        context.emit,
-    )
-    fitted = fit_refusal(context)
-    return {**report.to_json(), "refusal": fitted}
+    documents, folder = context.plan.data.documents, context.run.path / INDEX
+    assert documents is not None
+    if step.backend is None:
+        report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
+        return {**report.to_json(), "refusal": fit_refusal(context)}
+    from rag.backends.base import shown_url, write_backend_file
+    from rag.backends.build import publish_at
+
+    check_backend_allowed(context.plan, context.run.path)
+    report = publish_at(step.backend, documents, context.embedder, index_settings(step), context.emit)
+    write_backend_file(folder, step.backend, report.generation)
+    result = {**report.to_json(), "backend": shown_url(step.backend)}
+    return {**result, "refusal": fit_refusal(context)}
 
 
 def fit_refusal(context: RunContext) -> dict[str, Any]:
@@ -320,7 +329,8 @@ def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
     from runners.resources.device import device_kind
 
-    return parse_remote((step.model or plan.model).name) is None and device_kind() == "cpu"
+    remote = plan.servers.model_of(step) or parse_remote((step.model or plan.model).name)
+    return remote is None and device_kind() == "cpu"
 
 
 def time_alone(
@@ -331,7 +341,7 @@ def time_alone(
     The trial's own answers are made in batches, so their seconds per answer are not what anybody waits. Nothing is timed
     for an endpoint, whose requests are timed one by one, nor for refusals that ask no model.
     """
-    if not isinstance(context.base_of(step), Model):
+    if not context.generates_here(step):
         return []
     seconds: list[float] = []
     for question in context.split.dev[: 2 * ALONE_QUESTIONS]:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rag.backends import files
 from rag.errors import BadInput, Problem
 from rag.index import Index
-from rag.indexing import delta
+from rag.indexing import delta, generations
 from rag.settings import IndexSettings
 
 MUTATIONS, DEEP_MUTATIONS = 300, 900
@@ -42,9 +41,8 @@ def intact(
 ) -> Path:
     """An index with two generations, the second one written beside the first one's files for "delta"."""
     if request.param == "delta":
-        monkeypatch.setattr(delta, "MIN_CHUNKS", 1)
+        monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
         monkeypatch.setattr(delta, "MAX_ADDED_SHARE", 10.0)
-        monkeypatch.setattr(files, "MAX_LOADED_CHUNKS", 0)
     folder = workspace / f"whole-{request.param}"
     if not folder.exists():
         store = "flat" if request.param == "delta" else request.param

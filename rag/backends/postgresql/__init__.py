@@ -1,0 +1,1 @@
+"""An index in PostgreSQL with pgvector: connections, tables, the reader of one generation, the writer."""

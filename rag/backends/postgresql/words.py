@@ -1,0 +1,152 @@
+"""Words of an index in PostgreSQL: postings in blocks of chunk ids, changed block by block, scored by BM25.
+
+A row of the table ``postings`` holds, for one word and one block of :data:`BLOCK_IDS` chunk ids, the offsets of the chunks
+that contain the word, how often they do, and their lengths. A search fetches the rows of its words, about five bytes for
+each chunk that contains one, and scores them here with the operations of the files' index, so that the best are the best
+by exact BM25. Full text search of the database itself (``ts_rank``) knows no document frequencies, and a table with a
+row for each word and chunk takes some 80 bytes a row.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from rag.backends.word_scores import CollectionStatistics, WordCounts, bm25_scores
+from rag.files import sha256_text
+
+BLOCK_IDS = 1 << 14
+"""Chunk ids in one block; an offset takes two bytes."""
+_MAX_WORD = 64
+"""Longer words are stored by their hash, because an entry of a b-tree has a limit of 2.7 kB."""
+
+
+class PostingRow(NamedTuple):
+    """One row of the table, without its generations; the arrays are little-endian unsigned integers."""
+
+    word: str
+    block: int
+    offsets: bytes
+    """Ids minus the first id of the block, ascending, two bytes each."""
+    counts: bytes
+    """Occurrences of the word in each chunk, of as many bytes as the largest needs."""
+    lengths: bytes
+    """Words of each chunk, likewise."""
+
+
+class Postings(NamedTuple):
+    """A posting row as arrays, [chunks] each."""
+
+    offsets: np.ndarray
+    counts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def read(cls, row: PostingRow) -> Postings:
+        """Return the arrays of a row."""
+        size = len(row.offsets) // 2
+        offsets = np.frombuffer(row.offsets, dtype="<u2")
+        counts, lengths = (
+            np.frombuffer(data, dtype=f"<u{len(data) // size}") for data in (row.counts, row.lengths)
+        )
+        return cls(offsets, counts, lengths)
+
+    def row(self, word: str, block: int) -> PostingRow:
+        """Return the arrays as a row."""
+        return PostingRow(
+            word, block, self.offsets.astype("<u2").tobytes(), _packed(self.counts), _packed(self.lengths)
+        )
+
+    def changed(self, removed: np.ndarray, more: Postings) -> Postings:
+        """Return these without some offsets and with those of new chunks, ascending."""
+        stays = ~np.isin(self.offsets, removed)
+        joined = [
+            np.concatenate([old[stays].astype(np.int64), new]) for old, new in zip(self, more, strict=True)
+        ]
+        order = np.argsort(joined[0], kind="stable")
+        return Postings(*(array[order] for array in joined))
+
+
+NO_POSTINGS = Postings(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+
+
+def word_key(word: str) -> str:
+    """Return how a word is stored: itself, or its hash if it is long."""
+    return word if len(word) <= _MAX_WORD else f"sha256 {sha256_text(word)}"
+
+
+def posting_rows(rows: Iterable[tuple[int, WordCounts]]) -> Iterator[PostingRow]:
+    """Yield the posting rows of chunks given by ascending id, holding one block at a time."""
+    for block, members in groupby(rows, key=lambda row: row[0] // BLOCK_IDS):
+        for word, postings in block_postings(members).items():
+            yield postings.row(word, block)
+
+
+def block_postings(rows: Iterable[tuple[int, WordCounts]]) -> dict[str, Postings]:
+    """Return the postings of chunks of one block, given by ascending id, by stored word, sorted."""
+    lists: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for id, words in rows:
+        for word, count in words.counts.items():
+            lists[word_key(word)].append((id % BLOCK_IDS, count, words.length))
+    return {word: Postings(*np.array(lists[word], dtype=np.int64).T) for word in sorted(lists)}
+
+
+def scored_matches(
+    query: Sequence[str], rows: Sequence[PostingRow], statistics: CollectionStatistics
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of all chunks that contain a word of a question, ascending, int64, and their BM25 scores, float32.
+
+    Args:
+        query: :func:`rag.backends.word_scores.question_words`.
+        rows: the posting rows of these words, by ascending block.
+        statistics: of the generation.
+    """
+    keys = {word: word_key(word) for word in query}
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for row in rows:
+        sizes[row.word] += len(row.offsets) // 2
+    frequencies = {word: sizes[key] for word, key in keys.items()}
+    ids, scores = [], []
+    for block, members in groupby(rows, key=lambda row: row.block):
+        offsets, counts, lengths = _block_rows({row.word: Postings.read(row) for row in members})
+        by_word = {word: counts[key] for word, key in keys.items() if key in counts}
+        scores.append(bm25_scores(query, by_word, lengths, frequencies, statistics))
+        ids.append(offsets + block * BLOCK_IDS)
+    if not ids:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    all_scores = np.concatenate(scores)
+    matching = all_scores > 0
+    return np.concatenate(ids)[matching], all_scores[matching]
+
+
+def best_rows(scores: np.ndarray, count: int) -> np.ndarray:
+    """Return the positions of the highest scores, best first, equal ones in their order; at most ``count``."""
+    if count >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    lowest = np.partition(scores, len(scores) - count)[len(scores) - count]
+    candidates = np.flatnonzero(scores >= lowest)
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
+
+
+def _block_rows(postings: Mapping[str, Postings]) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Return the offsets of all chunks in some postings, ascending, their counts by word, and their lengths."""
+    all_lengths = np.zeros(BLOCK_IDS, dtype=np.int64)
+    for entry in postings.values():
+        all_lengths[entry.offsets] = entry.lengths
+    offsets = np.flatnonzero(all_lengths)
+    counts = {}
+    for word, entry in postings.items():
+        dense = np.zeros(BLOCK_IDS, dtype=np.int64)
+        dense[entry.offsets] = entry.counts
+        counts[word] = dense[offsets]
+    return offsets, counts, all_lengths[offsets]
+
+
+def _packed(values: np.ndarray) -> bytes:
+    largest = int(values.max()) if len(values) else 0
+    size = 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4
+    return values.astype(f"<u{size}").tobytes()
