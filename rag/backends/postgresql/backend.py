@@ -28,13 +28,13 @@ from rag.backends.postgresql.reader import (
     read_newest,
     sent_vector,
 )
-from rag.backends.postgresql.tables import hnsw_bytes
 from rag.backends.postgresql.words import PostingRow, best_rows, scored_matches, word_key
 from rag.backends.postgresql.writer import PostgresWriter, writing
 from rag.backends.word_scores import CollectionStatistics, question_words
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
 from rag.search.query import Query
+from rag.stores.capacity import hnsw_bytes
 from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_from_columns, store_row
 from rag.types import Chunk, Document
 
