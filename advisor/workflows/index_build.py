@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,16 @@ import yaml
 
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
+from advisor.workflows.index_cluster import start_engine
 from rag.errors import BadInput, UsageProblem
 from rag.indexing.generations import CURRENT_POINTER
 from rag.loading.incremental import documents_path
+from rag.object_storage import is_url
 from rag.text.words import count_noun
 from runners.run_folder import INDEX, is_run, read_run_plan
 
 if TYPE_CHECKING:
+    from advisor.workflows.index_cluster import ClusterFlags
     from rag.indexing.build import BuildReport
     from rag.settings import IndexSettings
 
@@ -88,16 +91,26 @@ def source_documents(index: Path, documents: Path | None) -> Path:
     return recorded
 
 
-def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, settings: IndexSettings) -> None:
+def build_index(
+    folder: Path,
+    documents: str,
+    embedder: str,
+    as_json: bool,
+    settings: IndexSettings,
+    cluster: ClusterFlags,
+) -> None:
     """Build an index with these settings and print what was done with every file."""
     from advisor.display.progress import watch_progress
     from rag.index import Index
     from rag.loading.reader import require_documents
 
-    require_documents(documents)
-    encoder = load_embedder(embedder)
-    with watch_progress(as_json) as watcher, keep_on_interrupt(folder):
-        report = Index.build(folder, documents, encoder, settings, watcher)
+    cluster.check(documents)
+    if not is_url(documents):
+        require_documents(Path(documents))
+    encoder = load_embedder(embedder, cluster.device)
+    with watch_progress(as_json) as watcher, keep_on_interrupt(folder), ExitStack() as stack:
+        engine = start_engine(cluster, encoder, stack)
+        report = Index.build(folder, documents, encoder, settings, watcher, engine=engine)
     _print_report(folder, report, as_json)
 
 
@@ -183,8 +196,8 @@ def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> Non
             print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
 
 
-def load_embedder(name: str) -> Any:
-    """Resolve and load an embedder."""
+def load_embedder(name: str, device: str | None = None) -> Any:
+    """Resolve and load an embedder; ``device`` is where it computes, None takes the best of this machine."""
     from rag.embedding.embedder import Embedder
     from runners.models import digests, resolve
     from runners.resources.device import torch_device
@@ -192,9 +205,8 @@ def load_embedder(name: str) -> Any:
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
-    return Embedder(
-        model.folder, name=Path(model.name).name, device=torch_device().type, digest=digests.file_sha256
-    )
+    device = device or torch_device().type
+    return Embedder(model.folder, name=Path(model.name).name, device=device, digest=digests.file_sha256)
 
 
 def load_reranker(name: str) -> Any:

@@ -15,7 +15,7 @@ from rag.indexing import generations
 from rag.indexing.changes import ChangeSet
 from rag.indexing.chunking import Chunker
 from rag.indexing.encoding import RECORD
-from rag.indexing.vectors import KnownVectors, ResolvedVectors, resolve_vectors
+from rag.indexing.vectors import KnownVectors, ResolvedVectors, UnitEmbedder, embed_units, resolve_vectors
 from rag.settings import IndexSettings
 from rag.stores.base import AUTO, STORES, store_class
 from rag.stores.bm25 import BM25Index, TermRows
@@ -89,6 +89,7 @@ def write_generation(
     encoder: Encoder,
     facts: dict[str, Any],
     on_event: OnEvent,
+    embed: UnitEmbedder = embed_units,
 ) -> PublishedGeneration:
     """Write a change as the next generation and publish it.
 
@@ -96,7 +97,7 @@ def write_generation(
     files are written and the pointer is replaced. If the process is killed at any point, the previous generation
     remains usable.
     """
-    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event)
+    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event, embed)
     number = previous.last + 1
     record = text.apply(number, changes.change, facts, previous.next_id)
     rows = text.summaries(number)
