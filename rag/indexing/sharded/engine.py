@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
@@ -230,6 +230,8 @@ class ShardedBuild:
             return
         path = str(encoder.description()["path"]) if isinstance(encoder, Configurable) else ""
         setup = WorkerSetup(self._storage.location, self._settings, self._source, encoder.fingerprint, path)
+        if not embedding and self._source.plain_tokens:
+            setup = replace(setup, tokenizer=encoder.tokenizer.to_str(), max_tokens=encoder.max_tokens)
         for result in self._runner.run(tasks, setup, embedding=embedding):
             raise_problem(result)
             yield result

@@ -11,7 +11,7 @@ import platform
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -41,6 +41,10 @@ _PROBLEMS: dict[str, type[Problem]] = {kind.__name__: kind for kind in (BadInput
 class EncoderSource(Protocol):
     """How another process loads the embedder; its fields are sent there."""
 
+    plain_tokens: ClassVar[bool]
+    """Whether a text has as many tokens as its tokenizer gives ids without special tokens: what cuts documents then needs
+    no model, and a process starts in a second instead of five."""
+
     def load(self) -> Encoder:
         """Return the embedder, without an index's settings."""
 
@@ -53,6 +57,7 @@ class EmbedderFolderSource:
     name: str = ""
     dtype: str = "float32"
     device: str = "cpu"
+    plain_tokens: ClassVar[bool] = True
 
     @classmethod
     def of(cls, embedder: Embedder) -> EmbedderFolderSource:
@@ -78,7 +83,25 @@ class WorkerSetup:
     """Of the embedder, with the index's settings and on the path that was found right."""
     path: str = ""
     """The embedder's path; "" before it was chosen."""
+    tokenizer: str = ""
+    """The embedder's tokenizer as JSON, to cut without the embedder; "" loads the embedder."""
+    max_tokens: int = 0
+    """Tokens of a text that the embedder reads; with a tokenizer."""
     made_by: str = __version__
+
+
+class _PlainTokens:
+    """What a chunker asks of an embedder, by its tokenizer alone."""
+
+    def __init__(self, tokenizer: str, max_tokens: int) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_str(tokenizer)
+        self.max_tokens = max_tokens
+
+    def count_tokens(self, text: str) -> int:
+        """Return the text's length in tokens, without special tokens."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 class ShardWorker:
@@ -89,24 +112,28 @@ class ShardWorker:
         self._setup = setup
         self._storage = ShardStorage(setup.storage)
         self._loaded: Encoder | None = None
+        self._chunker: Chunker | None = None
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
         """Return ``{"position", "name", "cut"}`` of a task, or ``{"position", "problem", "hint", "kind", "host"}``."""
         try:
+            self._check_version()
             done = self._read(task) if "files" in task else self._embed(task)
         except Problem as error:
             kind = next((name for name, known in _PROBLEMS.items() if isinstance(error, known)), "CannotRun")
             done = {"problem": error.message, "hint": error.hint, "kind": kind}
         return {"position": task["position"], "host": platform.node(), **done}
 
+    def _check_version(self) -> None:
+        if self._setup.made_by != __version__:
+            raise CannotRun(
+                f"the build was started by tunewise {self._setup.made_by}, this machine has {__version__}",
+                "install the same version on every machine",
+            )
+
     def _encoder(self) -> Encoder:
         if self._loaded is None:
             setup = self._setup
-            if setup.made_by != __version__:
-                raise CannotRun(
-                    f"the build was started by tunewise {setup.made_by}, this machine has {__version__}",
-                    "install the same version on every machine",
-                )
             encoder = configured_encoder(setup.source.load(), IndexSettings.from_json(setup.settings))
             if isinstance(encoder, Configurable):
                 encoder = encoder.matching(setup.fingerprint, setup.path) or encoder
@@ -119,10 +146,17 @@ class ShardWorker:
             self._loaded = encoder
         return self._loaded
 
+    def _cutter(self) -> Chunker:
+        if self._chunker is None:
+            setup = self._setup
+            counter = _PlainTokens(setup.tokenizer, setup.max_tokens) if setup.tokenizer else self._encoder()
+            self._chunker = Chunker(counter, IndexSettings.from_json(setup.settings))
+        return self._chunker
+
     def _read(self, task: dict[str, Any]) -> dict[str, Any]:
         """Read and cut a run of files, and store it under the name of what was read."""
         files = [InputFile(*values) for values in task["files"]]
-        chunker = Chunker(self._encoder(), IndexSettings.from_json(self._setup.settings))
+        chunker = self._cutter()
         with tempfile.TemporaryDirectory() as folder:
             run = read_files(_local_file(file, n, Path(folder)) for n, file in enumerate(files))
         # what the storage says of an object behind a URL stays; a local file is named by the bytes that were read
