@@ -54,6 +54,10 @@ class ClusterFlags:
         for text in (documents, self.shards or ""):
             if is_url(text):
                 check_url(text)
+        if self.engine == "ray":
+            from rag.indexing.sharded.ray_cluster import require_ray
+
+            require_ray()
 
     @property
     def device(self) -> str | None:

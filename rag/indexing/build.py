@@ -141,9 +141,6 @@ class BuildEngine(Protocol):
     def remarks(self) -> Sequence[str]:
         """Return remarks for the user."""
 
-    def finish(self) -> None:
-        """Remove what was stored for continuing; called when the index is published."""
-
 
 def build_index(
     folder: Path,
@@ -165,20 +162,9 @@ def build_index(
         start = time.monotonic()
         notify = on_event or _ignore_event
         scan_state = ScanState({}, {}, trust_mtime=False)
-        if engine is None:
-            loaded = _load(Path(documents), scan_state, notify)
-            encoder = configured_encoder(encoder, settings)
-            chunks: ChunkSource = Chunker(encoder, settings)
-        else:
-            encoder = configured_encoder(encoder, settings)
-            ready = engine.read(folder, documents, encoder, settings, notify)
-            loaded, chunks = scan_state.adopt(ready.root, ready.loaded), ready.chunks
-            notify({"event": "index.loaded", "found": loaded.total, "documents": len(loaded.documents)})
-        if only is not None:
-            wanted_ids = frozenset(only)
-            documents_wanted = tuple(document for document in loaded.documents if document.id in wanted_ids)
-            loaded = replace(loaded, documents=documents_wanted)
-        plan = compare_documents(loaded.documents, {}, (), chunks)
+        encoder, loaded, plan = _planned(
+            folder, documents, scan_state, encoder, settings, notify, only, engine
+        )
         notify({"event": "index.chunked", "chunks": len(plan.change.chunks_in), "new": len(plan.texts)})
         checked = checked_encoder(folder, encoder, plan.texts.values(), current_manifest(folder), notify)
         encoder = checked.encoder
@@ -198,8 +184,8 @@ def build_index(
         # with the scan state of a partial build, an update would never read the documents that were left out
         if only is None:
             scan_state.save(folder, __version__)
+        shutil.rmtree(folder / SHARDS_FOLDER, ignore_errors=True)
         if engine is not None:
-            engine.finish()
             loaded = replace(loaded, remarks=(*loaded.remarks, *engine.remarks()))
             checked = replace(checked, cut_before=checked.cut_before - engine.cut)
         return _report(loaded, plan, published, start, checked)
@@ -240,6 +226,33 @@ def update_index(
                 _clean_up(folder, store, cache, current.number, current.texts, options.purge)
         scan_state.save(folder, __version__)
         return _report(loaded, plan, current, start, checked, gone)
+
+
+def _planned(
+    folder: Path,
+    documents: Path | str,
+    scan_state: ScanState,
+    encoder: Encoder,
+    settings: IndexSettings,
+    notify: OnEvent,
+    only: Collection[str] | None,
+    engine: BuildEngine | None,
+) -> tuple[Encoder, LoadedDocuments, ChangeSet]:
+    """Return the embedder with its settings, the documents, and the rows of a fresh build, read here or by an engine."""
+    if engine is None:
+        loaded = _load(Path(documents), scan_state, notify)
+        encoder = configured_encoder(encoder, settings)
+        chunks: ChunkSource = Chunker(encoder, settings)
+    else:
+        encoder = configured_encoder(encoder, settings)
+        ready = engine.read(folder, documents, encoder, settings, notify)
+        loaded, chunks = scan_state.adopt(ready.root, ready.loaded), ready.chunks
+        notify({"event": "index.loaded", "found": loaded.total, "documents": len(loaded.documents)})
+    if only is not None:
+        wanted_ids = frozenset(only)
+        documents_wanted = tuple(document for document in loaded.documents if document.id in wanted_ids)
+        loaded = replace(loaded, documents=documents_wanted)
+    return encoder, loaded, compare_documents(loaded.documents, {}, (), chunks)
 
 
 def _load(documents: Path, scan_state: ScanState, notify: OnEvent) -> LoadedDocuments:

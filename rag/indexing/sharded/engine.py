@@ -10,7 +10,6 @@ bits. Everything after that is the build's own code.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -104,7 +103,6 @@ class ShardedBuild:
         self._shards = shards
         self._run_files = run_files
         self._settings: dict[str, Any] = {}
-        self._own_folder: Path | None = None
         self._storage = ShardStorage(shards)
         self.counts = ShardCounts()
         self._cut = 0
@@ -130,8 +128,7 @@ class ShardedBuild:
         """
         self._settings = settings.to_json()
         if not self._shards:
-            self._own_folder = folder / SHARDS_FOLDER
-            self._storage = ShardStorage(str(self._own_folder.absolute()))
+            self._storage = ShardStorage(str((folder / SHARDS_FOLDER).absolute()))
         entries = url_files(documents) if is_url(documents) else _local_files(Path(documents))
         files = [entry for entry in entries if isinstance(entry, InputFile)]
         runs = list(input_runs(files, self._run_files))
@@ -189,11 +186,6 @@ class ShardedBuild:
             f"{count_noun(counts.documents, 'run')} of files, {counts.documents_present} from before; "
             f"{count_noun(counts.vectors, 'shard')} of vectors, {counts.vectors_present} from before"
         ]
-
-    def finish(self) -> None:
-        """Remove the shards in the index's folder; those in a folder or behind a URL of the user's choice stay."""
-        if self._own_folder is not None:
-            shutil.rmtree(self._own_folder, ignore_errors=True)
 
     def _tell(self, on_event: OnEvent, shards: str, present: int) -> None:
         """Report how many shards a build needs, and how many of them are there."""
@@ -276,8 +268,8 @@ class _JoinedChunks:
             self._prefixes.update(shard.prefixes)
 
     def chunks(self, document: Document) -> list[Chunk]:
-        """Return the document's chunks in order, with ids still 0."""
-        return list(self._chunks[document.id])
+        """Return the document's chunks in order, with ids still 0; they are given out once, to be held in one place."""
+        return list(self._chunks.pop(document.id))
 
     def embedded_text(self, chunk: Chunk) -> str:
         """Return the text that is embedded and searched for a chunk."""

@@ -93,7 +93,7 @@ def documents(corpus: Path) -> Path:
     """Files of several formats, some skipped, two documents of one id, a text in two places, hidden characters."""
     folder = corpus / "ferries"
     folder.mkdir()
-    for n in range(16):
+    for n in range(10):
         text = (
             f"# Ferry {n}\n\nIt leaves at {n} o'clock.\n\n## Fares\n\nA seat is {n % 7} euros.\n\n"
             + "Bring a coat. " * 30
@@ -194,7 +194,7 @@ def test_rebuild_embeds_what_was_never_embedded(
     assert not unchanged.indexed
 
 
-@pytest.mark.parametrize("after", [2, 9, 16])
+@pytest.mark.parametrize("after", [2, 9, 14])
 def test_interrupted_build_goes_on_with_the_shards_that_are_there(
     documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded, after: int
 ) -> None:
