@@ -188,6 +188,7 @@ class FakeEndpoint(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.finished = True
         self.models = ["tern-2"]
+        self.roots: dict[str, str] = {}
         self.checks = 0
         self.awake = threading.Event()
         self.awake.set()
@@ -209,7 +210,11 @@ class _FakeHandler(BaseHTTPRequestHandler):
         """List the models; nothing at all while the server is not awake."""
         self.server.checks += 1
         self.server.awake.wait(20)
-        self.reply(200, {"data": [{"id": name, "object": "model"} for name in self.server.models]})
+        rows = [
+            {"id": name, "object": "model", "root": self.server.roots.get(name)}
+            for name in self.server.models
+        ]
+        self.reply(200, {"data": rows})
 
     def do_POST(self) -> None:
         """Answer a chat completion, in one piece or as a stream of words."""

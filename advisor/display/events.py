@@ -17,6 +17,7 @@ _SHOWN_BY_REASON = (
     "prompt.chosen",
     "prompt.note",
     "index.sampled",
+    "index.engine",
     "rows.counted",
     "answers.constrained",
 )

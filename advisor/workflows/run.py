@@ -83,8 +83,7 @@ def execute_plan(
     """
     resume, overwrite = settle_resumption(resume, overwrite)
     plan = _with_backend(_read_plan(path, quick, seeds, kernels), backend)
-    if is_run(path):
-        out, resume = out or path, not overwrite
+    out, resume = (out or path, not overwrite) if is_run(path) else (out, resume)
     out = _run_folder(out, plan)
     stale = check_stale_test(plan, stale_test, only)
     if launch is not None:
@@ -93,8 +92,7 @@ def execute_plan(
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    announce_downloads(plan)
-    announce_time(plan)
+    announce(plan)
     whole = _full_run(path, out, kernels, backend) if quick and not is_run(path) else None
     flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *backend_flags(backend), *stale)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
@@ -214,6 +212,12 @@ def check_kernels(kernels: str, path: Path) -> None:
         raise UsageProblem(
             f"{path} keeps the kernels it was begun with", "give the plan's file with --kernels"
         )
+
+
+def announce(plan: Plan) -> None:
+    """Print what a plan downloads first and about how long it takes."""
+    announce_downloads(plan)
+    announce_time(plan)
 
 
 def announce_downloads(plan: Plan) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import SCHEMA, check_schema, write_json
 from rag.search.backend import Backend, IndexFacts
-from rag.stores.text import RowChange, RowSummary
+from rag.stores.text import RowChange, RowSummary, StoredChunk
+from rag.types import Document
 
 BACKENDS: dict[str, str] = {
     "postgresql": "rag.backends.postgresql.backend:PostgresBackend",
@@ -82,6 +83,19 @@ class WritableBackend(Backend, Protocol):
             BadInput: another process is writing the index.
         """
 
+    def stored_chunks(self) -> Iterator[StoredChunk]:
+        """Yield the rows of all chunks by ascending id, with the hashes of their embedded texts."""
+
+    def stored_documents(self) -> Iterator[Document]:
+        """Yield all documents by id with their source texts, without blocks."""
+
+    def verify(self) -> dict[str, Any]:
+        """Compare rows with their hashes and counts with the record; BadInput names the damage.
+
+        Returns:
+            ``search``: ``exact``, or how vectors are searched else; ``vectors``: ``halfvec`` if they are rounded.
+        """
+
 
 def is_backend_url(text: str) -> bool:
     """Return whether a text names a backend by its URL, not a folder."""
@@ -122,7 +136,8 @@ def shown_url(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     index = next((pair for pair in parts.query.split("&") if pair.startswith("index=")), "")
     netloc = f"{user.partition(':')[0]}{at}{host}"
-    return urlunsplit((parts.scheme, netloc, parts.path, index, ""))
+    # urlunsplit would leave out the slashes of a URL without a host
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{index}" if index else "")
 
 
 def check_url(url: str) -> None:

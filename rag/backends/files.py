@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rag.backends.local import ChunkList, ChunkSource, LocalBackend
+from rag.backends.local import ChunkList, ChunkLookup, LocalBackend
 from rag.errors import BadInput
 from rag.indexing import generations
 from rag.indexing.encoding import RECORD
@@ -44,7 +44,7 @@ class FilesBackend(LocalBackend):
         generation = generations.open_verified(folder, number)
         manifest = generation.manifest
         store = load_store(generation.path, manifest)
-        chunks: ChunkSource
+        chunks: ChunkLookup
         if int(manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
             with TextStore(folder) as text:
                 chunks = ChunkList(tuple(row.chunk for row in text.chunks(number)))

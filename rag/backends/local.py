@@ -23,7 +23,7 @@ MAX_POST_FILTERED = 256
 """If the filters leave out at most this many chunks, they are searched too and dropped from the results."""
 
 
-class ChunkSource(Protocol):
+class ChunkLookup(Protocol):
     """The chunks of one generation, by id and by document."""
 
     @property
@@ -103,7 +103,7 @@ class LocalBackend:
     def __init__(
         self,
         facts: IndexFacts,
-        chunks: ChunkSource,
+        chunks: ChunkLookup,
         documents: DocumentIndex,
         store: VectorStore,
         lexical: BM25Index | SegmentedWords,

@@ -17,7 +17,7 @@ from rag.indexing.chunking import Chunker
 from rag.indexing.delta import TEXT_SUM, PublishedGeneration
 from rag.indexing.encoding import RECORD
 from rag.indexing.segments import LEXICAL_FOLDER, load_base_store, load_store, load_terms
-from rag.indexing.vectors import KnownVectors, ResolvedVectors, resolve_vectors
+from rag.indexing.vectors import KnownVectors, ResolvedVectors, UnitEmbedder, embed_units, resolve_vectors
 from rag.settings import IndexSettings
 from rag.stores.base import AUTO, STORES
 from rag.stores.bm25 import BM25Index, TermRows
@@ -77,6 +77,7 @@ def write_generation(
     encoder: Encoder,
     facts: dict[str, Any],
     on_event: OnEvent,
+    embed: UnitEmbedder = embed_units,
 ) -> PublishedGeneration:
     """Write a change as the next generation and publish it.
 
@@ -84,7 +85,7 @@ def write_generation(
     files are written and the pointer is replaced. If the process is killed at any point, the previous generation
     remains usable.
     """
-    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event)
+    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event, embed)
     number = previous.last + 1
     record = text.apply(number, changes.change, facts, previous.next_id)
     rows = text.summaries(number)

@@ -129,7 +129,8 @@ class BackendServers:
         if not any(server.up for server in servers):
             reasons = "; ".join(dict.fromkeys(server.reason for server in servers))
             raise CannotRun(
-                f"no server of the backend answers for the arm {arm.arm}: {reasons}", "start it first"
+                f"no server of the backend answers for the arm {arm.arm}: {reasons}",
+                "start it, or generate in this process: --backend local",
             )
 
     def _check_weights(self, server: Server, name: str, weights: Path | None) -> None:

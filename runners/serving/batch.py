@@ -246,9 +246,14 @@ def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
 
 def _generate(item: PendingRequest, generator: Any) -> None:
     """Answer a request with a generator that decodes nothing in this process: an endpoint, a classifier, scored labels."""
+    from runners.inference.servers.pool import NoServerAnswers
+
     try:
         item.finish(_stream_completion(item, generator))
-    except EndpointRefused as problem:  # the operator's key or settings: the client cannot mend it
+    except (
+        EndpointRefused,
+        NoServerAnswers,
+    ) as problem:  # the operator's key, settings or servers: not the client's
         item.fail(RunUnusable(f"the model {item.request.model.id!r}", str(problem)))
     except Exception as problem:
         item.fail(RequestTimeout() if item.request.is_expired() else problem)
@@ -279,7 +284,9 @@ def _read_completion(item: PendingRequest, generator: Any) -> Completion:
         from runners.inference.http_client import RequestCaller
 
         caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())
-        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller)
+        # As in the trial; a form that the client asks for instead is only checked.
+        own = None if request.plain_text else item.own_constraint
+        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller, constraint=own)
     text = ""
     for piece in stream:
         item.on_text(piece)

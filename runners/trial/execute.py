@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.errors import BadInput, UsageProblem
-from rag.files import check_manifest, disk_full_as_problem
+from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
@@ -122,7 +124,7 @@ def run_plan(
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
     recorded = read_run_plan(run.path)
     plan = plan.model_copy(update={"steps": recorded.steps})
-    with run.writing():
+    with run.writing(), closing(servers) if servers else nullcontext():
         if recorded.backend != plan.backend:
             run.unseal()
             write_plan(recorded.model_copy(update={"backend": plan.backend}), run.path / PLAN)
@@ -152,8 +154,8 @@ def _backend_servers(plan: Plan, out: Path, on_event: OnEvent | None) -> Backend
 
     def note(text: str) -> None:
         event = {"event": "backend.note", "reason": text}
-        if (out / EVENTS).exists():
-            RunFolder(out).write(event)
+        if (out / EVENTS).exists():  # not before the run folder is made, nor after it was removed
+            append_line(out / EVENTS, {"time": round(time.time(), 3), **event})
         if on_event:
             on_event(event)
 

@@ -41,8 +41,8 @@ from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
 from rag.search.documents import DocumentIndex
 from rag.search.query import Query
-from rag.stores.text import CHUNK_COLUMNS, row_hash, store_row
-from rag.types import Chunk
+from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_from_columns, row_hash, store_row
+from rag.types import Chunk, Document
 
 if TYPE_CHECKING:
     import lancedb
@@ -266,6 +266,21 @@ class LanceBackend:
         with self._lock:
             self._rows.clear()
 
+    def stored_chunks(self) -> Iterator[StoredChunk]:
+        """Yield the rows of all chunks by ascending id."""
+        for rows in self._pages((*CHUNK_COLUMNS, "embedded", "row")):
+            for row in rows:
+                yield StoredChunk(chunk_of(row), row["embedded"], row["row"])
+
+    def stored_documents(self) -> Iterator[Document]:
+        """Yield all documents by id with their source texts, without blocks."""
+        ids = self.document_ids()
+        for start in range(0, len(ids), 256):
+            condition = texts_condition("id", ids[start : start + 256])
+            rows = self._select(DOCUMENTS, condition, ["id", "sha256", "fields", "raw"])
+            for row in sorted(rows, key=lambda row: row["id"]):
+                yield document_from_columns(row["id"], row["sha256"], row["fields"], row["raw"])
+
     def verify(self) -> dict[str, Any]:
         """Compare every chunk and document with the hash of its row.
 
@@ -275,14 +290,13 @@ class LanceBackend:
         Raises:
             BadInput: naming the damage.
         """
-        for rows in self._pages((*CHUNK_COLUMNS, "embedded", "row")):
-            for row in rows:
-                if store_row(chunk_of(row), row["embedded"]).sha256 != row["row"]:
-                    raise self._damaged(f"chunk {row['id']} differs from its hash")
-        for row in self._select(DOCUMENTS, None, ["id", "sha256", "fields", "raw_sha256", "row"]):
-            if row_hash([row["id"], row["sha256"], row["fields"], row["raw_sha256"]]) != row["row"]:
-                raise self._damaged(f"the row of {row['id']!r} differs from its hash")
-        return {"search": dict(self.vector_index) or EXACT_SEARCH}
+        for row in self.stored_chunks():
+            if store_row(row.chunk, row.embedded).sha256 != row.sha256:
+                raise self._damaged(f"chunk {row.chunk.id} differs from its hash")
+        for line in self._select(DOCUMENTS, None, ["id", "sha256", "fields", "raw_sha256", "row"]):
+            if row_hash([line["id"], line["sha256"], line["fields"], line["raw_sha256"]]) != line["row"]:
+                raise self._damaged(f"the row of {line['id']!r} differs from its hash")
+        return {"search": dict(self.vector_index) if "kind" in self.vector_index else EXACT_SEARCH}
 
     def _damaged(self, what: str) -> BadInput:
         return BadInput(f"{self._address.shown} is damaged: {what}", "build it again")

@@ -81,6 +81,7 @@ class Publication:
         for stored in self.change.rows.chunks_in:
             rows.append(stored if stored.chunk.id else stored.numbered(next_id))
             next_id += not stored.chunk.id
+        next_id = max([next_id, *(stored.chunk.id + 1 for stored in rows)])
         rows.sort(key=lambda stored: stored.chunk.id)
         replaced = set() if self.whole else set(self.change.rows.chunks_out)
         new = [stored for stored in rows if stored.chunk.id not in replaced]

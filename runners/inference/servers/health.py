@@ -20,6 +20,8 @@ MAX_CONNECTIONS = 1000
 """Open connections to one server; the concurrent requests are bounded by those who make them."""
 CHECKS_UNTIL_HANGING = 2
 """Checks in a row that must time out until a server counts as hanging: a single one may be a moment of load."""
+NOT_ASKED = "not asked yet"
+"""The reason why a server is not up before its first check."""
 NAMES_SHOWN = 10
 """Models of a server that a message lists."""
 
@@ -82,7 +84,7 @@ class Server:
         address = f"{url.rstrip('/')}/chat/completions"
         connections = replace(limits, at_once=MAX_CONNECTIONS)
         self.client = HttpClient(address, "the server", connections, key, on_note)
-        self._reason = "not asked yet"
+        self._reason = NOT_ASKED
         self._down_since = time.monotonic()
         self._rest_until = 0.0
         self._losses = 0
@@ -204,16 +206,16 @@ class Server:
 
     def _go_down(self, reason: str) -> None:
         with self._lock:
-            was_up = self.up
+            news = self.up or self._reason == NOT_ASKED
             self._reason = reason
-            if was_up:
+            if news:
                 self._down_since = time.monotonic()
-        if was_up:
+        if news:
             self._note(f"{self.url} is down and is asked no more until it answers: {reason}")
 
     def _come_up(self) -> None:
         with self._lock:
-            was_down, first = not self.up, self._reason == "not asked yet"
+            was_down, first = not self.up, self._reason == NOT_ASKED
             self._reason = ""
         if was_down and not first:
             self._note(f"{self.url} is back after {time.monotonic() - self._down_since:.0f} s")

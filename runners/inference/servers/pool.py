@@ -35,11 +35,15 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+class NoServerAnswers(CannotRun):
+    """None of the servers of a model has answered a request; the message names each with its reason."""
+
+
 class ServerPool:
     """The servers that have one model; safe to share between threads, and servers between pools.
 
-    Raises BadInput for what a server will never accept, CannotRun when none of them answers, BrokenStream when a stream ends
-    after it has begun.
+    Raises BadInput for what a server will never accept, NoServerAnswers when none of them answers, BrokenStream when a
+    stream ends after it has begun.
     """
 
     def __init__(
@@ -105,7 +109,9 @@ class ServerPool:
             server.succeeded()
         except ServerFailure as failure:
             server.failed(failure)
-            raise BrokenStream(f"{failure}; a stream that has begun is not repeated", "ask again") from None
+            # Clients of a server see this: the address and the reason are in the note that the server is down.
+            text = "the answer broke off at its server, and a stream that has begun is not repeated"
+            raise BrokenStream(text, "ask again") from failure
         finally:
             attempt.leave()
             server.end()
@@ -145,7 +151,7 @@ class ServerPool:
             if self._closed.wait(wait) or not caller.is_waiting():
                 break
         why = "; ".join(dict.fromkeys(reasons.values())) or "no server is up"
-        raise CannotRun(f"no server answers for {self.name}: {why}", "start one, then ask again")
+        raise NoServerAnswers(f"no server answers for {self.name}: {why}", "start one, then ask again")
 
     def _in_turn(self, reasons: dict[str, str]) -> Iterator[Server]:
         """Yield each server that can be asked, the least busy one first, each counted as in flight.
@@ -187,7 +193,7 @@ class ServerPool:
 class _Attempt(Generic[ItemT]):
     """One request at one server, on a thread of its own; iterating over it gives what the server sends.
 
-    Raises ServerFailure where the server fails, hangs or is silent for too long, CannotRun when nobody waits any more.
+    Raises ServerFailure where the server fails, hangs or is silent for too long, CannotRun when its caller no longer waits.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from runners.inference.servers.pool import ServerPool
 
 CHAT = [{"role": "user", "content": "Is it open?"}]
 TIMES = HealthTimes(
-    check_every=0.1, check_again=0.02, check_timeout=0.3, silence=1.0, rest=0.1, longest_rest=0.3
+    check_every=0.1, check_again=0.02, check_timeout=1.0, silence=1.0, rest=0.1, longest_rest=0.3
 )
 LIMITS = RequestLimits(backoff=Backoff(tries=3, first=0.01, longest=0.02))
 
@@ -82,7 +82,7 @@ def stop_after(*deltas: dict[str, str]) -> Callable[[Any], None]:
     return fault
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     """Wait for something; return whether it came."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -91,7 +91,7 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def test_requests_are_spread_in_turn_and_by_load(pair: Pair, ask: Ask) -> None:
-    generator, servers = ask(*pair)
+    generator, servers = ask(*pair, watch=False)
     for _ in range(4):
         generator.generate([CHAT], 5)
     assert [len(fake.seen) for fake in pair] == [2, 2]
@@ -109,12 +109,13 @@ def test_requests_are_spread_in_turn_and_by_load(pair: Pair, ask: Ask) -> None:
 def test_lost_request_goes_to_the_other_server(
     pair: Pair, ask: Ask, notes: list[str], streamed: bool
 ) -> None:
-    generator, servers = ask(*pair)
+    generator, servers = ask(*pair, watch=False)
     pair[0].faults = [hang_up]
     answer = generator.stream(CHAT, 5).finish() if streamed else generator.generate([CHAT], 5)[0]
     assert (answer.text, generator.retries) == ("the second one", 1)
     assert (servers[0].up, servers[0].failures, servers[1].up) == (False, 1, True)
     assert generator.generate([CHAT], 5)[0].text == "the second one", "the first one is left alone"
+    servers[0].watch()
     assert until(lambda: servers[0].up), "a check that passes brings it back"
     assert {generator.generate([CHAT], 5)[0].text for _ in range(2)} == {
         "the first one answers",
@@ -132,7 +133,7 @@ def test_no_request_is_lost_among_many(pair: Pair, ask: Ask) -> None:
 
 
 def test_stream_that_has_begun_is_not_repeated(pair: Pair, ask: Ask) -> None:
-    generator, servers = ask(*pair)
+    generator, servers = ask(*pair, watch=False)
     pair[0].faults = [stop_after({"role": "assistant"}, {"content": "It is"})]
     stream = generator.stream(CHAT, 5)
     assert next(stream) == "It is"
@@ -155,7 +156,7 @@ def test_hanging_server_is_given_up(pair: Pair, ask: Ask, streamed: bool) -> Non
     started = time.monotonic()
     answer = generator.stream(CHAT, 5).finish() if streamed else generator.generate([CHAT], 5)[0]
     assert answer.text == "the second one"
-    assert 0.2 < time.monotonic() - started < 4, "after two checks that time out"
+    assert 1 < time.monotonic() - started < 15, "after two checks that time out"
     assert servers[0].to_json()["up"] is False
     pair[0].awake.set()
     assert until(lambda: servers[0].up)
@@ -163,15 +164,15 @@ def test_hanging_server_is_given_up(pair: Pair, ask: Ask, streamed: bool) -> Non
 
 def test_silent_server_is_given_up_although_it_passes_checks(pair: Pair, ask: Ask) -> None:
     generator, servers = ask(*pair)
-    pair[0].faults = [lambda handler: time.sleep(3)]
+    pair[0].faults = [lambda handler: time.sleep(15)]
     started = time.monotonic()
     assert generator.stream(CHAT, 5).finish().text == "the second one"
-    assert 0.9 < time.monotonic() - started < 2.9
+    assert 0.9 < time.monotonic() - started < 12
     assert servers[0].failures == 1
 
 
 def test_slow_server_is_waited_for(pair: Pair, ask: Ask) -> None:
-    generator, servers = ask(pair[0])
+    generator, servers = ask(pair[0], watch=False)
     pair[0].faults = [lambda handler: (time.sleep(0.6), handler.reply(503, "later"))]
     assert generator.stream(CHAT, 5).finish().text == "the first one answers"
     assert servers[0].failures == 1

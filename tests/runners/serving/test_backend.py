@@ -189,4 +189,12 @@ def test_tuned_arms_are_refused_until_the_servers_have_their_weights(
     with pytest.raises(BadInput, match=r"has no model 'lora'; it has: base.*--lora-modules lora=FOLDER"):
         session.ask([QUESTION], session.arm("hybrid"))
     engines[0].models = ["base", "lora"]
+    other = tmp_path / "lora-of-another-run"
+    other.mkdir()
+    (other / "adapter_model.safetensors").write_bytes(b"other weights")
+    engines[0].roots = {"lora": str(other)}
+    with pytest.raises(BadInput, match=f"has other weights under the name 'lora': {other}"):
+        session.ask([QUESTION], session.arm("hybrid"))
+    engines[0].roots = {"lora": str(run / "adapters" / "lora-s0")}
+    session.context.backend.servers[0].check()
     assert session.ask([QUESTION], session.arm("hybrid"))[0].text.startswith("lora says"), "loaded meanwhile"
