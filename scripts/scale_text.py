@@ -61,7 +61,7 @@ PARTS = (
         "retrieval, the fence around passages, citations, refusals, limits",
         "`tunewise serve`",
         "`tunewise serve`",
-        "several of `tunewise serve`; they share the index and keep nothing else",
+        "several of `tunewise serve` over one index",
         "[serve](serve.md)",
     ),
 )
