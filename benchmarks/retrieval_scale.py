@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from math import log
@@ -20,18 +21,20 @@ from runners.resources.model_shape import ModelShape
 
 CHUNK_TOKENS = 200
 """Tokens of a chunk: the default of ``IndexSettings``."""
-TEXT_BYTES = 930
-"""UTF-8 bytes of such a chunk: 4.6 a MiniLM token in the four English texts of Chroma's chunking evaluation (800 bytes
-had 173 tokens, 130 words and 82 distinct stems)."""
-CHUNK_WORDS = 150
-DISTINCT_WORDS = 95
-OVERLAP_FACTOR = 4 / 3
-"""Bytes of all chunks over those of the documents, with the default overlap of a quarter."""
-ROW_BYTES = 400
-"""Bytes of a chunk's row in SQLite besides its text: hashes, place, id of the document, index (912 bytes with a text of
-508, 100,000 rows of ``benchmarks/large_index.py``). Taken for the other databases too."""
 POSTING_BYTES = 5
 """A chunk in the list of a word in PostgreSQL: offset in its block (2), count (1), length of the chunk (1 or 2)."""
+LANCE_POSTING_BYTES = 2.4
+"""The same in LanceDB's full text index, which is packed (measured, :data:`INDEXES_MEASURED`)."""
+ROW_BYTES = 445
+"""A chunk's row in SQLite besides its text: hashes, place, id of the document, index (measured, as above)."""
+POSTGRES_ROW_BYTES = 600
+"""The same in PostgreSQL, with a tenth of a document's rows (measured, as above)."""
+POSTGRES_RAW_SHARE = 0.6
+"""What PostgreSQL's compression leaves of a document's text (measured, as above)."""
+LANCE_SHARE = 0.58
+"""What LanceDB's compression leaves of texts, of their words once more, and of 130 bytes of hashes (measured, as above)."""
+STEM_BYTES = 5.5
+"""A stemmed word and a blank."""
 SUB_VECTOR_VALUES = 8
 """Values that one byte of LanceDB's product quantisation stands for."""
 
@@ -87,6 +90,51 @@ LAPTOP = GpuFacts(
     kind="cpu",
 )
 """Eight cores and 16 GiB; bandwidth from JEDEC: 5,600 MT/s x 8 bytes x 2; its peak makes prompts as fast as embedding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTexts:
+    """What the texts of an index weigh, for each chunk.
+
+    The defaults are of chunks of 200 tokens, cut with a quarter of overlap: in the four English texts of Chroma's chunking
+    evaluation 800 bytes have 173 MiniLM tokens, 130 words and 82 distinct stems.
+    """
+
+    text: float = 930.0
+    """UTF-8 bytes of the chunk."""
+    raw: float = 930.0 * 3 / 4
+    """Bytes of its part of the document, which is stored too."""
+    words: float = 150.0
+    distinct: float = 95.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMeasurement:
+    """Bytes a chunk of an index that this program built (``python -m benchmarks.index_sizes``)."""
+
+    backend: str
+    chunks: int
+    texts: ChunkTexts
+    parts: Mapping[str, float]
+
+
+_ENGLISH = ChunkTexts(737.5, 739.3, 117.8, 73.1)
+INDEXES_MEASURED: tuple[IndexMeasurement, ...] = (
+    IndexMeasurement(
+        "files",
+        12_500,
+        _ENGLISH,
+        {"vectors": 1544.0, "texts": 1943.2, "words": 1098.6, "vector cache": 2097.8},
+    ),
+    IndexMeasurement(
+        "postgresql",
+        12_500,
+        _ENGLISH,
+        {"vectors": 1713.1, "vector index": 2048.7, "texts": 1798.3, "words": 371.6},
+    ),
+    IndexMeasurement("lancedb-exact", 12_500, _ENGLISH, {"vectors": 1536.0, "texts": 1302.8, "words": 190.6}),
+)
+"""Indexes of 1,250 documents of 1,200 words from Chroma's chunking evaluation, vectors of 384 values, 2026-11-27."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,29 +252,34 @@ def bytes_per_chunk(kind: str, dimension: int) -> float:
 
 
 def vector_table_bytes(rows: int, dimension: int, vectors: str) -> int:
-    """Return the bytes of PostgreSQL's vectors: id (8), document and generation (4 each), the vector with its head (8)."""
-    return heap_bytes(rows, 8 + 8 + 8 + dimension * value_bytes(vectors))
+    """Return the bytes of PostgreSQL's vectors: id (8), document and generation (4 each), the vector with its head (8).
 
-
-def text_bytes(chunks: int) -> float:
-    """Return the bytes of texts and rows: chunks and their documents are both stored."""
-    return chunks * (TEXT_BYTES * (1 + 1 / OVERLAP_FACTOR) + ROW_BYTES)
-
-
-def words_bytes(chunks: int, backend: str) -> float:
-    """Return the bytes of what BM25 reads.
-
-    Args:
-        chunks: of the index.
-        backend: files (four bytes a word and eight for each distinct one), postgresql (:data:`POSTING_BYTES` for each
-            distinct one) or lancedb (the words once more as text, and a full text index of about as much).
+    Indexes of ids and documents add 35 bytes a row (measured, :data:`INDEXES_MEASURED`).
     """
-    each = {
-        "files": 4 * CHUNK_WORDS + 8 * DISTINCT_WORDS + 8,
-        "postgresql": POSTING_BYTES * DISTINCT_WORDS,
-        "lancedb": 2 * TEXT_BYTES,
-    }
-    return float(chunks * each[backend])
+    return heap_bytes(rows, 8 + 8 + 8 + dimension * value_bytes(vectors)) + 35 * rows
+
+
+def text_bytes(backend: str, texts: ChunkTexts = ChunkTexts()) -> float:
+    """Return the bytes a chunk of texts, documents and rows on a backend: files, postgresql or lancedb."""
+    return {
+        "files": texts.text + texts.raw + ROW_BYTES,
+        "postgresql": texts.text + POSTGRES_RAW_SHARE * texts.raw + POSTGRES_ROW_BYTES,
+        "lancedb": LANCE_SHARE * (texts.text + texts.raw + STEM_BYTES * texts.words + 130),
+    }[backend]
+
+
+def words_bytes(backend: str, texts: ChunkTexts = ChunkTexts()) -> float:
+    """Return the bytes a chunk of what BM25 reads: four a word and eight a distinct one in files, else lists of words."""
+    return {
+        "files": 4 * texts.words + 8 * texts.distinct + 8,
+        "postgresql": POSTING_BYTES * texts.distinct,
+        "lancedb": LANCE_POSTING_BYTES * texts.distinct,
+    }[backend]
+
+
+def vector_cache_bytes(dimension: int) -> float:
+    """Return the bytes a chunk of the files' cache of vectors: whole rows of 90 bytes and the vector in pages of 4,096."""
+    return 4096 / max(1, 4096 // (4 * dimension + 90))
 
 
 def posting_bytes_read(chunks: int, share: float) -> float:
@@ -234,27 +287,43 @@ def posting_bytes_read(chunks: int, share: float) -> float:
     return POSTING_BYTES * chunks * share
 
 
-def disk_bytes(chunks: int, backend: str, dimension: int, vectors: str = "vector") -> float:
-    """Return the bytes of a whole index: vectors, their index, texts and words.
+def index_parts(
+    chunks: int, backend: str, dimension: int, vectors: str = "vector", texts: ChunkTexts = ChunkTexts()
+) -> dict[str, float]:
+    """Return the bytes of each part of an index.
 
     Args:
         chunks: of the index.
-        backend: files (exact), files-ivf (with SQ8 codes beside the exact vectors), postgresql or lancedb.
+        backend: files (exact), files-ivf (8-bit codes beside the exact vectors), postgresql, lancedb (codes beside the
+            vectors) or lancedb-exact.
         dimension: of the vectors.
         vectors: type of the vectors in PostgreSQL.
+        texts: what texts weigh.
     """
+    kind = backend.partition("-")[0]
     codes = dimension // SUB_VECTOR_VALUES
     stored = {
-        "files": lambda: flat_bytes(chunks, dimension),
-        "files-ivf": lambda: (
-            flat_bytes(chunks, dimension) + ivf_bytes(chunks, dimension, inverted_lists(chunks), dimension)
-        ),
-        "postgresql": lambda: (
-            vector_table_bytes(chunks, dimension, vectors) + hnsw_bytes(chunks, dimension, vectors)
-        ),
-        "lancedb": lambda: chunks * 4 * dimension + ivf_bytes(chunks, codes, 4096, dimension),
-    }[backend]()
-    return stored + text_bytes(chunks) + words_bytes(chunks, backend.partition("-")[0])
+        "files": flat_bytes(chunks, dimension),
+        "postgresql": vector_table_bytes(chunks, dimension, vectors),
+        "lancedb": chunks * 4 * dimension,
+    }
+    index = {
+        "files-ivf": ivf_bytes(chunks, dimension, inverted_lists(chunks), dimension),
+        "postgresql": hnsw_bytes(chunks, dimension, vectors),
+        "lancedb": ivf_bytes(chunks, codes, min(4096, round(chunks**0.5)), dimension),
+    }
+    return {
+        "vectors": float(stored[kind]),
+        "vector index": float(index.get(backend, 0)),
+        "texts": chunks * text_bytes(kind, texts),
+        "words": chunks * words_bytes(kind, texts),
+        "vector cache": chunks * vector_cache_bytes(dimension) if kind == "files" else 0.0,
+    }
+
+
+def disk_bytes(chunks: int, backend: str, dimension: int, vectors: str = "vector") -> float:
+    """Return the bytes of a whole index, the sum of :func:`index_parts`."""
+    return sum(index_parts(chunks, backend, dimension, vectors).values())
 
 
 def machine_usd_month(memory_bytes: float) -> float:

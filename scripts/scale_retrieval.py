@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from textwrap import wrap
 
@@ -13,6 +14,7 @@ from scale_text import (
     COMMANDS,
     FILES_TEXT,
     LINKS,
+    MEASURED_TEXT,
     PARTS,
     PLAN_TEXT,
     PUBLISHED_TEXT,
@@ -30,6 +32,7 @@ from benchmarks.retrieval_scale import (
     EMBEDDING_SHARE,
     ENGINE_GIB,
     FILES_MEASURED,
+    INDEXES_MEASURED,
     LAPTOP,
     LAPTOP_CORES,
     MACHINE_GIB,
@@ -40,7 +43,7 @@ from benchmarks.retrieval_scale import (
     QUESTION_TOKENS,
     REPLY_TOKENS,
     SUB_VECTOR_VALUES,
-    TEXT_BYTES,
+    ChunkTexts,
     Serving,
     bytes_per_chunk,
     cache_token_bytes,
@@ -48,10 +51,12 @@ from benchmarks.retrieval_scale import (
     disk_bytes,
     embedding_seconds,
     hnsw_build_seconds,
+    index_parts,
     ivf_build_seconds,
     machine_usd_month,
     posting_bytes_read,
     text_bytes,
+    vector_cache_bytes,
     weight_bytes_held,
     words_bytes,
 )
@@ -72,6 +77,8 @@ VECTOR_KINDS = {
     "table": "pgvector: table of vectors",
     "table-half": "pgvector: the same, halfvec",
 }
+BACKENDS = {"files": "files", "postgresql": "PostgreSQL", "lancedb": "LanceDB"}
+PARTS_MEASURED = ("vectors", "vector index", "texts", "words", "vector cache")
 CARD = "H100 80GB"
 CARDS = 8
 """GPUs that embed where the table says several."""
@@ -97,11 +104,14 @@ def retrieval_part(table: Table) -> list[str]:
             SIZE_TEXT,
             dimension=DIMENSION,
             tokens=CHUNK_TOKENS,
-            text=TEXT_BYTES,
+            text=ChunkTexts().text,
             low=min(growth),
             high=max(growth),
         ),
         *table(sizes, size_rows()),
+        "",
+        *filled(MEASURED_TEXT, chunks=INDEXES_MEASURED[0].chunks, text=INDEXES_MEASURED[0].texts.text),
+        *table(("backend", *PARTS_MEASURED, "all", "all by formula"), measured_rows()),
         "",
         *filled(
             PLAN_TEXT,
@@ -181,8 +191,10 @@ def filled(template: str, **values: object) -> list[str]:
     """Return the paragraphs of a template with its figures, as lines."""
     lines: list[str] = []
     for paragraph in template.format(**values).split("\n\n"):
-        text = " ".join(paragraph.split())
-        lines += [*wrap(text, 120, break_long_words=False, break_on_hyphens=False), ""]
+        # a command stays on one line
+        text = re.sub("`.*?`", lambda code: code[0].replace(" ", "\0"), " ".join(paragraph.split()))
+        wrapped = wrap(text, 120, break_long_words=False, break_on_hyphens=False)
+        lines += [*(line.replace("\0", " ") for line in wrapped), ""]
     return lines
 
 
@@ -210,14 +222,23 @@ def round_number(value: float) -> str:
 def size_rows() -> Iterable[tuple[str, ...]]:
     """Yield the size of each part of an index, a chunk and at each number of chunks."""
     kinds = [(name, bytes_per_chunk(kind, DIMENSION)) for kind, name in VECTOR_KINDS.items()]
-    kinds += [
-        ("texts of chunks and documents, rows", text_bytes(1)),
-        ("words: files", words_bytes(1, "files")),
-        ("words: PostgreSQL", words_bytes(1, "postgresql")),
-        ("words: LanceDB", words_bytes(1, "lancedb")),
-    ]
+    kinds += [("vectors once more, for rebuilding (files)", vector_cache_bytes(DIMENSION))]
+    for backend, name in BACKENDS.items():
+        kinds += [
+            (f"texts and rows ({name})", text_bytes(backend)),
+            (f"words ({name})", words_bytes(backend)),
+        ]
     for name, each in kinds:
         yield (name, f"{each:,.0f}", *(shown_bytes(each * chunks) for chunks, _ in SIZES))
+
+
+def measured_rows() -> Iterable[tuple[str, ...]]:
+    """Yield the bytes a chunk that each backend took, by part, and what the formulas give for the same texts."""
+    for row in INDEXES_MEASURED:
+        formula = index_parts(row.chunks, row.backend, DIMENSION, texts=row.texts)
+        cells = (f"{row.parts[part]:,.0f}" if part in row.parts else "–" for part in PARTS_MEASURED)
+        name = BACKENDS[row.backend.partition("-")[0]]
+        yield (name, *cells, f"{sum(row.parts.values()):,.0f}", f"{sum(formula.values()) / row.chunks:,.0f}")
 
 
 def plan_rows() -> Iterable[tuple[str, ...]]:

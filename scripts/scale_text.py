@@ -61,7 +61,7 @@ PARTS = (
         "retrieval, the fence around passages, citations, refusals, limits",
         "`tunewise serve`",
         "`tunewise serve`",
-        "several of `tunewise serve`; they share the index and keep nothing else",
+        "several of `tunewise serve` over one index",
         "[serve](serve.md)",
     ),
 )
@@ -90,9 +90,13 @@ which their own tools import; retrieval is theirs then.
 SIZE_TEXT = """\
 ### What an index takes
 
-Vectors of {dimension} values (all-MiniLM-L6-v2), chunks of {tokens} tokens and about {text} bytes, cut with a quarter
+Vectors of {dimension} values (all-MiniLM-L6-v2), chunks of {tokens} tokens and about {text:.0f} bytes, cut with a quarter
 of overlap. Vectors of twice as many values take {low:.1f} to {high:.1f} times as much in the first eight lines: ids
 and links do not grow, and whole rows fill PostgreSQL's pages."""
+
+MEASURED_TEXT = """\
+Measured: bytes a chunk of indexes of {chunks:,} chunks of English with {text:.0f} bytes each, built by this program
+(`python -m benchmarks.index_sizes`). A test holds each part to a tenth of its formula, and each sum to a twentieth."""
 
 PLAN_TEXT = """\
 ### From ten thousand to a billion chunks
@@ -112,10 +116,10 @@ BUILD_NOTE = """\
 HNSW is built at a rate that falls with its size (3,367 rows a second measured at 100 k, 694 published at 100 M x
 768); the range is a factor of two either way. FAISS compares every row with every centroid; a graph over the
 centroids or a GPU would be faster, and is not used. LanceDB's build is not counted by a formula: 100,000 rows took
-182 s here on busy cores, most of it training that does not grow with the rows, and a user put [700 M rows]({user})
-into it, with difficulties when indexing. LanceDB itself says that its open source path strains [at 10 B]({lance}).
-VectorChord reports a billion vectors of 96 values [in PostgreSQL]({chord}), built in 1.8 h on one machine and found
-in 40 ms at a recall of .95.
+182 s here on busy cores, most of it training that does not grow with the rows and of which this program now does a
+quarter, and a user put [700 M rows]({user}) into it, with difficulties when indexing. LanceDB itself says that its
+open source path strains [at 10 B]({lance}). VectorChord reports a billion vectors of 96 values [in
+PostgreSQL]({chord}), built in 1.8 h on one machine and found in 40 ms at a recall of .95.
 
 **Words cost too.** BM25 is exact on every backend, so a question's words are scored wherever they occur. In
 PostgreSQL a word that is in a tenth of the chunks is {ten} to read at 10 M chunks, {fifty} at 50 M, and would be

@@ -15,9 +15,11 @@ from benchmarks.retrieval_scale import (
     EMBEDDING_SHARE,
     HNSW_MEASURED,
     HNSW_PUBLISHED,
+    INDEXES_MEASURED,
     MAX_REQUESTS,
     MINILM,
     FilesMeasurement,
+    IndexMeasurement,
     Serving,
     bytes_per_chunk,
     cache_token_bytes,
@@ -25,6 +27,7 @@ from benchmarks.retrieval_scale import (
     embedding_seconds,
     hnsw_build_seconds,
     hnsw_rows_per_second,
+    index_parts,
     inverted_lists,
     machine_usd_month,
     weight_bytes_held,
@@ -88,9 +91,20 @@ def test_disk_holds_every_part_and_grows_with_the_chunks() -> None:
     for backend in ("files", "files-ivf", "postgresql", "lancedb"):
         small, large = (disk_bytes(chunks, backend, 384) for chunks in (1_000_000, 10_000_000))
         assert 9.9 < large / small < 10.1
-        assert small > 1e6 * (4 * 384) + words_bytes(1_000_000, backend.partition("-")[0])
+        assert small > 1e6 * (4 * 384 + words_bytes(backend.partition("-")[0]))
     assert disk_bytes(10**6, "postgresql", 384, "halfvec") < disk_bytes(10**6, "postgresql", 384)
     assert bytes_per_chunk("table", 384) + bytes_per_chunk("hnsw", 384) > bytes_per_chunk("lance", 384)
+
+
+@pytest.mark.parametrize("row", INDEXES_MEASURED, ids=lambda row: row.backend)
+def test_sizes_are_those_of_indexes_that_were_built(row: IndexMeasurement) -> None:
+    formula = {
+        part: size / row.chunks
+        for part, size in index_parts(row.chunks, row.backend, 384, texts=row.texts).items()
+        if size
+    }
+    assert formula == pytest.approx(dict(row.parts), rel=0.1)
+    assert sum(formula.values()) == pytest.approx(sum(row.parts.values()), rel=0.05)
 
 
 def test_machine_has_a_power_of_two_of_memory_and_a_quarter_to_spare() -> None:
