@@ -408,13 +408,13 @@ def test_actors_that_fit(options: ActorOptions, cpus: float, gpus: float, actors
     [
         (ActorOptions(actors=4), 2, 0, "4 actors of 0.5 CPUs would take all 2 CPUs of Ray.*--actors 3"),
         (ActorOptions(actors=8, cpus=1), 8, 0, "8 actors of 1 CPUs would take all 8 CPUs.*--actors 7"),
-        (ActorOptions(cpus=2), 2, 0, "one actor of 2 CPUs would take all CPUs.*--actor-cpus 0.5"),
+        (ActorOptions(cpus=2), 2, 0, "one actor of 2 CPUs would take all 2 CPUs.*--actor-cpus 0.5"),
         (ActorOptions(gpus=1), 2, 0, "an actor of 1 GPUs does not fit: Ray has 0"),
         (
             ActorOptions(actors=5, gpus=1),
             32,
             4,
-            "5 actors of 1 GPUs would need more than its 4 GPUs.*--actors 4",
+            "5 actors of 1 GPUs would need more than the 4 GPUs of Ray.*--actors 4",
         ),
     ],
 )
