@@ -31,6 +31,8 @@ from rag.files import MANIFEST, disk_full_as_problem, sha256_file, sync_folder
 SCHEMES = ("s3", "file", "memory")
 _INSTALL = "pip install 'tunewise[s3]'"
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_VERSION_KEYS = ("ETag", "LastModified", "mtime", "created", "size")
+"""What file systems of fsspec say of an object: S3, local files, memory."""
 _CONFLICT_TRIES = 5
 """How often a conditional put is tried that meets another one in progress (S3's 409 ConditionalRequestConflict)."""
 _EXISTS_CODES = {"PreconditionFailed", "412"}
@@ -205,6 +207,15 @@ def exists(url: str) -> bool:
 
 def list_objects(url: str) -> dict[str, int]:
     """Return the bytes of every object below a URL by its name, relative to the URL and sorted; {} where none is."""
+    return {name: size for name, (size, _) in list_versions(url).items() if name}
+
+
+def list_versions(url: str) -> dict[str, tuple[int, str]]:
+    """Return bytes and version of every object below a URL by its name, as :func:`list_objects`; of the URL itself by "".
+
+    The version is text that is another one when the object was written anew: ETag (of S3) and times, as the storage
+    gives them.
+    """
     fs, path = filesystem(url)
     prefix = path.rstrip("/") + "/"
     with _storage_errors(url):
@@ -214,8 +225,18 @@ def list_objects(url: str) -> dict[str, int]:
             if _error_code(error)[0] == "NoSuchBucket":
                 raise
             rows = {}
-    names = {name: row["size"] for name, row in rows.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix): int(size) for name, size in sorted(names.items())}
+    below = {
+        name.removeprefix(prefix) if name != path else "": row
+        for name, row in rows.items()
+        if name.startswith(prefix) or name == path
+    }
+    return {
+        name: (
+            int(row["size"]),
+            "; ".join(f"{key} {row[key]}" for key in _VERSION_KEYS if row.get(key) is not None),
+        )
+        for name, row in sorted(below.items())
+    }
 
 
 def modification_times(url: str) -> dict[str, datetime]:

@@ -38,7 +38,7 @@ from rag.indexing.sharded.worker import EncoderSource, ShardWorker, WorkerSetup,
 from rag.loading.base import Skipped, printable
 from rag.loading.reader import file_identity, join_documents, list_files, require_readable
 from rag.loading.scan import GENERATED_FOLDERS, IGNORE_FILES, FoundFile
-from rag.object_storage import filesystem, is_url, join_url, list_objects
+from rag.object_storage import is_url, join_url, list_versions
 from rag.settings import IndexSettings
 from rag.text.words import count_noun
 from rag.types import Chunk, Document, OnEvent
@@ -162,7 +162,7 @@ class ShardedBuild:
         groups = [units[start : start + size] for start in range(0, len(units), size)]
         names = [vector_shard_name(group, facts) for group in groups]
         texts = [sum(map(len, group)) for group in groups]
-        present = set(self._present(names, vectors_from_bytes, keep=False))
+        present = self._present(names, lambda data: vectors_from_bytes(data)[1])
         self.counts.vectors, self.counts.vectors_present = len(groups), len(present)
         self._tell(on_event, count_noun(len(groups), "shard") + " of vectors", len(present))
         tasks = [
@@ -192,15 +192,12 @@ class ShardedBuild:
         before = f", {present} of them from before" if present else ""
         on_event({"event": "index.engine", "reason": f"{shards}{before}"})
 
-    def _present(
-        self, names: Sequence[str], parse: Callable[[bytes], _Content], keep: bool = True
-    ) -> dict[int, _Content]:
-        """Return the shards that are there and whole, by position; damaged ones are removed.
+    def _present(self, names: Sequence[str], parse: Callable[[bytes], _Content]) -> dict[int, _Content]:
+        """Return the content of the shards that are there and whole, by position; damaged ones are removed.
 
         Args:
             names: of the shards, by position.
             parse: reads a shard; DamagedShard for one that is not whole.
-            keep: False verifies them and returns the positions with the first content in place of all.
         """
         there = self._storage.names()
         present: dict[int, _Content] = {}
@@ -208,8 +205,7 @@ class ShardedBuild:
             if name not in there:
                 continue
             try:
-                content = parse(self._storage.read(name))
-                present[n] = content if keep or not present else next(iter(present.values()))
+                present[n] = parse(self._storage.read(name))
             except DamagedShard:
                 self._storage.remove([name])
         return present
@@ -291,7 +287,7 @@ def _local_files(path: Path) -> list[InputFile | Skipped]:
 
 
 def url_files(url: Path | str) -> list[InputFile | Skipped]:
-    """Return the objects below a URL, or the one that it names, in the order of a folder's files.
+    """Return the objects below a URL in the order of a folder's files, or the one that it names.
 
     Hidden names and folders of generated files are skipped as in a folder. Ignore files are not applied there: where there
     is one, the user must decide.
@@ -299,27 +295,23 @@ def url_files(url: Path | str) -> list[InputFile | Skipped]:
     Raises:
         BadInput: there is no object, or an ignore file.
     """
-    fs, path = filesystem(str(url))
-    names = list_objects(str(url))
-    rows = fs.find(path, detail=True) if names else {}
-    by_name = {name.removeprefix(path.rstrip("/") + "/"): row for name, row in rows.items()}
-    if not names:
-        raise BadInput(f"there is no object below {url}", "check the URL and AWS_ENDPOINT_URL")
+    versions = list_versions(str(url))
+    if not versions:
+        raise BadInput(f"there is no object at {url} or below", "check the URL and AWS_ENDPOINT_URL")
     entries: list[InputFile | Skipped] = []
-    for name in sorted(names, key=lambda name: [os.fsencode(part) for part in name.split("/")]):
-        parts = PurePosixPath(name).parts
+    for name in sorted(versions, key=lambda name: [os.fsencode(part) for part in name.split("/")]):
+        location = join_url(str(url), name) if name else str(url)
+        id = printable(name or PurePosixPath(str(url)).name)
+        parts = PurePosixPath(id).parts
         if parts[-1] in IGNORE_FILES:
             raise BadInput(
-                f"{join_url(str(url), name)} would be applied in a folder, and is not behind a URL",
+                f"{location} would be applied in a folder, and is not behind a URL",
                 "remove it there, and what it leaves out",
             )
         if any(part.startswith(".") for part in parts):
-            entries.append(Skipped(printable(name), "hidden"))
+            entries.append(Skipped(id, "hidden"))
         elif GENERATED_FOLDERS.intersection(parts[:-1]):
-            entries.append(Skipped(printable(name), "a folder of generated files"))
+            entries.append(Skipped(id, "a folder of generated files"))
         else:
-            row = by_name[name]
-            known = ("ETag", "etag", "LastModified", "mtime", "created", "size")
-            identity = "; ".join(f"{key} {row[key]}" for key in known if row.get(key) is not None)
-            entries.append(InputFile(printable(name), join_url(str(url), name), names[name], identity))
+            entries.append(InputFile(id, location, *versions[name]))
     return entries

@@ -323,6 +323,29 @@ def test_a_shard_that_does_not_arrive_stops_the_build(
         Index.build(tmp_path / "shards", documents, tiny, engine=sharded(runner=OtherDisk()))
 
 
+def test_a_build_that_failed_goes_on_with_the_shards_that_are_there(
+    documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded
+) -> None:
+    class Lost(Interrupted):
+        def run(self, tasks: Sequence[Any], setup: Any, *, embedding: bool) -> Iterator[dict[str, Any]]:
+            try:
+                yield from super().run(tasks, setup, embedding=embedding)
+            except KeyboardInterrupt:
+                raise CannotRun("Ray stopped: the node was lost") from None
+
+    index = tmp_path / "shards"
+    with pytest.raises(CannotRun, match="the node was lost"):
+        Index.build(index, documents, tiny, engine=sharded(runner=Lost(5)))
+    build = sharded()
+    Index.build(index, documents, tiny, engine=build)
+    assert build.counts.documents_present + build.counts.vectors_present == 5
+    with pytest.raises(KeyboardInterrupt):
+        Index.build(tmp_path / "other", documents, tiny, engine=sharded(runner=Interrupted(5)))
+    Index.build(tmp_path / "other", documents, tiny)
+    assert not (tmp_path / "other" / SHARDS_FOLDER).exists()
+    assert_equal_indexes(index, tmp_path / "other")
+
+
 def test_other_embedder_and_other_version_are_refused(
     documents: Path, tmp_path: Path, tiny: Any, make_tiny: Any, sharded: Sharded
 ) -> None:
@@ -358,10 +381,12 @@ def test_documents_and_shards_behind_urls(
         ours, theirs = contents(tmp_path / name), contents(tmp_path / "local")
         assert ours.pop("sources.json") != theirs.pop("sources.json")  # it holds the path of the documents
         assert ours == theirs
+    report = Index.build(tmp_path / "one", f"{url}/docs/quays.jsonl", tiny, engine=sharded())
+    assert (report.indexed, len(report.skipped)) == (13, 1)
     put_object(f"{url}/docs/.gitignore", b"*.md")
     with pytest.raises(BadInput, match="is not behind a URL"):
         Index.build(tmp_path / "third", f"{url}/docs", tiny, engine=sharded())
-    with pytest.raises(BadInput, match="there is no object below"):
+    with pytest.raises(BadInput, match="there is no object at"):
         Index.build(tmp_path / "fourth", f"{url}/nothing", tiny, engine=sharded())
 
 
@@ -408,13 +433,13 @@ def test_actors_that_fit(options: ActorOptions, cpus: float, gpus: float, actors
     [
         (ActorOptions(actors=4), 2, 0, "4 actors of 0.5 CPUs would take all 2 CPUs of Ray.*--actors 3"),
         (ActorOptions(actors=8, cpus=1), 8, 0, "8 actors of 1 CPUs would take all 8 CPUs.*--actors 7"),
-        (ActorOptions(cpus=2), 2, 0, "one actor of 2 CPUs would take all CPUs.*--actor-cpus 0.5"),
+        (ActorOptions(cpus=2), 2, 0, "one actor of 2 CPUs would take all 2 CPUs.*--actor-cpus 0.5"),
         (ActorOptions(gpus=1), 2, 0, "an actor of 1 GPUs does not fit: Ray has 0"),
         (
             ActorOptions(actors=5, gpus=1),
             32,
             4,
-            "5 actors of 1 GPUs would need more than its 4 GPUs.*--actors 4",
+            "5 actors of 1 GPUs would need more than the 4 GPUs of Ray.*--actors 4",
         ),
     ],
 )
