@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -243,7 +243,7 @@ class _ObjectLock:
         others = modification_times(self._url)
         number = max((int(Path(name).stem) for name in others), default=0) + 1
         self._name = f"{number:08d}.json"
-        owner = {"owner": uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+        owner = {"owner": uuid4().hex, "host": platform.node(), "pid": os.getpid()}
         self._body = json.dumps(owner).encode()
         # a put whose reply was lost is repeated by the client and finds its own object
         if not put_new(f"{self._url}/{self._name}", self._body) and self._content(self._name) != self._body:

@@ -40,8 +40,8 @@ class HealthTimes:
     check_timeout: float = 5.0
     """For the answer of a check."""
     silence: float = 60.0
-    """Without a word of an answer, until its server is given up although it passes checks: the first words of a long prompt
-    behind a queue take their time."""
+    """Without a word of any answer, until a server is given up although it passes checks. A request that waits for its turn
+    is waited for as long as others get words."""
     rest: float = 5.0
     """How long a server is left alone after a lost request at least; doubled with each loss in a row."""
     longest_rest: float = 60.0
@@ -58,6 +58,7 @@ class Server:
         models: its models by id when it was last checked, with what it says of where each comes from ("" where it says
             nothing; vLLM names the folder of an adapter); None before.
         hangs: whether it has taken connections without answering checks.
+        last_word: time of the monotonic clock when it last sent a part of an answer.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Server:
         self.failures = 0
         self.models: dict[str, str] | None = None
         self.hangs = False
+        self.last_word = 0.0
         self._on_note = on_note
         key = endpoint.api_key(url).value
         if on_note and (unused := endpoint.unused_key_note(url)):

@@ -209,7 +209,7 @@ class _Attempt(Generic[ItemT]):
             server: the server.
             send: sends the request and yields what comes back; runs on the thread.
             caller: who waits for the answer.
-            silence: seconds without news after which the server is given up; None for no limit but the client's.
+            silence: seconds without a word of any answer until the server is given up; None for no limit but the client's.
         """
         self._server = server
         self._send = send
@@ -236,7 +236,7 @@ class _Attempt(Generic[ItemT]):
             try:
                 is_item, value = self._items.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                self._check_patience(time.monotonic() - since)
+                self._check_patience(time.monotonic() - max(since, self._server.last_word))
                 continue
             if is_item:
                 result: ItemT = value
@@ -260,6 +260,7 @@ class _Attempt(Generic[ItemT]):
         try:
             items = self._send()
             for item in items:
+                self._server.last_word = time.monotonic()
                 if self._left:
                     close: Callable[[], None] = getattr(items, "close", lambda: None)
                     close()

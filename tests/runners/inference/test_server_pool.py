@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, CannotRun
-from runners.inference.http_client import Backoff, BrokenStream, RequestCaller, RequestLimits
+from runners.inference.http_client import Backoff, BrokenStream, RequestCaller, RequestLimits, ServerFailure
 from runners.inference.remote import RemoteGenerator
 from runners.inference.servers.health import HealthTimes, Server
 from runners.inference.servers.pool import ServerPool
@@ -169,6 +169,33 @@ def test_silent_server_is_given_up_although_it_passes_checks(pair: Pair, ask: As
     assert generator.stream(CHAT, 5).finish().text == "the second one"
     assert 0.9 < time.monotonic() - started < 12
     assert servers[0].failures == 1
+
+
+def test_request_in_a_queue_is_waited_for_while_others_get_words(pair: Pair, ask: Ask) -> None:
+    generator, servers = ask(*pair, watch=False)
+    servers[1].failed(ServerFailure("left out of this test"))
+
+    def speak_slowly(handler: Any) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(12):
+            handler.wfile.write(b'data: {"choices": [{"delta": {"content": "word "}}]}\n\n')
+            handler.wfile.flush()
+            time.sleep(0.2)
+        handler.wfile.write(b"data: [DONE]\n\n")
+
+    def wait(handler: Any) -> None:
+        time.sleep(2)  # twice the silence that is allowed
+        handler.say("after its turn", pair[0].seen[-1])
+
+    pair[0].faults = [speak_slowly, wait]
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(lambda: generator.stream(CHAT, 5).finish())
+        assert until(lambda: len(pair[0].seen) == 1)
+        queued = pool.submit(lambda: generator.stream(CHAT, 5).finish())
+    assert slow.result().text == ("word " * 12).strip()
+    assert queued.result().text == "after its turn"
+    assert servers[0].failures == 0
 
 
 def test_slow_server_is_waited_for(pair: Pair, ask: Ask) -> None:

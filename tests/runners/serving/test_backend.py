@@ -15,6 +15,7 @@ from runners.plan.schema import parse_plan, read_plan, write_plan
 from runners.run_folder import RunFolder
 from runners.runs.endpoint_consent import set_unconfirmed
 from runners.runs.run import RunSession, load, open_session
+from runners.trial.evaluate import evaluate
 from runners.trial.execute import run_plan
 
 QUESTION = "How many berths has the Amber Pier?"
@@ -198,3 +199,20 @@ def test_tuned_arms_are_refused_until_the_servers_have_their_weights(
     engines[0].roots = {"lora": str(run / "adapters" / "lora-s0")}
     session.context.backend.servers[0].check()
     assert session.ask([QUESTION], session.arm("hybrid"))[0].text.startswith("lora says"), "loaded meanwhile"
+
+
+def test_other_questions_are_scored_by_the_servers(
+    run: Path, engines: tuple[Any, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "more.jsonl"
+    file.write_text(json.dumps({"question": "Are there berths?", "answers": ["20"]}) + "\n", "utf-8")
+    backend = (entry(engines[0]),)
+    for _ in range(2):
+        scored = evaluate(run, file, ["prompting"], tmp_path / "scores", backend=backend)
+        assert (len(engines[0].seen), scored.backend) == (1, backend), "nothing is asked twice"
+    assert scored.arms[0].mean_score > 0.8
+    here = evaluate(run, file, ["prompting"], tmp_path / "scores")
+    assert (here.backend, len(engines[0].seen)) == ((), 1)
+    assert here.arms[0].mean_score < 0.8, (
+        "the tiny model knows nothing: its own answer took the place of the servers'"
+    )
