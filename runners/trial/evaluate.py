@@ -104,15 +104,11 @@ def evaluate(
         )
         trial.write_scores(scores, folder / SCORES)
     return Evaluation(
-<<<<<<< HEAD
-        folder, asked, tuple(scores), newest_generation(path / INDEX) if session.plan.index else 0
-=======
         folder,
         asked,
         tuple(scores),
-        current_generation(path / INDEX) if session.plan.index else 0,
+        newest_generation(path / INDEX) if session.plan.index else 0,
         session.backend.entries,
->>>>>>> w19-serve
     )
 
 
