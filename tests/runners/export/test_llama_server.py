@@ -122,6 +122,11 @@ class Differences:
         return max(difference for row in self.rows for difference, _ in row)
 
     @property
+    def largest_of_likely(self) -> float:
+        """The largest of the tokens of a probability of at least 1 %."""
+        return max(difference for row in self.rows for difference, probability in row if probability >= 0.01)
+
+    @property
     def median(self) -> float:
         """The median of the largest of each prompt."""
         largest = sorted(max(difference for difference, _ in row) for row in self.rows)
@@ -243,8 +248,9 @@ def load_float32(folder: Path, adapter: Path | None = None) -> Any:
 def report(record: Callable[[str, object], None], name: str, differences: Differences) -> None:
     """Print a row of measured figures, shown by ``pytest -s``, and keep it in the JUnit report."""
     line = (
-        f"largest {differences.largest:.4f}, median {differences.median:.4f}, {len(differences.rows)} prompts"
+        f"largest {differences.largest:.4f}, of tokens of at least 1 % {differences.largest_of_likely:.4f}, "
     )
+    line += f"median {differences.median:.4f}, {len(differences.rows)} prompts"
     record(name, line)
     print(f"\n{name}: {line}")
 
@@ -349,14 +355,16 @@ def test_smollm_equals_transformers(
     binary: Path, smollm: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     net = load_float32(smollm)
-    for dtype, bound in (("bfloat16", SIXTEEN_BITS["bfloat16"]), ("q8_0", 0.6)):
+    # In bfloat16 llama.cpp rounds what goes into each product too, to 8 bits: .099 measured, and other processors add up
+    # in another order.
+    for dtype, bound in (("float16", SIXTEEN_BITS["float16"]), ("bfloat16", 0.15), ("q8_0", 0.6)):
         file = write_gguf(net, smollm, tmp_path / "model.gguf", dtype)
         with LlamaServer(binary, file, tmp_path / "server.log") as server:
             engine = Engine(server, smollm)
             differences = engine.differences(net)
             report(record_property, f"SmolLM2 {dtype}", differences)
             assert differences.largest <= bound
-            if dtype == "bfloat16":
+            if dtype == "float16":
                 assert engine.other_tokens([*TEXTS, *random_texts(300)]) == []
                 assert engine.other_templates() == []
 
@@ -365,7 +373,7 @@ def test_smollm_equals_transformers(
 def test_smollm_with_a_merged_adapter_equals_base_and_adapter(
     binary: Path, smollm: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """A random adapter on every linear layer, merged in float32 as the export does; bfloat16 is measured as well."""
+    """A random adapter on every linear layer, merged in float32 as the export does."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -375,16 +383,16 @@ def test_smollm_with_a_merged_adapter_equals_base_and_adapter(
     ).eval()
     for name, weight in net.named_parameters():
         if "lora_B" in name:
-            weight.data.normal_(0, 0.02)
+            weight.data.normal_(0, 0.03)
     prompt = [1, 504, 260, 4]
     with net.disable_adapter():
         base = next_probabilities(net, prompt)
     likeliest = base.topk(5).indices
     moved = float((next_probabilities(net, prompt) - base)[likeliest].abs().max())
-    assert moved > 0.5, "the adapter changes what is compared"
+    assert moved > 0.2, "the adapter changes what is compared"
     merged = deepcopy(net).merge_and_unload()
     assert gguf.least_rounded_dtype(merged, "bfloat16") == "float16"
-    for dtype, bound in (("float16", SIXTEEN_BITS["float16"]), ("q8_0", 0.8), ("bfloat16", 0.4)):
+    for dtype, bound in (("float16", SIXTEEN_BITS["float16"]), ("q8_0", 0.6)):
         file = write_gguf(merged, smollm, tmp_path / "model.gguf", dtype)
         with LlamaServer(binary, file, tmp_path / "server.log") as server:
             differences = Engine(server, smollm).differences(net)
