@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import io
+import re
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import note
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rag.indexing.build import BuildEngine
 
 ENGINES = ("local", "ray")
+_ESCAPES = re.compile("\x1b\\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,18 @@ def start_engine(flags: ClusterFlags, embedder: Embedder, stack: ExitStack) -> B
         "address": flags.address,
     }
     options = ActorOptions(**{name: value for name, value in given.items() if value is not None})
+    # Ray prints what its processes report on standard output, where --json has the report alone.
+    stack.enter_context(redirect_stdout(_RayMessages()))
     cluster = stack.enter_context(RayCluster(options))
     note(f"Ray: {count_noun(cluster.actors, 'actor')}, {'GPU' if flags.gpus else 'CPU'} embedding")
-    shards = flags.shards or ""
-    if shards and not is_url(shards):
-        shards = str(Path(shards).absolute())
-    return ShardedBuild(cluster, EmbedderFolderSource.of(embedder), shards)
+    return ShardedBuild(cluster, EmbedderFolderSource.of(embedder), flags.shards or "")
+
+
+class _RayMessages(io.TextIOBase):
+    """Standard output while Ray runs: the first sentence of each of its messages is shown on standard error."""
+
+    def write(self, text: str) -> int:
+        for line in _ESCAPES.sub("", text).splitlines():
+            if sentence := line.partition(". ")[0].strip():
+                note(f"  {sentence[:200]}")
+        return len(text)

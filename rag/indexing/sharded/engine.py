@@ -103,7 +103,7 @@ class ShardedBuild:
         self._shards = shards
         self._run_files = run_files
         self._settings: dict[str, Any] = {}
-        self._storage = ShardStorage(shards)
+        self._storage = ShardStorage(shards if is_url(shards) else str(Path(shards).absolute()))
         self.counts = ShardCounts()
         self._cut = 0
 

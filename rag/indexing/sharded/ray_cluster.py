@@ -20,7 +20,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -203,8 +203,11 @@ class RayCluster:
         """Start or join Ray and count the actors that fit."""
         import ray
 
+        self._temporary = _short_folder()
         try:
-            with _silent_start():
+            # Ray puts the present folder before the installed packages of its workers: a folder `rag` of the user's in it
+            # would be taken for this package.
+            with chdir(self._temporary), _silent_start():
                 ray.init(**self._start_options())
             resources = ray.cluster_resources()
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -222,10 +225,6 @@ class RayCluster:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._options.address:
             return {**options, "address": self._options.address}
-        parent = tempfile.gettempdir()
-        if len(parent) > _LONGEST_TEMPORARY and _SHORT_TEMPORARY.is_dir():
-            parent = str(_SHORT_TEMPORARY)
-        self._temporary = tempfile.mkdtemp(prefix="ray-", dir=parent)
         return {
             **options,
             "include_dashboard": False,
@@ -251,6 +250,14 @@ class _RayWorker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"result": json.dumps(self._worker(json.loads(row["task"])), ensure_ascii=True)}
+
+
+def _short_folder() -> str:
+    """Return a new folder for temporary files, whose path is short enough for Ray's sockets."""
+    parent = tempfile.gettempdir()
+    if len(parent) > _LONGEST_TEMPORARY and _SHORT_TEMPORARY.is_dir():
+        parent = str(_SHORT_TEMPORARY)
+    return tempfile.mkdtemp(prefix="ray-", dir=parent)
 
 
 @contextmanager

@@ -223,7 +223,10 @@ def test_a_killed_driver_goes_on_with_the_shards_that_are_there(
         str(folder / "embedder"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    driver = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    # a folder of the user's that has the name of the package must not be imported by the actors
+    (tmp_path / "here" / "rag").mkdir(parents=True)
+    (tmp_path / "here" / "rag" / "__init__.py").write_text("raise SystemExit('shadowed')")
+    driver = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, cwd=tmp_path / "here")
     deadline = time.monotonic() + 120
     while len(list((index / SHARDS_FOLDER).glob("vectors-*"))) < 3:
         assert driver.poll() is None
