@@ -198,7 +198,7 @@ def watch(
 
 @group.command("tune")
 def tune(
-    index: Path = typer.Argument(help="The index folder, or a run folder with an index."),
+    index: str = typer.Argument(help="The index folder, or a run folder with an index."),
     documents: Path | None = typer.Option(
         None, help="The documents of the index. Without it, the path of the last build or update."
     ),
@@ -225,8 +225,8 @@ def tune(
     from advisor.workflows.index_build import local_index, source_documents
     from advisor.workflows.index_tune import TuneRequest, tune_index
 
-    index = local_index(index)
-    source = source_documents(index, documents)
+    folder = local_index(index)
+    source = source_documents(folder, documents)
     tune_index(
-        TuneRequest(index, source, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)
+        TuneRequest(folder, source, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)
     )

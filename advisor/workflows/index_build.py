@@ -86,9 +86,9 @@ def target_index(index: str | None, to: str | None) -> Path | str:
     return index_path(index or to or "")
 
 
-def local_index(path: Path) -> Path:
-    """Return the index folder that a path names; UsageProblem where the index is in a database."""
-    location = index_path(str(path))
+def local_index(text: str) -> Path:
+    """Return the index folder that a text names; UsageProblem where the index is in a database."""
+    location = index_path(text)
     if isinstance(location, str):
         raise UsageProblem(
             f"{shown_url(location)} is in a database, and this needs an index folder",
@@ -149,6 +149,8 @@ def build_index(
 
 def require_default_store(url: str, settings: IndexSettings) -> None:
     """Raise UsageProblem where a vector store of index folders is asked for at a URL."""
+    from rag.settings import IndexSettings
+
     if settings.store != IndexSettings().store:
         raise UsageProblem(
             f"--store {settings.store} is for an index folder",

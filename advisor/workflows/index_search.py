@@ -40,8 +40,9 @@ class SearchSource:
     def open(self) -> Any:
         """Load the models and open the index."""
         from advisor.workflows.index_build import load_embedder, load_reranker
-        from rag.index import Index
+        from rag.index import Index, newest_generation
 
+        newest_generation(self.location)  # what is wrong with the index is said before models are loaded
         reranker = load_reranker(self.reranker) if self.reranker else None
         return Index.open(self.location, load_embedder(self.embedder), reranker)
 

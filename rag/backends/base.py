@@ -136,7 +136,7 @@ def shown_url(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     index = next((pair for pair in parts.query.split("&") if pair.startswith("index=")), "")
     netloc = f"{user.partition(':')[0]}{at}{host}"
-    # urlunsplit leaves out the // of a URL without a host
+    # urlunsplit would leave out the slashes of a URL without a host
     return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{index}" if index else "")
 
 

@@ -14,6 +14,7 @@ ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor",
 
 # Imported only where installed and not required; not declared on purpose.
 OPTIONAL = {
+    "psycopg_pool": "comes with psycopg[pool], which the extra pgvector names",
     "pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is called",
     "mlflow": "the module of mlflow-skinny, which the extra mlflow names",
 }

@@ -37,11 +37,14 @@ class PostgresServer:
         folder: data folder and log, outside the folders of root, which an ordinary user cannot enter.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, certificates: Mapping[str, Path] | None = None
+    ) -> None:
         """Make an empty data folder and start the server.
 
         Args:
-            settings: further settings of the server, such as ``ssl``.
+            settings: further settings of the server.
+            certificates: of :func:`make_certificates`; the server then offers TLS.
         """
         if not (BINARIES / "postgres").exists():
             pytest.fail(
@@ -63,6 +66,8 @@ class PostgresServer:
         if done.returncode:
             self.close()
             pytest.fail(f"initdb failed: {done.stderr.strip()[-400:]}", pytrace=False)
+        if certificates:
+            self._use_certificates(certificates)
         self.start()
         self.run(f"create role {ROLE} login password '{PASSWORD}'", "postgres")
         self.run(f"create database {DATABASE} owner {ROLE}", "postgres")
@@ -155,6 +160,16 @@ class PostgresServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _use_certificates(self, certificates: Mapping[str, Path]) -> None:
+        """Copy certificate and key to where the server's user can read them."""
+        for name in ("cert", "key"):
+            copy = self.folder / f"server.{name}"
+            shutil.copy(certificates[name], copy)
+            copy.chmod(0o600)
+            self._own(copy)
+            self.settings[f"ssl_{name}_file"] = str(copy)
+        self.settings["ssl"] = "on"
 
     def _own(self, path: Path) -> None:
         """Give a path to the user that runs the server."""

@@ -41,11 +41,11 @@ from rag.types import Chunk, Document
 EXACT_CHUNKS = 50_000
 """Filters that allow at most so many chunks are searched exactly: some 25 ms at 384 dimensions."""
 MIN_EF_SEARCH = 100
-"""Candidates of one HNSW search; at 100 the best 10 of 100,000 vectors had a recall of 1.000, at pgvector's default of 40
-.975."""
+"""Fewest candidates of one HNSW search; at 100 the best 10 of 100,000 vectors had a recall of 1.000, at pgvector's default
+of 40 .975."""
 MAX_EF_SEARCH = 1000
 """pgvector's limit."""
-OVERFETCH = 2
+OVERFETCH = 4
 """Times more than needed are fetched from HNSW, so that the best of them are the best."""
 MAX_HNSW_ROWS = 20_000
 """If more rows than this would be needed from HNSW to fill up a filtered result, all are scanned."""
@@ -201,7 +201,7 @@ class PostgresBackend:
         known: dict[int, Chunk] = {}
         for start in range(0, len(ids), ROWS_AT_ONCE):
             part = list(ids[start : start + ROWS_AT_ONCE])
-            known |= {chunk.id: chunk for chunk in self._chunks("c.id = any(%s)", (part,))}
+            known |= {chunk.id: chunk for chunk in self._chunks("c.id = any(%s)", (part,), documents=True)}
         if missing := [id for id in ids if id not in known]:
             raise KeyError(f"no chunk has the id {missing[0]}")
         return [known[id] for id in ids]
@@ -230,10 +230,7 @@ class PostgresBackend:
             rows = self._reader.rows(sql, (document,))
             if not rows:
                 raise KeyError(f"no document has the id {document!r}")
-            known = json.loads(rows[0][0])["metadata"]
-            if len(self._documents) >= CACHED_DOCUMENTS:
-                self._documents.popitem(last=False)
-            self._documents[document] = known
+            known = self._remember(document, rows[0][0])
         return known
 
     def raw(self, document: str) -> str | None:
@@ -321,12 +318,31 @@ class PostgresBackend:
         """Return the join with the documents ``d``, whose number is in ``column``."""
         return f"join {self._reader.tables.name('documents')} d on d.number = {column} and {self._reader.lives('d')}"
 
-    def _chunks(self, condition: str, values: Sequence[Any], tail: str = "") -> list[Chunk]:
+    def _chunks(
+        self, condition: str, values: Sequence[Any], tail: str = "", documents: bool = False
+    ) -> list[Chunk]:
+        """Return chunks; ``documents`` reads the metadata of their documents along, which a search asks for next."""
+        fields = ", d.fields" if documents else ""
         sql = (
-            f"select {_CHUNK_SQL} from {self._reader.tables.name('chunks')} c {self._join('c.doc')} "
+            f"select {_CHUNK_SQL}{fields} from {self._reader.tables.name('chunks')} c {self._join('c.doc')} "
             f"where {self._reader.lives('c')} and {condition} {tail}"
         )
-        return [Chunk(*row) for row in self._reader.rows(sql, values)]
+        rows = self._reader.rows(sql, values)
+        if not documents:
+            return [Chunk(*row) for row in rows]
+        chunks = [Chunk(*columns) for *columns, _ in rows]
+        for chunk, row in zip(chunks, rows, strict=True):
+            if chunk.doc not in self._documents:
+                self._remember(chunk.doc, row[-1])
+        return chunks
+
+    def _remember(self, document: str, fields: str) -> Mapping[str, Any]:
+        """Hold a document's metadata, in place of the oldest if there are many."""
+        if len(self._documents) >= CACHED_DOCUMENTS:
+            self._documents.popitem(last=False)
+        metadata: Mapping[str, Any] = json.loads(fields)["metadata"]
+        self._documents[document] = metadata
+        return metadata
 
     def _nearest(self, vector: np.ndarray, depth: int, selection: ChunkSelection) -> np.ndarray:
         """Return the ids nearest to one vector, by HNSW if that can fill up the depth, else by a scan."""

@@ -10,8 +10,9 @@ import ipaddress
 import logging
 import os
 import re
+import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ CONNECT_SECONDS = 10
 """Longest time to connect, unless the URL has a connect_timeout."""
 POOL_SECONDS = 5.0
 """Longest time to wait for a connection of the pool."""
+TRUSTED_SECONDS = 2.0
+"""A connection that was used so recently is lent again without a question to the server."""
 POOL_SIZE = 8
 """Most connections of one open index."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
@@ -77,13 +80,14 @@ class PostgresAddress:
         vectors, search = _choice(pairs, "vectors", VECTOR_TYPES), _choice(pairs, "search", SEARCHES)
         rest = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs.items())
         try:
-            parameters = psycopg.conninfo.conninfo_to_dict(parts._replace(query=rest).geturl())
+            plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
+            parameters = psycopg.conninfo.conninfo_to_dict(f"{plain}?{rest}" if rest else plain)
         except psycopg.Error as error:
             raise UsageProblem(
                 f"not a URL of a PostgreSQL database: {single_line(str(error))}",
                 "write postgresql://USER@HOST:PORT/DATABASE?index=NAME",
             ) from None
-        shown = shown_url(parts._replace(query=f"index={index}").geturl())
+        shown = shown_url(f"{plain}?index={index}")
         given = {key: str(value) for key, value in parameters.items() if value is not None}
         return cls(index, _with_defaults(given), shown, vectors, search)
 
@@ -157,6 +161,11 @@ class ConnectionPool:
         open_connection(address).close()
         # what it would log about lost connections is raised by connection()
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+        self.settings: weakref.WeakKeyDictionary[psycopg.Connection[Any], dict[str, str]] = (
+            weakref.WeakKeyDictionary()
+        )
+        """Settings of the session that each connection has been given."""
+        self._used: weakref.WeakKeyDictionary[psycopg.Connection[Any], float] = weakref.WeakKeyDictionary()
         pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
             kwargs=_connection_arguments(address),
             min_size=1,
@@ -164,7 +173,7 @@ class ConnectionPool:
             timeout=POOL_SECONDS,
             reconnect_timeout=POOL_SECONDS,
             configure=_configure,
-            check=psycopg_pool.ConnectionPool.check_connection,
+            check=_checker(self._used),
             open=True,
         )
         self._pool = pool
@@ -191,7 +200,18 @@ class ConnectionPool:
             with errors_as_problems(self.address):
                 yield connection
         finally:
+            self._used[connection] = time.monotonic()
             self._pool.putconn(connection)
+
+
+def _checker(used: Mapping[psycopg.Connection[Any], float]) -> Callable[[psycopg.Connection[Any]], None]:
+    """Return a function that asks the server whether a connection still works, unless it was used a moment ago."""
+
+    def check(connection: psycopg.Connection[Any]) -> None:
+        if time.monotonic() > used.get(connection, 0.0) + TRUSTED_SECONDS:
+            psycopg_pool.ConnectionPool.check_connection(connection)
+
+    return check
 
 
 def _configure(connection: psycopg.Connection[Any]) -> None:
@@ -258,4 +278,8 @@ def _reason(error: Exception) -> str:
     """Return the first line of an error's text, without what psycopg and libpq put before it."""
     text = str(error).strip() or type(error).__name__
     first = single_line(text.splitlines()[0])
-    return re.sub(r"^(connection failed: )?(connection to server [^:]*: )?(FATAL|ERROR): +", "", first)
+    return re.sub(
+        r"^(connection failed: |connection is bad: )?(connection to server .*? failed: )?((FATAL|ERROR): +)?",
+        "",
+        first,
+    )

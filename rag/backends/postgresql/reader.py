@@ -131,12 +131,15 @@ class GenerationReader:
             CannotRun: the server is down.
         """
         with self.pool.connection() as connection:
+            session = self.pool.settings.setdefault(connection, {})
+            changed = [(name, value) for name, value in settings if session.get(name) != value]
             try:
                 with connection.pipeline():
-                    for name, value in settings:
+                    for name, value in changed:
                         connection.execute("select set_config(%s, %s, false)", (name, value))
                     cursor = connection.execute(sql, values, binary=binary)  # type: ignore[call-overload]
                     check = connection.execute(self._check, (self.generation,))  # type: ignore[call-overload]
+                session.update(changed)
                 found_rows = cursor.fetchall()
                 retained = bool(check.fetchall())
             except psycopg.errors.UndefinedTable:

@@ -9,6 +9,7 @@ row for each word and chunk takes some 80 bytes a row.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -88,11 +89,26 @@ def posting_rows(rows: Iterable[tuple[int, WordCounts]]) -> Iterator[PostingRow]
 
 def block_postings(rows: Iterable[tuple[int, WordCounts]]) -> dict[str, Postings]:
     """Return the postings of chunks of one block, given by ascending id, by stored word, sorted."""
-    lists: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    vocabulary: dict[str, int] = {}
+    numbers, offsets, counts, lengths = (array("I") for _ in range(4))
     for id, words in rows:
-        for word, count in words.counts.items():
-            lists[word_key(word)].append((id % BLOCK_IDS, count, words.length))
-    return {word: Postings(*np.array(lists[word], dtype=np.int64).T) for word in sorted(lists)}
+        size = len(words.counts)
+        numbers.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words.counts)
+        counts.extend(words.counts.values())
+        offsets.extend([id % BLOCK_IDS] * size)
+        lengths.extend([words.length] * size)
+    by_word = np.argsort(np.array(numbers, dtype=np.int64), kind="stable")
+    columns = [np.array(column, dtype=np.int64)[by_word] for column in (offsets, counts, lengths)]
+    ends = (
+        np.bincount(numbers, minlength=len(vocabulary)).cumsum()
+        if vocabulary
+        else np.empty(0, dtype=np.int64)
+    )
+    starts = np.concatenate([[0], ends])
+    return {
+        word_key(word): Postings(*(column[starts[n] : ends[n]] for column in columns))
+        for word, n in sorted(vocabulary.items())
+    }
 
 
 def scored_matches(
