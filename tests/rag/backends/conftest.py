@@ -158,7 +158,7 @@ def synthetic(
     places: Places, build_synthetic: Callable[[int], BuiltSynthetic]
 ) -> Iterator[tuple[Index, Synthetic]]:
     """An index of synthetic rows of each kind: built in a folder, elsewhere copied from there."""
-    built = build_synthetic(4_000 if places.kind == "files" else 20_000)
+    built = build_synthetic(4_000 if places.kind == "files" else 12_000)
     location = str(built.folder)
     if places.kind != "files":
         location = places.new()
