@@ -29,6 +29,7 @@ from rag.settings import IndexSettings
 
 CENTRES, TENANTS, VOCABULARY = 500, 200, 50_000
 CHUNKS_OF_DOCUMENT = 5
+ROWS_OF_FILE = 500
 WORDS_OF_CHUNK = 70
 SETTINGS = IndexSettings(max_tokens=100, overlap=0.0)
 FILTERS = {
@@ -64,19 +65,21 @@ class DrawnEncoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def write_documents(file: Path, chunks: int, words_of_chunk: int = WORDS_OF_CHUNK) -> None:
-    """Write rows of documents with about this many chunks in all, if a chunk has room for one paragraph only."""
+def write_documents(folder: Path, chunks: int, words_of_chunk: int = WORDS_OF_CHUNK) -> None:
+    """Write files of 500 rows of documents each, with about this many chunks in all, one a paragraph."""
     draw = np.random.default_rng(1)
     chances = 1 / np.arange(1, VOCABULARY + 1)
     cumulative = np.cumsum(chances / chances.sum())
-    with file.open("w") as out:
-        for number in range(chunks // CHUNKS_OF_DOCUMENT):
-            ranks = np.searchsorted(cumulative, draw.random(CHUNKS_OF_DOCUMENT * words_of_chunk))
-            words = [f"w{rank}" for rank in ranks]
-            starts = range(0, len(words), words_of_chunk)
-            parts = [" ".join(words[start : start + words_of_chunk]) for start in starts]
-            row = {"id": f"d{number}", "text": "\n\n".join(parts)}
-            out.write(json.dumps({**row, "tenant": number % TENANTS, "half": number % 2}) + "\n")
+    starts = range(0, CHUNKS_OF_DOCUMENT * words_of_chunk, words_of_chunk)
+    folder.mkdir(parents=True, exist_ok=True)
+    for first in range(0, chunks // CHUNKS_OF_DOCUMENT, ROWS_OF_FILE):
+        with (folder / f"{first:07}.jsonl").open("w") as out:
+            for number in range(first, min(first + ROWS_OF_FILE, chunks // CHUNKS_OF_DOCUMENT)):
+                ranks = np.searchsorted(cumulative, draw.random(CHUNKS_OF_DOCUMENT * words_of_chunk))
+                words = [f"w{rank}" for rank in ranks]
+                text = "\n\n".join(" ".join(words[start : start + words_of_chunk]) for start in starts)
+                row = {"id": f"d{number}", "text": text, "tenant": number % TENANTS, "half": number % 2}
+                out.write(json.dumps(row) + "\n")
 
 
 def questions(count: int) -> list[str]:
@@ -155,7 +158,7 @@ def main() -> None:
     encoder: Any = DrawnEncoder(given.dimension)
     asked = questions(given.queries)
     with tempfile.TemporaryDirectory() as folder:
-        documents = Path(folder) / "documents.jsonl"
+        documents = Path(folder) / "documents"
         write_documents(documents, given.chunks)
         marks: dict[str, float] = {}
 
@@ -168,9 +171,10 @@ def main() -> None:
             print(
                 f"  of which writing and indexing: {marks['index.published'] - marks['index.writing']:.1f} s"
             )
-        rows = documents.read_text().splitlines()
+        file = documents / "0000000.jsonl"
+        rows = file.read_text().splitlines()
         rows[3] = json.dumps({**json.loads(rows[3]), "text": "w1 w2 w3 changed"})
-        documents.write_text("\n".join(rows) + "\n")
+        file.write_text("\n".join(rows) + "\n")
         changed = Index.update(given.to, documents, encoder, trust_mtime=True)
         print(
             f"update of one document: {changed.seconds:.2f} s, of a build {changed.seconds / report.seconds:.1%}"

@@ -38,7 +38,7 @@ from rag.loading.incremental import SCAN_STATE_FILE, ScanState, read_scan_state
 from rag.loading.reader import LoadedDocuments
 from rag.search.backend import Backend, IndexFacts
 from rag.settings import IndexSettings
-from rag.stores.vector_cache import VectorCache
+from rag.stores.vector_cache import MIN_CACHED_VECTORS, SPARE_FACTOR, VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
 
@@ -264,7 +264,8 @@ class _Run:
             facts = self._writer.publish(
                 IndexChange(plan.change, plan.texts, vectors, index_facts(encoder, settings, checked.record))
             )
-            cache.trim(plan.texts)
+            # which other texts the index has is not asked of the database, so that an update costs what changes
+            cache.trim(plan.texts, fewest=max(MIN_CACHED_VECTORS, SPARE_FACTOR * facts.chunks))
         self.notify({"event": "index.published", "generation": facts.generation, "chunks": facts.chunks})
         return resolved, facts
 

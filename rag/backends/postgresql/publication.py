@@ -106,7 +106,11 @@ class Publication:
                 f"update {self.tables.name('documents')} d set chunks = (select count(*) from "
                 f"{self.tables.name('chunks')} c where c.doc = d.number and c.died = {NEVER}) where d.born = {self.number}"
             )
-        record = self._record(next_id, words)
+        documents, chunks = len(self.change.rows.documents_in), len(new) - len(gone)
+        if self.previous and not self.whole:
+            documents += self.previous.documents - len(self.change.rows.documents_out)
+            chunks += self.previous.chunks
+        record = self._record(next_id, documents, chunks, words)
         self._delete_unneeded()
         return record
 
@@ -304,10 +308,8 @@ class Publication:
         sql = f"select id, prefix || text from {self.tables.name('chunks')} where {condition} order by id"
         return self.db.execute(sql, (value,)).fetchall()  # type: ignore[call-overload, no-any-return]
 
-    def _record(self, next_id: int, words: int) -> PublishedRecord:
+    def _record(self, next_id: int, documents: int, chunks: int, words: int) -> PublishedRecord:
         """Make the HNSW index if it is due, write the record of the generation and return it."""
-        documents = self._number(f"select count(*) from {self.tables.name('documents')} where died = {NEVER}")
-        chunks = self._number(f"select count(*) from {self.tables.name('chunks')} where died = {NEVER}")
         indexed = bool(self.previous and self.previous.indexed and not self.whole)
         if not indexed:
             indexed = self._index_vectors(chunks)

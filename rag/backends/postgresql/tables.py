@@ -37,6 +37,8 @@ COMMON_TABLES = (
     "indexed boolean not null, published timestamptz not null default now())",
     "create table if not exists {schema}.notes (key text primary key, value bytea not null)",
 )
+_MORTAL_TABLES = ("documents", "texts", "values", "chunks", "postings")
+"""Tables with a column ``died``."""
 _INTEGERS = ("doc", "ordinal", "start", "end", "line_start", "line_end", "page")
 _LIFE = "born int not null, died int not null default 2147483647"
 
@@ -105,7 +107,8 @@ class TableSet:
             f"alter table {self.name('vectors')} add primary key (id)",
             f"create index on {self.name('vectors')} (doc)",
             f"alter table {self.name('postings')} add primary key (word, block, born)",
-            f"create index on {self.name('postings')} (died) where died <> {NEVER}",
+            # for the deletion of what no retained generation has
+            *(f"create index on {self.name(t)} (died) where died <> {NEVER}" for t in _MORTAL_TABLES),
         ]
 
     def hnsw(self, vectors: str) -> str:
@@ -118,8 +121,8 @@ class TableSet:
     def deletions(self, oldest: int) -> list[str]:
         """Return the statements that delete all rows which generations from ``oldest`` on lack."""
         rows = [
-            f"delete from {self.name(table)} where died <= {oldest}"
-            for table in ("documents", "texts", "values", "chunks", "postings")
+            f"delete from {self.name(table)} where died <> {NEVER} and died <= {oldest}"
+            for table in _MORTAL_TABLES
         ]
         removed = self.name("removed")
         ids = f"select id from {removed} where died <= {oldest}"

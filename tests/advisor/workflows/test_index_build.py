@@ -12,6 +12,7 @@ import yaml
 from advisor.cli import main
 from advisor.workflows import index_build
 from advisor.workflows.index_build import adapters_knowing_removed
+from tests.support.postgres_server import PostgresServer
 
 Capture = pytest.CaptureFixture[str]
 
@@ -243,3 +244,64 @@ def test_index_whose_documents_are_gone_asks_for_them(
     (index / "sources.json").unlink()
     assert index_exit_code("tune", index, "--embedder", embedder) == 2
     assert "does not record where its documents are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("build",), "name one index"),
+        (("build", "index", "--to", "postgresql://h/d"), "name one index"),
+        (("build", "--to", "index"), "is no URL"),
+        (("build", "--to", "mysql://h/d"), "no backend for an index at mysql://"),
+        (("build", "--to", "postgresql://a:secret@127.0.0.1:9/d"), "must not hold a password"),
+        (
+            ("build", "--store", "hnsw", "--to", "postgresql://a@127.0.0.1:9/d"),
+            "--store hnsw is for an index folder",
+        ),
+    ],
+)
+def test_unusable_targets_are_refused(
+    arguments: tuple[str, ...], words: str, documents: Path, embedder: Path, capsys: Capture
+) -> None:
+    verb, *rest = arguments
+    assert index_exit_code(verb, *rest, "--documents", documents, "--embedder", embedder) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "secret" not in err
+
+
+def test_verbs_for_folders_refuse_a_url(capsys: Capture) -> None:
+    assert index_exit_code("tune", "postgresql://a@127.0.0.1:9/d") == 2
+    assert "this needs an index folder" in capsys.readouterr().err
+    assert index_exit_code("update", "postgresql://a@127.0.0.1:9/d") == 2
+    assert "does not record where its documents are" in capsys.readouterr().err
+
+
+@pytest.mark.engines
+def test_an_index_in_a_database_is_built_searched_updated_and_checked(
+    documents: Path,
+    embedder: Path,
+    postgres: PostgresServer,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path / "cache"))
+    url, with_embedder = postgres.url("cli"), ("--embedder", embedder)
+
+    def output(*arguments: object) -> str:
+        assert index_exit_code(*arguments) == 0
+        return capsys.readouterr().out
+
+    built = output("build", "--to", url, "--documents", documents, *with_embedder)
+    assert "3 documents found: 2 added, 0 changed, 0 unchanged, 1 skipped" in built
+    assert "generation 1" in built
+    assert url in built
+    shown = output(
+        "search", url, "what does a single cost", "--where", "doc=fares.md", "--json", *with_embedder
+    )
+    assert [hit["doc"] for hit in json.loads(shown)["hits"]] == ["fares.md"]
+    (documents / "dogs.txt").write_text("Dogs travel on deck. A single costs 3 euros.")
+    report = json.loads(output("update", "--to", url, "--json", *with_embedder))
+    assert (report["changed"], report["generation"]) == (1, 2)
+    assert "documents: 2" in output("check", url)

@@ -135,7 +135,7 @@ def test_results_and_notes_equal_those_of_files_before_and_after_updates(
 def large(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Index]]:
     """An index of 11,000 chunks with HNSW: its URL, and the open index."""
     encoder = DrawnEncoder(48)
-    documents = tmp_path_factory.mktemp("large") / "documents.jsonl"
+    documents = tmp_path_factory.mktemp("large") / "documents"
     write_documents(documents, 11_000, words_of_chunk=12)
     url = postgres.url("large")
     report = build_at(url, documents, encoder, IndexSettings(max_tokens=16, overlap=0.0))
