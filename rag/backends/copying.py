@@ -8,7 +8,7 @@ The texts and vectors of the index are held in memory meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
@@ -93,8 +93,8 @@ def copy_index(
     if str(location) == target:
         raise UsageProblem(f"{shown_url(target)} is source and target", "name another target")
     target_class = backend_class(target)
-    backend, rows, documents = _opened(location)
-    shown = shown_url(str(location))
+    source_index = _opened(location)
+    backend, shown = source_index.backend, source_index.shown
     try:
         with target_class.writer(target) as writer:
             existing = writer.facts()
@@ -103,13 +103,13 @@ def copy_index(
                     f"{shown_url(target)} has an index already, of {existing.chunks} chunks",
                     "choose another place, or replace it: --overwrite",
                 )
-            change = _read(backend, rows, documents, shown, notify)
+            change = _read(source_index, notify)
             notify({"event": "copy.written", "chunks": len(change.rows.chunks_in)})
             writer.publish(change)
         notify({"event": "copy.verified", "done": 0, "total": len(change.rows.chunks_in)})
         copied = target_class.open(target)
         try:
-            rounding, recall = _verified(backend, copied, _Names(shown, shown_url(target)), notify)
+            rounding, recall = _verified(source_index, copied, _Names(shown, shown_url(target)), notify)
             facts = copied.facts
         finally:
             copied.close()
@@ -121,40 +121,47 @@ def copy_index(
     return CopyReport(shown, shown_url(target), *counts, rounding, queries, recall, seconds)
 
 
-def _opened(location: Path | str) -> tuple[Backend, Iterable[StoredChunk], Iterable[Document]]:
-    """Open the source; return it with its rows of chunks and of documents, which no search needs."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An opened index with the rows that no search needs."""
+
+    backend: Backend
+    chunks: Callable[[], Iterable[StoredChunk]]
+    documents: Callable[[], Iterator[Document]]
+    """By id, without blocks."""
+    shown: str
+
+
+def _opened(location: Path | str) -> _Source:
     if isinstance(location, str):
         backend: WritableBackend = backend_class(location).open(location)
-        return backend, backend.stored_chunks(), backend.stored_documents()
+        return _Source(backend, backend.stored_chunks, backend.stored_documents, shown_url(location))
     number = current_generation(location)
     if not number:
         raise BadInput(f"{location} is not an index: it has no {CURRENT_POINTER}", "build it first")
     opened = FilesBackend.open(location, number)
-    with TextStore(location) as text:
-        rows = text.chunks(number)
-    return opened, rows, _folder_documents(location, number, opened.document_ids())
+
+    def chunks() -> Iterable[StoredChunk]:
+        with TextStore(location) as text:
+            return text.chunks(number)
+
+    def documents() -> Iterator[Document]:
+        with TextStore(location) as text:
+            for id in opened.document_ids():
+                if (document := text.document(id, number)) is not None:
+                    yield document
+
+    return _Source(opened, chunks, documents, str(location))
 
 
-def _folder_documents(folder: Path, number: int, ids: Iterable[str]) -> Iterator[Document]:
-    with TextStore(folder) as text:
-        for id in ids:
-            if (document := text.document(id, number)) is not None:
-                yield document
-
-
-def _read(
-    backend: Backend,
-    stored: Iterable[StoredChunk],
-    documents: Iterable[Document],
-    shown: str,
-    notify: OnEvent,
-) -> IndexChange:
+def _read(source: _Source, notify: OnEvent) -> IndexChange:
     """Return everything of the source as one change that replaces what the target holds."""
+    backend, shown = source.backend, source.shown
     facts = backend.facts
     rows: list[StoredChunk] = []
     texts: dict[str, str] = {}
     vectors: dict[str, np.ndarray] = {}
-    pages = iter(stored)
+    pages = iter(source.chunks())
     while page := list(islice(pages, _BATCH)):
         matrix = backend.vectors(np.array([row.chunk.id for row in page], dtype=np.int64))
         for row, vector in zip(page, matrix, strict=True):
@@ -163,7 +170,7 @@ def _read(
                 vectors[row.embedded] = vector
         rows += page
         notify({"event": "copy.read", "done": len(rows), "total": facts.chunks})
-    whole = RowChange(documents_in=tuple(documents), chunks_in=tuple(rows), whole=True)
+    whole = RowChange(documents_in=tuple(source.documents()), chunks_in=tuple(rows), whole=True)
     record = {**facts.manifest()}
     if not facts.encoding:
         del record["encoder"]
@@ -210,17 +217,16 @@ class _Names:
         )
 
 
-def _verified(source: Backend, copy: WritableBackend, names: _Names, notify: OnEvent) -> tuple[str, float]:
+def _verified(opened: _Source, copy: WritableBackend, names: _Names, notify: OnEvent) -> tuple[str, float]:
     """Compare counts, documents, chunks, vectors and answers; return how vectors compare, and the recall of answers."""
+    source = opened.backend
     ours, theirs = (_comparable(backend.facts) for backend in (source, copy))
     if ours != theirs:
         key = next(key for key in ours if ours[key] != theirs[key])
         raise names.difference(f"{key} is {theirs[key]!r}, not {ours[key]!r}")
-    if source.document_ids() != copy.document_ids():
-        raise names.difference("it has other documents")
-    for document in source.document_ids():
-        if source.metadata(document) != copy.metadata(document) or source.raw(document) != copy.raw(document):
-            raise names.difference(f"the document {document!r} is another one")
+    for document, copied in zip_longest(opened.documents(), copy.stored_documents()):
+        if document != copied:
+            raise names.difference(f"the document {(document or copied).id!r} is another one")
     details = copy.verify()
     rounding = "halfvec" if details.get("vectors") == "halfvec" else "equal"
     questions = _Questions.drawn(source)

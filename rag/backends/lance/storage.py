@@ -107,6 +107,7 @@ def connect(address: LanceAddress, *, create: bool = False) -> lancedb.DBConnect
     folder = address.folder
     if folder is not None and not create and not folder.is_dir():
         raise BadInput(f"there is no index at {address.shown}: no such folder", build_hint(address))
+    options = None if folder is not None else _storage_options(address)
     # LanceDB's own log would write warnings between the lines of this program
     os.environ.setdefault("LANCEDB_LOG", "error")
     try:
@@ -115,7 +116,6 @@ def connect(address: LanceAddress, *, create: bool = False) -> lancedb.DBConnect
         raise CannotRun(
             f"{address.shown} needs the package {error.name}", "pip install 'tunewise[lancedb]'"
         ) from None
-    options = None if folder is not None else _storage_options(address)
     with lance_errors(address):
         return lancedb.connect(address.uri, storage_options=options)
 

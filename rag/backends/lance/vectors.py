@@ -96,6 +96,23 @@ def build_vector_index(table: Table, rows: int, dimension: int) -> dict[str, Any
     return {"rejected": measured, "rows": rows}
 
 
+def vector_remark(record: Mapping[str, Any]) -> str:
+    """Return in words how vectors are searched, by what :func:`build_vector_index` recorded."""
+    measured = record.get("rejected", record)
+    recall = (
+        f"{measured['recall']:.3f} of the exact {measured['recall_at']} on {measured['queries']} questions"
+    )
+    if "kind" not in record:
+        return (
+            f"vectors are searched exactly: IVF_PQ found {recall}, less than {WANTED_RECALL:g}; every search reads all of "
+            f"{record['rows']} vectors"
+        )
+    return (
+        f"IVF_PQ of {record['rows']} vectors in {record['partitions']} lists, {measured['probes']} of which a search "
+        f"reads, refined by full vectors: it finds {recall}"
+    )
+
+
 def nearest(
     table: Table,
     vector: np.ndarray,

@@ -33,6 +33,7 @@ from rag.backends.lance.tables import (
     table_names,
     texts_condition,
 )
+from rag.backends.lance.vectors import vector_remark
 from rag.errors import BadInput, Problem
 from rag.search.backend import IndexFacts
 from rag.stores.text import RowSummary
@@ -98,6 +99,8 @@ class LanceWriter:
         self._database = database
         self._records = list(records)
         self._check_lock = check_lock
+        self.remarks: tuple[str, ...] = ()
+        """How the vectors of the last publication are searched, where an index of them was built."""
 
     @property
     def _current(self) -> LanceRecord | None:
@@ -195,6 +198,9 @@ class LanceWriter:
                 self.roll_back()
             raise
         self._remove_old(force=whole)
+        built = self._current.vector_index if self._current else {}
+        before = self._records[-2].vector_index if len(self._records) > 1 else {}
+        self.remarks = (vector_remark(built),) if built and built != before else ()
         return record.index_facts
 
     def _add(self, record: LanceRecord) -> None:
