@@ -147,8 +147,12 @@ class BackendServers:
 
     def adapters_note(self) -> str:
         """Return which adapters the servers must be given before their arms are asked; "" for none."""
-        models = {arm: self.backend.model_of(arm) for arm in self._plan.arms if arm.weights}
-        names = dict.fromkeys(f"{arm.weights} as {model.name!r}" for arm, model in models.items() if model)
+        names: dict[str, None] = {}
+        for arm in (arm for arm in self._plan.arms if arm.weights):
+            first, *later = self._plan.train_step(str(arm.weights)).seeds
+            for seed in (None, *later):
+                if model := self.backend.model_of(arm, seed):
+                    names[f"{arm.weights}-s{first if seed is None else seed} as {model.name!r}"] = None
         if not names:
             return ""
         return (
