@@ -189,7 +189,7 @@ def test_gguf_file_is_read_back_and_replays_the_prompts(
     assert "<|im_start|>" in text["tokenizer.chat_template"]
     kinds = {t.name: t.tensor_type.name for t in reader.tensors}
     assert kinds["output_norm.weight"] == "F32"
-    assert kinds["blk.0.attn_q.weight"] == ("Q8_0" if dtype == "q8_0" else "BF16")
+    assert kinds["blk.0.attn_q.weight"] == ("Q8_0" if dtype == "q8_0" else "F16")
     assert ("blk.1.attn_k.bias" in kinds) is (of == "qwen")
     assert "output.weight" not in kinds, "tied embeddings are written once"
     question = "How many berths has the Amber Pier? <think>"
