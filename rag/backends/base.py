@@ -156,6 +156,21 @@ def check_url(url: str) -> None:
         )
 
 
+def url_hosts(url: str) -> list[str]:
+    """Return every host that a URL can lead to, with its port where the URL names one; sockets are left out.
+
+    libpq takes several hosts, and more from the parameters ``host``, ``hostaddr`` and ``service``.
+    """
+    parts = urlsplit(url)
+    parameters = parse_qs(parts.query)
+    named = [parts.netloc.rpartition("@")[2], *parameters.get("host", ()), *parameters.get("hostaddr", ())]
+    hosts = [
+        host for text in named for host in text.split(",") if host and not host.startswith(("/", "@", "%2F"))
+    ]
+    hosts = [f"[{host}]" if host.count(":") > 1 and "[" not in host else host for host in hosts]
+    return [*hosts, *(f"service-{name}" for name in parameters.get("service", ()))]
+
+
 def backend_class(url: str) -> type[WritableBackend]:
     """Return the backend of a URL's scheme.
 

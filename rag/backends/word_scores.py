@@ -72,15 +72,31 @@ def bm25_scores(
         statistics: of the whole generation.
     """
     scores = np.zeros(len(lengths), dtype=np.float32)
-    mean_length = statistics.total_length / statistics.rows if statistics.rows else 0.0
-    relative = np.asarray(lengths, dtype=np.int64) / max(mean_length, 1e-9)
-    length_norm = (statistics.k1 * ((1 - statistics.b) + statistics.b * relative)).astype(np.float32)
+    lengths = np.asarray(lengths, dtype=np.int64)
     for word in query:
         frequency = frequencies.get(word, 0)
         if not frequency or word not in counts:
             continue
-        idf = np.float32(np.log(1 + (statistics.rows - frequency + 0.5) / (frequency + 0.5)))
-        tf = np.asarray(counts[word]).astype(np.float32)
+        tf = np.asarray(counts[word])
         occurs = tf > 0
-        scores[occurs] += idf * (tf[occurs] / (length_norm[occurs] + tf[occurs]))
+        scores[occurs] += posting_scores(tf[occurs], lengths[occurs], frequency, statistics)
     return scores
+
+
+def posting_scores(
+    counts: np.ndarray, lengths: np.ndarray, frequency: int, statistics: CollectionStatistics
+) -> np.ndarray:
+    """Return what one word adds to the scores of rows that contain it, float32 [rows]; see :func:`bm25_scores`.
+
+    Args:
+        counts: occurrences of the word in each row, 1 or more.
+        lengths: number of words of each row.
+        frequency: number of rows of the whole generation that contain the word.
+        statistics: of the whole generation.
+    """
+    mean_length = statistics.total_length / statistics.rows if statistics.rows else 0.0
+    relative = lengths / max(mean_length, 1e-9)
+    length_norm = (statistics.k1 * ((1 - statistics.b) + statistics.b * relative)).astype(np.float32)
+    idf = np.float32(np.log(1 + (statistics.rows - frequency + 0.5) / (frequency + 0.5)))
+    tf = counts.astype(np.float32)
+    return np.asarray(idf * (tf / (length_norm + tf)), dtype=np.float32)

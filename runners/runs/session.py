@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.backends.base import index_location, shown_url
+from rag.backends.base import index_location, shown_url, url_hosts
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
@@ -169,15 +169,14 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
         ]
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         rows.append({"model": judge.name, "endpoint": endpoint.endpoint_host(judge.url), "as": "judge"})
-    if host := index_host(plan):
-        rows.append({"model": plan.embedder.name, "endpoint": host, "as": "index"})
+    rows += [{"model": plan.embedder.name, "endpoint": host, "as": "index"} for host in index_hosts(plan)]
     return rows
 
 
-def index_host(plan: Plan) -> str:
-    """Return the host and port of the database that holds a plan's index; "" where none does, or it needs no host."""
+def index_hosts(plan: Plan) -> list[str]:
+    """Return the hosts of the database that holds a plan's index; none where no database does, or by a socket."""
     url = plan.index.backend if plan.index else None
-    return endpoint.endpoint_host(url) if url else ""
+    return url_hosts(url) if url else []
 
 
 def check_index_place(plan: Plan, folder: Path) -> None:
@@ -192,7 +191,7 @@ def check_index_place(plan: Plan, folder: Path) -> None:
 
 def check_backend_allowed(plan: Plan, run: Path) -> None:
     """Raise BadInput where documents and questions may not go to the host of the plan's index."""
-    if host := index_host(plan):
+    for host in index_hosts(plan):
         check_endpoint_allowed(run, host)
         endpoint.check_may_contact("the index", f"postgresql://{host}", must_stay_local(plan))
 

@@ -39,7 +39,9 @@ from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_from_columns, s
 from rag.types import Chunk, Document
 
 EXACT_CHUNKS = 50_000
-"""Filters that allow at most so many chunks are searched exactly: some 25 ms at 384 dimensions."""
+"""Filters that allow at most so many chunks may be searched exactly: some 25 ms at 384 dimensions."""
+SCANNED_FOR_ONE = 15
+"""Rows that are scanned, through the b-tree of their documents, in about the time that HNSW needs for one."""
 MIN_EF_SEARCH = 100
 """Fewest candidates of one HNSW search; at 100 the best 10 of 100,000 vectors had a recall of 1.000, at pgvector's default
 of 40 .975."""
@@ -348,15 +350,16 @@ class PostgresBackend:
         """Return the ids nearest to one vector, by HNSW if that can fill up the depth, else by a scan."""
         if depth < 1:
             return np.empty(0, dtype=np.int64)
-        few = bool(selection.allowed.documents.clauses) and selection.count <= EXACT_CHUNKS
+        rows = max(MIN_EF_SEARCH, math.ceil(OVERFETCH * depth * self.facts.chunks / selection.count))
+        filtered = bool(selection.allowed.documents.clauses)
+        few = filtered and selection.count <= min(EXACT_CHUNKS, SCANNED_FOR_ONE * rows)
         if self._indexed and not few:
-            rows = max(MIN_EF_SEARCH, math.ceil(OVERFETCH * depth * self.facts.chunks / selection.count))
             while rows <= min(MAX_HNSW_ROWS, self.facts.chunks):
                 ids = self._by_hnsw(vector, depth, selection.allowed, rows)
                 if len(ids) >= depth:
                     return ids
                 rows *= 4
-        return self._by_scan(vector, depth, selection, few)
+        return self._by_scan(vector, depth, selection, filtered and selection.count <= EXACT_CHUNKS)
 
     def _by_hnsw(self, vector: np.ndarray, depth: int, allowed: _Allowed, rows: int) -> np.ndarray:
         """Return the allowed ids among the nearest ``rows`` of HNSW."""

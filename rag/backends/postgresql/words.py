@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from rag.backends.word_scores import CollectionStatistics, WordCounts, bm25_scores
+from rag.backends.word_scores import CollectionStatistics, WordCounts, posting_scores
 from rag.files import sha256_text
 
 BLOCK_IDS = 1 << 14
@@ -125,18 +125,20 @@ def scored_matches(
     sizes: defaultdict[str, int] = defaultdict(int)
     for row in rows:
         sizes[row.word] += len(row.offsets) // 2
-    frequencies = {word: sizes[key] for word, key in keys.items()}
     ids, scores = [], []
     for block, members in groupby(rows, key=lambda row: row.block):
-        offsets, counts, lengths = _block_rows({row.word: Postings.read(row) for row in members})
-        by_word = {word: counts[key] for word, key in keys.items() if key in counts}
-        scores.append(bm25_scores(query, by_word, lengths, frequencies, statistics))
+        sums = np.zeros(BLOCK_IDS, dtype=np.float32)
+        added = {row.word: _added_scores(row, sizes[row.word], statistics) for row in members}
+        # in the order of the question, as the files' index adds them, so that the sums have the same bits
+        for word in query:
+            if (entry := added.get(keys[word])) is not None:
+                sums[entry[0]] += entry[1]
+        offsets = np.flatnonzero(sums)
+        scores.append(sums[offsets])
         ids.append(offsets + block * BLOCK_IDS)
     if not ids:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    all_scores = np.concatenate(scores)
-    matching = all_scores > 0
-    return np.concatenate(ids)[matching], all_scores[matching]
+    return np.concatenate(ids), np.concatenate(scores)
 
 
 def best_rows(scores: np.ndarray, count: int) -> np.ndarray:
@@ -148,18 +150,12 @@ def best_rows(scores: np.ndarray, count: int) -> np.ndarray:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
 
 
-def _block_rows(postings: Mapping[str, Postings]) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Return the offsets of all chunks in some postings, ascending, their counts by word, and their lengths."""
-    all_lengths = np.zeros(BLOCK_IDS, dtype=np.int64)
-    for entry in postings.values():
-        all_lengths[entry.offsets] = entry.lengths
-    offsets = np.flatnonzero(all_lengths)
-    counts = {}
-    for word, entry in postings.items():
-        dense = np.zeros(BLOCK_IDS, dtype=np.int64)
-        dense[entry.offsets] = entry.counts
-        counts[word] = dense[offsets]
-    return offsets, counts, all_lengths[offsets]
+def _added_scores(
+    row: PostingRow, frequency: int, statistics: CollectionStatistics
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offsets of a posting row, and what its word adds to their scores."""
+    offsets, counts, lengths = Postings.read(row)
+    return offsets, posting_scores(counts, lengths, frequency, statistics)
 
 
 def _packed(values: np.ndarray) -> bytes:

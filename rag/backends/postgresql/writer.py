@@ -8,6 +8,7 @@ posting blocks of the words that come and go. Readers see nothing of either befo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -30,6 +31,9 @@ from rag.backends.postgresql.tables import COMMON_TABLES, FORMAT, NEVER, TableSe
 from rag.errors import BadInput, CannotRun
 from rag.search.backend import IndexFacts
 from rag.stores.text import RowSummary
+
+MIN_VERSION = (0, 8)
+"""Of pgvector: earlier ones have no iterative scans."""
 
 
 @contextmanager
@@ -61,7 +65,8 @@ def writing(address: PostgresAddress) -> Iterator[PostgresWriter]:
 
 def _prepare(connection: psycopg.Connection[Any], address: PostgresAddress) -> None:
     """Create the extension, the schema and the tables that all generations share, where they are missing."""
-    extension = connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone()
+    sql = "select extversion from pg_extension where extname = 'vector'"
+    extension = connection.execute(sql).fetchone()
     if extension is None:
         try:
             connection.execute("create extension vector")
@@ -75,6 +80,13 @@ def _prepare(connection: psycopg.Connection[Any], address: PostgresAddress) -> N
                 f"{address.shown}: the server lacks the extension pgvector",
                 "install it there, e.g. apt-get install postgresql-17-pgvector",
             ) from error
+        extension = connection.execute(sql).fetchone()
+    version = tuple(int(part) for part in re.findall(r"\d+", str(extension[0] if extension else "")))
+    if version < MIN_VERSION:
+        raise CannotRun(
+            f"{address.shown}: pgvector {extension[0] if extension else 'of unknown version'} is too old, 0.8 is needed",
+            "install a newer one on the server and let an administrator run: alter extension vector update",
+        )
     held = connection.execute(
         "select count(*), count(*) filter (where c.relname = 'generations') from pg_class c "
         "join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relkind = 'r'",

@@ -62,7 +62,10 @@ def test_documents_go_only_where_they_may(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="the data must stay local"):
         check_backend_allowed(plan_with(URL, answers=answers), tmp_path)
     check_backend_allowed(plan_with("postgresql://tune@127.0.0.1/d", answers=answers), tmp_path)
-    check_backend_allowed(plan_with("postgresql:///d", answers=answers), tmp_path)
+    check_backend_allowed(plan_with("postgresql:///d?host=/run/postgresql", answers=answers), tmp_path)
+    for hidden in ("postgresql:///d?host=db.example.org", "postgresql://127.0.0.1:1,db.example.org:2/d"):
+        with pytest.raises(BadInput, match="the data must stay local"):
+            check_backend_allowed(plan_with(hidden, answers=answers), tmp_path)
     set_unconfirmed(tmp_path, ["db.example.org"])
     with pytest.raises(BadInput, match="runs allow"):
         check_backend_allowed(plan_with(URL), tmp_path)
