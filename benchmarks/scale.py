@@ -8,7 +8,7 @@ tests/advisor/costs/test_published_scale.py and printed in docs/scale.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -335,9 +335,9 @@ def time_figures() -> list[PublishedFigure]:
 FIGURES: dict[str, Callable[[], list[PublishedFigure]]] = {"memory": memory_figures, "time": time_figures}
 
 
-def main() -> None:
+def print_figures(tables: Mapping[str, Callable[[], list[PublishedFigure]]]) -> None:
     """Print every figure beside the published one."""
-    for kind, figures in FIGURES.items():
+    for kind, figures in tables.items():
         print(kind)
         for row in figures():
             outside = "" if abs(row.error) <= row.tolerance else "   OUTSIDE"
@@ -348,4 +348,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_figures(FIGURES)

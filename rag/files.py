@@ -203,7 +203,11 @@ def publish_folder(tmp: Path | str, final: Path | str) -> None:
 
 
 def write_manifest(
-    folder: Path | str, kind: str, extra: dict[str, Any] | None = None, files: Iterable[str] | None = None
+    folder: Path | str,
+    kind: str,
+    extra: dict[str, Any] | None = None,
+    files: Iterable[str] | None = None,
+    digest: Callable[[Path], str] = sha256_file,
 ) -> dict[str, Any]:
     """Write ``manifest.json`` with size and hash of a folder's files, and return it.
 
@@ -214,12 +218,12 @@ def write_manifest(
         kind: what the folder holds; :func:`check_manifest` compares it.
         extra: more top-level keys.
         files: the names to list; None lists every file below the folder.
+        digest: returns the hex SHA-256 of a file.
     """
     folder = Path(folder)
     names = sorted(files) if files is not None else _file_names(folder)
     entries = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-        for name in names
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in names
     }
     # The keys of the format come after those of the caller, so that these cannot replace them.
     manifest: dict[str, Any] = {**(extra or {}), "schema": SCHEMA, "kind": kind, "files": entries}

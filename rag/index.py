@@ -20,7 +20,7 @@ from rag.embedding.protocol import Encoder
 from rag.embedding.reranker import Scorer
 from rag.errors import BadInput, UsageProblem
 from rag.indexing import build, generations
-from rag.indexing.build import BuildReport, UpdateOptions
+from rag.indexing.build import BuildEngine, BuildReport, UpdateOptions
 from rag.indexing.encoding import recorded_encoder
 from rag.indexing.repair import RepairReport, check_index, repair_index
 from rag.search.backend import Backend
@@ -57,16 +57,19 @@ class Index:
         on_event: OnEvent | None = None,
         *,
         only: Collection[str] | None = None,
+        engine: BuildEngine | None = None,
     ) -> BuildReport:
         """Build the index of a documents path, replacing what the folder contained.
 
         Args:
             folder: of the index, or URL.
-            documents: a folder of documents, or one file.
+            documents: a folder of documents, or one file; with an engine also a URL that it reads.
             embedder: embeds the chunks.
             settings: None for the defaults.
             on_event: receives progress events.
             only: ids of the documents to index, None for all.
+            engine: reads, cuts and embeds in other processes, with the same result; None does it in this one. See
+                :class:`rag.indexing.sharded.engine.ShardedBuild`.
 
         Raises:
             BadInput: if the documents cannot be loaded, or the folder contains something else.
@@ -74,7 +77,7 @@ class Index:
         settings = settings or IndexSettings()
         if is_backend_url(str(folder)):
             return build_at(str(folder), Path(documents), embedder, settings, on_event, only)
-        return build.build_index(Path(folder), Path(documents), embedder, settings, on_event, only)
+        return build.build_index(Path(folder), documents, embedder, settings, on_event, only, engine)
 
     @classmethod
     def update(

@@ -30,7 +30,7 @@ from rag.files import (
 )
 from runners.models.cards import CARD_FILE
 from runners.plan.forecast import forecast_path
-from runners.plan.schema import Plan, plan_differences, read_plan_file, write_plan
+from runners.plan.schema import RECORD_KEYS, Plan, plan_differences, read_plan_file, write_plan
 
 PLAN = "plan.yaml"
 EVENTS = "events.jsonl"
@@ -173,7 +173,10 @@ def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> b
         if not resume:
             raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
     if (path / PLAN).exists():
-        changed = [key for key, _, _ in plan_differences(read_run_plan(path), plan)]
+        # Servers move between a start and a resumption; steps that other servers answered are repeated.
+        changed = [
+            key for key, _, _ in plan_differences(read_run_plan(path), plan, {*RECORD_KEYS, "backend"})
+        ]
         if changed:
             raise BadInput(
                 f"the plan differs from the one {path} was started with: {', '.join(changed[:4])}",

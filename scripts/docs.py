@@ -24,7 +24,8 @@ from accuracy import accuracy_page  # noqa: E402
 from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
 from how_sure import PICTURE, draw_reliability  # noqa: E402
-from scale import scale_page  # noqa: E402
+from scale import training_part  # noqa: E402
+from scale_retrieval import retrieval_part  # noqa: E402
 from scores import scores_page  # noqa: E402
 
 from advisor.commands.train import setting_help  # noqa: E402
@@ -283,7 +284,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "plan.md": plan_page,
     "scores.md": lambda: scores_page(table),
     "accuracy.md": lambda: accuracy_page(table),
-    "scale.md": lambda: scale_page(table),
+    "scale.md": lambda: [*training_part(table), "", *retrieval_part(table)],
 }
 NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 

@@ -1,4 +1,4 @@
-"""Content of docs/scale.md: training on many GPUs, with every figure computed by the formulas that the advice uses."""
+"""First part of docs/scale.md: training on many GPUs, with every figure computed by the formulas that the advice uses."""
 
 from __future__ import annotations
 
@@ -34,22 +34,27 @@ DEVICE_TOKENS = 2048
 """Tokens that each GPU has in an optimiser step of the tables of time."""
 
 INTRO = """\
-# Train on many GPUs
+# Beyond one machine
+
+Two parts: training on several GPUs, and [retrieval and serving](#retrieval-and-serving), from one laptop to a billion chunks
+and a 70 B base. Figures are computed by formulas, which are compared with published ones at the end of each part.
+
+<!-- place: after the tutorial -->
+
+## Train on many GPUs
 
 A run uses one GPU until a launcher starts it on several. Then every GPU gets a process of its own and each training of
 the plan is shared among all of them; files, index, trial, report and everything else is done by the first process
 alone, on its GPU. `tunewise plan` counts the GPUs of the machine that is described and ends with the command that uses
 them.
 
-<!-- place: after the tutorial -->
-
 > **What is verified.** On CPUs, in the tests: that two processes give the weights of one, by DDP and by FSDP2, over
 > resumes and kills, and under a real Slurm; and that four processes that act as two machines do, by FSDP2. **What only
 > a GPU can show is unverified**: speed, memory, NCCL, more processes, more than one real machine. The tables below are
-> formulas, compared with other people's published figures at the end of this page.
+> formulas, compared with other people's published figures at the end of this part.
 > `python -m benchmarks.gpu --part ddp --part fsdp` compares them with a machine of yours.
 
-## Start it
+### Start it
 
 <!-- not run: other machine -->
 ```bash
@@ -77,7 +82,7 @@ python -m torch.distributed.run --nnodes 2 --nproc-per-node 8 --rdzv-backend c10
   -m advisor run big.yaml --out runs/big --resume
 ```
 
-## How a training is shared
+### How a training is shared
 
 `parallel` in the plan, or `--parallel` of `tunewise train`, says how; nobody has to set it.
 """
@@ -110,7 +115,7 @@ have little to do: `batch_tokens` of the plan's train step is over all GPUs, and
 thousand tokens in a pass. FSDP refuses by name what was not tested sharded: 8-bit, paged and Adafactor optimisers,
 PiSSA, DoRA and float16. A drafted plan takes AdamW where the weights have to be sharded.
 
-## Resume, and checkpoints
+### Resume, and checkpoints
 
 Every process stops within seconds of SIGTERM with a checkpoint; `--resume`, or the restart of a scheduler, goes on from
 it. A process that is lost ends the job with one line, and with `--max-restarts` the group starts again from the last
@@ -121,7 +126,7 @@ the last digits may differ. What is published in the end is the same file as fro
 """
 
 MEMORY = """\
-## Memory of each GPU
+### Memory of each GPU
 
 GiB, likely, on GPUs of 80 GiB: one row of {row} tokens in a pass, activations computed again, adapters of rank 16, this
 project's loop (`tunewise estimate --model NAME --method M --gpu "{card}" --devices N`, for 16 `--nodes 2` too).
@@ -130,7 +135,7 @@ shards with room, each machine has all of them, and a GPU holds as much as with 
 has 8-bit AdamW; sharded it has AdamW with fp32 moments."""
 
 TIME = """\
-## Hours and cost of a million tokens
+### Hours and cost of a million tokens
 
 On {card}, rented at {price:g} USD an hour each ({source} {day}), 16 GPUs as two machines of eight with 400 Gb/s a GPU
 between them: likely hours, and USD for all GPUs. Each GPU has {tokens:,} tokens in a step; rows of {row:,} tokens. A
@@ -138,7 +143,7 @@ range is 0.4 to 3 times these and wider where much is exchanged: `tunewise estim
 does not fit."""
 
 TRAFFIC = """\
-## What is exchanged
+### What is exchanged
 
 GB that each GPU receives, and seconds over NVLink ({card}) and between machines: by ddp once an optimiser step, by fsdp
 in every forward and backward pass. On two machines that hold all shards each, gradients alone go between them, once a
@@ -150,7 +155,7 @@ with room. Where one does not hold them, or only tightly, all weights cross the 
 full tuning of 32B in the table of hours."""
 
 PUBLISHED = """\
-## The formulas and published figures
+### The formulas and published figures
 
 No constant was fitted to these figures. `python -m benchmarks.scale` prints the table, and a test holds every row to
 the tolerance that it names. Where the source is a formula, the figure was worked out from it by hand. Memory: off by
@@ -158,8 +163,8 @@ the tolerance that it names. Where the source is a formula, the figure was worke
 recorded speeds on several GPUs, from {sources} sources, {inside} lie inside (`python -m benchmarks.estimates`)."""
 
 
-def scale_page(table: Table) -> list[str]:
-    """Return the page."""
+def training_part(table: Table) -> list[str]:
+    """Return the title and the first part of the page."""
     card = gpus.find_gpu(CARD)
     assert card is not None
     columns = ("model", "method", *(f"{count} GPU{'s' if count > 1 else ''}" for count in COUNTS))
@@ -291,8 +296,13 @@ def published_cells(row: PublishedFigure) -> tuple[str, ...]:
     return (
         row.what,
         f"[{row.source}]({row.url})",
-        f"{row.published:.4g} {row.unit}",
-        f"{row.ours:.4g}",
+        f"{figure_text(row.published)} {row.unit}",
+        figure_text(row.ours),
         f"{100 * row.error:+.0f} %" if abs(row.error) >= 0.005 else "0 %",
         row.note,
     )
+
+
+def figure_text(value: float) -> str:
+    """Return four digits, or a whole number with commas where there are more."""
+    return f"{value:.4g}" if value < 10_000 else f"{value:,.0f}"

@@ -187,6 +187,11 @@ class FakeEndpoint(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.finished = True
+        self.models = ["tern-2"]
+        self.roots: dict[str, str] = {}
+        self.checks = 0
+        self.awake = threading.Event()
+        self.awake.set()
         self.lock = threading.Lock()
 
     @property
@@ -201,12 +206,24 @@ class _FakeHandler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Say nothing."""
 
+    def do_GET(self) -> None:
+        """List the models; nothing at all while the server is not awake."""
+        self.server.checks += 1
+        self.server.awake.wait(20)
+        rows = [
+            {"id": name, "object": "model", "root": self.server.roots.get(name)}
+            for name in self.server.models
+        ]
+        self.reply(200, {"data": rows})
+
     def do_POST(self) -> None:
         """Answer a chat completion, in one piece or as a stream of words."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.seen.append(body)
             self.server.keys.append(self.headers["Authorization"])
+        self.server.awake.wait(20)
+        with self.server.lock:
             fault = self.server.faults.pop(0) if self.server.faults else None
         if fault:
             fault(self)
@@ -240,14 +257,27 @@ class _FakeHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[FakeEndpoint]:
+def endpoints() -> Iterator[Callable[[], FakeEndpoint]]:
+    """Start fake endpoints, which end with the test."""
+    started: list[FakeEndpoint] = []
+
+    def start() -> FakeEndpoint:
+        fake = FakeEndpoint()
+        threading.Thread(target=fake.serve_forever, args=(0.02,), daemon=True).start()
+        started.append(fake)
+        return fake
+
+    yield start
+    for fake in started:
+        fake.awake.set()
+        fake.shutdown()
+        fake.server_close()
+
+
+@pytest.fixture
+def server(endpoints: Callable[[], FakeEndpoint]) -> FakeEndpoint:
     """A running fake endpoint."""
-    fake = FakeEndpoint()
-    thread = threading.Thread(target=fake.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield fake
-    fake.shutdown()
-    fake.server_close()
+    return endpoints()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.commands import backend_option
 
 
 def command(
@@ -20,6 +21,7 @@ def command(
     model: Path | None = typer.Option(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
     ),
+    backend: backend_option.BackendOption = None,
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
@@ -28,7 +30,7 @@ def command(
     from advisor.output import emit_result
     from runners.runs.run import load
 
-    loaded = load(run, print_event, model)
+    loaded = load(run, print_event, model, backend_option.backend_entries(backend))
     if as_json:
         answer = loaded.ask(question, arm)
         emit_result(answer.reply_json(answer.arm), ascii=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.commands import backend_option
 
 
 def command(
@@ -19,6 +20,7 @@ def command(
     model: Path | None = typer.Option(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
     ),
+    backend: backend_option.BackendOption = None,
     as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask one question after another; follow-ups are turned into questions that stand alone.
@@ -27,4 +29,4 @@ def command(
     """
     from advisor.workflows.chat import converse
 
-    converse(run, arm, as_json, model)
+    converse(run, arm, as_json, model, backend_option.backend_entries(backend))

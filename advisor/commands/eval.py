@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.commands import backend_option
 
 
 def command(
@@ -21,6 +22,7 @@ def command(
     out: Path | None = typer.Option(
         None, help="Where answers and scores are kept; a folder in RUN/evals by default."
     ),
+    backend: backend_option.BackendOption = None,
     as_json: bool = typer.Option(False, "--json", help="Print the scores as JSON."),
 ) -> None:
     """Score a finished run on other questions: next month's, or another team's.
@@ -36,10 +38,12 @@ def command(
     from runners.trial.evaluate import evaluate
 
     flags = [part for name in arm for part in ("--arm", name)] + (["--out", str(out)] if out else [])
+    flags += [part for entry in backend or () for part in ("--backend", entry)]
     line = output.command_line("eval", run, "--questions", questions, *flags)
     with resume_hint(line, "answers"), watch_progress(as_json) as watcher:
-        evaluation = evaluate(run, questions, arm, out, watcher)
-        data = evaluation_json(run, read_run_plan(run), questions, evaluation)
+        evaluation = evaluate(run, questions, arm, out, watcher, backend_option.backend_entries(backend))
+        plan = read_run_plan(run).model_copy(update={"backend": evaluation.backend})
+        data = evaluation_json(run, plan, questions, evaluation)
     if as_json:
         output.emit_result(data)
     else:

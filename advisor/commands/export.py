@@ -10,8 +10,9 @@ from advisor import completion
 
 
 def command(
-    run: Path = typer.Argument(
-        help="The run folder; with --to run, an archive that --to bundle made.",
+    run: str = typer.Argument(
+        metavar="RUN",
+        help="The run folder; with --to run, an archive that --to bundle made, or its URL.",
         autocompletion=completion.complete_runs,
     ),
     to: str = typer.Option(
@@ -28,7 +29,11 @@ def command(
         autocompletion=completion.complete_arms,
     ),
     seed: int | None = typer.Option(None, min=0, help="Which training run of the arm; by default its first."),
-    out: Path | None = typer.Option(None, help="The folder to make; by default exports/NAME-ARM-TO."),
+    out: str | None = typer.Option(
+        None,
+        metavar="PATH",
+        help="The folder to make, or the URL to upload to, as s3://BUCKET/FOLDER; by default exports/NAME-ARM-TO.",
+    ),
     overwrite: bool = typer.Option(
         False, "--overwrite", help="Replace an export, or with --to run a run, that is there."
     ),
@@ -53,4 +58,4 @@ def command(
     if to == "run":
         import_run(run, request, as_json)
     else:
-        export_run(run, request, as_json)
+        export_run(Path(run), request, as_json)

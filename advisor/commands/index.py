@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from advisor.commands import cluster_options
+
 group = typer.Typer(help="The retrieval index by itself: build, update, search, check and watch.")
 EMBEDDER = "all-minilm-l6-v2"
 _INDEX = "The index folder, a run folder with an index, or the URL of an index in a database."
@@ -17,7 +19,9 @@ _BUILT_WITH = "The embedder the index was built with: a known name or a folder."
 def build(
     index: str | None = typer.Argument(None, help="The index folder; left out with --to."),
     to: str | None = typer.Option(None, "--to", help=_TO),
-    documents: Path = typer.Option(..., help="A folder, a file, or a .jsonl of document rows."),
+    documents: str = typer.Option(
+        ..., help="A folder, a file, or a .jsonl of document rows; with --engine ray also a URL (s3://...)."
+    ),
     embedder: str = typer.Option(EMBEDDER, help="The embedder: a known name or a folder."),
     store: str = typer.Option(
         "flat",
@@ -34,6 +38,12 @@ def build(
         help='Put before questions, "" for nothing. Without it, the embedder\'s own, or one known for its name.',
     ),
     document_prompt: str | None = typer.Option(None, help="Put before passages; else as --query-prompt."),
+    engine: cluster_options.Engine = "local",
+    actors: cluster_options.Actors = None,
+    actor_cpus: cluster_options.ActorCpus = None,
+    actor_gpus: cluster_options.ActorGpus = None,
+    ray_address: cluster_options.RayAddress = None,
+    shards: cluster_options.Shards = None,
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Build an index from documents; every file is indexed or named with the reason why not.
@@ -47,7 +57,8 @@ def build(
     settings = IndexSettings(
         store=store, truncate_dim=truncate_dim, query_prompt=query_prompt, document_prompt=document_prompt
     )
-    build_index(target_index(index, to), documents, embedder, as_json, settings)
+    cluster = cluster_options.cluster_flags((engine, actors, actor_cpus, actor_gpus, ray_address, shards))
+    build_index(target_index(index, to), documents, embedder, as_json, settings, cluster)
 
 
 @group.command("update")
@@ -157,6 +168,23 @@ def check(
     from advisor.workflows.index_build import check_index, index_path
 
     check_index(index_path(index), repair, embedder, as_json)
+
+
+@group.command("copy")
+def copy(
+    index: str = typer.Argument(help=_INDEX),
+    to: str = typer.Option(..., "--to", help=_TO),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an index that is there already."),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Copy an index into a database without embedding anything, and verify the copy.
+
+    Counts, documents, chunks, every vector and the answers to 100 questions are compared; a difference exits with 3. The
+    target is a URL: a folder is built from the documents by `tunewise index build`.
+    """
+    from advisor.workflows.index_copy import copy_to_url
+
+    copy_to_url(index, to, overwrite, as_json)
 
 
 @group.command("watch")

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
-from advisor.commands import launch_options
+from advisor.commands import backend_option, launch_options
 
 
 def command(
@@ -29,6 +29,7 @@ def command(
         None,
         help="plain trains and answers with transformers and PEFT alone; auto with our kernels. Default: the plan's.",
     ),
+    backend: backend_option.BackendOption = None,
     only: str | None = typer.Option(None, help="One step: index, train:ARM or evaluate:ARM."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Check everything, measure a little of each step, run nothing."
@@ -88,4 +89,5 @@ def command(
         kernels,
         accept_lost_rows,
         launch,
+        backend_option.backend_entries(backend),
     )

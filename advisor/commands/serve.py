@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.commands import backend_option
 
 
 def command(
@@ -31,6 +32,7 @@ def command(
     model: Path | None = typer.Option(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
     ),
+    backend: backend_option.BackendOption = None,
     max_tokens: int = typer.Option(
         1024, min=1, help="Longest answer in tokens, whatever a request asks for."
     ),
@@ -51,5 +53,15 @@ def command(
     from runners.serving.http.service import ServerLimits
 
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    options = ServeOptions(run, host, port, token, tuple(allow_host), tuple(allow_origin), model, arm)
+    options = ServeOptions(
+        run,
+        host,
+        port,
+        token,
+        tuple(allow_host),
+        tuple(allow_origin),
+        model,
+        arm,
+        backend_option.backend_entries(backend),
+    )
     serve(options, limits, queue, print_event)

@@ -56,6 +56,8 @@ def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
     step = next((step for step in plan.arms if step.arm == arm.arm), None)
     if step is not None and step.classifier:
         return AnswerCost(None, "a classifier asks no model")
+    if step is not None and (server := plan.servers.model_of(step)):
+        return AnswerCost(None, f"no price of an hour of {', '.join(server.urls)} is known")
     model = step.model if step is not None and step.model else plan.model
     remote = parse_remote(model.name)
     if remote:

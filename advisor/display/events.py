@@ -10,12 +10,14 @@ from advisor.output import note
 
 _SHOWN_BY_REASON = (
     "remote.note",
+    "backend.note",
     "model.note",
     "plan.note",
     "judge.failed",
     "prompt.chosen",
     "prompt.note",
     "index.sampled",
+    "index.engine",
     "rows.counted",
     "answers.constrained",
 )

@@ -262,9 +262,12 @@ def _hosted(trial: Trial) -> dict[str, str]:
     )
     reasons = {}
     for name in trial.arms if forbidden else ():
-        remote = parse_remote((trial.step(name).model or trial.plan.model).name)
-        if remote and not trial.step(name).classifier and not is_private(remote.url):
-            reasons[name] = f"sends the data to {remote.url}"
+        step = trial.step(name)
+        server = trial.plan.servers.model_of(step)
+        remote = parse_remote((step.model or trial.plan.model).name)
+        urls = server.urls if server else (remote.url,) if remote and not step.classifier else ()
+        if public := [url for url in urls if not is_private(url)]:
+            reasons[name] = f"sends the data to {', '.join(public)}"
     return reasons
 
 

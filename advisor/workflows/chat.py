@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from advisor.display.answer_view import show_streaming
@@ -21,7 +22,13 @@ KEPT_TURNS = 2
 """Earlier question/answer pairs in the prompt of an arm without retrieval; small models get confused by more."""
 
 
-def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Path | None = None) -> None:
+def converse(
+    path: Path,
+    arm_name: str | None,
+    as_json: bool = False,
+    model: Path | None = None,
+    backend: Sequence[str] | None = None,
+) -> None:
     """Answer questions until an empty line, /quit or the end of the input; ``HELP`` lists the other commands.
 
     Args:
@@ -29,9 +36,11 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
         arm_name: the arm to ask; None for the one the verdict says to use.
         as_json: whether to print a line of JSON for each answer.
         model: folder of the base model, where it has been moved.
+        backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
     """
-    session = open_session(path, print_event, model)
+    session = open_session(path, print_event, model, backend)
     arm = session.arm(arm_name)
+    session.note_difference([arm])
     history: list[Message] = []
     previous = ""
     if sys.stdin.isatty():

@@ -11,6 +11,7 @@ from typing import Any
 from advisor.display.events import print_event
 from advisor.output import command_line, emit_result, note
 from rag.errors import UsageProblem
+from rag.object_storage import is_url
 from rag.text.sanitize import strip_invisible
 from runners.export.card import checked_value
 from runners.export.job import ExportRequest, ExportResult
@@ -26,8 +27,8 @@ def export_run(run: Path, request: ExportRequest, as_json: bool) -> None:
     show_export(result, as_json)
 
 
-def import_run(file: Path, request: ExportRequest, as_json: bool) -> None:
-    """Unpack a bundle and print the result; UsageProblem for flags that have no effect on a bundle."""
+def import_run(file: Path | str, request: ExportRequest, as_json: bool) -> None:
+    """Unpack a bundle, at a path or a URL, and print the result; UsageProblem for flags that have no effect on it."""
     from runners.export.bundle import unbundle
 
     if (
@@ -39,11 +40,15 @@ def import_run(file: Path, request: ExportRequest, as_json: bool) -> None:
         raise UsageProblem(
             "--to run unpacks a bundle as it is", "leave out --arm, --seed, --dtype and --model"
         )
+    if request.out is not None and is_url(request.out):
+        raise UsageProblem(
+            f"--to run makes a run folder, and {request.out} is a URL", "give a path with --out"
+        )
     with _repeat_hint(file, request):
-        result = unbundle(file, request.out, request.overwrite)
+        result = unbundle(file, None if request.out is None else Path(request.out), request.overwrite)
     show_export(result, as_json)
     if not as_json:
-        _confirm_endpoints(result.out)
+        _confirm_endpoints(Path(result.out))
         print(f'ask it: {command_line("ask", result.out)} "..."')
 
 
@@ -77,24 +82,36 @@ def show_export(result: ExportResult, as_json: bool) -> None:
         print(f"  {strip_invisible(name)}: {strip_invisible(checked_value(value))}")
     for line in result.notes:
         print(f"  note: {strip_invisible(line)}")
+    at_url = is_url(result.out)
+    if at_url and result.to == "bundle":
+        print(f"unpack it anywhere:\n  {command_line('export', result.out, '--to', 'run')}")
     if result.line:
-        print(f"run it:\n  {result.line}")
+        print(f"download it, then run it:\n  {result.line}" if at_url else f"run it:\n  {result.line}")
     if result.to != "run":
-        print(f"how to use it: {result.out / 'README.md'}")
+        print(f"how to use it: {result.out}/README.md")
 
 
 @contextmanager
-def _repeat_hint(run: Path, request: ExportRequest) -> Iterator[None]:
-    """On Ctrl-C, print that nothing incomplete is left, and the command that starts the export again."""
+def _repeat_hint(run: Path | str, request: ExportRequest) -> Iterator[None]:
+    """On Ctrl-C, print that nothing incomplete is left, and the command that starts the export again.
+
+    At a URL an upload may have begun: it has no manifest, so that nothing reads it.
+    """
     values = {"--to": request.to, "--arm": request.arm, "--seed": request.seed, "--out": request.out}
     flags = [part for name, value in values.items() if value is not None for part in (name, value)]
-    flags += ["--overwrite"] if request.overwrite else []
+    at_url = request.out is not None and is_url(request.out)
+    flags += ["--overwrite"] if request.overwrite or at_url else []
     flags += ["--dtype", request.dtype] if request.dtype != "auto" else []
     try:
         yield
     except KeyboardInterrupt:
         line = command_line("export", run, *flags)
-        print(f"\ninterrupted; nothing half-made is left. Make it again with:\n  {line}", file=sys.stderr)
+        left = (
+            "what was uploaded has no manifest, so nothing reads it"
+            if at_url
+            else "nothing half-made is left"
+        )
+        print(f"\ninterrupted; {left}. Make it again with:\n  {line}", file=sys.stderr)
         raise
 
 
@@ -103,4 +120,6 @@ def _print_progress(event: dict[str, Any]) -> None:
     if event.get("event") == "export.start":
         arm = f" of the arm {event['arm']}" if event.get("arm") else ""
         note(f"making {event['makes']}{arm} ...")
+    if event.get("event") == "export.upload":
+        note(f"uploading {event['files']:,} files, {event['bytes'] / 2**20:,.1f} MiB, to {event['url']} ...")
     print_event(event)

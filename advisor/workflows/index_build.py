@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,18 @@ import yaml
 
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
+from advisor.workflows.index_cluster import start_engine
 from rag.backends.base import backend_class, index_location, shown_url
 from rag.backends.build import build_folder
 from rag.errors import BadInput, UsageProblem
 from rag.indexing.generations import CURRENT_POINTER
 from rag.loading.incremental import documents_path
+from rag.object_storage import is_url
 from rag.text.words import count_noun
 from runners.run_folder import INDEX, is_run, read_run_plan
 
 if TYPE_CHECKING:
+    from advisor.workflows.index_cluster import ClusterFlags
     from rag.indexing.build import BuildReport
     from rag.settings import IndexSettings
 
@@ -129,21 +132,30 @@ def source_documents(index: Path | str, documents: Path | None) -> Path:
 
 
 def build_index(
-    folder: Path | str, documents: Path, embedder: str, as_json: bool, settings: IndexSettings
+    folder: Path | str,
+    documents: str,
+    embedder: str,
+    as_json: bool,
+    settings: IndexSettings,
+    cluster: ClusterFlags,
 ) -> None:
     """Build an index with these settings and print what was done with every file."""
     from advisor.display.progress import watch_progress
     from rag.index import Index
     from rag.loading.reader import require_documents
 
-    require_documents(documents)
+    cluster.check(documents)
+    if not is_url(documents):
+        require_documents(Path(documents))
     if isinstance(folder, str):
+        cluster.refuse_database(shown_url(folder))
         require_default_store(folder, settings)
         with backend_class(folder).writer(folder):
             pass  # a server that cannot be reached, or a right that is missing, is said before the embedder is loaded
-    encoder = load_embedder(embedder)
-    with watch_progress(as_json) as watcher, keep_on_interrupt(folder):
-        report = Index.build(folder, documents, encoder, settings, watcher)
+    encoder = load_embedder(embedder, cluster.device)
+    with watch_progress(as_json) as watcher, keep_on_interrupt(folder), ExitStack() as stack:
+        engine = start_engine(cluster, encoder, stack)
+        report = Index.build(folder, documents, encoder, settings, watcher, engine=engine)
     _print_report(folder, report, as_json)
 
 
@@ -243,8 +255,8 @@ def check_index(folder: Path | str, repair: bool, embedder: str, as_json: bool) 
             print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
 
 
-def load_embedder(name: str) -> Any:
-    """Resolve and load an embedder."""
+def load_embedder(name: str, device: str | None = None) -> Any:
+    """Resolve and load an embedder; ``device`` is where it computes, None takes the best of this machine."""
     from rag.embedding.embedder import Embedder
     from runners.models import digests, resolve
     from runners.resources.device import torch_device
@@ -252,9 +264,8 @@ def load_embedder(name: str) -> Any:
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
-    return Embedder(
-        model.folder, name=Path(model.name).name, device=torch_device().type, digest=digests.file_sha256
-    )
+    device = device or torch_device().type
+    return Embedder(model.folder, name=Path(model.name).name, device=device, digest=digests.file_sha256)
 
 
 def load_reranker(name: str) -> Any:

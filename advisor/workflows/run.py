@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def execute_plan(
     kernels: str | None = None,
     accept_lost_rows: bool = False,
     launch: LaunchRequest | None = None,
+    backend: Sequence[str] | None = None,
 ) -> None:
     """Run a plan file, or resume a run folder, and print the verdict; with a launcher, start the processes that do.
 
@@ -73,15 +75,15 @@ def execute_plan(
         kernels: auto or plain; None for the plan's choice.
         accept_lost_rows: whether to train arms of which under two thirds of the rows are left or have a passage.
         launch: the flags of a launcher, and the command line for it; None without.
+        backend: the servers that generate the answers, as the values of ``--backend``; None for the plan's.
 
     Raises:
         UsageProblem: for options that exclude each other.
         GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
     resume, overwrite = settle_resumption(resume, overwrite)
-    plan = _read_plan(path, quick, seeds, kernels)
-    if is_run(path):
-        out, resume = out or path, not overwrite
+    plan = _with_backend(_read_plan(path, quick, seeds, kernels), backend)
+    out, resume = (out or path, not overwrite) if is_run(path) else (out, resume)
     out = _run_folder(out, plan)
     stale = check_stale_test(plan, stale_test, only)
     if launch is not None:
@@ -90,10 +92,9 @@ def execute_plan(
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    announce_downloads(plan)
-    announce_time(plan)
-    whole = _full_run(path, out, kernels) if quick and not is_run(path) else None
-    flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *stale)
+    announce(plan)
+    whole = _full_run(path, out, kernels, backend) if quick and not is_run(path) else None
+    flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *backend_flags(backend), *stale)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
         run, data = run_and_report(
             plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
@@ -130,10 +131,24 @@ def _launched_work(
     )
 
 
-def _full_run(path: Path, out: Path, kernels: str | None) -> FullRun:
+def _full_run(path: Path, out: Path, kernels: str | None, backend: Sequence[str] | None) -> FullRun:
     """Return the full run of a plan file that a quick run shortens, in a folder beside that of the quick run."""
-    flags = ["--kernels", kernels] if kernels is not None else []
+    flags = [*(["--kernels", kernels] if kernels is not None else []), *backend_flags(backend)]
     return FullRun(read_plan(path), command_line("run", path, "--out", f"{out}-full", *flags))
+
+
+def backend_flags(backend: Sequence[str] | None) -> list[str]:
+    """Return the flags that a command must repeat to ask the same servers."""
+    return [part for entry in backend or () for part in ("--backend", entry)]
+
+
+def _with_backend(plan: Plan, backend: Sequence[str] | None) -> Plan:
+    """Return the plan with the servers of --backend, which may change when a run goes on."""
+    if backend is None:
+        return plan
+    from runners.runs.run import chosen_backend
+
+    return plan.model_copy(update={"backend": chosen_backend(plan, backend).entries})
 
 
 def _run_folder(out: Path | None, plan: Plan) -> Path:
@@ -197,6 +212,12 @@ def check_kernels(kernels: str, path: Path) -> None:
         raise UsageProblem(
             f"{path} keeps the kernels it was begun with", "give the plan's file with --kernels"
         )
+
+
+def announce(plan: Plan) -> None:
+    """Print what a plan downloads first and about how long it takes."""
+    announce_downloads(plan)
+    announce_time(plan)
 
 
 def announce_downloads(plan: Plan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,11 +16,13 @@ import numpy as np
 from rag.errors import BadInput, UsageProblem
 from rag.files import SCHEMA, check_schema, write_json
 from rag.search.backend import Backend, IndexFacts
-from rag.stores.text import RowChange, RowSummary
+from rag.stores.text import RowChange, RowSummary, StoredChunk
+from rag.types import Document
 
 BACKENDS: dict[str, str] = {
     "postgresql": "rag.backends.postgresql.backend:PostgresBackend",
-    "lancedb": "rag.backends.lance:LanceBackend",
+    "lancedb": "rag.backends.lance.backend:LanceBackend",
+    "lancedb+s3": "rag.backends.lance.backend:LanceBackend",
 }
 """Scheme of a URL to "module:class"; the module is imported only when the backend is used."""
 BACKEND_FILE = "backend.json"
@@ -79,6 +81,19 @@ class WritableBackend(Backend, Protocol):
 
         Raises:
             BadInput: another process is writing the index.
+        """
+
+    def stored_chunks(self) -> Iterator[StoredChunk]:
+        """Yield the rows of all chunks by ascending id, with the hashes of their embedded texts."""
+
+    def stored_documents(self) -> Iterator[Document]:
+        """Yield all documents by id with their source texts, without blocks."""
+
+    def verify(self) -> dict[str, Any]:
+        """Compare rows with their hashes and counts with the record; BadInput names the damage.
+
+        Returns:
+            ``search``: ``exact``, or how vectors are searched else; ``vectors``: ``halfvec`` if they are rounded.
         """
 
 

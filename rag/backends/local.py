@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from rag.search.documents import DocumentIndex, DocumentSelection
 from rag.search.query import Query
 from rag.stores.base import VectorStore
 from rag.stores.bm25 import BM25Index
+from rag.stores.segments import SegmentedWords
 from rag.types import Chunk
 
 MAX_POST_FILTERED = 256
 """If the filters leave out at most this many chunks, they are searched too and dropped from the results."""
 
 
-class ChunkSource(Protocol):
+class ChunkLookup(Protocol):
     """The chunks of one generation, by id and by document."""
 
     @property
@@ -58,13 +58,12 @@ class ChunkList:
 
     def chunks(self, ids: Sequence[int]) -> list[Chunk]:
         """Return chunks by their ids."""
-        chunks = []
-        for id in ids:
-            row = bisect_left(self._chunks, id, key=lambda chunk: chunk.id)
-            if row == len(self._chunks) or self._chunks[row].id != id:
-                raise KeyError(f"no chunk has the id {id}")
-            chunks.append(self._chunks[row])
-        return chunks
+        rows = np.searchsorted(self._ids, np.asarray(ids, dtype=np.int64))
+        present = rows < len(self._ids)
+        present[present] = self._ids[rows[present]] == np.asarray(ids)[present]
+        if not present.all():
+            raise KeyError(f"no chunk has the id {np.asarray(ids)[~present][0]}")
+        return [self._chunks[row] for row in rows.tolist()]
 
     def ids_of(self, documents: Collection[str]) -> np.ndarray:
         """Return the ids of the chunks of documents."""
@@ -104,10 +103,10 @@ class LocalBackend:
     def __init__(
         self,
         facts: IndexFacts,
-        chunks: ChunkSource,
+        chunks: ChunkLookup,
         documents: DocumentIndex,
         store: VectorStore,
-        lexical: BM25Index,
+        lexical: BM25Index | SegmentedWords,
         raw: Callable[[str], str | None],
     ) -> None:
         """Take the parts.

@@ -113,6 +113,16 @@ class Embedder:
         self._set_truncation(truncate_dim)
 
     @property
+    def folder(self) -> Path:
+        """The folder that it was read from."""
+        return self._folder.path
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return self._models.device
+
+    @property
     def dimension(self) -> int:
         """Length of a vector."""
         return min(self.truncate_dim or UNLIMITED_TOKENS, self._whole_dimension)

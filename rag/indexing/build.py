@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rag.embedding.language import language_note
 from rag.embedding.protocol import Encoder
 from rag.errors import BadInput
 from rag.files import disk_full_as_problem, writer_lock
-from rag.indexing import generations
-from rag.indexing.changes import ChangeSet, compare_documents
+from rag.indexing import file_hashes, generations
+from rag.indexing.changes import ChangeSet, ChunkSource, compare_documents
 from rag.indexing.chunking import Chunker
+from rag.indexing.delta import PublishedGeneration, large_generation, write_delta
 from rag.indexing.encoding import (
     IndexEncoder,
     checked_encoder,
@@ -29,10 +30,10 @@ from rag.indexing.encoding import (
     recorded_encoder,
     require_unchanged_path,
 )
-from rag.indexing.vectors import KnownVectors
+from rag.indexing.segments import is_delta
+from rag.indexing.vectors import KnownVectors, embed_units
 from rag.indexing.writer import (
     PreviousGeneration,
-    PublishedGeneration,
     index_facts,
     read_previous,
     write_generation,
@@ -49,6 +50,14 @@ from rag.stores.text import TextStore
 from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BESIDE = (vector_cache.CACHE_DATABASE, incremental.SCAN_STATE_FILE, file_hashes.RECORD_FILE)
+"""Files beside the text store and the generations, all of which can be made again."""
+SHARDS_FOLDER = ".shards"
+"""Folder in an index where an engine stores what it has done, until the index is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +105,53 @@ class UpdateOptions:
     """Take a file with unchanged size and modification time for unchanged, without hashing it."""
 
 
+@dataclass(frozen=True, slots=True)
+class CutDocuments:
+    """Documents that an engine read, and their chunks."""
+
+    loaded: LoadedDocuments
+    chunks: ChunkSource
+    root: Path | None
+    """The documents path; None where an update on this machine cannot read it."""
+
+
+class BuildEngine(Protocol):
+    """Does the parts of a build that grow with the documents in other processes; :mod:`rag.indexing.sharded` has one.
+
+    The results must be those of a build in this process, bit for bit.
+    """
+
+    def read(
+        self,
+        folder: Path,
+        documents: Path | str,
+        encoder: Encoder,
+        settings: IndexSettings,
+        on_event: OnEvent,
+    ) -> CutDocuments:
+        """Load and cut the documents."""
+
+    def embed(
+        self, encoder: Encoder, units: Sequence[Sequence[str]], on_event: OnEvent
+    ) -> Iterable[np.ndarray]:
+        """Embed units of texts: a :data:`rag.indexing.vectors.UnitEmbedder`."""
+
+    @property
+    def cut(self) -> int:
+        """How many texts were longer than the embedder reads."""
+
+    def remarks(self) -> Sequence[str]:
+        """Return remarks for the user."""
+
+
 def build_index(
     folder: Path,
-    documents: Path,
+    documents: Path | str,
     encoder: Encoder,
     settings: IndexSettings,
     on_event: OnEvent | None,
     only: Collection[str] | None = None,
+    engine: BuildEngine | None = None,
 ) -> BuildReport:
     """Build a generation from nothing, replacing what the index contained; see :meth:`rag.index.Index.build`."""
     foreign_files = _foreign_files(folder)
@@ -115,13 +164,9 @@ def build_index(
         start = time.monotonic()
         notify = on_event or _ignore_event
         scan_state = ScanState({}, {}, trust_mtime=False)
-        loaded = _load(documents, scan_state, notify)
-        if only is not None:
-            wanted_ids = frozenset(only)
-            documents_wanted = tuple(document for document in loaded.documents if document.id in wanted_ids)
-            loaded = replace(loaded, documents=documents_wanted)
-        encoder = configured_encoder(encoder, settings)
-        plan = compare_documents(loaded.documents, {}, (), Chunker(encoder, settings))
+        encoder, loaded, plan = _planned(
+            folder, documents, scan_state, encoder, settings, notify, only, engine
+        )
         notify({"event": "index.chunked", "chunks": len(plan.change.chunks_in), "new": len(plan.texts)})
         checked = checked_encoder(folder, encoder, plan.texts.values(), current_manifest(folder), notify)
         encoder = checked.encoder
@@ -133,11 +178,18 @@ def build_index(
             store.roll_back(previous.number)
             store.delete_before(generations.remove_old_generations(folder, previous.number))
             facts = index_facts(encoder, settings, checked.record)
-            published = write_generation(folder, store, cache, previous, plan.whole(), encoder, facts, notify)
+            embed = engine.embed if engine else embed_units
+            published = write_generation(
+                folder, store, cache, previous, plan.whole(), encoder, facts, notify, embed
+            )
             _clean_up(folder, store, cache, published.number, published.texts, purge=False)
         # with the scan state of a partial build, an update would never read the documents that were left out
         if only is None:
             scan_state.save(folder, __version__)
+        shutil.rmtree(folder / SHARDS_FOLDER, ignore_errors=True)
+        if engine is not None:
+            loaded = replace(loaded, remarks=(*loaded.remarks, *engine.remarks()))
+            checked = replace(checked, cut_before=checked.cut_before - engine.cut)
         return _report(loaded, plan, published, start, checked)
 
 
@@ -153,29 +205,78 @@ def update_index(
         published = generations.current_generation(folder)
         store.roll_back(published)
         store.delete_before(generations.remove_old_generations(folder, published))
-        previous = read_previous(folder, store, published)
-        encoder = recorded_encoder(folder, previous.manifest, encoder)
-        settings = IndexSettings.from_json(previous.manifest["settings"])
+        base = None if options.purge else large_generation(folder, published)
+        previous = read_previous(folder, store, published) if base is None else None
+        manifest = base.manifest if base else previous.manifest if previous else {}
+        encoder = recorded_encoder(folder, manifest, encoder)
+        settings = IndexSettings.from_json(manifest["settings"])
         stored = store.documents(published)
         scan_state = ScanState(incremental.read_scan_state(folder, __version__), stored, options.trust_mtime)
         loaded = _load(documents, scan_state, notify)
-        plan = compare_documents(loaded.documents, stored, previous.rows, Chunker(encoder, settings))
-        checked = checked_encoder(folder, encoder, plan.texts.values(), previous.manifest, notify)
+        rows = previous.rows if previous else store.summaries(published, _affected(loaded, stored))
+        plan = compare_documents(loaded.documents, stored, rows, Chunker(encoder, settings))
+        checked = checked_encoder(folder, encoder, plan.texts.values(), manifest, notify)
         encoder = checked.encoder
-        require_unchanged_path(folder, previous.manifest, encoder)
+        require_unchanged_path(folder, manifest, encoder)
+        chunks = base.chunks if base else len(rows)
+        chunks += len(plan.change.chunks_in) - len(plan.change.chunks_out)
+        as_delta = base is not None and (plan.is_empty or base.admits(plan))
+        if not as_delta and previous is None:
+            previous = read_previous(folder, store, published)
         with VectorCache(folder, encoder.fingerprint, encoder.dimension) as cache:
-            if plan.is_empty:
-                current = previous.as_published()
-            else:
-                chunks = len(previous.rows) - len(plan.change.chunks_out) + len(plan.change.chunks_in)
+            if not plan.is_empty:
                 notify({"event": "index.chunked", "chunks": chunks, "new": len(plan.texts)})
-                facts = index_facts(encoder, settings, checked.record)
-                current = write_generation(folder, store, cache, previous, plan, encoder, facts, notify)
+            facts = index_facts(encoder, settings, checked.record)
+            if previous is not None:
+                current = previous.as_published()
+                # the base of a delta still has vectors and words of what was removed
+                if not plan.is_empty or (options.purge and is_delta(manifest)):
+                    current = write_generation(folder, store, cache, previous, plan, encoder, facts, notify)
+            elif base is not None:
+                current = PublishedGeneration(published, base.chunks, (), str(manifest["store"]))
+                if not plan.is_empty:
+                    current = write_delta(folder, store, cache, base, rows, plan, encoder, facts, notify)
             gone = store.removed_documents(current.number)
-            if options.purge or not plan.is_empty:
+            if as_delta and not plan.is_empty:
+                # the vector cache is trimmed with the next whole generation: that reads the hashes of all rows
+                store.delete_before(generations.remove_old_generations(folder, current.number))
+            elif not as_delta and (options.purge or not plan.is_empty):
                 _clean_up(folder, store, cache, current.number, current.texts, options.purge)
         scan_state.save(folder, __version__)
         return _report(loaded, plan, current, start, checked, gone)
+
+
+def _affected(loaded: LoadedDocuments, stored: Mapping[str, str]) -> set[str]:
+    """Return the ids of the indexed documents that were changed or removed."""
+    hashes = {document.id: document.sha256 for document in loaded.documents}
+    return {id for id, sha256 in stored.items() if hashes.get(id) != sha256}
+
+
+def _planned(
+    folder: Path,
+    documents: Path | str,
+    scan_state: ScanState,
+    encoder: Encoder,
+    settings: IndexSettings,
+    notify: OnEvent,
+    only: Collection[str] | None,
+    engine: BuildEngine | None,
+) -> tuple[Encoder, LoadedDocuments, ChangeSet]:
+    """Return the embedder with its settings, the documents, and the rows of a fresh build, read here or by an engine."""
+    if engine is None:
+        loaded = _load(Path(documents), scan_state, notify)
+        encoder = configured_encoder(encoder, settings)
+        chunks: ChunkSource = Chunker(encoder, settings)
+    else:
+        encoder = configured_encoder(encoder, settings)
+        ready = engine.read(folder, documents, encoder, settings, notify)
+        loaded, chunks = scan_state.adopt(ready.root, ready.loaded), ready.chunks
+        notify({"event": "index.loaded", "found": loaded.total, "documents": len(loaded.documents)})
+    if only is not None:
+        wanted_ids = frozenset(only)
+        documents_wanted = tuple(document for document in loaded.documents if document.id in wanted_ids)
+        loaded = replace(loaded, documents=documents_wanted)
+    return encoder, loaded, compare_documents(loaded.documents, {}, (), chunks)
 
 
 def _load(documents: Path, scan_state: ScanState, notify: OnEvent) -> LoadedDocuments:
@@ -243,11 +344,7 @@ def _foreign_files(folder: Path) -> list[str]:
         return [f"nothing, being a file: {folder.name}"]
     if is_database(folder / text.TEXT_DATABASE):
         return []
-    own_files = {
-        path.name
-        for name in (vector_cache.CACHE_DATABASE, incremental.SCAN_STATE_FILE)
-        for path in database_files(folder / name)
-    }
+    own_files = {path.name for name in _BESIDE for path in database_files(folder / name)}
     return sorted(
         path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name not in own_files
     )
@@ -260,17 +357,20 @@ def _missing_folders(folder: Path) -> list[Path]:
 
 @contextmanager
 def _cleanup_on_failure(folder: Path, new_folders: list[Path]) -> Iterator[None]:
-    """Remove the files of a failed first build and the folders it created; an interrupted one keeps its progress."""
+    """Remove the files of a failed first build and the folders it created.
+
+    An interrupted one keeps its progress, and shards stay: the next build with an engine goes on with them.
+    """
     is_first_build = not (folder / generations.CURRENT_POINTER).exists()
     try:
         yield
     except Exception:
         if is_first_build and not (folder / generations.CURRENT_POINTER).exists():
             generations.remove_old_generations(folder, 0)
-            for name in (text.TEXT_DATABASE, vector_cache.CACHE_DATABASE, incremental.SCAN_STATE_FILE):
+            for name in (text.TEXT_DATABASE, *_BESIDE):
                 for path in database_files(folder / name):
                     path.unlink(missing_ok=True)
-            if folder in new_folders:
+            if folder in new_folders and not (folder / SHARDS_FOLDER).exists():
                 shutil.rmtree(folder, ignore_errors=True)
             for path in new_folders[1:]:
                 with suppress(OSError):

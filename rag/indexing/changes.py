@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from rag.files import sha256_text
-from rag.indexing.chunking import Chunker
 from rag.stores.text import RowChange, RowSummary, StoredChunk, store_row
-from rag.types import Document
+from rag.types import Chunk, Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,21 @@ class ChangeSet:
         return replace(self, change=replace(self.change, whole=True))
 
 
+class ChunkSource(Protocol):
+    """What gives the chunks of documents: a :class:`rag.indexing.chunking.Chunker`, or chunks that were cut before."""
+
+    def chunks(self, document: Document) -> list[Chunk]:
+        """Return the document's chunks in order, with ids still 0."""
+
+    def embedded_text(self, chunk: Chunk) -> str:
+        """Return the text that is embedded and searched for a chunk."""
+
+
 def compare_documents(
-    documents: Sequence[Document], stored: Mapping[str, str], rows: Sequence[RowSummary], chunker: Chunker
+    documents: Sequence[Document],
+    stored: Mapping[str, str],
+    rows: Sequence[RowSummary],
+    chunker: ChunkSource,
 ) -> ChangeSet:
     """Return the change that turns the index into the documents.
 

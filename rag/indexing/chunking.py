@@ -17,13 +17,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
 
 from semantic_text_splitter import TextSplitter
 
-from rag.embedding.protocol import Encoder
 from rag.loading import base
 from rag.settings import IndexSettings
 from rag.types import Block, Chunk, Document
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PREFIX_SHARE = 0.25
 """The prefix may take this share of the embedder's window; longer heading paths lose their outer parts."""
@@ -51,10 +54,25 @@ def chunk_prefix(title: str, heading: str) -> str:
     return " > ".join(" ".join(part.split()) for part in [title, *parts] if part.strip())
 
 
+class TokenCounter(Protocol):
+    """What cutting asks of an embedder; an :class:`rag.embedding.protocol.Encoder` is one."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of one text that the model sees at once, without special tokens and prefix."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, with truncation and padding off."""
+
+    def count_tokens(self, text: str) -> int:
+        """Return the text's length in the model's tokens, without special tokens."""
+
+
 class Chunker:
     """Cuts documents for one embedder and one set of settings."""
 
-    def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
+    def __init__(self, encoder: TokenCounter, settings: IndexSettings) -> None:
         """Store the parts; a splitter is created for each size that the prefixes leave."""
         self._encoder = encoder
         self._settings = settings

@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +30,18 @@ from rag.files import (
     write_manifest,
     write_text,
 )
+from rag.indexing.file_hashes import FileHashes
 
 GENERATION_KIND = "tunewise-index-generation"
+DELTA_KIND = "tunewise-index-delta-generation"
+"""A generation whose vectors and words are those of an earlier one with a few rows removed and added: see
+:mod:`rag.indexing.segments`. It has a kind of its own, so that an earlier version does not read only half of it."""
 CURRENT_POINTER = "CURRENT"
 KEPT_GENERATIONS = 2
+LARGE_INDEX_CHUNKS = 20_000
+"""From this many chunks on an index is large: its texts are read and verified when a search returns them, hashes of its
+files are recorded (:mod:`rag.indexing.file_hashes`), and small updates are written as a delta. A smaller one is read,
+verified and rewritten whole, which takes about two seconds."""
 REPAIR_HINT = "mend it: tunewise index check INDEX --repair"
 _NAME = re.compile(r"gen-(\d{6,})")
 _MAX_CHUNK_ID = 2**53  # a damaged manifest could name any number; above this JSON numbers are not exact
@@ -71,11 +81,17 @@ def _pointer(folder: Path) -> tuple[int, str]:
     return int(match.group(1)), match.group(2)
 
 
-def open_verified(folder: Path, number: int) -> Generation:
-    """Return a generation after verifying the hash of every file, before any of them is parsed."""
+def open_verified(folder: Path, number: int, digest: Callable[[Path], str] | None = None) -> Generation:
+    """Return a generation after verifying the hash of every file, before any of them is parsed.
+
+    Args:
+        folder: of the index.
+        number: of the generation.
+        digest: returns the SHA-256 of a file; None uses, for a large index, recorded ones of files that have not changed.
+    """
     path = folder / generation_name(number)
     try:
-        manifest = check_manifest(path, GENERATION_KIND)
+        manifest = check_manifest(path, _kind(path), digest=digest or _digest(folder, path))
     except BadInput as error:
         raise BadInput(error.message, error.hint or REPAIR_HINT) from error
     pointed, sha256 = _pointer(folder)
@@ -100,7 +116,22 @@ def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
             f"{folder} is damaged: {CURRENT_POINTER} does not vouch for {generation_name(number)}",
             REPAIR_HINT,
         )
-    return read_manifest(path, GENERATION_KIND)
+    return read_manifest(path, _kind(path))
+
+
+def _digest(folder: Path, path: Path) -> Callable[[Path], str]:
+    """Return what hashes the files of a generation: every file is read, unless its index is large."""
+    manifest = read_manifest(path, _kind(path))
+    large = int(manifest.get("chunks", 0)) >= LARGE_INDEX_CHUNKS
+    return FileHashes(folder).sha256 if large else sha256_file
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of generation that a manifest names; that of a whole one if it cannot be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        if json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("kind") == DELTA_KIND:
+            return DELTA_KIND
+    return GENERATION_KIND
 
 
 def prepare_folder(folder: Path, number: int) -> Path:
@@ -111,9 +142,12 @@ def prepare_folder(folder: Path, number: int) -> Path:
     return path
 
 
-def publish_generation(folder: Path, number: int, prepared: Path, facts: dict[str, Any]) -> None:
+def publish_generation(
+    folder: Path, number: int, prepared: Path, facts: dict[str, Any], kind: str = GENERATION_KIND
+) -> None:
     """Write the manifest of a prepared generation, give the folder its name, then point to it."""
-    write_manifest(prepared, GENERATION_KIND, facts)
+    large = int(facts["chunks"]) >= LARGE_INDEX_CHUNKS
+    write_manifest(prepared, kind, facts, digest=FileHashes(folder).sha256 if large else sha256_file)
     publish_folder(prepared, folder / generation_name(number))
     sha256 = sha256_file(folder / generation_name(number) / MANIFEST)
     write_text(folder / CURRENT_POINTER, f"{generation_name(number)} {sha256}\n")
@@ -150,5 +184,6 @@ def next_chunk_id(folder: Path) -> int:
     ids = [1]
     for number in generation_numbers(folder):
         with suppress(BadInput, KeyError, TypeError, ValueError):
-            ids.append(int(read_manifest(folder / generation_name(number), GENERATION_KIND)["next_id"]))
+            path = folder / generation_name(number)
+            ids.append(int(read_manifest(path, _kind(path))["next_id"]))
     return max(id for id in ids if id < _MAX_CHUNK_ID)

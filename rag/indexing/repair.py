@@ -21,10 +21,10 @@ from rag.files import disk_full_as_problem, sha256_file, sha256_text, writer_loc
 from rag.indexing import generations
 from rag.indexing.chunking import Chunker
 from rag.indexing.encoding import recorded_encoder
+from rag.indexing.segments import LEXICAL_FOLDER, load_base_store, load_store, load_terms
 from rag.indexing.vectors import KnownVectors, resolve_vectors
-from rag.indexing.writer import LEXICAL_FOLDER, write_generation_files
+from rag.indexing.writer import write_generation_files
 from rag.settings import IndexSettings
-from rag.stores.base import store_class
 from rag.stores.bm25 import TermRows
 from rag.stores.sqlite import REBUILD_HINT
 from rag.stores.text import GenerationRecord, RowChange, RowSummary, StoredChunk, TextStore
@@ -56,15 +56,15 @@ def check_index(folder: Path) -> dict[str, Any]:
             f"{folder} is not an index: it has no {generations.CURRENT_POINTER}", generations.REPAIR_HINT
         )
     numbers = generations.generation_numbers(folder)
-    verified = [generations.open_verified(folder, n) for n in sorted({*numbers, number})]
+    verified = [generations.open_verified(folder, n, sha256_file) for n in sorted({*numbers, number})]
     manifest = next(g.manifest for g in verified if g.number == number)
     with TextStore(folder) as text:
         text.check()
         documents = _verify_text(text, number, manifest["text_sha256"])
         rows = text.summaries(number)
     path = folder / generations.generation_name(number)
-    store = store_class(manifest["store"]).load(path, manifest["dimension"])
-    TermRows.load(path / LEXICAL_FOLDER, len(rows))
+    store = load_store(path, manifest, mapped=False)
+    load_terms(path, manifest, load_base_store(path, manifest).ids)
     if not np.array_equal(np.sort(store.ids), np.array([row.id for row in rows], dtype=np.int64)):
         raise BadInput(f"{folder} is damaged: vectors and chunks have different ids", generations.REPAIR_HINT)
     return {
@@ -175,9 +175,9 @@ class _Rebuild:
         path = self._folder / generations.generation_name(self._record.number)
         with suppress(BadInput, OSError):
             manifest = generations.trusted_manifest(self._folder, self._record.number)
-            files = {n: e for n, e in manifest["files"].items() if not n.startswith(f"{LEXICAL_FOLDER}/")}
+            files = {n: e for n, e in manifest["files"].items() if f"{LEXICAL_FOLDER}/" not in n}
             if all(sha256_file(path / name) == entry["sha256"] for name, entry in files.items()):
-                store = store_class(manifest["store"]).load(path, manifest["dimension"])
+                store = load_store(path, manifest, mapped=False)
                 ids = set(store.ids.tolist())
                 rows = self._text.summaries(self._record.number)
                 return KnownVectors({row.embedded: row.id for row in rows if row.id in ids}, store)
@@ -211,7 +211,7 @@ def _damage(folder: Path) -> list[str]:
         damage.append(error.message)
     for generation in sorted({*generations.generation_numbers(folder), *([number] if number else [])}):
         try:
-            generations.open_verified(folder, generation)
+            generations.open_verified(folder, generation, sha256_file)
         except BadInput as error:
             damage.append(error.message)
     return damage
@@ -219,7 +219,7 @@ def _damage(folder: Path) -> list[str]:
 
 def _is_intact(folder: Path, number: int) -> bool:
     try:
-        return bool(generations.open_verified(folder, number))
+        return bool(generations.open_verified(folder, number, sha256_file))
     except BadInput:
         return False
 
@@ -247,7 +247,7 @@ def _verify_text(text: TextStore, number: int, sha256: str) -> int:
     for id in documents:
         text.document(id, number)
     text.chunks(number)
-    if text.digest(number) != sha256:
+    if not text.has_digest(number, sha256):
         raise BadInput(
             f"the texts of {generations.generation_name(number)} are damaged: rows are missing", REBUILD_HINT
         )

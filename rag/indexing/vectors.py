@@ -7,7 +7,7 @@ one that was never interrupted, and gets the same vectors even if an embedder's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,25 @@ class ResolvedVectors:
     cached: int
 
 
+UnitEmbedder = Callable[[Encoder, Sequence[Sequence[str]], OnEvent], Iterable[np.ndarray]]
+"""Function from an embedder and units of texts to the vectors of each unit, float32 [texts, dimension], in order."""
+
+
+def embed_units(encoder: Encoder, units: Sequence[Sequence[str]], on_event: OnEvent) -> Iterator[np.ndarray]:
+    """Embed units one after the other in this process; ``on_event`` receives the embedder's progress over all units."""
+    done, total = 0, sum(map(len, units))
+    for unit in units:
+        yield encoder.encode(unit, on_event=_overall_progress(on_event, done, len(unit), total))
+        done += len(unit)
+
+
 def resolve_vectors(
     texts: Mapping[str, str],
     known: KnownVectors,
     cache: VectorCache,
     encoder: Callable[[], Encoder],
     on_event: OnEvent,
+    embed: UnitEmbedder = embed_units,
 ) -> ResolvedVectors:
     """Return a vector for every text; only texts that are in neither place are embedded.
 
@@ -63,22 +76,20 @@ def resolve_vectors(
         cache: looked up next; new vectors are stored in it unit by unit.
         encoder: called only if something must be embedded.
         on_event: receives the embedder's progress over all units.
+        embed: embeds units of texts, by default in this process.
     """
     vectors = known.take(list(texts))
     cached = cache.get([text for text in texts if text not in vectors])
     vectors |= cached
     missing = sorted((text for text in texts if text not in vectors), key=lambda t: (len(texts[t]), t))
-    done = 0
-    for unit in _units(missing, texts):
+    units = list(_units(missing, texts))
+    if units:
         loaded_encoder = encoder()
-        unit_progress = _overall_progress(on_event, done, len(unit), len(missing))
-        fresh = checked_vectors(
-            loaded_encoder.encode([texts[text] for text in unit], on_event=unit_progress),
-            loaded_encoder.dimension,
-        )
-        cache.put(unit, fresh)
-        vectors |= zip(unit, fresh, strict=True)
-        done += len(unit)
+        embedded = embed(loaded_encoder, [[texts[text] for text in unit] for unit in units], on_event)
+        for unit, rows in zip(units, embedded, strict=True):
+            fresh = checked_vectors(rows, loaded_encoder.dimension)
+            cache.put(unit, fresh)
+            vectors |= zip(unit, fresh, strict=True)
     return ResolvedVectors(vectors, len(missing), len(cached))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from rag.errors import BadInput
 from rag.indexing import generations
 from rag.indexing.changes import ChangeSet
 from rag.indexing.chunking import Chunker
+from rag.indexing.delta import TEXT_SUM, PublishedGeneration
 from rag.indexing.encoding import RECORD
-from rag.indexing.vectors import KnownVectors, ResolvedVectors, resolve_vectors
+from rag.indexing.segments import LEXICAL_FOLDER, load_base_store, load_store, load_terms
+from rag.indexing.vectors import KnownVectors, ResolvedVectors, UnitEmbedder, embed_units, resolve_vectors
 from rag.settings import IndexSettings
-from rag.stores.base import AUTO, STORES, store_class
+from rag.stores.base import AUTO, STORES
 from rag.stores.bm25 import BM25Index, TermRows
 from rag.stores.choose import StoreMeasurement, choose_store
 from rag.stores.sqlite import REBUILD_HINT
@@ -25,8 +27,6 @@ from rag.stores.text import GenerationRecord, RowSummary, TextStore
 from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
-
-LEXICAL_FOLDER = "lexical"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +49,21 @@ class PreviousGeneration:
         return PublishedGeneration(self.number, len(self.rows), texts, str(self.manifest["store"]))
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedGeneration:
-    """A generation that is now the current one."""
-
-    number: int
-    chunks: int
-    texts: Collection[str]
-    """The hashes of all embedded texts of the generation."""
-    store: str
-    embedded: int = 0
-    cached: int = 0
-    stores: tuple[StoreMeasurement, ...] = ()
-
-
 def read_previous(folder: Path, text: TextStore, number: int) -> PreviousGeneration:
     """Verify a generation and read what an update needs of it; BadInput if any part is damaged."""
     generation = generations.open_verified(folder, number)
     manifest = generation.manifest
     rows = text.summaries(number)
-    if text.digest(number) != manifest["text_sha256"]:
+    if not text.has_digest(number, str(manifest["text_sha256"])):
         raise BadInput(
             f"{folder} is damaged: its texts do not belong to {generations.generation_name(number)}",
             REBUILD_HINT,
         )
-    store = store_class(manifest["store"]).load(generation.path, manifest["dimension"])
-    same_version = manifest["made_by"] == __version__
-    terms = TermRows.load(generation.path / LEXICAL_FOLDER, len(rows)) if same_version else None
+    store = load_store(generation.path, manifest, mapped=False)
+    terms = None
+    if manifest["made_by"] == __version__:
+        base_ids = load_base_store(generation.path, manifest).ids
+        terms = load_terms(generation.path, manifest, base_ids)
     known = KnownVectors({row.embedded: row.id for row in rows}, store)
     return PreviousGeneration(number, int(manifest["next_id"]), number, manifest, rows, known, terms)
 
@@ -89,6 +77,7 @@ def write_generation(
     encoder: Encoder,
     facts: dict[str, Any],
     on_event: OnEvent,
+    embed: UnitEmbedder = embed_units,
 ) -> PublishedGeneration:
     """Write a change as the next generation and publish it.
 
@@ -96,15 +85,16 @@ def write_generation(
     files are written and the pointer is replaced. If the process is killed at any point, the previous generation
     remains usable.
     """
-    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event)
+    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event, embed)
     number = previous.last + 1
     record = text.apply(number, changes.change, facts, previous.next_id)
     rows = text.summaries(number)
     matrix = _matrix(rows, resolved, previous, int(facts["dimension"]))
     chunker = Chunker(encoder, IndexSettings.from_json(facts["settings"]))
     terms = _terms(text, number, rows, previous, changes, chunker)
+    text_sum = text.digest_sum(number) if len(rows) >= generations.LARGE_INDEX_CHUNKS else ""
     name, measured = write_generation_files(
-        folder, record, rows, matrix, terms, previous.manifest.get("store")
+        folder, record, rows, matrix, terms, previous.manifest.get("store"), text_sum
     )
     on_event({"event": "index.published", "generation": number, "chunks": len(rows)})
     texts = {row.embedded for row in rows}
@@ -118,8 +108,22 @@ def write_generation_files(
     matrix: np.ndarray,
     terms: TermRows,
     store: str | None,
+    text_sum: str = "",
 ) -> tuple[str, tuple[StoreMeasurement, ...]]:
-    """Write and publish the files of a generation; ``store`` is the previously chosen store, None to choose one."""
+    """Write and publish the files of a whole generation.
+
+    Args:
+        folder: of the index.
+        record: of the generation.
+        rows: its chunks.
+        matrix: their vectors, float32 [rows, dimension].
+        terms: their words.
+        store: the previously chosen store, None to choose one.
+        text_sum: sum of the hashes of all rows, recorded for large indexes; "" for none.
+
+    Returns:
+        Name and measurements of the store.
+    """
     settings = IndexSettings.from_json(record.facts["settings"])
     prepared = generations.prepare_folder(folder, record.number)
     ids = np.array([row.id for row in rows], dtype=np.int64)
@@ -137,6 +141,7 @@ def write_generation_files(
         "next_id": record.next_id,
         "text_sha256": record.text_sha256,
         "made_by": __version__,
+        **({TEXT_SUM: text_sum} if text_sum else {}),
     }
     generations.publish_generation(folder, record.number, prepared, facts)
     return name, measured

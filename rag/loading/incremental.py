@@ -61,6 +61,12 @@ class ScanState:
         self._current: dict[str, ScannedFile] = {}
         self._root: Path | None = None
 
+    def adopt(self, root: Path | None, loaded: LoadedDocuments) -> LoadedDocuments:
+        """Take over documents that were all read elsewhere; ``root`` is their path, None where updates cannot read it."""
+        self._root = root.resolve() if root else None
+        self._current = _parsed_files(loaded)
+        return loaded
+
     def load(self, path: Path) -> LoadedDocuments:
         """Load a documents path; documents of unchanged files come with their hashes but without text."""
         self._root = path.resolve()

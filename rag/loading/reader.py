@@ -29,6 +29,8 @@ from rag.text.words import count_noun
 from rag.types import Document
 
 LoadedItems = list[Document | Skipped]
+UNREADABLE = "unreadable: "
+"""Begins the identity of a file whose bytes cannot be read; see :func:`file_identity`."""
 
 
 class KnownFile(NamedTuple):
@@ -90,19 +92,82 @@ def load_documents(
     with Sandbox(limits) as sandbox:
         reader = _Reader(sandbox, known or {}, trusted)
         items = list(_read_folder(reader, path) if path.is_dir() else _read_single(reader, path))
-        limited = sandbox.memory_limited
+        run = ReadFiles(items, reader.lines, reader.hashes, sandbox.memory_limited)
+    return join_documents(path, items, [run], reader.unchanged)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFiles:
+    """What some files hold, in their order, with what is known of them besides."""
+
+    items: LoadedItems
+    lines: Mapping[str, Mapping[str, str]]
+    """See :attr:`LoadedDocuments.lines`."""
+    hashes: Mapping[str, str]
+    """By file id: SHA-256 of the bytes that were parsed, or why they could not be read (:func:`file_identity`)."""
+    memory_limited: bool = True
+    """Whether the worker's memory was limited."""
+
+
+def read_files(files: Iterable[FoundFile], limits: Limits | None = None) -> ReadFiles:
+    """Read files one after the other, each loaded or skipped with its reason; CannotRun as in :func:`load_documents`."""
+    with Sandbox(limits) as sandbox:
+        reader = _Reader(sandbox, {}, ())
+        items = [item for file in files for item in reader.read(file)]
+        return ReadFiles(items, reader.lines, reader.hashes, sandbox.memory_limited)
+
+
+def join_documents(
+    path: Path | str,
+    items: Iterable[Document | Skipped],
+    runs: Sequence[ReadFiles],
+    unchanged: Sequence[str] = (),
+) -> LoadedDocuments:
+    """Return what a documents path holds, sorted by id; of documents with one id the first stays.
+
+    Args:
+        path: for messages.
+        items: of all runs, and those that the listing skipped, in the order of the listing.
+        runs: what is known of the files besides.
+        unchanged: see :attr:`LoadedDocuments.unchanged`.
+
+    Raises:
+        BadInput: when nothing could be loaded.
+    """
     documents, skipped = _without_repeated_ids(items)
-    if not documents and not reader.unchanged:
+    if not documents and not unchanged:
         raise BadInput(
             f"{path} holds no document that can be loaded: {_first_reason(skipped)}",
             f"loadable: {known_suffixes()}",
         )
     documents.sort(key=lambda document: document.id)
     skipped.sort(key=lambda item: item.path)
-    remarks = tuple(_remarks(documents, limited))
-    return LoadedDocuments(
-        tuple(documents), tuple(skipped), tuple(sorted(reader.unchanged)), remarks, reader.lines
-    )
+    remarks = tuple(_remarks(documents, all(run.memory_limited for run in runs)))
+    lines = {source: rows for run in runs for source, rows in run.lines.items()}
+    return LoadedDocuments(tuple(documents), tuple(skipped), tuple(sorted(unchanged)), remarks, lines)
+
+
+def list_files(path: Path) -> list[FoundFile | Skipped]:
+    """Return what a documents path names, in the order of reading: files, and what is skipped; BadInput as there."""
+    require_documents(path)
+    return list(walk_files(path)) if path.is_dir() else [_single_file(path)]
+
+
+def file_identity(file: FoundFile, limits: Limits | None = None) -> str:
+    """Return the SHA-256 of a file's bytes; where they cannot be read :data:`UNREADABLE` and the reason."""
+    try:
+        return hashlib.sha256(read_file(file.path, (limits or Limits()).file_bytes)).hexdigest()
+    except (UnreadableFile, OSError) as error:
+        return f"{UNREADABLE}{error}"
+
+
+def require_readable(path: Path, items: Iterable[Document | Skipped]) -> None:
+    """Raise BadInput when something of a single file, which was named on purpose, was skipped."""
+    for item in items:
+        if isinstance(item, Skipped):
+            raise BadInput(
+                f"cannot load {path.parent / item.path}: {item.reason}", "mend it, or leave it out"
+            )
 
 
 def require_documents(path: Path) -> None:
@@ -233,6 +298,7 @@ class _Reader:
     def __init__(self, sandbox: Sandbox, known: Mapping[str, KnownFile], trusted: Collection[str]) -> None:
         self.unchanged: list[str] = []
         self.lines: dict[str, Mapping[str, str]] = {}
+        self.hashes: dict[str, str] = {}
         self._sandbox = sandbox
         self._known = known
         self._trusted = frozenset(trusted)
@@ -244,7 +310,7 @@ class _Reader:
             return []
         try:
             data = read_file(file.path, self._sandbox.limits.file_bytes)
-            sha256 = hashlib.sha256(data).hexdigest()
+            self.hashes[file.id] = sha256 = hashlib.sha256(data).hexdigest()
             before = self._known.get(file.id, KnownFile(""))
             if before.sha256 == sha256:
                 self.unchanged.append(file.id)
@@ -252,8 +318,10 @@ class _Reader:
             # The contents of a zip are listed only in the worker, which detects the format there.
             loader = None if is_zip(data) and not plugin_for(file.id) else detect_loader(file.id, data)
         except UnreadableFile as error:
+            self.hashes.setdefault(file.id, f"{UNREADABLE}{error}")
             return [Skipped(file.id, str(error))]
         except OSError as error:
+            self.hashes.setdefault(file.id, f"{UNREADABLE}{error}")
             return [Skipped(file.id, f"cannot be read: {error.strerror}")]
         if loader and loader.media == "row":
             parse = partial(self._parse, file.id, loader)
@@ -278,15 +346,17 @@ def _read_folder(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
 
 
 def _read_single(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
+    for item in reader.read(_single_file(path)):
+        require_readable(path, [item])
+        yield item
+
+
+def _single_file(path: Path) -> FoundFile:
+    """Return a documents path that is no folder as a file; BadInput when it is not a regular one."""
     file = FoundFile(printable(path.name), Path(os.path.realpath(path)))
     if not file.path.is_file():
         raise BadInput(f"cannot load {path}: not a regular file", "give a folder or a file")
-    for item in reader.read(file):
-        if isinstance(item, Skipped):
-            raise BadInput(
-                f"cannot load {path.parent / item.path}: {item.reason}", "mend it, or leave it out"
-            )
-        yield item
+    return file
 
 
 def _first_reason(skipped: list[Skipped]) -> str:

@@ -73,9 +73,9 @@ class _FolderWalk:
         self, entries: list[os.DirEntry[str]], prefix: str, rules: _IgnoreRules
     ) -> Iterator[FoundFile | Skipped]:
         """Yield the files below the entries of one folder; with a stack instead of recursion, so that any depth works."""
-        stack = [(entry, prefix + entry.name, rules) for entry in reversed(entries)]
+        stack = [(entry, prefix + entry.name, rules, self._root) for entry in reversed(entries)]
         while stack:
-            entry, name, rules = stack.pop()
+            entry, name, rules, parent = stack.pop()
             try:
                 folder = entry.is_dir()
                 reason = self._skip_reason(entry, name, folder, rules)
@@ -85,7 +85,11 @@ class _FolderWalk:
             if reason:
                 yield Skipped(printable(name) + ("/" if folder else ""), reason)
             elif not folder:
-                yield FoundFile(printable(name), Path(os.path.realpath(entry.path)))
+                # looking at every part of every path for links would take longer than reading small files
+                link = entry.is_symlink()
+                yield FoundFile(
+                    printable(name), Path(os.path.realpath(entry.path)) if link else parent / entry.name
+                )
             else:
                 try:
                     inner = _sorted_entries(Path(entry.path))
@@ -93,7 +97,8 @@ class _FolderWalk:
                     yield Skipped(f"{printable(name)}/", f"cannot be listed: {error.strerror}")
                     continue
                 inner_rules = rules.with_files(Path(entry.path), f"{name}/")
-                stack.extend((item, f"{name}/{item.name}", inner_rules) for item in reversed(inner))
+                real = Path(os.path.realpath(entry.path))
+                stack.extend((item, f"{name}/{item.name}", inner_rules, real) for item in reversed(inner))
 
     def _skip_reason(self, entry: os.DirEntry[str], name: str, folder: bool, rules: _IgnoreRules) -> str:
         """Return why an entry is skipped; empty for a folder to enter and a file to read."""

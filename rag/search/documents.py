@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 from rag.search.filters import Condition, DaySpan, day_span
 from rag.search.query import Query
@@ -25,6 +26,14 @@ class DocumentSelection:
     """Their ids; None for all."""
     notes: tuple[str, ...] = ()
     """What was left out and why, one sentence each."""
+
+
+@runtime_checkable
+class SearchableFields(Protocol):
+    """Fields of documents that are not all in memory."""
+
+    def may_have(self, key: str) -> bool:
+        """Return whether any document may have a key in its metadata; false only if none has."""
 
 
 class DocumentIndex:
@@ -61,6 +70,8 @@ class DocumentIndex:
 
     def _selected(self, query: Query, today: date) -> DocumentSelection:
         """Apply the query's conditions, its date and the expiry of documents."""
+        if not query.where and query.as_of is None and (query.expired or not self._may_expire):
+            return DocumentSelection(None)  # nothing can be left out: no document has to be read
         allowed = set(self._document_fields)
         notes: list[str] = []
         for condition in query.where:
@@ -141,6 +152,13 @@ class DocumentIndex:
         if not values:
             return f"there is no key {key!r}; the keys are {listed_names(keys)}"
         return f"the values of {key} are {listed_names(values)}"
+
+    @cached_property
+    def _may_expire(self) -> bool:
+        """Whether any document may have a day until which it is valid."""
+        if isinstance(self._document_fields, SearchableFields):
+            return self._document_fields.may_have("valid_until")
+        return any(fields["metadata"].get("valid_until") for fields in self._document_fields.values())
 
 
 def count_documents(count: int) -> str:

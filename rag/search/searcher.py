@@ -1,7 +1,7 @@
 """Search one generation of an index: filter, dense and lexical search, fusion, reranking, arranging; each stage timed.
 
-:class:`Searcher` runs the stages over any :class:`rag.search.backend.Backend`. :func:`convex_fusion` and :func:`reciprocal_rank_fusion` join the dense and the
-lexical scores, :class:`Stopwatch` measures the stages.
+:class:`Searcher` runs the stages over any :class:`rag.search.backend.Backend`. :func:`convex_fusion` and
+:func:`reciprocal_rank_fusion` join the dense and the lexical scores, :class:`Stopwatch` measures the stages.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ so that equal texts in equal order give equal files, however many updates were b
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -23,9 +25,12 @@ from rag.text.words import content_words, words
 if TYPE_CHECKING:
     import bm25s
 
+_VOCABULARY = "vocab.index.json"
 _WORDS = "terms.json"
 _ROWS = "terms.npy"
 _LENGTHS = "term_lengths.npy"
+_DENSE_FACTOR = 16
+"""Where more than one row in so many is in a posting, one number for every row is faster than sorting the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,16 @@ class TermRows:
         np.save(folder / _ROWS, self.numbers, allow_pickle=False)
         np.save(folder / _LENGTHS, self.lengths, allow_pickle=False)
 
+    @staticmethod
+    def frequencies(folder: Path, rows: np.ndarray) -> Counter[int]:
+        """Return in how many of the given ``rows`` (positions, ascending) of saved words each word's number occurs."""
+        numbers, lengths = (base.read_array(folder / name, mapped=True) for name in (_ROWS, _LENGTHS))
+        ends = lengths.cumsum()
+        counts: Counter[int] = Counter()
+        for row in rows.tolist():
+            counts.update(np.unique(numbers[ends[row] - lengths[row] : ends[row]]).tolist())
+        return counts
+
     @classmethod
     def load(cls, folder: Path, rows: int) -> TermRows:
         """Read what :meth:`save` wrote (the caller has verified the files); BadInput for another number of rows."""
@@ -82,10 +97,17 @@ class TermRows:
 class BM25Index:
     """BM25 over a list of texts; rows are numbered in the order of the texts."""
 
-    def __init__(self, retriever: bm25s.BM25, rows: int) -> None:
-        """Wrap a finished index; use :meth:`build`, :meth:`of` or :meth:`load`."""
+    def __init__(self, retriever: bm25s.BM25, rows: int, vocabulary: Path | None = None) -> None:
+        """Wrap a finished index; use :meth:`build`, :meth:`of` or :meth:`load`.
+
+        Args:
+            retriever: holds the scores of all words and rows.
+            rows: number of rows.
+            vocabulary: the file of the words, read at the first search; None if the retriever has them.
+        """
         self._retriever = retriever
         self._rows = rows
+        self._vocabulary_file = vocabulary
 
     @classmethod
     def build(cls, texts: Sequence[str], k1: float, b: float) -> BM25Index:
@@ -109,10 +131,9 @@ class BM25Index:
         pairs, counts = np.unique(terms.numbers.astype(np.int64) * rows + row_of_word, return_counts=True)
         word, row = np.divmod(pairs, max(rows, 1))
         frequency = np.bincount(word, minlength=vocabulary_size + 1)
-        idf = np.log(1 + (rows - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
-        mean_length = terms.lengths.mean() if rows else 0.0
+        idf = inverse_frequency(rows, frequency)
         tf = counts.astype(np.float32)
-        length_norm = (k1 * ((1 - b) + b * terms.lengths / max(mean_length, 1e-9))).astype(np.float32)
+        norm = length_norm(terms.lengths, terms.lengths.mean() if rows else 0.0, k1, b)
         retriever = bm25s.BM25(k1=k1, b=b, backend="numpy")
         # bm25s expects an entry for the empty token, which is the last word and occurs in no row
         retriever.vocab_dict = {word: n for n, word in enumerate([*terms.vocabulary, ""])}
@@ -120,12 +141,25 @@ class BM25Index:
         retriever.unique_token_ids_set = set(retriever.vocab_dict.values())
         retriever.scores = {
             # a sparse matrix in CSC layout: column = word, row = text
-            "data": idf[word] * (tf / (length_norm[row] + tf)),
+            "data": idf[word] * (tf / (norm[row] + tf)),
             "indices": row.astype(np.int32),
             "indptr": np.concatenate([[0], frequency.cumsum()]).astype(np.int64),
             "num_docs": rows,
         }
         return cls(retriever, rows)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each word."""
+        if self._vocabulary_file is None:
+            return cast("dict[str, int]", self._retriever.vocab_dict)
+        numbers: dict[str, int] = json.loads(self._vocabulary_file.read_text(encoding="utf-8"))
+        return numbers
+
+    def postings(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that contain a word, ascending, int32, and its score in each, float32."""
+        start, end = (int(self._retriever.scores["indptr"][n]) for n in (number, number + 1))
+        return self._retriever.scores["indices"][start:end], self._retriever.scores["data"][start:end]
 
     def scores(self, question: str) -> np.ndarray:
         """Return the BM25 score of every row, float32 [rows]; 0 where no content word of the question occurs."""
@@ -137,42 +171,89 @@ class BM25Index:
     def matches(self, question: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that contain a content word of the question, ascending, int64, and their scores, float32.
 
-        A question of stop words only ("who are you") is searched with all its words. Only the postings of the
-        question's words are read, so that time and memory do not grow with the other rows. The scores of the words are
-        added in the order of the question, as bm25s adds them, so that the sums have the same bits.
+        Only the postings of the question's words are read, so that time and memory do not grow with the other rows.
         """
-        query_words = self._known_words(question)
-        numbers = [self._retriever.vocab_dict[word] for word in query_words]
-        indptr, indices = (self._retriever.scores[name] for name in ("indptr", "indices"))
-        spans = [slice(int(indptr[number]), int(indptr[number + 1])) for number in numbers]
-        if not spans:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        rows = np.unique(np.concatenate([indices[span] for span in spans]))
-        scores = np.zeros(len(rows), dtype=np.float32)
-        for span in spans:
-            scores[np.searchsorted(rows, indices[span])] += self._retriever.scores["data"][span]
-        matching = scores > 0
-        return rows[matching].astype(np.int64), scores[matching]
-
-    def _known_words(self, question: str) -> list[str]:
-        """Return the words of a question that some row contains, with repeats."""
-        query_words = content_words(question) or words(question)
-        return [word for word in query_words if word in self._retriever.vocab_dict]
+        numbers = [self.numbers[word] for word in query_words(question) if word in self.numbers]
+        return summed_postings([self.postings(number) for number in numbers], self._rows)
 
     def save(self, folder: Path) -> None:
         """Write the arrays and the vocabulary into an existing folder."""
         self._retriever.save(folder, show_progress=False, allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: Path, rows: int) -> BM25Index:
-        """Read what :meth:`save` wrote; BadInput if it has another number of rows."""
+    def load(cls, folder: Path, rows: int, *, mapped: bool = False) -> BM25Index:
+        """Read what :meth:`save` wrote; ``mapped`` leaves the arrays in their files.
+
+        Raises:
+            BadInput: if it has another number of rows.
+        """
         import bm25s
 
         with NUMPY_READ_LOCK:
-            retriever = bm25s.BM25.load(folder, load_corpus=False, show_progress=False, allow_pickle=False)
+            retriever = bm25s.BM25.load(
+                folder,
+                load_corpus=False,
+                load_vocab=False,
+                show_progress=False,
+                allow_pickle=False,
+                mmap=mapped,
+            )
+        for name in ("data", "indices", "indptr"):
+            # a plain view of the mapped file: every slice of a memmap makes another one
+            retriever.scores[name] = np.asarray(retriever.scores[name]).view(np.ndarray)
         if retriever.scores["num_docs"] != rows:
             raise BadInput(f"{folder} covers {retriever.scores['num_docs']} chunks, not {rows}")
-        return cls(retriever, rows)
+        return cls(retriever, rows, folder / _VOCABULARY)
+
+
+def word_lengths(folder: Path) -> np.ndarray:
+    """Return the number of words of each row of saved :class:`TermRows`, int64 [rows], left in its file."""
+    return base.read_array(folder / _LENGTHS, mapped=True)
+
+
+def query_words(question: str) -> list[str]:
+    """Return the words that a question is searched by, with repeats.
+
+    A question of stop words only ("who are you") is searched with all its words.
+    """
+    return content_words(question) or words(question)
+
+
+def summed_postings(
+    postings: Sequence[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of all postings, ascending, int64, and the sum of their scores, float32; rows of score 0 left out.
+
+    The scores of the words are added in their order, as bm25s adds them, so that the sums have the same bits.
+
+    Args:
+        postings: rows, each only once, and scores of each word.
+        count: number of rows that there are.
+    """
+    if not postings:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    if _DENSE_FACTOR * sum(len(own_rows) for own_rows, _ in postings) > count:
+        every_score = np.zeros(count, dtype=np.float32)
+        for own_rows, own_scores in postings:
+            every_score[own_rows] += own_scores
+        matching_rows = np.flatnonzero(every_score > 0)
+        return matching_rows, every_score[matching_rows]
+    rows = np.unique(np.concatenate([own_rows for own_rows, _ in postings]))
+    scores = np.zeros(len(rows), dtype=np.float32)
+    for own_rows, own_scores in postings:
+        scores[np.searchsorted(rows, own_rows)] += own_scores
+    matching = scores > 0
+    return rows[matching].astype(np.int64), scores[matching]
+
+
+def inverse_frequency(rows: int, frequency: np.ndarray) -> np.ndarray:
+    """Return ln(1 + (N - n + 0.5) / (n + 0.5)) for N rows, n of which contain a word; float32."""
+    return np.log(1 + (rows - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+
+
+def length_norm(lengths: np.ndarray, mean_length: float, k1: float, b: float) -> np.ndarray:
+    """Return k1 * (1 - b + b * length / mean length) for each row, float32."""
+    return (k1 * ((1 - b) + b * lengths / max(mean_length, 1e-9))).astype(np.float32)
 
 
 def _renumbered(vocabulary: Sequence[str], numbers: np.ndarray, lengths: np.ndarray) -> TermRows:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from rag.errors import BadInput
 from rag.files import SCHEMA, canonical_json, check_number, sha256_text
+from rag.stores.digests import SUM_PREFIX, rows_digest, sum_of_hashes
 from rag.stores.sqlite import (
     REBUILD_HINT,
     connect,
@@ -45,6 +46,11 @@ create table if not exists generations (
     number integer primary key, next_id integer not null, text_sha256 text not null, facts text not null,
     row text not null);
 """
+_DIED_INDEXES = "".join(
+    f"create index if not exists {table}_died on {table} (died) where died is not null;"
+    for table in ("documents", "chunks")
+)
+"""Rows that were removed, so that deleting them reads no others; made by the first writer of a store that lacks them."""
 # The condition for rows of generation ``:at``
 _LIVES = "born <= :at and (died is null or died > :at)"
 _FIELDS = ", ".join(CHUNK_COLUMNS)
@@ -118,6 +124,8 @@ class TextStore:
                     self._create_tables()
                 else:
                     self._db.execute("pragma query_only = off" if write else "pragma query_only = on")
+                if write:
+                    self._db.executescript(_DIED_INDEXES)
                 number = self._db.execute("pragma user_version").fetchone()[0]
             check_number(1 if number == _UNNUMBERED else number, "text store", path)
         except BaseException:
@@ -151,12 +159,14 @@ class TextStore:
                 )
             return document_from_columns(id, sha256, rest, raw)
 
-    def document_fields(self, at: int) -> dict[str, dict[str, Any]]:
-        """Return the fields of every document of a generation except its text, by id, verified.
+    def document_fields(self, at: int, document: str | None = None) -> dict[str, dict[str, Any]]:
+        """Return the fields of every document of a generation, or of one, except its text, by id, verified.
 
         These are the fields of ``Document`` without ``id``, ``sha256``, ``raw`` and ``blocks``. No text is read.
         """
-        rows = self._all(f"select {_COLUMNS}, row from documents where {_LIVES} order by id", at)
+        only = "" if document is None else "id = :id and "
+        sql = f"select {_COLUMNS}, row from documents where {only}{_LIVES} order by id"
+        rows = self._all(sql, at, id=document)
         fields_by_id = {}
         with decode_errors_as_bad_input(self._path):
             for *columns, row in rows:
@@ -170,12 +180,55 @@ class TextStore:
 
     def removed_documents(self, at: int) -> list[str]:
         """Return the documents that an older generation still has and this one does not."""
-        sql = f"select id from documents where died <= :at except select id from documents where {_LIVES}"
+        living = f"select 1 from documents where id = old.id and {_LIVES}"
+        sql = f"select distinct id from documents as old where died <= :at and not exists ({living})"
         return sorted(id for (id,) in self._all(sql, at))
 
     def chunks(self, at: int) -> list[StoredChunk]:
         """Return the chunks of a generation, by id, each verified against its hash."""
-        rows = self._all(f"select {_FIELDS}, embedded, row from chunks where {_LIVES} order by id", at)
+        return self._verified(
+            self._all(f"select {_FIELDS}, embedded, row from chunks where {_LIVES} order by id", at)
+        )
+
+    def chunks_by_id(self, at: int, ids: Sequence[int]) -> dict[int, Chunk]:
+        """Return those of the chunks that a generation has, by id, each verified against its hash."""
+        return {
+            stored.chunk.id: stored.chunk
+            for part in _parts(ids)
+            for stored in self._chunks_where(f"id in ({', '.join('?' * len(part))})", at, part)
+        }
+
+    def chunks_of(self, at: int, document: str) -> list[Chunk]:
+        """Return a document's chunks in the order of its text, each verified against its hash."""
+        stored = self._chunks_where("doc = ?", at, [document])
+        return sorted((row.chunk for row in stored), key=lambda chunk: chunk.ordinal)
+
+    def iter_chunks(self, at: int, batch: int = 4096) -> Iterator[Chunk]:
+        """Yield the chunks of a generation by ascending id, each verified, never more than a batch in memory."""
+        last = 0
+        while rows := self._chunks_where("id > ?", at, [last], f"order by id limit {int(batch)}"):
+            yield from (row.chunk for row in rows)
+            last = rows[-1].chunk.id
+
+    def ids_of(self, at: int, documents: Collection[str]) -> list[int]:
+        """Return the ids of the chunks of documents, in any order."""
+        ids: list[int] = []
+        for part in _parts(sorted(documents)):
+            ids += [row.id for row in self._summaries_of(at, part)]
+        return ids
+
+    def _chunks_where(
+        self, condition: str, at: int, values: Sequence[object], order: str = "order by id"
+    ) -> list[StoredChunk]:
+        """Return verified chunks of a generation that satisfy a condition with positional parameters."""
+        lives = _LIVES.replace(":at", str(int(at)))
+        sql = f"select {_FIELDS}, embedded, row from chunks where {condition} and {lives} {order}"
+        with sqlite_errors_as_problems(self._path):
+            rows = self._db.execute(sql, list(values)).fetchall()
+        return self._verified(rows)
+
+    def _verified(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredChunk]:
+        """Return the chunks of rows that end with the hashes of text and row; BadInput if one differs from its hash."""
         with decode_errors_as_bad_input(self._path):
             chunks = [store_row(Chunk(*row[:-2]), row[-2]) for row in rows]
         for stored, row in zip(chunks, rows, strict=True):
@@ -185,17 +238,64 @@ class TextStore:
                 )
         return chunks
 
-    def summaries(self, at: int) -> list[RowSummary]:
-        """Return the identity of each chunk of a generation, by id, without reading its text."""
+    def summaries(self, at: int, documents: Collection[str] | None = None) -> list[RowSummary]:
+        """Return the identity of each chunk of a generation, or of some documents, by id, without reading its text."""
+        if documents is not None:
+            rows_of = (row for part in _parts(sorted(documents)) for row in self._summaries_of(at, part))
+            return sorted(rows_of)
         rows = self._all(f"select id, doc, embedded, row from chunks where {_LIVES} order by id", at)
         return [RowSummary(*row) for row in rows]
 
+    def _summaries_of(self, at: int, documents: Sequence[str]) -> list[RowSummary]:
+        lives = _LIVES.replace(":at", str(int(at)))
+        names = ", ".join("?" * len(documents))
+        sql = f"select id, doc, embedded, row from chunks where doc in ({names}) and {lives}"
+        with sqlite_errors_as_problems(self._path):
+            return [RowSummary(*row) for row in self._db.execute(sql, list(documents)).fetchall()]
+
+    def count_documents(self, at: int) -> int:
+        """Return the number of documents of a generation."""
+        return int(self._all(f"select count(*) from documents where {_LIVES}", at)[0][0])
+
+    def has_metadata(self, at: int, key: str) -> bool:
+        """Return whether the fields of any document of a generation may have a key; false only if none has."""
+        sql = f"select 1 from documents where instr(fields, :key) > 0 and {_LIVES} limit 1"
+        return bool(self._all(sql, at, key=json.dumps(key)))
+
     def digest(self, at: int) -> str:
         """Return one hash over all rows of a generation, made from the rows' own hashes."""
-        documents = self._all(f"select row from documents where {_LIVES} order by id", at)
-        chunks = self._all(f"select row from chunks where {_LIVES} order by id", at)
+        documents, chunks = self._row_hashes(at)
         with decode_errors_as_bad_input(self._path):
-            return rows_digest((row for (row,) in documents), (row for (row,) in chunks))
+            return rows_digest(documents, chunks)
+
+    def digest_sum(self, at: int) -> str:
+        """Return the sum of the hashes of all rows of a generation: see :func:`sum_of_hashes`."""
+        documents, chunks = self._row_hashes(at)
+        with decode_errors_as_bad_input(self._path):
+            return sum_of_hashes([*documents, *chunks])
+
+    def has_digest(self, at: int, digest: str) -> bool:
+        """Return whether the rows of a generation are those that a digest was recorded for; every row is read."""
+        return digest == (self.digest_sum(at) if digest.startswith(SUM_PREFIX) else self.digest(at))
+
+    def document_hashes(self, at: int, documents: Collection[str]) -> list[str]:
+        """Return the hashes of the rows of documents of a generation, in any order."""
+        lives = _LIVES.replace(":at", str(int(at)))
+        hashes: list[str] = []
+        for part in _parts(sorted(documents)):
+            sql = f"select row from documents where id in ({', '.join('?' * len(part))}) and {lives}"
+            with sqlite_errors_as_problems(self._path):
+                hashes += [row for (row,) in self._db.execute(sql, list(part))]
+        return hashes
+
+    def _row_hashes(self, at: int) -> tuple[list[str], list[str]]:
+        """Return the hashes of the rows of all documents, then of all chunks, by id."""
+        tables = ("documents", "chunks")
+        documents, chunks = (
+            [row for (row,) in self._all(f"select row from {table} where {_LIVES} order by id", at)]
+            for table in tables
+        )
+        return documents, chunks
 
     def record(self, number: int) -> GenerationRecord | None:
         """Return the record of a generation; None if it is missing or damaged."""
@@ -218,7 +318,12 @@ class TextStore:
         return max(at_least, *(value if isinstance(value, int) else 1 for (value,) in highest))
 
     def apply(
-        self, number: int, change: RowChange, facts: dict[str, object], at_least: int = 1
+        self,
+        number: int,
+        change: RowChange,
+        facts: dict[str, object],
+        at_least: int = 1,
+        before: str = "",
     ) -> GenerationRecord:
         """Write a generation's change in one durable transaction, which also gives new chunks their ids.
 
@@ -227,9 +332,12 @@ class TextStore:
             change: the rows to remove and to add.
             facts: stored in the generation's record.
             at_least: lowest id for new chunks.
+            before: sum of the row hashes of the generation before, so that only changed rows are read for the new
+                one's; "" reads all rows.
         """
         with self._transaction() as db:
             next_id = self.next_id(at_least)
+            gone = self._hashes_of(number - 1, change) if before else []
             if change.whole:
                 db.execute("update documents set died = ? where died is null", (number,))
                 db.execute("update chunks set died = ? where died is null", (number,))
@@ -260,13 +368,26 @@ class TextStore:
                     for stored in rows
                 ],
             )
-            values = [number, next_id, self.digest(number), canonical_json(facts)]
+            digest = _changed_sum(before, gone, change, rows) if before else self.digest(number)
+            values = [number, next_id, digest, canonical_json(facts)]
             row = sha256_text(canonical_json(values))
             db.execute("insert into generations values (?, ?, ?, ?, ?)", (*values, row))
         return GenerationRecord(number, next_id, str(values[2]), facts)
 
+    def _hashes_of(self, at: int, change: RowChange) -> list[str]:
+        """Return the hashes of the rows that a change removes from a generation."""
+        hashes = self.document_hashes(at, change.documents_out)
+        lives = _LIVES.replace(":at", str(int(at)))
+        for part in _parts(change.chunks_out):
+            sql = f"select row from chunks where id in ({', '.join('?' * len(part))}) and {lives}"
+            with sqlite_errors_as_problems(self._path):
+                hashes += [row for (row,) in self._db.execute(sql, list(part))]
+        return hashes
+
     def roll_back(self, current: int) -> None:
         """Undo the changes of writers that never published their generation: all after ``current``."""
+        if max(self.numbers(), default=0) <= current:
+            return  # a change and the record of its generation are written in one transaction
         with self._transaction() as db:
             for table in ("documents", "chunks"):
                 db.execute(f"delete from {table} where born > ?", (current,))
@@ -324,6 +445,12 @@ class TextStore:
                 raise
 
 
+def _changed_sum(before: str, gone: Iterable[str], change: RowChange, rows: Iterable[StoredChunk]) -> str:
+    """Return the sum of a generation's row hashes from that of the one before, without and with the changed rows."""
+    new = [row_hash(document_columns(document)) for document in change.documents_in]
+    return sum_of_hashes([*new, *(row.sha256 for row in rows)], before, gone)
+
+
 def store_row(chunk: Chunk, embedded: str) -> StoredChunk:
     """Return the chunk with its row's hash."""
     values = [getattr(chunk, name) for name in CHUNK_COLUMNS]
@@ -346,6 +473,7 @@ def row_hash(columns: Iterable[str]) -> str:
     return sha256_text("\0".join(columns))
 
 
-def rows_digest(documents: Iterable[str], chunks: Iterable[str]) -> str:
-    """Return one hash over the row hashes of a generation: documents by id, then chunks by id."""
-    return sha256_text("\n".join([*documents, "", *chunks]))
+def _parts(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
+    """Yield runs of values: SQLite limits the parameters of a statement."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -37,7 +37,9 @@ from rag.files import (
     sha256_file,
     writer_lock,
 )
+from rag.object_storage import is_url
 from runners.export.job import ExportedFiles, ExportJob, ExportResult, require_disk_space, working_folder
+from runners.export.upload import local_archive
 from runners.run_folder import INDEX, PLAN, TRACKING, RunFolder, check_replaceable, is_run, read_run_plan
 from runners.runs.endpoint_consent import set_unconfirmed
 from runners.runs.session import named_models
@@ -98,26 +100,35 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
     return ExportedFiles(usage, checked, made_from=made_from)
 
 
-def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> ExportResult:
+def unbundle(file: Path | str, out: Path | None = None, overwrite: bool = False) -> ExportResult:
     """Unpack a bundle into a run folder, which appears only when all of it has been checked.
 
     The endpoints that its plan names are asked only after :func:`runners.runs.endpoint_consent.allow_endpoints`.
 
     Args:
-        file: the archive, or the folder of a `bundle` export.
+        file: the archive, or the folder of a `bundle` export; as text also a URL of either.
         out: the run folder; None for `runs/NAME`.
         overwrite: whether a run at `out` may be replaced.
 
     Raises:
         BadInput: the file is no bundle, is damaged, or holds a file that does not belong in it.
         UsageProblem: `out` exists and may not be replaced.
-        CannotRun: too little disk space.
+        CannotRun: too little disk space, or storage that cannot be used.
     """
-
     started = time.perf_counter()
-    file = _find_archive(file)
+    if isinstance(file, str) and is_url(file):
+        with local_archive(file) as copy:
+            return _unbundle_archive(copy, file, out, overwrite, started)
+    path = _find_archive(Path(file))
+    return _unbundle_archive(path, path, out, overwrite, started)
+
+
+def _unbundle_archive(
+    path: Path, file: Path | str, out: Path | None, overwrite: bool, started: float
+) -> ExportResult:
+    """Unpack the archive at `path`, which messages call `file`."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(path) as archive:
             listed = read_list(archive, file)
             entries = listed["files"]
             members = checked_members(archive, entries, file)
@@ -151,7 +162,7 @@ def verify_bundle(file: Path) -> int:
     return len(entries)
 
 
-def read_list(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
+def read_list(archive: zipfile.ZipFile, file: Path | str) -> dict[str, Any]:
     """Read and validate the archive's list of files; raise `BadInput` when it is missing or malformed."""
     try:
         info = archive.getinfo(LIST)
@@ -177,7 +188,7 @@ def read_list(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
 
 
 def checked_members(
-    archive: zipfile.ZipFile, entries: Mapping[str, Any], file: Path
+    archive: zipfile.ZipFile, entries: Mapping[str, Any], file: Path | str
 ) -> dict[str, zipfile.ZipInfo]:
     """Return the members of the listed files, by name.
 
@@ -224,7 +235,7 @@ def checked_members(
 
 
 def stream_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Mapping[str, Any], file: Path
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Mapping[str, Any], file: Path | str
 ) -> Iterator[bytes]:
     """Yield a member's blocks; raise `BadInput` when its size or hash differs from the list."""
     digest = hashlib.sha256()
@@ -360,7 +371,7 @@ def _is_safe_name(name: str) -> bool:
 
 
 def _unpack(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Mapping[str, Any], path: Path, file: Path
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Mapping[str, Any], path: Path, file: Path | str
 ) -> None:
     try:
         with disk_full_as_problem(path.parent):
@@ -375,7 +386,7 @@ def _unpack(
         ) from None
 
 
-def _check_unpacked(folder: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _check_unpacked(folder: Path, file: Path | str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Check the unpacked run; errors name the archive, because the folder is removed.
 
     Returns:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from rag.errors import UsageProblem
 from rag.files import MANIFEST, canonical_json, sha256_text, write_text
@@ -32,6 +34,7 @@ from runners.export.job import (
 )
 from runners.export.registry import Target, target_named
 from runners.export.source import ExportSource
+from runners.export.upload import check_may_upload, destination, existing_upload, upload_export
 from runners.models.cards import CARD_FILE
 from runners.models.licenses import NOTICE_FILE, TERMS_FILE, terms_of_derivatives
 
@@ -51,8 +54,8 @@ def export(path: Path, request: ExportRequest, on_event: OnEvent | None = None) 
 
     Raises:
         UsageProblem: options that do not go together, or a destination that may not be replaced.
-        BadInput: a damaged run, an arm that this target cannot export, or another base model.
-        CannotRun: too little memory or disk.
+        BadInput: a damaged run, an arm that this target cannot export, another base model, or data that must stay local.
+        CannotRun: too little memory or disk, or storage that cannot be used.
     """
     started = time.perf_counter()
     target = target_named(request.to)
@@ -60,22 +63,68 @@ def export(path: Path, request: ExportRequest, on_event: OnEvent | None = None) 
     source = ExportSource(path, on_event, request.model)
     if target.needs != "run":
         source.select_arm(request.arm, request.seed, target.needs == "weights")
-    out = request.out or EXPORTS_FOLDER / _default_name(source, target)
+    name = _default_name(source, target)
+    out = destination(request.out or EXPORTS_FOLDER / name)
+    if isinstance(out, str):
+        return _export_to_url(source, target, request, out, name)
     if out.absolute().is_relative_to(path.absolute()):
         raise UsageProblem(f"{out} is inside the run, whose files are sealed", "choose another --out")
-    made_from = sha256_text(
-        canonical_json([EXPORT_FORMAT, target.name, request.dtype, *source.digest(target.needs)])
-    )
+    made_from = _made_from(source, target, request)
     if manifest := existing_export(out, made_from, request.overwrite):
         remove_leftovers(out)
-        facts = manifest["export"]
-        files = ExportedFiles("", facts["checked"], tuple(facts["line"]), tuple(facts["notes"]))
-        return _result(source, target, out, files, time.perf_counter() - started, again=True)
+        seconds = time.perf_counter() - started
+        return _result(source, target, out, _recorded_files(manifest), _sizes(out), seconds, again=True)
     refuse_working_directory(out)
     with working_folder(out) as folder:
         files = _write_files(ExportJob(source, target, folder, out, request.dtype), made_from)
         publish_export(folder, out)
-    return _result(source, target, out, files, time.perf_counter() - started)
+    return _result(source, target, out, files, _sizes(out), time.perf_counter() - started)
+
+
+def _export_to_url(
+    source: ExportSource, target: Target, request: ExportRequest, url: str, name: str
+) -> ExportResult:
+    """Export into a temporary folder and upload it; errors as of :func:`export`."""
+    started = time.perf_counter()
+    check_may_upload(url, source.plan)
+    made_from = _made_from(source, target, request)
+    if manifest := existing_upload(url, made_from, request.overwrite):
+        sizes = {file: int(entry["bytes"]) for file, entry in manifest["files"].items()}
+        files = _recorded_files(
+            manifest, note="Its files were compared by size with its manifest, not by hash."
+        )
+        seconds = time.perf_counter() - started
+        return _result(source, target, url, files, sizes, seconds, again=True, name=name)
+    with TemporaryDirectory(prefix="tunewise-export-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary, name)
+        folder.mkdir()
+        files = _write_files(ExportJob(source, target, folder, folder, request.dtype), made_from)
+        sizes = _sizes(folder)
+        event = {"event": "export.upload", "url": url, "files": len(sizes), "bytes": sum(sizes.values())}
+        source.on_event(event)
+        upload_export(folder, url, request.overwrite)
+    return _result(source, target, url, files, sizes, time.perf_counter() - started, name=name)
+
+
+def _made_from(source: ExportSource, target: Target, request: ExportRequest) -> str:
+    """Return the hash of what an export is made from."""
+    return sha256_text(
+        canonical_json([EXPORT_FORMAT, target.name, request.dtype, *source.digest(target.needs)])
+    )
+
+
+def _recorded_files(manifest: Mapping[str, Any], note: str = "") -> ExportedFiles:
+    """Return what the maker of an existing export reported, with a note added."""
+    facts = manifest["export"]
+    notes = (*facts["notes"], *([note] if note else []))
+    return ExportedFiles("", facts["checked"], tuple(facts["line"]), notes)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of every file of an export, without card and manifest."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+    return {name: size for name, size in sizes.items() if name not in (CARD_FILE, MANIFEST)}
 
 
 def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
@@ -112,18 +161,24 @@ def _write_terms(job: ExportJob) -> None:
 
 
 def _result(
-    source: ExportSource, target: Target, out: Path, files: ExportedFiles, seconds: float, again: bool = False
+    source: ExportSource,
+    target: Target,
+    out: Path | str,
+    files: ExportedFiles,
+    sizes: Mapping[str, int],
+    seconds: float,
+    again: bool = False,
+    name: str = "",
 ) -> ExportResult:
-    paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
-    sizes = {path.relative_to(out).as_posix(): path.stat().st_size for path in paths}
+    """Return the result; the command of one at a URL is for a copy of it in the folder `name`."""
     return ExportResult(
         to=target.name,
         arm=source.arm.arm if source.arm else None,
         seed=source.seed,
         out=out,
-        files={name: size for name, size in sizes.items() if name not in (CARD_FILE, MANIFEST)},
+        files=sizes,
         checked=files.checked,
-        line=shell_line(files.line, str(out)),
+        line=shell_line(files.line, name or str(out)),
         notes=files.notes,
         seconds=round(seconds, 2),
         again=again,

@@ -43,7 +43,11 @@ GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", QUANTISED_
 GGUF_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, QUANTISED_TYPE: 8.5}
 """Bits per weight; Q8_0 stores a 16-bit scale for each block of 32."""
 _FALLBACKS = ("float16", "float32")
-"""Number types to try with "auto" after the model's own."""
+"""Number types to try with "auto" after the first."""
+_NORMALIZATION_NOTE = (
+    "llama.cpp does not normalise text, and this tokenizer does (NFC): text in decomposed Unicode, as in file names of "
+    "macOS, gets other tokens there. Send composed text."
+)
 _USAGE = """```bash
 llama-server --model model.gguf  # or llama-cli; the chat template is in the file
 ```
@@ -80,6 +84,8 @@ class GgufVocabulary:
     merges: tuple[str, ...]
     pieces: Pieces | None = None
     """The sentencepiece vocabulary; None for byte-level BPE."""
+    normalized: bool = False
+    """Whether the tokenizer composes text (NFC) first, which llama.cpp does not."""
 
 
 GGUF_FAMILIES: tuple[GgufFamily, ...] = (
@@ -116,7 +122,14 @@ def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
         )
     size = sum(p.numel() for p in merged_model.model.parameters())
 
-    types = merged.candidate_dtypes(job.dtype, merged_model.dtype, _FALLBACKS)
+    if vocabulary.normalized:
+        notes.append(_NORMALIZATION_NOTE)
+    first = least_rounded_dtype(merged_model.model, merged_model.dtype)
+    if job.dtype == merged.AUTO_DTYPE and first != merged_model.dtype:
+        notes.append(
+            f"The weights are in {first}, which rounds them less than {merged_model.dtype}, the base's own type."
+        )
+    types = merged.candidate_dtypes(job.dtype, first, _FALLBACKS)
     require_disk_space(job.out, max(int(size * GGUF_BITS[dtype] / 8) for dtype in types))
 
     def write(dtype: str) -> merged.ReplayComparison:
@@ -124,10 +137,33 @@ def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
         return _replay(file, merged_model, config, source)
 
     # llama.cpp computes in its own types whatever the file's, so the smaller type that keeps the answers comes first.
-    dtype, comparison, dtype_notes = write_in_smallest_dtype(job.dtype, merged_model.dtype, _FALLBACKS, write)
+    dtype, comparison, dtype_notes = write_in_smallest_dtype(job.dtype, first, _FALLBACKS, write)
     checked = {"read back by": "transformers' GGUF loader", **comparison.to_facts("base and weights apart")}
     cut = "sentencepiece" if vocabulary.pieces else vocabulary.pre
     return {**checked, "number type": dtype, "cut of text": cut}, [*notes, *dtype_notes]
+
+
+def least_rounded_dtype(model: Any, own: str) -> str:
+    """Return the number type to try first for a model's weights: its own, unless float16 rounds them less than bfloat16.
+
+    A bfloat16 base with an adapter merged into it is no longer on bfloat16's grid: rounding it again, to 8 bits of
+    precision, moved the top-5 log-probabilities of SmolLM2-135M by up to .27, float16 with its 11 bits by .01
+    (benchmarks/LOG.md, "Exports on llama-server"). Weights outside float16's range keep bfloat16.
+
+    Args:
+        model: the merged model, in float32.
+        own: the number type of the base's own weights.
+    """
+    import torch
+
+    if own != "bfloat16":
+        return own
+    errors = {torch.bfloat16: 0.0, torch.float16: 0.0}
+    for weight in model.parameters():
+        values = weight.detach().float()
+        for dtype in errors:
+            errors[dtype] += float((values.to(dtype).float() - values).square().sum(dtype=torch.float64))
+    return "float16" if errors[torch.float16] < errors[torch.bfloat16] else own
 
 
 def family_of(config: Mapping[str, Any]) -> GgufFamily:
@@ -277,7 +313,8 @@ def read_vocabulary(folder: Path, size: int) -> GgufVocabulary:
     merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
     tokens = tuple(by_id.get(index, f"[PAD{index}]") for index in range(size))
     kinds = tuple(_token_type(index, by_id, added) for index in range(size))
-    return GgufVocabulary(_pre_tokenizer_name(body), tokens, kinds, merges)
+    normalized = body.get("normalizer") is not None
+    return GgufVocabulary(_pre_tokenizer_name(body), tokens, kinds, merges, normalized=normalized)
 
 
 def gguf_refusal(reason: str) -> BadInput:

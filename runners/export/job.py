@@ -1,7 +1,7 @@
 """The request, the job and the result of an export, and the folder in which it is put together.
 
 An export is written into a working folder next to its destination and published by one rename, so that it is complete
-or not there at all.
+or not there at all. One that goes to a URL is written into a temporary folder and uploaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class ExportRequest:
     """The arm to export; None for the one that the verdict says to use."""
     seed: int | None = None
     """The seed of its weights; None for the first."""
-    out: Path | None = None
+    out: Path | str | None = None
+    """The folder to make, or as text the URL to upload to; None for one in `exports`."""
     overwrite: bool = False
     dtype: str = "auto"
     model: Path | None = None
@@ -54,7 +55,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """A running export: the maker writes its files into `folder`, which is renamed to `out` at the end."""
+    """A running export: the maker writes its files into `folder`, which is renamed to `out` or uploaded at the end."""
 
     source: ExportSource
     target: Target
@@ -96,7 +97,8 @@ class ExportResult:
     to: str
     arm: str | None
     seed: int | None
-    out: Path
+    out: Path | str
+    """The folder, or the URL."""
     files: Mapping[str, int]
     """Bytes by name, without card and manifest."""
     checked: Mapping[str, Any]
@@ -133,7 +135,7 @@ def require_disk_space(out: Path, size: int) -> None:
     if size * SPARE_DISK_FACTOR > free:
         raise CannotRun(
             f"the export takes about {size / 2**20:,.0f} MiB at {out}, where {free / 2**20:,.0f} MiB are free",
-            "free some space, or choose another --out",
+            "free some space, or choose another --out (with a URL, another TMPDIR)",
         )
 
 

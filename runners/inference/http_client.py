@@ -15,6 +15,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator as Running
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -185,12 +187,25 @@ NO_DEADLINE = RequestCaller()
 """Waits for as long as it takes."""
 
 
-class _TemporaryError(Exception):
-    """A failure that may not occur at the next attempt."""
+class ServerFailure(Exception):
+    """A failure of one request that may not occur at the next attempt, or at another server.
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+    ``status`` is the HTTP status of an answer that is an error; None where the connection failed or the answer is malformed.
+    ``late`` says that a time-out ended it.
+    """
+
+    def __init__(
+        self, reason: str, retry_after_s: float | None = None, status: int | None = None, late: bool = False
+    ) -> None:
+        """Store the reason, the server's Retry-After in seconds, its status, and whether it was a time-out."""
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.status = status
+        self.late = late
+
+
+class BrokenStream(CannotRun):
+    """A stream ended in the middle of an answer of which the caller has read a part."""
 
 
 class HttpClient:
@@ -261,39 +276,71 @@ class HttpClient:
 
     def object(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """Return the JSON object that the server answers, and the seconds it took, without waits and failed attempts."""
+        return self._retried(lambda: self.object_once(body))
 
-        def once() -> tuple[dict[str, Any], float]:
-            response = self._send(body)
+    def object_once(
+        self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE
+    ) -> tuple[dict[str, Any], float]:
+        """Return the same of one attempt; ServerFailure where another may succeed."""
+        with self._failures():
+            response = self._send(body, caller)
             try:
                 text = response.read().decode("utf-8", errors="replace")
             finally:
                 response.close()
             return self._parsed(text), response.elapsed.total_seconds()
 
-        return self._retried(once)
-
     def events(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> Iterator[dict[str, Any]]:
         """Yield the objects of the server's event stream; retried only until the first was received."""
 
-        def open_stream() -> tuple[httpx.Response, dict[str, Any], Iterator[dict[str, Any]]]:
-            response = self._send(body, caller)
-            try:
-                events = self._read_events(response.iter_lines())
-                return response, next(events, {}), events
-            except BaseException:
-                response.close()
-                raise
+        def open_stream() -> tuple[dict[str, Any], Running[dict[str, Any], None, None]]:
+            events = self.events_once(body, caller)
+            return next(events, {}), events
 
-        response, first, others = self._retried(open_stream, caller)
+        first, others = self._retried(open_stream, caller)
         try:
             yield first
             yield from others
-        except _TemporaryError as error:
-            raise CannotRun(str(error), "ask again") from None
-        except httpx.HTTPError as error:
-            raise CannotRun(self._connection_failure(error), "ask again") from None
+        except ServerFailure as error:
+            raise BrokenStream(str(error), "ask again") from None
         finally:
-            response.close()
+            others.close()
+
+    def events_once(
+        self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE
+    ) -> Running[dict[str, Any], None, None]:
+        """Yield the same of one attempt; ServerFailure where another may succeed, also after some objects."""
+        with self._failures():
+            response = self._send(body, caller)
+            try:
+                yield from self._read_events(response.iter_lines())
+            finally:
+                response.close()
+
+    def models(self, seconds: float) -> list[dict[str, Any]]:
+        """Return the entries of ``/models`` beside the client's address; ServerFailure, also for a server without it."""
+        with self._failures():
+            address = f"{self.url.removesuffix('/chat/completions')}/models"
+            response = self._client.get(address, timeout=seconds)
+            text = response.text
+            if not response.is_success:
+                reason = f"{address} answered {response.status_code}{self._reason(text)}"
+                if response.status_code in (401, 403):
+                    reason += f"; {endpoint.key_hint(self.url)}"
+                raise ServerFailure(reason, status=response.status_code)
+            rows = self._parsed(text).get("data")
+            return [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn the errors of a connection into ServerFailure, and that of an address into BadInput."""
+        try:
+            yield
+        except httpx.InvalidURL as error:
+            raise BadInput(f"the address {self.url} cannot be used: {error}") from None
+        except httpx.HTTPError as error:
+            late = isinstance(error, httpx.TimeoutException)
+            raise ServerFailure(self._connection_failure(error), late=late) from None
 
     def _send(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> httpx.Response:
         """Send a request at the allowed rate; return a successful response, its body not read yet."""
@@ -323,7 +370,7 @@ class HttpClient:
                     "redirects are not followed, so that key and data reach no other host; name that address itself",
                 )
             if status in RETRIED_STATUSES or status >= 500:
-                raise _TemporaryError(message, retry_after(response.headers.get("retry-after")))
+                raise ServerFailure(message, retry_after(response.headers.get("retry-after")), status)
             if status not in (400, 422) or not self._dialect.learn_from_refusal(sent, reason):
                 error = endpoint.EndpointRefused if status in (401, 403, 404) else BadInput
                 raise error(message, _hint(status, self.url))
@@ -337,12 +384,8 @@ class HttpClient:
         for attempt in range(1, backoff.tries + 1):
             try:
                 return once()
-            except _TemporaryError as error:
+            except ServerFailure as error:
                 asked, reason = error.retry_after_s, str(error)
-            except httpx.InvalidURL as error:
-                raise BadInput(f"the address {self.url} cannot be used: {error}") from None
-            except httpx.HTTPError as error:
-                asked, reason = None, self._connection_failure(error)
             too_long = asked is not None and asked > backoff.patience
             if attempt == backoff.tries or too_long or self._closed.is_set():
                 break
@@ -372,7 +415,7 @@ class HttpClient:
             if data == "[DONE]":
                 return
             yield self._parsed(data)
-        raise _TemporaryError(f"{self.server} broke off in the middle of an answer")
+        raise ServerFailure(f"{self.server} broke off in the middle of an answer")
 
     def _parsed(self, text: str) -> dict[str, Any]:
         """Return the JSON object of a text; a temporary error for anything else, and for an object with an error."""
@@ -381,9 +424,9 @@ class HttpClient:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise _TemporaryError(f"{self.server} sent no JSON object: {self._clean(text)!r}")
+            raise ServerFailure(f"{self.server} sent no JSON object: {self._clean(text)!r}")
         if body.get("error"):
-            raise _TemporaryError(f"{self.server} sent an error{self._reason(text)}")
+            raise ServerFailure(f"{self.server} sent an error{self._reason(text)}")
         return body
 
     def _reason(self, text: str) -> str:

@@ -22,6 +22,7 @@ from runners.inference.http_client import (
     RequestCaller,
     RequestLimits,
 )
+from runners.inference.servers.pool import ServerPool
 from runners.inference.streaming import TextStream
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
 from runners.models import endpoint
@@ -48,6 +49,7 @@ class RemoteGenerator:
         key: str | None = None,
         on_note: OnNote = None,
         thinking: Thinking = Thinking(),
+        pool: ServerPool | None = None,
     ) -> None:
         """Prepare a generator that connects at the first request.
 
@@ -59,6 +61,7 @@ class RemoteGenerator:
             key: API key; None for the one in the environment that belongs to the host of the URL.
             on_note: Called for each retry, and for each parameter that the server does not accept.
             thinking: How many tokens a model that reasons before it answers may use for that.
+            pool: Several servers that have the model, asked in place of the URL.
         """
         self.thinking = thinking
         self._reasons = endpoint.reasons_by_name(name)
@@ -67,6 +70,10 @@ class RemoteGenerator:
         self.name = name
         self.seed = seed
         self.limits = limits or RequestLimits()
+        self._client: HttpClient | ServerPool
+        if pool is not None:
+            self._client = pool
+            return
         secret = endpoint.api_key(url).value if key is None else key
         if key is None and on_note and (unused := endpoint.unused_key_note(url)):
             on_note(unused)

@@ -27,6 +27,7 @@ from rag import plugins
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, check_schema, sha256_text, write_text
 from runners.data.refusals import is_refusal
+from runners.plan.backend import Backend, check_backend_arms, entry_list, parse_backend
 from runners.plan.checks import StyleCheck
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
@@ -219,6 +220,11 @@ class Plan(StrictModel):
         description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks "
         "ask for, token by token; off: decoding is free.",
     )
+    backend: Annotated[tuple[str, ...], BeforeValidator(entry_list)] = Field(
+        (),
+        description="Servers that generate the answers in place of this process, `openai:NAME@URL[,URL...]`; arms with "
+        "weights are asked by the weights' name, or as `ARM=openai:NAME@URL` says. Training stays here.",
+    )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
     thinking: Thinking = Thinking()
     seed: int = Field(0, ge=0)
@@ -241,7 +247,7 @@ class Plan(StrictModel):
         values: dict[str, Any] = serialize(self)
         usual = Thinking().model_dump()
         defaults = {"kernels": "auto", "constrain": "auto", "house_style": False, "thinking": usual}
-        defaults |= {"parallel": "auto"}
+        defaults |= {"parallel": "auto", "backend": type(values.get("backend", ()))()}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
@@ -283,9 +289,15 @@ class Plan(StrictModel):
             raise ValueError("embedder.quantization: an embedder is never quantised")
         if self.judge is not None and not self.judge.name.startswith("openai:"):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
+        check_backend_arms(self.backend, [s.arm for s in self.steps if not isinstance(s, IndexStep)])
         if self.weights.get("house_style") and not self.house_style:
             raise ValueError("weights.house_style: this score is no longer computed")
         return self
+
+    @property
+    def servers(self) -> Backend:
+        """The plan's backend; an empty one where everything is generated in this process."""
+        return parse_backend(self.backend)
 
     @property
     def ignored(self) -> str:

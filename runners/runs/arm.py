@@ -141,6 +141,8 @@ def shot_limits(context: RunContext, step: EvaluateStep) -> ShotLimits:
     if step.retrieval and plan.index is not None:
         taken += plan.index.context_tokens + count(plan.prompts.context)
     left = max(0, (context_length(read_json(base.folder / "config.json")) or 0) - taken)
+    if not context.generates_here(step):
+        return ShotLimits(min(left, REMOTE_TOKENS), min(left, REMOTE_TOKENS))
     machine = detect_machine(context.run.path)
     on_cpu = machine.device == "cpu"
     fixed = min(left, MANY_TOKENS_CPU if on_cpu else MANY_TOKENS_GPU)
@@ -273,8 +275,10 @@ def passage_finder(context: RunContext, step: EvaluateStep) -> PassageFinder | N
 
 
 def _model_of_choice(context: RunContext, step: EvaluateStep) -> str:
-    """Return what identifies the model that an arm's examples are chosen for: its fingerprint, and nf4 in 4 bits."""
+    """Return what identifies the model that an arm's examples are chosen for: fingerprint, nf4 in 4 bits, its servers."""
     identity, quantization = model_identity(context.base_of(step)), context.settings_of(step).quantization
+    if server := context.plan.servers.model_of(step):
+        return f"{identity} {server.entry}"
     return identity if quantization == NO_QUANTIZATION else f"{identity} {quantization}"
 
 

@@ -292,7 +292,7 @@ def rows_at_once(tokens: int) -> int:
 
 
 def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: Machine) -> StepMemory | None:
-    """Return the memory of a step; None for an endpoint, and where the model's shape is unknown."""
+    """Return the memory of a step; None for an endpoint or a backend, and where the model's shape is unknown."""
     if isinstance(step, IndexStep):
         shape = _shape_of(folders.get(plan.embedder.name))
         if shape is None:
@@ -322,7 +322,7 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
             several = _shared_memory(plan, step, shape, replace(setup_of_run, devices=present), machine)
         return StepMemory(work, memory, several=several)
     model = step.model or plan.model
-    shape = None if step.classifier else _shape_of(folders.get(model.name))
+    shape = None if step.classifier or plan.servers.model_of(step) else _shape_of(folders.get(model.name))
     if shape is None:
         return None
     prompt = _prompt_tokens(plan, step)

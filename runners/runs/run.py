@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator as Running
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.types import OnEvent
@@ -22,14 +23,18 @@ from runners.data.examples import Example
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.types import Generator
+from runners.plan.backend import Backend, check_backend_arms, parse_backend
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep
+from runners.plan.steps import EvaluateStep, IndexStep
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_report, read_run_plan
 from runners.runs.arm import PreparedArm, passage_finder, recall_arm
 from runners.runs.dataset import read_examples
 from runners.runs.recorded_models import RecordedModels
 from runners.runs.requirements import needs_embedder
-from runners.runs.session import RunContext
+from runners.runs.session import RunContext, must_stay_local
+
+if TYPE_CHECKING:
+    from runners.runs.backend_servers import BackendServers
 
 
 class RunSession:
@@ -40,28 +45,45 @@ class RunSession:
     """
 
     def __init__(
-        self, folder: RunFolder, plan: Plan, on_event: OnEvent | None = None, model: Path | None = None
+        self,
+        folder: RunFolder,
+        plan: Plan,
+        on_event: OnEvent | None = None,
+        model: Path | None = None,
+        backend: Sequence[str] | None = None,
     ) -> None:
         """Wrap a run folder and its plan.
 
         Args:
             folder: the run folder.
             plan: its plan.
-            on_event: receives the events of downloads.
+            on_event: receives the events of downloads, and notes on the servers of a backend.
             model: the folder of the run's base, when it is elsewhere than the plan says.
+            backend: the servers that generate, as the values of ``--backend``; None for those of the plan, if any.
+
+        Raises:
+            BadInput: the backend is malformed, or names an arm that the plan does not have.
         """
         self.folder = folder
         self.plan = plan
         self._on_event = on_event
         self._model = model
+        self.backend = plan.servers if backend is None else chosen_backend(plan, backend)
+        self._from_plan = backend is None
         self._checked = False
         self._prepared: dict[str, PreparedArm] = {}
 
     @classmethod
-    def open(cls, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
+    def open(
+        cls,
+        path: Path,
+        on_event: OnEvent | None = None,
+        model: Path | None = None,
+        backend: Sequence[str] | None = None,
+    ) -> RunSession:
         """Read a run's plan and nothing else yet; BadInput when ``path`` is no run or has no plan."""
         folder = open_run_folder(path)
-        return cls(folder, read_run_plan(folder.path), on_event, model)
+        return cls(folder, read_run_plan(folder.path), on_event, model, backend)
 
     def check(self) -> None:
         """Check the files against the run's manifest, once; BadInput names a file that differs."""
@@ -131,7 +153,7 @@ class RunSession:
     def weights(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
         """Return the folder of an arm's weights; None for an arm without, BadInput when the run lacks them."""
         folder = self.weights_folder(arm, seed)
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not folder.is_dir() and not self.backend.model_of(arm):
             raise BadInput(
                 f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
                 f"finish it with: tunewise run {self.folder.path} --resume",
@@ -158,7 +180,35 @@ class RunSession:
             embedder,
             bases=bases,
             reranker_model=self.recorded.reranker(),
+            backend=self._backend_servers(),
         )
+
+    def _backend_servers(self) -> BackendServers | None:
+        """Return the servers of the backend, none of them asked yet; None without a backend."""
+        if not self.backend:
+            return None
+        from runners.runs.backend_servers import BackendServers
+
+        return BackendServers(
+            self.plan,
+            self.backend,
+            must_stay_local(self.plan),
+            self._note,
+            self.folder.path if self._from_plan else None,
+        )
+
+    def _note(self, text: str) -> None:
+        if self._on_event:
+            self._on_event({"event": "backend.note", "reason": text})
+
+    def note_difference(self, arms: Sequence[EvaluateStep]) -> None:
+        """Say where arms are answered by another model or other servers than those that the verdict was measured with."""
+        from runners.runs.backend_servers import backend_difference
+
+        if (self.backend or self.plan.backend) and (
+            text := backend_difference(self.plan, self.backend, arms)
+        ):
+            self._note(text)
 
     def ask(
         self,
@@ -258,12 +308,15 @@ class Run:
         """
         _check_question(question)
         chosen = self.arm(arm)
+        self._session.note_difference([chosen])
         return replace(self._session.ask([question], chosen)[0], arm=chosen.arm)
 
     def stream(self, question: str, arm: str | None = None) -> Running[str, None, Answer]:
         """Yield an answer in pieces as the model generates it, cited; return the answer that :meth:`ask` gives."""
         _check_question(question)
-        return self._session.stream(question, self.arm(arm))
+        chosen = self.arm(arm)
+        self._session.note_difference([chosen])
+        return self._session.stream(question, chosen)
 
     def scores(self) -> dict[str, float]:
         """Return the mean combined score of each arm, best first, as the trial weighs it; {} before the trial was scored."""
@@ -297,29 +350,51 @@ class Run:
         return f"<div>{head}{notebook.html_table(('arm', 'combined'), rows)}</div>"
 
 
-def open_session(path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
+def chosen_backend(plan: Plan, entries: Sequence[str]) -> Backend:
+    """Return the backend of the values of ``--backend``; BadInput for a malformed one, or an arm that the plan lacks."""
+    backend = parse_backend(entries)
+    try:
+        check_backend_arms(entries, [step.arm for step in plan.steps if not isinstance(step, IndexStep)])
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return backend
+
+
+def open_session(
+    path: Path,
+    on_event: OnEvent | None = None,
+    model: Path | None = None,
+    backend: Sequence[str] | None = None,
+) -> RunSession:
     """Open a run to be asked: check its files and obtain its models now, load them at the first question.
 
     Args:
         path: the run folder.
-        on_event: receives the events of downloads.
+        on_event: receives the events of downloads, and notes on the servers of a backend.
         model: the folder of the run's base, when it is elsewhere than the plan says.
+        backend: the servers that generate, as the values of ``--backend``; None for those of the plan, if any.
 
     Raises:
         BadInput: ``path`` is no run, a file differs from the manifest, or a model is not the one the run was
             made with.
     """
-    session = RunSession.open(path, on_event, model)
+    session = RunSession.open(path, on_event, model, backend)
     _ = session.context
     return session
 
 
-def load(path: Path | str, on_event: OnEvent | None = None, model: Path | str | None = None) -> Run:
+def load(
+    path: Path | str,
+    on_event: OnEvent | None = None,
+    model: Path | str | None = None,
+    backend: Sequence[str] | None = None,
+) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
-    ``model`` is the folder of the run's base, where it is elsewhere than the plan says.
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says, ``backend`` the servers that
+    generate, as the values of ``--backend``; None for those that the run was measured with, if any.
     """
-    return Run(RunSession.open(Path(path), on_event, Path(model) if model else None))
+    return Run(RunSession.open(Path(path), on_event, Path(model) if model else None, backend))
 
 
 def _check_question(question: str) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rag.index import Index
     from runners.inference.local import LocalGenerator
     from runners.inference.remote import RemoteGenerator
+    from runners.runs.backend_servers import BackendServers
 
 REFUSAL_FILE = "refusal.json"
 BaseModel = resolve.Model | resolve.RemoteModel
@@ -161,6 +162,11 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
             if remote
             else {"model": name}
         )
+    for server in plan.servers.models:
+        rows += [
+            {"model": server.name, "endpoint": endpoint.endpoint_host(url), "as": "backend"}
+            for url in server.urls
+        ]
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         rows.append({"model": judge.name, "endpoint": endpoint.endpoint_host(judge.url), "as": "judge"})
     rows += [{"model": plan.embedder.name, "endpoint": host, "as": "index"} for host in index_hosts(plan)]
@@ -205,6 +211,8 @@ class RunContext:
     """The models that arms answer with, by their name in the plan."""
     reranker_model: resolve.Model | None = None
     """The cross-encoder of the plan's index step; None when it names none."""
+    backend: BackendServers | None = None
+    """The servers that generate in place of this process; None where none do."""
     _generator: LocalGenerator | None = None
     _generator_of: tuple[BaseModel, str, Thinking] | None = None
     _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
@@ -237,8 +245,25 @@ class RunContext:
         """Return the plan's entry of the model that an arm answers with."""
         return arm.model or self.plan.model
 
+    def generates_here(self, arm: EvaluateStep) -> bool:
+        """Return whether an arm answers in this process: not by an endpoint, nor by a server of the backend."""
+        if self.backend is not None and self.backend.backend.model_of(arm):
+            return False
+        return arm.classifier or isinstance(self.base_of(arm), resolve.Model)
+
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
-        """Return the generator of an arm with these weights (None: the base as it is); the base stays loaded between arms.
+        """Return the generator of an arm with these weights (None: the base as it is): the backend's, else one here."""
+        if self.backend is not None:
+            seeds = self.plan.train_step(arm.weights).seeds[1:] if arm.weights else ()
+            later = [
+                s for s in seeds if weights and weights.name == self.run.adapter(str(arm.weights), s).name
+            ]
+            if remote := self.backend.generator(arm, later[0] if later else None, weights):
+                return remote
+        return self.generator_here(weights, arm)
+
+    def generator_here(self, weights: Path | None, arm: EvaluateStep) -> Generator:
+        """Return the same without a backend; the base stays loaded between arms.
 
         An endpoint uses no memory here, so asking one leaves the loaded base where it is.
         """

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator
     from runners.runs.run import RunSession
 
+MOST_BROKEN_STREAMS = 4
+"""How often a server's stream may break until its request is lost, where the client waits for the whole answer."""
 RunInBackground = Callable[[AnswerRequest, Callable[[], None]], None]
 """Runs, on another thread, work for a request that only waits for a remote endpoint."""
 EmitEvent = Callable[..., None]
@@ -244,26 +246,47 @@ def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
 
 def _generate(item: PendingRequest, generator: Any) -> None:
     """Answer a request with a generator that decodes nothing in this process: an endpoint, a classifier, scored labels."""
+    from runners.inference.servers.pool import NoServerAnswers
+
     try:
         item.finish(_stream_completion(item, generator))
-    except EndpointRefused as problem:  # the operator's key or settings: the client cannot mend it
+    except (
+        EndpointRefused,
+        NoServerAnswers,
+    ) as problem:  # the operator's key, settings or servers: not the client's
         item.fail(RunUnusable(f"the model {item.request.model.id!r}", str(problem)))
     except Exception as problem:
         item.fail(RequestTimeout() if item.request.is_expired() else problem)
 
 
 def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
-    """Read a generator's stream to its end, or until the request is cancelled."""
+    """Read a generator's stream to its end; where it breaks and the client has seen none of it, once more from the start."""
+    from runners.inference.http_client import BrokenStream
+
     if isinstance(item.prompt, str):
         raise BadInput("a text is gone on with only by a model that is here", "send a chat")
+    for _ in range(MOST_BROKEN_STREAMS):
+        try:
+            return _read_completion(item, generator)
+        except BrokenStream:
+            if item.request.stream:
+                raise
+    return _read_completion(item, generator)
+
+
+def _read_completion(item: PendingRequest, generator: Any) -> Completion:
+    """Read a generator's stream to its end, or until the request is cancelled."""
     request = item.request
+    assert not isinstance(item.prompt, str)
     if request.model.answers_at_once:
         stream = generator.stream(item.prompt, item.max_tokens)
     else:
         from runners.inference.http_client import RequestCaller
 
         caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())
-        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller)
+        # As in the trial; a form that the client asks for instead is only checked.
+        own = None if request.plain_text else item.own_constraint
+        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller, constraint=own)
     text = ""
     for piece in stream:
         item.on_text(piece)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag.errors import BadInput, CannotRun
 from runners.models.resolve import Model
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.run_folder import PLAN
@@ -62,6 +63,7 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
     """
     if arm is not None:
         session.weights(session.arm(arm))
+    backend = session.backend
     default = arm or session.default_arm or session.arm().arm
     created = int((session.folder.path / PLAN).stat().st_mtime)
     arm_names = {arm.arm for arm in session.plan.arms}
@@ -69,7 +71,7 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
     models: dict[str, ServedModel] = {}
     missing = []
     for step in sorted(session.plan.arms, key=lambda step: step.arm != default):
-        if step.weights and not _existing_weights(session, step):
+        if step.weights and not _existing_weights(session, step) and not backend.model_of(step):
             missing.append(step.arm)
             continue
         root = _public_name(session.context.base_of(step), arm_names)
@@ -84,8 +86,10 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
     for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
             folder = session.folder.adapter(train.arm, seed)
+            step = EvaluateStep(arm=folder.name, weights=train.arm)
+            if backend.model_of(step) and seed != train.seeds[0]:
+                continue  # a server has the weights of one seed under the arm's name
             if folder.exists() and folder.name not in models:
-                step = EvaluateStep(arm=folder.name)
                 key = _batch_key(session, step, folder)
                 models[folder.name] = ServedModel(
                     folder.name,
@@ -96,9 +100,39 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
                     raw=True,
                     created=created,
                     batch_key=key,
-                    local=True,
+                    local=session.context.generates_here(step),
                 )
     return models, missing
+
+
+def answerable_models(
+    session: RunSession, models: dict[str, ServedModel]
+) -> tuple[dict[str, ServedModel], dict[str, str]]:
+    """Ask the backend's servers which models they have; without a backend nothing is asked.
+
+    Args:
+        session: the opened run.
+        models: what it could serve, the default first.
+
+    Returns:
+        The models that the servers have, the default first; and the others with the reason why they are left out.
+
+    Raises:
+        BadInput: a server lacks the model of the default arm; the message lists what it has.
+        CannotRun: no server of the default arm is up.
+    """
+    servers = session.context.backend
+    if servers is None:
+        return models, {}
+    left_out: dict[str, str] = {}
+    for position, model in enumerate(models.values()):
+        try:
+            servers.require(model.step)
+        except (BadInput, CannotRun) as problem:
+            if position == 0:
+                raise
+            left_out[model.id] = problem.message
+    return {name: model for name, model in models.items() if name not in left_out}, left_out
 
 
 def _existing_weights(session: RunSession, step: EvaluateStep) -> Path | None:
@@ -109,12 +143,13 @@ def _existing_weights(session: RunSession, step: EvaluateStep) -> Path | None:
 def _is_local(session: RunSession, step: EvaluateStep) -> bool:
     """Return whether a step's answers are generated here: not by an endpoint, a classifier or scores of labels."""
     generates = not step.classifier and step.labels == "generated"
-    return generates and isinstance(session.context.base_of(step), Model)
+    return generates and session.context.generates_here(step)
 
 
 def _batch_key(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
     base = session.context.base_of(step)
-    if step.classifier or step.labels == "scored" or not isinstance(base, Model):
+    here = isinstance(base, Model) and session.context.generates_here(step)
+    if step.classifier or step.labels == "scored" or not here:
         return step.arm
     tuned = weights or _existing_weights(session, step)
     return f"{base.name} {tuned.name if tuned else ''}"

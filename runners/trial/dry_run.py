@@ -151,6 +151,8 @@ class DryRun:
         base = context.base_of(step)
         if not isinstance(base, Model):
             return StepTime(how="not measured: a dry run sends nothing to an endpoint")
+        if context.plan.servers.model_of(step):
+            return StepTime(how="not measured: a dry run sends nothing to the backend")
         asked = context.split.dev[:DRY_RUN_QUESTIONS]
         if not asked:
             return StepTime(how="not measured: there is no dev question")

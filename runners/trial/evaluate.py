@@ -15,6 +15,7 @@ from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_
 from rag.index import newest_generation
 from rag.types import OnEvent
 from runners.data.questions import Question, load_questions
+from runners.plan.backend import LOCAL_BACKEND
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, read_journal
 from runners.runs import dataset
@@ -56,10 +57,17 @@ class Evaluation:
     arms: tuple[ArmScores, ...]
     generation: int
     """The generation of the index that was searched; 0 without an index."""
+    backend: tuple[str, ...] = ()
+    """The servers that generated the answers, as a plan names them; () where this process did."""
 
 
 def evaluate(
-    path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent | None = None
+    path: Path,
+    file: Path,
+    arms: Sequence[str] = (),
+    out: Path | None = None,
+    on_event: OnEvent | None = None,
+    backend: Sequence[str] | None = None,
 ) -> Evaluation:
     """Let arms of a finished run answer the questions of a file, and score the answers.
 
@@ -72,15 +80,17 @@ def evaluate(
         arms: names of the arms; all of them by default.
         out: the folder of answers and scores; by default a folder of the run named after the questions.
         on_event: receives events.
+        backend: the servers that generate, as the values of ``--backend``; None for those of the run's plan, if any.
 
     Raises:
         BadInput: a broken or unfinished run or file, an unknown arm, or questions that are among the training
             rows.
     """
-    session = open_session(path, on_event)
+    session = open_session(path, on_event, backend=backend)
     chosen = tuple(dict.fromkeys(map(session.arm, arms))) or session.plan.arms
     if not chosen:
         raise BadInput(f"{path} has no arms to ask", "measure some: evaluate steps in its plan")
+    session.note_difference(chosen)
     asked = read_eval_questions(session, file)
     folder = out or path / EVALS_FOLDER / f"{file.stem}-{sha256_file(file)[:8]}"
     with writer_lock(folder), disk_full_as_problem(folder):
@@ -94,7 +104,11 @@ def evaluate(
         )
         trial.write_scores(scores, folder / SCORES)
     return Evaluation(
-        folder, asked, tuple(scores), newest_generation(path / INDEX) if session.plan.index else 0
+        folder,
+        asked,
+        tuple(scores),
+        newest_generation(path / INDEX) if session.plan.index else 0,
+        session.backend.entries,
     )
 
 
@@ -142,6 +156,8 @@ def _answer(
         "questions": [asdict(q) for q in questions],
         "generation": newest_generation(session.folder.path / INDEX) if arm.retrieval else 0,
     }
+    if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):
+        made_from["backend"] = server.entry if server else LOCAL_BACKEND
     trial.drop_outdated_answers(folder, arm.arm, sha256_text(canonical_json(made_from)))
     answered = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
     for seed in (s for s in seeds if any((s, q.id) not in answered for q in questions)):

@@ -5,33 +5,40 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag.errors import BadInput, UsageProblem
-from rag.files import check_manifest, disk_full_as_problem
+from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
-from runners.plan.schema import Plan, Step, read_plan, step_name
+from runners.plan.schema import Plan, Step, read_plan, step_name, write_plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
-from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal, read_run_plan
+from runners.run_folder import EVENTS, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
 from runners.runs.session import (
     RunContext,
     model_identity,
+    must_stay_local,
     obtain_bases,
     obtain_embedder,
     obtain_reranker,
 )
 from runners.trial import forgetting, judge, row_guard, step_runner, trial
+
+if TYPE_CHECKING:
+    from runners.runs.backend_servers import BackendServers
 
 QUICK_LIMITS = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
@@ -99,6 +106,7 @@ def run_plan(
     # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
     for row in requirements.remote_models(plan):
         endpoint.api_key(row.url)
+    servers = _backend_servers(plan, out, on_event)
     embedder = obtain_embedder(plan, on_event)
     reranker = obtain_reranker(plan, on_event)
     machine = detect_machine(out)
@@ -114,9 +122,13 @@ def run_plan(
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
-    plan = plan.model_copy(update={"steps": read_run_plan(run.path).steps})
-    with run.writing():
-        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker)
+    recorded = read_run_plan(run.path)
+    plan = plan.model_copy(update={"steps": recorded.steps})
+    with run.writing(), closing(servers) if servers else nullcontext():
+        if recorded.backend != plan.backend:
+            run.unseal()
+            write_plan(recorded.model_copy(update={"backend": plan.backend}), run.path / PLAN)
+        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker, servers)
         _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
         executed = _run_steps(context, named, only, total, accept_lost_rows)
@@ -128,6 +140,30 @@ def run_plan(
         if only is None and total > len(named):
             _measure_forgetting(context, total)
     return run
+
+
+def _backend_servers(plan: Plan, out: Path, on_event: OnEvent | None) -> BackendServers | None:
+    """Return the servers of the plan's backend, None without one.
+
+    Those of arms without trained weights must have their model now, before hours of training; the others when their arm is
+    asked, because their weights are trained by then.
+    """
+    if not plan.backend:
+        return None
+    from runners.runs.backend_servers import BackendServers
+
+    def note(text: str) -> None:
+        event = {"event": "backend.note", "reason": text}
+        if (out / EVENTS).exists():  # not before the run folder is made, nor after it was removed
+            append_line(out / EVENTS, {"time": round(time.time(), 3), **event})
+        if on_event:
+            on_event(event)
+
+    servers = BackendServers(plan, plan.servers, must_stay_local(plan), note, out)
+    for arm in plan.arms:
+        if not arm.weights:
+            servers.require(arm)
+    return servers
 
 
 def quick_plan(plan: Plan) -> Plan:
@@ -170,8 +206,11 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         "leakage": leaks,
         "gpu": machine.gpu_name.value,
         "kernels": plan.kernels,
+        **({"backend": context.backend.names()} if context.backend else {}),
     }
     context.emit({"event": "run.start", **start})
+    if context.backend and (note := context.backend.adapters_note()):
+        context.emit({"event": "backend.note", "reason": note})
     if plan.ignored:
         context.emit({"event": "plan.note", "reason": plan.ignored})
     if outdated := plan.predicted.get(OUTDATED):
@@ -219,7 +258,7 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
     with usage.measure_step_contention() as others:
         result = step_runner.run_step(context, step)
     # An endpoint's time does not depend on this processor.
-    remote = isinstance(step, EvaluateStep) and not isinstance(context.base_of(step), Model)
+    remote = isinstance(step, EvaluateStep) and not context.generates_here(step)
     context.run.finish(name, inputs, result, 0.0 if remote else others.lost)
     context.emit({"event": "step.end", "step": name, **result})
     return True

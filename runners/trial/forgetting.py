@@ -92,7 +92,7 @@ def measure_forgetting(context: RunContext) -> Row:
     too_long = 0
     for done, (name, seed) in enumerate(weight_sets):
         weights = None if seed is None else context.run.adapter(name, seed)
-        generator = cast("LocalGenerator", context.generator(weights, EvaluateStep(arm=name)))
+        generator = cast("LocalGenerator", context.generator_here(weights, EvaluateStep(arm=name)))
         asked = [
             prompt
             for prompt in verifiable.prompts

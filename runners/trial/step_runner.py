@@ -77,6 +77,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         return made_from
     made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= quantization_input(context.settings_of(step))
+    if asked := plan.servers.model_of(step):
+        made_from["backend"] = asked.entry
     made_from |= constraint_input(plan, step)
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
@@ -327,7 +329,8 @@ def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
     """Return whether an arm's answers are computed on this machine's processor, which other programs slow down."""
     from runners.resources.device import device_kind
 
-    return parse_remote((step.model or plan.model).name) is None and device_kind() == "cpu"
+    remote = plan.servers.model_of(step) or parse_remote((step.model or plan.model).name)
+    return remote is None and device_kind() == "cpu"
 
 
 def time_alone(
@@ -338,7 +341,7 @@ def time_alone(
     The trial's own answers are made in batches, so their seconds per answer are not what anybody waits. Nothing is timed
     for an endpoint, whose requests are timed one by one, nor for refusals that ask no model.
     """
-    if not isinstance(context.base_of(step), Model):
+    if not context.generates_here(step):
         return []
     seconds: list[float] = []
     for question in context.split.dev[: 2 * ALONE_QUESTIONS]:

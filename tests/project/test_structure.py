@@ -15,8 +15,8 @@ import pytest
 # (advisor -> runners -> rag). Every name directly below a package is listed exactly once.
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
-        "version", "errors", "plugins", "files", "text", "types", "embedding", "loading", "stores", "settings", "indexing",
-        "search", "backends", "index", "grounding", "evaluation", "__init__",
+        "version", "errors", "plugins", "files", "object_storage", "text", "types", "embedding", "loading", "stores",
+        "settings", "indexing", "search", "backends", "index", "grounding", "evaluation", "__init__",
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",

@@ -53,7 +53,10 @@ class Precomputed:
 def carry_out(index: Path, step: dict[str, Any]) -> None:
     """Run one step: ``{"do": "build"|"update"|"repair", "documents": path, "purge"?: true}``."""
     from rag.index import Index
+    from rag.indexing import delta, generations
 
+    if step.get("delta"):
+        generations.LARGE_INDEX_CHUNKS, delta.MAX_ADDED_SHARE = 1, 10.0
     if step["do"] == "build":
         Index.build(index, step["documents"], Precomputed())
     elif step["do"] == "repair":

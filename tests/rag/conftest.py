@@ -14,6 +14,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rag.types import Chunk
+from tests.support.object_server import bucket, make_bucket, object_server  # noqa: F401
 
 
 class TinyEncoder:

@@ -28,15 +28,15 @@ from rag.backends.postgresql.reader import (
     read_newest,
     sent_vector,
 )
-from rag.backends.postgresql.tables import hnsw_bytes
 from rag.backends.postgresql.words import PostingRow, best_rows, scored_matches, word_key
 from rag.backends.postgresql.writer import PostgresWriter, writing
 from rag.backends.word_scores import CollectionStatistics, question_words
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
 from rag.search.query import Query
-from rag.stores.text import CHUNK_COLUMNS, store_row
-from rag.types import Chunk
+from rag.stores.capacity import hnsw_bytes
+from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_from_columns, store_row
+from rag.types import Chunk, Document
 
 EXACT_CHUNKS = 50_000
 """Filters that allow at most so many chunks may be searched exactly: some 25 ms at 384 dimensions."""
@@ -247,6 +247,26 @@ class PostgresBackend:
     def close(self) -> None:
         """End the connections."""
         self._pool.close()
+
+    def stored_chunks(self) -> Iterator[StoredChunk]:
+        """Yield the rows of all chunks by ascending id."""
+        last = -1
+        while page := self._stored_page(last):
+            for *columns, embedded, row in page:
+                yield StoredChunk(Chunk(*columns), embedded, row)
+            last = page[-1][0]
+
+    def stored_documents(self) -> Iterator[Document]:
+        """Yield all documents by id with their source texts, without blocks."""
+        sql = (
+            f"select d.id, d.sha256, d.fields, t.raw from {self._reader.tables.name('texts')} t {self._join('t.number')} "
+            f"where {self._reader.lives('t')} and d.id = any(%s)"
+        )
+        ids = self.document_ids()
+        for start in range(0, len(ids), 256):
+            rows = self._reader.rows(sql, (list(ids[start : start + 256]),))
+            for row in sorted(rows):
+                yield document_from_columns(*row)
 
     def verify(self) -> dict[str, Any]:
         """Compare every chunk with the hash of its row, and the counts of the record with the rows.

@@ -16,13 +16,7 @@ from rag.backends.base import IndexChange
 from rag.backends.postgresql.connection import PostgresAddress
 from rag.backends.postgresql.filters import date_columns, value_rows
 from rag.backends.postgresql.reader import PublishedRecord
-from rag.backends.postgresql.tables import (
-    MAX_HNSW_DIMENSIONS,
-    MIN_HNSW_CHUNKS,
-    NEVER,
-    TableSet,
-    hnsw_bytes,
-)
+from rag.backends.postgresql.tables import MAX_HNSW_DIMENSIONS, MIN_HNSW_CHUNKS, NEVER, TableSet
 from rag.backends.postgresql.words import (
     BLOCK_IDS,
     NO_POSTINGS,
@@ -33,6 +27,7 @@ from rag.backends.postgresql.words import (
 )
 from rag.backends.word_scores import WordCounts
 from rag.files import canonical_json
+from rag.stores.capacity import hnsw_bytes
 from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_columns, row_hash
 from rag.text.words import count_noun
 from rag.version import __version__
@@ -86,6 +81,7 @@ class Publication:
         for stored in self.change.rows.chunks_in:
             rows.append(stored if stored.chunk.id else stored.numbered(next_id))
             next_id += not stored.chunk.id
+        next_id = max([next_id, *(stored.chunk.id + 1 for stored in rows)])
         rows.sort(key=lambda stored: stored.chunk.id)
         replaced = set() if self.whole else set(self.change.rows.chunks_out)
         new = [stored for stored in rows if stored.chunk.id not in replaced]

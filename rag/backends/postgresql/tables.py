@@ -1,4 +1,4 @@
-"""Tables of an index in PostgreSQL, and the size of its HNSW index by formula.
+"""Tables of an index in PostgreSQL.
 
 An index is a schema. ``generations`` has a row for each retained generation, ``notes`` what a writer stores beside them.
 All other tables belong to a table set: a build from nothing makes a new set, an update changes rows of the current one.
@@ -13,21 +13,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rag.stores.capacity import HNSW_NEIGHBOURS
 from rag.stores.text import CHUNK_COLUMNS
 
 FORMAT = 1
 """Number of this arrangement of the tables; a newer one is refused."""
 NEVER = 2_147_483_647
 """``died`` of a row that lives."""
-HNSW_M = 16
-"""Neighbours of a vector in each layer of HNSW; pgvector's default."""
 HNSW_CONSTRUCTION = 64
 """Candidates looked at when a vector is inserted; pgvector's default."""
 MIN_HNSW_CHUNKS = 10_000
 """Below this many chunks an exact scan takes milliseconds and no HNSW index is made."""
 MAX_HNSW_DIMENSIONS = {"vector": 2000, "halfvec": 4000}
 """Limits of pgvector's HNSW."""
-_PAGE_BYTES = 8192 - 24 - 8
 _PLAIN_BYTES = 7000
 """Vectors up to this size are stored in the row itself, so that an exact scan reads pages in order."""
 
@@ -115,7 +113,7 @@ class TableSet:
         """Return the statement that makes the HNSW index, by inner product."""
         return (
             f"create index on {self.name('vectors')} using hnsw (embedding {vectors}_ip_ops) "
-            f"with (m = {HNSW_M}, ef_construction = {HNSW_CONSTRUCTION})"
+            f"with (m = {HNSW_NEIGHBOURS}, ef_construction = {HNSW_CONSTRUCTION})"
         )
 
     def deletions(self, oldest: int) -> list[str]:
@@ -136,24 +134,3 @@ class TableSet:
         """Return the SQL names of all tables of the set."""
         names = ("documents", "texts", "values", "chunks", "vectors", "removed", "postings")
         return [self.name(table) for table in names]
-
-
-def hnsw_bytes(rows: int, dimension: int, vectors: str = "vector") -> int:
-    """Return the bytes of pgvector's HNSW index, which it also needs in memory while it is built, and to be fast.
-
-    An element holds 72 bytes, the vector with its head of 8, and lies on one page with its list of neighbours: 4 bytes and
-    6 for each of 2 m neighbours in layer 0 (and m in each further layer, 1 / (m - 1) of them on average); both are padded
-    to 8 and have a line pointer of 4 (src/hnsw.h of pgvector 0.8). Measured at 100,000 rows of 384 dimensions, m 16:
-    2,045 bytes a row for vector and 1,174 for halfvec; the formula gives 2,048 and 1,170.
-    """
-    element = _padded(72 + 8 + dimension * (4 if vectors == "vector" else 2)) + 4
-    neighbours = _padded(4 + 2 * HNSW_M * 6 + round(6 * HNSW_M / (HNSW_M - 1))) + 4
-    both = element + neighbours
-    if both <= _PAGE_BYTES:
-        return -(-rows * 8192 // (_PAGE_BYTES // both))
-    # too large for one page: the element has a page of its own, the lists of neighbours share others
-    return rows * 8192 + -(-rows * 8192 // (_PAGE_BYTES // neighbours))
-
-
-def _padded(size: int) -> int:
-    return -(-size // 8) * 8

@@ -118,6 +118,9 @@ def _lifespan(service: Service) -> Any:
         service.metrics.watch_worker(
             lambda: service.worker.waiting, lambda: bool(service.worker.stale_reason)
         )
+        servers = service.session.context.backend
+        if servers is not None:
+            service.metrics.watch_servers(servers.states)
         yield
         service.worker.stop()
 
@@ -181,14 +184,8 @@ def _add_read_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> JSONResponse:
         """Report whether requests are answered."""
-        healthy = service.worker.alive
-        body = {
-            "status": "ok" if healthy else "stopped",
-            "waiting": service.worker.waiting,
-            "stale": bool(service.worker.stale_reason),
-            "version": __version__,
-        }
-        return JSONResponse(body, 200 if healthy else 503)
+        body, healthy = service.health()
+        return JSONResponse({**body, "version": __version__}, 200 if healthy else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,12 +48,26 @@ class ServerMetrics:
         self._troubles = Counter("troubles", "Errors that should not happen.", **shared)
         self._waiting = Gauge("waiting", "Requests waiting for their turn.", **shared)
         self._stale = Gauge("index_stale", "1 where a newer index cannot be opened.", **shared)
+        self._server_up = Gauge(
+            "server_up", "1 where a server of the backend answers.", ("server",), **shared
+        )
+        self._server_in_flight = Gauge(
+            "server_in_flight", "Requests that a server of the backend is answering.", ("server",), **shared
+        )
+        self._server_lost = Gauge(
+            "server_lost", "Requests that a server of the backend has lost.", ("server",), **shared
+        )
+        self._servers: Callable[[], Sequence[Mapping[str, Any]]] = tuple
         self._last_key = ""
 
     def watch_worker(self, waiting: Callable[[], int], stale: Callable[[], bool]) -> None:
         """Read two gauges from callbacks: the length of the queue, and whether a newer index cannot be opened."""
         self._waiting.set_function(waiting)
         self._stale.set_function(stale)
+
+    def watch_servers(self, states: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Read the state of the backend's servers from a callback whenever the metrics are rendered."""
+        self._servers = states
 
     def observe_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request and its duration."""
@@ -84,6 +98,10 @@ class ServerMetrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
+        for state in self._servers():
+            self._server_up.labels(state["server"]).set(state["up"])
+            self._server_in_flight.labels(state["server"]).set(state["in_flight"])
+            self._server_lost.labels(state["server"]).set(state["lost"])
         return generate_latest(self.registry)
 
 

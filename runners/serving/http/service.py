@@ -152,6 +152,27 @@ class Service:
             return None
         return model.folder.name if model.source == "path" else model.name
 
+    def health(self) -> tuple[dict[str, Any], bool]:
+        """Return the body of /health, and whether the default model can answer.
+
+        ``status`` is ok; degraded where a server of the backend is down; down where none is left that has the default
+        model; stopped where the worker has ended.
+        """
+        body: dict[str, Any] = {
+            "status": "ok" if self.worker.alive else "stopped",
+            "waiting": self.worker.waiting,
+            "stale": bool(self.worker.stale_reason),
+        }
+        servers = self.session.context.backend
+        if servers is None:
+            return body, self.worker.alive
+        states = servers.states()
+        able = servers.can_answer(next(iter(self.models.values())).step)
+        if self.worker.alive and not all(state["up"] for state in states):
+            body["status"] = "degraded" if able else "down"
+        down = [state["server"] for state in states if not state["up"]]
+        return {**body, "down": down, "servers": states}, self.worker.alive and able
+
     def find_model(self, name: str | None) -> ServedModel:
         """Return the model of a request; the default for None.
 

@@ -18,12 +18,12 @@ from rag.backends.base import (
 from rag.backends.build import build_folder
 from rag.backends.postgresql.connection import PostgresAddress
 from rag.backends.postgresql.filters import date_columns, value_rows
-from rag.backends.postgresql.tables import hnsw_bytes
 from rag.backends.postgresql.words import Postings, best_rows, posting_rows, scored_matches
 from rag.backends.word_scores import CollectionStatistics, WordCounts, question_words
 from rag.errors import BadInput, UsageProblem
 from rag.index import Index
 from rag.stores.bm25 import BM25Index
+from rag.stores.capacity import hnsw_bytes
 
 HOST = "postgresql://tune@db.example.org:5433/desk"
 

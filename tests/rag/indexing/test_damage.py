@@ -11,6 +11,7 @@ import pytest
 
 from rag.errors import BadInput, Problem
 from rag.index import Index
+from rag.indexing import delta, generations
 from rag.settings import IndexSettings
 
 MUTATIONS, DEEP_MUTATIONS = 300, 900
@@ -34,12 +35,19 @@ def documents(workspace: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["flat", "exact"])
-def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny) -> Path:
-    """An index with two generations."""
+@pytest.fixture(params=["flat", "exact", "delta"])
+def intact(
+    request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An index with two generations, the second one written beside the first one's files for "delta"."""
+    if request.param == "delta":
+        monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
+        monkeypatch.setattr(delta, "MAX_ADDED_SHARE", 10.0)
     folder = workspace / f"whole-{request.param}"
     if not folder.exists():
-        Index.build(folder, documents, tiny, IndexSettings(store=request.param))
+        store = "flat" if request.param == "delta" else request.param
+        (documents / "new.txt").unlink(missing_ok=True)
+        Index.build(folder, documents, tiny, IndexSettings(store=store))
         (documents / "new.txt").write_text("Bicycles ride free.")
         Index.update(folder, documents, tiny)
     return folder
@@ -92,7 +100,8 @@ def mutate(intact: Path, documents: Path, workspace: Path, make_tiny, count: int
             repair = Index.repair(folder, make_tiny)
             repaired += bool(repair.damage)
         except BadInput:
-            Index.build(folder, documents, make_tiny(), IndexSettings(store=intact.name.split("-")[1]))
+            store = intact.name.split("-")[1].replace("delta", "flat")
+            Index.build(folder, documents, make_tiny(), IndexSettings(store=store))
             rebuilt += 1
             again = answers(folder, make_tiny())
             assert again[1] == wanted[1], case

@@ -19,6 +19,7 @@ import pytest
 
 from rag.index import Index
 from rag.indexing import generations
+from rag.indexing.segments import DELTA_FOLDER
 from rag.stores.text import TextStore
 
 CHILDREN = Path(__file__).parents[1] / "children.py"
@@ -76,6 +77,16 @@ def run_job(root: Path) -> Iterator[RunJob]:
 
 @pytest.fixture(scope="module")
 def scenario(workspace: Path, run_job: RunJob) -> Scenario:
+    return uninterrupted(workspace, run_job)
+
+
+@pytest.fixture(scope="module")
+def delta_scenario(workspace: Path, run_job: RunJob) -> Scenario:
+    """The same steps, whose updates are written as those of a large index."""
+    return uninterrupted(workspace / "delta", run_job, delta=True)
+
+
+def uninterrupted(workspace: Path, run_job: RunJob, *, delta: bool = False) -> Scenario:
     """Build, change and delete, change again, rebuild, purge: each once, without interruption."""
     texts = {
         f"{n}.md": f"# Ferry {n}\n\nIt leaves at {n} o'clock.\n\n## Fares\n\nA seat is {n} euros.\n"
@@ -89,10 +100,10 @@ def scenario(workspace: Path, run_job: RunJob) -> Scenario:
     states = [workspace / "state-0"]
     for n, (do, files) in enumerate(plan, 1):
         documents = workspace / f"documents-{n}"
-        documents.mkdir()
+        documents.mkdir(parents=True)
         for name, text in files.items():
             (documents / name).write_text(text)
-        steps.append({"do": do, "documents": str(documents), "purge": n == len(plan)})
+        steps.append({"do": do, "documents": str(documents), "purge": n == len(plan), "delta": delta})
         state = workspace / f"state-{n}"
         if states[-1].exists():
             shutil.copytree(states[-1], state)
@@ -187,6 +198,18 @@ def test_killed_repair_can_be_repeated(scenario: Scenario, run_job: RunJob, work
         run_job(index=str(folder), step=step, kind="touching", kill_at=draw.randint(1, calls))
         assert run_job(index=str(folder), step=step)["done"]
         assert indexed_texts(folder) == scenario.expected(3)
+
+
+def test_kill_during_the_update_of_a_large_index(
+    delta_scenario: Scenario, run_job: RunJob, workspace: Path
+) -> None:
+    assert (delta_scenario.states[3] / generations.generation_name(3) / DELTA_FOLDER).is_dir()
+    killed = [
+        kill_and_continue(delta_scenario, run_job, workspace, n, **how)
+        for n, how in points(delta_scenario, run_job, workspace, POINTS // 2)
+        if n in (2, 3)
+    ]
+    assert sum(killed) >= len(killed) * 3 // 4
 
 
 @pytest.mark.slow

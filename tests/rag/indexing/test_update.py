@@ -14,7 +14,7 @@ import pytest
 from rag import files
 from rag.errors import BadInput, CannotRun
 from rag.index import Index, watch_documents
-from rag.indexing import vectors
+from rag.indexing import generations, vectors
 from rag.loading import base, incremental
 from rag.settings import IndexSettings
 from rag.stores import vector_cache as caches
@@ -148,7 +148,12 @@ def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tin
     assert (report.changed, report.unchanged) == (0, 4)
 
 
-def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path, tiny) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_purge_removes_deleted_text_from_all_files(
+    corpus: Path, tmp_path: Path, tiny, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:  # the update that deletes it is written as a delta
+        monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
     folder = tmp_path / "index"
     (corpus / "secret.txt").write_text("Xylophonequartz lives in Zanzibarstreet.")
     Index.build(folder, corpus, tiny)
@@ -162,11 +167,11 @@ def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path,
     (removed,) = tiny.encode([text for text in tiny.encoded if "Xylo" in text])
     assert removed.tobytes() in (folder / caches.CACHE_DATABASE).read_bytes()
     report = Index.update(folder, corpus, tiny, purge=True)
-    assert (report.generation, report.gone) == (2, ("secret.txt",))
+    assert (report.generation, report.gone) == (3 if large else 2, ("secret.txt",))
     assert b"xylo" not in everywhere()
     assert b"secret.txt" not in everywhere()
     assert removed.tobytes() not in (folder / caches.CACHE_DATABASE).read_bytes()
-    assert [file.name for file in folder.glob("gen-*")] == ["gen-000002"]
+    assert [file.name for file in folder.glob("gen-*")] == [f"gen-00000{report.generation}"]
     assert Index.open(folder, tiny).check()["documents"] == 3
 
 

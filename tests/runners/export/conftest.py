@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runners.models import hub
+from tests.support.object_server import bucket, make_bucket, object_server  # noqa: F401
 
 hub.block_hub()
 

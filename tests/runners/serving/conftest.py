@@ -25,7 +25,7 @@ from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
 from runners.serving.http.middleware import AccessRules
 from runners.serving.http.service import ServerLimits, Service
-from runners.serving.served_models import served_models
+from runners.serving.served_models import answerable_models, served_models
 from runners.serving.worker import BatchingWorker, BatchLimits
 from runners.trial.execute import run_plan
 
@@ -110,14 +110,20 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
     """Start servers of the run, which stop with the test session."""
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(limits: ServerLimits | None = None, batches: BatchLimits | None = None) -> Served:
-        session = open_session(run)
+    def start(
+        limits: ServerLimits | None = None,
+        batches: BatchLimits | None = None,
+        backend: tuple[str, ...] | None = None,
+        arm: str | None = None,
+    ) -> Served:
+        session = open_session(run, backend=backend)
         metrics = ServerMetrics()
         limits = limits or ServerLimits(max_tokens=64)
         # With fewer digits a sampled token could differ between a batch and a request alone.
-        session.context._generator = LocalGenerator(session.context.local_base, None, "float32")
-        session.context._generator_of = session.context.base, NO_QUANTIZATION
-        models, _ = served_models(session)
+        if backend is None:
+            session.context._generator = LocalGenerator(session.context.local_base, None, "float32")
+            session.context._generator_of = session.context.base, NO_QUANTIZATION
+        models, _ = answerable_models(session, served_models(session, arm)[0])
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
         service = Service(session, worker, models, limits, metrics)
         app = create_app(service, AccessRules(limits))

@@ -1,0 +1,1 @@
+"""The backend of an index in LanceDB, in a folder or on S3."""

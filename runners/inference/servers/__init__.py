@@ -1,0 +1,1 @@
+"""Several servers behind one generator: their health, and the failover of requests between them."""
