@@ -116,7 +116,10 @@ class ShardWorker:
         self._chunker: Chunker | None = None
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"position", "host", "name", "cut"}`` of a task; one that failed has ``problem``, ``hint``, ``kind`` or ``traceback``."""
+        """Return ``{"position", "host", "name", "cut"}`` of a task.
+
+        One that failed has ``problem``, ``hint`` and ``kind`` in place of the name, or ``traceback``.
+        """
         try:
             self._check_version()
             done = self._read(task) if "files" in task else self._embed(task)
