@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -115,13 +116,24 @@ class ShardWorker:
         self._chunker: Chunker | None = None
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"position", "name", "cut"}`` of a task, or ``{"position", "problem", "hint", "kind", "host"}``."""
+        """Return ``{"position", "host", "name", "cut"}`` of a task.
+
+        One that failed has ``problem``, ``hint`` and ``kind`` in place of the name, or ``traceback``.
+        """
         try:
             self._check_version()
             done = self._read(task) if "files" in task else self._embed(task)
         except Problem as error:
             kind = next((name for name, known in _PROBLEMS.items() if isinstance(error, known)), "CannotRun")
             done = {"problem": error.message, "hint": error.hint, "kind": kind}
+        except OSError as error:
+            done = {"problem": f"a worker stopped: {error}", "hint": "", "kind": "CannotRun"}
+        except Exception as error:
+            if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError):
+                hint = "give fewer actors, or more memory to each: --actors N"
+                done = {"problem": "a worker ran out of memory", "hint": hint, "kind": "CannotRun"}
+            else:
+                done = {"traceback": traceback.format_exc()}
         return {"position": task["position"], "host": platform.node(), **done}
 
     def _check_version(self) -> None:
@@ -186,7 +198,12 @@ class ShardWorker:
 
 
 def raise_problem(result: dict[str, Any]) -> None:
-    """Raise the problem that a task's result names, if it names one, with the machine it happened on."""
+    """Raise the problem that a task's result names, if it names one, with the machine it happened on.
+
+    An error that no user can mend is raised as RuntimeError with the traceback of the worker.
+    """
+    if "traceback" in result:
+        raise RuntimeError(f"a worker on {result['host']} failed:\n{result['traceback']}")
     if "problem" not in result:
         return
     kind = _PROBLEMS.get(result["kind"], CannotRun)

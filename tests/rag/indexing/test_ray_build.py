@@ -227,13 +227,15 @@ def test_a_killed_driver_goes_on_with_the_shards_that_are_there(
     (tmp_path / "here" / "rag").mkdir(parents=True)
     (tmp_path / "here" / "rag" / "__init__.py").write_text("raise SystemExit('shadowed')")
     driver = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, cwd=tmp_path / "here")
-    deadline = time.monotonic() + 120
-    while len(list((index / SHARDS_FOLDER).glob("vectors-*"))) < 3:
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    driver.kill()
-    driver.wait()
+    try:
+        deadline = time.monotonic() + 400
+        while len(list((index / SHARDS_FOLDER).glob("vectors-*"))) < 3:
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        driver.kill()
+        driver.wait()
     assert not (index / "CURRENT").exists()
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True

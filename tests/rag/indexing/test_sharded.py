@@ -360,6 +360,32 @@ def test_other_embedder_and_other_version_are_refused(
         Index.build(tmp_path / "b", documents, tiny, engine=sharded(runner=Older()))
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (MemoryError(), CannotRun, r"a worker ran out of memory \(on "),
+        (OSError("disk of the node"), CannotRun, "a worker stopped: disk of the node"),
+        (ZeroDivisionError("a fault"), RuntimeError, "(?s)a worker on .* failed:.*in encode.*a fault"),
+    ],
+)
+def test_errors_of_a_worker(
+    documents: Path,
+    tmp_path: Path,
+    tiny: Any,
+    make_tiny: Any,
+    sharded: Sharded,
+    error: Exception,
+    kind: Any,
+    message: str,
+) -> None:
+    class Failing(make_tiny):  # type: ignore[misc]
+        def encode(self, *arguments: Any, **options: Any) -> np.ndarray:
+            raise error
+
+    with pytest.raises(kind, match=message):
+        Index.build(tmp_path / "index", documents, tiny, engine=sharded(Failing()))
+
+
 def test_documents_and_shards_behind_urls(
     documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded
 ) -> None:
