@@ -320,17 +320,17 @@ class _Questions:
         own, other = (backend.select(Query(expired=True), today) for backend in (source, copy))
         # halfvec: two factors of 1 + 2^-11 at most, of inner products of unit vectors
         tolerance = SCORE_TOLERANCE if rounding == "equal" else 2 * HALFVEC_ROUNDING
-        found = wanted = 0
+        right = wanted = 0
         differing = []
         for n, ids in enumerate(copy.by_vector(self.vectors, HITS, [other] * len(self.texts))):
             scores = source.vectors(ids) @ self.vectors[n]
             exact = self.best[n][np.isfinite(self.best[n])]
             wanted += len(exact)
             # an answer counts as found where it is as near as the exact one of its rank
-            found += int((scores >= exact[: len(scores)] - tolerance).sum())
+            right += int((scores >= exact[: len(scores)] - tolerance).sum())
             if len(scores) != len(exact) or (np.abs(scores - exact) > tolerance).any():
                 differing.append(n)
-        recall = round(found / max(1, wanted), 4)
+        recall = round(right / max(1, wanted), 4)
         if differing and not approximate:
             raise names.difference(
                 f"{len(differing)} of {len(self.texts)} questions by vector have other answers"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rag.backends.lance.storage import EXACT_SEARCH, LanceAddress, build_hint, connect, lance_errors
+from rag.backends.lance.storage import EXACT_SEARCH, LanceAddress, build_hint, connect_lance, lance_errors
 from rag.backends.lance.tables import (
     CHUNKS,
     DOCUMENTS,
@@ -35,7 +35,7 @@ from rag.backends.lance.tables import (
     texts_condition,
 )
 from rag.backends.lance.vectors import nearest, nearest_exactly
-from rag.backends.lance.writer import LanceWriter, writing
+from rag.backends.lance.writer import LanceWriter, lance_writing
 from rag.backends.word_scores import CollectionStatistics, bm25_scores, question_words
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
@@ -123,7 +123,7 @@ class LanceBackend:
             CannotRun: the storage cannot be reached.
         """
         address = LanceAddress.parse(url)
-        database = connect(address)
+        database = connect_lance(address)
         while True:
             records = read_records(database, address)
             if not records:
@@ -139,7 +139,7 @@ class LanceBackend:
     @classmethod
     def writer(cls, url: str) -> AbstractContextManager[LanceWriter]:
         """Return a context in which the caller is the only writer of the index at a URL."""
-        return writing(LanceAddress.parse(url))
+        return lance_writing(LanceAddress.parse(url))
 
     @classmethod
     def shown(cls, url: str) -> str:

@@ -18,11 +18,11 @@ from rag.backends.lance.tables import (
     ROWS_AT_ONCE,
     VERSIONED,
     WORDS,
+    CountedWords,
     LanceRecord,
     chunk_batches,
     chunk_schema,
     document_reader,
-    frequencies_of,
     numbers_condition,
     reader_of,
     texts_condition,
@@ -64,7 +64,7 @@ class _RemovedWords:
     """Number of chunks."""
 
 
-class Publication:
+class LancePublication:
     """One change on its way into the tables."""
 
     def __init__(
@@ -81,6 +81,7 @@ class Publication:
         self._change = change
         self._whole = whole
         self._dimension = int(change.facts["dimension"])
+        self._counted = CountedWords()
 
     def write(self) -> LanceRecord:
         """Write the tables and return the record that publishes them."""
@@ -113,7 +114,6 @@ class Publication:
         documents = change.rows.documents_in
         first = previous.next_document if previous else 1
         numbers = {document.id: first + n for n, document in enumerate(documents)}
-        frequencies, total = frequencies_of(change.texts[row.embedded] for row in rows)
         # LanceDB numbers on: versions of the generation before stay, though the tables' columns may change
         chunks = self._created(CHUNKS, chunk_schema(self._dimension))
         if rows:
@@ -122,7 +122,7 @@ class Publication:
         table = self._created(DOCUMENTS, stream.schema)
         if documents:
             table.add(stream)
-        spelled = word_table(frequencies)
+        spelled = word_table(self._counted.frequencies)
         table = self._created(WORDS, spelled.schema)
         if len(spelled):
             table.add(spelled)
@@ -137,7 +137,7 @@ class Publication:
             facts=dict(change.facts),
             chunks=len(rows),
             documents=len(documents),
-            total_words=total,
+            total_words=self._counted.total,
             expiring=sum(bool(document.metadata.get("valid_until")) for document in documents),
             next_id=0,
             next_document=first + len(documents),
@@ -155,9 +155,9 @@ class Publication:
         chunks = self._database.open_table(CHUNKS)
         if rows:
             chunks.add(reader_of(chunks.schema, self._batches(rows, numbers)))
-        frequencies, total = frequencies_of(self._change.texts[row.embedded] for row in rows)
-        frequencies.subtract(gone.frequencies)
-        spelled = word_table(frequencies)
+        changed_words = Counter(self._counted.frequencies)
+        changed_words.subtract(gone.frequencies)
+        spelled = word_table(changed_words)
         if len(spelled):
             self._database.open_table(WORDS).add(spelled)
         record = replace(
@@ -166,7 +166,7 @@ class Publication:
             facts=dict(self._change.facts),
             chunks=previous.chunks - gone.rows + len(rows),
             documents=previous.documents + documents,
-            total_words=previous.total_words + total - gone.words,
+            total_words=previous.total_words + self._counted.total - gone.words,
             expiring=previous.expiring + expiring,
             next_document=max([previous.next_document, *(number + 1 for number in numbers.values())]),
             word_rows=previous.word_rows + len(spelled),
@@ -268,7 +268,8 @@ class Publication:
             table.create_index("words", config=FTS(**_WORD_INDEX))  # type: ignore[arg-type]
 
     def _batches(self, rows: Sequence[StoredChunk], numbers: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
-        return chunk_batches(rows, numbers, self._change.texts, self._change.vectors, self._dimension)
+        change = self._change
+        return chunk_batches(rows, numbers, change.texts, change.vectors, self._dimension, self._counted)
 
     def _created(self, name: str, schema: pa.Schema) -> Table:
         return self._database.create_table(name, schema=schema, mode="overwrite")
@@ -293,6 +294,6 @@ def _unindexed(table: Table, column: str) -> int:
 
 def optimize_table(table: Table, oldest: int) -> None:
     """Join small files, cover new rows by the indexes, and delete the files that only versions before ``oldest`` need."""
-    made = {version["version"]: version["timestamp"] for version in table.list_versions()}
-    age = datetime.now() - made[oldest] if oldest in made else timedelta(days=3650)
+    timestamps = {version["version"]: version["timestamp"] for version in table.list_versions()}
+    age = datetime.now() - timestamps[oldest] if oldest in timestamps else timedelta(days=3650)
     table.optimize(cleanup_older_than=age + timedelta(seconds=1), delete_unverified=True)

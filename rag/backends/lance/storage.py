@@ -93,7 +93,7 @@ class LanceAddress:
         return cls(shown, path if parts.scheme == "lancedb" else f"s3://{parts.netloc}{path}", search)
 
 
-def connect(address: LanceAddress, *, create: bool = False) -> lancedb.DBConnection:
+def connect_lance(address: LanceAddress, *, create: bool = False) -> lancedb.DBConnection:
     """Connect to LanceDB.
 
     Args:

@@ -1,7 +1,7 @@
 """The tables of an index in LanceDB: their columns, rows from and to the project's types, and the generation's record.
 
 LanceDB numbers the versions of each table. A row of the table ``generations``, written last, names the versions of the other
-tables that belong together; whoever opens that generation sees these versions and no later change.
+tables that belong together; a reader of that generation sees these versions and no later change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from rag.backends.lance.storage import LanceAddress, lance_errors
-from rag.backends.word_scores import WordCounts
 from rag.errors import BadInput
 from rag.files import canonical_json, check_schema
 from rag.indexing.encoding import RECORD
@@ -152,12 +151,29 @@ def table_names(database: lancedb.DBConnection) -> list[str]:
             return names
 
 
+@dataclass(slots=True)
+class CountedWords:
+    """The words of chunks, counted while their rows are written."""
+
+    frequencies: Counter[str] = field(default_factory=Counter)
+    """In how many of the chunks each word occurs."""
+    total: int = 0
+    """Words of all chunks together."""
+
+    def add(self, spelled: Sequence[str]) -> str:
+        """Count the words of one chunk, and return them as they are stored."""
+        self.frequencies.update(set(spelled))
+        self.total += len(spelled)
+        return " ".join(spelled)
+
+
 def chunk_batches(
     rows: Sequence[StoredChunk],
     numbers: Mapping[str, int],
     texts: Mapping[str, str],
     vectors: Mapping[str, np.ndarray],
     dimension: int,
+    counted: CountedWords,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of chunks as LanceDB stores them.
 
@@ -167,6 +183,7 @@ def chunk_batches(
         texts: the embedded texts by their hashes.
         vectors: their vectors by the same hashes.
         dimension: of a vector.
+        counted: takes the words.
     """
     schema = chunk_schema(dimension)
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -175,7 +192,7 @@ def chunk_batches(
         columns["document"] = pa.array([numbers[row.chunk.doc] for row in part], pa.int32())
         columns["embedded"] = [row.embedded for row in part]
         columns["row"] = [row.sha256 for row in part]
-        columns["words"] = [" ".join(words(texts[row.embedded])) for row in part]
+        columns["words"] = [counted.add(words(texts[row.embedded])) for row in part]
         flat = np.concatenate([np.asarray(vectors[row.embedded], dtype=np.float32) for row in part])
         columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), dimension)
         yield pa.record_batch(columns, schema=schema)
@@ -216,17 +233,6 @@ def reader_of(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Record
 def document_reader(documents: Sequence[Document], numbers: Mapping[str, int]) -> pa.RecordBatchReader:
     """Return the rows of documents as one stream."""
     return reader_of(_DOCUMENT_SCHEMA, document_rows(documents, numbers))
-
-
-def frequencies_of(texts: Iterable[str]) -> tuple[Counter[str], int]:
-    """Return in how many of some embedded texts each word occurs, and the number of words of them all."""
-    frequencies: Counter[str] = Counter()
-    total = 0
-    for text in texts:
-        counted = WordCounts.of(text)
-        frequencies.update(counted.counts.keys())
-        total += counted.length
-    return frequencies, total
 
 
 def numbers_condition(column: str, numbers: np.ndarray | Sequence[int], *, inside: bool = True) -> str:

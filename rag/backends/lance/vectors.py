@@ -85,8 +85,8 @@ def build_vector_index(table: Table, rows: int, dimension: int) -> dict[str, Any
     measured: dict[str, Any] = {}
     for probes, refine in _SETTINGS:
         read = {"probes": min(probes, sizes.partitions), "refine": refine}
-        found = [nearest(table, query, depth, read)["id"].to_numpy() for query in queries]
-        recall = round(store_recall(_filled(found, depth), wanted), 4)
+        nearest_ids = [nearest(table, query, depth, read)["id"].to_numpy() for query in queries]
+        recall = round(store_recall(_filled(nearest_ids, depth), wanted), 4)
         measured = {**read, "recall": recall, "recall_at": depth, "queries": len(queries)}
         if recall >= WANTED_RECALL:
             return {"kind": APPROXIMATE_SEARCH, "rows": rows, **asdict(sizes), **measured}

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from rag.backends.base import IndexChange
-from rag.backends.lance.publication import MAX_FRAGMENTS, Publication, fetched_rows, optimize_table
-from rag.backends.lance.storage import LanceAddress, connect, lance_errors, writer_of
+from rag.backends.lance.publication import MAX_FRAGMENTS, LancePublication, fetched_rows, optimize_table
+from rag.backends.lance.storage import LanceAddress, connect_lance, lance_errors, writer_of
 from rag.backends.lance.tables import (
     CHUNKS,
     DOCUMENTS,
@@ -47,7 +47,7 @@ KEPT_GENERATIONS = 2
 
 
 @contextmanager
-def writing(address: LanceAddress) -> Iterator[LanceWriter]:
+def lance_writing(address: LanceAddress) -> Iterator[LanceWriter]:
     """Yield the only writer of an index; what a killed writer left is undone first.
 
     Raises:
@@ -55,7 +55,7 @@ def writing(address: LanceAddress) -> Iterator[LanceWriter]:
         CannotRun: the storage cannot be reached.
     """
     _refuse_foreign_files(address)
-    database = connect(address, create=True)
+    database = connect_lance(address, create=True)
     with writer_of(address) as check_lock:
         records = read_records(database, address)
         with lance_errors(address):
@@ -85,7 +85,7 @@ def _refuse_foreign_files(address: LanceAddress) -> None:
 
 
 class LanceWriter:
-    """The only writer of one index, while its lock is held; use :func:`writing`."""
+    """The only writer of one index, while its lock is held; use :func:`lance_writing`."""
 
     def __init__(
         self,
@@ -138,14 +138,14 @@ class LanceWriter:
             every = table.search().select(["id", "embedded"]).to_arrow()
         mask = pa.compute.is_in(every["embedded"], value_set=pa.array(sorted(wanted)))
         ids = every.filter(mask)["id"].to_numpy()
-        found: dict[str, np.ndarray] = {}
+        vectors_by_hash: dict[str, np.ndarray] = {}
         for start in range(0, len(ids), ROWS_AT_ONCE):
             condition = numbers_condition("id", ids[start : start + ROWS_AT_ONCE])
             with lance_errors(self._address):
                 rows = table.search().where(condition).select(["embedded", "vector"]).to_arrow()
             vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-            found |= dict(zip(rows["embedded"].to_pylist(), vectors, strict=True))
-        return found
+            vectors_by_hash |= dict(zip(rows["embedded"].to_pylist(), vectors, strict=True))
+        return vectors_by_hash
 
     def state(self) -> bytes | None:
         """Return what :meth:`put_state` stored last."""
@@ -190,7 +190,7 @@ class LanceWriter:
                     "build the index again",
                 )
         try:
-            record = Publication(self._address, self._database, self._current, change, whole).write()
+            record = LancePublication(self._address, self._database, self._current, change, whole).write()
             self._check_lock()
             self._add(record)
         except BaseException:
@@ -212,21 +212,21 @@ class LanceWriter:
 
     def _remove_old(self, *, force: bool) -> None:
         """Delete records of old generations; now and then, or by ``force``, also the files that only they needed."""
-        kept = self._records = self._records[-KEPT_GENERATIONS:]
+        retained = self._records = self._records[-KEPT_GENERATIONS:]
         with lance_errors(self._address):
             generations = self._database.open_table(GENERATIONS)
-            generations.delete(f"number < {kept[0].number}")
-            if not force and kept[-1].number % MAX_FRAGMENTS:
+            generations.delete(f"number < {retained[0].number}")
+            if not force and retained[-1].number % MAX_FRAGMENTS:
                 return
-            versions = dict(kept[-1].versions)
+            versions = dict(retained[-1].versions)
             for name in VERSIONED:
                 table = self._database.open_table(name)
-                optimize_table(table, min(record.versions[name] for record in kept))
+                optimize_table(table, min(record.versions[name] for record in retained))
                 versions[name] = table.version
-            if versions != kept[-1].versions:  # joined files hold the same rows
-                kept[-1] = replace(kept[-1], versions=versions)
+            if versions != retained[-1].versions:  # joined files hold the same rows
+                retained[-1] = replace(retained[-1], versions=versions)
                 merge = generations.merge_insert("number").when_matched_update_all()
-                merge.execute(kept[-1].row())
+                merge.execute(retained[-1].row())
             generations.optimize(cleanup_older_than=timedelta(minutes=1))
 
     def _table(self, name: str) -> Table:

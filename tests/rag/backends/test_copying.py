@@ -68,7 +68,7 @@ def test_an_interrupted_copy_leaves_no_generation(source: Path, tmp_path: Path, 
     def killed(self: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer.Publication, "_versions", killed)
+    monkeypatch.setattr(writer.LancePublication, "_versions", killed)
     with pytest.raises(KeyboardInterrupt):
         copy_index(source, url)
     with pytest.raises(BadInput, match="there is no index"):
