@@ -216,6 +216,22 @@ def list_versions(url: str) -> dict[str, tuple[int, str]]:
     The version is text that is another one when the object was written anew: ETag (of S3) and times, as the storage
     gives them.
     """
+    return {
+        name: (
+            int(row["size"]),
+            "; ".join(f"{key} {row[key]}" for key in _VERSION_KEYS if row.get(key) is not None),
+        )
+        for name, row in _rows_below(url).items()
+    }
+
+
+def modification_times(url: str) -> dict[str, datetime]:
+    """Return when every object below a URL of S3 was written last, by the storage's clock, by its relative name."""
+    return {name: row["LastModified"] for name, row in _rows_below(url).items() if name}
+
+
+def _rows_below(url: str) -> dict[str, dict[str, Any]]:
+    """Return what the storage says of every object below a URL by its relative name, sorted; of the URL itself by ""."""
     fs, path = filesystem(url)
     prefix = path.rstrip("/") + "/"
     with _storage_errors(url):
@@ -230,28 +246,7 @@ def list_versions(url: str) -> dict[str, tuple[int, str]]:
         for name, row in rows.items()
         if name.startswith(prefix) or name == path
     }
-    return {
-        name: (
-            int(row["size"]),
-            "; ".join(f"{key} {row[key]}" for key in _VERSION_KEYS if row.get(key) is not None),
-        )
-        for name, row in sorted(below.items())
-    }
-
-
-def modification_times(url: str) -> dict[str, datetime]:
-    """Return when every object below a URL of S3 was written last, by the storage's clock, by its relative name."""
-    fs, path = filesystem(url)
-    prefix = path.rstrip("/") + "/"
-    with _storage_errors(url):
-        try:
-            rows = fs.find(path, detail=True)
-        except FileNotFoundError as error:
-            if _error_code(error)[0] == "NoSuchBucket":
-                raise
-            rows = {}
-    times = {name.removeprefix(prefix): row["LastModified"] for name, row in rows.items()}
-    return dict(sorted(times.items()))
+    return dict(sorted(below.items()))
 
 
 def remove_objects(url: str, names: Iterable[str]) -> None:
