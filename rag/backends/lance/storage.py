@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import uuid4
 
+from rag.backends.files import GenerationReplaced
 from rag.errors import BadInput, CannotRun, Problem, UsageProblem
 from rag.files import writer_lock
 from rag.object_storage import modification_times, put_new, put_object, read_bytes, remove_objects
@@ -179,7 +180,7 @@ def lance_errors(address: LanceAddress) -> Iterator[None]:
     """Turn LanceDB's errors, which are Python's plain ones with texts of many lines, into a problem of one line.
 
     Raises:
-        BadInput: files of the index are missing.
+        GenerationReplaced: files of the index are missing.
         CannotRun: the storage cannot be reached, refuses, or is full; anything else that LanceDB could not do.
     """
     try:
@@ -192,7 +193,7 @@ def lance_errors(address: LanceAddress) -> Iterator[None]:
             if re.search(pattern, text):
                 raise CannotRun(message.format(address.shown), hint) from error
         if _GONE.search(text):
-            raise BadInput(
+            raise GenerationReplaced(
                 f"{address.shown} no longer holds all files of the generation that is being read, or is damaged",
                 "open the index again; if that fails, build it again",
             ) from error

@@ -11,6 +11,7 @@ import pytest
 
 from rag.backends.base import backend_class
 from rag.backends.copying import copy_index
+from rag.backends.files import GenerationReplaced
 from rag.backends.lance import publication, storage
 from rag.backends.lance.storage import LanceAddress, lance_errors
 from rag.backends.lance.tables import numbers_condition, texts_condition
@@ -179,6 +180,7 @@ def test_many_updates_are_tidied_up(
     for n in range(20):
         (documents / f"d{n}.md").write_text(f"# D{n}\n\nThe ferry {n} costs {n} euros.")
     Index.build(place, documents, tiny)
+    old = Index.open(place, tiny)
     for round in range(7):
         (documents / f"d{round}.md").write_text(
             f"# D{round}\n\nThe harbour {round} was closed in round {round}."
@@ -187,6 +189,8 @@ def test_many_updates_are_tidied_up(
     Index.build(tmp_path / "rebuilt", documents, tiny)
     index, rebuilt = Index.open(place, tiny), Index.open(tmp_path / "rebuilt", tiny)
     assert index.generation == 8
+    with pytest.raises(GenerationReplaced, match="open the index again"):
+        old.search("euros")
     assert index.check()["documents"] == 20
     for question in ("ferry 12", "which harbour was closed in round 3?", "euros"):
         own, expected = (each.search(question, k=20) for each in (index, rebuilt))
