@@ -140,7 +140,7 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{index}" if index else "")
 
 
-def check_url(url: str) -> None:
+def check_backend_url(url: str) -> None:
     """Refuse a URL that names no backend, or that holds a password; nothing is connected or imported.
 
     Raises:

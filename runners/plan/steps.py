@@ -104,10 +104,10 @@ class IndexStep(StrictModel):
     @model_validator(mode="after")
     def _usable_backend(self) -> IndexStep:
         if self.backend is not None:
-            from rag.backends.base import check_url
+            from rag.backends.base import check_backend_url
 
             try:
-                check_url(self.backend)
+                check_backend_url(self.backend)
             except UsageProblem as problem:
                 raise ValueError(f"backend: {problem}") from None
         return self

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from rag.backends.base import check_url, shown_url
+from rag.backends.base import check_backend_url, shown_url
 from rag.errors import BadInput, CannotRun, Problem, UsageProblem
 from rag.text.sanitize import single_line
 
@@ -71,7 +71,7 @@ class PostgresAddress:
         Raises:
             UsageProblem: a password in the URL, a parameter that libpq does not know, a name that is no name of an index.
         """
-        check_url(url)
+        check_backend_url(url)
         parts = urlsplit(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
         if "sslpassword" in pairs:

@@ -9,7 +9,7 @@ import pytest
 
 from rag.backends.base import (
     BACKEND_FILE,
-    check_url,
+    check_backend_url,
     index_location,
     is_backend_url,
     shown_url,
@@ -89,7 +89,7 @@ def test_urls_are_told_from_folders_and_shown_without_parameters() -> None:
         shown_url("postgresql://tune:secret@h/d?sslmode=require&index=a") == "postgresql://tune@h/d?index=a"
     )
     assert shown_url("runs/desk/index") == "runs/desk/index"
-    check_url("lancedb:///srv/index")
+    check_backend_url("lancedb:///srv/index")
 
 
 def test_builds_at_one_index_share_a_folder_whoever_builds(
