@@ -29,7 +29,7 @@ from rag.backends.postgresql.reader import (
     sent_vector,
 )
 from rag.backends.postgresql.words import PostingRow, best_rows, scored_matches, word_key
-from rag.backends.postgresql.writer import PostgresWriter, writing
+from rag.backends.postgresql.writer import PostgresWriter, locked_writer
 from rag.backends.word_scores import CollectionStatistics, question_words
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
@@ -116,7 +116,7 @@ class PostgresBackend:
     @classmethod
     def writer(cls, url: str) -> AbstractContextManager[PostgresWriter]:
         """Return a context in which the caller is the only writer of the index at a URL."""
-        return writing(PostgresAddress.parse(url))
+        return locked_writer(PostgresAddress.parse(url))
 
     @classmethod
     def shown(cls, url: str) -> str:

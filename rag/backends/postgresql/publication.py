@@ -37,7 +37,7 @@ MAX_MAINTENANCE_BYTES = 2 << 30
 _CHUNK_FIELDS = ", ".join(f'"{name}"' for name in CHUNK_COLUMNS)
 
 
-class Publication:
+class PostgresPublication:
     """One change while it is written, in an open transaction."""
 
     def __init__(

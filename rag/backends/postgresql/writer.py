@@ -25,7 +25,7 @@ from rag.backends.postgresql.connection import (
     errors_as_problems,
     open_connection,
 )
-from rag.backends.postgresql.publication import Publication, batches
+from rag.backends.postgresql.publication import PostgresPublication, batches
 from rag.backends.postgresql.reader import PublishedRecord, read_newest, sent_vector
 from rag.backends.postgresql.tables import COMMON_TABLES, FORMAT, NEVER, TableSet
 from rag.errors import BadInput, CannotRun
@@ -37,7 +37,7 @@ MIN_VERSION = (0, 8)
 
 
 @contextmanager
-def writing(address: PostgresAddress) -> Iterator[PostgresWriter]:
+def locked_writer(address: PostgresAddress) -> Iterator[PostgresWriter]:
     """Lock an index for writing, creating its schema if need be.
 
     Raises:
@@ -105,7 +105,7 @@ def _prepare(connection: psycopg.Connection[Any], address: PostgresAddress) -> N
 
 
 class PostgresWriter:
-    """The only writer of an index; see :func:`writing`."""
+    """The only writer of an index; see :func:`locked_writer`."""
 
     def __init__(
         self, connection: psycopg.Connection[Any], address: PostgresAddress, record: PublishedRecord | None
@@ -162,7 +162,7 @@ class PostgresWriter:
             )
         self.remarks = ()
         with errors_as_problems(self._address), self._db.transaction():
-            publication = Publication(self._db, self._address, self._record, change, vectors, whole)
+            publication = PostgresPublication(self._db, self._address, self._record, change, vectors, whole)
             record = publication.write()
             self.remarks = tuple(publication.remarks)
         self._record = record

@@ -223,7 +223,7 @@ def test_a_change_that_fails_leaves_nothing(
     def fail(self: object) -> None:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr("rag.backends.postgresql.publication.Publication._delete_unneeded", fail)
+    monkeypatch.setattr("rag.backends.postgresql.publication.PostgresPublication._delete_unneeded", fail)
     write_rows(documents, 20)
     with pytest.raises(RuntimeError):
         update_at(url, documents, encoder)
@@ -306,7 +306,7 @@ def test_a_killed_build_goes_on_from_its_vectors(
     def fail(self: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rag.backends.postgresql.publication.Publication.write", fail)
+    monkeypatch.setattr("rag.backends.postgresql.publication.PostgresPublication.write", fail)
     with pytest.raises(KeyboardInterrupt):
         build_at(url, documents, encoder, SETTINGS)
     monkeypatch.undo()
