@@ -213,6 +213,13 @@ class Index:
         return self._searcher.rerank(scorer, question, hits, depth, self.settings)
 
     @property
+    def folder(self) -> Path:
+        """The folder of an index of files; BadInput if the index is in a database."""
+        if is_backend_url(str(self.location)):
+            raise BadInput(f"{shown_url(str(self.location))} is held by a database, not by a folder")
+        return Path(self.location)
+
+    @property
     def encoder(self) -> Encoder:
         """The embedder as the index uses it, with its prompts and dimensions; BadInput if it was opened without one."""
         if self._searcher is None:
