@@ -38,11 +38,12 @@ RENEWAL_SECONDS = 60
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _NETWORK = {
     "connect_timeout": "5s",
-    "timeout": "20s",
+    "timeout": "60s",
     "client_max_retries": "3",
-    "client_retry_timeout": "20",
+    "client_retry_timeout": "60",
 }
-"""Options of LanceDB's S3 client; LanceDB itself repeats a failed request some times more."""
+"""Options of LanceDB's S3 client; LanceDB itself repeats a failed request some times more. A server that is gone is noticed
+within seconds; one that takes requests and answers none only after minutes, because slow storage must not be given up."""
 _LOCK_FOLDER = "writer-lock"
 
 
