@@ -23,6 +23,7 @@ from rag.indexing import generations
 from rag.indexing.changes import ChangeSet
 from rag.indexing.segments import (
     DELTA_FOLDER,
+    DELTA_STORE,
     LEXICAL_FOLDER,
     REMOVED_FILE,
     REMOVED_WORDS_FILE,
@@ -34,11 +35,10 @@ from rag.indexing.segments import (
 )
 from rag.indexing.vectors import KnownVectors, resolve_vectors
 from rag.settings import IndexSettings
-from rag.stores.base import VectorStore, read_array
+from rag.stores.base import VectorStore, read_array, store_class
 from rag.stores.bm25 import BM25Index, TermRows
 from rag.stores.choose import StoreMeasurement
 from rag.stores.digests import SUM_PREFIX
-from rag.stores.faiss import FlatStore
 from rag.stores.text import RowSummary, TextStore
 from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
@@ -205,12 +205,12 @@ def _write_added(
     """
     delta = prepared / DELTA_FOLDER
     if is_delta(base.manifest):
-        old_ids = FlatStore.load(base.path / DELTA_FOLDER, matrix.shape[1]).ids
+        old_ids = store_class(DELTA_STORE).load(base.path / DELTA_FOLDER, matrix.shape[1]).ids
         remaining = np.flatnonzero(~np.isin(old_ids, list(gone)))
         words = delta_terms(base.path, base.manifest).extended(remaining, words)
         matrix = np.concatenate([store.vectors(old_ids[remaining]), matrix])
         ids = np.concatenate([old_ids[remaining], ids])
-    added = FlatStore(matrix.shape[1])
+    added = store_class(DELTA_STORE)(matrix.shape[1])
     added.add(ids, matrix)
     added.save(delta)
     settings = IndexSettings.from_json(base.manifest["settings"])

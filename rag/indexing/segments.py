@@ -23,11 +23,12 @@ from rag.indexing.generations import DELTA_KIND
 from rag.settings import IndexSettings
 from rag.stores.base import VectorStore, read_array, store_class
 from rag.stores.bm25 import BM25Index, TermRows, word_lengths
-from rag.stores.faiss import FlatStore
 from rag.stores.segments import SegmentedStore, SegmentedWords, WordSegment
 
 LEXICAL_FOLDER = "lexical"
 DELTA_FOLDER = "delta"
+DELTA_STORE = "flat"
+"""Store of the added vectors: few enough for an exact search."""
 REMOVED_FILE = "removed.npy"
 REMOVED_WORDS_FILE = "removed_words.npy"
 MAPPED = os.name == "posix"
@@ -55,7 +56,7 @@ def load_store(path: Path, manifest: dict[str, Any], *, mapped: bool = MAPPED) -
     base = load_base_store(path, manifest, mapped=mapped)
     if not is_delta(manifest):
         return base
-    added = FlatStore.load(path / DELTA_FOLDER, int(manifest["dimension"]), mapped=mapped)
+    added = store_class(DELTA_STORE).load(path / DELTA_FOLDER, int(manifest["dimension"]), mapped=mapped)
     return SegmentedStore(base, added, removed_ids(path))
 
 
