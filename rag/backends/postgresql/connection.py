@@ -201,6 +201,10 @@ class ConnectionPool:
                 yield connection
         finally:
             self._used[connection] = time.monotonic()
+            if (
+                connection.closed
+            ):  # the server is gone, or was: every other connection is checked before its next use
+                self._used.clear()
             self._pool.putconn(connection)
 
 

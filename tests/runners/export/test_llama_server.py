@@ -124,7 +124,8 @@ class Differences:
     @property
     def largest_of_likely(self) -> float:
         """The largest of the tokens of a probability of at least 1 %."""
-        return max(difference for row in self.rows for difference, probability in row if probability >= 0.01)
+        likely = [difference for row in self.rows for difference, probability in row if probability >= 0.01]
+        return max(likely, default=0.0)  # an untrained model gives no token so much
 
     @property
     def median(self) -> float:
