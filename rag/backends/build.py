@@ -18,13 +18,13 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from rag.backends.base import BackendWriter, IndexChange, backend_class, shown_url
-from rag.embedding.language import language_note
 from rag.embedding.protocol import Encoder
 from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem, sha256_text, write_bytes
-from rag.indexing.build import BuildReport, UpdateOptions
+from rag.indexing.build import BuildReport, UpdateOptions, build_report
 from rag.indexing.changes import ChangeSet, compare_documents
 from rag.indexing.chunking import Chunker
+from rag.indexing.delta import PublishedGeneration
 from rag.indexing.encoding import (
     IndexEncoder,
     checked_encoder,
@@ -292,22 +292,13 @@ class _Run:
         gone: Collection[str] = (),
     ) -> BuildReport:
         """Return the account of every document."""
-        language = language_note(list(plan.texts.values()), checked.encoder)
-        notes = tuple(getattr(self._writer, "remarks", ()))
-        return BuildReport(
-            found=loaded.total,
-            indexed=plan.added + plan.changed,
-            added=plan.added,
-            changed=plan.changed,
-            removed=len(plan.removed),
-            unchanged=plan.unchanged,
-            skipped=loaded.skipped,
-            chunks=facts.chunks,
-            embedded=resolved.embedded,
-            cached=resolved.cached,
-            generation=facts.generation,
-            store=urlsplit(self.shown).scheme,
-            seconds=round(time.monotonic() - self._start, 3),
-            remarks=(*loaded.remarks, *checked.remarks(), *([language] if language else []), *notes),
-            gone=tuple(gone),
+        published = PublishedGeneration(
+            facts.generation,
+            facts.chunks,
+            (),
+            urlsplit(self.shown).scheme,
+            resolved.embedded,
+            resolved.cached,
         )
+        remarks = tuple(getattr(self._writer, "remarks", ()))
+        return build_report(loaded, plan, published, self._start, checked, gone, remarks)

@@ -13,11 +13,9 @@ import numpy as np
 from rag.backends.local import ChunkList, ChunkLookup, LocalBackend
 from rag.errors import BadInput
 from rag.indexing import generations
-from rag.indexing.encoding import RECORD
 from rag.indexing.segments import is_delta, load_base_store, load_store, load_words
 from rag.search.backend import IndexFacts
 from rag.search.documents import DocumentIndex
-from rag.settings import IndexSettings
 from rag.stores.sqlite import REBUILD_HINT
 from rag.stores.text import TextStore
 from rag.types import Chunk
@@ -60,16 +58,7 @@ class FilesBackend(LocalBackend):
             fields = StoredFields(folder, number)
             documents = DocumentIndex(fields)
             count = len(fields)
-        facts = IndexFacts(
-            generation=number,
-            embedder=str(manifest["embedder"]),
-            fingerprint=str(manifest["fingerprint"]),
-            dimension=int(manifest["dimension"]),
-            settings=IndexSettings.from_json(manifest["settings"]),
-            documents=count,
-            chunks=len(chunks.ids),
-            encoding=dict(manifest.get(RECORD) or {}),
-        )
+        facts = IndexFacts.of_record(manifest, number, count, len(chunks.ids))
         if len(chunks.ids) != int(manifest["chunks"]):
             raise BadInput(
                 f"{folder} is damaged: it has {len(chunks.ids)} of {manifest['chunks']} chunks",

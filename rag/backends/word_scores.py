@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag.text.words import content_words, words
+from rag.stores.bm25 import inverse_frequency, length_norm
+from rag.text.words import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,6 @@ class CollectionStatistics:
     b: float
 
 
-def question_words(question: str) -> list[str]:
-    """Return the words that a question is searched by, with repeats: its content words, or all if it has only stop words."""
-    return content_words(question) or words(question)
-
-
 def bm25_scores(
     query: Sequence[str],
     counts: Mapping[str, np.ndarray],
@@ -63,7 +59,7 @@ def bm25_scores(
     idf = ln(1 + (N - n + 0.5) / (n + 0.5)).
 
     Args:
-        query: :func:`question_words`; a word that occurs twice counts twice.
+        query: :func:`rag.stores.bm25.query_words`; a word that occurs twice counts twice.
         counts: occurrences of each word of the question in each given row, [rows] each; a word may be left out where no
             given row contains it.
         lengths: number of words of each given row, [rows].
@@ -95,8 +91,7 @@ def posting_scores(
         statistics: of the whole generation.
     """
     mean_length = statistics.total_length / statistics.rows if statistics.rows else 0.0
-    relative = lengths / max(mean_length, 1e-9)
-    length_norm = (statistics.k1 * ((1 - statistics.b) + statistics.b * relative)).astype(np.float32)
-    idf = np.float32(np.log(1 + (statistics.rows - frequency + 0.5) / (frequency + 0.5)))
+    norm = length_norm(lengths, mean_length, statistics.k1, statistics.b)
+    idf = inverse_frequency(statistics.rows, np.array(frequency))
     tf = counts.astype(np.float32)
-    return np.asarray(idf * (tf / (length_norm + tf)), dtype=np.float32)
+    return np.asarray(idf * (tf / (norm + tf)), dtype=np.float32)

@@ -190,7 +190,7 @@ def build_index(
         if engine is not None:
             loaded = replace(loaded, remarks=(*loaded.remarks, *engine.remarks()))
             checked = replace(checked, cut_before=checked.cut_before - engine.cut)
-        return _report(loaded, plan, published, start, checked)
+        return build_report(loaded, plan, published, start, checked)
 
 
 def update_index(
@@ -243,7 +243,7 @@ def update_index(
             elif not as_delta and (options.purge or not plan.is_empty):
                 _clean_up(folder, store, cache, current.number, current.texts, options.purge)
         scan_state.save(folder, __version__)
-        return _report(loaded, plan, current, start, checked, gone)
+        return build_report(loaded, plan, current, start, checked, gone)
 
 
 def _affected(loaded: LoadedDocuments, stored: Mapping[str, str]) -> set[str]:
@@ -382,14 +382,26 @@ def _ignore_event(event: dict[str, Any]) -> None:
     """Do nothing."""
 
 
-def _report(
+def build_report(
     loaded: LoadedDocuments,
     plan: ChangeSet,
     published: PublishedGeneration,
     start: float,
     checked: IndexEncoder,
     removed: Collection[str] = (),
+    remarks: Sequence[str] = (),
 ) -> BuildReport:
+    """Return the account of every document.
+
+    Args:
+        loaded: the documents.
+        plan: the change that was published.
+        published: the current generation.
+        start: time of the start, of ``time.monotonic``.
+        checked: the embedder.
+        removed: documents that the previous generation has and this one does not.
+        remarks: more remarks for the user.
+    """
     language = language_note(list(plan.texts.values()), checked.encoder)
     return BuildReport(
         found=loaded.total,
@@ -406,6 +418,6 @@ def _report(
         store=published.store,
         seconds=round(time.monotonic() - start, 3),
         stores=published.stores,
-        remarks=(*loaded.remarks, *checked.remarks(), *([language] if language else [])),
+        remarks=(*loaded.remarks, *checked.remarks(), *([language] if language else []), *remarks),
         gone=tuple(removed),
     )

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rag.indexing.encoding import RECORD
 from rag.search.query import Query
 from rag.settings import IndexSettings
 from rag.types import Chunk
@@ -36,6 +37,20 @@ class IndexFacts:
     encoding: Mapping[str, Any] = field(default_factory=dict)
     """Path, prompts and dimensions of the embedder: :meth:`rag.embedding.protocol.Configurable.description`."""
 
+    @classmethod
+    def of_record(cls, facts: Mapping[str, Any], generation: int, documents: int, chunks: int) -> IndexFacts:
+        """Return what :func:`rag.indexing.writer.index_facts` recorded, as a generation's manifest or a database has it."""
+        return cls(
+            generation=generation,
+            embedder=str(facts["embedder"]),
+            fingerprint=str(facts["fingerprint"]),
+            dimension=int(facts["dimension"]),
+            settings=IndexSettings.from_json(facts["settings"]),
+            documents=documents,
+            chunks=chunks,
+            encoding=dict(facts.get(RECORD) or {}),
+        )
+
     def manifest(self) -> dict[str, Any]:
         """Return the facts under the keys of a generation's manifest, as :mod:`rag.indexing.encoding` reads them."""
         return {
@@ -43,7 +58,7 @@ class IndexFacts:
             "fingerprint": self.fingerprint,
             "dimension": self.dimension,
             "settings": self.settings.to_json(),
-            "encoder": dict(self.encoding),
+            RECORD: dict(self.encoding),
         }
 
 

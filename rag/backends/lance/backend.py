@@ -36,11 +36,12 @@ from rag.backends.lance.tables import (
 )
 from rag.backends.lance.vectors import nearest, nearest_exactly
 from rag.backends.lance.writer import LanceWriter, lance_writing
-from rag.backends.word_scores import CollectionStatistics, bm25_scores, question_words
+from rag.backends.word_scores import CollectionStatistics, bm25_scores
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
 from rag.search.documents import DocumentIndex
 from rag.search.query import Query
+from rag.stores.bm25 import query_words
 from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_from_columns, row_hash, store_row
 from rag.types import Chunk, Document
 
@@ -187,7 +188,7 @@ class LanceBackend:
 
     def by_words(self, question: str, depth: int, selection: ChunkSelection) -> WordMatches:
         """Return the allowed chunks with the best BM25 scores; equal scores are in the order of their ids."""
-        query = question_words(question)
+        query = query_words(question)
         frequencies = self._word_frequencies(query)
         query = [word for word in query if frequencies.get(word)]
 

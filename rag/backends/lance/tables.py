@@ -18,9 +18,7 @@ import pyarrow as pa
 from rag.backends.lance.storage import LanceAddress, lance_errors
 from rag.errors import BadInput
 from rag.files import canonical_json, check_schema
-from rag.indexing.encoding import RECORD
 from rag.search.backend import IndexFacts
-from rag.settings import IndexSettings
 from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_columns, row_hash
 from rag.text.words import words
 from rag.types import Chunk, Document
@@ -96,16 +94,7 @@ class LanceRecord:
     @property
     def index_facts(self) -> IndexFacts:
         """What a search is told of the generation."""
-        return IndexFacts(
-            generation=self.number,
-            embedder=str(self.facts["embedder"]),
-            fingerprint=str(self.facts["fingerprint"]),
-            dimension=int(self.facts["dimension"]),
-            settings=IndexSettings.from_json(self.facts["settings"]),
-            documents=self.documents,
-            chunks=self.chunks,
-            encoding=dict(self.facts.get(RECORD) or {}),
-        )
+        return IndexFacts.of_record(self.facts, self.number, self.documents, self.chunks)
 
     def row(self) -> pa.Table:
         """Return the record as a row of the table of generations."""

@@ -30,10 +30,11 @@ from rag.backends.postgresql.reader import (
 )
 from rag.backends.postgresql.words import PostingRow, best_rows, scored_matches, word_key
 from rag.backends.postgresql.writer import PostgresWriter, locked_writer
-from rag.backends.word_scores import CollectionStatistics, question_words
+from rag.backends.word_scores import CollectionStatistics
 from rag.errors import BadInput
 from rag.search.backend import ChunkSelection, WordMatches
 from rag.search.query import Query
+from rag.stores.bm25 import query_words
 from rag.stores.capacity import hnsw_bytes
 from rag.stores.text import CHUNK_COLUMNS, StoredChunk, document_from_columns, store_row
 from rag.types import Chunk, Document
@@ -151,7 +152,7 @@ class PostgresBackend:
 
     def by_words(self, question: str, depth: int, selection: ChunkSelection) -> WordMatches:
         """Return the allowed chunks with the best exact BM25 scores; equal scores are in the order of their ids."""
-        query = question_words(question)
+        query = query_words(question)
         keys = sorted({word_key(word) for word in query})
         sql = (
             f"select p.word, p.block, p.offsets, p.counts, p.lengths from {self._reader.tables.name('postings')} p "

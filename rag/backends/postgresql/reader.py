@@ -21,9 +21,7 @@ from rag.backends.postgresql.connection import ConnectionPool, PostgresAddress
 from rag.backends.postgresql.tables import FORMAT, TableSet
 from rag.errors import BadInput
 from rag.files import UPDATE_HINT
-from rag.indexing.encoding import RECORD
 from rag.search.backend import IndexFacts
-from rag.settings import IndexSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +48,7 @@ class PublishedRecord:
 
     def index_facts(self) -> IndexFacts:
         """Return the record as the facts of a backend."""
-        return IndexFacts(
-            generation=self.number,
-            embedder=str(self.facts["embedder"]),
-            fingerprint=str(self.facts["fingerprint"]),
-            dimension=int(self.facts["dimension"]),
-            settings=IndexSettings.from_json(self.facts["settings"]),
-            documents=self.documents,
-            chunks=self.chunks,
-            encoding=dict(self.facts.get(RECORD) or {}),
-        )
+        return IndexFacts.of_record(self.facts, self.number, self.documents, self.chunks)
 
 
 def sent_vector(data: bytes) -> np.ndarray:

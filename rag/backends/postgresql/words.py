@@ -117,7 +117,7 @@ def scored_matches(
     """Return the ids of all chunks that contain a word of a question, ascending, int64, and their BM25 scores, float32.
 
     Args:
-        query: :func:`rag.backends.word_scores.question_words`.
+        query: :func:`rag.backends.word_scores.query_words`.
         rows: the posting rows of these words, by ascending block.
         statistics: of the generation.
     """

@@ -21,9 +21,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rag.backends.copying import copy_index
-from rag.backends.word_scores import question_words
 from rag.index import Index
-from rag.stores.bm25 import BM25Index
+from rag.stores.bm25 import BM25Index, query_words
 from tests.support.object_server import ObjectServer, free_port
 
 KINDS = ("files", "lancedb", "lancedb+s3", "postgresql")
@@ -124,7 +123,7 @@ class Synthetic:
         """Questions of one to nine words of the rows; the first words repeat."""
         spelled = [self.texts[n * 37].split()[1:] for n in range(27)]
         questions = [" ".join([*row[: 1 + n % 9], row[0]]) for n, row in enumerate(spelled)]
-        assert all(question_words(question) for question in questions)
+        assert all(query_words(question) for question in questions)
         return questions
 
 

@@ -19,10 +19,10 @@ from rag.backends.build import build_folder
 from rag.backends.postgresql.connection import PostgresAddress
 from rag.backends.postgresql.filters import date_columns, value_rows
 from rag.backends.postgresql.words import Postings, best_rows, posting_rows, scored_matches
-from rag.backends.word_scores import CollectionStatistics, WordCounts, question_words
+from rag.backends.word_scores import CollectionStatistics, WordCounts
 from rag.errors import BadInput, UsageProblem
 from rag.index import Index
-from rag.stores.bm25 import BM25Index
+from rag.stores.bm25 import BM25Index, query_words
 from rag.stores.capacity import hnsw_bytes
 
 HOST = "postgresql://tune@db.example.org:5433/desk"
@@ -129,7 +129,7 @@ def test_posting_blocks_give_the_scores_of_the_files_index() -> None:
     statistics = CollectionStatistics(len(texts), total, 1.2, 0.75)
     files = BM25Index.build(texts, 1.2, 0.75)
     for question in ("w1 w2 w2 w40", "unknown", f"w3 {'x' * 3000}"):
-        ids, scores = scored_matches(question_words(question), rows_of(question, rows), statistics)
+        ids, scores = scored_matches(query_words(question), rows_of(question, rows), statistics)
         expected_rows, expected = files.matches(question)
         assert np.array_equal(ids - 16_200, expected_rows)
         assert np.array_equal(scores, expected)
@@ -140,7 +140,7 @@ def test_posting_blocks_give_the_scores_of_the_files_index() -> None:
 def rows_of(question: str, rows: list) -> list:
     from rag.backends.postgresql.words import word_key
 
-    keys = {word_key(word) for word in question_words(question)}
+    keys = {word_key(word) for word in query_words(question)}
     return [row for row in rows if row.word in keys]
 
 

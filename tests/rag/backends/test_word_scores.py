@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rag.backends.word_scores import CollectionStatistics, WordCounts, bm25_scores, question_words
-from rag.stores.bm25 import BM25Index
+from rag.backends.word_scores import CollectionStatistics, WordCounts, bm25_scores
+from rag.stores.bm25 import BM25Index, query_words
 
 _WORDS = [
     f"{stem}{number}" for number in range(40) for stem in ("ferry", "fare", "ticket", "the", "crossing")
@@ -26,7 +26,7 @@ def _texts(rows: int) -> list[str]:
 def _scores(texts: list[str], question: str) -> np.ndarray:
     rows = [WordCounts.of(text) for text in texts]
     frequencies = Counter(word for row in rows for word in row.counts)
-    query = question_words(question)
+    query = query_words(question)
     counts = {word: np.array([row.counts.get(word, 0) for row in rows]) for word in set(query)}
     lengths = np.array([row.length for row in rows])
     statistics = CollectionStatistics(len(rows), int(lengths.sum()), K1, B)
@@ -57,7 +57,7 @@ def test_scores_of_some_rows_are_those_of_all_rows() -> None:
     frequencies = Counter(word for row in rows for word in row.counts)
     statistics = CollectionStatistics(len(rows), sum(row.length for row in rows), K1, B)
     some = np.flatnonzero(everything > 0)[:3]
-    query = question_words("ferry1 ticket2 crossing3")
+    query = query_words("ferry1 ticket2 crossing3")
     # a word that none of the rows contains is left out
     counts = {word: np.array([rows[row].counts.get(word, 0) for row in some]) for word in query}
     counts = {word: array for word, array in counts.items() if array.any()}
