@@ -33,6 +33,7 @@ from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.trial import ArmScores
@@ -108,7 +109,12 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": [*guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)],
+        "warnings": [
+            *guard_warnings(guards),
+            *_answering_notes(plan),
+            *left_out_notes(plan),
+            *retriever_notes(read_comparison(run.path), plan),
+        ],
         "arms": [
             arm_json(arm, plan, gpu)
             | answer_times(arm.arm, run.events())
@@ -128,6 +134,8 @@ def report_json(
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
     }
+    if retriever := read_comparison(run.path):
+        data["retriever"] = {key: value for key, value in retriever.items() if key != "schema"}
     if forecast := compare_forecast(plan, data):
         data["forecast"] = forecast
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
@@ -281,6 +289,33 @@ def left_out_notes(plan: Plan) -> list[str]:
         for name, reason in inapplicable_scores(plan).items()
         if plan.weights.get(name)  # type: ignore[call-overload]
     ]
+
+
+def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Return what the gate of a tuned retriever decided, with its numbers on dev and on test questions; [] without one.
+
+    Args:
+        comparison: of the run (:func:`runners.runs.tuned_retrieval.read_comparison`).
+        plan: the run's plan.
+    """
+    if not comparison:
+        return []
+    arms = ", ".join(step.arm for step in plan.arms if step.retriever == "tuned") or "no arm"
+    outcome = "is used" if comparison["accepted"] else f"was refused, so {arms} was not asked"
+    notes = [f"the tuned retriever {outcome}: {comparison['reason']}"]
+    if test := comparison.get("test"):
+        labels = {"evidence": "evidence", "ndcg": "nDCG@10"}
+        parts = [
+            f"{label} {row['before']:.3f} to {row['after']:.3f} ({row['difference']:+.3f}, "
+            f"95 % {row['low']:+.3f} to {row['high']:+.3f})"
+            for key, label in labels.items()
+            if (row := test.get(key))
+        ]
+        notes.append(
+            f"the tuned retriever on {test['questions']} test questions, measured after the trial: "
+            + "; ".join(parts)
+        )
+    return notes
 
 
 def pair_json(pair: PairedDifference) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from runners.plan.plan_text import plan_text
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.plan.steps import (
     NO_QUANTIZATION,
+    EmbedderStep,
     EvaluateStep,
     Forgetting,
     IndexStep,
@@ -157,7 +158,9 @@ class Prompts(StrictModel):
         return self
 
 
-Step = Annotated[IndexStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
+Step = Annotated[IndexStep | EmbedderStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
+ArmStep = TrainStep | EvaluateStep
+"""A step of one arm."""
 
 
 class PlanGate(StrictModel):
@@ -253,11 +256,15 @@ class Plan(StrictModel):
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         trained: set[str] = set()
-        has_index = False
+        has_index = has_embedder = False
         for number, step in enumerate(self.steps):
             key = f"steps[{number}]"
             if isinstance(step, IndexStep):
                 has_index = True
+            elif isinstance(step, EmbedderStep):
+                if problem := step.misplaced(has_index, has_embedder, bool(self.data.examples)):
+                    raise ValueError(f"{key}: {problem}")
+                has_embedder = True
             elif isinstance(step, TrainStep):
                 if step.start_from and step.start_from not in trained:
                     raise ValueError(
@@ -277,6 +284,8 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:
                     raise ValueError(f"{key}: retrieval needs an index step before it")
+                if step.retriever == "tuned" and not has_embedder:
+                    raise ValueError(f"{key}.retriever: tuned needs an embedder step before it")
                 if step.labels == "scored" and not any(c.kind == "labels" and c.value for c in self.checks):
                     raise ValueError(f"{key}.labels: scored needs a check of kind labels that lists them")
                 if (step.classifier or step.shots) and not self.data.examples:
@@ -289,7 +298,7 @@ class Plan(StrictModel):
             raise ValueError("embedder.quantization: an embedder is never quantised")
         if self.judge is not None and not self.judge.name.startswith("openai:"):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
-        check_backend_arms(self.backend, [s.arm for s in self.steps if not isinstance(s, IndexStep)])
+        check_backend_arms(self.backend, [s.arm for s in self.steps if isinstance(s, ArmStep)])
         if self.weights.get("house_style") and not self.house_style:
             raise ValueError("weights.house_style: this score is no longer computed")
         return self
@@ -317,6 +326,11 @@ class Plan(StrictModel):
     def index(self) -> IndexStep | None:
         """The index step, when there is one."""
         return next((step for step in self.steps if isinstance(step, IndexStep)), None)
+
+    @property
+    def embedder_step(self) -> EmbedderStep | None:
+        """The step that tunes the embedder, when there is one."""
+        return next((step for step in self.steps if isinstance(step, EmbedderStep)), None)
 
     def refuses(self, answer: str) -> bool:
         """Whether an answer refuses: the one decision for answers, scores, the probe and the server.
@@ -356,8 +370,8 @@ class Plan(StrictModel):
 
 
 def step_name(step: Step) -> str:
-    """Return the name of a step in events and for --only: index, train:ARM or evaluate:ARM."""
-    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
+    """Return the name of a step in events and for --only: index, embedder, train:ARM or evaluate:ARM."""
+    return f"{step.kind}:{step.arm}" if isinstance(step, ArmStep) else step.kind
 
 
 PLAN_MODELS = (
@@ -366,6 +380,7 @@ PLAN_MODELS = (
     PlanData,
     Prompts,
     IndexStep,
+    EmbedderStep,
     TrainStep,
     EvaluateStep,
     StyleCheck,
