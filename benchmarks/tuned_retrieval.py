@@ -100,7 +100,9 @@ def _example(question: Question) -> Example:
     reply = question.answers[0] if question.answers else question.reference or ""
     messages = ({"role": "user", "content": question.question}, {"role": "assistant", "content": reply})
     spans = [{"start": start, "end": end} for start, end in question.spans]
-    return Example(messages, {"doc_id": question.doc_id, **({"spans": spans} if spans else {})}, question.line)  # type: ignore[arg-type]
+    return Example(
+        messages, {"doc_id": question.doc_id, **({"spans": spans} if spans else {})}, question.line
+    )  # type: ignore[arg-type]
 
 
 class SetTrial:
@@ -143,7 +145,9 @@ class SetTrial:
             mined = mine_negatives(self.plain, self.pairs.pairs, settings.hard_negatives)
             rows = text_rows(self.plain, mined.pairs, settings.hard_negatives)
             started = time.process_time()
-            result = train_embedder(self.embedder, rows, settings, folder / "embedder", folder / "work", device="cpu")
+            result = train_embedder(
+                self.embedder, rows, settings, folder / "embedder", folder / "work", device="cpu"
+            )
             body = {**result.to_json(), "cpu_seconds": round(time.process_time() - started)}
             body |= {"false_negatives": dict(mined.dropped), "short": mined.short}
             write_json(facts, body)
@@ -157,7 +161,13 @@ class SetTrial:
             count = max(1, settings.hard_negatives)
             rows = text_rows(self.plain, mine_negatives(self.plain, self.pairs.pairs, count).pairs, count)
             train_reranker(
-                self.embedder.folder, rows, settings, folder / "reranker", folder / "work", device="cpu", new_head=True
+                self.embedder.folder,
+                rows,
+                settings,
+                folder / "reranker",
+                folder / "work",
+                device="cpu",
+                new_head=True,
             )
         return Reranker(folder / "reranker", device="cpu")
 
@@ -185,16 +195,35 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.sets:
         trial = SetTrial(read_set(given.data, name, given.half), given.work, 1)
-        print(f"\n{name} ({given.half}): {trial.pairs.text}; {len(trial.labelled.questions)} questions", flush=True)
-        settings = {label: replace(TuningSettings(), **GRID[label]) for label in given.only} if given.grid else {}
+        print(
+            f"\n{name} ({given.half}): {trial.pairs.text}; {len(trial.labelled.questions)} questions",
+            flush=True,
+        )
+        settings = (
+            {label: replace(TuningSettings(), **GRID[label]) for label in given.only} if given.grid else {}
+        )
         for label, wanted in (settings or {"default": TuningSettings()}).items():
             folder = hashlib.sha256(json.dumps(asdict(wanted), sort_keys=True).encode()).hexdigest()[:10]
             index, facts = trial.tuned(folder, wanted)
-            row = {"set": name, "half": given.half, "setting": label, **trial.compare(trial.search(index)), "facts": facts}
+            row = {
+                "set": name,
+                "half": given.half,
+                "setting": label,
+                **trial.compare(trial.search(index)),
+                "facts": facts,
+            }
             _record(given.work, row)
             if given.reranker:
                 after = trial.search(index, trial.reranker(f"{folder}-reranker", wanted))
-                _record(given.work, {"set": name, "half": given.half, "setting": f"{label} + reranker", **trial.compare(after)})
+                _record(
+                    given.work,
+                    {
+                        "set": name,
+                        "half": given.half,
+                        "setting": f"{label} + reranker",
+                        **trial.compare(after),
+                    },
+                )
 
 
 def _record(work: Path, row: Mapping[str, Any]) -> None:

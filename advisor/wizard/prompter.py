@@ -235,7 +235,11 @@ class TerminalPrompter(Prompter):
             questionary.Choice("make the plan", value=InterviewMove.DONE),
             questionary.Choice("make the plan, and a one-page decision record", value=InterviewMove.RECORD),
             *(
-                [questionary.Choice("make the plan, and tune the retriever on the examples", InterviewMove.TUNE)]
+                [
+                    questionary.Choice(
+                        "make the plan, and tune the retriever on the examples", InterviewMove.TUNE
+                    )
+                ]
                 if offers_tuned_retriever(profile)
                 else []
             ),

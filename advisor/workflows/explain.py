@@ -65,8 +65,8 @@ ARMS = {
     ),
     "rag-tuned": (
         "passages found by an embedder that was tuned on the examples",
-        "The same as rag but for the search. Drafted by --tune-retriever; a gate on dev questions refuses the tuned retriever "
-        "where it is not surely better, and then the arm is not asked.",
+        "The same as rag but for the search. Drafted by --tune-retriever; a gate on dev questions refuses the tuned "
+        "retriever where it is not surely better, and then the arm is not asked.",
     ),
     "naive-stack": (
         "tuned weights with passages put before the question",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from advisor.workflows.index_cluster import ClusterFlags
     from rag.indexing.build import BuildReport
     from rag.settings import IndexSettings
+    from rag.types import OnEvent
 
 
 def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]:
@@ -186,7 +187,9 @@ def update_index(
         tuned = update_tuned_index(folder, documents, watcher, purge, trust_mtime)
     _print_report(folder, report, as_json)
     if tuned:
-        note(f"the index of the tuned embedder too: {tuned.embedded:,} passages embedded, {tuned.seconds:.1f} s")
+        note(
+            f"the index of the tuned embedder too: {tuned.embedded:,} passages embedded, {tuned.seconds:.1f} s"
+        )
     if purge and isinstance(folder, Path):
         for line in adapters_knowing_removed(folder, report.gone):
             print(line, file=sys.stderr)
@@ -209,9 +212,7 @@ def update_tuned_index(
     if run is None or not (is_run(run) and (run / TUNED_INDEX).is_dir()):
         return None
     encoder = Embedder(run / RETRIEVER / EMBEDDER_FOLDER, device=_device())
-    return Index.update(
-        run / TUNED_INDEX, documents, encoder, on_event, purge=purge, trust_mtime=trust_mtime
-    )
+    return Index.update(run / TUNED_INDEX, documents, encoder, on_event, purge=purge, trust_mtime=trust_mtime)
 
 
 def _device() -> str:

@@ -21,7 +21,9 @@ NDCG_K = 10
 COMPARED_DEPTH = 50
 """Hits of each question: ranks beyond them count as not found, and more passages never fit into a prompt."""
 MIN_GATE_QUESTIONS = 10
-"""With fewer questions with gold nothing is decided: a sign test needs six differences of one sign for p < .05."""
+"""With fewer questions with gold nothing is decided."""
+MIN_DIFFERENCES = 6
+"""Differences of one sign that the sign-flip test needs for p of at most .05: 2 / 2^6 = .03, while 2 / 2^5 = .06."""
 MAX_P = 0.05
 Search = Callable[[Sequence[str]], list[list[Hit]]]
 """From questions to the hits of each, best first, at least :data:`COMPARED_DEPTH` where the index has them."""
@@ -55,9 +57,7 @@ class MeasureComparison:
         """The measure in words, such as ``nDCG@10 0.81 to 0.87 (+0.06, 95 % 0.03 to 0.09)``."""
         d = self.difference
         label = f"nDCG@{NDCG_K}" if self.name == "ndcg" else "evidence"
-        return (
-            f"{label} {self.before:.3f} to {self.after:.3f} ({d.difference:+.3f}, 95 % {d.low:+.3f} to {d.high:+.3f})"
-        )
+        return f"{label} {self.before:.3f} to {self.after:.3f} ({d.difference:+.3f}, 95 % {d.low:+.3f} to {d.high:+.3f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,9 @@ class RetrieverDecision:
     reason: str
 
 
-def token_budget(search: Search, questions: Sequence[str], k: int, most: int, count: Callable[[str], int]) -> int:
+def token_budget(
+    search: Search, questions: Sequence[str], k: int, most: int, count: Callable[[str], int]
+) -> int:
     """Return the tokens that k passages of a retriever take in a prompt, their mean over questions, at most ``most``."""
     sizes = []
     for hits in search(questions):
@@ -118,12 +120,39 @@ def compare_retrievers(
     asked = [question.question for question in questions]
     scores = [_scores(search(asked) if asked else [], questions, budget, count) for search in (before, after)]
     documents = [question.doc for question in questions]
-    measures = [_measure("evidence", *(s[0] for s in scores), documents, seed)]
+    measures = [_measure("evidence", scores[0][0], scores[1][0], documents, seed)]
     ranked = [n for n, question in enumerate(questions) if question.doc]
     if ranked:
-        ndcg = ([s[1][n] for n in ranked] for s in scores)
-        measures.append(_measure("ndcg", *ndcg, [documents[n] for n in ranked], seed))
+        before_ndcg, after_ndcg = ([values[n] for n in ranked] for _, values in scores)
+        measures.append(_measure("ndcg", before_ndcg, after_ndcg, [documents[n] for n in ranked], seed))
     return RetrieverComparison(len(questions), labelled.left_out, budget, tuple(measures))
+
+
+def nothing_to_gain(
+    search: Search, labelled: LabelledQuestions, budget: int, count: Callable[[str], int]
+) -> str:
+    """Return why no retriever could be surely better than this one on these questions; "" where one could.
+
+    There are too few questions with gold, or it finds the gold of nearly all at the top and shows all of it: then too few
+    differences are possible for a p of at most .05, and training can be left out.
+    """
+    questions = labelled.questions
+    if len(questions) < MIN_GATE_QUESTIONS:
+        return _too_few(len(questions))
+    hits = search([question.question for question in questions])
+    evidence, ndcg = _scores(hits, questions, budget, count)
+    open_evidence = sum(score < 1 for score in evidence)
+    open_ranks = sum(score < 1 for score, question in zip(ndcg, questions, strict=True) if question.doc)
+    if max(open_evidence, open_ranks) >= MIN_DIFFERENCES:
+        return ""
+    return (
+        f"the search as it is shows all gold of {len(questions) - open_evidence} of {len(questions)} dev questions and "
+        f"ranks it first for all but {open_ranks}, so nothing could be surely better"
+    )
+
+
+def _too_few(count: int) -> str:
+    return f"{count} dev questions have gold in the index, and under {MIN_GATE_QUESTIONS} decide nothing"
 
 
 def decide(comparison: RetrieverComparison) -> RetrieverDecision:
@@ -134,10 +163,7 @@ def decide(comparison: RetrieverComparison) -> RetrieverDecision:
     retriever through that is no better, at most one in twenty.
     """
     if comparison.questions < MIN_GATE_QUESTIONS:
-        return RetrieverDecision(
-            False,
-            f"{comparison.questions} dev questions have gold in the index, and under {MIN_GATE_QUESTIONS} decide nothing",
-        )
+        return RetrieverDecision(False, _too_few(comparison.questions))
     texts = "; ".join(measure.text for measure in comparison.measures)
     where = f"on {comparison.questions} dev questions at {comparison.budget} tokens of passages"
     better = [measure.name for measure in comparison.measures if measure.surely_better]

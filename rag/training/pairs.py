@@ -1,9 +1,9 @@
 """Pairs of a question and its gold passage, with hard negatives that the index's own search finds.
 
-The negatives are what the present retriever, BM25 included, ranks high without being gold. They are mined with the index
-and not with ``sentence_transformers.util.mine_hard_negatives``: that one embeds the corpus again, knows no BM25, and can tell
-a false negative only by its score, whereas here the reply of the row is known. A false negative, a passage that answers too,
-teaches the embedder to push the answer away, so four tests throw candidates out and count them (:data:`FALSE_NEGATIVES`).
+The negatives are what the present retriever, BM25 included, ranks high without being gold. They are mined with the index and
+not with ``sentence_transformers.util.mine_hard_negatives``: that one embeds the corpus again, knows no BM25, and can tell a
+false negative only by its score, whereas here the reply of the row is known. A false negative, a passage that answers too,
+teaches the embedder to push the answer away, so five tests throw candidates out and count them (:data:`FALSE_NEGATIVES`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rag.types import Chunk, Hit
 MINING_DEPTH = 30
 """Hits of a question from which its negatives are taken, best first."""
 MAX_SCORE_SHARE = 0.95
-"""A negative's cosine is at most this share of the gold passage's: nearer ones are mostly unlabelled positives (NV-Retriever:
-Moreira et al. 2024, arXiv:2407.15831, "TopK-PercPos")."""
+"""A negative's cosine is at most this share of the gold passage's: nearer ones are mostly unlabelled positives
+(NV-Retriever: Moreira et al. 2024, arXiv:2407.15831, "TopK-PercPos")."""
 NEAR_REPEAT_SHARE = 0.8
 """Share of a passage's words that the gold passage also has, from which on it counts as the same text."""
 MAX_ANSWER_WORDS = 8

@@ -113,7 +113,7 @@ def _trainer(
         for row in rows
         for number, text in enumerate((row.passage, *dict.fromkeys(row.negatives)))
     ]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "query": [question for question, _, _ in pairs],
         "passage": [text for _, text, _ in pairs],
         "label": [label for _, _, label in pairs],

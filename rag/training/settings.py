@@ -1,4 +1,4 @@
-"""How an embedder or a reranker is trained (:class:`TuningSettings`), on which rows, and what a training reports (:class:`TuningResult`)."""
+"""How an embedder or a reranker is trained (:class:`TuningSettings`), on which rows, and what a training reports."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class TuningSettings:
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise BadInput(f"{name} is {value!r}, but must be {low:g} to {high:g}", "correct the setting")
         if self.method not in ("auto", "full", "lora"):
-            raise BadInput(f"method is {self.method!r}, but must be auto, full or lora", "correct the setting")
+            raise BadInput(
+                f"method is {self.method!r}, but must be auto, full or lora", "correct the setting"
+            )
 
     def method_for(self, parameters: int) -> str:
         """Return full or lora for a model of so many parameters."""

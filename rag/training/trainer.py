@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,7 +138,9 @@ def trainer_class(base: Any) -> Any:
     return type(f"Checkpointed{base.__name__}", (_OwnCheckpoints, base), {})
 
 
-def argument_values(settings: TuningSettings, work: Path, device: str, rows: int, lora: bool) -> dict[str, Any]:
+def argument_values(
+    settings: TuningSettings, work: Path, device: str, rows: int, lora: bool
+) -> dict[str, Any]:
     """Return the training arguments that both trainers share."""
     steps = max(1, round(settings.epochs * -(-rows // settings.batch_size)))
     rate = settings.learning_rate * (LORA_LEARNING_RATE_FACTOR if lora else 1)
@@ -213,7 +213,7 @@ def run_trainer(
     trainer.train(resume_from_checkpoint=last)
     model.eval()
     reported = max(1, round(REPORTED_SHARE * len(progress.losses)))
-    parameters = [p for p in model.parameters()]
+    parameters = list(model.parameters())
     return TuningResult(
         method,
         sum(p.numel() for p in parameters),
@@ -263,12 +263,13 @@ def published_folder(final: Path) -> Iterator[Path]:
     from rag.files import publish_folder
 
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    temporary = final.with_name(f".{final.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+    temporary.mkdir()
     try:
         yield temporary
         for name in ("README.md", ".gitattributes"):
             (temporary / name).unlink(missing_ok=True)
-        os.chmod(temporary, 0o755)
         if final.exists():
             shutil.rmtree(final)
         publish_folder(temporary, final)

@@ -1,8 +1,8 @@
 """Pairs to train a retriever on: the questions of training examples, each with its gold passage in the run's index.
 
-Only training examples are read, never dev or test questions. An example whose reply is a refusal has no passage, a plain text
-no question; an example without a passage is left out and counted. The gold passages are those that retrieval-aware rows are
-made with (:mod:`runners.arms.gold_passages`).
+Only training examples are read, never dev or test questions. An example whose reply is a refusal has no passage, a plain
+text no question; an example without a passage is left out and counted. The gold passages are those that retrieval-aware rows
+are made with (:mod:`runners.arms.gold_passages`).
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def training_pairs(
         drawn = [pairs[n] for n in chosen]
     texts = sum(e.raw for e in examples)
     refusals = sum(e.refuses for e in examples if not e.raw)
-    return PairSet(
-        tuple(drawn), len(examples), refusals, texts, repeated, tuple(unsupported), by, len(pairs)
-    )
+    return PairSet(tuple(drawn), len(examples), refusals, texts, repeated, tuple(unsupported), by, len(pairs))
 
 
 def require_pairs(pairs: PairSet, held_out: Sequence[Question] = ()) -> None:

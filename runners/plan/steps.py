@@ -163,8 +163,8 @@ class EmbedderStep(StrictModel):
     )
     reranker: PlanModel | None = Field(
         None,
-        description="A cross-encoder tuned on the same pairs, which orders the passages found; the plan's embedder here makes "
-        "one of its weights with a new head. null tunes none.",
+        description="A cross-encoder tuned on the same pairs, which orders the passages found; the plan's embedder named "
+        "here makes one of its weights with a new head. null tunes none.",
     )
 
     @model_validator(mode="after")
@@ -183,7 +183,9 @@ class EmbedderStep(StrictModel):
 
     def settings(self, seed: int) -> TuningSettings:
         """Return the settings of the training with the plan's seed."""
-        shared = {field.name: getattr(self, field.name) for field in fields(TuningSettings) if field.name != "seed"}
+        shared = {
+            field.name: getattr(self, field.name) for field in fields(TuningSettings) if field.name != "seed"
+        }
         return TuningSettings(**shared, seed=seed)
 
 
@@ -300,7 +302,9 @@ class EvaluateStep(StrictModel):
         if self.passages == "all" and not self.retrieval:
             raise ValueError("passages: all is for an arm with retrieval: true")
         if self.retriever == "tuned" and not (self.retrieval and self.passages == "found"):
-            raise ValueError("retriever: tuned is for an arm with retrieval: true that is given the passages found")
+            raise ValueError(
+                "retriever: tuned is for an arm with retrieval: true that is given the passages found"
+            )
         if self.bank != "fixed" and not self.shots:
             raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
         if self.classifier and (self.weights or self.retrieval or self.shots or self.model):

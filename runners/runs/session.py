@@ -32,8 +32,8 @@ from runners.resources.device import torch_device
 from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, TRIAL, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
-from runners.runs.tuned_retrieval import TUNED_REFUSAL, TunedRetrieval
 from runners.runs.requirements import needs_embedder, require_loading_memory, tries_nearest_examples
+from runners.runs.tuned_retrieval import TUNED_REFUSAL, TunedRetrieval
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder

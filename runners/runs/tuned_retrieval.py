@@ -52,7 +52,9 @@ def refused_arms(run: Path, plan: Plan) -> dict[str, str]:
     """Return the arms that are not asked because the gate refused their retriever, with the reason."""
     tuned = [step.arm for step in plan.arms if step.retriever == "tuned"]
     comparison = read_comparison(run) if tuned else {}
-    return dict.fromkeys(tuned, str(comparison["reason"])) if comparison and not comparison["accepted"] else {}
+    return (
+        dict.fromkeys(tuned, str(comparison["reason"])) if comparison and not comparison["accepted"] else {}
+    )
 
 
 class TunedRetrieval:
@@ -78,8 +80,14 @@ class TunedRetrieval:
 
     def require(self, arm: EvaluateStep | None = None) -> None:
         """Raise BadInput where the run has no tuned retriever yet."""
+        comparison = read_comparison(self._run.path)
+        if comparison and not comparison.get("trained", True):
+            name = f"the arm {arm.arm}" if arm else "the tuned retriever"
+            raise BadInput(f"{name} cannot be asked: {comparison['reason']}", "ask another arm: --arm rag")
         if not (self.embedder_folder.is_dir() and (self.folder / TUNED_REFUSAL).is_file()):
-            what = f"the arm {arm.arm} searches with a tuned retriever, which" if arm else "the tuned retriever"
+            what = (
+                f"the arm {arm.arm} searches with a tuned retriever, which" if arm else "the tuned retriever"
+            )
             raise BadInput(
                 f"{what} the run has not made yet" if arm else f"{what} is not in the run yet",
                 f"finish it with: tunewise run {self._run.path} --resume",

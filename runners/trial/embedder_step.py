@@ -1,8 +1,8 @@
 """Carry out an embedder step: pairs, negatives, training, a second index, and the gate on dev questions.
 
-Everything is resumable: a part that is whole and was made from the same inputs is not made again, a training goes on from its
-last checkpoint. Nothing here reads a test question but the check that none is among the pairs; the test questions are compared
-by :func:`compare_on_test` when the trial is over.
+Everything is resumable: a part that is whole and was made from the same inputs is not made again, a training goes on from
+its last checkpoint. Nothing here reads a test question but the check that none is among the pairs; the test questions are
+compared by :func:`compare_on_test` when the trial is over.
 """
 
 from __future__ import annotations
@@ -58,8 +58,11 @@ def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any
     made_from = sha256_text(canonical_json(inputs))
     pairs = training_pairs(context.index, context.examples, step.max_pairs, context.plan.seed)
     require_pairs(pairs, (*context.split.dev, *context.split.test))
+    if reason := _nothing_to_gain(context):
+        return _without_training(context, reason)
     trained = _trained_before(context, made_from) or _train(context, step, pairs, made_from)
-    assert context.plan.data.documents is not None and context.plan.index is not None
+    assert context.plan.data.documents is not None
+    assert context.plan.index is not None
     report = Index.build(
         context.tuned.index_folder,
         context.plan.data.documents,
@@ -128,6 +131,29 @@ def _fit_tuned_refusal(context: RunContext) -> None:
     write_json(context.tuned.folder / TUNED_REFUSAL, threshold.to_json())
 
 
+def _nothing_to_gain(context: RunContext) -> str:
+    """Return why no retriever could pass the gate on the dev questions; "" where one could."""
+    from rag.training.comparison import nothing_to_gain
+
+    labelled, budget = _labelled_with_budget(context, context.split.dev)
+    return nothing_to_gain(_searching(context.retriever), labelled, budget, context.retriever.count_tokens)
+
+
+def _without_training(context: RunContext, reason: str) -> dict[str, Any]:
+    """Write a refusal before any training, and remove what an earlier one left."""
+    for folder in (context.tuned.folder, context.tuned.index_folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    context.tuned.folder.mkdir(parents=True)
+    body = {"schema": 1, "accepted": False, "trained": False, "reason": f"nothing was trained: {reason}"}
+    write_json(context.tuned.folder / COMPARISON, body)
+    context.emit({"event": "retriever.gate", **_gate_of(body)})
+    return _gate_of(body)
+
+
+def _gate_of(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: body[key] for key in ("accepted", "reason", "dev", "trained") if key in body}
+
+
 def _compare_on_dev(context: RunContext) -> dict[str, Any]:
     """Compare the tuned retriever with the plain one on the dev questions, decide, and write both."""
     from rag.training.comparison import decide
@@ -142,8 +168,8 @@ def _compare_on_dev(context: RunContext) -> dict[str, Any]:
         "embedder": context.tuned.embedder.fingerprint,
     }
     write_json(context.tuned.folder / COMPARISON, body)
-    context.emit({"event": "retriever.gate", **{key: body[key] for key in ("accepted", "reason", "dev")}})
-    return {key: body[key] for key in ("accepted", "reason", "dev")}
+    context.emit({"event": "retriever.gate", **_gate_of(body)})
+    return _gate_of(body)
 
 
 def compare_on_test(context: RunContext) -> dict[str, Any] | None:
@@ -152,7 +178,7 @@ def compare_on_test(context: RunContext) -> dict[str, Any] | None:
     None for a plan without an embedder step, and where the step has not been carried out.
     """
     body = read_comparison(context.run.path) if context.plan.embedder_step else {}
-    if not body:
+    if "dev" not in body:
         return None
     comparison = _compare(context, context.split.test, body["dev"]["budget"])
     write_json(context.tuned.folder / COMPARISON, {**body, "test": comparison.to_json()})
@@ -161,19 +187,35 @@ def compare_on_test(context: RunContext) -> dict[str, Any] | None:
 
 def _compare(context: RunContext, questions: Sequence[Question], budget: int | None = None) -> Any:
     """Return the comparison of both retrievers on questions; the budget of tokens is measured on them unless it is given."""
+    from rag.training.comparison import compare_retrievers
+
+    labelled, measured = _labelled_with_budget(context, questions, budget)
+    return compare_retrievers(
+        _searching(context.retriever),
+        _searching(context.tuned_retriever),
+        labelled,
+        measured,
+        context.retriever.count_tokens,
+        context.plan.seed,
+    )
+
+
+def _labelled_with_budget(
+    context: RunContext, questions: Sequence[Question], budget: int | None = None
+) -> tuple[Any, int]:
+    """Return questions with their gold, and the tokens of passages that both retrievers may show."""
     from rag.evaluation.labelled import label_questions
     from rag.evaluation.retrieval import gold_source_documents
-    from rag.training.comparison import compare_retrievers, token_budget
+    from rag.training.comparison import token_budget
 
     step = context.plan.index
     assert step is not None
     labelled = label_questions(questions, gold_source_documents(context.index, questions))
-    count = context.retriever.count_tokens
-    before, after = _searching(context.retriever), _searching(context.tuned_retriever)
     if budget is None:
         asked = [question.question for question in labelled.questions]
-        budget = token_budget(before, asked, step.k, step.context_tokens, count)
-    return compare_retrievers(before, after, labelled, budget, count, context.plan.seed)
+        search, count = _searching(context.retriever), context.retriever.count_tokens
+        budget = token_budget(search, asked, step.k, step.context_tokens, count)
+    return labelled, budget
 
 
 def _searching(retriever: Retriever) -> Callable[[Sequence[str]], list[list[Hit]]]:
@@ -232,7 +274,15 @@ def time_training(context: RunContext, step: EmbedderStep) -> tuple[float, int, 
 def damaged_retriever(context: RunContext) -> str:
     """Return what is missing of a finished embedder step; "" where it is whole."""
     tuned = context.tuned
-    needed = [tuned.embedder_folder, tuned.index_folder, tuned.folder / COMPARISON, tuned.folder / TUNED_REFUSAL]
+    body = read_comparison(context.run.path)
+    if body and not body.get("trained", True):
+        return ""
+    needed = [
+        tuned.embedder_folder,
+        tuned.index_folder,
+        tuned.folder / COMPARISON,
+        tuned.folder / TUNED_REFUSAL,
+    ]
     step = context.plan.embedder_step
     needed += [tuned.reranker_folder] if step and step.reranker else []
     if missing := [path for path in needed if not path.exists()]:

@@ -35,6 +35,7 @@ from runners.runs.session import (
     obtain_embedder,
     obtain_reranker,
 )
+from runners.runs.tuned_retrieval import refused_arms
 from runners.trial import embedder_step, forgetting, judge, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
@@ -308,6 +309,10 @@ def _score_arms(context: RunContext) -> None:
         rows,
         lambda q: step_runner.gold_text(context, q),
     )
+    # An arm whose retriever its gate refused has no answers, and so no scores.
+    arms = [
+        arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.run.path, context.plan)
+    ]
     trial.write_scores(arms, folder / SCORES)
     if test := embedder_step.compare_on_test(context):
         context.emit({"event": "retriever.test", "test": test})
