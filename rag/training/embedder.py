@@ -110,7 +110,7 @@ def _trainer(
         SentenceTransformerTrainingArguments,
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.training_args import BatchSamplers
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
     columns = text_columns(rows)
     values = argument_values(settings, work, device, len(rows), lora)
