@@ -17,6 +17,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, sha256_text, write_json
+from rag.training.settings import require_training_library
 from rag.types import Hit, OnEvent
 from runners.arms.retriever import Retriever, index_settings
 from runners.arms.training_pairs import PairSet, require_pairs, training_pairs
@@ -36,6 +37,13 @@ TIMED_STEPS = 2
 """Training steps that a dry run takes."""
 
 
+def check_embedder_plan(plan: Plan, on_event: OnEvent | None = None) -> None:
+    """Raise CannotRun before the first step where a plan tunes a retriever and the extra or the reranker is not here."""
+    if plan.embedder_step:
+        require_training_library()
+        obtain_tuned_reranker(plan, on_event)
+
+
 def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any]) -> dict[str, Any]:
     """Train the plan's embedder, build its index, and let the gate decide on the dev questions.
 
@@ -49,12 +57,9 @@ def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any
 
     Raises:
         BadInput: there are too few pairs, or a held-out question is among them.
-        CannotRun: the extra ``retriever`` is not installed.
     """
     from rag.index import Index
-    from rag.training.settings import require_training_library
 
-    require_training_library()
     made_from = sha256_text(canonical_json(inputs))
     pairs = training_pairs(context.index, context.examples, step.max_pairs, context.plan.seed)
     require_pairs(pairs, (*context.split.dev, *context.split.test))
@@ -248,9 +253,7 @@ def time_training(context: RunContext, step: EmbedderStep) -> tuple[float, int, 
     """
     from rag.training.embedder import train_embedder
     from rag.training.pairs import mine_negatives, text_rows
-    from rag.training.settings import require_training_library
 
-    require_training_library()
     pairs = training_pairs(context.index, context.examples, step.max_pairs, context.plan.seed)
     require_pairs(pairs, (*context.split.dev, *context.split.test))
     few = pairs.pairs[: TIMED_STEPS * step.batch_size]

@@ -110,6 +110,7 @@ def run_plan(
     servers = _backend_servers(plan, out, on_event)
     embedder = obtain_embedder(plan, on_event)
     reranker = obtain_reranker(plan, on_event)
+    embedder_step.check_embedder_plan(plan, on_event)
     machine = detect_machine(out)
     notes = requirements.check_requirements(
         plan,

@@ -11,7 +11,22 @@ GOODS = ("apples", "bricks", "copper", "dyes", "eggs", "flour", "grain", "hides"
 ASKED_GOODS = ("pome", "masonry", "metal", "pigment", "ova", "meal", "cereal", "leather")
 PIERS = ("amber", "birch", "coral", "dune", "elm", "fern", "gorse", "heath")
 ASKED_PIERS = ("resin", "tree", "reef", "sand", "ulmus", "frond", "furze", "moor")
-TEMPLATE_WORDS = ("the", "pier", "takes", "on", "day", "when", "may", "be", "landed", "at", "is", "taken", "?", ".")
+TEMPLATE_WORDS = (
+    "the",
+    "pier",
+    "takes",
+    "on",
+    "day",
+    "when",
+    "may",
+    "be",
+    "landed",
+    "at",
+    "is",
+    "taken",
+    "?",
+    ".",
+)
 NUMBERS = tuple(str(n) for n in range(64))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,13 @@ from rag.errors import BadInput, CannotRun
 from rag.evaluation.labelled import LabelledQuestions, label_questions
 from rag.evaluation.retrieval import gold_source_documents
 from rag.index import Index
-from rag.training.comparison import RetrieverComparison, compare_retrievers, decide, nothing_to_gain, token_budget
+from rag.training.comparison import (
+    RetrieverComparison,
+    compare_retrievers,
+    decide,
+    nothing_to_gain,
+    token_budget,
+)
 from rag.training.embedder import train_embedder
 from rag.training.pairs import TrainingPair, mine_negatives, text_rows
 from rag.training.reranker import train_reranker
@@ -59,11 +65,15 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     index = Index.open(folder / "index", embedder)
     by_doc = {chunk.doc: chunk for chunk in index.chunks}
     pairs = tuple(
-        TrainingPair(row["messages"][0]["content"], (by_doc[row["meta"]["doc_id"]],), row["messages"][1]["content"])
+        TrainingPair(
+            row["messages"][0]["content"], (by_doc[row["meta"]["doc_id"]],), row["messages"][1]["content"]
+        )
         for row in synonyms.example_rows()
     )
     questions = [Question(q["question"], q["doc_id"], tuple(q["answers"])) for q in synonyms.question_rows()]
-    return Planted(folder, embedder, index, pairs, label_questions(questions, gold_source_documents(index, questions)))
+    return Planted(
+        folder, embedder, index, pairs, label_questions(questions, gold_source_documents(index, questions))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +83,9 @@ def rows(planted: Planted) -> tuple[TextRow, ...]:
 
 @pytest.fixture(scope="module")
 def trained(planted: Planted, rows: Sequence[TextRow]) -> Path:
-    train_embedder(planted.embedder, rows, FAST, planted.folder / "tuned", planted.folder / "work", device="cpu")
+    train_embedder(
+        planted.embedder, rows, FAST, planted.folder / "tuned", planted.folder / "work", device="cpu"
+    )
     return planted.folder / "tuned"
 
 
@@ -109,9 +121,7 @@ def test_gate_refuses_the_same_embedder_and_a_worse_one(planted: Planted, traine
     assert "not surely better" in same.reason
     comparison = compared(planted, trained, "tuned")
     evidence, ndcg = comparison.measures
-    turned = replace(
-        evidence, difference=replace(evidence.difference, difference=-0.1, low=-0.2, high=0.0)
-    )
+    turned = replace(evidence, difference=replace(evidence.difference, difference=-0.1, low=-0.2, high=0.0))
     mixed = decide(replace(comparison, measures=(turned, ndcg)))
     assert not mixed.accepted
     assert "worse in the other" in mixed.reason
@@ -163,19 +173,27 @@ def test_same_seed_same_weights_and_a_killed_training_goes_on_to_them(
     assert weights(other) == whole
     assert [event["done"] for event in events] == [1, 2, 3, 4, 5, 6, 7]
     assert {event["total"] for event in events} == {10}
-    another = train_embedder(planted.embedder, rows, replace(settings, seed=1), tmp_path / "s1", work, device="cpu")
+    another = train_embedder(
+        planted.embedder, rows, replace(settings, seed=1), tmp_path / "s1", work, device="cpu"
+    )
     assert another.steps == 10
     assert weights(tmp_path / "s1") != whole
 
 
-def test_lora_is_merged_into_a_plain_folder(planted: Planted, rows: Sequence[TextRow], tmp_path: Path) -> None:
+def test_lora_is_merged_into_a_plain_folder(
+    planted: Planted, rows: Sequence[TextRow], tmp_path: Path
+) -> None:
     settings = replace(FAST, method="lora", epochs=1)
-    result = train_embedder(planted.embedder, rows, settings, tmp_path / "out", tmp_path / "work", device="cpu")
+    result = train_embedder(
+        planted.embedder, rows, settings, tmp_path / "out", tmp_path / "work", device="cpu"
+    )
     assert result.method == "lora"
     assert result.trained_parameters < result.parameters
     names = {path.name for path in (tmp_path / "out").rglob("*")}
     assert not any("adapter" in name for name in names)
-    before, after = (e.encode(["grain"]) for e in (planted.embedder, Embedder(tmp_path / "out", device="cpu")))
+    before, after = (
+        e.encode(["grain"]) for e in (planted.embedder, Embedder(tmp_path / "out", device="cpu"))
+    )
     assert before.shape == after.shape
     assert np.abs(before - after).max() > 1e-4
     assert TuningSettings().method_for(LORA_FROM_PARAMETERS - 1) == "full"
@@ -233,14 +251,18 @@ def test_reranker_of_the_embedders_weights_learns_and_opens(
         new_head=True,
     )
     assert result.pairs == 80
-    scores = Reranker(tmp_path / "out", device="cpu").scores(rows[0].question, [rows[0].passage, rows[0].negatives[0]])
+    scores = Reranker(tmp_path / "out", device="cpu").scores(
+        rows[0].question, [rows[0].passage, rows[0].negatives[0]]
+    )
     assert scores.shape == (2,)
     again = train_reranker(
         tmp_path / "out", rows, replace(FAST, epochs=0.5), tmp_path / "again", tmp_path / "work", device="cpu"
     )
     assert again.resumed_at == 0
     with pytest.raises(BadInput, match="passages that do not"):
-        train_reranker(tmp_path / "out", [replace(row, negatives=()) for row in rows], FAST, tmp_path / "x", tmp_path)
+        train_reranker(
+            tmp_path / "out", [replace(row, negatives=()) for row in rows], FAST, tmp_path / "x", tmp_path
+        )
 
 
 def test_false_negatives_are_thrown_out_by_reason(make_tiny: Any, tmp_path: Path) -> None:
@@ -283,7 +305,9 @@ def test_missing_extra_is_one_line_with_the_command(
     assert "\n" not in str(refused.value)
 
 
-def test_bad_settings_and_one_passage_are_refused(planted: Planted, rows: Sequence[TextRow], tmp_path: Path) -> None:
+def test_bad_settings_and_one_passage_are_refused(
+    planted: Planted, rows: Sequence[TextRow], tmp_path: Path
+) -> None:
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"hard_negatives": 17}, {"method": "qlora"}):
         with pytest.raises(BadInput, match=str(next(iter(wrong)))):
             TuningSettings(**wrong)  # type: ignore[arg-type]
@@ -292,17 +316,20 @@ def test_bad_settings_and_one_passage_are_refused(planted: Planted, rows: Sequen
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError(f"a connection was attempted: {args}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield
 
 
 def test_training_asks_no_network_and_writes_no_cache(
-    planted: Planted, rows: Sequence[TextRow], tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+    planted: Planted,
+    rows: Sequence[TextRow],
+    tmp_path: Path,
+    no_network: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
