@@ -108,7 +108,7 @@ def _example(question: Question) -> Example:
 class SetTrial:
     """The plain index of a set, and what was measured against it."""
 
-    def __init__(self, found: TunedSet, work: Path, threads: int) -> None:
+    def __init__(self, found: TunedSet, work: Path, max_pairs: int | None = None) -> None:
         """Build the plain index unless it is there."""
         self.set, self.work = found, work / found.name
         self.work.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class SetTrial:
         self.plain = self._index(self.work / "plain", self.embedder)
         self.labelled = label_questions(found.questions, load_documents(found.documents).documents)
         self._cache: dict[str, list[list[Hit]]] = {}
-        self.pairs = training_pairs(self.plain, found.examples)
+        self.pairs = training_pairs(self.plain, found.examples, max_pairs)
 
     def _index(self, folder: Path, embedder: Embedder) -> Index:
         if not (folder / "CURRENT").exists():
@@ -191,10 +191,11 @@ def main() -> None:
     parser.add_argument("--half", choices=("tune", "report", "all"), default="report")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--only", nargs="+", default=list(GRID))
+    parser.add_argument("--max-pairs", type=int, help="train on only so many pairs, drawn by the seed")
     parser.add_argument("--reranker", action="store_true")
     given = parser.parse_args()
     for name in given.sets:
-        trial = SetTrial(read_set(given.data, name, given.half), given.work, 1)
+        trial = SetTrial(read_set(given.data, name, given.half), given.work, given.max_pairs)
         print(
             f"\n{name} ({given.half}): {trial.pairs.text}; {len(trial.labelled.questions)} questions",
             flush=True,
@@ -203,7 +204,8 @@ def main() -> None:
             {label: replace(TuningSettings(), **GRID[label]) for label in given.only} if given.grid else {}
         )
         for label, wanted in (settings or {"default": TuningSettings()}).items():
-            folder = hashlib.sha256(json.dumps(asdict(wanted), sort_keys=True).encode()).hexdigest()[:10]
+            key = json.dumps([asdict(wanted), given.max_pairs], sort_keys=True)
+            folder = hashlib.sha256(key.encode()).hexdigest()[:10]
             index, facts = trial.tuned(folder, wanted)
             row = {
                 "set": name,

@@ -88,9 +88,7 @@ def estimate_step_times(
             seconds = (
                 test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
             ) * seconds_each
-            if (
-                step.bank == "chosen"
-            ):  # some of those that are tried show more examples, and one bank shows many
+            if step.bank == "chosen":  # some that are tried show more examples, and one bank shows many
                 seconds += (tried * NEAREST_SHOTS * SHOT_TOKENS) / PREFILL_TOKENS_PER_S
                 seconds += (MANY_TOKENS_CPU / PREFILL_TOKENS_PER_S) if tried else 0
             if step.passages == "all":

@@ -109,12 +109,7 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": [
-            *guard_warnings(guards),
-            *_answering_notes(plan),
-            *left_out_notes(plan),
-            *retriever_notes(read_comparison(run.path), plan),
-        ],
+        "warnings": [*guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)],
         "arms": [
             arm_json(arm, plan, gpu)
             | answer_times(arm.arm, run.events())
@@ -134,8 +129,7 @@ def report_json(
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
     }
-    if retriever := read_comparison(run.path):
-        data["retriever"] = {key: value for key, value in retriever.items() if key != "schema"}
+    data |= _retriever_keys(run.path, plan, data["warnings"])
     if forecast := compare_forecast(plan, data):
         data["forecast"] = forecast
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
@@ -289,6 +283,13 @@ def left_out_notes(plan: Plan) -> list[str]:
         for name, reason in inapplicable_scores(plan).items()
         if plan.weights.get(name)  # type: ignore[call-overload]
     ]
+
+
+def _retriever_keys(run: Path, plan: Plan, warnings: list[str]) -> dict[str, Any]:
+    """Return the report's key about a tuned retriever, and add its notes to the warnings; {} without one."""
+    comparison = read_comparison(run)
+    warnings += retriever_notes(comparison, plan)
+    return {"retriever": {k: v for k, v in comparison.items() if k != "schema"}} if comparison else {}
 
 
 def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:

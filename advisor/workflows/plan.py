@@ -282,6 +282,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         BadInput: the questions name gold documents, and none of them exists.
     """
     from advisor.drafting.draft import draft_with_notes
+    from advisor.drafting.tuned_retriever import with_tuned_retriever
 
     profile = situation.profile
     if not (profile.documents or profile.examples or profile.questions):
@@ -293,8 +294,6 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         check_target(out, "--out")
     drafted = draft_with_notes(rec, situation, out.parent)
     if request.tune_retriever:
-        from advisor.drafting.tuned_retriever import with_tuned_retriever
-
         drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))
     for line in drafted.notes:
         output.note(line)

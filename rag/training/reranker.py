@@ -60,12 +60,7 @@ def train_reranker(
         CannotRun: the extra ``retriever`` is not installed.
     """
     require_training_library()
-    if not rows or not all(row.negatives for row in rows):
-        raise BadInput(
-            "a reranker is trained on passages that answer and passages that do not, and there are none of the second "
-            "kind",
-            "set hard_negatives to 1 or more in the embedder step",
-        )
+    _require_negatives(rows)
     device = best_device() if device == "auto" else device
     with offline_libraries(work), quiet_loading():
         torch.manual_seed(settings.seed)
@@ -94,6 +89,15 @@ def train_reranker(
             model.save_pretrained(str(temporary), create_model_card=False)
     shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+def _require_negatives(rows: Sequence[TextRow]) -> None:
+    if not rows or not all(row.negatives for row in rows):
+        raise BadInput(
+            "a reranker is trained on passages that answer and passages that do not, and there are none of the second "
+            "kind",
+            "set hard_negatives to 1 or more in the embedder step",
+        )
 
 
 def _trainer(

@@ -1,6 +1,6 @@
 """One training by sentence-transformers' own trainers: arguments, checkpoints, progress. Imports torch.
 
-The trainers are told to write nothing but checkpoints, to report to nobody and to ask no hub. A checkpoint holds the
+The trainers are told to write nothing but checkpoints, to report to no tracker and to ask no hub. A checkpoint holds the
 trained parameters as safetensors; the optimizer's state beside them is read with ``weights_only`` and the whole folder is
 removed when the training is finished. A training that was killed continues with its checkpoint and ends with the same
 weights, bit for bit on a CPU, because the order of the batches and the random numbers are restored too.

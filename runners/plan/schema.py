@@ -158,9 +158,8 @@ class Prompts(StrictModel):
         return self
 
 
-Step = Annotated[IndexStep | EmbedderStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
 ArmStep = TrainStep | EvaluateStep
-"""A step of one arm."""
+Step = Annotated[IndexStep | EmbedderStep | ArmStep, Field(discriminator="kind")]
 
 
 class PlanGate(StrictModel):
@@ -325,12 +324,12 @@ class Plan(StrictModel):
     @property
     def index(self) -> IndexStep | None:
         """The index step, when there is one."""
-        return next((step for step in self.steps if isinstance(step, IndexStep)), None)
+        return next((s for s in self.steps if isinstance(s, IndexStep)), None)
 
     @property
     def embedder_step(self) -> EmbedderStep | None:
         """The step that tunes the embedder, when there is one."""
-        return next((step for step in self.steps if isinstance(step, EmbedderStep)), None)
+        return next((s for s in self.steps if isinstance(s, EmbedderStep)), None)
 
     def refuses(self, answer: str) -> bool:
         """Whether an answer refuses: the one decision for answers, scores, the probe and the server.
@@ -354,7 +353,7 @@ class Plan(StrictModel):
     def digest(self) -> str:
         """SHA-256 of the plan's values, independent of the YAML's layout.
 
-        The ignored ``house_style`` is part of it, as it was when older runs recorded their plan's digest.
+        The ignored ``house_style`` is part of it, as when older runs recorded their plan's digest.
         """
         values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
         return sha256_text(canonical_json(values))
@@ -370,7 +369,7 @@ class Plan(StrictModel):
 
 
 def step_name(step: Step) -> str:
-    """Return the name of a step in events and for --only: index, embedder, train:ARM or evaluate:ARM."""
+    """Return a step's name in events and for --only: index, embedder, train:ARM or evaluate:ARM."""
     return f"{step.kind}:{step.arm}" if isinstance(step, ArmStep) else step.kind
 
 
@@ -457,14 +456,14 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 
 def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
-    paths = {name: getattr(data, name) for name in _PATH_KEYS}
-    return data.model_copy(update={name: (folder / path) for name, path in paths.items() if path is not None})
+    paths = {name: folder / path for name in _PATH_KEYS if (path := getattr(data, name)) is not None}
+    return data.model_copy(update=paths)
 
 
 def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS) -> list[Difference]:
-    """Return the keys in which two plans differ, with both values.
+    """Return the keys in which two plans differ, with both values, but for top-level keys in ``ignore``.
 
-    Top-level keys in ``ignore`` are not compared, nor the reasons of train steps where it has ``reasons``.
+    The reasons of train steps are not compared where it has ``reasons``.
     """
     differences: list[Difference] = []
 
@@ -478,8 +477,7 @@ def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS
         elif a != b:
             differences.append((path, a, b))
 
-    dumps = [plan.model_dump(mode="json", by_alias=True, exclude=set(ignore)) for plan in (old, new)]
-    compare("", *dumps)
+    compare("", *(plan.model_dump(mode="json", by_alias=True, exclude=set(ignore)) for plan in (old, new)))
     return differences
 
 
@@ -496,7 +494,7 @@ def with_seeds(plan: Plan, count: int) -> Plan:
 def _seeded(step: Step, count: int) -> Step:
     if not isinstance(step, TrainStep) or len(step.seeds) == count:
         return step
-    first = step.seeds[0]
     # The recorded reason was for another number of seeds.
     reasons = {name: why for name, why in step.reasons.items() if name != "seeds"}
-    return step.model_copy(update={"seeds": tuple(range(first, first + count)), "reasons": reasons})
+    seeds = tuple(range(step.seeds[0], step.seeds[0] + count))
+    return step.model_copy(update={"seeds": seeds, "reasons": reasons})

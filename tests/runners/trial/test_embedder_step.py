@@ -220,9 +220,9 @@ def test_refusals_texts_and_rows_without_a_passage_are_counted(accepted: Path, f
     [
         ([{"kind": "embedder"}], "an embedder step needs an index step before it"),
         ([{"kind": "index"}, {"kind": "embedder"}, {"kind": "embedder"}], "one is all that it can have"),
-        ([{"kind": "index"}, {"kind": "evaluate", "arm": "a", "retrieval": True, "retriever": "tuned"}], "needs an embedder"),
+        ([{"kind": "index"}, {"kind": "evaluate", "arm": "a", "retrieval": True, "retriever": "tuned"}], "needs an"),
         ([{"kind": "evaluate", "arm": "a", "retriever": "tuned"}], "is for an arm with retrieval"),
-        ([{"kind": "index"}, {"kind": "embedder", "hard_negatives": 0, "reranker": {"name": "x"}}], "learns from hard"),
+        ([{"kind": "index"}, {"kind": "embedder", "hard_negatives": 0, "reranker": {"name": "x"}}], "hard_negatives is 0"),
         ([{"kind": "index"}, {"kind": "embedder", "epoch": 2}], "did you mean epochs"),
     ],
 )  # fmt: skip
