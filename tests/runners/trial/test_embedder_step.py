@@ -140,7 +140,8 @@ def test_finished_step_is_skipped_and_a_damaged_one_done_again(
 
 
 def test_refused_retriever_is_not_asked_and_the_run_says_so(files: Path, tiny: Model, tmp_path: Path) -> None:
-    weak = {"kind": "embedder", "epochs": 0.1, "learning_rate": 1e-7, "max_pairs": 16}
+    head = {"name": str(files / "embedder")}  # the embedder itself: a reranker of its weights with a new head
+    weak = {"kind": "embedder", "epochs": 0.1, "learning_rate": 1e-7, "max_pairs": 16, "reranker": head}
     events: list[dict[str, Any]] = []
     path = run_plan(plan_of(files, tiny, weak), tmp_path / "run", on_event=events.append).path
     comparison = read_comparison(path)
@@ -152,6 +153,9 @@ def test_refused_retriever_is_not_asked_and_the_run_says_so(files: Path, tiny: M
     assert [e["arm"] for e in events if e["event"] == "arm.refused"] == ["rag-tuned"]
     pairs = next(e for e in events if e["event"] == "retriever.pairs")
     assert (pairs["pairs"], pairs["drawn_from"]) == (16, 80)
+    reranker = open_session(path).context.tuned_retriever.reranker
+    assert reranker is not None
+    assert len(reranker.scores("when may pome be landed ?", ["the amber pier", "the birch pier"])) == 2
 
 
 def test_export_of_index_and_bundle_hold_the_tuned_parts(accepted: Path, tmp_path: Path) -> None:
@@ -231,6 +235,24 @@ def test_wrong_steps_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         plan_of(files, tiny, STEP, steps=list(steps))
+
+
+def test_every_setting_of_the_step_reaches_the_training() -> None:
+    other = {
+        "method": "lora",
+        "epochs": 1.0,
+        "batch_size": 8,
+        "learning_rate": 1e-4,
+        "hard_negatives": 2,
+        "original_share": 0.5,
+    }
+    usual = EmbedderStep().settings(0)
+    for key, value in other.items():
+        changed = EmbedderStep(**{key: value}).settings(0)  # type: ignore[arg-type]
+        assert getattr(changed, key) == value
+        assert changed != usual
+    assert EmbedderStep().settings(3).seed == 3
+    assert set(EmbedderStep.model_fields) - set(other) == {"kind", "max_pairs", "reranker"}
 
 
 def test_steps_of_older_plans_have_no_new_key_and_the_step_a_name() -> None:
