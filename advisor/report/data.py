@@ -33,6 +33,7 @@ from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.trial import ArmScores
@@ -128,6 +129,7 @@ def report_json(
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
     }
+    data |= _retriever_keys(run.path, plan, data["warnings"])
     if forecast := compare_forecast(plan, data):
         data["forecast"] = forecast
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
@@ -281,6 +283,40 @@ def left_out_notes(plan: Plan) -> list[str]:
         for name, reason in inapplicable_scores(plan).items()
         if plan.weights.get(name)  # type: ignore[call-overload]
     ]
+
+
+def _retriever_keys(run: Path, plan: Plan, warnings: list[str]) -> dict[str, Any]:
+    """Return the report's key about a tuned retriever, and add its notes to the warnings; {} without one."""
+    comparison = read_comparison(run)
+    warnings += retriever_notes(comparison, plan)
+    return {"retriever": {k: v for k, v in comparison.items() if k != "schema"}} if comparison else {}
+
+
+def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Return what the gate of a tuned retriever decided, with its numbers on dev and on test questions; [] without one.
+
+    Args:
+        comparison: of the run (:func:`runners.runs.tuned_retrieval.read_comparison`).
+        plan: the run's plan.
+    """
+    if not comparison:
+        return []
+    arms = ", ".join(step.arm for step in plan.arms if step.retriever == "tuned") or "no arm"
+    outcome = "is used" if comparison["accepted"] else f"was refused, so {arms} was not asked"
+    notes = [f"the tuned retriever {outcome}: {comparison['reason']}"]
+    if test := comparison.get("test"):
+        labels = {"evidence": "evidence", "ndcg": "nDCG@10"}
+        parts = [
+            f"{label} {row['before']:.3f} to {row['after']:.3f} ({row['difference']:+.3f}, "
+            f"95 % {row['low']:+.3f} to {row['high']:+.3f})"
+            for key, label in labels.items()
+            if (row := test.get(key))
+        ]
+        notes.append(
+            f"the tuned retriever on {test['questions']} test questions, measured after the trial: "
+            + "; ".join(parts)
+        )
+    return notes
 
 
 def pair_json(pair: PairedDifference) -> dict[str, Any]:
