@@ -81,8 +81,10 @@ def measured_inputs(run: RunFolder) -> RunInputs:
             plan, stored["models"], stored["files"], stored["environment"], str(stored["documents"])
         )
     events = run.events()
-    start = next((e for e in reversed(events) if e.get("event") == "run.start"), {})
-    environment = next((e for e in reversed(events) if e.get("event") == ENVIRONMENT_EVENT), {})
+    start, environment = (
+        next((e for e in reversed(events) if e.get("event") == name), dict[str, Any]())
+        for name in ("run.start", ENVIRONMENT_EVENT)
+    )
     models = {**(start.get("models") or {})}
     if start.get("base"):
         models[plan.model.name] = start["base"]
@@ -190,9 +192,9 @@ def _model_changes(old: RunInputs, new: RunInputs) -> list[Change]:
         known = old.models.get(names[0]), new.models.get(names[1])
         if None not in known and known[0] != known[1]:
             by_models.setdefault(names, []).append(arm.arm)
-    for (was, name), arms in by_models.items():
+    for (was, name), answering in by_models.items():
         text = f"{name} in place of {was}" if was != name else f"{name} has other weights"
-        changes.append(Change(MODEL, text, tuple(arms)))
+        changes.append(Change(MODEL, text, tuple(answering)))
     for kind, was, now, arms in _retrieval_models(old.plan, new.plan):
         known = old.models.get(was), new.models.get(now)
         if was != now or (None not in known and known[0] != known[1]):

@@ -7,7 +7,7 @@ documents of today.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -141,7 +141,7 @@ def _states_any(sentence: str, facts: Sequence[str]) -> bool:
     return any(_states_fact(fact, plain, words, numbers) for fact in facts)
 
 
-def _states_fact(fact: str, plain: str, words: set[str], numbers: set[str]) -> bool:
+def _states_fact(fact: str, plain: str, words: set[str], numbers: frozenset[str]) -> bool:
     if _bare(fact).strip() and _bare(fact) in plain:
         return True
     wanted = set(content_words(fact))
@@ -153,7 +153,3 @@ def _states_fact(fact: str, plain: str, words: set[str], numbers: set[str]) -> b
 def _bare(text: str) -> str:
     """Return the words of a text without punctuation around them, with a space before each and behind the last."""
     return normalised_words(" ".join(word.strip(".,;:!?()[]{}\"'“”‘’*_`#|") for word in text.split()))
-
-
-GoldText = Callable[[Question], str]
-"""Returns the text of a question's gold spans."""

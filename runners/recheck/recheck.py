@@ -12,34 +12,28 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from rag.errors import BadInput, Problem, UsageProblem
+from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_lock
 from rag.index import Index
 from rag.types import OnEvent
 from runners.data.examples import Example
 from runners.data.questions import Question, load_questions
-from runners.inference.types import Generator
 from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
+from runners.recheck.asking import ArmAsking
 from runners.recheck.inputs import (
-    DOCUMENTS,
-    EXAMPLES,
     QUESTIONS,
     Change,
     RunInputs,
-    asking_inputs,
     find_changes,
     measured_inputs,
     present_inputs,
-    same_where_known,
     trained_again,
     uses_examples,
 )
 from runners.recheck.lost_gold import DocumentTexts, find_lost_gold, gold_spans_text
-from runners.recheck.recorded import REFUSED, RecordedAnswers, RecordedGenerator
 from runners.recheck.workspace import (
     RecheckState,
     check_workspace,
@@ -49,8 +43,7 @@ from runners.recheck.workspace import (
 )
 from runners.run_folder import INDEX, RECHECKS, SCORES, TRIAL, RunFolder, open_run_folder, read_journal
 from runners.run_folder import read_report as read_run_report
-from runners.runs.arm import PreparedArm, choosing_step, prepare_arm, recall_arm
-from runners.runs.dataset import read_data, read_examples
+from runners.runs.dataset import read_data
 from runners.runs.recorded_models import recorded_fingerprints
 from runners.runs.requirements import needs_embedder
 from runners.runs.session import RunContext, obtain_bases, obtain_embedder, obtain_reranker
@@ -270,9 +263,21 @@ class _Work:
                 step_runner.train_arm(context, step)
             context.examples = examples
             lost, gold = self._gold(context, questions, searching)
+            asking = ArmAsking(
+                context,
+                self.base,
+                self.old,
+                new,
+                changes,
+                frozenset(step.arm for step in again),
+                state.digest,
+                gold,
+                self.request.ask_all,
+                self.rows,
+            )
             for position, arm in enumerate(self.chosen):
-                self._answer(context, arm, new, changes, state, gold, (position + 1, len(self.chosen)))
-            return self._result(context, new, changes, questions, missing, lost, gold)
+                asking.answer(arm, (position + 1, len(self.chosen)))
+            return self._result(asking, missing, lost)
 
     def _trained_again(self, new: RunInputs) -> list[TrainStep]:
         """Return the train steps that the chosen arms need and that must be carried out again."""
@@ -358,192 +363,51 @@ class _Work:
         lost = find_lost_gold(questions, before, now)
         return lost, lambda question: gold_spans_text(question, before)
 
-    def _answer(
-        self,
-        context: RunContext,
-        arm: EvaluateStep,
-        new: RunInputs,
-        changes: Sequence[Change],
-        state: RecheckState,
-        gold: Callable[[Question], str],
-        position: tuple[int, int],
-    ) -> None:
-        """Let an arm answer, with recorded answers where the chat is the same."""
-        name, folder = f"evaluate:{arm.arm}", context.run.path / TRIAL
-        context.emit({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
-        trial.drop_outdated_answers(folder, arm.arm, state.digest)
-        if arm.classifier and any(change.kind == EXAMPLES for change in changes):
-            from runners.arms import classifier
-
-            classifier.train_classifier(
-                self.plan, arm.arm, context.examples, context.embedder, context.run.path, state.digest
-            )
-        prepared = self._prepared(context, arm, changes, gold)
-        recorded = RecordedAnswers(self.rows, self.base.path / TRIAL)
-        seeds = self.plan.train_step(arm.weights).seeds if arm.weights else (self.plan.seed,)
-        for seed in seeds:
-            weights = context.run.adapter(arm.weights, seed) if arm.weights else None
-            trial.run_arm(
-                prepared.plan,
-                arm,
-                seed,
-                context.split.test,
-                self._generator(context, arm, prepared, weights, seed, new, recorded, state),
-                prepared.finder,
-                prepared.shots,
-                folder / ANSWERS,
-                context.emit,
-            )
-        cut = sum(
-            row["arm"] == arm.arm and row["finish"] == "length" for row in read_journal(folder / ANSWERS)
-        )
-        context.emit({"event": "step.end", "step": name, "cut": cut})
-
-    def _prepared(
-        self,
-        context: RunContext,
-        arm: EvaluateStep,
-        changes: Sequence[Change],
-        gold: Callable[[Question], str],
-    ) -> PreparedArm:
-        """Return the prepared arm: as the trial chose its prompt, or chosen anew where the examples or the arm changed."""
-        choosing = choosing_step(self.plan, arm)
-        before = next((step for step in self.old.plan.arms if step.arm == arm.arm), None)
-        new_examples = any(change.kind == EXAMPLES for change in changes)
-        if choosing.chooses_prompt and (new_examples or before != arm):
-            first = (
-                context.run.adapter(arm.weights, self.plan.train_step(arm.weights).seeds[0])
-                if arm.weights
-                else None
-            )
-            return prepare_arm(context, arm, first, gold)
-        return recall_arm(context, arm, lambda: context.examples or read_examples(self.plan))
-
-    def _generator(
-        self,
-        context: RunContext,
-        arm: EvaluateStep,
-        prepared: PreparedArm,
-        weights: Path | None,
-        seed: int,
-        new: RunInputs,
-        recorded: RecordedAnswers,
-        state: RecheckState,
-    ) -> Generator:
-        """Return what answers: the recorded rows where they hold, else the arm's model, loaded when it is needed."""
-        reusable = self._reusable(arm, new, state)
-        from_seed = seed if arm.weights else self.old.plan.seed
-        longest = (
-            None if self.old.plan.max_new_tokens == self.plan.max_new_tokens else self.old.plan.max_new_tokens
-        )
-
-        def load() -> Generator:
-            generator = context.generator(weights, arm)
-            if arm.labels == "scored":
-                from runners.arms import scored_labels
-
-                assert isinstance(generator, scored_labels.ScoredLabels)
-                chats, reference = scored_labels.reference_chats(
-                    prepared.plan, arm, context.split.dev, prepared.finder, prepared.shots
-                )
-                scored_labels.measure_prior(
-                    generator, arm, weights, chats, reference, context.run.path / TRIAL, state.digest
-                )
-            return generator
-
-        return RecordedGenerator(
-            load, lambda key: recorded.answer(arm.arm, from_seed, key) if reusable else None, longest
-        )
-
-    def _reusable(self, arm: EvaluateStep, new: RunInputs, state: RecheckState) -> bool:
-        """Return whether the run's answer to a chat of an arm is still its answer."""
-        before = next((step for step in self.old.plan.arms if step.arm == arm.arm), None)
-        if self.request.ask_all or before is None or arm.weights != before.weights:
-            return False
-        if arm.weights in {step.arm for step in state.again}:
-            return False
-        return same_where_known(asking_inputs(self.old, before), asking_inputs(new, arm))
-
-    def _result(
-        self,
-        context: RunContext,
-        new: RunInputs,
-        changes: Sequence[Change],
-        questions: tuple[Question, ...],
-        missing: int,
-        lost: Mapping[str, str],
-        gold: Callable[[Question], str],
-    ) -> Recheck:
+    def _result(self, asking: ArmAsking, missing: int, lost: Mapping[str, str]) -> Recheck:
         """Score old and new answers of every arm on the questions whose gold holds."""
+        questions = asking.context.split.test
         held = [question for question in questions if question.id not in lost]
-        folder = context.run.path / TRIAL
-        new_rows = [
-            row for row in read_journal(folder / ANSWERS) if row["arm"] in {a.arm for a in self.chosen}
-        ]
-        old_steps = {step.arm: step for step in self.old.plan.arms}
-        # The checks and weights of today judge both; each side refuses in its own words.
-        old_plan = self.plan.model_copy(
-            update={
-                "prompts": self.old.plan.prompts,
-                "steps": tuple(
-                    s for s in self.plan.steps if not isinstance(s, EvaluateStep)
-                ) + tuple(old_steps.values()),
-            }
-        )  # fmt: skip
-        before = {arm.arm: arm for arm in trial.score_trial(old_plan, held, self.rows, gold)}
-        now = {arm.arm: arm for arm in trial.score_trial(self.part, held, new_rows, gold)}
-        trial.write_scores(list(now.values()), folder / SCORES)
-        asked = {arm.arm: self._asked_again(arm, new_rows, new, context) for arm in self.chosen}
-        if any(change.kind == QUESTIONS for change in changes):
+        chosen = {arm.arm for arm in self.chosen}
+        rows = [row for row in read_journal(asking.folder / ANSWERS) if row["arm"] in chosen]
+        old_plan = self._judging_plan()
+        before = {arm.arm: arm for arm in trial.score_trial(old_plan, held, self.rows, asking.gold)}
+        now = {arm.arm: arm for arm in trial.score_trial(self.part, held, rows, asking.gold)}
+        trial.write_scores(list(now.values()), asking.folder / SCORES)
+        asked = {arm.arm: asking.asked_again(arm) for arm in self.chosen}
+        if any(change.kind == QUESTIONS for change in asking.changes):
             scores = _trial_scores(self.base)["arms"]
-            before = {
-                name: _with_recorded(arm, scores.get(name, {}), asked.get(name, frozenset()))
-                for name, arm in before.items()
+            before |= {
+                name: _with_recorded(before[name], scores.get(name, {}), asked[name]) for name in asked
             }
-        touched = {name for change in changes if change.kind != QUESTIONS for name in change.arms}
-        arms = tuple(
-            RecheckedArm(arm.arm, before[arm.arm], now[arm.arm], asked[arm.arm], arm.arm in touched)
-            for arm in self.chosen
-            if arm.arm in before and arm.arm in now
-        )
-        others = [name for name, arm in before.items() if name not in now and arm.combined]
+        touched = {name for change in asking.changes for name in change.arms}
+        others = [arm for name, arm in before.items() if name not in chosen and arm.combined]
         return Recheck(
-            context.run.path, self.run, self.base, old_plan, self.plan, tuple(changes), arms,
-            tuple(before[name] for name in others if name not in touched),
-            tuple(name for name in others if name in touched),
-            lost, frozenset(q.id for q in held if getattr(q, "made", False)), len(questions), missing, tuple(self.notes),
-        )  # fmt: skip
-
-    def _asked_again(
-        self, arm: EvaluateStep, rows: Sequence[Mapping[str, Any]], new: RunInputs, context: RunContext
-    ) -> frozenset[str]:
-        """Return the questions whose answer is not the run's own."""
-        recorded = RecordedAnswers(self.rows, self.base.path / TRIAL)
-        stored = RecordedAnswers((), context.run.path / TRIAL)
-        run = context.run
-        own = getattr(run, "own", frozenset())
-        reusable = self._reusable(
-            arm, new, RecheckState("", new, tuple(s for s in trained_again(self.old, new) if s.arm in own))
+            folder=asking.context.run.path,
+            run=self.run,
+            base=self.base,
+            old_plan=old_plan,
+            plan=self.plan,
+            changes=tuple(asking.changes),
+            arms=tuple(
+                RecheckedArm(name, before[name], now[name], asked[name], name in touched)
+                for name in (arm.arm for arm in self.chosen)
+                if name in before
+            ),
+            carried=tuple(arm for arm in others if arm.arm not in touched),
+            stale=tuple(arm.arm for arm in others if arm.arm in touched),
+            lost_gold=lost,
+            made=frozenset(q.id for q in held if getattr(q, "made", False)),
+            questions=len(questions),
+            missing=missing,
+            notes=tuple(self.notes),
         )
-        asked = set[str]()
-        for row in rows:
-            if row["arm"] != arm.arm:
-                continue
-            from_seed = row["seed"] if arm.weights else self.old.plan.seed
-            if row["finish"] == REFUSED:
-                same = recorded.refused(arm.arm, from_seed, row["id"])
-            else:
-                same = reusable and _same_answer(recorded.answer(arm.arm, from_seed, stored.key(row)), row)
-            if not same:
-                asked.add(row["id"])
-        return frozenset(asked)
 
-
-def _same_answer(recorded: Mapping[str, Any] | None, row: Mapping[str, Any]) -> bool:
-    """Return whether a row holds a recorded answer."""
-    return recorded is not None and all(
-        recorded[key] == row[key] for key in ("answer", "completion_tokens", "seconds")
-    )
+    def _judging_plan(self) -> Plan:
+        """Return the plan that judges the old answers: checks and weights of today, instructions and arms of then."""
+        steps = [step for step in self.plan.steps if not isinstance(step, EvaluateStep)]
+        return self.plan.model_copy(
+            update={"prompts": self.old.plan.prompts, "steps": (*steps, *self.old.plan.arms)}
+        )
 
 
 def _trial_scores(run: RunFolder) -> dict[str, Any]:
