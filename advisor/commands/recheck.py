@@ -38,6 +38,11 @@ def command(
     ask_all: bool = typer.Option(
         False, "--ask-all", help="Ask every question again, also where the model reads the same."
     ),
+    count_lost_gold: bool = typer.Option(
+        False,
+        "--count-lost-gold",
+        help="Count questions whose answer the documents no longer state, as losses: for documents that keep their facts.",
+    ),
     margin: float = typer.Option(
         0.0, min=0.0, max=1.0, help="A loss up to this share of the questions, or of the score, is accepted."
     ),
@@ -62,12 +67,23 @@ def command(
     from runners.recheck.recheck import RecheckRequest
 
     request = RecheckRequest(
-        documents, prompt, examples, questions, model, plan, tuple(arm), all_arms, ask_all, out
+        documents,
+        prompt,
+        examples,
+        questions,
+        model,
+        plan,
+        tuple(arm),
+        all_arms,
+        ask_all,
+        out,
+        count_lost_gold,
     )
     measured: list[object] = [part for name in arm for part in ("--arm", name)]
     for flag, value in (("--model", model), ("--plan", plan), ("--prices", prices)):
         measured += [flag, value] if value else []
     measured += ["--all-arms"] * all_arms + ["--ask-all"] * ask_all
+    measured += ["--count-lost-gold"] * count_lost_gold
     measured += ["--margin", f"{margin:g}"] if margin else []
     if workflow:
         print_ci_workflow(workflow, run, request, measured)

@@ -56,7 +56,8 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
     asked = {question for arm in result.arms for question in arm.now.questions}
     real = asked - result.made
     changes = paired_changes(pairs, demanded, real if real and result.made else None, plan.seed)
-    decision = decide(changes, margin, len(result.lost_gold), bool(result.made) and not real)
+    lost_gold = 0 if result.lost_counted else len(result.lost_gold)
+    decision = decide(changes, margin, lost_gold, bool(result.made) and not real)
     data: dict[str, Any] = {
         "schema": 1,
         "run": str(result.run.path),
@@ -72,6 +73,7 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
             "of_run": result.questions + result.missing,
             "compared": len(asked),
             "needs_new_gold": len(result.lost_gold),
+            "lost_gold_counted": result.lost_counted,
             "missing": result.missing,
             "made": len(asked & result.made),
         },
@@ -94,7 +96,7 @@ def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]
     return {
         "arm": arm.arm,
         "asked_again": len(arm.asked),
-        "taken_over": len(arm.now.questions) - len(arm.asked & set(arm.now.questions)),
+        "taken_over": result.questions - len(arm.asked),
         "touched": arm.touched,
         "right": right
         and {
@@ -102,7 +104,7 @@ def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]
             "now": round(right.now * right.n),
             "of": right.n,
         },
-        "scores": [change.to_json() for change in own],
+        "scores": [change.to_json() for change in own if change.decides or change.losses or change.gains],
         "usd_per_1000": {"before": reported, "now": cost_per_1000(arm.now, result.plan).usd},
     }
 
@@ -260,8 +262,9 @@ def summary(data: Mapping[str, Any], decision: Decision) -> list[str]:
     )
     counts = data["questions"]
     if counts["needs_new_gold"]:
+        counted = "are counted as they are" if counts["lost_gold_counted"] else "are not counted"
         lines.append(
-            f"{count_noun(counts['needs_new_gold'], 'question')} of {counts['of_run']} need new gold and are not counted: "
+            f"{count_noun(counts['needs_new_gold'], 'question')} of {counts['of_run']} need new gold and {counted}: "
             "the documents no longer state their answers."
         )
     if counts["missing"]:
@@ -281,7 +284,7 @@ def summary(data: Mapping[str, Any], decision: Decision) -> list[str]:
         lines.append(
             f"{decision.more_questions_needed} more questions would decide, if the loss is as large as seen."
         )
-    lines += [f"{row['text'][0].upper()}{row['text'][1:]}." for row in data["power"]]
+    lines += [f"Power: {row['text']}." for row in data["power"]]
     if data["verdict"] and data["verdict"]["text"]:
         lines.append(f"Verdict: {data['verdict']['text']}.")
     if data["not_measured_again"]:

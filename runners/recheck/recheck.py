@@ -69,6 +69,8 @@ class RecheckRequest:
     ask_all: bool = False
     """Ask every question again, also those whose chat is the same."""
     out: Path | None = None
+    count_lost_gold: bool = False
+    """Count questions whose gold the documents lost, by their old gold: documents that are not to lose a fact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Recheck:
     stale: tuple[str, ...]
     """The other arms that a change touches and that were not asked."""
     lost_gold: Mapping[str, str] = field(default_factory=dict)
-    """Questions whose gold the documents no longer hold, with the reason; they are in no score."""
+    """Questions whose gold the documents no longer hold, with the reason; in no score unless that was asked for."""
+    lost_counted: bool = False
     made: frozenset[str] = frozenset()
     """Questions that were made from documents, not asked by people."""
     questions: int = 0
@@ -366,7 +369,8 @@ class _Work:
     def _result(self, asking: ArmAsking, missing: int, lost: Mapping[str, str]) -> Recheck:
         """Score old and new answers of every arm on the questions whose gold holds."""
         questions = asking.context.split.test
-        held = [question for question in questions if question.id not in lost]
+        counted = self.request.count_lost_gold
+        held = [question for question in questions if counted or question.id not in lost]
         chosen = {arm.arm for arm in self.chosen}
         rows = [row for row in read_journal(asking.folder / ANSWERS) if row["arm"] in chosen]
         old_plan = self._judging_plan()
@@ -396,6 +400,7 @@ class _Work:
             carried=tuple(arm for arm in others if arm.arm not in touched),
             stale=tuple(arm.arm for arm in others if arm.arm in touched),
             lost_gold=lost,
+            lost_counted=counted,
             made=frozenset(q.id for q in held if getattr(q, "made", False)),
             questions=len(questions),
             missing=missing,
