@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import random
 import re
@@ -27,6 +28,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -133,7 +135,8 @@ class _Reader(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
-        self.wfile.write(raw)
+        with suppress(BrokenPipeError):  # the client was interrupted
+            self.wfile.write(raw)
 
 
 def _share(text: str) -> float:
@@ -147,7 +150,7 @@ def small_embedder(folder: Path, texts: Sequence[str]) -> Path:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import BertConfig, BertModel
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
@@ -340,15 +343,12 @@ def harmless(base: Base, kind: str, seed: int, work: Path) -> list[str]:
 
 def recheck_once(base: Base, flags: Sequence[str], work: Path) -> dict[str, Any]:
     """Recheck in this process as the command line does; return its result and exit code, and leave no folder."""
-    import contextlib
-    import io
-
     from advisor import cli, output
 
     out, errors = work / "out", io.StringIO()
     printed = io.StringIO()
     code: Any = 0
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+    with redirect_stdout(printed), redirect_stderr(errors):
         try:
             cli.main(["recheck", str(base.run), *flags, "--out", str(out), "--json", "--quiet"])
         except SystemExit as end:
@@ -437,11 +437,12 @@ def _found(rows: Rows) -> int:
 
 def check_power(runs: Sequence[Path], draws: int = 100) -> None:
     """Draw losses of the stated size from recorded answers, and print how many are found."""
+    from dataclasses import replace
+
     import numpy as np
 
     from advisor.report.data import read_scores
     from advisor.verdict.regression import LEVEL, RIGHT, paired_changes, smallest_found_loss
-    from dataclasses import replace
 
     for run in runs:
         for arm in read_scores(run):
@@ -464,10 +465,8 @@ def check_power(runs: Sequence[Path], draws: int = 100) -> None:
                     changes = paired_changes([(arm, replace(arm, scores=scores, combined=combined))])
                     alarms[size] += any(change.sure_loss(0.0) for change in changes)
             shares = {size: count / draws for size, count in alarms.items()}
-            print(
-                f"{run.parent.name} {arm.arm}: {stated.answers} of {stated.right} right, {len(arm.scores)} questions, level {LEVEL}: {shares}",
-                flush=True,
-            )
+            text = f"{stated.answers} of {stated.right} right, {len(arm.scores)} questions"
+            print(f"{run.parent.name} {arm.arm}: {text}, level {LEVEL}: {shares}", flush=True)
 
 
 def main() -> None:

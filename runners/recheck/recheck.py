@@ -174,9 +174,7 @@ def _present_plan(old: Plan, request: RecheckRequest) -> Plan:
     data = {name: path.absolute() for name, path in paths.items() if path}
     for name, given in data.items():
         if not given.exists():
-            raise BadInput(
-                f"there is no {name.replace('_', ' ')} at {given}", f"correct --{name.split('_')[-1]}"
-            )
+            raise BadInput(f"there is nothing at {given}", f"correct --{name.removeprefix('test_')}")
     if "documents" in data and plan.index is None:
         raise UsageProblem("this run searches no documents, so --documents changes nothing", "leave it out")
     changed: dict[str, Any] = {"data": plan.data.model_copy(update=data)} if data else {}

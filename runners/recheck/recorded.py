@@ -30,6 +30,9 @@ REFUSED = "refused"
 _STORED_PASSAGES = re.compile(rf"\{{({PASSAGES_FOLDER}/[0-9a-f]+\.txt)\}}")
 _DELIMITER = re.compile(rf"^{re.escape(DATA_NOTICE)}\n(\S+) \[1\] ", re.MULTILINE)
 
+_LINES = r"(?::\d+(?:-\d+)?| p\. \d+)"
+"""The end of a passage's place in its heading: ":12-14", or " p. 3"."""
+
 
 def chat_key(chat: Sequence[Mapping[str, str]]) -> str:
     """Return a text that two chats share when the model reads the same words in both."""
@@ -42,8 +45,9 @@ def _without_places(text: str) -> str:
     if match is None:
         return text
     delimiter = re.escape(match[1])
-    # "vslx [1] Title > Heading (fares.md:12-14, 2026-03-01)": the date, and that it has expired, are words that count.
-    text = re.sub(rf"(?m)^{delimiter} (\[\d+\] .*) \((?:[^,()\n]*)(, [^()\n]*)?\)$", r"\1 (\2)", text)
+    # "vslx [1] Title > Heading (fares.md:12-14, 2026-03-01)": the date, and that it has expired, are words that count. A
+    # file's name may hold parentheses too, so the place begins at the first one that leads up to lines.
+    text = re.sub(rf"(?m)^{delimiter} (\[\d+\] .*?) \(.*?{_LINES}(, .*)?\)$", r"\1 (\2)", text)
     return re.sub(rf"(?m)^{delimiter} ", "", text)
 
 
