@@ -175,6 +175,14 @@ def _present_plan(old: Plan, request: RecheckRequest) -> Plan:
     for name, given in data.items():
         if not given.exists():
             raise BadInput(f"there is nothing at {given}", f"correct --{name.removeprefix('test_')}")
+    for name in ("documents", "questions", "test_questions"):
+        place = data.get(name, getattr(plan.data, name))
+        if place is not None and not place.exists():
+            flag = "--documents PATH" if name == "documents" else "--questions FILE"
+            raise BadInput(
+                f"the {name.replace('_', ' ')} of the plan, {place}, are not there",
+                f"say where they are: {flag}",
+            )
     if "documents" in data and plan.index is None:
         raise UsageProblem("this run searches no documents, so --documents changes nothing", "leave it out")
     changed: dict[str, Any] = {"data": plan.data.model_copy(update=data)} if data else {}
