@@ -97,7 +97,7 @@ def recheck_run(run: Path, request: RecheckRequest, options: RecheckOptions, fla
 
 
 def _confirm(steps: Sequence[TrainStep], base: RunFolder, yes: bool) -> None:
-    """Say what is trained again and how long it took before; UsageProblem where nobody agreed to it."""
+    """Say what is trained again and how long it took before; UsageProblem where no one agreed to it."""
     trained = (read_report(base.path).get("measured") or {}).get("training") or {}
     seconds = sum(float(row.get("seconds") or 0) for step in steps for row in trained.get(step.arm) or ())
     took = f"; in the run that took {duration_text(seconds)}" if seconds else ""

@@ -133,10 +133,10 @@ def content_digest(path: Path) -> str:
 def find_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     """Return what differs between two states, but for the documents' content, which the index compares."""
     changes = [*_prompt_changes(old, new), *_file_changes(old, new), *_model_changes(old, new)]
-    kept = {*RECORD_KEYS, "name", "data", "prompts", "model", "embedder", "backend"}
+    compared_apart = {*RECORD_KEYS, "name", "data", "prompts", "model", "embedder", "backend"}
     differences = [
         key
-        for key, _, _ in plan_differences(old.plan, new.plan, kept)
+        for key, _, _ in plan_differences(old.plan, new.plan, compared_apart)
         if not key.endswith((".reranker.name", ".model.name", ".fingerprint"))
     ]
     if old.plan.backend != new.plan.backend:

@@ -60,7 +60,7 @@ def gold_spans_text(question: Question, texts: DocumentTexts) -> str:
 
 
 def find_lost_gold(
-    questions: Sequence[Question], before: DocumentTexts, now: DocumentTexts
+    questions: Sequence[Question], before: DocumentTexts | None, now: DocumentTexts
 ) -> dict[str, str]:
     """Return the questions whose gold is no longer in the documents, by id, each with the reason.
 
@@ -69,9 +69,12 @@ def find_lost_gold(
 
     Args:
         questions: the questions, with the document ids of ``before``.
-        before: the documents that the run was measured with.
+        before: the documents that the run was measured with; None where they are not known any more. Then the documents of
+            today must state the short answers of most questions, and those of the others are lost.
         now: the documents of today.
     """
+    if before is None:
+        return _not_stated(questions, now)
     lost: dict[str, str] = {}
     for question in questions:
         raw = before.of(question.doc_id) if question.doc_id and question.answerable else None
@@ -90,6 +93,17 @@ def find_lost_gold(
             continue
         lost[question.id] = (GONE if present is None else CHANGED).format(question.doc_id)
     return lost
+
+
+def _not_stated(questions: Sequence[Question], now: DocumentTexts) -> dict[str, str]:
+    """Return the questions whose short answers their documents do not state; {} where that is so of most."""
+    lost: dict[str, str] = {}
+    asked = [q for q in questions if q.doc_id and q.answers and q.answerable]
+    for question in asked:
+        text = now.of(str(question.doc_id))
+        if text is None or not _states_any(text, question.answers):
+            lost[question.id] = (GONE if text is None else CHANGED).format(question.doc_id)
+    return lost if 2 * len(lost) <= len(asked) else {}
 
 
 def _evidence(raw: str, question: Question, facts: Sequence[str]) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_lock
-from rag.index import Index
 from rag.types import OnEvent
 from runners.data.examples import Example
 from runners.data.questions import Question, load_questions
@@ -38,6 +37,7 @@ from runners.recheck.workspace import (
     RecheckState,
     check_workspace,
     open_base,
+    open_measured_index,
     prepare_workspace,
     update_workspace_index,
 )
@@ -261,9 +261,15 @@ class _Work:
         with writer_lock(folder), disk_full_as_problem(folder):
             workspace = prepare_workspace(folder, self.base, self.old, state, searching)
             context = RunContext(
-                self.plan, workspace, bases[self.plan.model.name], embedder, examples,
-                on_event=self.on_event, bases=bases, reranker_model=reranker,
-            )  # fmt: skip
+                self.plan,
+                workspace,
+                bases[self.plan.model.name],
+                embedder,
+                examples,
+                on_event=self.on_event,
+                bases=bases,
+                reranker_model=reranker,
+            )
             context.split = replace(context.split, dev=dev, test=questions)
             if searching:
                 documents = update_workspace_index(context, self.base, self.old, changes)
@@ -363,14 +369,13 @@ class _Work:
         self, context: RunContext, questions: Sequence[Question], searching: bool
     ) -> tuple[dict[str, str], Callable[[Question], str]]:
         """Return the questions whose gold is lost, and what reads the gold spans in the documents of the run."""
-        if not searching:
-            if any(question.spans for question in questions) and self.old.plan.index is not None:
-                texts = DocumentTexts(Index.open(self.base.path / INDEX))
-                return {}, lambda question: gold_spans_text(question, texts)
-            return {}, lambda question: ""
-        before, now = DocumentTexts(Index.open(self.base.path / INDEX)), DocumentTexts(context.index)
-        lost = find_lost_gold(questions, before, now)
-        return lost, lambda question: gold_spans_text(question, before)
+        indexed = self.old.plan.index is not None and (self.base.path / INDEX).exists()
+        opened = open_measured_index(self.base) if indexed else None
+        before = DocumentTexts(opened) if opened else None
+        if indexed and before is None and any(question.spans for question in questions):
+            self.notes.append("gold spans are not read: the index that the run was measured with is gone")
+        lost = find_lost_gold(questions, before, DocumentTexts(context.index)) if searching else {}
+        return lost, lambda question: gold_spans_text(question, before) if before else ""
 
     def _result(self, asking: ArmAsking, missing: int, lost: Mapping[str, str]) -> Recheck:
         """Score old and new answers of every arm on the questions whose gold holds."""

@@ -12,9 +12,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.backends.base import index_location
+from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
 from rag.files import check_schema, write_json
 from runners.arms.few_shot import candidate_instructions
@@ -26,6 +27,9 @@ from runners.recheck.inputs import DOCUMENTS, EMBEDDER, STATE, Change, RunInputs
 from runners.run_folder import EVENTS, INDEX, PLAN, RECHECKS, TRIAL, RunFolder, open_run_folder
 from runners.runs.session import REFUSAL_FILE, RunContext
 from runners.trial import step_runner
+
+if TYPE_CHECKING:
+    from rag.index import Index
 
 BASE = "base.json"
 """In the folder of a run's rechecks: the recheck that the next one is compared with."""
@@ -200,6 +204,29 @@ def _copy_index(base: RunFolder, folder: Path) -> None:
     shutil.copy2(base.path / REFUSAL_FILE, folder / REFUSAL_FILE)
 
 
+def measured_generation(base: RunFolder) -> int:
+    """Return the generation of the index that a run was measured with; 0 where that is not recorded."""
+    results = [
+        event.get("result") or {}
+        for event in base.events()
+        if event.get("event") == "step.done" and event.get("step") == "index"
+    ]
+    return int(results[-1].get("generation") or 0) if results else 0
+
+
+def open_measured_index(base: RunFolder) -> Index | None:
+    """Open the index that a run was measured with, for reading; None where it was updated since and that one is gone."""
+    from rag.index import Index, newest_generation
+
+    folder, measured = base.path / INDEX, measured_generation(base)
+    if not measured or isinstance(index_location(folder), str) or measured == newest_generation(folder):
+        return Index.open(folder)
+    try:
+        return Index(folder, FilesBackend.open(folder, measured), None, None)
+    except (BadInput, OSError):
+        return None
+
+
 def update_workspace_index(
     context: RunContext, base: RunFolder, old: RunInputs, changes: Sequence[Change]
 ) -> Change | None:
@@ -209,7 +236,7 @@ def update_workspace_index(
     another embedder or other settings the refusal threshold is fitted anew too. Otherwise the threshold stays, as it does
     when the index of a run is updated.
     """
-    from rag.index import Index
+    from rag.index import Index, newest_generation
 
     step, documents = context.plan.index, context.plan.data.documents
     assert step is not None
@@ -218,7 +245,8 @@ def update_workspace_index(
     before = old.plan.index
     other = any(change.kind == EMBEDDER for change in changes)
     other = other or before is None or index_settings(before) != index_settings(step)
-    held_elsewhere = isinstance(index_location(base.path / INDEX), str)
+    location = index_location(base.path / INDEX)
+    held_elsewhere = isinstance(location, str)
     if other or held_elsewhere:
         report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
         if other:
@@ -232,6 +260,9 @@ def update_workspace_index(
     if any(counts.values()) and not (other or held_elsewhere):
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         context.emit({"event": DOCUMENTS_EVENT, "reason": f"{text} of {report.found}"})
-    events = [event for event in context.run.events() if event.get("event") == DOCUMENTS_EVENT]
+    reasons = [str(e["reason"]) for e in context.run.events() if e.get("event") == DOCUMENTS_EVENT][:1]
+    measured = measured_generation(base)
+    if measured and isinstance(location, Path) and newest_generation(location) > measured:
+        reasons.append("the run's index was updated since it was measured")
     retrieving = tuple(arm.arm for arm in context.plan.arms if arm.retrieval)
-    return Change(DOCUMENTS, str(events[0]["reason"]), retrieving) if events else None
+    return Change(DOCUMENTS, "; ".join(reasons), retrieving) if reasons else None

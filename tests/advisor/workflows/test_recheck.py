@@ -170,6 +170,23 @@ def answers(run: Path) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if row["arm"] == "rag"]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_index_of_the_run_was_updated_since(
+    base: Base, run: Path, tunewise: Tunewise, tmp_path: Path, gone: bool
+) -> None:
+    """As docs/update-documents.md says: the answers of the trial are of the generation before."""
+    changed = write_rows(tmp_path / "documents.jsonl", documents(wrong=5))
+    embedder = base.plan["embedder"]["name"]
+    code, _, err = tunewise("index", "update", run / "index", "--documents", changed, "--embedder", embedder)
+    assert code == 0, err
+    if gone:
+        shutil.rmtree(run / "index" / "gen-000001")
+    data = json.loads(tunewise("recheck", run, "--documents", changed, "--json")[1])
+    assert "was updated since it was measured" in data["changes"][0]["text"]
+    lost = {row["id"] for row in data["needs_new_gold"]}
+    assert lost == {f"q{n}" for n in range(5)} & {row["id"] for row in answers(run)}
+
+
 def test_most_documents_gone_is_bad_input(run: Path, tunewise: Tunewise, tmp_path: Path) -> None:
     left = write_rows(tmp_path / "documents.jsonl", documents()[:6])
     code, _, err = tunewise("recheck", run, "--documents", left)
