@@ -196,6 +196,9 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     for line in prediction_line(data):
         print_plain(console.console(), f"  {line}")
     print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
+    changing = read_run_plan(run.path).answers.get("facts_change")
+    if changing is not None and changing.value in ("slow", "fast"):
+        print(f"when the documents change, whether it still holds: {command_line('recheck', run.path)}")
 
 
 def ask_command(run: Path, data: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
         "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "notebook", "arms", "runs",
-        "trial", "serving", "export", "__init__",
+        "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
@@ -43,6 +43,7 @@ LONG_FUNCTIONS: dict[str, str] = {
     "advisor/commands/estimate.py:command": "one parameter for each flag",
     "advisor/commands/index.py:search": "one parameter for each flag",
     "advisor/commands/plan.py:command": "one parameter for each flag",
+    "advisor/commands/recheck.py:command": "one parameter for each flag",
     "advisor/commands/run.py:command": "one parameter for each flag",
     "advisor/commands/train.py:command": "one parameter for each flag",
 }

@@ -208,3 +208,11 @@ def test_interrupted_training_resumes_from_its_checkpoint(tunewise: Tunewise, fo
     losses = [row["loss"] for row in log if "loss" in row]
     assert losses[: progress["step"]] == pytest.approx(progress["losses"], abs=1e-4)
     assert not (folder / ".interrupted.work").exists()
+
+
+def test_run_can_be_rechecked(tunewise: Tunewise, folder: Path) -> None:
+    """Today's prompts are those of then, so that every recorded answer is taken over and nothing is asked."""
+    data = json.loads(tunewise("recheck", "run", "--all-arms", "--json"))
+    assert (data["outcome"], data["changes"]) == ("unchanged", [])
+    assert {arm["asked_again"] for arm in data["arms"]} == {0}
+    assert len(data["arms"]) == 7

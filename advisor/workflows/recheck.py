@@ -1,0 +1,211 @@
+"""The work of ``tunewise recheck``: a finished run measured again, reported, and accepted as the next base."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from advisor.display import console
+from advisor.display.progress import watch_progress
+from advisor.output import command_line, emit_result, note, print_plain
+from advisor.questionnaire.answers import Answers
+from advisor.questionnaire.gather import prompt_text
+from advisor.report.ci_workflow import CI_SERVERS, ci_workflow, outside_paths
+from advisor.report.recheck_report import recheck_json, recheck_junit, recheck_markdown
+from advisor.terminal import resume_hint
+from advisor.verdict.conclusion import duration_text
+from advisor.verdict.regression import NEW_GOLD, REGRESSION
+from rag.errors import BadInput, GateNotMet, UsageProblem
+from rag.files import write_json, write_text
+from rag.text.words import count_noun
+from runners.catalog.user_catalog import CATALOG_VARIABLE
+from runners.plan.steps import TrainStep
+from runners.recheck.recheck import RecheckRequest, recheck
+from runners.recheck.workspace import accept_recheck
+from runners.run_folder import RunFolder, open_run_folder, read_report, read_run_plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RESULT = "recheck.json"
+MARKDOWN, JUNIT = "recheck.md", "recheck.xml"
+"""In the folder of a recheck."""
+MOST_LOST_GOLD = 0.5
+"""Share of the run's questions from which missing gold leaves too little to compare."""
+LISTED = 5
+"""Questions without gold, and answers that are no longer right, that the terminal lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecheckOptions:
+    """The flags of ``tunewise recheck`` that are not about what is measured."""
+
+    margin: float = 0.0
+    prices: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    accept: bool = False
+    yes: bool = False
+    as_json: bool = False
+
+
+def recheck_run(run: Path, request: RecheckRequest, options: RecheckOptions, flags: Sequence[object]) -> None:
+    """Recheck a run, write the reports and print the result.
+
+    Args:
+        run: the run folder.
+        request: what is given in place of the run's own; a prompt may be the name of a file.
+        options: the other flags.
+        flags: the flags as they were given, for the line that resumes.
+
+    Raises:
+        GateNotMet: a sure regression.
+        BadInput: as in :func:`runners.recheck.recheck.recheck`, and where most questions need new gold.
+    """
+    if options.prices:
+        if not options.prices.is_file():
+            raise BadInput(f"there is no file of prices at {options.prices}", "correct --prices")
+        os.environ[CATALOG_VARIABLE] = str(options.prices)
+    for file in (options.junit, options.markdown):
+        if file and not file.absolute().parent.is_dir():
+            raise UsageProblem(
+                f"{file.parent} is not a folder, so {file.name} cannot be written", "make it first"
+            )
+    if request.prompt is not None:
+        text = prompt_text(Answers().put("flag", {"prompt": request.prompt}))
+        request = replace(request, prompt=text)
+    line = command_line("recheck", run, *flags)
+    with resume_hint(line, "answers"), watch_progress(options.as_json) as watcher:
+        result = recheck(run, request, lambda steps, base: _confirm(steps, base, options.yes), watcher)
+    data = recheck_json(result, options.margin)
+    if options.accept:
+        accept_recheck(run, result.folder, datetime.now(UTC).date().isoformat())
+    data["accepted"] = options.accept
+    _write_reports(result.folder, data, options)
+    if options.as_json:
+        emit_result(data)
+    else:
+        show_recheck(data)
+    _check_outcome(data)
+
+
+def _confirm(steps: Sequence[TrainStep], base: RunFolder, yes: bool) -> None:
+    """Say what is trained again and how long it took before; UsageProblem where no one agreed to it."""
+    trained = (read_report(base.path).get("measured") or {}).get("training") or {}
+    seconds = sum(float(row.get("seconds") or 0) for step in steps for row in trained.get(step.arm) or ())
+    took = f"; in the run that took {duration_text(seconds)}" if seconds else ""
+    text = f"{', '.join(step.arm for step in steps)} must be trained again{took}"
+    note(text)
+    if yes:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from advisor.wizard.prompter import confirm
+
+        if confirm("Train now?", default=True):
+            return
+    raise UsageProblem(text, "agree to it with --yes, or name arms without weights: --arm ARM")
+
+
+def _write_reports(folder: Path, data: Mapping[str, Any], options: RecheckOptions) -> None:
+    """Write the three reports into the recheck's folder, and to the places that were named."""
+    markdown, junit = recheck_markdown(data), recheck_junit(data)
+    write_json(folder / RESULT, dict(data))
+    for name, text, place in ((MARKDOWN, markdown, options.markdown), (JUNIT, junit, options.junit)):
+        write_text(folder / name, text)
+        if place:
+            write_text(place, text)
+
+
+def _check_outcome(data: Mapping[str, Any]) -> None:
+    """Raise GateNotMet for a regression, BadInput where too few questions still have their gold."""
+    if data["outcome"] == REGRESSION:
+        raise GateNotMet(
+            f"a sure regression: {data['text']}",
+            f"the results are kept: {data['folder']}; where the change is wanted: tunewise recheck ... --accept",
+        )
+    counts = data["questions"]
+    if data["outcome"] == NEW_GOLD and counts["needs_new_gold"] > MOST_LOST_GOLD * counts["of_run"]:
+        raise BadInput(
+            f"the documents no longer state the answers of {counts['needs_new_gold']} of {counts['of_run']} questions: "
+            "what is left decides nothing",
+            "check --documents, or write new questions and run the plan again",
+        )
+
+
+def show_recheck(data: Mapping[str, Any], to: Console | None = None) -> None:
+    """Print the outcome, what changed, the scores before and now, and where the reports are."""
+    to = to or console.console()
+    style = {REGRESSION: "bold red", "improved": "bold green", "unchanged": "green"}.get(
+        data["outcome"], "yellow"
+    )
+    first, *rest = data["summary"]
+    print_plain(to, first, style)
+    for change in data["changes"]:
+        print_plain(to, f"  changed: {change['kind']}: {change['text']}")
+    if not data["changes"]:
+        print_plain(to, "  changed: nothing that is compared")
+    for line in rest:
+        print_plain(to, f"  {line}")
+    to.print(_table(data))
+    for row in data["needs_new_gold"][:LISTED]:
+        print_plain(to, f"  needs new gold: {row['id']}: {row['reason']}")
+    if (more := len(data["needs_new_gold"]) - LISTED) > 0:
+        print_plain(to, f"  and {count_noun(more, 'more question')}, in {MARKDOWN}")
+    for row in data["lost_answers"][:LISTED]:
+        print_plain(to, f"  no longer right: {row['arm']}, {row['question']}: {row['now']}")
+    if (more := len(data["lost_answers"]) - LISTED) > 0:
+        print_plain(to, f"  and {more} more, in {MARKDOWN}")
+    print_plain(to, f"reports: {Path(data['folder']) / MARKDOWN}, {JUNIT} and {RESULT}")
+    if data["accepted"]:
+        print_plain(
+            to, "accepted: the next recheck is compared with these answers; the run's verdict stays as it is"
+        )
+
+
+def _table(data: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("arm", "score"):
+        table.add_column(name)
+    for name in ("before", "now", "difference", "95 %", "p of a loss"):
+        table.add_column(name, justify="right")
+    for arm in data["arms"]:
+        for change in arm["scores"]:
+            table.add_row(
+                arm["arm"],
+                change["score"],
+                f"{change['before']:.2f}",
+                f"{change['now']:.2f}",
+                f"{change['difference']:+.2f}",
+                f"{change['low']:+.2f} to {change['high']:+.2f}",
+                f"{change['p_loss']:.3g}" if change["decides"] else "",
+            )
+    return table
+
+
+def print_ci_workflow(server: str, run: Path, request: RecheckRequest, flags: Sequence[object]) -> None:
+    """Print the workflow file of a CI server for a run.
+
+    Raises:
+        UsageProblem: the server is unknown.
+        BadInput: the run has no plan.
+    """
+    if server not in CI_SERVERS:
+        raise UsageProblem(f"--workflow {server} is unknown", f"choose one of {', '.join(CI_SERVERS)}")
+    open_run_folder(run)
+    plan = read_run_plan(run)
+    data = {"documents": request.documents, "examples": request.examples}
+    data["test_questions" if plan.data.test_questions else "questions"] = request.questions
+    given = {name: path.absolute() for name, path in data.items() if path}
+    plan = plan.model_copy(update={"data": plan.data.model_copy(update=given)})
+    for path in outside_paths(run, plan):
+        note(
+            f"{path} is not below this folder: put it into the repository, and change the path in the workflow"
+        )
+    print(ci_workflow(server, run, plan, flags, request.prompt or ""), end="")

@@ -1,0 +1,169 @@
+"""Questions whose gold answer the documents no longer hold: their facts changed, so their gold must be written anew.
+
+An answer that follows changed documents would count as wrong by the old gold, which is no regression of the arm.
+:func:`find_lost_gold` compares, for each question, the sentences of its gold document that state its gold answer with the
+documents of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from rag.text.numbers import extract_numbers
+from rag.text.words import content_words, sentence_spans
+from runners.data.questions import Question
+from runners.scoring.correctness import gold_texts
+
+if TYPE_CHECKING:
+    from rag.index import Index
+
+STATED_SHARE = 0.8
+"""Share of a longer fact's content words that a sentence must have to state it."""
+LONG_FACT = 4
+"""Content words from which a fact need not occur word for word."""
+SAME_SENTENCE_SHARE = 0.5
+"""Share of the content words of a sentence, without those of the fact, that another sentence must share to say it of the
+same thing: a number alone occurs anywhere."""
+GONE = "its document {} is gone, and no other one states its answer"
+CHANGED = "its document {} no longer states its answer"
+
+
+class DocumentTexts:
+    """The texts of an index's documents, read when they are asked for."""
+
+    def __init__(self, index: Index) -> None:
+        """Take an open index."""
+        self._index = index
+
+    def of(self, document: str) -> str | None:
+        """Return a document's source text; None when the index has no such document."""
+        return self._index.raw(document)
+
+    @cached_property
+    def all_words(self) -> tuple[str, ...]:
+        """The normalised texts of all documents."""
+        names = dict.fromkeys(chunk.doc for chunk in self._index.chunks)
+        return tuple(normalised_words(self._index.raw(name) or "") for name in names)
+
+
+def normalised_words(text: str) -> str:
+    """Return a text in lower case with single spaces, with one in front and one behind, so that whole words are found."""
+    return f" {' '.join(text.casefold().split())} "
+
+
+def gold_spans_text(question: Question, texts: DocumentTexts) -> str:
+    """Return the text of a question's gold spans, "" without spans or without their document."""
+    raw = texts.of(question.doc_id) if question.spans and question.doc_id else None
+    return " ".join(raw[start:end] for start, end in question.spans) if raw else ""
+
+
+def find_lost_gold(
+    questions: Sequence[Question], before: DocumentTexts | None, now: DocumentTexts
+) -> dict[str, str]:
+    """Return the questions whose gold is no longer in the documents, by id, each with the reason.
+
+    A question without an answer, without a gold document or whose answer its document never stated in one sentence is
+    never among them.
+
+    Args:
+        questions: the questions, with the document ids of ``before``.
+        before: the documents that the run was measured with; None where they are not known any more. Then the documents of
+            today must state the short answers of most questions, and those of the others are lost.
+        now: the documents of today.
+    """
+    if before is None:
+        return _not_stated(questions, now)
+    lost: dict[str, str] = {}
+    for question in questions:
+        raw = before.of(question.doc_id) if question.doc_id and question.answerable else None
+        if raw is None or question.doc_id is None:
+            continue
+        facts = gold_texts(question, gold_spans_text(question, before))
+        evidence = _evidence(raw, question, facts)
+        if not evidence:
+            continue
+        present = now.of(question.doc_id)
+        if present is not None and _still_held(present, evidence, facts, question):
+            continue
+        # A renamed document, one that was merged with others or cut in parts holds the sentence itself.
+        wanted = [normalised_words(sentence) for sentence in evidence]
+        if any(sentence.strip() in text for text in now.all_words for sentence in wanted):
+            continue
+        lost[question.id] = (GONE if present is None else CHANGED).format(question.doc_id)
+    return lost
+
+
+def _not_stated(questions: Sequence[Question], now: DocumentTexts) -> dict[str, str]:
+    """Return the questions whose short answers their documents do not state; {} where that is so of most."""
+    lost: dict[str, str] = {}
+    asked = [q for q in questions if q.doc_id and q.answers and q.answerable]
+    for question in asked:
+        text = now.of(str(question.doc_id))
+        if text is None or not _states_any(text, question.answers):
+            lost[question.id] = (GONE if text is None else CHANGED).format(question.doc_id)
+    return lost if 2 * len(lost) <= len(asked) else {}
+
+
+def _evidence(raw: str, question: Question, facts: Sequence[str]) -> list[str]:
+    """Return the sentences of a document that hold the gold answer: those of its spans, else the likeliest that state it."""
+    spans = sentence_spans(raw)
+    if question.spans:
+        return [
+            raw[start:end]
+            for start, end in spans
+            if any(start < last and first < end for first, last in question.spans)
+        ]
+    stating = [raw[start:end] for start, end in spans if _states_any(raw[start:end], facts)]
+    asked = set(content_words(question.question))
+    shared = [len(asked & set(content_words(sentence))) for sentence in stating]
+    return [
+        sentence for sentence, count in zip(stating, shared, strict=True) if count == max(shared, default=0)
+    ]
+
+
+def _still_held(text: str, evidence: Sequence[str], facts: Sequence[str], question: Question) -> bool:
+    """Return whether a document still holds one of the sentences, or states the fact in one about the same thing."""
+    plain = normalised_words(text)
+    if any(normalised_words(sentence).strip() in plain for sentence in evidence):
+        return True
+    of_facts = _all_words(facts)
+    about = [set(content_words(sentence)) - of_facts for sentence in evidence]
+    asked = set(content_words(question.question)) - of_facts
+    for start, end in sentence_spans(text):
+        sentence = text[start:end]
+        words = set(content_words(sentence))
+        same = any(_share(known, words) >= SAME_SENTENCE_SHARE for known in (*about, asked))
+        if same and _states_any(sentence, facts):
+            return True
+    return False
+
+
+def _share(wanted: set[str], words: set[str]) -> float:
+    return len(wanted & words) / len(wanted) if wanted else 1.0
+
+
+def _all_words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in content_words(text)}
+
+
+def _states_any(sentence: str, facts: Sequence[str]) -> bool:
+    """Return whether a sentence states one of the facts: word for word, or a longer one by its numbers and most words."""
+    plain = _bare(sentence)
+    words, numbers = set(content_words(sentence)), extract_numbers(sentence)
+    return any(_states_fact(fact, plain, words, numbers) for fact in facts)
+
+
+def _states_fact(fact: str, plain: str, words: set[str], numbers: frozenset[str]) -> bool:
+    if _bare(fact).strip() and _bare(fact) in plain:
+        return True
+    wanted = set(content_words(fact))
+    if len(wanted) < LONG_FACT:
+        return False
+    return extract_numbers(fact) <= numbers and _share(wanted, words) >= STATED_SHARE
+
+
+def _bare(text: str) -> str:
+    """Return the words of a text without punctuation around them, with a space before each and behind the last."""
+    return normalised_words(" ".join(word.strip(".,;:!?()[]{}\"'“”‘’*_`#|") for word in text.split()))
