@@ -29,6 +29,7 @@ VERBS: tuple[str, ...] = (
     "serve",
     "report",
     "eval",
+    "curve",
     "export",
     "train",
     "explain",

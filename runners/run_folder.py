@@ -40,15 +40,17 @@ LAUNCH = "launch"
 """Scripts of a launcher, the output of Slurm's jobs, the exit code of the first process."""
 REPORT = "report.json"
 EVALS_FOLDER = "evals"
+CURVES_FOLDER = "curves"
+"""Learning curves of the run's arms, a folder for each; see :mod:`runners.trial.curve`."""
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
 """Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
 TRACKING = "tracking"
 """What trackers write; see :mod:`runners.tracking`."""
-UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, LAUNCH, UNCONFIRMED_ENDPOINTS, TRACKING)
-"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations, what
-a launcher writes, the endpoints to be confirmed, and the files of trackers."""
+UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, CURVES_FOLDER, LAUNCH, UNCONFIRMED_ENDPOINTS, TRACKING)
+"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations and
+learning curves, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
 
 
 class RunFolder:
