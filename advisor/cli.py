@@ -30,6 +30,7 @@ VERBS: tuple[str, ...] = (
     "report",
     "eval",
     "recheck",
+    "curve",
     "export",
     "train",
     "explain",

@@ -46,15 +46,27 @@ REPORT = "report.json"
 EVALS_FOLDER = "evals"
 RECHECKS = "rechecks"
 """What ``tunewise recheck`` measured later: a folder for each state, and which of them the next one is compared with."""
+CURVES_FOLDER = "curves"
+"""Learning curves of the run's arms, a folder for each; see :mod:`runners.trial.curve`."""
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
 """Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
 TRACKING = "tracking"
 """What trackers write; see :mod:`runners.tracking`."""
-UNSEALED = (EVENTS, INDEX, TUNED_INDEX, EVALS_FOLDER, RECHECKS, LAUNCH, UNCONFIRMED_ENDPOINTS, TRACKING)
-"""Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations and
-rechecks, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
+UNSEALED = (
+    EVENTS,
+    INDEX,
+    TUNED_INDEX,
+    EVALS_FOLDER,
+    RECHECKS,
+    CURVES_FOLDER,
+    LAUNCH,
+    UNCONFIRMED_ENDPOINTS,
+    TRACKING,
+)
+"""Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
+rechecks and learning curves, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
 
 
 class RunFolder:

@@ -16,6 +16,7 @@ from typing import Any
 from advisor.costs.arm_costs import cost_per_1000, rounded_mean, upkeep_costs
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
+from advisor.report.learning_curve import read_curves
 from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.predictions import compare_prediction, is_quick
@@ -132,6 +133,8 @@ def report_json(
     data |= _retriever_keys(run.path, plan, data["warnings"])
     if forecast := compare_forecast(plan, data):
         data["forecast"] = forecast
+    if curves := read_curves(run.path):
+        data["curves"] = curves
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     return data
 

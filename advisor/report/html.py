@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.dev_budget import dev_budget_line, lead_text
+from advisor.report.learning_curve import curve_sections
 from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
@@ -39,6 +40,9 @@ STRENGTH_TEXTS = {
 
 REFUSAL_COUNTS = ("correct_refusal", "false_refusal")
 """Scores that the page shows as counts beside the right answers."""
+
+CLOSE = 0.05
+"""A tuned arm this near to the best by the combined score may overtake it with more examples."""
 
 DATA_LABELS = {
     "plan": "plan (SHA-256)",
@@ -94,6 +98,7 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 "on a machine that holds the plan's own model",
             )
         )
+    steps += _curve_steps(data, run_argument)
     if any("retrieval" in str(step) or step == "index" for step in data["measured"].get("seconds", {})):
         steps.append(
             (
@@ -105,6 +110,23 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
         (f"tunewise chat {run_argument}{arm}", "the same as a conversation; follow-ups are understood")
     )
     return steps
+
+
+def _curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
+    """Return the step that measures a learning curve, where a tuned arm is used or scored nearly as well and has none."""
+    tuned = set(data["measured"].get("training") or {})
+    scores = {arm["arm"]: arm["score"]["mean"] for arm in data["arms"]}
+    if not tuned & set(scores) or data.get("curves"):
+        return []
+    verdict = data["verdict"]
+    use = verdict["use"] if "use" in verdict else verdict["winner"]
+    best = max(sorted(tuned & set(scores)), key=lambda name: scores[name])
+    close = scores[best] >= max(scores.values()) - CLOSE
+    if use not in tuned and not close:
+        return []
+    arm = use if use in tuned else best
+    why = f"trains {arm} on parts of the examples, and says whether more examples would help"
+    return [(f"tunewise curve {run} --arm {arm}", why)]
 
 
 def _full_run_step(full: Mapping[str, Any]) -> tuple[str, str]:
@@ -187,6 +209,7 @@ def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
         "unweighed": [name for name in names if not data["weights"].get(name)],
         "several": [arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
         "timing": statements.timing_notes(data),
+        "learning_curves": curve_sections(data.get("curves") or []),
         "dev_rows": [{**row, "lead": lead_text(row)} for row in data.get("dev_budget") or []],
         "dev_line": dev_budget_line(data),
         "score_rule": statements.combined_score_rule(data),
