@@ -20,7 +20,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
-        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "notebook", "arms", "runs",
+        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis", "notebook", "arms", "runs",
         "trial", "serving", "export", "__init__",
     ),
     "advisor": (
