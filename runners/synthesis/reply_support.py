@@ -91,6 +91,9 @@ _QUANTITY_WORD = re.compile(
 )
 _ASKS_OTHER = re.compile(r"^\W*(?:who|whom|whose|why|where)\b", re.I)
 """Questions whose answer is not a number alone."""
+_CODE = re.compile(r"(?:^|\s)--?\w|[{}<>|\\_$=]|\w/\w|://")
+"""A command, an address or other text that is wrong when one letter is."""
+_QUOTES = "`'\"“”‘’.,;:()"
 _NUMBER_ALONE = re.compile(r"\W*(?:\d[\d.,:%]*\s*(?:am|pm|st|nd|rd|th|%)?\W*)+")
 
 
@@ -411,10 +414,18 @@ def _agree_in_sense(clause: Clause, own: Clause) -> bool:
 
 def _check_fields(fields: Sequence[Field], given: _Given) -> ReplySupport:
     """Return whether the passage has every value of a structured reply."""
-    missing = next((field for field in fields if not supports_field(field, given.passage)), None)
+    pieces = frozenset(piece.strip(_QUOTES) for piece in given.passage.text.split())
+    missing = next((field for field in fields if not _has_value(field, given.passage, pieces)), None)
     if missing is not None:
         return ReplySupport("", f"the passage does not have {missing.value!r}")
     return ReplySupport(QUOTED, spans=((0, len(given.passage.text)),))
+
+
+def _has_value(field: Field, passage: Chunk, pieces: frozenset[str]) -> bool:
+    """Return whether a passage has a field's value: of a command or an address, each piece letter for letter."""
+    if _CODE.search(field.value):
+        return all(piece.strip(_QUOTES) in pieces for piece in field.value.split())
+    return supports_field(field, passage)
 
 
 def _check_bare(reply: str, given: _Given) -> ReplySupport:
