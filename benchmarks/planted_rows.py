@@ -1,4 +1,4 @@
-"""Planted bad rows among real ones: how many the checks of `tunewise examples make` throw out, and how many good ones they lose.
+"""Planted bad rows among real ones: how many the checks of `tunewise examples make` throw out, and what they lose.
 
 Good rows are questions of public sets with their human replies and gold documents. Bad rows are made from other rows of the
 same sets: wrong replies (half of them a good reply with one fact changed), repeats, leaks of held-out questions, questions
@@ -11,6 +11,7 @@ hybrid_concierge and xquad_en (``--tuned``); the score is that on clapnq_dev and
 from __future__ import annotations
 
 import argparse
+import calendar
 import json
 import os
 import random
@@ -27,13 +28,13 @@ from rag.index import Index
 from rag.types import Chunk
 from runners.data.examples import load_examples, normalise_text
 from runners.data.questions import Question, load_questions
-from runners.synthesis.row_checks import CandidateRow, CheckedRow, RowChecker
+from runners.synthesis.row_checks import CandidateRow, RowChecker
 
 TUNED_SETS = ("hybrid_concierge", "xquad_en")
 SCORED_SETS = ("clapnq_dev", "endoflife_dates")
 KINDS = ("wrong", "repeat", "leak", "unanswerable", "form")
-MONTHS = "January February March April May June July August September October November December".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = list(calendar.month_name)[1:]
+DAYS = list(calendar.day_name)
 LEADS = ("Could you tell me: ", "Please tell me, ", "I would like to know: ", "Hi, a quick question: ")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NAME = re.compile(r"\b[A-Z][a-z]{2,}(?: [A-Z][a-z]+)*")
@@ -166,9 +167,9 @@ class PlantedSet:
         while len(planted) < count and usable:
             how, make = usable[turn % len(usable)]
             for n, row in enumerate(rows):
-                if (new := make(row)) is not None and (new.question, new.reply) != (row.question, row.reply) or (
-                    new is not None and how == "the same row"
-                ):
+                if (
+                    (new := make(row)) is not None and (new.question, new.reply) != (row.question, row.reply)
+                ) or (new is not None and how == "the same row"):
                     planted.append(PlantedRow(kind, how, new))
                     rows.append(rows.pop(n))
                     turn += 1
@@ -181,7 +182,10 @@ class PlantedSet:
         """Return ways to ask the same in nearly the same words."""
         return [
             ("the same row", lambda row: row),
-            ("other case and punctuation", lambda row: replace(row, question=row.question.lower().rstrip("?. "))),
+            (
+                "other case and punctuation",
+                lambda row: replace(row, question=row.question.lower().rstrip("?. ")),
+            ),
             ("a lead in front", lambda row: replace(row, question=self.rng.choice(LEADS) + row.question)),
             ("one word left out", self.word_left_out),
         ]
@@ -189,7 +193,11 @@ class PlantedSet:
     def word_left_out(self, row: RealRow) -> RealRow | None:
         """Leave one article or preposition out of a question."""
         match = re.search(r" (?:the|a|an|of|in|at|to|for)(?= )", row.question)
-        return replace(row, question=row.question[: match.start()] + row.question[match.end() :]) if match else None
+        return (
+            replace(row, question=row.question[: match.start()] + row.question[match.end() :])
+            if match
+            else None
+        )
 
     def same_fact_again(self, row: RealRow) -> RealRow | None:
         """Take another real row about the same fact."""
@@ -204,7 +212,9 @@ class PlantedSet:
             return None
         match = self.rng.choice(numbers)
         value = match.group()
-        changed = str(int(value) + self.rng.choice((1, 2, 3, 10))) if value.isdigit() else f"{float(value) + 1:g}"
+        changed = (
+            str(int(value) + self.rng.choice((1, 2, 3, 10))) if value.isdigit() else f"{float(value) + 1:g}"
+        )
         if changed in row.passage.text:
             return None
         return replace(row, reply=row.reply[: match.start()] + changed + row.reply[match.end() :])
@@ -221,14 +231,20 @@ class PlantedSet:
             return replace(row, reply=row.reply.replace(match.group(), f"{match[1]}-{month:02d}-{match[3]}"))
         if match := re.search(r"\b(1[5-9]|20)\d\d\b", row.reply):
             year = str(int(match.group()) + self.rng.choice((-2, 1, 3)))
-            return None if year in row.passage.text else replace(row, reply=row.reply.replace(match.group(), year))
+            return (
+                None
+                if year in row.passage.text
+                else replace(row, reply=row.reply.replace(match.group(), year))
+            )
         return None
 
     def name_changed(self, row: RealRow) -> RealRow | None:
         """Put a name of another passage in the place of one in the reply."""
         names = [m for m in _NAME.finditer(row.reply) if m.start() > 0 or len(row.reply.split()) < 5]
         names = [m for m in names if m.group() in row.passage.text or m.group() in row.question]
-        others = [n for n in self.rng.sample(self.names, min(40, len(self.names))) if n not in row.passage.text]
+        others = [
+            n for n in self.rng.sample(self.names, min(40, len(self.names))) if n not in row.passage.text
+        ]
         if not names or not others:
             return None
         match = self.rng.choice(names)
@@ -240,7 +256,11 @@ class PlantedSet:
         if len(head.split()) < 5 or head.endswith("?"):
             return None
         if match := _NOT.search(head):
-            plain = head[: match.start()] + ("" if match.group().strip().lower() != "no" else "a ") + head[match.end() :]
+            plain = (
+                head[: match.start()]
+                + ("" if match.group().strip().lower() != "no" else "a ")
+                + head[match.end() :]
+            )
             plain = re.sub(r"^(?:No|Sorry|Unfortunately),? ", "Yes, ", plain)
             return replace(row, reply=plain + dot + tail)
         if match := _BE.search(head):
@@ -299,7 +319,9 @@ class PlantedSet:
     def other_subject(self, row: RealRow) -> RealRow | None:
         """Ask the same about something else: with a name that the passage does not have."""
         names = [m for m in _NAME.finditer(row.question) if m.start() > 0]
-        others = [n for n in self.rng.sample(self.names, min(60, len(self.names))) if n not in row.passage.text]
+        others = [
+            n for n in self.rng.sample(self.names, min(60, len(self.names))) if n not in row.passage.text
+        ]
         others = [n for n in others if n not in row.passage.title]
         if not names or not others:
             return None
@@ -314,7 +336,11 @@ class PlantedSet:
         second = other.question[0].lower() + other.question[1:]
         joint = self.rng.choice((" and ", " Also, ", " "))
         first = row.question.rstrip("? ") if joint == " and " else row.question
-        return replace(row, question=first + joint + (second if joint != " " else other.question), reply=f"{row.reply} {other.reply}")
+        return replace(
+            row,
+            question=first + joint + (second if joint != " " else other.question),
+            reply=f"{row.reply} {other.reply}",
+        )
 
     def spanish(self, row: RealRow) -> RealRow | None:
         """Take a question in Spanish."""
@@ -327,12 +353,17 @@ class PlantedSet:
     def statement(self, row: RealRow) -> RealRow | None:
         """Put a sentence of the passage in the place of the question."""
         sentence = re.split(r"(?<=[.!])\s+", row.passage.text)[0]
-        return replace(row, question=sentence) if len(sentence.split()) > 4 and sentence.endswith(".") else None
+        return (
+            replace(row, question=sentence) if len(sentence.split()) > 4 and sentence.endswith(".") else None
+        )
 
     def about_passage(self, row: RealRow) -> RealRow | None:
         """Speak of the passage in the question."""
         question = row.question[0].lower() + row.question[1:]
-        return replace(row, question=f"According to the {self.rng.choice(('passage', 'text above', 'document'))}, {question}")
+        return replace(
+            row,
+            question=f"According to the {self.rng.choice(('passage', 'text above', 'document'))}, {question}",
+        )
 
 
 def run_set(name: str, folder: Path, work: Path, good: int, bad: int, seed: int) -> dict[str, Any]:
@@ -378,8 +409,8 @@ def _show(outcome: dict[str, Any]) -> None:
         if good == bool(checked.kind):
             row = planted.row
             print(
-                f"{planted.kind}/{planted.how} -> {checked.kind or 'passed'} {checked.reason} {checked.checks} | {row.question} | "
-                f"{row.reply} | {row.passage.title}: {row.passage.text[:260]!r}"
+                f"{planted.kind}/{planted.how} -> {checked.kind or 'passed'} {checked.reason} {checked.checks} | "
+                f"{row.question} | {row.reply} | {row.passage.title}: {row.passage.text[:260]!r}"
             )
 
 

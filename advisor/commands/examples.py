@@ -23,7 +23,9 @@ def make(
     ),
     count: int = typer.Option(100, min=1, max=100_000, help="Rows wanted."),
     rows_as: str = typer.Option(
-        "", "--as", help="examples (for tuning) or questions (for testing); examples where there is a teacher."
+        "",
+        "--as",
+        help="examples (for tuning) or questions (for testing); examples where there is a teacher.",
     ),
     prompt: str | None = typer.Option(
         None, help="Instructions that replies follow today: the text, or a file."
@@ -36,15 +38,22 @@ def make(
         autocompletion=completion.complete_models,
     ),
     known: str = typer.Option(
-        "keep", help="Rows that the base model answers without the passage: keep (marked), drop, or skip the check."
+        "keep",
+        help="Rows that the base model answers without the passage: keep (marked), drop, or skip the check.",
     ),
-    index: Path | None = typer.Option(None, help="An index of the documents; without it one is built beside --out."),
+    index: Path | None = typer.Option(
+        None, help="An index of the documents; without it one is built beside --out."
+    ),
     embedder: str = typer.Option("all-minilm-l6-v2", help="The embedder: a known name or a folder."),
     k: int = typer.Option(10, min=1, max=100, help="Passages among which retrieval must find the row's own."),
     strict: bool = typer.Option(
-        False, "--strict", help="Keep only replies that the claim check of citations supports sentence by sentence."
+        False,
+        "--strict",
+        help="Keep only replies that the claim check of citations supports sentence by sentence.",
     ),
-    language: str = typer.Option("", help="Language of the rows, such as en or de. Without it, that of each passage."),
+    language: str = typer.Option(
+        "", help="Language of the rows, such as en or de. Without it, that of each passage."
+    ),
     seed: int = typer.Option(0, min=0, help="Seed of the order of documents and styles."),
     at_once: int = typer.Option(4, min=1, max=64, help="Requests to an endpoint at a time."),
     per_minute: float | None = typer.Option(None, min=0.1, help="Most requests a minute to an endpoint."),
@@ -56,7 +65,9 @@ def make(
     ),
     resume: bool = typer.Option(False, "--resume", help="Go on with what the teacher wrote before."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file, and ask again."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be asked and what it costs; ask nothing."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Say what would be asked and what it costs; ask nothing."
+    ),
     yes: bool = typer.Option(False, "--yes", help="Do not ask before an endpoint is used."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:

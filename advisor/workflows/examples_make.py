@@ -16,6 +16,13 @@ from advisor.catalog.prices import find_price
 from advisor.output import command_line, emit_result, note
 from advisor.settings import read_settings
 from advisor.terminal import resume_hint
+from advisor.workflows.examples_summary import (
+    JOURNAL,
+    estimate_requests,
+    show_request_estimate,
+    show_summary,
+    summarise_making,
+)
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_text, writer_lock
 from rag.text.words import count_noun
@@ -33,21 +40,7 @@ if TYPE_CHECKING:
 
 EXAMPLES, QUESTIONS = "examples", "questions"
 KEEP, DROP, SKIP = "keep", "drop", "skip"
-JOURNAL = "teacher.jsonl"
-EXPECTED_SHARE = 0.5
-"""Share of a teacher's rows that are expected to pass, for the estimate of the cost."""
-EXPECTED_REPLY_TOKENS = 80
-"""Tokens of a teacher's text, for the estimate of the cost."""
 _PRICE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-REASON_TEXTS = {
-    "malformed": "the teacher's text holds no question and reply",
-    "form": "not one question in the right language that can be read by itself",
-    "unsupported": "the passage does not bear out the reply, or the reply does not answer the question",
-    "not retrieved": "retrieval does not find the passage for the question",
-    "leak": "a held-out question",
-    "repeat": "a repeat of another row",
-    "known": "the base model knows it without the passage",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +123,9 @@ def make_rows(flags: MakeFlags) -> None:
     if remote is not None:
         check_may_contact(remote.name, remote.url, flags.local_only or _settings_say_local())
     if not flags.documents.exists():
-        raise BadInput(f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows")
+        raise BadInput(
+            f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows"
+        )
     with resume_hint(flags.resume_line(), "the teacher's texts"):
         flags.work.mkdir(parents=True, exist_ok=True)
         if flags.overwrite:
@@ -158,7 +153,9 @@ def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float
     if flags.price:
         match = _PRICE.fullmatch(flags.price)
         if match is None:
-            raise UsageProblem(f"--price {flags.price!r} is not of the form 0.15/0.60", "USD of a million tokens in and out")
+            raise UsageProblem(
+                f"--price {flags.price!r} is not of the form 0.15/0.60", "USD of a million tokens in and out"
+            )
         price = float(match[1]), float(match[2])
     elif remote is not None and (listed := find_price(remote.name)):
         price = listed.input, listed.output
@@ -178,7 +175,10 @@ def _check_place(flags: MakeFlags) -> None:
 def _settings_say_local() -> bool:
     """Return whether the settings file forbids sending data elsewhere."""
     answers = read_settings().answers
-    return answers.get("data_must_stay_local") in (True, "yes") or answers.get("hosted_api_allowed") in (False, "no")
+    return answers.get("data_must_stay_local") in (True, "yes") or answers.get("hosted_api_allowed") in (
+        False,
+        "no",
+    )
 
 
 def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[float, float] | None) -> None:
@@ -195,15 +195,17 @@ def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[
     chunks = index.chunks
     _note_language(chunks, flags)
     if flags.teacher:
-        estimate = _estimate(flags, task, chunks, price)
-        _show_estimate(flags, estimate, remote)
+        estimate = estimate_requests(flags, task, chunks, price)
+        show_request_estimate(flags, estimate, remote)
         if flags.dry_run:
             if flags.as_json:
                 emit_result({"schema": 1, "dry_run": True, **estimate})
             return
         _confirm(flags, remote)
     elif flags.dry_run:
-        note(f"questions would be made by rule from {count_noun(len(chunks), 'passage')}; no model is asked for them")
+        note(
+            f"questions would be made by rule from {count_noun(len(chunks), 'passage')}; no model is asked for them"
+        )
         if flags.as_json:
             emit_result({"schema": 1, "dry_run": True, "passages": len(chunks), "requests": 0})
         return
@@ -212,11 +214,11 @@ def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[
         base = _base(flags, teacher, system)
         outcome = _outcome(flags, checker, task, teacher, base, chunks, watch)
     _write(flags, kind, system, teacher, outcome)
-    summary = _summary(flags, kind, teacher, base, outcome, chunks, price, time.monotonic() - started)
+    summary = summarise_making(flags, kind, teacher, base, outcome, chunks, price, time.monotonic() - started)
     if flags.as_json:
         emit_result(summary)
     else:
-        _show_summary(summary)
+        show_summary(summary)
 
 
 def _language(given: str) -> str:
@@ -281,56 +283,6 @@ def _checker(flags: MakeFlags, index: Index, language: str) -> RowChecker:
     )
 
 
-def _estimate(
-    flags: MakeFlags, task: TeacherTask, chunks: Sequence[Chunk], price: tuple[float, float] | None
-) -> dict[str, Any]:
-    """Return about how many requests and tokens are needed, and at most."""
-    from runners.run_folder import read_journal
-    from runners.synthesis.drawing import usable_passages
-    from runners.synthesis.making import MOST_ASKED
-    from runners.synthesis.teacher import QUESTION_STYLES, teacher_chat
-    from runners.tokenization.token_estimate import estimate_tokens
-
-    usable = usable_passages(chunks)
-    sample = usable[:: max(1, len(usable) // 40)][:40]
-    sizes = [
-        sum(estimate_tokens(m["content"]) for m in teacher_chat(task, chunk, 0)) for chunk in sample
-    ] or [0]
-    each = sum(sizes) / len(sizes)
-    most = min(MOST_ASKED * flags.count, len(usable) * len(QUESTION_STYLES))
-    likely = min(most, round(flags.count / EXPECTED_SHARE))
-    tokens = {"prompt": round(likely * each), "completion": likely * EXPECTED_REPLY_TOKENS}
-    usd = None
-    if price:
-        usd = (tokens["prompt"] * price[0] + tokens["completion"] * price[1]) / 1e6
-    return {
-        "passages": len(usable),
-        "requests": likely,
-        "most_requests": most,
-        "answered_before": len(read_journal(flags.work / JOURNAL)) if flags.resume else 0,
-        "tokens": tokens,
-        "usd": None if usd is None else round(usd, 4),
-        "most_usd": None if usd is None else round(usd * most / max(1, likely), 4),
-    }
-
-
-def _show_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: RemoteModel | None) -> None:
-    tokens = estimate["tokens"]["prompt"] + estimate["tokens"]["completion"]
-    money = ""
-    if remote is not None:
-        money = (
-            f", about ${estimate['usd']:.2f} (at most ${estimate['most_usd']:.2f})"
-            if estimate["usd"] is not None
-            else "; no price is known for it (--price IN/OUT)"
-        )
-    note(
-        f"{count_noun(estimate['passages'], 'passage')} to ask about; {flags.teacher} is asked about {estimate['requests']:,} "
-        f"times, at most {estimate['most_requests']:,}: about {tokens:,} tokens{money}"
-    )
-    if estimate["answered_before"]:
-        note(f"{estimate['answered_before']:,} of its texts are kept from before and are not asked for again")
-
-
 def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
     """Ask before documents are sent to an endpoint, on a terminal."""
     if remote is None or flags.yes or flags.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -343,6 +295,7 @@ def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
 
 def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
     from runners.synthesis.making import Teacher
+    from runners.synthesis.teacher import ROW_FORM
 
     if not flags.teacher:
         return None
@@ -351,9 +304,11 @@ def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
         from runners.inference.remote import RemoteGenerator
 
         limits = RequestLimits(at_once=flags.at_once, per_minute=flags.per_minute)
-        generator = RemoteGenerator(remote.url, remote.name, limits, flags.seed, on_note=lambda line: note(f"  {line}"))
+        generator = RemoteGenerator(
+            remote.url, remote.name, limits, flags.seed, on_note=lambda line: note(f"  {line}")
+        )
         return Teacher(remote.name, endpoint_host(remote.url), generator, 4 * flags.at_once)
-    return Teacher(flags.teacher, "", _local_generator(flags.teacher))
+    return Teacher(flags.teacher, "", _local_generator(flags.teacher), form=ROW_FORM)
 
 
 def _local_generator(name: str) -> Generator:
@@ -363,7 +318,9 @@ def _local_generator(name: str) -> Generator:
 
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "base":
-        raise BadInput(f"{name} is a model of kind {model.kind}, which writes no text", "see: tunewise models list")
+        raise BadInput(
+            f"{name} is a model of kind {model.kind}, which writes no text", "see: tunewise models list"
+        )
     return local_generator(model)
 
 
@@ -427,68 +384,3 @@ def _write(flags: MakeFlags, kind: str, system: str, teacher: Teacher | None, ou
     write_text(flags.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if flags.overwrite and not teacher and not (flags.work / JOURNAL).exists() and flags.index is not None:
         shutil.rmtree(flags.work, ignore_errors=True)
-
-
-def _summary(
-    flags: MakeFlags,
-    kind: str,
-    teacher: Teacher | None,
-    base: BaseModelCheck | None,
-    outcome: MakingOutcome,
-    chunks: Sequence[Chunk],
-    price: tuple[float, float] | None,
-    seconds: float,
-) -> dict[str, Any]:
-    tokens_usd = (outcome.prompt_tokens * price[0] + outcome.completion_tokens * price[1]) / 1e6 if price else None
-    documents = {chunk.doc for chunk in chunks}
-    return {
-        "schema": 1,
-        "out": str(flags.out),
-        "rejected_file": str(flags.rejected),
-        "as": kind,
-        "rows": len(outcome.passed),
-        "wanted": flags.count,
-        "asked": outcome.asked,
-        "reused": outcome.reused,
-        "rejected": outcome.by_reason,
-        "known": sum(bool(row.checks.get("known")) for _, row in outcome.passed) if base else None,
-        "documents": len(documents),
-        "documents_with_rows": len({row.row.passage.doc for _, row in outcome.passed}),
-        "passages": outcome.passages,
-        "short_because": outcome.exhausted or None,
-        "teacher": {"name": teacher.name, "host": teacher.host} if teacher else None,
-        "model": base.name if base else None,
-        "tokens": {
-            "prompt": outcome.prompt_tokens,
-            "completion": outcome.completion_tokens,
-            "new": outcome.new_tokens,
-            "estimated": outcome.estimated,
-        },
-        "usd": None if tokens_usd is None else round(tokens_usd, 4),
-        "seconds": round(seconds, 1),
-    }
-
-
-def _show_summary(summary: dict[str, Any]) -> None:
-    noun = "question" if summary["as"] == QUESTIONS else "row"
-    asked = f" of {summary['asked']:,} that were looked at" if summary["asked"] else ""
-    print(
-        f"{count_noun(summary['rows'], noun)}{asked}, from {summary['documents_with_rows']:,} of "
-        f"{count_noun(summary['documents'], 'document')}: {summary['out']}"
-    )
-    for kind, number in summary["rejected"].items():
-        print(f"  {number:5,} thrown out: {REASON_TEXTS[kind]}")
-    if summary["rejected"]:
-        print(f"  each with its reason: {summary['rejected_file']}")
-    if summary["known"]:
-        print(f"  {summary['known']:,} are marked known: {summary['model']} answers them without the passage")
-    if summary["short_because"]:
-        print(f"  {summary['wanted']:,} were wanted, but {summary['short_because']}")
-    tokens = summary["tokens"]
-    if tokens["prompt"]:
-        counted = "estimated" if tokens["estimated"] else "counted by the teacher"
-        money = f", ${summary['usd']:.4f}" if summary["usd"] is not None else ""
-        print(f"  {tokens['prompt'] + tokens['completion']:,} tokens, {counted}{money}; {summary['seconds']:.0f} s")
-    if summary["rows"]:
-        flag = "--questions" if summary["as"] == QUESTIONS else "--examples"
-        print(f"  read some before you use them; then: {command_line('plan', flag, summary['out'])}")

@@ -94,7 +94,7 @@ class Example:
         return None
 
     @property
-    def made(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the row was made from documents: ``made`` in ``meta``, or ``synthetic`` of earlier files."""
         return is_marked_made(self.meta)
 

@@ -46,7 +46,8 @@ def draw_passages(chunks: Sequence[Chunk], styles: int, seed: int) -> Iterator[D
         by_document[chunk.doc].append(chunk)
     documents = sorted(by_document, key=lambda doc: sha256_text(f"{seed}\0{doc}"))
     spread = {
-        doc: _spread(sorted(by_document[doc], key=lambda chunk: (chunk.start, chunk.end)), seed) for doc in documents
+        doc: _spread(sorted(by_document[doc], key=lambda chunk: (chunk.start, chunk.end)), seed)
+        for doc in documents
     }
     longest = max(map(len, spread.values()), default=0)
     for repetition in range(styles):

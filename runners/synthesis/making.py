@@ -16,11 +16,18 @@ from typing import Any
 from rag.evaluation.synthetic import make_questions
 from rag.files import append_line, canonical_json, sha256_text
 from rag.types import Chunk, OnEvent
+from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion, Generator
 from runners.run_folder import read_journal
 from runners.synthesis.drawing import Draw, draw_passages, usable_passages
 from runners.synthesis.row_checks import KNOWN, MALFORMED, CandidateRow, CheckedRow, RowChecker, closed_book
-from runners.synthesis.teacher import QUESTION_STYLES, ROW_TOKENS, TeacherTask, read_teacher_text, teacher_chat
+from runners.synthesis.teacher import (
+    QUESTION_STYLES,
+    ROW_TOKENS,
+    TeacherTask,
+    read_teacher_text,
+    teacher_chat,
+)
 
 MOST_ASKED = 4
 """Passages asked about for each row that is wanted; when fewer of the rows pass, the teacher is not up to the task."""
@@ -37,12 +44,14 @@ class Teacher:
         host: host and port of its endpoint; "" for a model on this machine.
         generator: what generates its texts.
         at_once: passages asked about before the rows are checked.
+        form: what its text is held to while it is generated; None for an endpoint, which is asked for it in words alone.
     """
 
     name: str
     host: str
     generator: Generator
     at_once: int = 16
+    form: OutputConstraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,14 @@ class RowMaker:
         self._journal, self._base, self._on_event = journal, base, on_event
         self._asked_as = sha256_text(canonical_json([teacher.name, teacher.host, asdict(task)]))[:16]
         rows = read_journal(journal)
-        self._texts = {row["id"]: row for row in rows if row.get("asked_as") == self._asked_as and "text" in row}
-        self._known = {row["id"]: bool(row["known"]) for row in rows if "known" in row and base and row.get("base") == base.name}
+        self._texts = {
+            row["id"]: row for row in rows if row.get("asked_as") == self._asked_as and "text" in row
+        }
+        self._known = {
+            row["id"]: bool(row["known"])
+            for row in rows
+            if "known" in row and base and row.get("base") == base.name
+        }
 
     def make(self, chunks: Sequence[Chunk], count: int, seed: int) -> MakingOutcome:
         """Draw passages and ask about them until ``count`` rows have passed, or all or too many were asked about."""
@@ -166,7 +181,7 @@ class RowMaker:
 
         if new:
             chats = [teacher_chat(self._task, draw.passage, draw.style) for draw in new]
-            self._teacher.generator.generate(chats, ROW_TOKENS, write)
+            self._teacher.generator.generate(chats, ROW_TOKENS, write, constraint=self._teacher.form)
 
     def _take(self, batch: Sequence[Draw], count: int, outcome: MakingOutcome) -> None:
         """Read the rows of a batch, check them and add them to the outcome, up to ``count`` that passed."""
@@ -201,7 +216,9 @@ class RowMaker:
         if self._base is None:
             return results
         to_ask = [
-            (draw, row) for draw, row in results if row is not None and not row.kind and draw.id not in self._known
+            (draw, row)
+            for draw, row in results
+            if row is not None and not row.kind and draw.id not in self._known
         ]
         answers = closed_book([row.row for _, row in to_ask], self._base.generator, self._base.system)
         for (draw, _), known in zip(to_ask, answers, strict=True):
@@ -238,18 +255,22 @@ def make_without_teacher(
     for question in make_questions(chunks, MOST_ASKED * count, seed):
         start, end = question.spans[0]
         chunk = next(
-            (c for (doc, a, b), c in by_place.items() if doc == question.doc_id and a <= start and end <= b), None
+            (c for (doc, a, b), c in by_place.items() if doc == question.doc_id and a <= start and end <= b),
+            None,
         )
         if chunk is not None:
             row = CandidateRow(question.question, question.answers[0], chunk, True, question.spans)
             candidates.append((question.id, row))
     for at in range(0, len(candidates), 32):
         part = candidates[at : at + 32]
-        for (id, _), row in zip(part, checker.check_all([row for _, row in part]), strict=True):
+        for (id, _), result in zip(part, checker.check_all([row for _, row in part]), strict=True):
             if len(outcome.passed) >= count:
                 return _with_known(outcome, base)
             outcome.asked += 1
-            (outcome.rejected if row.kind else outcome.passed).append((id, row))  # type: ignore[attr-defined]
+            if result.kind:
+                outcome.rejected.append((id, result))
+            else:
+                outcome.passed.append((id, result))
     if len(outcome.passed) < count:
         outcome.exhausted = "no more plain English statements of the documents can be turned into questions"
     return _with_known(outcome, base)
@@ -301,7 +322,12 @@ def question_row(id: str, checked: CheckedRow, teacher: dict[str, str]) -> dict[
 def rejected_row(id: str, rejected: CheckedRow | str) -> dict[str, Any]:
     """Return a row of the file of rejected rows, with the reason."""
     if isinstance(rejected, str):
-        return {"id": id, "rejected": MALFORMED, "reason": "no question and reply can be read", "text": rejected}
+        return {
+            "id": id,
+            "rejected": MALFORMED,
+            "reason": "no question and reply can be read",
+            "text": rejected,
+        }
     row = rejected.row
     return {
         "id": id,

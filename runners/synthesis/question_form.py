@@ -50,13 +50,17 @@ _SOURCE = (
     r"passage|text|paragraph|excerpt|snippet|extract|abschnitt|textstelle|auszug|pasaje|texto|párrafo|fragmento|extrait"
     r"|texte|paragraphe|brano|testo"
 )
+_ARTICLE = r"the|this|that|dem|der|den|diesem|dieser|im|el|este|del|le|la|ce|cet|il|questo"
+_GIVEN = r"above|given|following|provided|short|same|obigen|folgenden"
+_OTHER_SOURCE = (
+    r"document|article|author|information (?:above|given|provided)|context|source"
+    r"|dokument|artikel|autor|documento|artículo"
+)
+_TEXT_OF_SOFTWARE = r"message|file|field|box|editor|color|colour|size|align|book|mode"
 _ABOUT_PASSAGE = re.compile(
-    rf"\b(?:the|this|that|above|given|following|provided|dem|der|den|diesem|dieser|obigen|im|el|este|del|le|ce|cet|il|questo)"
-    rf"\s+(?:above |given |following |provided |short |same |obigen |folgenden )?(?:{_SOURCE})\b(?! (?:message|file|field|box|editor|color"
-    r"|colour|size|align|book|mode))"
-    r"|\b(?:according to|based on|as (?:stated|described|mentioned|noted|given) (?:in|by)|mentioned in|described in|laut|gemäß|según"
-    r"|selon|d'après|secondo)\s+(?:the |this |dem |der |diesem |el |la |este |le |la |ce |il )?(?:above |given |provided )?"
-    rf"(?:{_SOURCE}|document|article|author|information (?:above|given|provided)|context|source|dokument|artikel|autor|documento|artículo)\b"
+    rf"\b(?:{_ARTICLE}|{_GIVEN})\s+(?:(?:{_GIVEN}) )?(?:{_SOURCE})\b(?! (?:{_TEXT_OF_SOFTWARE}))"
+    r"|\b(?:according to|based on|as (?:stated|described|mentioned|noted|given) (?:in|by)|mentioned in|described in"
+    rf"|laut|gemäß|según|selon|d'après|secondo)\s+(?:(?:{_ARTICLE}) )?(?:(?:{_GIVEN}) )?(?:{_SOURCE}|{_OTHER_SOURCE})\b"
     r"|\b(?:mentioned|described|stated|listed|given|shown|quoted) (?:above|below|here)\b|\bthe above\b|\bpassage \[?\d",
     re.I,
 )
@@ -83,7 +87,9 @@ _CONTROL_MARKS = re.compile(
     re.I | re.M,
 )
 """Marks of chat templates, and the labels that a teacher's text is read by."""
-_PLACEHOLDER = re.compile(r"\[(?:your|insert|name|topic|question|answer|reply)[^\]]*\]|\bas an ai\b|\blorem ipsum\b", re.I)
+_PLACEHOLDER = re.compile(
+    r"\[(?:your|insert|name|topic|question|answer|reply)[^\]]*\]|\bas an ai\b|\blorem ipsum\b", re.I
+)
 
 
 def language_name(given: str) -> str:
@@ -94,9 +100,7 @@ def language_name(given: str) -> str:
     for name in (*(known.name for known in LANGUAGES), *LANGUAGE_CODES.values()):
         if plain == name.lower() or plain in name.lower().split(" or "):
             return name
-    raise BadInput(
-        f"--language {given!r} is not known", f"give a code: {', '.join(sorted(LANGUAGE_CODES))}"
-    )
+    raise BadInput(f"--language {given!r} is not known", f"give a code: {', '.join(sorted(LANGUAGE_CODES))}")
 
 
 def form_fault(question: str, reply: str | None, language: str = "") -> str:
@@ -107,7 +111,9 @@ def form_fault(question: str, reply: str | None, language: str = "") -> str:
         reply: the reply; None for a row without one.
         language: name of the language that both must be in, as ``detect_language`` gives it; "" for any.
     """
-    return question_fault(question, language) or ("" if reply is None else reply_fault(question, reply, language))
+    return question_fault(question, language) or (
+        "" if reply is None else reply_fault(question, reply, language)
+    )
 
 
 def question_fault(question: str, language: str = "") -> str:

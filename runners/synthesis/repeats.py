@@ -93,7 +93,9 @@ class RepeatFinder:
         for n, (row, cosine) in enumerate(zip(self._known, cosines, strict=True)):
             elsewhere = bool(doc and row.doc and row.doc != doc)
             same_words = own == normalise_text(row.question) or n in near
-            if (same_words or cosine >= SAME_QUESTION) and not (elsewhere and own != normalise_text(row.question)):
+            if (same_words or cosine >= SAME_QUESTION) and not (
+                elsewhere and own != normalise_text(row.question)
+            ):
                 if elsewhere and not _one_answer(reply, row.answers):
                     continue  # "When does it open?" of two places
                 return _repeat_text(row, "nearly" if same_words else "in other words")

@@ -9,6 +9,7 @@ is read as the answer that stands in the sentence that the question asks about.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ MAX_BEHIND = 0.2
 
 Chosen on 391 questions of XQuAD: 5 % of the right answers are further behind, and 57 % of other answers of the passage."""
 MIN_QUESTION_WORDS = 0.34
-"""Share of the question's content words that passage and title must have, unless question and passage are near in meaning."""
+"""Share of the question's content words that passage and title must have, unless both are near in meaning."""
 MAX_ELSEWHERE = 0.35
 """The same of a reply of whole sentences, which may say more than what was asked."""
 MIN_COSINE = 0.35
@@ -86,7 +87,8 @@ _QUANTITY_WORD = re.compile(
     r"|daily|weekly|monthly|yearly|annual\w*|always|never|before|after|during|until|since|while|when|as soon|first|last|next"
     r"|early|late|century|year|month|week|day|hour|minute|night|morning|evening|noon|summer|winter|spring|autumn|fall"
     r"|hundred|thousand|million|billion|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty"
-    r"|vary|varies|depend\w*|unlimited|little|small|large|long|short|high|low|more|less)s?\b|(?-i:\b[A-Z][a-z]+ (?:War|era|Age))",
+    r"|vary|varies|depend\w*|unlimited|little|small|large|long|short|high|low|more|less)s?\b"
+    r"|(?-i:\b[A-Z][a-z]+ (?:War|era|Age))",
     re.I,
 )
 _ASKS_OTHER = re.compile(r"^\W*(?:who|whom|whose|why|where)\b", re.I)
@@ -179,10 +181,7 @@ def reply_statements(reply: str) -> list[str]:
     """Return the sentences of a reply that state something, without citation marks, greetings and closing questions."""
     text = citations.strip_marks(reply)
     parts = [
-        part
-        for start, end in sentence_spans(text)
-        for part in _RUN_ON.split(text[start:end])
-        if part.strip()
+        part for start, end in sentence_spans(text) for part in _RUN_ON.split(text[start:end]) if part.strip()
     ]
     return [
         part
@@ -212,9 +211,7 @@ def _read_given(question: str, passage: Chunk, similarity: Similarity | None) ->
     asked = frozenset(content_words(question)) - {"question"}
     statements = [read_statement(text) for text in texts]
     # a sentence that goes on from the one before is read with it
-    before = [
-        texts[n - 1] if n and statements[n].continues else "" for n in range(len(texts))
-    ]
+    before = [texts[n - 1] if n and statements[n].continues else "" for n in range(len(texts))]
     windows = [f"{head} {text}".strip() for head, text in zip(before, texts, strict=True)]
     titled = [f"{above}: {window}" if above else window for window in windows]
     cosines = list(similarity(question, titled)) if similarity and titled else [0.0] * len(titled)
@@ -298,7 +295,9 @@ def _check_consistent(text: str, given: _Given) -> ReplySupport:
     best = max(given.sentences, key=shared)
     for q in claim.quantities:
         if not _in_sentence(q, best) and not any(agree(q, other) for other in given.quantities):
-            return ReplySupport("", f"the passage does not have {text[q.start : q.through].strip()!r} for this")
+            return ReplySupport(
+                "", f"the passage does not have {text[q.start : q.through].strip()!r} for this"
+            )
     if names := _unknown_names(text, given):
         return ReplySupport("", f"the passage does not name {', '.join(sorted(names))}")
     source = f"{given.passage.text} {given.passage.title} {given.question}"
@@ -335,7 +334,9 @@ def _unknown_names(text: str, given: _Given) -> frozenset[str]:
     return frozenset(
         name
         for name in proper_names(text)
-        if name not in STOP_WORDS and not name.startswith("i'") and not _is_known(name, given.words, given.ordered)
+        if name not in STOP_WORDS
+        and not name.startswith("i'")
+        and not _is_known(name, given.words, given.ordered)
     )
 
 
@@ -350,17 +351,17 @@ def _asked_elsewhere(given: _Given) -> str:
         for match in _NAME_RUN.finditer(given.question)
         if match.group().split()[0].lower() not in STOP_WORDS
     ]
-    unknown = [
-        run for run in runs if not any(_is_known(word, known, given.ordered) for word in words(run))
-    ]
+    unknown = [run for run in runs if not any(_is_known(word, known, given.ordered) for word in words(run))]
     return unknown[0] if unknown and len(unknown) == len(runs) else ""
 
 
 def _is_known(name: str, known: frozenset[str], ordered: Sequence[str]) -> bool:
-    """Return whether a word of a name is known: also shortened (Amex for American Express), joined or misspelt by a letter."""
+    """Return whether a word of a name is known, also shortened ("Amex"), joined or with a letter wrong."""
     if name in known or is_covered(name, known):
         return True
-    if any(min(len(word), len(name)) > 2 and (word.startswith(name) or name.startswith(word)) for word in known):
+    if any(
+        min(len(word), len(name)) > 2 and (word.startswith(name) or name.startswith(word)) for word in known
+    ):
         return True
     if any(_shortens(name, ordered[at : at + 4]) for at in range(len(ordered))) or _is_joined(name, ordered):
         return True
@@ -383,7 +384,7 @@ def _shortens(name: str, following: Sequence[str]) -> bool:
 
 def _is_joined(name: str, ordered: Sequence[str]) -> bool:
     """Return whether a name is two neighbouring words written as one: "Mastercard"."""
-    return any(name == a + b for a, b in zip(ordered, ordered[1:], strict=False))
+    return any(name == a + b for a, b in itertools.pairwise(ordered))
 
 
 def _same_sense(claim: ParsedStatement, source: _Sentence) -> bool:

@@ -24,7 +24,14 @@ from runners.synthesis.question_form import question_fault, reply_fault
 from runners.synthesis.repeats import RepeatFinder
 from runners.synthesis.reply_support import SUPPORTED, ReplySupport, check_reply
 
-FORM, UNSUPPORTED, NOT_RETRIEVED, LEAK, REPEAT, KNOWN = "form", "unsupported", "not retrieved", "leak", "repeat", "known"
+FORM, UNSUPPORTED, NOT_RETRIEVED, LEAK, REPEAT, KNOWN = (
+    "form",
+    "unsupported",
+    "not retrieved",
+    "leak",
+    "repeat",
+    "known",
+)
 MALFORMED = "malformed"
 """The teacher's text holds no question and reply."""
 REJECTIONS = (MALFORMED, FORM, UNSUPPORTED, NOT_RETRIEVED, LEAK, REPEAT, KNOWN)
@@ -165,7 +172,10 @@ class RowChecker:
 
 
 def closed_book(
-    rows: Sequence[CandidateRow], generator: Generator, system: str = "", on_batch: Callable[[int], None] | None = None
+    rows: Sequence[CandidateRow],
+    generator: Generator,
+    system: str = "",
+    on_batch: Callable[[int], None] | None = None,
 ) -> list[bool]:
     """Return for each row whether a model answers its question rightly without the passage.
 

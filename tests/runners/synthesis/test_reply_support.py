@@ -22,10 +22,18 @@ GOOD = (
     ("What does a day ticket of the Plover Line cost?", "A day ticket costs 14 euros.", SUPPORTED),
     ("What does a day ticket of the Plover Line cost?", "14 euros", QUOTED),
     ("Who runs the Plover Line?", "Ines Varga", QUOTED),
-    ("Are dogs allowed in the lounge?", "No, dogs are not allowed in the lounge. Shall I book a cabin?", SUPPORTED),
+    (
+        "Are dogs allowed in the lounge?",
+        "No, dogs are not allowed in the lounge. Shall I book a cabin?",
+        SUPPORTED,
+    ),
     ("When does the Plover leave Quillscar?", "It leaves at 21:10 on Fridays.", SUPPORTED),
     ("Can I take my dog on the Plover?", "Yes, your dog travels on deck at no charge.", SUPPORTED),
-    ("Since when has Captain Varga run the Plover Line?", "Captain Varga took over the line in 2009.", CONSISTENT),
+    (
+        "Since when has Captain Varga run the Plover Line?",
+        "Captain Varga took over the line in 2009.",
+        CONSISTENT,
+    ),
 )
 BAD = (
     ("What does a day ticket of the Plover Line cost?", "A day ticket costs 15 euros."),
