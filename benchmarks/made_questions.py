@@ -1,8 +1,8 @@
 """Do made questions rank the arms of a trial as real ones do? Four finished trials, asked again on made questions.
 
-Questions are made from the documents by `tunewise examples make` (by the question grammar, or by a teacher), without a look at
-the real ones, and every arm of a copy of the run answers them, by the function behind `tunewise eval`. Compared are the means
-of the arms on the real test questions of the trial and on the made ones: Kendall's tau-b, and the share of pairs of arms in
+Questions are made from the documents by `tunewise examples make` (by the question grammar, or by a teacher), without a look
+at the real ones, and every arm of a copy of the run answers them, by the function behind `tunewise eval`. Compared are the
+means of the arms on the real test questions and on the made ones: Kendall's tau-b, and the share of pairs of arms in
 the same order, of all pairs and of those that the real questions surely tell apart.
 
     python -m benchmarks.made_questions --runs DIR --work DIR [--sets A,B] [--count 40] [--teacher NAME] [--arms N]

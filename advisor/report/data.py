@@ -112,12 +112,7 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": [
-            *origin_notes(origins),
-            *guard_warnings(guards),
-            *_answering_notes(plan),
-            *left_out_notes(plan),
-        ],
+        "warnings": _warnings(plan, guards, origins),
         "arms": [
             arm_json(arm, plan, gpu)
             | answer_times(arm.arm, run.events())
@@ -143,6 +138,12 @@ def report_json(
         data["forecast"] = forecast
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     return data
+
+
+def _warnings(plan: Plan, guards: dict[str, Any], origins: dict[str, Any] | None) -> list[str]:
+    """Return what a reader must know beside the scores: where questions come from, and what the guards found."""
+    notes = [*origin_notes(origins), *guard_warnings(guards)]
+    return [*notes, *_answering_notes(plan), *left_out_notes(plan)]
 
 
 def _gpu_of(events: Sequence[Mapping[str, Any]]) -> str:

@@ -66,6 +66,7 @@ def estimate_requests(
 
 
 def show_request_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: RemoteModel | None) -> None:
+    """Print how often the teacher is asked and what that costs."""
     tokens = estimate["tokens"]["prompt"] + estimate["tokens"]["completion"]
     money = ""
     if remote is not None:
@@ -92,6 +93,7 @@ def summarise_making(
     price: tuple[float, float] | None,
     seconds: float,
 ) -> dict[str, Any]:
+    """Return the summary as ``--json`` prints it."""
     tokens_usd = (
         (outcome.prompt_tokens * price[0] + outcome.completion_tokens * price[1]) / 1e6 if price else None
     )
@@ -125,6 +127,7 @@ def summarise_making(
 
 
 def show_summary(summary: dict[str, Any]) -> None:
+    """Print the summary for a person."""
     noun = "question" if summary["as"] == "questions" else "row"
     asked = f" of {summary['asked']:,} that were looked at" if summary["asked"] else ""
     print(
