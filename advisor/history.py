@@ -112,7 +112,7 @@ class PastRun(HistoryModel):
     plan: str
     """Digest of the plan."""
     outcome: Literal["confirmed", "overturned", "undecided"] | None = None
-    strength: Literal["measured", "leaning", "proxy"] | None = None
+    strength: Literal["measured", "leaning", "proxy", "made"] | None = None
     winner: str | None = None
     questions: int | None = None
     confidence: Literal["high", "medium", "low"] | None = None

@@ -23,6 +23,7 @@ from advisor.report.question_browser import arm_letters, browse_questions, examp
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.conclusion import duration_text, own_prompt
+from advisor.verdict.made_questions import origin_note
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
@@ -35,6 +36,7 @@ STRENGTH_TEXTS = {
     "measured": "on the plan's own model, with enough questions",
     "leaning": "fewer than 30 test questions, so it leans this way, no more",
     "proxy": "another model than the plan's stood in for it",
+    "made": "on questions made from the documents alone, so nothing is confirmed",
 }
 """Explanation of the strength of a verdict."""
 
@@ -82,6 +84,14 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
         )
     elif data.get("full_run"):
         steps.insert(0, _full_run_step(data["full_run"]))
+    elif verdict["strength"] == "made":
+        steps.insert(
+            0,
+            (
+                f"tunewise eval {run_argument} --questions FILE",
+                "with questions that people asked: the verdict rests on made ones so far",
+            ),
+        )
     elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
         steps += [
             (f"tunewise run {run_argument}/plan.yaml --out {new_run}", _more_questions_reason(data)),
@@ -205,6 +215,8 @@ def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for name in SCORES if name in measured] + sorted(measured - set(SCORES))
     return {
         "counted": counted,
+        "with_made": any(arm.get("made") for arm in data["arms"]),
+        "made_note": origin_note(data.get("made_questions")),
         "score_names": [name for name in names if data["weights"].get(name)],
         "unweighed": [name for name in names if not data["weights"].get(name)],
         "several": [arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
@@ -408,6 +420,7 @@ def _template() -> Template:
         "words": _spaced,
         "took": _duration,
         "right_count": statements.right_count,
+        "made_cells": statements.made_cells,
         "right_interval": statements.right_interval,
         "as_count": statements.share_as_count,
         "batch": statements.batch_text,

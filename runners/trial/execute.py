@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import append_line, check_manifest, disk_full_as_problem
@@ -211,6 +211,7 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         "gpu": machine.gpu_name.value,
         "kernels": plan.kernels,
         **({"backend": context.backend.names()} if context.backend else {}),
+        **_made_counts(context),
     }
     context.emit({"event": "run.start", **start})
     if context.backend and (note := context.backend.adapters_note()):
@@ -224,6 +225,15 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         if note:
             context.emit({"event": "plan.note", "reason": note})
     context.emit({"event": ENVIRONMENT_EVENT, **describe_environment()})
+
+
+def _made_counts(context: RunContext) -> dict[str, Any]:
+    """Return how many dev questions and training rows were made from documents; {} where none was."""
+    split = context.split
+    dev, rows = sum(q.made for q in split.dev), sum(row.is_made for row in context.examples)
+    if not (dev or rows or any(q.made for q in split.test)):
+        return {}
+    return {"made": {"dev": dev, "dev_of": len(split.dev), "rows": rows, "rows_of": len(context.examples)}}
 
 
 def _run_steps(
