@@ -25,6 +25,7 @@ from rag.training.trainer import (
     attach_lora,
     mix_with_original,
     offline_libraries,
+    on_one_device,
     parameter_count,
     published_folder,
     rows_as_dataset,
@@ -125,7 +126,7 @@ def _trainer(
     )
     return trainer_class(SentenceTransformerTrainer)(
         model=model,
-        args=arguments,
+        args=on_one_device(arguments),
         train_dataset=rows_as_dataset(columns),
         loss=MultipleNegativesRankingLoss(model),
         callbacks=[progress],
