@@ -362,7 +362,7 @@ def _embedder_memory(
         return None
     method = step.settings(plan.seed).method_for(shape.params)
     setup = MemorySetup(
-        batch=step.batch_size * (2 + step.hard_negatives),
+        batch=step.settings(plan.seed).texts_at_once(shape.params),
         seq_len=round(1.25 * plan.index.max_chunk_tokens),  # with title and headings
         rank=LORA_RANK,
         checkpointing=False,

@@ -199,6 +199,17 @@ def test_lora_is_merged_into_a_plain_folder(
     assert TuningSettings().method_for(LORA_FROM_PARAMETERS) == "lora"
 
 
+def test_cached_gradients_train_as_the_whole_batch_does(
+    planted: Planted, rows: Sequence[TextRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.training.settings.CACHED_FROM_PARAMETERS", 0)
+    out, work = planted.folder / "cached", planted.folder / "work"
+    result = train_embedder(planted.embedder, rows, FAST, out, work, device="cpu")
+    assert result.loss_last is not None
+    assert result.loss_last < 0.5
+    assert decide(compared(planted, out, "cached")).accepted
+
+
 def test_original_weights_alone_give_the_original_vectors(
     planted: Planted, rows: Sequence[TextRow], tmp_path: Path
 ) -> None:

@@ -202,7 +202,9 @@ def test_model_that_is_too_large_for_this_machine_is_not_loaded(tmp_path: Path) 
         requirements.require_loading_memory(narrow, tmp_path, machine(ram_gib=4.0, bf16=True))
 
 
-def test_tuning_the_embedder_is_checked_with_a_whole_batch(tmp_path: Path) -> None:
+def test_tuning_the_embedder_is_checked_with_a_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bert = CONFIG | {
         "num_hidden_layers": 12,
         "hidden_size": 768,
@@ -216,6 +218,10 @@ def test_tuning_the_embedder_is_checked_with_a_whole_batch(tmp_path: Path) -> No
     whole = plan().model_dump(mode="json", by_alias=True)
     tuned = parse_plan({**whole, "choice": "rag", "data": files, "steps": [{"kind": "index"}, step]})
     folders = {tuned.embedder.name: tmp_path}
+    requirements.check_requirements(
+        tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders
+    )  # gradients are cached
+    monkeypatch.setattr("rag.training.settings.CACHED_FROM_PARAMETERS", 10**12)
     with pytest.raises(CannotRun, match=r"tuning all-minilm-l6-v2 \(full\) takes at least") as refused:
         requirements.check_requirements(tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
     assert refused.value.hint == "set a smaller batch_size in the embedder step"
