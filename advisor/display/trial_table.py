@@ -211,9 +211,12 @@ def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
 
 
 def show_guards(data: dict[str, Any], console: Console) -> None:
-    """Print the warnings of the report, and what an update of the documents changed."""
+    """Print the warnings of the report, what a tuned retriever gained, and what an update of the documents changed."""
     for warning in data.get("warnings", ()):
         print_plain(console, f"  warning: {warning}", "yellow")
+    for note in (data.get("retriever") or {}).get("notes", ()):
+        if note not in data.get("warnings", ()):
+            print_plain(console, f"  {note}")
     stale = data["guards"].get("staleness") or {}
     if stale.get("line"):
         print_plain(console, f"  {stale['line']}")

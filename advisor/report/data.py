@@ -306,10 +306,13 @@ def left_out_notes(plan: Plan) -> list[str]:
 
 
 def _retriever_keys(run: Path, plan: Plan, warnings: list[str]) -> dict[str, Any]:
-    """Return the report's key about a tuned retriever, and add its notes to the warnings; {} without one."""
+    """Return the report's key about a tuned retriever, and add a refusal to the warnings; {} without one."""
     comparison = read_comparison(run)
-    warnings += retriever_notes(comparison, plan)
-    return {"retriever": {k: v for k, v in comparison.items() if k != "schema"}} if comparison else {}
+    if not comparison:
+        return {}
+    notes = retriever_notes(comparison, plan)
+    warnings += [] if comparison["accepted"] else notes[:1]
+    return {"retriever": {**{k: v for k, v in comparison.items() if k != "schema"}, "notes": notes}}
 
 
 def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:

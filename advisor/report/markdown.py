@@ -43,6 +43,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
         "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
+        _escape(" ".join(f"{note}." for note in (data.get("retriever") or {}).get("notes", ()))),
         "\n".join(_arms(data)),
         _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
         "\n".join(_pairs(data)),

@@ -146,8 +146,8 @@ def nothing_to_gain(
     if max(open_evidence, open_ranks) >= MIN_DIFFERENCES:
         return ""
     return (
-        f"the search as it is shows all gold of {len(questions) - open_evidence} of {len(questions)} dev questions and "
-        f"ranks it first for all but {open_ranks}, so nothing could be surely better"
+        f"the search as it is shows all gold of {len(questions) - open_evidence} of {len(questions)} dev questions, and "
+        f"misses the first rank for {open_ranks}, so nothing could be surely better"
     )
 
 

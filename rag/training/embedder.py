@@ -1,7 +1,8 @@
 """Train an embedder on pairs with sentence-transformers' trainer, and save it as a plain folder. Imports torch.
 
 The loss is MultipleNegativesRankingLoss (Henderson et al. 2017; InfoNCE): a question must be nearer to its passage than to
-the other passages of the batch and to its hard negatives. The batch sampler puts no passage into a batch twice. Prompts, the
+the other passages of the batch and to its hard negatives. The batch sampler puts no passage into a batch twice.
+Of a large embedder the gradients are cached, so that a batch need not fit into memory at once. Prompts, the
 pooling and every other module of the folder are those that the embedder searches with.
 """
 
@@ -25,6 +26,7 @@ from rag.training.trainer import (
     attach_lora,
     mix_with_original,
     offline_libraries,
+    on_one_device,
     parameter_count,
     published_folder,
     rows_as_dataset,
@@ -109,7 +111,10 @@ def _trainer(
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MultipleNegativesRankingLoss,
+    )
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
     columns = text_columns(rows)
@@ -123,11 +128,17 @@ def _trainer(
         prompts={name: text for name, text in put_before.items() if text} or None,
         router_mapping=dict(routed) if has_router else {},
     )
+    at_once = settings.texts_at_once(parameter_count(model))
+    loss = (
+        CachedMultipleNegativesRankingLoss(model, mini_batch_size=at_once)
+        if at_once < settings.batch_size
+        else MultipleNegativesRankingLoss(model)
+    )
     return trainer_class(SentenceTransformerTrainer)(
         model=model,
-        args=arguments,
+        args=on_one_device(arguments),
         train_dataset=rows_as_dataset(columns),
-        loss=MultipleNegativesRankingLoss(model),
+        loss=loss,
         callbacks=[progress],
     )
 

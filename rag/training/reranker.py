@@ -24,6 +24,7 @@ from rag.training.trainer import (
     attach_lora,
     mix_with_original,
     offline_libraries,
+    on_one_device,
     parameter_count,
     published_folder,
     rows_as_dataset,
@@ -122,10 +123,11 @@ def _trainer(
         "passage": [text for _, text, _ in pairs],
         "label": [label for _, _, label in pairs],
     }
+    arguments = CrossEncoderTrainingArguments(**argument_values(settings, work, device, len(pairs), lora))
     weight = sum(label == 0 for _, _, label in pairs) / len(rows)
     return trainer_class(CrossEncoderTrainer)(
         model=model,
-        args=CrossEncoderTrainingArguments(**argument_values(settings, work, device, len(pairs), lora)),
+        args=on_one_device(arguments),
         train_dataset=rows_as_dataset(columns),
         loss=BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(max(1.0, weight))),
         callbacks=[progress],

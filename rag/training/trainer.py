@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,17 +37,18 @@ WARMUP_SHARE = 0.1
 """Share of the steps in which the learning rate rises, as in the library's own examples."""
 MAX_GRAD_NORM = 1.0
 TRAINABLE_FILE = "trainable.safetensors"
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells a process, and by what the trainer would join the others."""
 REPORTED_SHARE = 0.1
 """Share of the steps, first and last, whose mean losses are reported."""
-LoopMaker = Callable[[Any, Mapping[str, Any], Sequence[TrainerCallback]], Any]
-"""From a trainer class of ours, its arguments and callbacks to the trainer."""
 
 
 @contextlib.contextmanager
 def offline_libraries(work: Path) -> Iterator[None]:
-    """Keep the libraries from the network and from caches outside of ``work`` while they train.
+    """Keep the libraries from the network, from caches outside of ``work`` and from other processes while they train.
 
-    The environment is put back at the end; ``datasets`` and ``huggingface_hub`` read it when they are used.
+    Their settings and the environment are put back at the end. Where a launcher started several processes, one of them
+    tunes the retriever by itself: the trainer must not wait for the others.
     """
     import datasets
     from huggingface_hub import constants
@@ -54,6 +56,7 @@ def offline_libraries(work: Path) -> Iterator[None]:
     cache = work / "datasets"
     offline_before, caches = constants.HF_HUB_OFFLINE, datasets.config.HF_DATASETS_CACHE
     progress = datasets.utils.logging.is_progress_bar_enabled()
+    launched = {name: os.environ.pop(name) for name in LAUNCHER_VARIABLES if name in os.environ}
     constants.HF_HUB_OFFLINE = True
     datasets.config.HF_DATASETS_CACHE = cache
     datasets.disable_progress_bars()
@@ -63,6 +66,7 @@ def offline_libraries(work: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        os.environ.update(launched)
         constants.HF_HUB_OFFLINE = offline_before
         datasets.config.HF_DATASETS_CACHE = caches
         if progress:
@@ -165,6 +169,13 @@ def argument_values(
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,
     }
+
+
+def on_one_device(arguments: Any) -> Any:
+    """Return training arguments that use one GPU: several would share each batch, and with it its negatives."""
+    _ = arguments.device  # counts the GPUs
+    arguments._n_gpu = min(1, arguments._n_gpu)
+    return arguments
 
 
 def attach_lora(model: torch.nn.Module, seed: int) -> Any:

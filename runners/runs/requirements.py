@@ -225,8 +225,13 @@ class StepMemory:
     several: MemoryEstimate | None = None
     """The memory of each GPU where a launcher starts the training on all of this machine, for one that runs without."""
 
+    advice: str = ""
+    """What to do where it does not fit, when it is nothing of the other kinds."""
+
     def hint(self, machine: Machine, available: float) -> str:
         """Return what to do where it does not fit in ``available`` GiB."""
+        if self.advice:
+            return self.advice
         if self.several is not None and self.several.fits(available) != "no":
             count = machine.gpu_count.value
             return (
@@ -357,8 +362,8 @@ def _embedder_memory(
         return None
     method = step.settings(plan.seed).method_for(shape.params)
     setup = MemorySetup(
-        batch=step.batch_size * (2 + step.hard_negatives),
-        seq_len=plan.index.max_chunk_tokens,
+        batch=step.settings(plan.seed).texts_at_once(shape.params),
+        seq_len=round(1.25 * plan.index.max_chunk_tokens),  # with title and headings
         rank=LORA_RANK,
         checkpointing=False,
         optimizer="adamw",
@@ -367,7 +372,8 @@ def _embedder_memory(
         weights="fp32",
         counter="device" if machine.own_memory else "process",
     )
-    return StepMemory(f"tuning {plan.embedder.name} ({method})", estimate_memory(shape, method, setup))
+    memory, work = estimate_memory(shape, method, setup), f"tuning {plan.embedder.name} ({method})"
+    return StepMemory(work, memory, advice="set a smaller batch_size in the embedder step")
 
 
 def _shared_memory(
@@ -424,8 +430,7 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
     needed: float = INDEX_MIB if plan.index else 10
     if plan.embedder_step:
         # The tuned embedder and a checkpoint of it (weights, two moments), its index, a reranker as large.
-        parts = 2 if plan.embedder_step.reranker else 1
-        needed += INDEX_MIB + parts * 4 * EMBEDDER_MIB
+        needed += INDEX_MIB + 4 * EMBEDDER_MIB * (2 if plan.embedder_step.reranker else 1)
     for step in plan.steps:
         if isinstance(step, TrainStep):
             # A full checkpoint holds the weights and two fp32 moments of a bf16 model.

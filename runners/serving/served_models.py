@@ -18,6 +18,7 @@ from runners.runs.session import BaseModel
 
 if TYPE_CHECKING:
     from runners.runs.run import RunSession
+from runners.runs.tuned_retrieval import TunedRetrieval, refused_arms
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,7 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
         BadInput: the run has no such arm, or lacks its weights.
         UsageProblem: none was named, and the verdict says that no arm can be used.
     """
-    if arm is not None:
-        session.weights(session.arm(arm))
+    offered = _offered_arms(session, arm)
     backend = session.backend
     default = arm or session.default_arm or session.arm().arm
     created = int((session.folder.path / PLAN).stat().st_mtime)
@@ -70,7 +70,7 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
     base = _public_name(session.context.base, arm_names)
     models: dict[str, ServedModel] = {}
     missing = []
-    for step in sorted(session.plan.arms, key=lambda step: step.arm != default):
+    for step in sorted(offered, key=lambda step: step.arm != default):
         if step.weights and not _existing_weights(session, step) and not backend.model_of(step):
             missing.append(step.arm)
             continue
@@ -103,6 +103,20 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
                     local=session.context.generates_here(step),
                 )
     return models, missing
+
+
+def _offered_arms(session: RunSession, arm: str | None) -> list[EvaluateStep]:
+    """Return the arms of a run without those whose tuned retriever was refused, unless one is named.
+
+    Raises:
+        BadInput: the run lacks the weights or the tuned retriever of the arm that is named.
+    """
+    if arm is not None:
+        session.weights(step := session.arm(arm))
+        if step.retriever == "tuned":
+            TunedRetrieval(session.folder, session.plan).require(step)
+    refused = refused_arms(session.folder.path, session.plan)
+    return [step for step in session.plan.arms if step.arm == arm or step.arm not in refused]
 
 
 def answerable_models(

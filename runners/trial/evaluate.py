@@ -21,6 +21,7 @@ from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, read_journal
 from runners.runs import dataset
 from runners.runs.dataset import read_data
 from runners.runs.run import RunSession, open_session
+from runners.runs.tuned_retrieval import refused_arms
 from runners.trial import step_runner, trial
 from runners.trial.trial import ANSWERS, ArmScores
 
@@ -77,7 +78,7 @@ def evaluate(
     Args:
         path: the run folder.
         file: the questions.
-        arms: names of the arms; all of them by default.
+        arms: names of the arms; by default all but those whose tuned retriever its gate refused.
         out: the folder of answers and scores; by default a folder of the run named after the questions.
         on_event: receives events.
         backend: the servers that generate, as the values of ``--backend``; None for those of the run's plan, if any.
@@ -87,7 +88,9 @@ def evaluate(
             rows.
     """
     session = open_session(path, on_event, backend=backend)
-    chosen = tuple(dict.fromkeys(map(session.arm, arms))) or session.plan.arms
+    refused = refused_arms(path, session.plan)
+    usual = tuple(step for step in session.plan.arms if step.arm not in refused)
+    chosen = tuple(dict.fromkeys(map(session.arm, arms))) or usual
     if not chosen:
         raise BadInput(f"{path} has no arms to ask", "measure some: evaluate steps in its plan")
     session.note_difference(chosen)

@@ -29,6 +29,7 @@ from runners.plan.schema import Plan
 from runners.run_folder import INDEX, TRIAL, TUNED_INDEX, RunFolder, read_journal
 from runners.runs.run import RunSession, open_session
 from runners.runs.session import RunContext
+from runners.runs.tuned_retrieval import refused_arms
 
 JOURNAL = "stale.jsonl"
 STALENESS_FILE = "staleness.json"
@@ -65,7 +66,9 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) ->
     """
     session = open_session(run.path, on_event)
     plan = session.plan
-    questions, arms = check_update(plan, update), arms_with_knowledge(plan)
+    refused = refused_arms(run.path, plan)
+    questions = check_update(plan, update)
+    arms = [arm for arm in arms_with_knowledge(plan) if arm not in refused]
     weights_only = [arm for arm in arms if not session.arm(arm).retrieval]
     retrieving = [arm for arm in arms if arm not in weights_only]
     journal = f"stale-{_digest(run, update)[:12]}.jsonl"

@@ -11,7 +11,11 @@ import pytest
 from advisor.costs.arm_costs import upkeep_costs
 from advisor.costs.step_time import estimate_step_times
 from advisor.drafting import tuned_retriever
-from advisor.drafting.tuned_retriever import MIN_OFFERED_EXAMPLES, offers_tuned_retriever, with_tuned_retriever
+from advisor.drafting.tuned_retriever import (
+    MIN_OFFERED_EXAMPLES,
+    offers_tuned_retriever,
+    with_tuned_retriever,
+)
 from advisor.questionnaire.profile import Profile
 from rag.errors import BadInput, CannotRun
 from runners.plan.schema import Plan, parse_plan, step_name
@@ -37,7 +41,12 @@ FILES = {"documents": "docs", "examples": "rows.jsonl", "questions": "asked.json
 def test_arm_is_rag_with_the_tuned_retriever() -> None:
     plan = plan_with({"kind": "index"}, RAG, **FILES)
     tuned = with_tuned_retriever(plan)
-    assert [step_name(step) for step in tuned.steps] == ["index", "embedder", "evaluate:rag", "evaluate:rag-tuned"]
+    assert [step_name(step) for step in tuned.steps] == [
+        "index",
+        "embedder",
+        "evaluate:rag",
+        "evaluate:rag-tuned",
+    ]
     rag, arm = tuned.arms
     assert arm == rag.model_copy(update={"arm": "rag-tuned", "retriever": "tuned"})
     costs = upkeep_costs(tuned.steps)

@@ -289,6 +289,15 @@ def test_review_saves_profile_and_requests_record(laptop: Machine) -> None:
     assert interview.record
 
 
+def test_review_asks_for_a_tuned_retriever(laptop: Machine) -> None:
+    """It goes on to the plan, as the record does."""
+    script = Script({}, (InterviewMove.TUNE,))
+    interview = Interview(script, Answers(), lambda answers: complete_situation(answers, laptop))
+    interview.run()
+    assert interview.tune_retriever
+    assert not interview.record
+
+
 def test_probe_at_review_adds_answers(interview: RunInterview) -> None:
     """A person's answers stay; the probed answer has its source."""
     script, answers = interview(

@@ -200,3 +200,32 @@ def test_model_that_is_too_large_for_this_machine_is_not_loaded(tmp_path: Path) 
     requirements.require_loading_memory(narrow, tmp_path, small)
     with pytest.raises(CannotRun, match=r"in 4 bits takes at least"):
         requirements.require_loading_memory(narrow, tmp_path, machine(ram_gib=4.0, bf16=True))
+
+
+def test_tuning_the_embedder_is_checked_with_a_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bert = CONFIG | {
+        "num_hidden_layers": 12,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "model_type": "bert",
+    }
+    bert |= {"num_key_value_heads": 12, "intermediate_size": 3072, "vocab_size": 30522}
+    (tmp_path / "config.json").write_text(json.dumps(bert), "utf-8")
+    step = {"kind": "embedder", "batch_size": 32}
+    files = {"documents": "docs", "examples": "e.jsonl"}
+    whole = plan().model_dump(mode="json", by_alias=True)
+    tuned = parse_plan({**whole, "choice": "rag", "data": files, "steps": [{"kind": "index"}, step]})
+    folders = {tuned.embedder.name: tmp_path}
+    requirements.check_requirements(
+        tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders
+    )  # gradients are cached
+    monkeypatch.setattr("rag.training.settings.CACHED_FROM_PARAMETERS", 10**12)
+    with pytest.raises(CannotRun, match=r"tuning all-minilm-l6-v2 \(full\) takes at least") as refused:
+        requirements.check_requirements(tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
+    assert refused.value.hint == "set a smaller batch_size in the embedder step"
+    small = tuned.model_copy(
+        update={"steps": (tuned.steps[0], tuned.steps[1].model_copy(update={"batch_size": 2}))}
+    )
+    requirements.check_requirements(small, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
