@@ -282,9 +282,9 @@ def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
 
 def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
     """Draw vertical intervals."""
+    lines = [(x.x_percent(at), y.y_percent(low), y.y_percent(high)) for at, low, high in bars]
     return "".join(
-        f'<line class="bar" x1="{x.x_percent(at)}" x2="{x.x_percent(at)}" y1="{y.y_percent(low)}" y2="{y.y_percent(high)}"/>'
-        for at, low, high in bars
+        f'<line class="error" x1="{a}" x2="{a}" y1="{low}" y2="{high}"/>' for a, low, high in lines
     )
 
 
