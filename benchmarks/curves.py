@@ -122,6 +122,35 @@ def score_left_out(
     return rows
 
 
+def print_doublings(
+    path: Path, weighted: Sequence[tuple[CurveCase, float]], halves: Sequence[set[str]]
+) -> None:
+    """Print how forecasts of the next doubling (1.9 to 2.6 times) held, with the priors of the other half of the tasks."""
+    priors = [fit_priors([pair for pair in weighted if pair[0].task not in half]) for half in halves]
+    held, chances = [], []
+    for row in json.loads(path.read_text("utf-8"))["curves"]:
+        points, _, _ = usable_points(row["points"], row["id"])
+        own = priors[0] if row["task"] in halves[0] else priors[1]
+        for target in points:
+            seen = [point for point in points if point.n <= target.n / 1.9]
+            if len(seen) < MIN_SIZES or target.n / seen[-1].n > 2.6:
+                continue
+            curve = LearningCurve(seen, own)
+            predicted = curve.forecast([target.n], measured=True)[0]
+            held.append((predicted.low <= target.score <= predicted.high, predicted.high - predicted.low))
+            gain = target.score - seen[-1].score
+            chances.append((curve.gain(seen[-1].n, target.n).chance, gain > 0.01))
+    inside, widths = zip(*held, strict=True)
+    print(f"next doubling, {len(held)}: inside {fmean(inside):.2f}, median width {median(widths):.3f}")
+    for low, high in ((0, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
+        rows = [pair for pair in chances if low <= pair[0] < high]
+        if rows:
+            said, came = (fmean(values) for values in zip(*rows, strict=True))
+            print(
+                f"  chance of more than .01 from {low} to {high:g}: {len(rows)}, mean {said:.2f}, it did {came:.2f}"
+            )
+
+
 def line(name: str, result: dict) -> str:
     """Return a row of the table for benchmarks/LOG.md."""
     cells = [result["of"], f"{result['coverage']:.2f}", f"{result['width']:.3f}"]
@@ -239,6 +268,9 @@ def main() -> None:
         rows = score_left_out(weighted, groups, key)
         results[key] = curve_scores(rows)
         print(line(f"one {key} left out", summary(rows)), flush=True)
+    print_doublings(
+        options.curves, weighted, [{t for i, t in enumerate(tasks) if i % 2 == half} for half in (0, 1)]
+    )
     rows = [score_curve_case(case) for case in largest(weighted)]
     results["defaults"] = curve_scores(rows)
     print(line("defaults (fitted to these curves)", summary(rows)))

@@ -29,7 +29,7 @@ def command(
         autocompletion=completion.complete_arms,
     ),
     sizes: str | None = typer.Option(
-        None, help="Numbers of rows, as 50,100,200; by default 1/8, 1/4, 1/2 and all.", show_default=False
+        None, help="Numbers of rows, as 50,100,200; 1/8, 1/4, 1/2 and all by default."
     ),
     seeds: int | None = typer.Option(
         None, help="Trainings of each size; by default 1, and 2 where --minutes allows.", show_default=False
@@ -65,8 +65,7 @@ def command(
         data = score_cases_file(cases, [str(target)] if target else [])
         emit_result(data) if as_json else show_case_scores(data)
         return
-    request = CurveRequest(
-        target, examples, questions, model, method, arm, parse_sizes(sizes), seeds, minutes, worth, out, resume, overwrite
-    )  # fmt: skip
+    files = (target, examples, questions, model, method, arm)
+    request = CurveRequest(*files, parse_sizes(sizes), seeds, minutes, worth, out, resume, overwrite)
     data = measure(request, as_json)
     emit_result(data) if as_json else show_curve(data)

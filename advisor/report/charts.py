@@ -234,8 +234,7 @@ def draw_lines(
         dot_suffix: series whose names end with this are drawn as dots without a line; "" for none.
         colours: number of the colour of each series by its name; None numbers them in order.
         line_label: text at the vertical line; where there is one, series are named at their right ends.
-        band: (x, low, high) of an area behind the lines.
-        bars: (x, low, high) of vertical intervals.
+        band: (x, low, high) of an area behind the lines; ``bars``: the same of vertical intervals.
     """
     numbers = colours or {name: number for number, name in enumerate(series)}
     body = "".join(
@@ -250,10 +249,7 @@ def draw_lines(
     body += "</svg>" + _bars(bars, x, y)
     for name, points in series.items():
         if dot_suffix and name.endswith(dot_suffix):
-            body += "".join(
-                f'<circle class="k{numbers[name] % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
-                for a, b in points
-            )
+            body += _dots(points, x, y, numbers[name])
     if vertical_line is not None:
         body += _vertical_line(x, vertical_line, line_label)
     body += "".join(
@@ -270,6 +266,14 @@ def draw_lines(
         f'<svg class="area" {size} role="img" aria-label="{alt_text}">{body}</svg>{ends}'
         f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{x_labels}</svg>'
         f'<p class="unit right">{escape(x.name)}</p></div>{legend}'
+    )
+
+
+def _dots(points: Sequence[tuple[float, float]], x: Axis, y: Axis, number: int) -> str:
+    """Draw points as dots in the colour of this number."""
+    return "".join(
+        f'<circle class="k{number % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
+        for a, b in points
     )
 
 

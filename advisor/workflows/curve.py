@@ -55,10 +55,8 @@ class CurveRequest:
     def resume_line(self) -> str:
         """The command that goes on with this curve."""
         flags: list[object] = [self.target] if self.target else []
-        named = {
-            "--examples": self.examples, "--questions": self.questions, "--model": self.model, "--method": self.method,
-            "--arm": self.arm, "--seeds": self.seeds, "--minutes": self.minutes, "--out": self.out,
-        }  # fmt: skip
+        names = ("examples", "questions", "model", "method", "arm", "seeds", "minutes", "out")
+        named = {f"--{name}": getattr(self, name) for name in names}
         flags += [part for flag, value in named.items() if value is not None for part in (flag, value)]
         flags += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
         flags += ["--worth", self.worth] if self.worth != WORTH else []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -283,17 +283,18 @@ def open_curve(
     )
     context = _curve_context(own, session, place, resume, overwrite, on_event)
     context.split = split
-    setup = CurveSetup(
-        chosen, plan, context, examples, questions, "test" if finished else "dev", numbers, numbered,
-        run if finished else None,
-    )  # fmt: skip
-    if plan.backend:
-        setup.notes.append("the plan's backend is not asked: the weights of a curve are on this machine only")
-    if not finished and chosen.chooses_prompt:
-        setup.notes.append(
-            f"{chosen.arm} shows its default examples: choosing them takes the questions that are scored"
-        )
+    part, ended = ("test", run) if finished else ("dev", None)
+    setup = CurveSetup(chosen, plan, context, examples, questions, part, numbers, numbered, ended)
+    setup.notes.extend(_notes(plan, chosen, finished))
     return setup
+
+
+def _notes(plan: Plan, arm: EvaluateStep, finished: bool) -> Iterator[str]:
+    """Yield what a curve does otherwise than a run of the plan."""
+    if plan.backend:
+        yield "the plan's backend is not asked: the weights of a curve are on this machine only"
+    if not finished and arm.chooses_prompt:
+        yield f"{arm.arm} shows its default examples: choosing them takes the questions that are scored"
 
 
 def _asked(arm: EvaluateStep, finished: bool) -> EvaluateStep:
