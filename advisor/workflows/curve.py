@@ -24,6 +24,8 @@ CURVE_FILE = "curve.json"
 PAGE_FILE = "curve.html"
 FEW_QUESTIONS = 30
 SEEDS = 2
+NOTHING = 0.01
+"""Largest score of a curve that has learnt nothing: its forecast would be that of other curves."""
 WORTH = 0.01
 DEFAULT_MINUTES = 60.0
 FORECAST_TIMES = (2, 4, 8)
@@ -302,6 +304,11 @@ def _warnings(setup: CurveSetup, seeds: Sequence[int], scores: Sequence[float]) 
 def conclusion_text(data: dict[str, Any]) -> str:
     """Return what doubling would bring and when to stop labelling, in plain sentences."""
     gain, stop, rows = data["doubling"], data["stop"], data["points"][-1]["n"]
+    if max(row["score"] for row in data["points"]) <= NOTHING:
+        return (
+            f"No size scored above {NOTHING}: nothing was learnt that these questions ask, so whether more rows would help "
+            "cannot be told. Look at the answers first."
+        )
     worth = f"{gain['worth']:.2g}"
     first = (
         f"From {gain['from']:,} to {gain['to']:,} rows: {gain['median']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}], "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,12 +191,15 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     """Print the report's table and verdict, the prediction beside it, and what to do next."""
     from advisor.display import console
     from advisor.display.trial_table import show_report
+    from advisor.report.html import learning_curve_steps
     from advisor.verdict.predictions import prediction_line
 
     show_report(data)
     for line in prediction_line(data):
         print_plain(console.console(), f"  {line}")
     print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
+    for command, _ in learning_curve_steps(data, shlex.quote(str(run.path))):
+        print(f"would more examples help: {command}")
 
 
 def ask_command(run: Path, data: dict[str, Any]) -> str:
