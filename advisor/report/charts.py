@@ -234,8 +234,7 @@ def draw_lines(
         dot_suffix: series whose names end with this are drawn as dots without a line; "" for none.
         colours: number of the colour of each series by its name; None numbers them in order.
         line_label: text at the vertical line; where there is one, series are named at their right ends.
-        band: (x, low, high) of an area behind the lines.
-        bars: (x, low, high) of vertical intervals.
+        band: (x, low, high) of an area behind the lines; ``bars``: the same of vertical intervals.
     """
     numbers = colours or {name: number for number, name in enumerate(series)}
     body = "".join(
@@ -250,10 +249,7 @@ def draw_lines(
     body += "</svg>" + _bars(bars, x, y)
     for name, points in series.items():
         if dot_suffix and name.endswith(dot_suffix):
-            body += "".join(
-                f'<circle class="k{numbers[name] % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
-                for a, b in points
-            )
+            body += _dots(points, x, y, numbers[name])
     if vertical_line is not None:
         body += _vertical_line(x, vertical_line, line_label)
     body += "".join(
@@ -273,6 +269,14 @@ def draw_lines(
     )
 
 
+def _dots(points: Sequence[tuple[float, float]], x: Axis, y: Axis, number: int) -> str:
+    """Draw points as dots in the colour of this number."""
+    return "".join(
+        f'<circle class="k{number % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
+        for a, b in points
+    )
+
+
 def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
     """Draw the area between two lines, in the units of a viewBox of 1000 by 1000; "" without points."""
     upper = [_point((at, high), x, y) for at, _, high in band]
@@ -282,9 +286,9 @@ def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
 
 def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
     """Draw vertical intervals."""
+    lines = [(x.x_percent(at), y.y_percent(low), y.y_percent(high)) for at, low, high in bars]
     return "".join(
-        f'<line class="bar" x1="{x.x_percent(at)}" x2="{x.x_percent(at)}" y1="{y.y_percent(low)}" y2="{y.y_percent(high)}"/>'
-        for at, low, high in bars
+        f'<line class="error" x1="{a}" x2="{a}" y1="{low}" y2="{high}"/>' for a, low, high in lines
     )
 
 

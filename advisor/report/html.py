@@ -108,7 +108,7 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 "on a machine that holds the plan's own model",
             )
         )
-    steps += _curve_steps(data, run_argument)
+    steps += learning_curve_steps(data, run_argument)
     if any("retrieval" in str(step) or step == "index" for step in data["measured"].get("seconds", {})):
         steps.append(
             (
@@ -122,7 +122,7 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
     return steps
 
 
-def _curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
+def learning_curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
     """Return the step that measures a learning curve, where a tuned arm is used or scored nearly as well and has none."""
     tuned = set(data["measured"].get("training") or {})
     scores = {arm["arm"]: arm["score"]["mean"] for arm in data["arms"]}
@@ -132,7 +132,7 @@ def _curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
     use = verdict["use"] if "use" in verdict else verdict["winner"]
     best = max(sorted(tuned & set(scores)), key=lambda name: scores[name])
     close = scores[best] >= max(scores.values()) - CLOSE
-    if use not in tuned and not close:
+    if not scores[best] or (use not in tuned and not close):
         return []
     arm = use if use in tuned else best
     why = f"trains {arm} on parts of the examples, and says whether more examples would help"

@@ -57,12 +57,14 @@ def curve_chart(data: Mapping[str, Any]) -> str:
     values = [row[key] for row in (*points, *fitted) for key in ("low", "high")]
     low, high = min(values), max(values)
     space = MARGIN * max(high - low, 0.05)
-    sizes = (*(row["n"] for row in points), *(row["n"] for row in data["forecast"] if row["n"] <= fitted[-1]["n"]))
+    sizes = (
+        *(row["n"] for row in points),
+        *(row["n"] for row in data["forecast"] if row["n"] <= fitted[-1]["n"]),
+    )
     x = SizeAxis("rows (logarithmic)", math.log10(fitted[0]["n"]), math.log10(fitted[-1]["n"]), True, sizes)
     y = Axis("combined score", max(0.0, low - space), min(1.0, high + space))
-    description = (
-        f"{data['arm']}: {', '.join(f'{row["score"]:.2f} with {row["n"]} rows' for row in points)}. {data['text']}"
-    )
+    measured = ", ".join(f"{row['score']:.2f} with {row['n']} rows" for row in points)
+    description = f"{data['arm']}: {measured}. {data['text']}"
     return draw_lines(
         "Learning curve",
         description,
@@ -114,9 +116,12 @@ def curve_page(data: Mapping[str, Any]) -> str:
     asked = f"{data['questions']['n']} {data['questions']['part']} questions"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>{style}</style></head><body><main><section><h1>{title}</h1>"
+        f"<title>{title}</title><style>{style}</style></head><body>"
+        '<header><p class="brand">tunewise '
+        f'<span>learning curve</span></p><p class="run">{escape(data["name"])}</p></header>'
+        f"<main><section><h2>{title}</h2>"
         f'<div class="body"><p class="sentence">{escape(data["text"])}</p>{curve_chart(data)}'
         f'<div class="wide"><table><thead><tr><th scope="col">rows</th><th scope="col">combined</th>'
         f'<th scope="col">interval</th><th scope="col"></th></tr></thead><tbody>{rows}</tbody></table></div>'

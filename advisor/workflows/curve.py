@@ -24,6 +24,9 @@ CURVE_FILE = "curve.json"
 PAGE_FILE = "curve.html"
 FEW_QUESTIONS = 30
 SEEDS = 2
+NOTHING = 0.01
+"""Largest score of a curve that has learnt nothing: its forecast would be that of other curves."""
+WORTH = 0.01
 DEFAULT_MINUTES = 60.0
 FORECAST_TIMES = (2, 4, 8)
 """Multiples of the rows at hand that are forecast."""
@@ -45,21 +48,21 @@ class CurveRequest:
     sizes: tuple[int, ...] = ()
     seeds: int | None = None
     minutes: float | None = None
-    worth: float = 0.01
+    worth: float = WORTH
     out: Path | None = None
     resume: bool = False
     overwrite: bool = False
 
-    def resume_line(self, out: Path) -> str:
-        """Return the command that goes on with this curve."""
+    @property
+    def resume_line(self) -> str:
+        """The command that goes on with this curve."""
         flags: list[object] = [self.target] if self.target else []
-        named = {
-            "--examples": self.examples, "--questions": self.questions, "--model": self.model, "--method": self.method,
-            "--arm": self.arm, "--seeds": self.seeds, "--minutes": self.minutes,
-        }  # fmt: skip
+        names = ("examples", "questions", "model", "method", "arm", "seeds", "minutes", "out")
+        named = {f"--{name}": getattr(self, name) for name in names}
         flags += [part for flag, value in named.items() if value is not None for part in (flag, value)]
         flags += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
-        return command_line("curve", *flags, "--out", out, "--resume")
+        flags += ["--worth", self.worth] if self.worth != WORTH else []
+        return command_line("curve", *flags, "--resume")
 
 
 def parse_sizes(text: str | None) -> tuple[int, ...]:
@@ -69,7 +72,9 @@ def parse_sizes(text: str | None) -> tuple[int, ...]:
     sizes = []
     for part in text.split(","):
         if not part.strip().isdecimal() or not int(part):
-            raise UsageProblem(f"--sizes: {part.strip()!r} is no number of rows", "for example --sizes 50,100,200")
+            raise UsageProblem(
+                f"--sizes: {part.strip()!r} is no number of rows", "for example --sizes 50,100,200"
+            )
         sizes.append(int(part))
     return tuple(sizes)
 
@@ -87,10 +92,17 @@ def measure(request: CurveRequest, quiet: bool) -> dict[str, Any]:
     from runners.trial import curve as curves
 
     seeds = request.seeds if request.seeds is not None else SEEDS
-    place = request.out or (run / CURVES_FOLDER / "ARM" if run else Path(CURVES_FOLDER) / f"{plan.name}-ARM")
-    with resume_hint(request.resume_line(place), "trained sizes and answers"), watch_progress(quiet) as watcher:
+    with resume_hint(request.resume_line, "trained sizes and answers"), watch_progress(quiet) as watcher:
         setup = curves.open_curve(
-            plan, run, request.out, request.arm, request.sizes, seeds, request.resume, request.overwrite, watcher
+            plan,
+            run,
+            request.out,
+            request.arm,
+            request.sizes,
+            seeds,
+            request.resume,
+            request.overwrite,
+            watcher,
         )
         for line in _announcement(setup, request):
             note(line)
@@ -112,7 +124,9 @@ def _refuse_impossible(request: CurveRequest) -> None:
     files = {"--examples": request.examples, "--questions": request.questions, "--model": request.model}
     given = [flag for flag, value in (*files.items(), ("--method", request.method)) if value is not None]
     if request.target is not None and given:
-        raise UsageProblem(f"{given[0]} and {request.target} exclude each other", "a plan or run names its own files")
+        raise UsageProblem(
+            f"{given[0]} and {request.target} exclude each other", "a plan or run names its own files"
+        )
     if request.target is None and (request.examples is None or request.questions is None):
         raise UsageProblem(
             "nothing to measure a curve of",
@@ -123,7 +137,9 @@ def _refuse_impossible(request: CurveRequest) -> None:
     if request.minutes is not None and request.minutes <= 0:
         raise UsageProblem(f"--minutes {request.minutes:g} leaves no time", "more than 0")
     if request.minutes is not None and request.seeds is not None:
-        raise UsageProblem("--seeds and --minutes exclude each other", "--minutes decides how many seeds are trained")
+        raise UsageProblem(
+            "--seeds and --minutes exclude each other", "--minutes decides how many seeds are trained"
+        )
     if not 0 <= request.worth < 1:
         raise UsageProblem(f"--worth {request.worth:g} is no score", "from 0 to below 1, such as 0.01")
     if request.resume and request.overwrite:
@@ -154,9 +170,8 @@ def _drafted(request: CurveRequest) -> Plan:
             f"--method {method} is not a tuning method",
             f"choose one of {', '.join(TUNING_METHODS)}; other arms: draft a plan, and name it with --arm",
         )
-    answers = {"examples": request.examples, "questions": request.questions}
-    answers |= {"model": request.model} if request.model else {}
-    recommendation = recommend(answers)
+    answers: dict[str, Any] = {"examples": request.examples, "questions": request.questions}
+    recommendation = recommend(answers | ({"model": request.model} if request.model else {}))
     plan = with_full_paths(recommendation.plan())
     situation = recommendation.situation
     rows = situation.stats.examples.rows if situation and situation.stats.examples else ()
@@ -168,7 +183,11 @@ def _drafted(request: CurveRequest) -> Plan:
 def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
     """Return what is going to be measured, in lines."""
     sizes = ", ".join(map(str, setup.sizes))
-    part = "test questions of its trial" if setup.part == "test" else "dev questions; test questions are not read"
+    part = (
+        "test questions of its trial"
+        if setup.part == "test"
+        else "dev questions; test questions are not read"
+    )
     seeds = f"{len(setup.seeds)} seed{'s' if len(setup.seeds) > 1 else ''}"
     if request.seeds is None:
         limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
@@ -177,7 +196,9 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
     from runners.trial.curve import CurvePointName
 
     if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
-        lines.append(f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again")
+        lines.append(
+            f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again"
+        )
     return [*lines, *setup.notes]
 
 
@@ -207,7 +228,9 @@ def curve_json(
         "points": [row for _, row in points],
         "doubling": gain.to_json(),
         "forecast": [row.to_json() for row in curve.forecast([most * times for times in FORECAST_TIMES])],
-        "fitted": [row.to_json() | {"n": round(row.n, 1)} for row in curve.forecast([float(n) for n in drawn])],
+        "fitted": [
+            row.to_json() | {"n": round(row.n, 1)} for row in curve.forecast([float(n) for n in drawn])
+        ],
         "stop": {"n": None if stop is None else int(stop), "worth": worth},
         "seconds": round(sum(row["seconds"] for _, row in points), 1),
         "warnings": _warnings(setup, seeds, [row["score"] for _, row in points]),
@@ -223,7 +246,8 @@ def _points(
     """Return (point, its row of the JSON) of each size, and the covariance of the points' scores.
 
     All sizes answer the same questions, so the covariance over questions of their scores is known, and only the spread
-    between trainings has to be assumed where there are few seeds: the typical one counts as :data:`SPREAD_FREEDOM` trainings.
+    between trainings has to be assumed where there are few seeds: the typical one counts as :data:`SPREAD_FREEDOM`
+    trainings.
     """
     import numpy as np
 
@@ -242,14 +266,14 @@ def _points(
     for size, arms, row in zip(setup.sizes, by_size, values, strict=True):
         interval = bootstrap_interval([float(v) for v in row], documents=arms[0].sources())
         names = [CurvePointName(setup.arm.arm, size, seed) for seed in seeds]
-        right = [right_answers(arm) for arm in arms]
+        right = [counted.total.n for counted in map(right_answers, arms) if counted]
         measured = {
             "n": size,
             "score": round(float(np.mean([arm.mean_score for arm in arms])), 4),
             "low": round(max(0.0, interval.low), 4),
             "high": round(min(1.0, interval.high), 4),
             "by_seed": {str(seed): round(arm.mean_score, 4) for seed, arm in zip(seeds, arms, strict=True)},
-            "right": round(sum(one.total.n for one in right) / len(right), 1) if all(right) else None,
+            "right": round(sum(right) / len(right), 1) if right else None,
             "of": len(setup.questions),
             "seconds": round(sum(point_seconds(setup, name) for name in names), 1),
             "from_run": sum(setup.reused(name) for name in names),
@@ -263,7 +287,9 @@ def _points(
 def _warnings(setup: CurveSetup, seeds: Sequence[int], scores: Sequence[float]) -> list[str]:
     lines = []
     if len(setup.sizes) < 4:
-        lines.append(f"{len(setup.sizes)} sizes: most of the forecast is what published curves do, not what this one does")
+        lines.append(
+            f"{len(setup.sizes)} sizes: most of the forecast is what published curves do, not what this one does"
+        )
     if len(setup.questions) < FEW_QUESTIONS:
         lines.append(f"{len(setup.questions)} questions are few: 30 or more are needed to see a small gain")
     if len(seeds) == 1:
@@ -278,13 +304,18 @@ def _warnings(setup: CurveSetup, seeds: Sequence[int], scores: Sequence[float]) 
 def conclusion_text(data: dict[str, Any]) -> str:
     """Return what doubling would bring and when to stop labelling, in plain sentences."""
     gain, stop, rows = data["doubling"], data["stop"], data["points"][-1]["n"]
+    if max(row["score"] for row in data["points"]) <= NOTHING:
+        return (
+            f"No size scored above {NOTHING}: nothing was learnt that these questions ask, so whether more rows would help "
+            "cannot be told. Look at the answers first."
+        )
     worth = f"{gain['worth']:.2g}"
     first = (
         f"From {gain['from']:,} to {gain['to']:,} rows: {gain['median']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}], "
         f"chance {gain['chance']:.1f} of more than {worth}."
     )
     if stop["n"] is None:
-        return f"{first} More rows are worth their labels as far as this can see (64 times as many)."
+        return f"{first} More rows are worth their labels as far as this looks (8 times as many)."
     if stop["n"] <= rows:
         return f"{first} Stop labelling: another doubling more likely brings less than {worth}."
     return f"{first} Label up to about {stop['n']:,} rows; the next doubling then more likely brings less than {worth}."
@@ -317,7 +348,13 @@ def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
         took = f"{row['seconds']:.0f} s" if row["seconds"] else "the run"
         table.add_row(f"{row['n']:,}", f"{row['score']:.3f}", interval, right, took)
     for row in data["forecast"]:
-        table.add_row(f"{row['n']:,}", f"{row['median']:.3f}", f"{row['low']:.2f}–{row['high']:.2f}", "forecast, 90 %", "")
+        table.add_row(
+            f"{row['n']:,}",
+            f"{row['median']:.3f}",
+            f"{row['low']:.2f}–{row['high']:.2f}",
+            "forecast, 90 %",
+            "",
+        )
     console.print(table)
     print_plain(console, data["text"])
     for warning in data["warnings"]:

@@ -89,8 +89,8 @@ def _read_case(curve: Any, name: str) -> CurveCase:
             f"{name} has {len(seen)} size{'s' if len(seen) != 1 else ''} up to a quarter of its largest, {target.n:g}: "
             f"{MIN_SIZES} are needed"
         )
-    texts = (str(curve.get(key) or "") for key in ("task", "source", "method"))
-    return CurveCase(name, *texts, seen, target, factor, tuple(notes))
+    task, source, method = (str(curve.get(key) or "") for key in ("task", "source", "method"))
+    return CurveCase(name, task, source, method, seen, target, factor, tuple(notes))
 
 
 def score_curve_case(case: CurveCase, priors: CurvePriors = PRIORS) -> dict[str, Any]:
@@ -121,7 +121,9 @@ def score_curve_case(case: CurveCase, priors: CurvePriors = PRIORS) -> dict[str,
     return row
 
 
-def curve_scores(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+def curve_scores(
+    rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()
+) -> dict[str, Any]:
     """Return what ``curve --cases --json`` prints: coverage, widths and errors over the rows.
 
     ``last_value_width`` is the median over curves whose source gives the spread of its trainings at the last size seen:
@@ -132,7 +134,8 @@ def curve_scores(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
         "n": len(rows),
         **summary(rows),
         "by_source": {
-            name: summary([row for row in rows if _group(row) == name]) for name in sorted({_group(r) for r in rows})
+            name: summary([row for row in rows if _group(row) == name])
+            for name in sorted({_group(r) for r in rows})
         },
         "skipped": [dict(row) for row in skipped],
         "rows": [dict(row) for row in rows],

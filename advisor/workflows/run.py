@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     """Print the report's table and verdict, the prediction beside it, and what to do next."""
     from advisor.display import console
     from advisor.display.trial_table import show_report
+    from advisor.report.html import learning_curve_steps
     from advisor.verdict.predictions import prediction_line
 
     show_report(data)
@@ -199,6 +201,8 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     changing = read_run_plan(run.path).answers.get("facts_change")
     if changing is not None and changing.value in ("slow", "fast"):
         print(f"when the documents change, whether it still holds: {command_line('recheck', run.path)}")
+    for command, _ in learning_curve_steps(data, shlex.quote(str(run.path))):
+        print(f"would more examples help: {command}")
 
 
 def ask_command(run: Path, data: dict[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """Measure a learning curve: train an arm on nested parts of the rows and let each answer the same questions.
 
 :func:`open_curve` prepares the folder of a curve from a plan or a finished run, :func:`measure_curve` trains and asks what
-it does not hold yet, :func:`curve_points` scores the answers. Each point is an arm of the curve's own plan, ``ARM-nROWS-sSEED``,
-so training resumes from its checkpoints and no question is asked twice.
+it does not hold yet, :func:`curve_scores_by_point` scores the answers. Each point is an arm of the curve's own plan,
+``ARM-nROWS-sSEED``, so training resumes from its checkpoints and no question is asked twice.
 
-Rows are nested: with one seed, the rows of a size are among those of every larger one. What a size is trained with is what
-the plan has for all rows, with the same number of passes; where few rows would be learnt in fewer than 50 steps, the batch is
-smaller (:func:`runners.training.defaults.smaller_batch`), as a plan for so many rows would have it. A fixed number of steps
-would train small parts to repeat their rows and cost four whole trainings.
+Rows are nested: with one seed, the rows of a size are among those of every larger one. A size is trained as the plan has it
+for all rows, with the same number of passes; where few rows would be learnt in fewer than 50 steps, the batch is smaller
+(:func:`runners.training.defaults.smaller_batch`), as a plan for so many rows would have it. With a fixed number of steps
+small parts would be repeated until they are known by heart, and four sizes would cost four whole trainings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ def curve_sizes(rows: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
     sizes = sorted({round(rows * share) for share in SHARES if round(rows * share) >= MIN_ROWS})
     if len(sizes) < 2:
         raise BadInput(
-            f"{rows} rows are too few for a curve: two sizes of at least {MIN_ROWS} are needed", "collect more first"
+            f"{rows} rows are too few for a curve: two sizes of at least {MIN_ROWS} are needed",
+            "collect more first",
         )
     return tuple(sizes)
 
@@ -156,7 +157,9 @@ def curve_arm(plan: Plan, name: str | None, preferred: str | None = None) -> Eva
             return arm
     if trained or learning:
         return (trained or learning)[0]
-    raise BadInput("the plan has no arm that learns from rows", "add a tuned arm, lora for example, and its training")
+    raise BadInput(
+        "the plan has no arm that learns from rows", "add a tuned arm, lora for example, and its training"
+    )
 
 
 def curve_plan(plan: Plan, arm: EvaluateStep, names: Sequence[CurvePointName], row_tokens: float) -> Plan:
@@ -206,7 +209,9 @@ def _step_of_point(step: TrainStep, name: CurvePointName, row_tokens: float, own
     changed: dict[str, Any] = {"arm": renamed, "seeds": (name.seed,)}
     if step.start_from:
         changed["start_from"] = f"{name.name}-{step.start_from}"
-    choice = smaller_batch(name.rows, row_tokens, step.epochs, step.batch_tokens) if step.rows == "plain" else None
+    choice = (
+        smaller_batch(name.rows, row_tokens, step.epochs, step.batch_tokens) if step.rows == "plain" else None
+    )
     if choice:
         changed["batch_tokens"] = choice[0]
         changed["reasons"] = {**step.reasons, "batch_tokens": choice[1]}
@@ -273,18 +278,23 @@ def open_curve(
     numbered = tuple(range(first, first + seeds))
     names = [CurvePointName(chosen.arm, size, seed) for seed in numbered for size in numbers]
     own = curve_plan(plan, _asked(chosen, finished), names, mean_row_tokens(plan, examples))
-    place = out or (run / CURVES_FOLDER / chosen.arm if run else Path(CURVES_FOLDER) / f"{plan.name}-{chosen.arm}")
+    place = out or (
+        run / CURVES_FOLDER / chosen.arm if run else Path(CURVES_FOLDER) / f"{plan.name}-{chosen.arm}"
+    )
     context = _curve_context(own, session, place, resume, overwrite, on_event)
     context.split = split
-    setup = CurveSetup(
-        chosen, plan, context, examples, questions, "test" if finished else "dev", numbers, numbered,
-        run if finished else None,
-    )  # fmt: skip
-    if plan.backend:
-        setup.notes.append("the plan's backend is not asked: the weights of a curve are on this machine only")
-    if not finished and chosen.chooses_prompt:
-        setup.notes.append(f"{chosen.arm} shows its default examples: choosing them takes the questions that are scored")
+    part, ended = ("test", run) if finished else ("dev", None)
+    setup = CurveSetup(chosen, plan, context, examples, questions, part, numbers, numbered, ended)
+    setup.notes.extend(_notes(plan, chosen, finished))
     return setup
+
+
+def _notes(plan: Plan, arm: EvaluateStep, finished: bool) -> Iterator[str]:
+    """Yield what a curve does otherwise than a run of the plan."""
+    if plan.backend:
+        yield "the plan's backend is not asked: the weights of a curve are on this machine only"
+    if not finished and arm.chooses_prompt:
+        yield f"{arm.arm} shows its default examples: choosing them takes the questions that are scored"
 
 
 def _asked(arm: EvaluateStep, finished: bool) -> EvaluateStep:
@@ -315,7 +325,9 @@ def _curve_context(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = RunFolder.create(out, plan, resume, overwrite)
-    context = RunContext(plan, folder, base, embedder, on_event=on_event, bases=bases, reranker_model=reranker)
+    context = RunContext(
+        plan, folder, base, embedder, on_event=on_event, bases=bases, reranker_model=reranker
+    )
     if session is not None and plan.index:
         _copy_index(session.folder.path, folder.path)
     return context
@@ -394,7 +406,11 @@ def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> 
 
 def point_seconds(setup: CurveSetup, name: CurvePointName) -> float:
     """Return the seconds that training and asking a point took, by the log; 0 for one taken from the run."""
-    done = {event["step"]: event["result"] for event in setup.context.run.events() if event.get("event") == "step.done"}
+    done = {
+        event["step"]: event["result"]
+        for event in setup.context.run.events()
+        if event.get("event") == "step.done"
+    }
     steps = [step for step in done if name.owns(step.partition(":")[2])]
     return sum(float(done[step].get("seconds", 0.0)) for step in steps)
 

@@ -58,7 +58,12 @@ def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is no JSON"), ("[]", "holds no curves"), ('{"curves": []}', "holds no curves"), ('{"curves": [1]}', "none of 1")],
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no curves"),
+        ('{"curves": []}', "holds no curves"),
+        ('{"curves": [1]}', "none of 1"),
+    ],
 )
 def test_unusable_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "curves.json"

@@ -48,10 +48,15 @@ def test_band_holds_in_nine_of_ten_curves_of_the_model() -> None:
     inside = 0
     for _ in range(300):
         scale = PRIORS.freedom / rng.chisquare(PRIORS.freedom)
-        path = rng.multivariate_normal(PRIORS.exponent * d, scale * kernel + 1e-12 * np.eye(5), method="cholesky")
+        path = rng.multivariate_normal(
+            PRIORS.exponent * d, scale * kernel + 1e-12 * np.eye(5), method="cholesky"
+        )
         scores = to_score(to_z(np.array(0.5)) + path)
         noise = math.sqrt(scale) * rng.normal(0, math.hypot(0.02, PRIORS.noise), 5)
-        points = [CurvePoint(n, float(np.clip(s + e, 0, 1)), 0.02) for n, s, e in zip(sizes, scores, noise, strict=True)]
+        points = [
+            CurvePoint(n, float(np.clip(s + e, 0, 1)), 0.02)
+            for n, s, e in zip(sizes, scores, noise, strict=True)
+        ]
         (forecast,) = LearningCurve(points[:4]).forecast([1600])
         inside += forecast.low <= scores[4] <= forecast.high
     assert 0.85 <= inside / 300 <= 0.95
@@ -66,7 +71,9 @@ def test_constant_curve_stays_and_says_to_stop() -> None:
 
 
 def test_steep_curve_says_to_label_more() -> None:
-    curve = LearningCurve([CurvePoint(n, s, 0.01, 5) for n, s in zip(SIZES, (0.3, 0.4, 0.5, 0.6), strict=True)])
+    curve = LearningCurve(
+        [CurvePoint(n, s, 0.01, 5) for n, s in zip(SIZES, (0.3, 0.4, 0.5, 0.6), strict=True)]
+    )
     gain = curve.gain(400, 800, 0.01)
     assert gain.chance > 0.9
     assert 0.02 < gain.median < 0.15
@@ -74,21 +81,29 @@ def test_steep_curve_says_to_label_more() -> None:
 
 
 def test_decreasing_curve_expects_little() -> None:
-    curve = LearningCurve([CurvePoint(n, s, 0.01) for n, s in zip(SIZES, (0.8, 0.76, 0.72, 0.68), strict=True)])
-    rising = LearningCurve([CurvePoint(n, s, 0.01) for n, s in zip(SIZES, (0.56, 0.6, 0.64, 0.68), strict=True)])
+    curve = LearningCurve(
+        [CurvePoint(n, s, 0.01) for n, s in zip(SIZES, (0.8, 0.76, 0.72, 0.68), strict=True)]
+    )
+    rising = LearningCurve(
+        [CurvePoint(n, s, 0.01) for n, s in zip(SIZES, (0.56, 0.6, 0.64, 0.68), strict=True)]
+    )
     assert curve.gain(400, 800).median < rising.gain(400, 800).median
 
 
 def test_two_points_are_enough_and_weak() -> None:
     two = LearningCurve([CurvePoint(50, 0.5), CurvePoint(100, 0.55)])
-    four = LearningCurve([CurvePoint(n, s) for n, s in zip((12.5, 25, 50, 100), (0.4, 0.45, 0.5, 0.55), strict=True)])
+    four = LearningCurve(
+        [CurvePoint(n, s) for n, s in zip((12.5, 25, 50, 100), (0.4, 0.45, 0.5, 0.55), strict=True)]
+    )
     widths = [f.high - f.low for f in (two.forecast([200])[0], four.forecast([200])[0])]
     assert widths[0] > widths[1] > 0
 
 
 @pytest.mark.parametrize("scores", [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0)])
 def test_scores_at_the_ends_give_finite_bands(scores: tuple[float, float]) -> None:
-    for forecast in LearningCurve([CurvePoint(10, scores[0]), CurvePoint(20, scores[1])]).forecast([20, 40, 2e6]):
+    for forecast in LearningCurve([CurvePoint(10, scores[0]), CurvePoint(20, scores[1])]).forecast(
+        [20, 40, 2e6]
+    ):
         assert 0 <= forecast.low <= forecast.median <= forecast.high <= 1
 
 
@@ -108,7 +123,12 @@ def test_forecast_is_the_same_every_time() -> None:
 
 
 def test_points_are_sorted_joined_and_scaled() -> None:
-    rows = [{"n": 100, "score": 60}, {"n": 50, "score": 50, "sd": 2, "runs": 3}, {"n": 0, "score": 20}, {"n": 100, "score": 70}]
+    rows = [
+        {"n": 100, "score": 60},
+        {"n": 50, "score": 50, "sd": 2, "runs": 3},
+        {"n": 0, "score": 20},
+        {"n": 100, "score": 70},
+    ]
     points, factor, notes = usable_points(rows)
     assert [(p.n, p.score, p.runs) for p in points] == [(50, 0.5, 3), (100, 0.65, 2)]
     assert factor == 100

@@ -50,14 +50,20 @@ def plan(tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("curve")
     rows = "".join(json.dumps({"messages": list(row.messages)}) + "\n" for row in examples)
     (folder / "examples.jsonl").write_text(rows, "utf-8")
-    asked = [{"id": f"q{n}", "question": f"Is gate {n} shut on day {n * 7}?", "answers": ["Yes"]} for n in range(12)]
+    asked = [
+        {"id": f"q{n}", "question": f"Is gate {n} shut on day {n * 7}?", "answers": ["Yes"]}
+        for n in range(12)
+    ]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
     return parse_plan(
         {
             "name": "ferry",
             "choice": "lora",
             "model": {"name": str(tiny.folder)},
-            "data": {"examples": str(folder / "examples.jsonl"), "questions": str(folder / "questions.jsonl")},
+            "data": {
+                "examples": str(folder / "examples.jsonl"),
+                "questions": str(folder / "questions.jsonl"),
+            },
             "steps": [
                 {"kind": "train", "arm": "lora", "epochs": 1.0, "rank": 2},
                 {"kind": "evaluate", "arm": "lora", "weights": "lora"},
@@ -82,7 +88,9 @@ def test_interrupted_curve_goes_on_and_ends_the_same(
     """Stopped in the second size: what is finished is neither trained nor asked again. A seed is added when time allows."""
     whole, seeds = measured(plan, tmp_path / "whole", 1e-6)
     assert (seeds, whole.part, whole.sizes) == ((0,), "dev", (9, 18))
-    notes = [event["reason"] for event in read_journal(tmp_path / "whole" / "events.jsonl") if "reason" in event]
+    notes = [
+        event["reason"] for event in read_journal(tmp_path / "whole" / "events.jsonl") if "reason" in event
+    ]
     assert any("does not fit in --minutes" in note for note in notes)
     scores = curves.curve_scores_by_point(whole, seeds)
     assert [name.rows for name in scores] == [9, 18]
@@ -106,11 +114,47 @@ def test_interrupted_curve_goes_on_and_ends_the_same(
         curves.open_curve(plan, None, out, sizes=(10, 20), seeds=2, resume=True)
     cut, seeds = measured(plan, out, 1000, resume=True)
     assert seeds == (0, 1)
-    skipped = [event["step"] for event in read_journal(out / "events.jsonl") if event.get("event") == "step.skip"]
+    skipped = [
+        event["step"] for event in read_journal(out / "events.jsonl") if event.get("event") == "step.skip"
+    ]
     assert skipped == ["train:lora-n9-s0", "evaluate:lora-n9-s0", "train:lora-n18-s0"]
     again = {name: arm.combined for name, arm in curves.curve_scores_by_point(cut, seeds).items()}
     assert len(again) == 4
     assert {name: arm.combined for name, arm in scores.items()}.items() <= again.items()
+
+
+def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan, tmp_path: Path) -> None:
+    """Test questions are asked; all rows are not trained again; the run stays whole, and its report has the chart."""
+    from advisor.report.html import next_steps
+    from advisor.report.report import Report, judge
+    from advisor.workflows.curve import CurveRequest, measure
+    from runners.run_folder import RunFolder
+    from runners.trial.execute import run
+
+    out = tmp_path / "run"
+    report = dict(judge(run(plan, out)).data)
+    (score,) = [arm["score"]["mean"] for arm in report["arms"] if arm["arm"] == "lora"]
+    offered = [command for command, _ in next_steps(report, out) if command.startswith("tunewise curve")]
+    assert offered == ([f"tunewise curve {out.name} --arm lora"] if score else [])
+    data = measure(CurveRequest(out, arm="lora", sizes=(9, 36), seeds=1), quiet=True)
+    assert [(row["n"], row["from_run"]) for row in data["points"]] == [(9, 0), (36, 1)]
+    assert data["points"][-1]["score"] == pytest.approx(score, abs=1e-4)
+    assert data["questions"] == {"n": 8, "part": "test"}
+    assert (data["doubling"]["from"], data["doubling"]["to"]) == (36, 72)
+    assert 0 <= data["doubling"]["chance"] <= 1
+    assert any("2 sizes" in line for line in data["warnings"])
+    assert any("8 questions are few" in line for line in data["warnings"])
+    learnt = data["points"][-1]["score"] > 0.01
+    assert data["text"].startswith("From 36 to 72 rows: " if learnt else "No size scored above 0.01")
+    RunFolder(out).check()
+    assert [curve["arm"] for curve in Report.read(out).data["curves"]] == ["lora"]
+    page = (out / "report.html").read_text("utf-8")
+    assert 'id="curve-lora"' in page
+    assert '<polygon class="band"' in page
+    assert not any("curve" in command for command, _ in next_steps(Report.read(out).data, out))
+    assert "<svg" in (out / "curves" / "lora" / "curve.html").read_text("utf-8")
+    again = measure(CurveRequest(out, arm="lora", sizes=(9, 36), seeds=1, resume=True), quiet=True)
+    assert again == data
 
 
 def test_arm_without_training_has_no_curve(plan: Plan) -> None:
@@ -125,5 +169,8 @@ def test_batch_is_smaller_where_steps_would_be_few(plan: Plan) -> None:
     """Passes stay the plan's; 40 rows of 100 tokens in two passes are 8,000 tokens, 8 steps of 1,024."""
     names = [curves.CurvePointName("lora", size, 0) for size in (40, 4000)]
     steps = curves.curve_plan(plan, plan.arms[0], names, 100).steps
-    assert [step.batch_tokens for step in steps if step.kind == "train"] == [256, plan.train_step("lora").batch_tokens]
+    assert [step.batch_tokens for step in steps if step.kind == "train"] == [
+        256,
+        plan.train_step("lora").batch_tokens,
+    ]
     assert {step.epochs for step in steps if step.kind == "train"} == {1.0}
