@@ -42,7 +42,7 @@ SKILL = 0.85
 QUESTIONS = 90
 SYSTEM = "Answer from the passages, in one short sentence. Say nothing else."
 SEEN = ("xquad_en", "brand_colours")
-UNSEEN = ("xquad_es", "endoflife_dates", "clapnq_dev")
+UNSEEN = ("xquad_es", "endoflife_dates", "hybrid_concierge")
 SEEN_KINDS = ("wrong facts", "fewer passages", "another model", "worse search")
 UNSEEN_KINDS = (
     "documents removed",
