@@ -30,6 +30,7 @@ VERBS: tuple[str, ...] = (
     "report",
     "eval",
     "recheck",
+    "curve",
     "export",
     "train",
     "explain",
@@ -40,7 +41,7 @@ VERBS: tuple[str, ...] = (
     "doctor",
     "demo",
 )
-GROUPS: tuple[str, ...] = ("index", "models", "adapters", "runs")
+GROUPS: tuple[str, ...] = ("index", "examples", "models", "adapters", "runs")
 
 app = typer.Typer(
     name="tunewise",

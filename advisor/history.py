@@ -31,7 +31,7 @@ MIN_CORRECTION = 0.25
 """Lower limit of a correction: further off, the estimate is wrong in kind, not in speed."""
 MAX_CORRECTION = 4.0
 """Upper limit of a correction, for the same reason."""
-Kind = Literal["index", "train", "evaluate", "hours"]
+Kind = Literal["index", "embedder", "train", "evaluate", "hours"]
 
 
 class HistoryModel(BaseModel):
@@ -112,7 +112,7 @@ class PastRun(HistoryModel):
     plan: str
     """Digest of the plan."""
     outcome: Literal["confirmed", "overturned", "undecided"] | None = None
-    strength: Literal["measured", "leaning", "proxy"] | None = None
+    strength: Literal["measured", "leaning", "proxy", "made"] | None = None
     winner: str | None = None
     questions: int | None = None
     confidence: Literal["high", "medium", "low"] | None = None
@@ -253,7 +253,7 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     Args:
         runs: the history.
         here: this machine.
-        kind: index, train or evaluate for steps, hours for training of the chosen arm.
+        kind: index, embedder, train or evaluate for steps, hours for training of the chosen arm.
         model: the model of the estimate.
     """
     remote = model.startswith("openai:")

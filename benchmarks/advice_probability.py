@@ -20,7 +20,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +109,18 @@ def case_rows(paths: Sequence[Path]) -> list[Row]:
     return rows
 
 
+def _design(rows: Sequence[Row]) -> np.ndarray:
+    """Return float [rows, 2 + doubts]: the two intercepts' columns, then the doubts with their sign turned."""
+    # Not by `astuple`, which copies every value deeply: leaving each source out builds this matrix hundreds of times.
+    values_of = attrgetter(*NAMES)
+    return np.array(
+        [[not row.trial, row.trial, *(-value for value in values_of(row.doubts))] for row in rows], float
+    )
+
+
 def fit(rows: Sequence[Row]) -> np.ndarray:
     """Return the intercept of published cases, that of trials, and the coefficients, by penalised likelihood."""
-    matrix = np.array(
-        [[not row.trial, row.trial, *(-value for value in astuple(row.doubts))] for row in rows], float
-    )
+    matrix = _design(rows)
     accepted = np.array([row.accepted for row in rows])
     weights = np.array([row.weight for row in rows])
 
@@ -130,9 +138,7 @@ def fit(rows: Sequence[Row]) -> np.ndarray:
 
 def probabilities(values: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
     """Return the probability of each row under fitted values."""
-    matrix = np.array(
-        [[not row.trial, row.trial, *(-value for value in astuple(row.doubts))] for row in rows], float
-    )
+    matrix = _design(rows)
     return np.asarray(1 / (1 + np.exp(-(matrix @ values))))
 
 

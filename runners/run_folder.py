@@ -35,6 +35,10 @@ from runners.plan.schema import RECORD_KEYS, Plan, plan_differences, read_plan_f
 PLAN = "plan.yaml"
 EVENTS = "events.jsonl"
 INDEX = "index"
+TUNED_INDEX = "index-tuned"
+"""The documents embedded with the tuned embedder, beside the plain index."""
+RETRIEVER = "retriever"
+"""The tuned embedder and reranker; see :mod:`runners.runs.tuned_retrieval`."""
 TRIAL = "trial"
 LAUNCH = "launch"
 """Scripts of a launcher, the output of Slurm's jobs, the exit code of the first process."""
@@ -42,15 +46,27 @@ REPORT = "report.json"
 EVALS_FOLDER = "evals"
 RECHECKS = "rechecks"
 """What ``tunewise recheck`` measured later: a folder for each state, and which of them the next one is compared with."""
+CURVES_FOLDER = "curves"
+"""Learning curves of the run's arms, a folder for each; see :mod:`runners.trial.curve`."""
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
 """Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
 TRACKING = "tracking"
 """What trackers write; see :mod:`runners.tracking`."""
-UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, RECHECKS, LAUNCH, UNCONFIRMED_ENDPOINTS, TRACKING)
-"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations and
-rechecks, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
+UNSEALED = (
+    EVENTS,
+    INDEX,
+    TUNED_INDEX,
+    EVALS_FOLDER,
+    RECHECKS,
+    CURVES_FOLDER,
+    LAUNCH,
+    UNCONFIRMED_ENDPOINTS,
+    TRACKING,
+)
+"""Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
+rechecks and learning curves, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
 
 
 class RunFolder:
@@ -268,6 +284,7 @@ def paths_read(plan: Plan) -> list[Path]:
     data = plan.data
     models = [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
     models += [plan.index.reranker] if plan.index and plan.index.reranker else []
+    models += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
     files = [data.documents, data.examples, data.replay, data.questions, data.test_questions]
     files += [Path(plan.forgetting.file)] if plan.forgetting.file else []
     folders = [Path(model.name).expanduser() for model in models]

@@ -37,6 +37,11 @@ def command(
         "--probe",
         help="Measure the base model on a few dev questions first, as tunewise probe does, and plan from that.",
     ),
+    tune_retriever: bool = typer.Option(
+        False,
+        "--tune-retriever",
+        help="Also tune the embedder on the examples and measure it as the arm rag-tuned (needs the extra retriever).",
+    ),
     profile: str | None = typer.Option(
         None,
         help="A kept profile whose answers to take; see --profiles.",
@@ -76,4 +81,8 @@ def command(
         "prompt": prompt,
         "model": model,
     }
-    make_plan(PlanRequest(answers, tuple(set), flags, out, yes, as_json, profile, save, record, probe))
+    make_plan(
+        PlanRequest(
+            answers, tuple(set), flags, out, yes, as_json, profile, save, record, probe, tune_retriever
+        )
+    )

@@ -88,7 +88,8 @@ def rounded_mean(values: tuple[float, ...] | tuple[int, ...]) -> float:
 def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = None) -> dict[str, UpkeepCost]:
     """Return every arm's cost as a tuple that sorts from cheap to costly.
 
-    Its items in order: how many parts are built and maintained (an index, a classifier head, weights); the
+    Its items in order: how many parts are built and maintained (an index, its tuned embedder, a classifier head,
+    weights); the
     heaviest kind of them; whether the training rows need passages too; tokens of prompt and answer together,
     where they were measured; the position in the plan. An arm that was measured but is not in the plan comes
     last.
@@ -116,7 +117,7 @@ def _cost(
     """Return the cost of one arm; ``index`` is its position in the plan."""
     training = trained.get(arm.weights) if arm.weights else None
     head = arm.arm in HEAD_ARMS
-    parts = arm.retrieval + head + bool(arm.weights)
+    parts = arm.retrieval + head + bool(arm.weights) + (arm.retriever == "tuned")
     # 0 a classifier head, 1 an index, from 2 on weights in the order of TUNING_METHODS, full last.
     heaviest = 0 if head else 1
     if arm.weights:

@@ -14,7 +14,7 @@ from advisor.questionnaire.profile import Profile
 from runners.arms.few_shot import MANY_TOKENS_CPU
 from runners.catalog import models
 from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
+from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources.model_shape import ModelShape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -24,6 +24,8 @@ DECODE_TOKENS_PER_S = 250.0
 LOAD_SECONDS = 6.0
 EMBED_CORPUS_SECONDS = 10.0
 EMBEDDED_TEXTS_PER_S = 200.0
+TUNED_TOKENS_PER_S = 3_300.0
+"""Tokens of questions and passages that tuning the default embedder reads in a second (benchmarks/LOG.md)."""
 REFERENCE_FLOPS = cpu_device(2, bf16=True).flops.likely
 """FLOP/s of the machine of these constants: others scale by their FLOP/s."""
 REFERENCE_PARAMS_B = 0.1345
@@ -64,6 +66,8 @@ def estimate_step_times(
     for step in plan.steps:
         if isinstance(step, IndexStep):
             times.append(("index", LOAD_SECONDS + EMBED_CORPUS_SECONDS / machine))
+        elif isinstance(step, EmbedderStep):
+            times.append(("embedder", embedder_seconds(step, examples) / machine))
         elif isinstance(step, TrainStep):
             seconds = train_seconds(step, plan, profile, examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
@@ -84,9 +88,7 @@ def estimate_step_times(
             seconds = (
                 test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
             ) * seconds_each
-            if (
-                step.bank == "chosen"
-            ):  # some of those that are tried show more examples, and one bank shows many
+            if step.bank == "chosen":  # some that are tried show more examples, and one bank shows many
                 seconds += (tried * NEAREST_SHOTS * SHOT_TOKENS) / PREFILL_TOKENS_PER_S
                 seconds += (MANY_TOKENS_CPU / PREFILL_TOKENS_PER_S) if tried else 0
             if step.passages == "all":
@@ -104,6 +106,18 @@ def estimate_step_times(
         sets = 1 + sum(seeds[name] for name in tuned)
         times.append((forgetting.STEP, sets * (LOAD_SECONDS / 4 + (1 + replies) / answering)))
     return times
+
+
+def embedder_seconds(step: EmbedderStep, examples: int) -> float:
+    """Return the seconds of tuning the default embedder, and of the second index, on the machine of the constants.
+
+    A larger embedder takes longer in proportion to its parameters, which are not known before it is there; a dry run
+    measures it.
+    """
+    pairs = examples if step.max_pairs is None else min(step.max_pairs, examples)
+    tokens = pairs * step.epochs * (QUESTION_TOKENS + (1 + step.hard_negatives) * PASSAGE_TOKENS)
+    trained = 1 if step.reranker is None else 3  # a cross-encoder reads the question with every passage
+    return LOAD_SECONDS + EMBED_CORPUS_SECONDS + trained * tokens / TUNED_TOKENS_PER_S
 
 
 def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) -> float:

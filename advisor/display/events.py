@@ -20,6 +20,8 @@ _SHOWN_BY_REASON = (
     "index.engine",
     "rows.counted",
     "answers.constrained",
+    "retriever.pairs",
+    "retriever.gate",
 )
 """Kinds of events of which the reason is shown."""
 _SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory", "train.overflow")
@@ -51,6 +53,8 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
         return _model_lines(kind, event)
     if kind == "classifier.trained":
         return [_classifier_line(event)]
+    if kind == "arm.refused":
+        return [f"{event['arm']} is not asked: its retriever was refused"]
     if kind == "labels.prior":
         apart = ", which are scored one by one, more slowly" * (event.get("way") in ("cached", "rows"))
         return [f"{event['arm']}: prior of {event['labels']} labels{apart}, from {event['reference']}"]

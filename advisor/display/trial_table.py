@@ -24,6 +24,7 @@ from advisor.report.statements import (
     conclusion,
     corrected_p,
     grading_weights,
+    made_cells,
     median_alone,
     milliseconds,
     p_text,
@@ -345,10 +346,19 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
         "combined,\n[dim]95 % range[/]": [
             f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
         ],
+        **_made_columns(arms),
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         **_alone_column(data),
         f"ms,\n{_asked_together(data)}": [milliseconds(arm["seconds_per_answer"]) for arm in arms],
     }
+
+
+def _made_columns(arms: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return right answers and combined score on made questions, beside those on real ones; {} where there are none."""
+    if not any(arm.get("made") for arm in arms):
+        return {}
+    right, combined = zip(*(made_cells(arm) for arm in arms), strict=True)
+    return {"right,\n[dim]made[/]": list(right), "combined,\n[dim]made[/]": list(combined)}
 
 
 def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -218,6 +218,8 @@ def draw_lines(
     dot_suffix: str = "",
     colours: Mapping[str, int] | None = None,
     line_label: str = "",
+    band: Sequence[tuple[float, float, float]] = (),
+    bars: Sequence[tuple[float, float, float]] = (),
 ) -> str:
     """Draw one line for each series, with a legend below, or with their names at the right ends of the lines.
 
@@ -232,6 +234,8 @@ def draw_lines(
         dot_suffix: series whose names end with this are drawn as dots without a line; "" for none.
         colours: number of the colour of each series by its name; None numbers them in order.
         line_label: text at the vertical line; where there is one, series are named at their right ends.
+        band: (x, low, high) of an area behind the lines.
+        bars: (x, low, high) of vertical intervals.
     """
     numbers = colours or {name: number for number, name in enumerate(series)}
     body = "".join(
@@ -239,10 +243,11 @@ def draw_lines(
         for value in y.ticks
     )
     body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
+    body += _band(band, x, y)
     for name, points in series.items():
         if not dot_suffix or not name.endswith(dot_suffix):
             body += f'<polyline class="k{numbers[name] % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
-    body += "</svg>"
+    body += "</svg>" + _bars(bars, x, y)
     for name, points in series.items():
         if dot_suffix and name.endswith(dot_suffix):
             body += "".join(
@@ -265,6 +270,21 @@ def draw_lines(
         f'<svg class="area" {size} role="img" aria-label="{alt_text}">{body}</svg>{ends}'
         f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{x_labels}</svg>'
         f'<p class="unit right">{escape(x.name)}</p></div>{legend}'
+    )
+
+
+def _band(band: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
+    """Draw the area between two lines, in the units of a viewBox of 1000 by 1000; "" without points."""
+    upper = [_point((at, high), x, y) for at, _, high in band]
+    lower = [_point((at, low), x, y) for at, low, _ in reversed(band)]
+    return f'<polygon class="band" points="{" ".join((*upper, *lower))}"/>' if band else ""
+
+
+def _bars(bars: Sequence[tuple[float, float, float]], x: Axis, y: Axis) -> str:
+    """Draw vertical intervals."""
+    return "".join(
+        f'<line class="bar" x1="{x.x_percent(at)}" x2="{x.x_percent(at)}" y1="{y.y_percent(low)}" y2="{y.y_percent(high)}"/>'
+        for at, low, high in bars
     )
 
 

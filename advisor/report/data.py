@@ -7,7 +7,7 @@ digests of plan, data files and model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -16,12 +16,13 @@ from typing import Any
 from advisor.costs.arm_costs import cost_per_1000, rounded_mean, upkeep_costs
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
+from advisor.report.learning_curve import read_curves
 from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
+from advisor.verdict.made_questions import judge_on_real_questions, made_column, origin_counts, origin_notes
 from advisor.verdict.predictions import compare_prediction, is_quick
 from advisor.verdict.right_answers import right_answers
 from advisor.verdict.trial_forecast import compare_forecast
-from advisor.verdict.verdict import judge_trial
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
 from rag.files import check_schema, sha256_file
@@ -33,6 +34,7 @@ from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.trial import ArmScores
@@ -59,6 +61,7 @@ def read_scores(run: Path) -> list[ArmScores]:
                 documents,
                 tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())),
                 body.get("question_weights", {}),
+                frozenset(body.get("made", ())),
             )
             for name, rows in body["arms"].items()
         ]
@@ -89,15 +92,18 @@ def report_json(
         staleness: measurement after an update of the documents, None if there was none.
 
     Returns:
-        The object of report.json. ``cost_order`` names the arms from cheapest to most expensive to keep up, as the verdict
-        used them.
+        The object of report.json; ``cost_order`` has the arms from cheapest to most expensive to keep up.
     """
-    arms = read_scores(run.path)
+    measured_arms = read_scores(run.path)
     guards = run_guards(run, plan, questions, staleness)
     accounts = trained_rows(run, plan)
     lost = {name: account.text for name, account in accounts.items() if account.lost}
-    verdict, pairs = judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, run.events()))
-    gpu = next((str(event["gpu"] or "") for event in reversed(run.events()) if "gpu" in event), "")
+    alone = seconds_alone(plan, measured_arms, run.events())
+    judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost, alone)
+    verdict, arms = judged.verdict, judged.arms
+    beside = {arm.arm: made_column(arm) for arm in judged.beside}
+    origins = origin_counts(measured_arms, _last_event(run.events(), event="run.start").get("made"))
+    gpu = _gpu_of(run.events())
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
     measured["answering"] = answering_conditions(run.events(), plan)
@@ -108,30 +114,46 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": [*guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)],
+        "warnings": _warnings(plan, guards, origins),
         "arms": [
             arm_json(arm, plan, gpu)
             | answer_times(arm.arm, run.events())
+            | ({"made": beside[arm.arm]} if arm.arm in beside else {})
             | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
             for arm in sorted(arms, key=lambda a: -a.mean_score)
         ],
-        "paired": [pair_json(pair) for pair in pairs],
+        "paired": [pair_json(pair) for pair in judged.pairs],
         "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": applied_weights(plan),
         "weight_reasons": dict(plan.weight_reasons),
         "training_reasons": training_reasons(plan),
-        "judge": _judge_summary(run, plan, arms),
+        "judge": _judge_summary(run, plan, list(arms)),
         "predicted": plan.predicted,
         "measured": measured,
         "guards": guards,
         "dev_budget": dev_budget(run, plan, max((len(arm.questions) for arm in arms), default=0)),
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
+        **({"made_questions": origins} if origins else {}),
     }
+    data |= _retriever_keys(run.path, plan, data["warnings"])
     if forecast := compare_forecast(plan, data):
         data["forecast"] = forecast
+    if curves := read_curves(run.path):
+        data["curves"] = curves
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     return data
+
+
+def _warnings(plan: Plan, guards: dict[str, Any], origins: dict[str, Any] | None) -> list[str]:
+    """Return what a reader must know beside the scores: where questions come from, and what the guards found."""
+    notes = [*origin_notes(origins), *guard_warnings(guards)]
+    return [*notes, *_answering_notes(plan), *left_out_notes(plan)]
+
+
+def _gpu_of(events: Sequence[Mapping[str, Any]]) -> str:
+    """Return the GPU that the run recorded last; "" for none."""
+    return next((str(event["gpu"] or "") for event in reversed(events) if "gpu" in event), "")
 
 
 def seconds_alone(
@@ -283,6 +305,40 @@ def left_out_notes(plan: Plan) -> list[str]:
     ]
 
 
+def _retriever_keys(run: Path, plan: Plan, warnings: list[str]) -> dict[str, Any]:
+    """Return the report's key about a tuned retriever, and add its notes to the warnings; {} without one."""
+    comparison = read_comparison(run)
+    warnings += retriever_notes(comparison, plan)
+    return {"retriever": {k: v for k, v in comparison.items() if k != "schema"}} if comparison else {}
+
+
+def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Return what the gate of a tuned retriever decided, with its numbers on dev and on test questions; [] without one.
+
+    Args:
+        comparison: of the run (:func:`runners.runs.tuned_retrieval.read_comparison`).
+        plan: the run's plan.
+    """
+    if not comparison:
+        return []
+    arms = ", ".join(step.arm for step in plan.arms if step.retriever == "tuned") or "no arm"
+    outcome = "is used" if comparison["accepted"] else f"was refused, so {arms} was not asked"
+    notes = [f"the tuned retriever {outcome}: {comparison['reason']}"]
+    if test := comparison.get("test"):
+        labels = {"evidence": "evidence", "ndcg": "nDCG@10"}
+        parts = [
+            f"{label} {row['before']:.3f} to {row['after']:.3f} ({row['difference']:+.3f}, "
+            f"95 % {row['low']:+.3f} to {row['high']:+.3f})"
+            for key, label in labels.items()
+            if (row := test.get(key))
+        ]
+        notes.append(
+            f"the tuned retriever on {test['questions']} test questions, measured after the trial: "
+            + "; ".join(parts)
+        )
+    return notes
+
+
 def pair_json(pair: PairedDifference) -> dict[str, Any]:
     """Return a paired comparison as in the report."""
     keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
@@ -378,6 +434,7 @@ def _arm(
     documents: dict[str, str],
     seeds: tuple[tuple[int, float], ...],
     question_weights: dict[str, float],
+    made_ids: Collection[str] = (),
 ) -> ArmScores:
     """Build an arm's scores from its rows of scores.json: one row of named scores by question id."""
     other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
@@ -394,6 +451,7 @@ def _arm(
         tuple(documents.get(question) for question in rows),
         seeds,
         tuple(question_weights.get(question, 1.0) for question in rows) if question_weights else (),
+        tuple(question in made_ids for question in rows) if made_ids else (),
     )
 
 

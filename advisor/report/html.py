@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.dev_budget import dev_budget_line, lead_text
+from advisor.report.learning_curve import curve_sections
 from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.conclusion import duration_text, own_prompt
+from advisor.verdict.made_questions import origin_note
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
@@ -34,11 +36,15 @@ STRENGTH_TEXTS = {
     "measured": "on the plan's own model, with enough questions",
     "leaning": "fewer than 30 test questions, so it leans this way, no more",
     "proxy": "another model than the plan's stood in for it",
+    "made": "on questions made from the documents alone, so nothing is confirmed",
 }
 """Explanation of the strength of a verdict."""
 
 REFUSAL_COUNTS = ("correct_refusal", "false_refusal")
 """Scores that the page shows as counts beside the right answers."""
+
+CLOSE = 0.05
+"""A tuned arm this near to the best by the combined score may overtake it with more examples."""
 
 DATA_LABELS = {
     "plan": "plan (SHA-256)",
@@ -78,6 +84,14 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
         )
     elif data.get("full_run"):
         steps.insert(0, _full_run_step(data["full_run"]))
+    elif verdict["strength"] == "made":
+        steps.insert(
+            0,
+            (
+                f"tunewise eval {run_argument} --questions FILE",
+                "with questions that people asked: the verdict rests on made ones so far",
+            ),
+        )
     elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
         steps += [
             (f"tunewise run {run_argument}/plan.yaml --out {new_run}", _more_questions_reason(data)),
@@ -94,6 +108,7 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
                 "on a machine that holds the plan's own model",
             )
         )
+    steps += _curve_steps(data, run_argument)
     if any("retrieval" in str(step) or step == "index" for step in data["measured"].get("seconds", {})):
         steps.append(
             (
@@ -105,6 +120,23 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
         (f"tunewise chat {run_argument}{arm}", "the same as a conversation; follow-ups are understood")
     )
     return steps
+
+
+def _curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
+    """Return the step that measures a learning curve, where a tuned arm is used or scored nearly as well and has none."""
+    tuned = set(data["measured"].get("training") or {})
+    scores = {arm["arm"]: arm["score"]["mean"] for arm in data["arms"]}
+    if not tuned & set(scores) or data.get("curves"):
+        return []
+    verdict = data["verdict"]
+    use = verdict["use"] if "use" in verdict else verdict["winner"]
+    best = max(sorted(tuned & set(scores)), key=lambda name: scores[name])
+    close = scores[best] >= max(scores.values()) - CLOSE
+    if use not in tuned and not close:
+        return []
+    arm = use if use in tuned else best
+    why = f"trains {arm} on parts of the examples, and says whether more examples would help"
+    return [(f"tunewise curve {run} --arm {arm}", why)]
 
 
 def _full_run_step(full: Mapping[str, Any]) -> tuple[str, str]:
@@ -183,10 +215,13 @@ def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for name in SCORES if name in measured] + sorted(measured - set(SCORES))
     return {
         "counted": counted,
+        "with_made": any(arm.get("made") for arm in data["arms"]),
+        "made_note": origin_note(data.get("made_questions")),
         "score_names": [name for name in names if data["weights"].get(name)],
         "unweighed": [name for name in names if not data["weights"].get(name)],
         "several": [arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
         "timing": statements.timing_notes(data),
+        "learning_curves": curve_sections(data.get("curves") or []),
         "dev_rows": [{**row, "lead": lead_text(row)} for row in data.get("dev_budget") or []],
         "dev_line": dev_budget_line(data),
         "score_rule": statements.combined_score_rule(data),
@@ -385,6 +420,7 @@ def _template() -> Template:
         "words": _spaced,
         "took": _duration,
         "right_count": statements.right_count,
+        "made_cells": statements.made_cells,
         "right_interval": statements.right_interval,
         "as_count": statements.share_as_count,
         "batch": statements.batch_text,

@@ -15,6 +15,7 @@ from advisor.report.statements import (
     combined_score_rule,
     conclusion,
     corrected_p,
+    made_cells,
     median_alone,
     milliseconds,
     p_text,
@@ -63,10 +64,12 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
     weights = data["weights"]
     names = [name for name in weights if weights[name] and any(name in arm["scores"] for arm in data["arms"])]
     names = [name for name in names if name != "right"]
+    with_made = any(arm.get("made") for arm in data["arms"])
     columns = [
         "arm",
         "right (95 %)",
         "combined (95 %)",
+        *(["right, made", "combined, made"] if with_made else []),
         *(name.replace("_", " ") for name in names),
         "ms/answer",
     ]
@@ -82,7 +85,8 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         time = f"{milliseconds(arm['seconds_per_answer'])} ({batch_text(data, arm)})"
         alone = median_alone(arm)
         time = f"{milliseconds(alone)} alone, {time}" if alone is not None else time
-        rows.append(f"| {' | '.join([label, right, combined, *scores, time])} |")
+        cells = [label, right, combined, *(made_cells(arm) if with_made else ()), *scores, time]
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 

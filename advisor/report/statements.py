@@ -37,6 +37,13 @@ def right_interval(counts: Mapping[str, Any] | None) -> str:
     return f"{100 * counts['low']:.0f}–{100 * counts['high']:.0f}\u00a0%"
 
 
+def made_cells(arm: Mapping[str, Any]) -> tuple[str, str]:
+    """Return right answers and combined score of an arm on the made questions beside the real ones; "–" without them."""
+    column = arm.get("made") or {}
+    score = column.get("score")
+    return right_count(column.get("right")), f"{score['mean']:.2f}" if score else NOT_JUDGED
+
+
 def share_as_count(score: Mapping[str, Any] | None) -> str:
     """Return a mean of zeros and ones over ``n`` questions as a count, "11 of 12"; "–" where it was not measured."""
     if not score or not score.get("n"):

@@ -265,6 +265,12 @@ def _limits_line(reader: Reader) -> str:
         return (
             f"Measured on {verdict['model']} in place of the model that was planned for: take it as a hint."
         )
+    if verdict["strength"] == "made":
+        count = max((row["n"] for row in reader.data["arms"]), default=0)
+        return (
+            f"All {count_noun(count, 'test question')} were made from the documents: take it as a hint, and test with "
+            "questions that people asked before you decide."
+        )
     if verdict["strength"] == "leaning":
         count = max((row["n"] for row in reader.data["arms"]), default=0)
         return f"{count_noun(count, 'question')} show a tendency and no more; with 30 or more the result is firm."

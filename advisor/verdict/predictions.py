@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 
 RUNTIME_GIB = CUDA_CONTEXT_BYTES / GIB
 """GiB that a plan's figure includes for the device's runtime, beside training."""
-_KINDS: Mapping[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
+_KINDS: Mapping[str, Kind] = {
+    "index": "index",
+    "embedder": "embedder",
+    "train": "train",
+    "evaluate": "evaluate",
+}
 RunLabel = Literal["run", "demo"]
 
 
@@ -403,7 +408,7 @@ def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, C
 
     A history that cannot be read corrects nothing; `tunewise history` says why.
     """
-    kinds: tuple[Kind, ...] = ("index", "train", "evaluate", "hours")
+    kinds: tuple[Kind, ...] = ("index", "embedder", "train", "evaluate", "hours")
     try:
         runs = history.read_history().runs
     except CannotRun:

@@ -41,6 +41,7 @@ class InterviewMove:
     BACK = "« back »"
     DONE = "« done »"
     RECORD = "« done, with a decision record »"
+    TUNE = "« done, with a tuned retriever »"
     SAVE = "« save »"
     MORE = "« more »"
     PROBE = "« probe »"
@@ -127,6 +128,7 @@ class Interview:
         self.asked_keys: list[str] = []
         self.ask_everything = False
         self.record = False
+        self.tune_retriever = False
         self.undecided = ""
         """Why a probe is not offered again at the question that it left open; "" before a probe."""
 
@@ -149,8 +151,9 @@ class Interview:
                 self.step(open_questions[0])
                 continue
             chosen = self.prompter.review(self.answers, self.profile)
-            if chosen in (InterviewMove.DONE, InterviewMove.RECORD):
+            if chosen in (InterviewMove.DONE, InterviewMove.RECORD, InterviewMove.TUNE):
                 self.record = chosen == InterviewMove.RECORD
+                self.tune_retriever = chosen == InterviewMove.TUNE
                 return self.answers
             if chosen == InterviewMove.SAVE:
                 self.prompter.save(self.answers)

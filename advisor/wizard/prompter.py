@@ -19,6 +19,7 @@ from prompt_toolkit import print_formatted_text
 from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 
+from advisor.drafting.tuned_retriever import offers_tuned_retriever
 from advisor.output import command_line
 from advisor.probe.offer import offer_probe_of, offer_when_unsure
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
@@ -127,6 +128,8 @@ class InterviewOutcome:
     answers: Answers
     record: bool
     """Whether a decision record is wanted."""
+    tune_retriever: bool = False
+    """Whether the plan is to tune the retriever on the examples."""
 
 
 def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> InterviewOutcome:
@@ -142,7 +145,7 @@ def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> Inte
     machine = detect_machine(Path("runs"))
     interview = Interview(TerminalPrompter(), answers, lambda given: complete_situation(given, machine))
     try:
-        return InterviewOutcome(interview.run(), interview.record)
+        return InterviewOutcome(interview.run(), interview.record, interview.tune_retriever)
     except KeyboardInterrupt:
         if any(interview.answers[key].source in ("flag", "file", "asked") for key in interview.answers):
             before = saved.read_bytes() if saved.is_file() else b""
@@ -231,6 +234,15 @@ class TerminalPrompter(Prompter):
         moves = [
             questionary.Choice("make the plan", value=InterviewMove.DONE),
             questionary.Choice("make the plan, and a one-page decision record", value=InterviewMove.RECORD),
+            *(
+                [
+                    questionary.Choice(
+                        "make the plan, and tune the retriever on the examples", InterviewMove.TUNE
+                    )
+                ]
+                if offers_tuned_retriever(profile)
+                else []
+            ),
             questionary.Choice("change an answer", value=CHANGE),
             questionary.Choice("save these answers as a profile", value=InterviewMove.SAVE),
             questionary.Choice("ask me everything", value=InterviewMove.MORE),

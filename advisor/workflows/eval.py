@@ -12,7 +12,13 @@ from advisor.display.trial_table import arms_tables, paired_table, weights_line
 from advisor.output import print_plain
 from advisor.report.data import applied_weights, arm_json, left_out_notes, pair_json, read_scores
 from advisor.verdict.conclusion import conclude
-from advisor.verdict.verdict import judge_trial
+from advisor.verdict.made_questions import (
+    judge_on_real_questions,
+    made_column,
+    origin_counts,
+    origin_notes,
+    split_by_origin,
+)
 from rag.errors import BadInput
 from rag.files import write_json
 from rag.text.words import count_noun
@@ -29,9 +35,15 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
     each arm's mean combined score in the run's own trial.
     """
     arms = [arm for arm in evaluation.arms if arm.combined]
-    verdict, pairs = (
-        judge_trial(plan, arms, plan.model.name) if plan.choice in {arm.arm for arm in arms} else (None, ())
+    origins = origin_counts(arms)
+    counted, beside = split_by_origin(arms)
+    judged = (
+        judge_on_real_questions(plan, arms, plan.model.name)
+        if plan.choice in {arm.arm for arm in counted if arm.combined}
+        else None
     )
+    verdict, pairs = (judged.verdict, judged.pairs) if judged else (None, ())
+    columns = {arm.arm: made_column(arm) for arm in beside}
     data: dict[str, Any] = {
         "schema": 1,
         "run": str(run),
@@ -39,13 +51,19 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "questions": {"file": str(file), **evaluation.asked.to_json()},
         "generation": evaluation.generation,
         "verdict": verdict.to_json() if verdict else None,
-        "warnings": _warnings(evaluation, plan),
-        "arms": [arm_json(arm, plan, "") for arm in sorted(arms, key=lambda arm: -arm.mean_score)],
+        "warnings": [*origin_notes(origins), *_warnings(evaluation, plan)],
+        "arms": [
+            arm_json(arm, plan, "") | ({"made": columns[arm.arm]} if arm.arm in columns else {})
+            for arm in sorted(counted, key=lambda arm: -arm.mean_score)
+            if arm.combined
+        ],
         "paired": [pair_json(pair) for pair in pairs],
         "weights": applied_weights(plan),
         "trial": _trial_scores(run),
         "folder": str(evaluation.folder),
     }
+    if origins:
+        data["made_questions"] = origins
     if verdict:
         data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     write_json(evaluation.folder / EVAL_FILE, data)

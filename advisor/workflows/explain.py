@@ -63,6 +63,11 @@ ARMS = {
         "The passages that the search returns, below examples of good answers. Drafted wherever there are documents and "
         "examples; a tuned arm has to beat it.",
     ),
+    "rag-tuned": (
+        "passages found by an embedder that was tuned on the examples",
+        "The same as rag but for the search. Drafted by --tune-retriever; a gate on dev questions refuses the tuned "
+        "retriever where it is not surely better, and then the arm is not asked.",
+    ),
     "naive-stack": (
         "tuned weights with passages put before the question",
         "The weights were tuned without passages. It shows what training on passages adds in hybrid; no arm has to beat it.",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from advisor.workflows.index_cluster import ClusterFlags
     from rag.indexing.build import BuildReport
     from rag.settings import IndexSettings
+    from rag.types import OnEvent
 
 
 def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]:
@@ -183,10 +184,41 @@ def update_index(
     encoder = load_embedder(embedder)
     with watch_progress(as_json) as watcher, keep_on_interrupt(folder):
         report = Index.update(folder, documents, encoder, watcher, purge=purge, trust_mtime=trust_mtime)
+        tuned = update_tuned_index(folder, documents, watcher, purge, trust_mtime)
     _print_report(folder, report, as_json)
+    if tuned:
+        note(
+            f"the index of the tuned embedder too: {tuned.embedded:,} passages embedded, {tuned.seconds:.1f} s"
+        )
     if purge and isinstance(folder, Path):
         for line in adapters_knowing_removed(folder, report.gone):
             print(line, file=sys.stderr)
+
+
+def update_tuned_index(
+    folder: Path | str,
+    documents: Path,
+    on_event: OnEvent | None = None,
+    purge: bool = False,
+    trust_mtime: bool = False,
+) -> BuildReport | None:
+    """Update the index of a run's tuned embedder to the same documents; None where a run has none, or for no run's index."""
+    from rag.embedding.embedder import Embedder
+    from rag.index import Index
+    from runners.run_folder import RETRIEVER, TUNED_INDEX
+    from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
+
+    run = folder.resolve().parent if isinstance(folder, Path) else None
+    if run is None or not (is_run(run) and (run / TUNED_INDEX).is_dir()):
+        return None
+    encoder = Embedder(run / RETRIEVER / EMBEDDER_FOLDER, device=_device())
+    return Index.update(run / TUNED_INDEX, documents, encoder, on_event, purge=purge, trust_mtime=trust_mtime)
+
+
+def _device() -> str:
+    from runners.resources.device import torch_device
+
+    return str(torch_device().type)
 
 
 def watch_index(
@@ -212,6 +244,8 @@ def watch_index(
                 f"{outcome.removed} removed; {outcome.embedded} passages embedded, {outcome.seconds:.1f} s",
                 flush=True,
             )
+        if not isinstance(outcome, BadInput) and (outcome.indexed or outcome.removed):
+            update_tuned_index(folder, documents, trust_mtime=trust_mtime)
         return True
 
     encoder = load_embedder(embedder)

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class PlanRequest:
     save: str | None = None
     record: Path | None = None
     probe: bool = False
+    tune_retriever: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ def make_plan(request: PlanRequest) -> Path | None:
         outcome = interview_on_terminal(answers)
         answers = outcome.answers
         record = record or (RECORD_OUT if outcome.record else None)
+        request = replace(request, tune_retriever=request.tune_retriever or outcome.tune_retriever)
     probed = probe_first(answers, request) if request.probe else None
     rec = recommend(probed.answers if probed else answers)
     situation = rec.situation
@@ -280,6 +282,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         BadInput: the questions name gold documents, and none of them exists.
     """
     from advisor.drafting.draft import draft_with_notes
+    from advisor.drafting.tuned_retriever import with_tuned_retriever
 
     profile = situation.profile
     if not (profile.documents or profile.examples or profile.questions):
@@ -290,6 +293,8 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if request.out is None:
         check_target(out, "--out")
     drafted = draft_with_notes(rec, situation, out.parent)
+    if request.tune_retriever:
+        drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))
     for line in drafted.notes:
         output.note(line)
     problem = problem_of_plan(drafted.plan, out.parent, situation)

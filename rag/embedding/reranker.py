@@ -95,7 +95,9 @@ class Reranker:
         self.truncated = 0
         _check_folder(folder)
         self._tokenizer = _tokenizer(folder)
-        self._model = _load(folder, resolve_dtype(dtype), best_device() if device == "auto" else device)
+        self._model = load_cross_encoder(
+            folder, resolve_dtype(dtype), best_device() if device == "auto" else device
+        )
         if self._model.num_labels != 1:
             raise BadInput(
                 f"{folder} sorts into {self._model.num_labels} classes, but a reranker gives one score", _HINT
@@ -196,8 +198,21 @@ def _tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _load(folder: Path, dtype: Any, device: str) -> Any:
-    """Return the CrossEncoder of a folder; BadInput with the library's reason when it cannot load it."""
+def load_cross_encoder(folder: Path, dtype: Any = None, device: str = "cpu") -> Any:
+    """Return the CrossEncoder of a folder as the library loads it.
+
+    Args:
+        folder: of a cross-encoder.
+        dtype: number type of the weights, a torch dtype; None is float32.
+        device: where it computes.
+
+    Raises:
+        BadInput: when the folder holds something else, or with the library's reason when it cannot load it.
+    """
+    import torch
+
+    _check_folder(folder)
+    dtype = dtype or torch.float32
     from rag.embedding.library import plain_tokenizer, quiet_loading, short_reason
 
     with quiet_loading():

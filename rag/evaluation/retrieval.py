@@ -78,7 +78,7 @@ def evaluate(
         BadInput: if a question is malformed, or the index was opened without an embedder.
     """
     rows = [_row(question) for question in questions]
-    labelled = label_questions(rows, _documents(index, rows))
+    labelled = label_questions(rows, gold_source_documents(index, rows))
     hits_of_questions = index.search_many([question.question for question in labelled.questions], k)
     shown: list[float] = []
     ranks: list[tuple[float, float, float]] = []
@@ -112,7 +112,7 @@ def evaluate(
     )
 
 
-def _documents(index: Index, rows: Sequence[QuestionRow]) -> list[Document]:
+def gold_source_documents(index: Index, rows: Sequence[QuestionRow]) -> list[Document]:
     """Return the documents of the index's generation, with the source texts that the gold of the questions is read from."""
     ids = index.backend.document_ids()
     names = [row.doc_id for row in rows if row.doc_id]

@@ -33,6 +33,8 @@ RowPlace = int | str
 """Place of a row: its line, or a text that names it (a file and a line, two lines that belong together)."""
 MAX_REJECTED_SHARE = 0.05
 """Share of unusable rows above which a file is refused: it is probably not the file the user means."""
+MADE_KEYS = ("made", "synthetic")
+"""Keys that mark a row as made from documents; the second is that of questions made by ``index tune``."""
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
 MAX_REASONS_SHOWN = 3
@@ -92,6 +94,11 @@ class Example:
         return None
 
     @property
+    def is_made(self) -> bool:
+        """Whether the row was made from documents: ``made`` in ``meta``, or ``synthetic`` of earlier files."""
+        return is_marked_made(self.meta)
+
+    @property
     def names_gold(self) -> bool:
         """Whether the row names what its reply rests on: a fact, a quotation, spans or short answers."""
         return any(self.meta.get(key) for key in ("fact", "quote", "spans", "answers"))
@@ -141,6 +148,11 @@ class ColumnsNeeded(BadInput):
         """Take the error, and the names of the columns that there are."""
         super().__init__(message, hint)
         self.columns = tuple(columns)
+
+
+def is_marked_made(meta: Mapping[str, Any]) -> bool:
+    """Return whether the values of a row mark it as made from documents, and not collected."""
+    return any(str(meta.get(key, "")).strip().lower() in _TRUE for key in MADE_KEYS)
 
 
 def row_place(row: Example) -> RowPlace:

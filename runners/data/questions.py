@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from runners.data.examples import is_marked_made
 from runners.data.formats import (
     AmbiguousColumns,
     Message,
@@ -44,6 +45,8 @@ class Question:
     """Every acceptable reply, ``reference`` first."""
     history: tuple[Message, ...] = ()
     """The turns before the question, without the system turn."""
+    made: bool = False
+    """Whether it was made from the documents, and not asked by anybody."""
 
 
 def load_questions(path: Path | str) -> tuple[Question, ...]:
@@ -109,6 +112,7 @@ def _question(row: Mapping[str, Any], line: int) -> Question:
         line=line,
         references=tuple(references),
         history=tuple(messages[:-1]),
+        made=is_marked_made(meta),
     )
 
 

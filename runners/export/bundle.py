@@ -40,7 +40,16 @@ from rag.files import (
 from rag.object_storage import is_url
 from runners.export.job import ExportedFiles, ExportJob, ExportResult, require_disk_space, working_folder
 from runners.export.upload import local_archive
-from runners.run_folder import INDEX, PLAN, TRACKING, RunFolder, check_replaceable, is_run, read_run_plan
+from runners.run_folder import (
+    INDEX,
+    PLAN,
+    TRACKING,
+    TUNED_INDEX,
+    RunFolder,
+    check_replaceable,
+    is_run,
+    read_run_plan,
+)
 from runners.runs.endpoint_consent import set_unconfirmed
 from runners.runs.session import named_models
 
@@ -81,6 +90,8 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
 
             with _lock_if_writable(run / INDEX):
                 check_index(run / INDEX)
+                if (run / TUNED_INDEX).is_dir():
+                    check_index(run / TUNED_INDEX)
                 entries = _pack(run, job, job.folder / file)
         else:
             entries = _pack(run, job, job.folder / file)
@@ -413,6 +424,8 @@ def _check_run(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 
         checked = check_index(folder / INDEX)
         facts |= {"documents": checked["documents"], "passages": checked["chunks"]}
+        if (folder / TUNED_INDEX).is_dir():
+            check_index(folder / TUNED_INDEX)
     for lock in folder.rglob(".writer.*"):
         lock.unlink()
     endpoint_notes = [

@@ -6,6 +6,7 @@ functions.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,8 @@ from rag.files import canonical_json
 from rag.index import Index
 from rag.types import Chunk
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
-from runners.run_folder import INDEX
+from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX
+from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
 
 PASSAGES_FILE = "passages.parquet"
 _USAGE = """```python
@@ -30,6 +32,9 @@ table = pq.read_table("passages.parquet")  # id, text, vector, metadata (JSON), 
 Vectors have length 1: search them by inner product. Questions must be embedded by the embedder named below, of that
 fingerprint, with its prompt before a question where one is named; another one's vectors mean nothing beside these.
 """
+_TUNED_USAGE = """
+The embedder was tuned in this run: it is in `embedder`, a folder of sentence-transformers.
+"""
 COLUMNS = ("id", "text", "vector", "metadata", "fingerprint")
 ROWS_PER_BATCH = 4096
 """Rows written at a time, so that a large index is never in memory twice."""
@@ -38,7 +43,9 @@ _CHUNK_FIELDS = ("doc", "title", "heading", "ordinal", "start", "end", "line_sta
 
 def make_index_export(job: ExportJob) -> ExportedFiles:
     """Write the file; raise `BadInput` for a run without an index, or with a damaged one."""
-    folder = job.source.run.path / INDEX
+    arm = job.source.session.searched_arm
+    tuned = arm is not None and arm.retriever == "tuned"
+    folder = job.source.run.path / (TUNED_INDEX if tuned else INDEX)
     if job.source.plan.index is None or not folder.is_dir():
         raise BadInput(
             "this run has no index: none of its arms retrieves",
@@ -49,13 +56,17 @@ def make_index_export(job: ExportJob) -> ExportedFiles:
     facts = index.backend.facts
     require_disk_space(job.out, 4 * index.dimension * facts.chunks + 2 * texts)
     checked = write_parquet(index, job.folder / PASSAGES_FILE)
+    usage = _USAGE
+    if tuned:
+        shutil.copytree(job.source.run.path / RETRIEVER / EMBEDDER_FOLDER, job.folder / EMBEDDER_FOLDER)
+        usage += _TUNED_USAGE
     made_from = {
         "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}",
         **_prompt_facts(index),
         "generation of the index": str(index.generation),
         "documents, passages": f"{facts.documents:,}, {facts.chunks:,}",
     }
-    return ExportedFiles(_USAGE, checked, made_from=made_from)
+    return ExportedFiles(usage, checked, made_from=made_from)
 
 
 def _prompt_facts(index: Index) -> dict[str, str]:

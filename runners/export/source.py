@@ -16,7 +16,7 @@ from runners.models import resolve
 from runners.models.cards import CARD_FILE
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
-from runners.run_folder import EVENTS, INDEX, PLAN, RunFolder
+from runners.run_folder import EVENTS, INDEX, PLAN, TUNED_INDEX, RunFolder
 from runners.runs.run import RunSession
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -115,6 +115,8 @@ class ExportSource:
         files = [run / MANIFEST, run / PLAN]
         files += [self.weights / MANIFEST, self.weights / CARD_FILE] if self.weights else []
         files += [run / INDEX / CURRENT_POINTER, run / EVENTS] if needs != "weights" else []
+        tuned = run / TUNED_INDEX / CURRENT_POINTER
+        files += [tuned] if needs != "weights" and tuned.is_file() else []
         files += [examples] if needs == "rows" and examples else []
         digests = [sha256_file(file) if file.is_file() else "" for file in files]
         if needs != "weights" and isinstance(location := index_location(run / INDEX), str):

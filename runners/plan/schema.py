@@ -35,6 +35,7 @@ from runners.plan.plan_text import plan_text
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.plan.steps import (
     NO_QUANTIZATION,
+    EmbedderStep,
     EvaluateStep,
     Forgetting,
     IndexStep,
@@ -157,7 +158,8 @@ class Prompts(StrictModel):
         return self
 
 
-Step = Annotated[IndexStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
+ArmStep = TrainStep | EvaluateStep
+Step = Annotated[IndexStep | EmbedderStep | ArmStep, Field(discriminator="kind")]
 
 
 class PlanGate(StrictModel):
@@ -253,11 +255,15 @@ class Plan(StrictModel):
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         trained: set[str] = set()
-        has_index = False
+        has_index = has_embedder = False
         for number, step in enumerate(self.steps):
             key = f"steps[{number}]"
             if isinstance(step, IndexStep):
                 has_index = True
+            elif isinstance(step, EmbedderStep):
+                if problem := step.misplaced(has_index, has_embedder, bool(self.data.examples)):
+                    raise ValueError(f"{key}: {problem}")
+                has_embedder = True
             elif isinstance(step, TrainStep):
                 if step.start_from and step.start_from not in trained:
                     raise ValueError(
@@ -277,6 +283,8 @@ class Plan(StrictModel):
                     raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:
                     raise ValueError(f"{key}: retrieval needs an index step before it")
+                if step.retriever == "tuned" and not has_embedder:
+                    raise ValueError(f"{key}.retriever: tuned needs an embedder step before it")
                 if step.labels == "scored" and not any(c.kind == "labels" and c.value for c in self.checks):
                     raise ValueError(f"{key}.labels: scored needs a check of kind labels that lists them")
                 if (step.classifier or step.shots) and not self.data.examples:
@@ -289,7 +297,7 @@ class Plan(StrictModel):
             raise ValueError("embedder.quantization: an embedder is never quantised")
         if self.judge is not None and not self.judge.name.startswith("openai:"):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
-        check_backend_arms(self.backend, [s.arm for s in self.steps if not isinstance(s, IndexStep)])
+        check_backend_arms(self.backend, [s.arm for s in self.steps if isinstance(s, ArmStep)])
         if self.weights.get("house_style") and not self.house_style:
             raise ValueError("weights.house_style: this score is no longer computed")
         return self
@@ -316,7 +324,12 @@ class Plan(StrictModel):
     @property
     def index(self) -> IndexStep | None:
         """The index step, when there is one."""
-        return next((step for step in self.steps if isinstance(step, IndexStep)), None)
+        return next((s for s in self.steps if isinstance(s, IndexStep)), None)
+
+    @property
+    def embedder_step(self) -> EmbedderStep | None:
+        """The step that tunes the embedder, when there is one."""
+        return next((s for s in self.steps if isinstance(s, EmbedderStep)), None)
 
     def refuses(self, answer: str) -> bool:
         """Whether an answer refuses: the one decision for answers, scores, the probe and the server.
@@ -340,7 +353,7 @@ class Plan(StrictModel):
     def digest(self) -> str:
         """SHA-256 of the plan's values, independent of the YAML's layout.
 
-        The ignored ``house_style`` is part of it, as it was when older runs recorded their plan's digest.
+        The ignored ``house_style`` is part of it, as when older runs recorded their plan's digest.
         """
         values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
         return sha256_text(canonical_json(values))
@@ -356,8 +369,8 @@ class Plan(StrictModel):
 
 
 def step_name(step: Step) -> str:
-    """Return the name of a step in events and for --only: index, train:ARM or evaluate:ARM."""
-    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
+    """Return a step's name in events and for --only: index, embedder, train:ARM or evaluate:ARM."""
+    return f"{step.kind}:{step.arm}" if isinstance(step, ArmStep) else step.kind
 
 
 PLAN_MODELS = (
@@ -366,6 +379,7 @@ PLAN_MODELS = (
     PlanData,
     Prompts,
     IndexStep,
+    EmbedderStep,
     TrainStep,
     EvaluateStep,
     StyleCheck,
@@ -442,14 +456,14 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 
 def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
-    paths = {name: getattr(data, name) for name in _PATH_KEYS}
-    return data.model_copy(update={name: (folder / path) for name, path in paths.items() if path is not None})
+    paths = {name: folder / path for name in _PATH_KEYS if (path := getattr(data, name)) is not None}
+    return data.model_copy(update=paths)
 
 
 def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS) -> list[Difference]:
-    """Return the keys in which two plans differ, with both values.
+    """Return the keys in which two plans differ, with both values, but for top-level keys in ``ignore``.
 
-    Top-level keys in ``ignore`` are not compared, nor the reasons of train steps where it has ``reasons``.
+    The reasons of train steps are not compared where it has ``reasons``.
     """
     differences: list[Difference] = []
 
@@ -463,8 +477,7 @@ def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS
         elif a != b:
             differences.append((path, a, b))
 
-    dumps = [plan.model_dump(mode="json", by_alias=True, exclude=set(ignore)) for plan in (old, new)]
-    compare("", *dumps)
+    compare("", *(plan.model_dump(mode="json", by_alias=True, exclude=set(ignore)) for plan in (old, new)))
     return differences
 
 
@@ -481,7 +494,7 @@ def with_seeds(plan: Plan, count: int) -> Plan:
 def _seeded(step: Step, count: int) -> Step:
     if not isinstance(step, TrainStep) or len(step.seeds) == count:
         return step
-    first = step.seeds[0]
     # The recorded reason was for another number of seeds.
     reasons = {name: why for name, why in step.reasons.items() if name != "seeds"}
-    return step.model_copy(update={"seeds": tuple(range(first, first + count)), "reasons": reasons})
+    seeds = tuple(range(step.seeds[0], step.seeds[0] + count))
+    return step.model_copy(update={"seeds": seeds, "reasons": reasons})

@@ -1,7 +1,8 @@
-"""The steps of a plan with their settings: build an index, train an arm, evaluate an arm."""
+"""The steps of a plan with their settings: build an index, tune its embedder, train an arm, evaluate an arm."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from rag.errors import BadInput, UsageProblem
+from rag.training.settings import TuningMethod, TuningSettings
 from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_conflicting_settings
 
 Quantization = Literal["none", "nf4"]
@@ -25,6 +27,10 @@ QUANTIZED_ANSWERS = (
     "the plan was made for memory that does not hold it in 16"
 )
 """What a run and its report say of a plan whose model is quantised."""
+
+
+DEFAULTS = TuningSettings()
+"""The defaults of an embedder step."""
 
 
 class StrictModel(BaseModel):
@@ -121,6 +127,68 @@ class IndexStep(StrictModel):
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 
+class EmbedderStep(StrictModel):
+    """Tune the embedder on the questions of training examples and their gold passages; arms may search with it."""
+
+    kind: Literal["embedder"] = "embedder"
+    method: TuningMethod = Field(
+        "auto",
+        description="full trains all weights; lora adapters, merged when it is saved; auto is lora from 200 million "
+        "parameters on, where the optimizer would take over 3 GB.",
+    )
+    epochs: float = Field(DEFAULTS.epochs, gt=0, le=100, description="Passes over the pairs.")
+    batch_size: int = Field(
+        DEFAULTS.batch_size,
+        ge=2,
+        le=4096,
+        description="Pairs of a batch; each question is told apart from the passages of all others in it.",
+    )
+    learning_rate: float = Field(
+        DEFAULTS.learning_rate, gt=0, le=1, description="Highest learning rate; lora takes ten times as much."
+    )
+    hard_negatives: int = Field(
+        DEFAULTS.hard_negatives,
+        ge=0,
+        le=16,
+        description="Passages per pair that the search ranks high and that do not answer; 0 takes those of the batch alone.",
+    )
+    original_share: float = Field(
+        DEFAULTS.original_share,
+        ge=0,
+        le=1,
+        description="Share of the embedder's own weights in those saved: their mean forgets less.",
+    )
+    max_pairs: int | None = Field(
+        None, ge=16, description="Train on only this many pairs, drawn by the seed; null takes all."
+    )
+    reranker: PlanModel | None = Field(
+        None,
+        description="A cross-encoder tuned on the same pairs, which orders the passages found; the plan's embedder named "
+        "here makes one of its weights with a new head. null tunes none.",
+    )
+
+    @model_validator(mode="after")
+    def _reranker_has_negatives(self) -> EmbedderStep:
+        if self.reranker is not None and not self.hard_negatives:
+            raise ValueError("reranker: it learns from hard negatives, and hard_negatives is 0")
+        return self
+
+    def misplaced(self, has_index: bool, repeated: bool, has_examples: bool) -> str:
+        """Return why the step cannot stand where it does in a plan; "" where it can."""
+        if repeated:
+            return "the plan has an embedder step already, and one is all that it can have"
+        if not has_index:
+            return "an embedder step needs an index step before it"
+        return "" if has_examples else "tuning the embedder needs data.examples"
+
+    def settings(self, seed: int) -> TuningSettings:
+        """Return the settings of the training with the plan's seed."""
+        shared = {
+            field.name: getattr(self, field.name) for field in fields(TuningSettings) if field.name != "seed"
+        }
+        return TuningSettings(**shared, seed=seed)
+
+
 class TrainStepHead(StrictModel):
     """The first keys of a train step; a base class, so that they are written before the settings."""
 
@@ -171,7 +239,7 @@ class EvaluateStep(StrictModel):
     kind: Literal["evaluate"] = "evaluate"
     arm: str = Field(
         description="prompting, few-shot, prompting-scored, few-shot-scored, classifier, long-context, rag, rag-few-shot, "
-        "lora, qlora, full, naive-stack, hybrid."
+        "rag-tuned, lora, qlora, full, naive-stack, hybrid."
     )
     weights: str | None = Field(
         None, description="The train step's arm whose weights it uses; null is the base."
@@ -179,6 +247,11 @@ class EvaluateStep(StrictModel):
     retrieval: bool = Field(False, description="Whether it is given passages from the index.")
     passages: Literal["found", "all"] = Field(
         "found", description="all: every passage of the index in each prompt, in place of those found."
+    )
+    retriever: Literal["plan", "tuned"] = Field(
+        "plan",
+        description="tuned: searches with the tuned embedder, if its gate on dev questions accepts it; else the arm is not "
+        "asked.",
     )
     shots: int = Field(
         0, ge=0, le=64, description="Examples shown in the prompt; a chosen bank may show others."
@@ -221,13 +294,17 @@ class EvaluateStep(StrictModel):
     def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the keys that older plans lack at their defaults: a resumed run compares the inputs of its steps."""
         values: dict[str, Any] = serialize(self)
-        defaults = {"instructions": "plan", "labels": "generated"}
+        defaults = {"instructions": "plan", "labels": "generated", "retriever": "plan"}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> EvaluateStep:
         if self.passages == "all" and not self.retrieval:
             raise ValueError("passages: all is for an arm with retrieval: true")
+        if self.retriever == "tuned" and not (self.retrieval and self.passages == "found"):
+            raise ValueError(
+                "retriever: tuned is for an arm with retrieval: true that is given the passages found"
+            )
         if self.bank != "fixed" and not self.shots:
             raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
         if self.classifier and (self.weights or self.retrieval or self.shots or self.model):

@@ -164,7 +164,7 @@ def shots_with_passages(
     from runners.arms.gold_passages import GoldPassages
     from runners.arms.raft import with_passages
 
-    retriever, plan = context.retriever, context.plan
+    retriever, plan = context.retriever_of(step), context.plan
     drawn = choose_shots([row for row in pool.rows if not row.refuses], 4 * SHOTS_WITH_PASSAGES, plan.seed)
     finder = GoldPassages(retriever.index.chunks)
     count = arm_token_counter(context, step)
@@ -267,7 +267,7 @@ def passage_finder(context: RunContext, step: EvaluateStep) -> PassageFinder | N
     if not step.retrieval:
         return None
     if step.passages == "found":
-        return context.retriever
+        return context.retriever_of(step)
     from runners.arms.long_context import AllPassages
 
     base = context.base_of(step)

@@ -15,11 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
+from rag.training.settings import LORA_RANK
 from runners.distributed import environment
 from runners.models import resolve
 from runners.models.availability import ModelAvailability, find_availability
 from runners.plan.schema import Plan, Step, step_name
-from runners.plan.steps import NF4, NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, TrainStep
+from runners.plan.steps import (
+    NF4,
+    NO_QUANTIZATION,
+    EmbedderStep,
+    EvaluateStep,
+    IndexStep,
+    PlanModel,
+    TrainStep,
+)
 from runners.resources.device import DTYPE_BYTES, unsupported_settings
 from runners.resources.machine import GIB, Machine
 from runners.resources.memory_estimate import (
@@ -47,6 +56,8 @@ MAX_NAMED = 3
 """Steps that do not fit named in one message."""
 ADAPTER_MIB = 60
 """Disk space for one adapter with its checkpoint, in MiB."""
+EMBEDDER_MIB = 130
+"""Disk space for the weights of a small embedder in fp32, in MiB; a tuned one needs it four times, with its checkpoint."""
 INDEX_MIB = 60
 """Disk space for a small index, in MiB."""
 
@@ -300,6 +311,8 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
         setup = {"weights": "fp32", "counter": "device" if machine.own_memory else "process"}
         memory = estimate_inference_memory(shape, step.max_chunk_tokens, 0, BATCH_ROWS, **setup)  # type: ignore[arg-type]
         return StepMemory(f"embedding the documents with {plan.embedder.name}", memory)
+    if isinstance(step, EmbedderStep):
+        return _embedder_memory(plan, step, folders, machine)
     if isinstance(step, TrainStep):
         shape = _shape_of(folders[plan.model.name])
         if shape is None:
@@ -333,6 +346,28 @@ def _step_memory(plan: Plan, step: Step, folders: Mapping[str, Path], machine: M
     bits = 8 * DTYPE_BYTES[machine.dtype[0]]
     four_bit = answering_memory(shape, machine, NF4, prompt, answer)
     return StepMemory(f"answering with the arm {step.arm} ({bits} bits)", memory, four_bit)
+
+
+def _embedder_memory(
+    plan: Plan, step: EmbedderStep, folders: Mapping[str, Path], machine: Machine
+) -> StepMemory | None:
+    """Return the memory of tuning the plan's embedder, a whole batch of questions, passages and negatives at once."""
+    shape = _shape_of(folders.get(plan.embedder.name))
+    if shape is None or plan.index is None:
+        return None
+    method = step.settings(plan.seed).method_for(shape.params)
+    setup = MemorySetup(
+        batch=step.batch_size * (2 + step.hard_negatives),
+        seq_len=plan.index.max_chunk_tokens,
+        rank=LORA_RANK,
+        checkpointing=False,
+        optimizer="adamw",
+        program="other",
+        target_tokens=1,  # no logits over a vocabulary
+        weights="fp32",
+        counter="device" if machine.own_memory else "process",
+    )
+    return StepMemory(f"tuning {plan.embedder.name} ({method})", estimate_memory(shape, method, setup))
 
 
 def _shared_memory(
@@ -387,6 +422,10 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
     files = base.glob("*.safetensors") if base else ()
     weights = sum(p.stat().st_size for p in files) / 2**20
     needed: float = INDEX_MIB if plan.index else 10
+    if plan.embedder_step:
+        # The tuned embedder and a checkpoint of it (weights, two moments), its index, a reranker as large.
+        parts = 2 if plan.embedder_step.reranker else 1
+        needed += INDEX_MIB + parts * 4 * EMBEDDER_MIB
     for step in plan.steps:
         if isinstance(step, TrainStep):
             # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
@@ -409,6 +448,7 @@ def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
     wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
     wanted += [plan.embedder] if needs_embedder(plan) or _obtainable_nearest(plan) else []
     wanted += [plan.index.reranker] if plan.index and plan.index.reranker else []
+    wanted += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
     downloads = [
         download for model in wanted for download in resolve.downloads_needed([model.name], model.allow_hub)
     ]

@@ -24,8 +24,8 @@ from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.types import Generator
 from runners.plan.backend import Backend, check_backend_arms, parse_backend
-from runners.plan.schema import Plan
-from runners.plan.steps import EvaluateStep, IndexStep
+from runners.plan.schema import ArmStep, Plan
+from runners.plan.steps import EvaluateStep
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_report, read_run_plan
 from runners.runs.arm import PreparedArm, passage_finder, recall_arm
 from runners.runs.dataset import read_examples
@@ -127,6 +127,12 @@ class RunSession:
                 return step
         known = ", ".join(step.arm for step in self.plan.arms) or "none"
         raise BadInput(f"this run has no arm {wanted!r}", f"its arms: {known}")
+
+    @property
+    def searched_arm(self) -> EvaluateStep | None:
+        """The arm that is asked by default, whose index searches are made in; None where there is none."""
+        name = self.default_arm
+        return next((step for step in self.plan.arms if step.arm == name), None)
 
     def seed(self, arm: EvaluateStep, seed: int | None = None) -> int | None:
         """Return the seed of an arm's weights, by default the first trained one; None for an arm without weights.
@@ -354,7 +360,7 @@ def chosen_backend(plan: Plan, entries: Sequence[str]) -> Backend:
     """Return the backend of the values of ``--backend``; BadInput for a malformed one, or an arm that the plan lacks."""
     backend = parse_backend(entries)
     try:
-        check_backend_arms(entries, [step.arm for step in plan.steps if not isinstance(step, IndexStep)])
+        check_backend_arms(entries, [step.arm for step in plan.steps if isinstance(step, ArmStep)])
     except ValueError as error:
         raise BadInput(str(error)) from None
     return backend

@@ -33,6 +33,7 @@ from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, TRIAL, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
 from runners.runs.requirements import needs_embedder, require_loading_memory, tries_nearest_examples
+from runners.runs.tuned_retrieval import TUNED_REFUSAL, TunedRetrieval
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
@@ -436,8 +437,11 @@ class RunContext:
 
         opened: Index | None = self.__dict__.get("index")
         folder = self.run.path / INDEX
+        tuned_changed = self.tuned.refresh()
+        if tuned_changed:
+            self.__dict__.pop("tuned_retriever", None)
         if opened is None or (newest := opened.backend.current_generation()) == opened.generation:
-            return False
+            return tuned_changed
         failed, failed_at, reason = self._failed_generation
         if newest == failed and reason and time.monotonic() < failed_at + RETRY_SECONDS:
             raise BadInput(reason)
@@ -452,17 +456,40 @@ class RunContext:
     @cached_property
     def retriever(self) -> Retriever:
         """The run's retriever, with the refusal threshold that was fitted on its dev questions."""
+        return self._retriever(self.index, self.run.path / REFUSAL_FILE, self.reranker)
+
+    @cached_property
+    def tuned(self) -> TunedRetrieval:
+        """The run's tuned embedder, reranker and index, loaded when first used."""
+        return TunedRetrieval(self.run, self.plan)
+
+    @cached_property
+    def tuned_retriever(self) -> Retriever:
+        """The tuned retriever, with a refusal threshold of its own; the plan's reranker where none is tuned."""
+        self.tuned.require()
+        reranker = self.tuned.reranker or self.reranker
+        return self._retriever(self.tuned.index, self.tuned.folder / TUNED_REFUSAL, reranker)
+
+    def retriever_of(self, arm: EvaluateStep) -> Retriever:
+        """Return the retriever that an arm searches with; BadInput for a tuned one that the run has not made yet."""
+        if arm.retriever == "plan":
+            return self.retriever
+        self.tuned.require(arm)
+        return self.tuned_retriever
+
+    def index_of(self, arm: EvaluateStep | None) -> Index:
+        """Return the index that an arm searches: the tuned one, or the plain one; None is no arm in particular."""
+        if arm is None or arm.retriever == "plan":
+            return self.index
+        self.tuned.require(arm)
+        return self.tuned.index
+
+    def _retriever(self, index: Index, refusal_file: Path, reranker: Reranker | None) -> Retriever:
         from rag.grounding.refusal import RefusalThreshold
 
-        stored = json.loads((self.run.path / REFUSAL_FILE).read_text("utf-8"))
         assert self.plan.index is not None
+        threshold = RefusalThreshold.from_json(json.loads(refusal_file.read_text("utf-8")))
         folder = self.base.folder if isinstance(self.base, resolve.Model) else None
-        threshold = RefusalThreshold.from_json(stored)
         return Retriever(
-            self.index,
-            self.plan.index,
-            threshold,
-            token_counter(folder),
-            control_tokens(folder),
-            self.reranker,
+            index, self.plan.index, threshold, token_counter(folder), control_tokens(folder), reranker
         )

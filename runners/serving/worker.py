@@ -227,12 +227,16 @@ class BatchingWorker:
         """Open a newer generation of the index; where that fails, the old one goes on answering."""
         try:
             if self.session.context.refresh_index():
-                self._emit(event="serve.index", generation=self.session.context.index.generation)
+                self._emit(event="serve.index", generation=self._generation())
             self.stale_reason = ""
         except (Problem, OSError) as problem:
             previous, self.stale_reason = self.stale_reason, str(problem)
             if previous != self.stale_reason:
                 self._emit(event="serve.stale", reason=self.stale_reason)
+
+    def _generation(self) -> int:
+        """Return the generation of the index that the default arm searches."""
+        return self.session.context.index_of(self.session.searched_arm).generation
 
     def _emit(self, **event: Any) -> None:
         if self._on_event:

@@ -153,7 +153,11 @@ def _answer(
         on_event({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
     made_from = {
         "plan": plan.digest(),
-        "questions": [asdict(q) for q in questions],
+        "questions": [
+            # the mark is left out where it is not set: evaluations of earlier versions stay valid
+            {key: value for key, value in asdict(q).items() if key != "made" or value}
+            for q in questions
+        ],
         "generation": newest_generation(session.folder.path / INDEX) if arm.retrieval else 0,
     }
     if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):

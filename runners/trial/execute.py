@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import append_line, check_manifest, disk_full_as_problem
@@ -18,8 +18,8 @@ from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
-from runners.plan.schema import Plan, Step, read_plan, step_name, write_plan
-from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, IndexStep, TrainStep
+from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, TrainStep
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
@@ -35,7 +35,8 @@ from runners.runs.session import (
     obtain_embedder,
     obtain_reranker,
 )
-from runners.trial import forgetting, judge, row_guard, step_runner, trial
+from runners.runs.tuned_retrieval import refused_arms
+from runners.trial import embedder_step, forgetting, judge, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
     from runners.runs.backend_servers import BackendServers
@@ -109,6 +110,7 @@ def run_plan(
     servers = _backend_servers(plan, out, on_event)
     embedder = obtain_embedder(plan, on_event)
     reranker = obtain_reranker(plan, on_event)
+    embedder_step.check_embedder_plan(plan, on_event)
     machine = detect_machine(out)
     notes = requirements.check_requirements(
         plan,
@@ -181,6 +183,8 @@ def quick_plan(plan: Plan) -> Plan:
 def _quick_step(step: Step) -> Step:
     if isinstance(step, EvaluateStep) and step.chooses_prompt:
         return step.model_copy(update={"budget": 0})
+    if isinstance(step, EmbedderStep):
+        return step.model_copy(update={"epochs": min(step.epochs, QUICK_EPOCHS)})
     if not isinstance(step, TrainStep):
         return step
     epochs = min(step.epochs, QUICK_EPOCHS)
@@ -207,6 +211,7 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         "gpu": machine.gpu_name.value,
         "kernels": plan.kernels,
         **({"backend": context.backend.names()} if context.backend else {}),
+        **_made_counts(context),
     }
     context.emit({"event": "run.start", **start})
     if context.backend and (note := context.backend.adapters_note()):
@@ -220,6 +225,15 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
         if note:
             context.emit({"event": "plan.note", "reason": note})
     context.emit({"event": ENVIRONMENT_EVENT, **describe_environment()})
+
+
+def _made_counts(context: RunContext) -> dict[str, Any]:
+    """Return how many dev questions and training rows were made from documents; {} where none was."""
+    split = context.split
+    dev, rows = sum(q.made for q in split.dev), sum(row.is_made for row in context.examples)
+    if not (dev or rows or any(q.made for q in split.test)):
+        return {}
+    return {"made": {"dev": dev, "dev_of": len(split.dev), "rows": rows, "rows_of": len(context.examples)}}
 
 
 def _run_steps(
@@ -236,8 +250,8 @@ def _run_steps(
     for number, (name, step) in enumerate(named):
         if only not in (None, name):
             continue
-        if not isinstance(step, IndexStep):
-            uncounted = [s for s in steps if not isinstance(s, IndexStep) and s.arm not in counted]
+        if isinstance(step, ArmStep):
+            uncounted = [s for s in steps if isinstance(s, ArmStep) and s.arm not in counted]
             counted |= set(row_guard.require_rows(context, uncounted, accepted))
         executed.append(_run_or_skip(context, name, step, number, total))
     return executed
@@ -248,7 +262,7 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
     inputs = step_runner.step_inputs(context, step)
     context.emit({"event": "step.start", "step": name, "number": number + 1, "total": total})
     done = context.run.finished(name, inputs)
-    damage = _damaged_weights(context, step) if done is not None and isinstance(step, TrainStep) else ""
+    damage = _damage(context, step) if done is not None else ""
     if done is not None and not damage:
         context.emit({"event": "step.skip", "step": name})
         return False
@@ -264,8 +278,12 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
     return True
 
 
-def _damaged_weights(context: RunContext, step: TrainStep) -> str:
+def _damage(context: RunContext, step: Step) -> str:
     """Return what is missing or damaged of the weights of a finished training; "" when they are whole."""
+    if isinstance(step, EmbedderStep):
+        return embedder_step.damaged_retriever(context)
+    if not isinstance(step, TrainStep):
+        return ""
     for seed in step.seeds:
         folder = context.run.adapter(step.arm, seed)
         kind = "adapter" if (folder / "adapter_config.json").is_file() else "model"
@@ -302,7 +320,13 @@ def _score_arms(context: RunContext) -> None:
         rows,
         lambda q: step_runner.gold_text(context, q),
     )
+    # An arm whose retriever its gate refused has no answers, and so no scores.
+    arms = [
+        arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.run.path, context.plan)
+    ]
     trial.write_scores(arms, folder / SCORES)
+    if test := embedder_step.compare_on_test(context):
+        context.emit({"event": "retriever.test", "test": test})
     _write_scores_to_cards(context, arms)
 
 

@@ -26,7 +26,7 @@ from rag.types import OnEvent
 from runners.arms.answer import Answer
 from runners.data.tabular import read_rows
 from runners.plan.schema import Plan
-from runners.run_folder import INDEX, TRIAL, RunFolder, read_journal
+from runners.run_folder import INDEX, TRIAL, TUNED_INDEX, RunFolder, read_journal
 from runners.runs.run import RunSession, open_session
 from runners.runs.session import RunContext
 
@@ -36,6 +36,10 @@ UPDATED_DOCUMENTS = "documents-updated"
 UPDATE_DOCUMENTS = "documents"
 QUESTIONS = "stale.jsonl"
 CURRENT_FILE = "CURRENT"
+
+
+_SEARCHED = ("index", "retriever", "tuned_retriever", "tuned")
+"""Parts of a run's context that hold an open index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,9 @@ def update_index(context: RunContext, documents: Path) -> dict[str, Any]:
     from rag.index import Index
 
     report = Index.update(context.run.path / INDEX, documents, context.embedder, context.emit)
-    for part in ("index", "retriever"):
+    if context.tuned.index_folder.is_dir():
+        Index.update(context.tuned.index_folder, documents, context.tuned.embedder, context.emit)
+    for part in _SEARCHED:
         context.__dict__.pop(part, None)
     return dict(report.to_json())
 
@@ -282,7 +288,6 @@ def _with_updated_index(context: RunContext, documents: Path, update: Path) -> I
     """Let the context search an updated copy of its index within the block."""
     from rag.index import Index
 
-    cached = ("index", "retriever")
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder)
         documents_after = updated_documents(temporary, documents, update)
@@ -291,13 +296,19 @@ def _with_updated_index(context: RunContext, documents: Path, update: Path) -> I
             Index.update(temporary / INDEX, documents_after, context.embedder)
         else:  # an index in a database is not touched: the changed documents are indexed here
             Index.build(temporary / INDEX, documents_after, context.embedder, context.index.settings)
-        for part in cached:
+        tuned = context.tuned
+        if tuned.index_folder.is_dir():
+            shutil.copytree(tuned.index_folder, temporary / TUNED_INDEX)
+            Index.update(temporary / TUNED_INDEX, documents_after, tuned.embedder)
+            tuned.index_folder = temporary / TUNED_INDEX
+            tuned.close_index()
+        for part in _SEARCHED[:3]:
             context.__dict__.pop(part, None)
         context.__dict__["index"] = Index.open(temporary / INDEX, context.embedder)
         try:
             yield
         finally:
-            for part in cached:
+            for part in _SEARCHED:
                 context.__dict__.pop(part, None)
 
 

@@ -29,13 +29,28 @@ from runners.inference.types import Generator
 from runners.models.fingerprint import chat_template
 from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan, Step
-from runners.plan.steps import NO_QUANTIZATION, EvaluateStep, IndexStep, PlanModel, Thinking, TrainStep
+from runners.plan.steps import (
+    NO_QUANTIZATION,
+    EmbedderStep,
+    EvaluateStep,
+    IndexStep,
+    PlanModel,
+    Thinking,
+    TrainStep,
+)
 from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, TRIAL, read_journal
 from runners.runs import arm
-from runners.runs.session import REFUSAL_FILE, RunContext, check_backend_allowed, model_identity
+from runners.runs.session import (
+    REFUSAL_FILE,
+    RunContext,
+    check_backend_allowed,
+    model_identity,
+)
+from runners.runs.tuned_retrieval import refused_arms
 from runners.tokenization.template_features import EFFORT, SWITCHES
+from runners.trial import embedder_step
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 ALONE_QUESTIONS = 3
@@ -55,6 +70,14 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SIGNAL_NAMES),
+        }
+    if isinstance(step, EmbedderStep):
+        return made_from | {
+            "index": step_inputs(context, plan.index) if plan.index else {},
+            "examples": _rows_digest(context),
+            "split": context.split.digest,
+            **_tuned_reranker_input(context),
+            **_reranker_input(context, True),
         }
     if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
@@ -85,6 +108,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
     }
+    if step.retriever == "tuned" and plan.embedder_step:
+        made_from["retriever"] = step_inputs(context, plan.embedder_step)
     if step.classifier or step.bank == "similar":
         made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
     if step.classifier or step.chooses_prompt or step.labels == "scored":
@@ -137,6 +162,8 @@ def run_step(context: RunContext, step: Step) -> dict[str, Any]:
     with disk_full_as_problem(context.run.path):
         if isinstance(step, IndexStep):
             return build_index(context, step)
+        if isinstance(step, EmbedderStep):
+            return embedder_step.tune_embedder(context, step, step_inputs(context, step))
         if isinstance(step, TrainStep):
             return train_arm(context, step)
         return evaluate_arm(context, step)
@@ -248,6 +275,10 @@ def prepare_retrieval_rows(context: RunContext, step: TrainStep, seed: int) -> R
 def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
     plan = context.plan
+    if refused := refused_arms(context.run.path, plan).get(step.arm):
+        drop_outdated_answers(context.run.path / TRIAL, step.arm, "")
+        context.emit({"event": "arm.refused", "arm": step.arm, "reason": refused})
+        return {"arm": step.arm, "asked": 0, "questions": len(context.split.test), "refused": refused}
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
     drop_outdated_answers(context.run.path / TRIAL, step.arm, made_from)
@@ -419,6 +450,12 @@ def _reranker_input(context: RunContext, retrieves: bool) -> dict[str, str]:
     """Return the reranker that a step depends on; {} where there is none, as for steps of earlier versions."""
     model = context.reranker_model if retrieves else None
     return {"reranker": model.fingerprint} if model else {}
+
+
+def _tuned_reranker_input(context: RunContext) -> dict[str, str]:
+    """Return the model that the plan's reranker is tuned from; {} where none is tuned."""
+    tuned_from = embedder_step.obtain_tuned_reranker(context.plan, context.on_event)
+    return {"tuned_reranker": tuned_from[0].fingerprint} if tuned_from else {}
 
 
 def _index_digest(plan: Plan, needed: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -46,6 +46,30 @@ class ArmScores:
     """(seed, mean combined score) of each seed; () when they were not recorded."""
     question_weights: tuple[float, ...] = ()
     """Weight of each question in the arm's mean, 1 on average; () when all are 1. See :func:`question_weights`."""
+    made: tuple[bool, ...] = ()
+    """Whether each question was made from the documents; () when none was."""
+
+    def of_origin(self, from_documents: bool) -> ArmScores:
+        """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
+        marks = self.made or (False,) * len(self.questions)
+        at = [n for n, mark in enumerate(marks) if mark == from_documents]
+
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[n] for n in at) if values else ()
+
+        fields = (
+            "questions",
+            "scores",
+            "combined",
+            "seconds",
+            "prompt_tokens",
+            "completion_tokens",
+            "documents",
+        )
+        picked: dict[str, Any] = {
+            name: pick(getattr(self, name)) for name in (*fields, "question_weights", "made")
+        }
+        return replace(self, **picked)
 
     @property
     def weighted(self) -> tuple[float, ...]:
@@ -240,6 +264,9 @@ def score_trial(
                 tuple(weight_of[question.id] for question, _ in answered)
                 if set(weight_of.values()) != {1.0}
                 else (),
+                tuple(question.made for question, _ in answered)
+                if any(question.made for question, _ in answered)
+                else (),
             )
         )
     return arms
@@ -314,8 +341,12 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
         for arm in arms
         for question, weight in zip(arm.questions, arm.question_weights, strict=False)
     }
+    made_ids = sorted(
+        {question for arm in arms for question, mark in zip(arm.questions, arm.made, strict=False) if mark}
+    )
     content = {"schema": 1, "arms": body, "documents": documents, "seeds": seeds}
-    write_json(path, content | ({"question_weights": weight_of} if weight_of else {}))
+    content |= {"question_weights": weight_of} if weight_of else {}
+    write_json(path, content | ({"made": made_ids} if made_ids else {}))
 
 
 def _seed_means(

@@ -16,12 +16,12 @@ import pytest
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
         "version", "errors", "plugins", "files", "object_storage", "text", "types", "embedding", "loading", "stores",
-        "settings", "indexing", "search", "backends", "index", "grounding", "evaluation", "__init__",
+        "settings", "indexing", "search", "backends", "index", "grounding", "evaluation", "training", "__init__",
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
-        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "notebook", "arms", "runs",
-        "trial", "recheck", "serving", "export", "__init__",
+        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis", "notebook",
+        "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
@@ -40,6 +40,7 @@ LONG_MODULES: dict[str, str] = {
 MAX_FUNCTION_LINES = 60
 # Functions over 60 lines, each with the reason. An entry that is no longer needed fails the test.
 LONG_FUNCTIONS: dict[str, str] = {
+    "advisor/commands/examples.py:make": "one parameter for each flag",
     "advisor/commands/estimate.py:command": "one parameter for each flag",
     "advisor/commands/index.py:search": "one parameter for each flag",
     "advisor/commands/plan.py:command": "one parameter for each flag",

@@ -41,7 +41,8 @@ async def create_embeddings(service: Service, body: EmbeddingRequest, request: R
     def work(session: RunSession) -> tuple[Any, int] | ApiError:
         with run_errors_as_unusable("the embedder"):
             context = session.context
-            embedder: Encoder = context.index.encoder if context.plan.index else context.embedder
+            arm = session.searched_arm
+            embedder: Encoder = context.index_of(arm).encoder if context.plan.index else context.embedder
         if body.dimensions not in (None, embedder.dimension):
             return ApiError(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts, query=body.input_type == "query"), sum(
@@ -78,7 +79,7 @@ async def search_passages(service: Service, body: SearchRequest, request: Reques
 
     def work(session: RunSession) -> dict[str, Any]:
         with run_errors_as_unusable("the index"):
-            index = session.context.index
+            index = session.context.index_of(session.searched_arm)
             hits = index.find(body.query, query)
         return {**hits.to_json(), "generation": index.generation}
 
@@ -109,7 +110,7 @@ def read_passage(service: Service, doc: str, start: int, end: int, generation: i
     outdated = ApiError(404, "the documents have been updated since this answer: ask again", code="moved_on")
     try:
         with run_errors_as_unusable("the index"):
-            index = service.session.context.index
+            index = service.session.context.index_of(service.session.searched_arm)
             raw = index.raw(doc) if generation == index.generation else None
     except RunUnusable as problem:
         if isinstance(problem.__cause__, GenerationReplaced):

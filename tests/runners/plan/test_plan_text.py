@@ -254,9 +254,9 @@ def read_digest() -> str:
         (
             "{kind: index}",
             "{kind: idnex}",
-            "line 10: steps: idnex: kind: 'idnex' is none of index, train, evaluate, did you mean index?",
+            "line 10: steps: idnex: kind: 'idnex' is none of index, embedder, train, evaluate, did you mean index?",
         ),
-        ("{kind: index}", "{k: 3}", "line 10: steps[0]: kind: missing; it is one of index, train, evaluate"),
+        ("{kind: index}", "{k: 3}", "line 10: steps[0]: kind: missing; it is one of index, embedder, train, evaluate"),
         (
             "weights: hybrid",
             "weights: lora",

@@ -1,0 +1,144 @@
+"""Questions that were made from the documents, beside those that people asked: which of them a verdict rests on.
+
+Made questions are worded by a model or a rule that has read the passage, so they are easier to find it for, and they ask
+what a document states instead of what somebody needs to know. Where a trial has both kinds, everything is judged on the real
+ones, and the made ones are shown beside them. Where it has made ones alone, nothing is confirmed or overturned: the strength
+of the verdict is :data:`MADE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advisor.verdict.comparison import LEANING_BELOW
+from advisor.verdict.right_answers import right_answers
+from advisor.verdict.verdict import Verdict, judge_trial
+from rag.evaluation.statistics import PairedDifference, bootstrap_interval
+from rag.text.words import count_noun
+from runners.plan.schema import Plan
+from runners.trial.trial import ArmScores
+
+MADE = "made"
+"""Strength of a verdict on made questions alone."""
+REAL_QUESTIONS_NEEDED = (
+    f"Collect {LEANING_BELOW} or more questions that people asked, and measure again: "
+    "tunewise eval RUN --questions FILE."
+)
+"""What to do after a trial on made questions alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedTrial:
+    """A verdict with the scores that it rests on.
+
+    Attributes:
+        verdict: the verdict.
+        pairs: the paired differences.
+        arms: scores on the questions that were judged: the real ones where there are any.
+        beside: scores of the same arms on the made questions, where the real ones were judged; () where there are none.
+    """
+
+    verdict: Verdict
+    pairs: tuple[PairedDifference, ...]
+    arms: tuple[ArmScores, ...]
+    beside: tuple[ArmScores, ...] = ()
+
+
+def judge_on_real_questions(
+    plan: Plan,
+    arms: Sequence[ArmScores],
+    model: str,
+    lost: Mapping[str, str] | None = None,
+    seconds_alone: Mapping[str, float] | None = None,
+) -> JudgedTrial:
+    """Judge a trial as :func:`advisor.verdict.verdict.judge_trial` does, on the questions that were not made.
+
+    On made questions alone the outcome is undecided, the gate open and the strength :data:`MADE`; the arm to use is the one
+    that came out ahead on them.
+    """
+    counted, beside = split_by_origin(arms)
+    verdict, pairs = judge_trial(plan, counted, model, lost, seconds_alone)
+    if all(arm.made and all(arm.made) for arm in counted if arm.questions):
+        verdict = _on_made_alone(verdict, max((len(arm.combined) for arm in counted), default=0))
+    return JudgedTrial(verdict, pairs, counted, beside)
+
+
+def split_by_origin(arms: Sequence[ArmScores]) -> tuple[tuple[ArmScores, ...], tuple[ArmScores, ...]]:
+    """Return the scores that are judged, and those of made questions beside them.
+
+    Real questions are judged; made ones where no arm answered any other.
+    """
+    if not any(any(arm.made) for arm in arms):
+        return tuple(arms), ()
+    real = tuple(arm.of_origin(from_documents=False) for arm in arms)
+    if not any(arm.questions for arm in real):
+        return tuple(arms), ()
+    return real, tuple(arm.of_origin(from_documents=True) for arm in arms)
+
+
+def made_column(arm: ArmScores) -> dict[str, Any]:
+    """Return the column of an arm's made questions in the report: how many, score with interval, right answers."""
+    right = right_answers(arm) if arm.questions else None
+    interval = bootstrap_interval(arm.shown("combined"), documents=arm.sources()) if arm.combined else None
+    return {
+        "n": len(arm.combined),
+        "score": {"mean": interval.mean, "low": interval.low, "high": interval.high} if interval else None,
+        "right": right.to_json() if right else None,
+    }
+
+
+def origin_counts(arms: Sequence[ArmScores], dev: Mapping[str, int] | None = None) -> dict[str, Any] | None:
+    """Return how many test questions, and dev questions where that was recorded, are made; None where none is."""
+    longest = max(arms, key=lambda arm: len(arm.questions), default=None)
+    count = sum(longest.made) if longest is not None else 0
+    if not count and not (dev or {}).get("dev"):
+        return None
+    counts: dict[str, Any] = {"test": count, "test_of": len(longest.questions) if longest is not None else 0}
+    return {**counts, "dev": (dev or {}).get("dev"), "dev_of": (dev or {}).get("dev_of")}
+
+
+def origin_note(counts: Mapping[str, Any] | None) -> str:
+    """Return a sentence on how many questions are made, and what was judged; "" where none is."""
+    if not counts:
+        return ""
+    parts = []
+    if counts["test"]:
+        real = counts["test_of"] - counts["test"]
+        judged = (
+            f"the verdict and every count are by the {count_noun(real, 'real one')}"
+            if real
+            else "none was asked by anybody"
+        )
+        were = "was" if counts["test"] == 1 else "were"
+        parts.append(
+            f"{counts['test']} of {count_noun(counts['test_of'], 'test question')} {were} made from the documents: {judged}"
+        )
+    if counts.get("dev"):
+        parts.append(
+            f"{counts['dev']} of {count_noun(counts['dev_of'], 'dev question')}, by which prompts and settings are "
+            "chosen, were made"
+        )
+    return "; ".join(parts)
+
+
+def origin_notes(counts: Mapping[str, Any] | None) -> list[str]:
+    """Return the sentence of :func:`origin_note` in a list; [] where no question is made."""
+    return [text] if (text := origin_note(counts)) else []
+
+
+def _on_made_alone(verdict: Verdict, count: int) -> Verdict:
+    use = f" Until then {verdict.use} is ahead on them." if verdict.use else ""
+    text = (
+        f"Measured on {count_noun(count, 'made question')} alone, so nothing is confirmed or overturned: made questions are "
+        f"easier to find a passage for than real ones.{use} {REAL_QUESTIONS_NEEDED} On the made questions: {verdict.text}"
+    )
+    return replace(
+        verdict,
+        outcome="undecided",
+        strength=MADE,
+        gate_met=None,
+        text=text,
+        more_questions_needed=LEANING_BELOW,
+    )

@@ -1,0 +1,348 @@
+"""The work behind ``tunewise curve``: what is measured, the fitted curve, what more rows would bring, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.output import command_line, note, print_plain
+from advisor.terminal import resume_hint
+from rag.errors import BadInput, UsageProblem
+from rag.files import write_json, write_text
+from runners.plan.schema import Plan, read_plan
+from runners.run_folder import CURVES_FOLDER, is_run, read_run_plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from runners.trial.curve import CurvePointName, CurveSetup
+    from runners.trial.trial import ArmScores
+
+CURVE_FILE = "curve.json"
+PAGE_FILE = "curve.html"
+FEW_QUESTIONS = 30
+SEEDS = 2
+DEFAULT_MINUTES = 60.0
+FORECAST_TIMES = (2, 4, 8)
+"""Multiples of the rows at hand that are forecast."""
+DRAWN_SIZES = 33
+SPREAD_FREEDOM = 4.0
+"""Weight, in trainings, of the typical spread between trainings beside that of a few seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveRequest:
+    """What to measure; see advisor/commands/curve.py for the flags."""
+
+    target: Path | None = None
+    examples: Path | None = None
+    questions: Path | None = None
+    model: str | None = None
+    method: str | None = None
+    arm: str | None = None
+    sizes: tuple[int, ...] = ()
+    seeds: int | None = None
+    minutes: float | None = None
+    worth: float = 0.01
+    out: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+    def resume_line(self, out: Path) -> str:
+        """Return the command that goes on with this curve."""
+        flags: list[object] = [self.target] if self.target else []
+        named = {
+            "--examples": self.examples, "--questions": self.questions, "--model": self.model, "--method": self.method,
+            "--arm": self.arm, "--seeds": self.seeds, "--minutes": self.minutes,
+        }  # fmt: skip
+        flags += [part for flag, value in named.items() if value is not None for part in (flag, value)]
+        flags += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
+        return command_line("curve", *flags, "--out", out, "--resume")
+
+
+def parse_sizes(text: str | None) -> tuple[int, ...]:
+    """Return the sizes of ``--sizes 50,100,200``; UsageProblem names what is no number of rows."""
+    if text is None:
+        return ()
+    sizes = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not int(part):
+            raise UsageProblem(f"--sizes: {part.strip()!r} is no number of rows", "for example --sizes 50,100,200")
+        sizes.append(int(part))
+    return tuple(sizes)
+
+
+def measure(request: CurveRequest, quiet: bool) -> dict[str, Any]:
+    """Measure a curve, or go on with it, and return what ``curve --json`` prints; curve.json and the page are written.
+
+    Raises:
+        UsageProblem: flags that exclude each other or leave nothing to measure.
+        BadInput, CannotRun: as :func:`runners.trial.curve.open_curve`.
+    """
+    _refuse_impossible(request)
+    plan, run = _source(request)
+    from advisor.display.progress import watch_progress
+    from runners.trial import curve as curves
+
+    seeds = request.seeds if request.seeds is not None else SEEDS
+    place = request.out or (run / CURVES_FOLDER / "ARM" if run else Path(CURVES_FOLDER) / f"{plan.name}-ARM")
+    with resume_hint(request.resume_line(place), "trained sizes and answers"), watch_progress(quiet) as watcher:
+        setup = curves.open_curve(
+            plan, run, request.out, request.arm, request.sizes, seeds, request.resume, request.overwrite, watcher
+        )
+        for line in _announcement(setup, request):
+            note(line)
+        limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
+        complete = curves.measure_curve(setup, None if request.seeds is not None else limit)
+        scores = curves.curve_scores_by_point(setup, complete)
+    data = curve_json(setup, complete, scores, request.worth)
+    folder = setup.context.run.path
+    write_json(folder / CURVE_FILE, data)
+    from advisor.report.learning_curve import curve_page
+
+    write_text(folder / PAGE_FILE, curve_page(data))
+    if setup.run is not None and folder.resolve().parent == (setup.run / CURVES_FOLDER).resolve():
+        data["report"] = _report_again(setup)
+    return data
+
+
+def _refuse_impossible(request: CurveRequest) -> None:
+    files = {"--examples": request.examples, "--questions": request.questions, "--model": request.model}
+    given = [flag for flag, value in (*files.items(), ("--method", request.method)) if value is not None]
+    if request.target is not None and given:
+        raise UsageProblem(f"{given[0]} and {request.target} exclude each other", "a plan or run names its own files")
+    if request.target is None and (request.examples is None or request.questions is None):
+        raise UsageProblem(
+            "nothing to measure a curve of",
+            "name a run or a plan (tunewise curve RUN), or --examples FILE and --questions FILE",
+        )
+    if request.seeds is not None and request.seeds < 1:
+        raise UsageProblem(f"--seeds {request.seeds} trains nothing", "1 or more")
+    if request.minutes is not None and request.minutes <= 0:
+        raise UsageProblem(f"--minutes {request.minutes:g} leaves no time", "more than 0")
+    if request.minutes is not None and request.seeds is not None:
+        raise UsageProblem("--seeds and --minutes exclude each other", "--minutes decides how many seeds are trained")
+    if not 0 <= request.worth < 1:
+        raise UsageProblem(f"--worth {request.worth:g} is no score", "from 0 to below 1, such as 0.01")
+    if request.resume and request.overwrite:
+        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
+
+
+def _source(request: CurveRequest) -> tuple[Plan, Path | None]:
+    """Return the plan to take the arm from, and the run folder where there is one."""
+    if request.target is None:
+        return _drafted(request), None
+    if is_run(request.target):
+        return read_run_plan(request.target), request.target
+    if request.target.is_dir():
+        raise BadInput(f"{request.target} is not a run folder", "name a run, or a plan's file")
+    return read_plan(request.target), None
+
+
+def _drafted(request: CurveRequest) -> Plan:
+    """Return the plan that ``tunewise plan`` drafts for the files, with the tuning method that was asked for."""
+    from advisor.advice import recommend
+    from advisor.drafting.draft import tuning_settings, with_full_paths
+    from runners.plan.steps import EvaluateStep, TrainStep
+    from runners.plan.train_config import TUNING_METHODS
+
+    method = request.method or "lora"
+    if method not in TUNING_METHODS:
+        raise UsageProblem(
+            f"--method {method} is not a tuning method",
+            f"choose one of {', '.join(TUNING_METHODS)}; other arms: draft a plan, and name it with --arm",
+        )
+    answers = {"examples": request.examples, "questions": request.questions}
+    answers |= {"model": request.model} if request.model else {}
+    recommendation = recommend(answers)
+    plan = with_full_paths(recommendation.plan())
+    situation = recommendation.situation
+    rows = situation.stats.examples.rows if situation and situation.stats.examples else ()
+    settings = tuning_settings(method, len(rows), recommendation.profile)
+    steps = (TrainStep(arm=method, method=method, **settings), EvaluateStep(arm=method, weights=method))
+    return plan.model_copy(update={"steps": steps, "choice": method})
+
+
+def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
+    """Return what is going to be measured, in lines."""
+    sizes = ", ".join(map(str, setup.sizes))
+    part = "test questions of its trial" if setup.part == "test" else "dev questions; test questions are not read"
+    seeds = f"{len(setup.seeds)} seed{'s' if len(setup.seeds) > 1 else ''}"
+    if request.seeds is None:
+        limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
+        seeds = f"1 seed, {len(setup.seeds)} if {limit:g} minutes suffice (--minutes, --seeds)"
+    lines = [f"{setup.arm.arm} on {sizes} of {len(setup.rows)} rows, {seeds}; {len(setup.questions)} {part}"]
+    from runners.trial.curve import CurvePointName
+
+    if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
+        lines.append(f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again")
+    return [*lines, *setup.notes]
+
+
+def curve_json(
+    setup: CurveSetup, seeds: Sequence[int], scores: dict[CurvePointName, ArmScores], worth: float
+) -> dict[str, Any]:
+    """Return the measured points, the fitted curve and what it forecasts, as curve.json holds them."""
+    import numpy as np
+
+    from runners.scoring.learning_curve import LearningCurve
+
+    points, noise = _points(setup, seeds, scores)
+    curve = LearningCurve([point for point, _ in points], noise=noise)
+    most = points[-1][0].n
+    drawn = np.geomspace(points[0][0].n, max(FORECAST_TIMES[0], 4) * most, DRAWN_SIZES)
+    stop = curve.stop_size(worth)
+    gain = curve.gain(most, 2 * most, worth)
+    data: dict[str, Any] = {
+        "schema": 1,
+        "name": setup.source.name,
+        "arm": setup.arm.arm,
+        "model": setup.source.model.name,
+        "score": "combined",
+        "rows": len(setup.rows),
+        "questions": {"n": len(setup.questions), "part": setup.part},
+        "seeds": list(seeds),
+        "points": [row for _, row in points],
+        "doubling": gain.to_json(),
+        "forecast": [row.to_json() for row in curve.forecast([most * times for times in FORECAST_TIMES])],
+        "fitted": [row.to_json() | {"n": round(row.n, 1)} for row in curve.forecast([float(n) for n in drawn])],
+        "stop": {"n": None if stop is None else int(stop), "worth": worth},
+        "seconds": round(sum(row["seconds"] for _, row in points), 1),
+        "warnings": _warnings(setup, seeds, [row["score"] for _, row in points]),
+        "folder": str(setup.context.run.path),
+    }
+    data["text"] = conclusion_text(data)
+    return data
+
+
+def _points(
+    setup: CurveSetup, seeds: Sequence[int], scores: dict[CurvePointName, ArmScores]
+) -> tuple[list[tuple[Any, dict[str, Any]]], Any]:
+    """Return (point, its row of the JSON) of each size, and the covariance of the points' scores.
+
+    All sizes answer the same questions, so the covariance over questions of their scores is known, and only the spread
+    between trainings has to be assumed where there are few seeds: the typical one counts as :data:`SPREAD_FREEDOM` trainings.
+    """
+    import numpy as np
+
+    from advisor.verdict.right_answers import right_answers
+    from rag.evaluation.statistics import bootstrap_interval
+    from runners.scoring.learning_curve import TYPICAL_SD, CurvePoint
+    from runners.trial.curve import CurvePointName, point_seconds
+
+    by_size = [[scores[CurvePointName(setup.arm.arm, size, seed)] for seed in seeds] for size in setup.sizes]
+    values = np.array([np.mean([arm.shown("combined") for arm in arms], axis=0) for arms in by_size])
+    means = [[arm.mean_score for arm in arms] for arms in by_size]
+    away = sum((mean - np.mean(row)) ** 2 for row in means for mean in row)
+    freedom = len(means) * (len(seeds) - 1)
+    spread = float(np.sqrt((SPREAD_FREEDOM * TYPICAL_SD**2 + away) / (SPREAD_FREEDOM + freedom)))
+    points = []
+    for size, arms, row in zip(setup.sizes, by_size, values, strict=True):
+        interval = bootstrap_interval([float(v) for v in row], documents=arms[0].sources())
+        names = [CurvePointName(setup.arm.arm, size, seed) for seed in seeds]
+        right = [right_answers(arm) for arm in arms]
+        measured = {
+            "n": size,
+            "score": round(float(np.mean([arm.mean_score for arm in arms])), 4),
+            "low": round(max(0.0, interval.low), 4),
+            "high": round(min(1.0, interval.high), 4),
+            "by_seed": {str(seed): round(arm.mean_score, 4) for seed, arm in zip(seeds, arms, strict=True)},
+            "right": round(sum(one.total.n for one in right) / len(right), 1) if all(right) else None,
+            "of": len(setup.questions),
+            "seconds": round(sum(point_seconds(setup, name) for name in names), 1),
+            "from_run": sum(setup.reused(name) for name in names),
+        }
+        point = CurvePoint(size, float(np.mean([arm.mean_score for arm in arms])), spread, len(seeds))
+        points.append((point, measured))
+    covariance = np.atleast_2d(np.cov(values)) / values.shape[1]
+    return points, covariance + spread**2 / len(seeds) * np.eye(len(points))
+
+
+def _warnings(setup: CurveSetup, seeds: Sequence[int], scores: Sequence[float]) -> list[str]:
+    lines = []
+    if len(setup.sizes) < 4:
+        lines.append(f"{len(setup.sizes)} sizes: most of the forecast is what published curves do, not what this one does")
+    if len(setup.questions) < FEW_QUESTIONS:
+        lines.append(f"{len(setup.questions)} questions are few: 30 or more are needed to see a small gain")
+    if len(seeds) == 1:
+        lines.append("one seed: the spread between trainings is assumed (.02), not measured")
+    if setup.part == "dev":
+        lines.append("scored on dev questions, by which a plan makes its choices; a trial asks other ones")
+    if max(scores) - scores[-1] > 0.02:
+        lines.append("a smaller size scored higher than all rows: noise, or rows that contradict each other")
+    return [*lines, *setup.notes]
+
+
+def conclusion_text(data: dict[str, Any]) -> str:
+    """Return what doubling would bring and when to stop labelling, in plain sentences."""
+    gain, stop, rows = data["doubling"], data["stop"], data["points"][-1]["n"]
+    worth = f"{gain['worth']:.2g}"
+    first = (
+        f"From {gain['from']:,} to {gain['to']:,} rows: {gain['median']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}], "
+        f"chance {gain['chance']:.1f} of more than {worth}."
+    )
+    if stop["n"] is None:
+        return f"{first} More rows are worth their labels as far as this can see (64 times as many)."
+    if stop["n"] <= rows:
+        return f"{first} Stop labelling: another doubling more likely brings less than {worth}."
+    return f"{first} Label up to about {stop['n']:,} rows; the next doubling then more likely brings less than {worth}."
+
+
+def _report_again(setup: CurveSetup) -> str:
+    """Write the run's report again, with the curve; return its path."""
+    from advisor.report.report import HTML, write_report
+    from runners.run_folder import RunFolder
+
+    assert setup.run is not None
+    run = RunFolder(setup.run)
+    with run.writing():
+        write_report(run, setup.source, setup.questions)
+    return str(setup.run / HTML)
+
+
+def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
+    """Print the points with their intervals, the conclusion, the warnings and where the page is."""
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    console = console or RichConsole()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("rows", "combined", "95 % interval", "right", "trained in"):
+        table.add_column(title, justify="right")
+    for row in data["points"]:
+        interval = f"{row['low']:.2f}–{row['high']:.2f}"
+        right = "–" if row["right"] is None else f"{row['right']:g} of {row['of']}"
+        took = f"{row['seconds']:.0f} s" if row["seconds"] else "the run"
+        table.add_row(f"{row['n']:,}", f"{row['score']:.3f}", interval, right, took)
+    for row in data["forecast"]:
+        table.add_row(f"{row['n']:,}", f"{row['median']:.3f}", f"{row['low']:.2f}–{row['high']:.2f}", "forecast, 90 %", "")
+    console.print(table)
+    print_plain(console, data["text"])
+    for warning in data["warnings"]:
+        print_plain(console, f"  warning: {warning}", "yellow")
+    shown = data.get("report") or str(Path(data["folder"]) / PAGE_FILE)
+    print_plain(console, f"drawn in: {shown}")
+
+
+def show_case_scores(data: dict[str, Any], console: Console | None = None) -> None:
+    """Print how the forecast did on published curves."""
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    console = console or RichConsole()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    titles = ("", "curves", "inside", "width", "last ± 1.645 sd", "error", "last value", "log-linear")
+    for title in titles:
+        table.add_column(title, justify="left" if not title else "right")
+    keys = ("coverage", "width", "last_value_width", "mae", "last_value_mae", "loglinear_mae")
+    for name, row in (("all", data), *data["by_source"].items()):
+        cells = ("–" if row[key] is None else f"{row[key]:.3f}" for key in keys)
+        table.add_row(name, str(row["of"]), *cells)
+    console.print(table)
+    outside = [row["id"] for row in data["rows"] if not row["inside"]]
+    if outside:
+        print_plain(console, f"outside of the 90 % band: {', '.join(outside)}")
+    for row in data["skipped"]:
+        print_plain(console, f"  not scored: {row['reason']}", "yellow")

@@ -1,0 +1,386 @@
+"""The work behind ``tunewise examples make``: files are read, rows are made and checked, and what came of it is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.catalog.prices import find_price
+from advisor.output import command_line, emit_result, note
+from advisor.settings import read_settings
+from advisor.terminal import resume_hint
+from advisor.workflows.examples_summary import (
+    JOURNAL,
+    estimate_requests,
+    show_request_estimate,
+    show_summary,
+    summarise_making,
+)
+from rag.errors import BadInput, CannotRun, UsageProblem
+from rag.files import write_text, writer_lock
+from rag.text.words import count_noun
+from runners.catalog.models import DEFAULT_MODEL
+from runners.models.endpoint import check_may_contact, endpoint_host
+from runners.models.resolve import RemoteModel, parse_remote
+
+if TYPE_CHECKING:
+    from rag.index import Index
+    from rag.types import Chunk
+    from runners.inference.types import Generator
+    from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher
+    from runners.synthesis.row_checks import RowChecker
+    from runners.synthesis.teacher import TeacherTask
+
+EXAMPLES, QUESTIONS = "examples", "questions"
+KEEP, DROP, SKIP = "keep", "drop", "skip"
+_PRICE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class MakeFlags:
+    """The flags of ``examples make``."""
+
+    documents: Path
+    out: Path
+    teacher: str | None
+    count: int
+    rows_as: str
+    prompt: str | None
+    questions: Path | None
+    examples: Path | None
+    model: str | None
+    known: str
+    index: Path | None
+    embedder: str
+    k: int
+    strict: bool
+    language: str
+    seed: int
+    at_once: int
+    per_minute: float | None
+    price: str | None
+    local_only: bool
+    resume: bool
+    overwrite: bool
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    @property
+    def work(self) -> Path:
+        """Folder of what the teacher wrote and of the index, beside the file of rows."""
+        return self.out.with_name(f"{self.out.name}.work")
+
+    @property
+    def rejected(self) -> Path:
+        """File of the rows that did not pass."""
+        return self.out.with_name(f"{self.out.name}.rejected.jsonl")
+
+    def resume_line(self) -> str:
+        """Return the command that goes on where this one stopped."""
+        flags: list[object] = ["--documents", self.documents, "--out", self.out]
+        values = {
+            "--teacher": self.teacher,
+            "--count": self.count,
+            "--as": self.rows_as or None,
+            "--prompt": self.prompt,
+            "--questions": self.questions,
+            "--examples": self.examples,
+            "--model": self.model,
+            "--known": None if self.known == KEEP else self.known,
+            "--index": self.index,
+            "--embedder": None if self.embedder == "all-minilm-l6-v2" else self.embedder,
+            "--k": None if self.k == 10 else self.k,
+            "--language": self.language or None,
+            "--seed": self.seed or None,
+            "--at-once": None if self.at_once == 4 else self.at_once,
+            "--per-minute": self.per_minute,
+            "--price": self.price,
+        }
+        for name, value in values.items():
+            flags += [] if value is None else [name, value]
+        flags += ["--strict"] * self.strict + ["--data-must-stay-local"] * self.local_only
+        return command_line("examples", "make", *flags, "--resume", *["--yes"] * self.yes)
+
+
+def make_rows(flags: MakeFlags) -> None:
+    """Make rows as the flags say and print what came of it.
+
+    Raises:
+        UsageProblem: flags that exclude each other, or a file that is there already.
+        BadInput: a file cannot be read, or data may not leave this machine.
+        CannotRun: a model or an endpoint cannot be had.
+    """
+    kind, remote, price = _check_flags(flags)
+    _check_place(flags)
+    if remote is not None:
+        check_may_contact(remote.name, remote.url, flags.local_only or _settings_say_local())
+    if not flags.documents.exists():
+        raise BadInput(
+            f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows"
+        )
+    with resume_hint(flags.resume_line(), "the teacher's texts"):
+        flags.work.mkdir(parents=True, exist_ok=True)
+        if flags.overwrite:
+            (flags.work / JOURNAL).unlink(missing_ok=True)
+        with writer_lock(flags.work):
+            _make(flags, kind, remote, price)
+
+
+def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float, float] | None]:
+    """Return the kind of rows, the endpoint of the teacher and its price."""
+    kind = flags.rows_as or (EXAMPLES if flags.teacher else QUESTIONS)
+    if kind not in (EXAMPLES, QUESTIONS):
+        raise UsageProblem(f"--as {kind!r} is not known", f"choose {EXAMPLES} or {QUESTIONS}")
+    if kind == EXAMPLES and not flags.teacher:
+        raise UsageProblem(
+            "examples need a teacher that writes the replies: by rule only questions can be made",
+            "give --teacher openai:NAME@URL or a model on this machine, or --as questions",
+        )
+    if flags.known not in (KEEP, DROP, SKIP):
+        raise UsageProblem(f"--known {flags.known!r} is not known", f"choose {KEEP}, {DROP} or {SKIP}")
+    if flags.resume and flags.overwrite:
+        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
+    remote = parse_remote(flags.teacher) if flags.teacher else None
+    price = None
+    if flags.price:
+        match = _PRICE.fullmatch(flags.price)
+        if match is None:
+            raise UsageProblem(
+                f"--price {flags.price!r} is not of the form 0.15/0.60", "USD of a million tokens in and out"
+            )
+        price = float(match[1]), float(match[2])
+    elif remote is not None and (listed := find_price(remote.name)):
+        price = listed.input, listed.output
+    return kind, remote, price
+
+
+def _check_place(flags: MakeFlags) -> None:
+    """Refuse to replace a file, or to mix two makings, without being told to."""
+    if flags.resume or flags.overwrite or flags.dry_run:
+        return
+    started = (flags.work / JOURNAL).exists()
+    if flags.out.exists() or started:
+        what = f"{flags.out} exists" if flags.out.exists() else f"{flags.work} holds an unfinished making"
+        raise UsageProblem(what, "--resume goes on with what the teacher wrote, --overwrite starts again")
+
+
+def _settings_say_local() -> bool:
+    """Return whether the settings file forbids sending data elsewhere."""
+    answers = read_settings().answers
+    return answers.get("data_must_stay_local") in (True, "yes") or answers.get("hosted_api_allowed") in (
+        False,
+        "no",
+    )
+
+
+def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[float, float] | None) -> None:
+    from advisor.display.progress import watch_progress
+    from advisor.workflows.train_inputs import read_prompt
+    from runners.synthesis.teacher import TeacherTask
+
+    started = time.monotonic()
+    system = read_prompt(flags.prompt) or ""
+    language = _language(flags.language)
+    task = TeacherTask(system, kind == QUESTIONS, language)
+    index = _open_index(flags)
+    checker = _checker(flags, index, language)
+    chunks = index.chunks
+    _note_language(chunks, flags)
+    if flags.teacher:
+        estimate = estimate_requests(flags, task, chunks, price)
+        show_request_estimate(flags, estimate, remote)
+        if flags.dry_run:
+            if flags.as_json:
+                emit_result({"schema": 1, "dry_run": True, **estimate})
+            return
+        _confirm(flags, remote)
+    elif flags.dry_run:
+        note(
+            f"questions would be made by rule from {count_noun(len(chunks), 'passage')}; no model is asked for them"
+        )
+        if flags.as_json:
+            emit_result({"schema": 1, "dry_run": True, "passages": len(chunks), "requests": 0})
+        return
+    with watch_progress() as watch:
+        teacher = _teacher(flags, remote)
+        base = _base(flags, teacher, system)
+        outcome = _outcome(flags, checker, task, teacher, base, chunks, watch)
+    _write(flags, kind, system, teacher, outcome)
+    summary = summarise_making(flags, kind, teacher, base, outcome, chunks, price, time.monotonic() - started)
+    if flags.as_json:
+        emit_result(summary)
+    else:
+        show_summary(summary)
+
+
+def _language(given: str) -> str:
+    from runners.synthesis.question_form import language_name
+
+    return language_name(given) if given else ""
+
+
+def _note_language(chunks: Sequence[Chunk], flags: MakeFlags) -> None:
+    """Say where the documents are in a language of which no questions can be made by rule."""
+    from rag.embedding.language import detect_language
+
+    sample = chunks[:: max(1, len(chunks) // 60)][:60]
+    names = [detect_language(chunk.text) for chunk in sample]
+    other = sorted({name for name in names if name and name != "English"})
+    if flags.teacher or not other:
+        return
+    share = sum(bool(name) and name != "English" for name in names) / len(names)
+    line = f"{share:.0%} of the documents look like {', '.join(other)}: without a teacher questions are made of English only"
+    if share == 1:
+        raise BadInput(
+            f"{flags.documents}: no question could be made: {line}",
+            "give --teacher openai:NAME@URL, or a model on this machine that writes this language",
+        )
+    note(line)
+
+
+def _open_index(flags: MakeFlags) -> Index:
+    """Return the index that was named, or one in the work folder, built or brought up to date."""
+    from advisor.display.progress import watch_progress
+    from advisor.workflows.index_build import index_path, load_embedder
+    from rag.index import Index
+
+    embedder = load_embedder(flags.embedder)
+    if flags.index is not None:
+        return Index.open(index_path(str(flags.index)), embedder)
+    folder = flags.work / "index"
+    with watch_progress() as watch:
+        build = Index.update if (folder / "CURRENT").is_file() else Index.build
+        report = build(folder, flags.documents, embedder, on_event=watch)
+    for item in report.skipped:
+        note(f"document {item.path} was left out: {item.reason}")
+    index = Index.open(folder, embedder)
+    if not index.chunks:
+        raise BadInput(f"{flags.documents} holds no text to ask about", "give documents that can be read")
+    return index
+
+
+def _checker(flags: MakeFlags, index: Index, language: str) -> RowChecker:
+    from rag.evaluation.gold_documents import match_documents
+    from runners.data.examples import load_examples
+    from runners.data.questions import load_questions, with_document_ids
+    from runners.synthesis.row_checks import RowChecker
+
+    questions = load_questions(flags.questions) if flags.questions else ()
+    documents = {chunk.doc for chunk in index.chunks}
+    named = [question.doc_id for question in questions if question.doc_id]
+    questions = with_document_ids(questions, match_documents(named, documents).ids)
+    examples = load_examples(flags.examples).rows if flags.examples else ()
+    return RowChecker(
+        index, k=flags.k, language=language, strict=flags.strict, examples=examples, held_out=questions
+    )
+
+
+def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
+    """Ask before documents are sent to an endpoint, on a terminal."""
+    if remote is None or flags.yes or flags.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    import typer
+
+    if not typer.confirm(f"Send passages of {flags.documents} to {endpoint_host(remote.url)}?", err=True):
+        raise UsageProblem("nothing was sent", "give --yes to go on without this question")
+
+
+def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
+    from runners.synthesis.making import Teacher
+    from runners.synthesis.teacher import ROW_FORM
+
+    if not flags.teacher:
+        return None
+    if remote is not None:
+        from runners.inference.http_client import RequestLimits
+        from runners.inference.remote import RemoteGenerator
+
+        limits = RequestLimits(at_once=flags.at_once, per_minute=flags.per_minute)
+        generator = RemoteGenerator(
+            remote.url, remote.name, limits, flags.seed, on_note=lambda line: note(f"  {line}")
+        )
+        return Teacher(remote.name, endpoint_host(remote.url), generator, 4 * flags.at_once)
+    return Teacher(flags.teacher, "", _local_generator(flags.teacher), form=ROW_FORM)
+
+
+def _local_generator(name: str) -> Generator:
+    from advisor.display.events import print_event
+    from runners.inference.local import local_generator
+    from runners.models import resolve
+
+    model = resolve.resolve_model(name, on_event=print_event)
+    if model.kind != "base":
+        raise BadInput(
+            f"{name} is a model of kind {model.kind}, which writes no text", "see: tunewise models list"
+        )
+    return local_generator(model)
+
+
+def _base(flags: MakeFlags, teacher: Teacher | None, system: str) -> BaseModelCheck | None:
+    """Return the base model that is asked without the passage; None where that is skipped or it cannot be had."""
+    from runners.synthesis.making import BaseModelCheck
+
+    if flags.known == SKIP:
+        return None
+    name = flags.model or DEFAULT_MODEL
+    remote = parse_remote(name)
+    if remote is not None:
+        from runners.inference.http_client import RequestLimits
+        from runners.inference.remote import RemoteGenerator
+
+        check_may_contact(remote.name, remote.url, flags.local_only or _settings_say_local())
+        limits = RequestLimits(at_once=flags.at_once, per_minute=flags.per_minute)
+        generator: Generator = RemoteGenerator(remote.url, remote.name, limits, flags.seed)
+        name = remote.name
+    elif teacher is not None and teacher.name == name and not teacher.host:
+        generator = teacher.generator
+    else:
+        generator = _local_generator(name)
+    return BaseModelCheck(name, generator, system, flags.known == DROP)
+
+
+def _outcome(
+    flags: MakeFlags,
+    checker: RowChecker,
+    task: TeacherTask,
+    teacher: Teacher | None,
+    base: BaseModelCheck | None,
+    chunks: Sequence[Chunk],
+    watch: Any,
+) -> MakingOutcome:
+    from runners.synthesis.making import RowMaker, make_without_teacher
+
+    watch.begin("making rows" if teacher else "making questions by rule")
+    if teacher is None:
+        return make_without_teacher(checker, chunks, flags.count, flags.seed, base)
+    maker = RowMaker(checker, task, teacher, flags.work / JOURNAL, base, watch)
+    try:
+        return maker.make(chunks, flags.count, flags.seed)
+    except CannotRun as problem:
+        hint = f"the teacher's texts are kept; go on with: {flags.resume_line()}"
+        raise CannotRun(problem.message, f"{problem.hint}; {hint}" if problem.hint else hint) from None
+
+
+def _write(flags: MakeFlags, kind: str, system: str, teacher: Teacher | None, outcome: MakingOutcome) -> None:
+    """Write the rows and those that did not pass, each file whole or not at all."""
+    from runners.synthesis.making import GRAMMAR, example_row, question_row, rejected_row
+
+    by = {"name": teacher.name, "host": teacher.host} if teacher else {"name": GRAMMAR, "host": ""}
+    rows = [
+        example_row(id, row, system, by) if kind == EXAMPLES else question_row(id, row, by)
+        for id, row in outcome.passed
+    ]
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    rejected = [rejected_row(id, row) for id, row in outcome.rejected]
+    write_text(flags.rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected))
+    write_text(flags.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if flags.overwrite and not teacher and not (flags.work / JOURNAL).exists() and flags.index is not None:
+        shutil.rmtree(flags.work, ignore_errors=True)

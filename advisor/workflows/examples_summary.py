@@ -1,0 +1,154 @@
+"""What `tunewise examples make` says: the requests and their cost before, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from advisor.output import command_line, note
+from rag.text.words import count_noun
+from runners.models.resolve import RemoteModel
+
+if TYPE_CHECKING:
+    from advisor.workflows.examples_make import MakeFlags
+    from rag.types import Chunk
+    from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher
+    from runners.synthesis.teacher import TeacherTask
+
+JOURNAL = "teacher.jsonl"
+"""File of the teacher's texts in the work folder."""
+EXPECTED_SHARE = 0.5
+"""Share of a teacher's rows that are expected to pass, for the estimate of the cost."""
+EXPECTED_REPLY_TOKENS = 80
+"""Tokens of a teacher's text, for the estimate of the cost."""
+REASON_TEXTS = {
+    "malformed": "the teacher's text holds no question and reply",
+    "form": "not one question in the right language that can be read by itself",
+    "unsupported": "the passage does not bear out the reply, or the reply does not answer the question",
+    "not retrieved": "retrieval does not find the passage for the question",
+    "leak": "a held-out question",
+    "repeat": "a repeat of another row",
+    "known": "the base model knows it without the passage",
+}
+
+
+def estimate_requests(
+    flags: MakeFlags, task: TeacherTask, chunks: Sequence[Chunk], price: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Return about how many requests and tokens are needed, and at most."""
+    from runners.run_folder import read_journal
+    from runners.synthesis.drawing import usable_passages
+    from runners.synthesis.making import MOST_ASKED
+    from runners.synthesis.teacher import QUESTION_STYLES, teacher_chat
+    from runners.tokenization.token_estimate import estimate_tokens
+
+    usable = usable_passages(chunks)
+    sample = usable[:: max(1, len(usable) // 40)][:40]
+    sizes = [
+        sum(estimate_tokens(m["content"]) for m in teacher_chat(task, chunk, 0)) for chunk in sample
+    ] or [0]
+    each = sum(sizes) / len(sizes)
+    most = min(MOST_ASKED * flags.count, len(usable) * len(QUESTION_STYLES))
+    likely = min(most, round(flags.count / EXPECTED_SHARE))
+    tokens = {"prompt": round(likely * each), "completion": likely * EXPECTED_REPLY_TOKENS}
+    usd = None
+    if price:
+        usd = (tokens["prompt"] * price[0] + tokens["completion"] * price[1]) / 1e6
+    return {
+        "passages": len(usable),
+        "requests": likely,
+        "most_requests": most,
+        "answered_before": len(read_journal(flags.work / JOURNAL)) if flags.resume else 0,
+        "tokens": tokens,
+        "usd": None if usd is None else round(usd, 4),
+        "most_usd": None if usd is None else round(usd * most / max(1, likely), 4),
+    }
+
+
+def show_request_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: RemoteModel | None) -> None:
+    """Print how often the teacher is asked and what that costs."""
+    tokens = estimate["tokens"]["prompt"] + estimate["tokens"]["completion"]
+    money = ""
+    if remote is not None:
+        money = (
+            f", about ${estimate['usd']:.2f} (at most ${estimate['most_usd']:.2f})"
+            if estimate["usd"] is not None
+            else "; no price is known for it (--price IN/OUT)"
+        )
+    note(
+        f"{count_noun(estimate['passages'], 'passage')} to ask about; {flags.teacher} is asked about "
+        f"{estimate['requests']:,} times, at most {estimate['most_requests']:,}: about {tokens:,} tokens{money}"
+    )
+    if estimate["answered_before"]:
+        note(f"{estimate['answered_before']:,} of its texts are kept from before and are not asked for again")
+
+
+def summarise_making(
+    flags: MakeFlags,
+    kind: str,
+    teacher: Teacher | None,
+    base: BaseModelCheck | None,
+    outcome: MakingOutcome,
+    chunks: Sequence[Chunk],
+    price: tuple[float, float] | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return the summary as ``--json`` prints it."""
+    tokens_usd = (
+        (outcome.prompt_tokens * price[0] + outcome.completion_tokens * price[1]) / 1e6 if price else None
+    )
+    documents = {chunk.doc for chunk in chunks}
+    return {
+        "schema": 1,
+        "out": str(flags.out),
+        "rejected_file": str(flags.rejected),
+        "as": kind,
+        "rows": len(outcome.passed),
+        "wanted": flags.count,
+        "asked": outcome.asked,
+        "reused": outcome.reused,
+        "rejected": outcome.by_reason,
+        "known": sum(bool(row.checks.get("known")) for _, row in outcome.passed) if base else None,
+        "documents": len(documents),
+        "documents_with_rows": len({row.row.passage.doc for _, row in outcome.passed}),
+        "passages": outcome.passages,
+        "short_because": outcome.exhausted or None,
+        "teacher": {"name": teacher.name, "host": teacher.host} if teacher else None,
+        "model": base.name if base else None,
+        "tokens": {
+            "prompt": outcome.prompt_tokens,
+            "completion": outcome.completion_tokens,
+            "new": outcome.new_tokens,
+            "estimated": outcome.estimated,
+        },
+        "usd": None if tokens_usd is None else round(tokens_usd, 4),
+        "seconds": round(seconds, 1),
+    }
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """Print the summary for a person."""
+    noun = "question" if summary["as"] == "questions" else "row"
+    asked = f" of {summary['asked']:,} that were looked at" if summary["asked"] else ""
+    print(
+        f"{count_noun(summary['rows'], noun)}{asked}, from {summary['documents_with_rows']:,} of "
+        f"{count_noun(summary['documents'], 'document')}: {summary['out']}"
+    )
+    for kind, number in summary["rejected"].items():
+        print(f"  {number:5,} thrown out: {REASON_TEXTS[kind]}")
+    if summary["rejected"]:
+        print(f"  each with its reason: {summary['rejected_file']}")
+    if summary["known"]:
+        print(f"  {summary['known']:,} are marked known: {summary['model']} answers them without the passage")
+    if summary["short_because"]:
+        print(f"  {summary['wanted']:,} were wanted, but {summary['short_because']}")
+    tokens = summary["tokens"]
+    if tokens["prompt"]:
+        counted = "estimated" if tokens["estimated"] else "counted by the teacher"
+        money = f", ${summary['usd']:.4f}" if summary["usd"] is not None else ""
+        print(
+            f"  {tokens['prompt'] + tokens['completion']:,} tokens, {counted}{money}; {summary['seconds']:.0f} s"
+        )
+    if summary["rows"]:
+        flag = "--questions" if summary["as"] == "questions" else "--examples"
+        print(f"  read some before you use them; then: {command_line('plan', flag, summary['out'])}")

@@ -1,0 +1,136 @@
+"""Rows that repeat other rows or leak held-out questions, in the same words or by the same fact in others.
+
+Words are compared as everywhere (:mod:`runners.data.duplicates`, :mod:`runners.data.leakage`). A fact that is asked for in
+other words is noticed where both rows come from one document and have one answer, or where their questions are near in
+meaning and have one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runners.data import duplicates
+from runners.data.examples import Example, normalise_text
+from runners.data.leakage import LEAKING, find_all_leaks
+from runners.data.questions import Question
+from runners.scoring.scores import token_f1
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+"""Texts as unit vectors, float32 [texts, dimensions]."""
+SAME_QUESTION = 0.93
+"""Cosine from which two questions ask the same, whatever the replies: "Could you tell me ..." before a question."""
+SAME_WITH_ANSWER = 0.75
+"""Cosine from which two questions with one answer ask for one fact."""
+SAME_IN_DOCUMENT = 0.5
+"""The same of two questions about one document."""
+SAME_ANSWER_F1 = 0.6
+"""Token F1 from which two answers are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """A row that new rows must not repeat."""
+
+    kind: str
+    """row, example or held-out."""
+    question: str
+    answers: tuple[str, ...]
+    doc: str = ""
+
+
+class RepeatFinder:
+    """The rows so far, the user's examples and the held-out questions, to compare new rows with."""
+
+    def __init__(
+        self, encode: Encode, examples: Sequence[Example] = (), held_out: Sequence[Question] = ()
+    ) -> None:
+        """Take what new rows must not repeat.
+
+        Args:
+            encode: embeds questions.
+            examples: the user's own rows.
+            held_out: questions that no row may contain.
+        """
+        self._encode = encode
+        self._held_out = held_out
+        self._known: list[KnownRow] = []
+        self._vectors: list[np.ndarray] = []
+        known = [
+            KnownRow("held-out", question.question, _answers_of(question), question.doc_id or "")
+            for question in held_out
+        ]
+        known += [
+            KnownRow("example", row.question, (row.reply,), str(row.meta.get("doc_id") or ""))
+            for row in examples
+            if not row.raw
+        ]
+        if known:
+            self._known += known
+            self._vectors += list(encode([row.question for row in known]))
+
+    def fault(self, question: str, reply: str, doc: str) -> str:
+        """Return what a row repeats, "" where it repeats nothing.
+
+        Args:
+            question: its question.
+            reply: its reply, or short answer.
+            doc: id of its document.
+        """
+        messages = ({"role": "user", "content": question}, {"role": "assistant", "content": reply or "-"})
+        example = Example(messages, {"doc_id": doc} if doc else {}, 1)
+        for leaks in find_all_leaks([example], self._held_out):
+            if kind := next((leak.kind for leak in leaks if leak.kind in LEAKING), ""):
+                return f"leaks a held-out question ({kind})"
+        if not self._known:
+            return ""
+        own = normalise_text(question)
+        others = [row.question for row in self._known]
+        near = set(duplicates.near_duplicate_matches([question], others)[0])
+        cosines = np.stack(self._vectors) @ self._encode([question])[0]
+        for n, (row, cosine) in enumerate(zip(self._known, cosines, strict=True)):
+            elsewhere = bool(doc and row.doc and row.doc != doc)
+            same_words = own == normalise_text(row.question) or n in near
+            if (same_words or cosine >= SAME_QUESTION) and not (
+                elsewhere and own != normalise_text(row.question)
+            ):
+                if elsewhere and not _one_answer(reply, row.answers):
+                    continue  # "When does it open?" of two places
+                return _repeat_text(row, "nearly" if same_words else "in other words")
+            if not elsewhere and _one_answer(reply, row.answers):
+                bound = SAME_IN_DOCUMENT if doc and row.doc == doc else SAME_WITH_ANSWER
+                if cosine >= bound:
+                    return _repeat_text(row, "by the same fact")
+        return ""
+
+    def add(self, question: str, reply: str, doc: str) -> None:
+        """Add a row that later ones must not repeat."""
+        self._known.append(KnownRow("row", question, (reply,) if reply else (), doc))
+        self._vectors.append(self._encode([question])[0])
+
+
+def _repeat_text(row: KnownRow, how: str) -> str:
+    return {
+        "held-out": f"leaks a held-out question ({how})",
+        "example": f"repeats one of your examples ({how})",
+        "row": f"repeats another row ({how})",
+    }[row.kind]
+
+
+def _answers_of(question: Question) -> tuple[str, ...]:
+    given = (*question.answers, *question.references, question.reference or "", question.fact or "")
+    return tuple(dict.fromkeys(filter(None, given)))
+
+
+def _one_answer(reply: str, answers: Sequence[str]) -> bool:
+    """Return whether a reply is one of the answers, or one contains the other word for word."""
+    own = f" {normalise_text(reply)} "
+    for answer in answers:
+        other = f" {normalise_text(answer)} "
+        if own.strip() and other.strip() and (own in other or other in own):
+            return True
+        if token_f1(reply, answer) >= SAME_ANSWER_F1:
+            return True
+    return False

@@ -1,0 +1,111 @@
+"""Made questions never decide a verdict: real ones are judged, and on made ones alone nothing is confirmed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from advisor.report.data import read_scores
+from advisor.report.statements import made_cells
+from advisor.verdict.made_questions import (
+    MADE,
+    judge_on_real_questions,
+    made_column,
+    origin_counts,
+    origin_notes,
+    split_by_origin,
+)
+from advisor.verdict.verdict import judge_trial
+from runners.data.questions import load_questions
+from runners.trial.trial import ArmScores, write_scores
+from tests.advisor.verdict.test_verdict import arms, plan
+
+
+def marked(measured: list[ArmScores], made: int) -> list[ArmScores]:
+    """The same scores, with the last questions marked as made."""
+    return [
+        replace(arm, made=tuple(n >= len(arm.questions) - made for n in range(len(arm.questions))))
+        for arm in measured
+    ]
+
+
+SCORES = {"prompting": 0.2, "rag": 0.4, "lora": 0.5, "hybrid": 0.8}
+
+
+def test_without_made_questions_nothing_changes() -> None:
+    measured = arms(60, **SCORES)
+    judged = judge_on_real_questions(plan(), measured, "m")
+    assert judged.verdict == judge_trial(plan(), measured, "m")[0]
+    assert judged.beside == ()
+    assert origin_counts(measured) is None
+    assert origin_notes(None) == []
+
+
+def test_the_verdict_is_that_on_the_real_questions() -> None:
+    # on the made questions the other arms are the best, by far
+    real, other = arms(60, **SCORES), arms(60, prompting=0.9, rag=0.9, lora=0.9, hybrid=0.1)
+    names = [f"m{n}" for n in range(60)]
+    both = [
+        replace(
+            a,
+            questions=(*a.questions, *names),
+            scores=(*a.scores, *b.scores),
+            combined=(*a.combined, *b.combined),
+            seconds=(*a.seconds, *b.seconds),
+            prompt_tokens=(*a.prompt_tokens, *b.prompt_tokens),
+            completion_tokens=(*a.completion_tokens, *b.completion_tokens),
+            documents=(*a.sources(), *b.sources()),
+            made=(False,) * 60 + (True,) * 60,
+        )
+        for a, b in zip(real, other, strict=True)
+    ]
+    judged = judge_on_real_questions(plan(), both, "m")
+    alone = judge_on_real_questions(plan(), real, "m").verdict
+    assert (
+        (judged.verdict.outcome, judged.verdict.strength)
+        == (alone.outcome, alone.strength)
+        == ("confirmed", "measured")
+    )
+    assert judged.verdict.text == alone.text
+    assert [len(arm.combined) for arm in judged.arms] == [60] * 4
+    column = made_column(next(arm for arm in judged.beside if arm.arm == "rag"))
+    assert column["n"] == 60
+    assert column["score"]["mean"] > 0.8
+    assert made_cells({"made": column})[1] == f"{column['score']['mean']:.2f}"
+    assert made_cells({}) == ("–", "–")
+    counts = origin_counts(both, {"dev": 3, "dev_of": 20})
+    assert counts == {"test": 60, "test_of": 120, "dev": 3, "dev_of": 20}
+    (note,) = origin_notes(counts)
+    assert "60 of 120 test questions were made" in note
+    assert "60 real ones" in note
+    assert "3 of 20 dev questions" in note
+
+
+@pytest.mark.parametrize("scores", [SCORES, {**SCORES, "hybrid": 0.1}])
+def test_made_questions_alone_confirm_and_overturn_nothing(scores: dict[str, float]) -> None:
+    measured = marked(arms(60, **scores), 60)
+    verdict = judge_on_real_questions(plan(), measured, "m").verdict
+    assert (verdict.outcome, verdict.strength, verdict.gate_met) == ("undecided", MADE, None)
+    assert verdict.use
+    assert "nothing is confirmed or overturned" in verdict.text
+    assert "tunewise eval RUN --questions FILE" in verdict.text
+    assert split_by_origin(measured)[1] == ()
+    assert "none was asked by anybody" in origin_notes(origin_counts(measured))[0]
+
+
+def test_the_mark_is_in_scores_and_question_files(tmp_path: Path) -> None:
+    (tmp_path / "trial").mkdir()
+    measured = marked(arms(5, **SCORES), 2)
+    write_scores(measured, tmp_path / "trial" / "scores.json")
+    assert read_scores(tmp_path)[0].made == (False, False, False, True, True)
+    write_scores(arms(5, **SCORES), tmp_path / "trial" / "scores.json")
+    assert "made" not in json.loads((tmp_path / "trial" / "scores.json").read_text("utf-8"))
+    assert read_scores(tmp_path)[0].made == ()
+    rows = [{"question": "A b?"}, {"question": "C d?", "made": True}, {"question": "E f?", "synthetic": True}]
+    rows.append({"question": "G h?", "meta": {"made": True}})
+    file = tmp_path / "q.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert [question.made for question in load_questions(file)] == [False, True, True, True]

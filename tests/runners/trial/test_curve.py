@@ -1,0 +1,129 @@
+"""Learning curves measured: nested rows, resumption, seeds within the time, the finished run's own weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput, UsageProblem
+from runners.data.examples import Example
+from runners.models.resolve import Model
+from runners.plan.schema import Plan, parse_plan
+from runners.run_folder import read_journal
+from runners.trial import curve as curves
+from runners.trial import step_runner
+
+
+def test_smaller_draws_are_part_of_larger_ones(examples: tuple[Example, ...]) -> None:
+    for seed in (0, 1):
+        draws = [curves.nested_rows(examples, size, seed) for size in (9, 18, 36)]
+        lines = [[row.line for row in draw] for draw in draws]
+        assert set(lines[0]) < set(lines[1]) < set(lines[2])
+        assert draws[2] == examples
+        assert lines[0] == sorted(lines[0])
+    assert curves.nested_rows(examples, 9, 0) != curves.nested_rows(examples, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "sizes"),
+    [(400, (), (50, 100, 200, 400)), (40, (), (10, 20, 40)), (400, (100, 20, 100), (20, 100))],
+)
+def test_sizes(rows: int, wanted: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    assert curves.curve_sizes(rows, wanted) == sizes
+
+
+def test_impossible_sizes_are_refused() -> None:
+    with pytest.raises(BadInput, match="too few for a curve"):
+        curves.curve_sizes(14)
+    for wanted, named in (((4, 50), "--sizes 4"), ((50, 500), "--sizes 500"), ((50,), "one size")):
+        with pytest.raises(UsageProblem, match=named):
+            curves.curve_sizes(400, wanted)
+
+
+@pytest.fixture(scope="module")
+def plan(tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A plan with one tuned and one prompted arm of a tiny model, and twelve questions."""
+    folder = tmp_path_factory.mktemp("curve")
+    rows = "".join(json.dumps({"messages": list(row.messages)}) + "\n" for row in examples)
+    (folder / "examples.jsonl").write_text(rows, "utf-8")
+    asked = [{"id": f"q{n}", "question": f"Is gate {n} shut on day {n * 7}?", "answers": ["Yes"]} for n in range(12)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
+    return parse_plan(
+        {
+            "name": "ferry",
+            "choice": "lora",
+            "model": {"name": str(tiny.folder)},
+            "data": {"examples": str(folder / "examples.jsonl"), "questions": str(folder / "questions.jsonl")},
+            "steps": [
+                {"kind": "train", "arm": "lora", "epochs": 1.0, "rank": 2},
+                {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+                {"kind": "evaluate", "arm": "prompting"},
+            ],
+            "weights": {"token_f1": 1},
+            "max_new_tokens": 4,
+            "forgetting": {"prompts": 0},
+        }
+    )
+
+
+def measured(plan: Plan, out: Path, minutes: float, **more: Any) -> tuple[curves.CurveSetup, tuple[int, ...]]:
+    """Measure a curve of two sizes and at most two seeds into a folder."""
+    setup = curves.open_curve(plan, None, out, sizes=(9, 18), seeds=2, **more)
+    return setup, curves.measure_curve(setup, minutes)
+
+
+def test_interrupted_curve_goes_on_and_ends_the_same(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the second size: what is finished is neither trained nor asked again. A seed is added when time allows."""
+    whole, seeds = measured(plan, tmp_path / "whole", 1e-6)
+    assert (seeds, whole.part, whole.sizes) == ((0,), "dev", (9, 18))
+    notes = [event["reason"] for event in read_journal(tmp_path / "whole" / "events.jsonl") if "reason" in event]
+    assert any("does not fit in --minutes" in note for note in notes)
+    scores = curves.curve_scores_by_point(whole, seeds)
+    assert [name.rows for name in scores] == [9, 18]
+    assert {len(arm.questions) for arm in scores.values()} == {len(whole.questions)}
+
+    run_step = step_runner.run_step
+
+    def interrupt(context: Any, step: Any) -> Any:
+        if step.arm == "lora-n18-s0" and step.kind == "evaluate":
+            raise KeyboardInterrupt
+        return run_step(context, step)
+
+    monkeypatch.setattr(step_runner, "run_step", interrupt)
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        measured(plan, out, 1e-6)
+    monkeypatch.undo()
+    with pytest.raises(UsageProblem, match="exists"):
+        measured(plan, out, 1e-6)
+    with pytest.raises(BadInput, match="differs"):
+        curves.open_curve(plan, None, out, sizes=(10, 20), seeds=2, resume=True)
+    cut, seeds = measured(plan, out, 1000, resume=True)
+    assert seeds == (0, 1)
+    skipped = [event["step"] for event in read_journal(out / "events.jsonl") if event.get("event") == "step.skip"]
+    assert skipped == ["train:lora-n9-s0", "evaluate:lora-n9-s0", "train:lora-n18-s0"]
+    again = {name: arm.combined for name, arm in curves.curve_scores_by_point(cut, seeds).items()}
+    assert len(again) == 4
+    assert {name: arm.combined for name, arm in scores.items()}.items() <= again.items()
+
+
+def test_arm_without_training_has_no_curve(plan: Plan) -> None:
+    with pytest.raises(BadInput, match="does not learn from rows"):
+        curves.curve_arm(plan, "prompting")
+    with pytest.raises(BadInput, match="is not in the plan"):
+        curves.curve_arm(plan, "qlora")
+    assert curves.curve_arm(plan, None).arm == "lora"
+
+
+def test_batch_is_smaller_where_steps_would_be_few(plan: Plan) -> None:
+    """Passes stay the plan's; 40 rows of 100 tokens in two passes are 8,000 tokens, 8 steps of 1,024."""
+    names = [curves.CurvePointName("lora", size, 0) for size in (40, 4000)]
+    steps = curves.curve_plan(plan, plan.arms[0], names, 100).steps
+    assert [step.batch_tokens for step in steps if step.kind == "train"] == [256, plan.train_step("lora").batch_tokens]
+    assert {step.epochs for step in steps if step.kind == "train"} == {1.0}
