@@ -60,9 +60,8 @@ def curve_chart(data: Mapping[str, Any]) -> str:
     sizes = (*(row["n"] for row in points), *(row["n"] for row in data["forecast"] if row["n"] <= fitted[-1]["n"]))
     x = SizeAxis("rows (logarithmic)", math.log10(fitted[0]["n"]), math.log10(fitted[-1]["n"]), True, sizes)
     y = Axis("combined score", max(0.0, low - space), min(1.0, high + space))
-    description = (
-        f"{data['arm']}: {', '.join(f'{row["score"]:.2f} with {row["n"]} rows' for row in points)}. {data['text']}"
-    )
+    scored = ", ".join(f"{row['score']:.2f} with {row['n']} rows" for row in points)
+    description = f"{data['arm']}: {scored}. {data['text']}"
     return draw_lines(
         "Learning curve",
         description,

@@ -23,6 +23,8 @@ from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.recheck.asking import ArmAsking
 from runners.recheck.inputs import (
+    EMBEDDER,
+    EXAMPLES,
     QUESTIONS,
     Change,
     RunInputs,
@@ -251,6 +253,10 @@ class _Work:
         new = present_inputs(self.plan, fingerprints)
         changes = find_changes(self.old, new)
         again = self._trained_again(new)
+        if any(arm.retriever == "tuned" for arm in self.chosen) and any(
+            change.kind in (EXAMPLES, EMBEDDER) for change in changes
+        ):
+            self.notes.append("the tuned retriever is the run's: to tune it anew, run the plan again")
         questions, missing = self._questions()
         examples, dev = self._data(again, questions)
         state = RecheckState(self._digest(new, questions), new, tuple(again))
