@@ -217,6 +217,13 @@ def _copy_index(base: RunFolder, folder: Path) -> None:
     shutil.copy2(base.path / REFUSAL_FILE, folder / REFUSAL_FILE)
 
 
+def remove_index(folder: Path) -> None:
+    """Remove a recheck's copy of the index: only a recheck that is accepted needs it, and it may be large."""
+    (folder / REFUSAL_FILE).unlink(missing_ok=True)  # first: without it the copy does not count as whole
+    for name in (INDEX, RETRIEVER, TUNED_INDEX):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def measured_generation(base: RunFolder) -> int:
     """Return the generation of the index that a run was measured with; 0 where that is not recorded."""
     results = [

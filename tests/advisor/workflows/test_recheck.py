@@ -256,7 +256,8 @@ def test_other_settings_of_the_index_build_it_anew(
     code, out, err = tunewise("recheck", run, "--plan", plan, "--json", "--out", tmp_path / "kept")
     assert code in (0, 5), err
     assert json.loads(out)["changes"][0]["kind"] == "settings"
-    assert (tmp_path / "kept" / "index").is_dir()
+    assert (tmp_path / "kept" / "recheck.json").is_file()
+    assert not (tmp_path / "kept" / "index").exists(), "only an accepted recheck keeps its index"
     assert not (run / "rechecks").exists()
 
 
@@ -294,6 +295,7 @@ def test_accepted_recheck_is_the_next_base(run: Path, tunewise: Tunewise, tmp_pa
     data = json.loads(tunewise("recheck", run, "--documents", changed, "--json")[1])
     assert data["compared_with"].endswith(Path(json.loads(out)["folder"]).name)
     assert (data["outcome"], data["arms"][0]["asked_again"]) == ("unchanged", 0)
+    assert (Path(json.loads(out)["folder"]) / "index").is_dir()
     base_file = json.loads((run / "rechecks" / "base.json").read_text("utf-8"))
     assert len(base_file["history"]) == 1
     shutil.rmtree(json.loads(out)["folder"])
