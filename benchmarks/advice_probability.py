@@ -45,7 +45,7 @@ PENALTY = 1.0
 """Ridge penalty on the coefficients, not on the intercepts."""
 VARIANTS = (
     frozenset({"prompting", "prompting-scored", "few-shot", "few-shot-scored"}),
-    frozenset({"rag", "rag-few-shot"}),
+    frozenset({"rag", "rag-few-shot", "rag-tuned"}),
     frozenset({"hybrid", "naive-stack"}),
     frozenset(TUNING_METHODS),
 )

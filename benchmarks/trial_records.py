@@ -132,6 +132,18 @@ def remeasured_arms(run: Path) -> dict[str, Any]:
     return {"arms": [_arm(arm, ["right"]) for arm in report["arms"]], "pairs": all_pairs(run, plan.seed)}
 
 
+def added_arms(record: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """Return the arms of a later run of the same questions that a record lacks, with their differences to its other arms.
+
+    An arm that came after a trial is measured beside the arm it is a variant of, and the rest of the trial stays as it was.
+    """
+    later = remeasured_arms(run)
+    known = {arm["arm"] for arm in record["arms"]}
+    new = [arm for arm in later["arms"] if arm["arm"] not in known]
+    names = {arm["arm"] for arm in new}
+    return {"arms": new, "pairs": [pair for pair in later["pairs"] if names & {pair["a"], pair["b"]}]}
+
+
 def old_weighted_sum(record: Mapping[str, Any]) -> bool:
     """Return whether a record holds the weighted sums of old, in which style earned points for wrong answers."""
     return not record.get("before") and not record.get("held")
@@ -208,11 +220,12 @@ def shipped_table(*records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    later = record.get("remeasured") or {"arms": [], "pairs": []}
+    nothing: dict[str, Any] = {"arms": [], "pairs": []}
+    later, added = record.get("remeasured") or nothing, record.get("added") or nothing
     newer = {arm["arm"] for arm in later["arms"]}
-    arms = [arm for arm in record["arms"] if arm["arm"] not in newer] + later["arms"]
+    arms = [arm for arm in record["arms"] if arm["arm"] not in newer] + later["arms"] + added["arms"]
     older = record.get("pairs") or record["paired"]
-    pairs = [pair for pair in older if not newer & {pair["a"], pair["b"]}] + later["pairs"]
+    pairs = [pair for pair in older if not newer & {pair["a"], pair["b"]}] + later["pairs"] + added["pairs"]
     minutes = record.get("minutes") or {}
     return {
         "set": name,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.drafting.draft import draft_with_notes, tuning_settings
+from advisor.drafting.tuned_retriever import TUNED_ARM, with_tuned_retriever
 from advisor.evidence.trials import situation_features
 from advisor.methods.base import Drafting
 from advisor.methods.registry import METHOD_BY_NAME
@@ -36,6 +37,7 @@ from benchmarks.trial_records import (
     RECORD,
     SECOND_MODEL_RECORD,
     Records,
+    added_arms,
     completed,
     recorded,
     remeasured_arms,
@@ -43,7 +45,7 @@ from benchmarks.trial_records import (
     write_shipped_table,
 )
 from runners.plan.schema import Plan, parse_plan
-from runners.plan.steps import IndexStep, TrainStep
+from runners.plan.steps import EmbedderStep, IndexStep, TrainStep
 from runners.run_folder import PLAN, read_run_plan
 
 FILES = ("documents", "examples", "questions")
@@ -103,7 +105,7 @@ def only_arms(plan: Plan, names: Collection[str], ranked: Sequence[str]) -> Plan
         step.model_dump(mode="json")
         for step in plan.steps
         if step in arms
-        or (step.arm in needed if isinstance(step, TrainStep) else isinstance(step, IndexStep))
+        or (step.arm in needed if isinstance(step, TrainStep) else isinstance(step, IndexStep | EmbedderStep))
     ]
     left = [step.arm for step in arms]
     choice = next(name for name in (plan.choice, *ranked) if name in left)
@@ -145,6 +147,7 @@ def trial(
     begun = (out / "run" / PLAN).is_file()
     plan = read_run_plan(out / "run") if begun else plan_of(part, at, advice)
     if arms and not begun:
+        plan = with_tuned_retriever(plan) if TUNED_ARM in arms else plan
         plan = only_arms(plan, arms, [scored.method.name for scored in advice.ranking.methods])
     started = time.time()
     _, report = run_and_report(plan, out / "run", begun, False)
@@ -171,7 +174,7 @@ def collect(
         records: the records so far, changed in place: a set with a finished run gets a new one.
         merge: a folder of record files of single trials, for sets without a finished run in ``out``.
         remeasured: a folder of runs, SET/run, whose arms take the place of those that an older record measured before
-            answers were held to a form.
+            answers were held to a form, and are added to a record that lacks them.
         held_back: whether sets that are named as a test are read as well.
 
     Returns:
@@ -196,6 +199,9 @@ def collect(
         if not (data / part.name).is_dir():
             notes.append(f"{part.name}: the folder of the sets has no such set; its record stays as it is")
             continue
+        later = remeasured / part.name / "run" if remeasured else None
+        if later and not (later / "report.json").is_file():
+            later = None
         with tempfile.TemporaryDirectory() as folder:
             brought = bring(part, data, Path(folder))
             if finished:
@@ -204,10 +210,11 @@ def collect(
                 at = situation(part, brought, *MACHINE, *_model_answer(records[part.name]))
                 features = situation_features(at.answers, at.profile)
                 record = {**records[part.name], "features": features}
-                later = remeasured / part.name / "run" if remeasured else None
-                if later and not record.get("held") and (later / "report.json").is_file():
+                if later and not record.get("held"):
                     record["remeasured"] = remeasured_arms(later)
                 records[part.name] = completed(part, record)
+            if later and (added := added_arms(records[part.name], later))["arms"]:
+                records[part.name]["added"] = added
     return notes
 
 

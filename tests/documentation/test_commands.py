@@ -172,18 +172,24 @@ def test_failing_command_or_missing_output_is_reported(
 
 
 def test_yaml_steps_are_valid_in_a_plan() -> None:
-    """A YAML block of steps validates in a plan."""
-    steps = [
-        step
-        for blocks in BLOCKS.values()
-        for block in blocks
-        if block.kind == "yaml" and re.search("^- *{?kind:", block.text, re.MULTILINE)
-        for step in yaml.safe_load(block.text)
-    ]
-    assert steps
+    """A page's YAML blocks of steps validate in a plan: together, but a block that begins with an index step is a plan of its
+    own."""
     data = {"documents": "d", "examples": "e", "questions": "q"}
     plan = {"name": "p", "choice": "rag", "model": {"name": "m"}, "data": data, "weights": {"token_f1": 1}}
-    parse_plan({**plan, "steps": [{"kind": "index"}, *steps]})
+    plans: list[list[dict[str, Any]]] = []
+    for blocks in BLOCKS.values():
+        of_page: list[list[dict[str, Any]]] = [[{"kind": "index"}]]
+        for block in blocks:
+            if block.kind == "yaml" and re.search("^- *{?kind:", block.text, re.MULTILINE):
+                steps = yaml.safe_load(block.text)
+                if steps[0]["kind"] == "index":
+                    of_page.append(steps)
+                else:
+                    of_page[0] += steps
+        plans += [steps for steps in of_page if len(steps) > 1]
+    assert plans
+    for steps in plans:
+        parse_plan({**plan, "steps": steps})
 
 
 def commands_in_text(text: str) -> list[str]:
