@@ -42,7 +42,7 @@ SKILL = 0.85
 QUESTIONS = 90
 SYSTEM = "Answer from the passages, in one short sentence. Say nothing else."
 SEEN = ("xquad_en", "brand_colours")
-UNSEEN = ("xquad_es", "endoflife_dates", "clapnq_dev")
+UNSEEN = ("xquad_es", "endoflife_dates", "hybrid_concierge")
 SEEN_KINDS = ("wrong facts", "fewer passages", "another model", "worse search")
 UNSEEN_KINDS = (
     "documents removed",
@@ -378,9 +378,11 @@ def _row(base: Base, kind: str, result: Mapping[str, Any], share: float | None =
     }
 
 
-def carry_out(data: Path, half: str, planted_count: int, harmless_count: int, out: Path) -> None:
+def carry_out(
+    data: Path, half: str, planted_count: int, harmless_count: int, out: Path, sets: Sequence[str] = ()
+) -> None:
     """Make the runs of a half, recheck them with every change, and write one row for each."""
-    names = SEEN if half == "seen" else UNSEEN
+    names = sets or (SEEN if half == "seen" else UNSEEN)
     kinds = SEEN_KINDS if half == "seen" else UNSEEN_KINDS
     rows: Rows = []
     started = time.time()
@@ -474,6 +476,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--half", choices=("seen", "unseen"), default="unseen")
+    parser.add_argument("--sets", nargs="*", default=(), help="these sets in place of the half's")
     parser.add_argument("--planted", type=int, default=100)
     parser.add_argument("--harmless", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("recheck-benchmark.json"))
@@ -485,7 +488,7 @@ def main() -> None:
     elif given.power:
         check_power(given.power)
     else:
-        carry_out(given.data, given.half, given.planted, given.harmless, given.out)
+        carry_out(given.data, given.half, given.planted, given.harmless, given.out, given.sets)
 
 
 if __name__ == "__main__":

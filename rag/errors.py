@@ -6,7 +6,7 @@
     ├── UsageProblem   exit 2    wrong flags, verbs, an existing run folder
     ├── BadInput       exit 3    answers, plan, data, index, adapter: broken, damaged, mismatched
     ├── CannotRun      exit 4    memory, disk, GPU, a missing extra, a model that cannot be obtained
-    └── GateNotMet     exit 5    the run is complete, but its result is below the gate
+    └── GateNotMet     exit 5    complete, but the result is below the gate, or surely worse than before (recheck)
 
 Libraries raise these; only the command line prints them and turns them into an exit code.
 """
@@ -58,6 +58,6 @@ class CannotRun(Problem):
 
 
 class GateNotMet(Problem):
-    """The run finished and its files stay, but no arm met the plan's gate."""
+    """It finished and its files stay, but no arm met the plan's gate, or a recheck found a sure regression."""
 
     exit_code = 5

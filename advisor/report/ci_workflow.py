@@ -17,10 +17,11 @@ name: tunewise recheck
 on:
   push:
     branches: [main]
-    paths: &paths
+    paths:
 {paths}
   pull_request:
-    paths: *paths
+    paths:
+{paths}
   workflow_dispatch:
 
 permissions:

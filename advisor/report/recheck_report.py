@@ -86,7 +86,7 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
         "not_measured_again": list(result.stale),
         "notes": list(result.notes),
     }
-    return data | {"summary": summary(data, decision)}
+    return data | {"summary": _sentences(data, decision)}
 
 
 def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _use_text(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: Ver
     return f"{new.use} would be taken in place of {old.use}, but is not surely better: that is not sure"
 
 
-def summary(data: Mapping[str, Any], decision: Decision) -> list[str]:
+def _sentences(data: Mapping[str, Any], decision: Decision) -> list[str]:
     """Return the result in sentences, the most important first."""
     asked = sum(arm["asked_again"] for arm in data["arms"])
     taken = sum(arm["taken_over"] for arm in data["arms"])

@@ -28,7 +28,7 @@ from rag.text.words import count_noun
 from runners.catalog.user_catalog import CATALOG_VARIABLE
 from runners.plan.steps import TrainStep
 from runners.recheck.recheck import RecheckRequest, recheck
-from runners.recheck.workspace import accept_recheck
+from runners.recheck.workspace import accept_recheck, remove_index
 from runners.run_folder import RunFolder, open_run_folder, read_report, read_run_plan
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def recheck_run(run: Path, request: RecheckRequest, options: RecheckOptions, fla
     with resume_hint(line, "answers"), watch_progress(options.as_json) as watcher:
         result = recheck(run, request, lambda steps, base: _confirm(steps, base, options.yes), watcher)
     data = recheck_json(result, options.margin)
-    if options.accept:
+    if not options.accept:
+        remove_index(result.folder)
+    else:
         accept_recheck(run, result.folder, datetime.now(UTC).date().isoformat())
     data["accepted"] = options.accept
     _write_reports(result.folder, data, options)

@@ -23,7 +23,10 @@ from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.recheck.asking import ArmAsking
 from runners.recheck.inputs import (
+    EMBEDDER,
+    EXAMPLES,
     QUESTIONS,
+    SETTINGS,
     Change,
     RunInputs,
     find_changes,
@@ -175,7 +178,7 @@ def _present_plan(old: Plan, request: RecheckRequest) -> Plan:
     for name, given in data.items():
         if not given.exists():
             raise BadInput(f"there is nothing at {given}", f"correct --{name.removeprefix('test_')}")
-    for name in ("documents", "questions", "test_questions"):
+    for name in ("documents", "test_questions" if plan.data.test_questions else "questions"):
         place = data.get(name, getattr(plan.data, name))
         if place is not None and not place.exists():
             flag = "--documents PATH" if name == "documents" else "--questions FILE"
@@ -251,8 +254,12 @@ class _Work:
         new = present_inputs(self.plan, fingerprints)
         changes = find_changes(self.old, new)
         again = self._trained_again(new)
+        if any(arm.retriever == "tuned" for arm in self.chosen) and any(
+            change.kind in (EXAMPLES, EMBEDDER) for change in changes
+        ):
+            self.notes.append("the tuned retriever is the run's: to tune it anew, run the plan again")
         questions, missing = self._questions()
-        examples, dev = self._data(again, questions)
+        examples, dev = self._data(again, questions, changes)
         state = RecheckState(self._digest(new, questions), new, tuple(again))
         folder = self.request.out or self.run.path / RECHECKS / state.digest[:12]
         check_workspace(folder)
@@ -320,7 +327,7 @@ class _Work:
         present = {
             question.id: question
             for file in (data.questions, data.test_questions)
-            if file is not None
+            if file is not None and file.exists()
             for question in load_questions(file)
         }
         documents = _trial_scores(self.base).get("documents") or {}
@@ -337,16 +344,16 @@ class _Work:
         return questions, len(asked) - len(questions)
 
     def _data(
-        self, again: Sequence[TrainStep], questions: Sequence[Question]
+        self, again: Sequence[TrainStep], questions: Sequence[Question], changes: Sequence[Change]
     ) -> tuple[tuple[Example, ...], tuple[Question, ...]]:
         """Return the examples and the dev questions; where they are not needed, a problem with them is only noted."""
         try:
             examples, split = read_data(self.plan)
         except BadInput as problem:
-            retrieving = any(arm.retrieval for arm in self.chosen)
-            if again or retrieving or any(uses_examples(arm) and not arm.weights for arm in self.chosen):
+            fitted = any(change.kind in (EMBEDDER, SETTINGS) for change in changes)
+            if again or fitted or any(uses_examples(arm) and not arm.weights for arm in self.chosen):
                 raise
-            self.notes.append(f"not checked, since no arm that was asked reads it: {problem.message}")
+            self.notes.append(f"not checked for leaks, since it is not needed here: {problem.message}")
             return (), ()
         test = {question.id for question in questions}
         return examples, tuple(q for q in (*split.dev, *split.test) if q.id not in test)

@@ -24,7 +24,17 @@ from runners.arms.retriever import index_settings
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.recheck.inputs import DOCUMENTS, EMBEDDER, STATE, Change, RunInputs, read_state
-from runners.run_folder import EVENTS, INDEX, PLAN, RECHECKS, TRIAL, RunFolder, open_run_folder
+from runners.run_folder import (
+    EVENTS,
+    INDEX,
+    PLAN,
+    RECHECKS,
+    RETRIEVER,
+    TRIAL,
+    TUNED_INDEX,
+    RunFolder,
+    open_run_folder,
+)
 from runners.runs.session import REFUSAL_FILE, RunContext
 from runners.trial import step_runner
 
@@ -192,8 +202,11 @@ def _reword_choices(file: Path, old: Plan, new: Plan) -> None:
 
 
 def _copy_index(base: RunFolder, folder: Path) -> None:
-    """Copy the index and the refusal threshold; the threshold last, since with it the copy counts as whole."""
-    shutil.rmtree(folder / INDEX, ignore_errors=True)
+    """Copy the indexes, a tuned retriever and the refusal threshold; that last: with it the copy counts as whole."""
+    for name in (INDEX, RETRIEVER, TUNED_INDEX):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        if name != INDEX and (base.path / name).is_dir():
+            shutil.copytree(base.path / name, folder / name, ignore=_LOCKS)
     if isinstance(index_location(base.path / INDEX), Path):
         if not (base.path / INDEX).is_dir():
             raise BadInput(
@@ -202,6 +215,13 @@ def _copy_index(base: RunFolder, folder: Path) -> None:
             )
         shutil.copytree(base.path / INDEX, folder / INDEX, ignore=_LOCKS)
     shutil.copy2(base.path / REFUSAL_FILE, folder / REFUSAL_FILE)
+
+
+def remove_index(folder: Path) -> None:
+    """Remove a recheck's copy of the index: only a recheck that is accepted needs it, and it may be large."""
+    (folder / REFUSAL_FILE).unlink(missing_ok=True)  # first: without it the copy does not count as whole
+    for name in (INDEX, RETRIEVER, TUNED_INDEX):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def measured_generation(base: RunFolder) -> int:
@@ -234,7 +254,7 @@ def update_workspace_index(
 
     It is built anew where the embedder or the settings of the index differ, or where the run's index is in a database; with
     another embedder or other settings the refusal threshold is fitted anew too. Otherwise the threshold stays, as it does
-    when the index of a run is updated.
+    when the index of a run is updated. The index of a tuned retriever is updated, and the retriever stays as it is.
     """
     from rag.index import Index, newest_generation
 
@@ -254,6 +274,8 @@ def update_workspace_index(
             context.__dict__.pop("retriever", None)
     else:
         report = Index.update(folder, documents, context.embedder, context.emit)
+    if (context.run.path / TUNED_INDEX).is_dir():
+        Index.update(context.run.path / TUNED_INDEX, documents, context.tuned.embedder, context.emit)
     for skipped in report.skipped:
         context.emit({"event": "file.skipped", "file": skipped.path, "reason": skipped.reason})
     counts = {"added": report.added, "changed": report.changed, "removed": report.removed}

@@ -256,7 +256,8 @@ def test_other_settings_of_the_index_build_it_anew(
     code, out, err = tunewise("recheck", run, "--plan", plan, "--json", "--out", tmp_path / "kept")
     assert code in (0, 5), err
     assert json.loads(out)["changes"][0]["kind"] == "settings"
-    assert (tmp_path / "kept" / "index").is_dir()
+    assert (tmp_path / "kept" / "recheck.json").is_file()
+    assert not (tmp_path / "kept" / "index").exists(), "only an accepted recheck keeps its index"
     assert not (run / "rechecks").exists()
 
 
@@ -272,6 +273,21 @@ def test_corrected_gold_is_no_regression(base: Base, run: Path, tunewise: Tunewi
     assert data["questions"]["missing"] in (0, 1)
 
 
+@pytest.mark.parametrize(("made", "code", "outcome"), [(COUNT, 0, "undecided"), (4, 5, "regression")])
+def test_made_questions_raise_no_alarm_alone(
+    run: Path, tunewise: Tunewise, tmp_path: Path, made: int, code: int, outcome: str
+) -> None:
+    rows = [{**row, "made": True} if n < made else row for n, row in enumerate(questions())]
+    file = write_rows(tmp_path / "questions.jsonl", rows)
+    ended, out, _ = tunewise("recheck", run, "--questions", file, "--prompt", "Sing.", "--json")
+    data = json.loads(out)
+    assert (ended, data["outcome"]) == (code, outcome)
+    assert data["questions"]["made"] == sum(
+        row["id"] in {f"q{n}" for n in range(made)} for row in answers(run)
+    )
+    assert bool(data["made"]) is (made < COUNT), "with real questions, the made ones are shown beside"
+
+
 def test_accepted_recheck_is_the_next_base(run: Path, tunewise: Tunewise, tmp_path: Path) -> None:
     changed = write_rows(tmp_path / "documents.jsonl", documents(wrong=4))
     code, out, _ = tunewise("recheck", run, "--documents", changed, "--accept", "--json")
@@ -279,6 +295,7 @@ def test_accepted_recheck_is_the_next_base(run: Path, tunewise: Tunewise, tmp_pa
     data = json.loads(tunewise("recheck", run, "--documents", changed, "--json")[1])
     assert data["compared_with"].endswith(Path(json.loads(out)["folder"]).name)
     assert (data["outcome"], data["arms"][0]["asked_again"]) == ("unchanged", 0)
+    assert (Path(json.loads(out)["folder"]) / "index").is_dir()
     base_file = json.loads((run / "rechecks" / "base.json").read_text("utf-8"))
     assert len(base_file["history"]) == 1
     shutil.rmtree(json.loads(out)["folder"])
@@ -316,6 +333,12 @@ def test_prices_alone_ask_nothing(
     assert data["arms"][0]["usd_per_1000"]["now"] != 1.0
 
 
+def journal_lines(run: Path) -> int:
+    """Return how many answers the rechecks of a run have written."""
+    files = run.glob("rechecks/*/trial/answers.jsonl")
+    return sum(len(file.read_text("utf-8").splitlines()) for file in files)
+
+
 def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> None:
     """Answers that were written before it was killed are not asked again."""
     total = len(answers(run))
@@ -343,7 +366,7 @@ def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> No
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while base.server.asked - before < 9 and process.poll() is None:
+    while not journal_lines(run) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -351,7 +374,7 @@ def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> No
     base.server.answer = answer  # type: ignore[method-assign]
     assert process.returncode == 130, errors
     assert "tunewise recheck" in errors
-    written = sum(len(p.read_text("utf-8").splitlines()) for p in run.glob("rechecks/*/trial/answers.jsonl"))
+    written = journal_lines(run)
     assert 0 < written < total
     before = base.server.asked
     code, out, err = tunewise(*command[4:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from rag.embedding.embedder import Embedder
 from rag.errors import BadInput, CannotRun
-from rag.index import Index
+from rag.index import Index, newest_generation
 from runners.arms.training_pairs import require_pairs, training_pairs
 from runners.data.examples import Example, load_examples
 from runners.data.questions import Question, load_questions
@@ -21,7 +22,9 @@ from runners.export.job import ExportRequest
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan, step_name
 from runners.plan.steps import EmbedderStep, EvaluateStep
-from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, read_journal
+from runners.recheck.recheck import RecheckRequest, recheck
+from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, open_run_folder, read_journal, read_run_plan
+from runners.runs.dataset import read_data
 from runners.runs.run import open_session
 from runners.runs.tuned_retrieval import read_comparison, refused_arms
 from runners.trial.execute import run_plan
@@ -270,3 +273,24 @@ def test_missing_extra_stops_the_run_with_the_command(
     with pytest.raises(CannotRun, match="datasets"):
         run_plan(plan_of(files, tiny, STEP), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "it is noticed before the first step"
+
+
+def test_recheck_searches_with_the_tuned_retriever(accepted: Path, files: Path, tmp_path: Path) -> None:
+    """Both indexes follow the documents; the same passages ask nothing again."""
+    from advisor.report.report import write_report
+
+    plan = read_run_plan(accepted)
+    write_report(open_run_folder(accepted), plan, read_data(plan)[1].test)
+    rows = (files / "documents.jsonl").read_text("utf-8").splitlines()
+    (tmp_path / "documents.jsonl").write_text("\n".join(rows[::-1]) + "\n", "utf-8")
+    request = RecheckRequest(documents=tmp_path / "documents.jsonl", all_arms=True, out=tmp_path / "same")
+    assert [(arm.arm, len(arm.asked)) for arm in recheck(accepted, request).arms] == [
+        ("rag", 0),
+        ("rag-tuned", 0),
+    ]
+    changed = [json.dumps(row | {"text": f"{row['text']} Indeed."}) for row in map(json.loads, rows)]
+    (tmp_path / "documents.jsonl").write_text("\n".join(changed) + "\n", "utf-8")
+    request = replace(request, out=tmp_path / "changed")
+    assert {len(arm.asked) for arm in recheck(accepted, request).arms} == {3}
+    generations = [newest_generation(tmp_path / "changed" / name) for name in (INDEX, TUNED_INDEX)]
+    assert generations == [2, 2]
