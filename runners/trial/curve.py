@@ -28,7 +28,7 @@ from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
 from runners.plan.schema import Plan, PlanGate, Step, step_name
-from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
+from runners.plan.steps import EvaluateStep, TrainStep
 from runners.resources.machine import detect_machine
 from runners.run_folder import CURVES_FOLDER, INDEX, SCORES, TRIAL, RunFolder, read_journal
 from runners.runs import requirements
@@ -386,7 +386,7 @@ def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> 
         context.emit({"event": "plan.note", "reason": reason})
         return
     context.examples = setup.rows_of(name)
-    steps = [s for s in context.plan.steps if not isinstance(s, IndexStep) and name.owns(s.arm)]
+    steps = [s for s in context.plan.steps if isinstance(s, TrainStep | EvaluateStep) and name.owns(s.arm)]
     accepted = context.plan.data.lost_rows == "accept"
     row_guard.require_rows(context, [s for s in steps if isinstance(s, TrainStep)], accepted)
     total = len(setup.sizes) * len(setup.seeds)

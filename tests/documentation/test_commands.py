@@ -172,8 +172,7 @@ def test_failing_command_or_missing_output_is_reported(
 
 
 def test_yaml_steps_are_valid_in_a_plan() -> None:
-    """A page's YAML blocks of steps validate in a plan: together, but a block that begins with an index step is a plan of its
-    own."""
+    """A page's YAML blocks of steps validate in a plan, together; one that begins with an index step is its own plan."""
     data = {"documents": "d", "examples": "e", "questions": "q"}
     plan = {"name": "p", "choice": "rag", "model": {"name": "m"}, "data": data, "weights": {"token_f1": 1}}
     plans: list[list[dict[str, Any]]] = []
