@@ -144,6 +144,12 @@ def curve_arm(plan: Plan, name: str | None, preferred: str | None = None) -> Eva
         BadInput: the plan has no such arm, or no arm that learns from rows.
     """
     learning = [arm for arm in plan.arms if arm.weights or arm.shots or arm.classifier]
+    if any(arm.arm == name and arm.retriever == "tuned" for arm in plan.arms):
+        raise BadInput(
+            f"the arm {name!r} searches with the tuned retriever, which a curve does not train at each size",
+            "name an arm that searches with the plan's own",
+        )
+    learning = [arm for arm in learning if arm.retriever == "plan"]
     if name:
         for arm in learning:
             if arm.arm == name:
