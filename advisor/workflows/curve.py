@@ -193,13 +193,27 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
         limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
         seeds = f"1 seed, {len(setup.seeds)} if {limit:g} minutes suffice (--minutes, --seeds)"
     lines = [f"{setup.arm.arm} on {sizes} of {len(setup.rows)} rows, {seeds}; {len(setup.questions)} {part}"]
+    from advisor.verdict.conclusion import duration_text
     from runners.trial.curve import CurvePointName
+
+    lines.append(f"estimated for the first seed: about {duration_text(estimated_seconds(setup))}")
 
     if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
         lines.append(
             f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again"
         )
     return [*lines, *setup.notes]
+
+
+def estimated_seconds(setup: CurveSetup) -> float:
+    """Return the estimated seconds of a curve's first seed: training by rows, and the answers of each size."""
+    from advisor.workflows.dry_run import step_estimates
+
+    rows, _ = step_estimates(setup.source, len(setup.rows), len(setup.questions))
+    seconds = {row.step: row.corrected for row in rows}
+    train, ask = seconds.get(f"train:{setup.arm.weights}", 0.0), seconds.get(f"evaluate:{setup.arm.arm}", 0.0)
+    names = [name for name in setup.names(setup.seeds[0]) if not setup.reused(name)]
+    return sum(train * name.rows / len(setup.rows) + ask for name in names)
 
 
 def curve_json(

@@ -27,6 +27,7 @@ from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
+from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, PlanGate, Step, step_name
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.resources.machine import detect_machine
@@ -272,12 +273,17 @@ def open_curve(
     session = open_session(run, on_event) if run else None
     finished = run is not None and (run / TRIAL / SCORES).is_file()
     chosen = curve_arm(plan, arm, session.default_arm if session and session.report else None)
+    if chosen.weights and parse_remote(plan.model.name):
+        raise BadInput(
+            f"{plan.model.name} is an endpoint: its weights are not here, so {chosen.arm} cannot be trained on parts",
+            "name a local model, or an arm that is not trained, such as few-shot: --arm",
+        )
     examples, split = read_data(plan, on_event)
     questions = split.test if finished else split.dev
     if len(questions) < 2:
         raise BadInput(
-            f"there are {len(questions)} {'test' if finished else 'dev'} questions to score a curve on",
-            "add questions to data.questions",
+            f"too few questions to score a curve on: {len(questions)} {'test' if finished else 'dev'}",
+            "give a larger file of questions: a third of them is dev",
         )
     numbers = curve_sizes(len(examples), sizes)
     first = plan.train_step(chosen.weights).seeds[0] if chosen.weights else plan.seed
@@ -290,9 +296,8 @@ def open_curve(
     context = _curve_context(own, session, place, resume, overwrite, on_event)
     context.split = split
     part, ended = ("test", run) if finished else ("dev", None)
-    setup = CurveSetup(chosen, plan, context, examples, questions, part, numbers, numbered, ended)
-    setup.notes.extend(_notes(plan, chosen, finished))
-    return setup
+    notes = list(_notes(plan, chosen, finished))
+    return CurveSetup(chosen, plan, context, examples, questions, part, numbers, numbered, ended, notes)
 
 
 def _notes(plan: Plan, arm: EvaluateStep, finished: bool) -> Iterator[str]:
