@@ -21,6 +21,7 @@ from rag.grounding.claims import proper_names
 from rag.grounding.clauses import Clause, coverage, is_covered
 from rag.grounding.evidence import is_checkable, supports_field
 from rag.grounding.fields import Field, structured_fields
+from rag.grounding.gold import MIN_FIELDS_SUPPORTED
 from rag.grounding.quantities import Quantity, agree, read_quantities
 from rag.grounding.statements import ParsedStatement, read_statement, states_fact
 from rag.text.numbers import polarity
@@ -102,7 +103,8 @@ _ASKS_OTHER = re.compile(r"^\W*(?:who|whom|whose|why|where)\b", re.I)
 """Questions whose answer is not a number alone."""
 _CODE = re.compile(r"(?:^|\s)--?\w|[{}<>|\\_$=]|\w/\w|://")
 """A command, an address or other text that is wrong when one letter is."""
-_QUOTES = "`'\"“”‘’.,;:()"
+_QUOTES = "`'\"“”‘’.,;:()<>*"
+"""Marks around a piece of code or an address that are no part of it."""
 _NUMBER_ALONE = re.compile(r"\W*(?:\d[\d.,:%]*\s*(?:am|pm|st|nd|rd|th|%)?\W*)+")
 
 
@@ -454,9 +456,11 @@ def _agree_in_sense(clause: Clause, own: Clause) -> bool:
 def _check_fields(fields: Sequence[Field], given: _Given) -> ReplySupport:
     """Return whether the passage has every value of a structured reply."""
     pieces = frozenset(piece.strip(_QUOTES) for piece in given.passage.text.split())
-    missing = next((field for field in fields if not _has_value(field, given.passage, pieces)), None)
-    if missing is not None:
-        return ReplySupport("", f"the passage does not have {missing.value!r}")
+    missing = [field for field in fields if not _has_value(field, given.passage, pieces)]
+    # a value in words may be derived (a priority, a yes); a number, a name, a command or an address may not
+    exact = [field for field in missing if _CODE.search(field.value) or read_quantities(field.value)]
+    if exact or len(missing) > (1 - MIN_FIELDS_SUPPORTED) * len(fields):
+        return ReplySupport("", f"the passage does not have {(exact or missing)[0].value!r}")
     return ReplySupport(QUOTED, spans=((0, len(given.passage.text)),))
 
 
