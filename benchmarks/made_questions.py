@@ -28,7 +28,7 @@ import numpy as np
 
 from advisor.report.data import read_scores
 from rag.evaluation.statistics import paired_test
-from runners.run_folder import read_run_plan
+from runners.run_folder import INDEX, read_run_plan
 from runners.trial.evaluate import evaluate
 from runners.trial.trial import ArmScores
 
@@ -95,7 +95,7 @@ def _right_tau(real: dict[str, ArmScores], made: dict[str, ArmScores], names: Se
     return round(kendall_tau(first, second), 3)
 
 
-def make_questions_file(documents: Path, out: Path, count: int, teacher: str) -> dict[str, Any]:
+def make_questions_file(documents: Path, index: Path, out: Path, count: int, teacher: str) -> dict[str, Any]:
     """Make questions as a user would and return the summary."""
     command = [
         sys.executable,
@@ -110,6 +110,7 @@ def make_questions_file(documents: Path, out: Path, count: int, teacher: str) ->
         str(out),
     ]
     command += ["--count", str(count), "--as", "questions", "--known", "skip", "--overwrite", "--json"]
+    command += ["--index", str(index)]  # that of the run: nothing is embedded again
     command += ["--teacher", teacher] if teacher else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -130,7 +131,7 @@ def measure(run: Path, work: Path, count: int, teacher: str, most_arms: int) -> 
     summary = (
         {"rows": len(file.read_text("utf-8").splitlines())}
         if file.exists()
-        else make_questions_file(plan.data.documents, file, count, teacher)
+        else make_questions_file(plan.data.documents, copy / INDEX, file, count, teacher)
     )
     if summary["rows"] < 10:
         return {"set": run.parent.name, "made": summary, "missing": "fewer than 10 questions could be made"}

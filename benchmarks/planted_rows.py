@@ -3,7 +3,8 @@
 Good rows are questions of public sets with their human replies and gold documents. Bad rows are made from other rows of the
 same sets: wrong replies (half of them a good reply with one fact changed), repeats, leaks of held-out questions, questions
 that the passage does not answer, and rows that are not one question in the right language. The checks were made on
-hybrid_concierge and xquad_en (``--tuned``); the score is that on clapnq_dev and endoflife_dates.
+hybrid_concierge and xquad_en (``--tuned``). First scored were clapnq_dev and endoflife_dates (``--first``), which was
+read by its counts of reasons alone; the score after that is that on tldr_commands and browser_compat.
 
     python -m benchmarks.planted_rows [--tuned] [--sets NAME,NAME] [--good 200] [--bad 100] [--work DIR] [--show]
 """
@@ -31,7 +32,8 @@ from runners.data.questions import Question, load_questions
 from runners.synthesis.row_checks import CandidateRow, RowChecker
 
 TUNED_SETS = ("hybrid_concierge", "xquad_en")
-SCORED_SETS = ("clapnq_dev", "endoflife_dates")
+SCORED_SETS = ("tldr_commands", "browser_compat")
+FIRST_SCORED_SETS = ("clapnq_dev", "endoflife_dates")
 KINDS = ("wrong", "repeat", "leak", "unanswerable", "form")
 MONTHS = list(calendar.month_name)[1:]
 DAYS = list(calendar.day_name)
@@ -106,6 +108,12 @@ class PlantedSet:
 
     def _passage(self, question: str, reply: str, doc: str, spans: Sequence[tuple[int, int]]) -> Chunk:
         chunks = self.chunks[doc]
+        touched = [c for c in chunks if any(c.start < e and s < c.end for s, e in spans)]
+        if len(touched) > 1 and not any(all(c.start <= s and e <= c.end for s, e in spans) for c in touched):
+            # the gold is spread over several chunks: the passage is all of the text that they cover
+            raw = self.index.raw(doc) or ""
+            start, end = min(c.start for c in touched), max(c.end for c in touched)
+            return replace(touched[0], text=raw[start:end], start=start, end=end)
         if spans:
             return max(chunks, key=lambda c: sum(max(0, min(c.end, e) - max(c.start, s)) for s, e in spans))
         if len(chunks) == 1:
@@ -418,6 +426,7 @@ def main() -> None:
     """Run the test and print the shares as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--first", action="store_true")
     parser.add_argument("--sets", default="")
     parser.add_argument("--good", type=int, default=200)
     parser.add_argument("--bad", type=int, default=100)
@@ -426,7 +435,15 @@ def main() -> None:
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     data = Path(os.environ.get("TUNEWISE_SHARED", "../shared")) / "data"
-    names = given.sets.split(",") if given.sets else TUNED_SETS if given.tuned else SCORED_SETS
+    names = (
+        given.sets.split(",")
+        if given.sets
+        else TUNED_SETS
+        if given.tuned
+        else FIRST_SCORED_SETS
+        if given.first
+        else SCORED_SETS
+    )
     outcomes = []
     for name in names:
         outcomes.append(run_set(name, data / name, given.work, given.good, given.bad, given.seed))

@@ -15,6 +15,7 @@ from typing import Any
 
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.file_facts import count_facts
+from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
 from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples
@@ -139,6 +140,7 @@ def measure_files(
         output_format,
         _scale(example_set) if example_set is not None else 1.0,
     )
+    warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
 
 

@@ -90,13 +90,13 @@ def made_column(arm: ArmScores) -> dict[str, Any]:
 
 
 def origin_counts(arms: Sequence[ArmScores], dev: Mapping[str, int] | None = None) -> dict[str, Any] | None:
-    """Return how many test questions, and dev questions where that was recorded, are made; None where none is."""
+    """Return how many test questions, dev questions and training rows are made, as far as recorded; None where none is."""
     longest = max(arms, key=lambda arm: len(arm.questions), default=None)
     count = sum(longest.made) if longest is not None else 0
-    if not count and not (dev or {}).get("dev"):
+    if not count and not any((dev or {}).get(key) for key in ("dev", "rows")):
         return None
     counts: dict[str, Any] = {"test": count, "test_of": len(longest.questions) if longest is not None else 0}
-    return {**counts, "dev": (dev or {}).get("dev"), "dev_of": (dev or {}).get("dev_of")}
+    return {**counts, **{key: (dev or {}).get(key) for key in ("dev", "dev_of", "rows", "rows_of")}}
 
 
 def origin_note(counts: Mapping[str, Any] | None) -> str:
@@ -120,6 +120,8 @@ def origin_note(counts: Mapping[str, Any] | None) -> str:
             f"{counts['dev']} of {count_noun(counts['dev_of'], 'dev question')}, by which prompts and settings are "
             "chosen, were made"
         )
+    if counts.get("rows"):
+        parts.append(f"{counts['rows']} of {count_noun(counts['rows_of'], 'training row')} were made")
     return "; ".join(parts)
 
 

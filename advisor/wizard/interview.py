@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from advisor.probe.offer import PROBED_QUESTION, ProbeOffer, offer_probe_of
 from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, check_model
+from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS, Question
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
@@ -306,6 +307,10 @@ class Interview:
         if question.id in MEASURED_KEYS:
             self.situation = self.measure(changed)
             changed = self.situation.answers
+        if question.id in ("examples", "questions") and value is None:
+            profile = self.situation.profile
+            if offer := making_offer(profile, question.id):
+                self.prompter.note(offer)
         if question.id == "model":
             from advisor.probe.answers_from_probe import answers_of_this_model
 

@@ -18,6 +18,7 @@ from advisor.probe import answers_from_probe
 from advisor.probe.offer import ProbeOffer, offer_when_unsure
 from advisor.questionnaire.answers import Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
+from advisor.questionnaire.made_rows import making_offer
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.settings import with_settings_answers
 from advisor.verdict import predictions
@@ -315,6 +316,9 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     if not request.as_json:
         _show_forecast(plan)
     _note_rows(situation, drafted.plan)
+    for key in ("examples", "questions"):
+        if offer := making_offer(profile, key):
+            output.note(offer)
     if problem:
         output.note(f"it cannot be run as it is: {problem.message}")
         output.note(f"  next: {problem.hint}")

@@ -82,6 +82,8 @@ _ASKS = re.compile(
     r"|gibt|hat|darf|muss|es|hay|puedo|puede|est|a-t-il|peut)\b",
     re.I,
 )
+_ASKS_INSIDE = re.compile(rf"\b(?:{_WH})\b", re.I)
+"""A word that asks, anywhere: "the ferry leaves from which pier", as people type it."""
 _CONTROL_MARKS = re.compile(
     r"<\|[^|>]{1,40}\|>|</?(?:s|bos|eos|start_of_turn|end_of_turn|system|user|assistant)>|\[/?INST\]|^\s*(?:QUESTION|REPLY|ANSWER)\s*:",
     re.I | re.M,
@@ -129,7 +131,8 @@ def question_fault(question: str, language: str = "") -> str:
     marks = re.findall(r"[?？؟]+(?=\s|$|[\"'”’)\]])", text)
     if len(marks) > 1:
         return "two questions in one"
-    if not marks and (states_fact(text) or text.endswith(".")) and not _begins_asking(text):
+    asks_inside = not text.endswith((".", "!")) and _ASKS_INSIDE.search(text) is not None
+    if not marks and (states_fact(text) or text.endswith(".")) and not (_begins_asking(text) or asks_inside):
         return "no question"
     last = re.split(r"(?<=[.!:])\s+", text)[-1]
     if (double := _DOUBLE.search(last)) and _ASKS.search(last[: double.start()]):

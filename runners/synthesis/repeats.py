@@ -26,6 +26,8 @@ SAME_WITH_ANSWER = 0.75
 """Cosine from which two questions with one answer ask for one fact."""
 SAME_IN_DOCUMENT = 0.5
 """The same of two questions about one document."""
+SHARED_F1 = 0.2
+"""Token F1 below which two answers are of two questions, however near these are."""
 SAME_ANSWER_F1 = 0.6
 """Token F1 from which two answers are one."""
 
@@ -93,9 +95,10 @@ class RepeatFinder:
         for n, (row, cosine) in enumerate(zip(self._known, cosines, strict=True)):
             elsewhere = bool(doc and row.doc and row.doc != doc)
             same_words = own == normalise_text(row.question) or n in near
-            if (same_words or cosine >= SAME_QUESTION) and not (
-                elsewhere and own != normalise_text(row.question)
-            ):
+            alike = cosine >= SAME_QUESTION and (
+                not row.answers or not reply or _may_be_one(reply, row.answers)
+            )
+            if (same_words or alike) and not (elsewhere and own != normalise_text(row.question)):
                 if elsewhere and not _one_answer(reply, row.answers):
                     continue  # "When does it open?" of two places
                 return _repeat_text(row, "nearly" if same_words else "in other words")
@@ -122,6 +125,11 @@ def _repeat_text(row: KnownRow, how: str) -> str:
 def _answers_of(question: Question) -> tuple[str, ...]:
     given = (*question.answers, *question.references, question.reference or "", question.fact or "")
     return tuple(dict.fromkeys(filter(None, given)))
+
+
+def _may_be_one(reply: str, answers: Sequence[str]) -> bool:
+    """Return whether a reply shares words with an answer: "what year" and "what battle" ask two things."""
+    return _one_answer(reply, answers) or any(token_f1(reply, answer) >= SHARED_F1 for answer in answers)
 
 
 def _one_answer(reply: str, answers: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ from rag.grounding.claims import proper_names
 from rag.grounding.clauses import Clause, coverage, is_covered
 from rag.grounding.evidence import is_checkable, supports_field
 from rag.grounding.fields import Field, structured_fields
+from rag.grounding.gold import MIN_FIELDS_SUPPORTED
 from rag.grounding.quantities import Quantity, agree, read_quantities
 from rag.grounding.statements import ParsedStatement, read_statement, states_fact
 from rag.text.numbers import polarity
@@ -48,7 +49,8 @@ MIN_SAME_COSINE = 0.6
 _FRAGMENT_WORDS = 10
 """Most content words of a reply without a verb that is read as the answer itself."""
 _RUN_ON = re.compile(
-    r"(?<=[a-z0-9)])\s+(?=(?:Would|Do|Does|Did|Is|Are|Can|Could|Shall|Should|Will|May|Any|Anything|What|Have) \w)"
+    r"(?<=[a-z0-9)])\s+(?=(?:would you like|can i|should i|do you (?:need|want)|is there anything) "
+    r"|(?:Would|Do|Does|Did|Is|Are|Can|Could|Shall|Should|Will|May|Any|Anything|What|Have) \w)"
 )
 """A question that follows a statement without a full stop between them."""
 _ASKS_FIRST = re.compile(
@@ -74,11 +76,15 @@ _OFFERS_CHOICE = re.compile(r"\b(?:or|between|which of|oder|zwischen|o|entre|ou)
 """A question that names the answers to choose from."""
 _NAME_RUN = re.compile(r"(?<=[\w,)] )[A-Z][\w'’&-]+(?: (?:of |the |de |van |von )?[A-Z][\w'’&-]*)*")
 """A name inside a question: neither at its beginning nor after a colon."""
+_NAME_ANYWHERE = re.compile(r"\b[A-Z][\w'’&-]+(?: (?:of |the |de |van |von )?[A-Z][\w'’&-]*)*")
+_SHORT_REPLY = 3
+"""Words up to which a reply is a name from its first word on."""
 _MIN_MISSPELT, _MIN_ALIKE = 6, 0.85
 """Letters of a name, and likeness of two, from which one is the other with a letter wrong."""
 _ASKS_NUMBER = re.compile(
     r"\b(?:how (?:many|much|long|old|tall|far|often|big|large|high|wide|deep|fast|heavy)|(?:what|which|in what|in which)"
-    r" (?:year|date|day|month|time|century|decade|percentage|percent|number|age|version)|when)\b",
+    r" (?:year|date|day|month|time|century|decade|percentage|percent|number|age|version)"
+    r"|(?:^\W*|[:,.] |(?:since|by|until|from) )when)\b(?![^?]*[,] (?:what|who|which|where|how|why)\b)",
     re.I,
 )
 """Questions whose answer has a number, a date or a word for a quantity."""
@@ -86,6 +92,8 @@ _QUANTITY_WORD = re.compile(
     r"\d|\b(?:one|once|twice|half|quarter|double|third|couple|dozen|several|some|many|few|most|all|none|no|any|every|each|free"
     r"|daily|weekly|monthly|yearly|annual\w*|always|never|before|after|during|until|since|while|when|as soon|first|last|next"
     r"|early|late|century|year|month|week|day|hour|minute|night|morning|evening|noon|summer|winter|spring|autumn|fall"
+    r"|rarely|often|seldom|sometimes|usually|frequently|occasionally|regularly|january|february|march|april|may|june|july"
+    r"|august|september|october|november|december|monday|tuesday|wednesday|thursday|friday|saturday|sunday"
     r"|hundred|thousand|million|billion|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty"
     r"|vary|varies|depend\w*|unlimited|little|small|large|long|short|high|low|more|less)s?\b"
     r"|(?-i:\b[A-Z][a-z]+ (?:War|era|Age))",
@@ -95,7 +103,8 @@ _ASKS_OTHER = re.compile(r"^\W*(?:who|whom|whose|why|where)\b", re.I)
 """Questions whose answer is not a number alone."""
 _CODE = re.compile(r"(?:^|\s)--?\w|[{}<>|\\_$=]|\w/\w|://")
 """A command, an address or other text that is wrong when one letter is."""
-_QUOTES = "`'\"“”‘’.,;:()"
+_QUOTES = "`'\"“”‘’.,;:()<>*"
+"""Marks around a piece of code or an address that are no part of it."""
 _NUMBER_ALONE = re.compile(r"\W*(?:\d[\d.,:%]*\s*(?:am|pm|st|nd|rd|th|%)?\W*)+")
 
 
@@ -269,6 +278,8 @@ def _check_fragment(text: str, given: _Given) -> ReplySupport:
             and all(_in_sentence(q, sentence) for q in claim.quantities)
         )
     ]
+    if name := _strange_run(text, given, bool(places)):
+        return ReplySupport("", f"the passage does not name {name}")
     if not places:
         return _check_consistent(text, given)
     best = max(places, key=lambda sentence: sentence.relevance)
@@ -276,6 +287,28 @@ def _check_fragment(text: str, given: _Given) -> ReplySupport:
     if rival.relevance - best.relevance > MAX_BEHIND:
         return ReplySupport("", "the reply stands in another sentence than the one asked about")
     return ReplySupport(QUOTED, spans=((best.start, best.end),))
+
+
+def _strange_run(text: str, given: _Given, placed: bool) -> str:
+    """Return a name of a short reply that the passage does not have as it is, "" where it has all.
+
+    Args:
+        text: the reply.
+        given: the passage.
+        placed: whether the words of the reply stand in one sentence; then a name put together from them is wrong.
+    """
+    source = f" {' '.join(given.ordered)} "
+    for match in _NAME_ANYWHERE.finditer(text):
+        run = match.group()
+        plain = " ".join(words(run))
+        # the first word of a longer text is capitalised whatever it is
+        first = match.start() == 0 and " " not in run and len(text.split()) > _SHORT_REPLY
+        if first or run.split()[0].lower() in STOP_WORDS or f" {plain} " in source:
+            continue
+        known = all(_is_known(word, given.words, given.ordered) for word in plain.split())
+        if not known or (placed and not _is_verbatim(run, given.question)):
+            return run
+    return ""
 
 
 def _is_verbatim(text: str, sentence: str) -> bool:
@@ -310,7 +343,8 @@ def _check_consistent(text: str, given: _Given) -> ReplySupport:
     own = content - given.asked - given.title
     strange = bool(own) and not claim.quantities and not any(is_covered(word, best.words) for word in own)
     if (content and known < MIN_KNOWN_WORDS * len(content)) or strange:
-        near = given.similarity(text, [best.text])[0] if given.similarity else 0.0
+        titled = f"{given.passage.title.replace('_', ' ')}: {best.text}"
+        near = max(given.similarity(text, [best.text, titled])) if given.similarity else 0.0
         if near < MIN_SAME_COSINE:
             return ReplySupport("", "the passage does not state it")
     return ReplySupport(CONSISTENT, spans=((best.start, best.end),))
@@ -335,23 +369,29 @@ def _unknown_names(text: str, given: _Given) -> frozenset[str]:
         name
         for name in proper_names(text)
         if name not in STOP_WORDS
+        and name not in _GENERAL
         and not name.startswith("i'")
         and not _is_known(name, given.words, given.ordered)
     )
 
 
 def _asked_elsewhere(given: _Given) -> str:
-    """Return a name of the question that the passage does not have, "" where it has one of the question's names or none.
+    """Return a name of the question that the passage does not have, "" where there is none.
 
-    A name is known by one of its words: a passage about the Panthers answers for the Carolina Panthers.
+    A name of one word may be missing where the passage has another of the question. A name is known by one
+    of its words: a passage about the Panthers answers for the Carolina Panthers.
     """
     known = frozenset(given.ordered)
-    runs = [
-        match.group()
-        for match in _NAME_RUN.finditer(given.question)
-        if match.group().split()[0].lower() not in STOP_WORDS
-    ]
+    name_runs = [match.group().split() for match in _NAME_RUN.finditer(given.question)]
+    runs = []
+    for run_words in name_runs:
+        while run_words and run_words[0].lower() in STOP_WORDS:
+            run_words = run_words[1:]
+        runs += [" ".join(run_words)] if run_words else []
     unknown = [run for run in runs if not any(_is_known(word, known, given.ordered) for word in words(run))]
+    whole = [run for run in unknown if " " in run]
+    if whole:
+        return whole[0]
     return unknown[0] if unknown and len(unknown) == len(runs) else ""
 
 
@@ -416,9 +456,11 @@ def _agree_in_sense(clause: Clause, own: Clause) -> bool:
 def _check_fields(fields: Sequence[Field], given: _Given) -> ReplySupport:
     """Return whether the passage has every value of a structured reply."""
     pieces = frozenset(piece.strip(_QUOTES) for piece in given.passage.text.split())
-    missing = next((field for field in fields if not _has_value(field, given.passage, pieces)), None)
-    if missing is not None:
-        return ReplySupport("", f"the passage does not have {missing.value!r}")
+    missing = [field for field in fields if not _has_value(field, given.passage, pieces)]
+    # a value in words may be derived (a priority, a yes); a number, a name, a command or an address may not
+    exact = [field for field in missing if _CODE.search(field.value) or read_quantities(field.value)]
+    if exact or len(missing) > (1 - MIN_FIELDS_SUPPORTED) * len(fields):
+        return ReplySupport("", f"the passage does not have {(exact or missing)[0].value!r}")
     return ReplySupport(QUOTED, spans=((0, len(given.passage.text)),))
 
 
@@ -431,7 +473,10 @@ def _has_value(field: Field, passage: Chunk, pieces: frozenset[str]) -> bool:
 
 def _check_bare(reply: str, given: _Given) -> ReplySupport:
     """Return whether a mere yes or no is what the passage says of the question."""
-    answer = _BARE_ANSWER.fullmatch(citations.strip_marks(reply))
+    text = citations.strip_marks(reply)
+    answer = _BARE_ANSWER.fullmatch(text)
+    if answer is None and any(_is_verbatim(text, sentence.text) for sentence in given.sentences):
+        return _check_fragment(text, given)
     if answer is None:
         return ReplySupport("", "the reply states nothing")
     best = max(given.sentences, key=lambda sentence: sentence.relevance)

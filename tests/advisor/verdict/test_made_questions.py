@@ -76,8 +76,8 @@ def test_the_verdict_is_that_on_the_real_questions() -> None:
     assert column["score"]["mean"] > 0.8
     assert made_cells({"made": column})[1] == f"{column['score']['mean']:.2f}"
     assert made_cells({}) == ("–", "–")
-    counts = origin_counts(both, {"dev": 3, "dev_of": 20})
-    assert counts == {"test": 60, "test_of": 120, "dev": 3, "dev_of": 20}
+    counts = origin_counts(both, {"dev": 3, "dev_of": 20, "rows": 0, "rows_of": 9})
+    assert counts == {"test": 60, "test_of": 120, "dev": 3, "dev_of": 20, "rows": 0, "rows_of": 9}
     (note,) = origin_notes(counts)
     assert "60 of 120 test questions were made" in note
     assert "60 real ones" in note
