@@ -103,7 +103,6 @@ def report_json(
     verdict, arms = judged.verdict, judged.arms
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
     origins = origin_counts(measured_arms, _last_event(run.events(), event="run.start").get("made"))
-    gpu = _gpu_of(run.events())
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
     measured["answering"] = answering_conditions(run.events(), plan)
@@ -116,7 +115,7 @@ def report_json(
         "verdict": verdict.to_json(),
         "warnings": _warnings(plan, guards, origins),
         "arms": [
-            arm_json(arm, plan, gpu)
+            arm_json(arm, plan, _gpu_of(run.events()))
             | answer_times(arm.arm, run.events())
             | ({"made": beside[arm.arm]} if arm.arm in beside else {})
             | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
@@ -137,10 +136,8 @@ def report_json(
         **({"made_questions": origins} if origins else {}),
     }
     data |= _retriever_keys(run.path, plan, data["warnings"])
-    if forecast := compare_forecast(plan, data):
-        data["forecast"] = forecast
-    if curves := read_curves(run.path):
-        data["curves"] = curves
+    further = {"forecast": compare_forecast(plan, data), "curves": read_curves(run.path)}
+    data |= {key: value for key, value in further.items() if value}
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
     return data
 

@@ -300,15 +300,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         output.note(line)
     problem = problem_of_plan(drafted.plan, out.parent, situation)
     if request.out is None and out.is_file():
-        backup = out.with_suffix(".yaml.bak")
-        write_bytes(backup, out.read_bytes())
-        forecast = forecast_path(out)
-        forecast_backup = forecast.with_suffix(".json.bak")
-        if forecast.is_file():
-            write_bytes(forecast_backup, forecast.read_bytes())
-        else:
-            forecast_backup.unlink(missing_ok=True)  # that of another plan than the one in plan.yaml.bak
-        output.note(f"the plan that was there is kept as {backup}")
+        _back_up(out)
     plan = with_forecast(drafted.plan, rec, situation)
     write_plan(plan, out)
     arms = ", ".join(arm.arm for arm in plan.arms)
@@ -337,6 +329,19 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     flags += launcher_words(drafted.plan, profile)
     output.note(f"{'then run' if blocked else 'run'} it with: {output.command_line('run', out, *flags)}")
     return WrittenPlan(out, tuple(blocked))
+
+
+def _back_up(plan: Path) -> None:
+    """Copy a plan and its forecast to files beside them, and say so."""
+    backup = plan.with_suffix(".yaml.bak")
+    write_bytes(backup, plan.read_bytes())
+    forecast = forecast_path(plan)
+    forecast_backup = forecast.with_suffix(".json.bak")
+    if forecast.is_file():
+        write_bytes(forecast_backup, forecast.read_bytes())
+    else:
+        forecast_backup.unlink(missing_ok=True)  # that of another plan than the one in plan.yaml.bak
+    output.note(f"the plan that was there is kept as {backup}")
 
 
 def launcher_words(plan: Plan, profile: Profile) -> list[str]:
