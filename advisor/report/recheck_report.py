@@ -15,7 +15,6 @@ from advisor.report.data import pair_json, seconds_alone
 from advisor.verdict.comparison import compare_arms
 from advisor.verdict.guards import trained_rows
 from advisor.verdict.regression import (
-    NEW_GOLD,
     REGRESSION,
     RIGHT,
     Decision,
@@ -39,7 +38,7 @@ MAX_FLIPPED = 12
 MAX_TEXT = 300
 """Most characters of an answer that are shown."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
@@ -295,11 +294,11 @@ def _sentences(data: Mapping[str, Any], decision: Decision) -> list[str]:
 
 def recheck_markdown(data: Mapping[str, Any]) -> str:
     """Return the result as Markdown, short enough for a comment on a pull request."""
-    mark = {REGRESSION: "❌", NEW_GOLD: "⚠️"}.get(
-        data["outcome"], "✅" if data["outcome"] != "undecided" else "❔"
-    )
     first, *rest = data["summary"]
-    parts = [f"## {mark} tunewise recheck: {_escape(data['name'])}", f"**{_escape(first)}**"]
+    parts = [
+        f"## tunewise recheck, {_escape(data['outcome'])}: {_escape(data['name'])}",
+        f"**{_escape(first)}**",
+    ]
     parts.append(" ".join(map(_escape, rest)))
     changed = [f"- **{row['kind']}**: {_escape(row['text'])}" for row in data["changes"]]
     parts.append("\n".join(["What changed:", "", *changed]) if changed else "Nothing changed.")
