@@ -277,7 +277,11 @@ def make_without_teacher(
             else:
                 outcome.passed.append((id, result))
     if len(outcome.passed) < count:
-        outcome.exhausted = "no more plain English statements of the documents can be turned into questions"
+        outcome.exhausted = (
+            f"{MOST_ASKED} questions were looked at for each that is wanted"
+            if len(questions) == MOST_ASKED * count
+            else "no more plain English statements of the documents can be turned into questions"
+        )
     return _with_known(outcome, base)
 
 
