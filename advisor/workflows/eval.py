@@ -109,9 +109,9 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
             f"{asked.dev} of {len(asked.questions)} are dev questions, by which the run made its choices"
         )
     if asked.other_form:
-        made = sum(question.made for question in asked.questions)
+        marked = sum(question.made for question in asked.questions)
         lines.append(
-            f"{asked.other_form} of {made} made questions have an answer that is not of the form that the plan's checks ask "
+            f"{asked.other_form} of {marked} made questions have an answer that is not of the form that the plan's checks ask "
             "for: no reply of that form is right on them, so they cannot rank the arms"
         )
     if asked.trial:
