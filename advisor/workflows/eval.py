@@ -111,7 +111,7 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     if asked.other_form:
         marked = sum(question.made for question in asked.questions)
         lines.append(
-            f"{asked.other_form} of {marked} made questions have an answer that is not of the form that the plan's checks ask "
+            f"{asked.other_form} of {marked} made questions have an answer not of the form that the plan's checks ask "
             "for: no reply of that form is right on them, so they cannot rank the arms"
         )
     if asked.trial:
