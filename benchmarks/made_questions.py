@@ -3,7 +3,8 @@
 Questions are made from the documents by `tunewise examples make` (by the question grammar, or by a teacher), without a look
 at the real ones, and every arm of a copy of the run answers them, by the function behind `tunewise eval`. Compared are the
 means of the arms on the real test questions and on the made ones: Kendall's tau-b, and the share of pairs of arms in
-the same order, of all pairs and of those that the real questions surely tell apart.
+the same order, of all pairs and of those that the real questions surely tell apart; with intervals, of each set and of all
+together. Sets of the same ``--work`` are asked once: with all their names in ``--sets`` the last line has them pooled.
 
     python -m benchmarks.made_questions --runs DIR --work DIR [--sets A,B] [--count 40] [--teacher NAME] [--arms N]
 
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from runners.trial.trial import ArmScores
 
 SETS = ("xquad_en", "hybrid_concierge", "tldr_commands", "endoflife_dates")
 RESAMPLES = 2000
+FEWEST = 10
+"""Made questions of a set; on fewer nothing is measured."""
 
 
 def kendall_tau(real: Sequence[float], made: Sequence[float]) -> float:
@@ -50,49 +54,118 @@ def kendall_tau(real: Sequence[float], made: Sequence[float]) -> float:
     return float((same - opposite) / scale) if scale else 0.0
 
 
-def agreement(real: dict[str, ArmScores], made: dict[str, ArmScores], seed: int = 0) -> dict[str, Any]:
-    """Return tau with a bootstrap interval over the made questions, and pairs in the same order."""
-    names = sorted(set(real) & set(made))
-    real_means = [real[name].mean_score for name in names]
-    made_means = [made[name].mean_score for name in names]
-    values = np.array([made[name].combined for name in names])
-    rng = np.random.default_rng(seed)
-    taus = [
-        kendall_tau(real_means, values[:, rng.integers(0, values.shape[1], values.shape[1])].mean(axis=1))
-        for _ in range(RESAMPLES)
-    ]
-    pairs = list(combinations(range(len(names)), 2))
-    alike = [
-        np.sign(real_means[i] - real_means[j]) == np.sign(made_means[i] - made_means[j]) for i, j in pairs
-    ]
-    sure = []
-    for (i, j), same in zip(pairs, alike, strict=True):
+@dataclass(frozen=True)
+class ArmValues:
+    """The combined scores of one set's arms on the real and on the made questions.
+
+    ``real`` and ``made`` are float64 [arms, questions], each score times the weight of its question; ``sure`` has the
+    pairs of arms whose paired 95 % interval on the real questions excludes 0.
+    """
+
+    names: tuple[str, ...]
+    real: np.ndarray
+    made: np.ndarray
+    sure: frozenset[tuple[int, int]]
+
+    def resampled(self, rng: np.random.Generator) -> ArmValues:
+        """Return the set with its real and its made questions drawn again; all arms keep the same questions."""
+        real, made = (v[:, rng.integers(0, v.shape[1], v.shape[1])] for v in (self.real, self.made))
+        return ArmValues(self.names, real, made, self.sure)
+
+    @property
+    def tau(self) -> float:
+        """Kendall's tau-b of the means."""
+        return kendall_tau(self.real.mean(axis=1), self.made.mean(axis=1))
+
+    def pair_counts(self, only_sure: bool = False) -> np.ndarray:
+        """Return the numbers of pairs in the same order, in the opposite one, and equal on the made questions.
+
+        Pairs that are equal on the real questions have no order to agree with and are not counted.
+        """
+        real, made = self.real.mean(axis=1), self.made.mean(axis=1)
+        counts = np.zeros(3, dtype=int)
+        for i, j in combinations(range(len(self.names)), 2):
+            order = np.sign(real[i] - real[j])
+            if order and (not only_sure or (i, j) in self.sure):
+                product = order * np.sign(made[i] - made[j])
+                counts[0 if product > 0 else 1 if product < 0 else 2] += 1
+        return counts
+
+
+def arm_values(real: dict[str, ArmScores], made: dict[str, ArmScores]) -> ArmValues:
+    """Return the scores of the arms that answered both kinds of questions."""
+    names = tuple(sorted(set(real) & set(made)))
+    sure = set()
+    for i, j in combinations(range(len(names)), 2):
         pair = paired_test(names[i], names[j], real[names[i]].weighted, real[names[j]].weighted)
         if pair.low > 0 or pair.high < 0:
-            sure.append(bool(same))
-    best_real = names[int(np.argmax(real_means))]
-    best_made = names[int(np.argmax(made_means))]
+            sure.add((i, j))
+    sides = [np.array([side[name].weighted for name in names]) for side in (real, made)]
+    return ArmValues(names, sides[0], sides[1], frozenset(sure))
+
+
+def agreement(real: dict[str, ArmScores], made: dict[str, ArmScores], seed: int = 0) -> dict[str, Any]:
+    """Return tau with a bootstrap interval over real and made questions, and the pairs by order."""
+    values = arm_values(real, made)
+    rng = np.random.default_rng(seed)
+    taus = [values.resampled(rng).tau for _ in range(RESAMPLES)]
+    means = [dict(zip(values.names, side.mean(axis=1), strict=True)) for side in (values.real, values.made)]
     return {
-        "arms": len(names),
-        "tau": round(kendall_tau(real_means, made_means), 3),
-        "tau_95": [round(float(np.quantile(taus, q)), 3) for q in (0.025, 0.975)],
-        "pairs_alike": f"{int(sum(alike))}/{len(alike)}",
-        "sure_pairs_alike": f"{sum(sure)}/{len(sure)}",
-        "right_tau": _right_tau(real, made, names),
-        "best": {"real": best_real, "made": best_made},
-        "means": {
-            n: [round(a, 3), round(b, 3)] for n, a, b in zip(names, real_means, made_means, strict=True)
+        "arms": len(values.names),
+        "tau": round(values.tau, 3),
+        "tau_95": _interval(taus),
+        **{
+            key: dict(
+                zip(("same", "opposite", "tied_on_made"), map(int, values.pair_counts(sure)), strict=True)
+            )
+            for key, sure in (("pairs", False), ("sure_pairs", True))
         },
+        "best": {
+            key: max(side, key=side.__getitem__) for key, side in zip(("real", "made"), means, strict=True)
+        },
+        "combined": {name: [round(float(side[name]), 3) for side in means] for name in values.names},
+        "right": {name: [_right(side[name]) for side in (real, made)] for name in values.names},
     }
 
 
-def _right_tau(real: dict[str, ArmScores], made: dict[str, ArmScores], names: Sequence[str]) -> float | None:
-    """Return tau of the shares of right answers; None where some arm's answers cannot be judged."""
-    shares = [[scores[name].of("right") for name in names] for scores in (real, made)]
-    if not all(values for side in shares for values in side):
-        return None
-    first, second = ([float(np.mean(values)) for values in side] for side in shares)
-    return round(kendall_tau(first, second), 3)
+def pooled_agreement(sets: Sequence[ArmValues], seed: int = 0) -> dict[str, Any]:
+    """Return the share of pairs in the same order over several sets, and the mean tau.
+
+    The intervals are of a bootstrap of two levels: sets are drawn, and of each the real and the made questions.
+    """
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {"pairs": [], "sure_pairs": [], "tau": []}
+    for _ in range(RESAMPLES):
+        sample = [sets[n].resampled(rng) for n in rng.integers(0, len(sets), len(sets))]
+        for key, value in _shares(sample).items():
+            drawn[key].append(value)
+    whole = _shares(sets)
+    counts = {key: sum(s.pair_counts(key == "sure_pairs") for s in sets) for key in ("pairs", "sure_pairs")}
+    return {
+        "sets": len(sets),
+        **{key: [int(n) for n in value] for key, value in counts.items()},
+        **{f"{key}_share": [round(whole[key], 3), _interval(drawn[key])] for key in ("pairs", "sure_pairs")},
+        "mean_tau": [round(whole["tau"], 3), _interval(drawn["tau"])],
+    }
+
+
+def _shares(sets: Sequence[ArmValues]) -> dict[str, float]:
+    """Return the shares of pairs in the same order, nan where there are none, and the mean tau."""
+    shares = {"tau": float(np.mean([s.tau for s in sets]))}
+    for key in ("pairs", "sure_pairs"):
+        counts = np.sum([s.pair_counts(key == "sure_pairs") for s in sets], axis=0)
+        shares[key] = counts[0] / counts.sum() if counts.sum() else float("nan")
+    return shares
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    return [round(float(np.nanquantile(values, q)), 3) for q in (0.025, 0.975)]
+
+
+def _right(scores: ArmScores) -> float | None:
+    """Return the share of right answers; None where none can be judged."""
+    values = scores.of("right")
+    return round(float(np.mean(values)), 3) if values else None
 
 
 def make_questions_file(documents: Path, index: Path, out: Path, count: int, teacher: str) -> dict[str, Any]:
@@ -119,8 +192,10 @@ def make_questions_file(documents: Path, index: Path, out: Path, count: int, tea
     return summary
 
 
-def measure(run: Path, work: Path, count: int, teacher: str, most_arms: int) -> dict[str, Any]:
-    """Return the rank agreement of one set."""
+def measure(
+    run: Path, work: Path, count: int, teacher: str, most_arms: int
+) -> tuple[dict[str, Any], ArmValues | None]:
+    """Return the rank agreement of one set and the scores that it is computed from; None where it cannot be."""
     copy = work / run.parent.name
     if not copy.exists():
         shutil.copytree(run, copy)
@@ -133,21 +208,24 @@ def measure(run: Path, work: Path, count: int, teacher: str, most_arms: int) -> 
         if file.exists()
         else make_questions_file(plan.data.documents, copy / INDEX, file, count, teacher)
     )
-    if summary["rows"] < 10:
-        return {"set": run.parent.name, "made": summary, "missing": "fewer than 10 questions could be made"}
+    if summary["rows"] < FEWEST:
+        missing = f"fewer than {FEWEST} questions could be made"
+        return {"set": run.parent.name, "made": summary, "missing": missing}, None
     real = {arm.arm: arm for arm in read_scores(copy) if arm.combined}
     arms = sorted(real)
     random.Random(0).shuffle(arms)
     asked = evaluate(copy, file, arms[:most_arms] if most_arms else ())
     made = {arm.arm: arm for arm in asked.arms if arm.combined}
-    return {
+    row = {
         "set": run.parent.name,
-        "made": summary.get("rows"),
-        "rejected": summary.get("rejected"),
+        "made": len(asked.asked.questions),
+        "answered_yes": sum(question.answers == ("yes",) for question in asked.asked.questions),
+        "other_form": asked.asked.other_form,
         "real": max(len(arm.combined) for arm in real.values()),
         **agreement(real, made),
         "seconds": round(time.monotonic() - started),
     }
+    return row, arm_values(real, made)
 
 
 def main() -> None:
@@ -161,16 +239,20 @@ def main() -> None:
     parser.add_argument("--arms", type=int, default=0)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
+    measured: list[ArmValues] = []
     for name in given.sets.split(","):
         run = next((folder / name / "run" for folder in given.runs if (folder / name / "run").is_dir()), None)
         if run is None:
             print(json.dumps({"set": name, "missing": "no finished run"}), flush=True)
             continue
         try:
-            row = measure(run, given.work, given.count, given.teacher, given.arms)
+            row, values = measure(run, given.work, given.count, given.teacher, given.arms)
+            measured += [values] if values else []
         except Exception as error:  # one set that cannot be measured must not lose the others
             row = {"set": name, "missing": f"{type(error).__name__}: {error}"}
         print(json.dumps(row), flush=True)
+    if len(measured) > 1:
+        print(json.dumps({"pooled": pooled_agreement(measured)}), flush=True)
 
 
 if __name__ == "__main__":

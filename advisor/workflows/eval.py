@@ -108,6 +108,12 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
         lines.append(
             f"{asked.dev} of {len(asked.questions)} are dev questions, by which the run made its choices"
         )
+    if asked.other_form:
+        marked = sum(question.made for question in asked.questions)
+        lines.append(
+            f"{asked.other_form} of {marked} made questions have an answer not of the form that the plan's checks ask "
+            "for: no reply of that form is right on them, so they cannot rank the arms"
+        )
     if asked.trial:
         lines.append(f"{asked.trial} of {len(asked.questions)} are questions of the trial itself")
     return lines

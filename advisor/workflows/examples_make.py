@@ -268,6 +268,7 @@ def _open_index(flags: MakeFlags) -> Index:
 
 
 def _checker(flags: MakeFlags, index: Index, language: str) -> RowChecker:
+    from advisor.drafting.form_checks import derive_checks
     from rag.evaluation.gold_documents import match_documents
     from runners.data.examples import load_examples
     from runners.data.questions import load_questions, with_document_ids
@@ -278,8 +279,15 @@ def _checker(flags: MakeFlags, index: Index, language: str) -> RowChecker:
     named = [question.doc_id for question in questions if question.doc_id]
     questions = with_document_ids(questions, match_documents(named, documents).ids)
     examples = load_examples(flags.examples).rows if flags.examples else ()
+    replies = [example.reply for example in examples]
     return RowChecker(
-        index, k=flags.k, language=language, strict=flags.strict, examples=examples, held_out=questions
+        index,
+        k=flags.k,
+        language=language,
+        strict=flags.strict,
+        examples=examples,
+        held_out=questions,
+        answer_checks=derive_checks(replies)[0],
     )
 
 

@@ -23,7 +23,7 @@ EXPECTED_REPLY_TOKENS = 80
 """Tokens of a teacher's text, for the estimate of the cost."""
 REASON_TEXTS = {
     "malformed": "the teacher's text holds no question and reply",
-    "form": "not one question in the right language that can be read by itself",
+    "form": "not one question in the right language that can be read by itself, or a reply not of the form of the examples",
     "unsupported": "the passage does not bear out the reply, or the reply does not answer the question",
     "not retrieved": "retrieval does not find the passage for the question",
     "leak": "a held-out question",

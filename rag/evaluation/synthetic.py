@@ -155,7 +155,13 @@ _PERSON = re.compile(
 _POINTING = re.compile(r"\b(?:this|these|those)\b")
 """These refer to something in another sentence."""
 _LIST_MARK = re.compile(r"^(?:[-*•+]|\d{1,3}[.)])\s+|^(?:yes|no|sorry|unfortunately),\s+", re.I)
-_ODD = re.compile(r"[@<>|{}\\_*#\[\]=“”\"…;]|(?<!\d):|:(?!\d)|--|\s['’,.]|\brespectively\b")
+_ODD = re.compile(r"[@<>|{}\\_*#\[\]=“”\"…;]|(?<!\d):|:(?!\d)|--|``|''|\s['’,.]|\brespectively\b")
+_SET_APART = re.compile(r" (?=[,.;:!?](?: |$)|'s\b|n't\b|\))|(?<=\() ")
+"""Spaces before marks in text that was cut into tokens ("In 1912 , it sank ."), as data sets of questions have it."""
+_CUT = re.compile(
+    r"(?:^|[\s.(])[A-Z]\.$|(?:^|\s)(?:Maj|Gen|Lt|Col|Capt|Sgt|Rev|Gov|Sen|Rep|Pres|Mt|Ft|Bros)\.$"
+)
+"""The end of a sentence that goes on: an initial or a title ("when General Robert E.")."""
 _MAX_WORDS = 26
 """Questions made from longer statements are not questions that a user would ask."""
 _CAPITALISED_INSIDE = re.compile(r"(?<=[a-z,;] )[A-Z][\w'’-]*")
@@ -208,7 +214,14 @@ def statement_to_question(sentence: str, names: Collection[str] = ()) -> Questio
         names: words that keep their capital letter at the beginning of a sentence.
     """
     text = " ".join(_LIST_MARK.sub("", sentence.strip()).split())
-    if not text.endswith((".", "!")) or _ODD.search(text) or len(text.split()) > _MAX_WORDS:
+    if text.endswith((" .", " !")):
+        text = _SET_APART.sub("", text)
+    if (
+        not text.endswith((".", "!"))
+        or _CUT.search(text)
+        or _ODD.search(text)
+        or len(text.split()) > _MAX_WORDS
+    ):
         return None
     main_clause = re.split(
         r"(?:,| -)? (?:but|which|who|so that|whereas)\b|,? and (?:the|it|they|you|we)\b", text.rstrip(".! ")
@@ -415,10 +428,11 @@ class _Corpus:
 
     def questions(self, chunk: Chunk) -> Iterator[SyntheticQuestion]:
         """Yield the questions of a chunk's statements that nothing else in the corpus answers."""
+        statement = ""
         for start, end in sentence_spans(chunk.text):
-            statement = chunk.text[start:end]
+            before, statement = statement, chunk.text[start:end]
             pair = statement_to_question(statement, self._names)
-            if pair is None:
+            if pair is None or _CUT.search(before):  # the rest of a sentence that was cut at an initial
                 continue
             span = _source_span(chunk, start, end)
             question = self._unambiguous(pair.question, chunk, span)

@@ -25,7 +25,7 @@ from runners.data.refusals import all_no_value, is_no_value
 from runners.plan.schema import Plan, StyleCheck
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.scoring.correctness import gold_texts, is_right, lacks_answer, references_of
-from runners.scoring.style_checks import in_style
+from runners.scoring.style_checks import in_style, rule_text
 
 ANSWER_GROUP = "answer"
 """The name of the group, as in ``#### (?P<answer>[0-9]+)$``, that marks the final answer in a check's pattern."""
@@ -258,6 +258,31 @@ def final_answer(answer: str, gold: str, checks: Sequence[StyleCheck]) -> float 
         if wanted is not None:
             return float(_extract_final_answer(pattern, answer) == wanted)
     return None
+
+
+def missing_form(texts: Sequence[str], checks: Sequence[StyleCheck]) -> str:
+    """Return the rule for final answers that none of the texts meets, "" where one does or the checks have no such rule.
+
+    Rules for final answers are labels and patterns with the group ``answer``. A question none of whose gold answers meets
+    them cannot be answered rightly by a reply that does; other checks are of the wording, which does not decide on right.
+
+    Args:
+        texts: the gold answers of one question, or a reply.
+        checks: the checks of a plan.
+    """
+    plain = [text.strip() for text in texts]
+    for check in checks:
+        if check.kind == "labels":
+            met = any(
+                _label_normalised(text) in map(_label_normalised, map(str, check.value)) for text in plain
+            )
+        elif check.kind == "regex" and (marked := _patterns([check])):
+            met = any(_extract_final_answer(marked[0], text) is not None for text in plain)
+        else:
+            continue
+        if plain and not met:
+            return rule_text(check) or f"{check.kind}: {check.value}"
+    return ""
 
 
 def rouge_l(answer: str, reference: str) -> float:

@@ -33,6 +33,8 @@ MOST_ASKED = 4
 """Passages asked about for each row that is wanted; when fewer of the rows pass, the teacher is not up to the task."""
 GRAMMAR = "question grammar"
 """Name of what makes questions without a teacher."""
+_BARE_RANK = {"no": 1, "yes": 2}
+"""Order of questions answered with a bare no or yes, after those that ask for a value (0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,10 @@ def make_without_teacher(
     outcome = MakingOutcome(passages=len(usable_passages(chunks)))
     by_place = {(chunk.doc, chunk.start, chunk.end): chunk for chunk in chunks}
     candidates: list[tuple[str, CandidateRow]] = []
-    for question in make_questions(chunks, MOST_ASKED * count, seed):
+    questions = make_questions(chunks, MOST_ASKED * count, seed)
+    # Statements seldom deny, so most questions that ask for no value are answered "yes", which says little about an arm:
+    # those that ask for a value come first, then those answered "no". The order is otherwise that of the documents.
+    for question in sorted(questions, key=lambda row: _BARE_RANK.get(row.answers[0], 0)):
         start, end = question.spans[0]
         chunk = next(
             (c for (doc, a, b), c in by_place.items() if doc == question.doc_id and a <= start and end <= b),
@@ -272,7 +277,11 @@ def make_without_teacher(
             else:
                 outcome.passed.append((id, result))
     if len(outcome.passed) < count:
-        outcome.exhausted = "no more plain English statements of the documents can be turned into questions"
+        outcome.exhausted = (
+            f"{MOST_ASKED} questions were looked at for each that is wanted"
+            if len(questions) == MOST_ASKED * count
+            else "no more plain English statements of the documents can be turned into questions"
+        )
     return _with_known(outcome, base)
 
 

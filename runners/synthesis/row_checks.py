@@ -19,7 +19,9 @@ from rag.types import Chunk, Hit
 from runners.data.examples import Example, normalise_text
 from runners.data.questions import Question
 from runners.inference.types import Generator
+from runners.plan.schema import StyleCheck
 from runners.scoring.free_text import text_states_fact
+from runners.scoring.scores import missing_form
 from runners.synthesis.question_form import question_fault, reply_fault
 from runners.synthesis.repeats import RepeatFinder
 from runners.synthesis.reply_support import SUPPORTED, ReplySupport, check_reply
@@ -83,6 +85,7 @@ class RowChecker:
         strict: bool = False,
         examples: Sequence[Example] = (),
         held_out: Sequence[Question] = (),
+        answer_checks: Sequence[StyleCheck] = (),
     ) -> None:
         """Take what rows are checked against.
 
@@ -93,11 +96,13 @@ class RowChecker:
             strict: refuse replies that only the claim check's second reading accepts.
             examples: rows that new ones must not repeat.
             held_out: questions that no row may contain.
+            answer_checks: checks of the examples' replies; a reply must have the form of their final answers.
         """
         self._index = index
         self._k = k
         self._language = language
         self._strict = strict
+        self._answer_checks = answer_checks
         self._vectors: dict[str, np.ndarray] = {}
         self.repeats = RepeatFinder(self.encode, examples, held_out)
 
@@ -127,6 +132,8 @@ class RowChecker:
         language = self._language or detect_language(row.passage.text)
         if fault := question_fault(row.question, language):
             return CheckedRow(row, FORM, fault)
+        if rule := missing_form([row.reply], self._answer_checks):
+            return CheckedRow(row, FORM, f"the reply is not of the form of the examples: {rule}")
         if row.by_grammar:
             return CheckedRow(row, spans=row.spans, checks={"support": "statement"})
         quoted = f" {normalise_text(row.reply)} " in f" {normalise_text(row.passage.text)} "

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from rag.index import newest_generation
 from rag.types import OnEvent
 from runners.data.questions import Question, load_questions
 from runners.plan.backend import LOCAL_BACKEND
+from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, read_journal
 from runners.runs import dataset
 from runners.runs.dataset import read_data
 from runners.runs.run import RunSession, open_session
 from runners.runs.tuned_retrieval import refused_arms
+from runners.scoring.correctness import references_of
+from runners.scoring.scores import missing_form
 from runners.trial import step_runner, trial
 from runners.trial.trial import ANSWERS, ArmScores
 
@@ -41,10 +44,14 @@ class EvalQuestions:
     """Questions that the trial asked as well."""
     unchecked: str = ""
     """Why the three counts are missing; "" when they were made."""
+    other_form: int = 0
+    """Made questions whose answer is not of the form of final answer that the plan's checks ask for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, for a report."""
         counts = {key: value for key, value in asdict(self).items() if key != "questions"}
+        if not self.other_form:  # only where it is not 0: made questions are rare
+            del counts["other_form"]
         return {"asked": len(self.questions), **counts}
 
 
@@ -95,6 +102,7 @@ def evaluate(
         raise BadInput(f"{path} has no arms to ask", "measure some: evaluate steps in its plan")
     session.note_difference(chosen)
     asked = read_eval_questions(session, file)
+    asked = replace(asked, other_form=_count_other_form(asked.questions, session.plan))
     folder = out or path / EVALS_FOLDER / f"{file.stem}-{sha256_file(file)[:8]}"
     with writer_lock(folder), disk_full_as_problem(folder):
         for position, arm in enumerate(chosen):
@@ -138,6 +146,14 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
             f"{file}: every question nearly repeats a training row", "give questions of another kind"
         )
     return EvalQuestions(guarded.questions, len(guarded.left_out), dev, test)
+
+
+def _count_other_form(questions: Sequence[Question], plan: Plan) -> int:
+    """Return how many made questions no reply of the form that the plan asks for can answer rightly."""
+    return sum(
+        question.made and question.answerable and bool(missing_form(references_of(question), plan.checks))
+        for question in questions
+    )
 
 
 def _answer(

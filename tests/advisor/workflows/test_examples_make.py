@@ -254,6 +254,27 @@ def test_without_a_teacher_questions_are_made_by_rule(
     assert "no question could be made" in capsys.readouterr().err
 
 
+def test_questions_not_of_the_form_of_the_examples_are_thrown_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"When does release {n} of the Quillscar timetable end?"},
+                {"role": "assistant", "content": f"20{n:02d}-0{n % 9 + 1}-1{n % 10}"},
+            ]
+        }
+        for n in range(10, 40)
+    ]
+    (folder / "dates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert run("--out", "q.jsonl", "--count", "3", "--known", "skip", "--examples", "dates.jsonl") == 0
+    rejected = rows_of(folder / "q.jsonl.rejected.jsonl")
+    assert not rows_of(folder / "q.jsonl")
+    assert rejected
+    assert all(row["rejected"] == "form" and "form of the examples" in row["reason"] for row in rejected)
+    assert "form of the examples" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_making_asks_nothing_twice(
     folder: Path, server: Any, root: Path, ending: signal.Signals

@@ -49,6 +49,11 @@ from rag.types import Chunk
         ("Bread is served because guests are hungry.", "Why is bread served?", "guests are hungry"),
         ("The tour sails on Thursdays and Sundays.", "When does the tour sail?", "Thursdays and Sundays"),
         ("The ticket is valid only after 09:45 on trains.", "When is the ticket valid on trains?", "09:45"),
+        (
+            "The ferry ( called Plover ) leaves Quillscar 's pier at 21:10 .",
+            "When does the ferry (called Plover) leave Quillscar's pier?",
+            "21:10",
+        ),
         ("Koja does have seats outdoors.", "Does Koja have seats outdoors?", "yes"),
         ("Fees grew in 2007 by a third.", "When did fees grow by a third?", "2007"),
         (
@@ -79,6 +84,8 @@ def test_statement_to_question(statement: str, question: str, answer: str) -> No
         "In Varnsey, where the line ends, boats land.",
         'The captain said: "never again".',
         "Die Fähre fährt um sieben Uhr.",
+        "The pier was opened by General Robert E.",
+        "The pier was built by Capt.",
         " ".join(["The boat is", *["very"] * 30, "old."]),
     ],
 )

@@ -18,6 +18,7 @@ from runners.scoring.scores import (
     combined_score,
     fact_agreement,
     fact_recall,
+    missing_form,
     question_weights,
     score_answer,
     token_f1,
@@ -304,3 +305,25 @@ def test_questions_without_answer_have_at_most_fifteen_percent_of_the_mean() -> 
         "nothing else is asked"
     )
     assert question_weights(plan(), []) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "value", "missing"),
+    [
+        (["2024-05-01"], "regex", r"^(?P<answer>\d{4}-\d\d-\d\d)$", False),
+        (["yes"], "regex", r"^(?P<answer>\d{4}-\d\d-\d\d)$", True),
+        (["yes", "2024-05-01"], "regex", r"^(?P<answer>\d{4}-\d\d-\d\d)$", False),
+        (["yes"], "regex", r"^[^?]+\?$", False),  # a rule of wording
+        (["Card lost."], "labels", ["card_lost", "other"], False),
+        (["yes"], "labels", ["card_lost", "other"], True),
+        (["one two three"], "max_words", 2, False),
+        ([], "labels", ["card_lost"], False),
+    ],
+)
+def test_gold_without_the_form_of_final_answers_is_named(
+    texts: list[str], kind: str, value: object, missing: bool
+) -> None:
+    check = StyleCheck.model_validate(
+        {"kind": kind, "value": value, "text": "only that (98 % of 200 examples)"}
+    )
+    assert missing_form(texts, [check]) == ("only that" if missing else "")
