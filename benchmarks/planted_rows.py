@@ -24,11 +24,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rag.grounding.evidence import supports_field
+from rag.grounding.fields import Field, structured_fields
 from rag.grounding.gold import GoldFinder
 from rag.index import Index
 from rag.types import Chunk
 from runners.data.examples import load_examples, normalise_text
 from runners.data.questions import Question, load_questions
+from runners.synthesis.passage_reading import CODE_MARK
 from runners.synthesis.row_checks import CandidateRow, RowChecker
 
 TUNED_SETS = ("hybrid_concierge", "xquad_en")
@@ -60,6 +63,13 @@ class PlantedRow:
     kind: str
     how: str
     row: RealRow
+
+
+def _in_chunk(field: Field, chunk: Chunk) -> bool:
+    """Return whether a chunk has a value of a card; one that is code, letter for letter."""
+    if CODE_MARK.search(field.value):
+        return " ".join(field.value.split()) in " ".join(chunk.text.split())
+    return supports_field(field, chunk)
 
 
 def read_rows(folder: Path) -> list[tuple[str, str, str, tuple[tuple[int, int], ...]]]:
@@ -111,16 +121,22 @@ class PlantedSet:
         touched = [c for c in chunks if any(c.start < e and s < c.end for s, e in spans)]
         if len(touched) > 1 and not any(all(c.start <= s and e <= c.end for s, e in spans) for c in touched):
             # the gold is spread over several chunks: the passage is all of the text that they cover
-            raw = self.index.raw(doc) or ""
-            start, end = min(c.start for c in touched), max(c.end for c in touched)
-            return replace(touched[0], text=raw[start:end], start=start, end=end)
+            return self._joined(touched)
         if spans:
             return max(chunks, key=lambda c: sum(max(0, min(c.end, e) - max(c.start, s)) for s, e in spans))
         if len(chunks) == 1:
             return chunks[0]
         finder = GoldFinder(chunks)
         gold = finder.find_all(reply, question) or finder.most_related(reply, question, 1)
+        fields = structured_fields(reply)
+        if gold and len(fields) > 1 and not all(_in_chunk(field, gold[0]) for field in fields):
+            return self._joined(chunks)  # a card of values from several chunks
         return gold[0] if gold else chunks[0]
+
+    def _joined(self, chunks: Sequence[Chunk]) -> Chunk:
+        """Return one passage of all the text that chunks of one document cover."""
+        start, end = min(c.start for c in chunks), max(c.end for c in chunks)
+        return replace(chunks[0], text=(self.index.raw(chunks[0].doc) or "")[start:end], start=start, end=end)
 
     def plant(self, good: int, bad: int) -> tuple[list[PlantedRow], list[Question]]:
         """Return the rows of the test, the good ones first, and the held-out questions."""

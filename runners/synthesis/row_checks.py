@@ -20,9 +20,10 @@ from runners.data.examples import Example, normalise_text
 from runners.data.questions import Question
 from runners.inference.types import Generator
 from runners.scoring.free_text import text_states_fact
+from runners.synthesis.passage_reading import SUPPORTED, ReplySupport
 from runners.synthesis.question_form import question_fault, reply_fault
 from runners.synthesis.repeats import RepeatFinder
-from runners.synthesis.reply_support import SUPPORTED, ReplySupport, check_reply
+from runners.synthesis.reply_support import check_reply
 
 FORM, UNSUPPORTED, NOT_RETRIEVED, LEAK, REPEAT, KNOWN = (
     "form",
@@ -127,6 +128,11 @@ class RowChecker:
         language = self._language or detect_language(row.passage.text)
         if fault := question_fault(row.question, language):
             return CheckedRow(row, FORM, fault)
+        if (
+            f" {normalise_text(row.question)} " in f" {normalise_text(row.passage.text)} "
+            and "?" not in row.question
+        ):
+            return CheckedRow(row, FORM, "no question")  # a line of the passage
         if row.by_grammar:
             return CheckedRow(row, spans=row.spans, checks={"support": "statement"})
         quoted = f" {normalise_text(row.reply)} " in f" {normalise_text(row.passage.text)} "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag.types import Chunk
-from runners.synthesis.reply_support import CONSISTENT, QUOTED, SUPPORTED, check_reply, reply_statements
+from runners.synthesis.passage_reading import CONSISTENT, QUOTED, SUPPORTED
+from runners.synthesis.reply_support import check_reply, reply_statements
 
 FERRY = (
     "The Plover leaves Quillscar at 21:10 on Fridays. A day ticket costs 14 euros and is valid until midnight. "
