@@ -102,7 +102,7 @@ def read_passage(question: str, passage: Chunk, similarity: Similarity | None) -
     passage = replace(passage, text=_APART.sub(lambda match: match[2] + match[1], passage.text))
     spans = [
         (start, end)
-        for start, end in sentence_spans(passage.text)
+        for start, end in _code_whole(passage.text, sentence_spans(passage.text))
         if not passage.text[start:end].rstrip("\"'”’)]* ").endswith("?")
     ]
     texts = [passage.text[start:end] for start, end in spans]
@@ -144,6 +144,18 @@ def read_passage(question: str, passage: Chunk, similarity: Similarity | None) -
         (*read_quantities(question), *read_quantities(f"{above}.")),
         similarity,
     )
+
+
+def _code_whole(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans of sentences, those joined that are parts of one piece of code on one line."""
+    joined: list[tuple[int, int]] = []
+    for start, end in spans:
+        last = joined[-1] if joined else (0, 0)
+        if joined and text.count("`", *last) % 2 and "\n" not in text[last[1] : start]:
+            joined[-1] = (last[0], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _is_code_line(text: str, before: str) -> bool:
