@@ -3,8 +3,8 @@
 Good rows are questions of public sets with their human replies and gold documents. Bad rows are made from other rows of the
 same sets: wrong replies (half of them a good reply with one fact changed), repeats, leaks of held-out questions, questions
 that the passage does not answer, and rows that are not one question in the right language. The checks were made on
-hybrid_concierge and xquad_en (``--tuned``). First scored were clapnq_dev and endoflife_dates (``--first``), which was
-read by its counts of reasons alone; the score after that is that on tldr_commands and browser_compat.
+hybrid_concierge and xquad_en and improved on clapnq_dev, endoflife_dates, tldr_commands and browser_compat (``--tuned``: all
+six). The score is that on brand_colours and dstc11_reviews, which were not looked at before.
 
     python -m benchmarks.planted_rows [--tuned] [--sets NAME,NAME] [--good 200] [--bad 100] [--work DIR] [--show]
 """
@@ -34,9 +34,15 @@ from runners.data.questions import Question, load_questions
 from runners.synthesis.passage_reading import CODE_MARK
 from runners.synthesis.row_checks import CandidateRow, RowChecker
 
-TUNED_SETS = ("hybrid_concierge", "xquad_en")
-SCORED_SETS = ("tldr_commands", "browser_compat")
-FIRST_SCORED_SETS = ("clapnq_dev", "endoflife_dates")
+TUNED_SETS = (
+    "hybrid_concierge",
+    "xquad_en",
+    "clapnq_dev",
+    "endoflife_dates",
+    "tldr_commands",
+    "browser_compat",
+)
+SCORED_SETS = ("brand_colours", "dstc11_reviews")
 KINDS = ("wrong", "repeat", "leak", "unanswerable", "form")
 MONTHS = list(calendar.month_name)[1:]
 DAYS = list(calendar.day_name)
@@ -442,7 +448,6 @@ def main() -> None:
     """Run the test and print the shares as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tuned", action="store_true")
-    parser.add_argument("--first", action="store_true")
     parser.add_argument("--sets", default="")
     parser.add_argument("--good", type=int, default=200)
     parser.add_argument("--bad", type=int, default=100)
@@ -451,15 +456,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     data = Path(os.environ.get("TUNEWISE_SHARED", "../shared")) / "data"
-    names = (
-        given.sets.split(",")
-        if given.sets
-        else TUNED_SETS
-        if given.tuned
-        else FIRST_SCORED_SETS
-        if given.first
-        else SCORED_SETS
-    )
+    names = given.sets.split(",") if given.sets else TUNED_SETS if given.tuned else SCORED_SETS
     outcomes = []
     for name in names:
         outcomes.append(run_set(name, data / name, given.work, given.good, given.bad, given.seed))

@@ -200,6 +200,9 @@ def _check_fragment(text: str, given: PassageReading) -> ReplySupport:
     if reason := mislabelled(text, given, places):
         return ReplySupport("", reason)
     best = max(places, key=lambda sentence: sentence.relevance)
+    denies = any(clause.negated for clause in claim.clauses)
+    if denies and not is_verbatim(text, best.text) and not same_sense(claim, [best]):
+        return ReplySupport("", "the reply denies what the passage states, or states what it denies")
     rival = max(given.sentences, key=lambda sentence: sentence.relevance)
     if rival.relevance - best.relevance > MAX_BEHIND:
         return ReplySupport("", "the reply stands in another sentence than the one asked about")
