@@ -80,7 +80,7 @@ def _in_chunk(field: Field, chunk: Chunk) -> bool:
 
 def read_rows(folder: Path) -> list[tuple[str, str, str, tuple[tuple[int, int], ...]]]:
     """Return (question, reply, document, spans) of every single-turn row of a set that has a reply and a document."""
-    rows = []
+    rows: list[tuple[str, str, str, tuple[tuple[int, int], ...]]] = []
     if (folder / "train.jsonl").is_file():
         for example in load_examples(folder / "train.jsonl").rows:
             turns = [m for m in example.messages if m["role"] != "system"]

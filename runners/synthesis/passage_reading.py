@@ -91,7 +91,7 @@ class PassageReading:
     similarity: Similarity | None
 
 
-def read_passage(question: str, passage: Chunk, similarity: Similarity | None) -> PassageReading:
+def take_apart(question: str, passage: Chunk, similarity: Similarity | None) -> PassageReading:
     """Return a passage and a question, taken apart for the comparison with replies.
 
     Args:

@@ -36,7 +36,7 @@ from runners.synthesis.passage_reading import (
     has_quantity,
     is_known_name,
     is_verbatim,
-    read_passage,
+    take_apart,
     same_sense,
     unknown_names,
 )
@@ -117,7 +117,7 @@ def check_reply(
         passage: the passage that both were made from.
         similarity: compares the question with sentences by meaning; None compares by words alone.
     """
-    given = read_passage(question, passage, similarity)
+    given = take_apart(question, passage, similarity)
     if not given.sentences:
         return ReplySupport("", "the passage states nothing")
     fields = tuple(field for field in structured_fields(reply) if is_checkable(field))
