@@ -36,8 +36,8 @@ from runners.synthesis.passage_reading import (
     has_quantity,
     is_known_name,
     is_verbatim,
-    take_apart,
     same_sense,
+    take_apart,
     unknown_names,
 )
 
