@@ -6,9 +6,11 @@ import re
 
 from rag.embedding.language import LANGUAGES, detect_language
 from rag.errors import BadInput
+from rag.grounding.fields import structured_fields
 from rag.grounding.statements import states_fact
 from runners.data.examples import normalise_text
 from runners.data.refusals import is_refusal
+from runners.synthesis.passage_reading import CODE_MARK
 
 MIN_QUESTION_WORDS, MAX_QUESTION_WORDS = 2, 60
 """Words of a question: fewer ask nothing by themselves, more are a text and not a question."""
@@ -89,6 +91,10 @@ _CONTROL_MARKS = re.compile(
     re.I | re.M,
 )
 """Marks of chat templates, and the labels that a teacher's text is read by."""
+_CODE_SPAN = re.compile(r"```.*?```|`[^`]*`|https?://\S+", re.S)
+_MIN_PROSE_VALUE = 4
+"""Words of a value of a structured reply from which its language can be told."""
+_MAX_QUERY_WORDS = 12
 _PLACEHOLDER = re.compile(
     r"\[(?:your|insert|name|topic|question|answer|reply)[^\]]*\]|\bas an ai\b|\blorem ipsum\b", re.I
 )
@@ -132,7 +138,8 @@ def question_fault(question: str, language: str = "") -> str:
     if len(marks) > 1:
         return "two questions in one"
     asks_inside = not text.endswith((".", "!")) and _ASKS_INSIDE.search(text) is not None
-    if not marks and (states_fact(text) or text.endswith(".")) and not (_begins_asking(text) or asks_inside):
+    asks = _begins_asking(text) or asks_inside or _is_search_query(text)
+    if not marks and (states_fact(text) or text.endswith(".")) and not asks:
         return "no question"
     last = re.split(r"(?<=[.!:])\s+", text)[-1]
     if (double := _DOUBLE.search(last)) and _ASKS.search(last[: double.start()]):
@@ -159,9 +166,25 @@ def reply_fault(question: str, reply: str, language: str = "") -> str:
         return "the reply speaks of the passage"
     if is_refusal(text, ()):
         return "the reply refuses"
-    if len(text.split()) >= 4 and _other_language(text, language):
+    prose = _prose_of(text)
+    if len(prose.split()) >= 4 and _other_language(prose, language):
         return f"the reply is not in {language}"
     return ""
+
+
+def _prose_of(text: str) -> str:
+    """Return a text without code and addresses, and a structured one without its short values, to tell its language."""
+    plain = _CODE_SPAN.sub(" ", text)
+    fields = structured_fields(text)
+    if fields:
+        values = [_CODE_SPAN.sub(" ", field.value) for field in fields]
+        plain = " ".join(value for value in values if len(value.split()) >= _MIN_PROSE_VALUE)
+    return " ".join(word for word in plain.split() if not CODE_MARK.search(word))
+
+
+def _is_search_query(text: str) -> bool:
+    """Return whether a text is typed as into a search box: a few words in small letters, without marks of a sentence."""
+    return len(text.split()) <= _MAX_QUERY_WORDS and text[:1].islower() and re.search(r"[.!:;]", text) is None
 
 
 def _begins_asking(text: str) -> bool:

@@ -22,9 +22,10 @@ from runners.inference.types import Generator
 from runners.plan.schema import StyleCheck
 from runners.scoring.free_text import text_states_fact
 from runners.scoring.scores import missing_form
+from runners.synthesis.passage_reading import SUPPORTED, ReplySupport
 from runners.synthesis.question_form import question_fault, reply_fault
 from runners.synthesis.repeats import RepeatFinder
-from runners.synthesis.reply_support import SUPPORTED, ReplySupport, check_reply
+from runners.synthesis.reply_support import check_reply
 
 FORM, UNSUPPORTED, NOT_RETRIEVED, LEAK, REPEAT, KNOWN = (
     "form",
@@ -134,6 +135,11 @@ class RowChecker:
             return CheckedRow(row, FORM, fault)
         if rule := missing_form([row.reply], self._answer_checks):
             return CheckedRow(row, FORM, f"the reply is not of the form of the examples: {rule}")
+        if (
+            f" {normalise_text(row.question)} " in f" {normalise_text(row.passage.text)} "
+            and "?" not in row.question
+        ):
+            return CheckedRow(row, FORM, "no question")  # a line of the passage
         if row.by_grammar:
             return CheckedRow(row, spans=row.spans, checks={"support": "statement"})
         quoted = f" {normalise_text(row.reply)} " in f" {normalise_text(row.passage.text)} "

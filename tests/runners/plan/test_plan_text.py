@@ -256,7 +256,11 @@ def read_digest() -> str:
             "{kind: idnex}",
             "line 10: steps: idnex: kind: 'idnex' is none of index, embedder, train, evaluate, did you mean index?",
         ),
-        ("{kind: index}", "{k: 3}", "line 10: steps[0]: kind: missing; it is one of index, embedder, train, evaluate"),
+        (
+            "{kind: index}",
+            "{k: 3}",
+            "line 10: steps[0]: kind: missing; it is one of index, embedder, train, evaluate",
+        ),
         (
             "weights: hybrid",
             "weights: lora",

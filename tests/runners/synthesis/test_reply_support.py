@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag.types import Chunk
-from runners.synthesis.reply_support import CONSISTENT, QUOTED, SUPPORTED, check_reply, reply_statements
+from runners.synthesis.passage_reading import CONSISTENT, QUOTED, SUPPORTED
+from runners.synthesis.reply_support import check_reply, reply_statements
 
 FERRY = (
     "The Plover leaves Quillscar at 21:10 on Fridays. A day ticket costs 14 euros and is valid until midnight. "
@@ -76,3 +77,49 @@ def test_a_card_is_checked_field_by_field() -> None:
 def test_closing_questions_and_run_on_offers_are_no_statements() -> None:
     reply = "The lounge is open Would you like a table? Is there anything else you need."
     assert reply_statements(reply) == ["The lounge is open"]
+
+
+CARD = "Command: `{}`\nTool: Packs files and folders into a compressed archive.\nMore: https://packer.example/manual"
+PACKER = (
+    "# packer\n\n> Packs files and folders into a compressed archive.\n> More information: <https://packer.example/manual>.\n\n"
+    "- List the files of an archive:\n\n`packer --list {{archive}}`\n\n"
+    "- Set the level of compression:\n\n`packer --level {{9}} {{archive}}`"
+)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (CARD.format("packer --level {{9}} {{archive}}"), ""),
+        (CARD.format("packer --list {{archive}}"), "another place"),
+        (CARD.format("packer --level {{8}} {{archive}}"), "does not have"),
+        (CARD.format("packer {{archive}} --level {{9}}"), "does not have"),
+        (CARD.format("packer --level {{9}} {{archive}}").replace("folders", "passwords"), "something else"),
+    ],
+)
+def test_a_card_is_compared_with_its_place(reply: str, reason: str) -> None:
+    support = check_reply(
+        "With packer: how do I set the level of compression?", reply, passage(PACKER, "packer")
+    )
+    assert (support.level == QUOTED) == (not reason)
+    assert reason in support.reason
+
+
+@pytest.mark.parametrize(("reply", "right"), [("10", True), ("9", False), ("12", False)])
+def test_the_value_of_another_name_of_a_list_is_refused(reply: str, right: bool) -> None:
+    hours = passage("The desk opens at: Kestrel 9, Heron 10, Plover 12.", "Desks")
+    assert bool(check_reply("When does the desk at Heron open?", reply, hours).level) == right
+
+
+def test_a_sentence_may_join_two_of_the_passage() -> None:
+    joined = "The ferry to Eider Bay was built in {} and a day ticket costs 14 euros."
+    question = "When was the ferry to Eider Bay built and what is its ticket?"
+    assert check_reply(question, joined.format(1987), passage()).level
+    assert not check_reply(question, joined.format(2009), passage()).level
+
+
+def test_spaces_before_marks_do_not_hide_a_date() -> None:
+    apart = passage("The Plover 's first trip was on May 3 , 1990 , from Quillscar .")
+    question = "When was the first trip of the Plover?"
+    assert check_reply(question, "The first trip of the Plover was on May 3, 1990.", apart).level
+    assert not check_reply(question, "The first trip of the Plover was on May 4, 1990.", apart).level

@@ -146,5 +146,9 @@ def test_repeats_and_leaks_are_found_also_in_other_words() -> None:
     assert "your examples" in finder.fault("When does it leave?", "At nine.", "times.md")
     assert finder.fault("When does it leave?", "At ten.", "other.md") == "", "of another document"
     assert finder.fault("Are dogs allowed?", "Yes.", "dogs.md") == ""
+    fare = "What does a day ticket cost in {}?"
+    finder.add(fare.format("Eider Bay"), "9 euros", "places.md")
+    assert finder.fault(fare.format("Quillscar"), "12 euros", "places.md") == "", "of another place"
+    assert "another row" in finder.fault(fare.format("Eider Bay"), "12 euros", "places.md")
     finder.add("Are dogs allowed?", "Yes.", "dogs.md")
     assert "another row" in finder.fault("May I bring pets?", "Yes.", "dogs.md")
