@@ -321,15 +321,9 @@ def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
 
 def _local_generator(name: str) -> Generator:
     from advisor.display.events import print_event
-    from runners.inference.local import local_generator
-    from runners.models import resolve
+    from runners.synthesis.teacher import load_local_model
 
-    model = resolve.resolve_model(name, on_event=print_event)
-    if model.kind != "base":
-        raise BadInput(
-            f"{name} is a model of kind {model.kind}, which writes no text", "see: tunewise models list"
-        )
-    return local_generator(model)
+    return load_local_model(name, print_event)
 
 
 def _base(flags: MakeFlags, teacher: Teacher | None, system: str) -> BaseModelCheck | None:

@@ -10,11 +10,13 @@ import json
 import re
 from dataclasses import dataclass
 
+from rag.errors import BadInput
 from rag.grounding.context import make_delimiter
-from rag.types import Chunk
+from rag.types import Chunk, OnEvent
 from runners.data.formats import Message
 from runners.data.reasoning import answer_of
 from runners.inference.constraints.constraint import OutputConstraint
+from runners.inference.types import Generator
 
 QUESTION_STYLES: tuple[str, ...] = (
     "short and direct, as somebody in a hurry would ask",
@@ -128,3 +130,25 @@ def _from_json(text: str) -> tuple[str, str] | None:
     ):
         return None
     return question.strip(), reply.strip()
+
+
+def load_local_model(name: str, on_event: OnEvent | None = None) -> Generator:
+    """Return a generator with a model on this machine, the teacher or the base that is asked without the passage.
+
+    Args:
+        name: a known name or a folder.
+        on_event: receives the events of a download.
+
+    Raises:
+        BadInput: the model is an embedder or a reranker.
+        CannotRun: it cannot be obtained.
+    """
+    from runners.inference.local import local_generator
+    from runners.models import resolve
+
+    model = resolve.resolve_model(name, on_event=on_event)
+    if model.kind != "base":
+        raise BadInput(
+            f"{name} is a model of kind {model.kind}, which writes no text", "see: tunewise models list"
+        )
+    return local_generator(model)

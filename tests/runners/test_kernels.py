@@ -366,7 +366,7 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
     "inference.local": (
         {
             *("inference/batched", "inference/constraints/answer_forms", "inference/label_scores"),
-            *("arms/scored_labels", "runs/session", "serving/batch", "trial/forgetting"),
+            *("arms/scored_labels", "runs/session", "serving/batch", "synthesis/teacher", "trial/forgetting"),
         },
         None,
     ),
