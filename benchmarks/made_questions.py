@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from advisor.report.data import read_scores
+from rag.errors import Problem
 from rag.evaluation.statistics import paired_test
 from runners.run_folder import INDEX, read_run_plan
 from runners.trial.evaluate import evaluate
@@ -248,7 +249,7 @@ def main() -> None:
         try:
             row, values = measure(run, given.work, given.count, given.teacher, given.arms)
             measured += [values] if values else []
-        except Exception as error:  # one set that cannot be measured must not lose the others
+        except (Problem, OSError) as error:  # one set that cannot be measured must not lose the others
             row = {"set": name, "missing": f"{type(error).__name__}: {error}"}
         print(json.dumps(row), flush=True)
     if len(measured) > 1:
