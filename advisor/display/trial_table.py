@@ -19,6 +19,7 @@ from advisor.report.markdown import is_unplanned
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    arms_line,
     batch_text,
     combined_score_rule,
     conclusion,
@@ -32,6 +33,7 @@ from advisor.report.statements import (
     task_line,
     timing_notes,
     used_arm,
+    words_used,
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
@@ -171,6 +173,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console.print(score_chart(data, console.width))
     show_margins(data, console)
     for line in (
+        *filter(None, [arms_line(data)]),
         *timing_notes(data),
         weights_line(data),
         *filter(None, [dev_budget_line(data)]),
@@ -183,6 +186,9 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         print_plain(console, f"  {gains}")
     show_guards(data, console)
     show_forecast(data, console)
+    words = words_used(data)
+    explained = ", ".join(term.name for term in words)
+    print_plain(console, f"words: {explained}; what one means: tunewise explain {words[0].name}", "dim")
 
 
 def show_forecast(data: Mapping[str, Any], console: Console) -> None:

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.dev_budget import dev_budget_line, lead_text
@@ -199,6 +200,8 @@ def _summary_parts(data: Mapping[str, Any]) -> dict[str, Any]:
         "best": used,
         "use": used["arm"] if used else "",
         "tiles": compared_tiles(data),
+        "arm_titles": {arm["arm"]: title for arm in data["arms"] if (title := arm_title(arm["arm"]))},
+        "terms": statements.words_used(data),
         "verdict_text": _with_unbroken_intervals(data["verdict"]["text"]),
         "warnings": data.get("warnings") or [],
     }

@@ -11,6 +11,7 @@ from advisor.report.dev_budget import dev_budget_line, lead_text
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    arms_line,
     batch_text,
     combined_score_rule,
     conclusion,
@@ -24,6 +25,7 @@ from advisor.report.statements import (
     task_line,
     timing_notes,
     used_arm,
+    words_used,
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import single_line
@@ -45,12 +47,14 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
         _escape(" ".join(f"{note}." for note in (data.get("retriever") or {}).get("notes", ()))),
         "\n".join(_arms(data)),
+        _escape(f"The arms: {arms}." if (arms := arms_line(data)) else ""),
         _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
         "\n".join(_pairs(data)),
         _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",
         "\n".join(_dev_budget(data)),
         "\n".join(_forecast(data)),
         _staleness(data),
+        "\n".join(_words(data)),
         "\n".join(_conditions(data)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
@@ -160,6 +164,14 @@ def _staleness(data: Mapping[str, Any]) -> str:
         for row in stale["arms"]
     ]
     return f"After the documents changed: {'; '.join(changes)}."
+
+
+def _words(data: Mapping[str, Any]) -> list[str]:
+    """Return the folded list of the terms that the report uses, each with its sentence."""
+    terms = words_used(data)
+    summary = f"<details><summary>Words used here: {', '.join(term.name for term in terms)}</summary>"
+    lines = [f"- {_escape(term.name)}: {_escape(term.sentence)}" for term in terms]
+    return [summary, "", *lines, "", "</details>"]
 
 
 def _conditions(data: Mapping[str, Any]) -> list[str]:

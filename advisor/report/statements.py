@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advisor.glossary import Term, terms_in
+from advisor.methods.arm_titles import arms_in_words
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
 from advisor.verdict.conclusion import duration_text
@@ -101,6 +103,17 @@ def task_line(data: Mapping[str, Any]) -> str:
     if date := (data.get("environment") or {}).get("date"):
         parts.append(f"Run of {date}.")
     return " ".join(parts)
+
+
+def arms_line(data: Mapping[str, Any]) -> str:
+    """Return what each arm of the report is, in one sentence; "" where only arms of the plan's author were measured."""
+    return arms_in_words(arm["arm"] for arm in data["arms"])
+
+
+def words_used(data: Mapping[str, Any]) -> list[Term]:
+    """Return the terms to explain beside a report: those of its arms and its conclusion, and those every report uses."""
+    names = ", ".join(arm["arm"] for arm in data["arms"])
+    return terms_in(f"arm, verdict, held-out; {names}; {arms_line(data)}; {' '.join(conclusion(data))}")
 
 
 def counts_right_answers(data: Mapping[str, Any]) -> bool:
