@@ -196,6 +196,23 @@ def questions_page() -> list[str]:
     return lines
 
 
+def glossary_page() -> list[str]:
+    """Return the page of the glossary, a section for each word, in alphabetical order."""
+    from advisor.glossary import TERMS
+
+    lines = [
+        "# Glossary",
+        "",
+        "Every word that tunewise uses, in one plain sentence with an example. `tunewise explain WORD` prints the same, in",
+        "any usual spelling: `tunewise explain RAG`, `tunewise explain \"few shot\"`.",
+    ]
+    for term in sorted(TERMS, key=lambda term: term.name.casefold()):
+        lines += ["", f"## {term.name}", "", term.sentence, "", f"*Example:* {term.example}", ""]
+        also = f"Also: {', '.join(term.aliases)}. " if term.aliases else ""
+        lines += [f"{also}Read more: [{term.page.removesuffix('.md')}]({term.page})."]
+    return lines
+
+
 def plan_page() -> list[str]:
     """Return the page of the plan's keys, from the JSON Schema that ``tunewise plan --schema`` prints."""
     from runners.plan.schema import Plan
@@ -287,6 +304,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "rules.md": rules_page,
     "how-it-decides.md": decides_page,
     "questions.md": questions_page,
+    "glossary.md": glossary_page,
     "plan.md": plan_page,
     "scores.md": lambda: scores_page(table),
     "accuracy.md": lambda: accuracy_page(table),
