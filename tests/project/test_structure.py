@@ -24,7 +24,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
-        "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
+        "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
         "recommendation", "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk",
         "wizard", "completion", "workflows", "calls", "mcp_server", "commands", "cli", "__main__", "__init__",
     ),
