@@ -87,7 +87,7 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
     if kind == "file.skipped":
         return [f"{event['file']} not read: {event['reason']}"]
     if kind == "row.rejected":
-        return [f"{event['file']}, line {event['line']} left out: {event['reason']}"]
+        return [f"{event['file']}, line {event['line']} skipped: {event['reason']}"]
     if kind == "rows.replayed":
         return [f"{event['replayed']} of {event['rows']} rows are replay rows, against forgetting"]
     if kind == "doc_ids.matched":
@@ -142,5 +142,5 @@ def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
 def _classifier_line(event: Mapping[str, Any]) -> str:
     accuracy_known = event["accuracy"] is not None
     accuracy = f", cross-validated accuracy {event['accuracy']:.2f}" if accuracy_known else ""
-    left_out = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
+    left_out = f"; {event['left_out']} skipped: no label of the plan" if event["left_out"] else ""
     return f"{event['labels']} labels from {event['rows']} examples{accuracy} (C {event['c']:g}){left_out}"

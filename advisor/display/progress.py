@@ -346,7 +346,7 @@ class ProgressWatcher:
             self.task = None
         self.say(f"  {event['step']}: {seconds:.0f} s")
         for item in event.get("skipped", ()):
-            self.say(f"  document {item['path']} was left out: {item['reason']}")
+            self.say(f"  document {item['path']} was skipped: {item['reason']}")
         if cut_answers := event.get("cut"):
             self.say(f"  {count_noun(cut_answers, 'answer')} cut at the plan's max_new_tokens")
         if reasoned := event.get("reasoned"):

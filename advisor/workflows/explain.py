@@ -12,6 +12,7 @@ from advisor.glossary import TERMS, Term, find_term
 from advisor.history import read_history
 from advisor.methods import blockers
 from advisor.methods import registry as method_table
+from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import names_a_path
@@ -21,50 +22,6 @@ from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 
-METHOD_TITLES = {
-    "prompting": "instructions alone, no examples",
-    "few-shot": "instructions and examples in the prompt",
-    "rag": "retrieval-augmented generation (RAG)",
-    "lora": "fine-tuning by low-rank adaptation (LoRA)",
-    "qlora": "LoRA on a base model held in 4 bits (QLoRA)",
-    "full": "full fine-tuning",
-    "hybrid": "fine-tuning for style together with retrieval for facts",
-}
-"""The methods' names in full."""
-ARMS = {
-    "prompting-scored": (
-        "labels scored after today's prompt",
-        "Nothing is generated: the answer is the label that the model holds likeliest after the prompt, less how likely it "
-        "is after other questions. So every answer is a label. Drafted for labels and a model on this machine.",
-    ),
-    "few-shot-scored": (
-        "labels scored after a prompt with examples",
-        "As prompting-scored, after the prompt that the few-shot arm chose, with its examples.",
-    ),
-    "classifier": (
-        "a linear head over the embedder's vectors of the examples",
-        "For labels: no language model is asked. It is trained in seconds and answers in milliseconds.",
-    ),
-    "long-context": (
-        "all documents in every prompt",
-        "In place of a search, where the documents surely fit the model's context. Drafted for small collections.",
-    ),
-    "rag-few-shot": (
-        "passages and examples in one prompt",
-        "The passages that the search returns, below examples of good answers. Drafted wherever there are documents and "
-        "examples; a tuned arm has to beat it.",
-    ),
-    "rag-tuned": (
-        "passages found by an embedder that was tuned on the examples",
-        "The same as rag but for the search. Drafted by --tune-retriever; a gate on dev questions refuses the tuned "
-        "retriever where it is not surely better, and then the arm is not asked.",
-    ),
-    "naive-stack": (
-        "tuned weights with passages put before the question",
-        "The weights were tuned without passages. It shows what training on passages adds in hybrid; no arm has to beat it.",
-    ),
-}
-"""Title and text of the arms that a trial measures beside the methods; none is recommended before it is measured."""
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 

@@ -357,7 +357,7 @@ def _reason_for_no_rounds(stage: SelectionContext, count: int, budget: int) -> s
         return f"{default}: no other is tried in a quick run, or with a budget of 0"
     if count < 2:
         return f"{default}: {'the examples make' if stage.arm.shots else 'the checks and questions make'} no other"
-    return f"{default}: {len(stage.dev)} dev questions and {budget} answers are too few to tell {count} prompts apart"
+    return f"{default}: {len(stage.dev)} dev questions and {budget} answers are too few to compare {count} prompts"
 
 
 def _described(candidate: PromptCandidate) -> dict[str, Any]:
