@@ -21,6 +21,11 @@ def command(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
+    server: bool = typer.Option(
+        True,
+        "--server/--no-server",
+        help="Ask a server of this machine that has the run loaded (tunewise serve), where there is one.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask one question after another; follow-ups are turned into questions that stand alone.
@@ -29,4 +34,4 @@ def command(
     """
     from advisor.workflows.chat import converse
 
-    converse(run, arm, as_json, model, backend_option.backend_entries(backend))
+    converse(run, arm, as_json, model, backend_option.backend_entries(backend), server)
