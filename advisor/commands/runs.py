@@ -35,8 +35,9 @@ def show(
     """Show one run: verdict, scores, and disk space of its parts; exit code 3 when it is damaged.
 
     With --watch the steps, the time left and the loss are shown while the run goes on; in a pipe a line is printed for each
-    step that is done, with --json a line of JSON. It ends with the run: exit 0 when that has finished, 5 when the recommended arm did
-    not beat what it had to, 3 when nothing works on it any more, with the command that resumes it. Ctrl-C leaves the run alone.
+    step that is done, with --json a line of JSON. It ends with the run: exit code 0 when the run has finished, 5 when the
+    recommended arm did not beat what it had to, 3 when no process works on it any more, with the command that resumes it.
+    Ctrl-C leaves the run alone.
     """
     from advisor.workflows import runs
 

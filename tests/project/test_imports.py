@@ -56,7 +56,9 @@ def test_packages_import_in_one_direction(modules: Mapping[str, ast.Module]) -> 
         for node in ast.walk(tree):
             named = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value
             # "tunewise.rules" and the like are groups of entry points, no modules.
-            if named and re.fullmatch(rf"(?:{'|'.join(above - {'tunewise'}) or '-'})(?:\.\w+)+(?::\w+)?", named):
+            if named and re.fullmatch(
+                rf"(?:{'|'.join(above - {'tunewise'}) or '-'})(?:\.\w+)+(?::\w+)?", named
+            ):
                 wrong.append(f"{path}:{node.lineno} names {named}")
     assert not wrong, "\n".join(wrong)
 
