@@ -27,6 +27,7 @@ VERBS: tuple[str, ...] = (
     "ask",
     "chat",
     "serve",
+    "mcp",
     "report",
     "eval",
     "recheck",
