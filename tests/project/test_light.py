@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "faiss", "sentence_transformers")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "faiss",
+    "sentence_transformers",
+    "openai",
+)
 
 # Runs each command line in one interpreter and reports, after each, which heavy modules are imported.
 PROBE = """

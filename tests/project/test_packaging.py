@@ -131,8 +131,8 @@ def test_editable_install_runs_in_an_empty_folder(tmp_path: Path, empty: Path, r
 
 def assert_command_runs(scripts: Path, empty: Path) -> None:
     """Assert that the command prints its version and the demo's help, and writes no file."""
-    assert call(scripts / "tunewise", "--version", cwd=empty) == "tunewise 0.1.0\n"
+    assert call(scripts / "tunewise", "--version", cwd=empty) == "tunewise 0.2.0\n"
     for module in (("-m",), ("-P", "-m")):
-        assert call(scripts / "python", *module, "tunewise", "--version", cwd=empty) == "tunewise 0.1.0\n"
+        assert call(scripts / "python", *module, "tunewise", "--version", cwd=empty) == "tunewise 0.2.0\n"
     assert "--quick" in call(scripts / "tunewise", "demo", "--help", cwd=empty, COLUMNS="100", NO_COLOR="1")
     assert [path.name for path in empty.iterdir()] == ["rag"]

@@ -136,7 +136,7 @@ def test_failed_check_exits_3_before_training(
         ("--out o --valid v.jsonl --valid-share 0.1", 2, "--valid and --valid-share exclude each other"),
         ("--out o --valid-share 1.5", 2, "--valid-share 1.5 is no share"),
         ("--out o --replay-share 0.1", 2, "--replay-share needs --replay"),
-        ("--out o --max-rows 0", 2, "--max-rows 0 leaves nothing to learn"),
+        ("--out o --max-rows 0", 2, "--max-rows 0 leaves no rows to learn from"),
         ("--out o --show -1", 2, "--show -1 is no number of rows"),
         (
             "--out o --accept PF001",
