@@ -18,12 +18,21 @@ def command(
         help="Offer run and train too. Each starts only after a confirmation that names minutes, money and disk.",
     ),
     tools: bool = typer.Option(False, "--tools", help="Print the tools with their schemas as JSON, and end."),
+    skill: bool = typer.Option(
+        False, "--skill", help="Print a skill file that teaches an agent to use the commands, and end."
+    ),
 ) -> None:
-    """Serve tools for agents on stdin and stdout: advice, estimates, explanations, search, answers, reports.
+    """Offer advice, search, answers and reports to agents (MCP).
 
-    A client such as Claude Code or Cursor starts this command itself; docs/agents.md shows its settings. The tools read
+    A client such as Claude Code or Cursor starts this command itself and talks to it on stdin and stdout; docs/agents.md
+    shows its settings. The tools read
     files below --root only, send nothing over the network, and text of documents cannot start anything.
     """
+    if skill:
+        from importlib.resources import files
+
+        print(files("tunewise").joinpath("skills", "tunewise", "SKILL.md").read_text("utf-8"), end="")
+        return
     from advisor.terminal import require_extra
 
     require_extra("mcp", "mcp")
