@@ -37,6 +37,7 @@ VERBS: dict[str, str] = {
     "ask": USE,
     "chat": USE,
     "serve": USE,
+    "mcp": USE,
     "export": USE,
     "train": USE,
     "explain": INSPECT,
