@@ -14,7 +14,8 @@ from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, forma
 from advisor.questionnaire.gather import Situation, check_model
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
-from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS, Question
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages
@@ -232,7 +233,9 @@ class Interview:
                 self._record_answer(question, value, known)
             except ColumnsNeeded as problem:
                 names = ", ".join(problem.columns)
-                self.prompter.say(f"{value}: the names of its columns do not tell prompt and reply ({names})")
+                self.prompter.say(
+                    f"{value}: which column is the prompt, and which the reply? Its columns: {names}"
+                )
                 columns = self.prompter.columns(problem.columns)
                 if columns is None:
                     self.answers = before

@@ -15,7 +15,7 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.ranking import Ranking
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove
-from advisor.wizard.prompter import measure_first_line, offer_probe
+from advisor.wizard.probe_in_wizard import measure_first_line, offer_probe
 from rag.errors import BadInput
 from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
