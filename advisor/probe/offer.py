@@ -19,8 +19,9 @@ from runners.catalog.models import DEFAULT_MODEL
 from runners.plan.steps import NO_QUANTIZATION
 from runners.resources.machine import Machine, detect_machine
 
-PROBED_QUESTION = "behaviour_gap"
-"""The question that a probe can answer when it is asked: how far a plain model is from the wanted behaviour."""
+PROBED_QUESTIONS = ("behaviour_gap", "prompting_pass_rate")
+"""The questions that a probe can answer when they are asked: how far a plain model's answers are from what is needed, and
+how many are good with a prompt alone."""
 PROBE_BELOW = 0.85
 """Probability of the advice below which a probe is offered: more than one such advice in seven would be overturned by a
 trial, and a probe takes minutes where the trial takes hours. Above it a probe seldom changes the choice."""

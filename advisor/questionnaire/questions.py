@@ -84,14 +84,14 @@ QUESTIONS: tuple[Question, ...] = (
         "path",
         "task",
         "A model is fine-tuned on them (by LoRA, for instance), or they are shown in the prompt. They "
-        "also tell the wanted style and length.",
+        "also show the wanted style and length.",
         example=(
             'replies.jsonl with rows such as {"prompt": "Are you open?", "completion": "Yes, until six."}'
         ),
     ),
     Question(
         "columns",
-        "Which columns of the examples hold the prompt and the reply?",
+        "Which columns of the examples are the prompt and the reply?",
         "columns",
         "task",
         "Needed only where the names of the columns do not say it.",
@@ -165,7 +165,7 @@ QUESTIONS: tuple[Question, ...] = (
         "are enough, it is wasted work.",
         (
             Choice("none", "not at all: instructions are enough"),
-            Choice("low", "a little: usually right when told, not always"),
+            Choice("low", "a little: usually right, not always"),
             Choice("high", "far: style, format or skill are missed, whatever you write"),
         ),
         example="every reply must be two sentences and end with a question, but the model writes five: high",
@@ -180,7 +180,7 @@ QUESTIONS: tuple[Question, ...] = (
             Choice("free", "text as people write it"),
             Choice("labels", "one of a list of labels"),
             Choice("json", "JSON"),
-            Choice("fixed", "another fixed form, such as a date or a card"),
+            Choice("fixed", "another fixed form, such as a date or a table"),
         ),
         measured_by="examples",
         example='"urgent" or "not urgent": labels; an e-mail: free',
@@ -382,7 +382,7 @@ QUESTIONS: tuple[Question, ...] = (
         when=_TUNING,
         detail=True,
         measured_by="machine",
-        example="GeForce and RTX cards: cuda",
+        example="a GeForce or RTX: cuda",
     ),
     Question(
         "gpu_count",

@@ -90,7 +90,7 @@ class KN003(Knowledge):
 class KN004(Knowledge):
     """Facts that change every day leave no time for training.
 
-    This adds to KN003 (facts that change): the faster the change, the sooner a trained fact is wrong.
+    This adds to rule KN003: the faster the change, the sooner a trained fact is wrong.
     Does not apply when facts change monthly or slower.
     """
 

@@ -273,7 +273,7 @@ class TerminalPrompter(Prompter):
     def columns(self, names: Sequence[str]) -> str | None:
         """Let the columns of prompt and reply be chosen by name."""
         chosen: list[str] = []
-        for text in ("Which column holds the prompt (what a user writes)?", "Which column holds the reply?"):
+        for text in ("Which column is the prompt (what a user writes)?", "Which column is the reply?"):
             choices = [questionary.Choice(name, value=name) for name in names if name not in chosen]
             choices.append(questionary.Choice("none of them: another file", value=OTHER))
             picked = self._pick(text, choices)
