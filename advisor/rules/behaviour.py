@@ -102,7 +102,7 @@ class BE005(Behaviour):
     """To choose among labels with 200 examples or more, fine-tune a small model in full.
 
     It costs a fraction per call and is often better than a large model with a prompt.
-    Does not apply with too few examples of a label (DA012), where examples in the prompt win.
+    Does not apply with too few examples of a label (rule DA012), where examples in the prompt win.
     """
 
     need = Need.CAPACITY
@@ -153,7 +153,7 @@ class BE007(Behaviour):
     weight = 1.0
     evidence = (
         "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
-        "Manning, Building Reliable AI Systems, ch. 5: go on where fewer than 8 of 10 pass",
+        "Manning, Building Reliable AI Systems, ch. 5: continue where fewer than 8 of 10 pass",
     )
     claim = TUNING
     at = {"prompting_pass_rate": (PASSING_RATE,)}
