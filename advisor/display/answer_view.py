@@ -15,6 +15,7 @@ from rich.text import Text
 
 from advisor.output import print_plain
 from rag.text.sanitize import defang_text, single_line, strip_invisible
+from rag.text.words import count_noun
 from rag.types import Citation
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
     if searched:
         yield (
             "nearest",
-            f"searched {searched['documents']:,} documents, {searched['passages']:,} passages; nearest:",
+            f"searched {count_noun(searched['documents'], 'document')}, "
+            f"{count_noun(searched['passages'], 'passage')}; nearest:",
         )
     for number, hit in enumerate(answer.nearest_hits, start=1):
         text = defang_text(hit.chunk.text)
@@ -135,7 +137,7 @@ def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
         yield (
             "nearest",
             f"  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}, "
-            f'cosine {hit.dense:.2f}: "{excerpt}"',
+            f'cosine {round(hit.dense, 4):.2f}: "{excerpt}"',
         )
 
 

@@ -187,7 +187,7 @@ class ProgressBoard:
         left = self.time_left(now)
         remaining = f", about {format_duration(left)} left" if left is not None else ""
         table.title = Text(
-            f"{self.name}: {finished} of {len(self.steps)} steps, {format_duration(now - self.started)} gone{remaining}",
+            f"{self.name}: {finished} of {len(self.steps)} steps, {format_duration(now - self.started)} so far{remaining}",
             style="bold",
         )
         for number in range(5):

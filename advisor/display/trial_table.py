@@ -173,7 +173,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console.print(score_chart(data, console.width))
     show_margins(data, console)
     for line in (
-        *filter(None, [arms_line(data)]),
+        *(f"arms: {arms}" for arms in [arms_line(data)] if arms),
         *timing_notes(data),
         weights_line(data),
         *filter(None, [dev_budget_line(data)]),

@@ -59,5 +59,5 @@ def arm_title(arm: str) -> str:
 
 
 def arms_in_words(arms: Iterable[str]) -> str:
-    """Return what each arm is, as one sentence: "rag: search in ...; lora: fine-tuning ..."; "" where none is known."""
-    return "; ".join(f"{arm}: {title}" for arm in arms if (title := arm_title(arm)))
+    """Return what each arm is, in one line: "rag = search in ...; lora = fine-tuning ..."; "" where none is known."""
+    return "; ".join(f"{arm} = {title}" for arm in arms if (title := arm_title(arm)))

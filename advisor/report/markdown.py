@@ -47,7 +47,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
         _escape(" ".join(f"{note}." for note in (data.get("retriever") or {}).get("notes", ()))),
         "\n".join(_arms(data)),
-        _escape(f"The arms: {arms}." if (arms := arms_line(data)) else ""),
+        _escape(f"What each arm is: {arms}." if (arms := arms_line(data)) else ""),
         _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
         "\n".join(_pairs(data)),
         _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",

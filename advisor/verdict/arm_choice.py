@@ -283,7 +283,7 @@ def _without_form(trial: Trial) -> dict[str, str]:
     for name, arm in trial.arms.items():
         values = next((arm.of(score) for score in scores.get(str(form), ()) if arm.of(score)), [])
         if values and fmean(values) < MIN_VALID_SHARE:
-            reasons[name] = f"has the demanded form in {round(sum(values))} of {len(values)} answers"
+            reasons[name] = f"has the required form in {round(sum(values))} of {len(values)} answers"
     return reasons
 
 
@@ -352,7 +352,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _hosted,
     ),
     Requirement(
-        "answers must have the demanded form",
+        "answers must have the required form",
         "give more examples of that form, try a larger model, or change output_format",
         _without_form,
     ),

@@ -23,7 +23,7 @@ SMALL_RISE = 0.02
 """Share of the loss on neutral text below which a rise is noted and not warned of, where instructions are followed as
 before: for a loss of 3.8 nats a token it is a perplexity 8 % higher, which no answer shows."""
 LESS_FORGETTING = (
-    "to forget less, mix general examples into the training (data.replay in the plan), or train fewer epochs"
+    "to lose less, mix general examples into the training (data.replay in the plan), or train fewer epochs"
 )
 
 

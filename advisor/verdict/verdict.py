@@ -117,9 +117,9 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
         if (pair := compare_on_score(arms[plan.choice], arms[base], name, plan.seed))
     ]
     comparisons = corrected_comparisons(pairs)
-    raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
+    raised = [f"{_spaced(name)} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
     stayed = [
-        f"{name} ({_mean_score(arms[plan.choice], name):.2f}, {_mean_score(arms[base], name):.2f} before)"
+        f"{_spaced(name)} ({_mean_score(arms[plan.choice], name):.2f}, {_mean_score(arms[base], name):.2f} before)"
         for name, c in comparisons.items()
         if not c.above and SCORE_BY_NAME[name].gain(_mean_score(arms[plan.choice], name)) < LOW_SCORE
     ]
@@ -327,6 +327,11 @@ def same_model(a: str, b: str) -> bool:
 
 def _mean_score(arm: ArmScores, name: str) -> float:
     return fmean(arm.of(name))
+
+
+def _spaced(name: str) -> str:
+    """Return the name of a score as tables show it."""
+    return name.replace("_", " ")
 
 
 def _joined(parts: list[str]) -> str:

@@ -380,7 +380,9 @@ def _show_forecast(plan: Plan) -> None:
     screen = console.console()
     screen.print()
     screen.print(
-        console.table(("method to test", "chance to be best", "right answers", "minutes"), rows, right=(1, 3))
+        console.table(
+            ("method to test", "chance of being best", "right answers", "minutes"), rows, right=(1, 3)
+        )
     )
     print_plain(
         screen,
