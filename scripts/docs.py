@@ -142,8 +142,8 @@ def rules_page() -> list[str]:
     lines = [
         "# The rules",
         "",
-        "A rule looks at your answers. Where it applies, it adds its weight to a *need*, such as facts or style; each method",
-        "says how far it meets each need, and the sums decide the order. `tunewise explain CODE` prints the same text.",
+        "A rule looks at your answers. Where it applies, it adds its weight to a *need*, such as facts or style; each",
+        "method says how far it meets each need, and the sums decide the order. `tunewise explain CODE` prints the same.",
         "Codes are never used again for another rule.",
     ]
     for family in dict.fromkeys(rule.family for rule in RULES):
