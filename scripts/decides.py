@@ -71,8 +71,8 @@ def decides_page() -> list[str]:
     lines = [
         "# How tunewise decides",
         "",
-        "In short: you answer questions, rules with published evidence turn the answers into points, and of the methods that",
-        "can be done here the one with most points is recommended. Nothing else decides, so every number of a",
+        "In short: you answer questions, rules with published evidence turn the answers into points, and of the methods",
+        "that can be done here the one with most points is recommended. Nothing else decides, so every number of a",
         "recommendation can be followed to a rule and its source. Words are explained in the [glossary](glossary.md).",
         "",
         "In detail: each [rule](rules.md) that applies adds its weight to a *need*, such as citations or style. Each method",

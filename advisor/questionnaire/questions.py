@@ -132,10 +132,7 @@ QUESTIONS: tuple[Question, ...] = (
             Choice("new", "yes, private or recent facts that no model can know"),
         ),
         measured_by="documents",
-        example=(
-            "opening hours and prices are facts of yours (new); the capital of France is known; sorting "
-            "e-mails needs none"
-        ),
+        example="new: your prices and opening hours; known: the capital of France; none: sorting e-mails",
     ),
     Question(
         "facts_change",

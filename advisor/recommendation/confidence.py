@@ -73,11 +73,12 @@ def level_of(probability: float) -> Level:
 def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterator[str]:
     """Yield what lowers the probability by more than :data:`SMALL_DOUBT`, the most first."""
     choice = ranking.methods[0].method.name
-    unknown = ", ".join(missing_answers(profile, choice))
+    missing = missing_answers(profile, choice)
+    unknown, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
     texts = {
         "close_rival": f"{_closest(profile, ranking)} is close behind",
-        "unknown_answers": "" if doubts.unknown_decides else f"{unknown} is not known",
-        "unknown_decides": f"the choice depends on {unknown}, which is not known",
+        "unknown_answers": "" if doubts.unknown_decides else f"{unknown} {verb} not known",
+        "unknown_decides": f"the choice depends on {unknown}, which {verb} not known",
         "stable_facts": "facts that never change can also be put in the prompt or trained"
         if profile.facts_change
         else "it is not known whether the facts change",
@@ -110,7 +111,7 @@ def _raises(
         return f" ({value:.2f})" if value - probability.value >= 0.005 else ""
 
     if unknown := missing_answers(profile, choice):
-        yield f"an answer to {', '.join(unknown)}{with_less(unknown_answers=0.0, unknown_decides=0.0)}"
+        yield f"an answer to {' and '.join(unknown)}{with_less(unknown_answers=0.0, unknown_decides=0.0)}"
     if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
         yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"
     if also:
