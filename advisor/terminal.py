@@ -178,7 +178,7 @@ def resume_hint(line: str, kept_work: str = "finished steps") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if command := os.environ.get(RESUME_LINE_ENV, line):
-            print(f"\ninterrupted; {kept_work} are kept. Go on with:\n  {command}", file=sys.stderr)
+            print(f"\ninterrupted; {kept_work} are saved. Continue with:\n  {command}", file=sys.stderr)
         raise
 
 
