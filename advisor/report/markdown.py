@@ -54,7 +54,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         "\n".join(_dev_budget(data)),
         "\n".join(_forecast(data)),
         _staleness(data),
-        "\n".join(_words(data)),
+        _words(data),
         "\n".join(_conditions(data)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
@@ -166,12 +166,10 @@ def _staleness(data: Mapping[str, Any]) -> str:
     return f"After the documents changed: {'; '.join(changes)}."
 
 
-def _words(data: Mapping[str, Any]) -> list[str]:
-    """Return the folded list of the terms that the report uses, each with its sentence."""
-    terms = words_used(data)
-    summary = f"<details><summary>Words used here: {', '.join(term.name for term in terms)}</summary>"
-    lines = [f"- {_escape(term.name)}: {_escape(term.sentence)}" for term in terms]
-    return [summary, "", *lines, "", "</details>"]
+def _words(data: Mapping[str, Any]) -> str:
+    """Return the terms that the report uses, each with its sentence, as one paragraph."""
+    terms = [f"**{_escape(term.name)}**: {_escape(term.sentence)}" for term in words_used(data)]
+    return f"Words used here. {' '.join(terms)}"
 
 
 def _conditions(data: Mapping[str, Any]) -> list[str]:

@@ -259,7 +259,10 @@ class EvaluateStep(StrictModel):
         "asked.",
     )
     shots: int = Field(
-        0, ge=0, le=64, description="Examples shown in the prompt; the choice on dev questions may show others."
+        0,
+        ge=0,
+        le=64,
+        description="Examples shown in the prompt; the choice on dev questions may show others.",
     )
     bank: Literal["fixed", "chosen", "similar"] = Field(
         "fixed",

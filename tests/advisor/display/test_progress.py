@@ -53,7 +53,7 @@ def test_watcher_prints_rejected_rows_and_warnings() -> None:
     )
     assert "e.jsonl, line 7 skipped: no answer" in output
     assert "2 rows are longer" in output
-    assert "3 with the passages of the search, because none supports their reply" in output
+    assert "3 with the passages that the search found, because none supports their reply" in output
 
 
 def test_watcher_prints_why_transformers_decodes_and_what_it_follows() -> None:
@@ -103,6 +103,8 @@ def test_watcher_prints_prompt_choice_and_classifier() -> None:
     }
     output = watcher_output(tried, chosen, learnt, {**learnt, "left_out": 0, "accuracy": None})
     assert "others, rules listed: 0.40 on 5 dev questions" in output
-    assert "the examples drawn by the seed: no others are tried in a quick run, or with a budget of 0" in output
+    assert (
+        "the examples drawn by the seed: no others are tried in a quick run, or with a budget of 0" in output
+    )
     assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 skipped" in output
     assert "3 labels from 60 examples (C 10)\n" in output
