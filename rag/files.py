@@ -29,7 +29,7 @@ from rag.errors import BadInput, CannotRun, Problem
 
 SCHEMA = 1
 """The number that is written into every file, and the highest that is read."""
-UPDATE_HINT = "update tunewise: pip install --upgrade tunewise"
+UPDATE_HINT = "install a newer tunewise (from its checkout: pip install .)"
 _MAX_SCHEMA = 1000
 """A higher number is damage, not a version."""
 _BUILD_INDEX = "build the index again: tunewise index build INDEX --documents DOCUMENTS"

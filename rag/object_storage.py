@@ -25,11 +25,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from rag.errors import BadInput, CannotRun, Problem, system_reason
+from rag.errors import BadInput, CannotRun, Problem, install_hint, system_reason
 from rag.files import MANIFEST, disk_full_as_problem, sha256_file, sync_folder
 
 SCHEMES = ("s3", "file", "memory")
-_INSTALL = "pip install 'tunewise[s3]'"
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _VERSION_KEYS = ("ETag", "LastModified", "mtime", "created", "size")
 """What file systems of fsspec say of an object: S3, local files, memory."""
@@ -103,7 +102,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         else:
             fs = fsspec.filesystem(scheme)
     except ImportError as error:
-        raise CannotRun(f"{url} needs the package {error.name}", _INSTALL) from None
+        raise CannotRun(f"{url} needs the package {error.name}", install_hint("s3")) from None
     return fs, str(fs._strip_protocol(url))
 
 

@@ -15,16 +15,19 @@ def command(
     question: str = typer.Argument(help="The question."),
     arm: str | None = typer.Option(
         None,
-        help="Another arm than the one the verdict says to use.",
+        help="Answer with this arm (method) in place of the one the verdict chose.",
         autocompletion=completion.complete_arms,
     ),
     model: Path | None = typer.Option(
-        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+        None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
-    """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
+    """Answer a question from a finished run, with its sources.
+
+    Citations name file and line. Where the documents do not have the answer, it says so.
+    """
     from advisor.display.answer_view import show_streaming
     from advisor.display.events import print_event
     from advisor.output import emit_result

@@ -8,7 +8,7 @@ import typer
 
 from advisor import completion
 
-group = typer.Typer(help="Runs: which there are, what differs between two, taking one away and back.")
+group = typer.Typer(help="List, compare, remove and restore runs.")
 RUN = typer.Argument(
     help="A run folder, or the name of one in ./runs.", autocompletion=completion.complete_runs
 )
@@ -26,7 +26,7 @@ def list_runs(place: Path = PLACE, as_json: bool = JSON) -> None:
 
 @group.command("show")
 def show(run: Path = RUN, as_json: bool = JSON) -> None:
-    """Show one run: verdict, scores of its arms, and what takes how much room; exit 3 when it is damaged."""
+    """Show one run: verdict, scores, and disk space of its parts; exit code 3 when it is damaged."""
     from advisor.workflows import runs
 
     runs.show_run(run, as_json)
@@ -34,7 +34,7 @@ def show(run: Path = RUN, as_json: bool = JSON) -> None:
 
 @group.command("diff")
 def diff(a: Path = RUN, b: Path = RUN, as_json: bool = JSON) -> None:
-    """Show in what the plans of two runs differ, and how each ended; `report --compare` compares their scores."""
+    """Show how the plans of two runs differ, and how each ended; `report --compare` compares their scores."""
     from advisor.workflows import runs
 
     runs.show_run_diff(a, b, as_json)
@@ -54,7 +54,7 @@ def remove(
     place: Path = typer.Option(Path("runs"), help="With --empty-trash, the folder of runs."),
     as_json: bool = JSON,
 ) -> None:
-    """Take runs away: they move to the trash folder beside them, and `tunewise runs undo` brings the last one back.
+    """Remove runs: they move to the trash folder beside them, and `tunewise runs undo` restores the last one.
 
     A run that is being written is refused, and no link is followed.
     """
@@ -65,7 +65,7 @@ def remove(
 
 @group.command("undo")
 def undo(place: Path = PLACE, as_json: bool = JSON) -> None:
-    """Bring back the run that was removed last."""
+    """Restore the run that was removed last."""
     from advisor.workflows import runs
 
     runs.undo_remove(place, as_json)
@@ -77,7 +77,7 @@ def allow(
     hosts: list[str] | None = typer.Argument(
         None,
         metavar="[HOST]...",
-        help="Hosts as the refusal names them; without one, all that the run waits for.",
+        help="Hosts as named in the error message; all that the run waits for by default.",
     ),
     as_json: bool = JSON,
 ) -> None:

@@ -218,7 +218,7 @@ def _print_topics(page: dict[str, Any]) -> None:
     from advisor.display import console
 
     screen = console.console()
-    rows = {
+    rows: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("method", ""): [(row["method"], escape(row["text"])) for row in page["methods"]],
         ("word", ""): [(row["term"], escape(row["text"])) for row in page["terms"]],
         ("other arms", ""): [(row["arm"], row["text"]) for row in page["arms"]],

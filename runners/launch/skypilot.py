@@ -26,6 +26,7 @@ _HEADER = """\
 # Written by tunewise; checked by SkyPilot's parser only. Start it with: {start}
 # The result is in {out}, in the home folder of the first node. With more than one node, mount storage there that all
 # share: https://docs.skypilot.co/en/latest/reference/storage.html
+# No package index has tunewise: in `setup` name a wheel (pip wheel --no-deps CHECKOUT) that file_mounts brings along.
 """
 
 

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import uuid4
 
 from rag.backends.files import GenerationReplaced
-from rag.errors import BadInput, CannotRun, Problem, UsageProblem
+from rag.errors import BadInput, CannotRun, Problem, UsageProblem, install_hint
 from rag.files import writer_lock
 from rag.object_storage import modification_times, put_new, put_object, read_bytes, remove_objects
 
@@ -115,9 +115,7 @@ def connect_lance(address: LanceAddress, *, create: bool = False) -> lancedb.DBC
     try:
         import lancedb
     except ImportError as error:
-        raise CannotRun(
-            f"{address.shown} needs the package {error.name}", "pip install 'tunewise[lancedb]'"
-        ) from None
+        raise CannotRun(f"{address.shown} needs the package {error.name}", install_hint("lancedb")) from None
     with lance_errors(address):
         return lancedb.connect(address.uri, storage_options=options)
 

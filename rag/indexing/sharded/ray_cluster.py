@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rag.errors import CannotRun
+from rag.errors import CannotRun, install_hint
 from rag.indexing.sharded.worker import ShardWorker, WorkerSetup
 from rag.text.words import count_noun
 
@@ -69,7 +69,7 @@ class ActorOptions:
 def require_ray() -> None:
     """Raise CannotRun when Ray is not installed; it is not imported."""
     if any(find_spec(name) is None for name in ("ray", "pyarrow")):
-        raise CannotRun("--engine ray needs the extra `ray`", "pip install 'tunewise[ray]'")
+        raise CannotRun("--engine ray needs the extra `ray`", install_hint("ray"))
 
 
 def fitting_actors(options: ActorOptions, cpus: float, gpus: float) -> int:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, install_hint
 from rag.index import Index
 from rag.indexing import vectors
 from rag.indexing.build import SHARDS_FOLDER, BuildReport
@@ -482,4 +482,4 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(CannotRun, match="needs the extra `ray`") as raised:
         RayCluster().__enter__()
-    assert raised.value.hint == "pip install 'tunewise[ray]'"
+    assert raised.value.hint == install_hint("ray")
