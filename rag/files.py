@@ -308,9 +308,8 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_WAIT_SECONDS)
     except Timeout:
-        owner = _read_owner(folder / _OWNER_FILE)
         raise BadInput(
-            f"{folder} is being written by another process ({owner})",
+            f"{folder} is being written by another process (pid {writer_process(folder) or 'unknown'})",
             "wait until it has finished, or stop it",
         ) from None
     except OSError as error:
@@ -338,6 +337,14 @@ def has_active_writer(folder: Path | str) -> bool:
         return False
     lock.release()
     return False
+
+
+def writer_process(folder: Path | str) -> int | None:
+    """Return the number of the process that writes into a folder, or that was killed while it did; None without one."""
+    try:
+        return int((Path(folder) / _OWNER_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
@@ -369,13 +376,6 @@ def _file_names(folder: Path) -> list[str]:
         path.relative_to(folder).as_posix() for path in paths if path.name not in (_LOCK_FILE, _OWNER_FILE)
     )
     return sorted(name for name in names if name != MANIFEST)
-
-
-def _read_owner(path: Path) -> str:
-    try:
-        return f"pid {int(path.read_text(encoding='ascii'))}"
-    except (OSError, ValueError):
-        return "pid unknown"
 
 
 def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:

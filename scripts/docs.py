@@ -72,7 +72,7 @@ def cli_page() -> list[str]:
 
 
 EXIT_CODES = {
-    "0": "done; also an honest \"that is not in the documents\", an undecided verdict, warnings of `doctor`",
+    "0": 'done; also an honest "that is not in the documents", an undecided verdict, warnings of `doctor`',
     "1": "a bug in tunewise (the traceback is shown only here, or with `--debug`)",
     "2": "wrong usage: flags, verbs, a run folder that exists, nothing given to advise on",
     "3": "bad input: answers, plan, data, index or adapter that is broken, damaged, mismatched or leaking",
@@ -204,7 +204,7 @@ def glossary_page() -> list[str]:
         "# Glossary",
         "",
         "Every word that tunewise uses, in one plain sentence with an example. `tunewise explain WORD` prints the same, in",
-        "any usual spelling: `tunewise explain RAG`, `tunewise explain \"few shot\"`.",
+        'any usual spelling: `tunewise explain RAG`, `tunewise explain "few shot"`.',
     ]
     for term in sorted(TERMS, key=lambda term: term.name.casefold()):
         lines += ["", f"## {term.name}", "", term.sentence, "", f"*Example:* {term.example}", ""]

@@ -22,20 +22,19 @@ def command(
         None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
+    server: bool = typer.Option(
+        True,
+        "--server/--no-server",
+        help="Ask a server of this machine that has the run loaded (tunewise serve), where there is one.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question from a finished run, with its sources.
 
     Citations name file and line. Where the documents do not have the answer, it says so.
-    """
-    from advisor.display.answer_view import show_streaming
-    from advisor.display.events import print_event
-    from advisor.output import emit_result
-    from runners.runs.run import load
 
-    loaded = load(run, print_event, model, backend_option.backend_entries(backend))
-    if as_json:
-        answer = loaded.ask(question, arm)
-        emit_result(answer.reply_json(answer.arm), ascii=True)
-    else:
-        show_streaming(loaded.stream(question, arm), loaded.arm(arm).arm)
+    Where `tunewise serve` has the same run loaded on this machine, that server is asked, which takes no time for loading.
+    """
+    from advisor.workflows.ask import answer_question
+
+    answer_question(run, question, arm, as_json, model, backend_option.backend_entries(backend), server)

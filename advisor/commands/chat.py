@@ -21,6 +21,11 @@ def command(
         None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
+    server: bool = typer.Option(
+        True,
+        "--server/--no-server",
+        help="Ask a server of this machine that has the run loaded (tunewise serve), where there is one.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask a finished run one question after another.
@@ -30,4 +35,4 @@ def command(
     """
     from advisor.workflows.chat import converse
 
-    converse(run, arm, as_json, model, backend_option.backend_entries(backend))
+    converse(run, arm, as_json, model, backend_option.backend_entries(backend), server)

@@ -25,11 +25,28 @@ def list_runs(place: Path = PLACE, as_json: bool = JSON) -> None:
 
 
 @group.command("show")
-def show(run: Path = RUN, as_json: bool = JSON) -> None:
-    """Show one run: verdict, scores, and disk space of its parts; exit code 3 when it is damaged."""
+def show(
+    run: Path = RUN,
+    watch: bool = typer.Option(
+        False, "--watch", help="Follow a run that another process carries out, until it ends."
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Show one run: verdict, scores, and disk space of its parts; exit code 3 when it is damaged.
+
+    With --watch the steps, the time left and the loss are shown while the run goes on; in a pipe a line is printed for each
+    step that is done, with --json a line of JSON. It ends with the run: exit code 0 when the run has finished, 5 when the
+    recommended arm did not beat what it had to, 3 when no process works on it any more, with the command that resumes it.
+    Ctrl-C leaves the run alone.
+    """
     from advisor.workflows import runs
 
-    runs.show_run(run, as_json)
+    if watch:
+        from advisor.workflows.run_watch import watch_run
+
+        watch_run(runs.run_folder_named(run), as_json)
+    else:
+        runs.show_run(run, as_json)
 
 
 @group.command("diff")

@@ -137,7 +137,7 @@ def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
         yield (
             "nearest",
             f"  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}, "
-            f'cosine {hit.dense:.2f}: "{excerpt}"',
+            f'cosine {round(hit.dense, 4):.2f}: "{excerpt}"',
         )
 
 

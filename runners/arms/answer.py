@@ -103,6 +103,7 @@ class Answer:
                 "text": hit.chunk.text,
                 "cosine": round(hit.dense, 4),
                 "score": round(hit.score, 4),
+                **({"valid_until": hit.valid_until, "expired": hit.expired} if hit.valid_until else {}),
             }
             for n, hit in enumerate(self.nearest_hits, start=1)
         ]

@@ -77,7 +77,7 @@ class RemoteGenerator:
         secret = endpoint.api_key(url).value if key is None else key
         if key is None and on_note and (unused := endpoint.unused_key_note(url)):
             on_note(unused)
-        self._client = HttpClient(f"{url.rstrip('/')}/chat/completions", name, self.limits, secret, on_note)
+        self._client = HttpClient(url, name, self.limits, secret, on_note)
 
     @property
     def retries(self) -> int:

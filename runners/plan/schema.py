@@ -391,7 +391,7 @@ PLAN_MODELS = (
 """All models that a plan is made of."""
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path | str) -> Plan:
     """Read a plan from a YAML file; relative data paths become absolute, from the plan's own folder.
 
     The prediction is read from the plan's forecast file, unless the plan holds one itself, as earlier versions wrote it.
@@ -400,8 +400,8 @@ def read_plan(path: Path) -> Plan:
         BadInput: the file cannot be read, or a key is wrong; the message names the line and the key, and the closest
             known key when it is unknown.
     """
-    plan = read_plan_file(path)
-    folder = path.resolve().parent
+    plan = read_plan_file(Path(path))
+    folder = Path(path).resolve().parent
     prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
     changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
     return plan.model_copy(update={"data": _with_absolute_paths(plan.data, folder), **changed})
@@ -446,13 +446,13 @@ def _validate(source: PlanSource, name: str) -> Plan:
         raise BadInput(*explain_problems(error, source, name, Plan)) from None
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+def write_plan(plan: Plan, path: Path | str) -> None:
     """Write the plan as YAML and its prediction as JSON beside it, each atomically.
 
     The prediction is written first: a plan that lacks it is whole, and one that is left from another plan is noticed.
     """
-    write_forecast(path, plan.work_digest(), plan.predicted)
-    write_text(path, plan_text(plan))
+    write_forecast(Path(path), plan.work_digest(), plan.predicted)
+    write_text(Path(path), plan_text(plan))
 
 
 def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:

@@ -58,6 +58,15 @@ def read_token(path: Path) -> tuple[AccessToken, bool]:
     """
     if not path.exists():
         return _create_token(path), True
+    return AccessToken(token_text(path)), False
+
+
+def token_text(path: Path) -> str:
+    """Return the token that a file holds.
+
+    Raises:
+        BadInput: the file cannot be read, other users may read it, or it holds no token.
+    """
     try:
         # One handle for the mode and the content: the file cannot be replaced in between.
         with path.open("rb") as file:
@@ -81,7 +90,7 @@ def read_token(path: Path) -> tuple[AccessToken, bool]:
             f"{path} has no token: one line of at least {MIN_TOKEN_CHARS} letters, digits and signs is expected",
             "remove it, and a fresh one is made",
         )
-    return AccessToken(token), False
+    return token
 
 
 def needs_token(host: str) -> bool:
