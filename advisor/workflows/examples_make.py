@@ -302,7 +302,7 @@ def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
     import typer
 
     if not typer.confirm(f"Send passages of {flags.documents} to {endpoint_host(remote.url)}?", err=True):
-        raise UsageProblem("nothing was sent", "give --yes to go on without this question")
+        raise UsageProblem("nothing was sent", "give --yes to continue without this question")
 
 
 def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:

@@ -200,7 +200,7 @@ def _length(rows: Sequence[Example], encoded: EncodedRows, config: TrainConfig) 
     """Return the check of row lengths against max_tokens."""
     longest, p95 = encoded.within(1), encoded.within(0.95)
     if not encoded.long:
-        cut = f"; {encoded.texts.cut} texts go on in the next piece" if encoded.texts.cut else ""
+        cut = f"; {encoded.texts.cut} texts continue in the next piece" if encoded.texts.cut else ""
         text = f"longest {longest:,} tokens, 95 % within {p95:,}, limit {config.max_tokens:,}{cut}"
         return PreflightCheck("PF002", "ok", text)
     # Truncation would cut the end, which is the answer: such rows teach nothing, or to stop in mid-sentence.
