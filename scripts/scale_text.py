@@ -101,7 +101,8 @@ and links do not grow, and whole rows fill PostgreSQL's pages."""
 
 MEASURED_TEXT = """\
 Measured: bytes a chunk of indexes of {chunks:,} chunks of English with {text:.0f} bytes each, built by this program
-(`python -m benchmarks.index_sizes`). A test checks that each part is within a tenth of its formula, and each sum within a twentieth."""
+(`python -m benchmarks.index_sizes`). A test checks that each part is within a tenth of its formula, and each sum
+within a twentieth."""
 
 PLAN_TEXT = """\
 ### From ten thousand to a billion chunks

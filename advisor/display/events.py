@@ -111,7 +111,9 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
             f"{event['unsupported']} with the passages that the search found, because none supports their reply"
             * bool(event["unsupported"]),
         ]
-        return [f"{count_noun(event['rows'], 'training row')} with passages: {', '.join(filter(None, parts))}"]
+        return [
+            f"{count_noun(event['rows'], 'training row')} with passages: {', '.join(filter(None, parts))}"
+        ]
     return []
 
 

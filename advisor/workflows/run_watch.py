@@ -326,7 +326,9 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
         return
     number = writer_process(watch.path)
     why = (
-        f"process {number} has ended without a message (killed?)" if state == "killed" else "no process writes it"
+        f"process {number} has ended without a message (killed?)"
+        if state == "killed"
+        else "no process writes it"
     )
     done = len(watch.status.to_json(0.0, None)["steps"]["done"])
     text = f"{watch.path} is not finished: {why}; {done} of {len(watch.status.board.steps)} steps are done"

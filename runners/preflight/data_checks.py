@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from rag.text.words import count_noun
 from runners.data import duplicates, leakage, personal_data
 from runners.data.examples import Example, RowPlace, normalise_text, row_place
 from runners.data.formats import Message
@@ -186,7 +187,7 @@ def _count(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
     tokens = sum(len(row.ids) for row in used)
     targets = sum(len(row.learnt) for row in used)
     if encoded.texts.texts:
-        count = f"{encoded.texts.texts:,} texts in {len(used):,} pieces"
+        count = f"{count_noun(encoded.texts.texts, 'text')} in {len(used):,} pieces"
     else:
         count = f"{len(used):,} of {count_of_rows(len(rows))}"
     text = f"{count} used: {tokens:,} tokens, {targets:,} of them learnt"
