@@ -131,8 +131,8 @@ MEMORY = """\
 GiB, likely, on GPUs of 80 GiB: one row of {row} tokens in a pass, activations computed again, adapters of rank 16, this
 project's loop (`tunewise estimate --model NAME --method M --gpu "{card}" --devices N`, for 16 `--nodes 2` too).
 **Bold** fits with room, *italics* is tight, plain does not fit. 16 GPUs are two machines of eight: where the shards fit in
-eight with room, each machine has all of them, and a GPU needs as much memory as with eight. Full tuning on one GPU and by ddp
-has 8-bit AdamW; sharded it has AdamW with fp32 moments."""
+eight with room, each machine has all of them, and a GPU needs as much memory as with eight. Full tuning on one GPU
+and by ddp has 8-bit AdamW; sharded it has AdamW with fp32 moments."""
 
 TIME = """\
 ### Hours and cost of a million tokens

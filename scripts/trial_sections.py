@@ -47,7 +47,8 @@ CALIBRATION = """
 ## Is it as sure as it says?
 
 A trial is a hit where no arm was clearly better than the advised one, and a miss where one was. Trials that left it
-undecided show neither and are counted separately. The intervals are 95 % Wilson intervals; the Brier score is the mean squared distance
+undecided show neither and are counted separately. The intervals are 95 % Wilson intervals; the Brier score is the
+mean squared distance
 between probability and hit (1) or miss (0): 0.25 is what always saying one half gets."""
 
 KINDS = """

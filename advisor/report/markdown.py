@@ -11,6 +11,7 @@ from advisor.report.dev_budget import dev_budget_line, lead_text
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    STRENGTHS,
     arms_line,
     batch_text,
     combined_score_rule,
@@ -40,7 +41,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         f"## tunewise: {_escape(data['name'])}",
         _escape(task_line(data)),
         *([f"**{_escape(sentences[0])}**", _escape(" ".join(sentences[1:]))] if sentences else ()),
-        f"**{verdict['outcome'].upper()}** ({verdict['strength']}). {_escape(verdict['text'])}",
+        f"**{verdict['outcome'].upper()}** ({STRENGTHS[verdict['strength']]}). {_escape(verdict['text'])}",
         _escape(verdict.get("taught") or ""),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
