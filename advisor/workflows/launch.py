@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import command_line, emit_result, is_verbose, note, output_format
 from rag.errors import BadInput, CannotRun, GateNotMet, UsageProblem
 from rag.files import disk_full_as_problem, has_active_writer, write_text
+from rag.text.words import count_noun
 from runners.distributed.environment import RESTART_EXIT_CODE, was_restarted, world_size
 from runners.launch import skypilot, slurm, torchrun
 from runners.launch.group import (
@@ -361,7 +362,9 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
             {"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)}
         )
         return
-    print(f"job {number}: {job.describe()}, {job.group.size} processes; saved as {script}")
+    print(
+        f"job {number}: {job.describe()}, {count_noun(job.group.size, 'process', 'processes')}; saved as {script}"
+    )
     print(f"follow it: squeue -j {number}\n           tail -F {shlex.quote(str(output))}")
 
 

@@ -129,7 +129,7 @@ class RunStatus:
         elif kind == "train.step" and "loss" in event:
             self.losses.append(float(event["loss"]))
         elif kind == "arm.refused":
-            text = f"{event['arm']} is left out: {event['reason']}"
+            text = f"{event['arm']} is skipped: {event['reason']}"
             return Milestone(self.last, "refused", str(event["arm"]), text)
         elif kind == "step.end":
             return self._step_done(event)
@@ -248,7 +248,7 @@ class RunWatch:
         parts += [f"last event {format_duration(quiet)} ago"] if self.status.last and quiet > 60 else []
         footer: list[RenderableType] = [
             Text(f"  {', '.join(parts)}", no_wrap=True, overflow="ellipsis"),
-            Text("  Ctrl-C ends the watching; the run goes on", "dim", no_wrap=True, overflow="ellipsis"),
+            Text("  Ctrl-C stops watching only; the run continues", "dim", no_wrap=True, overflow="ellipsis"),
         ]
         return Group(self.status.board.draw(now), *footer)
 
@@ -326,13 +326,15 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
         return
     number = writer_process(watch.path)
     why = (
-        f"process {number} is gone without a word (killed?)" if state == "killed" else "no process writes it"
+        f"process {number} has ended without a message (killed?)"
+        if state == "killed"
+        else "no process writes it"
     )
     done = len(watch.status.to_json(0.0, None)["steps"]["done"])
     text = f"{watch.path} is not finished: {why}; {done} of {len(watch.status.board.steps)} steps are done"
     if as_json:
         _emit("end", {"state": state, "text": text, "resume": resume})
-    raise BadInput(text, f"go on with: {resume}")
+    raise BadInput(text, f"continue with: {resume}")
 
 
 def _emit(event: str, body: Mapping[str, Any]) -> None:

@@ -156,7 +156,7 @@ def find_servers(run: Path) -> tuple[list[ServerRecord], list[str]]:
         state = process_state(record)
         if state == "gone":
             notes.append(
-                f"the server on {record.address} (process {record.pid}) is gone; its record is removed"
+                f"the server on {record.address} (process {record.pid}) has ended; its record is removed"
             )
             _remove(path)
         elif state:

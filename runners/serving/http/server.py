@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class ServeOptions:
     """The arm that answers by default; None for the one that the verdict says to use."""
     backend: tuple[str, ...] | None = None
     """The servers that generate, as the values of ``--backend``; None for those that the run was measured with, if any."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What the names of arms mean, shown on the page."""
 
 
 def serve(
@@ -99,7 +101,7 @@ def serve(
         any_address=not auth.is_loopback(options.host),
     )
     config = uvicorn.Config(
-        create_app(service, access),
+        create_app(service, access, options.words),
         host=options.host,
         port=options.port,
         access_log=False,
