@@ -93,8 +93,10 @@ class Milestone:
     text: str
 
     def line(self) -> str:
-        """Return the milestone as a line that begins with its time of day."""
-        return f"{datetime.fromtimestamp(self.time):%H:%M:%S} {self.text}"
+        """Return the milestone as a line that begins with its time, on another day than today with the date."""
+        when = datetime.fromtimestamp(self.time)
+        date = "" if when.date() == datetime.now().date() else f"{when:%Y-%m-%d} "
+        return f"{date}{when:%H:%M:%S} {self.text}"
 
 
 @dataclass
