@@ -50,9 +50,11 @@ ABSENT_OF_OS = (
     "sched_getaffinity", "statvfs", "sysconf", "mkfifo", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY", "WNOHANG",
 )  # fmt: skip
 
-# Takes away what Windows does not have, after the standard library and the packages that know the system have looked for it, and then runs verbs.
+# Takes away what Windows does not have, after the standard library and the packages that know the system have looked for it,
+# and then runs verbs.
 WITHOUT = """
-import asyncio, filelock, getpass, importlib.abc, json, multiprocessing, os, pathlib, platformdirs, platformdirs.unix
+import asyncio, filelock, getpass, importlib.abc, json, multiprocessing, os, pathlib
+import numpy, platformdirs, platformdirs.unix
 import psutil, shutil, signal, subprocess, sys, tempfile
 
 class Missing(importlib.abc.MetaPathFinder):
