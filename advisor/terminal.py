@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TextIO
 
-from rag.errors import CannotRun
+from rag.errors import CannotRun, install_hint
 from runners.distributed.environment import RESUME_LINE_ENV
 
 NAME = "tunewise"
@@ -185,7 +185,7 @@ def require_extra(extra: str, *modules: str) -> None:
     if missing:
         raise CannotRun(
             f"this needs {', '.join(missing)}, which the base install does not bring",
-            f'pip install "tunewise[{extra}]"',
+            install_hint(extra),
         )
 
 

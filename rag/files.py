@@ -30,7 +30,7 @@ from rag.errors import BadInput, CannotRun, Problem
 
 SCHEMA = 1
 """The number that is written into every file, and the highest that is read."""
-UPDATE_HINT = "update tunewise: pip install --upgrade tunewise"
+UPDATE_HINT = "install a newer tunewise (from its checkout: pip install .)"
 _MAX_SCHEMA = 1000
 """A higher number is damage, not a version."""
 _BUILD_INDEX = "build the index again: tunewise index build INDEX --documents DOCUMENTS"
@@ -303,9 +303,7 @@ def check_manifest(
         if not path.is_file() or path.is_symlink():
             raise BadInput(f"{folder} is damaged: {name} is missing")
         if (size := path.stat().st_size) != entry["bytes"]:
-            raise BadInput(
-                f"{folder} is damaged: {name} has {size} bytes, its manifest says {entry['bytes']}"
-            )
+            raise BadInput(f"{folder} is damaged: {name} has {size} bytes, its manifest has {entry['bytes']}")
         if digest(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
     allowed = set(unlisted)
@@ -405,7 +403,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is damaged: {error!r}") from error
     if actual_kind != kind:
-        raise BadInput(f"{folder} holds a {actual_kind!r}, not a {kind!r}")
+        raise BadInput(f"{folder} is a {actual_kind!r}, not a {kind!r}")
     manifest = check_schema(manifest, kind, folder)
     if not complete or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")

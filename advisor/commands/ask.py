@@ -15,11 +15,11 @@ def command(
     question: str = typer.Argument(help="The question."),
     arm: str | None = typer.Option(
         None,
-        help="Another arm than the one the verdict says to use.",
+        help="Answer with this arm (method) in place of the one the verdict chose.",
         autocompletion=completion.complete_arms,
     ),
     model: Path | None = typer.Option(
-        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+        None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
     server: bool = typer.Option(
@@ -29,7 +29,9 @@ def command(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
-    """Answer a question with citations that name file and line; says so when the documents do not hold the answer.
+    """Answer a question from a finished run, with its sources.
+
+    Citations name file and line. Where the documents do not have the answer, it says so.
 
     Where `tunewise serve` has the same run loaded on this machine, that server is asked, which takes no time for loading.
     """

@@ -75,7 +75,7 @@ def command_reply(line: str) -> str:
     if not line.startswith("/") or " " in line:
         return ""
     if line == "/new":
-        return "the conversation starts anew"
+        return "a new conversation starts"
     return HELP if line in ("/help", "/?") else f"{line} is no command. {HELP}"
 
 

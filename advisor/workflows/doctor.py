@@ -16,7 +16,7 @@ from advisor.questionnaire.answers import Answers, format_answer
 from advisor.questionnaire.gather import with_machine, with_model
 from advisor.questionnaire.profile import Profile
 from advisor.rules import registry as rule_table
-from rag.errors import BadInput
+from rag.errors import BadInput, install_hint
 from rag.plugins import declared_plugins
 from runners.resources.device import DEVICE_TABLE
 from runners.resources.machine import Machine, detect_machine
@@ -281,7 +281,7 @@ def _method(method: Any, profile: Profile, packages: dict[str, str | None]) -> d
 
 
 def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
-    advice = "install it again with: pip install tunewise"
+    advice = f"install it again with: {install_hint()}"
     warnings = [
         f"{name} is missing: {NEEDED_BY.get(name, 'tunewise')} needs it; {advice}"
         for name, version in packages.items()

@@ -72,9 +72,9 @@ class Answer:
         parts = [notebook.html_paragraph(self.marked)]
         parts += [notebook.html_list(dict.fromkeys(cited))] if cited else []
         if unsupported:
-            text = f"{unsupported} of its sentences are borne out by no passage."
+            text = f"{unsupported} of its sentences are not supported by any passage."
             parts.append(notebook.html_paragraph(text, "color:#b35900"))
-        note = "the documents do not hold an answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
+        note = "the documents have no answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
         return f"<div>{''.join(parts)}{f'<small>{notebook.html_text(note)}</small>' if note else ''}</div>"
 
     @property

@@ -87,7 +87,7 @@ def token_text(path: Path) -> str:
         or " " in token
     ):
         raise BadInput(
-            f"{path} holds no token: one line of at least {MIN_TOKEN_CHARS} letters, digits and signs is wanted",
+            f"{path} has no token: one line of at least {MIN_TOKEN_CHARS} letters, digits and signs is expected",
             "remove it, and a fresh one is made",
         )
     return token
@@ -113,7 +113,7 @@ def check_token(host: str, token: Path | None) -> None:
     if needs_token(host) and token is None:
         raise UsageProblem(
             f"--host {host} can be reached from other machines, and there is no token",
-            "add --token FILE (made with a fresh token where there is none), or leave --host away",
+            "add --token FILE (created with a new token if it does not exist), or remove --host",
         )
 
 
