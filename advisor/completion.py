@@ -171,7 +171,8 @@ def complete_trackers(incomplete: str) -> Suggestions:
 
 
 def complete_explained(incomplete: str) -> Suggestions:
-    """Suggest rules, blockers, methods and plans."""
+    """Suggest methods, words of the glossary, rules, blockers and plans."""
+    from advisor.glossary import TERMS
     from advisor.methods import blockers
     from advisor.methods.registry import METHODS, all_methods
     from advisor.rules.registry import RULES, all_rules
@@ -180,6 +181,7 @@ def complete_explained(incomplete: str) -> Suggestions:
     with suppress(Problem):  # a plug-in may be broken: the command itself will say so
         every_method, every_rule = all_methods(), all_rules()
     topics = [(method.name, "method") for method in every_method]
+    topics += [(term.name, term.sentence) for term in TERMS]
     topics += [(rule.code(), _first_line(rule.text())) for rule in every_rule]
     topics += [
         (blockers.blocker_code(check), _first_line(blockers.blocker_text(check)))

@@ -262,9 +262,7 @@ def check_manifest(
         if not path.is_file() or path.is_symlink():
             raise BadInput(f"{folder} is damaged: {name} is missing")
         if (size := path.stat().st_size) != entry["bytes"]:
-            raise BadInput(
-                f"{folder} is damaged: {name} has {size} bytes, its manifest says {entry['bytes']}"
-            )
+            raise BadInput(f"{folder} is damaged: {name} has {size} bytes, its manifest has {entry['bytes']}")
         if digest(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
     allowed = set(unlisted)
@@ -310,9 +308,8 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_WAIT_SECONDS)
     except Timeout:
-        owner = _read_owner(folder / _OWNER_FILE)
         raise BadInput(
-            f"{folder} is being written by another process ({owner})",
+            f"{folder} is being written by another process (pid {writer_process(folder) or 'unknown'})",
             "wait until it has finished, or stop it",
         ) from None
     except OSError as error:
@@ -342,6 +339,14 @@ def has_active_writer(folder: Path | str) -> bool:
     return False
 
 
+def writer_process(folder: Path | str) -> int | None:
+    """Return the number of the process that writes into a folder, or that was killed while it did; None without one."""
+    try:
+        return int((Path(folder) / _OWNER_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
     path = folder / MANIFEST
@@ -357,7 +362,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is damaged: {error!r}") from error
     if actual_kind != kind:
-        raise BadInput(f"{folder} holds a {actual_kind!r}, not a {kind!r}")
+        raise BadInput(f"{folder} is a {actual_kind!r}, not a {kind!r}")
     manifest = check_schema(manifest, kind, folder)
     if not complete or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")
@@ -371,13 +376,6 @@ def _file_names(folder: Path) -> list[str]:
         path.relative_to(folder).as_posix() for path in paths if path.name not in (_LOCK_FILE, _OWNER_FILE)
     )
     return sorted(name for name in names if name != MANIFEST)
-
-
-def _read_owner(path: Path) -> str:
-    try:
-        return f"pid {int(path.read_text(encoding='ascii'))}"
-    except (OSError, ValueError):
-        return "pid unknown"
 
 
 def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:

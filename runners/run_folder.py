@@ -215,7 +215,9 @@ def check_replaceable(path: Path, plan: Plan) -> None:
     existing run's plan reads.
     """
     if path.is_symlink():
-        raise UsageProblem(f"{path} is a link: only what lies here is replaced", "choose another --out")
+        raise UsageProblem(
+            f"{path} is a link: only real files and folders are replaced", "choose another --out"
+        )
     folder = path.resolve()
     plans = [plan]
     with suppress(BadInput):  # a run with a damaged plan may be overwritten
@@ -223,7 +225,8 @@ def check_replaceable(path: Path, plan: Plan) -> None:
     for source in (source for each in plans for source in paths_read(each)):
         if source.resolve().is_relative_to(folder):
             raise UsageProblem(
-                f"{path} holds {source}, which the plan reads, so it is not replaced", "choose another --out"
+                f"{path} contains {source}, which the plan reads, so it is not replaced",
+                "choose another --out",
             )
     if Path.cwd().is_relative_to(folder):
         raise UsageProblem(

@@ -53,7 +53,7 @@ def cli_page() -> list[str]:
         "",
         "What `tunewise VERB --help` says, on one page. Every verb ends with one of these codes:",
         "",
-        *exit_codes(),
+        *table(("exit code", "when"), EXIT_CODES.items()),
     ]
     lines += verb_section("tunewise", cli.entry, "##")
     lines += [
@@ -71,11 +71,17 @@ def cli_page() -> list[str]:
     return lines
 
 
-def exit_codes() -> list[str]:
-    """Return the README's table of exit codes, which a test compares with the error classes."""
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    start = lines.index("| exit code | when |")
-    return lines[start : lines.index("", start)]
+EXIT_CODES = {
+    "0": 'done; also an honest "that is not in the documents", an undecided verdict, warnings of `doctor`',
+    "1": "a bug in tunewise (the traceback is shown only here, or with `--debug`)",
+    "2": "wrong usage: flags, verbs, a run folder that exists, nothing given to advise on",
+    "3": "bad input: answers, plan, data, index or adapter that is broken, damaged, mismatched or leaking",
+    "4": "cannot run here: memory, disk, GPU, a missing extra, a model that cannot be obtained",
+    "5": "the recommended arm did not beat what the plan says it must beat, or no arm meets what was asked for; `recheck` "
+    "found a sure regression (the results are kept)",
+    "130 / 143": "interrupted; progress is kept and the line to resume is printed",
+}
+"""Exit codes of every verb and what they mean; a test compares them with the error classes."""
 
 
 def verb_section(name: str, command: Callable[..., Any], level: str) -> list[str]:
@@ -190,6 +196,23 @@ def questions_page() -> list[str]:
     return lines
 
 
+def glossary_page() -> list[str]:
+    """Return the page of the glossary, a section for each word, in alphabetical order."""
+    from advisor.glossary import TERMS
+
+    lines = [
+        "# Glossary",
+        "",
+        "Every word that tunewise uses, in one plain sentence with an example. `tunewise explain WORD` prints the same, in",
+        'any usual spelling: `tunewise explain RAG`, `tunewise explain "few shot"`.',
+    ]
+    for term in sorted(TERMS, key=lambda term: term.name.casefold()):
+        lines += ["", f"## {term.name}", "", term.sentence, "", f"*Example:* {term.example}", ""]
+        also = f"Also: {', '.join(term.aliases)}. " if term.aliases else ""
+        lines += [f"{also}Read more: [{term.page.removesuffix('.md')}]({term.page})."]
+    return lines
+
+
 def plan_page() -> list[str]:
     """Return the page of the plan's keys, from the JSON Schema that ``tunewise plan --schema`` prints."""
     from runners.plan.schema import Plan
@@ -281,6 +304,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "rules.md": rules_page,
     "how-it-decides.md": decides_page,
     "questions.md": questions_page,
+    "glossary.md": glossary_page,
     "plan.md": plan_page,
     "scores.md": lambda: scores_page(table),
     "accuracy.md": lambda: accuracy_page(table),

@@ -186,6 +186,7 @@ class FakeEndpoint(ThreadingHTTPServer):
         self.faults: list[Callable[[BaseHTTPRequestHandler], None]] = []
         self.seen: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
         self.finished = True
         self.models = ["tern-2"]
         self.roots: dict[str, str] = {}
@@ -209,6 +210,7 @@ class _FakeHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """List the models; nothing at all while the server is not awake."""
         self.server.checks += 1
+        self.server.headers.append(dict(self.headers))
         self.server.awake.wait(20)
         rows = [
             {"id": name, "object": "model", "root": self.server.roots.get(name)}
@@ -222,6 +224,7 @@ class _FakeHandler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen.append(body)
             self.server.keys.append(self.headers["Authorization"])
+            self.server.headers.append(dict(self.headers))
         self.server.awake.wait(20)
         with self.server.lock:
             fault = self.server.faults.pop(0) if self.server.faults else None

@@ -159,12 +159,12 @@ def choose_arm(
 def _nothing_meets(failed: Sequence[tuple[Requirement, Sequence[str]]], excluded: Mapping[str, str]) -> str:
     """Return which requirements no arm meets together, and what to do about the one that most arms fail."""
     if not failed:
-        return "no arm was trained as planned: correct the rows that were left out, then run the plan again"
+        return "no arm was trained as planned: correct the rows that were skipped, then run the plan again"
     if len(failed) == 1:
         text = f"{failed[0][0].demand}, and no arm of this run does that"
     else:
         parts = [f"{requirement.demand} (not met by {', '.join(arms)})" for requirement, arms in failed]
-        text = f"no arm meets all that was said: {'; '.join(parts)}"
+        text = f"no arm meets all requirements of your answers: {'; '.join(parts)}"
     return f"{text}: {max(failed, key=lambda pair: len(pair[1]))[0].remedy}"
 
 
@@ -221,8 +221,8 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
         within = [name for name in within if _is_close(trial.arms[name], trial.arms[best])]
     use = min([best, *within], key=lambda name: trial.costs[name])
     if use != best:
-        near = "close to" if count < LEANING_BELOW else "within noise of"
-        reason = f"{use} is {near} {best}, the best of the arms that can be used, and costs less to keep up"
+        near = "close to" if count < LEANING_BELOW else "not clearly worse than"
+        reason = f"{use} is {near} {best}, the best of the arms that can be used, and costs less"
     elif cheaper and count < LEANING_BELOW:
         reason = f"{use} did best of the arms that can be used, and no cheaper one comes close"
     elif len(names) > 1:
@@ -283,7 +283,7 @@ def _without_form(trial: Trial) -> dict[str, str]:
     for name, arm in trial.arms.items():
         values = next((arm.of(score) for score in scores.get(str(form), ()) if arm.of(score)), [])
         if values and fmean(values) < MIN_VALID_SHARE:
-            reasons[name] = f"has the demanded form in {round(sum(values))} of {len(values)} answers"
+            reasons[name] = f"has the required form in {round(sum(values))} of {len(values)} answers"
     return reasons
 
 
@@ -342,7 +342,7 @@ def _surely_more_wrong(trial: Trial) -> dict[str, str]:
 REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "answers must name their source",
-        "give the plan documents that hold the answers, so that an arm retrieves them, try a larger model, "
+        "give the plan documents that contain the answers, so that an arm can retrieve them, try a larger model, "
         "or answer must_cite with no",
         _without_sources,
     ),
@@ -352,7 +352,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _hosted,
     ),
     Requirement(
-        "answers must have the demanded form",
+        "answers must have the required form",
         "give more examples of that form, try a larger model, or change output_format",
         _without_form,
     ),

@@ -91,7 +91,7 @@ class MeasuredMemory:
             if self.held is None
             else f", {self.held:.2g} of it before training (libraries, index, embedder)"
         )
-        return f"the whole process held {self.peak:.2g} GiB at its peak{before}"
+        return f"the whole process used {self.peak:.2g} GiB at its peak{before}"
 
 
 NO_MEMORY = MeasuredMemory(None, None, None, None)
@@ -121,13 +121,13 @@ def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequenc
         guess = "not estimated" if memory.expected is None else f"estimated {memory.expected:.2g} GiB"
         lines.append(f"memory of training: {guess}, measured {memory.own:.2g} GiB")
     elif memory.peak is not None:
-        lines.append("memory of training: not measured apart from the process")
+        lines.append("memory of training: not measured separately from the process")
     if memory.whole:
         lines.append(memory.whole)
     if planned is not None and memory.peak is not None:
         why = "".join(f" for {text}" for text in assumed if "tokens at a time" in text)
         part = "the runtime of the GPU" if memory.on_gpu else "needed on a GPU only"
-        lines.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it {part}")
+        lines.append(f"the plan estimated {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it {part}")
     return lines
 
 

@@ -48,7 +48,7 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "base": base,
         "weights of the base": adapter.fingerprint[:16],
         "tokenizer": adapter.tokenizer_sha256[:16],
-        "chat template": adapter.template_sha256[:16] or "none, a plain one is kept",
+        "chat template": adapter.template_sha256[:16] or "none; a plain one is stored with the adapter",
         "method": _method(adapter) + (f", rank {adapter.rank}" if adapter.rank else ""),
         "data": f"{', '.join(adapter.files)} {_text(adapter.rows)} rows, SHA-256 {adapter.data_sha256[:16]}".strip(),
         "plan": adapter.plan_sha256[:16] or "none",

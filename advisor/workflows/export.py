@@ -37,9 +37,7 @@ def import_run(file: Path | str, request: ExportRequest, as_json: bool) -> None:
         or request.dtype != "auto"
         or request.model is not None
     ):
-        raise UsageProblem(
-            "--to run unpacks a bundle as it is", "leave out --arm, --seed, --dtype and --model"
-        )
+        raise UsageProblem("--to run unpacks a bundle as it is", "remove --arm, --seed, --dtype and --model")
     if request.out is not None and is_url(request.out):
         raise UsageProblem(
             f"--to run makes a run folder, and {request.out} is a URL", "give a path with --out"

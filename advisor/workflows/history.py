@@ -9,6 +9,7 @@ from typing import Any
 from advisor.history import History, Kind, PastRun
 from advisor.output import print_plain
 from rag.evaluation.statistics import WilsonShare
+from rag.text.words import count_noun
 
 CONFIDENCE_LEVELS = ("high", "medium", "low")
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")
@@ -161,10 +162,10 @@ def show_history(summary: dict[str, Any]) -> None:
 
 def _advice_text(trials: int, undecided: int, right: WilsonShare) -> str:
     if not trials:
-        return "no trial of your own is finished yet, so nothing can be said of the advice here"
+        return "no trial of your own is finished yet, so how often the advice is right here is not known yet"
     open_ones = f", {undecided} undecided" if undecided else ""
     if not right.n:
-        return f"{trials} trial{'s' * (trials != 1)}{open_ones}: none decided, so nothing can be said yet"
+        return f"{count_noun(trials, 'trial')}{open_ones}: how often the advice is right is not known yet"
     return (
         f"the advice was right in {right.text()} decided trial{'s' * (right.n != 1)}{open_ones}; "
         "each plan counts once"

@@ -112,7 +112,7 @@ def print_outcome(
     for kind, number in questions.kinds.items():
         print(f"  {number} judged by {GOLD_KINDS[kind]}")
     if questions.left_out:
-        print(f"  left out: {unjudged_reasons(questions)}")
+        print(f"  not counted: {unjudged_reasons(questions)}")
     _print_table(outcome, budget)
     print(_verdict(outcome))
     enough, chosen = outcome.depths_by_k[outcome.enough], outcome.chosen
@@ -255,20 +255,18 @@ def _gain(lead: PairedDifference) -> str:
 def _verdict(outcome: TuningOutcome) -> str:
     """Return what was chosen, by how much, and how certain that is."""
     if outcome.best is None:
-        return "kept: nothing else that was tried cuts or ranks these documents in another way"
+        return "unchanged: no other setting that was tried splits or ranks these documents differently"
     best, lead = outcome.others[outcome.best], outcome.leads[outcome.best]
     margin = f"{_gain(lead)}, p {lead.p:.3f}, corrected for {len(outcome.others)} candidates"
     if outcome.changed:
         return f"chosen: {best.candidate}: {margin}"
     if (asked := len(outcome.baseline.scores)) < MIN_QUESTIONS:
-        return f"kept: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
+        return f"unchanged: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
     if outcome.baseline.mean == 1:
-        return (
-            "kept: every question gets all of its gold within this budget; a smaller --budget would tell more"
-        )
+        return "unchanged: every question gets all of its gold within this budget; a smaller --budget would show differences"
     if lead.difference <= 0:
-        return f"kept: none of {len(outcome.others)} candidates is better"
-    return f"kept: nothing is better beyond noise; nearest is {best.candidate}: {margin}"
+        return f"unchanged: none of {len(outcome.others)} candidates is better"
+    return f"unchanged: nothing is clearly better; nearest is {best.candidate}: {margin}"
 
 
 def _candidate_json(measured: CandidateScore) -> dict[str, Any]:

@@ -380,7 +380,7 @@ def _show_forecast(plan: Plan) -> None:
     screen = console.console()
     screen.print()
     screen.print(
-        console.table(("arm of the trial", "chance of best", "right", "minutes"), rows, right=(1, 3))
+        console.table(("arm of the trial", "chance of being best", "right", "minutes"), rows, right=(1, 3))
     )
     print_plain(
         screen,

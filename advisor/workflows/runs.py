@@ -173,6 +173,7 @@ def _print_run(summary: RunSummary) -> None:
         "choice": summary.choice,
         "model": summary.model,
         "steps": summary.steps,
+        "progress": _progress(summary),
         "verdict": extra.get("verdict", ""),
         "changed": summary.changed,
         "size": _size(summary.bytes),
@@ -196,6 +197,15 @@ def _print_run(summary: RunSummary) -> None:
     screen.print()
     parts = [(escape(name), _size(size)) for name, size in extra.get("parts", {}).items()]
     screen.print(console.table(("part", "size"), parts, right=(1,)))
+
+
+def _progress(summary: RunSummary) -> str:
+    """Return how far a run is that a process works on, and how to follow it; "" for other runs."""
+    if summary.state != "writing":
+        return ""
+    from advisor.workflows.run_watch import progress_line
+
+    return f"{progress_line(summary.path)}; follow it with --watch"
 
 
 def _verdict(run: RunSummary) -> str:

@@ -184,7 +184,7 @@ def _embedded_text(row: StoredChunk, shown: str) -> str:
         if sha256_text(text) == row.embedded:
             return text
     raise BadInput(
-        f"{shown}: the words of chunk {row.chunk.id} cannot be told, because an earlier version cut its title otherwise",
+        f"{shown}: the words of chunk {row.chunk.id} are not known, because an earlier version split its title differently",
         "build the index again and copy that",
     )
 

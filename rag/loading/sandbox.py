@@ -183,7 +183,7 @@ class Sandbox:
         if hello is None:
             output = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
             self.close()
-            last = output.splitlines()[-1] if output else "it said nothing"
+            last = output.splitlines()[-1] if output else "it gave no reason"
             raise CannotRun(
                 f"the process that parses documents does not start: {last}",
                 f"try: {sys.executable} -P -m rag.loading.worker 1073741824 268435456 < {os.devnull}",

@@ -66,7 +66,7 @@ def train_embedder(
         raise BadInput(
             f"an embedder is trained on pairs with different passages, and there are {len(rows)} pairs of "
             f"{len({row.passage for row in rows})} passages",
-            "give more examples, or leave the embedder step out",
+            "give more examples, or remove the embedder step",
         )
     device = best_device() if device == "auto" else device
     folder = EmbedderFolder(embedder.folder)

@@ -176,7 +176,7 @@ def _recorded(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | Non
     # earlier versions left the unsupported rows out and did not record the number of examples
     of = int(account.get("examples", account["rows"] + unsupported))
     if dropped := of - account["rows"]:
-        causes = (*causes, f"{dropped:,} were left out because no passage supports their reply")
+        causes = (*causes, f"{dropped:,} were skipped because no passage supports their reply")
     return RowAccount(
         arm,
         of,

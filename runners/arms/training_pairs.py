@@ -132,5 +132,5 @@ def require_pairs(pairs: PairSet, held_out: Sequence[Question] = ()) -> None:
     if len(pairs.pairs) < MIN_PAIRS:
         raise BadInput(
             f"a retriever is trained on at least {MIN_PAIRS} pairs, and there are {pairs.text}",
-            "name each row's document in meta.doc_id, add examples, or leave the embedder step out",
+            "name each row's document in meta.doc_id, add examples, or remove the embedder step",
         )

@@ -272,7 +272,7 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         if rows.unknown_columns:
             raise ColumnsNeeded(
                 message,
-                "say which columns hold prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
+                "say which columns are prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
                 "prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, text",
                 tuple(rows.unknown_columns),
             )

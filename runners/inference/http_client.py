@@ -1,32 +1,42 @@
-"""JSON requests to a model server with retries and a request rate; the answer is one object or a stream of objects.
+"""Chat requests to an OpenAI-compatible server with retries and a request rate; the answer is one object or a stream.
 
-:class:`HttpClient` retries with exponential backoff and jitter (:class:`Backoff`), obeys Retry-After and spaces requests
-(:class:`RequestPacer`). :class:`ServerDialect` leaves out or renames parameters that a server refuses, because
-"OpenAI-compatible" is a family: OpenAI's own reasoning models take `max_completion_tokens` and no temperature, others
-forbid every parameter they do not know. Nothing is logged.
+The requests are sent by the official ``openai`` client (:mod:`runners.inference.servers.openai_client`). What it does not
+do stays here:
+
+- Retries (:class:`Backoff`). The library's own are silent, sleep on when the client is closed or the caller has left, and
+  are not counted by :class:`RequestPacer`, which spaces requests to a number a minute.
+- Reading a stream. The library takes a connection that ends in the middle of an answer for the end of the answer, and
+  raises bare errors of ``json`` and of UTF-8 for events that are malformed.
+- Parameters that a server refuses (:class:`ServerDialect`): they are left out or renamed, because "OpenAI-compatible" is a
+  family. OpenAI's own reasoning models take `max_completion_tokens` and no temperature, others forbid every parameter they
+  do not know. Requests and answers stay dictionaries, which hold fields that the library's types do not have.
+
+Nothing is logged.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Generator as Running
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rag.errors import BadInput, CannotRun
 from runners.models import endpoint
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
 
 OPTIONAL_FIELDS = ("seed", "temperature", "top_p", "stream_options")
 """Parameters that may be left out of a request; messages and stop texts may not."""
@@ -43,6 +53,9 @@ RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 
 """Statuses that may be temporary: timeouts, conflicts, too many requests, and faults of the server."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]+")
 """Characters that steer a terminal, or that are invisible."""
+
+MOST_BYTES = 64 << 20
+"""Longest answer in bytes; a stream takes about 300 bytes a token."""
 
 ResponseT = TypeVar("ResponseT")
 OnNote = Callable[[str], None] | None
@@ -209,7 +222,7 @@ class BrokenStream(CannotRun):
 
 
 class HttpClient:
-    """Requests to one address; safe to share between threads.
+    """Requests to one endpoint; safe to share between threads.
 
     Raises BadInput for what the server will never accept (400, 401, 403, 404), CannotRun when it cannot be reached or
     keeps failing. Messages are one line, name the host, and never contain the key.
@@ -219,13 +232,16 @@ class HttpClient:
         """Prepare a client that connects at the first request.
 
         Args:
-            url: Address that requests are posted to.
+            url: Address of the API, without ``/chat/completions``.
             name: Name of the model in messages.
             limits: Concurrency, rate, timeouts and retries.
             key: API key, "" for none.
             on_note: Called on the thread of the request, for each retry and each parameter that is left out.
+
+        Raises:
+            BadInput: The address, the key or the proxy of the environment cannot be used.
         """
-        self.url = url
+        self.url = url.rstrip("/")
         self.name = name
         self.limits = limits
         self._key = key
@@ -235,39 +251,7 @@ class HttpClient:
         self._dialect = ServerDialect(lambda change: self._note(f"{self.server} {change}"))
         self._pacer = RequestPacer(limits.per_minute)
         self._closed = threading.Event()
-        self._check_host()
-        try:
-            self._client = httpx.Client(
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                timeout=httpx.Timeout(limits.read, connect=limits.connect),
-                limits=httpx.Limits(max_connections=limits.at_once),
-                # A redirect could carry the key and the data to a host that the user did not choose.
-                follow_redirects=False,
-                # A server on a private address is never behind the proxy of the environment.
-                trust_env=not endpoint.is_private(url),
-            )
-        except (UnicodeEncodeError, ValueError):
-            raise BadInput(
-                "the key in the environment is not one: it holds characters that a header cannot",
-                "set its variable again, without quotes or line breaks",
-            ) from None
-
-    def _check_host(self) -> None:
-        """Raise BadInput when the connection would go to another host than the one that the key was chosen for."""
-        try:
-            connected = httpx.URL(self.url).host.lower()
-        except httpx.InvalidURL as error:
-            raise BadInput(f"the address {self.url!r} cannot be used: {error}") from None
-        checked = (urlsplit(self.url).hostname or "").lower()
-        # httpx gives names in Unicode, urlsplit as they are written.
-        if checked not in (
-            connected,
-            httpx.URL(self.url).raw_host.decode("ascii", "replace").lower().strip("[]"),
-        ):
-            raise BadInput(
-                f"the address {self.url!r} can be read as two hosts, {checked!r} and {connected!r}",
-                "write it plainly, e.g. https://api.example.com/v1",
-            )
+        self._client = _connect(self.url, key, limits.at_once)
 
     def close(self) -> None:
         """Close the connections and stop waiting."""
@@ -282,13 +266,8 @@ class HttpClient:
         self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE
     ) -> tuple[dict[str, Any], float]:
         """Return the same of one attempt; ServerFailure where another may succeed."""
-        with self._failures():
-            response = self._send(body, caller)
-            try:
-                text = response.read().decode("utf-8", errors="replace")
-            finally:
-                response.close()
-            return self._parsed(text), response.elapsed.total_seconds()
+        with self._failures(), self._sent(body, caller) as response:
+            return self._parsed(self._text_of(response)), response.elapsed.total_seconds()
 
     def events(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> Iterator[dict[str, Any]]:
         """Yield the objects of the server's event stream; retried only until the first was received."""
@@ -310,70 +289,107 @@ class HttpClient:
         self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE
     ) -> Running[dict[str, Any], None, None]:
         """Yield the same of one attempt; ServerFailure where another may succeed, also after some objects."""
-        with self._failures():
-            response = self._send(body, caller)
-            try:
-                yield from self._read_events(response.iter_lines())
-            finally:
-                response.close()
+        from runners.inference.servers.openai_client import lines_of
+
+        with self._failures(), self._sent(body, caller) as response:
+            yield from self._read_events(lines_of(self._bounded(response.iter_bytes())))
 
     def models(self, seconds: float) -> list[dict[str, Any]]:
-        """Return the entries of ``/models`` beside the client's address; ServerFailure, also for a server without it."""
+        """Return the entries of the server's ``/models``; ServerFailure, also for a server without it."""
+        import openai
+
+        refused: openai.APIStatusError | None = None
         with self._failures():
-            address = f"{self.url.removesuffix('/chat/completions')}/models"
-            response = self._client.get(address, timeout=seconds)
-            text = response.text
-            if not response.is_success:
-                reason = f"{address} answered {response.status_code}{self._reason(text)}"
-                if response.status_code in (401, 403):
-                    reason += f"; {endpoint.key_hint(self.url)}"
-                raise ServerFailure(reason, status=response.status_code)
-            rows = self._parsed(text).get("data")
-            return [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
+            try:
+                with self._client.models.with_streaming_response.list(timeout=seconds) as answer:
+                    text = self._text_of(answer.http_response)
+            except openai.APIStatusError as error:
+                refused = error
+        if refused is not None:
+            reason = f"{self.url}/models answered {refused.status_code}{self._reason(_body_of(refused))}"
+            if refused.status_code in (401, 403):
+                reason += f"; {endpoint.key_hint(self.url)}"
+            raise ServerFailure(reason, status=refused.status_code)
+        rows = self._parsed(text).get("data")
+        return [row for row in rows or () if isinstance(row, dict) and isinstance(row.get("id"), str)]
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
         """Turn the errors of a connection into ServerFailure, and that of an address into BadInput."""
+        import httpx2
+        import openai
+
         try:
             yield
-        except httpx.InvalidURL as error:
+        except httpx2.InvalidURL as error:
             raise BadInput(f"the address {self.url} cannot be used: {error}") from None
-        except httpx.HTTPError as error:
-            late = isinstance(error, httpx.TimeoutException)
-            raise ServerFailure(self._connection_failure(error), late=late) from None
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            # The library wraps what happens before the headers of the answer alone, and keeps the reason as the cause.
+            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+            late = isinstance(cause, httpx2.TimeoutException)
+            raise ServerFailure(self._connection_failure(cause or error, late), late=late) from None
 
-    def _send(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> httpx.Response:
-        """Send a request at the allowed rate; return a successful response, its body not read yet."""
+    @contextmanager
+    def _sent(self, body: dict[str, Any], caller: RequestCaller) -> Iterator[httpx2.Response]:
+        """Send a request at the allowed rate; give a successful response, its body not read yet, and close it."""
+        import httpx2
+        import openai
+
         while True:  # each iteration leaves out or renames one more parameter
             sent = self._dialect.adapt(body)
             self._closed.wait(self._pacer.reserve())
             left = caller.deadline - time.monotonic()
             if left <= 0 or not caller.is_waiting():
                 raise CannotRun(f"nobody waits for {self.server} any more", "ask again")
-            timeout = httpx.Timeout(min(self.limits.read, left), connect=min(self.limits.connect, left))
-            request = self._client.build_request("POST", self.url, json=sent, timeout=timeout)
-            response = self._client.send(request, stream=True)
-            if response.is_success:
-                return response
+            timeout = httpx2.Timeout(min(self.limits.read, left), connect=min(self.limits.connect, left))
             try:
-                reason = self._reason(response.read().decode("utf-8", errors="replace"))
-            finally:
-                response.close()
-            status = response.status_code
-            message = f"{self.server} answered {status}{reason}"
-            if response.is_redirect:
-                target = (
-                    endpoint.endpoint_host(str(response.next_request.url)) if response.next_request else ""
-                )
-                raise endpoint.EndpointRefused(
-                    f"{self.server} answered {status}: it redirects to {self._clean(target) or 'another address'}",
-                    "redirects are not followed, so that key and data reach no other host; name that address itself",
-                )
-            if status in RETRIED_STATUSES or status >= 500:
-                raise ServerFailure(message, retry_after(response.headers.get("retry-after")), status)
-            if status not in (400, 422) or not self._dialect.learn_from_refusal(sent, reason):
-                error = endpoint.EndpointRefused if status in (401, 403, 404) else BadInput
-                raise error(message, _hint(status, self.url))
+                with self._client.chat.completions.with_streaming_response.create(
+                    model=str(sent.get("model", "")),
+                    messages=cast(Any, sent.get("messages", [])),
+                    extra_body=sent,  # all of it: it may hold parameters that the library does not know
+                    timeout=timeout,
+                ) as answer:
+                    yield answer.http_response
+                return
+            except openai.APIStatusError as error:
+                refused = error
+            except UnicodeEncodeError:
+                raise BadInput(
+                    f"a text for {self.server} cannot be sent: it holds half of a character (a lone surrogate)",
+                    r"look for \ud800 to \udfff in the questions, the examples and the prompt",
+                ) from None
+            # Raised here, where the library's error, which may repeat the key, is no longer its context.
+            self._learn_or_raise(sent, refused)
+
+    def _learn_or_raise(self, sent: dict[str, Any], refused: openai.APIStatusError) -> None:
+        """Learn what an answer that is an error refuses; raise an error where the request cannot be changed for it."""
+        status, response = refused.status_code, refused.response
+        reason = self._reason(_body_of(refused))
+        message = f"{self.server} answered {status}{reason}"
+        if response.is_redirect:
+            target = endpoint.endpoint_host(str(response.next_request.url)) if response.next_request else ""
+            raise endpoint.EndpointRefused(
+                f"{self.server} answered {status}: it redirects to {self._clean(target) or 'another address'}",
+                "redirects are not followed, so that key and data reach no other host; name that address itself",
+            )
+        if status in RETRIED_STATUSES or status >= 500:
+            raise ServerFailure(message, retry_after(response.headers.get("retry-after")), status)
+        if status not in (400, 422) or not self._dialect.learn_from_refusal(sent, reason):
+            error = endpoint.EndpointRefused if status in (401, 403, 404) else BadInput
+            raise error(message, _hint(status, f"{self.url}/chat/completions"))
+
+    def _text_of(self, response: httpx2.Response) -> str:
+        """Return the text of an answer."""
+        return b"".join(self._bounded(response.iter_bytes())).decode("utf-8", errors="replace")
+
+    def _bounded(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces of an answer; a temporary error for one that is longer than any answer."""
+        left = MOST_BYTES
+        for chunk in chunks:
+            left -= len(chunk)
+            if left < 0:
+                raise ServerFailure(f"{self.server} sent more than {MOST_BYTES >> 20} MiB in one answer")
+            yield chunk
 
     def _retried(self, once: Callable[[], ResponseT], caller: RequestCaller = NO_DEADLINE) -> ResponseT:
         """Return what ``once`` returns, called again after temporary errors for as long as the caller waits."""
@@ -421,7 +437,7 @@ class HttpClient:
         """Return the JSON object of a text; a temporary error for anything else, and for an object with an error."""
         try:
             body = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise ServerFailure(f"{self.server} sent no JSON object: {self._clean(text)!r}")
@@ -435,7 +451,7 @@ class HttpClient:
             error = json.loads(text)
             error = error.get("error", error) if isinstance(error, dict) else error
             message = error.get("message", error) if isinstance(error, dict) else error
-        except ValueError:
+        except (ValueError, RecursionError):
             message = text
         clean = self._clean(str(message))
         return f": {clean}" if clean else ""
@@ -445,11 +461,27 @@ class HttpClient:
         hidden = text.replace(self._key, "***") if self._key else text
         return " ".join(_CONTROL.sub(" ", hidden).split())[:200]
 
-    def _connection_failure(self, error: httpx.HTTPError) -> str:
+    def _connection_failure(self, error: BaseException, late: bool) -> str:
         """Return a message for a timeout or a lost connection."""
-        late = isinstance(error, httpx.TimeoutException)
         kind = "did not answer in time" if late else "cannot be reached, or hung up"
         return f"{self.server} {kind} ({self._clean(str(error)) or type(error).__name__})"
+
+
+def _connect(url: str, key: str, at_once: int) -> openai.OpenAI:
+    """Return the official client; it is imported now, and not with this module, because that takes half a second."""
+    # The library would set up the logging of the whole process by this variable while it is imported.
+    level = os.environ.pop("OPENAI_LOG", None)
+    try:
+        from runners.inference.servers.openai_client import connect
+    finally:
+        if level is not None:
+            os.environ["OPENAI_LOG"] = level
+    return connect(url, key, at_once)
+
+
+def _body_of(refused: openai.APIStatusError) -> str:
+    """Return the text of an answer that is an error."""
+    return refused.response.content.decode("utf-8", errors="replace")
 
 
 def _hint(status: int, url: str) -> str:

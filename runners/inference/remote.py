@@ -77,7 +77,7 @@ class RemoteGenerator:
         secret = endpoint.api_key(url).value if key is None else key
         if key is None and on_note and (unused := endpoint.unused_key_note(url)):
             on_note(unused)
-        self._client = HttpClient(f"{url.rstrip('/')}/chat/completions", name, self.limits, secret, on_note)
+        self._client = HttpClient(url, name, self.limits, secret, on_note)
 
     @property
     def retries(self) -> int:
@@ -254,7 +254,7 @@ class RemoteGenerator:
         if self._on_note and not self._noted_form:
             what = {"labels": "labels", "regex": "a pattern"}.get(constraint.kind, "JSON or a refusal")
             self._on_note(
-                f"{self.name} is not held to the form of the plan's checks: an endpoint is not asked for {what}"
+                f"{self.name} is not constrained to the form of the plan's checks: an endpoint is not asked for {what}"
             )
         self._noted_form = True
         return {}

@@ -149,7 +149,7 @@ def parse_options(given: Sequence[str]) -> dict[str, str | None]:
         if name in _OWN_OPTIONS:
             raise UsageProblem(f"--sbatch {name} is set by tunewise", f"use {_OWN_OPTIONS[name]}")
         if name in _UNFIT_OPTIONS:
-            raise UsageProblem(f"--sbatch {name} cannot be changed here", "leave it out")
+            raise UsageProblem(f"--sbatch {name} cannot be changed here", "remove it")
         options[name] = value if separator else None
     return options
 

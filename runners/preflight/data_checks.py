@@ -101,7 +101,7 @@ def check_held_out_questions(rows: Sequence[Example], questions: Sequence[Questi
             f"{len(leaking)} of {len(questions)} held-out questions also occur in the examples: "
             f"{_kind_counts(leaking)}",
             _pairs(leaking),
-            "remove them from one of the two files: a score on them says nothing",
+            "remove them from one of the two files: a score on them proves nothing",
         )
     about = f"; {len(leaks)} are about documents that rows are about too" if leaks else ""
     return PreflightCheck(
@@ -115,7 +115,7 @@ def check_validation_rows(rows: Sequence[Example], valid: Sequence[Example]) -> 
     repeats = (leakage.EXACT_MATCH, leakage.NORMALISED_MATCH, leakage.NEAR_REPEAT)
     repeated = [leak for leak in leaks if leak.kind in repeats]
     related = [leak for leak in leaks if leak not in repeated]
-    todo = "leave --valid out and let --valid-share divide the rows by document and near repeat"
+    todo = "remove --valid and let --valid-share divide the rows by document and near repeat"
     count = count_of_rows(len(valid))
     if repeated:
         text = (
@@ -208,7 +208,7 @@ def _length(rows: Sequence[Example], encoded: EncodedRows, config: TrainConfig) 
         "PF002",
         "stop" if len(encoded.long) > MAX_LOST_SHARE * len(rows) else "warn",
         f"{len(encoded.long):,} of {count_of_rows(len(rows))} are longer than max_tokens "
-        f"{config.max_tokens:,} and left out",
+        f"{config.max_tokens:,} and skipped",
         _places(encoded.long),
         f"95 % of the rows are within {p95:,} tokens, the longest has {longest:,}: "
         "set --max-tokens, or split them",
@@ -222,13 +222,13 @@ def _targets(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
             "PF003",
             "stop" if len(encoded.masked) > MAX_LOST_SHARE * len(rows) else "warn",
             f"{len(encoded.masked):,} of {count_of_rows(len(rows))} have nothing to learn, "
-            "every token is masked; left out",
+            "every token is masked; skipped",
             _places(encoded.masked),
             "give each an assistant turn with words in it",
         )
     partial = [(row, tokens) for row, tokens in encoded.chats if tokens.note]
     if partial:
-        text = f"{count_of_rows(len(partial))} teach less than they hold: {partial[0][1].note}"
+        text = f"{count_of_rows(len(partial))} are only partly learnt: {partial[0][1].note}"
         return PreflightCheck(
             "PF003", "warn", text, _places(partial), "split these chats, so that each answer comes last once"
         )
@@ -259,7 +259,7 @@ def _padding(chat: ChatTokenizer) -> PreflightCheck:
     """Return the check of the padding token."""
     if chat.pad is None:
         return PreflightCheck(
-            "PF005", "ok", "no padding token apart from the end token: rows are masked by length instead"
+            "PF005", "ok", "no padding token other than the end token: rows are masked by length instead"
         )
     own = chat.special.get("pad_token")
     instead = "" if own == chat.pad else f" (the model's own, {own or 'none'}, is not used)"

@@ -202,7 +202,7 @@ def _check_own(path: Path) -> Path:
     """Return the path of a run folder; UsageProblem when it is a link."""
     if path.is_symlink():
         raise UsageProblem(
-            f"{path} is a link: only what lies here is removed", f"remove the link itself: rm {path}"
+            f"{path} is a link: only real folders are removed", f"remove the link itself: rm {path}"
         )
     return path if path.name not in ("", "..") else path.resolve()
 

@@ -146,7 +146,7 @@ def check_gpu(plan: Plan, machine: Machine) -> None:
     if detected_memory < 0.95 * float(memory.value):
         raise CannotRun(
             f"the plan was made for a GPU with {memory.value} GiB, this one has {detected_memory:.1f}",
-            "plan for this machine: leave gpu_memory_gib out",
+            "plan for this machine: remove gpu_memory_gib",
         )
 
 
@@ -240,7 +240,7 @@ class StepMemory:
             )
         if self.four_bit is not None and self.four_bit.fits(available) != "no":
             return (
-                f"hold the model in 4 bits, about {self.four_bit.likely:.1f} GiB: quantization: nf4 under model in the "
+                f"load the model in 4 bits, about {self.four_bit.likely:.1f} GiB: quantization: nf4 under model in the "
                 "plan, which tunewise plan writes where 16 bits do not fit"
             )
         return "plan for a smaller model or another method: tunewise plan"

@@ -149,6 +149,6 @@ def _require_all_turns(messages: Sequence[Message], text: str) -> None:
         escaped = content.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         if message["role"] != "assistant" and content not in text and escaped not in text:
             raise BadInput(
-                f"the chat template leaves out the {message['role']} turn",
+                f"the chat template drops the {message['role']} turn",
                 "put its words into a user turn, or choose a model whose template shows it",
             )

@@ -104,7 +104,7 @@ def check_update(plan: Plan, update: Path) -> tuple[StaleQuestion, ...]:
         )
     documents = plan.data.documents
     if documents is None or plan.index is None or not arms_with_knowledge(plan):
-        raise BadInput("this plan retrieves nothing, so no update can reach it", "leave --stale-test out")
+        raise BadInput("this plan retrieves nothing, so no update can reach it", "remove --stale-test")
     if documents.is_file() and not (update / UPDATE_DOCUMENTS / documents.name).is_file():
         raise BadInput(
             f"the documents are one file, {documents.name}, and {update / UPDATE_DOCUMENTS} has none of that name",

@@ -74,7 +74,7 @@ class LanceAddress:
         shape = "write lancedb:///ABSOLUTE/FOLDER or lancedb+s3://BUCKET/PREFIX"
         if "@" in parts.netloc or ":" in parts.netloc:
             raise UsageProblem(
-                f"the {parts.scheme}:// URL holds credentials or a port, which do not belong there",
+                f"the {parts.scheme}:// URL contains credentials or a port, which do not belong there",
                 f"{_CREDENTIALS}; the endpoint is AWS_ENDPOINT_URL",
             )
         shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -84,7 +84,7 @@ class LanceAddress:
         if parts.scheme == "lancedb+s3" and not (parts.netloc and path.strip("/")):
             raise UsageProblem(f"{shown} names no folder in a bucket", shape)
         if ".." in path.split("/") or parts.fragment:
-            raise UsageProblem(f"{shown} holds '..' or '#'", "write the whole path")
+            raise UsageProblem(f"{shown} contains '..' or '#'", "write the whole path")
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
         search = parameters.pop("search", AUTO_SEARCH)
         if parameters or search not in SEARCHES:
@@ -193,7 +193,7 @@ def lance_errors(address: LanceAddress) -> Iterator[None]:
                 raise CannotRun(message.format(address.shown), hint) from error
         if _GONE.search(text):
             raise GenerationReplaced(
-                f"{address.shown} no longer holds all files of the generation that is being read, or is damaged",
+                f"{address.shown} no longer has all files of the generation that is being read, or is damaged",
                 "open the index again; if that fails, build it again",
             ) from error
         raise CannotRun(f"LanceDB failed at {address.shown}: {text[:300]}", "see --debug") from error

@@ -83,9 +83,8 @@ class Server:
         key = endpoint.api_key(url).value
         if on_note and (unused := endpoint.unused_key_note(url)):
             on_note(unused)
-        address = f"{url.rstrip('/')}/chat/completions"
         connections = replace(limits, at_once=MAX_CONNECTIONS)
-        self.client = HttpClient(address, "the server", connections, key, on_note)
+        self.client = HttpClient(url, "the server", connections, key, on_note)
         self._reason = NOT_ASKED
         self._down_since = time.monotonic()
         self._rest_until = 0.0
@@ -192,7 +191,7 @@ class Server:
             ServerFailure,
             BadInput,
             RuntimeError,
-        ) as error:  # the last by httpx when it was closed meanwhile
+        ) as error:  # the last by httpx2 when it was closed meanwhile
             late = isinstance(error, ServerFailure) and error.late
             self._late_checks = self._late_checks + 1 if late else 0
             self.hangs = self._late_checks >= CHECKS_UNTIL_HANGING

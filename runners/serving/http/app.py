@@ -43,7 +43,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "Too much.",
         422: "A field of the wrong kind, or an answer of another form than asked for.",
         429: "Too often.",
-        503: "The queue is full; Retry-After says when to come again.",
+        503: "The queue is full; Retry-After says when to try again.",
     }.items()
 }
 """The error statuses and their descriptions in the OpenAPI document."""

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from runners.serving.http.metrics import ServerMetrics
 from runners.serving.http.middleware import AccessRules
 from runners.serving.http.service import ServerLimits, Service
 from runners.serving.served_models import ServedModel, answerable_models, served_models
+from runners.serving.server_record import ServerRecord, own_record, recorded_server, run_fingerprint
 from runners.serving.worker import BatchingWorker, BatchLimits
 
 DRAIN_SECONDS = 60
@@ -79,6 +80,7 @@ def serve(
     """
     auth.check_token(options.host, options.token)
     session = open_session(options.run, on_event, options.model, options.backend)
+    fingerprint = run_fingerprint(session.folder.path, session.plan)
     models, missing = served_models(session, options.arm)
     models, left_out = answerable_models(session, models)
     token = None
@@ -88,7 +90,7 @@ def serve(
             _log(f"made a fresh token in {options.token}; requests bring it as Authorization: Bearer")
     metrics = ServerMetrics()
     worker = BatchingWorker(session, BatchLimits(max_queue=max_queue), metrics.on_event)
-    service = Service(session, worker, models, limits, metrics)
+    service = Service(session, worker, models, limits, metrics, fingerprint=fingerprint)
     access = AccessRules(
         limits,
         token,
@@ -119,7 +121,15 @@ def serve(
     address = f"http://{url_host}:{listening.getsockname()[1]}"
     ready = f"serving {options.run} on {address}  (models: {', '.join(models)})\n"
     ready += f"open {address}/ in a browser to ask; programs use {address}/v1"
-    _run_until_signal(_Server(config, ready, worker), listening)
+    record = own_record(
+        listening.getsockname()[:2],
+        options.run,
+        fingerprint,
+        options.token,
+        options.backend,
+        limits.max_tokens,
+    )
+    _run_until_signal(_Server(config, ready, worker, record), listening)
     _exit_if_busy(worker)
 
 
@@ -138,20 +148,33 @@ def _report_backend(
 
 
 class _Server(uvicorn.Server):
-    """A server that prints its address once it listens, and ends open requests before it stops."""
+    """A server that prints its address once it listens, and ends open requests before it stops.
 
-    def __init__(self, config: uvicorn.Config, ready: str, worker: BatchingWorker) -> None:
+    While it takes requests, its record lets `ask` and `chat` find it.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, ready: str, worker: BatchingWorker, record: ServerRecord | None
+    ) -> None:
         super().__init__(config)
         self._ready = ready
         self._worker = worker
+        self._record = record
+        self._recorded = ExitStack()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, then print the address."""
+        """Listen, record the server, then print the address."""
         await super().startup(sockets)
+        if self._record is not None:
+            try:
+                self._recorded.enter_context(recorded_server(self._record))
+            except OSError as error:
+                _log(f"tunewise ask and chat will not find this server: {system_reason(error)}")
         _log(self._ready)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Wait for open requests; end them before uvicorn closes their connections, so that each gets a response."""
+        self._recorded.close()
         loop = asyncio.get_running_loop()
         timers = (
             loop.call_later(max(0.0, DRAIN_SECONDS - STOP_BEFORE_SECONDS), self._worker.stop, 0.0),

@@ -178,7 +178,7 @@ def test_watcher_with_board_prints_only_what_was_left_out() -> None:
     watcher({"event": "step.start", "step": "index", "number": 1, "total": 4})
     watcher({"event": "step.end", "step": "index", "skipped": [{"path": "a.bin", "reason": "no text"}]})
     assert "[1/4]" not in out.getvalue()
-    assert "a.bin was left out" in out.getvalue()
+    assert "a.bin was skipped" in out.getvalue()
     assert watcher.board is not None
     assert watcher.board.steps["index"].state == "done"
 

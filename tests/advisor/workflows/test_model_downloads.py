@@ -156,7 +156,7 @@ def test_full_cache_disk_for_a_model_has_a_hint(
 
 @pytest.fixture
 def tuned(tmp_path: Path) -> Path:
-    """A run with weights (as far as its manifest says), whose base model is not in the cache."""
+    """A run with weights (as far as its manifest has), whose base model is not in the cache."""
     plan = {
         "name": "p",
         "choice": "lora",

@@ -262,4 +262,4 @@ def test_unsure_plan_offers_to_probe(piers: Path) -> None:
         assert advice["choice"] in advice["probe_offer"]["decides_between"]
     shown = run_command("plan", "--yes", *files)
     assert unsure == ("add --probe to this command" in " ".join(shown.output.split()))
-    assert "chance of best" in shown.output
+    assert "chance of being best" in shown.output

@@ -273,7 +273,7 @@ def test_one_file_and_one_that_is_broken(tmp_path: Path, tiny: Any, sharded: Sha
     assert messages[0] == messages[1]
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(BadInput, match="holds no document that can be loaded: it is empty"):
+    with pytest.raises(BadInput, match="has no document that can be loaded: it is empty"):
         Index.build(tmp_path / "none", empty, tiny, engine=sharded())
     with pytest.raises(BadInput, match="does not exist"):
         Index.build(tmp_path / "none", tmp_path / "missing", tiny, engine=sharded())

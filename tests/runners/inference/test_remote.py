@@ -318,7 +318,7 @@ def test_an_endpoint_is_not_held_to_labels_and_patterns_and_that_is_noted_once(
     for constraint in (OutputConstraint.of_labels(["a", "b"]), OutputConstraint.of_schema({}, ["no"])):
         generator.generate([CHAT], 5, constraint=constraint)
     assert notes == [
-        "tern-2 is not held to the form of the plan's checks: an endpoint is not asked for labels"
+        "tern-2 is not constrained to the form of the plan's checks: an endpoint is not asked for labels"
     ]
     assert all("response_format" not in body for body in server.seen)
 
