@@ -102,6 +102,7 @@ CHECKS = {
         ("ray.data",),
     ),
     "s3": ExtraCheck(("export", "s3://127.0.0.1/none", "--to", "run"), 4, ("s3fs", "rag.object_storage")),
+    "mcp": ExtraCheck(("mcp", "--tools"), 0, ("mcp",)),
     "mlflow": _tracker("mlflow"),
     "tensorboard": _tracker("tensorboard"),
     "trackio": _tracker("trackio"),
@@ -213,8 +214,8 @@ def checked_command(check: ExtraCheck, commands: Path, work: Path) -> tuple[int,
         part if check.command[0] == "-c" else part.replace("{here}", work.as_posix())
         for part in check.command
     ]
-    program = "python" if check.command[0] == "-c" else "tunewise"
-    done = call(commands / program, *parts, cwd=work, check=False)
+    start = () if check.command[0] == "-c" else ("-m", "tunewise")
+    done = call(commands / "python", "-P", *start, *parts, cwd=work, check=False)
     return done.returncode, done.stderr
 
 
