@@ -14,38 +14,108 @@ from itertools import islice
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from advisor import completion, output, terminal
 from rag.errors import CannotRun, Problem, UsageProblem
 
+START, MEASURE, USE, INSPECT = "Start", "Measure", "Use", "Inspect"
 # Each name is a module of advisor/commands with a function `command` (a verb) or a Typer `group` (a noun with verbs of
-# its own). The order is that of `tunewise --help`.
-VERBS: tuple[str, ...] = (
-    "plan",
-    "probe",
-    "run",
-    "ask",
-    "chat",
-    "serve",
-    "report",
-    "eval",
-    "recheck",
-    "curve",
-    "export",
-    "train",
-    "explain",
-    "whatif",
-    "estimate",
-    "eval-advice",
-    "history",
-    "doctor",
-    "demo",
+# its own), with its heading in `tunewise --help`. Below a heading, verbs are in the order of this table.
+VERBS: dict[str, str] = {
+    "plan": START,
+    "demo": START,
+    "doctor": START,
+    "probe": MEASURE,
+    "run": MEASURE,
+    "report": MEASURE,
+    "eval": MEASURE,
+    "recheck": MEASURE,
+    "curve": MEASURE,
+    "history": MEASURE,
+    "eval-advice": MEASURE,
+    "ask": USE,
+    "chat": USE,
+    "serve": USE,
+    "mcp": USE,
+    "export": USE,
+    "train": USE,
+    "explain": INSPECT,
+    "whatif": INSPECT,
+    "estimate": INSPECT,
+}
+GROUPS: dict[str, str] = {
+    "examples": START,
+    "index": USE,
+    "models": INSPECT,
+    "adapters": INSPECT,
+    "runs": INSPECT,
+}
+PURPOSE = (
+    "Find the best way to adapt a language model to your task: a better prompt, search in your documents (RAG) or "
+    "fine-tuning. Without a verb, it asks you."
 )
-GROUPS: tuple[str, ...] = ("index", "examples", "models", "adapters", "runs")
+SHORT_OPTIONS = ("version", "install_completion", "show_completion", "help")
+"""Options that `tunewise --help` only names: everybody knows them, or needs them once."""
+
+
+class VerbsByHeading(TyperGroup):
+    """The verbs, listed under the headings of :data:`VERBS` and :data:`GROUPS`, so that the help fits on one screen."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, as Typer does where rich draws it; a closed pipe ends the program in silence."""
+        own = ctx.make_formatter()
+        self._write_help(ctx, own)
+        try:
+            print(own.getvalue(), end="", flush=True)
+        except BrokenPipeError:
+            terminal.exit_on_closed_pipe()
+
+    def _write_help(self, ctx: Any, formatter: Any) -> None:
+        """Write usage, one line for each verb, and the options."""
+        formatter.write_usage("tunewise", "[OPTIONS] VERB ...    (about one verb: tunewise VERB --help)")
+        formatter.write_text(str(self.help))
+        formatter.write_paragraph()
+        headings = {**VERBS, **GROUPS}
+        width = max(map(len, headings))
+        for heading in (START, MEASURE, USE, INSPECT):
+            names = [name for name in headings if headings[name] == heading]
+            rows = [
+                (name, command.get_short_help_str(200))
+                for name in names
+                if (command := self.get_command(ctx, name))
+            ]
+            _write_rows(formatter, heading, rows, width)
+        options = {str(parameter.name): parameter for parameter in self.get_params(ctx)}
+        rows = [
+            record
+            for name, option in options.items()
+            if name not in SHORT_OPTIONS and (record := option.get_help_record(ctx))
+        ]
+        _write_rows(
+            formatter,
+            "Options, anywhere on the line",
+            [(name.split(" ")[0], text) for name, text in rows],
+            width,
+        )
+        others = ", ".join(f"--{name.replace('_', '-')}" for name in options if name in SHORT_OPTIONS)
+        formatter.indent()
+        formatter.write_text(others)
+        formatter.dedent()
+
+
+def _write_rows(formatter: Any, heading: str, rows: list[tuple[str, str]], width: int) -> None:
+    """Write a heading and rows of a name and a text, the texts below each other in all parts of the help."""
+    formatter.write_heading(heading)
+    formatter.indent()
+    formatter.write_dl([(f"{name:<{width}}", text) for name, text in rows])
+    formatter.dedent()
+
 
 app = typer.Typer(
     name="tunewise",
-    help="Choose how to adapt a language model, do it, and measure every branch on your own questions.",
+    cls=VerbsByHeading,
+    help=PURPOSE,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -70,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     install_stand_ins(sys.stdout, sys.stderr)
     terminal.patch_rich_broken_pipe()
     given = with_options_first(list(sys.argv[1:] if arguments is None else arguments))
-    if len(given) > 1 and given[0] in ("--show-completion", "--install-completion"):
+    if len(given) > 1 and given[0] in completion.SCRIPT_OPTIONS:
         # Without this Typer ignores the name of the shell that follows.
         os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
     # Idle OpenMP threads spin for a short while, then sleep. With the default time, training nearly stops beside another
@@ -92,7 +162,8 @@ def _run_app(arguments: list[str]) -> None:
     """Run the command line; a full disk becomes a message."""
     try:
         try:
-            app(args=arguments, prog_name="tunewise")
+            with completion.whole_line_completion(arguments):
+                app(args=arguments, prog_name="tunewise")
         finally:
             terminal.flush_output()
     except OSError as error:
@@ -202,16 +273,18 @@ def entry(
     format: str = typer.Option(
         "",
         autocompletion=completion.complete_formats,
-        help="How results are printed: human, json, or plain (tab-separated lines for scripts).",
+        help="Print results as: human, json, plain (tab-separated).",
         show_default=False,
     ),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress and no notes: results and errors only."),
-    verbose: bool = typer.Option(
-        False, "--verbose", help="Say more: for a run, why each setting of a training has its value."
+    quiet: bool = typer.Option(
+        False, "--quiet", help="Print results and errors only: no progress, no notes."
     ),
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of a refusal."),
+    verbose: bool = typer.Option(
+        False, "--verbose", help="Print more, such as the reason for each training setting."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Show technical details of errors."),
 ) -> None:
-    """Choose how to adapt a language model, do it, and measure every branch on your own questions."""
+    """Find the best way to adapt a language model to your task, and prove it on your own questions."""
     if version:
         with suppress(BrokenPipeError):
             from rag.version import __version__
@@ -234,13 +307,20 @@ def entry(
 def _register() -> None:
     for verb in VERBS:
         module = importlib.import_module(f"advisor.commands.{verb.replace('-', '_')}")
-        app.command(verb, cls=getattr(module, "Command", None))(with_problem_handling(module.command, verb))
+        register = app.command(verb, cls=getattr(module, "Command", None), help=_help_text(module.command))
+        register(with_problem_handling(module.command, verb))
     for noun in GROUPS:
         module = importlib.import_module(f"advisor.commands.{noun}")
         for info in module.group.registered_commands:
+            info.help = _help_text(info.callback)
             info.callback = with_problem_handling(info.callback, f"{noun} {info.name}")
         app.add_typer(module.group, name=noun)
 
 
+def _help_text(command: Callable[..., Any]) -> str:
+    """Return a docstring whose paragraphs are wrapped by the terminal's width, not by the source's."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 _register()
-completion.install_bash_completion()

@@ -61,3 +61,15 @@ class GateNotMet(Problem):
     """It finished and its files stay, but no arm met the plan's gate, or a recheck found a sure regression."""
 
     exit_code = 5
+
+
+def install_hint(*extras: str) -> str:
+    """Return the command that installs tunewise, or what is missing of it, with the named extras.
+
+    pip takes an installed tunewise as it is, whether or not a package index has one, and adds what an extra lacks. An
+    environment that another tool made (pipx, uv) is made anew from the checkout. Double quotes work in every shell.
+    """
+    if not extras:
+        return "pip install tunewise (from a checkout: pip install .)"
+    names = ",".join(extras)
+    return f'pip install "tunewise[{names}]" (from a checkout: pip install ".[{names}]")'

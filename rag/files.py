@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ from rag.errors import BadInput, CannotRun, Problem
 
 SCHEMA = 1
 """The number that is written into every file, and the highest that is read."""
-UPDATE_HINT = "update tunewise: pip install --upgrade tunewise"
+UPDATE_HINT = "install a newer tunewise (from its checkout: pip install .)"
 _MAX_SCHEMA = 1000
 """A higher number is damage, not a version."""
 _BUILD_INDEX = "build the index again: tunewise index build INDEX --documents DOCUMENTS"
@@ -51,8 +52,14 @@ _REMAKE = {
 MANIFEST = "manifest.json"
 LOCK_WAIT_SECONDS = 0.5
 """How long a second writer waits before it is refused."""
+REPLACE_ATTEMPTS = 20
+"""How often a file is renamed on Windows, where that fails while another process has the old one open."""
+REPLACE_WAIT_SECONDS = 0.05
 _LOCK_FILE = ".writer.lock"
 _OWNER_FILE = ".writer.pid"
+_RESERVED_NAMES = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)))
+)
 _DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _DISK_FULL_TEXTS = (*(os.strerror(number) for number in sorted(_DISK_FULL_ERRORS)), "disk is full")
@@ -121,13 +128,47 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        replace_file(temporary, path)
     except OSError as error:
         raise _cannot_write(path, len(data), error) from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def replace_file(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that may be taken; on Windows, wait a moment for readers of the old file to close it.
+
+    Raises:
+        OSError: it cannot be renamed, or another process keeps the old file open there.
+    """
+    for _ in range(REPLACE_ATTEMPTS if os.name == "nt" else 0):
+        with suppress(PermissionError):
+            temporary.replace(path)
+            return
+        time.sleep(REPLACE_WAIT_SECONDS)
+    temporary.replace(path)
+
+
+def move_folder(path: Path, target: Path) -> None:
+    """Rename a folder that no other process is writing.
+
+    Raises:
+        BadInput: another process is writing it.
+        OSError: it cannot be renamed.
+    """
+    with writer_lock(path):
+        if os.name != "nt":
+            path.rename(target)
+    if os.name == "nt":  # which renames no folder with an open file in it, as the lock's is
+        path.rename(target)
+    (target / _OWNER_FILE).unlink(missing_ok=True)  # moved along before the lock could remove it
+
+
+def is_reserved_name(name: str) -> bool:
+    """Return whether Windows keeps a name for a device (`nul`, `con.yaml`), or would drop its last character (`a.`)."""
+    return name.partition(".")[0].rstrip().upper() in _RESERVED_NAMES or name.endswith((".", " "))
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -262,9 +303,7 @@ def check_manifest(
         if not path.is_file() or path.is_symlink():
             raise BadInput(f"{folder} is damaged: {name} is missing")
         if (size := path.stat().st_size) != entry["bytes"]:
-            raise BadInput(
-                f"{folder} is damaged: {name} has {size} bytes, its manifest says {entry['bytes']}"
-            )
+            raise BadInput(f"{folder} is damaged: {name} has {size} bytes, its manifest has {entry['bytes']}")
         if digest(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
     allowed = set(unlisted)
@@ -310,9 +349,8 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_WAIT_SECONDS)
     except Timeout:
-        owner = _read_owner(folder / _OWNER_FILE)
         raise BadInput(
-            f"{folder} is being written by another process ({owner})",
+            f"{folder} is being written by another process (pid {writer_process(folder) or 'unknown'})",
             "wait until it has finished, or stop it",
         ) from None
     except OSError as error:
@@ -342,6 +380,14 @@ def has_active_writer(folder: Path | str) -> bool:
     return False
 
 
+def writer_process(folder: Path | str) -> int | None:
+    """Return the number of the process that writes into a folder, or that was killed while it did; None without one."""
+    try:
+        return int((Path(folder) / _OWNER_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
     path = folder / MANIFEST
@@ -357,7 +403,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is damaged: {error!r}") from error
     if actual_kind != kind:
-        raise BadInput(f"{folder} holds a {actual_kind!r}, not a {kind!r}")
+        raise BadInput(f"{folder} is a {actual_kind!r}, not a {kind!r}")
     manifest = check_schema(manifest, kind, folder)
     if not complete or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")
@@ -371,13 +417,6 @@ def _file_names(folder: Path) -> list[str]:
         path.relative_to(folder).as_posix() for path in paths if path.name not in (_LOCK_FILE, _OWNER_FILE)
     )
     return sorted(name for name in names if name != MANIFEST)
-
-
-def _read_owner(path: Path) -> str:
-    try:
-        return f"pid {int(path.read_text(encoding='ascii'))}"
-    except (OSError, ValueError):
-        return "pid unknown"
 
 
 def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:

@@ -216,7 +216,7 @@ class Index:
     def folder(self) -> Path:
         """The folder of an index of files; BadInput if the index is in a database."""
         if is_backend_url(str(self.location)):
-            raise BadInput(f"{shown_url(str(self.location))} is held by a database, not by a folder")
+            raise BadInput(f"{shown_url(str(self.location))} is in a database, not in a folder")
         return Path(self.location)
 
     @property
@@ -289,7 +289,7 @@ class Index:
         location = index_location(folder)
         if isinstance(location, str):
             raise UsageProblem(
-                f"{shown_url(location)} is held by a database, which keeps no derived files to repair",
+                f"{shown_url(location)} is in a database, which has no derived files to repair",
                 "build it again",
             )
         return repair_index(Path(folder), embedder, on_event)

@@ -25,11 +25,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from rag.errors import BadInput, CannotRun, Problem, system_reason
+from rag.errors import BadInput, CannotRun, Problem, install_hint, system_reason
 from rag.files import MANIFEST, disk_full_as_problem, sha256_file, sync_folder
 
 SCHEMES = ("s3", "file", "memory")
-_INSTALL = "pip install 'tunewise[s3]'"
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _VERSION_KEYS = ("ETag", "LastModified", "mtime", "created", "size")
 """What file systems of fsspec say of an object: S3, local files, memory."""
@@ -71,8 +70,8 @@ def check_url(url: str) -> str:
     # A secret may hold a slash, so that what follows the first colon is no longer before the first slash.
     if scheme == "s3" and ("@" in rest or ":" in bucket):
         raise BadInput(
-            "the s3:// URL holds credentials, which would end up in files",
-            f"leave them out, and {_CREDENTIALS}",
+            "the s3:// URL contains credentials, which would end up in files",
+            f"remove them, and {_CREDENTIALS}",
         )
     if scheme == "s3" and not bucket:
         raise BadInput(f"{url} names no bucket", "e.g. s3://bucket/folder")
@@ -80,7 +79,7 @@ def check_url(url: str) -> str:
         raise BadInput(f"{url} names another machine", "e.g. file:///folder, with three slashes")
     if "?" in rest or "#" in rest:
         raise BadInput(
-            f"{scheme}://{bucket}/... has a query or a fragment, which is not used", "leave out ? and #"
+            f"{scheme}://{bucket}/... has a query or a fragment, which is not used", "remove ? and #"
         )
     if ".." in rest.split("/"):
         raise BadInput(f"{url} holds '..'", "write the whole path")
@@ -103,7 +102,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         else:
             fs = fsspec.filesystem(scheme)
     except ImportError as error:
-        raise CannotRun(f"{url} needs the package {error.name}", _INSTALL) from None
+        raise CannotRun(f"{url} needs the package {error.name}", install_hint("s3")) from None
     return fs, str(fs._strip_protocol(url))
 
 
@@ -471,7 +470,7 @@ def _explained(url: str, error: Exception) -> Problem | None:
     if isinstance(error, FileNotFoundError):
         return BadInput(f"there is no object {url}", "check the URL and AWS_ENDPOINT_URL")
     if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}:
-        return CannotRun(f"there are no credentials for {url}", f"{_CREDENTIALS}; a URL never holds them")
+        return CannotRun(f"there are no credentials for {url}", f"{_CREDENTIALS}; a URL never contains them")
     if code in _DENIED_CODES or isinstance(error, PermissionError):
         return CannotRun(
             f"access to {url} is denied ({code or system_reason(error)})",
@@ -483,7 +482,7 @@ def _explained(url: str, error: Exception) -> Problem | None:
         )
     if code:
         text = "".join(sign for sign in " ".join(message.split())[:200] if sign.isprintable())
-        return CannotRun(f"the storage refused {url}: {code}, {text}", "see what its log says")
+        return CannotRun(f"the storage refused {url}: {code}, {text}", "see its log")
     if names & {"BotoCoreError", "TimeoutError", "ClientError", "ConnectionError"}:
         endpoint = (
             os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "the AWS endpoint"

@@ -55,7 +55,7 @@ def require_adapter_folder(folder: Path) -> None:
     """Raise BadInput when a folder holds no adapter, as that of a model tuned in full does not."""
     if not (folder / PEFT_CONFIG_FILE).is_file():
         raise BadInput(
-            f"{folder} holds no adapter to go on from", "name a folder that lora or qlora training made"
+            f"{folder} has no adapter to continue from", "name a folder that lora or qlora training made"
         )
 
 
@@ -70,8 +70,8 @@ def settings_from_adapter(config: TrainConfig) -> tuple[TrainConfig, tuple[str, 
     variant = _variant(adapter)
     if config.variant not in ("lora", variant):
         raise BadInput(
-            f"{config.init_adapter} is a {variant} adapter, which cannot go on as {config.variant}",
-            f"leave variant away: it stays {variant}",
+            f"{config.init_adapter} is a {variant} adapter, which cannot be continued as {config.variant}",
+            f"remove variant: it stays {variant}",
         )
     has: dict[str, Any] = {
         "rank": int(adapter["r"]),
@@ -79,13 +79,13 @@ def settings_from_adapter(config: TrainConfig) -> tuple[TrainConfig, tuple[str, 
         "variant": variant,
     }
     notes = [
-        f"{name} {value} is that of the adapter gone on from, not {getattr(config, name)}"
+        f"{name} {value} is that of the adapter given with --init-adapter, not {getattr(config, name)}"
         for name, value in has.items()
         if name != "variant" and value != getattr(config, name)
     ]
     targets = tuple(sorted(adapter["target_modules"]))
     if config.targets not in (ALL_LINEAR, targets):
-        notes.append(f"targets are those of the adapter gone on from: {', '.join(targets)}")
+        notes.append(f"targets are those of the adapter given with --init-adapter: {', '.join(targets)}")
     # Not validated: the rank and alpha of an adapter need not be within the bounds of the settings.
     return config.model_copy(update={"targets": targets, **has}), tuple(notes)
 

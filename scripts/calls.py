@@ -1,4 +1,4 @@
-"""Content of docs/python.md: the reference of the Python API, from the packages' own docstrings and signatures."""
+"""Content of docs/python.md: the reference of the Python API, from the packages' docstrings and signatures."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-PACKAGES = ("advisor", "runners", "rag")
+PACKAGES = ("tunewise", "advisor", "runners", "rag")
 
 
 def calls_page() -> list[str]:
-    """Return the page: every public name of the three packages with signature, docstring, and the methods of classes."""
+    """Return the page: every public name with signature and docstring, those of ``import tunewise`` first."""
     lines = [
         "# The Python calls",
         "",
-        "The verbs are made of these calls. What is an error message on the command line, a call raises as `BadInput`,",
-        "`CannotRun` or `UsageProblem` of `rag.errors`, with the hint as `.hint`. Names are imported when first used.",
+        "`import tunewise` is all that a program needs: the verbs of the command line are made of its calls. What is an",
+        "error message on the command line, a call raises as `tunewise.BadInput`, `CannotRun` or `UsageProblem` (all three",
+        "are a `tunewise.Problem`), with the next step as `.hint`. Names are imported when they are first used; `dir()` and",
+        "type checkers see them all.",
+        "",
+        "A folder `rag/`, a file `runners.py` or another module of yours with the name of one of tunewise's packages hides",
+        "that package where it comes first on Python's search path. `import tunewise` then raises `ImportError` with both",
+        "places and what to do; the command `tunewise` and `python -m tunewise` do not look in the working directory.",
+        "",
+        "The packages behind it can be used by themselves, and their parts that few programs need are below: `advisor`",
+        "decides, `runners` executes, `rag` retrieves.",
     ]
+    described: dict[int, str] = {}
     for name in PACKAGES:
         module = importlib.import_module(name)
         first, _, rest = inspect.cleandoc(module.__doc__ or "").partition(">>>")
-        example = "\n".join(f">>>{rest}".splitlines())
+        code, _, after = f">>>{rest}".partition("\n\n")
+        example = "\n".join(code.splitlines())
         lines += [
             "",
             f"## {name}",
@@ -34,8 +45,15 @@ def calls_page() -> list[str]:
             *example.rstrip().splitlines(),
             "```",
         ]
-        for public in sorted(module.__all__):
-            lines += _entry(f"{name}.{public}", getattr(module, public))
+        lines += ["", *_prose(after)] if after else []
+        members = {each: getattr(module, each) for each in module.__all__}
+        public = dict(sorted(members.items(), key=lambda pair: (inspect.isclass(pair[1]), pair[0])))
+        if known := [f"`{each}`" for each, member in public.items() if id(member) in described]:
+            lines += ["", f"As in `tunewise`, above: {', '.join(known)}."]
+        for each, member in public.items():
+            if id(member) not in described:
+                lines += _entry(f"{name}.{each}", member)
+                described[id(member)] = name
     return lines
 
 
@@ -82,7 +100,7 @@ def docstring_markdown(text: str) -> str:
         if re.fullmatch(r"(Args|Attributes|Raises|Returns|Yields):", line):
             in_section = True
             lines += [line, ""]
-        elif in_section and (item := re.match(r"    (\w+): (.*)", line)):
+        elif in_section and (item := re.match(r"    ([*\w]+): (.*)", line)):
             lines.append(f"- `{item[1]}`: {item[2]}")
         elif in_section and line.startswith("    "):
             lines.append(("  " if lines[-1].startswith(("- ", "  ")) else "") + line.strip())

@@ -53,7 +53,7 @@ def cli_page() -> list[str]:
         "",
         "What `tunewise VERB --help` says, on one page. Every verb ends with one of these codes:",
         "",
-        *exit_codes(),
+        *table(("exit code", "when"), EXIT_CODES.items()),
     ]
     lines += verb_section("tunewise", cli.entry, "##")
     lines += [
@@ -71,11 +71,17 @@ def cli_page() -> list[str]:
     return lines
 
 
-def exit_codes() -> list[str]:
-    """Return the README's table of exit codes, which a test compares with the error classes."""
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    start = lines.index("| exit code | when |")
-    return lines[start : lines.index("", start)]
+EXIT_CODES = {
+    "0": 'done; also an honest "that is not in the documents", an undecided verdict, warnings of `doctor`',
+    "1": "a bug in tunewise (the traceback is shown only here, or with `--debug`)",
+    "2": "wrong usage: flags, verbs, a run folder that exists, nothing given to advise on",
+    "3": "bad input: answers, plan, data, index or adapter that is broken, damaged, mismatched or leaking",
+    "4": "cannot run here: memory, disk, GPU, a missing extra, a model that cannot be obtained",
+    "5": "the recommended arm did not beat what the plan says it must beat, or no arm meets what was asked for; `recheck` "
+    "found a sure regression (the results are kept)",
+    "130 / 143": "interrupted; progress is kept and the line to resume is printed",
+}
+"""Exit codes of every verb and what they mean; a test compares them with the error classes."""
 
 
 def verb_section(name: str, command: Callable[..., Any], level: str) -> list[str]:
@@ -136,9 +142,9 @@ def rules_page() -> list[str]:
     lines = [
         "# The rules",
         "",
-        "A rule looks at the profile and speaks for a *need*; methods declare how far they serve each need;",
-        "the engine adds up and sorts. Rules and methods meet only in the need, so neither knows the other.",
-        "`tunewise explain CODE` prints the same text. Codes are never used again for another rule.",
+        "A rule looks at your answers. Where it applies, it adds its weight to a *need*, such as facts or style; each",
+        "method says how far it meets each need, and the sums decide the order. `tunewise explain CODE` prints the same.",
+        "Codes are never used again for another rule.",
     ]
     for family in dict.fromkeys(rule.family for rule in RULES):
         members = [rule for rule in RULES if rule.family == family]
@@ -147,23 +153,21 @@ def rules_page() -> list[str]:
         for rule in members:
             lines += ["", f"### {rule.code()}", "", rule.text(), ""]
             lines += [
-                f"- speaks for: {rule.need} (weight {rule.weight:g})"
-                if rule.need
-                else "- weighs nothing: a note"
+                f"- need: {rule.need} (weight {rule.weight:g})" if rule.need else "- a note, without a weight"
             ]
             if rule.at:
                 thresholds = (
                     f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items()
                 )
-                lines += [f"- compares with: {'; '.join(thresholds)}"]
+                lines += [f"- compares: {'; '.join(thresholds)}"]
             lines += [f"- evidence: {item}" for item in rule.all_evidence()]
-    lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
+    lines += ["", "## Blockers", "", "What rules a method out, always with the numbers that show it."]
     for check in blockers.BLOCKER_CHECKS:
         lines += ["", f"### {blockers.blocker_code(check)}", "", blockers.blocker_text(check)]
-    lines += ["", "## Methods", "", "How far each serves a need, from 0 to 1; what is not listed is 0."]
+    lines += ["", "## Methods", "", "How far each meets a need, from 0 to 1; what is not listed is 0."]
     for method in METHODS:
         served = ", ".join(f"{need} {share:g}" for need, share in method.serves.items())
-        lines += ["", f"### {method.name}", "", method.text(), "", f"- serves: {served}"]
+        lines += ["", f"### {method.name}", "", method.text(), "", f"- meets: {served}"]
     return lines
 
 
@@ -174,19 +178,37 @@ def questions_page() -> list[str]:
     lines = [
         "# The questionnaire",
         "",
-        "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is",
-        "required: unknown is an answer, and lowers the confidence; it never replaces what was counted, detected or",
-        "measured. Questions marked * are counted, detected",
-        "or seldom decisive; the wizard asks them only on its review screen or when asked to ask everything.",
+        "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is required:",
+        "unknown is an answer and makes the recommendation less certain; it never replaces what was counted, detected or",
+        "measured. Questions marked * are counted, detected or seldom decisive; the wizard asks them only at its review, or",
+        "when you want the remaining questions too. In the wizard, ? explains a question and its words.",
     ]
     for section, title in QUESTION_SECTIONS:
         rows = []
         for question in (question for question in QUESTIONS if question.section == section):
             text = f"{question.text} {question.why}"
             text += "".join(f" *{choice.value}*: {choice.help}." for choice in question.choices)
+            text += f" For example: {question.example}" if question.example else ""
             allowed = question.allowed + (f" ({question.unit})" if question.unit else "")
             rows.append((f"`{question.id}`{' *' if question.detail else ''}", allowed, text))
         lines += ["", f"## {title}", "", *table(("id", "answer", "question"), rows)]
+    return lines
+
+
+def glossary_page() -> list[str]:
+    """Return the page of the glossary, a section for each word, in alphabetical order."""
+    from advisor.glossary import TERMS
+
+    lines = [
+        "# Glossary",
+        "",
+        "Every word that tunewise uses, in one plain sentence with an example. `tunewise explain WORD` prints the same, in",
+        'any usual spelling: `tunewise explain RAG`, `tunewise explain "few shot"`.',
+    ]
+    for term in sorted(TERMS, key=lambda term: term.name.casefold()):
+        lines += ["", f"## {term.name}", "", term.sentence, "", f"*Example:* {term.example}", ""]
+        also = f"Also: {', '.join(term.aliases)}. " if term.aliases else ""
+        lines += [f"{also}Read more: [{term.page.removesuffix('.md')}]({term.page})."]
     return lines
 
 
@@ -281,6 +303,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "rules.md": rules_page,
     "how-it-decides.md": decides_page,
     "questions.md": questions_page,
+    "glossary.md": glossary_page,
     "plan.md": plan_page,
     "scores.md": lambda: scores_page(table),
     "accuracy.md": lambda: accuracy_page(table),

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import typer
 
-group = typer.Typer(help="Tuned weights: which there are, on which base, from which data, how they scored.")
+group = typer.Typer(help="List fine-tuned weights and show what each was made from.")
 
 
 @group.command("list")
 def list_adapters(
     places: list[Path] | None = typer.Argument(
-        None, help="Runs, run folders or folders of tuned weights; by default ./runs.", metavar="[PLACE]..."
+        None, help="Run folders or folders of fine-tuned weights; ./runs by default.", metavar="[PLACE]..."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """List the tuned weights found, several on one base together; damaged ones are marked with the reason."""
+    """List fine-tuned weights, grouped by base model; damaged ones are marked with the reason."""
     from advisor.workflows import adapters as workflows_adapters
     from runners.models import adapters
 
@@ -26,10 +26,10 @@ def list_adapters(
 
 @group.command("show")
 def show(
-    folder: Path = typer.Argument(help="A folder of tuned weights."),
+    folder: Path = typer.Argument(help="A folder of fine-tuned weights."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """Show one folder of tuned weights; exit 3 when it is damaged or does not fit its base here."""
+    """Show one folder of fine-tuned weights; exit code 3 when it is damaged or does not fit its base model."""
     from advisor.workflows import adapters as workflows_adapters
     from rag.errors import BadInput
     from runners.models import adapters

@@ -15,24 +15,26 @@ def command(
     question: str = typer.Argument(help="The question."),
     arm: str | None = typer.Option(
         None,
-        help="Another arm than the one the verdict says to use.",
+        help="Answer with this arm (method) in place of the one the verdict chose.",
         autocompletion=completion.complete_arms,
     ),
     model: Path | None = typer.Option(
-        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+        None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
+    server: bool = typer.Option(
+        True,
+        "--server/--no-server",
+        help="Ask a server of this machine that has the run loaded (tunewise serve), where there is one.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
-    """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
-    from advisor.display.answer_view import show_streaming
-    from advisor.display.events import print_event
-    from advisor.output import emit_result
-    from runners.runs.run import load
+    """Answer a question from a finished run, with its sources.
 
-    loaded = load(run, print_event, model, backend_option.backend_entries(backend))
-    if as_json:
-        answer = loaded.ask(question, arm)
-        emit_result(answer.reply_json(answer.arm), ascii=True)
-    else:
-        show_streaming(loaded.stream(question, arm), loaded.arm(arm).arm)
+    Citations name file and line. Where the documents do not have the answer, it says so.
+
+    Where `tunewise serve` has the same run loaded on this machine, that server is asked, which takes no time for loading.
+    """
+    from advisor.workflows.ask import answer_question
+
+    answer_question(run, question, arm, as_json, model, backend_option.backend_entries(backend), server)

@@ -10,8 +10,8 @@ BackendOption = Annotated[
     list[str] | None,
     typer.Option(
         "--backend",
-        help="Server that generates: openai:NAME@URL[,URL...], or ARM=openai:NAME@URL for one arm; repeatable. local: this "
-        "process. Default: what the run was measured with.",
+        help="Server that generates the answers: openai:NAME@URL[,URL...], or ARM=openai:NAME@URL for one arm; repeatable. "
+        "local: this process. Default: what the run was measured with.",
     ),
 ]
 

@@ -35,26 +35,27 @@ def command(
         None, help="Trainings of each size; by default 1, and 2 where --minutes allows.", show_default=False
     ),
     minutes: float | None = typer.Option(
-        None, help="Most minutes, by which a second seed is decided; 60 by default.", show_default=False
+        None, help="Time limit by which a second seed is decided; 60 by default.", show_default=False
     ),
     worth: float = typer.Option(
-        0.01, help="What a doubling must bring to be worth its labels, as combined score."
+        0.01, help="Gain in the combined score that makes twice as many examples worth writing."
     ),
     out: Path | None = typer.Option(
         None,
         help="The folder of the curve; RUN/curves/ARM or curves/NAME-ARM by default.",
         show_default=False,
     ),
-    resume: bool = typer.Option(False, "--resume", help="Go on in a folder that exists."),
+    resume: bool = typer.Option(False, "--resume", help="Continue in a folder that exists."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start again in a folder that exists."),
     cases: Path | None = typer.Option(
         None, help="Measure nothing: score the forecast on a file of published curves.", show_default=False
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the curve as JSON."),
 ) -> None:
-    """Train on 1/8, 1/4, 1/2 and all rows, and say what more rows would bring and when to stop labelling.
+    """Find out whether more examples would help.
 
-    Rows are nested and passes are the same at every size. The largest size is taken from a finished run.
+    It trains on 1/8, 1/4, 1/2 and all examples, and says what more of them would bring and when to stop writing them.
+    Smaller sets are part of the larger ones. The largest size is taken from a finished run.
     """
     from advisor.output import emit_result
     from advisor.workflows.curve import CurveRequest, measure, parse_sizes, show_case_scores, show_curve

@@ -12,7 +12,7 @@ import typer
 def command(
     out: Path = typer.Option(Path("runs/harbor-desk"), help="The run folder."),
     quick: bool = typer.Option(False, "--quick", help="Fewer questions and rows: at most five minutes."),
-    resume: bool = typer.Option(False, "--resume", help="Go on after the last finished step."),
+    resume: bool = typer.Option(False, "--resume", help="Continue after the last finished step."),
     overwrite: bool = typer.Option(
         False, "--overwrite", help="Remove the run folder that is there, and start again."
     ),
@@ -23,9 +23,10 @@ def command(
         False, "--json", help="Print the report as JSON, and everything else to stderr."
     ),
 ) -> None:
-    """Recommend, train, measure every arm and answer questions on the shipped example, harbor-desk.
+    """See everything once, on an example that comes with it.
 
-    About ten minutes on two CPU cores. Afterwards the example's documents change, and the questions are asked again.
+    It recommends, trains, measures every method and answers questions for a small help desk: about ten minutes on two
+    CPU cores. Then the documents change, and the questions are asked again.
     """
     from advisor.output import emit_result
     from advisor.workflows.demo import copy_example, run_demo

@@ -16,7 +16,7 @@ def command(
     calibrate: bool = typer.Option(
         False,
         "--calibrate",
-        help="Measure the matrix speed here for two seconds; estimated hours then use it.",
+        help="Measure this machine's speed for two seconds; estimates of hours then use it.",
     ),
     bundle: Path | None = typer.Option(
         None, help="Write one zip for a bug report, without secrets, paths and names, and stop."
@@ -28,7 +28,10 @@ def command(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Show machine, packages, settings in force, models at hand, and what each method can do here."""
+    """Show what this machine can do, and what is missing.
+
+    Machine, packages, settings, models on this machine, and whether each method can run here.
+    """
     from advisor.workflows.doctor import examine_machine, show_examination
     from rag.errors import UsageProblem
 

@@ -12,10 +12,10 @@ from advisor import completion
 def command(
     model: str | None = typer.Option(
         None,
-        help="A known model, or a model's folder; else the embedded one.",
+        help="A known model, or a model's folder; the built-in one by default.",
         autocompletion=completion.complete_models,
     ),
-    config: Path | None = typer.Option(None, help="A model's config.json, or a folder that holds one."),
+    config: Path | None = typer.Option(None, help="A model's config.json, or a folder with one."),
     params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
     method: str | None = typer.Option(
         None,
@@ -27,29 +27,35 @@ def command(
     rank: int = typer.Option(16, min=1, help="Rank of the adapters."),
     targets: str = typer.Option("q,k,v,o,mlp", help="Adapted layers: q,k,v,o,mlp,lm_head,embedding."),
     adapter_dtype: str = typer.Option("fp32", help="Dtype of the adapters: fp32, bf16."),
-    weights: str | None = typer.Option(None, help="How the base is held: bf16, fp32, nf4, nf4-dq."),
+    weights: str | None = typer.Option(None, help="How the base model is stored: bf16, fp32, nf4, nf4-dq."),
     optimizer: str | None = typer.Option(
         None,
         help="adamw, adamw_fp32, adamw_8bit, paged_adamw, paged_adamw_8bit, lion, adafactor, sgd; else what training "
         "takes: adamw, from 1 B on adamw_8bit for full.",
     ),
-    optimizer_in_backward: bool = typer.Option(False, help="Step while gradients arrive (full only)."),
-    accumulation: bool = typer.Option(False, help="Gradients are held over several batches."),
-    checkpointing: bool = typer.Option(True, help="Keep only each layer's input, make the rest again."),
-    offloading: bool = typer.Option(False, help="Keep checkpoints in host memory."),
+    optimizer_in_backward: bool = typer.Option(
+        False, help="Update weights while gradients are computed (full only)."
+    ),
+    accumulation: bool = typer.Option(False, help="Gradients are added up over several batches."),
+    checkpointing: bool = typer.Option(
+        True, help="Store only each layer's input and compute the rest again, to save memory."
+    ),
+    offloading: bool = typer.Option(False, help="Store those inputs in main memory."),
     attention: str = typer.Option("flash", help="flash (or SDPA: no stored scores), eager."),
     compile: bool = typer.Option(False, help="Layers are compiled."),
     loss: str = typer.Option("rows", help="Logits at once: full, chunked, fused, rows (of labels only)."),
     devices: int | None = typer.Option(
-        None, min=1, help="GPUs together, over all nodes; else 1, as a run without --launcher."
+        None, min=1, help="Number of GPUs over all machines; 1 by default, as a run without --launcher."
     ),
     nodes: int = typer.Option(1, min=1, help="Machines that the GPUs are spread over evenly."),
     parallel: str = typer.Option(
         "auto",
         help="How they share a training: ddp, fsdp, fsdp_4bit; auto: ddp where a whole copy fits.",
     ),
-    gpu: str | None = typer.Option(None, help="A card by name, for verdict, hours and rent."),
-    gpu_memory: float | None = typer.Option(None, min=0.1, help="GiB of one card; else this machine's."),
+    gpu: str | None = typer.Option(None, help="A GPU by name: whether it fits, hours and rent."),
+    gpu_memory: float | None = typer.Option(
+        None, min=0.1, help="GiB of memory of one GPU; this machine's by default."
+    ),
     counter: str | None = typer.Option(
         None,
         help="What to predict: device (free memory needed), allocated, reserved, process (of a CPU); else device or, on "
@@ -65,7 +71,7 @@ def command(
     rows: Path | None = typer.Option(None, help="Score the estimate on a file of measured peaks instead."),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Estimate memory (low, likely, high, verdict, every part), hours and money; or score the estimate."""
+    """Estimate memory, hours and money for training or answering."""
     from advisor.workflows import estimate
 
     if rows is not None:

@@ -19,16 +19,14 @@ def command(
         autocompletion=completion.complete_arms,
         show_default=False,
     ),
-    out: Path | None = typer.Option(
-        None, help="Where answers and scores are kept; a folder in RUN/evals by default."
-    ),
+    out: Path | None = typer.Option(None, help="Folder for answers and scores; one in RUN/evals by default."),
     backend: backend_option.BackendOption = None,
     as_json: bool = typer.Option(False, "--json", help="Print the scores as JSON."),
 ) -> None:
-    """Score a finished run on other questions: next month's, or another team's.
+    """Score a finished run on other questions.
 
-    Everything is as in the trial, which stays as it is. What was answered before is not asked again, unless the index
-    has changed.
+    For instance on next month's, or another team's. Settings are those of the trial, which is not changed. What was
+    answered before is not asked again, unless the index has changed.
     """
     from advisor import output
     from advisor.display.progress import watch_progress

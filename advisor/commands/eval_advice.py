@@ -11,7 +11,10 @@ def command(
     cases: Path = typer.Argument(..., help="A file of cases: situations with the method that won in each."),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Score the advice on a file of published cases: accepted, exact, who was mistaken for whom, each miss."""
+    """Score the advice itself on a file of published cases.
+
+    It prints how often the advice was accepted or exact, which methods were mistaken for which, and each miss.
+    """
     from advisor.workflows.eval_advice import cases_json, read_cases, score_cases
 
     scores = cases_json(score_cases(read_cases(cases)))

@@ -8,7 +8,7 @@ import typer
 
 from advisor import completion
 
-group = typer.Typer(help="Examples and questions made from documents, each one checked.")
+group = typer.Typer(help="Make examples and test questions from your documents.")
 
 
 @group.command("make")
@@ -63,7 +63,7 @@ def make(
     local_only: bool = typer.Option(
         False, "--data-must-stay-local", help="Refuse a teacher outside of this machine and private networks."
     ),
-    resume: bool = typer.Option(False, "--resume", help="Go on with what the teacher wrote before."),
+    resume: bool = typer.Option(False, "--resume", help="Continue with what the teacher wrote before."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file, and ask again."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say what would be asked and what it costs; ask nothing."

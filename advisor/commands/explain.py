@@ -1,4 +1,4 @@
-"""`tunewise explain [RULE | PLAN | METHOD]`: why, with the evidence and what would flip it."""
+"""`tunewise explain [WORD | RULE | PLAN | METHOD]`: what it means, why, with the evidence and what would flip it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def command(
     what: str | None = typer.Argument(
         None,
         autocompletion=completion.complete_explained,
-        help="A rule (KN002), a method (hybrid) or a plan file; none lists all.",
+        help="A word (RAG, gate), a rule (KN002), a method (hybrid) or a plan file; without it, all are listed.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Explain a rule, a method or a plan; without an argument, list everything that can be explained."""
+    """Explain a word, a rule, a method or a plan."""
     from advisor.workflows.explain import explain_topic
 
     explain_topic(what, as_json)

@@ -25,7 +25,7 @@ def command(
     ),
     arm: str | None = typer.Option(
         None,
-        help="Another arm than the one the verdict says to use.",
+        help="Export this arm (method) in place of the one the verdict chose.",
         autocompletion=completion.complete_arms,
     ),
     seed: int | None = typer.Option(None, min=0, help="Which training run of the arm; by default its first."),
@@ -42,14 +42,15 @@ def command(
         help="Number type of merged, gguf and ollama: auto (the base's own), float32, bfloat16, float16; in GGUF also q8_0.",
     ),
     model: Path | None = typer.Option(
-        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+        None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON."),
 ) -> None:
-    """Write a run's result in the form that another tool reads, with a card, after reading it back and comparing it.
+    """Write a result in the form that another tool reads.
 
-    What is there already, made from the same things, is left as it is. Arms without weights can hand on the index,
-    the rows or the whole run.
+    The file is read back and compared before it counts as written, and has a model card. An export that is already
+    there, made from the same run, is not written again. Arms without weights can export the index, the rows or the
+    whole run.
     """
     from advisor.workflows.export import export_run, import_run
     from runners.export.job import ExportRequest

@@ -9,9 +9,10 @@ def command(
     clear: bool = typer.Option(False, "--clear", help="Remove the history."),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Show what was predicted and what was measured in your runs on this machine. It is kept here and sent nowhere.
+    """Compare what was predicted with what your runs measured.
 
-    Every finished run adds a line; TUNEWISE_HISTORY names another file, and empty keeps none.
+    Every finished run on this machine adds a line to a file of yours, which is sent nowhere. TUNEWISE_HISTORY names
+    another file; with an empty name nothing is recorded.
     """
     from advisor import history
     from advisor.output import emit_result

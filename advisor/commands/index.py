@@ -8,7 +8,7 @@ import typer
 
 from advisor.commands import cluster_options
 
-group = typer.Typer(help="The retrieval index by itself: build, update, search, check and watch.")
+group = typer.Typer(help="Build, update and search an index of documents by itself.")
 EMBEDDER = "all-minilm-l6-v2"
 _INDEX = "The index folder, a run folder with an index, or the URL of an index in a database."
 _TO = "The index in a database: postgresql://USER@HOST:PORT/DATABASE?index=NAME or lancedb:///FOLDER (docs/backends.md)."
@@ -31,7 +31,7 @@ def build(
     truncate_dim: int | None = typer.Option(
         None,
         min=1,
-        help="Dimensions kept of a vector (Matryoshka embedders). Without it, as the embedder says.",
+        help="Dimensions of a vector to use (Matryoshka embedders); as the embedder says by default.",
     ),
     query_prompt: str | None = typer.Option(
         None,
@@ -46,10 +46,10 @@ def build(
     shards: cluster_options.Shards = None,
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """Build an index from documents; every file is indexed or named with the reason why not.
+    """Build an index from documents.
 
-    What the folder held before answers until the new index is complete. An interrupted build goes on where it
-    stopped, and a rebuild embeds only texts that were never embedded before.
+    Every file is indexed, or named with the reason why not. An index that was there answers until the new one is
+    complete. An interrupted build continues where it stopped, and a rebuild embeds only texts that are new.
     """
     from advisor.workflows.index_build import build_index, target_index
     from rag.settings import IndexSettings
@@ -96,7 +96,7 @@ def search(
     where: list[str] = typer.Option(
         [],
         help="Search only documents whose metadata fulfil a condition: tags=ferry, doc=fares/, doc=*.pdf, "
-        "author!=anon, price<=20, date>=2026-05 (quote < and >). Given again, all must hold.",
+        "author!=anon, price<=20, date>=2026-05 (quote < and >). Given again, all must be true.",
     ),
     as_of: str | None = typer.Option(
         None,
@@ -104,7 +104,7 @@ def search(
         "an earlier day have expired. Without it, today decides what has expired.",
     ),
     expired: bool = typer.Option(False, "--expired", help="Search expired documents too; they are marked."),
-    neighbours: int = typer.Option(0, min=0, max=50, help="Chunks before and after each hit to join to it."),
+    neighbours: int = typer.Option(0, min=0, max=50, help="Passages before and after each hit to add to it."),
     per_source: int = typer.Option(0, min=0, help="Most hits from one document; 0 for no limit."),
     collapse: float = typer.Option(
         0.0,
@@ -157,14 +157,16 @@ def search(
 def check(
     index: str = typer.Argument(help=_INDEX),
     repair: bool = typer.Option(
-        False, "--repair", help="Mend what is damaged: everything but the text itself can be made again."
+        False,
+        "--repair",
+        help="Repair what is damaged: everything but the text itself can be computed again.",
     ),
     embedder: str = typer.Option(
         EMBEDDER, help="With --repair, the embedder, used only when vectors are lost everywhere."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """Verify every file, row and vector of an index; damage is named and exits with 3."""
+    """Verify every file, row and vector of an index; exit code 3 where one is damaged."""
     from advisor.workflows.index_build import check_index, index_path
 
     check_index(index_path(index), repair, embedder, as_json)
@@ -193,14 +195,14 @@ def watch(
     documents: Path | None = typer.Option(
         None, help="The documents to follow. Without it, the path of the last build or update."
     ),
-    every: float = typer.Option(10.0, min=0.1, help="Seconds between two looks."),
+    every: float = typer.Option(10.0, min=0.1, help="Seconds between two checks."),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
     trust_mtime: bool = typer.Option(
         False, "--trust-mtime", help="Do not read files whose size and time are as they were."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print each change as one line of JSON."),
 ) -> None:
-    """Keep an index in step with its documents, looking again and again until Ctrl-C."""
+    """Update an index whenever its documents change, until Ctrl-C."""
     from advisor.workflows.index_build import index_path, source_documents, watch_index
 
     location = index_path(index)
@@ -215,7 +217,7 @@ def tune(
     ),
     questions: Path | None = typer.Option(
         None,
-        help="Questions with gold; without them some are made from the documents, and said to be synthetic.",
+        help="Questions with gold; without them some are made from the documents, and reported as synthetic.",
     ),
     budget: int = typer.Option(
         1024, min=64, help="Tokens of passages in one prompt, the same for every candidate."
@@ -223,15 +225,18 @@ def tune(
     reranker: str = typer.Option("", help="Also try this reranker: the folder of a cross-encoder."),
     apply: bool = typer.Option(False, "--apply", help="Rebuild the index with what was chosen."),
     all_dev: bool = typer.Option(
-        False, "--all-dev", help="The file holds dev questions only: use every one that is not marked test."
+        False,
+        "--all-dev",
+        help="All questions of the file are dev questions: use every one that is not marked test.",
     ),
     keep_made: Path | None = typer.Option(None, help="Write the questions that were made into this file."),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON, with every candidate."),
 ) -> None:
-    """Compare chunk size, overlap, passages, fusion and reranker on dev questions, at equal prompt tokens.
+    """Compare settings of an index on dev questions: passages, their size, and how they are ranked.
 
-    The index keeps its settings unless one candidate is better beyond noise. Test questions are never looked at.
+    Every candidate may use the same number of prompt tokens. The index keeps its settings unless one candidate is
+    clearly better. Test questions are never read.
     """
     from advisor.workflows.index_build import local_index, source_documents
     from advisor.workflows.index_tune import TuneRequest, tune_index

@@ -6,14 +6,12 @@ import typer
 
 from advisor import completion
 
-group = typer.Typer(
-    help="Base models and embedders: which are known, where each comes from, and getting one."
-)
+group = typer.Typer(help="List known models, download one, verify the files.")
 
 
 @group.command("list")
 def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
-    """List the known models and whether they are here."""
+    """List the known models and whether they are on this machine."""
     from advisor.display.trial_table import show_models
     from advisor.output import emit_result
     from runners.models import resolve
@@ -40,7 +38,7 @@ def pull(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """Get a model into the cache: verified, converted once, safetensors only."""
+    """Download a model into the cache; its files are verified and stored as safetensors."""
     from advisor.display.progress import watch_progress
     from advisor.output import emit_result
     from runners.models import licenses, resolve

@@ -11,7 +11,7 @@ from advisor import completion
 
 def command(
     answers: Path | None = typer.Option(
-        None, help="Answers file (YAML or JSON), or a plan whose answers to take."
+        None, help="Use the answers of this file (YAML or JSON), or of a plan."
     ),
     set: list[str] = typer.Option(
         [],
@@ -19,11 +19,13 @@ def command(
         autocompletion=completion.complete_answers,
     ),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
-    examples: Path | None = typer.Option(None, help="Examples of good answers, for tuning."),
+    examples: Path | None = typer.Option(None, help="Examples of good answers, for fine-tuning."),
     columns: str | None = typer.Option(
         None, help="Columns of the examples: prompt=COLUMN,reply=COLUMN; guessed by their names otherwise."
     ),
-    questions: Path | None = typer.Option(None, help="Held-out questions."),
+    questions: Path | None = typer.Option(
+        None, help="Test questions with known answers, not used for tuning."
+    ),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(
         None,
@@ -44,11 +46,11 @@ def command(
     ),
     profile: str | None = typer.Option(
         None,
-        help="A kept profile whose answers to take; see --profiles.",
+        help="Use the answers of a saved profile; see --profiles.",
         autocompletion=completion.complete_profiles,
     ),
-    save: str | None = typer.Option(None, help="Keep your answers as a profile of this name."),
-    profiles: bool = typer.Option(False, "--profiles", help="List the kept profiles and stop."),
+    save: str | None = typer.Option(None, help="Save your answers as a profile of this name."),
+    profiles: bool = typer.Option(False, "--profiles", help="List the saved profiles and stop."),
     accept_license: list[str] = typer.Option(
         [],
         help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
@@ -58,10 +60,10 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print the recommendation as JSON on stdout."),
     schema: bool = typer.Option(False, "--schema", help="Print the plan's JSON Schema and stop."),
 ) -> None:
-    """Recommend how to adapt a model to your task, with reasons, and write a plan that measures it.
+    """Recommend a method for your task, and write a plan to test it.
 
-    On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the
-    confidence. Where the advice is unsure and files are there, it offers to measure first; --probe does that.
+    On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the confidence.
+    Where the advice is unsure and your files allow it, it offers to measure first; --probe does that at once.
     """
     from advisor.workflows.plan import PlanRequest, make_plan, print_profiles, print_schema
     from runners.models.licenses import accept_licenses

@@ -10,9 +10,13 @@ from advisor import completion
 
 
 def command(
-    questions: Path | None = typer.Option(None, help="Held-out questions; only their dev part is asked."),
+    questions: Path | None = typer.Option(
+        None, help="Test questions with known answers; only the third for choices (dev) is asked."
+    ),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
-    examples: Path | None = typer.Option(None, help="Examples of good answers: style, and the stop rule."),
+    examples: Path | None = typer.Option(
+        None, help="Examples of good answers: for style, and whether a prompt is good enough."
+    ),
     columns: str | None = typer.Option(
         None, help="Columns of the examples: prompt=COLUMN,reply=COLUMN; guessed by their names otherwise."
     ),
@@ -22,20 +26,21 @@ def command(
         help="The base model: a name, a folder, or openai:NAME@URL.",
         autocompletion=completion.complete_models,
     ),
-    answers: Path | None = typer.Option(None, help="Answers file, or a plan whose answers to take."),
+    answers: Path | None = typer.Option(None, help="Use the answers of this file, or of a plan."),
     set: list[str] = typer.Option(
         [], help="One answer: key=value; repeatable.", autocompletion=completion.complete_answers
     ),
     out: Path = typer.Option(
-        Path("probe.yaml"), help="Where to write the answers, the settled ones with them."
+        Path("probe.yaml"), help="Where to write the answers, with those that were measured."
     ),
     limit: int = typer.Option(30, min=1, help="Dev questions to ask."),
     as_json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
 ) -> None:
-    """Ask the base model about 30 dev questions three ways: from memory, with the right passage, with retrieval.
+    """Test the base model on some of your questions.
 
-    Ten real examples by prompting alone tell whether to stop there. What the intervals settle is written as answers
-    for `tunewise plan --answers`; what they leave open is only reported. About two minutes on two CPU cores.
+    It answers about 30 questions from memory, with the right passage, and with search, and ten of your examples with a
+    prompt alone: is that good enough already? What is clear is written as answers for `tunewise plan --answers`; what
+    stays open is only printed. About two minutes on two CPU cores.
     """
     from advisor.probe.probe_view import ProbeRequest, run_probe
 

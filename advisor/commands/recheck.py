@@ -11,11 +11,9 @@ from advisor import completion
 
 def command(
     run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
-    documents: Path | None = typer.Option(
-        None, help="The documents of today; the plan's own place by default."
-    ),
-    prompt: str | None = typer.Option(None, help="The instructions of today: the text, or a file."),
-    examples: Path | None = typer.Option(None, help="The examples of today."),
+    documents: Path | None = typer.Option(None, help="Today's documents; those of the plan by default."),
+    prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
+    examples: Path | None = typer.Option(None, help="Today's examples."),
     questions: Path | None = typer.Option(
         None, help="The file of the run's questions, with gold that was corrected or moved."
     ),
@@ -46,7 +44,7 @@ def command(
     margin: float = typer.Option(
         0.0, min=0.0, max=1.0, help="A loss up to this share of the questions, or of the score, is accepted."
     ),
-    out: Path | None = typer.Option(None, help="Where it is kept; a folder in RUN/rechecks by default."),
+    out: Path | None = typer.Option(None, help="Folder for the results; one in RUN/rechecks by default."),
     junit: Path | None = typer.Option(None, help="Also write the JUnit report to this file."),
     markdown: Path | None = typer.Option(None, help="Also write the Markdown report to this file."),
     accept: bool = typer.Option(
@@ -58,10 +56,11 @@ def command(
     workflow: str | None = typer.Option(None, help="Print a CI workflow file instead: github or gitlab."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
-    """Measure a finished run again where documents, prompt, examples, model or prices changed.
+    """Measure a finished run again after something has changed.
 
-    Only what the change touches is asked again, on the run's own questions, and compared with the old answers. The run is
-    not changed. What was answered before an interruption is kept. Exit code 5 on a sure regression.
+    Documents, prompt, examples, model or prices: only what the change affects is asked again, on the run's own
+    questions, and compared with the old answers. The run is not changed. What was answered before an interruption is
+    kept. Exit code 5 where it became clearly worse.
     """
     from advisor.workflows.recheck import RecheckOptions, print_ci_workflow, recheck_run
     from runners.recheck.recheck import RecheckRequest

@@ -16,10 +16,10 @@ def command(
     compare: Path | None = typer.Option(
         None,
         autocompletion=completion.complete_runs,
-        help="Another run: what this one scores above it, arm by arm, on the questions that both asked.",
+        help="Another run to compare with, arm by arm, on the questions that both asked.",
     ),
 ) -> None:
-    """Print the verdict and the table of arms of a finished run."""
+    """Print the verdict and the scores of a finished run."""
     from advisor.display.trial_table import show_comparison, show_report
     from advisor.output import emit_result
     from advisor.report.compare_runs import compare_runs

@@ -13,17 +13,17 @@ from advisor.commands import backend_option, launch_options
 def command(
     context: typer.Context,
     plan: Path = typer.Argument(
-        help="The plan.yaml to run (or a run folder, to go on with it).",
+        help="The plan.yaml to run (or a run folder, to continue it).",
         autocompletion=completion.complete_plans,
     ),
     out: Path | None = typer.Option(None, help="The run folder; runs/<name> by default."),
-    resume: bool = typer.Option(False, "--resume", help="Go on after the last finished step."),
+    resume: bool = typer.Option(False, "--resume", help="Continue after the last finished step."),
     overwrite: bool = typer.Option(
         False, "--overwrite", help="Remove the run folder that is there, and start again."
     ),
     quick: bool = typer.Option(False, "--quick", help="Fewer questions and rows, one epoch."),
     seeds: int | None = typer.Option(
-        None, min=1, max=20, help="Training runs for each tuned arm; the plan says how many by default."
+        None, min=1, max=20, help="Training runs for each fine-tuned arm; as in the plan by default."
     ),
     kernels: str | None = typer.Option(
         None,
@@ -35,12 +35,12 @@ def command(
         False, "--dry-run", help="Check everything, measure a little of each step, run nothing."
     ),
     stale_test: Path | None = typer.Option(
-        None, help="A folder of changed documents and stale.jsonl: which answers go stale."
+        None, help="A folder of changed documents and stale.jsonl: which answers become outdated."
     ),
     accept_lost_rows: bool = typer.Option(
         False,
         "--accept-lost-rows",
-        help="Train an arm also when under two thirds of its rows are left, or have their passage.",
+        help="Train an arm even if under two thirds of its rows are left, or have their passage.",
     ),
     accept_license: list[str] = typer.Option(
         [],
@@ -63,9 +63,10 @@ def command(
     print_only: launch_options.PrintOnly = False,
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
-    """Run a plan's steps into a run folder, measure every arm, and print the verdict.
+    """Carry out a plan: test every method, print the verdict.
 
-    Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
+    Everything is written into a run folder. Exit code 5 when the recommended method does not clearly beat the simpler
+    ones that it has to beat (the gate); the results are kept.
     """
     from advisor.workflows.run import execute_plan
     from advisor.workflows.tracking import choose_trackers

@@ -8,7 +8,7 @@ import typer
 
 from advisor import completion
 
-group = typer.Typer(help="Runs: which there are, what differs between two, taking one away and back.")
+group = typer.Typer(help="List, compare, remove and restore runs.")
 RUN = typer.Argument(
     help="A run folder, or the name of one in ./runs.", autocompletion=completion.complete_runs
 )
@@ -25,16 +25,33 @@ def list_runs(place: Path = PLACE, as_json: bool = JSON) -> None:
 
 
 @group.command("show")
-def show(run: Path = RUN, as_json: bool = JSON) -> None:
-    """Show one run: verdict, scores of its arms, and what takes how much room; exit 3 when it is damaged."""
+def show(
+    run: Path = RUN,
+    watch: bool = typer.Option(
+        False, "--watch", help="Follow a run that another process carries out, until it ends."
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Show one run: verdict, scores, and disk space of its parts; exit code 3 when it is damaged.
+
+    With --watch the steps, the time left and the loss are shown while the run goes on; in a pipe a line is printed for each
+    step that is done, with --json a line of JSON. It ends with the run: exit code 0 when the run has finished, 5 when the
+    recommended arm did not beat what it had to, 3 when no process works on it any more, with the command that resumes it.
+    Ctrl-C leaves the run alone.
+    """
     from advisor.workflows import runs
 
-    runs.show_run(run, as_json)
+    if watch:
+        from advisor.workflows.run_watch import watch_run
+
+        watch_run(runs.run_folder_named(run), as_json)
+    else:
+        runs.show_run(run, as_json)
 
 
 @group.command("diff")
 def diff(a: Path = RUN, b: Path = RUN, as_json: bool = JSON) -> None:
-    """Show in what the plans of two runs differ, and how each ended; `report --compare` compares their scores."""
+    """Show how the plans of two runs differ, and how each ended; `report --compare` compares their scores."""
     from advisor.workflows import runs
 
     runs.show_run_diff(a, b, as_json)
@@ -54,7 +71,7 @@ def remove(
     place: Path = typer.Option(Path("runs"), help="With --empty-trash, the folder of runs."),
     as_json: bool = JSON,
 ) -> None:
-    """Take runs away: they move to the trash folder beside them, and `tunewise runs undo` brings the last one back.
+    """Remove runs: they move to the trash folder beside them, and `tunewise runs undo` restores the last one.
 
     A run that is being written is refused, and no link is followed.
     """
@@ -65,7 +82,7 @@ def remove(
 
 @group.command("undo")
 def undo(place: Path = PLACE, as_json: bool = JSON) -> None:
-    """Bring back the run that was removed last."""
+    """Restore the run that was removed last."""
     from advisor.workflows import runs
 
     runs.undo_remove(place, as_json)
@@ -77,7 +94,7 @@ def allow(
     hosts: list[str] | None = typer.Argument(
         None,
         metavar="[HOST]...",
-        help="Hosts as the refusal names them; without one, all that the run waits for.",
+        help="Hosts as named in the error message; all that the run waits for by default.",
     ),
     as_json: bool = JSON,
 ) -> None:

@@ -13,7 +13,9 @@ from advisor.commands import backend_option
 def command(
     run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     arm: str | None = typer.Option(
-        None, help="Another default than the arm to use.", autocompletion=completion.complete_arms
+        None,
+        help="Default arm (method) in place of the one the verdict chose.",
+        autocompletion=completion.complete_arms,
     ),
     host: str = typer.Option(
         "127.0.0.1", help="Address to listen on; one that other machines reach needs a token."
@@ -21,7 +23,7 @@ def command(
     port: int = typer.Option(8000, min=0, max=65535, help="Port; 0 takes a free one."),
     token: Path | None = typer.Option(
         None,
-        help="File with the token that requests must bring, for its owner only; made with a fresh one if absent.",
+        help="File with the token that requests must send; created with a new token if it does not exist.",
     ),
     allow_host: list[str] = typer.Option(
         [], help="Another name that the server is called by; may be repeated. Others are refused."
@@ -30,25 +32,29 @@ def command(
         [], help="Origin of a page elsewhere that may ask, as https://desk.example; may be repeated."
     ),
     model: Path | None = typer.Option(
-        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+        None, help="Folder of the run's base model, if it has moved; other weights are refused."
     ),
     backend: backend_option.BackendOption = None,
     max_tokens: int = typer.Option(
         1024, min=1, help="Longest answer in tokens, whatever a request asks for."
     ),
-    queue: int = typer.Option(64, min=1, help="Most requests waiting; more are told to come again."),
+    queue: int = typer.Option(
+        64, min=1, help="Most requests waiting; further ones get status 503 and are asked to retry."
+    ),
     time_limit: float = typer.Option(120.0, min=1, help="Most seconds for one request, waiting included."),
     per_minute: int = typer.Option(0, min=0, help="Most requests a minute from one address; 0 is no limit."),
 ) -> None:
-    """Serve a run: its arms, its base and its adapters as models of an OpenAI-compatible endpoint, and a page at /.
+    """Serve a run as an OpenAI-compatible API, with a web page.
 
-    `model` picks the arm; by default --arm, else the one that the verdict says to use. Answers are the trial's own: cited,
-    with its refusals, greedy unless a temperature is given. Ctrl-C or SIGTERM lets what is being answered end first.
+    The arms, the base model and the adapters are its models: `model` in a request picks one; by default --arm, else the
+    arm that the verdict chose. Answers are those of the trial: with citations and refusals, and always the likeliest
+    word unless a temperature is given. Ctrl-C or SIGTERM lets requests in progress end first.
     """
     from advisor.terminal import require_extra
 
     require_extra("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
     from advisor.display.events import print_event
+    from advisor.methods.arm_titles import arm_titles
     from runners.serving.http.server import ServeOptions, serve
     from runners.serving.http.service import ServerLimits
 
@@ -63,5 +69,6 @@ def command(
         model,
         arm,
         backend_option.backend_entries(backend),
+        arm_titles(),
     )
     serve(options, limits, queue, print_event)

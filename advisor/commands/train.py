@@ -73,12 +73,14 @@ Turns = Annotated[str | None, _setting(DATA)]
 MaxRows = Annotated[int | None, _flag(DATA, "Use only the first rows.")]
 MaxTokens = Annotated[int | None, _setting(DATA)]
 Valid = Annotated[Path | None, _flag(DATA, "Validation rows: training stops when their loss rises.")]
-ValidShare = Annotated[float | None, _flag(DATA, "Share of the rows set apart for validation, by document.")]
-Replay = Annotated[Path | None, _flag(DATA, "General rows mixed in against forgetting.")]
+ValidShare = Annotated[float | None, _flag(DATA, "Share of the rows used for validation only, by document.")]
+Replay = Annotated[
+    Path | None, _flag(DATA, "General rows mixed in, so that the model keeps what it could do before.")
+]
 ReplayShare = Annotated[
     float | None, _flag(DATA, "Share of replay rows among all; default: 0.1 with --replay.")
 ]
-Questions = Annotated[Path | None, _flag(DATA, "Held-out questions that the rows must not give away.")]
+Questions = Annotated[Path | None, _flag(DATA, "Test questions; rows that contain one are refused.")]
 Method = Annotated[str, _setting(MODEL, autocompletion=completion.complete_tuning_methods)]
 Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completion.complete_models)]
 AcceptLicense = Annotated[
@@ -89,7 +91,7 @@ AcceptLicense = Annotated[
         autocompletion=completion.complete_licenses,
     ),
 ]
-Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
+Out = Annotated[Path | None, _flag(MODEL, "Folder for the adapter or model.")]
 InitAdapter = Annotated[Path | None, _setting(MODEL)]
 Epochs = Annotated[float | None, _setting(SETTINGS)]
 Rate = Annotated[float | None, _setting(SETTINGS)]
@@ -112,11 +114,13 @@ Kernels = Annotated[str | None, _setting(MEMORY)]
 Parallel = Annotated[str | None, _setting(MEMORY)]
 Checkpointing = Annotated[bool | None, _setting(MEMORY, "--checkpointing/--no-checkpointing")]
 Check = Annotated[bool, _flag(RUN, "Check data and machine, and stop before the first step.", "--check")]
-Show = Annotated[int, _flag(RUN, "Show so many rows as the model sees them, the learnt part marked.")]
-Accept = Annotated[
-    list[str] | None, _flag(RUN, "Go on in spite of this check, for instance PF016; repeatable.")
+Show = Annotated[
+    int, _flag(RUN, "Show so many rows as the model reads them, with the part that it learns marked.")
 ]
-Resume = Annotated[bool, _flag(RUN, "Go on from the last checkpoint in --out.", "--resume")]
+Accept = Annotated[
+    list[str] | None, _flag(RUN, "Continue in spite of this check, for instance PF016; repeatable.")
+]
+Resume = Annotated[bool, _flag(RUN, "Continue from the last checkpoint in --out.", "--resume")]
 CheckpointSteps = Annotated[int | None, _setting(RUN)]
 Track = Annotated[
     list[str] | None,
@@ -186,9 +190,10 @@ def command(
     print_only: launch_options.PrintOnly = False,
     as_json: Json = False,
 ) -> None:
-    """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
+    """Fine-tune a model on examples, without a plan.
 
-    Everything that would waste the run is checked before the first step; --check shows it and trains nothing.
+    By lora, qlora (4 bits, on a CPU too) or full; settings that are not given are chosen, with reasons. Everything that
+    would waste the training is checked before the first step; --check shows it and trains nothing.
     """
     from advisor.workflows.tracking import choose_trackers
     from advisor.workflows.train import TrainRequest, tune_model

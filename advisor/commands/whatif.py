@@ -16,7 +16,10 @@ def command(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print both recommendations as JSON."),
 ) -> None:
-    """Show what the recommendation would be after a change; nothing is written."""
+    """Show how a changed answer would change the advice.
+
+    Nothing is written.
+    """
     from advisor.output import emit_result
     from advisor.questionnaire.answers import Answers
     from advisor.questionnaire.gather import with_answers_of

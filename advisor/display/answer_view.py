@@ -15,6 +15,7 @@ from rich.text import Text
 
 from advisor.output import print_plain
 from rag.text.sanitize import defang_text, single_line, strip_invisible
+from rag.text.words import count_noun
 from rag.types import Citation
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def show_sources(answer: Answer, arm: str, console: Console | None = None) -> No
     console = console or Console()
     for kind, text in answer_notes(answer):
         print_plain(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
-    note = "the documents do not hold an answer" if answer.refused else f"arm: {arm}"
+    note = "the documents have no answer" if answer.refused else f"arm: {arm}"
     print_plain(console, f"  ({note})", "dim")
 
 
@@ -112,8 +113,8 @@ def show_streaming(pieces: Generator[str, None, Answer], arm: str, console: Cons
 def _citation(citation: Citation, answer: Answer) -> str:
     if not citation.n:
         sentence = single_line(answer.marked[citation.answer_start : citation.answer_end])
-        return f'[?] no passage says this (unsupported): "{sentence}"'
-    partial = "" if citation.supported else " bears out a part only"
+        return f'[?] not supported by any passage: "{sentence}"'
+    partial = "" if citation.supported else " supports a part only"
     dates = _dated(citation.date, citation.valid_until, citation.expired)
     return f'[{citation.n}] {citation.location()}{dates}{partial}: "{defang_text(citation.quote)}"'
 
@@ -123,7 +124,8 @@ def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
     if searched:
         yield (
             "nearest",
-            f"searched {searched['documents']:,} documents, {searched['passages']:,} passages; nearest:",
+            f"searched {count_noun(searched['documents'], 'document')}, "
+            f"{count_noun(searched['passages'], 'passage')}; nearest:",
         )
     for number, hit in enumerate(answer.nearest_hits, start=1):
         text = defang_text(hit.chunk.text)
@@ -135,7 +137,7 @@ def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
         yield (
             "nearest",
             f"  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}, "
-            f'cosine {hit.dense:.2f}: "{excerpt}"',
+            f'cosine {round(hit.dense, 4):.2f}: "{excerpt}"',
         )
 
 
@@ -146,7 +148,7 @@ def _dated(date: str, valid_until: str, expired: bool) -> str:
 
 
 def _difference(conflict: Conflict) -> str:
-    return {"denial": "one denies what the other says"}.get(conflict.about, f"different {conflict.about}")
+    return {"denial": "one contradicts the other"}.get(conflict.about, f"different {conflict.about}")
 
 
 def _tail(text: str, console: Console) -> Text:

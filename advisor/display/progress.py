@@ -187,7 +187,7 @@ class ProgressBoard:
         left = self.time_left(now)
         remaining = f", about {format_duration(left)} left" if left is not None else ""
         table.title = Text(
-            f"{self.name}: {finished} of {len(self.steps)} steps, {format_duration(now - self.started)} gone{remaining}",
+            f"{self.name}: {finished} of {len(self.steps)} steps, {format_duration(now - self.started)} so far{remaining}",
             style="bold",
         )
         for number in range(5):
@@ -346,7 +346,7 @@ class ProgressWatcher:
             self.task = None
         self.say(f"  {event['step']}: {seconds:.0f} s")
         for item in event.get("skipped", ()):
-            self.say(f"  document {item['path']} was left out: {item['reason']}")
+            self.say(f"  document {item['path']} was skipped: {item['reason']}")
         if cut_answers := event.get("cut"):
             self.say(f"  {count_noun(cut_answers, 'answer')} cut at the plan's max_new_tokens")
         if reasoned := event.get("reasoned"):

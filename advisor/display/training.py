@@ -48,10 +48,10 @@ def show_checks_report(report: PreflightReport) -> None:
 def checks_verdict(report: PreflightReport) -> Text:
     """Return the last line: how many checks passed, warned or failed, and whether a run would start."""
     counts = {level: sum(check.level == level for check in report.checks) for level in CHECK_MARKS}
-    summary = f"{counts['ok']} ok, {counts['warn']} to know, {counts['stop']} in the way"
+    summary = f"{counts['ok']} ok, {counts['warn']} to know, {counts['stop']} to correct first"
     if counts["stop"]:
         return Text.from_markup(f"[bold red]this run would not start[/] ({summary})")
-    return Text.from_markup(f"[bold green]nothing stands in the way[/] ({summary})")
+    return Text.from_markup(f"[bold green]ready to train[/] ({summary})")
 
 
 def checks_json(report: PreflightReport, more: Mapping[str, Any]) -> dict[str, Any]:

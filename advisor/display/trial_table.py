@@ -19,6 +19,8 @@ from advisor.report.markdown import is_unplanned
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    STRENGTHS,
+    arms_line,
     batch_text,
     combined_score_rule,
     conclusion,
@@ -32,6 +34,7 @@ from advisor.report.statements import (
     task_line,
     timing_notes,
     used_arm,
+    words_used,
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
@@ -72,7 +75,7 @@ def show_margins(data: dict[str, Any], console: Console) -> None:
 
 def paired_table(data: dict[str, Any]) -> Table:
     """Return a table with a row for each other arm: its right answers, difference, 95 % interval, and corrected p."""
-    table = _table(f"{data['verdict']['recommended']} above", "right", "by", "95 %", "p")
+    table = _table(f"{data['verdict']['recommended']} compared with", "right", "difference", "95 %", "p")
     right = {arm["arm"]: right_count(arm.get("right")) for arm in data["arms"]}
     for pair in data["paired"]:
         cells = (right.get(pair["b"], NOT_JUDGED), *_difference(pair), p_text(corrected_p(pair)))
@@ -88,7 +91,9 @@ def seed_lines(data: dict[str, Any]) -> list[str]:
     trained = [name for name, runs in (data["measured"].get("training") or {}).items() if runs]
     if not trained:
         return []
-    return [f"one training seed ({', '.join(trained)}): --seeds 2 would show how much training itself varies"]
+    return [
+        f"trained once ({', '.join(trained)}): --seeds 2 trains twice and shows how much results vary by chance"
+    ]
 
 
 def show_comparison(comparison: dict[str, Any], console: Console | None = None) -> None:
@@ -96,7 +101,7 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
     console = console or Console()
     a, b = comparison["a"], comparison["b"]
     names = (a["name"], b["name"]) if a["name"] != b["name"] else (a["run"], b["run"])
-    table = _table("arm", *(escape(name) for name in names), "difference", "95 %", "p (Holm)")
+    table = _table("arm", *(escape(name) for name in names), "difference", "95 %", "p")
     rows = [(row["arm"], row) for row in comparison["arms"]]
     winners = comparison["winners"]
     if winners["a"] != winners["b"] and "mean_a" in winners:
@@ -105,7 +110,8 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         means = (f"{row['mean_a']:.2f}", f"{row['mean_b']:.2f}")
         table.add_row(escape(name), *means, *_difference(row), p_text(row["p_holm"]))
     console.print(table)
-    lines = [_question_counts(comparison["questions"]), *comparison["notes"]]
+    lines = [P_VALUE_NOTE] if rows else []
+    lines += [_question_counts(comparison["questions"]), *comparison["notes"]]
     for key, name in (("only_in_a", names[0]), ("only_in_b", names[1])):
         if comparison[key]:
             lines.append(f"only in {name}: {', '.join(comparison[key])}")
@@ -168,6 +174,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console.print(score_chart(data, console.width))
     show_margins(data, console)
     for line in (
+        *(f"arms: {arms}" for arms in [arms_line(data)] if arms),
         *timing_notes(data),
         weights_line(data),
         *filter(None, [dev_budget_line(data)]),
@@ -180,6 +187,9 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         print_plain(console, f"  {gains}")
     show_guards(data, console)
     show_forecast(data, console)
+    words = words_used(data)
+    explained = ", ".join(term.name for term in words)
+    print_plain(console, f"words: {explained}; what one means: tunewise explain {words[0].name}", "dim")
 
 
 def show_forecast(data: Mapping[str, Any], console: Console) -> None:
@@ -206,7 +216,7 @@ def show_conclusion(data: Mapping[str, Any], console: Console) -> None:
 def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
     """Print the outcome in its colour, its strength and the verdict's text."""
     outcome = (verdict["outcome"].upper(), f"{OUTCOME_COLOURS[verdict['outcome']]} bold")
-    head = Text.assemble(outcome, f" ({verdict['strength']})  ")
+    head = Text.assemble(outcome, f" ({STRENGTHS[verdict['strength']]})  ")
     print_wrapped(console, head.append(strip_invisible(verdict["text"])))
 
 
@@ -252,7 +262,7 @@ def weights_line(data: dict[str, Any]) -> str:
     """Return how the combined score is computed and its weights, each with its reason where the plan gives one."""
     reasons = data.get("weight_reasons") or {}
     weighed = [
-        f"{name} {weight:g}" + (f" ({reasons[name]})" if name in reasons else "")
+        f"{name.replace('_', ' ')} {weight:g}" + (f" ({reasons[name]})" if name in reasons else "")
         for name, weight in grading_weights(data).items()
     ]
     rule = combined_score_rule(data)
@@ -323,7 +333,7 @@ def _question_counts(questions: Mapping[str, int]) -> str:
 def _seed_line(arm: dict[str, Any]) -> str:
     means = [row["mean"] for row in arm["seeds"]]
     each = ", ".join(f"{row['mean']:.3f} (seed {row['seed']})" for row in arm["seeds"])
-    return f"{arm['arm']}: {each}; training seeds are {max(means) - min(means):.3f} apart"
+    return f"{arm['arm']}: {each}; the training seeds differ by {max(means) - min(means):.3f}"
 
 
 def _table(*titles: str) -> Table:
@@ -352,7 +362,7 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
         **_made_columns(arms),
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         **_alone_column(data),
-        f"ms,\n{_asked_together(data)}": [milliseconds(arm["seconds_per_answer"]) for arm in arms],
+        f"ms\n{_asked_together(data)}": [milliseconds(arm["seconds_per_answer"]) for arm in arms],
     }
 
 
@@ -368,7 +378,7 @@ def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the column of milliseconds of questions that were asked one at a time; {} where none were."""
     timed = [median_alone(arm) for arm in data["arms"]]
     cells = [NOT_JUDGED if seconds is None else milliseconds(seconds) for seconds in timed]
-    return {"ms,\nalone": cells} if any(seconds is not None for seconds in timed) else {}
+    return {"ms\nalone": cells} if any(seconds is not None for seconds in timed) else {}
 
 
 def _asked_together(data: Mapping[str, Any]) -> str:

@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag.version import __version__
 from runners.plan.schema import Plan
 
 MARKDOWN_FILE, JUNIT_FILE = "recheck.md", "recheck.xml"
 _GITHUB = """\
 # Rechecks the run {run} when what it was measured with changes. Written by: {made_by}
 # The run folder must be in the repository (Git LFS holds its index and adapters well), or be fetched before the recheck.
+# No package index has tunewise: put its wheel (pip wheel --no-deps CHECKOUT) into the repository.
 name: tunewise recheck
 
 on:
@@ -48,7 +50,7 @@ jobs:
           path: .tunewise-cache
           key: tunewise-${{{{ runner.os }}}}-${{{{ hashFiles({key}) }}}}
       - name: Install
-        run: pip install tunewise
+        run: pip install {wheel}
       - name: Recheck
         run: >-
           {command}
@@ -68,6 +70,7 @@ jobs:
 _GITLAB = """\
 # Rechecks the run {run} when what it was measured with changes. Written by: {made_by}
 # The run folder must be in the repository (Git LFS holds its index and adapters well), or be fetched before the recheck.
+# No package index has tunewise: put its wheel (pip wheel --no-deps CHECKOUT) into the repository.
 tunewise recheck:
   image: python:3.12
   timeout: 2h
@@ -81,7 +84,7 @@ tunewise recheck:
     key: tunewise
     paths: [.tunewise-cache, .pip-cache]
   script:
-    - pip install tunewise
+    - pip install {wheel}
     - >-
       {command}
   artifacts:
@@ -130,6 +133,7 @@ def ci_workflow(server: str, run: Path, plan: Plan, flags: Sequence[object] = ()
         command=shlex.join(parts),
         markdown=MARKDOWN_FILE,
         junit=JUNIT_FILE,
+        wheel=f"./tunewise-{__version__}-py3-none-any.whl",
     )
 
 

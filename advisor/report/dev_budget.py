@@ -127,11 +127,14 @@ def dev_budget_line(data: Mapping[str, Any]) -> str:
         return ""
     amounts = sorted({row["allowed"] for row in choosing})
     if not amounts[-1]:
-        return "No prompt was chosen on dev questions, as in every quick run: each arm shows its first one"
+        return "No prompt was chosen on dev questions, as in every quick run: each arm uses its first one"
     used = ", ".join(f"{row['arm']} {'?' if row['used'] is None else row['used']}" for row in choosing)
     allowed = f"up to {amounts[-1]}" if len(amounts) == 1 else f"{amounts[0]} to {amounts[-1]}"
     others = "; the other arms used none" if len(choosing) < len(rows) else ""
-    return f"Answers on dev questions to choose a prompt: {allowed} for every arm; used: {used}{others}"
+    return (
+        f"Prompts were chosen on dev questions, which are not in the test: {allowed} answers for every arm; "
+        f"used: {used}{others}"
+    )
 
 
 def lead_text(row: Mapping[str, Any]) -> str:

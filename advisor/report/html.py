@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
 from advisor.report.dev_budget import dev_budget_line, lead_text
@@ -25,6 +26,7 @@ from advisor.verdict import predictions
 from advisor.verdict.conclusion import duration_text, own_prompt
 from advisor.verdict.made_questions import origin_note
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
+from rag.text.words import count_noun
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 
 STRENGTH_TEXTS = {
     "measured": "on the plan's own model, with enough questions",
-    "leaning": "fewer than 30 test questions, so it leans this way, no more",
-    "proxy": "another model than the plan's stood in for it",
-    "made": "on questions made from the documents alone, so nothing is confirmed",
+    "leaning": "fewer than 30 test questions, no firm result",
+    "proxy": "not with the plan's own, so a hint only",
+    "made": "all test questions come from the documents, so nothing is confirmed",
 }
 """Explanation of the strength of a verdict."""
 
@@ -50,12 +52,12 @@ DATA_LABELS = {
     "plan": "plan (SHA-256)",
     "split": "split into dev and test",
     "base": "base model's fingerprint",
-    "index_input": "what the index was made of",
+    "index_input": "contents of the index (SHA-256)",
     "seed": "seed of split and statistics",
     "longest_answer_tokens": "longest answer, tokens",
     "how_asked": "how the models were asked",
     "reasoning": "reasoning before answers",
-    "held_to_a_form": "answers held to a form",
+    "held_to_a_form": "answers constrained to a form",
     "ram_gib": "RAM, GiB",
     "gpu": "GPU",
 }
@@ -89,13 +91,13 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
             0,
             (
                 f"tunewise eval {run_argument} --questions FILE",
-                "with questions that people asked: the verdict rests on made ones so far",
+                "with questions that people asked: the verdict comes from generated questions so far",
             ),
         )
     elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
         steps += [
             (f"tunewise run {run_argument}/plan.yaml --out {new_run}", _more_questions_reason(data)),
-            (f"tunewise report {new_run} --compare {run_argument}", "sets the two runs side by side"),
+            (f"tunewise report {new_run} --compare {run_argument}", "compares the two runs"),
         ]
     if verdict["outcome"] == "overturned":
         steps.append(
@@ -105,7 +107,7 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
         steps.append(
             (
                 f"tunewise run {run_argument}/plan.yaml --out {new_run}",
-                "on a machine that holds the plan's own model",
+                "on a machine that can run the plan's own model",
             )
         )
     steps += learning_curve_steps(data, run_argument)
@@ -135,7 +137,7 @@ def learning_curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, s
     if not scores[best] or (use not in tuned and not close):
         return []
     arm = use if use in tuned else best
-    why = f"trains {arm} on parts of the examples, and says whether more examples would help"
+    why = f"trains {arm} on parts of the examples, and estimates whether more examples would help"
     return [(f"tunewise curve {run} --arm {arm}", why)]
 
 
@@ -154,11 +156,7 @@ def _more_questions_reason(data: Mapping[str, Any]) -> str:
     missing = data["verdict"].get("more_questions_needed")
     if limit := data.get("max_test"):
         return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
-    wanted = (
-        f"about {missing:,} more test question{'s' * (missing != 1)}"
-        if missing
-        else "30 or more test questions"
-    )
+    wanted = f"about {count_noun(missing, 'more test question')}" if missing else "30 or more test questions"
     return f"after adding {wanted} to the plan's data"
 
 
@@ -202,6 +200,8 @@ def _summary_parts(data: Mapping[str, Any]) -> dict[str, Any]:
         "best": used,
         "use": used["arm"] if used else "",
         "tiles": compared_tiles(data),
+        "arm_titles": {arm["arm"]: title for arm in data["arms"] if (title := arm_title(arm["arm"]))},
+        "terms": statements.words_used(data),
         "verdict_text": _with_unbroken_intervals(data["verdict"]["text"]),
         "warnings": data.get("warnings") or [],
     }
@@ -389,7 +389,7 @@ def memory_chart(data: Mapping[str, Any]) -> dict[str, Any]:
                 "whole": peak.whole,
                 "by_plan": peak.expected is None,
                 "missed": charts.is_missed(likely, peak.own),
-                # The plan's figure holds the runtime of a GPU, which a training on the processor does not have.
+                # The plan's figure includes the runtime of a GPU, which a training on the processor does not have.
                 "said": lines[-1] if len(lines) > 1 and peak.on_gpu else "",
             }
         )
@@ -430,8 +430,10 @@ def _template() -> Template:
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,
         "p_note": statements.P_VALUE_NOTE,
+        "strengths": statements.STRENGTHS,
         "small_rise": guard_results.is_small_rise,
         "less_forgetting": guard_results.LESS_FORGETTING,
+        "count_noun": count_noun,
     }
     return environment.get_template("report.html.j2")
 

@@ -11,6 +11,8 @@ from advisor.report.dev_budget import dev_budget_line, lead_text
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    STRENGTHS,
+    arms_line,
     batch_text,
     combined_score_rule,
     conclusion,
@@ -24,6 +26,7 @@ from advisor.report.statements import (
     task_line,
     timing_notes,
     used_arm,
+    words_used,
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import single_line
@@ -38,26 +41,28 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         f"## tunewise: {_escape(data['name'])}",
         _escape(task_line(data)),
         *([f"**{_escape(sentences[0])}**", _escape(" ".join(sentences[1:]))] if sentences else ()),
-        f"**{verdict['outcome'].upper()}** ({verdict['strength']}). {_escape(verdict['text'])}",
+        f"**{verdict['outcome'].upper()}** ({STRENGTHS[verdict['strength']]}). {_escape(verdict['text'])}",
         _escape(verdict.get("taught") or ""),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
         "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
         _escape(" ".join(f"{note}." for note in (data.get("retriever") or {}).get("notes", ()))),
         "\n".join(_arms(data)),
+        _escape(f"What each arm is: {arms}." if (arms := arms_line(data)) else ""),
         _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
         "\n".join(_pairs(data)),
         _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",
         "\n".join(_dev_budget(data)),
         "\n".join(_forecast(data)),
         _staleness(data),
+        _words(data),
         "\n".join(_conditions(data)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def is_unplanned(arm: Mapping[str, Any]) -> bool:
-    """Return whether an arm of the report lost most of its training rows, so that the verdict leaves it out."""
+    """Return whether an arm of the report lost most of its training rows, so that the verdict does not count it."""
     return not (arm.get("training_rows") or {"planned": True})["planned"]
 
 
@@ -66,13 +71,15 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
     names = [name for name in weights if weights[name] and any(name in arm["scores"] for arm in data["arms"])]
     names = [name for name in names if name != "right"]
     with_made = any(arm.get("made") for arm in data["arms"])
+    with_alone = any(median_alone(arm) is not None for arm in data["arms"])
     columns = [
         "arm",
         "right (95 %)",
         "combined (95 %)",
         *(["right, made", "combined, made"] if with_made else []),
         *(name.replace("_", " ") for name in names),
-        "ms/answer",
+        *(["ms alone"] if with_alone else []),
+        "ms in a batch",
     ]
     rows = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
     used = used_arm(data)
@@ -83,10 +90,10 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         share = right_interval(arm.get("right"))
         right = right_count(arm.get("right")) + (f" ({share})" if share else "")
         combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
-        time = f"{milliseconds(arm['seconds_per_answer'])} ({batch_text(data, arm)})"
         alone = median_alone(arm)
-        time = f"{milliseconds(alone)} alone, {time}" if alone is not None else time
-        cells = [label, right, combined, *(made_cells(arm) if with_made else ()), *scores, time]
+        times = [NOT_JUDGED if alone is None else milliseconds(alone)] if with_alone else []
+        times.append(f"{milliseconds(arm['seconds_per_answer'])} ({batch_text(data, arm)})")
+        cells = [label, right, combined, *(made_cells(arm) if with_made else ()), *scores, *times]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
@@ -95,7 +102,8 @@ def _pairs(data: Mapping[str, Any]) -> list[str]:
     right = {arm["arm"]: right_count(arm.get("right")) for arm in data["arms"]}
     recommended = data["verdict"]["recommended"]
     rows = [
-        f"| {_escape(recommended)} ({right.get(recommended, NOT_JUDGED)} right) against | right | difference (95 %) | p |",
+        f"| {_escape(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with "
+        "| right | difference (95 %) | p |",
         "|---|---:|---:|---:|",
     ]
     for pair in data["paired"]:
@@ -115,7 +123,10 @@ def _dev_budget(data: Mapping[str, Any]) -> list[str]:
     rows, line = data.get("dev_budget") or [], dev_budget_line(data)
     if not line:
         return []
-    table = ["| arm | allowed | used | tried | chosen | lead |", "|---|---:|---:|---|---|---:|"]
+    table = [
+        "| arm | answers allowed | used | tried | chosen | lead of the best other |",
+        "|---|---:|---:|---|---|---:|",
+    ]
     for row in rows:
         tried = "; ".join(f"{one['prompt']} {one['score']:.2f}" for one in row["tried"]) or "–"
         used = "–" if row["used"] is None else str(row["used"])
@@ -129,7 +140,7 @@ def _dev_budget(data: Mapping[str, Any]) -> list[str]:
             lead_text(row),
         ]
         table.append(f"| {' | '.join(cells)} |")
-    summary = "<details><summary>Answers on dev questions that each arm was given</summary>"
+    summary = "<details><summary>How the prompts were chosen (dev questions)</summary>"
     return [summary, "", _escape(f"{line}."), "", *table, "", "</details>"]
 
 
@@ -154,6 +165,12 @@ def _staleness(data: Mapping[str, Any]) -> str:
         for row in stale["arms"]
     ]
     return f"After the documents changed: {'; '.join(changes)}."
+
+
+def _words(data: Mapping[str, Any]) -> str:
+    """Return the terms that the report uses, each with its sentence, as one paragraph."""
+    terms = [f"**{_escape(term.name)}**: {_escape(term.sentence)}" for term in words_used(data)]
+    return f"Words used here. {' '.join(terms)}"
 
 
 def _conditions(data: Mapping[str, Any]) -> list[str]:

@@ -211,17 +211,17 @@ def _verdicts(result: Recheck) -> dict[str, Any] | None:
     new = _judged(result, result.plan, new_arms)
     if old is None or new is None:
         return None
-    texts = []
+    changes: list[tuple[str, bool]] = []
     if old.gate_met is not False and new.gate_met is False:
-        texts.append(f"the gate is not met any more: {new.recommended} does not beat the arms it must")
+        changes.append((f"{new.recommended} no longer beats the arms it must beat (the plan's gate)", True))
     if old.use != new.use:
-        texts.append(_use_text(result, new_arms, old, new))
+        changes.append(_use_change(result, new_arms, old, new))
     shown = ("outcome", "recommended", "winner", "use", "gate_met", "text")
     return {
         "before": {key: getattr(old, key) for key in shown},
         "now": {key: getattr(new, key) for key in shown},
-        "changed": bool(texts) and not all("not sure" in text for text in texts),
-        "text": "; ".join(texts),
+        "changed": any(is_clear for _, is_clear in changes),
+        "text": "; ".join(text for text, _ in changes),
     }
 
 
@@ -234,19 +234,19 @@ def _judged(result: Recheck, plan: Plan, arms: Sequence[ArmScores]) -> Verdict |
     return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, result.run.events()))[0]
 
 
-def _use_text(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: Verdict) -> str:
-    """Return how the arm to use changed, and whether that is sure."""
+def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: Verdict) -> tuple[str, bool]:
+    """Return how the arm to use changed, and whether the change is beyond noise."""
     if old.use in new.excluded:
-        return (
-            f"{old.use} cannot be used any more: it {new.excluded[str(old.use)]}; the arm to use is {new.use}"
-        )
+        reason = new.excluded[str(old.use)]
+        return f"{old.use} cannot be used any more: it {reason}; the arm to use is {new.use}", True
     by_name = {arm.arm: arm for arm in arms}
     if old.use in by_name and new.use in by_name:
         pair = pair_json(compare_arms(by_name[str(new.use)], by_name[str(old.use)], result.plan.seed))
         if pair["low"] > 0 and pair["p"] <= 0.05:
             interval = f"[{pair['low']:+.2f}, {pair['high']:+.2f}]"
-            return f"the arm to use is {new.use}, no longer {old.use}: {pair['difference']:+.2f} {interval}"
-    return f"{new.use} would be taken in place of {old.use}, but is not surely better: that is not sure"
+            text = f"the arm to use is {new.use}, no longer {old.use}: {pair['difference']:+.2f} {interval}"
+            return text, True
+    return f"{new.use} would be chosen in place of {old.use}, but it is not clearly better", False
 
 
 def _sentences(data: Mapping[str, Any], decision: Decision) -> list[str]:
@@ -342,7 +342,7 @@ def _flipped_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in rows[:MAX_FLIPPED]
     ]
     more = [f"- and {len(rows) - MAX_FLIPPED} more"] if len(rows) > MAX_FLIPPED else []
-    head = f"<details><summary>{len(rows)} answers that were right and are not</summary>"
+    head = f"<details><summary>{count_noun(len(rows), 'answer')} that were right and are not</summary>"
     return ["\n".join([head, "", *lines, *more, "", "</details>"])]
 
 

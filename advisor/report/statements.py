@@ -1,7 +1,7 @@
 """What every view of a report states in words: right answers, the task, the conclusion, the weights, times and costs.
 
 The functions read the object of report.json, those of earlier versions too: what a run did not record is shown as "–" or
-left out.
+not shown.
 """
 
 from __future__ import annotations
@@ -9,18 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advisor.glossary import Term, terms_in
+from advisor.methods.arm_titles import arms_in_words
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
 from advisor.verdict.conclusion import duration_text
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
-from runners.resources.usage import contention_note
+from runners.resources.usage import is_contended
 
 NOT_JUDGED = "–"
 """Shown where answers cannot be judged right or wrong, or an earlier version did not count them."""
 P_VALUE_NOTE = (
-    "p: how often chance alone would bring about such a difference between equal arms, corrected for the number of arms "
-    "compared (Holm); up to .05 it counts"
+    "p: the probability of a difference this large if both arms were equally good, corrected for the number of arms "
+    "compared (Holm); a p of .05 or less counts as a clear difference"
 )
+
+
+STRENGTHS = {
+    "measured": "measured",
+    "leaning": "a tendency only",
+    "proxy": "with another model",
+    "made": "on generated questions",
+}
+"""The strength of a verdict as people read it, by its value in report.json."""
 
 
 def right_count(counts: Mapping[str, Any] | None) -> str:
@@ -88,17 +100,29 @@ def task_asked(plan: Plan) -> dict[str, Any]:
 def task_line(data: Mapping[str, Any]) -> str:
     """Return the task, who answered for it and the date of the run in one line; "" where nothing of it is known."""
     task = data.get("task") or {}
-    parts = [f"Task: {task['goal']}"] if task.get("goal") else []
+    goal = str(task.get("goal") or "")
+    parts = [f"Task: {goal}" + "." * (not goal.endswith((".", "?", "!")))] if goal else []
     if sources := task.get("answers"):
         by_person = sum(sources.get(source, 0) for source in PERSON_SOURCES)
         measured = sum(sources.values()) - by_person
         parts.append(
-            f"asked with {by_person} answer{'s' * (by_person != 1)} of a person and {measured} counted, measured or assumed"
+            f"The advice used {count_noun(by_person, 'answer')} of a person and {measured} that "
+            f"{'was' if measured == 1 else 'were'} counted, measured or assumed."
         )
     if date := (data.get("environment") or {}).get("date"):
-        parts.append(f"run of {date}")
-    line = "; ".join(parts)
-    return f"{line[:1].upper()}{line[1:]}"
+        parts.append(f"Run of {date}.")
+    return " ".join(parts)
+
+
+def arms_line(data: Mapping[str, Any]) -> str:
+    """Return what each arm of the report is, in one sentence; "" where only arms of the plan's author were measured."""
+    return arms_in_words(arm["arm"] for arm in data["arms"])
+
+
+def words_used(data: Mapping[str, Any]) -> list[Term]:
+    """Return the terms to explain beside a report: those of its arms and its conclusion, and those every report uses."""
+    names = ", ".join(arm["arm"] for arm in data["arms"])
+    return terms_in(f"arm, verdict, held-out; {names}; {arms_line(data)}; {' '.join(conclusion(data))}")
 
 
 def counts_right_answers(data: Mapping[str, Any]) -> bool:
@@ -152,25 +176,24 @@ def milliseconds(seconds: float) -> str:
 def timing_notes(data: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know of the times of an answer: batches, and what else the machine did."""
     answering = (data.get("measured") or {}).get("answering") or {}
-    shares: dict[str, list[str]] = {}
-    for arm in data["arms"]:
-        if note := contention_note((answering.get(arm["arm"]) or {}).get("busy") or 0.0):
-            shares.setdefault(note, []).append(arm["arm"])
+    shares = {arm["arm"]: (answering.get(arm["arm"]) or {}).get("busy") or 0.0 for arm in data["arms"]}
+    busy = [f"{name} ({share:.0%})" for name, share in shares.items() if is_contended(share)]
     notes = []
     if any(batch_text(data, arm).startswith(("batch", "in")) for arm in data["arms"]):
         timed = max(((arm.get("alone") or {}).get("n", 0) for arm in data["arms"]), default=0)
         alone = (
-            f"those alone are the median of {timed} question{'s' * (timed != 1)} asked one at a time"
+            f"a time alone is the median of {count_noun(timed, 'question')} asked one at a time"
             if timed
             else "a question asked alone takes longer"
         )
         notes.append(
-            f"Times of an answer in a batch are the time of the batch divided by its answers; {alone}"
+            f"A time in a batch is that of the whole batch divided by its number of answers; {alone}"
         )
-    notes += [
-        f"While {_joined(names)} answered, {note}: take the times as too long"
-        for note, names in shares.items()
-    ]
+    if busy:
+        notes.append(
+            "The machine was busy, so these arms' times are too long (in brackets the share of the processor time they "
+            f"needed that other programs took): {', '.join(busy)}"
+        )
     return notes
 
 

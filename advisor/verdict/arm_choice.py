@@ -41,6 +41,7 @@ from advisor.verdict.comparison import (
     surely_below,
 )
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, right_answers
+from rag.text.words import count_noun
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
@@ -159,12 +160,12 @@ def choose_arm(
 def _nothing_meets(failed: Sequence[tuple[Requirement, Sequence[str]]], excluded: Mapping[str, str]) -> str:
     """Return which requirements no arm meets together, and what to do about the one that most arms fail."""
     if not failed:
-        return "no arm was trained as planned: correct the rows that were left out, then run the plan again"
+        return "no arm was trained as planned: correct the rows that were skipped, then run the plan again"
     if len(failed) == 1:
         text = f"{failed[0][0].demand}, and no arm of this run does that"
     else:
         parts = [f"{requirement.demand} (not met by {', '.join(arms)})" for requirement, arms in failed]
-        text = f"no arm meets all that was said: {'; '.join(parts)}"
+        text = f"no arm meets all requirements of your answers: {'; '.join(parts)}"
     return f"{text}: {max(failed, key=lambda pair: len(pair[1]))[0].remedy}"
 
 
@@ -221,8 +222,8 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
         within = [name for name in within if _is_close(trial.arms[name], trial.arms[best])]
     use = min([best, *within], key=lambda name: trial.costs[name])
     if use != best:
-        near = "close to" if count < LEANING_BELOW else "within noise of"
-        reason = f"{use} is {near} {best}, the best of the arms that can be used, and costs less to keep up"
+        near = "close to" if count < LEANING_BELOW else "not clearly worse than"
+        reason = f"{use} is {near} {best}, the best of the arms that can be used, and costs less"
     elif cheaper and count < LEANING_BELOW:
         reason = f"{use} did best of the arms that can be used, and no cheaper one comes close"
     elif len(names) > 1:
@@ -250,7 +251,7 @@ def _without_sources(trial: Trial) -> dict[str, str]:
         if not trial.step(name).retrieval:
             reasons[name] = "names no sources"
         elif shares and not any(shares):
-            reasons[name] = f"names a source that supports it in none of {len(shares)} answers"
+            reasons[name] = f"names a source that supports it in none of {count_noun(len(shares), 'answer')}"
     return reasons
 
 
@@ -283,7 +284,9 @@ def _without_form(trial: Trial) -> dict[str, str]:
     for name, arm in trial.arms.items():
         values = next((arm.of(score) for score in scores.get(str(form), ()) if arm.of(score)), [])
         if values and fmean(values) < MIN_VALID_SHARE:
-            reasons[name] = f"has the demanded form in {round(sum(values))} of {len(values)} answers"
+            reasons[name] = (
+                f"has the required form in {round(sum(values))} of {count_noun(len(values), 'answer')}"
+            )
     return reasons
 
 
@@ -323,7 +326,7 @@ def _never_refusing(trial: Trial) -> dict[str, str]:
         return {}
     behind = surely_below(best, trial.only(list(measured)).arms, UNANSWERABLE_SCORE, trial.plan.seed)
     return {
-        name: f"refuses {round(sum(values))} of {len(values)} questions without an answer, {best} "
+        name: f"refuses {round(sum(values))} of {count_noun(len(values), 'question')} without an answer, {best} "
         f"{round(sum(measured[best]))}"
         for name, values in measured.items()
         if name in behind or not any(values)
@@ -342,7 +345,7 @@ def _surely_more_wrong(trial: Trial) -> dict[str, str]:
 REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "answers must name their source",
-        "give the plan documents that hold the answers, so that an arm retrieves them, try a larger model, "
+        "give the plan documents that contain the answers, so that an arm can retrieve them, try a larger model, "
         "or answer must_cite with no",
         _without_sources,
     ),
@@ -352,7 +355,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _hosted,
     ),
     Requirement(
-        "answers must have the demanded form",
+        "answers must have the required form",
         "give more examples of that form, try a larger model, or change output_format",
         _without_form,
     ),

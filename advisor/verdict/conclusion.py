@@ -88,7 +88,7 @@ def _use_line(reader: Reader, use: str) -> str:
             else first
         )
     pairs = verdict.get("compared") or {}
-    text = f"It answers {right['n']} of {right['of']} right"
+    text = f"It answers {right['n']} of {right['of']} questions right"
     today, other = (pairs.get(key) or {} for key in ("today", "alternative"))
     beside = []
     if today.get("right"):
@@ -127,7 +127,7 @@ def _weak_line(reader: Reader, use: str) -> str:
     right = reader.right(use)
     if not right or 2 * right["n"] >= right["of"]:
         return ""
-    return "That is fewer than half: let a person check its answers, or try a larger model before it is used."
+    return "That is fewer than half: have a person check its answers, or try a larger model first."
 
 
 def _standing_line(reader: Reader, use: str) -> str:
@@ -139,7 +139,7 @@ def _standing_line(reader: Reader, use: str) -> str:
         return f"{advised} was recommended but could not be measured, so whether it would do better is not known."
     if verdict["outcome"] == "confirmed":
         if use == recommended:
-            return "It was recommended, and the trial confirms it."
+            return f"{use} was recommended, and the trial confirms it."
         return f"{recommended} was recommended, but {_why_not(reader, recommended)}."
     if use != recommended and recommended in excluded:
         return f"{recommended} was recommended, but it {excluded[recommended]}."
@@ -147,14 +147,14 @@ def _standing_line(reader: Reader, use: str) -> str:
     better = best if best != use and best in excluded else ""
     beside = f" {better} scored best, but it {excluded[better]}." if better else ""
     if verdict["outcome"] == "overturned":
-        return f"{recommended} was recommended, and the trial speaks against it: {_why_not(reader, recommended)}.{beside}"
+        return f"{recommended} was recommended, but the trial speaks against it: {_why_not(reader, recommended)}.{beside}"
     margin = verdict.get("margin") or {}
     if not margin:
         return ""
     pair = " and ".join((recommended, margin["against"]))
     count = reader.right(recommended).get("of") or reader.arm(recommended).get("n")
     questions = f" with {count_noun(count, 'question')}" if count else ""
-    return f"It is too close to call{questions}: {pair} could be equally good.{beside}"
+    return f"The result is too close to call{questions}: {pair} could be equally good.{beside}"
 
 
 def _why_not(reader: Reader, recommended: str) -> str:
@@ -167,7 +167,7 @@ def _why_not(reader: Reader, recommended: str) -> str:
     mine, theirs = reader.right(recommended), reader.right(margin.get("against"))
     if mine and theirs:
         return f"it answers {mine['n']} right, {margin['against']} {_beside(theirs, mine)}"
-    return str(verdict.get("use_reason") or "another one did better")
+    return str(verdict.get("use_reason") or "another arm did better")
 
 
 def _refusal_line(reader: Reader, use: str) -> str:
@@ -177,10 +177,10 @@ def _refusal_line(reader: Reader, use: str) -> str:
     if not refused.get("of"):
         return ""
     wrongly = (reader.arm(use).get("scores") or {}).get("false_refusal") or {}
-    line = f"Of {count_noun(refused['of'], 'question')} without an answer it refuses {refused['n']}"
+    line = f"Of {count_noun(refused['of'], 'question')} without an answer in the documents {use} refuses {refused['n']}"
     if wrongly and answered.get("of"):
         count = round(wrongly["mean"] * wrongly["n"])
-        line += f"; of the {answered['of']} with one it wrongly refuses {count or 'none'}"
+        line += f"; of the {answered['of']} with an answer it wrongly refuses {count or 'none'}"
     return f"{line}."
 
 
@@ -192,13 +192,13 @@ def _needs_line(reader: Reader, use: str) -> str:
     seconds = sum(run.get("seconds") or 0.0 for run in runs)
     if runs and seconds:
         memory = f" and {gib:.2g} GiB of memory" if gib else ""
-        parts.append(f"Training it took {duration_text(seconds)}{memory} on this machine.")
+        parts.append(f"Training {use} took {duration_text(seconds)}{memory} on this machine.")
     alone, batch = arm.get("alone") or {}, arm.get("batch")
     each = arm.get("seconds_per_answer")
     in_batch = f"{each:.2g} s in a batch of {batch}" if each and batch and batch > 1 else ""
     if alone:
         beside = f" ({in_batch})" if in_batch else ""
-        parts.append(f"An answer takes {alone['seconds']:.2g} s alone on this machine{beside}.")
+        parts.append(f"An answer takes {alone['seconds']:.2g} s when asked alone on this machine{beside}.")
     elif in_batch:
         parts.append(f"An answer takes {in_batch}; alone it takes longer, which was not measured.")
     elif each:
@@ -219,11 +219,11 @@ def _change_line(reader: Reader, use: str) -> str:
     seconds = (reader.measured.get("seconds") or {}).get("index")
     tuned = bool((reader.measured.get("training") or {}).get(_weights_of(reader, use)))
     if arm.get("retrieval"):
-        built = f": building it anew took {duration_text(seconds)} here" if seconds else ""
-        stays = "; the tuned part stays" if tuned else ""
+        built = f": building it again took {duration_text(seconds)} here" if seconds else ""
+        stays = "; no new training is needed" if tuned else ""
         line = f"When documents change, update the index{built}{stays}."
     elif tuned:
-        line = "When facts change, it must be trained again."
+        line = f"When facts change, {use} must be trained again."
     else:
         return ""
     stale = ((reader.data.get("guards") or {}).get("staleness") or {}).get("arms") or []
@@ -262,18 +262,16 @@ def _limits_line(reader: Reader) -> str:
         about = f" (about {duration_text(60 * minutes)})" if minutes else ""
         return f"This was a quick run, for a first impression: run it in full before you decide{about}."
     if verdict["strength"] == "proxy":
-        return (
-            f"Measured on {verdict['model']} in place of the model that was planned for: take it as a hint."
-        )
+        return f"Measured with {verdict['model']} in place of the planned model: take the result as a hint."
     if verdict["strength"] == "made":
         count = max((row["n"] for row in reader.data["arms"]), default=0)
         return (
-            f"All {count_noun(count, 'test question')} were made from the documents: take it as a hint, and test with "
-            "questions that people asked before you decide."
+            f"All {count_noun(count, 'test question')} were generated from the documents: take the result as a hint, and "
+            "test with questions that people asked before you decide."
         )
     if verdict["strength"] == "leaning":
         count = max((row["n"] for row in reader.data["arms"]), default=0)
-        return f"{count_noun(count, 'question')} show a tendency and no more; with 30 or more the result is firm."
+        return f"{count_noun(count, 'question')} show a tendency only; with 30 or more the result is firm."
     return ""
 
 

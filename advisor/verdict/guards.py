@@ -23,7 +23,7 @@ SMALL_RISE = 0.02
 """Share of the loss on neutral text below which a rise is noted and not warned of, where instructions are followed as
 before: for a loss of 3.8 nats a token it is a perplexity 8 % higher, which no answer shows."""
 LESS_FORGETTING = (
-    "to forget less, mix general examples into the training (data.replay in the plan), or train fewer epochs"
+    "to lose less, mix general examples into the training (data.replay in the plan), or train fewer epochs"
 )
 
 
@@ -55,7 +55,7 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
     leakage = guards.get("leakage") or {}
     if leakage.get("withheld"):
         warnings.append(
-            "questions of this trial occur in the training rows or instructions: its scores say nothing"
+            "questions of this trial occur in the training rows or instructions: its scores prove nothing"
         )
     if left_out := leakage.get("left_out"):
         warnings.append(
@@ -63,7 +63,7 @@ def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
             f"{'was' if left_out == 1 else 'were'} not asked, as the plan says"
         )
     warnings += [
-        f"{row['arm']} was not trained as planned and is left out of the verdict: {row['text']}"
+        f"{row['arm']} was not trained as planned and does not count for the verdict: {row['text']}"
         if not row["planned"]
         else f"under two thirds of the rows of {row['arm']} have their passage: {row['text']}"
         for row in guards.get("training_rows") or ()

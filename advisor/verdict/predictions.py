@@ -22,6 +22,7 @@ from advisor.questionnaire.answers import Answer
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
+from rag.text.words import count_noun
 from runners.plan.forecast import NO_FORECAST, OUTDATED
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
@@ -91,7 +92,7 @@ class MeasuredMemory:
             if self.held is None
             else f", {self.held:.2g} of it before training (libraries, index, embedder)"
         )
-        return f"the whole process held {self.peak:.2g} GiB at its peak{before}"
+        return f"the whole process used {self.peak:.2g} GiB at its peak{before}"
 
 
 NO_MEMORY = MeasuredMemory(None, None, None, None)
@@ -121,13 +122,13 @@ def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequenc
         guess = "not estimated" if memory.expected is None else f"estimated {memory.expected:.2g} GiB"
         lines.append(f"memory of training: {guess}, measured {memory.own:.2g} GiB")
     elif memory.peak is not None:
-        lines.append("memory of training: not measured apart from the process")
+        lines.append("memory of training: not measured separately from the process")
     if memory.whole:
         lines.append(memory.whole)
     if planned is not None and memory.peak is not None:
         why = "".join(f" for {text}" for text in assumed if "tokens at a time" in text)
         part = "the runtime of the GPU" if memory.on_gpu else "needed on a GPU only"
-        lines.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it {part}")
+        lines.append(f"the plan estimated {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it {part}")
     return lines
 
 
@@ -234,7 +235,7 @@ def why_incomparable(plan: Plan, proxy: bool) -> str:
     counted = plan.answers.get("labelled_examples")
     most = plan.data.max_examples
     if most is not None and counted is not None and counted.value and most < counted.value:
-        return f"trained on {most} of the {counted.value:,} examples that were predicted for"
+        return f"trained on {most} of the {count_noun(counted.value, 'example')} that were predicted for"
     return ""
 
 

@@ -185,18 +185,22 @@ def compare_forecast(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any] | No
 def forecast_sentence(forecast: Mapping[str, Any]) -> str:
     """Return what was forecast and what came, in words, from a report's ``forecast``."""
     best, share = forecast["best"], forecast["best_probability"]
-    given = "a probability that was not forecast apart" if share is None else f"a probability of {share:.2f}"
+    given = (
+        "no probability was forecast for it"
+        if share is None
+        else f"its forecast probability of being best was {share:.2f}"
+    )
     pairs = (
-        f" {forecast['pairs_in_order']} of {forecast['pairs']} pairs of arms came in the order forecast."
+        f" In {forecast['pairs_in_order']} of {forecast['pairs']} pairs of arms the better one was forecast."
         if forecast["pairs"]
         else ""
     )
     text = (
-        f"The advice was given a probability of {forecast['probability']:.2f} and was {forecast['outcome']}; "
-        f"{best}, which has the best mean, had been given {given} of that.{pairs}"
+        f"Before the trial the advice was given a probability of {forecast['probability']:.2f}; it is now "
+        f"{forecast['outcome']}. {best} scored best; {given}.{pairs}"
     )
     if why := forecast["not_compared"]:
-        text += f" Shares and minutes were forecast for other work: {why}."
+        text += f" Right answers and minutes cannot be compared with the forecast: {why}."
     elif forecast["minutes"]:
         text += (
             f" Forecast {forecast['minutes']:.0f} minutes in all, took {forecast['measured_minutes']:.0f}."
@@ -220,7 +224,7 @@ def forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str, str, str,
 
 FORECAST_COLUMNS = (
     "arm",
-    "chance of best",
+    "chance of being best",
     "right, forecast",
     "right, measured",
     "minutes, forecast / measured",

@@ -117,15 +117,15 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
         if (pair := compare_on_score(arms[plan.choice], arms[base], name, plan.seed))
     ]
     comparisons = corrected_comparisons(pairs)
-    raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
+    raised = [f"{_spaced(name)} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
     stayed = [
-        f"{name} ({_mean_score(arms[plan.choice], name):.2f}, {_mean_score(arms[base], name):.2f} before)"
+        f"{_spaced(name)} ({_mean_score(arms[plan.choice], name):.2f}, {_mean_score(arms[base], name):.2f} before)"
         for name, c in comparisons.items()
         if not c.above and SCORE_BY_NAME[name].gain(_mean_score(arms[plan.choice], name)) < LOW_SCORE
     ]
     if not (raised and stayed):
         return ""
-    return f"Tuning surely raised {_joined(raised)} over {base}, but not {_joined(stayed)}."
+    return f"Tuning clearly raised {_joined(raised)} over {base}, but not {_joined(stayed)}."
 
 
 def judge_trial(
@@ -222,7 +222,7 @@ def substitute_sentence(plan: Plan, measured: Collection[str]) -> str:
     if advised == plan.choice:
         return ""
     if advised in measured:
-        return f"{advised} was recommended, but the plan holds {plan.choice} to account."
+        return f"{advised} was recommended, but this plan tests {plan.choice}."
     why = f"the plan has no arm {advised}"
     if advised in ("rag", "hybrid") and plan.data.documents is None:
         why = "the plan has no documents"
@@ -292,7 +292,7 @@ def _pair_with(trial: Trial, use: str, other: str) -> dict[str, Any]:
 
 def _left_out_sentence(arm: str, rows: str) -> str:
     """Return a sentence on an arm that is left out of the comparison."""
-    return f"{arm} was not trained as planned and is left out of the comparison: {rows}."
+    return f"{arm} was not trained as planned and is not compared: {rows}."
 
 
 def _without_verdict(
@@ -327,6 +327,11 @@ def same_model(a: str, b: str) -> bool:
 
 def _mean_score(arm: ArmScores, name: str) -> float:
     return fmean(arm.of(name))
+
+
+def _spaced(name: str) -> str:
+    """Return the name of a score as tables show it."""
+    return name.replace("_", " ")
 
 
 def _joined(parts: list[str]) -> str:
@@ -378,21 +383,21 @@ def _strength_and_limits(
     if not documents.by_document:
         sentences.append(
             f"The questions come from {count_noun(documents.documents, 'document')}, too few to judge by: "
-            "the intervals hold for these and no others."
+            "the intervals are valid for these documents only."
         )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
     if rival and 0 < abs(rival.pair.difference) < spread:
         sentences.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
     if count < LEANING_BELOW:
         strength = "leaning"
-        sentences.append(f"Under {LEANING_BELOW} questions it only leans.")
+        sentences.append(f"With fewer than {LEANING_BELOW} questions the result is a tendency only.")
     arm_model = next((step.model for step in plan.arms if step.arm == plan.choice), None)
     measured = (arm_model or plan.model).name
     wanted = plan.answers.get("model")
     meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
     if not same_model(meant, measured):
         strength = "proxy"
-        sentences.append(f"Measured on {measured}, not on {meant}: a proxy, no more.")
+        sentences.append(f"Measured with {measured} in place of {meant}: take it as a hint.")
     return strength, tuple(sentences)
 
 

@@ -44,7 +44,10 @@ def verdict_text(facts: VerdictFacts) -> str:
     if facts.rival is None:
         score = f"{_score_text(facts, choice)} on {count_noun(facts.count, 'question')} with {facts.model}"
         return " ".join(
-            (f"Only {choice} was measured: {score}, with nothing to hold against it.", *facts.limits)
+            (
+                f"Only {choice} was measured: {score}; there was no other arm to compare it with.",
+                *facts.limits,
+            )
         )
     other = facts.rival.pair.b
     counts = {name: right_answers(facts.arms[name]) for name in (choice, other)}
@@ -121,20 +124,24 @@ def _conclusion(facts: VerdictFacts) -> str:
     assert facts.rival is not None
     other = facts.rival.pair.b
     if facts.substitute:
-        beats = "surely" if facts.standing.gate_met else "not surely"
-        gate = f"{facts.standing.choice} is {beats} above what it must beat; " if facts.standing.gate else ""
+        beats = "clearly" if facts.standing.gate_met else "not clearly"
+        gate = (
+            f"{facts.standing.choice} is {beats} better than the arms it must beat; "
+            if facts.standing.gate
+            else ""
+        )
         return f"{facts.substitute} Of the arms measured: {gate}{_use_clause(facts)}."
     if facts.outcome == "confirmed":
         holds = (
-            "The recommendation holds"
+            "The recommendation is confirmed"
             if other in facts.standing.beaten
-            else f"The recommendation holds: {other} costs more and is not surely better"
+            else f"The recommendation is confirmed: {other} costs more and is not clearly better"
         )
         return (
             f"{holds}." if facts.use.arm == facts.standing.choice else f"{holds}; but {_use_clause(facts)}."
         )
     if facts.outcome == "overturned":
-        return f"The recommendation does not hold: {_overturned(facts, other)}."
+        return f"The trial speaks against the recommendation: {_overturned(facts, other)}."
     return f"Not decided: {_undecided(facts, other)}{_more_questions(facts)}"
 
 
@@ -145,9 +152,11 @@ def _overturned(facts: VerdictFacts, other: str) -> str:
     clause = _use_clause(facts)
     if facts.standing.better:
         within_noise = use == facts.winner and use != other
-        return f"{clause}, the cheapest arm within noise of the best" if within_noise else clause
+        return (
+            f"{clause}, the cheapest arm that is not clearly worse than the best" if within_noise else clause
+        )
     if by:
-        return f"it had to be more than {by:g} above {other}; {clause}"
+        return f"{facts.standing.choice} had to be more than {by:g} better than {other}; {clause}"
     return f"{clause}, no worse and cheaper" if use == other else clause
 
 
@@ -163,18 +172,18 @@ def _use_clause(facts: VerdictFacts) -> str:
 def _undecided(facts: VerdictFacts, other: str) -> str:
     """Return what keeps the verdict open."""
     choice = facts.standing.choice
-    until = "stay with it" if facts.use.arm == choice else _use_clause(facts)
+    until = f"stay with {choice}" if facts.use.arm == choice else _use_clause(facts)
     if facts.missing:
         *most, last = facts.missing
         were = "were" if most else "was"
         compared = "compared" if facts.lost.intersection(facts.missing) else "measured"
         names = f"{', '.join(most)}{' and ' if most else ''}{last}"
-        return f"{names}, which it must beat, {were} not {compared}; until then {until}."
+        return f"{names}, which {choice} must beat, {were} not {compared}; until then {until}."
     by = facts.rival.by if facts.rival else 0.0
-    above = f"more than {by:g} above" if by else "above"
+    better = f"more than {by:g} better" if by else "better"
     if facts.rival and (facts.rival.pair.low > by or facts.rival.pair.high < by):
-        other += f" (p {facts.rival.pair.p_holm:.2f}, corrected)"
-    return f"it is not surely {above} {other}; until then {until}."
+        other += f" (p {facts.rival.pair.p_holm:.2f}, corrected for the number of arms)"
+    return f"{choice} is not clearly {better} than {other}; until then {until}."
 
 
 def _more_questions(facts: VerdictFacts) -> str:
@@ -184,6 +193,5 @@ def _more_questions(facts: VerdictFacts) -> str:
     if facts.needed is None:
         return ""
     needed = facts.needed
-    documents = f" ({rounded_up(needed.documents)} more documents' worth)" if needed.documents else ""
-    plural = "s" * (needed.questions != 1)
-    return f" About {rounded_up(needed.questions)} more question{plural}{documents} would decide it."
+    documents = f", from about {rounded_up(needed.documents)} more documents," if needed.documents else ""
+    return f" About {rounded_up(needed.questions)} more question{'s' * (needed.questions != 1)}{documents} would decide it."

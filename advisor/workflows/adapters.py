@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from advisor.output import emit_result, format_interval
+from rag.text.words import count_noun
 from runners.models.adapters import StoredAdapter
 
 COMBINED_SCORE = "combined"
@@ -48,7 +49,7 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "base": base,
         "weights of the base": adapter.fingerprint[:16],
         "tokenizer": adapter.tokenizer_sha256[:16],
-        "chat template": adapter.template_sha256[:16] or "none, a plain one is kept",
+        "chat template": adapter.template_sha256[:16] or "none; a plain one is stored with the adapter",
         "method": _method(adapter) + (f", rank {adapter.rank}" if adapter.rank else ""),
         "data": f"{', '.join(adapter.files)} {_text(adapter.rows)} rows, SHA-256 {adapter.data_sha256[:16]}".strip(),
         "plan": adapter.plan_sha256[:16] or "none",
@@ -65,7 +66,11 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
 def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
     """Return the cells of an adapter's row."""
     rank = f"rank {adapter.rank}" if adapter.rank else "all weights"
-    rows = f"{adapter.rows} rows {adapter.data_sha256[:8]}".rstrip() if adapter.rows is not None else ""
+    rows = (
+        f"{count_noun(adapter.rows, 'row')} {adapter.data_sha256[:8]}".rstrip()
+        if adapter.rows is not None
+        else ""
+    )
     score = adapter.scores.get("scores", {}).get(COMBINED_SCORE)
     return (
         str(adapter.folder),

@@ -59,7 +59,7 @@ BUNDLE_README = """What is in here, for a bug report:
 
 doctor.json   what `tunewise doctor --json` prints: machine, packages, settings and where they come from
 {run}
-Left out: documents, examples, questions, prompts, goals, answers, names of files. Replaced where they stood in the
+Not included: documents, examples, questions, prompts, goals, answers, names of files. Replaced in the
 rest: secrets, addresses, paths, the names of user and machine ({count} places). Look it through before you send it.
 """
 RUN_README = """run.json      how the run's plan is built, without anything that was written into it

@@ -6,12 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from advisor.display.answer_view import show_streaming
-from advisor.display.events import print_event
 from advisor.output import emit_result, note
+from advisor.workflows.ask import Answerer
 from runners.arms.followup import stand_alone
 from runners.data.formats import Message
-from runners.runs.run import open_session
 
 HELP = (
     "Type a question and press Enter. A short follow-up ('and on Sundays?') is completed from the question before it.\n"
@@ -28,6 +26,7 @@ def converse(
     as_json: bool = False,
     model: Path | None = None,
     backend: Sequence[str] | None = None,
+    server: bool = True,
 ) -> None:
     """Answer questions until an empty line, /quit or the end of the input; ``HELP`` lists the other commands.
 
@@ -37,10 +36,11 @@ def converse(
         as_json: whether to print a line of JSON for each answer.
         model: folder of the base model, where it has been moved.
         backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
+        server: whether a server of this machine may answer that has the run loaded.
     """
-    session = open_session(path, print_event, model, backend)
-    arm = session.arm(arm_name)
-    session.note_difference([arm])
+    answerer = Answerer(path, arm_name, model, backend, server)
+    answerer.prepare()
+    arm = answerer.arm
     history: list[Message] = []
     previous = ""
     if sys.stdin.isatty():
@@ -60,12 +60,12 @@ def converse(
         # With retrieval the passages give the context; earlier turns would only take space from them in the prompt.
         shown_turns = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
         if as_json:
-            answer = session.ask([rewritten], arm, shown_turns)[0]
+            answer = answerer.ask(rewritten, shown_turns)
             emit_result(
                 {**answer.reply_json(arm.arm), "question": question, "asked_as": rewritten}, ascii=True
             )
         else:
-            answer = show_streaming(session.stream(rewritten, arm, shown_turns), arm.arm)
+            answer = answerer.show(rewritten, shown_turns)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
         previous = rewritten
 
@@ -75,7 +75,7 @@ def command_reply(line: str) -> str:
     if not line.startswith("/") or " " in line:
         return ""
     if line == "/new":
-        return "the conversation starts anew"
+        return "a new conversation starts"
     return HELP if line in ("/help", "/?") else f"{line} is no command. {HELP}"
 
 

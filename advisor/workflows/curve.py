@@ -11,6 +11,7 @@ from advisor.output import command_line, note, print_plain
 from advisor.terminal import resume_hint
 from rag.errors import BadInput, UsageProblem
 from rag.files import write_json, write_text
+from rag.text.words import count_noun
 from runners.plan.schema import Plan, read_plan
 from runners.run_folder import CURVES_FOLDER, is_run, read_run_plan
 
@@ -135,13 +136,15 @@ def _refuse_impossible(request: CurveRequest) -> None:
     if request.seeds is not None and request.seeds < 1:
         raise UsageProblem(f"--seeds {request.seeds} trains nothing", "1 or more")
     if request.minutes is not None and request.minutes <= 0:
-        raise UsageProblem(f"--minutes {request.minutes:g} leaves no time", "more than 0")
+        raise UsageProblem(f"--minutes {request.minutes:g} is too short", "more than 0")
     if request.minutes is not None and request.seeds is not None:
         raise UsageProblem(
             "--seeds and --minutes exclude each other", "--minutes decides how many seeds are trained"
         )
     if not 0 <= request.worth < 1:
-        raise UsageProblem(f"--worth {request.worth:g} is no score", "from 0 to below 1, such as 0.01")
+        raise UsageProblem(
+            f"--worth {request.worth:g} is not a score between 0 and 1", "from 0 to below 1, such as 0.01"
+        )
     if request.resume and request.overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
 
@@ -200,7 +203,7 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
 
     if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
         lines.append(
-            f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again"
+            f"all {count_noun(len(setup.rows), 'row')} with seed {setup.seeds[0]}: taken from the run, not trained again"
         )
     return [*lines, *setup.notes]
 
@@ -320,8 +323,8 @@ def conclusion_text(data: dict[str, Any]) -> str:
     gain, stop, rows = data["doubling"], data["stop"], data["points"][-1]["n"]
     if max(row["score"] for row in data["points"]) <= NOTHING:
         return (
-            f"No size scored above {NOTHING}: nothing was learnt that these questions ask, so whether more rows would help "
-            "cannot be told. Look at the answers first."
+            f"No size scored above {NOTHING}: nothing was learnt that these questions ask for, so it is not known whether "
+            "more examples would help. Look at the answers first."
         )
     worth = f"{gain['worth']:.2g}"
     first = (
@@ -329,10 +332,10 @@ def conclusion_text(data: dict[str, Any]) -> str:
         f"chance {gain['chance']:.1f} of more than {worth}."
     )
     if stop["n"] is None:
-        return f"{first} More rows are worth their labels as far as this looks (8 times as many)."
+        return f"{first} More rows are worth labelling, as far as this forecast goes (8 times as many)."
     if stop["n"] <= rows:
-        return f"{first} Stop labelling: another doubling more likely brings less than {worth}."
-    return f"{first} Label up to about {stop['n']:,} rows; the next doubling then more likely brings less than {worth}."
+        return f"{first} Stop labelling: another doubling more likely adds less than {worth}."
+    return f"{first} Label up to about {stop['n']:,} rows; the doubling after that more likely adds less than {worth}."
 
 
 def _report_again(setup: CurveSetup) -> str:

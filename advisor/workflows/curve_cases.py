@@ -59,7 +59,7 @@ def read_curve_cases(path: Path) -> tuple[tuple[CurveCase, ...], tuple[dict[str,
         raise BadInput(f"{path} is no JSON: {error}", 'write {"curves": [...]}') from None
     curves = data.get("curves") if isinstance(data, dict) else None
     if not isinstance(curves, list) or not curves:
-        raise BadInput(f"{path} holds no curves", 'write {"curves": [{"id": "..", "points": [..]}, ..]}')
+        raise BadInput(f"{path} has no curves", 'write {"curves": [{"id": "..", "points": [..]}, ..]}')
     cases: list[CurveCase] = []
     skipped: list[dict[str, str]] = []
     for number, curve in enumerate(curves, 1):
@@ -182,6 +182,6 @@ def _rounded(value: float) -> float:
 def score_cases_file(path: Path, others: Sequence[str] = ()) -> dict[str, Any]:
     """Carry out ``curve --cases``; UsageProblem when something else is named as well."""
     if others:
-        raise UsageProblem(f"--cases measures nothing, so {others[0]} has no effect", "leave it out")
+        raise UsageProblem(f"--cases measures nothing, so {others[0]} has no effect", "remove it")
     cases, skipped = read_curve_cases(path)
     return curve_scores([score_curve_case(case) for case in cases], skipped)

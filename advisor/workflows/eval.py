@@ -99,9 +99,9 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
         lines.append(plan.ignored)
     if asked.near:
         were = (
-            "was left out because it nearly repeats"
+            "was skipped because it nearly repeats"
             if asked.near == 1
-            else "were left out because they nearly repeat"
+            else "were skipped because they nearly repeat"
         )
         lines.append(f"{count_noun(asked.near, 'question')} {were} training rows")
     if asked.dev:

@@ -82,7 +82,7 @@ def read_cases(path: Path) -> tuple[AdviceCase, ...]:
     rows = data.get("cases") if isinstance(data, dict) else None
     if not isinstance(rows, list) or not rows:
         raise BadInput(
-            f"{path} holds no cases", 'it must be {"cases": [{"id", "answers", "winner", ...}, ...]}'
+            f"{path} has no cases", 'it must be {"cases": [{"id", "answers", "winner", ...}, ...]}'
         )
     return tuple(_case(row, f"{path}, case {number}") for number, row in enumerate(rows, 1))
 
@@ -223,5 +223,7 @@ def _names(given: Any, location: str) -> frozenset[str]:
         else [given]
     )
     if unknown:
-        raise BadInput(f"{location} cannot hold {unknown[0]!r}", f"allowed: {', '.join(methods_by_name())}")
+        raise BadInput(
+            f"{location} cannot contain {unknown[0]!r}", f"allowed: {', '.join(methods_by_name())}"
+        )
     return frozenset(given)

@@ -168,8 +168,12 @@ def _check_place(flags: MakeFlags) -> None:
         return
     started = (flags.work / JOURNAL).exists()
     if flags.out.exists() or started:
-        what = f"{flags.out} exists" if flags.out.exists() else f"{flags.work} holds an unfinished making"
-        raise UsageProblem(what, "--resume goes on with what the teacher wrote, --overwrite starts again")
+        what = (
+            f"{flags.out} exists"
+            if flags.out.exists()
+            else f"{flags.work} has unfinished work of an earlier call"
+        )
+        raise UsageProblem(what, "--resume continues with what the teacher wrote, --overwrite starts again")
 
 
 def _settings_say_local() -> bool:
@@ -260,10 +264,10 @@ def _open_index(flags: MakeFlags) -> Index:
         build = Index.update if (folder / "CURRENT").is_file() else Index.build
         report = build(folder, flags.documents, embedder, on_event=watch)
     for item in report.skipped:
-        note(f"document {item.path} was left out: {item.reason}")
+        note(f"document {item.path} was skipped: {item.reason}")
     index = Index.open(folder, embedder)
     if not index.chunks:
-        raise BadInput(f"{flags.documents} holds no text to ask about", "give documents that can be read")
+        raise BadInput(f"{flags.documents} has no text to ask about", "give documents that can be read")
     return index
 
 
@@ -298,7 +302,7 @@ def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
     import typer
 
     if not typer.confirm(f"Send passages of {flags.documents} to {endpoint_host(remote.url)}?", err=True):
-        raise UsageProblem("nothing was sent", "give --yes to go on without this question")
+        raise UsageProblem("nothing was sent", "give --yes to continue without this question")
 
 
 def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
@@ -367,7 +371,7 @@ def _outcome(
     try:
         return maker.make(chunks, flags.count, flags.seed)
     except CannotRun as problem:
-        hint = f"the teacher's texts are kept; go on with: {flags.resume_line()}"
+        hint = f"the teacher's texts are saved; continue with: {flags.resume_line()}"
         raise CannotRun(problem.message, f"{problem.hint}; {hint}" if problem.hint else hint) from None
 
 

@@ -22,9 +22,9 @@ EXPECTED_SHARE = 0.5
 EXPECTED_REPLY_TOKENS = 80
 """Tokens of a teacher's text, for the estimate of the cost."""
 REASON_TEXTS = {
-    "malformed": "the teacher's text holds no question and reply",
+    "malformed": "the teacher's text has no question and reply",
     "form": "not one question in the right language that can be read by itself, or a reply not of the form of the examples",
-    "unsupported": "the passage does not bear out the reply, or the reply does not answer the question",
+    "unsupported": "the passage does not support the reply, or the reply does not answer the question",
     "not retrieved": "retrieval does not find the passage for the question",
     "leak": "a held-out question",
     "repeat": "a repeat of another row",
@@ -80,7 +80,7 @@ def show_request_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: Re
         f"{estimate['requests']:,} times, at most {estimate['most_requests']:,}: about {tokens:,} tokens{money}"
     )
     if estimate["answered_before"]:
-        note(f"{estimate['answered_before']:,} of its texts are kept from before and are not asked for again")
+        note(f"{estimate['answered_before']:,} of its texts are from an earlier run and not asked for again")
 
 
 def summarise_making(
@@ -141,7 +141,7 @@ def show_summary(summary: dict[str, Any]) -> None:
     if summary["known"]:
         print(f"  {summary['known']:,} are marked known: {summary['model']} answers them without the passage")
     if summary["short_because"]:
-        print(f"  {summary['wanted']:,} were wanted, but {summary['short_because']}")
+        print(f"  {summary['wanted']:,} were requested, but {summary['short_because']}")
     tokens = summary["tokens"]
     if tokens["prompt"]:
         counted = "estimated" if tokens["estimated"] else "counted by the teacher"

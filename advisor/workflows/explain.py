@@ -1,4 +1,4 @@
-"""The work behind ``tunewise explain``: rules, blockers, methods, arms and plans in words."""
+"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms and plans."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 from advisor.evidence.claims import claim_text
 from advisor.evidence.trials import own_trials
+from advisor.glossary import TERMS, Term, find_term
 from advisor.history import read_history
 from advisor.methods import blockers
 from advisor.methods import registry as method_table
+from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import names_a_path
@@ -20,99 +22,60 @@ from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 
-METHOD_ALIASES = {
-    "fewshot": "few-shot",
-    "few shot": "few-shot",
-    "prompt": "prompting",
-    "retrieval": "rag",
-    "full fine-tuning": "full",
-    "fine-tuning": "full",
-    "finetuning": "full",
-}
-"""Other usual names of methods, in lower case."""
-METHOD_TITLES = {
-    "prompting": "instructions alone, no examples",
-    "few-shot": "instructions and examples in the prompt",
-    "rag": "retrieval-augmented generation (RAG)",
-    "lora": "fine-tuning by low-rank adaptation (LoRA)",
-    "qlora": "LoRA on a base model held in 4 bits (QLoRA)",
-    "full": "full fine-tuning",
-    "hybrid": "fine-tuning for style together with retrieval for facts",
-}
-"""The methods' names in full."""
-ARMS = {
-    "prompting-scored": (
-        "labels scored after today's prompt",
-        "Nothing is generated: the answer is the label that the model holds likeliest after the prompt, less how likely it "
-        "is after other questions. So every answer is a label. Drafted for labels and a model on this machine.",
-    ),
-    "few-shot-scored": (
-        "labels scored after a prompt with examples",
-        "As prompting-scored, after the prompt that the few-shot arm chose, with its examples.",
-    ),
-    "classifier": (
-        "a linear head over the embedder's vectors of the examples",
-        "For labels: no language model is asked. It is trained in seconds and answers in milliseconds.",
-    ),
-    "long-context": (
-        "all documents in every prompt",
-        "In place of a search, where the documents surely fit the model's context. Drafted for small collections.",
-    ),
-    "rag-few-shot": (
-        "passages and examples in one prompt",
-        "The passages that the search returns, below examples of good answers. Drafted wherever there are documents and "
-        "examples; a tuned arm has to beat it.",
-    ),
-    "rag-tuned": (
-        "passages found by an embedder that was tuned on the examples",
-        "The same as rag but for the search. Drafted by --tune-retriever; a gate on dev questions refuses the tuned "
-        "retriever where it is not surely better, and then the arm is not asked.",
-    ),
-    "naive-stack": (
-        "tuned weights with passages put before the question",
-        "The weights were tuned without passages. It shows what training on passages adds in hybrid; no arm has to beat it.",
-    ),
-}
-"""Title and text of the arms that a trial measures beside the methods; none is recommended before it is measured."""
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 
 def explain_topic(topic: str | None, as_json: bool) -> None:
-    """Print the explanation of a rule, a blocker, a method or a plan file; without a topic, the list of all.
+    """Print the explanation of a word, a rule, a blocker, a method or a plan file; without a topic, the list of all.
 
     Raises:
         BadInput: with the closest name, when the topic is none of these.
     """
-    codes = {rule.code(): rule for rule in all_rules()}
     if topic is None:
-        page: dict[str, Any] = _all_topics()
-    elif topic.upper() in codes:
-        page = rule_page(codes[topic.upper()])
-    elif topic.upper() in _BLOCKERS:
-        page = {
-            "rule": topic.upper(),
-            "family": "blocker",
-            "text": blockers.blocker_text(_BLOCKERS[topic.upper()]),
-            "evidence": [],
-        }
-    elif (method := METHOD_ALIASES.get(topic.casefold(), topic.casefold())) in methods_by_name():
-        page = method_page(method)
-    elif (arm := topic.casefold().replace(" ", "-")) in ARMS:
-        title, text = ARMS[arm]
-        page = {"arm": arm, "title": title, "text": text}
-    elif names_a_path(topic):
-        _explain_plan(Path(topic), as_json)
-        return
+        page: dict[str, Any] | None = _all_topics()
     else:
-        matches = difflib.get_close_matches(
-            topic, [*codes, *_BLOCKERS, *methods_by_name(), *ARMS], n=1, cutoff=0.5
-        )
-        hint = f"did you mean {matches[0]}?" if matches else "list them with: tunewise explain"
-        raise BadInput(f"{topic!r} is no rule, method, arm or plan", hint)
+        page = _page_of(topic)
+        if page is None and names_a_path(topic):
+            _explain_plan(Path(topic), as_json)
+            return
+    if page is None:
+        assert topic is not None
+        raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
     if as_json:
         emit_result({"schema": 1, **page})
     else:
         _print(page)
+
+
+def _page_of(topic: str) -> dict[str, Any] | None:
+    """Return the page of a rule, a blocker, a method, an arm or a word; None for anything else."""
+    codes = {rule.code(): rule for rule in all_rules()}
+    if topic.upper() in codes:
+        return rule_page(codes[topic.upper()])
+    if topic.upper() in _BLOCKERS:
+        text = blockers.blocker_text(_BLOCKERS[topic.upper()])
+        return {"rule": topic.upper(), "family": "blocker", "text": text, "evidence": []}
+    term = find_term(topic)
+    for name in methods_by_name():
+        if name == topic.casefold() or (term is not None and find_term(name) is term):
+            return method_page(name)
+    if (arm := topic.casefold().replace(" ", "-")) in ARMS:
+        title, text = ARMS[arm]
+        return {"arm": arm, "title": title, "text": text}
+    return term.to_json() if term else None
+
+
+def _closest(topic: str) -> str:
+    """Return a hint with the closest topic."""
+    words = [word for term in TERMS for word in (term.name, *term.aliases)]
+    names = {name.casefold(): name for name in [*_codes(), *methods_by_name(), *ARMS, *reversed(words)]}
+    matches = difflib.get_close_matches(topic.casefold(), names, n=1, cutoff=0.6)
+    return f"did you mean {names[matches[0]]}?" if matches else "list them with: tunewise explain"
+
+
+def _codes() -> list[str]:
+    """Return the codes of all rules and blockers."""
+    return [*(rule.code() for rule in all_rules()), *_BLOCKERS]
 
 
 def rule_page(rule: type[Rule]) -> dict[str, Any]:
@@ -154,8 +117,16 @@ def method_page(name: str) -> dict[str, Any]:
         "text": method.text(),
         "serves": {need.value: degree for need, degree in served if degree > 0},
         "rules": rules,
+        **_word(find_term(name)),
         **_origin(method_table.METHOD_PLUGINS, name),
     }
+
+
+def _word(term: Term | None) -> dict[str, str]:
+    """Return what the glossary says of a method, as keys of its page; {} for a method of a plug-in."""
+    if term is None:
+        return {}
+    return {"plain": term.sentence, "example": term.example, "read_more": term.read_more}
 
 
 def _origin(group: PluginGroup[Any], name: str) -> dict[str, str]:
@@ -165,7 +136,7 @@ def _origin(group: PluginGroup[Any], name: str) -> dict[str, str]:
 
 
 def _all_topics() -> dict[str, Any]:
-    """Return all methods, rules and blockers with the first line of their texts, and the plug-ins."""
+    """Return all methods, words, rules and blockers with the first line of their texts, and the plug-ins."""
     rules = [
         {"rule": rule.code(), "family": rule.family, "text": rule.text().split("\n")[0]}
         for rule in all_rules()
@@ -179,10 +150,24 @@ def _all_topics() -> dict[str, Any]:
     arms = [{"arm": name, "text": title} for name, (title, _) in ARMS.items()]
     return {
         "methods": methods,
+        "terms": [{"term": term.name, "text": term.sentence} for term in TERMS],
         "arms": arms,
         "rules": rules + blocker_rows,
         **({"plugins": plugins} if plugins else {}),
     }
+
+
+def explanation(topic: str | None) -> dict[str, Any]:
+    """Return what ``explain --json`` prints; BadInput for a topic that is nothing known."""
+    page = _all_topics() if topic is None else _page_of(topic)
+    if page is not None:
+        return {"schema": 1, **page}
+    assert topic is not None
+    if names_a_path(topic):
+        from advisor.advice import recommend
+
+        return recommend(Path(topic)).to_json()
+    raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
 
 
 def _explain_plan(path: Path, as_json: bool) -> None:
@@ -209,44 +194,88 @@ def _explain_plan(path: Path, as_json: bool) -> None:
 
 
 def _print(page: dict[str, Any]) -> None:
+    from advisor.display import console
+
+    screen = console.console()
+    if "rules" in page and "methods" in page:
+        _print_topics(page)
+    elif "method" in page:
+        _print_method(page)
+    elif "arm" in page:
+        screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
+    elif "term" in page:
+        screen.print(console.render_finding(page["term"], page["text"], []))
+        _print_example(page)
+    else:
+        cited = [*page["evidence"], *page.get("own_evidence", [])]
+        kind = "what rules a method out" if page["family"] == "blocker" else f"a rule on {page['family']}"
+        screen.print(console.render_finding(page["rule"], _paragraphs(page["text"]), cited, kind))
+        if page.get("compares"):
+            comparisons = (
+                f"{key} with {', '.join(f'{number:,g}' for number in thresholds)}"
+                for key, thresholds in page["compares"].items()
+            )
+            screen.print("\nit compares " + "; ".join(comparisons))
+        if page.get("speaks_for"):
+            screen.print(
+                f"\nit counts for {', '.join(page['speaks_for'])}, with a weight of {page['weight']:g}"
+            )
+    if page.get("plugin"):
+        screen.print(f"\nfrom the plug-in {page['plugin']}", markup=False)
+
+
+def _print_topics(page: dict[str, Any]) -> None:
+    """Print the list of everything that can be explained."""
     from rich.markup import escape
 
     from advisor.display import console
 
     screen = console.console()
-    if "rules" in page and "methods" in page:
-        screen.print(
-            console.table(
-                ("method", ""), [(method["method"], escape(method["text"])) for method in page["methods"]]
-            )
-        )
-        screen.print()
-        screen.print(console.table(("other arms", ""), [(row["arm"], row["text"]) for row in page["arms"]]))
-        screen.print()
-        rows = [(row["rule"], escape(row["family"]), escape(row["text"])) for row in page["rules"]]
-        screen.print(console.table(("rule", "family", ""), rows))
-        if plugins := page.get("plugins"):
+    rows: dict[tuple[str, ...], list[tuple[str, ...]]] = {
+        ("method", ""): [(row["method"], escape(row["text"])) for row in page["methods"]],
+        ("word", ""): [(row["term"], escape(row["text"])) for row in page["terms"]],
+        ("other arms", ""): [(row["arm"], row["text"]) for row in page["arms"]],
+        ("rule", "about", ""): [
+            (row["rule"], escape(row["family"]), escape(row["text"])) for row in page["rules"]
+        ],
+    }
+    screen.print("Print one of these with: tunewise explain NAME\n")
+    for number, (columns, cells) in enumerate(rows.items()):
+        if number:
             screen.print()
-            screen.print(console.plugins(plugins))
-    elif "method" in page:
-        served = [f"{need} {degree:g}" for need, degree in page["serves"].items()]
-        # a docstring's own line breaks are not those of the terminal
-        text = "\n\n".join(" ".join(part.split()) for part in page["text"].split("\n\n"))
-        screen.print(console.render_finding(page["method"], text, [], page["title"]))
-        screen.print("\nserves: " + ", ".join(served))
-        screen.print("rules that speak for it: " + ", ".join(page["rules"]))
-    elif "arm" in page:
-        screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
-    else:
-        cited = [*page["evidence"], *page.get("own_evidence", [])]
-        screen.print(console.render_finding(page["rule"], page["text"], cited, page["family"]))
-        if page.get("compares"):
-            comparisons = (
-                f"{key} {', '.join(f'{number:,g}' for number in thresholds)}"
-                for key, thresholds in page["compares"].items()
-            )
-            screen.print("\ncompares with: " + "; ".join(comparisons))
-        if page.get("speaks_for"):
-            screen.print(f"\nweight {page['weight']:g} for {', '.join(page['speaks_for'])}")
-    if page.get("plugin"):
-        screen.print(f"\nfrom the plug-in {page['plugin']}", markup=False)
+        screen.print(console.table(columns, cells))
+    if plugins := page.get("plugins"):
+        screen.print()
+        screen.print(console.plugins(plugins))
+
+
+def _print_method(page: dict[str, Any]) -> None:
+    """Print a method: the plain sentence and its example first, then when it is chosen and by which rules."""
+    from advisor.display import console
+
+    screen = console.console()
+    text = _paragraphs(page["text"])
+    screen.print(console.render_finding(page["method"], page.get("plain") or text, [], page["title"]))
+    if page.get("plain"):
+        _print_example(page)
+        screen.print(console.render_finding("\nWhen it is chosen", text, []))
+    served = [f"{need.replace('_', ' ')} {degree:g}" for need, degree in page["serves"].items()]
+    screen.print("\nhow far it meets each need, from 0 to 1: " + ", ".join(served))
+    screen.print("\nrules in favour of it (tunewise explain CODE): " + ", ".join(page["rules"]))
+
+
+def _print_example(page: dict[str, Any]) -> None:
+    """Print the example of a word, and the page that says more."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from advisor.display import console
+
+    screen = console.console()
+    for line in (f"Example: {page['example']}", f"Read more: {page['read_more']}"):
+        screen.print(Padding(Text(line), (0, 0, 0, 2)))
+
+
+def _paragraphs(text: str) -> str:
+    """Return a docstring's text without its own line breaks, which are not those of the terminal."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))

@@ -13,6 +13,7 @@ from advisor.output import command_line, emit_result, note
 from rag.errors import UsageProblem
 from rag.object_storage import is_url
 from rag.text.sanitize import strip_invisible
+from rag.text.words import count_noun
 from runners.export.card import checked_value
 from runners.export.job import ExportRequest, ExportResult
 from runners.runs.endpoint_consent import allow_endpoints, unconfirmed_endpoints
@@ -37,9 +38,7 @@ def import_run(file: Path | str, request: ExportRequest, as_json: bool) -> None:
         or request.dtype != "auto"
         or request.model is not None
     ):
-        raise UsageProblem(
-            "--to run unpacks a bundle as it is", "leave out --arm, --seed, --dtype and --model"
-        )
+        raise UsageProblem("--to run unpacks a bundle as it is", "remove --arm, --seed, --dtype and --model")
     if request.out is not None and is_url(request.out):
         raise UsageProblem(
             f"--to run makes a run folder, and {request.out} is a URL", "give a path with --out"
@@ -77,7 +76,7 @@ def show_export(result: ExportResult, as_json: bool) -> None:
         if result.again
         else f"made in {result.seconds:.1f} s"
     )
-    print(f"{result.out}  ({result.to}, {len(result.files):,} files, {size:,.1f} MiB, {state})")
+    print(f"{result.out}  ({result.to}, {count_noun(len(result.files), 'file')}, {size:,.1f} MiB, {state})")
     for name, value in result.checked.items():
         print(f"  {strip_invisible(name)}: {strip_invisible(checked_value(value))}")
     for line in result.notes:

@@ -110,4 +110,4 @@ def _end_followers() -> None:
         end_group()
     except Exception as error:
         # The launcher and its store may be gone already; then it has ended the others itself.
-        print(f"tunewise: the other processes could not be told of the end: {error}", file=sys.stderr)
+        print(f"tunewise: the other processes could not be informed of the end: {error}", file=sys.stderr)

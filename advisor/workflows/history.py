@@ -9,6 +9,7 @@ from typing import Any
 from advisor.history import History, Kind, PastRun
 from advisor.output import print_plain
 from rag.evaluation.statistics import WilsonShare
+from rag.text.words import count_noun
 
 CONFIDENCE_LEVELS = ("high", "medium", "low")
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")
@@ -114,7 +115,7 @@ def show_history(summary: dict[str, Any]) -> None:
 
     screen = console.console()
     if summary["path"] is None:
-        screen.print("no history is kept: TUNEWISE_HISTORY is empty")
+        screen.print("no history is stored: TUNEWISE_HISTORY is empty")
         return
     if summary["runs"]:
         rows = [
@@ -153,7 +154,7 @@ def show_history(summary: dict[str, Any]) -> None:
     if summary["broken_lines"]:
         screen.print(f"{summary['broken_lines']} lines could not be read and are not counted")
     screen.print(
-        f"kept in {summary['path']}, and nowhere else; remove it with: tunewise history --clear",
+        f"stored in {summary['path']}, and nowhere else; remove it with: tunewise history --clear",
         soft_wrap=True,
         markup=False,
     )
@@ -161,10 +162,10 @@ def show_history(summary: dict[str, Any]) -> None:
 
 def _advice_text(trials: int, undecided: int, right: WilsonShare) -> str:
     if not trials:
-        return "no trial of your own is finished yet, so nothing can be said of the advice here"
+        return "no trial of your own is finished yet, so how often the advice is right here is not known yet"
     open_ones = f", {undecided} undecided" if undecided else ""
     if not right.n:
-        return f"{trials} trial{'s' * (trials != 1)}{open_ones}: none decided, so nothing can be said yet"
+        return f"{count_noun(trials, 'trial')}{open_ones}: how often the advice is right is not known yet"
     return (
         f"the advice was right in {right.text()} decided trial{'s' * (right.n != 1)}{open_ones}; "
         "each plan counts once"

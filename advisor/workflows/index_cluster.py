@@ -44,7 +44,7 @@ class ClusterFlags:
         }
         given = [name for name, value in values.items() if value is not None]
         if self.engine == "local" and given:
-            raise UsageProblem(f"{given[0]} is a flag of --engine ray", "give that as well, or leave it out")
+            raise UsageProblem(f"{given[0]} is a flag of --engine ray", "give that as well, or remove it")
         if self.engine == "local" and is_url(documents):
             raise UsageProblem(
                 f"documents behind a URL are read by --engine ray only: {documents}",

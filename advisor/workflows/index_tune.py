@@ -17,6 +17,7 @@ from rag.evaluation.gold_documents import match_documents, require_match
 from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
 from rag.evaluation.statistics import PairedDifference
 from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
+from rag.text.words import count_noun
 
 if TYPE_CHECKING:
     from advisor.display.progress import ProgressWatcher
@@ -89,7 +90,7 @@ def tune_index(request: TuneRequest) -> None:
                 f"no question can be judged: {unjudged_reasons(questions)}",
                 "give questions with gold: doc_id",
             )
-        watcher.begin(f"measuring on {len(questions.questions)} questions")
+        watcher.begin(f"measuring on {count_noun(len(questions.questions), 'question')}")
         tuner = IndexTuner(workbench, questions.questions, request.budget, encoder.count_tokens, on_event)
         outcome = tuner.tune(base, reranker=reranker is not None, fusion=request.questions is not None)
     generation = 0
@@ -112,7 +113,7 @@ def print_outcome(
     for kind, number in questions.kinds.items():
         print(f"  {number} judged by {GOLD_KINDS[kind]}")
     if questions.left_out:
-        print(f"  left out: {unjudged_reasons(questions)}")
+        print(f"  not counted: {unjudged_reasons(questions)}")
     _print_table(outcome, budget)
     print(_verdict(outcome))
     enough, chosen = outcome.depths_by_k[outcome.enough], outcome.chosen
@@ -187,7 +188,7 @@ def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
     selection = (
         "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
     )
-    return dev, f"{len(dev)} of {len(rows)} questions of {request.questions} ({selection})"
+    return dev, f"{len(dev)} of {count_noun(len(rows), 'question')} of {request.questions} ({selection})"
 
 
 def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:
@@ -255,20 +256,18 @@ def _gain(lead: PairedDifference) -> str:
 def _verdict(outcome: TuningOutcome) -> str:
     """Return what was chosen, by how much, and how certain that is."""
     if outcome.best is None:
-        return "kept: nothing else that was tried cuts or ranks these documents in another way"
+        return "unchanged: no other setting that was tried splits or ranks these documents differently"
     best, lead = outcome.others[outcome.best], outcome.leads[outcome.best]
     margin = f"{_gain(lead)}, p {lead.p:.3f}, corrected for {len(outcome.others)} candidates"
     if outcome.changed:
         return f"chosen: {best.candidate}: {margin}"
     if (asked := len(outcome.baseline.scores)) < MIN_QUESTIONS:
-        return f"kept: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
+        return f"unchanged: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
     if outcome.baseline.mean == 1:
-        return (
-            "kept: every question gets all of its gold within this budget; a smaller --budget would tell more"
-        )
+        return "unchanged: every question gets all of its gold within this budget; a smaller --budget would show differences"
     if lead.difference <= 0:
-        return f"kept: none of {len(outcome.others)} candidates is better"
-    return f"kept: nothing is better beyond noise; nearest is {best.candidate}: {margin}"
+        return f"unchanged: none of {len(outcome.others)} candidates is better"
+    return f"unchanged: nothing is clearly better; nearest is {best.candidate}: {margin}"
 
 
 def _candidate_json(measured: CandidateScore) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import command_line, emit_result, is_verbose, note, output_format
 from rag.errors import BadInput, CannotRun, GateNotMet, UsageProblem
 from rag.files import disk_full_as_problem, has_active_writer, write_text
+from rag.text.words import count_noun
 from runners.distributed.environment import RESTART_EXIT_CODE, was_restarted, world_size
 from runners.launch import skypilot, slurm, torchrun
 from runners.launch.group import (
@@ -182,10 +183,10 @@ def check_launch_flags(flags: LaunchFlags, excluded: Mapping[str, bool]) -> bool
         raise UsageProblem(f"--launcher {flags.launcher} is unknown", f"choose one of {', '.join(LAUNCHERS)}")
     for name in (name for name, was_given in excluded.items() if was_given):
         raise UsageProblem(
-            f"{name} and --launcher exclude each other", f"leave one out: {name} is work for one process"
+            f"{name} and --launcher exclude each other", f"remove one of them: {name} is work for one process"
         )
     if world_size() > 1:
-        raise UsageProblem("--launcher inside a group that a launcher started", "leave --launcher out")
+        raise UsageProblem("--launcher inside a group that a launcher started", "remove --launcher")
     lowest = {"--nodes": 1, "--gpus-per-node": int(flags.launcher == "torchrun"), "--max-restarts": 0}
     values = {
         "--nodes": flags.nodes,
@@ -225,13 +226,13 @@ def _refuse_flags_of_others(flags: LaunchFlags) -> None:
             "SkyPilot has to know which GPU to rent", "give --gpu, for instance H100, or --gpus-per-node 0"
         )
     if flags.gpu and flags.gpus_per_node == 0:
-        raise UsageProblem("--gpu and --gpus-per-node 0 exclude each other", "leave one out")
+        raise UsageProblem("--gpu and --gpus-per-node 0 exclude each other", "remove one of them")
 
 
 def settle_resumption(resume: bool, overwrite: bool) -> tuple[bool, bool]:
     """Return whether to resume and whether to replace; a process that its launcher has started again resumes anyway."""
     if was_restarted():
-        note("started again by the launcher: it goes on where it was")
+        note("started again by the launcher: it continues where it was")
         return True, False
     if resume and overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
@@ -276,7 +277,7 @@ def _launch_torchrun(flags: LaunchFlags, work: Work) -> None:
     _replace(work, script, text)
     threads = environment.get("OMP_NUM_THREADS")
     note(
-        f"{group.size} processes by torchrun{f', OMP_NUM_THREADS {threads} each' if threads else ''}; kept as {script}:"
+        f"{group.size} processes by torchrun{f', OMP_NUM_THREADS {threads} each' if threads else ''}; saved as {script}:"
     )
     note(f"  {group.command(where.flags())}")
     on_restart = None if is_verbose() or os.environ.get("TUNEWISE_DEBUG") else _tell_restart
@@ -306,7 +307,7 @@ def _processes_here(given: int | None) -> int:
 def _finish(end: torchrun.GroupEnd, group: LaunchedGroup, resume: str) -> None:
     """End as the group did: with the exit code of its first process, or with the process that was lost in one line."""
     if end.signal or end.code in (130, 143):
-        print(f"\ninterrupted; what is finished is kept. Go on with:\n  {resume}", file=sys.stderr)
+        print(f"\ninterrupted; finished parts are saved. Continue with:\n  {resume}", file=sys.stderr)
         raise SystemExit(128 + end.signal if end.signal else end.code)
     if end.code is not None and end.code != RESTART_EXIT_CODE:
         if end.lost and end.code == 0:
@@ -361,7 +362,9 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
             {"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)}
         )
         return
-    print(f"job {number}: {job.describe()}, {job.group.size} processes; kept as {script}")
+    print(
+        f"job {number}: {job.describe()}, {count_noun(job.group.size, 'process', 'processes')}; saved as {script}"
+    )
     print(f"follow it: squeue -j {number}\n           tail -F {shlex.quote(str(output))}")
 
 
@@ -380,7 +383,7 @@ def _launch_skypilot(flags: LaunchFlags, work: Work) -> None:
         print(text, end="")
         return
     file = _keep(work, skypilot.TASK_FILE, text)
-    note(f"checked by SkyPilot's parser only; kept as {file}")
+    note(f"checked by SkyPilot's parser only; saved as {file}")
     raise SystemExit(skypilot.start_task(task, file))
 
 

@@ -200,7 +200,9 @@ def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
     print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
     changing = read_run_plan(run.path).answers.get("facts_change")
     if changing is not None and changing.value in ("slow", "fast"):
-        print(f"when the documents change, whether it still holds: {command_line('recheck', run.path)}")
+        print(
+            f"when the documents change, check whether the result is still valid: {command_line('recheck', run.path)}"
+        )
     for command, _ in learning_curve_steps(data, shlex.quote(str(run.path))):
         print(f"would more examples help: {command}")
 
@@ -217,7 +219,7 @@ def check_kernels(kernels: str, path: Path) -> None:
         raise UsageProblem(f"--kernels {kernels} is unknown", f"choose one of {', '.join(KERNELS)}")
     if is_run(path):
         raise UsageProblem(
-            f"{path} keeps the kernels it was begun with", "give the plan's file with --kernels"
+            f"{path} was started with other kernels and keeps them", "give the plan's file with --kernels"
         )
 
 
@@ -389,7 +391,7 @@ def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple
     from runners.trial.staleness import check_update
 
     if only is not None:
-        raise UsageProblem("--stale-test asks finished arms, --only runs one step", "leave one of them out")
+        raise UsageProblem("--stale-test asks finished arms, --only runs one step", "remove one of them")
     check_update(plan, update)
     return "--stale-test", update
 
@@ -416,11 +418,11 @@ def check_gate(data: dict[str, Any]) -> None:
         arms = " or ".join(arm["arm"] for arm in data["arms"])
         raise GateNotMet(
             f"no arm can be used: {verdict['use_reason']}",
-            f"the results are kept; to ask an arm all the same, name it: --arm {arms}",
+            f"the results are kept; to ask an arm nevertheless, name it: --arm {arms}",
         )
     if verdict["gate_met"] is False:
         raise GateNotMet(
-            f"the gate was not met: {verdict['recommended']} does not beat the arms it must",
+            f"the gate was not met: {verdict['recommended']} does not clearly beat what it has to beat",
             f"the results are kept; the arm to use is {use}",
         )
 
@@ -431,13 +433,13 @@ def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) 
     from runners.trial.execute import quick_plan
 
     if seeds is not None and quick:
-        raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
+        raise UsageProblem("--quick trains one seed", "remove --quick, or --seeds")
     if kernels is not None:
         check_kernels(kernels, path)
     if is_run(path):
         if seeds is not None:
             raise UsageProblem(
-                f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
+                f"{path} was started with other seeds and keeps them", "give the plan's file with --seeds"
             )
         return read_run_plan(path)
     plan = read_plan(path)

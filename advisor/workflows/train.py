@@ -157,7 +157,7 @@ def refuse_flags_without_effect(inputs: TrainInputs, settings: Mapping[str, Any]
         if value is not None and not inputs.valid:
             raise UsageProblem(f"{name} needs validation rows", "give --valid FILE, or --valid-share 0.1")
     if settings["turns"] is not None and all(row.raw for row in inputs.rows):
-        raise UsageProblem("--turns is about chats, and these rows are plain text", "leave it out")
+        raise UsageProblem("--turns is about chats, and these rows are plain text", "remove it")
 
 
 def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
@@ -309,11 +309,11 @@ def training_summary(result: TrainResult, out: Path) -> Iterator[str]:
         f"({result.tokens_per_s:,.0f} tokens/s), {result.trainable:,} weights trained"
     )
     if result.left_out:
-        yield f"left out: {count_of_rows(result.left_out)}"
+        yield f"skipped: {count_of_rows(result.left_out)}"
     yield from result.notes
     yield f"next: tunewise adapters show {shlex.quote(str(out))}"
     if not full:
-        yield f"      tunewise train --init-adapter {shlex.quote(str(out))} ...  goes on from it on other rows"
+        yield f"      tunewise train --init-adapter {shlex.quote(str(out))} ...  continues from it on other rows"
 
 
 def resume_line(arguments: Sequence[str]) -> str:

@@ -110,7 +110,7 @@ def describe_examples(loaded: ExampleSet, path: Path) -> list[str]:
     )
     columns = ", ".join(f"{role} = {name}" for role, name in loaded.columns.items())
     lines = [f"{count} of {path.name}, format {loaded.format}" + (f" ({columns})" if columns else "")]
-    lines += [f"left out: {row.file or path.name}:{row.line}: {row.reason}" for row in loaded.rejected]
+    lines += [f"skipped: {row.file or path.name}:{row.line}: {row.reason}" for row in loaded.rejected]
     lines += [f"not read: {skipped.file}: {skipped.reason}" for skipped in loaded.skipped]
     return [*lines, *loaded.notes]
 
@@ -120,7 +120,7 @@ def with_prompt(rows: Sequence[Example], prompt: str) -> tuple[Example, ...]:
     if not prompt:
         return tuple(rows)
     if any(row.raw for row in rows):
-        raise UsageProblem("--prompt goes before chats, and these rows are plain text", "leave it out")
+        raise UsageProblem("--prompt goes before chats, and these rows are plain text", "remove it")
     turn = {"role": "system", "content": prompt}
     return tuple(row if row.system else replace(row, messages=(turn, *row.messages)) for row in rows)
 
@@ -156,12 +156,12 @@ def refuse_bad_flags(flags: Mapping[str, Any], method: str) -> None:
     adapter_flags = [name for name in ("rank", "alpha", "variant", "targets") if name in given]
     if "init_adapter" in given and adapter_flags:
         flag = flag_of(adapter_flags[0])
-        text = f"{flag} has no effect with --init-adapter: the adapter that is gone on from keeps its own"
-        raise UsageProblem(text, f"leave {flag} out")
+        text = f"{flag} has no effect with --init-adapter: the adapter given there keeps its own"
+        raise UsageProblem(text, f"remove {flag}")
     lora_flags = [name for name in (*adapter_flags, "dropout", "lora_plus", "init_adapter") if name in given]
     if method == "full" and lora_flags:
         raise UsageProblem(
-            f"{flag_of(lora_flags[0])} is about LoRA, --method full has no adapters", "leave it out"
+            f"{flag_of(lora_flags[0])} is about LoRA, --method full has no adapters", "remove it"
         )
     try:
         TrainConfig(**{"method": method, **given})
@@ -210,7 +210,7 @@ def settle_settings(
         epochs=given.get("epochs"),
     )
     reasons = {name: reason for name, reason in chosen.reasons.items() if name not in given}
-    given_reasons = {name: f"{_plain(value)} because you said so" for name, value in given.items()}
+    given_reasons = {name: f"{_plain(value)} as you set it" for name, value in given.items()}
     return chosen.config(**given), {**given_reasons, **reasons}
 
 
@@ -234,7 +234,7 @@ def _refuse_bad_file_flags(files: TrainFiles) -> None:
     if files.replay is None and files.replay_share is not None:
         raise UsageProblem("--replay-share needs --replay", "name the file of replay rows")
     if files.max_rows is not None and files.max_rows < 1:
-        raise UsageProblem(f"--max-rows {files.max_rows} leaves nothing to learn", "1 or more")
+        raise UsageProblem(f"--max-rows {files.max_rows} leaves no rows to learn from", "1 or more")
     for name, share in (("--valid-share", files.valid_share), ("--replay-share", files.replay_share)):
         if share is not None and not 0 < share < 1:
             raise UsageProblem(f"{name} {share:g} is no share", "a number above 0 and below 1, such as 0.1")

@@ -151,7 +151,7 @@ def check_backend_url(url: str) -> None:
         raise _unknown_scheme(parts.scheme)
     if ":" in parts.netloc.rpartition("@")[0] or "password" in parse_qs(parts.query, keep_blank_values=True):
         raise UsageProblem(
-            "the URL of an index must not hold a password: command lines and run folders are read by others",
+            "the URL of an index must not contain a password: command lines and run folders are read by others",
             "give it by the environment variable PGPASSWORD or the file ~/.pgpass",
         )
 

@@ -104,7 +104,7 @@ class FilesBackend(LocalBackend):
 
     def _replaced(self, what: str) -> GenerationReplaced:
         return GenerationReplaced(
-            f"generation {self.facts.generation} of {self.folder} has been replaced twice: it no longer holds {what}",
+            f"generation {self.facts.generation} of {self.folder} has been replaced twice: it no longer has {what}",
             "open the index again",
         )
 

@@ -323,7 +323,7 @@ class EmbedderFolder:
         """Raise BadInput for what cannot be loaded: pickled weights, code, another kind of model, no tokenizer."""
         stored_type = self.config.get("model_type", "SentenceTransformer")
         if stored_type != "SentenceTransformer":
-            raise BadInput(f"{self.path} holds a {stored_type}, not an embedder")
+            raise BadInput(f"{self.path} is a {stored_type}, not an embedder")
         for folder, kind in self._leaves():
             has_weights = any(folder.glob("*.safetensors"))
             if kind in _WITH_WEIGHTS and not has_weights:

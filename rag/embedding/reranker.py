@@ -154,11 +154,11 @@ def _check_folder(folder: Path) -> None:
     modules = read_modules(folder)
     if foreign := [name for name in modules if not name.startswith("sentence_transformers.")]:
         raise BadInput(
-            f"the reranker {folder} brings code of its own ({foreign[0]}), which is never run", _HINT
+            f"the reranker {folder} comes with its own code ({foreign[0]}), which is never run", _HINT
         )
     # A folder saved by CrossEncoder says so; a decoder scores only with the modules and prompts saved with it.
     if stored_type != "CrossEncoder" and (modules or not architecture.endswith("ForSequenceClassification")):
-        raise BadInput(f"{folder} holds a {stored_type or architecture}, not a cross-encoder", _HINT)
+        raise BadInput(f"{folder} is a {stored_type or architecture}, not a cross-encoder", _HINT)
     labels = len(config.get("id2label") or "01")
     if architecture.endswith("ForSequenceClassification") and labels != 1:
         raise BadInput(f"{folder} sorts into {labels} classes, but a reranker gives one score", _HINT)

@@ -100,8 +100,8 @@ def require_match(match: DocumentMatch, path: Path, documents: Path | str) -> No
         raise BadInput(
             f"{path}: none of {len(match.unmatched)} doc_ids is among the documents of {documents} "
             f"({_some(match.unmatched)}; the documents are {', '.join(match.documents) or 'none'}, ...)",
-            "a doc_id is the file's path below the documents folder, or the id of a document row: correct them, or leave "
-            "the key out",
+            "a doc_id is the file's path below the documents folder, or the id of a document row: correct them, or "
+            "remove the key",
         )
 
 

@@ -190,10 +190,9 @@ SIGNAL_NAMES = tuple(field.name for field in fields(RefusalSignals))
 def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple[np.ndarray, float]:
     """Fit the ridge logistic model: the weighted signals plus the bias are the log odds of being answerable.
 
-    Minimises the weighted logistic loss sum(share_i * log(1 + exp(-s_i * (w . z_i + b)))) + ridge / (2 n) * |w|², where z
-    are the standardised signals and s is 1 for answerable questions, else -1 (L2-penalised logistic regression; Hoerl and
-    Kennard 1970, le Cessie and van Houwelingen 1992). Both classes have the same total weight, and so have real and
-    constructed negatives.
+    scikit-learn's ``LogisticRegression`` on standardised signals minimises the weighted logistic loss
+    sum(share_i * log(1 + exp(-s_i * (w . z_i + b)))) + ridge / (2 n) * |w|², where s is 1 for answerable questions, else
+    -1. Both classes have the same total weight, and so have real and constructed negatives.
 
     Args:
         x: raw signals, float [rows, signals].
@@ -203,28 +202,17 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple
     Returns:
         The weights [signals] for raw (not standardised) signals, and the bias.
     """
-    from scipy.optimize import minimize
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
-    # 1e-9 keeps a signal that never varies from dividing by 0; it is then 0 in every row
-    mean = x.mean(axis=0)
-    scale = x.std(axis=0) + 1e-9
-    z = (x - mean) / scale
-    sign = np.where(y, 1.0, -1.0)
-    share = _shares(y, constructed)
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        margins = sign * (z @ parameters[:-1] + parameters[-1])
-        # derivative of the loss by each row's log odds; clipped because exp would overflow where it is 0 anyway
-        gradient = -share * sign / (1 + np.exp(np.clip(margins, -50, 50)))
-        slope = np.append(z.T @ gradient + _RIDGE / len(y) * parameters[:-1], gradient.sum())
-        ridge = _RIDGE / len(y) / 2 * float(parameters[:-1] @ parameters[:-1])
-        # logaddexp(0, -m) is log(1 + exp(-m)) without overflow; the bias is not penalised
-        return float(share @ np.logaddexp(0, -margins)) + ridge, slope
-
-    best = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    scaler = StandardScaler()
+    # Newton steps: the optimum to the last digits whatever the rows' order, where L-BFGS stops a few 1e-3 before it.
+    # The shares add up to 1, so C is the inverse of ridge / n.
+    model = LogisticRegression(C=len(y) / _RIDGE, solver="newton-cholesky", tol=1e-10, max_iter=100)
+    model.fit(scaler.fit_transform(x), y, sample_weight=_shares(y, constructed))
     # undo the standardisation: w . (x - mean) / scale + b is (w / scale) . x + (b - mean . (w / scale))
-    weights = best[:-1] / scale
-    return weights, float(best[-1] - mean @ weights)
+    weights = model.coef_[0] / scaler.scale_
+    return weights, float(model.intercept_[0] - scaler.mean_ @ weights)
 
 
 def cross_validated_log_odds(
@@ -263,19 +251,11 @@ def best_cut(scores: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> floa
         y: which rows are answerable, bool [rows].
         constructed: which rows were constructed, bool [rows].
     """
-    share = _shares(y, constructed)
-    # Thresholds are tried from below: raising it past a row refuses that row, which gains its weight if it is
-    # unanswerable and loses it if it is answerable. Prefix sums give the result of every threshold at once.
-    order = np.argsort(scores, kind="stable")
-    values = scores[order]
-    step_gains = np.where(y, -share, share)[order]
-    accuracy_gain = np.concatenate([[0.0], np.cumsum(step_gains)])
-    refused = np.concatenate([[0.0], np.cumsum(y[order])]) / max(1, y.sum())
-    edges = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, [values[-1] + 1e-6]])
-    # rounding makes equal sums exactly equal, so that argmax takes the lowest threshold of them
-    return float(
-        edges[int(np.argmax(np.where(refused <= MAX_WRONG_REFUSALS, np.round(accuracy_gain, 12), -np.inf)))]
-    )
+    cuts, right, wrong = _refused_at_every_cut(scores, y, _shares(y, constructed))
+    # Both classes weigh the same, so the accuracy grows with the difference of the shares refused. Rounding makes equal
+    # sums exactly equal: 1 of 20 is within the limit, and argmax takes the lowest of equal thresholds.
+    gain = np.where(np.round(wrong, 12) <= MAX_WRONG_REFUSALS, np.round(right - wrong, 12), -np.inf)
+    return float(cuts[int(np.argmax(gain))])
 
 
 def refusal_point(cut: float, scores: np.ndarray, answerable: np.ndarray) -> RefusalPoint:
@@ -286,24 +266,21 @@ def refusal_point(cut: float, scores: np.ndarray, answerable: np.ndarray) -> Ref
 
 def refusal_curve(scores: np.ndarray, answerable: np.ndarray) -> tuple[RefusalPoint, ...]:
     """Return at most 21 thresholds, from one that refuses nothing to one that refuses all, evenly spaced by rank."""
-    values = np.unique(scores)
-    # midpoints between neighbouring scores, and one threshold outside on each side
-    edges = np.concatenate([values[:1] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1:] + 1e-6])
-    chosen = np.unique(np.linspace(0, len(edges) - 1, _CURVE_POINTS).round().astype(int))
-    return tuple(refusal_point(float(edges[n]), scores, answerable) for n in chosen)
+    cuts, right, wrong = _refused_at_every_cut(scores, answerable)
+    chosen = np.unique(np.linspace(0, len(cuts) - 1, _CURVE_POINTS).round().astype(int))
+    return tuple(RefusalPoint(float(cuts[n]), float(right[n]), float(wrong[n])) for n in chosen)
 
 
 def auroc(scores: np.ndarray, answerable: np.ndarray) -> float:
     """Return the area under the ROC curve; nan if one of the classes is empty.
 
-    It is computed as the chance that an answerable question scores above an unanswerable one, where a tie counts half (the
-    Mann-Whitney U statistic over the number of pairs; Hanley and McNeil 1982).
+    It is the chance that an answerable question scores above an unanswerable one, where a tie counts half (Hanley and
+    McNeil 1982).
     """
-    high = scores[answerable]
-    low = np.sort(scores[~answerable])
-    # left counts the smaller scores and right also the equal ones: their sum is twice the wins plus the ties
-    below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
-    return float(below.mean() / 2 / len(low)) if len(high) and len(low) else float("nan")
+    from sklearn.metrics import roc_auc_score
+
+    both = answerable.any() and not answerable.all()
+    return float(roc_auc_score(answerable, scores)) if both else float("nan")
 
 
 def threshold_for_refusal_share(right: float, scores: np.ndarray, answerable: np.ndarray) -> RefusalPoint:
@@ -375,6 +352,33 @@ def fit_threshold(index: Searchable, questions: Sequence[tuple[str, str | None, 
         chosen,
         threshold_for_refusal_share(REPORTED_REFUSAL_SHARE, scores, y),
         refusal_curve(scores, y),
+    )
+
+
+def _refused_at_every_cut(
+    scores: np.ndarray, answerable: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return every threshold that tells two scores apart, lowest first, with the shares it refuses.
+
+    The first refuses nothing and the last everything; the others are midpoints of neighbouring scores.
+
+    Args:
+        scores: high for answerable questions, float [rows]; both classes must be there.
+        answerable: which rows are answerable, bool [rows].
+        weights: weight of each row, float [rows]; None for equal weights.
+
+    Returns:
+        The thresholds, and the shares of the unanswerable and of the answerable rows below each, float [thresholds].
+    """
+    from sklearn.metrics import roc_curve
+
+    # Unanswerable questions are the ones to be caught and low scores catch them, so rates of the curve are shares refused.
+    wrong, right, negated = roc_curve(~answerable, -scores, sample_weight=weights, drop_intermediate=False)
+    values = -negated[1:]  # without the first threshold, which is infinite and refuses nothing
+    return (
+        np.concatenate([values[:1] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1:] + 1e-6]),
+        right,
+        wrong,
     )
 
 

@@ -157,7 +157,7 @@ def build_index(
     foreign_files = _foreign_files(folder)
     if foreign_files:
         raise BadInput(
-            f"{folder} is not an index and not empty: it holds {foreign_files[0]}", "choose another folder"
+            f"{folder} is not an index and not empty: it contains {foreign_files[0]}", "choose another folder"
         )
     new_folders = _missing_folders(folder)
     with disk_full_as_problem(folder), writer_lock(folder), _cleanup_on_failure(folder, new_folders):

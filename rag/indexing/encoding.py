@@ -63,7 +63,7 @@ def configured_encoder(encoder: Encoder, settings: IndexSettings) -> Encoder:
     if not isinstance(encoder, Configurable):
         raise BadInput(
             f"the embedder {encoder.name} takes no prompts and no truncate_dim",
-            "leave these settings out, or give a sentence-transformers folder",
+            "remove these settings, or give a sentence-transformers folder",
         )
     return encoder.configured(*wanted)
 
@@ -87,7 +87,7 @@ def recorded_encoder(folder: Path | str, manifest: dict[str, Any], encoder: Enco
             return matching
     if manifest["fingerprint"] != encoder.fingerprint:
         raise BadInput(
-            f"{folder} was built with another embedder: it holds vectors of {manifest['embedder']} "
+            f"{folder} was built with another embedder: it has vectors of {manifest['embedder']} "
             f"({manifest['fingerprint']}), this is {encoder.name} ({encoder.fingerprint})"
             + _changed_settings(record, encoder),
             f"use {manifest['embedder']}, or rebuild the index: "
@@ -141,7 +141,7 @@ def require_unchanged_path(folder: Path | str, manifest: dict[str, Any], encoder
     """Raise BadInput when an embedder was found to need another path than the index was built by."""
     if manifest["fingerprint"] != encoder.fingerprint:
         raise BadInput(
-            f"{folder} holds vectors of the packed encoder, which differ from those of sentence-transformers: "
+            f"{folder} has vectors of the packed encoder, which differ from those of sentence-transformers: "
             "its new passages could not be compared with the old ones",
             f"rebuild the index: tunewise index build {shlex.quote(str(folder))} --documents DOCUMENTS",
         )

@@ -236,7 +236,7 @@ def _newest(folder: Path, text: TextStore) -> GenerationRecord:
         number = max(finished or recorded, default=0)
     record = text.record(number)
     if record is None:
-        raise BadInput(f"{folder} holds no generation that can be restored", REBUILD_HINT)
+        raise BadInput(f"{folder} has no generation that can be restored", REBUILD_HINT)
     _verify_text(text, number, record.text_sha256)
     return record
 

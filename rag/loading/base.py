@@ -135,7 +135,7 @@ def make_document(
         hidden += removed
         visible.extend(part for part in split_block(shown) if part.text.strip())
     if not visible:
-        raise UnreadableFile("empty: it holds no text" + (" that can be seen" if hidden else ""))
+        raise UnreadableFile("empty: it has no text" + (" that can be seen" if hidden else ""))
     if hidden:
         meta["hidden_text"] = hidden
     title = " ".join(INVISIBLE.sub("", title).split())[:MAX_TITLE_CHARS]

@@ -40,9 +40,9 @@ def decode_bytes(data: bytes, declared: str = "") -> tuple[str, dict[str, Any]]:
     text, meta = _decode(data, declared)
     controls = len(_CONTROL_CHARACTER.findall(text))
     if "\0" in text:
-        raise UnreadableFile("not text: it holds NUL characters")
+        raise UnreadableFile("not text: it contains NUL characters")
     if controls > max(2, len(text) * _MAX_CONTROL_SHARE):
-        raise UnreadableFile(f"not text: it holds {controls} control characters")
+        raise UnreadableFile(f"not text: it contains {controls} control characters")
     return text, meta
 
 
@@ -93,7 +93,7 @@ def _decode_other(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
     if letters > 4 * broken:  # another encoding would rarely give so many valid sequences
         return text, {"encoding": "utf-8", "undecoded": broken}
     if b"\0" in data:
-        raise UnreadableFile("not text: it holds NUL bytes")
+        raise UnreadableFile("not text: it contains NUL bytes")
     high = sum(byte > 127 for byte in data[:_SAMPLE_BYTES])
     plain = sum(bytes([byte]).isalpha() for byte in data[:_SAMPLE_BYTES])
     name = "cp1252" if high < _MAX_ACCENTED_SHARE * (high + plain) else _guess_encoding(data[:_SAMPLE_BYTES])

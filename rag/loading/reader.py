@@ -137,7 +137,7 @@ def join_documents(
     documents, skipped = _without_repeated_ids(items)
     if not documents and not unchanged:
         raise BadInput(
-            f"{path} holds no document that can be loaded: {_first_reason(skipped)}",
+            f"{path} has no document that can be loaded: {_first_reason(skipped)}",
             f"loadable: {known_suffixes()}",
         )
     documents.sort(key=lambda document: document.id)
@@ -166,7 +166,7 @@ def require_readable(path: Path, items: Iterable[Document | Skipped]) -> None:
     for item in items:
         if isinstance(item, Skipped):
             raise BadInput(
-                f"cannot load {path.parent / item.path}: {item.reason}", "mend it, or leave it out"
+                f"cannot load {path.parent / item.path}: {item.reason}", "correct it, or remove it"
             )
 
 
@@ -227,7 +227,7 @@ def parse_file(
         return [Skipped(id, "its content is nested too deeply")]
     except Exception as error:  # a file that its loader did not foresee: named, never a traceback
         return [Skipped(id, printable(f"its loader failed: {type(error).__name__}: {error}"[:300]))]
-    return items or [Skipped(id, "empty: it holds no text")]
+    return items or [Skipped(id, "empty: it has no text")]
 
 
 def unchanged_document(id: str, sha256: str, source: str = "", source_sha256: str = "") -> Document:
@@ -386,7 +386,7 @@ def _remarks(documents: list[Document], limited: bool) -> Iterator[str]:
     hidden = [document for document in documents if isinstance(document.metadata.get("hidden_text"), int)]
     if hidden:
         count = sum(int(document.metadata["hidden_text"]) for document in hidden)
-        yield f"hidden text in {count_noun(len(hidden), 'document')}, {count} characters left out: {_first_ids(hidden)}"
+        yield f"hidden text in {count_noun(len(hidden), 'document')}, {count} characters not indexed: {_first_ids(hidden)}"
     foreign = [
         document for document in documents if document.metadata.get("encoding") and document.media != "row"
     ]

@@ -112,7 +112,7 @@ def detect_loader(id: str, data: bytes) -> Loader:
     for signature, description in _SIGNATURES:
         if data.startswith(signature) and not _is_ascii_text(data):
             archive = "archive" in description
-            advice = "unpack it into the folder" if archive else "it holds no text that can be read"
+            advice = "unpack it into the folder" if archive else "it has no text that can be read"
             raise UnreadableFile(f"{description}: {advice}")
     named = loader_for(id)
     if named and named.media in _BINARY_MEDIA:

@@ -122,7 +122,7 @@ class _FolderWalk:
         """Return why a link is not followed, empty when it is: it leads into a hidden folder, which is not read itself."""
         target = Path(os.path.realpath(entry.path))
         if not target.is_relative_to(self._root):
-            return "a link that leaves the folder"
+            return "a link to outside the folder"
         if not target.exists():
             return "a link to nothing"
         if Path(entry.path).absolute().is_relative_to(target):

@@ -91,7 +91,7 @@ class DocumentIndex:
         answers = {doc: condition.holds(self._fields(doc)) for doc in self._document_fields}
         if incomparable := sum(answer is None for answer in answers.values()):
             notes.append(
-                f"{count_documents(incomparable)} left out: {condition.key} there is no number and no date, "
+                f"{count_documents(incomparable)} not searched: their {condition.key} is neither a number nor a date, "
                 f"so it cannot be compared ({condition})"
             )
         if not any(answers.values()):
@@ -103,7 +103,7 @@ class DocumentIndex:
         spans = self._spans(("date", "updated"), allowed, notes, "known")
         later = {doc for doc, days in spans.items() if days.first > day}
         if later:
-            notes.append(f"{count_documents(len(later))} dated after {day} left out")
+            notes.append(f"{count_documents(len(later))} dated after {day} not searched")
         return allowed - later
 
     def _valid(self, day: date, allowed: set[str], notes: list[str]) -> set[str]:
@@ -112,7 +112,7 @@ class DocumentIndex:
         expired = {doc for doc, days in spans.items() if days.last < day}
         if expired:
             notes.append(
-                f"{count_documents(len(expired))} that expired before {day} left out (--expired searches them)"
+                f"{count_documents(len(expired))} that expired before {day} not searched (--expired searches them)"
             )
         return allowed - expired
 

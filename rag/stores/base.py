@@ -113,9 +113,9 @@ def checked_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
-        raise BadInput(f"vectors have the shape {vectors.shape}, but this index holds [n, {dimension}]")
+        raise BadInput(f"vectors have the shape {vectors.shape}, but this index has [n, {dimension}]")
     if not np.isfinite(vectors).all():
-        raise BadInput("a vector holds a value that is not a finite number")
+        raise BadInput("a vector has a value that is not a finite number")
     return vectors
 
 

@@ -69,7 +69,7 @@ class ExactStore:
         store = cls(dimension)
         matrix = base.read_array(folder / VECTORS, mapped=mapped)
         if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
-            raise BadInput(f"{folder / VECTORS} holds {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
+            raise BadInput(f"{folder / VECTORS} has {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
         ids = base.read_array(folder / IDS)
         store._ids = checked_ids(ids, len(matrix), store._ids)
         store._matrix = matrix if mapped else checked_vectors(matrix, dimension)

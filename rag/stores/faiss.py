@@ -178,7 +178,7 @@ class ApproximateStore(ExactStore):
                 raise BadInput(f"{folder / _APPROXIMATE_FILE} cannot be read: {error}") from error
             if index.d != dimension or index.ntotal != len(store._ids):
                 raise BadInput(
-                    f"{folder / _APPROXIMATE_FILE} holds {index.ntotal} vectors of dimension {index.d}"
+                    f"{folder / _APPROXIMATE_FILE} has {index.ntotal} vectors of dimension {index.d}"
                 )
             store._index = index
             store.set_effort(store.effort)

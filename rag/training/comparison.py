@@ -15,6 +15,7 @@ from rag.evaluation import metrics
 from rag.evaluation.labelled import LabelledQuestion, LabelledQuestions
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, paired_test
 from rag.grounding.context import passages_within_budget
+from rag.text.words import count_noun
 from rag.types import Hit
 
 NDCG_K = 10
@@ -146,8 +147,8 @@ def nothing_to_gain(
     if max(open_evidence, open_ranks) >= MIN_DIFFERENCES:
         return ""
     return (
-        f"the search as it is shows all gold of {len(questions) - open_evidence} of {len(questions)} dev questions, and "
-        f"misses the first rank for {open_ranks}, so nothing could be surely better"
+        f"the present search finds all gold passages of {len(questions) - open_evidence} of {len(questions)} dev "
+        f"questions, and misses the first rank for {open_ranks}, so no other search could be clearly better"
     )
 
 
@@ -165,14 +166,14 @@ def decide(comparison: RetrieverComparison) -> RetrieverDecision:
     if comparison.questions < MIN_GATE_QUESTIONS:
         return RetrieverDecision(False, _too_few(comparison.questions))
     texts = "; ".join(measure.text for measure in comparison.measures)
-    where = f"on {comparison.questions} dev questions at {comparison.budget} tokens of passages"
+    where = f"on {count_noun(comparison.questions, 'dev question')} at {comparison.budget} tokens of passages"
     better = [measure.name for measure in comparison.measures if measure.surely_better]
     worse = [measure.name for measure in comparison.measures if measure.difference.difference < 0]
     if better and not worse:
-        return RetrieverDecision(True, f"surely better {where}: {texts}")
+        return RetrieverDecision(True, f"clearly better {where}: {texts}")
     if better:
         return RetrieverDecision(False, f"better in one measure and worse in the other {where}: {texts}")
-    return RetrieverDecision(False, f"not surely better {where}: {texts}")
+    return RetrieverDecision(False, f"not clearly better {where}: {texts}")
 
 
 def _scores(

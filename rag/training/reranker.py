@@ -163,7 +163,7 @@ def _new_cross_encoder(folder: Path, device: str) -> Any:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise BadInput(
             f"no cross-encoder can be made of {folder}: {' '.join(str(error).split())[:200]}",
-            "name a cross-encoder as the step's reranker, or leave it out",
+            "name a cross-encoder as the step's reranker, or remove the setting",
         ) from error
     if not (own.input_folder / "tokenizer_config.json").is_file():
         config = read_object(own.input_folder / "config.json")

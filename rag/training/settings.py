@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, install_hint
 
 TuningMethod = Literal["auto", "full", "lora"]
 LORA_FROM_PARAMETERS = 200_000_000
@@ -23,7 +23,7 @@ forward pass more."""
 CACHED_BATCH = 8
 """Texts that are in memory at once then."""
 EXTRA = "retriever"
-INSTALL = f'pip install "tunewise[{EXTRA}]"'
+INSTALL = install_hint(EXTRA)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,9 @@ class Answer:
         parts = [notebook.html_paragraph(self.marked)]
         parts += [notebook.html_list(dict.fromkeys(cited))] if cited else []
         if unsupported:
-            text = f"{unsupported} of its sentences are borne out by no passage."
+            text = f"{unsupported} of its sentences are not supported by any passage."
             parts.append(notebook.html_paragraph(text, "color:#b35900"))
-        note = "the documents do not hold an answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
+        note = "the documents have no answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
         return f"<div>{''.join(parts)}{f'<small>{notebook.html_text(note)}</small>' if note else ''}</div>"
 
     @property
@@ -103,6 +103,7 @@ class Answer:
                 "text": hit.chunk.text,
                 "cosine": round(hit.dense, 4),
                 "score": round(hit.score, 4),
+                **({"valid_until": hit.valid_until, "expired": hit.expired} if hit.valid_until else {}),
             }
             for n, hit in enumerate(self.nearest_hits, start=1)
         ]

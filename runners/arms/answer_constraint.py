@@ -74,7 +74,7 @@ def demands_form(check: StyleCheck) -> bool:
 
 def _held(plan: Plan) -> _Held:
     if plan.constrain == "off":
-        return _Held(None, "answers are not held to a form: the plan says constrain: off")
+        return _Held(None, "answers are not constrained to a form: the plan has constrain: off")
     refuses = plan.index is not None or plan.weights.get("refusal", 0) > 0
     checks = json.dumps([check.model_dump(mode="json") for check in plan.checks], ensure_ascii=False)
     return _of_checks(checks, plan.prompts.refusals if refuses else ())
@@ -101,10 +101,11 @@ def _of_checks(checks_json: str, refusals: tuple[str, ...]) -> _Held:
     if candidates:
         _, constraint, words = min(candidates, key=lambda candidate: candidate[0])
         return _Held(
-            constraint, f"answers are held to {words}{' or a refusal of the plan' * bool(constraint.also)}"
+            constraint,
+            f"answers are constrained to {words}{' or a refusal of the plan' * bool(constraint.also)}",
         )
     why = "; ".join(refused) or "the plan has no checks"
-    return _Held(None, f"answers are not held to a form: {why}")
+    return _Held(None, f"answers are not constrained to a form: {why}")
 
 
 def _words(check: StyleCheck) -> str:

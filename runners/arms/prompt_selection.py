@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
 from rag.files import append_lines, canonical_json, sha256_text, write_bytes, write_json
+from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
 from runners.arms.answer_constraint import constraint_input
@@ -342,22 +343,22 @@ def _decide(
         f"{lead.difference:+.2f} with a standard error of {lead.error:.2f}, on {fresh} fresh dev questions"
     )
     if lead.enough:
-        return PromptChoice(other, f"{other.name} leads {named}: {evidence}", lead, fresh)
-    reason = f"{named} stay{'' if stage.arm.shots == 0 else 's'}: {other.name} does not lead by half an error or more"
+        return PromptChoice(other, f"{other.name} is better than {named}: {evidence}", lead, fresh)
+    reason = f"{named} stay: {other.name} is not better by half a standard error or more"
     return PromptChoice(default, f"{reason} ({evidence})", lead, fresh)
 
 
 def _default_name(stage: SelectionContext) -> str:
-    return "the fixed bank" if stage.arm.shots else PLAN_INSTRUCTIONS
+    return "the examples drawn by the seed" if stage.arm.shots else PLAN_INSTRUCTIONS
 
 
 def _reason_for_no_rounds(stage: SelectionContext, count: int, budget: int) -> str:
     default = _default_name(stage)
     if budget == 0:
-        return f"{default}: no other is tried in a quick run, or with a budget of 0"
+        return f"{default}: no others are tried in a quick run, or with a budget of 0"
     if count < 2:
-        return f"{default}: {'the examples make' if stage.arm.shots else 'the checks and questions make'} no other"
-    return f"{default}: {len(stage.dev)} dev questions and {budget} answers are too few to tell {count} prompts apart"
+        return f"{default}: there are no others to try"
+    return f"{default}: {len(stage.dev)} dev questions and {budget} answers are too few to compare {count} prompts"
 
 
 def _described(candidate: PromptCandidate) -> dict[str, Any]:
@@ -395,7 +396,9 @@ def _store_choice(
     write_json(
         stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
     )
-    untried_text = f"; not tried, beyond {budget} answers: {', '.join(untried)}" if untried else ""
+    untried_text = (
+        f"; not tried, beyond {count_noun(budget, 'answer')}: {', '.join(untried)}" if untried else ""
+    )
     reason = choice.reason + untried_text
     stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
     return chosen

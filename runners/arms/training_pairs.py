@@ -14,6 +14,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.index import Index
+from rag.text.words import count_noun
 from rag.training.pairs import TrainingPair
 from runners.arms.gold_passages import GoldPassages
 from runners.data.examples import Example, RowPlace, row_place
@@ -60,7 +61,7 @@ class PairSet:
     @property
     def text(self) -> str:
         """The counts in one sentence."""
-        parts = [f"{len(self.pairs):,} pairs of {self.examples:,} examples"]
+        parts = [f"{count_noun(len(self.pairs), 'pair')} of {count_noun(self.examples, 'example')}"]
         parts += [f"{len(self.unsupported):,} without a passage"] if self.unsupported else []
         parts += [f"{self.refusals:,} refusals"] if self.refusals else []
         parts += [f"{self.texts:,} plain texts"] if self.texts else []
@@ -132,5 +133,5 @@ def require_pairs(pairs: PairSet, held_out: Sequence[Question] = ()) -> None:
     if len(pairs.pairs) < MIN_PAIRS:
         raise BadInput(
             f"a retriever is trained on at least {MIN_PAIRS} pairs, and there are {pairs.text}",
-            "name each row's document in meta.doc_id, add examples, or leave the embedder step out",
+            "name each row's document in meta.doc_id, add examples, or remove the embedder step",
         )

@@ -272,7 +272,7 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         if rows.unknown_columns:
             raise ColumnsNeeded(
                 message,
-                "say which columns hold prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
+                "say which columns are prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
                 "prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, text",
                 tuple(rows.unknown_columns),
             )
@@ -282,7 +282,7 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         raise BadInput(
             f"{path}: {len(rows.usable) - texts} chats and {texts} plain texts are mixed; every token of a text is "
             "learnt, but only the answers of a chat",
-            "train on the texts first, then go on from that adapter on the chats",
+            "train on the texts first, then continue from that adapter on the chats",
         )
 
 

@@ -218,7 +218,7 @@ def _only(candidates: list[str], role: str, by_lower: Mapping[str, str], example
         raise AmbiguousColumns(
             role,
             (by_lower[name] for name in candidates),
-            f"to train, say it: {example.format(by_lower[candidates[0]])}; or rename the others",
+            f"to train on them, say so: {example.format(by_lower[candidates[0]])}; or rename the others",
         )
     return by_lower[candidates[0]]
 

@@ -20,8 +20,8 @@ from runners.data.formats import (
 from runners.data.tabular import read_rows
 
 QUESTION_KEYS = (
-    "rename the keys: question (or prompt, query, instruction, messages); reference for the wanted answer as a sentence, or "
-    "answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
+    "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer as a sentence, "
+    "or answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
 )
 """The keys of a question row, for messages."""
 

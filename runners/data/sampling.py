@@ -21,6 +21,7 @@ from math import floor
 
 from rag.errors import BadInput
 from rag.files import canonical_json, sha256_text
+from rag.text.words import count_noun
 from runners.data import duplicates
 from runners.data.examples import Example, normalise_text
 from runners.data.questions import Question
@@ -120,7 +121,7 @@ def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[ExampleR
     groups = related_row_groups(rows)
     if len(groups) == 1:
         raise BadInput(
-            f"none of the {len(rows)} rows can be held out: they all hang together, by source document or near repeat",
+            f"none of the {len(rows)} rows can be held out: all are linked to each other by source document or near repeat",
             "give validation rows of your own, or train without",
         )
     keys = {index: sha256_text(f"{seed}\0{texts[index]}") for index in range(len(rows))}
@@ -213,7 +214,7 @@ def mix_replay_rows(
     if count > len(replay_rows):
         most = floor(100 * len(replay_rows) / (len(rows) + len(replay_rows))) / 100
         raise BadInput(
-            f"{count} replay rows are wanted to make up {share:.0%} beside {len(rows)} rows, "
+            f"{count} replay rows are needed to make up {share:.0%} beside {count_noun(len(rows), 'row')}, "
             f"there are {len(replay_rows)}",
             f"lower the share to {most:g}, or give more replay rows",
         )

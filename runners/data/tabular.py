@@ -82,7 +82,7 @@ def find_example_files(path: Path) -> ExampleFiles:
     skipped = []
     for other in (p for p in visible if p not in set(files)):
         text = other.suffix.lower() in TEXT_SUFFIXES
-        reason = "a text beside files of rows" if text else f"{other.suffix or 'no ending'} is not read"
+        reason = "a text among files of rows" if text else f"{other.suffix or 'no ending'} is not read"
         skipped.append(SkippedFile(other.relative_to(path).as_posix(), reason))
     if not files:
         known = ", ".join((*READERS, *TEXT_SUFFIXES))
@@ -107,7 +107,7 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
         )
     rows = list(islice(reader(path), most))
     if not rows:
-        raise BadInput(f"{path} holds no rows", f"put rows into it: {ROW_FORMAT}")
+        raise BadInput(f"{path} has no rows", f"put rows into it: {ROW_FORMAT}")
     return rows
 
 
@@ -290,7 +290,7 @@ def _json(path: Path) -> Iterator[Row]:
             )
         (value,) = lists.values()
     if not isinstance(value, list):
-        raise BadInput(f"{path} holds {_json_kind(value)}, expected a list of rows")
+        raise BadInput(f"{path} is {_json_kind(value)}, expected a list of rows")
     for number, row in enumerate(value, start=1):
         yield number, _require_object(path, number, row)
 
@@ -332,7 +332,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos + 1}"
     if isinstance(error, UnicodeEncodeError):
-        return "it holds half a surrogate pair, which is no character"
+        return "it has half a surrogate pair, which is no character"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

@@ -250,7 +250,7 @@ def problem_from_json(values: dict[str, Any]) -> Problem:
 
 
 def is_lost_group(error: BaseException) -> bool:
-    """Return whether an error means that another process of the group is gone or does not answer."""
+    """Return whether an error means that another process of the group has ended or does not answer."""
     if isinstance(error, dist.DistError):
         return True
     if isinstance(error, CheckpointException):
@@ -280,8 +280,8 @@ def lost_group_as_problem() -> Iterator[None]:
         # Without the place in torch's source, and without the advice that follows what happened.
         detail = _SOURCE_PLACE.sub("", detail).partition(". ")[0]
         raise GroupBroken(
-            f"another process of the group is gone or does not answer ({detail})",
-            "go on from the last checkpoint with --resume",
+            f"another process of the group has ended or does not answer ({detail})",
+            "continue from the last checkpoint with --resume",
         ) from error
 
 

@@ -80,7 +80,7 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
     run = source.run.path
     if not source.sealed:
         raise BadInput(
-            f"{run} was not finished, so nothing says what belongs in it",
+            f"{run} was not finished, so its list of files is missing",
             f"finish it with: tunewise run {run} --resume",
         )
     file = f"{source.plan.name}.zip"
@@ -309,7 +309,7 @@ def _file_names(run: Path) -> Iterator[str]:
             continue
         hidden = any(part.startswith(".") for part in name.split("/"))
         if path.is_symlink():
-            raise BadInput(f"{run} holds a link, {name}", "a run has none; remove it")
+            raise BadInput(f"{run} contains a link, {name}", "a run has none; remove it")
         if (
             path.is_file()
             and not hidden
@@ -352,7 +352,7 @@ def _find_archive(path: Path) -> Path:
     if len(archives) == 1 and archives[0].is_file():
         return archives[0]
     if path.is_dir():
-        problem = f"{path} is a folder that holds {len(archives)} archives, not one"
+        problem = f"{path} is a folder with {len(archives)} archives, expected one"
     else:
         problem = f"{path} is no plain file" if path.exists() else f"there is no file {path}"
     raise BadInput(problem, "give the archive that --to bundle made")

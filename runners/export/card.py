@@ -45,7 +45,7 @@ def export_card(job: ExportJob, files: ExportedFiles) -> str:
         "## Checked when it was made\n\n"
         + markdown_table(("what", "found"), [(k, checked_value(v)) for k, v in files.checked.items()]),
         *terms_section(base_license(job)),
-        "`manifest.json` holds the SHA-256 of every other file. Made by tunewise export.",
+        "`manifest.json` has the SHA-256 of every other file. Written by tunewise export.",
     ]
     text = without_paths(source, "\n\n".join(part for part in parts if part) + "\n")
     refuse_secrets(text, "the card")
@@ -106,7 +106,7 @@ def refuse_secrets(text: str, where: str) -> None:
     for kind in personal_data.PERSONAL_DATA_KINDS:
         if kind.secret and any(map(kind.real, kind.shape.finditer(text))):
             raise BadInput(
-                f"{where} would hold a secret: {kind.name}", "take it out of the plan and its prompts"
+                f"{where} would contain a secret: {kind.name}", "take it out of the plan and its prompts"
             )
 
 
@@ -192,7 +192,7 @@ def _made_from(source: ExportSource) -> list[tuple[str, str]]:
             ("training rows", f"{data['rows']}, as tokens SHA-256 {data['sha256'][:16]}"),
             (
                 "chat template",
-                f"SHA-256 {base['template_sha256'][:16] or 'none of its own; a plain one is beside it'}",
+                f"SHA-256 {base['template_sha256'][:16] or 'none of its own; a plain one is in this folder'}",
             ),
         ]
     elif resolve.parse_remote(plan.model.name):

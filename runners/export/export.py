@@ -189,9 +189,9 @@ def _check_flags(target: Target, request: ExportRequest) -> None:
     """Refuse options that a target does not use, rather than ignore them."""
     if target.needs == "run" and (request.arm is not None or request.seed is not None):
         flag = "--arm" if request.arm is not None else "--seed"
-        raise UsageProblem(f"--to {target.name} is of the whole run, not of one arm", f"leave out {flag}")
+        raise UsageProblem(f"--to {target.name} is of the whole run, not of one arm", f"remove {flag}")
     if request.dtype != "auto" and not target.dtypes:
-        raise UsageProblem(f"--to {target.name} has no number type to choose", "leave out --dtype")
+        raise UsageProblem(f"--to {target.name} has no number type to choose", "remove --dtype")
     if target.dtypes and request.dtype not in target.dtypes:
         raise UsageProblem(
             f"--dtype {request.dtype!r} is unknown for --to {target.name}",

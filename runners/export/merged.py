@@ -55,7 +55,7 @@ _FALLBACKS = ("float32",)
 """Number types to try with "auto" after the base's own."""
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED_TRIAL_NOTE = (
-    "The trial answered from the base in 4 bits with the adapter beside it; here it is merged into the base in full "
+    "In the trial the base was loaded in 4 bits with the adapter on top; here the adapter is merged into the base in full "
     "precision. Its answers differ a little from those that were measured."
 )
 QLORA_NOTE = (
@@ -69,7 +69,7 @@ model = AutoModelForCausalLM.from_pretrained(".")  # this folder
 tokenizer = AutoTokenizer.from_pretrained(".")
 ```
 
-or `vllm serve .` from inside this folder. It needs no base beside it.
+or `vllm serve .` from inside this folder. It needs no separate base model.
 """
 
 
@@ -141,7 +141,7 @@ def make_merged(job: ExportJob) -> ExportedFiles:
     )
     return ExportedFiles(
         _USAGE + prompting_notes(source),
-        {**comparison.to_facts("base and weights apart"), "number type": dtype},
+        {**comparison.to_facts("base and weights separately"), "number type": dtype},
         notes=(*merging_notes(source), *notes),
     )
 
@@ -342,7 +342,7 @@ def write_model(model: Any, dtype: str, weights: Path, folder: Path) -> None:
 def _difference_note(dtype: str, comparison: ReplayComparison) -> str:
     return (
         f"In {dtype}, {comparison.prompts - comparison.same} of {comparison.prompts} prompts get other tokens than "
-        f"from base and weights apart, and the logits differ by {comparison.relative:.2g} standard deviations."
+        f"from base and weights separately, and the logits differ by {comparison.relative:.2g} standard deviations."
     )
 
 

@@ -106,7 +106,7 @@ def greedy_parameters(generation_config: Mapping[str, Any]) -> tuple[list[str], 
         lines.append("PARAMETER repeat_last_n -1")
     missing = sorted(name for name in _NOT_IN_MODELFILE if generation_config.get(name))
     notes = [
-        f"A Modelfile cannot hold {', '.join(missing)} of the model's generation_config, which the trial applied."
+        f"A Modelfile cannot express {', '.join(missing)} of the model's generation_config, which the trial applied."
     ]
     return lines, notes if missing else []
 
@@ -124,7 +124,7 @@ def modelfile(job: ExportJob) -> tuple[str, list[str]]:
         )
     for name, text in (("chat template", template), ("instructions", system)):
         if GO_QUOTES in text:
-            raise BadInput(f"the {name} holds {GO_QUOTES}, which a Modelfile cannot", "use --to gguf")
+            raise BadInput(f"the {name} contains {GO_QUOTES}, which a Modelfile cannot", "use --to gguf")
         refuse_secrets(text, "the Modelfile")
     stops = [token for i in sorted(chat.eos_ids) if (token := chat.tokenizer.id_to_token(i))]
     context = int(read_json(source.base.folder / "config.json")["max_position_embeddings"])

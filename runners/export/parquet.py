@@ -152,7 +152,7 @@ def _read_back(index: Index, file: Path) -> dict[str, Any]:
             same_vectors = np.array_equal(flat.reshape(-1, index.dimension), vectors)
             same = texts == [chunk.text for chunk in chunks] and same_vectors
             if not same or batch.column("id").to_pylist() != [chunk.id for chunk in chunks]:
-                raise BadInput(f"{file.name} does not hold what the index holds", "export it again")
+                raise BadInput(f"{file.name} does not have the same content as the index", "export it again")
             rows += len(texts)
     return {
         "rows read back and equal": rows,

@@ -34,7 +34,7 @@ model = PeftModel.from_pretrained(base, ".")  # this folder
 tokenizer = AutoTokenizer.from_pretrained(".")
 ```
 
-PEFT keeps only the base's name and loads onto any model of the same shape; `manifest.json` holds the hashes that the
+PEFT keeps only the base's name and loads onto any model of the same shape; `manifest.json` has the hashes that the
 base, its vocabulary and its chat template must have.
 """
 
@@ -94,7 +94,7 @@ def require_adapter(source: ExportSource) -> None:
     if not source.is_adapter:
         assert source.arm is not None
         raise BadInput(
-            f"the weights of the arm {source.arm.arm} are a whole model: full tuning leaves no adapter",
+            f"the weights of the arm {source.arm.arm} are a whole model: full tuning makes no adapter",
             "hand it on with --to merged, gguf or ollama",
         )
 
@@ -130,7 +130,7 @@ def load_in_plain_peft(folder: Path, base: Model, four_bit: bool = False) -> dic
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     written = load_file(folder / ADAPTER_WEIGHTS)
     if loaded.keys() != written.keys() or not all(torch.equal(loaded[k].cpu(), written[k]) for k in written):
-        raise BadInput("PEFT holds other tensors than the adapter's file", "train it again")
+        raise BadInput("PEFT loaded other tensors than those in the adapter's file", "train it again")
     return {"loads in plain PEFT without a warning": True, "tensors equal to the file's": len(written)}
 
 
@@ -159,7 +159,7 @@ def prompting_notes(source: ExportSource) -> str:
     )
     return (
         f"{notes}\nThis arm answers from numbered passages in the user's turn, best first, as in this example with one. The "
-        f"word that opens each passage and closes the last is drawn anew for each turn, so that no document can hold "
+        f"word that opens each passage and closes the last is drawn again for each turn, so that no document can contain "
         f"it:\n\n```text\n{example.strip()}\n```\n\n"
         "Without them it is not what was measured; `tunewise ask` finds them, and `--to bundle` hands on what it needs.\n"
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from rag.errors import BadInput, CannotRun
 from rag.files import write_text
+from rag.text.words import count_noun
 from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.export.job import ExportedFiles, ExportJob
@@ -38,7 +39,7 @@ _ROLES = ("system", "user", "assistant", "tool")
 _TURN_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "weight")
 _USAGE = """\
 Upload `train.jsonl` to the provider's fine-tuning, with the purpose `fine-tune`. Use the tuned model in a plan as
-`openai:NAME@URL` to have it measured beside the other arms. Held-out questions are not in this file.
+`openai:NAME@URL` to have it measured with the other arms. Held-out questions are not in this file.
 """
 
 
@@ -57,12 +58,12 @@ def make_provider_jsonl(job: ExportJob) -> ExportedFiles:
     examples, counts, notes = provider_training_rows(source)
     chats = [row for row in examples if not row.raw]
     if raw := len(examples) - len(chats):
-        notes.append(f"{raw} plain texts are left out: hosted fine-tuning takes chats only.")
+        notes.append(f"{raw} plain texts are skipped: hosted fine-tuning takes chats only.")
     if thoughts := sum("reasoning_content" in turn for row in chats for turn in row.messages):
-        notes.append(f"The reasoning of {thoughts} turns is left out: the format has no place for it.")
+        notes.append(f"The reasoning of {thoughts} turns is dropped: the format has no place for it.")
     personal, secret = check_personal_data(chats)
     if secret.level == "stop":
-        raise BadInput(f"the rows hold secrets: {secret.text}", secret.next)
+        raise BadInput(f"the rows contain secrets: {secret.text}", secret.next)
     if personal.level == "warn":
         notes.append(f"Personal data would be uploaded: {personal.text}; {personal.next}.")
     step = _train_step(source)
@@ -75,7 +76,7 @@ def make_provider_jsonl(job: ExportJob) -> ExportedFiles:
             )
     if len(rows) < MIN_PROVIDER_ROWS:
         raise BadInput(
-            f"there are {len(rows)} rows, hosted fine-tuning takes {MIN_PROVIDER_ROWS} at least",
+            f"there are {count_noun(len(rows), 'row')}, hosted fine-tuning takes {MIN_PROVIDER_ROWS} at least",
             "bring more examples",
         )
     count, unit = provider_token_counter(source)

@@ -107,7 +107,7 @@ def _scores(model: Mapping[str, Any], vocab: Mapping[str, int], added: Collectio
     for token in vocab:
         pairs = sum(token[:cut] in vocab and token[cut:] in vocab for cut in range(1, len(token)))
         if token in splits and pairs != splits[token]:
-            raise BadInput(f"its merges hold {splits[token]} of the {pairs} splits of the token {token!r}")
+            raise BadInput(f"its merges have {splits[token]} of the {pairs} splits of the token {token!r}")
         # A token that could be joined from two others but never is: llama.cpp would join it. Added tokens are matched
         # before anything is joined.
         if pairs and token not in splits and token not in added and not _BYTE_TOKEN.fullmatch(token):

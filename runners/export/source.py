@@ -81,7 +81,7 @@ class ExportSource:
             )
         elif seed is not None:
             raise BadInput(
-                f"the arm {self.arm.arm} was not trained, so it has no seed {seed}", "leave out --seed"
+                f"the arm {self.arm.arm} was not trained, so it has no seed {seed}", "remove --seed"
             )
 
     @property

@@ -87,7 +87,7 @@ def existing_upload(url: str, made_from: str, overwrite: bool) -> dict[str, Any]
         return None
     manifest = _export_manifest(url)
     if not manifest:
-        raise UsageProblem(f"{url} holds a {MANIFEST} that is of no export", _ANOTHER)
+        raise UsageProblem(f"{url} has a {MANIFEST} of something other than an export", _ANOTHER)
     if overwrite:
         return None
     if manifest["export"].get("made_from") != made_from:
@@ -166,11 +166,11 @@ def _require_no_other_objects(url: str, sizes: Mapping[str, int], overwrite: boo
     others = sorted(set(sizes) - {UPLOAD_MARK})
     if UPLOAD_MARK not in sizes:
         if others:
-            raise UsageProblem(f"{url} holds {others[0]!r} and is no export", _ANOTHER)
+            raise UsageProblem(f"{url} has {others[0]!r} and is not an export", _ANOTHER)
         return
     mark = _mark(url)
     if unknown := [name for name in others if name not in mark["files"]]:
-        raise UsageProblem(f"{url} holds {unknown[0]!r}, which no export wrote", _ANOTHER)
+        raise UsageProblem(f"{url} has {unknown[0]!r}, which no export wrote", _ANOTHER)
     if not overwrite:
         raise UsageProblem(
             f"an upload to {url} began at {mark['begun']} and has not finished",
@@ -184,7 +184,7 @@ def _mark(url: str) -> dict[str, Any]:
         mark = json.loads(read_bytes(join_url(url, UPLOAD_MARK)))
         if mark["kind"] == _UPLOAD_KIND:
             return {"begun": str(mark["begun"])[:40], "files": [str(name) for name in mark["files"]]}
-    raise UsageProblem(f"{url} holds a {UPLOAD_MARK} that cannot be read", _ANOTHER)
+    raise UsageProblem(f"{url} has a {UPLOAD_MARK} that cannot be read", _ANOTHER)
 
 
 def _earlier_names(url: str) -> list[str]:

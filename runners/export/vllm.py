@@ -55,7 +55,7 @@ def make_vllm(job: ExportJob) -> ExportedFiles:
     notes = [note.replace("merged into", "served on") for note in merging_notes(source)]
     if local:
         notes.append(
-            f"No hub holds this base ({short_model_name(base.name)}, {base.source}) with these weights, "
+            f"No model hub has this base ({short_model_name(base.name)}, {base.source}) with these weights, "
             f"so it is in the folder {BASE}."
         )
     usage = (

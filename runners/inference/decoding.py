@@ -136,7 +136,7 @@ class Decoder:
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
         self.layers = cacheable_layers(model.config)
-        self.reason = unsupported_reason(model) if fused else "the fused step is not wanted"
+        self.reason = unsupported_reason(model) if fused else "the fused step is switched off"
         self.fused_step = None if self.reason else FusedLlamaStep(model)
         # Its chunks and blocks are made for a processor's caches; on a GPU they would be many small launches.
         on_cpu = model.device.type == "cpu"

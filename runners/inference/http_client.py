@@ -101,7 +101,7 @@ class ServerDialect:
             self._changes |= {key: RENAMED_FIELDS.get(key, "") for key in new}
         for key in new:
             renamed = RENAMED_FIELDS.get(key)
-            change = f"{renamed} is sent instead" if renamed else "it is left out"
+            change = f"{renamed} is sent instead" if renamed else "it is no longer sent"
             if self._on_change:
                 self._on_change(f"does not take {key}: {change}")
         return True
@@ -340,7 +340,7 @@ class HttpClient:
             self._closed.wait(self._pacer.reserve())
             left = caller.deadline - time.monotonic()
             if left <= 0 or not caller.is_waiting():
-                raise CannotRun(f"nobody waits for {self.server} any more", "ask again")
+                raise CannotRun(f"the request to {self.server} was cancelled", "ask again")
             timeout = httpx2.Timeout(min(self.limits.read, left), connect=min(self.limits.connect, left))
             try:
                 with self._client.chat.completions.with_streaming_response.create(
@@ -357,7 +357,7 @@ class HttpClient:
                 refused = error
             except UnicodeEncodeError:
                 raise BadInput(
-                    f"a text for {self.server} cannot be sent: it holds half of a character (a lone surrogate)",
+                    f"a text for {self.server} cannot be sent: it has half of a character (a lone surrogate)",
                     r"look for \ud800 to \udfff in the questions, the examples and the prompt",
                 ) from None
             # Raised here, where the library's error, which may repeat the key, is no longer its context.
@@ -416,7 +416,7 @@ class HttpClient:
         tries = "1 try" if attempt == 1 else f"{attempt} tries"
         longer = f"; it asks to wait {asked:.0f} s" if asked is not None and asked > backoff.patience else ""
         raise CannotRun(
-            f"{reason} ({tries}{longer})", "check the server and its address; a run goes on with --resume"
+            f"{reason} ({tries}{longer})", "check the server and its address; a run continues with --resume"
         )
 
     def _note(self, text: str) -> None:

@@ -283,7 +283,7 @@ def unsupported_reason(model: Any) -> str:
         return f"its activation is {config.hidden_act}"
     linears = [m for name, m in model.named_modules() if name.endswith(("_proj", "lm_head"))]
     if any(type(m) is not nn.Linear for m in linears):
-        return "its linear layers are quantised or hold an adapter"
+        return "its linear layers are quantised or have an adapter"
     return ""
 
 

@@ -254,7 +254,7 @@ class RemoteGenerator:
         if self._on_note and not self._noted_form:
             what = {"labels": "labels", "regex": "a pattern"}.get(constraint.kind, "JSON or a refusal")
             self._on_note(
-                f"{self.name} is not held to the form of the plan's checks: an endpoint is not asked for {what}"
+                f"{self.name} is not constrained to the form of the plan's checks: an endpoint is not asked for {what}"
             )
         self._noted_form = True
         return {}

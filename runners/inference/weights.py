@@ -230,7 +230,7 @@ def check_same_base(folder: Path, base: Model, kind: str) -> dict[str, Any]:
     manifest = check_manifest(folder, kind, (CARD_FILE,))
     made_on, here = manifest.get("base"), base_facts(base)
     if not isinstance(made_on, dict):
-        raise BadInput(f"{folder} does not say which base it was made on")
+        raise BadInput(f"{folder} does not record which base model it was trained on")
     for key, name in _MUST_EQUAL:
         if made_on.get(key) != here[key]:
             raise BadInput(

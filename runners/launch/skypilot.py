@@ -24,8 +24,9 @@ PORT = 29500
 """Port on the first node where the nodes meet: the default of torchrun."""
 _HEADER = """\
 # Written by tunewise; checked by SkyPilot's parser only. Start it with: {start}
-# The result lies in {out}, in the home folder of the first node. With more than one node, mount storage there that all
+# The result is in {out}, in the home folder of the first node. With more than one node, mount storage there that all
 # share: https://docs.skypilot.co/en/latest/reference/storage.html
+# No package index has tunewise: in `setup` name a wheel (pip wheel --no-deps CHECKOUT) that file_mounts brings along.
 """
 
 

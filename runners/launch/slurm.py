@@ -149,7 +149,7 @@ def parse_options(given: Sequence[str]) -> dict[str, str | None]:
         if name in _OWN_OPTIONS:
             raise UsageProblem(f"--sbatch {name} is set by tunewise", f"use {_OWN_OPTIONS[name]}")
         if name in _UNFIT_OPTIONS:
-            raise UsageProblem(f"--sbatch {name} cannot be changed here", "leave it out")
+            raise UsageProblem(f"--sbatch {name} cannot be changed here", "remove it")
         options[name] = value if separator else None
     return options
 
@@ -205,5 +205,10 @@ def _reason(text: str) -> str:
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
     )

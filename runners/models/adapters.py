@@ -83,7 +83,7 @@ def read_adapter(folder: Path, bases: dict[str, str] | None = None) -> StoredAda
         BadInput: the folder holds no tuned weights.
     """
     if not _is_weights(folder):
-        raise BadInput(f"{folder} holds no tuned weights", "name a folder that tunewise train or run made")
+        raise BadInput(f"{folder} has no tuned weights", "name a folder that tunewise train or run made")
     kind = "adapter" if (folder / ADAPTER_CONFIG_FILE).is_file() else "model"
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if not (folder / MANIFEST).is_file():
@@ -127,7 +127,7 @@ def _damage(folder: Path, kind: str, base: Mapping[str, str]) -> tuple[str, str]
     except BadInput as error:
         return error.message, error.hint
     if not base.get("fingerprint"):
-        return "it does not say which base it was made on", ""
+        return "it does not record which base model it was trained on", ""
     for name, actual in hashes.items():
         if (expected := base.get(f"{name}_sha256")) and expected != actual:
             return f"its {name} is {actual[:16]}, it was trained with {expected[:16]}", ""

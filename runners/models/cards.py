@@ -77,7 +77,7 @@ def _summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("licence of the base", base["license"]),
         (
             "data",
-            f"{files}{data['rows']} rows, {data['left_out']} left out as too long, SHA-256 {data['sha256'][:16]}",
+            f"{files}{data['rows']} rows, {data['left_out']} skipped as too long, SHA-256 {data['sha256'][:16]}",
         ),
         ("trained parameters", f"{result['trainable']:,}"),
         ("loss, first and last tenth of the steps", f"{result['first_loss']:.3f}, {result['last_loss']:.3f}"),
@@ -156,7 +156,7 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 ```"""
 _CARE = """## Care
 
-Made for one task on one team's examples; facts that changed since are stale in these weights. The chat template
-beside this file is the one it was trained with: use no other. `manifest.json` holds every setting and the hash of
+Trained for one task on one team's examples; it still states facts that have changed since. The chat template
+beside this file is the one it was trained with: use no other. `manifest.json` has every setting and the hash of
 every file.
 """

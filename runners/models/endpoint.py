@@ -179,8 +179,8 @@ def check_may_contact(name: str, url: str, must_stay_local: bool) -> None:
         raise BadInput(f"the endpoint of {name} has no usable host", "e.g. http://127.0.0.1:8000/v1")
     if parts.username or parts.password:
         raise BadInput(
-            f"the address of {name} holds credentials, which would end up in files",
-            f"leave them out: {key_hint(f'{parts.scheme}://{parts.hostname}')}",
+            f"the address of {name} contains credentials, which would end up in files",
+            f"remove them: {key_hint(f'{parts.scheme}://{parts.hostname}')}",
         )
     if must_stay_local and not is_private(url):
         raise BadInput(

@@ -31,7 +31,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".gguf"})
         only = f", only {', '.join(others[:3])}" if others else ""
         raise BadInput(
-            f"{folder} holds no .safetensors weights{only}",
+            f"{folder} has no .safetensors weights{only}",
             "convert the model to safetensors first; other formats can run code and are never loaded",
         )
     return paths
@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadInput(f"{path} should hold a JSON object, found {type(value).__name__}")
+        raise BadInput(f"{path} should be a JSON object, found {type(value).__name__}")
     return value
 
 
@@ -146,7 +146,7 @@ def refuse_code(folder: Path) -> None:
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{modules} is damaged: {error!r}") from error
     if foreign := [k for k in kinds if not k.startswith("sentence_transformers.")]:
-        raise BadInput(f"{modules} names code of its own ({foreign[0]}), which tunewise never runs")
+        raise BadInput(f"{modules} names its own code ({foreign[0]}), which tunewise never runs")
 
 
 def tensor_sizes(folder: Path) -> list[int]:

@@ -182,7 +182,7 @@ def verify_model(name: str) -> Model:
         model = _resolve(name, allow_hub=False, on_event=None)
         if (actual := fingerprint(model.folder)) != model.fingerprint:
             raise BadInput(
-                f"{model.folder} is damaged: its fingerprint is {actual[:16]}, its manifest says {model.fingerprint[:16]}",
+                f"{model.folder} is damaged: its fingerprint is {actual[:16]}, its manifest has {model.fingerprint[:16]}",
                 f"remove {model.folder} and get it again: tunewise models pull {name}",
             )
     return model
@@ -402,7 +402,7 @@ def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
 
 def _from_path(path: Path) -> Model:
     if not path.is_dir():
-        raise BadInput(f"model {path} is a file", "give the folder that holds config.json and .safetensors")
+        raise BadInput(f"model {path} is a file", "give the folder with config.json and .safetensors")
     if not (path / "config.json").is_file() and not (path / "modules.json").is_file():
         raise BadInput(f"model folder {path} has no config.json, so it is not a model")
     refuse_code(path)

@@ -96,7 +96,8 @@ def parse_backend(entries: Sequence[str]) -> Backend:
     if LOCAL_BACKEND in entries:
         if len(entries) > 1:
             raise BadInput(
-                f"backend {LOCAL_BACKEND} stands alone", "leave out the servers, or leave out local"
+                f"backend {LOCAL_BACKEND} cannot be combined with servers",
+                "remove the servers, or remove local",
             )
         return Backend()
     for entry in entries:

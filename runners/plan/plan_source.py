@@ -108,9 +108,9 @@ def read_source(text: str, path: object) -> PlanSource:
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:200]}", "fix that line") from None
     if not isinstance(values, dict) or not isinstance(root, yaml.MappingNode):
-        raise BadInput(f"{path} holds no plan (it should be a mapping)", "make one with: tunewise plan")
+        raise BadInput(f"{path} is not a plan (it should be a mapping)", "make one with: tunewise plan")
     if repeated:
-        raise BadInput(_listed(path, repeated), "leave one of them")
+        raise BadInput(_listed(path, repeated), "keep one of them")
     _add_reasons(values, root, text)
     return PlanSource(values, root)
 

@@ -128,10 +128,10 @@ class PlanData(StrictModel):
 class Prompts(StrictModel):
     """The words the model is given; every arm gets the same instructions, so that none is a straw man."""
 
-    system: str = Field("", description="Today's instructions (house style in words).")
+    system: str = Field("", description="The instructions used today (with the style of answers in words).")
     refusals: tuple[str, ...] = Field(
         ("I could not find that in our documents.",),
-        description="How replies say that the documents do not hold the answer.",
+        description="How replies say that the documents do not have the answer.",
         min_length=1,
     )
     context: str = Field(
@@ -219,7 +219,7 @@ class Plan(StrictModel):
     )
     constrain: Annotated[Literal["auto", "off"], BeforeValidator(switch_word)] = Field(
         "auto",
-        description="auto: every arm that generates is held to the labels, the JSON or the last line that the checks "
+        description="auto: every arm that generates is constrained to the labels, the JSON or the last line that the checks "
         "ask for, token by token; off: decoding is free.",
     )
     backend: Annotated[tuple[str, ...], BeforeValidator(entry_list)] = Field(
@@ -233,8 +233,8 @@ class Plan(StrictModel):
     answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
     predicted: dict[str, Any] = Field(
         default_factory=dict,
-        description="The recommendation, to be held to account: read from NAME.forecast.json beside NAME.yaml; plans of "
-        "before hold it themselves.",
+        description="The recommendation that the trial tests: read from NAME.forecast.json beside NAME.yaml; plans of "
+        "before contain it themselves.",
     )
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -311,7 +311,7 @@ class Plan(StrictModel):
     def ignored(self) -> str:
         """One sentence about a setting of the plan that is no longer used; "" when there is none."""
         if self.weights.get("house_style"):
-            return "house_style is no longer scored: its weight is left out of the combined score"
+            return "house_style is no longer scored: its weight is ignored in the combined score"
         return (
             "house_style in the plan is ignored: that score is no longer computed" if self.house_style else ""
         )
@@ -391,7 +391,7 @@ PLAN_MODELS = (
 """All models that a plan is made of."""
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path | str) -> Plan:
     """Read a plan from a YAML file; relative data paths become absolute, from the plan's own folder.
 
     The prediction is read from the plan's forecast file, unless the plan holds one itself, as earlier versions wrote it.
@@ -400,8 +400,8 @@ def read_plan(path: Path) -> Plan:
         BadInput: the file cannot be read, or a key is wrong; the message names the line and the key, and the closest
             known key when it is unknown.
     """
-    plan = read_plan_file(path)
-    folder = path.resolve().parent
+    plan = read_plan_file(Path(path))
+    folder = Path(path).resolve().parent
     prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
     changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
     return plan.model_copy(update={"data": _with_absolute_paths(plan.data, folder), **changed})
@@ -446,13 +446,13 @@ def _validate(source: PlanSource, name: str) -> Plan:
         raise BadInput(*explain_problems(error, source, name, Plan)) from None
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+def write_plan(plan: Plan, path: Path | str) -> None:
     """Write the plan as YAML and its prediction as JSON beside it, each atomically.
 
     The prediction is written first: a plan that lacks it is whole, and one that is left from another plan is noticed.
     """
-    write_forecast(path, plan.work_digest(), plan.predicted)
-    write_text(path, plan_text(plan))
+    write_forecast(Path(path), plan.work_digest(), plan.predicted)
+    write_text(Path(path), plan_text(plan))
 
 
 def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
@@ -487,7 +487,7 @@ def with_seeds(plan: Plan, count: int) -> Plan:
     The scores of an arm are averaged over them, question by question. Raises UsageProblem when the plan trains nothing.
     """
     if not any(isinstance(step, TrainStep) for step in plan.steps):
-        raise UsageProblem(f"--seeds {count} changes nothing: the plan trains no arm", "leave it out")
+        raise UsageProblem(f"--seeds {count} changes nothing: the plan trains no arm", "remove it")
     return plan.model_copy(update={"steps": tuple(_seeded(step, count) for step in plan.steps)})
 
 

@@ -45,7 +45,7 @@ SCORE_DEFINITIONS: tuple[ScoreDefinition, ...] = (
     ),
     ScoreDefinition(
         "citation",
-        "share of factual sentences that the cited passages bear out in full",
+        "share of factual sentences that the cited passages fully support",
         "an answerable question",
     ),
     ScoreDefinition("refusal", "refused when, and only when, there is no answer", "any question"),
@@ -77,7 +77,7 @@ SCORE_DEFINITIONS: tuple[ScoreDefinition, ...] = (
     ),
     ScoreDefinition(
         "citation_precision",
-        "share of the marks [n] whose sentence is borne out in full",
+        "share of the marks [n] whose sentence is fully supported",
         "an answer with marks",
     ),
     ScoreDefinition("correct_refusal", "refused, as it should", "a question without an answer"),

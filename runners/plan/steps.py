@@ -23,8 +23,8 @@ Quantization = Literal["none", "nf4"]
 NO_QUANTIZATION: Quantization = "none"
 NF4: Quantization = "nf4"
 QUANTIZED_ANSWERS = (
-    "every arm answers from the base in 4 bits (nf4), with adapters beside it: "
-    "the plan was made for memory that does not hold it in 16"
+    "every arm answers from the base in 4 bits (nf4), with adapters on top: "
+    "the plan was made for memory in which it does not fit in 16"
 )
 """What a run and its report say of a plan whose model is quantised."""
 
@@ -51,7 +51,7 @@ class PlanModel(StrictModel):
     )
     quantization: Quantization = Field(
         NO_QUANTIZATION,
-        description="How a local model is held when it answers: nf4 in 4 bits, with adapters beside the weights, where "
+        description="How a local model is loaded when it answers: nf4 in 4 bits, with adapters on top, where "
         "16 bits do not fit; training has its own setting, the method.",
     )
 
@@ -66,7 +66,9 @@ class PlanModel(StrictModel):
     @model_validator(mode="after")
     def _quantized_is_local(self) -> PlanModel:
         if self.quantization != NO_QUANTIZATION and self.name.startswith("openai:"):
-            raise ValueError(f"quantization {self.quantization}: {self.name} is an endpoint, held elsewhere")
+            raise ValueError(
+                f"quantization {self.quantization}: {self.name} is an endpoint, whose server decides that"
+            )
         return self
 
 
@@ -84,7 +86,7 @@ class IndexStep(StrictModel):
     fusion: Literal["convex", "rrf"] = Field(
         "convex", description="How the two searches are joined: weighted scores, or reciprocal ranks."
     )
-    lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
+    lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 relative to the dense score.")
     context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
     truncate_dim: int | None = Field(
         None,
@@ -141,7 +143,7 @@ class EmbedderStep(StrictModel):
         DEFAULTS.batch_size,
         ge=2,
         le=4096,
-        description="Pairs of a batch; each question is told apart from the passages of all others in it.",
+        description="Pairs of a batch; each question is contrasted with the passages of all others in it.",
     )
     learning_rate: float = Field(
         DEFAULTS.learning_rate, gt=0, le=1, description="Highest learning rate; lora takes ten times as much."
@@ -205,7 +207,10 @@ class TrainStep(TrainSettings, TrainStepHead):
     start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
     without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
     distractors: int | None = Field(
-        None, ge=0, le=49, description="Passages beside the gold one; null shows as many as when it is asked."
+        None,
+        ge=0,
+        le=49,
+        description="Passages in addition to the gold one; null shows as many as when it is asked.",
     )
     quote: bool = Field(
         False, description="Retrieval rows: replies begin with the passage's own words, in “ ”."
@@ -254,7 +259,10 @@ class EvaluateStep(StrictModel):
         "asked.",
     )
     shots: int = Field(
-        0, ge=0, le=64, description="Examples shown in the prompt; a chosen bank may show others."
+        0,
+        ge=0,
+        le=64,
+        description="Examples shown in the prompt; the choice on dev questions may show others.",
     )
     bank: Literal["fixed", "chosen", "similar"] = Field(
         "fixed",
@@ -282,7 +290,7 @@ class EvaluateStep(StrictModel):
     )
     model: PlanModel | None = Field(
         None,
-        description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
+        description="Another model for this arm, e.g. a remote one next to a local one; null is the plan's.",
     )
 
     @property

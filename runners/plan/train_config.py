@@ -69,7 +69,7 @@ class TrainSettings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapters' inputs dropped in training.")
     variant: LoraVariant = Field(
         "lora",
-        description="Kind of LoRA: rslora scales by alpha / sqrt(rank), dora trains direction and length apart, pissa "
+        description="Kind of LoRA: rslora scales by alpha / sqrt(rank), dora trains direction and length separately, pissa "
         "starts from the base's largest singular values and is saved as a plain adapter of twice the rank.",
     )
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
@@ -92,7 +92,7 @@ class TrainSettings(BaseModel):
         description="Size of the noise on the input embeddings (NEFTune); 0 is off, 5 is usual.",
     )
     optimizer: OptimizerName = Field(
-        "adamw", description="The 8-bit ones and adafactor hold a smaller state, for full tuning."
+        "adamw", description="The 8-bit ones and adafactor need less memory for their state, for full tuning."
     )
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch_word)] = Field(
         "auto", description="Compute activations again to save memory; auto only when it is needed."
@@ -105,7 +105,7 @@ class TrainSettings(BaseModel):
         1024,
         ge=8,
         le=10**9,
-        description="Longest row in tokens; longer ones are left out and counted, never cut; too many are refused.",
+        description="Longest row in tokens; longer ones are skipped and counted, never cut; too many are refused.",
     )
 
 
@@ -162,7 +162,7 @@ class TrainConfig(TrainSettings):
     )
     parallel: Parallelism = Field(
         "auto",
-        description="How several processes share the training: ddp holds a whole copy in each, fsdp shards weights, "
+        description="How several processes share the training: ddp has a whole copy in each, fsdp shards weights, "
         "gradients and optimiser state; auto takes ddp where it fits one device. fsdp leaves 4-bit weights whole; "
         "fsdp_4bit shards them too (unverified on GPUs). No effect in one process.",
     )
@@ -306,8 +306,8 @@ def refuse_conflicting_settings(
                 raise BadInput(f"{name} is about LoRA adapters, so the method cannot be full")
     if method == "qlora" and variant == "pissa":
         raise BadInput(
-            "variant 'pissa' takes the base's weights apart, which four-bit ones do not allow",
+            "variant 'pissa' decomposes the base's weights, which four-bit ones do not allow",
             "method lora, or another variant",
         )
     if continues and variant == "pissa":
-        raise BadInput("variant 'pissa' is a way to begin, so it cannot go on from an adapter")
+        raise BadInput("variant 'pissa' sets how training begins, so it cannot continue from an adapter")

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from rag.text.words import count_noun
 from runners.data import duplicates, leakage, personal_data
 from runners.data.examples import Example, RowPlace, normalise_text, row_place
 from runners.data.formats import Message
@@ -101,7 +102,7 @@ def check_held_out_questions(rows: Sequence[Example], questions: Sequence[Questi
             f"{len(leaking)} of {len(questions)} held-out questions also occur in the examples: "
             f"{_kind_counts(leaking)}",
             _pairs(leaking),
-            "remove them from one of the two files: a score on them says nothing",
+            "remove them from one of the two files: a score on them proves nothing",
         )
     about = f"; {len(leaks)} are about documents that rows are about too" if leaks else ""
     return PreflightCheck(
@@ -115,7 +116,7 @@ def check_validation_rows(rows: Sequence[Example], valid: Sequence[Example]) -> 
     repeats = (leakage.EXACT_MATCH, leakage.NORMALISED_MATCH, leakage.NEAR_REPEAT)
     repeated = [leak for leak in leaks if leak.kind in repeats]
     related = [leak for leak in leaks if leak not in repeated]
-    todo = "leave --valid out and let --valid-share divide the rows by document and near repeat"
+    todo = "remove --valid and let --valid-share divide the rows by document and near repeat"
     count = count_of_rows(len(valid))
     if repeated:
         text = (
@@ -186,7 +187,7 @@ def _count(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
     tokens = sum(len(row.ids) for row in used)
     targets = sum(len(row.learnt) for row in used)
     if encoded.texts.texts:
-        count = f"{encoded.texts.texts:,} texts in {len(used):,} pieces"
+        count = f"{count_noun(encoded.texts.texts, 'text')} in {len(used):,} pieces"
     else:
         count = f"{len(used):,} of {count_of_rows(len(rows))}"
     text = f"{count} used: {tokens:,} tokens, {targets:,} of them learnt"
@@ -200,7 +201,7 @@ def _length(rows: Sequence[Example], encoded: EncodedRows, config: TrainConfig) 
     """Return the check of row lengths against max_tokens."""
     longest, p95 = encoded.within(1), encoded.within(0.95)
     if not encoded.long:
-        cut = f"; {encoded.texts.cut} texts go on in the next piece" if encoded.texts.cut else ""
+        cut = f"; {encoded.texts.cut} texts continue in the next piece" if encoded.texts.cut else ""
         text = f"longest {longest:,} tokens, 95 % within {p95:,}, limit {config.max_tokens:,}{cut}"
         return PreflightCheck("PF002", "ok", text)
     # Truncation would cut the end, which is the answer: such rows teach nothing, or to stop in mid-sentence.
@@ -208,7 +209,7 @@ def _length(rows: Sequence[Example], encoded: EncodedRows, config: TrainConfig) 
         "PF002",
         "stop" if len(encoded.long) > MAX_LOST_SHARE * len(rows) else "warn",
         f"{len(encoded.long):,} of {count_of_rows(len(rows))} are longer than max_tokens "
-        f"{config.max_tokens:,} and left out",
+        f"{config.max_tokens:,} and skipped",
         _places(encoded.long),
         f"95 % of the rows are within {p95:,} tokens, the longest has {longest:,}: "
         "set --max-tokens, or split them",
@@ -222,13 +223,13 @@ def _targets(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
             "PF003",
             "stop" if len(encoded.masked) > MAX_LOST_SHARE * len(rows) else "warn",
             f"{len(encoded.masked):,} of {count_of_rows(len(rows))} have nothing to learn, "
-            "every token is masked; left out",
+            "every token is masked; skipped",
             _places(encoded.masked),
             "give each an assistant turn with words in it",
         )
     partial = [(row, tokens) for row, tokens in encoded.chats if tokens.note]
     if partial:
-        text = f"{count_of_rows(len(partial))} teach less than they hold: {partial[0][1].note}"
+        text = f"{count_of_rows(len(partial))} are only partly learnt: {partial[0][1].note}"
         return PreflightCheck(
             "PF003", "warn", text, _places(partial), "split these chats, so that each answer comes last once"
         )
@@ -259,7 +260,7 @@ def _padding(chat: ChatTokenizer) -> PreflightCheck:
     """Return the check of the padding token."""
     if chat.pad is None:
         return PreflightCheck(
-            "PF005", "ok", "no padding token apart from the end token: rows are masked by length instead"
+            "PF005", "ok", "no padding token other than the end token: rows are masked by length instead"
         )
     own = chat.special.get("pad_token")
     instead = "" if own == chat.pad else f" (the model's own, {own or 'none'}, is not used)"

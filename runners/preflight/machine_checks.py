@@ -101,7 +101,7 @@ def needed_memory(
 def memory_check(memory: MemoryNeed | None, longest: int, config: TrainConfig) -> PreflightCheck:
     """Return the check of estimated memory (PF022); ``longest`` is the tokens of the longest row."""
     if memory is None:
-        return PreflightCheck("PF022", "ok", "not estimated: the model's config does not tell its shape")
+        return PreflightCheck("PF022", "ok", "not estimated: the model's config does not give its shape")
     need = f"about {memory.likely:.1f} GiB ({memory.low:.1f} to {memory.high:.1f})"
     recomputed = ", activations computed again" if memory.checkpointing else ""
     at = f"for {config.micro_tokens:,} tokens at once{recomputed}"

@@ -62,7 +62,7 @@ def _template(encoded: EncodedRows, chat: ChatTokenizer) -> PreflightCheck:
     notes = list(chat.notes)
     if reasoned:
         notes.append(
-            f"{count_of_rows(reasoned)} hold reasoning before the reply, which is learnt where the template shows it and "
+            f"{count_of_rows(reasoned)} have reasoning before the reply, which is learnt where the template shows it and "
             "cut from answers before they are scored"
         )
     text = "; ".join(["the model's own; it is kept with the tuned weights", *notes])

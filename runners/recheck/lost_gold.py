@@ -26,7 +26,7 @@ LONG_FACT = 4
 SAME_SENTENCE_SHARE = 0.5
 """Share of the content words of a sentence, without those of the fact, that another sentence must share to say it of the
 same thing: a number alone occurs anywhere."""
-GONE = "its document {} is gone, and no other one states its answer"
+GONE = "its document {} no longer exists, and no other one states its answer"
 CHANGED = "its document {} no longer states its answer"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_lock
+from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.data.examples import Example
 from runners.data.questions import Question, load_questions
@@ -187,7 +188,7 @@ def _present_plan(old: Plan, request: RecheckRequest) -> Plan:
                 f"say where they are: {flag}",
             )
     if "documents" in data and plan.index is None:
-        raise UsageProblem("this run searches no documents, so --documents changes nothing", "leave it out")
+        raise UsageProblem("this run searches no documents, so --documents changes nothing", "remove it")
     changed: dict[str, Any] = {"data": plan.data.model_copy(update=data)} if data else {}
     if request.prompt is not None:
         changed["prompts"] = plan.prompts.model_copy(update={"system": request.prompt})
@@ -257,7 +258,7 @@ class _Work:
         if any(arm.retriever == "tuned" for arm in self.chosen) and any(
             change.kind in (EXAMPLES, EMBEDDER) for change in changes
         ):
-            self.notes.append("the tuned retriever is the run's: to tune it anew, run the plan again")
+            self.notes.append("the tuned retriever is the run's: to tune it again, run the plan again")
         questions, missing = self._questions()
         examples, dev = self._data(again, questions, changes)
         state = RecheckState(self._digest(new, questions), new, tuple(again))
@@ -338,7 +339,7 @@ class _Work:
         )
         if not questions:
             raise BadInput(
-                f"none of the {len(asked)} questions of the trial is in the file of questions",
+                f"none of the {count_noun(len(asked), 'question')} of the trial is in the file of questions",
                 "give the file that the run was measured with: --questions FILE",
             )
         return questions, len(asked) - len(questions)
@@ -380,7 +381,9 @@ class _Work:
         opened = open_measured_index(self.base) if indexed else None
         before = DocumentTexts(opened) if opened else None
         if indexed and before is None and any(question.spans for question in questions):
-            self.notes.append("gold spans are not read: the index that the run was measured with is gone")
+            self.notes.append(
+                "gold spans are not read: the index that the run was measured with no longer exists"
+            )
         lost = find_lost_gold(questions, before, DocumentTexts(context.index)) if searching else {}
         return lost, lambda question: gold_spans_text(question, before) if before else ""
 

@@ -108,7 +108,7 @@ def open_base(run: RunFolder) -> RunFolder:
         raise BadInput(f"{file} is damaged: {error!r}", "remove it: then the run is compared with") from None
     if not (folder / STATE).is_file():
         raise BadInput(
-            f"the recheck that was accepted last, {folder}, is gone",
+            f"the recheck that was accepted last, {folder}, no longer exists",
             f"remove {file}: then the run itself is compared with",
         )
     return _open_recheck(folder)

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, install_hint
 from rag.files import SCHEMA, check_schema, write_json
 from runners.paths import cache_folder
 from runners.resources.machine import GIB
@@ -197,7 +197,7 @@ def calibrate(seconds: float = CALIBRATION_SECONDS, day: date | None = None) -> 
     except ImportError as error:
         raise CannotRun(
             f"the matrix speed is measured with torch, which cannot be imported: {error}",
-            "pip install tunewise",
+            install_hint(),
         ) from error
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     each = seconds / len(devices) / 2

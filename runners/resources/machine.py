@@ -240,7 +240,7 @@ def supports_bf16(probe: MachineProbe, gpu: resources_gpu.Gpu) -> Detected:
     if gpu.kind == "mps":
         return Detected(False, "float32 on an Apple GPU")
     if gpu.kind == "cuda":
-        return Detected(None, "the driver does not tell the compute capability")
+        return Detected(None, "the driver does not report the compute capability")
     return cpu_supports_bf16(probe)
 
 

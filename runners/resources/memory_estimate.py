@@ -310,8 +310,8 @@ _LOSSES = {
     "rows": "loss on label rows only",
 }
 _COUNTERS = {
-    "allocated": "counts what tensors hold",
-    "reserved": "counts what the allocator holds",
+    "allocated": "counts the memory of tensors",
+    "reserved": "counts the memory of the allocator",
     "device": "counts what the device must have free",
     "process": "counts the whole process on a CPU",
 }
@@ -323,7 +323,7 @@ def _shared_text(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> str:
     if use == "inference":
         return f"{each}: every matrix and the KV cache divided among them (tensor parallel)"
     if setup.parallel == "ddp":
-        return f"{each}: a whole copy, with gradients in buckets beside it (ddp)"
+        return f"{each}: a whole copy, plus gradients in buckets (ddp)"
     whole = ", the 4-bit weights whole in each" if use == "qlora" and setup.parallel == "fsdp" else ""
     if setup.replicas > 1:
         node = f"the {parallel_memory.shard_count(setup)} of each of {setup.replicas} nodes"
@@ -351,7 +351,7 @@ def _assumptions(shape: ModelShape, use: MemoryUse, setup: MemorySetup, paged: b
         sentences.append(f"shape guessed from the parameter count{small}")
     if shape.experts > 1:
         sentences.append(
-            f"all {shape.experts} experts are held, without adapters and never in 4 bits; no published run of one "
+            f"all {shape.experts} experts are in memory, without adapters and never in 4 bits; no published run of one "
             "was compared"
         )
     several = (GROUP_ACCURACY_TEXT,) if setup.devices > 1 and use != "inference" else ()

@@ -146,7 +146,7 @@ def read_measured_peaks(path: Path) -> tuple[MeasuredPeak, ...]:
         raise BadInput(f"the figures file {path} is not JSON: {error}", "check --rows") from None
     rows = loaded.get("figures") if isinstance(loaded, dict) else loaded
     if not isinstance(rows, list) or not rows:
-        raise BadInput(f"{path} holds no figures", 'it should be {"figures": [...]}, with at least one')
+        raise BadInput(f"{path} has no figures", 'it should be {"figures": [...]}, with at least one')
     return tuple(_PeakReader(path, number, row).peak() for number, row in enumerate(rows, 1))
 
 

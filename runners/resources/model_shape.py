@@ -349,6 +349,6 @@ def _number(config: Mapping[str, Any], *names: str, default: int | None = None) 
     value = config[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadInput(
-            f"the model's config.json says {name} = {value!r}, which is no whole number of 1 or more"
+            f"the model's config.json says {name} = {value!r}, expected a whole number of 1 or more"
         )
     return value

@@ -226,11 +226,16 @@ def lost_share(threads: int, cores: int, others: float) -> float:
     return round(min(1.0, max(0.0, (threads + others - cores) / threads)), 3)
 
 
+def is_contended(share: float) -> bool:
+    """Return whether other processes took so much of the needed processor time that a measured time is too long."""
+    return share > MAX_CONTENTION
+
+
 def contention_note(share: float) -> str:
     """Return a note that a measured time is too long because of contention, "" where it is not."""
-    if share <= MAX_CONTENTION:
+    if not is_contended(share):
         return ""
-    return f"the machine was busy: others took {share:.0%} of the processor time that this wanted"
+    return f"the machine was busy: other programs took {share:.0%} of the processor time that this needed"
 
 
 def busy_note(lost: Mapping[str, float]) -> str:

@@ -157,7 +157,7 @@ class BackendServers:
             return ""
         return (
             f"once trained, weights must be loaded at the backend before their arms are asked: {', '.join(names)} "
-            "(the run stops there until they are, and goes on with --resume)"
+            "(the run stops there until they are, and continues with --resume)"
         )
 
     def names(self) -> dict[str, str]:

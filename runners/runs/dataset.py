@@ -131,7 +131,7 @@ def guard_questions(
         _refuse(
             [f"question line {leak.held_out} = example line {leak.row}" for leak in guarded.left_out],
             f"{path}: {{count}} held-out questions nearly repeat examples ({{rows}})",
-            "take them out of one of the two files, or leave them out of the trial: near_repeats: leave_out under data",
+            "remove them from one of the two files, or from the trial: near_repeats: leave_out under data",
         )
     return guarded
 
@@ -168,7 +168,7 @@ def partition_questions(
     in_instructions = _first(leaks, IN_PROMPT)
     _refuse(
         [f"question line {leak.held_out}" for leak in in_instructions if leak.row == leakage.PROMPT_PLACE],
-        f"{path}: {{count}} held-out questions stand in the instructions, prompts.system ({{rows}})",
+        f"{path}: {{count}} held-out questions are in the instructions, prompts.system ({{rows}})",
         "take them out of one of the two: every arm would be shown them",
     )
     _refuse(

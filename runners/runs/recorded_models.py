@@ -24,7 +24,7 @@ from runners.runs.session import (
 )
 
 MOVED_BASE_HINT = (
-    "where the run's base lies elsewhere, ask, chat, serve and export take its folder: --model FOLDER"
+    "if the run's base model was moved, give its folder to ask, chat, serve or export: --model FOLDER"
 )
 
 
@@ -64,7 +64,7 @@ class RecordedModels:
         """
         if folder and resolve.parse_remote(plan.model.name):
             raise UsageProblem(
-                f"the run's base is an endpoint, {plan.model.name}: it has no folder", "leave out --model"
+                f"the run's base is an endpoint, {plan.model.name}: it has no folder", "remove --model"
             )
         run_start: dict[str, Any] = next(
             (event for event in reversed(run.events()) if event.get("event") == "run.start"), {}
@@ -85,8 +85,8 @@ class RecordedModels:
         if folder:
             if not wanted.fingerprint:
                 raise BadInput(
-                    f"the run does not say which weights {wanted.name} had, so {folder} cannot be known as them",
-                    "leave out --model, and put the folder where the plan says",
+                    f"the run does not say which weights {wanted.name} had, so {folder} cannot be checked against them",
+                    "remove --model, and put the folder where the plan says",
                 )
             wanted = wanted.model_copy(update={"name": str(folder.absolute())})
         try:

@@ -146,7 +146,7 @@ def check_gpu(plan: Plan, machine: Machine) -> None:
     if detected_memory < 0.95 * float(memory.value):
         raise CannotRun(
             f"the plan was made for a GPU with {memory.value} GiB, this one has {detected_memory:.1f}",
-            "plan for this machine: leave gpu_memory_gib out",
+            "plan for this machine: remove gpu_memory_gib",
         )
 
 
@@ -240,7 +240,7 @@ class StepMemory:
             )
         if self.four_bit is not None and self.four_bit.fits(available) != "no":
             return (
-                f"hold the model in 4 bits, about {self.four_bit.likely:.1f} GiB: quantization: nf4 under model in the "
+                f"load the model in 4 bits, about {self.four_bit.likely:.1f} GiB: quantization: nf4 under model in the "
                 "plan, which tunewise plan writes where 16 bits do not fit"
             )
         return "plan for a smaller model or another method: tunewise plan"
@@ -423,8 +423,11 @@ def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
     return math.ceil(tokens)
 
 
-def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
-    """Raise CannotRun when the run cannot be written: index, adapters, checkpoints, answers and report need space."""
+def disk_needed(plan: Plan, base: Path | None) -> float:
+    """Return about how many MiB a run takes: index, adapters, checkpoints, answers and report.
+
+    ``base`` is the folder of the base model, whose size that of full training follows; None for a remote one.
+    """
     files = base.glob("*.safetensors") if base else ()
     weights = sum(p.stat().st_size for p in files) / 2**20
     needed: float = INDEX_MIB if plan.index else 10
@@ -435,6 +438,12 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
         if isinstance(step, TrainStep):
             # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
             needed += len(step.seeds) * (6 * weights if step.method == "full" else ADAPTER_MIB)
+    return needed
+
+
+def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
+    """Raise CannotRun when the run cannot be written: it needs :func:`disk_needed`."""
+    needed = disk_needed(plan, base)
     folder = out.absolute()
     while not folder.exists():
         folder = folder.parent

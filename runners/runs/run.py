@@ -117,6 +117,10 @@ class RunSession:
             UsageProblem: no name was given, and the verdict says that no arm can be used.
         """
         self.check()
+        return self.find_arm(name)
+
+    def find_arm(self, name: str | None = None) -> EvaluateStep:
+        """Return the arm as :meth:`arm` does, without checking the run's files."""
         wanted = name or self.default_arm
         if wanted is None:
             reason = self.report["verdict"].get("use_reason") or "the verdict names none"

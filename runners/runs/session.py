@@ -185,7 +185,7 @@ def check_index_place(plan: Plan, folder: Path) -> None:
     location = index_location(folder)
     if isinstance(location, str) and (plan.index is None or location != plan.index.backend):
         raise BadInput(
-            f"{folder} stands for an index at {shown_url(location)}, which the run's plan does not name",
+            f"{folder} refers to an index at {shown_url(location)}, which the run's plan does not name",
             "the folder was changed; run the plan again",
         )
 

@@ -84,7 +84,7 @@ def read_prompts(path: Path | None, most: int, seed: int) -> VerifiablePrompts:
             known.append(prompt)
     if not known and path is not None:
         raise BadInput(
-            f"{path} holds no prompt whose instructions can be verified",
+            f"{path} has no prompt whose instructions can be verified",
             f"known kinds: {', '.join(INSTRUCTION_CHECKS)}",
         )
     drawn = sorted(known, key=lambda prompt: sha256_text(f"{seed}\0{prompt.id}\0{prompt.text}"))[:most]

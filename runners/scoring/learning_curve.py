@@ -277,9 +277,7 @@ def usable_points(
     parsed = [_parse_point(row, f"{where}, point {number + 1}") for number, row in enumerate(rows)]
     empty = sum(point.n == 0 for point in parsed)
     if empty:
-        notes.append(
-            f"{empty} point{'s' if empty > 1 else ''} with n 0 left out: its logarithm is not finite"
-        )
+        notes.append(f"{empty} point{'s' if empty > 1 else ''} with n 0 skipped: its logarithm is not finite")
     parsed = [point for point in parsed if point.n > 0]
     factor = 100.0 if any(point.score > 1 for point in parsed) else 1.0
     if factor > 1:

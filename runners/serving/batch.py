@@ -264,7 +264,7 @@ def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
     from runners.inference.http_client import BrokenStream
 
     if isinstance(item.prompt, str):
-        raise BadInput("a text is gone on with only by a model that is here", "send a chat")
+        raise BadInput("only a model on this machine can continue a text", "send a chat")
     for _ in range(MOST_BROKEN_STREAMS):
         try:
             return _read_completion(item, generator)

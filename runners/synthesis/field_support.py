@@ -59,11 +59,11 @@ def check_fields(fields: Sequence[Field], given: PassageReading) -> ReplySupport
     if exact or len(missing) > (1 - MIN_FIELDS_SUPPORTED) * len(fields):
         return ReplySupport("", f"the passage does not have {(exact or missing)[0].value!r}")
     if changed := next((field for field in missing if _is_changed(field.value, given)), None):
-        return ReplySupport("", f"the passage says something else than {changed.value!r}")
+        return ReplySupport("", f"the passage has another value than {changed.value!r}")
     best = max(sentence.relevance for sentence in given.sentences)
     own = [place.relevance for field in fields if (place := _place(field.value, given)) is not None]
     if own and best - max(own) > MAX_BEHIND:
-        return ReplySupport("", "the values of the reply stand in another place than the one asked about")
+        return ReplySupport("", "the values of the reply are in another place than the one asked about")
     return ReplySupport(QUOTED, spans=((0, len(given.passage.text)),))
 
 

@@ -157,7 +157,7 @@ class RowMaker:
         outcome.exhausted = (
             f"every passage was asked about in {len(QUESTION_STYLES)} styles"
             if most <= MOST_ASKED * count
-            else f"{MOST_ASKED} passages were asked about for each row that is wanted"
+            else f"{MOST_ASKED} passages were tried for each row that was requested"
         )
         return outcome
 
@@ -278,7 +278,7 @@ def make_without_teacher(
                 outcome.passed.append((id, result))
     if len(outcome.passed) < count:
         outcome.exhausted = (
-            f"{MOST_ASKED} questions were looked at for each that is wanted"
+            f"{MOST_ASKED} questions were tried for each that was requested"
             if len(questions) == MOST_ASKED * count
             else "no more plain English statements of the documents can be turned into questions"
         )

@@ -129,7 +129,7 @@ def question_fault(question: str, language: str = "") -> str:
     text = question.strip()
     count = len(text.split())
     if _CONTROL_MARKS.search(text) or _PLACEHOLDER.search(text):
-        return "the question holds marks of a prompt"
+        return "the question contains marks of a prompt"
     if count < MIN_QUESTION_WORDS and not re.search(r"[\u3040-\u9fff\u0e00-\u0eff]{4}", text):
         return "the question is too short to be understood"
     if count > MAX_QUESTION_WORDS:
@@ -157,7 +157,7 @@ def reply_fault(question: str, reply: str, language: str = "") -> str:
     if not text:
         return "the reply is empty"
     if _CONTROL_MARKS.search(text) or _PLACEHOLDER.search(text):
-        return "the reply holds marks of a prompt"
+        return "the reply contains marks of a prompt"
     if len(text.split()) > MAX_REPLY_WORDS:
         return f"the reply has {len(text.split())} words"
     if normalise_text(text) == normalise_text(question):

@@ -205,7 +205,7 @@ def _check_fragment(text: str, given: PassageReading) -> ReplySupport:
         return ReplySupport("", "the reply denies what the passage states, or states what it denies")
     rival = max(given.sentences, key=lambda sentence: sentence.relevance)
     if rival.relevance - best.relevance > MAX_BEHIND:
-        return ReplySupport("", "the reply stands in another sentence than the one asked about")
+        return ReplySupport("", "the reply is in another sentence than the one asked about")
     return ReplySupport(QUOTED, spans=((best.start, best.end),))
 
 

@@ -357,7 +357,7 @@ class ChatTokenizer:
         calls = any("tool_calls" in m for m in example.messages)
         if calls and "tool_calls" not in self.template:
             raise BadInput(
-                "the chat calls tools, which the chat template would leave out",
+                "the chat calls tools, which the chat template would drop",
                 "choose a model whose template knows tool calls, or write them as text",
             )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data.formats import Message
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -72,7 +73,7 @@ def find_trained_spans(
         # The context of a turn before a rewritten one would never occur when the model is used.
         return LossMask(
             (spans[indices[-1]],),
-            f"the template rewrites {missing} of {len(indices)} answers once later turns follow, "
+            f"the template rewrites {missing} of {count_noun(len(indices), 'answer')} once later turns follow, "
             "so only the last is learnt",
         )
     return LossMask(tuple(spans.values()))
@@ -149,6 +150,6 @@ def _require_all_turns(messages: Sequence[Message], text: str) -> None:
         escaped = content.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         if message["role"] != "assistant" and content not in text and escaped not in text:
             raise BadInput(
-                f"the chat template leaves out the {message['role']} turn",
+                f"the chat template drops the {message['role']} turn",
                 "put its words into a user turn, or choose a model whose template shows it",
             )

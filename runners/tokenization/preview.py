@@ -70,5 +70,5 @@ def target_runs(row: EncodedRow, chat: ChatTokenizer) -> list[tuple[str, bool]]:
 
 def _note(row: EncodedRow, max_tokens: int | None) -> str:
     if max_tokens is not None and len(row.ids) > max_tokens:
-        return f"over max_tokens {max_tokens:,}: left out, not cut"
+        return f"over max_tokens {max_tokens:,}: skipped, not cut"
     return row.note

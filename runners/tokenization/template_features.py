@@ -64,10 +64,10 @@ class TemplateFeatures:
         notes = []
         if not self.system:
             notes.append(
-                "the chat template has no system role: instructions stand at the top of the first user turn"
+                "the chat template has no system role: instructions are put at the top of the first user turn"
             )
         if not self.repeats:
-            notes.append("the chat template wants alternating roles: turns of one role are joined")
+            notes.append("the chat template requires alternating roles: turns of one role are joined")
         if self.dated:
             notes.append(f"the chat template writes today's date: here it is always {FIXED_DATE}")
         if self.reasons == "switch":

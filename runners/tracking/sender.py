@@ -231,7 +231,7 @@ class TrackerSender:
             or type(error).__name__
         )
         reason = reason if len(reason) <= 160 else reason[:160] + "..."
-        self.warn(f"tracking by {self.name} fails: {reason}; the run goes on, what is not sent is counted")
+        self.warn(f"tracking by {self.name} fails: {reason}; the run continues, what is not sent is counted")
 
 
 def _read_state(file: Path) -> tuple[dict[str, dict[str, Any]], str]:

@@ -481,7 +481,7 @@ def _not_usable(causal: PreTrainedModel, longest: int) -> str:
     if causal.dtype == torch.float16:
         return "float16 gradients need the loss scaled through every layer"
     if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
-        return "activations are computed again in the backward pass, where the fast layers are gone"
+        return "activations are computed again in the backward pass, where the fast layers no longer exist"
     if getattr(config, "attention_dropout", 0):
         return "the model drops attention out"
     window = getattr(config, "sliding_window", None)

@@ -117,12 +117,15 @@ def _epochs(rows: int, full: bool) -> tuple[float, str]:
             return 3.0, f"{rows} rows are few, but with all weights moving they are soon known by heart"
         return (
             4.0,
-            f"{rows} rows are few, and few rows bear more passes (Soup uses 5 under 500, most runners 1-3)",
+            f"{rows} rows are few, and few rows allow more passes (Soup uses 5 under 500, most runners 1-3)",
         )
     if rows < 5000:
-        return 2.0, f"two passes over {rows} rows reached the house style in this project's own measurement"
+        return (
+            2.0,
+            f"two passes over {rows} rows were enough to learn the style in this project's own measurement",
+        )
     if rows < 50_000:
-        return 2.0, f"most runners use 1-3 passes; {rows} rows leave little to gain from a third"
+        return 2.0, f"most runners use 1-3 passes; {rows} rows gain little from a third"
     return 1.0, f"{rows} rows are seen often enough in one pass"
 
 
@@ -149,7 +152,10 @@ def _full_rate(params_b: float) -> tuple[float, str]:
 def _rank(rows: int) -> tuple[int, str]:
     """Return the rank of LoRA, and why."""
     if rows < 10_000:
-        return 16, f"{rows} rows: 16 on all linear layers holds what a few thousand teach"
+        return (
+            16,
+            f"{rows} rows: rank 16 on all linear layers is enough to learn what a few thousand rows teach",
+        )
     return 32, f"{rows} rows can fill more than rank 16"
 
 
@@ -212,4 +218,7 @@ def _length(longest: int) -> tuple[int, str]:
     """Return the most tokens of a row, and why."""
     if 0 < longest <= 4096:
         return max(longest, 64), "the longest row has so many tokens"
-    return 1024, "a bound on memory; longer rows are counted, left out or refused, never cut"
+    return (
+        1024,
+        "limits memory; longer rows are counted and skipped, or refused when there are many, never cut",
+    )

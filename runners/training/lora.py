@@ -93,7 +93,7 @@ def adapter_note(net: nn.Module) -> str:
         notes.append(
             "the output projections of the Mamba layers, whose fused kernels would pass an adapter by"
         )
-    return f"the adapter leaves as they are: {' and '.join(notes)}" if notes else ""
+    return f"not changed by the adapter: {' and '.join(notes)}" if notes else ""
 
 
 def variant_of(net: PeftModel) -> str:
@@ -196,7 +196,7 @@ def prepare_model(
         type(layer).__name__ == "Linear4bit" for layer in causal.modules()
     ):
         raise BadInput(
-            f"bitsandbytes holds no layer of the family {causal.config.model_type} in 4 bits, so qlora would be lora",
+            f"bitsandbytes has no layer of the family {causal.config.model_type} in 4 bits, so qlora would be lora",
             "method lora",
         )
     add_embedding_noise(causal, config.neftune)

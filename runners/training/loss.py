@@ -69,7 +69,7 @@ def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool,
     if device == "cpu":
         return False, NO_CPU_COMPILE
     if not any(facts.compiles and facts.torch_type == device for facts in DEVICE_TABLE.values()):
-        return False, f"torch.compile is not used on {device}: nobody has measured it here"
+        return False, f"torch.compile is not used on {device}: it was not measured there"
     seconds = tokens / max(tokens_per_s, 1e-9)  # guard against a measured speed of 0
     # At COMPILE_SPEEDUP times the speed a run takes 1 / COMPILE_SPEEDUP of the time.
     saved = seconds * (1 - 1 / COMPILE_SPEEDUP)

@@ -267,7 +267,7 @@ class MicroBatchSize:
     def notes(self) -> list[str]:
         """Return a note for each halving, with its step."""
         return [
-            f"out of memory at step {step + 1}: {tokens} tokens at a time from then on, the step kept its rows"
+            f"out of memory at step {step + 1}: {tokens} tokens at a time from here on, with the same rows in each step"
             for step, tokens in self.sizes[1:]
         ]
 
@@ -276,13 +276,13 @@ class MicroBatchSize:
         if rows == 1:
             raise CannotRun(
                 f"not enough memory for one row of {padded} tokens at step {step + 1} ({reason})",
-                f"leave long rows out with a shorter --max-tokens, such as {padded // 2}; or try qlora, "
+                f"skip long rows with a lower --max-tokens, such as {padded // 2}; or try qlora, "
                 "--checkpointing on or a smaller model",
             )
         if not self.can_halve:
             raise CannotRun(
                 f"out of memory at step {step + 1} after {MAX_HALVINGS} smaller tries ({reason})",
-                "close what else uses the memory and go on with --resume; or try qlora or a smaller model",
+                "close other programs that use the memory and continue with --resume; or try qlora or a smaller model",
             )
         self.sizes.append((step, padded // 2))
 
@@ -309,7 +309,7 @@ def out_of_memory_as_problem(subject: str, step: int) -> Iterator[None]:
             raise
         raise CannotRun(
             f"not enough memory for {subject} at step {step + 1} ({first_error_line(error)})",
-            "another --optimizer (adamw_8bit, adafactor) keeps less; or try lora or qlora",
+            "another --optimizer (adamw_8bit, adafactor) needs less memory; or try lora or qlora",
         ) from error
 
 

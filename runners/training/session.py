@@ -227,8 +227,8 @@ def refuse_unfinished(work: Path) -> None:
     folder, _ = checkpoint.newest_checkpoint(work)
     if folder:
         raise UsageProblem(
-            f"{work} holds an unfinished run, {checkpoint.read_progress(folder).step} steps of it done",
-            "go on with --resume, or start again with --overwrite",
+            f"{work} has an unfinished run, {checkpoint.read_progress(folder).step} steps of it done",
+            "continue with --resume, or start again with --overwrite",
         )
 
 

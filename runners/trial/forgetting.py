@@ -249,14 +249,14 @@ def _warning(row: Row, warned: dict[str, bool]) -> str:
     if warned["loss"]:
         interval = row["loss_interval"]
         drops.append(
-            f"its loss on neutral prose rose from {row['loss_before']:.2f} to {row['loss_after']:.2f} "
+            f"its loss on general text rose from {row['loss_before']:.2f} to {row['loss_after']:.2f} "
             f"({interval['difference']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}])"
         )
     if warned["followed"]:
         was, now = (f"{round(row[f'followed_{when}'] * row['n'], 1):g}" for when in ("before", "after"))
         drops.append(f"it follows {now} of {row['n']} general instructions, the base {was}")
     note = f" (mean of {len(row['seeds'])} training seeds)" if len(row["seeds"]) > 1 else ""
-    return f"{row['arm']} has forgotten: {'; '.join(drops)}{note}" if drops else ""
+    return f"{row['arm']} lost some of the model's general ability: {'; '.join(drops)}{note}" if drops else ""
 
 
 def _key(inputs: Row, name: str, seed: int | None) -> str:

@@ -97,7 +97,7 @@ def _advice(short: Sequence[RowAccount]) -> str:
     """Return what to do about lost rows."""
     ways = []
     if any(account.unsupported for account in short):
-        ways.append("name each row's document in meta.doc_id, or add the documents that hold the replies")
+        ways.append("name each row's document in meta.doc_id, or add the documents that contain the replies")
     if any(account.lost for account in short):
         ways.append("correct the rows, or raise max_tokens")
     if all(account.acceptable for account in short):

@@ -21,7 +21,7 @@ from rag.backends.base import index_location, shown_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
 from rag.text.numbers import extract_numbers, polarity
-from rag.text.words import content_words
+from rag.text.words import content_words, count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer
 from runners.data.tabular import read_rows
@@ -104,7 +104,7 @@ def check_update(plan: Plan, update: Path) -> tuple[StaleQuestion, ...]:
         )
     documents = plan.data.documents
     if documents is None or plan.index is None or not arms_with_knowledge(plan):
-        raise BadInput("this plan retrieves nothing, so no update can reach it", "leave --stale-test out")
+        raise BadInput("this plan retrieves nothing, so no update can reach it", "remove --stale-test")
     if documents.is_file() and not (update / UPDATE_DOCUMENTS / documents.name).is_file():
         raise BadInput(
             f"the documents are one file, {documents.name}, and {update / UPDATE_DOCUMENTS} has none of that name",
@@ -204,7 +204,7 @@ def staleness(
             counts[f"old_{when}"] = sum(states_fact(answer, q.old, q.new) for q, answer in answers)
         table.append(counts)
     return {
-        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the "
+        "text": f"{count_noun(len(questions), 'question')} whose answers the update changed; the old answers were in the "
         "documents, and in the training examples where the question is about a taught fact.",
         "arms": table,
         "questions": [_question_row(q, arms, rows) for q in questions],

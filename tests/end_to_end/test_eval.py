@@ -119,7 +119,7 @@ def test_invalid_questions_or_arms_are_refused(run: Path, tmp_path: Path, fault:
         rows = [{"question": row.question} for row in examples]
         message = "also occur in the examples"
     elif fault == "empty":
-        rows, message = [], "holds no rows"
+        rows, message = [], "has no rows"
     elif fault == "arm":
         arms, message = ["nope"], "no arm 'nope'"
     else:

@@ -1,4 +1,4 @@
-"""Imports go one way, advisor -> runners -> rag, and third-party imports are declared dependencies."""
+"""Imports go one way, tunewise -> advisor -> runners -> rag, and third-party imports are declared dependencies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,26 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor", "runners", "rag"}}
+ALLOWED = {
+    "rag": {"rag"},
+    "runners": {"runners", "rag"},
+    "advisor": {"advisor", "runners", "rag"},
+    "tunewise": {"tunewise", "advisor", "runners", "rag"},
+}
 
 # Imported only where installed and not required; not declared on purpose.
 OPTIONAL = {
     "psycopg_pool": "comes with psycopg[pool], which the extra pgvector names",
     "pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is called",
     "mlflow": "the module of mlflow-skinny, which the extra mlflow names",
+}
+
+# Declared and not imported by our packages themselves.
+INDIRECT = {
+    "mlflow-skinny": "its module is called mlflow, which runners/tracking/clients.py imports",
+    "alembic": "MLflow needs it for the database of its default store, and mlflow-skinny does not require it",
+    "sqlalchemy": "MLflow needs it for the database of its default store, and mlflow-skinny does not require it",
+    "tensorboard": "torch.utils.tensorboard, which runners/tracking/clients.py imports, needs it",
 }
 
 
@@ -42,7 +55,10 @@ def test_packages_import_in_one_direction(modules: Mapping[str, ast.Module]) -> 
         ]
         for node in ast.walk(tree):
             named = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value
-            if named and re.fullmatch(rf"(?:{'|'.join(above) or '-'})(?:\.\w+)+(?::\w+)?", named):
+            # "tunewise.rules" and the like are groups of entry points, no modules.
+            if named and re.fullmatch(
+                rf"(?:{'|'.join(above - {'tunewise'}) or '-'})(?:\.\w+)+(?::\w+)?", named
+            ):
                 wrong.append(f"{path}:{node.lineno} names {named}")
     assert not wrong, "\n".join(wrong)
 
@@ -97,6 +113,32 @@ def test_third_party_imports_are_declared_dependencies(root: Path, modules: Mapp
             if not declared & {_normal(name) for name in distributions.get(top, [top])}:
                 wrong.setdefault(top, f"{path}:{line}")
     assert not wrong, f"imported but not declared: {wrong}"
+
+
+def test_every_dependency_is_imported(root: Path, modules: Mapping[str, ast.Module]) -> None:
+    """Each package of the base and of users' extras is imported, or listed with its reason; no extra repeats the base."""
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {
+        name: lines
+        for name, lines in project["optional-dependencies"].items()
+        if name not in ("docs", "test")  # for those who work on the project
+    }
+    tops = {name.split(".")[0] for tree in modules.values() for name, _ in imported(tree)}
+    distributions = packages_distributions()
+    imports = {_normal(name) for top in tops for name in distributions.get(top, [top])}
+    named = [_requirement(line) for lines in (project["dependencies"], *extras.values()) for line in lines]
+    assert sorted(set(named) - imports - set(INDIRECT)) == [], "declared and not imported"
+    assert sorted(set(INDIRECT) & imports) == [], "imported after all: no longer in INDIRECT"
+    base = {_requirement(line) for line in project["dependencies"]}
+    repeated = {name for name, lines in extras.items() if base & {_requirement(line) for line in lines}}
+    assert repeated == set(), "an extra names what the base has"
+
+
+def _requirement(line: str) -> str:
+    """Return the distribution that a line of dependencies names."""
+    match = re.match(r"[\w.-]+", line)
+    assert match
+    return _normal(match[0])
 
 
 def _normal(name: str) -> str:

@@ -93,14 +93,15 @@ def test_help_of_every_verb_imports_no_heavy_library(root: Path, tmp_path: Path)
 
 
 def test_importing_the_packages_imports_nothing_else(root: Path) -> None:
-    """``import advisor, runners, rag`` imports only these and the standard library."""
-    code = "import sys; import advisor, runners, rag; print(sorted(m for m in sys.modules if '.' not in m))"
+    """``import tunewise`` and its packages imports only these and the standard library."""
+    code = "import sys; import tunewise, advisor, runners, rag; print(sorted(m for m in sys.modules if '.' not in m))"
     base = "import sys; print(sorted(m for m in sys.modules if '.' not in m))"
     after, before = (
         set(ast.literal_eval(subprocess.check_output([sys.executable, "-c", c], cwd=root, text=True)))
         for c in (code, base)
     )
     assert {name for name in after - before if name not in sys.stdlib_module_names} == {
+        "tunewise",
         "advisor",
         "runners",
         "rag",

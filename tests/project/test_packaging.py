@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"advisor", "runners", "rag"}
+PACKAGES = {"tunewise", "advisor", "runners", "rag"}
 
 # Prints where an installed interpreter finds the packages and the example.
 LOCATIONS = """
-import json, advisor, runners, rag
+import json, advisor, runners, rag, tunewise
 from importlib.resources import files
 desk = files("advisor") / "harbor_desk"
 documents = [entry.name for entry in (desk / "documents").iterdir()]
-typed = [name for name in ("advisor", "runners", "rag") if (files(name) / "py.typed").is_file()]
-print(json.dumps({"files": [advisor.__file__, runners.__file__, rag.__file__], "typed": typed,
+typed = [name for name in ("tunewise", "advisor", "runners", "rag") if (files(name) / "py.typed").is_file()]
+print(json.dumps({"files": [advisor.__file__, runners.__file__, rag.__file__, tunewise.__file__], "typed": typed,
                   "documents": len(documents), "desk": sorted(entry.name for entry in desk.iterdir())}))
 """
 
@@ -91,7 +91,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 def test_wheel_contains_exactly_the_packages(wheel: Path, root: Path) -> None:
-    """Three packages and the metadata: every module, the example, py.typed; no tests, docs or caches."""
+    """The packages and the metadata: every module, the example, py.typed; no tests, docs or caches."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {*PACKAGES, next(top for top in tops if top.endswith(".dist-info"))}
@@ -131,6 +131,8 @@ def test_editable_install_runs_in_an_empty_folder(tmp_path: Path, empty: Path, r
 
 def assert_command_runs(scripts: Path, empty: Path) -> None:
     """Assert that the command prints its version and the demo's help, and writes no file."""
-    assert call(scripts / "tunewise", "--version", cwd=empty) == "tunewise 0.1.0\n"
+    assert call(scripts / "tunewise", "--version", cwd=empty) == "tunewise 0.2.0\n"
+    for module in (("-m",), ("-P", "-m")):
+        assert call(scripts / "python", *module, "tunewise", "--version", cwd=empty) == "tunewise 0.2.0\n"
     assert "--quick" in call(scripts / "tunewise", "demo", "--help", cwd=empty, COLUMNS="100", NO_COLOR="1")
     assert [path.name for path in empty.iterdir()] == ["rag"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # A subpackage or module may import what is to the left of it in its package, and any package below its own
-# (advisor -> runners -> rag). Every name directly below a package is listed exactly once.
+# (tunewise -> advisor -> runners -> rag). Every name directly below a package is listed exactly once.
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
         "version", "errors", "plugins", "files", "object_storage", "text", "types", "embedding", "loading", "stores",
@@ -24,10 +24,11 @@ ORDER: dict[str, tuple[str, ...]] = {
         "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
-        "output", "terminal", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
+        "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
         "recommendation", "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk",
-        "wizard", "completion", "workflows", "commands", "cli", "__main__", "__init__",
+        "wizard", "completion", "workflows", "calls", "mcp_server", "commands", "cli", "__main__", "__init__",
     ),
+    "tunewise": ("shadowing", "__init__", "__main__"),
 }  # fmt: skip
 
 MAX_MODULE_LINES = 800
@@ -40,6 +41,8 @@ LONG_MODULES: dict[str, str] = {
 MAX_FUNCTION_LINES = 60
 # Functions over 60 lines, each with the reason. An entry that is no longer needed fails the test.
 LONG_FUNCTIONS: dict[str, str] = {
+    "advisor/calls.py:serve": "one parameter for each flag",
+    "advisor/calls.py:train": "one parameter for each flag",
     "advisor/commands/examples.py:make": "one parameter for each flag",
     "advisor/commands/estimate.py:command": "one parameter for each flag",
     "advisor/commands/index.py:search": "one parameter for each flag",

@@ -17,6 +17,7 @@ import pytest
 import advisor
 import rag
 import runners
+import tunewise
 from rag.errors import BadInput, UsageProblem
 
 LONGEST = 10
@@ -82,6 +83,8 @@ def test_docstring_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     write_corpus(tmp_path)
     names: dict[str, Any] = {"MODEL": str(tiny.folder)}
+    run_example(tunewise, names)
+    assert tunewise.export(names["run"], "index").files
     run_example(advisor, names)
     from runners.plan.schema import write_plan
 
@@ -158,7 +161,7 @@ def test_recommendation_without_files_makes_no_plan() -> None:
         advisor.recommend({"model": "smollm3-135m-instruct-x"})
 
 
-@pytest.mark.parametrize("package", [advisor, runners, rag], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("package", [tunewise, advisor, runners, rag], ids=lambda p: p.__name__)
 def test_public_names_exist_and_are_typed(package: ModuleType, root: Path) -> None:
     """Every name of ``__all__`` can be had, is documented, and is imported where a type checker looks."""
     tree = ast.parse(Path(str(package.__file__)).read_text("utf-8"))
@@ -168,6 +171,7 @@ def test_public_names_exist_and_are_typed(package: ModuleType, root: Path) -> No
     code = f"import {package.__name__} as p; print([bool(getattr(p, n).__doc__) for n in p.__all__])"
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ast.literal_eval(told.stdout) == [True] * len(package.__all__)
+    assert package is not tunewise or set(package.__all__) < set(dir(package))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         package.nothing  # noqa: B018
 
@@ -181,7 +185,7 @@ def test_no_module_shadows_a_public_name(root: Path, order: str) -> None:
     code = f"import {order}; import advisor, runners; print({names})"
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["True"] * 3
-    for package in (advisor, runners, rag):
+    for package in (tunewise, advisor, runners, rag):
         folder = Path(str(package.__file__)).parent
         assert not {
             name for name in package.__all__ if (folder / f"{name}.py").exists() or (folder / name).is_dir()

@@ -136,7 +136,7 @@ def test_failed_check_exits_3_before_training(
         ("--out o --valid v.jsonl --valid-share 0.1", 2, "--valid and --valid-share exclude each other"),
         ("--out o --valid-share 1.5", 2, "--valid-share 1.5 is no share"),
         ("--out o --replay-share 0.1", 2, "--replay-share needs --replay"),
-        ("--out o --max-rows 0", 2, "--max-rows 0 leaves nothing to learn"),
+        ("--out o --max-rows 0", 2, "--max-rows 0 leaves no rows to learn from"),
         ("--out o --show -1", 2, "--show -1 is no number of rows"),
         (
             "--out o --accept PF001",
@@ -200,3 +200,41 @@ def test_train_publishes_adapter_and_continues_from_it(
 def test_resume_line() -> None:
     arguments = ["/bin/tunewise", "train", "--examples", "my rows.jsonl", "--overwrite", "--out", "o"]
     assert resume_line(arguments) == "tunewise train --examples 'my rows.jsonl' --out o --resume"
+
+
+def test_the_python_call_trains_as_the_verb_does(train: Train, tiny: Model, folder: Path) -> None:
+    """The same settings, chosen and given, and the same weights to the bit; refusals are raised."""
+    import asyncio
+
+    import tunewise
+
+    assert train("--epochs", "1", "--rank", "4", "--seed", "3", "--out", "verb").exit_code == 0
+    events: list[dict[str, Any]] = []
+    call = {"model": str(tiny.folder), "epochs": 1, "rank": 4, "seed": 3}
+    result = tunewise.train("rows.jsonl", "call", on_event=events.append, **call)
+    assert isinstance(result, tunewise.TrainResult)
+    assert {"train.start", "train.end"} <= {event["event"] for event in events}
+    weights = [(folder / name / "adapter_model.safetensors").read_bytes() for name in ("verb", "call")]
+    assert weights[0] == weights[1]
+    manifests = [
+        json.loads((folder / name / "manifest.json").read_text("utf-8")) for name in ("verb", "call")
+    ]
+    assert manifests[0]["config"] == manifests[1]["config"]
+    assert tunewise.train("rows.jsonl", "call", resume=True, **call).folder == result.folder
+    for arguments, error, text in (
+        ({"out": "call"}, tunewise.UsageProblem, "exists"),
+        ({"out": "new", "learn_rate": 1}, tunewise.UsageProblem, "no setting 'learn_rate'"),
+        ({"out": "new", "rank": "many"}, tunewise.UsageProblem, "rank"),
+        ({"out": "new", "method": "full"}, tunewise.UsageProblem, "rank is about LoRA"),
+        ({"out": "new", "examples": "none.jsonl"}, tunewise.BadInput, "none.jsonl"),
+    ):
+        with pytest.raises(error, match=text):
+            tunewise.train(**{"examples": "rows.jsonl", **call, **arguments})
+    with pytest.raises(tunewise.BadInput, match="call"):
+        tunewise.export("call", "peft")
+
+    async def serve_in_a_loop() -> None:
+        tunewise.serve("call", port=0)
+
+    with pytest.raises(tunewise.UsageProblem, match="main thread and outside of an event loop"):
+        asyncio.run(serve_in_a_loop())

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import uuid4
 
 from rag.backends.files import GenerationReplaced
-from rag.errors import BadInput, CannotRun, Problem, UsageProblem
+from rag.errors import BadInput, CannotRun, Problem, UsageProblem, install_hint
 from rag.files import writer_lock
 from rag.object_storage import modification_times, put_new, put_object, read_bytes, remove_objects
 
@@ -74,7 +74,7 @@ class LanceAddress:
         shape = "write lancedb:///ABSOLUTE/FOLDER or lancedb+s3://BUCKET/PREFIX"
         if "@" in parts.netloc or ":" in parts.netloc:
             raise UsageProblem(
-                f"the {parts.scheme}:// URL holds credentials or a port, which do not belong there",
+                f"the {parts.scheme}:// URL contains credentials or a port, which do not belong there",
                 f"{_CREDENTIALS}; the endpoint is AWS_ENDPOINT_URL",
             )
         shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -84,7 +84,7 @@ class LanceAddress:
         if parts.scheme == "lancedb+s3" and not (parts.netloc and path.strip("/")):
             raise UsageProblem(f"{shown} names no folder in a bucket", shape)
         if ".." in path.split("/") or parts.fragment:
-            raise UsageProblem(f"{shown} holds '..' or '#'", "write the whole path")
+            raise UsageProblem(f"{shown} contains '..' or '#'", "write the whole path")
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
         search = parameters.pop("search", AUTO_SEARCH)
         if parameters or search not in SEARCHES:
@@ -115,9 +115,7 @@ def connect_lance(address: LanceAddress, *, create: bool = False) -> lancedb.DBC
     try:
         import lancedb
     except ImportError as error:
-        raise CannotRun(
-            f"{address.shown} needs the package {error.name}", "pip install 'tunewise[lancedb]'"
-        ) from None
+        raise CannotRun(f"{address.shown} needs the package {error.name}", install_hint("lancedb")) from None
     with lance_errors(address):
         return lancedb.connect(address.uri, storage_options=options)
 
@@ -195,7 +193,7 @@ def lance_errors(address: LanceAddress) -> Iterator[None]:
                 raise CannotRun(message.format(address.shown), hint) from error
         if _GONE.search(text):
             raise GenerationReplaced(
-                f"{address.shown} no longer holds all files of the generation that is being read, or is damaged",
+                f"{address.shown} no longer has all files of the generation that is being read, or is damaged",
                 "open the index again; if that fails, build it again",
             ) from error
         raise CannotRun(f"LanceDB failed at {address.shown}: {text[:300]}", "see --debug") from error

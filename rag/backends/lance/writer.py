@@ -79,7 +79,7 @@ def _refuse_foreign_files(address: LanceAddress) -> None:
     for path in folder.iterdir():
         if path.suffix != ".lance" and not path.name.startswith("."):
             raise BadInput(
-                f"{address.shown} is not an index and not empty: it holds {path.name}",
+                f"{address.shown} is not an index and not empty: it contains {path.name}",
                 "choose another folder",
             )
 
@@ -185,7 +185,7 @@ class LanceWriter:
             own, other = self._current.facts["fingerprint"], change.facts["fingerprint"]
             if own != other:
                 raise BadInput(
-                    f"{self._address.shown} holds vectors of {self._current.facts['embedder']} ({own}), "
+                    f"{self._address.shown} has vectors of {self._current.facts['embedder']} ({own}), "
                     f"these are of {change.facts['embedder']} ({other})",
                     "build the index again",
                 )

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from rag.backends.base import check_backend_url, shown_url
-from rag.errors import BadInput, CannotRun, Problem, UsageProblem
+from rag.errors import BadInput, CannotRun, Problem, UsageProblem, install_hint
 from rag.text.sanitize import single_line
 
 try:
@@ -29,7 +29,7 @@ try:
     from pgvector.psycopg import register_vector
 except ImportError as error:
     raise CannotRun(
-        f"an index in PostgreSQL needs the extra pgvector ({error})", "pip install 'tunewise[pgvector]'"
+        f"an index in PostgreSQL needs the extra pgvector ({error})", install_hint("pgvector")
     ) from error
 
 DEFAULT_INDEX = "tunewise"
@@ -75,7 +75,7 @@ class PostgresAddress:
         parts = urlsplit(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
         if "sslpassword" in pairs:
-            raise UsageProblem("the URL of an index must not hold sslpassword", "use a key without one")
+            raise UsageProblem("the URL of an index must not contain sslpassword", "use a key without one")
         index = _choice(pairs, "index", None) or DEFAULT_INDEX
         vectors, search = _choice(pairs, "vectors", VECTOR_TYPES), _choice(pairs, "search", SEARCHES)
         rest = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs.items())

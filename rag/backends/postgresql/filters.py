@@ -119,7 +119,7 @@ class DocumentFilters:
             clause, incomparable = self._ordered(condition)
             if count := self._count([incomparable, clause.negated()]) if incomparable is not NOTHING else 0:
                 notes.append(
-                    f"{count_documents(count)} left out: {condition.key} there is no number and no date, "
+                    f"{count_documents(count)} not searched: their {condition.key} is neither a number nor a date, "
                     f"so it cannot be compared ({condition})"
                 )
         if clause is NOTHING or not self._rows("select 1 from ", [clause], " limit 1"):
@@ -183,9 +183,9 @@ class DocumentFilters:
         if count := self._count([*clauses, left_out]):
             clauses.append(left_out.negated())
             notes.append(
-                f"{count_documents(count)} dated after {day} left out"
+                f"{count_documents(count)} dated after {day} not searched"
                 if column == "dated"
-                else f"{count_documents(count)} that expired before {day} left out (--expired searches them)"
+                else f"{count_documents(count)} that expired before {day} not searched (--expired searches them)"
             )
 
     def _instead(self, key: str) -> str:

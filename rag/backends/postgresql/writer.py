@@ -94,7 +94,7 @@ def _prepare(connection: psycopg.Connection[Any], address: PostgresAddress) -> N
     ).fetchone()
     if held and held[0] and not held[1]:
         raise BadInput(
-            f"the schema {address.index} holds other tables and no index", "choose another name: index=NAME"
+            f"the schema {address.index} has other tables and no index", "choose another name: index=NAME"
         )
     if not held or not held[0]:
         with connection.transaction():
@@ -157,8 +157,8 @@ class PostgresWriter:
         whole = change.rows.whole or self._record is None
         if self._record and not whole and vectors != self._record.vectors:
             raise BadInput(
-                f"{self._address.shown} holds vectors as {self._record.vectors}, and the URL says {vectors}",
-                "rebuild it, or leave vectors out of the URL",
+                f"{self._address.shown} stores vectors as {self._record.vectors}, and the URL says {vectors}",
+                "rebuild it, or remove vectors from the URL",
             )
         self.remarks = ()
         with errors_as_problems(self._address), self._db.transaction():

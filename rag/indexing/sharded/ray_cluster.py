@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rag.errors import CannotRun
+from rag.errors import CannotRun, install_hint
 from rag.indexing.sharded.worker import ShardWorker, WorkerSetup
 from rag.text.words import count_noun
 
@@ -69,7 +69,7 @@ class ActorOptions:
 def require_ray() -> None:
     """Raise CannotRun when Ray is not installed; it is not imported."""
     if any(find_spec(name) is None for name in ("ray", "pyarrow")):
-        raise CannotRun("--engine ray needs the extra `ray`", "pip install 'tunewise[ray]'")
+        raise CannotRun("--engine ray needs the extra `ray`", install_hint("ray"))
 
 
 def fitting_actors(options: ActorOptions, cpus: float, gpus: float) -> int:
@@ -93,7 +93,7 @@ def fitting_actors(options: ActorOptions, cpus: float, gpus: float) -> int:
     if options.gpus and by_gpus < 1:
         raise CannotRun(
             f"an actor of {options.gpus:g} GPUs does not fit: Ray has {gpus:g}",
-            "leave out --actor-gpus, or give --ray-address of a cluster with GPUs",
+            "remove --actor-gpus, or give --ray-address of a cluster with GPUs",
         )
     if by_cpus < 1:
         raise CannotRun(
@@ -196,7 +196,7 @@ class RayCluster:
         except ray.exceptions.RayError as error:
             raise CannotRun(
                 f"Ray stopped: {_first_line(error)}",
-                "what was finished is kept: give the same command to go on",
+                "finished parts are kept: run the same command to continue",
             ) from error
 
     def _start(self) -> None:
@@ -217,7 +217,7 @@ class RayCluster:
                     "check the address, and with `ray status` that it runs",
                 ) from error
             raise CannotRun(
-                f"Ray does not start: {_first_line(error)}", "build without it: leave out --engine ray"
+                f"Ray does not start: {_first_line(error)}", "build without it: remove --engine ray"
             ) from error
         self.actors = fitting_actors(self._options, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 

@@ -53,7 +53,7 @@ def read(id: str, data: bytes) -> Iterator[Document]:
         blocks = list(_JsonWalk(raw, decoder).blocks(start, (), 0))
         "".join(block.text for block in blocks).encode("utf-8")
     except UnicodeEncodeError:
-        raise UnreadableFile("it holds half a surrogate pair, which is no character") from None
+        raise UnreadableFile("it has half a surrogate pair, which is no character") from None
     except (ValueError, RecursionError) as error:
         raise UnreadableFile(f"not JSON: {error}"[:200] or "nested too deeply") from error
     yield make_document(id, title, raw, blocks, "json", meta)
@@ -211,7 +211,7 @@ def _row_document(line: str, meta: dict[str, Any]) -> Document:
     if isinstance(name, bool) or not isinstance(name, (str, int)) or str(name).strip() == "":
         raise UnreadableFile(f"'id' must be a text or a whole number, not {name!r:.40}")
     if printable(str(name)) != str(name):
-        raise UnreadableFile(f"'id' holds characters that cannot be printed: {printable(str(name))!r:.60}")
+        raise UnreadableFile(f"'id' has characters that cannot be printed: {printable(str(name))!r:.60}")
     if not isinstance(text, str) or not isinstance(title, str):
         raise UnreadableFile("'title' and 'text' must be texts")
     row |= {key: iso_date(row[key]) for key in ("date", "updated", "valid_from", "valid_until") if key in row}
@@ -223,7 +223,7 @@ def _parse_row(line: str) -> dict[str, Any]:
         row = json.loads(line, parse_constant=_refuse_constant)
         json.dumps(row, ensure_ascii=False).encode("utf-8")  # fails on half a surrogate pair
     except UnicodeEncodeError:
-        raise UnreadableFile("it holds half a surrogate pair, which is no character") from None
+        raise UnreadableFile("it has half a surrogate pair, which is no character") from None
     except (ValueError, RecursionError) as error:
         raise UnreadableFile(f"not JSON: {error}") from error
     if not isinstance(row, dict):

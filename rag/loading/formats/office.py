@@ -1,4 +1,8 @@
-"""What the three Office formats share: their zip archive is checked before a parser opens it."""
+"""What the three Office formats share: their zip archive is checked before a parser opens it.
+
+A converter to Markdown (markitdown) does not serve: citations would name lines of its Markdown in place of the heading,
+slide or row of the document.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import zlib
 from datetime import UTC, datetime
 from typing import Any
 
+from rag.errors import install_hint
 from rag.loading.base import UnreadableFile
 from rag.loading.metadata import properties
 
@@ -16,7 +21,6 @@ _MAX_PARTS = 20_000
 _MAX_UNPACKED_BYTES = 256 << 20
 _MAX_COMPRESSION = 500
 """How many times larger than its compressed form a part may be; Office files reach about 100, zip bombs 1,000."""
-INSTALL = "pip install 'tunewise[office]'"
 
 
 def office_kind(data: bytes) -> str:
@@ -83,7 +87,7 @@ def _refuse_document_type(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> No
 
 def missing_reader(name: str) -> UnreadableFile:
     """Return the error for a file whose parser is not installed."""
-    return UnreadableFile(f"reading it needs {name}: {INSTALL}")
+    return UnreadableFile(f"reading it needs {name}: {install_hint('office')}")
 
 
 def broken_file(format: str, error: Exception) -> UnreadableFile:

@@ -75,7 +75,7 @@ class ConstraintCompiler:
             )
         except ValueError as error:
             raise BadInput(
-                f"answers cannot be held to a form with this model's tokenizer: {error}",
+                f"answers cannot be constrained to a form with this model's tokenizer: {error}",
                 "set constrain: off in the plan",
             ) from None
         self.vocabulary = vocabulary
@@ -148,7 +148,7 @@ class ConstraintCompiler:
             matcher = LLMatcher(self._tokenizer, grammar(constraint), log_level=0)
             if matcher.is_error():
                 raise BadInput(
-                    f"answers cannot be held to their form: {matcher.get_error().splitlines()[0][:200]}",
+                    f"answers cannot be constrained to their form: {matcher.get_error().splitlines()[0][:200]}",
                     "set constrain: off in the plan, or change the check",
                 )
             if constraint.kind == "labels":

@@ -127,7 +127,7 @@ class ServerPool:
             asked: list[float] = []
             for server in self._in_turn(reasons):
                 if not caller.is_waiting() or time.monotonic() >= caller.deadline:
-                    raise CannotRun(f"nobody waits for {self.server} any more", "ask again")
+                    raise CannotRun(f"the request to {self.server} was cancelled", "ask again")
                 try:
                     return ask(server)
                 except ServerFailure as failure:
@@ -250,7 +250,7 @@ class _Attempt(Generic[ItemT]):
         """Raise an error where waiting on makes no sense."""
         server = self._server
         if self._left or not self._caller.is_waiting():
-            raise CannotRun(f"nobody waits for {server.url} any more", "ask again")
+            raise CannotRun(f"the request to {server.url} was cancelled", "ask again")
         if server.hangs:
             raise ServerFailure(f"{server.url} hangs: it answers no checks", late=True)
         if self._silence is not None and silent > self._silence:

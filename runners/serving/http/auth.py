@@ -58,6 +58,15 @@ def read_token(path: Path) -> tuple[AccessToken, bool]:
     """
     if not path.exists():
         return _create_token(path), True
+    return AccessToken(token_text(path)), False
+
+
+def token_text(path: Path) -> str:
+    """Return the token that a file holds.
+
+    Raises:
+        BadInput: the file cannot be read, other users may read it, or it holds no token.
+    """
     try:
         # One handle for the mode and the content: the file cannot be replaced in between.
         with path.open("rb") as file:
@@ -78,10 +87,10 @@ def read_token(path: Path) -> tuple[AccessToken, bool]:
         or " " in token
     ):
         raise BadInput(
-            f"{path} holds no token: one line of at least {MIN_TOKEN_CHARS} letters, digits and signs is wanted",
+            f"{path} has no token: one line of at least {MIN_TOKEN_CHARS} letters, digits and signs is expected",
             "remove it, and a fresh one is made",
         )
-    return AccessToken(token), False
+    return token
 
 
 def needs_token(host: str) -> bool:
@@ -104,7 +113,7 @@ def check_token(host: str, token: Path | None) -> None:
     if needs_token(host) and token is None:
         raise UsageProblem(
             f"--host {host} can be reached from other machines, and there is no token",
-            "add --token FILE (made with a fresh token where there is none), or leave --host away",
+            "add --token FILE (created with a new token if it does not exist), or remove --host",
         )
 
 

@@ -155,7 +155,7 @@ def messages_for_model(
             400, f"{model.id} answers a question: the last message must be the user's", param="messages"
         )
     if system:
-        notes["instructions"] = "the request's system message stood in for the plan's"
+        notes["instructions"] = "the request's system message was used in place of the plan's"
     question, history = turns[-1]["content"], tuple(turns[:-1])
     if model.step.retrieval and history:
         standalone = ""

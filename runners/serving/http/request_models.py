@@ -54,7 +54,7 @@ class OpenModel(BaseModel):
         try:
             json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("a text holds half a character (a lone surrogate)") from None
+            raise ValueError("a text has half a character (a lone surrogate)") from None
         return body
 
     def ignored(self) -> list[str]:
@@ -142,11 +142,13 @@ class ChatRequest(SamplingFields):
     """The body of a chat completion's request."""
 
     messages: list[RequestMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 31, description="Goes before max_tokens.")
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=1 << 31, description="Takes precedence over max_tokens."
+    )
     response_format: dict[str, Any] | None = Field(
         None,
-        description="text, json_object or json_schema. A model of this process is held to it while it generates; answers "
-        "of an endpoint are checked when they are there.",
+        description="text, json_object or json_schema. A model of this process is constrained to it while it generates; "
+        "answers of an endpoint are checked when they arrive.",
     )
 
     @property
@@ -172,7 +174,7 @@ class CompletionRequest(SamplingFields):
     """The body of a completion's request."""
 
     prompt: str | list[str] = Field(
-        description="A text that a model as it is goes on with; a question for an arm."
+        description="A text that a model without an arm continues; a question for an arm."
     )
     _refuse_token_ids = field_validator("prompt", mode="before")(_no_token_ids)
 

@@ -101,7 +101,8 @@ def x_tunewise_body(result: RequestResult, model: ServedModel, notes: dict[str, 
     """Return the `x_tunewise` of an answer: the keys of `ask --json` without text and tokens, and notes.
 
     The key `answer` is there only where the text that the citations' offsets refer to differs from the text that the
-    client got.
+    client got; `unmarked` only where an arm without retrieval, whose later prompts hold its earlier answers, gave a text
+    that was changed for display.
 
     Args:
         result: the answer.
@@ -114,6 +115,10 @@ def x_tunewise_body(result: RequestResult, model: ServedModel, notes: dict[str, 
         del body["usage"]
         if body["answer"] == result.text == result.streamed:
             del body["answer"]
+        if not model.step.retrieval and result.answer.text != result.answer.marked:
+            body["unmarked"] = result.answer.text
+        if result.completion.reasoning_cut:
+            body["reasoning_cut"] = True
     body |= {"seconds": round(result.completion.seconds, 3), **notes}
     if result.timed_out:
         body["cut"] = "the time limit ended the answer"

@@ -41,7 +41,7 @@ COSTLY_KEYWORDS = (
     "allOf",
 )
 """Keywords that a schema may be too complex by."""
-_TOO_COMPLEX = "the schema is too complex to hold an answer to it"
+_TOO_COMPLEX = "the schema is too complex to constrain an answer to it"
 NO_END = f"it has more than {MAX_PROBE_BYTES:,} characters, or none has an end"
 _IN_TEXT = bytes(dict.fromkeys(b'"' + bytes(range(256))))
 _OUTSIDE_TEXT = bytes(dict.fromkeys(b'}],:"1234567890-.ntfeE{[+' + bytes(range(255, -1, -1))))
@@ -133,7 +133,7 @@ def _plain_message(schema: str, error: str) -> str:
         return ""
     if keys := re.match(r"Unimplemented keys: (\[.*\])", line):
         names = " and ".join(json.loads(keys[1]))
-        return f"the schema's {names} is not supported: an answer cannot be held to it while it is generated"
+        return f"the schema's {names} is not supported: an answer cannot be constrained to it while it is generated"
     if line.startswith("oneOf constraints"):
         return "the schema's oneOf is not supported where its branches may overlap: use anyOf"
     if line.startswith("Unknown format"):
@@ -157,7 +157,7 @@ def _plain_message(schema: str, error: str) -> str:
     )
     if any(reason in line for reason in reasons):
         return _too_complex(schema, line.split(":")[0][:100])
-    return f"an answer cannot be held to the schema: {line[:200]}"
+    return f"an answer cannot be constrained to the schema: {line[:200]}"
 
 
 def _too_complex(schema: str, reason: str) -> str:

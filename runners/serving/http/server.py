@@ -12,8 +12,8 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from runners.serving.http.metrics import ServerMetrics
 from runners.serving.http.middleware import AccessRules
 from runners.serving.http.service import ServerLimits, Service
 from runners.serving.served_models import ServedModel, answerable_models, served_models
+from runners.serving.server_record import ServerRecord, own_record, recorded_server, run_fingerprint
 from runners.serving.worker import BatchingWorker, BatchLimits
 
 DRAIN_SECONDS = 60
@@ -59,6 +60,8 @@ class ServeOptions:
     """The arm that answers by default; None for the one that the verdict says to use."""
     backend: tuple[str, ...] | None = None
     """The servers that generate, as the values of ``--backend``; None for those that the run was measured with, if any."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What the names of arms mean, shown on the page."""
 
 
 def serve(
@@ -79,6 +82,7 @@ def serve(
     """
     auth.check_token(options.host, options.token)
     session = open_session(options.run, on_event, options.model, options.backend)
+    fingerprint = run_fingerprint(session.folder.path, session.plan)
     models, missing = served_models(session, options.arm)
     models, left_out = answerable_models(session, models)
     token = None
@@ -88,7 +92,7 @@ def serve(
             _log(f"made a fresh token in {options.token}; requests bring it as Authorization: Bearer")
     metrics = ServerMetrics()
     worker = BatchingWorker(session, BatchLimits(max_queue=max_queue), metrics.on_event)
-    service = Service(session, worker, models, limits, metrics)
+    service = Service(session, worker, models, limits, metrics, fingerprint=fingerprint)
     access = AccessRules(
         limits,
         token,
@@ -97,7 +101,7 @@ def serve(
         any_address=not auth.is_loopback(options.host),
     )
     config = uvicorn.Config(
-        create_app(service, access),
+        create_app(service, access, options.words),
         host=options.host,
         port=options.port,
         access_log=False,
@@ -119,7 +123,15 @@ def serve(
     address = f"http://{url_host}:{listening.getsockname()[1]}"
     ready = f"serving {options.run} on {address}  (models: {', '.join(models)})\n"
     ready += f"open {address}/ in a browser to ask; programs use {address}/v1"
-    _run_until_signal(_Server(config, ready, worker), listening)
+    record = own_record(
+        listening.getsockname()[:2],
+        options.run,
+        fingerprint,
+        options.token,
+        session.backend.entries,
+        limits.max_tokens,
+    )
+    _run_until_signal(_Server(config, ready, worker, record), listening)
     _exit_if_busy(worker)
 
 
@@ -138,20 +150,33 @@ def _report_backend(
 
 
 class _Server(uvicorn.Server):
-    """A server that prints its address once it listens, and ends open requests before it stops."""
+    """A server that prints its address once it listens, and ends open requests before it stops.
 
-    def __init__(self, config: uvicorn.Config, ready: str, worker: BatchingWorker) -> None:
+    While it takes requests, its record lets `ask` and `chat` find it.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, ready: str, worker: BatchingWorker, record: ServerRecord | None
+    ) -> None:
         super().__init__(config)
         self._ready = ready
         self._worker = worker
+        self._record = record
+        self._recorded = ExitStack()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, then print the address."""
+        """Listen, record the server, then print the address."""
         await super().startup(sockets)
+        if self._record is not None:
+            try:
+                self._recorded.enter_context(recorded_server(self._record))
+            except OSError as error:
+                _log(f"tunewise ask and chat will not find this server: {system_reason(error)}")
         _log(self._ready)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Wait for open requests; end them before uvicorn closes their connections, so that each gets a response."""
+        self._recorded.close()
         loop = asyncio.get_running_loop()
         timers = (
             loop.call_later(max(0.0, DRAIN_SECONDS - STOP_BEFORE_SECONDS), self._worker.stop, 0.0),
@@ -165,7 +190,9 @@ class _Server(uvicorn.Server):
 def _bind(config: uvicorn.Config) -> socket.socket:
     """Return a socket bound to the address; uvicorn's own function prints the system's error and exits."""
     listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows SO_REUSEADDR would let another process take over a port that is in use.
+    reuse = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+    listening.setsockopt(socket.SOL_SOCKET, reuse, 1)
     try:
         listening.bind((config.host, config.port))
     except OSError as error:

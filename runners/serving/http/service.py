@@ -143,6 +143,8 @@ class Service:
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     schema_checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_SCHEMA_CHECKS))
     """Held while a client's schema is compiled."""
+    fingerprint: str = ""
+    """The run as it was loaded: see :func:`runners.serving.server_record.run_fingerprint`."""
 
     @property
     def embedder(self) -> str | None:
@@ -162,6 +164,7 @@ class Service:
             "status": "ok" if self.worker.alive else "stopped",
             "waiting": self.worker.waiting,
             "stale": bool(self.worker.stale_reason),
+            "run": self.fingerprint,
         }
         servers = self.session.context.backend
         if servers is None:

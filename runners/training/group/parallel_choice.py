@@ -30,7 +30,7 @@ UNTESTED_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit", "adafactor")
 """Optimisers whose state over sharded weights was not tested: bitsandbytes' kernels and Adafactor's row and column
 means read whole tensors."""
 UNTESTED_VARIANTS = {
-    "pissa": "takes the base's whole weights apart",
+    "pissa": "decomposes the base's whole weights",
     "dora": "normalises the base's whole weights",
 }
 
@@ -124,7 +124,7 @@ def _needed_gib(
 ) -> float | None:
     """Return the most GiB that one process takes with so many shards, activations recomputed if they may be.
 
-    None where the model's config does not tell its shape.
+    None where the model's config does not give its shape.
     """
     try:
         shape = read_shape(read_json(base.folder / "config.json"))
@@ -140,7 +140,7 @@ def _by_memory(
     """Return ddp where the run fits one device whole, else fsdp; and why. For ``need`` see :func:`_needed_gib`."""
     whole, sharded = need(1), need(processes)
     if whole is None or sharded is None:
-        return "ddp", "the model's config does not tell its shape, so its memory is not known"
+        return "ddp", "the model's config does not give its shape, so its memory is not known"
     has = f"each process may use {memory.device_gib:.1f} GiB"
     if fits(whole, whole, memory.device_gib) == "yes":
         return "ddp", f"a whole copy takes at most {whole:.1f} GiB, {has}"

@@ -96,7 +96,7 @@ def make_model(folder: Path, hidden: int = 32) -> None:
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ("empty", "empty holds no document that can be loaded"),
+        ("empty", "empty has no document that can be loaded"),
         ("nowhere", "nowhere does not exist"),
         ("letter.docx", "cannot load letter.docx: a broken zip archive or Office file"),
         ("photo.png", "cannot load photo.png: a PNG image: it holds no text"),

@@ -110,8 +110,8 @@ def test_sentences_show_their_support(plan: Plan, hits: tuple[Hit, ...]) -> None
         "An adult single costs 14.50 euros. [1] Cats sail for 9 euros. [?] "
         "Children travel free and cats sleep below. [1?] Dogs :smile: pay 3 euros. [3]",
         '  [1] fares.md, line 4 (2026-03-01): "An adult single costs 14.50 euros."',
-        '  [?] no passage says this (unsupported): "Cats sail for 9 euros."',
-        '  [1] fares.md, line 5 (2026-03-01) bears out a part only: "Children travel free."',
+        '  [?] not supported by any passage: "Cats sail for 9 euros."',
+        '  [1] fares.md, line 5 (2026-03-01) supports a part only: "Children travel free."',
         '  [3] guide.pdf, page 2: "Dogs :smile: [bold]pay[/] 3 euros at a.example"',
         "  the sources disagree (different numbers):",
         '    [1] fares.md, line 4 (2026-03-01), newer: "An adult single costs 14.50 euros."',
@@ -148,7 +148,7 @@ def test_refusal_shows_search_and_nearest_passages(plan: Plan, hits: tuple[Hit, 
             f"    [1] fares.md, lines 4–5 (2026-03-01), cosine {answer.hits[0].dense:.2f}: "
             '"An adult single costs 14.50 euros. Children travel free."'
         )
-        assert shown[-1] == "  (the documents do not hold an answer)"
+        assert shown[-1] == "  (the documents have no answer)"
         reply = answer.reply_json("rag")
         assert [passage["doc"] for passage in reply["nearest"]] == ["fares.md", "old.md", "guide.pdf"]
         assert [passage["rank"] for passage in reply["nearest"]] == [1, 2, 3]

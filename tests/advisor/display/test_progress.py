@@ -33,14 +33,14 @@ def test_watcher_prints_what_a_step_left_out() -> None:
     assert "3 answers cut" in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 3})
     assert "cut" not in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 0})
     assert "[1/2] index" in output
-    assert "a.bin was left out: not a known format" in output
+    assert "a.bin was skipped: not a known format" in output
     assert "the default is used" in output
 
 
 def test_watcher_prints_rejected_rows_and_warnings() -> None:
     output = watcher_output(
         {"event": "row.rejected", "file": "e.jsonl", "line": 7, "reason": "no answer"},
-        {"event": "train.start", "warnings": ["2 rows are longer than 64 tokens and left out"]},
+        {"event": "train.start", "warnings": ["2 rows are longer than 64 tokens and skipped"]},
         {
             "event": "rows.prepared",
             "rows": 9,
@@ -51,9 +51,9 @@ def test_watcher_prints_rejected_rows_and_warnings() -> None:
             "quoted": 4,
         },
     )
-    assert "e.jsonl, line 7 left out: no answer" in output
+    assert "e.jsonl, line 7 skipped: no answer" in output
     assert "2 rows are longer" in output
-    assert "3 with the passages of the search, because none supports their reply" in output
+    assert "3 with the passages that the search found, because none supports their reply" in output
 
 
 def test_watcher_prints_why_transformers_decodes_and_what_it_follows() -> None:
@@ -74,9 +74,9 @@ def test_watcher_prints_what_answers_are_held_to() -> None:
     event = {
         "event": "answers.constrained",
         "arm": "lora",
-        "reason": "answers are held to the 2 labels of the plan",
+        "reason": "answers are constrained to the 2 labels of the plan",
     }
-    assert "answers are held to the 2 labels of the plan" in watcher_output(event)
+    assert "answers are constrained to the 2 labels of the plan" in watcher_output(event)
 
 
 def test_watcher_prints_reasons_of_settings_only_when_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_watcher_prints_prompt_choice_and_classifier() -> None:
     tried = {"event": "prompt.tried", "prompt": "others, rules listed", "questions": 5, "score": 0.4}
     chosen = {
         "event": "prompt.chosen",
-        "reason": "the fixed bank: no other is tried in a quick run, or with a budget of 0",
+        "reason": "the examples drawn by the seed: no others are tried in a quick run, or with a budget of 0",
     }
     learnt = {
         "event": "classifier.trained",
@@ -103,6 +103,8 @@ def test_watcher_prints_prompt_choice_and_classifier() -> None:
     }
     output = watcher_output(tried, chosen, learnt, {**learnt, "left_out": 0, "accuracy": None})
     assert "others, rules listed: 0.40 on 5 dev questions" in output
-    assert "the fixed bank: no other is tried in a quick run, or with a budget of 0" in output
-    assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 left out" in output
+    assert (
+        "the examples drawn by the seed: no others are tried in a quick run, or with a budget of 0" in output
+    )
+    assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 skipped" in output
     assert "3 labels from 60 examples (C 10)\n" in output

@@ -66,7 +66,7 @@ def test_rows_honour_no_color(chat: ChatTokenizer) -> None:
 
 def test_too_long_row_is_marked(chat: ChatTokenizer) -> None:
     output = shown_rows(chat, Console(file=io.StringIO()), 1, max_tokens=30)
-    assert "(over max_tokens 30: left out, not cut)" in output
+    assert "(over max_tokens 30: skipped, not cut)" in output
 
 
 def test_row_names_its_file(chat: ChatTokenizer) -> None:

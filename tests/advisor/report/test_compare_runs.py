@@ -145,16 +145,16 @@ def test_margins_show_corrected_p_and_seed_differences(make_run: Make) -> None:
     assert data["arms"][0]["documents"] == 11
     assert data["cost_order"] == ["prompting", "rag"]
     text = printed(show_margins, data)
-    assert "rag above  right" in text
+    assert "rag compared with  right" in text
     assert "corrected for the number of arms compared (Holm)" in text
     assert "training seed" not in text, "nothing was trained"
     data["arms"][0]["seeds"].append({"seed": 1, "mean": 0.46})
-    assert "rag: 0.400 (seed 0), 0.460 (seed 1); training seeds are 0.060 apart" in printed(
+    assert "rag: 0.400 (seed 0), 0.460 (seed 1); the training seeds differ by 0.060" in printed(
         show_margins, data
     )
     data["arms"][0]["seeds"].pop()
     data["measured"]["training"] = {"lora": [{"seed": 0}]}
-    assert "one training seed (lora): --seeds 2" in printed(show_margins, data)
+    assert "trained once (lora): --seeds 2" in printed(show_margins, data)
 
 
 def test_scores_without_documents_and_seeds_still_load(make_run: Make) -> None:
@@ -184,7 +184,7 @@ def test_report_compare_prints_json(make_run: Make, tunewise: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quick", "message"), [(True, "--quick trains one seed"), (False, "keeps the seeds")]
+    ("quick", "message"), [(True, "--quick trains one seed"), (False, "other seeds and keeps them")]
 )
 def test_seeds_without_effect_are_rejected(make_run: Make, quick: bool, message: str) -> None:
     run = make_run("first", ["prompting", "rag"], ferry_questions(1, 2))
@@ -192,7 +192,9 @@ def test_seeds_without_effect_are_rejected(make_run: Make, quick: bool, message:
         execute_plan(run, None, False, False, quick, None, False, False, seeds=2)
 
 
-@pytest.mark.parametrize(("kernels", "message"), [("plain", "keeps the kernels"), ("fast", "auto, plain")])
+@pytest.mark.parametrize(
+    ("kernels", "message"), [("plain", "other kernels and keeps them"), ("fast", "auto, plain")]
+)
 def test_kernels_without_effect_are_rejected(make_run: Make, kernels: str, message: str) -> None:
     run = make_run("first", ["prompting", "rag"], ferry_questions(1, 2))
     with pytest.raises(UsageProblem) as refused:

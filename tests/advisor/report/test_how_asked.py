@@ -36,6 +36,6 @@ def test_the_form_that_answers_were_held_to() -> None:
     held = {
         "event": "answers.constrained",
         "arm": "lora",
-        "reason": "answers are held to the 2 labels of the plan",
+        "reason": "answers are constrained to the 2 labels of the plan",
     }
     assert _how_asked([held, {**held, "arm": "hybrid"}], PLAN) == {"held_to_a_form": [held["reason"]]}

@@ -174,7 +174,7 @@ def test_page_loads_nothing_and_runs_no_answer_text(browser: Any, page: Path) ->
     assert not [e for e in browser.events if e.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")]
     assert browser.js("window.ran") is None
     for text in (
-        "beyond noise",
+        "clear change",
         "Read with care",
         "measured 1.40 GiB",
         "simple ways come first",

@@ -80,7 +80,7 @@ def test_next_steps_follow_from_the_verdict() -> None:
     assert any(command.startswith("tunewise index update 'runs/a desk'/index") for command in commands)
     undecided = {**DATA["verdict"], "outcome": "undecided", "more_questions_needed": 70}
     steps = next_steps({**DATA, "verdict": undecided}, Path("/somewhere/desk"))
-    assert ("tunewise report desk-more --compare desk", "sets the two runs side by side") in steps
+    assert ("tunewise report desk-more --compare desk", "compares the two runs") in steps
     assert any("about 70 more" in why for _, why in steps)
     assert not any("/somewhere" in command for command, _ in steps)
 

@@ -123,7 +123,7 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert chosen["tried"] == [{"prompt": NASTY, "questions": 18, "score": 0.25}]
     assert (fixed["arm"], fixed["allowed"], fixed["used"], fixed["chosen"]) == ("rag", 40, 0, None)
     page = (run.path / "report.html").read_text("utf-8")
-    assert "Answers on dev questions that each arm was given" in page
+    assert "How the prompts were chosen (dev questions)" in page
     assert "your prompt with its rules listed" in page
     assert page.count("<script") == 1
     markdown = (run.path / "report.md").read_text("utf-8")
@@ -131,7 +131,7 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert "+0.20 ± 0.10 on 18" in markdown
     console = Console(file=io.StringIO(), width=300)
     show_report(data, console)
-    assert "up to 40 for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "up to 40 answers for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
     before = {key: value for key, value in data.items() if key != "dev_budget"}
     assert "dev questions that each" not in report_markdown(before), "a report of an earlier version"
 
@@ -276,7 +276,7 @@ def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
         },
     )
     markdown = (run.path / "report.md").read_text("utf-8")
-    assert markdown.startswith(f"## tunewise: desk\n\nRun of {data['environment']['date']}\n\n**Use rag.")
+    assert markdown.startswith(f"## tunewise: desk\n\nRun of {data['environment']['date']}.\n\n**Use rag.")
     assert "\n\n**CONFIRMED** (measured). rag scored 0.73" in markdown
     assert "| **rag** | – | 0.73 (0.72–0.74) | 0.70 | 1.00 | 200 (in batches) |" in markdown
     assert "| prompting | – | +0.60 (+0.60 to +0.60) | \\<.001 |" in markdown
@@ -332,7 +332,9 @@ def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> Non
     data["verdict"] |= {"use": "rag", "conclusion": ["Use rag.", "It answers 28 of 40 right."]}
     data["arms"][0]["right"] = {"n": 28, "of": 40, "low": 0.55, "high": 0.81}
     lines = report_markdown(data).splitlines()
-    assert lines[2].startswith("Task: answer \\<guests\\>; asked with 1 answer of a person and 0 counted")
+    assert lines[2].startswith(
+        "Task: answer \\<guests\\>. The advice used 1 answer of a person and 0 that were counted"
+    )
     assert lines[4:7] == ["**Use rag.**", "", "It answers 28 of 40 right."]
     assert "| **rag** | 28 of 40 (55–81\u00a0%) |" in report_markdown(data)
     html = Report(run.path, data)._repr_html_()
@@ -349,10 +351,10 @@ def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
     data = write_report(run, PLAN)
     assert data["measured"]["answering"] == {"rag": {"busy": 0.4}}
     markdown = report_markdown(data)
-    assert "8,000 alone, 200 (batch of 32)" in markdown
+    assert "| 8,000 | 200 (batch of 32) |" in markdown
     assert "200 (alone)" in markdown
     assert "the median of 3 questions asked one at a time" in markdown
-    assert "While rag answered, the machine was busy: others took 40% of the processor time" in markdown
+    assert "needed that other programs took): rag (40%)" in markdown
     page = (run.path / "report.html").read_text("utf-8")
     assert 'seconds an answer</dt><dd>8.0 <small>alone</small><small class="under">0.20 batch of 32' in page
 

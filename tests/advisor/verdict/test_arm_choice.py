@@ -290,7 +290,7 @@ def test_arm_whose_answers_lack_the_demanded_form_is_out() -> None:
     ]
     verdict = judged({"output_format": "json"}, arms, checks=checks, gate={"must_beat": ["rag"]})
     assert verdict.use == "hybrid"
-    assert verdict.excluded == {"rag": "has the demanded form in 10 of 40 answers"}
+    assert verdict.excluded == {"rag": "has the required form in 10 of 40 answers"}
     assert judged({"output_format": "free"}, arms, gate={"must_beat": ["rag"]}).use == "rag"
 
 
@@ -332,8 +332,8 @@ def test_different_requirements_that_no_arm_meets_together_are_all_named() -> No
     verdict = judged(answers, arms, "lora", gate={"must_beat": []})
     assert verdict.use is None
     assert verdict.use_reason.startswith(
-        "no arm meets all that was said: answers must name their source (not met by lora); "
-        "answers must have the demanded form (not met by rag): "
+        "no arm meets all requirements of your answers: answers must name their source (not met by lora); "
+        "answers must have the required form (not met by rag): "
     )
 
 
@@ -433,6 +433,8 @@ def test_substitute_for_the_recommended_arm_is_never_confirmed(advised: str) -> 
         "lora",
     )
     assert f"{advised} was recommended but not measured, because the plan has no documents." in verdict.text
-    assert "Of the arms measured: lora is surely above what it must beat; use lora." in verdict.text
-    assert "holds" not in verdict.text
+    assert (
+        "Of the arms measured: lora is clearly better than the arms it must beat; use lora." in verdict.text
+    )
+    assert "is confirmed" not in verdict.text
     assert (verdict.more_questions_needed, verdict.gate_met) == (None, True)

@@ -88,12 +88,13 @@ def report(**changes: Any) -> dict[str, Any]:
 
 def test_confirmed_arm_is_named_with_its_right_answers_and_its_needs() -> None:
     assert conclude(report(), True) == [
-        "Use hybrid. It answers 48 of 65 right; your prompt today answers 2, rag 35.",
-        "It was recommended, and the trial confirms it.",
-        "Of 12 questions without an answer it refuses 11; of the 53 with one it wrongly refuses 6.",
-        "Training it took 17 minutes and 4 GiB of memory on this machine. "
-        "An answer takes 8.1 s alone on this machine (0.28 s in a batch of 32).",
-        "When documents change, update the index: building it anew took 5 seconds here; the tuned part stays. "
+        "Use hybrid. It answers 48 of 65 questions right; your prompt today answers 2, rag 35.",
+        "hybrid was recommended, and the trial confirms it.",
+        "Of 12 questions without an answer in the documents hybrid refuses 11; "
+        "of the 53 with an answer it wrongly refuses 6.",
+        "Training hybrid took 17 minutes and 4 GiB of memory on this machine. "
+        "An answer takes 8.1 s when asked alone on this machine (0.28 s in a batch of 32).",
+        "When documents change, update the index: building it again took 5 seconds here; no new training is needed. "
         "After a test update it gave the new fact on 10 of 16 questions, the old one on 0.",
     ]
     assert conclude(report(), False)[0].endswith("the model alone answers 2, rag 35.")
@@ -103,15 +104,17 @@ def test_overturned_recommendation_says_what_did_better() -> None:
     lines = conclude(
         report(outcome="overturned", use="rag", winner="rag", use_reason="rag did best", gate_met=False), True
     )
-    assert lines[0].startswith("Use rag. It answers 35 of 65 right; your prompt today answers 2")
-    assert lines[1] == "hybrid was recommended, and the trial speaks against it: it answers 48 right, rag 35."
+    assert lines[0].startswith("Use rag. It answers 35 of 65 questions right; your prompt today answers 2")
+    assert lines[1] == "hybrid was recommended, but the trial speaks against it: it answers 48 right, rag 35."
 
 
 def test_undecided_verdict_is_for_now() -> None:
     lines = conclude(report(outcome="undecided", strength="leaning"), True)
-    assert lines[0].startswith("Use hybrid for now. It answers 48 of 65 right")
-    assert lines[1] == "It is too close to call with 65 questions: hybrid and rag could be equally good."
-    assert lines[-1] == "65 questions show a tendency and no more; with 30 or more the result is firm."
+    assert lines[0].startswith("Use hybrid for now. It answers 48 of 65 questions right")
+    assert (
+        lines[1] == "The result is too close to call with 65 questions: hybrid and rag could be equally good."
+    )
+    assert lines[-1] == "65 questions show a tendency only; with 30 or more the result is firm."
 
 
 def test_prompt_that_suffices_is_kept() -> None:
@@ -120,8 +123,8 @@ def test_prompt_that_suffices_is_kept() -> None:
         report(use="prompting", recommended="prompting", advised="prompting", compared=compared), True
     )
     assert lines[:2] == [
-        "Stay with your prompt. It answers 2 of 65 right.",
-        "That is fewer than half: let a person check its answers, or try a larger model before it is used.",
+        "Stay with your prompt. It answers 2 of 65 questions right.",
+        "That is fewer than half: have a person check its answers, or try a larger model first.",
     ]
     assert not any("index" in line or "Training" in line for line in lines)
 
@@ -220,7 +223,7 @@ def planted(counts: dict[str, int], of: int = 60) -> list[ArmScores]:
 
 
 def test_drafted_plan_that_cannot_measure_the_recommendation(task_files: Any, laptop: Machine) -> None:
-    """Hybrid is recommended for examples that exist but were not given: the plan holds rag to account."""
+    """Hybrid is recommended for examples that exist but were not given: the plan tests rag."""
     answers = ("behaviour_gap=high", "must_cite=yes", "labelled_examples=300")
     situation = complete_situation(
         flag_answers(answers, documents=task_files.documents, questions=task_files.questions), laptop
@@ -239,7 +242,7 @@ def test_drafted_plan_that_cannot_measure_the_recommendation(task_files: Any, la
     assert (
         "hybrid was recommended but not measured, because the plan has no file of examples." in verdict.text
     )
-    assert "holds" not in verdict.text
+    assert "is confirmed" not in verdict.text
     own = plan.model_copy(update={"predicted": plan.predicted | {"choice": "rag"}})
     assert judge_trial(own, planted(counts), plan.model.name)[0].outcome == "confirmed"
 

@@ -50,14 +50,15 @@ def test_gains_name_raised_and_low_scores() -> None:
     arms = [arm("prompting", 0.0, 0.025), arm("lora", 0.95, 0.05)]
     text = gains_by_score(plan(), {a.arm: a for a in arms})
     assert (
-        text == "Tuning surely raised style (+0.95) over prompting, but not final_answer (0.05, 0.03 before)."
+        text
+        == "Tuning clearly raised style (+0.95) over prompting, but not final answer (0.05, 0.03 before)."
     )
     assert judge_trial(plan(), arms, "m")[0].taught == text
 
 
 def test_hybrid_gains_are_over_rag() -> None:
     arms = {a.arm: a for a in (arm("prompting", 0, 0), arm("rag", 0.1, 0.3), arm("hybrid", 0.9, 0.3))}
-    assert "over rag, but not final_answer (0.30, 0.30 before)" in gains_by_score(plan("hybrid"), arms)
+    assert "over rag, but not final answer (0.30, 0.30 before)" in gains_by_score(plan("hybrid"), arms)
     del arms["rag"]
     assert gains_by_score(plan("hybrid"), arms) == ""
 
@@ -66,7 +67,7 @@ def test_gains_skip_scores_that_were_good_already() -> None:
     good = {a.arm: a for a in (arm("prompting", 0, 0.9), arm("lora", 1, 0.9))}
     assert gains_by_score(plan(), good) == ""
     bad = {a.arm: a for a in (arm("prompting", 0, 0.9, 0.8), arm("lora", 1, 0.9, 0.8))}
-    assert "but not false_refusal (0.80, 0.80 before)" in gains_by_score(plan(), bad)
+    assert "but not false refusal (0.80, 0.80 before)" in gains_by_score(plan(), bad)
 
 
 def test_no_gains_text_without_gain_or_tuning() -> None:

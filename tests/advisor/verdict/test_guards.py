@@ -51,7 +51,7 @@ def test_arm_that_lost_its_rows_gives_a_warning(tmp_path: Path) -> None:
     guards = run_guards(run, PLAN)
     assert guards["training_rows"][0]["planned"] is False
     assert guard_warnings(guards) == [
-        "lora was not trained as planned and is left out of the verdict: "
+        "lora was not trained as planned and does not count for the verdict: "
         "lora trains on 1 of 150 examples; 149 are longer than max_tokens"
     ]
 
@@ -86,7 +86,7 @@ def test_guards_with_findings_give_warnings(tmp_path: Path) -> None:
 
 def test_leaking_questions_give_a_warning() -> None:
     (said,) = guard_warnings({"leakage": {"withheld": True}})
-    assert "its scores say nothing" in said
+    assert "its scores prove nothing" in said
 
 
 def test_step_times_include_forgetting_guard() -> None:

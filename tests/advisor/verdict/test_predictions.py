@@ -111,8 +111,8 @@ def test_prediction_line_shows_predicted_and_measured(run: RunFolder) -> None:
         "order predicted lora; measured lora",
         "training: predicted 0.5 h, measured 0.5 h",
         "memory of training: estimated 0.8 GiB, measured 1.2 GiB",
-        "the whole process held 4 GiB at its peak, 1.8 of it before training (libraries, index, embedder)",
-        "the plan said 2 GiB for 1 x 1024 tokens at a time, 0.8 of it needed on a GPU only",
+        "the whole process used 4 GiB at its peak, 1.8 of it before training (libraries, index, embedder)",
+        "the plan estimated 2 GiB for 1 x 1024 tokens at a time, 0.8 of it needed on a GPU only",
     ]
     data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
     lines = predictions.prediction_line(data)
@@ -172,8 +172,8 @@ def test_earlier_version_recorded_only_process_memory() -> None:
     memory = predictions.memory_of_report(report)
     assert (memory.own, memory.peak) == (None, 4.0)
     assert predictions.memory_lines(memory, None) == [
-        "memory of training: not measured apart from the process",
-        "the whole process held 4 GiB at its peak",
+        "memory of training: not measured separately from the process",
+        "the whole process used 4 GiB at its peak",
     ]
 
 
@@ -233,7 +233,7 @@ def test_times_of_a_busy_machine_are_reported_but_not_stored(run: RunFolder) -> 
     assert "train:lora" not in [step.name for step in stored.steps]
     assert stored.memory_gib is not None, "memory does not depend on what others do"
     assert busy_note(data["measured"]["busy"]) == (
-        "train:lora: the machine was busy: others took 40% of the processor time that this wanted; "
+        "train:lora: the machine was busy: other programs took 40% of the processor time that this needed; "
         "the time is too long, and is not kept for later estimates"
     )
     run.finish("train:lora", {}, {"trained": TRAINED}, lost=0.1)

@@ -134,14 +134,14 @@ def test_forecast_is_beside_measurement_in_every_view(
     assert (forecast["best"], forecast["best_probability"]) == ("classifier", 0.3)
     assert (forecast["pairs_in_order"], forecast["pairs"]) == (2, 3)
     sentence = forecast_sentence(forecast)
-    assert f"probability of 0.70 and was {data['verdict']['outcome']}; classifier" in sentence
+    assert f"probability of 0.70; it is now {data['verdict']['outcome']}. classifier scored best" in sentence
     screen = io.StringIO()
     show_report(data, Console(file=screen, width=150))
     pages = (screen.getvalue(), report_markdown(data), (run.path / "report.html").read_text("utf-8"))
     for page in pages:
-        assert "chance of best" in page
+        assert "chance of being best" in page
         assert "outside" in page
-        assert "2 of 3 pairs of arms came in the order forecast" in " ".join(page.split())
+        assert "In 2 of 3 pairs of arms the better one was forecast" in " ".join(page.split())
     monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
     assert remember_run(run, plan, data) == ""
     (past,) = history.read_history().runs

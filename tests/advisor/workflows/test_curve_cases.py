@@ -60,8 +60,8 @@ def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> Non
     ("text", "message"),
     [
         ("{", "is no JSON"),
-        ("[]", "holds no curves"),
-        ('{"curves": []}', "holds no curves"),
+        ("[]", "has no curves"),
+        ('{"curves": []}', "has no curves"),
         ('{"curves": [1]}', "none of 1"),
     ],
 )

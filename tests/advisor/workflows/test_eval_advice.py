@@ -95,7 +95,7 @@ def test_eval_advice_prints_counts_confusion_and_misses(tunewise: Run, tmp_path:
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ('{"cases": []}', "holds no cases"),
+        ('{"cases": []}', "has no cases"),
         (json.dumps({"cases": [{**CASE, "winner": "magic"}]}), "winner cannot be 'magic'"),
         (json.dumps({"cases": [{**CASE, "answers": {"labeled_examples": 3}}]}), "labeled_examples"),
         (

@@ -175,7 +175,7 @@ def test_wrong_rows_are_thrown_out_with_the_reason(
         ("crew.md", "form"),
         ("trap.md", "unsupported"),
     }
-    assert "2 were wanted, but" in out
+    assert "2 were requested, but" in out
     assert rows_of(folder / "e.jsonl") == []
 
 

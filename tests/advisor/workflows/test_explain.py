@@ -1,11 +1,14 @@
-"""`tunewise explain METHOD`: usual spellings are understood, and the name is given in full."""
+"""`tunewise explain`: words and methods by their usual spellings, rules by code, and the closest name of anything else."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from advisor.glossary import TERMS, find_term
 from advisor.methods.registry import methods_by_name
-from advisor.workflows.explain import METHOD_ALIASES, METHOD_TITLES, explain_topic
+from advisor.workflows.explain import METHOD_TITLES, explain_topic
 from rag.errors import BadInput
 
 
@@ -20,8 +23,41 @@ def test_methods_are_explained_by_their_usual_names(
     assert title in capsys.readouterr().out
 
 
-def test_every_method_has_a_full_name_and_aliases_name_methods() -> None:
+def test_every_method_has_a_full_name_and_a_word_of_the_glossary() -> None:
     assert set(METHOD_TITLES) <= set(methods_by_name())
-    assert set(METHOD_ALIASES.values()) <= set(methods_by_name())
-    with pytest.raises(BadInput, match="'ragg'"):
-        explain_topic("ragg", as_json=False)
+    assert all(find_term(name) for name in methods_by_name())
+
+
+def test_a_method_begins_with_the_plain_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    explain_topic("full fine-tuning", as_json=False)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("full ")
+    assert shown[1].strip().startswith("Fine-tuning that changes all weights")
+
+
+def test_every_word_is_printed_with_example_and_page(capsys: pytest.CaptureFixture[str]) -> None:
+    for term in TERMS:
+        explain_topic(term.name.upper(), as_json=False)
+        shown = " ".join(capsys.readouterr().out.split())
+        assert " ".join(term.sentence.split()) in shown
+        assert f"Example: {term.example}" in shown
+        assert f"Read more: {term.read_more}" in shown
+
+
+def test_a_word_as_json_and_the_list_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    explain_topic("Held-Out", as_json=True)
+    page = json.loads(capsys.readouterr().out)
+    assert list(page) == ["schema", "term", "text", "example", "read_more"]
+    explain_topic(None, as_json=True)
+    page = json.loads(capsys.readouterr().out)
+    assert len(page["terms"]) == len(TERMS)
+    assert {"methods", "arms", "rules"} <= set(page)
+
+
+@pytest.mark.parametrize(
+    ("topic", "closest"), [("ragg", "RAG"), ("embeding", "embedding"), ("hybird", "hybrid")]
+)
+def test_an_unknown_word_names_the_closest(topic: str, closest: str) -> None:
+    with pytest.raises(BadInput, match=repr(topic)) as problem:
+        explain_topic(topic, as_json=False)
+    assert problem.value.hint.casefold() == f"did you mean {closest}?".casefold()

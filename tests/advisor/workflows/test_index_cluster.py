@@ -53,6 +53,6 @@ def test_command_without_the_extra(
     assert stopped.value.code == 4
     assert capsys.readouterr().err.splitlines() == [
         "tunewise: --engine ray needs the extra `ray`",
-        "  next: pip install 'tunewise[ray]'",
+        '  next: pip install "tunewise[ray]" (from a checkout: pip install ".[ray]")',
     ]
     assert not index.exists()

@@ -25,6 +25,7 @@ import yaml
 
 from advisor import cli, output
 from benchmarks.recheck import SYSTEM, Base, make_run, write_rows
+from rag.version import __version__
 
 Tunewise = Callable[..., tuple[int, str, str]]
 NAMES = ("Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron")
@@ -399,7 +400,7 @@ def test_workflow_files_are_valid_and_their_steps_run(
     steps = workflow["jobs"]["recheck"]["steps"]
     assert all(step["uses"].partition("@")[2].startswith("v") for step in steps if "uses" in step)
     scripts = {step["name"]: step["run"] for step in steps if "run" in step}
-    assert scripts["Install"] == "pip install tunewise"
+    assert scripts["Install"] == f"pip install ./tunewise-{__version__}-py3-none-any.whl"
     words = shlex.split(scripts["Recheck"])
     assert words[:3] == ["tunewise", "recheck", "run"]
     assert tunewise(*words[1:])[0] == 0

@@ -88,7 +88,7 @@ def test_sizes_of_the_vector_index() -> None:
         ("source: hyper_util::Error(Connect, ConnectError(tcp connect error", "cannot be reached", CannotRun),
         ("reqwest::Error { kind: Request, source: TimedOut }", "does not answer", CannotRun),
         ("Os { code: 28, message: No space left on device }", "no space left", CannotRun),
-        ("Dataset at path x was not found: version 7", "no longer holds all files", BadInput),
+        ("Dataset at path x was not found: version 7", "no longer has all files", BadInput),
         ("something\nunexpected " + "x" * 1000, "LanceDB failed at", CannotRun),
     ],
 )

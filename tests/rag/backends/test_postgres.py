@@ -293,7 +293,7 @@ def test_half_precision_vectors_are_rounded_and_said(postgres: PostgresServer, t
     assert [h.chunk.doc for h in a.search("ferry 3", k=3)] == [h.chunk.doc for h in b.search("ferry 3", k=3)]
     assert a.check()["vectors"] == "halfvec"
     write_rows(documents, 39)
-    with pytest.raises(BadInput, match="holds vectors as halfvec"):
+    with pytest.raises(BadInput, match="stores vectors as halfvec"):
         update_at(half.replace("vectors=halfvec", "vectors=vector"), documents, encoder)
 
 

@@ -33,7 +33,7 @@ HOST = "postgresql://tune@db.example.org:5433/desk"
     [
         ("postgresql://tune:secret@h/d", "must not hold a password"),
         ("postgresql://tune@h/d?password=secret", "must not hold a password"),
-        ("postgresql://tune@h/d?sslpassword=secret", "must not hold sslpassword"),
+        ("postgresql://tune@h/d?sslpassword=secret", "must not contain sslpassword"),
         ("postgresql://tune@h/d?index=pg_mine", "cannot be the name of an index"),
         ('postgresql://tune@h/d?index=a"b', "cannot be the name of an index"),
         ("postgresql://tune@h/d?vectors=int8", "vectors=int8"),

@@ -67,6 +67,26 @@ ENGLISH_QUESTIONS = (
 )
 
 
+SHORT_TEXTS = {
+    "English": "Show flight LX 40",
+    "German": "Fahrplan und Preise",
+    "French": "Horaires des ferries",
+    "Spanish": "Precios del billete",
+    "Italian": "Orari dei traghetti",
+    "Dutch": "Dienstregeling en prijzen",
+    "Polish": "Rozkład jazdy promów",
+    "Hungarian": "Menetrend és árak",
+}
+"""Too short for two function words."""
+UNNAMED_LANGUAGES = {
+    "Slovak": "Trajekt odchádza z prístavu o ôsmej ráno a vracia sa pred poludním, ale nie v nedeľu.",
+    "Catalan": "El transbordador surt del port a les vuit del matí i torna abans del migdia, però no els diumenges.",
+    "Croatian": "Trajekt isplovljava iz luke u osam ujutro i vraća se prije podneva, ali ne nedjeljom.",
+    "Estonian": "Parvlaev väljub sadamast kell kaheksa hommikul ja naaseb enne keskpäeva, kuid mitte pühapäeviti.",
+}
+NAMES = ("Super Bowl 50", "Gonville Hotel", "Jekyll", "Alternative energy", "Pride and Prejudice", "MariaDB")
+
+
 @pytest.fixture(scope="module")
 def words_of() -> Any:
     """Make an encoder whose vocabulary holds these words whole, and all else by the letter."""
@@ -87,6 +107,16 @@ def test_detect_language_of_every_listed_language() -> None:
     assert {t.name for t in LANGUAGES} <= {*TEXTS, "English"}
     assert detect_language(ENGLISH[0]) == "English"
     assert [detect_language(text) for text in ("12 345", "", "?!", "xyzzy plugh frobozz")] == [""] * 4
+
+
+def test_detect_language_of_short_texts_names_and_unnamed_languages() -> None:
+    assert {name: detect_language(text) for name, text in SHORT_TEXTS.items()} == {
+        name: name for name in SHORT_TEXTS
+    }
+    assert {name: detect_language(text) for name, text in UNNAMED_LANGUAGES.items()} == dict.fromkeys(
+        UNNAMED_LANGUAGES, ""
+    )
+    assert {detect_language(name) for name in NAMES} <= {"", "English"}
 
 
 @pytest.mark.real

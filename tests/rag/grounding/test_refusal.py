@@ -80,6 +80,37 @@ def test_refusal_curve_counts_refused_questions() -> None:
     assert len(refusal.refusal_curve(np.arange(500.0), np.arange(500) > 250)) == 21
 
 
+def test_fit_is_at_the_optimum_of_its_loss() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, len(refusal.SIGNAL_NAMES))) * [0.2, 0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 3.0]
+    x[:, 5] = 0.25  # a signal that never varies
+    y = x[:, 0] + rng.normal(size=60) * 0.2 > 0
+    constructed = ~y & (rng.random(60) < 0.5)
+    weights, bias = refusal.fit_logistic(x, y, constructed)
+    share = np.where(y, 0.5 / y.sum(), np.where(constructed, 0.25 / constructed.sum(), 0))
+    share[~y & ~constructed] = 0.25 / (~y & ~constructed).sum()
+    z = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
+    log_odds = x @ weights + bias
+    # The gradient of the weighted logistic loss with ridge 3 / (2 n), by the standardised weights and the bias.
+    slope = share * (1 / (1 + np.exp(-log_odds)) - y)
+    gradient = z.T @ slope + 3.0 / len(y) * weights * np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
+    assert np.abs(gradient).max() < 1e-8
+    assert abs(slope.sum()) < 1e-8
+    again = refusal.fit_logistic(x, y, constructed)
+    assert (again[0].tolist(), again[1]) == (weights.tolist(), bias)
+
+
+def test_cut_of_twenty_may_refuse_one_and_never_half_of_equal_scores() -> None:
+    none = np.zeros(24, dtype=bool)
+    answerable = np.arange(24) < 20
+    scores = np.concatenate([[0.0], np.arange(2.0, 21.0), [1.0, 1.0, 1.0, -1.0]])
+    assert refusal.best_cut(scores, answerable, none) == 1.5  # refuses 1 of 20 wrongly, all others rightly
+    scores = np.concatenate([[0.0, 0.0], np.arange(2.0, 20.0), [0.0, 0.0, 0.0, -1.0]])
+    assert (
+        refusal.best_cut(scores, answerable, none) == -0.5
+    )  # two answerable share the score of the unanswerable
+
+
 def test_fit_uses_real_unanswerable_questions(make_chunk) -> None:
     index = ScriptedIndex(make_chunk)
     dev = [(f"known thing {n}", "a.md", True) for n in range(12)] + [

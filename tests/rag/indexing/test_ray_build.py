@@ -186,7 +186,7 @@ def test_a_task_that_always_ends_its_process_ends_the_build(
         Index.build(
             tmp_path / "none", folder / "documents", Embedder(folder / "embedder", device="cpu"), engine=build
         )
-    assert "give the same command to go on" in raised.value.hint
+    assert "run the same command to continue" in raised.value.hint
 
 
 DRIVER = """

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, install_hint
 from rag.index import Index
 from rag.indexing import vectors
 from rag.indexing.build import SHARDS_FOLDER, BuildReport
@@ -273,7 +273,7 @@ def test_one_file_and_one_that_is_broken(tmp_path: Path, tiny: Any, sharded: Sha
     assert messages[0] == messages[1]
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(BadInput, match="holds no document that can be loaded: it is empty"):
+    with pytest.raises(BadInput, match="has no document that can be loaded: it is empty"):
         Index.build(tmp_path / "none", empty, tiny, engine=sharded())
     with pytest.raises(BadInput, match="does not exist"):
         Index.build(tmp_path / "none", tmp_path / "missing", tiny, engine=sharded())
@@ -482,4 +482,4 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(CannotRun, match="needs the extra `ray`") as raised:
         RayCluster().__enter__()
-    assert raised.value.hint == "pip install 'tunewise[ray]'"
+    assert raised.value.hint == install_hint("ray")

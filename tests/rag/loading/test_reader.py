@@ -57,7 +57,7 @@ def test_every_file_is_loaded_or_skipped_with_its_reason(corpus: Path, tmp_path:
         "rows.jsonl:2",
         "s.md",
     }
-    assert skipped["leaving.md"] == "a link that leaves the folder"
+    assert skipped["leaving.md"] == "a link to outside the folder"
     assert skipped["pipe.md"] == skipped["s.md"] == "not a regular file"
     assert loaded.documents[2].metadata == {"encoding": "cp1252"}
     assert loaded.total == 16 == len(loaded.documents) + len(loaded.skipped)

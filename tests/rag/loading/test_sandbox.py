@@ -171,4 +171,4 @@ def test_missing_extra_is_named_with_its_install_command(seeds: dict[str, bytes]
     )
     lines = done.stdout.splitlines()
     assert [line.split()[3].rstrip(":") for line in lines] == ["python-docx", "python-pptx", "openpyxl"]
-    assert all("pip install 'tunewise[office]'" in line for line in lines)
+    assert all('pip install "tunewise[office]"' in line for line in lines)

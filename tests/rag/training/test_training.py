@@ -107,7 +107,7 @@ def test_gate_accepts_a_planted_improvement_on_unseen_documents(planted: Planted
     comparison = compared(planted, trained, "tuned")
     decision = decide(comparison)
     assert decision.accepted, decision.reason
-    assert "surely better on 24 dev questions" in decision.reason
+    assert "clearly better on 24 dev questions" in decision.reason
     assert not any(trained.glob("**/*.bin")), "weights are saved as safetensors"
     assert not (trained / "README.md").exists(), "a card would hold rows of the user's"
     assert not (planted.folder / "work").exists()
@@ -117,7 +117,7 @@ def test_gate_accepts_a_planted_improvement_on_unseen_documents(planted: Planted
 def test_gate_refuses_the_same_embedder_and_a_worse_one(planted: Planted, trained: Path) -> None:
     same = decide(compared(planted, planted.embedder.folder, "same"))
     assert not same.accepted
-    assert "not surely better" in same.reason
+    assert "not clearly better" in same.reason
     comparison = compared(planted, trained, "tuned")
     evidence, ndcg = comparison.measures
     turned = replace(evidence, difference=replace(evidence.difference, difference=-0.1, low=-0.2, high=0.0))
@@ -133,7 +133,7 @@ def test_nothing_is_to_be_gained_where_the_search_finds_all(planted: Planted, tr
     index = Index.open(planted.folder / "index-tuned", Embedder(trained, device="cpu"))
     assert nothing_to_gain(lambda q: planted.index.search_many(q, 50), planted.labelled, 60, count) == ""
     reason = nothing_to_gain(lambda q: index.search_many(q, 50), planted.labelled, 60, count)
-    assert "nothing could be surely better" in reason
+    assert "no other search could be clearly better" in reason
     few = LabelledQuestions(planted.labelled.questions[:4], {})
     assert "4 dev questions have gold" in nothing_to_gain(lambda q: index.search_many(q, 50), few, 60, count)
 

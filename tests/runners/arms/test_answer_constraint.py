@@ -1,4 +1,4 @@
-"""What answers are held to: labels, schemas, and patterns that accept just what the checks accept."""
+"""What answers are constrained to: labels, schemas, and patterns that accept just what the checks accept."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_pattern_that_cannot_be_followed_says_why(pattern: str, why: str) -> N
     plan = _plan([{"kind": "regex", "value": pattern, "text": "the rule"}])
     assert answer_constraint(plan) is None
     assert (
-        constraint_report(plan).startswith('answers are not held to a form: the check "the rule": it ')
+        constraint_report(plan).startswith('answers are not constrained to a form: the check "the rule": it ')
         or why[:2] == "no"
     )
 
@@ -209,7 +209,7 @@ def test_labels_before_json_before_patterns() -> None:
     assert constraint.schema == {"type": "object"}
     assert answer_constraint(_plan([regex, schema], constrain="off")) is None
     assert "constrain: off" in constraint_report(_plan([regex], constrain="off"))
-    assert constraint_report(_plan([labels])) == "answers are held to the 2 labels of the plan"
+    assert constraint_report(_plan([labels])) == "answers are constrained to the 2 labels of the plan"
 
 
 def test_of_patterns_the_one_that_says_most_is_followed() -> None:
@@ -217,7 +217,7 @@ def test_of_patterns_the_one_that_says_most_is_followed() -> None:
     last = {"kind": "regex", "value": "(?:^|\n)Age: \\d+$", "text": "last"}
     card = {"kind": "regex", "value": "^Name: [^\n]+\nAge: \\d+$", "text": "card (98 % of 60 examples)"}
     lines = {"kind": "regex", "value": "^[^\n]*(?:\n[^\n]*){1}$", "text": "lines"}
-    assert constraint_report(_plan([last, lines, card])) == "answers are held to a form: card"
+    assert constraint_report(_plan([last, lines, card])) == "answers are constrained to a form: card"
     constraint = answer_constraint(_plan([lines, last]))
     assert constraint is not None
     assert constraint.tail == "\nAge: "
@@ -264,9 +264,9 @@ def test_what_no_grammar_can_be_made_of_is_said() -> None:
     plan = _plan([{"kind": "json_schema", "value": odd, "text": "odd"}, {"kind": "max_words", "value": 3}])
     assert answer_constraint(plan) is None
     report = constraint_report(plan)
-    assert report.startswith('answers are not held to a form: the check "odd": ')
+    assert report.startswith('answers are not constrained to a form: the check "odd": ')
     assert report.endswith('the check "max_words: 3": it is judged when the answer is whole')
-    assert constraint_report(_plan([])) == "answers are not held to a form: the plan has no checks"
+    assert constraint_report(_plan([])) == "answers are not constrained to a form: the plan has no checks"
 
 
 def test_the_constraint_of_a_plan_is_kept() -> None:

@@ -149,7 +149,7 @@ def test_leading_prompt_is_selected(tmp_path: Path, banks: tuple[PromptCandidate
     assert "Rules" in chosen.system
     assert model.asked <= 60
     assert events[-1]["event"] == "prompt.chosen"
-    assert "leads the fixed bank" in events[-1]["reason"]
+    assert "is better than the examples drawn by the seed" in events[-1]["reason"]
     assert {event["prompt"] for event in events[:-1]} == {c.name for c in banks}
     stored = read_choice(tmp_path, "few-shot")
     assert stored is not None

@@ -127,7 +127,7 @@ def test_folder_is_read_in_order_of_file_names(tmp_path: Path, parquet: Callable
     assert found.files == ("a/z.jsonl", "b.jsonl", "c.parquet")
     assert [r.place for r in found.rows] == ["a/z.jsonl:1", "b.jsonl:1", "b.jsonl:2", "c.parquet:1"]
     assert [(s.file, s.reason) for s in found.skipped] == [
-        ("README.md", "a text beside files of rows"),
+        ("README.md", "a text among files of rows"),
         ("logo.png", ".png is not read"),
     ]
     assert found.columns == {"prompt": "question, prompt", "reply": "answer, completion"}

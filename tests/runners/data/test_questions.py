@@ -77,7 +77,7 @@ def test_invalid_utf8_is_refused_with_line_and_offset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("e.jsonl", "", "holds no rows"),
+        ("e.jsonl", "", "has no rows"),
         ("e.jsonl", "[1]\n", "must be an object"),
         ("e.parquet", "x", "is not Parquet"),
         ("e.docx", "x", "is not read"),

@@ -29,9 +29,9 @@ def test_reason_is_shown_once_with_its_first_places(tmp_path: Path) -> None:
         (
             "e.jsonl",
             '{"prompt": "a\\ud800b", "completion": "c"}',
-            "e.jsonl:1: it holds half a surrogate pair",
+            "e.jsonl:1: it has half a surrogate pair",
         ),
-        ("e.json", '[{"prompt": "a", "completion": "\\udfff"}]', "e.json:1: it holds half a surrogate pair"),
+        ("e.json", '[{"prompt": "a", "completion": "\\udfff"}]', "e.json:1: it has half a surrogate pair"),
         ("e.jsonl", "[" * 100_000, "e.jsonl:1: broken JSON: it is nested too deeply"),
         ("e.json", "[" * 100_000, "e.json: broken JSON: it is nested too deeply"),
         ("e.jsonl", '{"a": 1,}', "e.jsonl:1: broken JSON: .* at character 9"),

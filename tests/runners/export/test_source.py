@@ -53,9 +53,9 @@ def test_help_names_every_target() -> None:
     ("wanted", "message"),
     [
         (ExportRequest("pfet"), "did you mean peft"),
-        (ExportRequest("index", arm="lora"), "leave out --arm"),
-        (ExportRequest("bundle", seed=0), "leave out --seed"),
-        (ExportRequest("peft", dtype="float16"), "leave out --dtype"),
+        (ExportRequest("index", arm="lora"), "remove --arm"),
+        (ExportRequest("bundle", seed=0), "remove --seed"),
+        (ExportRequest("peft", dtype="float16"), "remove --dtype"),
         (ExportRequest("merged", dtype="q8_0"), "one of: auto, float32"),
     ],
 )
@@ -75,7 +75,7 @@ def test_options_without_effect_are_refused(llama: Any, wanted: ExportRequest, m
         ),
         (ExportRequest("peft", "loar"), "no arm 'loar'", "lora"),
         (ExportRequest("peft", "lora", 7), "no weights of seed 7", "its seeds: 0, 3"),
-        (ExportRequest("provider-jsonl", "rag", 1), "was not trained", "leave out --seed"),
+        (ExportRequest("provider-jsonl", "rag", 1), "was not trained", "remove --seed"),
     ],
 )
 def test_arm_that_cannot_be_exported_names_alternatives(
@@ -263,7 +263,7 @@ def test_exports_hold_no_local_paths_and_no_secrets(llama: Any, run: Path, tmp_p
     plan = (run / "plan.yaml").read_text("utf-8")
     key = "hf_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ"
     (run / "plan.yaml").write_text(plan.replace("in one sentence.", f"in one sentence. {key}"), "utf-8")
-    with pytest.raises(BadInput, match="the card would hold a secret") as refused:
+    with pytest.raises(BadInput, match="the card would contain a secret") as refused:
         export(run, ExportRequest("peft", "lora", None, tmp_path / "secret"))
     assert key not in str(refused.value)
     assert not (tmp_path / "secret").exists()

@@ -67,7 +67,7 @@ def test_what_needs_the_model_itself_stays_in_the_process() -> None:
         (["openai:base@http://a/v1,b/v1"], "is not of the form"),
         ([BASE, "openai:x@http://c/v1"], "the base is named twice"),
         (["lora=openai:a@http://a", "lora=openai:b@http://b"], "lora is named twice"),
-        (["local", BASE], "local stands alone"),
+        (["local", BASE], "local cannot be combined with servers"),
     ],
 )
 def test_malformed_backends_are_refused(entries: list[str], message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -90,6 +92,76 @@ def test_overlap_scores_are_within_0_and_1_and_1_for_equal_texts(a: str, b: str)
     for score in (rouge_l, chrf):
         assert 0 <= score(a, b) <= 1 + 1e-12
         assert score(a, a) == 1
+
+
+SENTENCES = (
+    "The ferry leaves at eight, and returns before noon; dogs travel free (2 at most).",
+    "Die Fähre verläßt den Hafen um 8 Uhr und kehrt vor dem Mittag zurück, auch in STRASSBURG.",
+    "渡轮早上八点离开港口，中午之前返回，星期天没有船。",
+    "フェリーは朝八時に港を出発し、正午前に戻ります。",
+    "تغادر العبارة الميناء في الثامنة صباحا وتعود قبل الظهر ولكن ليس يوم الأحد.",
+    "Паром выходит из гавани в восемь утра и возвращается до полудня.",
+    "नौका सुबह आठ बजे बंदरगाह से निकलती है और दोपहर से पहले लौट आती है।",
+    "…",
+    "a",
+    "",
+)
+
+
+def text_pairs() -> list[tuple[str, str]]:
+    """Return 300 pairs of texts in seven languages: pieces of one sentence, or of two."""
+    rng = random.Random(0)
+    pairs = []
+    for _ in range(300):
+        first = rng.choice(SENTENCES)
+        second = rng.choice([first, rng.choice(SENTENCES)])
+        words = [word for word in second.split() if rng.random() < 0.7]
+        start = rng.randrange(len(second) + 1)
+        pairs.append((first, rng.choice([" ".join(words), second[start:], second + " " + first])))
+    return pairs
+
+
+def test_rouge_l_equals_rouge_score_with_our_words() -> None:
+    from rouge_score import rouge_scorer, tokenizers
+
+    from runners.scoring import scores
+
+    class Words(tokenizers.Tokenizer):
+        def tokenize(self, text: str) -> list[str]:
+            return scores._words(text)
+
+    scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=Words())
+    compared = 0
+    for a, b in text_pairs():
+        if scores._words(a) or scores._words(b):
+            assert rouge_l(a, b) == pytest.approx(scorer.score(b, a)["rougeL"].fmeasure, abs=1e-12), (a, b)
+            compared += 1
+    assert compared > 200
+    # Why its own tokeniser is not used: it knows no letters but a to z.
+    chinese = SENTENCES[2]
+    assert rouge_scorer.RougeScorer(["rougeL"]).score(chinese, chinese)["rougeL"].fmeasure == 0
+    assert rouge_l(chinese, chinese) == 1
+
+
+def chrf_by_definition(answer: str, reference: str) -> float:
+    """Return chrF2 as Popović (2015) defines it, over the orders that both texts are long enough for."""
+    a, b = "".join(answer.split()), "".join(reference.split())
+    if a == b:
+        return 1.0
+    precisions, recalls = [], []
+    for n in range(1, min(6, len(a), len(b)) + 1):
+        x, y = (Counter(text[at : at + n] for at in range(len(text) - n + 1)) for text in (a, b))
+        precisions.append((x & y).total() / x.total())
+        recalls.append((x & y).total() / y.total())
+    if not precisions or not sum(precisions):
+        return 0.0
+    precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
+    return 5 * precision * recall / (4 * precision + recall)
+
+
+def test_chrf_keeps_the_values_of_its_definition() -> None:
+    for a, b in text_pairs():
+        assert chrf(a, b) == pytest.approx(chrf_by_definition(a, b), abs=1e-12), (a, b)
 
 
 def test_rouge_l_is_symmetric() -> None:

@@ -77,7 +77,7 @@ def test_answers_are_shown_as_text_and_scripts_are_blocked(page: Any) -> None:
 
 def test_refusal_is_marked_and_passage_opens_with_its_context(page: Any, served: Any) -> None:
     ask(page, "Who owns the moon?", "rag")
-    assert "the documents do not hold an answer" in page.js("document.querySelector('.column').innerText")
+    assert "the documents have no answer" in page.js("document.querySelector('.column').innerText")
     with served.client() as http:
         results = http.post("/v1/search", json={"query": HERON, "k": 1}).json()
     hit = results["hits"][0]

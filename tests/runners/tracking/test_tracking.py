@@ -208,7 +208,7 @@ def test_rows_that_failed_are_sent_again_where_that_doubles_nothing(tmp_path: Pa
     assert unsent == len(lines) - 1 == 0
     assert client.sent == list(range(1, 51))
     assert lines == [
-        "tracking by mlflow fails: https://***@host refused; the run goes on, what is not sent is counted"
+        "tracking by mlflow fails: https://***@host refused; the run continues, what is not sent is counted"
     ]
     again = Unsteady()
     assert send(again, tmp_path, 53, resume=True)[0] == 0

@@ -143,7 +143,7 @@ def test_continued_adapter_keeps_its_rank_and_variant(
     fit(examples, FEW.replace(variant="dora"), tiny, tmp_path / "first")
     on = FEW.replace(rank=8, dropout=0.1, init_adapter=tmp_path / "first")
     result = fit(examples, on, tiny, tmp_path / "second")
-    assert "rank 4 is that of the adapter gone on from, not 8" in result.notes
+    assert "rank 4 is that of the adapter given with --init-adapter, not 8" in result.notes
     config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
     assert (config["r"], config["use_dora"], config["lora_dropout"]) == (4, True, 0.1)
     recorded = json.loads((tmp_path / "second" / "manifest.json").read_text("utf-8"))["config"]
@@ -161,7 +161,7 @@ def test_adapter_of_another_base_is_not_continued(
     assert tiny.fingerprint[:16] in caught.value.message
     assert other.fingerprint[:16] in caught.value.message
     assert not (tmp_path / "second").exists()
-    with pytest.raises(BadInput, match="none holds no adapter to go on from"):
+    with pytest.raises(BadInput, match="none has no adapter to continue from"):
         fit(examples, FEW.replace(init_adapter=tmp_path / "none"), tiny, tmp_path / "second")
 
 

@@ -124,8 +124,8 @@ def test_finished_run_records_prediction_and_measurement(folder: Path) -> None:
             measured["memory_gib"] / measured["memory_expected_gib"], abs=0.001
         )
         assert "memory of training: estimated 0.2 GiB" in done.output
-        assert "the whole process held" in done.output
-        assert "the plan said 1 GiB" in done.output
+        assert "the whole process used" in done.output
+        assert "the plan estimated 1 GiB" in done.output
     CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
     (recorded,) = history.read_history().runs
     assert (recorded.label, recorded.choice, recorded.questions, recorded.quick) == ("run", "lora", 8, False)

@@ -157,7 +157,7 @@ def test_account_of_a_run_of_an_earlier_version() -> None:
     account = recorded_accounts(plan(*HYBRID), events)["hybrid"]
     assert (account.rows, account.of, account.lost) == (1, 150, True)
     assert account.text == (
-        "hybrid trains on 1 of 150 examples; 149 were left out because no passage supports their reply"
+        "hybrid trains on 1 of 150 examples; 149 were skipped because no passage supports their reply"
     )
 
 

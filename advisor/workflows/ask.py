@@ -1,0 +1,147 @@
+"""The work behind ``tunewise ask``: one answer, from a server that has the run loaded or from this process.
+
+:class:`Answerer` chooses between the two; ``tunewise chat`` uses it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from advisor.display.answer_view import show_streaming
+from advisor.display.events import print_event
+from advisor.output import emit_result, note
+from rag.errors import BadInput
+from runners.data.formats import Message
+from runners.data.questions import Question
+from runners.runs.run import RunSession
+from runners.serving.client import RunningServer, ServerLost, usable_server
+
+if TYPE_CHECKING:
+    from runners.arms.answer import Answer
+
+Result = TypeVar("Result")
+
+
+class Answerer:
+    """Answers the questions of one run with one arm.
+
+    A server of this machine is asked where one has the run loaded as it is on the disk. Everything else is answered
+    in this process; where a server is running and is not asked, or does not answer, a line on stderr says why.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        arm: str | None,
+        model: Path | None = None,
+        backend: Sequence[str] | None = None,
+        server: bool = True,
+    ) -> None:
+        """Read the plan of a run, and look for its servers.
+
+        Args:
+            path: the run folder.
+            arm: the arm to ask; None for the one the verdict says to use.
+            model: folder of the base model, where it has been moved; no server is asked then.
+            backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
+            server: whether a server of this machine may answer that has the run loaded.
+
+        Raises:
+            BadInput: there is no run, or it has no such arm.
+            UsageProblem: no arm was named, and the verdict says that none can be used.
+        """
+        self._session = RunSession.open(path, print_event, model, backend)
+        self.arm = self._session.find_arm(arm)
+        self._server = usable_server(self._session, note, model is not None) if server else None
+        self._announced = False
+        self._opened = False
+
+    def prepare(self) -> None:
+        """Check the run and obtain its models, unless a server answers."""
+        if self._server is None:
+            _ = self._open().context
+
+    def ask(self, question: str, history: tuple[Message, ...] = ()) -> Answer:
+        """Return the answer to a question."""
+
+        def read(server: RunningServer) -> Answer:
+            pieces = server.stream(Question("ask-0", question, history=history), self.arm.arm)
+            while True:
+                try:
+                    next(pieces)
+                except StopIteration as stop:
+                    answer: Answer = stop.value
+                    return answer
+
+        answer = self._by_server(read)
+        return self._open().ask([question], self.arm, history)[0] if answer is None else answer
+
+    def show(self, question: str, history: tuple[Message, ...] = ()) -> Answer:
+        """Print the answer to a question as it is generated, with its sources; return it."""
+
+        def stream(server: RunningServer) -> Generator[str, None, Answer]:
+            return server.stream(Question("ask-0", question, history=history), self.arm.arm)
+
+        name = self.arm.arm
+        if (answer := self._by_server(lambda server: show_streaming(stream(server), name))) is not None:
+            return answer
+        # The models are loaded when the stream is read, so that the terminal shows meanwhile that something is going on.
+        return show_streaming(self._open().stream(question, self.arm, history), name)
+
+    def _by_server(self, request: Callable[[RunningServer], Result]) -> Result | None:
+        """Return what the server gives; None when there is none, or it is lost, which is said."""
+        if self._server is None:
+            return None
+        address = self._server.record.address
+        try:
+            result = request(self._server)
+        except ServerLost as problem:
+            note(f"the server at {address} did not answer: {problem}; answering in this process")
+            self._server = None
+            return None
+        if not self._announced:
+            note(f"answered by the server at {address}")
+            self._announced = True
+        return result
+
+    def _open(self) -> RunSession:
+        """Return the session with the run's files checked."""
+        if not self._opened:
+            self._session.check()
+            self._session.note_difference([self.arm])
+            self._opened = True
+        return self._session
+
+
+def answer_question(
+    path: Path,
+    question: str,
+    arm: str | None,
+    as_json: bool = False,
+    model: Path | None = None,
+    backend: Sequence[str] | None = None,
+    server: bool = True,
+) -> None:
+    """Print the answer to one question, with its citations.
+
+    Args:
+        path: the run folder.
+        question: the question.
+        arm: the arm to ask; None for the one the verdict says to use.
+        as_json: whether to print it as JSON.
+        model: folder of the base model, where it has been moved.
+        backend: the servers that generate, as the values of ``--backend``; None for those the run was measured with.
+        server: whether a server of this machine may answer that has the run loaded.
+
+    Raises:
+        BadInput: the question is empty, there is no run, it is damaged, or it has no such arm.
+    """
+    if not question.strip():
+        raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
+    answerer = Answerer(path, arm, model, backend, server)
+    if as_json:
+        emit_result(answerer.ask(question).reply_json(answerer.arm.arm), ascii=True)
+    else:
+        answerer.show(question)
