@@ -332,7 +332,7 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
     text = f"{watch.path} is not finished: {why}; {done} of {len(watch.status.board.steps)} steps are done"
     if as_json:
         _emit("end", {"state": state, "text": text, "resume": resume})
-    raise BadInput(text, f"go on with: {resume}")
+    raise BadInput(text, f"continue with: {resume}")
 
 
 def _emit(event: str, body: Mapping[str, Any]) -> None:
