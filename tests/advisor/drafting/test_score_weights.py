@@ -94,7 +94,7 @@ def test_arms_table_shows_weights_and_scored_columns() -> None:
     (table,) = arms_tables(report(), 80)
     titles = [str(column.header) for column in table.columns]
     assert titles[:2] == ["arm", "right"]
-    assert titles[3:] == ["slot\nf1", "ms,\nin batches"]
+    assert titles[3:] == ["slot\nf1", "ms\nin batches"]
 
 
 def test_weights_line_says_that_wrong_answers_score_nothing() -> None:

@@ -40,7 +40,7 @@ def test_many_near_repeats_give_a_warning(tmp_path: Path) -> None:
     rows = [row(number) for number in range(12)]
     again = [(prompt + " now", reply) for prompt, reply in rows]
     count, _, warnings = counts(tmp_path, [*rows, *again])
-    assert (count, warnings) == (12, ("12 of 24 examples nearly repeat others: they count as 12",))
+    assert (count, warnings) == (12, ("12 of 24 examples are nearly the same as others: they count as 12",))
 
 
 def test_same_text_with_other_label_is_another_example(tmp_path: Path) -> None:
