@@ -323,8 +323,8 @@ def conclusion_text(data: dict[str, Any]) -> str:
     gain, stop, rows = data["doubling"], data["stop"], data["points"][-1]["n"]
     if max(row["score"] for row in data["points"]) <= NOTHING:
         return (
-            f"No size scored above {NOTHING}: nothing was learnt that these questions ask, so whether more rows would help "
-            "cannot be told. Look at the answers first."
+            f"No size scored above {NOTHING}: nothing was learnt that these questions ask for, so it is not known whether "
+            "more examples would help. Look at the answers first."
         )
     worth = f"{gain['worth']:.2g}"
     first = (

@@ -371,7 +371,7 @@ def _outcome(
     try:
         return maker.make(chunks, flags.count, flags.seed)
     except CannotRun as problem:
-        hint = f"the teacher's texts are kept; continue with: {flags.resume_line()}"
+        hint = f"the teacher's texts are saved; continue with: {flags.resume_line()}"
         raise CannotRun(problem.message, f"{problem.hint}; {hint}" if problem.hint else hint) from None
 
 

@@ -263,7 +263,7 @@ def keep_on_interrupt(folder: Path | str) -> Iterator[None]:
     except KeyboardInterrupt:
         work = build_folder(folder) if isinstance(folder, str) else folder
         print(
-            f"\ninterrupted; what was embedded is kept in {work}: run the same command to continue",
+            f"\ninterrupted; what was embedded is saved in {work}: run the same command to continue",
             file=sys.stderr,
         )
         raise

@@ -307,7 +307,7 @@ def _processes_here(given: int | None) -> int:
 def _finish(end: torchrun.GroupEnd, group: LaunchedGroup, resume: str) -> None:
     """End as the group did: with the exit code of its first process, or with the process that was lost in one line."""
     if end.signal or end.code in (130, 143):
-        print(f"\ninterrupted; finished parts are kept. Continue with:\n  {resume}", file=sys.stderr)
+        print(f"\ninterrupted; finished parts are saved. Continue with:\n  {resume}", file=sys.stderr)
         raise SystemExit(128 + end.signal if end.signal else end.code)
     if end.code is not None and end.code != RESTART_EXIT_CODE:
         if end.lost and end.code == 0:

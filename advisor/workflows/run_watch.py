@@ -93,8 +93,10 @@ class Milestone:
     text: str
 
     def line(self) -> str:
-        """Return the milestone as a line that begins with its time of day."""
-        return f"{datetime.fromtimestamp(self.time):%H:%M:%S} {self.text}"
+        """Return the milestone as a line that begins with its time, on another day than today with the date."""
+        when = datetime.fromtimestamp(self.time)
+        date = "" if when.date() == datetime.now().date() else f"{when:%Y-%m-%d} "
+        return f"{date}{when:%H:%M:%S} {self.text}"
 
 
 @dataclass
@@ -278,13 +280,12 @@ def watch_run(run: Path, as_json: bool) -> None:
     _show_end(watch, state, as_json, screen)
 
 
-def progress_line(run: Path) -> str:
-    """Return how far an unfinished run is in one line; "" when its log says nothing."""
+def run_progress(run: Path) -> tuple[str, dict[str, Any]]:
+    """Return how far a run is that a process works on: in one line, and as JSON."""
     watch = RunWatch(run)
     watch.read()
-    writing = watch.state() == "writing"
-    # Without a process the time since the start says nothing.
-    return watch.status.line(time.time() if writing else watch.status.last, watch.memory())
+    now, memory = time.time(), watch.memory()
+    return watch.status.line(now, memory), watch.status.to_json(now, memory)
 
 
 def _follow_in_lines(watch: RunWatch, as_json: bool) -> str:

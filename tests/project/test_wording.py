@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # Packages and folders whose sentences a user meets while a plan runs, in its verdict and its report.
-CHECKED = ("runners/", "rag/", "advisor/report/", "advisor/verdict/", "advisor/display/", "advisor/workflows/")
+CHECKED = (
+    "runners/",
+    "rag/",
+    "advisor/report/",
+    "advisor/verdict/",
+    "advisor/display/",
+    "advisor/workflows/",
+)
 # Modules whose strings are language that is read or written by the program: patterns, lexicons, prompts for a model.
 LANGUAGE_MODULES = {
     "rag/embedding/language.py", "rag/evaluation/synthetic.py", "rag/grounding/clauses.py", "rag/grounding/lexicon.py",
@@ -66,7 +73,10 @@ def test_sentences_for_users_have_no_private_phrases(modules: Mapping[str, ast.M
 
 
 def test_pages_have_no_private_phrases(root: Path) -> None:
-    pages = [*(root / "advisor" / "templates").glob("*.j2"), root / "runners" / "serving" / "http" / "ask.html"]
+    pages = [
+        *(root / "advisor" / "templates").glob("*.j2"),
+        root / "runners" / "serving" / "http" / "ask.html",
+    ]
     wrong = [
         f"{page.name}: {match[0]!r}" for page in pages for match in _PRIVATE.finditer(page.read_text("utf-8"))
     ]

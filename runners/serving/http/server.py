@@ -128,7 +128,7 @@ def serve(
         options.run,
         fingerprint,
         options.token,
-        options.backend,
+        session.backend.entries,
         limits.max_tokens,
     )
     _run_until_signal(_Server(config, ready, worker, record), listening)
@@ -190,7 +190,9 @@ class _Server(uvicorn.Server):
 def _bind(config: uvicorn.Config) -> socket.socket:
     """Return a socket bound to the address; uvicorn's own function prints the system's error and exits."""
     listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows SO_REUSEADDR would let another process take over a port that is in use.
+    reuse = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+    listening.setsockopt(socket.SOL_SOCKET, reuse, 1)
     try:
         listening.bind((config.host, config.port))
     except OSError as error:
