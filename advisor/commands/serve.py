@@ -54,6 +54,7 @@ def command(
 
     require_extra("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
     from advisor.display.events import print_event
+    from advisor.methods.arm_titles import arm_titles
     from runners.serving.http.server import ServeOptions, serve
     from runners.serving.http.service import ServerLimits
 
@@ -68,5 +69,6 @@ def command(
         model,
         arm,
         backend_option.backend_entries(backend),
+        arm_titles(),
     )
     serve(options, limits, queue, print_event)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
-from advisor.questionnaire.questions import QUESTION_BY_ID, Question
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
 from runners.data.formats import declared_columns, parse_columns
 

@@ -149,7 +149,7 @@ def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
     if leaks:
         shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in leaks[:3])
         warnings.append(
-            f"{len(leaks)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
+            f"{len(leaks)} test questions nearly repeat examples ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
 
@@ -209,13 +209,11 @@ def _count_examples(
     rows = example_set.rows
     if not rows:
         raise BadInput(
-            f"{path} holds no usable example", f"each row needs a prompt and an answer: {ROW_FORMAT}"
+            f"{path} has no usable example", f"each row needs a prompt and an answer: {ROW_FORMAT}"
         )
     scale = _scale(example_set)
     if scale > 1:
-        warnings.append(
-            f"{path} holds {example_set.total:,} rows; the first {len(rows):,} stand for all of them"
-        )
+        warnings.append(f"{path} has {example_set.total:,} rows; the first {len(rows):,} were looked at")
     if rows[0].raw:
         counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
         notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"

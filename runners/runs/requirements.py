@@ -423,8 +423,11 @@ def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
     return math.ceil(tokens)
 
 
-def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
-    """Raise CannotRun when the run cannot be written: index, adapters, checkpoints, answers and report need space."""
+def disk_needed(plan: Plan, base: Path | None) -> float:
+    """Return about how many MiB a run takes: index, adapters, checkpoints, answers and report.
+
+    ``base`` is the folder of the base model, whose size that of full training follows; None for a remote one.
+    """
     files = base.glob("*.safetensors") if base else ()
     weights = sum(p.stat().st_size for p in files) / 2**20
     needed: float = INDEX_MIB if plan.index else 10
@@ -435,6 +438,12 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
         if isinstance(step, TrainStep):
             # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
             needed += len(step.seeds) * (6 * weights if step.method == "full" else ADAPTER_MIB)
+    return needed
+
+
+def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
+    """Raise CannotRun when the run cannot be written: it needs :func:`disk_needed`."""
+    needed = disk_needed(plan, base)
     folder = out.absolute()
     while not folder.exists():
         folder = folder.parent

@@ -46,7 +46,7 @@ def connect(address: str, key: str, at_once: int) -> openai.OpenAI:
     _check_host(address)
     if not _HEADER_VALUE.fullmatch(key):
         raise BadInput(
-            "the key in the environment is not one: it holds characters that a header cannot",
+            "the key in the environment is not one: it has characters that a header cannot contain",
             "set its variable again, without quotes or line breaks",
         )
     transport = ChosenRequests(address, key, _transport(address, at_once))
