@@ -106,7 +106,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "full fine-tuning",
         "Fine-tuning that changes all weights of the model; it needs the most memory and leaves a whole new model.",
-        "A model of 7 billion weights needs about 53 GiB, more than one consumer GPU has.",
+        "A model of 7 billion weights needs about 80 GiB, more than any consumer GPU has.",
         "how-it-decides.md",
         ("full", "full finetuning", "full tuning"),
     ),
@@ -471,7 +471,15 @@ def terms_in(text: str, names: Iterable[str] = INTRODUCED) -> list[Term]:
     return sorted(found_at, key=lambda term: found_at[term])
 
 
-def words_footer(text: str, names: Iterable[str] = INTRODUCED) -> str:
-    """Return the line that says which words of a text can be explained, and how; "" where it uses none of them."""
-    used = [term.name for term in terms_in(text, names)]
-    return f"words: {', '.join(used)}. What one of them means: tunewise explain {used[0]}" if used else ""
+def words_footer(text: str, rule: str = "") -> str:
+    """Return the line that says which of the ten words a text uses and how they are explained; "" where it uses none.
+
+    Args:
+        text: what is shown.
+        rule: the code of a rule that is shown too, as an example of how rules are explained.
+    """
+    used = [term.name for term in terms_in(text)]
+    if not used:
+        return ""
+    rules = f" (a rule: tunewise explain {rule})" if rule else ""
+    return f"words: {', '.join(used)}. What one means: tunewise explain {used[0]}{rules}"

@@ -2,6 +2,11 @@
 
 :func:`apply_settings` puts the file's values into the environment of this process, :func:`current_settings`
 says where each value comes from, :func:`with_settings_answers` adds the answers of its ``[answers]`` table.
+
+pydantic-settings was tried and does not serve here. It reads the environment into an object, while runners and rag, which
+do not import the advisor, read the environment itself; the merged object does not say which source a value came from; a file
+that is named and missing is ignored, a TOML error does not name its file, a wrong value of ``api_keys`` is printed, and
+lists must be JSON in a variable. It would also add .13 s to the start of every verb (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -62,7 +67,7 @@ class Settings:
 
 
 SETTING_KEYS: tuple[SettingKey, ...] = (
-    SettingKey("cache", "TUNEWISE_CACHE", "path", "where models are kept"),
+    SettingKey("cache", "TUNEWISE_CACHE", "path", "folder of models"),
     SettingKey("allow_hub", "TUNEWISE_ALLOW_HUB", "flag", "whether the model hub may be asked"),
     SettingKey(
         "accept_license",
@@ -70,20 +75,20 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
         "licences",
         "licences whose terms you accept, so that models under them are fetched: gemma",
     ),
-    SettingKey("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
-    SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
+    SettingKey("profiles", "TUNEWISE_PROFILES", "path", "folder of saved profiles"),
+    SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty for none"),
     SettingKey(
         "calibration",
         "TUNEWISE_CALIBRATION",
         "path",
         "the file of this machine's measured speed; empty measures and stores none",
     ),
-    SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
+    SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, GPUs and prices; empty for none"),
     SettingKey(
         "api_keys",
         "TUNEWISE_API_KEYS",
         "hosts",
-        "the environment variable that holds the key of each host of a hosted model, as a table; never a key itself",
+        "the environment variable with the key of each host of a hosted model, as a table; never a key itself",
     ),
     SettingKey(
         "track",
@@ -231,7 +236,7 @@ def _key_hosts(path: Path, variables: Mapping[str, str]) -> str:
     """Return a table of hosts and environment variables as ``HOST=VARIABLE,...``; BadInput for an invalid one."""
     if any(mark in name for pair in variables.items() for name in pair for mark in ",="):
         raise BadInput(
-            f"{path}: api_keys holds a comma or an equals sign", "a host names a variable, nothing else"
+            f"{path}: api_keys contains a comma or an equals sign", "a host names a variable, nothing else"
         )
     pairs = ",".join(f"{host}={variable}" for host, variable in variables.items())
     try:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -24,6 +25,8 @@ from rag.files import (
     canonical_json,
     check_manifest,
     check_schema,
+    is_reserved_name,
+    move_folder,
     sha256_text,
     write_manifest,
     writer_lock,
@@ -189,6 +192,8 @@ def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> b
 
     Raises the same errors as :meth:`RunFolder.create`.
     """
+    if os.name == "nt" and is_reserved_name(path.name):
+        raise UsageProblem(f"Windows takes no folder of the name {path.name}", "choose another --out")
     if path.exists() and not (path.is_dir() and _has_no_plan_yet(path)):
         if not is_run(path):
             raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
@@ -317,8 +322,7 @@ def _remove(path: Path) -> None:
     removed = path.with_name(f".{path.name}.removed")
     if removed.exists():
         shutil.rmtree(removed)
-    with writer_lock(path):
-        path.rename(removed)
+    move_folder(path, removed)
     shutil.rmtree(removed)
 
 

@@ -23,11 +23,11 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Arms to measure first", "advisor.recommendation.also_measure", ("arms_to_measure",)),
     ("What would change it", "advisor.recommendation.thresholds", ("choice_spans", "declared_thresholds")),
     (
-        "What is worth finding out, and when to ask again",
+        "What is worth finding out, and when to run the advice again",
         "advisor.recommendation.sensitivity",
         ("choice_by_value", "counterfactuals", "information_values", "review_triggers"),
     ),
-    ("What would open the better way", "advisor.recommendation.alternatives", ("relaxations",)),
+    ("What would make a better method possible", "advisor.recommendation.alternatives", ("relaxations",)),
     ("Memory", "runners.resources.memory_estimate", ("estimate_memory", "smallest_memory")),
     (
         "",
@@ -71,14 +71,17 @@ def decides_page() -> list[str]:
     lines = [
         "# How tunewise decides",
         "",
-        "Answers become a profile; rules ([all of them](rules.md)) look at the profile and speak, each with a weight,",
-        "for a *need*; a method declares how far it serves each need, from 0 to 1. A method's sum is the weights times",
-        "these degrees; blockers forbid what cannot be done here; the best method that nothing blocks is the choice.",
-        "Nothing else decides, so every number of a recommendation can be followed to a rule and its source.",
+        "In short: you answer questions, rules with published evidence turn the answers into points, and of the methods",
+        "that can be done here the one with most points is recommended. Nothing else decides, so every number of a",
+        "recommendation can be followed to a rule and its source. Words are explained in the [glossary](glossary.md).",
+        "",
+        "In detail: each [rule](rules.md) that applies adds its weight to a *need*, such as citations or style. Each method",
+        "says how far it meets each need, from 0 to 1. A method's sum is the weights times these degrees. What cannot be",
+        "done here (too little memory, no documents, ...) rules a method out, with the numbers that show it.",
         "",
         "## Needs",
         "",
-        *_table(("need", "what it asks for", "served by"), _needs()),
+        *_table(("need", "what it is", "met by"), _needs()),
     ]
     for title, name, functions in PARTS:
         if title == "What would change it":

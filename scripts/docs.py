@@ -142,9 +142,9 @@ def rules_page() -> list[str]:
     lines = [
         "# The rules",
         "",
-        "A rule looks at the profile and speaks for a *need*; methods declare how far they serve each need;",
-        "the engine adds up and sorts. Rules and methods meet only in the need, so neither knows the other.",
-        "`tunewise explain CODE` prints the same text. Codes are never used again for another rule.",
+        "A rule looks at your answers. Where it applies, it adds its weight to a *need*, such as facts or style; each",
+        "method says how far it meets each need, and the sums decide the order. `tunewise explain CODE` prints the same.",
+        "Codes are never used again for another rule.",
     ]
     for family in dict.fromkeys(rule.family for rule in RULES):
         members = [rule for rule in RULES if rule.family == family]
@@ -153,23 +153,21 @@ def rules_page() -> list[str]:
         for rule in members:
             lines += ["", f"### {rule.code()}", "", rule.text(), ""]
             lines += [
-                f"- speaks for: {rule.need} (weight {rule.weight:g})"
-                if rule.need
-                else "- weighs nothing: a note"
+                f"- need: {rule.need} (weight {rule.weight:g})" if rule.need else "- a note, without a weight"
             ]
             if rule.at:
                 thresholds = (
                     f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items()
                 )
-                lines += [f"- compares with: {'; '.join(thresholds)}"]
+                lines += [f"- compares: {'; '.join(thresholds)}"]
             lines += [f"- evidence: {item}" for item in rule.all_evidence()]
-    lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
+    lines += ["", "## Blockers", "", "What rules a method out, always with the numbers that show it."]
     for check in blockers.BLOCKER_CHECKS:
         lines += ["", f"### {blockers.blocker_code(check)}", "", blockers.blocker_text(check)]
-    lines += ["", "## Methods", "", "How far each serves a need, from 0 to 1; what is not listed is 0."]
+    lines += ["", "## Methods", "", "How far each meets a need, from 0 to 1; what is not listed is 0."]
     for method in METHODS:
         served = ", ".join(f"{need} {share:g}" for need, share in method.serves.items())
-        lines += ["", f"### {method.name}", "", method.text(), "", f"- serves: {served}"]
+        lines += ["", f"### {method.name}", "", method.text(), "", f"- meets: {served}"]
     return lines
 
 
@@ -180,16 +178,17 @@ def questions_page() -> list[str]:
     lines = [
         "# The questionnaire",
         "",
-        "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is",
-        "required: unknown is an answer, and lowers the confidence; it never replaces what was counted, detected or",
-        "measured. Questions marked * are counted, detected",
-        "or seldom decisive; the wizard asks them only on its review screen or when asked to ask everything.",
+        "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is required:",
+        "unknown is an answer and makes the recommendation less certain; it never replaces what was counted, detected or",
+        "measured. Questions marked * are counted, detected or seldom decisive; the wizard asks them only at its review, or",
+        "when you want the remaining questions too. In the wizard, ? explains a question and its words.",
     ]
     for section, title in QUESTION_SECTIONS:
         rows = []
         for question in (question for question in QUESTIONS if question.section == section):
             text = f"{question.text} {question.why}"
             text += "".join(f" *{choice.value}*: {choice.help}." for choice in question.choices)
+            text += f" For example: {question.example}" if question.example else ""
             allowed = question.allowed + (f" ({question.unit})" if question.unit else "")
             rows.append((f"`{question.id}`{' *' if question.detail else ''}", allowed, text))
         lines += ["", f"## {title}", "", *table(("id", "answer", "question"), rows)]

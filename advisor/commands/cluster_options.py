@@ -44,7 +44,7 @@ RayAddress = Annotated[
 Shards = Annotated[
     str | None,
     _flag(
-        "Folder or URL (s3://...) where finished parts are stored and stay, for this build to go on after a stop and for "
+        "Folder or URL (s3://...) where finished parts are stored and stay, to continue this build after a stop and for "
         "later builds; without it a folder in the index, removed at the end."
     ),
 ]

@@ -15,7 +15,7 @@ def command(
         help="A known model, or a model's folder; the built-in one by default.",
         autocompletion=completion.complete_models,
     ),
-    config: Path | None = typer.Option(None, help="A model's config.json, or a folder that holds one."),
+    config: Path | None = typer.Option(None, help="A model's config.json, or a folder with one."),
     params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
     method: str | None = typer.Option(
         None,

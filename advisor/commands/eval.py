@@ -19,9 +19,7 @@ def command(
         autocompletion=completion.complete_arms,
         show_default=False,
     ),
-    out: Path | None = typer.Option(
-        None, help="Where answers and scores are kept; a folder in RUN/evals by default."
-    ),
+    out: Path | None = typer.Option(None, help="Folder for answers and scores; one in RUN/evals by default."),
     backend: backend_option.BackendOption = None,
     as_json: bool = typer.Option(False, "--json", help="Print the scores as JSON."),
 ) -> None:

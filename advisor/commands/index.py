@@ -31,7 +31,7 @@ def build(
     truncate_dim: int | None = typer.Option(
         None,
         min=1,
-        help="Dimensions kept of a vector (Matryoshka embedders). Without it, as the embedder says.",
+        help="Dimensions of a vector to use (Matryoshka embedders); as the embedder says by default.",
     ),
     query_prompt: str | None = typer.Option(
         None,
@@ -96,7 +96,7 @@ def search(
     where: list[str] = typer.Option(
         [],
         help="Search only documents whose metadata fulfil a condition: tags=ferry, doc=fares/, doc=*.pdf, "
-        "author!=anon, price<=20, date>=2026-05 (quote < and >). Given again, all must hold.",
+        "author!=anon, price<=20, date>=2026-05 (quote < and >). Given again, all must be true.",
     ),
     as_of: str | None = typer.Option(
         None,
@@ -217,7 +217,7 @@ def tune(
     ),
     questions: Path | None = typer.Option(
         None,
-        help="Questions with gold; without them some are made from the documents, and said to be synthetic.",
+        help="Questions with gold; without them some are made from the documents, and reported as synthetic.",
     ),
     budget: int = typer.Option(
         1024, min=64, help="Tokens of passages in one prompt, the same for every candidate."
@@ -225,7 +225,9 @@ def tune(
     reranker: str = typer.Option("", help="Also try this reranker: the folder of a cross-encoder."),
     apply: bool = typer.Option(False, "--apply", help="Rebuild the index with what was chosen."),
     all_dev: bool = typer.Option(
-        False, "--all-dev", help="The file holds dev questions only: use every one that is not marked test."
+        False,
+        "--all-dev",
+        help="All questions of the file are dev questions: use every one that is not marked test.",
     ),
     keep_made: Path | None = typer.Option(None, help="Write the questions that were made into this file."),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),

@@ -277,7 +277,7 @@ def candidate_cards_device(
     flops = Range(
         slow.tflops * shares[0].low, usual.tflops * shares[1].likely, fast.tflops * shares[2].high
     ).times(*(1e12,) * 3)
-    name = usual.name if len(cards) == 1 else f"a card of {usual.memory_gib:g} GiB such as {usual.name}"
+    name = usual.name if len(cards) == 1 else f"a GPU of {usual.memory_gib:g} GiB such as {usual.name}"
     of_peak = f"{peak_share(usual).likely:.0%} of its {usual.tflops:g} TFLOP/s"
     if count == 1:
         return TrainingDevice(flops, True, f"{name} at {of_peak}")

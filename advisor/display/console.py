@@ -13,12 +13,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from advisor.glossary import words_footer
+from advisor.methods.registry import METHODS
 from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.recommendation.ranking import ScoredMethod
 from advisor.recommendation.recommend import BaseRecommendation
 from advisor.report import cost_plot
 from advisor.rules.base import Finding
+from runners.plan.train_config import TUNING_METHODS
 
 MIN_SCORE_SHOWN = 0.3
 WIDE_COLUMNS = 96
@@ -72,7 +75,7 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
             f"[bold]{escape(counterfactual['text'])}[/]" if number == 0 else escape(counterfactual["text"])
             for number, counterfactual in enumerate(rec.flips[:4])
         ]
-        parts += [Text(), Text("It would be", style="bold"), _lines(lines)]
+        parts += [Text(), Text("It would recommend", style="bold"), _lines(lines)]
     if rec.worth_finding:
         lines = [escape(fact.text) for fact in rec.worth_finding]
         parts += [Text(), Text("Most worth finding out", style="bold"), _lines(lines)]
@@ -80,7 +83,7 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
     opening = [relaxation for relaxation in rec.ladder if relaxation["then"] != rec.choice]
     for title, relaxations in (
         (f"What {rec.choice} needs here", needed),
-        ("What would open the better way", opening),
+        ("What would make a better method possible", opening),
     ):
         if relaxations:
             lines = [
@@ -98,14 +101,24 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
                 _lines([line + end for line, end in zip(lines, ends, strict=False)]),
             ]
     if rec.break_even:
-        parts += [Text(), Text.from_markup(f"[bold]Break-even[/]  {escape(rec.break_even['text'])}")]
+        parts += [Text(), Text.from_markup(f"[bold]Cost[/]  {escape(rec.break_even['text'])}")]
         if cost_plot.crossing_point(rec.break_even):
             width = shutil.get_terminal_size().columns
             parts += [Text(), Text(cost_plot.plot_lines(rec.break_even, width), style="dim", no_wrap=True)]
     if notes := rec.notes():
-        parts += [Text(), Text("Mind", style="bold"), _lines([_because(finding) for finding in notes])]
-    parts += [Text(), Text.from_markup("[bold]Ask again when[/]  " + escape("; ".join(rec.ask_again_when)))]
+        parts += [Text(), Text("Note", style="bold"), _lines([_because(finding) for finding in notes])]
+    parts += [
+        Text(),
+        Text.from_markup("[bold]Run this advice again when[/]  " + escape("; ".join(rec.ask_again_when))),
+    ]
+    parts += [Text(), Text(_explain_line(rec), style="dim")]
     return Group(*parts)
+
+
+def _explain_line(rec: BaseRecommendation) -> str:
+    """Return the line that says how to have the words and rules of a recommendation explained."""
+    names = " ".join(scored.method.name for scored in rec.ranking.methods)
+    return words_footer(names, rec.ranking.findings[0].rule.code() if rec.ranking.findings else "")
 
 
 def render_ranking(rec: BaseRecommendation) -> Table:
@@ -157,10 +170,10 @@ def data_fact_rows(facts: DataFacts) -> list[tuple[str, str, str, str]]:
         each = f"about {facts.rows_per_label:,.0f} examples of each, {facts.largest_label_share:.0%} of the most frequent"
         rows.append(("labels", str(facts.label_count), each))
     if facts.language:
-        rows.append(("language", facts.language, "told by script and function words"))
+        rows.append(("language", facts.language, "recognised by its letters and common words"))
     if facts.passages_in_prompts:
         share = f"{facts.passages_in_prompts:.0%}"
-        rows.append(("passages in prompts", share, "of the prompts hold what their reply says"))
+        rows.append(("passages in prompts", share, "of the prompts contain what their reply says"))
     return [(name, value, "counted", note) for name, value, note in rows]
 
 
@@ -184,12 +197,12 @@ def render_difference(before: BaseRecommendation, after: BaseRecommendation, cha
     codes_before = {finding.rule.code() for finding in before.ranking.findings}
     findings_after = {finding.rule.code(): finding for finding in after.ranking.findings}
     lines = [
-        f"[green]+ {code}[/] {escape(finding.text)}"
+        f"[green]+[/] {_because(finding)}"
         for code, finding in findings_after.items()
         if code not in codes_before
     ]
     lines += [
-        f"[red]- {finding.rule.code()}[/] {escape(finding.text)}"
+        f"[red]-[/] {_because(finding)}"
         for finding in before.ranking.findings
         if finding.rule.code() not in findings_after
     ]
@@ -227,7 +240,7 @@ def render_case_scores(scores: dict[str, Any]) -> Group:
         *_reliability_parts(scores),
     ]
     for miss in scores["misses"]:
-        lines = [f"{escape(reason['text'])} [dim]{reason['rule']}[/]" for reason in miss["reasons"]]
+        lines = [f"{escape(reason['text'])} [dim](rule {reason['rule']})[/]" for reason in miss["reasons"]]
         lines += [f"[red]blocked[/] {escape(blocker['text'])}" for blocker in miss["winner_blockers"]]
         head = f"\n[bold]{escape(miss['id'])}[/]  {miss['winner']} won, {miss['choice']} was advised"
         parts += [Text.from_markup(f"{head} [dim]{escape(miss['source'])}[/]"), _lines(lines)]
@@ -272,25 +285,34 @@ def _choice(rec: BaseRecommendation) -> Panel:
     by_need = {finding.need: finding for finding in rec.reasons(first) if finding.weight >= MIN_SCORE_SHOWN}
     body.append(_lines([_because(finding) for finding in by_need.values()][:5]))
     if against := rec.against(first):
-        body.append(
-            Text.from_markup(f"[yellow]Against it[/]  {escape(against.text)} [dim]{against.rule.code()}[/]")
-        )
+        body.append(Text.from_markup(f"[yellow]{_reason_against(against)}[/]: {_because(against)}"))
     if second := rec.runner_up:
         body.append(
             Text.from_markup(
-                f"[yellow]Runner-up[/]   {second.method.name} ({second.score:.2f} against {first.score:.2f})"
+                f"[yellow]Second best[/]: {second.method.name} (it fits {second.score:.2f}, {rec.choice} {first.score:.2f})"
             )
         )
     colour = CONFIDENCE_COLOURS[rec.confidence.level]
-    body.append(Text.from_markup(f"[{colour}]Confidence[/]  {escape(rec.confidence.because)}"))
+    body.append(Text.from_markup(f"[{colour}]How sure[/]: {escape(rec.confidence.because)}"))
     title = (
         f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}, {rec.probability.value:.2f}[/]"
     )
     return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
 
 
+def _reason_against(finding: Finding) -> str:
+    """Return what a reason against the choice speaks for: fine-tuning, a search, or a method by name."""
+    need = finding.need
+    best = max(METHODS, key=lambda method: method.serves.get(need, 0.0) if need else 0.0)
+    if best.name in TUNING_METHODS or best.name == "hybrid":
+        return "A reason to fine-tune anyway"
+    return (
+        "A reason to search in documents anyway" if best.name == "rag" else f"A reason for {best.name} anyway"
+    )
+
+
 def _because(finding: Finding) -> str:
-    return f"{escape(finding.text)} [dim]{finding.rule.code()}[/]"
+    return f"{escape(finding.text)} [dim](rule {finding.rule.code()})[/]"
 
 
 def _bar(scored: ScoredMethod) -> str:

@@ -194,7 +194,7 @@ def _tuning_method(
     blocked = next(
         scored for scored in recommendation.ranking.methods if scored.method.name in TUNING_METHODS
     )
-    notes.append(f"no tuning arm: {blocked.method.name} {blocked.blockers[0].text}")
+    notes.append(f"no fine-tuning is tested: {blocked.method.name} {blocked.blockers[0].text}")
     return None
 
 
@@ -250,7 +250,7 @@ def _plugin_steps(
     steps = tuple(step for step in declared if isinstance(step, TrainStep | EvaluateStep))
     if wrong := [step for step in declared if not isinstance(step, TrainStep | EvaluateStep)]:
         raise plugin.unusable(
-            f"its steps hold a {type(wrong[0]).__name__}, not only TrainStep and EvaluateStep"
+            f"its steps have a {type(wrong[0]).__name__}, not only TrainStep and EvaluateStep"
         )
     if [step.arm for step in steps if isinstance(step, EvaluateStep)] != [method.name]:
         raise plugin.unusable(f"its steps do not evaluate exactly one arm, {method.name!r}")
@@ -285,7 +285,7 @@ def _choice_in_plan(
     ranked = [scored.method.name for scored in recommendation.ranking.methods]
     substitute = next(name for name in ranked if name in arms)
     why = without_what(recommendation, steps, profile)
-    notes.append(f"{recommendation.choice} is recommended but {why}; the plan measures {substitute} instead")
+    notes.append(f"{recommendation.choice} is recommended but {why}; the plan tests {substitute} instead")
     return substitute
 
 
@@ -307,8 +307,8 @@ def without_what(recommendation: BaseRecommendation, steps: Sequence[Step], prof
     ):
         return "cannot be measured with examples that are plain texts: it needs prompts with their replies"
     if choice in TUNING_METHODS or choice == "hybrid":
-        return "no tuning is possible with this model on this machine"
-    return "gives no arm for these files"
+        return "this model cannot be fine-tuned on this machine"
+    return "cannot be tested with these files"
 
 
 def _data(answers: Answers, folder: Path) -> PlanData:
@@ -393,11 +393,11 @@ def _thinking(profile: Profile, rows: Sequence[Example]) -> tuple[Thinking, str]
         most = max(256, min(16_384, 64 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 64)))
         return (
             Thinking(enabled=True, max_tokens=most),
-            f"{len(held)} of {len(rows)} examples hold reasoning before the reply: it is learnt, and cut from "
+            f"{len(held)} of {len(rows)} examples have reasoning before the reply: it is learnt, and cut from "
             "answers before they are scored (thinking.enabled)",
         )
     some = (
-        f"{len(held)} of {len(rows)} examples hold reasoning before the reply: it is learnt; " if held else ""
+        f"{len(held)} of {len(rows)} examples have reasoning before the reply: it is learnt; " if held else ""
     )
     name = profile.model or models.DEFAULT_MODEL
     known = models.find_model(name)

@@ -18,7 +18,7 @@ from typing import Any
 
 from rag.grounding import claims, gold
 from rag.text.dates import extract_dates
-from rag.text.words import sentences
+from rag.text.words import count_noun, sentences
 from rag.types import Document
 from runners.data.document_sample import block_texts
 from runners.data.examples import Example
@@ -29,7 +29,7 @@ CHANGING = "changing fact"
 STABLE = "stable fact"
 BEHAVIOUR = "behaviour"
 NO_DOCUMENTS_NOTE = (
-    "No documents were read: what a fact stands in is not known, and one without number, date or name counts as behaviour. "
+    "No documents were read, so a fact without number, date or name counts as style. "
     "Facts that change are better looked up than trained."
 )
 """What cannot be decided without documents."""
@@ -103,20 +103,22 @@ class RowSorting:
         held = sum(row.doc is not None for row in facts)
         text = (
             f"of {count_of_rows(len(self.rows))}, {len(self.of(CHANGING))} state facts that change{of_what}, "
-            f"{len(self.of(STABLE))} stable facts, {len(self.of(BEHAVIOUR))} show behaviour only."
+            f"{len(self.of(STABLE))} facts that do not, {len(self.of(BEHAVIOUR))} show style only."
         )
         if not self.looked:
             return f"{text} {NO_DOCUMENTS_NOTE}"
         if held:
             text += (
-                f" {held} of the {len(facts)} facts stand in the documents: "
-                "let the index hold those, training the manner."
+                f" {held} of the {len(facts)} facts are in the documents already: look them up there, and use training only "
+                "for style."
             )
         if self.missing:
+            count = len(self.missing)
             lines = ", ".join(str(row.line) for row in self.missing[:3])
+            place = f"line {lines}" if count == 1 else f"lines {lines}{', ...' * (count > 3)}"
             text += (
-                f" {len(self.missing)} that change stand in no document (lines {lines}{', ...' * (len(self.missing) > 3)}): "
-                "write them into one, or weights will repeat them when they are out of date."
+                f" {count_noun(count, 'fact')} that may change {'is' if count == 1 else 'are'} in no document ({place}): "
+                f"write {'it' if count == 1 else 'them'} into one, or a fine-tuned model will repeat old values."
             )
         return text
 

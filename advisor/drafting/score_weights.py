@@ -54,7 +54,7 @@ def _style_weight(profile: Profile, shape: str) -> ScoreWeight:
     if shape != "free":
         return ScoreWeight("style", 0.5, f"what reads the answers takes {_SHAPES[shape]} only")
     far = ", and the model is far from it" if profile.behaviour_gap == "high" else ""
-    return ScoreWeight("style", 1.0, f"the examples show a house style{far}")
+    return ScoreWeight("style", 1.0, f"the examples have a style of their own{far}")
 
 
 def _correctness_weights(

@@ -134,13 +134,13 @@ def claim_text(
     own = trials is not None and all(trial.own for trial in trials)
     origin = "of your own trials" if own else f"public trial{'s' * (counts.n != 1)}"
     others = [
-        f"{number} surely behind" if name == "behind" else f"{number} undecided"
+        f"{number} clearly worse" if name == "behind" else f"{number} undecided"
         for name, number in (("behind", counts.behind), ("undecided", counts.undecided))
         if number
     ]
     rest = f", {', '.join(others)}" if others else ""
     return (
-        f"{claim.subject} was surely ahead of {claim.rival} in {counts.ahead} of {counts.n} {origin} of this kind"
+        f"{claim.subject} was clearly better than {claim.rival} in {counts.ahead} of {counts.n} {origin} of this kind"
         f"{rest} ({_models(counts.models)})"
     )
 

@@ -49,7 +49,7 @@ def no_data(profile: Profile, method: str) -> str:
 
 
 def no_memory(profile: Profile, method: str) -> str:
-    """BL002. The run does not fit in memory, even at the low end and with every free saving on.
+    """BL002. It does not fit in memory, even at the low end of the estimate and with every saving that costs nothing.
 
     Several GPUs share a training (FSDP2, through a launcher), but answers come from one of them. Does not apply while the
     model's size or the memory is unknown.
@@ -98,7 +98,7 @@ def too_slow(profile: Profile, method: str) -> str:
 
 
 def remote_model(profile: Profile, method: str) -> str:
-    """BL004. A model behind an endpoint cannot be tuned here; name a local one to tune."""
+    """BL004. A model behind an endpoint cannot be fine-tuned here; name a local one."""
     name = (profile.model or "").removeprefix("openai:").partition("@")[0]
     return f"{name} is behind an endpoint: its weights are not here" if profile.remote else ""
 
@@ -106,7 +106,7 @@ def remote_model(profile: Profile, method: str) -> str:
 def over_budget(profile: Profile, method: str) -> str:
     """BL005. Training would cost more than the budget, even at the low end of its range.
 
-    Nothing is paid on hardware at hand that holds it, else the rent of the cheapest cards that do.
+    On your own hardware it costs nothing, if it fits there; else the rent of the cheapest GPUs on which it fits.
     Does not apply while the model's size or the budget is unknown.
     """
     if profile.budget_usd is None or profile.model_shape is None or profile.remote:
@@ -114,28 +114,30 @@ def over_budget(profile: Profile, method: str) -> str:
     usd = training_cost(profile, method)
     if usd is None:
         return (
-            "" if fits_at_hand(profile, method) is None else "no card that can be rented is known to hold it"
+            ""
+            if fits_at_hand(profile, method) is None
+            else "no GPU that can be rented is known to have enough memory"
         )
     if usd.low <= profile.budget_usd:
         return ""
-    return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {profile.budget_usd:,g}"
+    return f"costs {usd.low:,.2f} USD or more for rented GPUs, the budget is {profile.budget_usd:,g}"
 
 
 def nothing_to_retrieve(profile: Profile, method: str) -> str:
-    """BL006. Retrieval needs documents, and there are none."""
-    return "there are no documents to retrieve from" if profile.corpus_tokens == 0 else ""
+    """BL006. A search needs documents, and there are none."""
+    return "there are no documents to search" if profile.corpus_tokens == 0 else ""
 
 
 def nothing_to_show(profile: Profile, method: str) -> str:
-    """BL007. Few-shot prompting needs examples, and there are none; three to five can be written by hand."""
+    """BL007. Few-shot needs examples, and there are none; three to five can be written by hand."""
     return "there are no examples to show" if profile.labelled_examples == 0 else ""
 
 
 def half_unused(profile: Profile, method: str) -> str:
-    """BL008. A hybrid needs both a fact need and a behaviour need; without one of them, half is idle.
+    """BL008. A hybrid is for tasks that need both facts and another style; without one of them, half of it has no use.
 
-    A small gap in behaviour counts from 1,000 examples on, or from 100 for a model below a billion parameters, which has
-    to learn to read passages. Sources: Balaguer et al., arXiv 2401.08406, and
+    A style that is nearly right counts from 1,000 examples on, or from 100 for a model below a billion parameters, which
+    has to learn to read passages. Sources: Balaguer et al., arXiv 2401.08406, and
     Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
     better where only facts are missing.
     """
@@ -144,12 +146,12 @@ def half_unused(profile: Profile, method: str) -> str:
     if profile.facts_needed == "known" and not (
         profile.must_cite or profile.corpus_tokens or profile.facts_change == "fast"
     ):
-        return "the model has seen these facts and there are no documents, so retrieval would have no use"
+        return "the model knows these facts and there are no documents, so a search would have no use"
     unneeded = profile.task_needs_facts == "none" or not (profile.needs_facts or profile.corpus_tokens)
     if unneeded and not profile.must_cite:
-        return "the task needs no facts, so retrieval would have no use"
+        return "the task needs no facts, so a search would have no use"
     if profile.behaviour_gap == "none" or profile.behaviour_gap is None:
-        return "no gap in style or skill is known yet: fine-tuning would have no use"
+        return "you have not said that a plain model misses your style, so fine-tuning would have no use"
     enough = (
         profile.behaviour_gap == "high"
         or profile.examples_known >= 1000
@@ -157,22 +159,20 @@ def half_unused(profile: Profile, method: str) -> str:
         or profile.raw_text >= MIN_RAW_TOKENS
     )
     return (
-        "" if enough else "the gap in behaviour is small, and there are fewer than 1,000 examples to close it"
+        "" if enough else "the style is nearly right, and there are fewer than 1,000 examples to improve it"
     )
 
 
 def passages_at_hand(profile: Profile, method: str) -> str:
-    """BL009. Retrieval has nothing to add where most prompts already hold their passage and there are no documents."""
+    """BL009. A search has nothing to add where most prompts already contain their passage and there are no documents."""
     if not profile.passages_given:
         return ""
     share = profile.data.passages_in_prompts or 0
-    return (
-        f"{share:.0%} of the prompts already hold what their reply is taken from, and there are no documents"
-    )
+    return f"{share:.0%} of the prompts already contain what their reply is taken from, and there are no documents"
 
 
 def no_room_to_show(profile: Profile, method: str) -> str:
-    """BL010. The model's context has no room for a single example beside the prompt.
+    """BL010. Not a single example fits into the model's context beside the prompt.
 
     Does not apply while the context or the length of prompts is unknown.
     """

@@ -24,10 +24,11 @@ TUNED_HALVES: tuple[Lora, ...] = (Lora(), QLora(), Full())
 
 
 class Hybrid(Method):
-    """Tune for manner, retrieve for facts: the tuned model is trained on rows that hold retrieved passages.
+    """Fine-tune a model to write in your style, and let it look facts up in your documents.
 
-    For when both are missing. It is not automatic: stacked on a model tuned without passages it can be worse
-    than either, so its rows hold passages and distractors and it must beat every single arm.
+    For when both style and facts are missing. It is trained on examples with search results, right and wrong ones, because
+    a search added to a model that was trained without them can be worse than either alone; and it must beat every
+    simpler method.
     """
 
     name = "hybrid"

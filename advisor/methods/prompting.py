@@ -16,10 +16,10 @@ from runners.plan.steps import EvaluateStep
 
 
 class Prompting(Method):
-    """Say what is wanted in the prompt, and, where they are few, put all documents there too.
+    """Write in the prompt what is wanted; where there are few documents, put all of them there too.
 
-    Changed in minutes, nothing to train or to keep up. Its limits are what a prompt cannot bring about and
-    what does not fit in it.
+    A prompt is changed in minutes, and nothing has to be trained or kept up to date. Its limits are a style or skill that
+    instructions do not achieve, and text that does not fit.
     """
 
     name = "prompting"
@@ -51,9 +51,9 @@ class Prompting(Method):
 class FewShot(Method):
     """Show chosen examples in the prompt.
 
-    The best use of a handful of examples: nothing is trained, and a new example counts at once. Its price is
-    the length of every prompt, softened by caching. The trial tries a fixed few, those nearest to each
-    question, and as many as the context holds.
+    The best use of a few examples: nothing is trained, and a new example counts at once. Its price is the length of every
+    prompt, which caching lowers. The trial tries a fixed few, those nearest to each question, and as many as fit into
+    the model's context.
     """
 
     name = "few-shot"

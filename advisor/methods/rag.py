@@ -16,11 +16,11 @@ from runners.plan.steps import EvaluateStep
 
 
 class Rag(Method):
-    """Look up the passages that answer a question and give them to the model with it.
+    """Search the documents for each question, and give the passages to the model with it.
 
-    Facts stay in documents: fresh, citable, changed in seconds. It cannot teach a manner or a skill, and each
-    call pays for the passages, which differ each time and cannot be cached. Where there are examples too, the
-    trial also measures rag-few-shot: examples and passages in one prompt.
+    Facts stay in the documents: up to date, with a source, changed in seconds. It cannot teach a style or a skill, and each
+    call pays for the passages, which differ each time and cannot be cached. Where there are examples too, the trial also
+    measures rag-few-shot: examples and passages in one prompt.
     """
 
     name = "rag"

@@ -32,10 +32,10 @@ TUNING_CHECKS = (no_data, no_memory, too_slow, remote_model, over_budget)
 
 
 class Lora(Method):
-    """Train small adapters beside the frozen base: the usual way to teach tone, format and skill.
+    """Train a small adapter and leave the base model as it is: the usual way to teach tone, format and skill.
 
-    Nearly all of full tuning's gain at a fraction of its memory, and a file of megabytes to store. It does
-    not teach facts that can be relied on or cited.
+    Nearly all the gain of full fine-tuning at a fraction of its memory, and only some megabytes to store. It does not teach
+    facts that you could rely on or cite.
     """
 
     name = "lora"
@@ -99,9 +99,9 @@ def _group_setup(profile: Profile, use: MemoryUse) -> MemorySetup:
 
 
 class Full(Lora):
-    """Train every weight: for small models, far domains and billions of tokens.
+    """Train all weights: for small models, very different fields and billions of tokens.
 
-    Learns most and forgets most, needs the most memory, and leaves a whole model to store for every task.
+    It learns most and forgets most, needs the most memory, and gives a whole model to store for every task.
     """
 
     name = "full"
@@ -117,9 +117,9 @@ class Full(Lora):
 
 
 class QLora(Lora):
-    """LoRA over a 4-bit base: a quarter of the memory for weights, somewhat slower steps.
+    """LoRA on a base model in 4 bits: a quarter of the memory for weights, somewhat slower.
 
-    For when LoRA in 16 bits does not fit. It saves weights, not activations.
+    For when LoRA in 16 bits does not fit. It saves memory for weights, not for activations.
     """
 
     name = "qlora"

@@ -85,7 +85,7 @@ def answers_of_this_model(answers: Answers) -> tuple[Answers, str]:
         )
     names = ", ".join("its measurements" if key == PROBE_FACTS else key for key in dropped)
     return answers, (
-        f"not used: {names}, which a probe of {probed_models} settled; this plan is for {model}: probe that one"
+        f"not used: {names}, measured with {probed_models}; this plan is for {model}: run tunewise probe with that one"
     )
 
 

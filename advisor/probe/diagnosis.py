@@ -26,7 +26,7 @@ For style it is also where tuning pays: prompts met the required style in 23 to 
 STOP_RULE = "stop_rule"
 STYLE_SHARES = ("style", "passes", "few_shot")
 """Shares that style is part of."""
-UNDECIDED = "undecided: the intervals hold both answers; more dev questions would narrow them"
+UNDECIDED = "nothing is clear from so few answers; more questions would help"
 MAX_P = 0.05
 """Largest p of a difference that is called one where few pairs differ: the bootstrap's interval alone is too narrow then."""
 MAX_CUT_SHARE = 0.1
@@ -196,14 +196,14 @@ def _settled(
     passes, closed_book = shares["passes"], shares[CLOSED]
     if few_cut and passes.rate is not None and (passes.above(PASSING_RATE) or passes.below(PASSING_RATE)):
         settled["prompting_pass_rate"] = round(passes.rate, 2)
-        because["prompting_pass_rate"] = f"right and in style by prompting alone: {passes.text()}"
+        because["prompting_pass_rate"] = f"right and in your style with a prompt alone: {passes.text()}"
     if closed_book.above(PASSING_RATE):
         settled["task_needs_facts"] = "known"
         because["task_needs_facts"] = f"right from memory: {closed_book.text()}"
     elif closed_book.below(MAJORITY) and lift is not None and lift.low > 0:
         settled["task_needs_facts"] = "new"
         because["task_needs_facts"] = (
-            f"right from memory: {closed_book.text()}; with the passage {_points(lift)}"
+            f"right from memory: {closed_book.text()}; with the right passage {_points(lift)}"
         )
     if gap := _behaviour_gap(shares["style"] if few_cut else WilsonShare.of(0, 0), shares[OPEN], passes):
         settled["behaviour_gap"], because["behaviour_gap"] = gap
@@ -216,8 +216,8 @@ def _behaviour_gap(style: WilsonShare, open_book: WilsonShare, passes: WilsonSha
     The worse of style and skill (being right with the passage given) counts. Where nothing was asked with a passage, there
     is no gap only if the answers pass as well: an answer that is held to one of a few labels is always in style.
     """
-    style_text = f"in the house style: {style.text()}"
-    skill_text = f"right with the supporting passage in hand: {open_book.text()}"
+    style_text = f"in your style with a prompt alone: {style.text()}"
+    skill_text = f"right with the right passage in the prompt: {open_book.text()}"
     if style.below(MAJORITY):
         return "high", style_text
     if open_book.below(MAJORITY):
@@ -240,18 +240,20 @@ def _reading(
     closed_book, open_book = shares[CLOSED], shares[OPEN]
     sentences: list[str] = []
     if closed_book.above(PASSING_RATE):
-        sentences.append("closed-book high: the model knows this already, so prompting comes first")
+        sentences.append(
+            "the model answers most questions from memory: it knows this already, so try a prompt first"
+        )
     if open_book.above(MAJORITY) and closed_book.below(MAJORITY):
         sentences.append(
-            "open-book high, closed-book low: the facts are what is missing, and retrieval brings them"
+            "right with the passage, wrong from memory: only the facts are missing, and a search (RAG) finds them"
         )
     elif open_book.below(MAJORITY):
         sentences.append(
-            "open-book low: even with the passage in hand it answers badly: behaviour or skill is missing, "
-            "which fine-tuning can teach"
+            "most answers are wrong even with the right passage in the prompt: style or skill is missing, which fine-tuning "
+            "can teach"
         )
     elif lift is not None and lift.low > 0 and not closed_book.above(PASSING_RATE):
-        sentences.append(f"the passage helps ({_points(lift)}), so retrieval adds something")
+        sentences.append(f"the right passage helps ({_points(lift)}), so a search (RAG) is worth trying")
     if lost is not None and lost.low > 0 and not open_book.below(MAJORITY):
         sentences.append(_retrieval_loss_text(lost, brought))
     style = shares["style"]
@@ -260,10 +262,10 @@ def _reading(
             "a prompt alone misses the style of the examples in most answers: fine-tuning is worth trying"
         )
     elif style.above(PASSING_RATE):
-        sentences.append("the house style is met by prompting alone: tuning for it is not needed")
+        sentences.append("a prompt alone achieves your style: fine-tuning is not needed for it")
     if closed_book.n and not open_book.n and closed_book.below(MAJORITY):
         sentences.append(
-            "closed-book low, and no documents: whether facts or skill are missing cannot be told"
+            "most answers from memory are wrong; without documents it is not known whether facts or skill are missing"
         )
     return tuple(sentences)
 
@@ -272,17 +274,21 @@ def _rival_reading(shares: dict[str, WilsonShare], shown: PairedDifference | Non
     """Return what examples in the prompt, and a classifier, do against prompting alone, as sentences."""
     sentences: list[str] = []
     if shown is not None and shown.low > 0 and shown.p < MAX_P:
-        sentences.append(f"examples in the prompt help ({_points(shown)}): few-shot before prompting alone")
+        sentences.append(
+            f"examples in the prompt help ({_points(shown)}): try few-shot before a prompt alone"
+        )
     elif shown is not None and shown.high < 0 and shown.p < MAX_P:
-        sentences.append(f"examples in the prompt harm ({_points(shown)}): prompting before few-shot")
+        sentences.append(
+            f"examples in the prompt do harm ({_points(shown)}): try a prompt alone before few-shot"
+        )
     classified = shares.get("classifier")
     if classified is not None and classified.n:
         best = max((shares[name] for name in ("passes", "few_shot") if name in shares), key=lambda s: s.high)
         against = ""
         if best.n and classified.low > best.high:
-            against = ", more than the model by prompting: measure it first"
+            against = ", more than the model with a prompt: measure it first"
         elif best.n and classified.high < best.low:
-            against = ", fewer than the model by prompting"
+            against = ", fewer than the model with a prompt"
         sentences.append(
             f"a classifier over embeddings gives the right label to {classified.text()} training examples{against}"
         )
@@ -292,17 +298,15 @@ def _rival_reading(shares: dict[str, WilsonShare], shown: PairedDifference | Non
 def _retrieval_loss_text(lost: PairedDifference, brought: WilsonShare) -> str:
     """Return how much retrieval loses against the given passage, and whether search or reading is the cause."""
     loss = (
-        f"retrieved below open-book by {100 * lost.difference:.0f} points "
+        f"with the search results {100 * lost.difference:.0f} points fewer are right than with the right passage alone "
         f"({100 * lost.low:.0f} to {100 * lost.high:.0f})"
     )
     if brought.above(PASSING_RATE):
         return (
-            f"{loss}, though the passage was brought to {brought.text()}: the passages beside it mislead the model; show "
-            "fewer (k of the index step), or train on retrieval-aware rows (hybrid)"
+            f"{loss}, though the search found the passage for {brought.text()}: the other passages mislead the model; show "
+            "fewer (k of the index step), or train on examples with search results (hybrid)"
         )
-    return (
-        f"{loss}; the passage was brought to {brought.text()}: fix retrieval first, with tunewise index tune"
-    )
+    return f"{loss}; the search found the passage for {brought.text()}: improve the search first, with tunewise index tune"
 
 
 def _points(lift: PairedDifference) -> str:

@@ -19,8 +19,9 @@ from runners.catalog.models import DEFAULT_MODEL
 from runners.plan.steps import NO_QUANTIZATION
 from runners.resources.machine import Machine, detect_machine
 
-PROBED_QUESTION = "behaviour_gap"
-"""The question that a probe can answer when it is asked: how far a plain model is from the wanted behaviour."""
+PROBED_QUESTIONS = ("behaviour_gap", "prompting_pass_rate")
+"""The questions that a probe can answer when they are asked: how far a plain model's answers are from what is needed, and
+how many are good with a prompt alone."""
 PROBE_BELOW = 0.85
 """Probability of the advice below which a probe is offered: more than one such advice in seven would be overturned by a
 trial, and a probe takes minutes where the trial takes hours. Above it a probe seldom changes the choice."""
@@ -42,8 +43,8 @@ HEAD_FIT_SECONDS = 0.9 / (3_075 * 77)
 HEAD_FITS = 9
 """Fits of a cross-validation: three folds with each of three strengths."""
 DECIDING_MEASURES: Mapping[str, tuple[str, ...]] = {
-    "what the model knows and retrieval brings": ("rag", "hybrid", "long-context"),
-    "what passes by prompting alone": ("prompting", "few-shot", "lora", "qlora", "full", "hybrid"),
+    "what the model knows and what a search adds": ("rag", "hybrid", "long-context"),
+    "what a prompt alone achieves": ("prompting", "few-shot", "lora", "qlora", "full", "hybrid"),
     "what examples in the prompt add": ("few-shot",),
     "what a classifier over embeddings gets right": ("classifier",),
 }
@@ -121,8 +122,9 @@ class ProbeOffer:
         corrected = f", {self.corrected}" if self.corrected else ""
         settles = f"; it can answer {', '.join(self.settles)}" if self.settles else ""
         return (
-            f"the advice is unsure: a probe of {self.model} takes about {self.minutes} min here{corrected} (longer on a "
-            f"busy machine), measures {', '.join(self.measures)}, and speaks for or against {self.decides_text}{settles}"
+            f"the advice is unsure between {self.decides_text}: let {self.model} answer some of your questions first. That "
+            f"takes about {self.minutes} min here{corrected} (longer on a busy machine) and measures "
+            f"{', '.join(self.measures)}{settles}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def offer_probe_of(profile: Profile) -> ProbeOffer:
     """
     model = profile.model or DEFAULT_MODEL
     if profile.remote:
-        return ProbeOffer(model, missing="the model is an endpoint: use tunewise probe")
+        return ProbeOffer(model, missing="the model is behind an endpoint: use tunewise probe")
     with_passages = bool(profile.documents and profile.question_count)
     if not (profile.examples_known or with_passages):
         lacking = [

@@ -26,14 +26,14 @@ PROBE_OUT = Path("probe.yaml")
 PROBE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
 """Answers that may be paths, which are written relative to the answers file."""
 _MODE_TEXTS = {
-    "closed-book": "the question alone",
-    "open-book": "with the passage that holds the answer",
-    "retrieved": "with what the index returns",
-    "style": "in the house style, by prompting alone",
-    "stop_rule": "real examples that pass (stop at 8 of 10)",
-    "passes": "everything that passes by prompting alone",
+    "closed-book": "right from memory (the question alone)",
+    "open-book": "right with the right passage in the prompt",
+    "retrieved": "right with the passages that the search finds",
+    "style": "in your style, with a prompt alone",
+    "stop_rule": "of ten real examples good with a prompt alone (if 8 are, stop there)",
+    "passes": "of all answers good with a prompt alone",
     "few_shot": "the same with examples in the prompt",
-    "classifier": "labels of your examples, by a classifier (cross-validated)",
+    "classifier": "labels of your examples right by a classifier (cross-validated)",
 }
 
 
@@ -67,7 +67,7 @@ def run_probe(request: ProbeRequest) -> None:
     else:
         show_probe(outcome)
     if backup:
-        note(f"the file that was there is kept as {backup}")
+        note(f"the file that was there is saved as {backup}")
     note(f"wrote {request.out}; plan with it: {command_line('plan', '--answers', request.out)}")
 
 
@@ -101,7 +101,7 @@ def write_probe_answers(outcome: ProbeOutcome, out: Path) -> Path | None:
     text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
     write_text(
         out,
-        f"# Answers with what a probe settled, for: {command_line('plan', '--answers', out.name)}\n{text}",
+        f"# Answers with what a probe measured, for: {command_line('plan', '--answers', out.name)}\n{text}",
     )
     return backup
 
@@ -111,18 +111,17 @@ def show_probe(outcome: ProbeOutcome, with_change: bool = True) -> None:
     from advisor.display import console
 
     screen = console.console()
-    proxy = f": a stand-in, because {outcome.proxy}" if outcome.proxy else ""
+    proxy = f" in place of the plan's model: {outcome.proxy}" if outcome.proxy else ""
     print_plain(screen, f"asked {outcome.model}{proxy}")
     upper_bound = " (an upper bound)" if outcome.replies.portion else ""
     rows = [
         (
-            name.replace("_", " "),
             share.short(),
             _MODE_TEXTS[name] + (upper_bound if name == RETRIEVED else ""),
         )
         for name, share in outcome.diagnosis.shares.items()
     ]
-    screen.print(console.table(("", "right, 95 %", "how it was asked"), rows))
+    screen.print(console.table(("share, 95 % interval", "of what"), rows))
     for line in (*left_out_lines(outcome), *outcome.diagnosis.reading):
         print_plain(screen, f"  {line}")
     for line in settled_lines(outcome):
@@ -139,20 +138,20 @@ def left_out_lines(outcome: ProbeOutcome) -> list[str]:
     if outcome.replies.ungrounded:
         lines.append(
             f"{outcome.replies.ungrounded} of them were asked from memory only: "
-            "no passage was found that holds their answer"
+            "no passage was found that contains their answer"
         )
     if outcome.replies.portion:
         lines.append(outcome.replies.portion.text)
     if outcome.replies.cut:
         lines.append(
             f"{count_noun(outcome.replies.cut, 'answer')} cut at {MAX_PROBE_TOKENS} tokens, below the plan's own limit: "
-            "their style is not judged, and what they would have said later is not counted"
+            "without style, and only what was written until then counts"
         )
     lines += outcome.left_out
     if (rows := outcome.replies.classified) and rows.left_out:
         lines.append(
-            f"{count_noun(rows.left_out, 'example')} not given to the classifier: its reply is no label of the plan, or "
-            "enough others were drawn"
+            f"{count_noun(rows.left_out, 'example')} not given to the classifier: the reply is not a label of the plan, or "
+            "there were enough others"
         )
     return lines
 
@@ -164,7 +163,7 @@ def settled_lines(outcome: ProbeOutcome) -> list[str]:
             f"{key} = {format_answer(value)}" for key, value in outcome.diagnosis.settled.items()
         )
         return [
-            f"a hint only, nothing is set ({hints or 'and no interval decides anything'}): another model was asked"
+            f"a hint only, no answer is set ({hints or 'nothing is clear either'}): another model was asked"
         ]
     overridden = overridden_answers(outcome.answers)
     lines = [
@@ -173,10 +172,10 @@ def settled_lines(outcome: ProbeOutcome) -> list[str]:
         if key not in overridden
     ]
     lines += [
-        f"you said {key} = {format_answer(own.value)}, the probe says {format_answer(probed.value)}: yours counts"
+        f"you said {key} = {format_answer(own.value)}, measured was {format_answer(probed.value)}: your answer counts"
         for key, (own, probed) in overridden.items()
     ]
-    return lines or ["sets nothing: every interval holds its threshold, or you have answered already"]
+    return lines or ["no answer is set: nothing is clear enough, or you have answered it already"]
 
 
 def _portable_path(key: str, value: Any, out: Path) -> Any:

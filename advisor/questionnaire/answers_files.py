@@ -152,7 +152,7 @@ def save_profile(name: str, answers: Answers) -> Path:
     path = profiles_folder() / f"{check_profile_name(name)}.yaml"
     from_person = {key: answers[key] for key in answers if answers[key].source in ("flag", "file", "asked")}
     if not from_person:
-        raise BadInput(f"there is nothing to keep as {name!r}: no answer came from you", "answer something")
+        raise BadInput(f"there is nothing to save as {name!r}: no answer came from you", "answer something")
     saved = {
         key: replace(answer, source="asked", value=_absolute(key, answer.value))
         for key, answer in from_person.items()
@@ -168,7 +168,7 @@ def find_profile(name: str) -> Path:
         return path
     names = [saved.stem for saved in _files()]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"kept: {', '.join(names)}" if names else "none is kept yet: tunewise plan --save NAME"
+    hint = f"kept: {', '.join(names)}" if names else "none is saved yet: tunewise plan --save NAME"
     raise BadInput(f"no profile is named {name!r}", f"did you mean {close[0]}? ({hint})" if close else hint)
 
 
@@ -229,7 +229,7 @@ def _load(path: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise BadInput(f"answers file {path} holds no mapping of question ids to answers")
+        raise BadInput(f"answers file {path} is not a mapping of question ids to answers")
     return loaded
 
 

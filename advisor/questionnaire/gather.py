@@ -72,7 +72,9 @@ def check_model(name: str | None, sized: bool = False) -> str:
         parse_remote(name)
         return ""
     if HUB_ID.match(name):
-        return "" if sized else f"the size of {name} is not known here: model_params_b would tell it"
+        return (
+            "" if sized else f"the size of {name} is not known here: give it with --set model_params_b=NUMBER"
+        )
     raise BadInput(f"unknown model {name!r}", _model_hint(name))
 
 
@@ -135,7 +137,7 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
     """
     detected: dict[str, Answer] = {}
     if answers.value("model") is None and answers.value("model_params_b") is None:
-        note = "small enough to tune and to measure on any machine, and known without the hub"
+        note = "the built-in model, small enough to fine-tune and to test on any machine"
         answers = answers.add("default", {"model": Answer(models.DEFAULT_MODEL, "default", note)})
     name = answers["model"].value if "model" in answers else None
     shape, how = _model_shape(name)
@@ -190,7 +192,7 @@ def with_no_examples(answers: Answers) -> Answers:
     others = any(answers.value(key) for key in ("documents", "examples"))
     if others or not answers.value("questions") or answers.value("labelled_examples") is not None:
         return answers
-    note = "no file of examples is named; if there are some: --examples, or --set labelled_examples=N"
+    note = "no file of examples is named; if you have some: --examples, or --set labelled_examples=N"
     return answers.add("default", {"labelled_examples": Answer(0, "default", note)})
 
 
@@ -237,7 +239,7 @@ def prompt_text(answers: Answers) -> str:
     except OSError as error:
         raise BadInput(f"the prompt file {path} cannot be read: {error.strerror}") from None
     if "\n" not in prompt and path.suffix in (".txt", ".md") and " " not in prompt:
-        raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
+        raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file with them")
     return str(prompt)
 
 

@@ -48,7 +48,7 @@ def made_warnings(examples: Sequence[Example], questions: Sequence[Question]) ->
     if asked:
         counted = count_noun(len(questions), "question")
         lines.append(
-            f"all {counted} were made from documents: none was asked by anybody, so a verdict on them confirms nothing"
+            f"all {counted} were made from documents: no person asked them, so a verdict on them confirms nothing"
             if asked == len(questions)
             else f"{asked} of {counted} were made from documents: the verdict is by the others"
         )

@@ -102,7 +102,7 @@ class ProbeFacts:
         if not isinstance(value, Mapping) or not set(value) <= set(known):
             raise BadInput(
                 f"{PROBE_FACTS} cannot be {value!r}",
-                f"it is written by tunewise probe and holds some of {', '.join(known)}",
+                f"it is written by tunewise probe, with some of {', '.join(known)}",
             )
         shares = {name: _share(name, value[name]) for name in value if name != "reply_f1"}
         return cls(**shares, reply_f1=_mean_f1(value.get("reply_f1")))

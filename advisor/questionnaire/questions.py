@@ -2,106 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-AnswerKind = Literal["text", "path", "columns", "choice", "count", "share", "flag", "number"]
-KnownAnswers = Mapping[str, Any]
+from advisor.questionnaire.question_types import Choice, Condition, KnownAnswers, Question
 
 QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
     ("task", "The task and its files"),
-    ("knowledge", "Knowledge"),
-    ("behaviour", "Behaviour"),
+    ("knowledge", "Facts"),
+    ("behaviour", "Style and format"),
     ("data", "Amounts"),
-    ("scale", "Scale and speed"),
-    ("risk", "Risk and policy"),
+    ("scale", "How many calls, and how fast"),
+    ("risk", "Risk and rules"),
     ("machine", "Model and machine"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One possible answer and its meaning."""
-
-    value: str
-    help: str
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition on other answers: the ids it reads and a predicate over what is known."""
-
-    reads: tuple[str, ...]
-    holds: Callable[[KnownAnswers], bool]
-
-    def __call__(self, known: KnownAnswers) -> bool:
-        """Return whether the condition holds."""
-        return self.holds(known)
-
-
-ALWAYS = Condition((), lambda known: True)
-
-
-def _nothing_closed(known: KnownAnswers) -> Mapping[Any, str]:
-    """Return no closed answers: the default of :attr:`Question.closed`."""
-    return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question: its id is also the ``--set`` key and the key in answers files and plans."""
-
-    id: str
-    text: str
-    kind: AnswerKind
-    section: str
-    why: str
-    choices: tuple[Choice, ...] = ()
-    when: Condition = ALWAYS
-    """Whether the question can matter, given what is known so far."""
-    detail: bool = False
-    """Asked only on the review screen or with "ask me everything": seldom decisive."""
-    measured_by: str = ""
-    """What answers it without asking: the question that names the file or model, or ``machine``. It is asked
-    only where that gave no answer.
-    """
-    closed: Callable[[KnownAnswers], Mapping[Any, str]] = _nothing_closed
-    """The choices that other answers rule out, each with a short reason."""
-    tries: tuple[float, ...] = ()
-    """A few typical numbers that represent its whole range; a more likely one may occur more than once."""
-    none_allowed: bool = False
-    """Whether "none" (no limit) is a valid answer."""
-    low: float = 0.0
-    high: float = float("inf")
-    unit: str = ""
-
-    @property
-    def trial(self) -> tuple[Any, ...]:
-        """Values that represent every possible answer; unknown (None) is the last."""
-        if self.kind in ("text", "path"):
-            return ("given", None)
-        if self.kind == "columns":
-            return ("prompt=prompt,reply=reply", None)
-        named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
-        return (*(choice.value for choice in self.choices), *named, None)
-
-    @property
-    def allowed(self) -> str:
-        """A description of the valid answers, for hints."""
-        kinds = {
-            "text": "text",
-            "path": "a path",
-            "columns": "prompt=COLUMN,reply=COLUMN",
-            "flag": "yes or no",
-            "share": "a number from 0 to 1",
-            "count": "a whole number",
-            "number": "a number",
-        }
-        text = ", ".join(c.value for c in self.choices) or kinds[self.kind]
-        if self.kind in ("count", "number") and self.low > 0:
-            text += f" of at least {self.low:g}"
-        return f"{text}, or none" if self.none_allowed else text
 
 
 def _lacks(key: str) -> Condition:
@@ -152,137 +66,162 @@ QUESTIONS: tuple[Question, ...] = (
         "In one sentence: what should the model do?",
         "text",
         "task",
-        "The sentence becomes the name of the plan, and tells others later what was to be decided.",
+        "This sentence becomes the name of the plan.",
+        example="Answer guests' questions about our cabins and boats.",
     ),
     Question(
         "documents",
-        "Where are the documents that hold the facts?",
+        "Where are the documents with the facts?",
         "path",
         "task",
-        "With documents, search over them (rag) can be built and measured. Their amount is counted.",
+        "With documents, a search over them (RAG) can be tried: the model then answers from the "
+        "passages it finds.",
+        example="handbook/ (a folder), or faq.pdf. Enter alone: there are none.",
     ),
     Question(
         "examples",
-        "Where are examples of good answers (for tuning)?",
+        "Where are examples of good answers?",
         "path",
         "task",
-        "Examples are what a model is fine-tuned on (lora); they also show the wanted format and length.",
+        "A model is fine-tuned on them (by LoRA, for instance), or they are shown in the prompt. They "
+        "also show the wanted style and length.",
+        example=(
+            'replies.jsonl with rows such as {"prompt": "Are you open?", "completion": "Yes, until six."}'
+        ),
     ),
     Question(
         "columns",
-        "Which columns of the examples hold the prompt and the reply?",
+        "Which columns of the examples are the prompt and the reply?",
         "columns",
         "task",
-        "Needed only where their names do not tell: prompt=COLUMN,reply=COLUMN.",
+        "Needed only where the names of the columns do not say it.",
         when=_EXAMPLES,
         detail=True,
+        example="prompt=question,reply=answer",
     ),
     Question(
         "questions",
-        "Where are held-out questions (never used for tuning)?",
+        "Where are test questions with their right answers?",
         "path",
         "task",
-        "Without test questions nothing can be measured, and the advice stays a guess.",
+        "All methods are tested on them. Without test questions we can only guess; with them we can "
+        "measure. They must be held-out: not among the examples.",
+        example=(
+            'questions.jsonl with rows such as {"question": "When does the ferry leave?", "answers": '
+            '["9:40"]}; 45 or more give a firm result'
+        ),
     ),
     Question(
         "prompt",
-        "Which instructions do you use today (text, or a file)?",
+        "Which instructions do you give the model today?",
         "text",
         "task",
-        "Every method that is measured gets these instructions, so that prompting is measured at its best.",
+        "Every method that is tested gets these instructions, so that a prompt alone has a fair chance.",
         when=_RUNS,
+        example="Answer in two sentences, politely. Or the name of a file: prompt.txt",
     ),
     Question(
         "task_needs_facts",
         "Does a right answer need facts?",
         "choice",
         "knowledge",
-        "Fine-tuning teaches behaviour; facts are better looked up.",
+        "Facts are better looked up; fine-tuning teaches how to answer.",
         (
-            Choice("none", "no: it is about how to answer, transform or classify"),
-            Choice("known", "yes, but general knowledge that a model has seen"),
-            Choice("new", "yes, private or recent facts no model has seen"),
+            Choice("none", "no: it is about how to answer, rewrite or sort"),
+            Choice("known", "yes, but general knowledge that every model has"),
+            Choice("new", "yes, private or recent facts that no model can know"),
         ),
         measured_by="documents",
+        example="new: your prices and opening hours; known: the capital of France; none: sorting e-mails",
     ),
     Question(
         "facts_change",
         "How often do these facts change?",
         "choice",
         "knowledge",
-        "A fine-tuned model keeps an old fact until it is trained again; a search index is updated in seconds.",
+        "A fine-tuned model keeps the old fact until you train again. A search index is updated in seconds.",
         (Choice("static", "yearly or never"), Choice("slow", "monthly"), Choice("fast", "daily or faster")),
         when=_FACTS,
+        example="a price list that changes every month: slow",
     ),
     Question(
         "must_cite",
         "Must an answer name its source?",
         "flag",
         "knowledge",
-        "A fine-tuned model cannot say which document a fact came from.",
+        "A fine-tuned model cannot say which document a fact came from. A search can.",
         when=_FACTS,
+        example='"The last ferry leaves at 22:40 [timetable.md, line 12]": yes',
     ),
     Question(
         "behaviour_gap",
-        "How far is a plain model's tone, format or skill from what you need?",
+        "With good instructions alone, how far are a model's answers from what you need?",
         "choice",
         "behaviour",
-        "Behaviour is what tuning changes; where a good prompt suffices, tuning is waste.",
+        "Think of tone, format and skill, not of facts. Fine-tuning changes these; where instructions "
+        "are enough, it is wasted work.",
         (
-            Choice("none", "a plain model with a good prompt already answers as wanted"),
-            Choice("low", "nearly: a style or format it usually manages when told"),
-            Choice("high", "far: it does not hold the style, format or skill however it is told"),
+            Choice("none", "not at all: instructions are enough"),
+            Choice("low", "a little: usually right, not always"),
+            Choice("high", "far: style, format or skill are missed, whatever you write"),
         ),
+        example="every reply must be two sentences and end with a question, but the model writes five: high",
     ),
     Question(
         "output_format",
         "What form must the output have?",
         "choice",
         "behaviour",
-        "A strict form can be checked by code, and is where small tuned models do best.",
+        "A fixed form can be checked by code, and small fine-tuned models are good at it.",
         (
-            Choice("free", "prose"),
+            Choice("free", "text as people write it"),
             Choice("labels", "one of a list of labels"),
             Choice("json", "JSON"),
-            Choice("fixed", "another fixed form"),
+            Choice("fixed", "another fixed form, such as a date or a table"),
         ),
         measured_by="examples",
+        example='"urgent" or "not urgent": labels; an e-mail: free',
     ),
     Question(
         "absence_is_legal",
         'Is "not stated" sometimes the right answer?',
         "flag",
         "behaviour",
-        "Tuned models tend to answer always; the harm must be measured.",
+        "Fine-tuned models tend to answer always, even when the text says nothing; that must be tested.",
         detail=True,
+        example="the name of the buyer, in a contract that names none: yes",
     ),
     Question(
         "labelled_examples",
         "How many examples of good answers do you have or can you get?",
         "count",
         "data",
-        "Under 10 do not train; 50-200 teach a tone; 1,000 teach a task.",
+        "Fewer than 10 are too few for training; 50 to 200 teach a tone; 1,000 teach a task.",
         measured_by="examples",
         tries=(0, 5, 30, 100, 300, 2_000, 20_000),
+        example="200",
     ),
     Question(
         "corpus_tokens",
         "How many tokens do all documents have together?",
         "count",
         "data",
-        "Below about 200,000 they may fit in one cached prompt; 0 means that there are none.",
+        "Fewer than about 200,000 may fit into one prompt. A token is a piece of a word; 1,000 "
+        "English words are about 1,300.",
         when=_FACTS,
         measured_by="documents",
         tries=(0, 50_000, 1_000_000),
+        example="a book of 300 pages: 100,000; no documents: 0",
     ),
     Question(
         "unlabelled_tokens",
         "How many tokens of raw text could be trained on?",
         "count",
         "data",
-        "Billions of tokens are what continued pre-training needs.",
+        "To train on raw text, billions of tokens are needed.",
         detail=True,
         tries=(0, 0, 0, 2_000_000, 2_000_000_000),
+        example="10,000 reports of 500 words each: 6,500,000",
     ),
     Question(
         "prompt_tokens",
@@ -292,109 +231,125 @@ QUESTIONS: tuple[Question, ...] = (
         "The length of prompts decides what a call costs.",
         detail=True,
         tries=(100, 5_000),
+        example="one page of instructions: 600",
     ),
     Question(
         "answer_tokens",
         "How long is an answer, in tokens?",
         "count",
         "data",
-        "The length of answers decides what a call costs, and the longest answer of a run.",
+        "The length of answers decides what a call costs.",
         detail=True,
         tries=(20, 500),
+        example="two sentences: 50",
     ),
     Question(
         "call_volume",
         "How many calls will it get?",
         "choice",
         "scale",
-        "Training costs once, a long prompt costs on every call.",
+        "Training costs once; a long prompt costs on every call.",
         (Choice("low", "up to some thousands a month"), Choice("high", "tens of thousands a month or more")),
         when=_lacks("calls_per_month"),
+        example="a help desk with 100 questions a day: low",
     ),
     Question(
         "calls_per_month",
         "How many calls a month?",
         "count",
         "scale",
-        "With the number of calls, the break-even is a number of months.",
+        "With this number we can say after how many months training is the cheaper way.",
         detail=True,
         tries=(1_000, 10_000, 100_000),
+        example="3,000",
     ),
     Question(
         "prompting_pass_rate",
         "What share of answers is already good with your best prompt?",
         "share",
         "scale",
-        "If 8 of 10 pass, stop: nothing else needs to be built.",
+        "If 8 of 10 are good, stop there: nothing else needs to be built.",
         detail=True,
         tries=(0.3, 0.6, 0.9),
+        example="0.6 for 6 of 10",
     ),
     Question(
         "latency_p95_ms",
-        "How fast must an answer be (95th percentile)?",
+        "How fast must an answer be, in 95 of 100 cases?",
         "number",
         "scale",
-        "Long prompts and retrieval cost time on every call.",
+        "Long prompts and searching cost time on every call.",
         detail=True,
         none_allowed=True,
         unit="ms",
         tries=(300, 5_000),
+        example="2000 (two seconds), or none for no limit",
     ),
     Question(
         "data_must_stay_local",
         "Must the data stay on your own machines?",
         "flag",
         "risk",
-        "Data that must stay rules out hosted models and hosted tuning.",
+        "If so, models of a provider (OpenAI and others) cannot be used.",
         closed=_local_closed,
+        example="patient records: yes",
     ),
     Question(
         "hosted_api_allowed",
-        "May a hosted model be called?",
+        "May a model of a provider be called?",
         "flag",
         "risk",
-        "A hosted model opens larger models by prompt alone.",
+        "Such models are larger than most machines can run, and can often do it with a prompt alone.",
         when=_LOCAL,
         detail=True,
         closed=_hosted_closed,
+        example="yes, if your data may be sent to OpenAI or a similar service",
     ),
     Question(
         "wrong_answer_cost",
         "What does a wrong answer cost?",
         "choice",
         "risk",
-        "Where mistakes are expensive, answers must cite sources or refuse, and a method must win clearly.",
+        'If mistakes are expensive, answers must cite their sources or say "I don\'t know", and a '
+        "method must win clearly.",
         (Choice("low", "little: nobody is harmed"), Choice("high", "money, trust or safety")),
+        example="a wrong dose of medicine: high; a clumsy product text: low",
     ),
     Question(
         "budget_usd",
         "What may the one-off work cost, in USD?",
         "number",
         "risk",
-        "The budget rules out what cannot be paid.",
+        "A method that costs more is left out.",
         detail=True,
         none_allowed=True,
         unit="USD",
         tries=(10, 10_000),
+        example="50, or none for no limit",
     ),
     Question(
         "can_retrain_every_days",
-        "How often could you retrain (every how many days)?",
+        "How often could you train again (every how many days)?",
         "number",
         "risk",
-        "Facts that change faster than you retrain cannot live in weights.",
+        "Facts that change faster than you train again cannot be taught to the model; they must be "
+        "looked up.",
         when=_both(_FACTS, _CHANGING),
         detail=True,
         none_allowed=True,
         unit="days",
         tries=(1, 90),
+        example="30 for once a month",
     ),
     Question(
         "model",
         "Which base model?",
         "text",
         "machine",
-        "A name, a folder, or openai:NAME@URL. The advice and the measured run are about this model.",
+        "The advice and the test are about this model.",
+        example=(
+            "smollm2-135m-instruct is built in and small; larger models answer better and need more memory"
+        ),
     ),
     Question(
         "model_params_b",
@@ -406,13 +361,14 @@ QUESTIONS: tuple[Question, ...] = (
         low=0.001,
         unit="B",
         tries=(0.2, 2, 8, 70),
+        example='7 for a "7B" model',
     ),
     Question(
         "gpu_kind",
         "Which kind of GPU?",
         "choice",
         "machine",
-        "The kind of GPU decides which ways of tuning can run.",
+        "The kind of GPU decides which ways of fine-tuning can run.",
         (
             Choice("cuda", "NVIDIA"),
             Choice("rocm", "AMD"),
@@ -423,28 +379,31 @@ QUESTIONS: tuple[Question, ...] = (
         when=_TUNING,
         detail=True,
         measured_by="machine",
+        example="a GeForce or RTX: cuda",
     ),
     Question(
         "gpu_count",
         "How many GPUs?",
         "count",
         "machine",
-        "A training uses all of them through a launcher (torchrun), without one it uses one; answers come from one.",
+        "A training can use all of them (by a launcher, torchrun); answers come from one.",
         when=_GPU,
         detail=True,
         measured_by="machine",
         tries=(1, 8),
+        example="1",
     ),
     Question(
         "gpu_memory_gib",
         "How much memory has one GPU?",
         "number",
         "machine",
-        "The memory of a GPU decides between full, LoRA and QLoRA.",
+        "Its memory decides between full fine-tuning, LoRA and QLoRA.",
         when=_GPU,
         measured_by="machine",
         unit="GiB",
         tries=(8, 24, 80),
+        example="24 for an RTX 4090",
     ),
     Question(
         "ram_gib",
@@ -457,6 +416,7 @@ QUESTIONS: tuple[Question, ...] = (
         measured_by="machine",
         unit="GiB",
         tries=(8, 64),
+        example="16",
     ),
     Question(
         "cpu_cores",
@@ -469,17 +429,19 @@ QUESTIONS: tuple[Question, ...] = (
         measured_by="machine",
         low=1,
         tries=(4, 32),
+        example="8",
     ),
     Question(
         "disk_gib",
         "How much free disk?",
         "number",
         "machine",
-        "Models, checkpoints and indexes need room.",
+        "Models, checkpoints and indexes need space.",
         detail=True,
         measured_by="machine",
         unit="GiB",
         tries=(10, 500),
+        example="50",
     ),
 )
 """The questions in the order in which they are asked."""

@@ -56,7 +56,7 @@ def _long_context(profile: Profile) -> str:
     left = profile.context_without_passages
     if left is None:
         if profile.corpus_in_prompt:
-            return f"all documents together are {tokens:,} tokens: one cached prompt may hold them, and misses nothing"
+            return f"all documents are {tokens:,} tokens: they may fit into one cached prompt, and no search can miss any"
         return KN010().applies(profile)
     if tokens > left:
         return ""

@@ -30,8 +30,8 @@ from runners.resources.memory_terms import OptimizerKind
 SHORT_ROWS = (4096, 2048, 1024, 512, 256)
 """Row lengths in tokens that are tried, longest first."""
 SMALLER_OPTIMISERS: tuple[tuple[OptimizerKind, str, str], ...] = (
-    ("adamw_8bit", "an 8-bit optimiser", "somewhat noisier steps"),
-    ("adafactor", "Adafactor as optimiser", "no momentum, so slower to learn"),
+    ("adamw_8bit", "an 8-bit optimiser", "training is somewhat less exact"),
+    ("adafactor", "Adafactor as optimiser", "it learns more slowly"),
 )
 """Optimisers of full tuning that hold less, the one that costs least first; 8 bits are the default from 1 B on."""
 MINUTES_PER_EXAMPLE = 5
@@ -100,10 +100,10 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
         _, need = plan_group(model.shape, memory_use_of(name), training_setup(profile), profile)
         if need.fits(available) == "no":
             continue
-        relax = f"tune a smaller base: {model.name}"
+        relax = f"fine-tune a smaller model: {model.name}"
         cost = "a weaker model to begin with"
         if remote:
-            relax = f"tune a local base: {model.name}"
+            relax = f"fine-tune a local model: {model.name}"
             cost = "its answers may be weaker than the hosted model's"
         elif profile.params_b:
             cost += f": {model.params_b:.2g} B instead of {profile.params_b:.3g} B"
@@ -147,9 +147,9 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
     checkpointed, lora = plan.memory, device_plan(profile, "lora").memory
     if use == "qlora" and lora.fits(available) != "yes":
         yield Relaxation(
-            f"a base in 4 bits: {lora.likely:.1f} GiB become {checkpointed.likely:.1f}",
+            f"store the base model in 4 bits: {lora.likely:.1f} GiB become {checkpointed.likely:.1f}",
             method.name,
-            "steps that are 2 to 105 % slower in published runs",
+            "training is 2 to 105 % slower in published runs",
             settings={"method": "qlora"},
         )
     setup = replace(training_setup(profile), devices=profile.devices, parallel=plan.parallel)
@@ -158,7 +158,7 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
         yield Relaxation(
             f"gradient checkpointing: {without_checkpointing.likely:.1f} GiB become {checkpointed.likely:.1f}",
             method.name,
-            "about a third more time (6P+2P FLOPs a token)",
+            "about a third more time",
             settings={"checkpointing": True},
         )
 
@@ -175,9 +175,9 @@ def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Re
         _, need = plan_group(shape, use, replace(training_setup(profile), seq_len=tokens), profile)
         if need.fits(available) != "no":
             yield Relaxation(
-                f"cap rows at {tokens} tokens: {need.likely:.1f} GiB",
+                f"leave out rows over {tokens} tokens: {need.likely:.1f} GiB",
                 name,
-                "longer rows are cut or left out",
+                "longer examples are not learnt from",
                 settings={"max_tokens": tokens},
             )
             break

@@ -1,4 +1,4 @@
-"""Break-even: at how many calls a month two methods cost the same, for every pair, or "no crossover" and why.
+"""Break-even: at how many calls a month two methods cost the same, for every pair, or which one is always cheaper.
 
 A month costs a fixed part (a GPU that serves a tuned model, training spread over the months between two
 trainings) and its calls (:mod:`advisor.costs.hosting`). :func:`break_even` is the entry point.
@@ -115,7 +115,9 @@ def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> Pri
         return PricedMethod(hosted, estimate.usd.likely, _months(profile))
     served = cheapest_serving(profile)
     if served is None:
-        return PricedMethod(None, why_not="no card that can be rented is known to hold this model")
+        return PricedMethod(
+            None, why_not="no GPU that can be rented is known to have enough memory for this model"
+        )
     return PricedMethod(MonthlyCost(served.month_usd, 0.0, 0.0, 0.0), estimate.usd.likely, _months(profile))
 
 
@@ -149,11 +151,11 @@ def headline_pair(
         return pair | {"calls": where, "text": text}
     if saved <= 0:
         return pair | {
-            "text": f"no crossover: a call of {rival} costs no less than one of {shown}{price_note}"
+            "text": f"{shown} is cheaper at any number of calls: a call of {rival} costs no less{price_note}"
         }
     text = (
-        f"training and calls here cost time, not money; the shorter prompt of {rival} saves what would be "
-        f"{1000 * saved:.2g} USD per 1,000 calls hosted, from the first call (against {shown})"
+        f"on your own machine this costs time, not money. With a hosted provider, the shorter prompt of {rival} would save "
+        f"about {1000 * saved:.2g} USD per 1,000 calls against {shown}"
     )
     return pair | {"calls": 0, "text": text + price_note}
 
@@ -182,14 +184,16 @@ def _why_no_crossover(priced: Mapping[str, PricedMethod], a: str, b: str, calls:
     a_cost = priced[a].line
     b_cost = priced[b].line
     if a_cost is None or b_cost is None or a_cost == b_cost:
-        return f"no crossover: {a} and {b} cost the same"
+        return f"{a} and {b} cost the same at any number of calls"
     (cheap, low), (dear, high) = sorted(((a, a_cost), (b, b_cost)), key=lambda item: item[1].month(calls))
     if low.per_call(calls) == high.per_call(calls):
-        return f"no crossover: their calls cost the same, and {dear} costs more to train and keep"
+        return f"{cheap} is cheaper at any number of calls: calls cost the same, and {dear} costs more to train and run"
     if low.per_call(calls) > high.per_call(calls):
-        return f"no crossover below a billion calls a month: the cheaper calls of {dear} do not repay what it keeps"
-    fixed_part = "keeps less" if low.fixed < high.fixed else "keeps no more"
-    return f"no crossover: {cheap} has the cheaper calls and {fixed_part} every month"
+        return (
+            f"{cheap} is cheaper below a billion calls a month: the cheaper calls of {dear} do not pay for its training "
+            "and its server"
+        )
+    return f"{cheap} is cheaper at any number of calls"
 
 
 def _card_for_every_method(profile: Profile) -> float:
@@ -216,14 +220,16 @@ def _break_even_assumptions(profile: Profile, priced: Mapping[str, PricedMethod]
         return []
     months = _months(profile)
     why = (
-        "can_retrain_every_days" if profile.can_retrain_every_days else "nothing is said about training again"
+        "can_retrain_every_days"
+        if profile.can_retrain_every_days
+        else "how often you train again is not known"
     )
     lines = [f"training is spread over {months:.3g} months ({why})"]
     if not served_locally(profile) and (served := cheapest_serving(profile)):
         card = served.card
         shared = " (exported to vLLM, which shares it among them)" if served.count > 1 else ""
         lines.append(
-            f"a tuned model is served on {served.count} x {card.name}{shared}, always on: 730 h x "
+            f"a fine-tuned model runs on {served.count} x {card.name}{shared}, always on: 730 h x "
             f"{served.month_usd / HOURS_PER_MONTH:.2f} USD ({price_day(card.day, today)}; {card.source}); it answers about "
             f"{_rounded_calls(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
             f"call would cost about {served.per_call_usd:.2g} USD"

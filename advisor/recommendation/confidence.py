@@ -56,10 +56,10 @@ def confidence(
     lowers = tuple(_lowers(profile, ranking, probability.doubts))
     raises = tuple(_raises(profile, ranking, probability, also))
     parts = [
-        f"such advice holds in about {100 * probability.value:.0f} of 100 "
+        f"such advice was right in about {100 * probability.value:.0f} of 100 "
         f"{'trials' if has_files(profile) else 'published comparisons'}",
-        *([f"lowered by: {', '.join(lowers)}"] if lowers else []),
-        *([f"would rise with: {', '.join(raises)}"] if raises else []),
+        *([f"less sure because {', '.join(lowers)}"] if lowers else []),
+        *([f"more sure with {', '.join(raises)}"] if raises else []),
     ]
     level = level_of(probability.value)
     return Confidence("medium" if level == "high" and better_blocked(ranking) else level, "; ".join(parts))
@@ -73,17 +73,18 @@ def level_of(probability: float) -> Level:
 def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterator[str]:
     """Yield what lowers the probability by more than :data:`SMALL_DOUBT`, the most first."""
     choice = ranking.methods[0].method.name
-    unknown = ", ".join(missing_answers(profile, choice))
+    missing = missing_answers(profile, choice)
+    unknown, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
     texts = {
         "close_rival": f"{_closest(profile, ranking)} is close behind",
-        "unknown_answers": "" if doubts.unknown_decides else f"not known: {unknown}",
-        "unknown_decides": f"the choice depends on what is not known: {unknown}",
+        "unknown_answers": "" if doubts.unknown_decides else f"{unknown} {verb} not known",
+        "unknown_decides": f"the choice depends on {unknown}, which {verb} not known",
         "stable_facts": "facts that never change can also be put in the prompt or trained"
         if profile.facts_change
-        else "not known whether the facts change",
+        else "it is not known whether the facts change",
         "few_examples": _few_text(profile),
         "unused_hardware": "there is a GPU that could train",
-        "full_of_large_model": "adapters usually do as well on a model of this size",
+        "full_of_large_model": "LoRA usually does as well on a model of this size",
         "rival_classifier": "a classifier may do better",
         "rival_long_context": "all documents in one prompt may do better",
     }
@@ -95,7 +96,7 @@ def _lowers(profile: Profile, ranking: Ranking, doubts: AdviceDoubts) -> Iterato
         if size >= SMALL_DOUBT and texts[name]:
             yield texts[name]
     if better := better_blocked(ranking):
-        yield f"{better.method.name} would serve better but cannot be done here"
+        yield f"{better.method.name} would fit better but cannot be done here"
 
 
 def _raises(
@@ -110,7 +111,7 @@ def _raises(
         return f" ({value:.2f})" if value - probability.value >= 0.005 else ""
 
     if unknown := missing_answers(profile, choice):
-        yield f"knowing {', '.join(unknown)}{with_less(unknown_answers=0.0, unknown_decides=0.0)}"
+        yield f"an answer to {' and '.join(unknown)}{with_less(unknown_answers=0.0, unknown_decides=0.0)}"
     if doubts.few_examples * COEFFICIENTS.few_examples >= SMALL_DOUBT:
         yield f"{enough_examples(profile):,} examples{with_less(few_examples=0.0)}"
     if also:

@@ -9,7 +9,8 @@ from typing import Any
 
 from advisor.questionnaire.answers import Answers, format_answer
 from advisor.questionnaire.profile import Profile
-from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS, Question
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
 from advisor.recommendation.ranking import first_choice
 
 DERIVED_ANSWERS: Mapping[str, Mapping[str, Any]] = {

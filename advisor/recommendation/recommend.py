@@ -117,10 +117,10 @@ class BaseRecommendation:
         ]
         parts.append(html_list(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
         if against := self.against(first):
-            parts.append(html_paragraph(f"Against it: {against.text} ({against.rule.code()})"))
+            parts.append(html_paragraph(f"A reason against it: {against.text} (rule {against.rule.code()})"))
         if self.flips:
             parts += [
-                html_paragraph("It would be"),
+                html_paragraph("It would recommend"),
                 html_list([flip["text"] for flip in self.flips[:MAX_SHOWN]]),
             ]
         rows = []
@@ -216,6 +216,6 @@ def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRe
 
 def _named(reasons: list[tuple[str, str]]) -> list[str]:
     """Return the first reasons, each with its rule's code, and how many more there are."""
-    shown = [f"{text} ({code})" for text, code in reasons[:MAX_SHOWN]]
+    shown = [f"{text} (rule {code})" for text, code in reasons[:MAX_SHOWN]]
     left = len(reasons) - len(shown)
     return [*shown, f"and {left} more"] if left > 0 else shown

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from advisor.catalog.prices import STALE_DAYS, reference_price
@@ -41,6 +41,7 @@ SHRINKING_ANSWERS = (
 )
 """Numbers that seldom fall: examples are not lost, and machines are not taken away."""
 MAX_INFORMATION_VALUES = 2
+MAX_OUTCOMES_SHOWN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ def review_triggers(profile: Profile, changes: Iterable[Mapping[str, Any]], toda
             )
     age = reference_price().age_days(today)
     stale = f"prices are refreshed (these are {age} days old)"
-    conditions.append(stale if age > STALE_DAYS else f"prices are older than {STALE_DAYS} days")
+    old = today + timedelta(days=STALE_DAYS - age)
+    fresh = f"prices are older than {STALE_DAYS} days (after {old.day} {old:%B %Y})"
+    conditions.append(stale if age > STALE_DAYS else fresh)
     return tuple(dict.fromkeys(conditions))
 
 
@@ -223,6 +226,9 @@ def _information_value(key: str, choice: str, outcomes: Iterable[tuple[str, str]
     """Return the value of knowing an answer, from pairs of its possible values and the choice after each."""
     pairs = list(outcomes)
     others = [(value, becomes) for value, becomes in pairs if becomes != choice]
-    different = list(dict.fromkeys(others))
-    text = ", ".join(f"{value} would make it {becomes}" for value, becomes in different[:2])
+    values_of: dict[str, list[str]] = {}
+    for value, becomes in dict.fromkeys(others):
+        values_of.setdefault(becomes, []).append(value)
+    outcomes_shown = list(values_of.items())[:MAX_OUTCOMES_SHOWN]
+    text = ", ".join(f"{' or '.join(values)} would make it {becomes}" for becomes, values in outcomes_shown)
     return InformationValue(key, f"{key}: {text}", len(others) / len(pairs))

@@ -18,9 +18,9 @@ class Behaviour(Rule):
 
 
 class BE001(Behaviour):
-    """Behaviour that a prompt does not bring about is what tuning teaches.
+    """Fine-tuning teaches a tone, format or skill that a prompt does not achieve.
 
-    Tone met in 23-46 % of replies by prompt rose above 95 % with 100 examples; skills rise likewise.
+    With a prompt 23-46 % of replies had the wanted tone, after training on 100 examples over 95 %; skills rise likewise.
     Does not apply when what is missing is information.
     """
 
@@ -41,11 +41,11 @@ class BE001(Behaviour):
 
 
 class BE002(Behaviour):
-    """A small gap in behaviour speaks for tuning only mildly: prompts and examples usually close it.
+    """A style that is nearly right is only a weak reason to fine-tune: instructions and examples usually do it.
 
-    A base model that was not tuned to follow instructions has at least such a gap.
+    A base model that was not trained to follow instructions is never nearer than that.
 
-    Does not apply when no prompt has closed the gap so far; then call it high.
+    Does not apply when no prompt has achieved the style so far; then answer behaviour_gap with high.
     """
 
     need = Need.STYLE
@@ -55,13 +55,17 @@ class BE002(Behaviour):
 
     def applies(self, profile: Profile) -> str:
         if profile.behaviour_gap == "low":
-            return "a plain model nearly behaves as wanted"
+            return "a plain model nearly answers in the wanted style"
         unknown = profile.behaviour_gap is None and profile.model_kind == "base"
-        return "a base model was not tuned to follow instructions: some gap is certain" if unknown else ""
+        return (
+            "a base model was not trained to follow instructions, so it misses the wanted style at least a little"
+            if unknown
+            else ""
+        )
 
 
 class BE003(Behaviour):
-    """Stop when prompting passes: if 8 of 10 real cases are good, build nothing else.
+    """Stop when a prompt is good enough: if 8 of 10 real cases are good, build nothing else.
 
     Does not apply when the rest must be right too, or sources must be cited.
     """
@@ -79,9 +83,9 @@ class BE003(Behaviour):
 
 
 class BE004(Behaviour):
-    """A strict output format is held best by tuned models, next by examples in the prompt.
+    """Fine-tuned models keep to a strict output format best, examples in the prompt come next.
 
-    Does not apply when a plain model already holds it, or when decoding is constrained to the format.
+    Does not apply when a plain model already keeps to it, or when only answers in the format can be generated.
     """
 
     need = Need.FORMAT
@@ -95,10 +99,10 @@ class BE004(Behaviour):
 
 
 class BE005(Behaviour):
-    """Choosing among labels with 200 examples or more is work for a small model, wholly tuned.
+    """To choose among labels with 200 examples or more, fine-tune a small model in full.
 
-    It costs a fraction per call and often passes a large prompted one.
-    Does not apply with too few examples of a label (DA012), where examples in the prompt win.
+    It costs a fraction per call and is often better than a large model with a prompt.
+    Does not apply with too few examples of a label (rule DA012), where examples in the prompt win.
     """
 
     need = Need.CAPACITY
@@ -122,9 +126,9 @@ class BE005(Behaviour):
 
 
 class BE006(Behaviour):
-    """Where "not stated" is a right answer, tuning can do harm: tuned models tend to answer always.
+    """Where "not stated" is a right answer, fine-tuning can do harm: fine-tuned models tend to answer always.
 
-    Does not apply when the examples hold a fair share of honest refusals and the harm is measured.
+    Does not apply when enough of the examples are honest refusals and the harm is measured.
     """
 
     need = Need.HONESTY
@@ -139,17 +143,17 @@ class BE006(Behaviour):
 
 
 class BE007(Behaviour):
-    """A best prompt that misses the bar of 8 in 10, on a task without facts, is a case for training.
+    """If the best prompt gets fewer than 8 of 10 right, on a task without facts, fine-tuning is worth trying.
 
-    What a prompt could bring about, the best one has brought about by then; a probe that showed examples counts as one.
-    Does not apply before prompts were tried in earnest (examples, an optimiser).
+    A better prompt is then unlikely to help; a probe that showed examples counts as such a prompt.
+    Does not apply before prompts were tried seriously (with examples, or an optimiser).
     """
 
     need = Need.STYLE
     weight = 1.0
     evidence = (
         "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
-        "Manning, Building Reliable AI Systems, ch. 5: go on where fewer than 8 of 10 pass",
+        "Manning, Building Reliable AI Systems, ch. 5: continue where fewer than 8 of 10 pass",
     )
     claim = TUNING
     at = {"prompting_pass_rate": (PASSING_RATE,)}
@@ -158,13 +162,13 @@ class BE007(Behaviour):
         rate = profile.best_prompt_rate
         if rate is None or rate >= PASSING_RATE or profile.needs_facts:
             return ""
-        return f"the best prompt passes only {rate:.0%} of cases"
+        return f"with the best prompt only {rate:.0%} of answers are good"
 
 
 class BE008(Behaviour):
-    """Optimise the prompt before training: variants of the instructions and chosen examples, scored on dev questions.
+    """Improve the prompt before training: try other instructions and chosen examples, scored on dev questions.
 
-    It is the cheaper gain, tuning adds to it, and what tuning must beat is the best prompt, not the first one.
+    It is the cheaper gain, fine-tuning adds to it, and fine-tuning must beat the best prompt, not the first one.
     Invented personas do not count as optimising: they cost accuracy.
     Does not apply once the pass rate of the best prompt is known.
     """
@@ -185,13 +189,13 @@ class BE008(Behaviour):
         untried = profile.prompting_pass_rate is None and profile.behaviour_gap in ("low", "high")
         if not untried or profile.examples_known < 10:
             return ""
-        return "the best prompt has not been measured: optimise it first, on questions kept for that"
+        return "the best prompt has not been measured: improve it first, on the dev questions"
 
 
 class BE009(Behaviour):
-    """Labels can also be given by a linear classifier over embeddings, which trains in seconds.
+    """Labels can also be chosen by a linear classifier over embeddings, which trains in seconds.
 
-    It is none of the methods advised here; a plan with labelled examples measures it beside them.
+    It is not one of the methods recommended here; a plan with labelled examples measures it as well.
     Does not apply with fewer than 20 examples, too few to fit or to judge one, or fewer than two of a label.
     """
 
@@ -208,12 +212,12 @@ class BE009(Behaviour):
         if not given or profile.examples_known < 20 or (rows is not None and rows < MIN_CLASSIFIER_ROWS):
             return ""
         if labels is None or rows is None:
-            return "a linear classifier over embeddings may give labels as well, in seconds: measure it"
+            return "a linear classifier over embeddings may choose labels as well, and trains in seconds: measure it"
         return f"{labels} labels with about {rows:,.0f} examples each: a linear classifier learns them in seconds"
 
 
 class BE010(Behaviour):
-    """A language that the model was not trained on is a gap that prompts hardly close: tune, or take a model that knows it.
+    """For a language that the model was not trained on, prompts hardly help: fine-tune, or take a model that knows it.
 
     Does not apply where a plain model already answers as wanted, or where the languages of the model are not known.
     """
@@ -229,13 +233,13 @@ class BE010(Behaviour):
         language = profile.foreign_language if profile.behaviour_needed else ""
         if not language:
             return ""
-        return f"the model was not trained on the language of the files ({language}): tune it, or take one that was"
+        return f"the model was not trained on the language of the files ({language}): fine-tune it, or take one that was"
 
 
 class BE011(Behaviour):
-    """A base model goes on from examples better than it follows instructions: show some, even where a prompt might do.
+    """A base model continues from examples better than it follows instructions: show it some in the prompt.
 
-    Does not apply without examples, or to models tuned to follow instructions.
+    Does not apply without examples, or to models trained to follow instructions.
     """
 
     need = Need.SHOW
@@ -272,9 +276,9 @@ class BE012(Behaviour):
 
 
 class BE013(Behaviour):
-    """A prompt changes little in what a model below a billion parameters writes: a small gap is larger for it.
+    """A prompt hardly changes how a model below a billion parameters writes: what seems nearly right is further off.
 
-    Following instructions and learning from examples in the prompt come with size.
+    Only larger models follow instructions well and learn from examples in the prompt.
     Does not apply to larger models, or where the gap is already known to be large, or none.
     """
 
@@ -289,13 +293,17 @@ class BE013(Behaviour):
 
     def applies(self, profile: Profile) -> str:
         unclear = profile.behaviour_gap == "low" and profile.tiny_model
-        return f"a prompt changes little in a model of {profile.params_b:.2g} B" if unclear else ""
+        return (
+            f"a prompt hardly changes how a model of {profile.params_b:.2g} billion parameters writes"
+            if unclear
+            else ""
+        )
 
 
 class BE014(Behaviour):
-    """Examples in the prompt that a probe measured to help should be shown, before anything is trained.
+    """Where a probe measured that examples in the prompt help, show them before anything is trained.
 
-    They cost nothing to build, and what they bring on a few dozen dev questions they bring in use as well.
+    They cost nothing to build, and what helps on a few dozen dev questions helps in use as well.
     Does not apply where no probe asked with and without examples, or where the difference may be chance.
     """
 
@@ -312,6 +320,6 @@ class BE014(Behaviour):
         if not probe.examples_help or probe.few_shot is None or probe.passes is None or profile.needs_facts:
             return ""
         return (
-            f"with examples in the prompt {probe.few_shot.rate:.0%} of dev questions pass, "
+            f"with examples in the prompt {probe.few_shot.rate:.0%} of answers to dev questions are good, "
             f"without them {probe.passes.rate:.0%}"
         )

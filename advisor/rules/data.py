@@ -26,7 +26,7 @@ class Data(Rule):
 class DA001(Data):
     """With fewer than 50 examples, show them; do not train on them.
 
-    Gains from tuning begin at 50-100 examples; a handful is worth more in the prompt.
+    Fine-tuning begins to help at 50-100 examples; a few are worth more in the prompt.
     Does not apply once more examples can be had cheaply.
     """
 
@@ -45,12 +45,12 @@ class DA001(Data):
 
 
 class DA002(Data):
-    """50 to 200 examples teach a tone, hardly a skill: where the gap is small, try them in the prompt first.
+    """50 to 200 examples teach a tone, hardly a skill: where the style is nearly right, try them in the prompt first.
 
-    Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, when no
-    prompt has closed the gap (then even 50 examples train better than they show), for a model below a billion
-    parameters, which hardly uses them, when new facts or sources are what is missing: examples bring neither, or when
-    the model's context has no room for eight.
+    Does not apply when there are many calls, so that the shorter prompt of a fine-tuned model pays for the training; when
+    no prompt has achieved the style (then even 50 examples are better for training); for a model below a billion
+    parameters, which hardly uses examples in the prompt; when new facts or sources are missing, which examples do not
+    bring; or when fewer than eight fit into the model's context.
     """
 
     need = Need.SHOW
@@ -75,10 +75,10 @@ class DA002(Data):
 
 
 class DA003(Data):
-    """50 examples are where tuning starts to pay.
+    """From 50 examples on, fine-tuning starts to pay.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with too
-    few examples each (DA012).
+    Does not apply when the style need not change, or is nearly right already and calls are few; nor to labels with too
+    few examples each (rule DA012).
     """
 
     need = Need.TRAIN
@@ -88,14 +88,14 @@ class DA003(Data):
     at = {"labelled_examples": (50,)}
 
     def applies(self, profile: Profile) -> str:
-        return _enough(profile, 50)
+        return _enough(profile, 50, "to train on")
 
 
 class DA004(Data):
     """200 examples teach a narrow task.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with too
-    few examples each (DA012).
+    Does not apply when the style need not change, or is nearly right already and calls are few; nor to labels with too
+    few examples each (rule DA012).
     """
 
     need = Need.TRAIN
@@ -105,14 +105,14 @@ class DA004(Data):
     at = {"labelled_examples": (200,)}
 
     def applies(self, profile: Profile) -> str:
-        return _enough(profile, 200)
+        return _enough(profile, 200, "for a narrow task")
 
 
 class DA005(Data):
-    """1,000 examples teach a general manner.
+    """1,000 examples teach a general style.
 
-    Does not apply when behaviour need not change, or is nearly right already and calls are few; nor to labels with too
-    few examples each (DA012).
+    Does not apply when the style need not change, or is nearly right already and calls are few; nor to labels with too
+    few examples each (rule DA012).
     """
 
     need = Need.TRAIN
@@ -122,15 +122,15 @@ class DA005(Data):
     at = {"labelled_examples": (1000,)}
 
     def applies(self, profile: Profile) -> str:
-        return _enough(profile, 1000)
+        return _enough(profile, 1000, "for a general style")
 
 
 class DA006(Data):
-    """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
+    """Up to about 2,000 examples can be shown in a long prompt, which is as good as training when calls are few.
 
-    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, for a model below a
-    billion parameters, which hardly uses them, when new facts or sources are what is missing, or when the model's
-    context has no room for eight.
+    Does not apply with many calls, each of which pays for the long prompt; when the style is far off; for a model below a
+    billion parameters, which hardly uses them; when new facts or sources are missing; or when fewer than eight fit
+    into the model's context.
     """
 
     need = Need.SHOW
@@ -156,7 +156,7 @@ class DA006(Data):
 
 
 class DA007(Data):
-    """Billions of tokens of raw text exceed what adapters can hold: continue pre-training all weights.
+    """Billions of tokens of raw text are too much for a LoRA adapter: train all weights on them.
 
     Does not apply below about a billion tokens, where what the text says changes daily (no pre-training keeps up), or where
     a plain model nearly answers as wanted: there domain models seldom do better than the general ones they came from.
@@ -177,10 +177,10 @@ class DA007(Data):
 
 
 class DA008(Data):
-    """Raw text in the wanted manner can be trained on even without labels.
+    """Raw text in the wanted style can be trained on even without questions and answers.
 
-    Does not apply when the text only holds facts, as one that changes daily does: these are better retrieved; nor when it
-    holds facts that the model has seen, which it nearly answers with already.
+    Does not apply when the text is only facts, such as one that changes daily: these are better looked up; nor when they
+    are facts that the model knows and nearly answers with already.
     """
 
     need = Need.TRAIN
@@ -200,9 +200,9 @@ class DA008(Data):
 
 
 class DA009(Data):
-    """1,000 examples that answer from documents teach a model to read passages, beside its manner.
+    """1,000 examples that answer from documents teach a model to read passages, and the style too.
 
-    A model tuned on rows with passages and distractors uses what is retrieved better than a plain one.
+    A model trained on rows with right and wrong passages uses search results better than a plain one.
     Does not apply when a plain model already answers as wanted.
     """
 
@@ -224,10 +224,10 @@ class DA009(Data):
 
 
 class DA010(Data):
-    """Too few examples, but a larger model at hand: let it write some, check a sample, and train on those.
+    """With too few examples, let a larger model write some, check a sample of them, and train on those.
 
-    A student of a few billion parameters comes near its teacher on a narrow task, at a fraction of the price.
-    Does not apply where data must stay local, or where the larger model does not master the task either.
+    A model of a few billion parameters comes near the larger one on a narrow task, at a fraction of the price.
+    Does not apply where data must stay local, or where the larger model cannot do the task either.
     """
 
     evidence = (
@@ -247,15 +247,15 @@ class DA010(Data):
             if profile.labelled_examples
             else "there are no examples"
         )
-        return f"{few_or_none}: a larger model could write more, to be checked by sample"
+        return f"{few_or_none}: a larger model could write more; check a sample of them"
 
 
 class DA011(Data):
-    """Thousands of examples train a small model past what any prompt shows it, even where the gap is small.
+    """With thousands of examples, training a small model is better than any prompt, even where the style is nearly right.
 
-    In-context learning flattens where examples no longer fit; tuning goes on gaining.
-    Does not apply to models from about 30 billion parameters on, which chosen examples carry further than tuned
-    smaller ones go, nor where facts are what is missing.
+    A prompt gains nothing more once further examples do not fit; fine-tuning keeps gaining.
+    Does not apply to models from about 30 billion parameters on, which do better with chosen examples in the prompt than
+    fine-tuned smaller ones, nor where facts are missing.
     """
 
     need = Need.TRAIN
@@ -277,14 +277,17 @@ class DA011(Data):
             or profile.needs_facts
         ):
             return ""
-        return f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} B"
+        return (
+            f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} "
+            "billion parameters"
+        )
 
 
 class DA014(Data):
-    """A model below a billion parameters answers badly from passages until it is trained on rows that hold them.
+    """A model below a billion parameters answers badly from search results until it is trained on examples with them.
 
     A hundred examples with their passages are a beginning.
-    Does not apply to larger models, where no new facts are needed, or where behaviour is said to need no change.
+    Does not apply to larger models, where no new facts are needed, or where the style needs no change.
     """
 
     need = Need.READING
@@ -301,17 +304,16 @@ class DA014(Data):
         if not profile.can_learn_to_read:
             return ""
         return (
-            f"a model of {profile.params_b:.2g} B has to be taught to read passages, and there are "
+            f"a model of {profile.params_b:.2g} billion parameters has to be taught to read search results, and there are "
             f"{profile.examples_known:,} examples"
         )
 
 
 class DA012(Data):
-    """Labels with fewer than five examples each, or fifty and more with ten: show nearest examples, do not train on them.
+    """With few examples of each label, show the nearest ones in the prompt; do not train on them.
 
-    Whether examples are many depends on how many there are of each label: 231 over 77 labels are 3 each, 10,000 over 2 are
-    plenty.
-    Does not apply with more examples of a label, or where the model's context has no room for eight.
+    Few are fewer than five of each, or up to ten of each of fifty labels and more: 231 examples of 77 labels are 3 of each.
+    Does not apply with more examples of a label, or when fewer than eight fit into the model's context.
     """
 
     need = Need.SHOW
@@ -326,15 +328,16 @@ class DA012(Data):
         if not profile.few_per_label or not profile.behaviour_needed or profile.no_room_for_examples:
             return ""
         rows = profile.data.rows_per_label or 0
-        return f"{profile.data.label_count} labels with about {rows:,.0f} examples each: too few to train on, enough to show"
+        labels = f"{profile.data.label_count} labels with about {rows:,.0f} examples each"
+        return f"{labels}: too few to train on; show them in the prompt"
 
 
 class DA013(Data):
     """Where there are texts but no examples, examples can be made from them.
 
-    A larger model writes a question and an answer for each passage, or labels the texts that lie about; a person checks a
-    sample, and a filter drops answers that the passage does not bear out.
-    Does not apply where there are examples, or where behaviour need not change.
+    A larger model writes a question and an answer for each passage, or labels texts that you have; a person checks a
+    sample, and a filter drops answers that the passage does not support.
+    Does not apply where there are examples, or where the style need not change.
     """
 
     evidence = (
@@ -352,7 +355,7 @@ class DA013(Data):
             or profile.behaviour_gap not in ("low", "high")
         ):
             return ""
-        return "no examples, but texts to make them from: let a larger model write some from passages, and check a sample"
+        return "there are no examples, but texts to make them from: let a larger model write some, and check a sample"
 
 
 def _to_look_up(profile: Profile) -> bool:
@@ -365,8 +368,9 @@ def _news(profile: Profile) -> bool:
     return profile.needs_facts and profile.facts_change == "fast"
 
 
-def _enough(profile: Profile, gate: int) -> str:
+def _enough(profile: Profile, least: int, use: str) -> str:
+    """Return why a number of examples is enough for a use; "" where it is not, or fine-tuning has none."""
     small = profile.behaviour_gap == "low" and not profile.high_volume
-    if profile.examples_known < gate or not profile.behaviour_needed or small or profile.few_per_label:
+    if profile.examples_known < least or not profile.behaviour_needed or small or profile.few_per_label:
         return ""
-    return f"{profile.examples_known:,} examples pass the gate of {gate:,}"
+    return f"you have {profile.examples_known:,} examples; {least:,} are enough {use}"

@@ -1,4 +1,4 @@
-"""Knowledge: where facts should live."""
+"""Knowledge: where the facts of an answer should come from."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Knowledge(Rule):
 
 
 class KN001(Knowledge):
-    """Facts that no model has seen are best retrieved.
+    """Facts that no model has seen are best looked up in documents.
 
-    Training on them barely helps and invites invention: unknown facts are learnt last, if at all.
+    Training on them hardly helps and makes a model invent more: unknown facts are learnt last, if at all.
     Does not apply when the task needs no facts, or facts every model knows.
     """
 
@@ -49,9 +49,9 @@ class KN001(Knowledge):
 
 
 class KN002(Knowledge):
-    """An answer that must name its source needs retrieval.
+    """An answer that must name its source needs a search in documents (RAG).
 
-    Weights do not remember where they read something; an index does.
+    A fine-tuned model cannot say which document a fact came from; a search index can.
     Does not apply when the one source is fixed and can be written in the prompt, or is already there.
     """
 
@@ -66,9 +66,9 @@ class KN002(Knowledge):
 
 
 class KN003(Knowledge):
-    """Facts that change belong in an index, not in weights.
+    """Facts that change are better looked up than trained.
 
-    An index follows a changed document in seconds; weights keep the old fact until they are trained again.
+    A fine-tuned model keeps the old fact until you train again. A search index is updated in seconds.
     Does not apply when facts change yearly or never, or when the model has seen them, they change monthly and
     nothing has been collected to look them up in.
     """
@@ -88,9 +88,9 @@ class KN003(Knowledge):
 
 
 class KN004(Knowledge):
-    """Facts that change daily leave no time for training at all.
+    """Facts that change every day leave no time for training.
 
-    This comes on top of KN003: the faster the change, the shorter a trained fact is true.
+    This adds to rule KN003: the faster the change, the sooner a trained fact is wrong.
     Does not apply when facts change monthly or slower.
     """
 
@@ -105,11 +105,12 @@ class KN004(Knowledge):
 
 
 class KN005(Knowledge):
-    """A small body of text can simply be shown: under about 200,000 tokens, put all of it in a cached prompt.
+    """Few documents can all be put in the prompt: under about 200,000 tokens, cached by the provider.
 
-    It needs no index and misses nothing; a cached prompt costs up to 90 % less.
+    It needs no index and no search can miss a passage; a cached prompt costs up to 90 % less.
     Does not apply when sources must be cited, when the text changes daily (the cache is lost), when it is larger than the
-    model's context, or above 32,000 tokens for a model below 30 billion parameters, which loses the middle of it.
+    model's context, or above 32,000 tokens for a model below 30 billion parameters, which overlooks what is in the
+    middle of it.
     """
 
     need = Need.WHOLE
@@ -132,10 +133,10 @@ class KN005(Knowledge):
 
 
 class KN006(Knowledge):
-    """Smaller models still gain from looking up facts they have seen.
+    """Smaller models answer better when they look up facts, even facts they were trained on.
 
-    What a model read once it may not recall; retrieval helps most below about 30 billion parameters.
-    Does not apply to large models, which recall popular facts unaided.
+    A model does not remember everything it was trained on; searching helps most below about 30 billion parameters.
+    Does not apply to large models, which remember well-known facts.
     """
 
     need = Need.FACTS
@@ -150,14 +151,14 @@ class KN006(Knowledge):
     def applies(self, profile: Profile) -> str:
         if profile.facts_needed != "known" or not profile.params_b or profile.params_b >= LARGE_MODEL_B:
             return ""
-        return f"a model of {profile.params_b:.3g} B recalls general facts only in part"
+        return f"a model of {profile.params_b:.3g} billion parameters remembers general facts only in part"
 
 
 class KN007(Knowledge):
-    """A large model that has seen the facts needs better prompting: chosen examples, reasoning, voting.
+    """A large model that knows the facts needs a better prompt: chosen examples, reasoning, several answers and a vote.
 
     Does not apply to facts it cannot have seen, to models below about 30 billion parameters, where a plain
-    prompt already brings the wanted answers, or where there is a corpus to look them up in.
+    prompt already gives the wanted answers, or where there are documents to look them up in.
     """
 
     need = Need.SHOW
@@ -172,13 +173,13 @@ class KN007(Knowledge):
         large = profile.facts_needed == "known" and (profile.params_b or 0) >= LARGE_MODEL_B
         if not large or not profile.behaviour_needed or profile.corpus_tokens:
             return ""
-        return "a large model has seen these facts; chosen examples bring them out"
+        return "a large model knows these facts; well-chosen examples in the prompt help it to use them"
 
 
 class KN008(Knowledge):
-    """Facts that change faster than you can retrain cannot live in weights.
+    """Facts that change faster than you can train again cannot be taught to the model; look them up.
 
-    Does not apply when retraining keeps pace with the facts.
+    Does not apply when you train at least as often as the facts change.
     """
 
     need = Need.FRESH
@@ -199,14 +200,14 @@ class KN008(Knowledge):
             or every <= DAYS_BETWEEN_CHANGES[profile.facts_change]
         ):
             return ""
-        return f"the facts change faster than every {every:g} days, the pace of retraining"
+        return f"the facts change faster than you can train again (every {every:g} days)"
 
 
 class KN009(Knowledge):
-    """Where there is a corpus to look things up in, even facts that a model has seen are better read than recalled.
+    """Where there are documents, looking a fact up is better than relying on the model's memory.
 
-    Models of every size recall rare facts badly, and a look-up brings a smaller model up to a larger one.
-    Does not apply to popular facts, or where nothing has been collected to look in.
+    Models of every size remember rare facts badly, and with a search a small model can do as well as a larger one.
+    Does not apply to well-known facts, or where there are no documents.
     """
 
     need = Need.FACTS
@@ -221,13 +222,13 @@ class KN009(Knowledge):
 
     def applies(self, profile: Profile) -> str:
         corpus = profile.facts_needed == "known" and (profile.corpus_tokens or 0) > 0
-        return "there is a corpus to look up what the model may recall only in part" if corpus else ""
+        return "there are documents to look up what the model may remember only in part" if corpus else ""
 
 
 class KN010(Knowledge):
-    """A corpus somewhat too large for a cached prompt may still fit a long-context model: measure both.
+    """Documents too large for a cached prompt may still fit a model with a long context: measure both.
 
-    Long context beats retrieval where the text fits, retrieval costs a fraction; most of their answers agree.
+    Reading all of it is better than a search where the text fits; a search costs a fraction; most of their answers agree.
     Does not apply above a million tokens, or to small models, whose context is short.
     """
 
@@ -243,14 +244,14 @@ class KN010(Knowledge):
             or (profile.params_b and profile.params_b < SHORT_CONTEXT_B)
         ):
             return ""
-        return f"{profile.corpus_tokens:,} tokens fit a long-context model: compare it with retrieval on a few questions"
+        return f"{profile.corpus_tokens:,} tokens fit a model with a long context: compare that with a search first"
 
 
 class KN011(Knowledge):
-    """Where the prompt already carries its passage, retrieval has nothing to add: what is asked for is reading.
+    """Where the prompt already contains its passage, a search has nothing to add: the model only has to read well.
 
-    The share of prompts that hold what their reply says is counted in the examples and the questions. What then decides is
-    how well the model reads: wording, examples shown, tuning.
+    How many prompts contain what their reply says is counted in the examples and the questions. What then decides is
+    how well the model reads: instructions, examples in the prompt, fine-tuning.
     Does not apply where fewer than half of the prompts do.
     """
 
@@ -264,16 +265,16 @@ class KN011(Knowledge):
         share = profile.data.passages_in_prompts
         if share is None or share < MOST_PROMPTS:
             return ""
-        held = f"{share:.0%} of the prompts already hold what their reply is taken from"
+        held = f"{share:.0%} of the prompts already contain what their reply is taken from"
         if profile.passages_given:
-            return f"{held}: retrieval has nothing to add"
+            return f"{held}: a search has nothing to add"
         return f"{held}: measure whether passages from the documents add anything"
 
 
 class KN012(Knowledge):
-    """Passages in a language that the model was not trained on are read badly, however well they are found.
+    """A model reads passages badly in a language that it was not trained on, even if the right ones are found.
 
-    A small embedder finds them by their words rather than by their meaning, too.
+    A small embedder, too, finds such passages by their words rather than by their meaning.
     Does not apply where the languages of the model are not known.
     """
 

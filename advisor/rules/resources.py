@@ -6,6 +6,7 @@ from advisor.costs.tokens import least_memory
 from advisor.costs.training_time import training_hours
 from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
 from advisor.rules.base import Need, Rule
+from rag.text.words import count_noun
 from runners.resources.memory_estimate import FitVerdict
 from runners.resources.memory_terms import MemoryUse
 
@@ -52,10 +53,10 @@ def can_train(profile: Profile) -> bool:
 
 
 class RS001(Resources):
-    """The simplest way that works is the best one: every technique slows the next change.
+    """The simplest method that works is the best one: everything you build makes the next change slower.
 
-    Prompting can be changed in minutes, an index in hours, weights in days.
-    Does not apply once measurement shows that the simple way does not reach the bar.
+    A prompt can be changed in minutes, an index in hours, a fine-tuned model in days.
+    Does not apply once it is measured that the simple method is not good enough.
     """
 
     need = Need.SIMPLE
@@ -64,13 +65,13 @@ class RS001(Resources):
     evidence = ("OpenAI, Optimizing LLM Accuracy: each technique slows iteration",)
 
     def applies(self, profile: Profile) -> str:
-        return "simple ways come first"
+        return "the simplest method that works is the best"
 
 
 class RS002(Resources):
-    """Adapters give nearly all of full tuning's gain at a fraction of the cost.
+    """LoRA adapters give nearly all the gain of full fine-tuning at a fraction of the cost.
 
-    Does not apply with billions of tokens, far domains such as code at scale, or very small models.
+    Does not apply with billions of tokens, very different fields such as large amounts of code, or very small models.
     """
 
     need = Need.THRIFT
@@ -82,13 +83,13 @@ class RS002(Resources):
     at = MIN_TRAINING_DATA
 
     def applies(self, profile: Profile) -> str:
-        return "an adapter is enough for most tasks" if can_train(profile) else ""
+        return "a LoRA adapter is enough for most tasks" if can_train(profile) else ""
 
 
 class RS003(Resources):
-    """If LoRA fits without quantisation, prefer it to QLoRA: it is faster and as good or better.
+    """If LoRA fits in memory, prefer it to QLoRA (4 bits): it is faster and as good or better.
 
-    Does not apply when the 16-bit base does not fit in memory, or nearly fills it.
+    Does not apply when the base model in 16 bits does not fit in memory, or nearly fills it.
     """
 
     need = Need.PRECISION
@@ -98,15 +99,14 @@ class RS003(Resources):
 
     def applies(self, profile: Profile) -> str:
         fits = can_train(profile) and fits_devices(profile, "lora") in (None, "yes")
-        return "a base in 16 bits trains faster than one in 4" if fits else ""
+        return "a base model in 16 bits trains faster than one in 4" if fits else ""
 
 
 class RS004(Resources):
-    """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
+    """A very small model is cheap to fine-tune in full, and fast to run afterwards.
 
-    Does not apply with fewer than 50 examples, where training all weights overfits, from 0.78 billion parameters on,
-    where adapters reach the same quality for less, with too few examples of a label (DA012), or where new facts are what
-    is missing.
+    Does not apply with fewer than 50 examples, which a model would learn by heart; from 0.78 billion parameters on, where
+    adapters are as good for less; with too few examples of a label (rule DA012); or where new facts are missing.
     """
 
     need = Need.CAPACITY
@@ -125,17 +125,17 @@ class RS004(Resources):
         small = small and (profile.facts_needed == "known" or not profile.needs_facts)
         small = small and not profile.few_per_label
         return (
-            f"all weights of a {profile.params_b:.2g} B model can be tuned cheaply"
+            f"all weights of a model of {profile.params_b:.2g} billion parameters can be trained cheaply"
             if small and can_train(profile)
             else ""
         )
 
 
 class RS005(Resources):
-    """With several GPUs and thousands of examples, full tuning is affordable and learns hard skills best.
+    """With several GPUs and thousands of examples, full fine-tuning is affordable and learns hard skills best.
 
-    Does not apply where the GPUs together do not hold it with room; nor when general ability must survive untouched, or
-    when many variants are to be served.
+    Does not apply where it does not fit easily into the GPUs together; nor when general ability must not suffer, or when
+    many variants of the model are to be used.
     """
 
     need = Need.CAPACITY
@@ -156,11 +156,11 @@ class RS005(Resources):
             or profile.devices * profile.device_gib < FULL_GB_PER_B * profile.params_b
         ):
             return ""
-        return f"{profile.devices} GPUs hold full tuning with room, and there are {profile.examples_known:,} examples"
+        return f"full fine-tuning fits easily into {profile.devices} GPUs, and there are {profile.examples_known:,} examples"
 
 
 class RS006(Resources):
-    """A card that LoRA would nearly fill calls for 4 bits: the last GiB decide between a run and a crash.
+    """Where LoRA would nearly fill the GPU's memory, use 4 bits (QLoRA): otherwise the training may run out of memory.
 
     Does not apply when even the high end of LoRA's estimate fits.
     """
@@ -179,10 +179,10 @@ class RS006(Resources):
 
 
 class RS013(Resources):
-    """16-bit weights that take more than half of a small card leave too little for long rows and batches: use 4 bits.
+    """Where the weights in 16 bits take more than half of a small GPU, use 4 bits (QLoRA): long rows need the rest.
 
-    LoRA may still fit with one row at a time and checkpointing, which is slow; a 4-bit base leaves the room.
-    Does not apply above 48 GiB, where the other half is room enough, without a GPU, or while model or card are unknown.
+    LoRA may still fit with one row at a time and checkpointing, which is slow; with 4 bits enough memory is left.
+    Does not apply above 48 GiB, where the other half is enough, without a GPU, or while model or GPU are unknown.
     """
 
     need = Need.HEADROOM
@@ -204,13 +204,13 @@ class RS013(Resources):
         )
         if not crowded or not can_train(profile) or fits_devices(profile, "lora") != "yes":
             return ""
-        return f"16-bit weights of {weights:.0f} GiB take more than half of the card"
+        return f"the weights in 16 bits ({weights:.0f} GiB) take more than half of the GPU's memory"
 
 
 class RS007(Resources):
-    """Without a GPU, training a model of a billion parameters or more is slow: prefer what needs none.
+    """Without a GPU, training a model of a billion parameters or more is slow: prefer a method without training.
 
-    Does not apply to very small models; where the size is unknown, RS009 speaks.
+    Does not apply to very small models; where the size is unknown, rule RS009 applies.
     """
 
     need = Need.LIGHT
@@ -226,7 +226,7 @@ class RS007(Resources):
 
 
 class RS008(Resources):
-    """Training that takes more than a month on the hardware at hand is work for a faster card, or for less text.
+    """Where training would take more than a month on this hardware, rent a faster GPU or use less text.
 
     Does not apply while the model's size or the hardware is unknown.
     """
@@ -240,14 +240,14 @@ class RS008(Resources):
         hours = training_hours(profile, "lora")
         if hours is None or hours.likely < MONTH_HOURS:
             return ""
-        return f"even LoRA would train for about {hours.likely / 24:,.0f} days here: rent a faster card or cut the data"
+        return f"even LoRA would train for about {hours.likely / 24:,.0f} days here: rent a faster GPU or use less data"
 
 
 class RS009(Resources):
-    """Without a GPU and without a model's size, count on nothing that must train: usual models need a card.
+    """Without a GPU, and with a model of unknown size, do not plan to train: usual models need a GPU.
 
-    Does not apply once the size is known: a small model trains on a CPU, and time and memory then say so; nor to
-    a model behind an endpoint, which is not trained here anyway.
+    Does not apply once the size is known: a small model trains on a CPU, as the estimates of time and memory then show;
+    nor to a model behind an endpoint, which is not trained here anyway.
     """
 
     need = Need.LIGHT
@@ -262,9 +262,9 @@ class RS009(Resources):
 
 
 class RS010(Resources):
-    """Several GPUs train together when a launcher starts a process for each: memory and hours count all of them.
+    """Several GPUs train together when a launcher starts a process for each: memory and hours are for all of them.
 
-    Each holds a whole copy where one does (DDP), else weights, gradients and optimiser state are sharded (FSDP2). Without a
+    Each has a whole copy where it fits (DDP), else weights, gradients and optimiser state are sharded (FSDP2). Without a
     launcher a run uses one GPU, and answers always come from one. Does not apply to a machine with one GPU or none.
     """
 
@@ -295,7 +295,7 @@ class RS011(Resources):
 
 
 class RS012(Resources):
-    """A context that prompt, answer and passages nearly fill leaves no room for examples: shorten the prompt first.
+    """Where prompt, answer and passages nearly fill the model's context, no examples fit: shorten the prompt first.
 
     Does not apply where the model's context or the length of prompts is not known.
     """
@@ -307,4 +307,5 @@ class RS012(Resources):
             return ""
         if profile.context_left < 0:
             return f"prompt, answer and passages are {-profile.context_left:,} tokens more than the model's context"
-        return f"the model's context has room for {profile.shots_that_fit} examples beside the prompt"
+        shots = count_noun(profile.shots_that_fit or 0, "example")
+        return f"only {shots} would fit into the model's context beside the prompt"

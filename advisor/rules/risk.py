@@ -1,4 +1,4 @@
-"""Risk: what can go wrong, and notes that weigh nothing but should be read."""
+"""Risk: what can go wrong, and notes that count nothing but should be read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Risk(Rule):
 
 
 class RK001(Risk):
-    """Where a wrong answer is costly, hold answers to passages that can be checked.
+    """Where a wrong answer is costly, let the model answer from passages that can be checked.
 
     Does not apply when the task needs no facts.
     """
@@ -32,7 +32,7 @@ class RK001(Risk):
 
     def applies(self, profile: Profile) -> str:
         costly = profile.wrong_answer_cost == "high" and profile.needs_facts
-        return "a wrong answer is costly, and retrieved passages can be checked" if costly else ""
+        return "a wrong answer is costly, and the passages of a search can be checked" if costly else ""
 
 
 class RK002(Risk):
@@ -56,7 +56,7 @@ class RK002(Risk):
 
 
 class RK003(Risk):
-    """Advice without held-out questions stays advice: nothing can be confirmed.
+    """Without test questions the recommendation stays a guess: nothing can be measured.
 
     Does not apply when questions are given.
     """
@@ -64,13 +64,17 @@ class RK003(Risk):
     evidence = ("OpenAI, Optimizing LLM Accuracy: start with 20 or more questions with answers",)
 
     def applies(self, profile: Profile) -> str:
-        return "" if profile.questions else "no held-out questions: write 30 or more before building anything"
+        return (
+            ""
+            if profile.questions
+            else "there are no test questions: write 45 or more with their answers before building anything"
+        )
 
 
 class RK004(Risk):
-    """A verdict on fewer than 30 questions only leans.
+    """Fewer than 30 test questions give no firm verdict.
 
-    Does not apply from 30 test questions on (about 45 in the file, as a third goes to tuning).
+    Does not apply from 30 test questions on (about 45 in the file, as a third is used for choices before the test).
     """
 
     evidence = ("computed: a 95 % interval is about 22 points wide either way at 15 questions, 9 at 100",)
@@ -79,17 +83,18 @@ class RK004(Risk):
         n = profile.question_count
         few = n is not None and n * 2 / 3 < FEW_QUESTIONS
         return (
-            f"{count_noun(n, 'question')}, of which fewer than {FEW_QUESTIONS} are left for the verdict: it will only lean"
+            f"you have {count_noun(n, 'question')}; about {n * 2 / 3:.0f} of them are left for the test: "
+            f"bring {FEW_QUESTIONS * 3 // 2} for a firm result"
             if n is not None and few
             else ""
         )
 
 
 class RK005(Risk):
-    """Stacking retrieval on a model that was tuned without passages can be worse than either.
+    """Adding a search to a model that was fine-tuned without passages can be worse than either alone.
 
-    The hybrid's rows must hold retrieved passages and distractors, and it must beat every single arm.
-    Does not apply when only one of facts and behaviour is missing.
+    So a hybrid is trained on examples with right and wrong passages, and it must beat every simpler method.
+    Does not apply when only facts or only style are missing.
     """
 
     evidence = (
@@ -102,7 +107,11 @@ class RK005(Risk):
         both = (
             profile.needs_facts and profile.behaviour_gap in ("low", "high") and profile.examples_known >= 50
         )
-        return "tune on rows that hold passages, and keep the gate" if both else ""
+        return (
+            "a hybrid is trained with search results in its examples, and must beat the simpler methods (both by default)"
+            if both
+            else ""
+        )
 
 
 class RK006(Risk):
@@ -126,7 +135,7 @@ class RK006(Risk):
 
 
 class RK007(Risk):
-    """Tuning on few or narrow examples can cost general ability.
+    """Fine-tuning on few or narrow examples can make a model worse at other tasks.
 
     Does not apply when the model does nothing but this task.
     """
@@ -135,11 +144,11 @@ class RK007(Risk):
 
     def applies(self, profile: Profile) -> str:
         tuned = profile.behaviour_gap == "high" and profile.examples_known >= 10
-        return "measure what tuning costs on other tasks" if tuned else ""
+        return "a fine-tuned model may get worse at other tasks: measure it" if tuned else ""
 
 
 class RK008(Risk):
-    """Where one label is very frequent, answering nothing else looks good: compare with that, and look at each label.
+    """Where one label is very frequent, always answering it looks good: compare with that, and look at each label.
 
     Does not apply where labels are about equally frequent, or where there are none.
     """

@@ -15,9 +15,9 @@ class Scale(Rule):
 
 
 class SC001(Scale):
-    """Many calls repay training: a tuned model needs a shorter prompt on every one of them.
+    """With many calls training pays: it costs once, a long prompt costs on every call.
 
-    Does not apply when the task is not stable, or prompt caching makes the long prompt nearly free.
+    Does not apply when the task keeps changing, or when caching makes the long prompt nearly free.
     """
 
     need = Need.SCALE
@@ -38,9 +38,9 @@ class SC001(Scale):
 
 
 class SC002(Scale):
-    """A prototype with few calls and few examples should be prompted.
+    """For a prototype with few calls and few examples, use a prompt.
 
-    Does not apply once volume or labels have grown.
+    Does not apply once there are more calls or examples.
     """
 
     need = Need.STOP
@@ -54,7 +54,7 @@ class SC002(Scale):
 
 
 class SC003(Scale):
-    """A long prompt on every call is worth shortening by training.
+    """A long prompt on every call is a reason to train: a fine-tuned model needs a shorter one.
 
     Does not apply where the prompt is fixed and cached, or calls are few.
     """
@@ -66,11 +66,11 @@ class SC003(Scale):
 
     def applies(self, profile: Profile) -> str:
         long = (profile.prompt_tokens or 0) >= 3000 and not profile.low_volume and profile.behaviour_needed
-        return f"every call carries a prompt of {profile.prompt_tokens:,} tokens" if long else ""
+        return f"every call has a prompt of {profile.prompt_tokens:,} tokens" if long else ""
 
 
 class SC004(Scale):
-    """A tight latency leaves no time for long prompts and look-ups.
+    """Where answers must be very fast, there is no time for long prompts and searching.
 
     Does not apply from about one second upwards.
     """
@@ -86,11 +86,11 @@ class SC004(Scale):
 
 
 class SC005(Scale):
-    """Hundreds of millions of prompt tokens a month are real money: shorten what every call repeats.
+    """Hundreds of millions of prompt tokens a month are expensive: shorten what every call repeats.
 
     At list prices of 0.15 to 3 USD per million, 100 million tokens cost 15 to 300 USD every month, a LoRA run
     of a 7 B model 10 to 20 USD once.
-    Does not apply where no behaviour is missing, so that the prompt is not long because of instructions.
+    Does not apply where the style needs no change, so that the prompt is not long because of instructions.
     """
 
     need = Need.SCALE

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from advisor.probe.offer import PROBED_QUESTION, ProbeOffer, offer_probe_of
+from advisor.probe.offer import PROBED_QUESTIONS, ProbeOffer, offer_probe_of
 from advisor.questionnaire.answers import PERSON_SOURCES, Answer, Answers, format_answer
 from advisor.questionnaire.gather import Situation, check_model
 from advisor.questionnaire.made_rows import making_offer
 from advisor.questionnaire.profile import Profile
-from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS, Question
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
 from advisor.recommendation.questions_left import can_decide, is_worth_asking, max_questions_left
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.wizard.model_choices import missing_packages
@@ -34,6 +35,9 @@ MEASURED_KEYS = (
     "gpu_memory_gib",
 )
 """Answers after which files, model and machine are examined again."""
+
+LEFT_OPEN = "it was measured, and this stayed open"
+"""Why a probe is not offered again at a question."""
 
 
 class InterviewMove:
@@ -130,8 +134,8 @@ class Interview:
         self.ask_everything = False
         self.record = False
         self.tune_retriever = False
-        self.undecided = ""
-        """Why a probe is not offered again at the question that it left open; "" before a probe."""
+        self.probed = False
+        """Whether a probe was done: it is not offered again at a question that it left open."""
 
     @property
     def profile(self) -> Profile:
@@ -232,7 +236,9 @@ class Interview:
                 self._record_answer(question, value, known)
             except ColumnsNeeded as problem:
                 names = ", ".join(problem.columns)
-                self.prompter.say(f"{value}: the names of its columns do not tell prompt and reply ({names})")
+                self.prompter.say(
+                    f"{value}: which column is the prompt, and which the reply? Its columns: {names}"
+                )
                 columns = self.prompter.columns(problem.columns)
                 if columns is None:
                     self.answers = before
@@ -260,8 +266,7 @@ class Interview:
             self.prompter.say(f"{problem.message} ({problem.hint})" if problem.hint else problem.message)
             return False
         self.answers = self.situation.answers
-        if self.answers.value(PROBED_QUESTION) is None:
-            self.undecided = "it was measured, and left this open"
+        self.probed = True
         before, self.ranking = self.ranking, rank_methods(self.profile)
         self.prompter.moved(before, self.ranking, self.answers)
         return True
@@ -286,10 +291,11 @@ class Interview:
 
     def _measurement(self, question: Question) -> ProbeOffer | None:
         """Return the offer to measure the answer of a question; None for a question that a probe does not answer."""
-        if question.id != PROBED_QUESTION:
+        if question.id not in PROBED_QUESTIONS:
             return None
         offer = offer_probe_of(self.situation.profile)
-        return replace(offer, missing=offer.missing or self.undecided)
+        is_open = self.probed and self.answers.value(question.id) is None
+        return replace(offer, missing=offer.missing or (LEFT_OPEN if is_open else ""))
 
     def _record_answer(self, question: Question, value: Any, known: Answer | None) -> None:
         """Record an answer; a counted or detected value that was only confirmed keeps its source."""

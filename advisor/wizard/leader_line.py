@@ -1,4 +1,4 @@
-"""The lines after each answer: which method leads now, how the scores moved, and what cannot be done here and why."""
+"""The lines after each answer: which method leads now, how the scores moved, and what is not offered and why."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ StyledText = tuple[str, str]
 """A style class and its text, as prompt_toolkit takes them."""
 MIN_SCORE_MOVE = 0.005
 """Least change of a score that is shown as ▲ or ▼."""
-REASON_LINES = 2
-"""Most lines about methods that are not possible."""
+REASON_LINES = 3
+"""Most lines about methods that cannot be done here or would have no use."""
 
 
 SCORE_LABEL = "  fit:"
@@ -65,7 +65,7 @@ def _score_line(
     for number, scored in enumerate(methods):
         text = f"  {scored.method.name} {_score(scored)}{_arrow(scored, scored_before)}"
         left = len(methods) - number
-        rest_text = f"  +{left} lower"
+        rest_text = f"  +{left} more"
         if used + len(text) + (len(rest_text) if left > 1 else 0) > space:
             parts.append(("class:why", rest_text))
             break
@@ -83,8 +83,8 @@ def _impossible_methods(after: Ranking, lacking: Mapping[str, str]) -> str:
         reason = scored.blockers[0].text if scored.blockers else lacking.get(name)
         if reason:
             by_reason.setdefault(reason, []).append(name)
-    lines = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
-    return f"not possible: {'; '.join(lines)}" if lines else ""
+    lines = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
+    return f"not offered: {'; '.join(lines)}" if lines else ""
 
 
 def _shown_parts(ranking: Ranking) -> list[tuple[str, float, str]]:

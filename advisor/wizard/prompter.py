@@ -1,6 +1,6 @@
 """The wizard on a terminal, with questionary: :func:`interview_on_terminal` runs the interview.
 
-The only module that imports questionary. Also the offer to probe the base model at the review.
+The only module that imports questionary.
 """
 
 from __future__ import annotations
@@ -18,20 +18,33 @@ import questionary
 from prompt_toolkit import print_formatted_text
 from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.key_binding import KeyBindings
 
 from advisor.drafting.tuned_retriever import offers_tuned_retriever
 from advisor.output import command_line
-from advisor.probe.offer import offer_probe_of, offer_when_unsure
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
 from advisor.questionnaire.answers_files import read_answers, save_answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
 from advisor.recommendation.ranking import Ranking
-from advisor.recommendation.recommend import BaseRecommendation
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove, Prompter
 from advisor.wizard.leader_line import StyledText, leader_lines
 from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
+from advisor.wizard.probe_in_wizard import (
+    measure_first_line,
+    offer_probe,
+    probe_downloads,
+    probe_in_wizard,
+    probe_question,
+)
+from advisor.wizard.question_view import (
+    MEASURE_WORD,
+    IntroducedWords,
+    help_lines,
+    measure_text,
+    question_lines,
+)
 from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValidator, typing_hint
 from rag.errors import Problem
 from rag.files import write_bytes
@@ -39,7 +52,8 @@ from runners.catalog import models
 from runners.resources.machine import detect_machine
 
 SAVED_ANSWERS = Path("tunewise-answers.yaml")
-OTHER, CHANGE, DONT_KNOW = "« other »", "« change »", "?"
+OTHER, CHANGE, DONT_KNOW, HELP = "« other »", "« change »", "« unknown »", "« help »"
+HELP_KEY = "?"
 MAX_COLUMNS = 110
 _SECTIONS = dict(QUESTION_SECTIONS)
 _STYLE = questionary.Style(
@@ -54,71 +68,13 @@ _STYLE = questionary.Style(
         ("disabled", "fg:ansibrightblack italic"),
         ("bottom-toolbar", "noreverse fg:ansibrightblack"),
         ("why", "fg:ansibrightblack"),
+        ("word", "fg:ansicyan"),
         ("section", "fg:ansicyan bold"),
         ("refused", "fg:ansired"),
         ("leader", "fg:ansigreen bold"),
         ("decides", "fg:ansiyellow"),
     ]
 )
-
-
-def offer_probe(profile: Profile) -> tuple[str, ...]:
-    """Return the line of the review's menu; none unless questions are given with documents or examples.
-
-    A probe of an endpoint sends data and may cost money, so it is not offered: it must be asked for with ``tunewise probe``.
-    """
-    if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
-        return ()
-    minutes = offer_probe_of(profile).minutes
-    return (f"measure first: ask the base model some of my questions (about {minutes} min)",)
-
-
-def measure_first_line(recommendation: BaseRecommendation) -> str:
-    """Return the review's line on what a probe costs and decides; "" where the advice is sure, or no probe is offered."""
-    profile = recommendation.profile
-    offer = offer_when_unsure(profile, recommendation.choice, recommendation.probability)
-    return f"{offer.text}: choose measure first" if offer and offer_probe(profile) else ""
-
-
-def probe_downloads(answers: Answers) -> str:
-    """Return what a probe would download first, "" for nothing."""
-    from runners.models import resolve
-    from runners.plan.schema import EMBEDDER
-
-    downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, EMBEDDER])
-    return "; ".join(fetch.text for fetch in downloads)
-
-
-def probe_question(answers: Answers) -> str:
-    """Return the question whether to probe, with its minutes and the downloads it would need first."""
-    minutes = offer_probe_of(complete_situation(answers).profile).minutes
-    question = (
-        f"Ask the base model some dev questions now? It takes about {minutes} min; nothing is built or sent."
-    )
-    texts = probe_downloads(answers)
-    return f"{question} It first fetches {texts}." if texts else question
-
-
-def probe_in_wizard(answers: Answers) -> Answers:
-    """Probe, print the result, write it as ``probe.yaml``, and return the answers with those that it settled.
-
-    Ctrl-C ends the probe, keeps its replies so far, and returns to the wizard without it.
-    """
-    from advisor.probe.probe_view import PROBE_OUT, probe_with_progress, show_probe, write_probe_answers
-
-    try:
-        outcome = probe_with_progress(answers)
-    except KeyboardInterrupt as stop:
-        if type(stop) is not KeyboardInterrupt:  # SIGTERM ends the wizard too
-            raise
-        print(
-            "\nthe probe was stopped; its answers so far are kept, and it goes on from them when started again"
-        )
-        return answers
-    write_probe_answers(outcome, PROBE_OUT)
-    show_probe(outcome)
-    print(f"the answers so far, with what was measured, are kept in {PROBE_OUT}")
-    return outcome.answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +107,14 @@ def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> Inte
             before = saved.read_bytes() if saved.is_file() else b""
             save_answers(interview.answers, saved)
             print(
-                f"\nyour answers are kept; go on with:\n  {command_line('plan', '--answers', saved)}\n"
+                f"\nyour answers are saved; continue with:\n  {command_line('plan', '--answers', saved)}\n"
                 f"or start tunewise here again",
                 file=sys.stderr,
             )
             if before and before != saved.read_bytes():
                 backup = saved.with_suffix(".yaml.bak")
                 write_bytes(backup, before)
-                print(f"the answers that were kept before are in {backup}", file=sys.stderr)
+                print(f"the answers that were saved before are in {backup}", file=sys.stderr)
         raise
 
 
@@ -183,7 +139,7 @@ def offer_saved_answers(saved: Path = SAVED_ANSWERS, plan: Path = Path("plan.yam
         return None
     when = f"{day:%H:%M}" if day.date() == datetime.now().date() else f"{day:%Y-%m-%d %H:%M}"
     answers = "the answer" if count == 1 else f"the {count} answers"
-    return saved if confirm(f"Go on with {answers} of {when} ({saved})?") else None
+    return saved if confirm(f"Continue with {answers} of {when} ({saved})?") else None
 
 
 def confirm(text: str, default: bool = True) -> bool:
@@ -195,22 +151,22 @@ class TerminalPrompter(Prompter):
     """Asks with questionary: choices with the arrow keys, everything else typed."""
 
     def __init__(self) -> None:
-        """Start with no section announced."""
+        """Start with no section announced, and no word explained."""
         self.section = ""
+        self.words = IntroducedWords()
+        self.fit_explained = False
 
     def ask(self, asked: AskedQuestion) -> Any:
-        """Show section, reason and default, then ask; afterwards one line shows question and answer."""
+        """Show section, question, reason and example, then ask; afterwards one line shows the answer."""
         question = asked.question
         if question.section != self.section:
             self.section = question.section
             section_title = f"\n── {_SECTIONS[question.section]} "
             self._print([("class:section", section_title), ("class:why", f"──  {_position(asked)}")])
         self._print([])
-        self._wrap("class:why", question.why)
-        if asked.decides:
-            self._wrap("class:decides", "This answer can change what leads now.")
-        if asked.known and asked.known.note:
-            self._wrap("class:why", f"{asked.known.source}: {asked.known.note}")
+        self._wrap("class:question", question.text, indent=0)
+        for style, line in question_lines(asked, self.words):
+            self._wrap(style, line)
         if question.id == "model":
             value = self._model(asked)
         elif question.kind in ("choice", "flag"):
@@ -218,7 +174,7 @@ class TerminalPrompter(Prompter):
         else:
             value = self._type(asked, asked.known)
         if value not in (InterviewMove.BACK, InterviewMove.MEASURE):
-            self._answered(question.text, value)
+            self._answered(value)
         return value
 
     def review(self, answers: Answers, profile: Profile) -> str:
@@ -233,11 +189,13 @@ class TerminalPrompter(Prompter):
         self._advice(profile)
         moves = [
             questionary.Choice("make the plan", value=InterviewMove.DONE),
-            questionary.Choice("make the plan, and a one-page decision record", value=InterviewMove.RECORD),
+            questionary.Choice(
+                "make the plan, and one page on the decision for colleagues", value=InterviewMove.RECORD
+            ),
             *(
                 [
                     questionary.Choice(
-                        "make the plan, and tune the retriever on the examples", InterviewMove.TUNE
+                        "make the plan, and also train the search on the examples", InterviewMove.TUNE
                     )
                 ]
                 if offers_tuned_retriever(profile)
@@ -245,7 +203,7 @@ class TerminalPrompter(Prompter):
             ),
             questionary.Choice("change an answer", value=CHANGE),
             questionary.Choice("save these answers as a profile", value=InterviewMove.SAVE),
-            questionary.Choice("ask me everything", value=InterviewMove.MORE),
+            questionary.Choice("ask me the remaining questions too", value=InterviewMove.MORE),
             *(questionary.Choice(line, value=InterviewMove.PROBE) for line in offer_probe(profile)),
             questionary.Choice("← back", value=InterviewMove.BACK),
         ]
@@ -272,7 +230,20 @@ class TerminalPrompter(Prompter):
         self._wrap("class:decides", line)
 
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
-        """Show which method leads after an answer, how that changed, and what is not possible."""
+        """Show which method leads after an answer, how that changed, and what is not possible.
+
+        The first time it is said what the numbers are; a method that leads for the first time is explained.
+        """
+        if not self.fit_explained:
+            self.fit_explained = True
+            self._wrap(
+                "class:word",
+                "The methods, best first, each with a number from 0 to 1: how well it fits your answers. What one is: "
+                "tunewise explain NAME",
+            )
+        leader = after.choice
+        if term := self.words.first_time(leader):
+            self._wrap("class:word", f"{leader}: {term.sentence}")
         for line in leader_lines(before, after, missing_packages(answers), _columns()):
             self._print(line)
 
@@ -295,21 +266,21 @@ class TerminalPrompter(Prompter):
             return
         try:
             answers_files.save_profile(name, answers)
-            self._wrap("class:why", f"kept; use it with: {command_line('plan', '--profile', name)}")
+            self._wrap("class:why", f"saved; use it with: {command_line('plan', '--profile', name)}")
         except Problem as problem:
             self.say(str(problem))
 
     def columns(self, names: Sequence[str]) -> str | None:
         """Let the columns of prompt and reply be chosen by name."""
         chosen: list[str] = []
-        for text in ("Which column holds the prompt (what a user writes)?", "Which column holds the reply?"):
+        for text in ("Which column is the prompt (what a user writes)?", "Which column is the reply?"):
             choices = [questionary.Choice(name, value=name) for name in names if name not in chosen]
             choices.append(questionary.Choice("none of them: another file", value=OTHER))
             picked = self._pick(text, choices)
             if picked == OTHER:
                 return None
             chosen.append(picked)
-            self._answered(text, picked)
+            self._answered(picked, text)
         return f"prompt={chosen[0]},reply={chosen[1]}"
 
     def probe(self, answers: Answers) -> Answers:
@@ -321,10 +292,13 @@ class TerminalPrompter(Prompter):
         """Probe the base model; where models must be downloaded for it, that is asked first."""
         return self.probe(answers) if probe_downloads(answers) else probe_in_wizard(answers)
 
-    def _answered(self, text: str, value: Any) -> None:
-        """Print a question with its answer on one line."""
-        answer = format_answer(value, max(20, _columns() - len(text) - 3))
-        self._print([("class:qmark", "✓ "), ("class:question", f"{text} "), ("class:answer", answer)])
+    def _answered(self, value: Any, text: str = "") -> None:
+        """Print an answer on one line, with its question where that was not printed before."""
+        lead = f"{text} " if text else ""
+        answer = (
+            "I don't know" if value is None else format_answer(value, max(20, _columns() - len(lead) - 3))
+        )
+        self._print([("class:qmark", "✓ "), ("class:question", lead), ("class:answer", answer)])
 
     def _advice(self, profile: Profile) -> None:
         """Show the recommendation so far, its confidence, and what is worth finding out."""
@@ -336,7 +310,7 @@ class TerminalPrompter(Prompter):
             "class:leader",
             f"{recommendation.choice}, confidence {confidence.level}, {recommendation.probability.value:.2f} "
             f"({confidence.because})",
-            f"{'as it stands':<13} ",
+            f"{'recommended':<13} ",
         )
         for fact in recommendation.worth_finding:
             self._wrap("class:decides", fact.text, f"{'worth knowing':<13} ")
@@ -357,8 +331,8 @@ class TerminalPrompter(Prompter):
                 questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed_reason)
             )
         if offer := asked.measurement:
-            text = "measure it now"
-            text += "" if offer.missing else f" (about {offer.minutes} min; asks {offer.model})"
+            text = "measure it for me"
+            text += "" if offer.missing else f" ({measure_text(offer)})"
             choices.append(
                 questionary.Choice(text, value=InterviewMove.MEASURE, disabled=offer.missing or None)
             )
@@ -381,7 +355,7 @@ class TerminalPrompter(Prompter):
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
         value = self._select(asked, choices)
-        value = self._type(asked, None) if value == OTHER else value
+        value = self._type(asked, None, "Its name, folder or openai:NAME@URL:") if value == OTHER else value
         doubt = "" if value in (None, InterviewMove.BACK) else doubt_about(value)
         if not doubt or confirm(f"{doubt}. Plan on it?", default=False):
             return value
@@ -395,7 +369,10 @@ class TerminalPrompter(Prompter):
         )
 
     def _select(self, asked: AskedQuestion, choices: list[questionary.Choice]) -> Any:
-        """Show choices with the pointer on the known value or on "I don't know", so that Enter alone answers nothing."""
+        """Show choices with the pointer on the known value or on "I don't know", so that Enter alone answers nothing.
+
+        The keys ? and < show help and go back.
+        """
         choices = [
             *choices,
             questionary.Choice("I don't know", value=DONT_KNOW),
@@ -405,18 +382,25 @@ class TerminalPrompter(Prompter):
         preferred = DONT_KNOW if known is None else known
         open_choices = {choice.value: choice for choice in choices if not choice.disabled}
         default = open_choices.get(preferred, open_choices[DONT_KNOW])
-        chosen = questionary.select(
-            asked.question.text,
-            choices,
-            default=default,
-            style=_STYLE,
-            instruction=_instruction(asked),
-            qmark="?",
-            erase_when_done=True,
-        ).unsafe_ask()
-        return None if chosen == DONT_KNOW else chosen
+        while True:
+            menu = questionary.select(
+                "Choose",
+                choices,
+                default=default,
+                style=_STYLE,
+                instruction=f"({_position(asked)}; arrow keys, Enter; {HELP_KEY} help)",
+                qmark=">",
+                erase_when_done=True,
+            )
+            _answer_on_key(menu, HELP_KEY, HELP)
+            _answer_on_key(menu, BACK_KEY, InterviewMove.BACK)
+            chosen = menu.unsafe_ask()
+            if chosen != HELP:
+                return None if chosen == DONT_KNOW else chosen
+            self._help(asked)
 
-    def _type(self, asked: AskedQuestion, known: Answer | None) -> Any:
+    def _type(self, asked: AskedQuestion, known: Answer | None, text_before: str = "") -> Any:
+        """Ask for a typed answer; the words "?" and "<" show help and go back, "measure" has it measured where possible."""
         question = asked.question
         default = "" if known is None or known.value is None else str(known.value)
         completer: Completer | None = None
@@ -424,26 +408,39 @@ class TerminalPrompter(Prompter):
             completer = PathCompleter(expanduser=True)
         elif question.id == "model":
             completer = WordCompleter([model.name for model in models.known_models()], sentence=True)
-        text = questionary.text(
-            question.text,
-            default=default,
-            style=_STYLE,
-            qmark="?",
-            validate=TypedAnswerValidator(question),
-            bottom_toolbar=lambda: f" {_position(asked)} ·{typing_hint(question, default)}",
-            erase_when_done=True,
-            completer=completer,
-        ).unsafe_ask()
-        text = text.strip()
-        if text == BACK_KEY:
-            return InterviewMove.BACK
-        return read_answer(question.id, text)
+        measurable = asked.measurement is not None and not asked.measurement.missing
+        while True:
+            text = questionary.text(
+                text_before,
+                default=default,
+                style=_STYLE,
+                qmark=">",
+                validate=TypedAnswerValidator(question, (MEASURE_WORD,) if measurable else ()),
+                bottom_toolbar=lambda: f" {_position(asked)} ·{typing_hint(question, default)}",
+                erase_when_done=True,
+                completer=completer,
+            ).unsafe_ask()
+            text = text.strip()
+            if text == BACK_KEY:
+                return InterviewMove.BACK
+            if measurable and text.lower() == MEASURE_WORD:
+                return InterviewMove.MEASURE
+            if text != HELP_KEY:
+                return read_answer(question.id, text)
+            self._help(asked)
 
-    def _wrap(self, style: str, text: str, lead: str = "") -> None:
+    def _help(self, asked: AskedQuestion) -> None:
+        """Show what the key ? shows."""
+        for style, line in help_lines(asked):
+            self._wrap(style, line)
+
+    def _wrap(self, style: str, text: str, lead: str = "", indent: int = 2) -> None:
         """Print a text wrapped to the terminal's width, after an indented lead."""
-        indent = " " * (2 + len(lead))
-        for number, line in enumerate(textwrap.wrap(text, max(20, _columns() - len(indent)))):
-            self._print([("class:why", f"  {lead}" if number == 0 else indent), (style, line)])
+        first = " " * indent + lead
+        width = max(20, _columns() - len(first))
+        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            self._print([("class:why", first if number == 0 else " " * len(first)), (style, line)])
 
     def _print(self, parts: list[StyledText]) -> None:
         print_formatted_text(FormattedText(parts), style=_STYLE)
@@ -454,13 +451,11 @@ def _position(asked: AskedQuestion) -> str:
     return f"question {asked.number} of at most {asked.most}" if asked.number else "a change"
 
 
-def _instruction(asked: AskedQuestion) -> str:
-    """Return as much of the position and the keys as fits beside the question on one line."""
-    space = shutil.get_terminal_size().columns - len(asked.question.text) - 4
-    for text in (f"({_position(asked)}; arrow keys, Enter)", f"({_position(asked)})", "(arrows)"):
-        if len(text) <= space:
-            return text
-    return " "
+def _answer_on_key(menu: questionary.Question, key: str, value: str) -> None:
+    """Let a key of a list choose a value that is not in the list."""
+    bindings = menu.application.key_bindings
+    assert isinstance(bindings, KeyBindings)
+    bindings.add(key, eager=True)(lambda event: event.app.exit(result=value))
 
 
 def _row(key: str, answer: Answer, width: int) -> list[StyledText]:

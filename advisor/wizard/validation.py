@@ -10,7 +10,7 @@ from prompt_toolkit.validation import ValidationError, Validator
 
 from advisor.questionnaire.answers import UNKNOWN_WORDS, format_answer, names_a_path, read_answer
 from advisor.questionnaire.gather import check_model
-from advisor.questionnaire.questions import Question
+from advisor.questionnaire.question_types import Question
 from rag.errors import BadInput
 
 BACK_KEY = "<"
@@ -19,14 +19,15 @@ BACK_KEY = "<"
 class TypedAnswerValidator(Validator):
     """Rejects, while it is typed, what the question does not allow."""
 
-    def __init__(self, question: Question) -> None:
-        """Take the question whose answer is typed."""
+    def __init__(self, question: Question, words: tuple[str, ...] = ()) -> None:
+        """Take the question whose answer is typed, and words that may be typed in place of an answer."""
         self.question = question
+        self.words = words
 
     def validate(self, document: Document) -> None:
         """Raise ValidationError with what is allowed."""
         text = document.text.strip()
-        if text == BACK_KEY or text.lower() in UNKNOWN_WORDS:
+        if text == BACK_KEY or text.lower() in (*UNKNOWN_WORDS, *self.words):
             return
         try:
             read_answer(self.question.id, text)
@@ -63,5 +64,5 @@ def typing_hint(question: Question, default: str) -> str:
             reading = f" = {format_answer(read_answer(question.id, text))} ·"
         except BadInput:
             reading = ""
-    keys = f" {'Enter keeps it' if default else 'Enter: unknown'} · ? unknown · {BACK_KEY} back"
+    keys = f" {'Enter keeps it · unknown clears it' if default else 'Enter: I do not know'} · ? help · {BACK_KEY} back"
     return reading + keys + (f" · in {question.unit}" if question.unit else "")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from advisor.output import emit_result, format_interval
+from rag.text.words import count_noun
 from runners.models.adapters import StoredAdapter
 
 COMBINED_SCORE = "combined"
@@ -65,7 +66,11 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
 def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
     """Return the cells of an adapter's row."""
     rank = f"rank {adapter.rank}" if adapter.rank else "all weights"
-    rows = f"{adapter.rows} rows {adapter.data_sha256[:8]}".rstrip() if adapter.rows is not None else ""
+    rows = (
+        f"{count_noun(adapter.rows, 'row')} {adapter.data_sha256[:8]}".rstrip()
+        if adapter.rows is not None
+        else ""
+    )
     score = adapter.scores.get("scores", {}).get(COMBINED_SCORE)
     return (
         str(adapter.folder),

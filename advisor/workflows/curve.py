@@ -11,6 +11,7 @@ from advisor.output import command_line, note, print_plain
 from advisor.terminal import resume_hint
 from rag.errors import BadInput, UsageProblem
 from rag.files import write_json, write_text
+from rag.text.words import count_noun
 from runners.plan.schema import Plan, read_plan
 from runners.run_folder import CURVES_FOLDER, is_run, read_run_plan
 
@@ -202,7 +203,7 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
 
     if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
         lines.append(
-            f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again"
+            f"all {count_noun(len(setup.rows), 'row')} with seed {setup.seeds[0]}: taken from the run, not trained again"
         )
     return [*lines, *setup.notes]
 
@@ -322,8 +323,8 @@ def conclusion_text(data: dict[str, Any]) -> str:
     gain, stop, rows = data["doubling"], data["stop"], data["points"][-1]["n"]
     if max(row["score"] for row in data["points"]) <= NOTHING:
         return (
-            f"No size scored above {NOTHING}: nothing was learnt that these questions ask, so whether more rows would help "
-            "cannot be told. Look at the answers first."
+            f"No size scored above {NOTHING}: nothing was learnt that these questions ask for, so it is not known whether "
+            "more examples would help. Look at the answers first."
         )
     worth = f"{gain['worth']:.2g}"
     first = (

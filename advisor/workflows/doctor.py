@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,9 @@ NEEDED_BY = {
     "faiss-cpu": "retrieval",
 }
 """What needs a package, for the warning when it is missing."""
+FIT_TEXTS = {"yes": "fits in", "tight": "fits only just in", "no": "does not fit in"}
+TESTED_PLATFORM = ("Linux", "x86_64")
+"""The system and processor that the tests have run on; docs/platforms.md holds what is known of others."""
 MIN_DISK_GIB = 5.0
 """Free disk space in GiB below which there is a warning."""
 
@@ -138,7 +142,7 @@ def show_examination(examined: dict[str, Any]) -> None:
     for note in examined.get("how_asked", ()):
         print_plain(screen, f"{examined['model']}: {note}")
     screen.print(f"cache: {examined['cache']['folder']}", soft_wrap=True)
-    print_plain(screen, f"matrix speed: {examined['calibration']['text']}")
+    print_plain(screen, f"speed measured: {examined['calibration']['text']}")
     if examined["settings"]:
         screen.print(
             "settings in force: "
@@ -146,11 +150,16 @@ def show_examination(examined: dict[str, Any]) -> None:
         )
     configuration = examined["configuration"]
     set_rows = [
-        (value["key"], escape(value["value"]) or "–", escape(value["from"]))
+        (value["key"], escape(value["value"]), escape(value["from"]))
         for value in configuration["values"]
+        if value["value"]
     ]
+    unset = [value["key"] for value in configuration["values"] if not value["value"]]
     screen.print()
-    screen.print(console.table(("setting", "value", "from"), set_rows))
+    if set_rows:
+        screen.print(console.table(("setting", "value", "from"), set_rows))
+    if unset:
+        print_plain(screen, f"not set: {', '.join(unset)}")
     screen.print(f"settings file: {configuration['file'] or 'none'}", soft_wrap=True, markup=False)
     screen.print()
     if examined["plugins"]:
@@ -225,7 +234,7 @@ def _calibration(measure: bool) -> dict[str, Any]:
         + ", ".join(f"{flops / 1e9:,.0f} GFLOP/s {dtype}" for dtype, flops in speed.flops.items())
         for speed in devices
     ]
-    busy = ", beside other work: it may be too low" if measured.busy else ""
+    busy = ", while the machine was busy: it may be too low" if measured.busy else ""
     return {
         **measured.to_json(),
         "text": f"{'; '.join(lines)} (measured {measured.day}{busy})",
@@ -270,7 +279,7 @@ def _method(method: Any, profile: Profile, packages: dict[str, str | None]) -> d
     memory_text = "–" if memory is None else f"{memory.low:.1f}-{memory.high:.1f} GiB"
     memory_kind = "RAM" if profile.has_gpu is False else "GPU memory"
     why = "; ".join(blockers) or (
-        f"{memory_kind}: {fits}" if fits else "its size is unknown: name a known --model"
+        f"{FIT_TEXTS[fits]} {memory_kind}" if fits else "its size is unknown: name a known --model"
     )
     if method.name == "qlora" and not blockers and profile.has_gpu is False:
         why += "; slower than lora on a CPU, only worth it when the weights do not fit"
@@ -298,7 +307,15 @@ def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
         warnings.append(f"on an {DEVICE_TABLE[machine.device].name} {fallback}")
     if machine.ram_gib.value is not None and machine.ram_gib.value < 4:
         warnings.append(f"only {machine.ram_gib.value:g} GiB of memory")
-    return warnings
+    return [*warnings, *filter(None, [untested_platform(platform.system(), platform.machine())])]
+
+
+def untested_platform(system: str, machine: str) -> str:
+    """Return a warning for a system and processor on which no test was ever run; "" for a tested one."""
+    if (system, machine) == TESTED_PLATFORM:
+        return ""
+    here = " ".join(filter(None, ("macOS" if system == "Darwin" else system, machine)))
+    return f"nothing was ever tested on {here}: tests run on Linux x86-64 only (docs/platforms.md says what is known)"
 
 
 def _several_gpus(profile: Profile) -> dict[str, Any]:

@@ -54,18 +54,18 @@ MEMORY_USES: Mapping[str, MemoryUse] = {
 
 
 TERM_TEXTS: Mapping[str, str] = {
-    "weights": "the base's weights",
-    "masters": "fp32 copies of trained weights",
-    "adapters": "the adapters themselves",
-    "gradients": "the gradients held at once",
-    "optimizer": "what the optimiser keeps",
-    "activations": "values kept for the backward pass",
+    "weights": "weights of the base model",
+    "masters": "copies of trained weights in fp32",
+    "adapters": "weights of the adapters",
+    "gradients": "gradients in memory at once",
+    "optimizer": "state of the optimiser",
+    "activations": "values stored for the backward pass",
     "logits": "logits and their gradients",
     "kv_cache": "keys and values of every token so far",
     "buckets": "gradients being averaged over the devices (ddp)",
     "gathered": "sharded weights that are whole for a moment (fsdp)",
     "buffers": "weights made whole for a moment",
-    "overhead": "what the counter shows beyond the tensors",
+    "overhead": "other memory of the process or GPU",
 }
 """What each term of a memory estimate is."""
 WORST_SHOWN = 5
@@ -315,7 +315,7 @@ def show_estimate_score(path: Path, as_json: bool) -> None:
         display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
     )
     for name, number in report["assumed"].items():
-        console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
+        console.print(f"[dim]• {number} figures do not give {escape(name)}: its default was assumed[/]")
 
 
 def _with_set_answers(request: EstimateRequest) -> tuple[EstimateRequest, dict[str, Any]]:
@@ -393,10 +393,10 @@ def _card(name: str) -> gpus.GpuFacts:
         return candidates[0]
     if candidates:
         names = ", ".join(gpu.name for gpu in candidates)
-        raise BadInput(f"there are {len(candidates)} cards called {name!r}", f"say which: {names}")
+        raise BadInput(f"there are {len(candidates)} GPUs called {name!r}", f"say which: {names}")
     if name.replace(".", "", 1).isdecimal():
-        raise BadInput(f"--gpu {name} is no card's name", f"for a size in GiB: --gpu-memory {name}")
-    raise BadInput(f"unknown card {name!r}", known_names_hint(name, [gpu.name for gpu in gpus.known_gpus()]))
+        raise BadInput(f"--gpu {name} is not the name of a GPU", f"for a size in GiB: --gpu-memory {name}")
+    raise BadInput(f"unknown GPU {name!r}", known_names_hint(name, [gpu.name for gpu in gpus.known_gpus()]))
 
 
 def _profile(

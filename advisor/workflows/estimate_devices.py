@@ -162,7 +162,7 @@ def sharing_facts(
             "each": "step",
         }
         notes.append(
-            f"each of {group.replicas} nodes holds all shards (HSDP): between nodes each GPU exchanges "
+            f"each of {group.replicas} nodes has all shards (HSDP): between nodes each GPU exchanges "
             f"{crossing / 1e9:,.3g} GB of gradients an optimiser step, about {wait.likely:.2g} s over "
             f"{group.network_name} ({wait.low:.2g} to {wait.high:.2g})"
         )

@@ -223,5 +223,7 @@ def _names(given: Any, location: str) -> frozenset[str]:
         else [given]
     )
     if unknown:
-        raise BadInput(f"{location} cannot hold {unknown[0]!r}", f"allowed: {', '.join(methods_by_name())}")
+        raise BadInput(
+            f"{location} cannot contain {unknown[0]!r}", f"allowed: {', '.join(methods_by_name())}"
+        )
     return frozenset(given)

@@ -302,7 +302,7 @@ def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
     import typer
 
     if not typer.confirm(f"Send passages of {flags.documents} to {endpoint_host(remote.url)}?", err=True):
-        raise UsageProblem("nothing was sent", "give --yes to go on without this question")
+        raise UsageProblem("nothing was sent", "give --yes to continue without this question")
 
 
 def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
@@ -371,7 +371,7 @@ def _outcome(
     try:
         return maker.make(chunks, flags.count, flags.seed)
     except CannotRun as problem:
-        hint = f"the teacher's texts are kept; continue with: {flags.resume_line()}"
+        hint = f"the teacher's texts are saved; continue with: {flags.resume_line()}"
         raise CannotRun(problem.message, f"{problem.hint}; {hint}" if problem.hint else hint) from None
 
 

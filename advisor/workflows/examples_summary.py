@@ -80,7 +80,7 @@ def show_request_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: Re
         f"{estimate['requests']:,} times, at most {estimate['most_requests']:,}: about {tokens:,} tokens{money}"
     )
     if estimate["answered_before"]:
-        note(f"{estimate['answered_before']:,} of its texts are kept from before and are not asked for again")
+        note(f"{estimate['answered_before']:,} of its texts are from an earlier run and not asked for again")
 
 
 def summarise_making(

@@ -115,7 +115,7 @@ def show_history(summary: dict[str, Any]) -> None:
 
     screen = console.console()
     if summary["path"] is None:
-        screen.print("no history is kept: TUNEWISE_HISTORY is empty")
+        screen.print("no history is stored: TUNEWISE_HISTORY is empty")
         return
     if summary["runs"]:
         rows = [
@@ -154,7 +154,7 @@ def show_history(summary: dict[str, Any]) -> None:
     if summary["broken_lines"]:
         screen.print(f"{summary['broken_lines']} lines could not be read and are not counted")
     screen.print(
-        f"kept in {summary['path']}, and nowhere else; remove it with: tunewise history --clear",
+        f"stored in {summary['path']}, and nowhere else; remove it with: tunewise history --clear",
         soft_wrap=True,
         markup=False,
     )

@@ -241,7 +241,7 @@ def watch_index(
         elif outcome.indexed or outcome.removed:
             print(
                 f"{_clock()} generation {outcome.generation}: {outcome.added} added, {outcome.changed} changed, "
-                f"{outcome.removed} removed; {outcome.embedded} passages embedded, {outcome.seconds:.1f} s",
+                f"{outcome.removed} removed; {count_noun(outcome.embedded, 'passage')} embedded, {outcome.seconds:.1f} s",
                 flush=True,
             )
         if not isinstance(outcome, BadInput) and (outcome.indexed or outcome.removed):
@@ -263,7 +263,7 @@ def keep_on_interrupt(folder: Path | str) -> Iterator[None]:
     except KeyboardInterrupt:
         work = build_folder(folder) if isinstance(folder, str) else folder
         print(
-            f"\ninterrupted; what was embedded is kept in {work}: run the same command to continue",
+            f"\ninterrupted; what was embedded is saved in {work}: run the same command to continue",
             file=sys.stderr,
         )
         raise

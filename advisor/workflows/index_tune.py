@@ -17,6 +17,7 @@ from rag.evaluation.gold_documents import match_documents, require_match
 from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
 from rag.evaluation.statistics import PairedDifference
 from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
+from rag.text.words import count_noun
 
 if TYPE_CHECKING:
     from advisor.display.progress import ProgressWatcher
@@ -89,7 +90,7 @@ def tune_index(request: TuneRequest) -> None:
                 f"no question can be judged: {unjudged_reasons(questions)}",
                 "give questions with gold: doc_id",
             )
-        watcher.begin(f"measuring on {len(questions.questions)} questions")
+        watcher.begin(f"measuring on {count_noun(len(questions.questions), 'question')}")
         tuner = IndexTuner(workbench, questions.questions, request.budget, encoder.count_tokens, on_event)
         outcome = tuner.tune(base, reranker=reranker is not None, fusion=request.questions is not None)
     generation = 0
@@ -187,7 +188,7 @@ def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
     selection = (
         "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
     )
-    return dev, f"{len(dev)} of {len(rows)} questions of {request.questions} ({selection})"
+    return dev, f"{len(dev)} of {count_noun(len(rows), 'question')} of {request.questions} ({selection})"
 
 
 def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:

@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import command_line, emit_result, is_verbose, note, output_format
 from rag.errors import BadInput, CannotRun, GateNotMet, UsageProblem
 from rag.files import disk_full_as_problem, has_active_writer, write_text
+from rag.text.words import count_noun
 from runners.distributed.environment import RESTART_EXIT_CODE, was_restarted, world_size
 from runners.launch import skypilot, slurm, torchrun
 from runners.launch.group import (
@@ -306,7 +307,7 @@ def _processes_here(given: int | None) -> int:
 def _finish(end: torchrun.GroupEnd, group: LaunchedGroup, resume: str) -> None:
     """End as the group did: with the exit code of its first process, or with the process that was lost in one line."""
     if end.signal or end.code in (130, 143):
-        print(f"\ninterrupted; finished parts are kept. Continue with:\n  {resume}", file=sys.stderr)
+        print(f"\ninterrupted; finished parts are saved. Continue with:\n  {resume}", file=sys.stderr)
         raise SystemExit(128 + end.signal if end.signal else end.code)
     if end.code is not None and end.code != RESTART_EXIT_CODE:
         if end.lost and end.code == 0:
@@ -361,7 +362,9 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
             {"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)}
         )
         return
-    print(f"job {number}: {job.describe()}, {job.group.size} processes; saved as {script}")
+    print(
+        f"job {number}: {job.describe()}, {count_noun(job.group.size, 'process', 'processes')}; saved as {script}"
+    )
     print(f"follow it: squeue -j {number}\n           tail -F {shlex.quote(str(output))}")
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PLAN_OUT = Path("plan.yaml")
 RECORD_OUT = Path("decision.md")
-WRITE_QUESTIONS = "write test questions with their answers, 30 or more, and name the file: --questions"
+WRITE_QUESTIONS = "write test questions with their answers, 45 or more, and name the file: --questions"
 MAX_SORTED_TOKENS, MAX_SORTED_ROWS = 100_000, 500
 """Largest corpus, and most examples, that are sorted into facts and behaviour while the user waits."""
 
@@ -127,7 +127,7 @@ def probe_first(answers: Answers, request: PlanRequest) -> ProbeOutcome | None:
 
     if not any(answers.value(key) for key in ("questions", "examples")):
         output.note(
-            "nothing to probe: there are no questions and no examples; the plan is made without a probe"
+            "nothing to measure: there are no questions and no examples; the plan is made without a probe"
         )
         return None
     with resume_hint(output.command_line(*sys.argv[1:]), "answers so far"):
@@ -173,7 +173,7 @@ def print_profiles(as_json: bool) -> None:
         emit_result({"schema": 1, "folder": str(profiles_folder()), "profiles": rows})
         return
     if not profiles:
-        print(f"no profile is kept in {profiles_folder()}; keep one with: tunewise plan --save NAME")
+        print(f"no profile is saved in {profiles_folder()}; save one with: tunewise plan --save NAME")
         return
     from advisor.display import console
 
@@ -236,7 +236,7 @@ def _save_profile_and_record(
 
         save_profile(name, situation.answers)
         output.note(
-            f"kept as the profile {name}; use it with: {output.command_line('plan', '--profile', name)}"
+            f"saved as the profile {name}; use it with: {output.command_line('plan', '--profile', name)}"
         )
     if record:
         from advisor.report.decision_record import decision_record as page
@@ -304,7 +304,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     plan = with_forecast(drafted.plan, rec, situation)
     write_plan(plan, out)
     arms = ", ".join(arm.arm for arm in plan.arms)
-    output.note(f"wrote {out}: arms {arms}; what is predicted of them is in {forecast_path(out)}")
+    output.note(f"wrote {out}, which tests {arms}; the forecast for them is in {forecast_path(out)}")
     if not request.as_json:
         _show_forecast(plan)
     _note_rows(situation, drafted.plan)
@@ -341,7 +341,7 @@ def _back_up(plan: Path) -> None:
         write_bytes(forecast_backup, forecast.read_bytes())
     else:
         forecast_backup.unlink(missing_ok=True)  # that of another plan than the one in plan.yaml.bak
-    output.note(f"the plan that was there is kept as {backup}")
+    output.note(f"the plan that was there is saved as {backup}")
 
 
 def launcher_words(plan: Plan, profile: Profile) -> list[str]:
@@ -380,12 +380,14 @@ def _show_forecast(plan: Plan) -> None:
     screen = console.console()
     screen.print()
     screen.print(
-        console.table(("arm of the trial", "chance of being best", "right", "minutes"), rows, right=(1, 3))
+        console.table(
+            ("method to test", "chance of being best", "right answers", "minutes"), rows, right=(1, 3)
+        )
     )
     print_plain(
         screen,
         f"forecast for {forecast['questions']} test questions: about {forecast['minutes']:.0f} min in all{corrected}; "
-        "right: from a probe, or from public trials of this model with such answers, where there are any",
+        "right answers as in a probe, or in public trials of this model with such answers, where there are any",
     )
 
 
@@ -408,7 +410,7 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
         if not situation.stats.questions:
-            return BadInput("the plan measures arms, but there are no questions", WRITE_QUESTIONS)
+            return BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
         return None
     paths = plan.data.model_dump(exclude_none=True)
     full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
@@ -483,6 +485,6 @@ def _note_rows(situation: Situation, plan: Plan) -> None:
         output.note(f"{account.text}{first}")
         if account.short:
             output.note(
-                f"under two thirds of the rows of {arm} have their passage: a run asks before it trains, and stops "
+                f"under two thirds of the examples of {arm} have their passage: a run asks before it trains, and stops "
                 "without a terminal, unless --accept-lost-rows is given"
             )

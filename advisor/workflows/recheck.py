@@ -129,7 +129,7 @@ def _check_outcome(data: Mapping[str, Any]) -> None:
     """Raise GateNotMet for a regression, BadInput where too few questions still have their gold."""
     if data["outcome"] == REGRESSION:
         raise GateNotMet(
-            f"a sure regression: {data['text']}",
+            f"it became clearly worse: {data['text']}",
             f"the results are kept: {data['folder']}; where the change is wanted: tunewise recheck ... --accept",
         )
     counts = data["questions"]

@@ -422,7 +422,7 @@ def check_gate(data: dict[str, Any]) -> None:
         )
     if verdict["gate_met"] is False:
         raise GateNotMet(
-            f"the gate was not met: {verdict['recommended']} does not clearly beat the arms that the plan's gate names",
+            f"the gate was not met: {verdict['recommended']} does not clearly beat what it has to beat",
             f"the results are kept; the arm to use is {use}",
         )
 

@@ -210,7 +210,7 @@ def settle_settings(
         epochs=given.get("epochs"),
     )
     reasons = {name: reason for name, reason in chosen.reasons.items() if name not in given}
-    given_reasons = {name: f"{_plain(value)} because you said so" for name, value in given.items()}
+    given_reasons = {name: f"{_plain(value)} as you set it" for name, value in given.items()}
     return chosen.config(**given), {**given_reasons, **reasons}
 
 

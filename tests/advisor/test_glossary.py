@@ -42,7 +42,5 @@ def test_a_term_is_known_by_any_usual_spelling() -> None:
 def test_terms_in_a_text_are_listed_in_its_order() -> None:
     text = "hybrid beats rag; the lora arm did not. Written to runs/verdict.json"
     assert [term.name for term in terms_in(text)] == ["hybrid", "RAG", "LoRA", "arm"]
-    assert (
-        words_footer(text) == "words: hybrid, RAG, LoRA, arm. What one of them means: tunewise explain hybrid"
-    )
+    assert words_footer(text) == "words: hybrid, RAG, LoRA, arm. What one means: tunewise explain hybrid"
     assert words_footer("nothing of it") == ""

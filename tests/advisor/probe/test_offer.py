@@ -38,7 +38,7 @@ def test_offer_names_price_measures_and_rivals() -> None:
     assert offer.rivals == {"lora": 0.5, "few-shot": 0.3, "classifier": 0.16}
     assert offer.settles == ("behaviour_gap", "prompting_pass_rate", "task_needs_facts")
     assert f"takes about {offer.minutes} min here" in offer.text
-    assert "speaks for or against lora .50, few-shot .30 and classifier .16" in offer.text
+    assert "the advice is unsure between lora .50, few-shot .30 and classifier .16" in offer.text
     own = offer_when_unsure(
         replace(profile, sources=Profile.of({"behaviour_gap": "low"}).sources), "lora", UNSURE
     )

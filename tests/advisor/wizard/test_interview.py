@@ -15,7 +15,7 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.ranking import Ranking
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove
-from advisor.wizard.prompter import measure_first_line, offer_probe
+from advisor.wizard.probe_in_wizard import measure_first_line, offer_probe
 from rag.errors import BadInput
 from runners.catalog.models import DEFAULT_MODEL
 from runners.resources.machine import Machine
@@ -355,7 +355,7 @@ def test_another_model_drops_what_was_measured(interview: RunInterview, task_fil
     files = {key: str(getattr(task_files, key)) for key in ("documents", "examples", "questions")}
     script, answers = interview({**files, "behaviour_gap": [InterviewMove.MEASURE], "model": "qwen3-4b"})
     assert answers.value("behaviour_gap") is None
-    assert any("behaviour_gap, which a probe of" in line for line in script.lines)
+    assert any("behaviour_gap, measured with" in line for line in script.lines)
 
 
 def test_unknown_instead_of_a_measured_value_says_that_it_stays(interview: RunInterview) -> None:
@@ -372,8 +372,8 @@ def test_review_names_price_and_rivals_where_the_advice_is_unsure() -> None:
         advice, probability=replace(advice.probability, value=0.6, shares=dict.fromkeys(SHARED, 0.3))
     )
     line = measure_first_line(unsure)
-    assert "min here (longer on a busy machine), measures" in line
-    assert "speaks for or against" in line
+    assert "min here (longer on a busy machine) and measures" in line
+    assert "the advice is unsure between" in line
     assert all(f"{arm} .30" in line for arm in SHARED)
     assert line.endswith("choose measure first")
     assert measure_first_line(replace(advice, probability=replace(advice.probability, value=0.9))) == ""

@@ -42,7 +42,7 @@ def test_leader_lines_fit_the_width(width: int) -> None:
     for before in (None, *states):
         for after in states:
             assert all(len(line) <= width for line in lines(before, after, width=width))
-    assert "lower" in lines(None, states[0], width=40)[0]
+    assert "more" in lines(None, states[0], width=40)[0]
 
 
 def test_leader_comes_first_with_previous_leader() -> None:
@@ -67,7 +67,7 @@ def test_impossible_methods_share_one_reason() -> None:
         ranked(task_needs_facts="new"), ranked(task_needs_facts="new", labelled_examples=4)
     )
     text = " ".join(part.strip() for part in reasons)
-    assert "lora, qlora, full: needs at least 10 examples, there are 4" in text.replace("hybrid, ", "")
+    assert "lora, qlora, full (needs at least 10 examples, there are 4)" in text.replace("hybrid, ", "")
     assert "lora" not in scores
 
 
@@ -77,6 +77,6 @@ def test_missing_package_is_a_reason() -> None:
     assert lacking == {"qlora": "needs bitsandbytes, missing"}
     scores, *reasons = lines(None, ranked(behaviour_gap="high", task_needs_facts="new"), lacking)
     assert "qlora" not in scores
-    assert any("qlora: needs bitsandbytes, missing" in line for line in reasons)
+    assert any("qlora (needs bitsandbytes, missing)" in line for line in reasons)
     other_machine = Answers().put("flag", {"gpu_kind": "cuda"})
     assert missing_packages(other_machine, lambda package: False) == {}

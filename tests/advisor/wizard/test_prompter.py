@@ -62,7 +62,7 @@ def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> Non
     terminal.answer("what should the model do?", f"\x15Help sailors{ENTER}")
     terminal.answer("Where are the documents", f"documents{ENTER}")
     terminal.answer("Where are examples", f"examples.jsonl{ENTER}")
-    terminal.answer("Where are held-out questions", f"questions.jsonl{ENTER}")
+    terminal.answer("Where are test questions", f"questions.jsonl{ENTER}")
     terminal.answer("Which instructions", f"prompt.txt{ENTER}")
     terminal.answer("How often do these facts change?", UP * 2 + ENTER)
     terminal.answer("name its source?", UP * 2 + ENTER)
@@ -72,7 +72,7 @@ def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> Non
     terminal.answer("stay on your own machines?", UP + ENTER)
     terminal.answer("What does a wrong answer cost?", UP * 2 + ENTER)
     terminal.answer("Which base model?", ENTER)
-    terminal.expect("as it stands")
+    terminal.expect("recommended")
     terminal.answer("Is this right?", DOWN + ENTER)
     terminal.expect("hybrid")
     terminal.expect("wrote the decision record decision.md")
@@ -118,7 +118,7 @@ def test_review_offers_probe_and_enter_declines_it(root: Path, task_files: Any) 
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
     terminal.expect("Is this right?")
     terminal.answer("measure first: ask the base model", DOWN * 5 + ENTER)
-    terminal.answer("Ask the base model some dev questions now?", ENTER)
+    terminal.answer("Let the base model answer some of your questions now?", ENTER)
     terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
     assert not (task_files.folder / "probe.yaml").exists()
@@ -129,14 +129,14 @@ def test_saved_answers_are_offered_to_go_on_with(root: Path, tmp_path: Path) -> 
     terminal = Terminal(root, tmp_path)
     terminal.answer("what should the model do?", f"Help sailors{ENTER}")
     terminal.answer("Where are the documents", "\x03")
-    terminal.expect("your answers are kept")
+    terminal.expect("your answers are saved")
     assert terminal.code() == 130
     terminal = Terminal(root, tmp_path)
-    terminal.answer("Go on with the answer of ", ENTER)
+    terminal.answer("Continue with the answer of ", ENTER)
     terminal.answer("Where are the documents", "\x03")
     assert terminal.code() == 130
     terminal = Terminal(root, tmp_path)
-    terminal.answer("Go on with the answer of ", f"n{ENTER}")
+    terminal.answer("Continue with the answer of ", f"n{ENTER}")
     terminal.answer("what should the model do?", f"Help others{ENTER}")
     terminal.answer("Where are the documents", "\x03")
     terminal.expect("tunewise-answers.yaml.bak")
@@ -161,12 +161,12 @@ def test_plan_on_a_model_that_is_not_here_is_asked_first(root: Path, task_files:
     )
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
     terminal.answer("Where are examples", f"pairs.csv{ENTER}")
-    terminal.answer("Which column holds the prompt", ENTER)
-    terminal.answer("Which column holds the reply?", ENTER)
+    terminal.answer("Which column is the prompt", ENTER)
+    terminal.answer("Which column is the reply?", ENTER)
     terminal.answer("Which base model?", UP * 3 + ENTER)
-    terminal.answer("Which base model?", f"qwen3-0.6b{ENTER}")
+    terminal.answer("Its name, folder", f"qwen3-0.6b{ENTER}")
     terminal.answer("is not on this machine: it is Qwen/Qwen3-0.6B (1.2 GB)", ENTER)
-    terminal.answer("Which base model?", "\x03")
+    terminal.answer("another: type its name", "\x03")
     assert terminal.code() == 130
     saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
     assert saved["columns"] == "prompt=frage,reply=antwort"
@@ -176,7 +176,7 @@ TYPED = (
     "what should the model do?",
     "Where are the documents",
     "Where are examples",
-    "Where are held-out questions",
+    "Where are test questions",
 )
 LISTS = {
     "task_needs_facts": "Does a right answer need facts?",
@@ -202,7 +202,7 @@ def test_enter_alone_answers_nothing(root: Path, tmp_path: Path) -> None:
         if text not in COUNTED:
             terminal.pointer("I don't know")
         terminal.child.send(ENTER)
-        terminal.expect("unknown")
+        terminal.expect("I don't know")
     terminal.answer("Which base model?", ENTER)
     terminal.expect("confidence low")
     terminal.answer("Is this right?", "\x03")
@@ -260,7 +260,7 @@ def test_ctrl_c_saves_answers_and_printed_command_resumes(root: Path, task_files
     terminal = Terminal(root, task_files.folder, "plan", "--answers", "tunewise-answers.yaml")
     terminal.answer("Where are examples", f"/nowhere{ENTER}")
     terminal.answer("there is nothing at", f"\x15examples.jsonl{ENTER}")
-    terminal.answer("Where are held-out questions", f"?{ENTER}")
+    terminal.answer("Where are test questions", ENTER)
     terminal.answer("Which instructions", "\x03")
     assert terminal.code() == 130
     saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
@@ -281,10 +281,10 @@ def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_
     terminal.expect("question 1 of at most 2")
     terminal.expect("GiB, the GPU gives 8.0)")
     terminal.answer("another: type its name", UP * 3 + ENTER)
-    terminal.answer("Which base model?", f"qwen3-8{ENTER}")
+    terminal.answer("Its name, folder", f"qwen3-8{ENTER}")
     terminal.answer("did you mean qwen3-8b?", f"b{ENTER}")
     terminal.answer("qwen3-8b is not on this machine", "y")
-    terminal.expect("as it stands")
+    terminal.expect("recommended")
     terminal.answer("Is this right?", ENTER)
     terminal.expect("no plan was written")
     assert terminal.code() == 0

