@@ -12,7 +12,7 @@ from pydantic import Field
 from advisor.mcp_server import contracts
 from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import CallProgress, in_thread
-from advisor.mcp_server.results import bullet_lines, success
+from advisor.mcp_server.results import arm_to_use, bullet_lines, success
 from advisor.mcp_server.services import services_of
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
@@ -211,7 +211,7 @@ async def report_tool(
         for arm in data["arms"]
         if arm.get("score")
     ]
-    head = f"{verdict['outcome']} ({verdict['strength']}); to use: {verdict.get('use') or verdict['winner']}."
+    head = f"{verdict['outcome']} ({verdict['strength']}); {arm_to_use(verdict)}."
     return success(f"{head}\n{bullet_lines(scores)}", data, str(verdict["text"]))
 
 

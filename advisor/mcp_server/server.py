@@ -161,14 +161,19 @@ def serve_stdio(root: Path, allow_run: bool) -> None:
     folder = server.services.folder.root
     tools = "all tools, run and train after a confirmation" if allow_run else "tools that only read"
     print(f"tunewise mcp: serving {folder} on stdin and stdout ({tools})", file=sys.stderr, flush=True)
+    if sys.stdin.isatty():
+        print(
+            "  next: let a client start this command, see docs/agents.md; Ctrl-C ends it",
+            file=sys.stderr,
+            flush=True,
+        )
     server.run("stdio")
     _end(server.services, 0)
 
 
 def _end(services: Services, code: int, *_: object) -> None:
     """End the process, and what it started."""
-    if services.child is not None:
-        running_tools.stop_process(services.child)
+    services.stop_child()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
