@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from advisor.output import emit_result, format_interval
+from rag.text.words import count_noun
 from runners.models.adapters import StoredAdapter
 
 COMBINED_SCORE = "combined"
@@ -56,7 +57,7 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "state": adapter.problem or "whole",
     }
     for name, score in adapter.scores.get("scores", {}).items():
-        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {score['n']} questions"
+        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {count_noun(score['n'], 'question')}"
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")

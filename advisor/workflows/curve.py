@@ -11,6 +11,7 @@ from advisor.output import command_line, note, print_plain
 from advisor.terminal import resume_hint
 from rag.errors import BadInput, UsageProblem
 from rag.files import write_json, write_text
+from rag.text.words import count_noun
 from runners.plan.schema import Plan, read_plan
 from runners.run_folder import CURVES_FOLDER, is_run, read_run_plan
 
@@ -307,7 +308,9 @@ def _warnings(setup: CurveSetup, seeds: Sequence[int], scores: Sequence[float]) 
             f"{len(setup.sizes)} sizes: most of the forecast is what published curves do, not what this one does"
         )
     if len(setup.questions) < FEW_QUESTIONS:
-        lines.append(f"{len(setup.questions)} questions are few: 30 or more are needed to see a small gain")
+        lines.append(
+            f"{count_noun(len(setup.questions), 'question')}: 30 or more are needed to see a small gain"
+        )
     if len(seeds) == 1:
         lines.append("one seed: the spread between trainings is assumed (.02), not measured")
     if setup.part == "dev":

@@ -17,6 +17,7 @@ from rag.evaluation.gold_documents import match_documents, require_match
 from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
 from rag.evaluation.statistics import PairedDifference
 from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
+from rag.text.words import count_noun
 
 if TYPE_CHECKING:
     from advisor.display.progress import ProgressWatcher
@@ -89,7 +90,7 @@ def tune_index(request: TuneRequest) -> None:
                 f"no question can be judged: {unjudged_reasons(questions)}",
                 "give questions with gold: doc_id",
             )
-        watcher.begin(f"measuring on {len(questions.questions)} questions")
+        watcher.begin(f"measuring on {count_noun(len(questions.questions), 'question')}")
         tuner = IndexTuner(workbench, questions.questions, request.budget, encoder.count_tokens, on_event)
         outcome = tuner.tune(base, reranker=reranker is not None, fusion=request.questions is not None)
     generation = 0
@@ -261,7 +262,9 @@ def _verdict(outcome: TuningOutcome) -> str:
     if outcome.changed:
         return f"chosen: {best.candidate}: {margin}"
     if (asked := len(outcome.baseline.scores)) < MIN_QUESTIONS:
-        return f"unchanged: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
+        return (
+            f"unchanged: {count_noun(asked, 'question')} can decide nothing, it takes {MIN_QUESTIONS} or more"
+        )
     if outcome.baseline.mean == 1:
         return "unchanged: every question gets all of its gold within this budget; a smaller --budget would show differences"
     if lead.difference <= 0:

@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import command_line, emit_result, is_verbose, note, output_format
 from rag.errors import BadInput, CannotRun, GateNotMet, UsageProblem
 from rag.files import disk_full_as_problem, has_active_writer, write_text
+from rag.text.words import count_noun
 from runners.distributed.environment import RESTART_EXIT_CODE, was_restarted, world_size
 from runners.launch import skypilot, slurm, torchrun
 from runners.launch.group import (
@@ -297,7 +298,7 @@ def _processes_here(given: int | None) -> int:
         return given
     if given is not None and given > gpu.count:
         raise CannotRun(
-            f"--gpus-per-node {given}: there are {gpu.count} GPUs here ({gpu.how})",
+            f"--gpus-per-node {given}: this machine has {count_noun(gpu.count, 'GPU')} ({gpu.how})",
             f"--gpus-per-node {gpu.count} at most",
         )
     return given or gpu.count
