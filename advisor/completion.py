@@ -1,33 +1,38 @@
 """Shell completion: the ``complete_*`` functions suggest runs, plans, models, rules, questions and arms.
 
-Nothing heavy is imported, and broken files suggest nothing instead of raising. For bash, Typer's own script splits words
-at "=", adds a blank after "folder/" and "key=", and does not quote names with blanks; :func:`install_bash_completion`
-replaces it by one that passes the whole line to the completers and quotes what they return.
+Nothing heavy is imported, and broken files suggest nothing instead of raising. Typer completes; only for bash its script
+(Typer 0.29) splits words at "=", adds a blank after "folder/" and "key=", and does not quote names with blanks: 7 of the 12
+lines of tests/advisor/test_completion.py come out wrong. :func:`whole_line_completion` puts a script in its place that
+passes the whole line, and quotes the answers, by the variables that Typer reads and the text that it prints.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
 
 from rag.errors import Problem
 
+COMPLETE_VARIABLE = "_TUNEWISE_COMPLETE"
+"""The variable by which Typer is asked to complete (complete_SHELL) or to print a script (source_SHELL)."""
+SCRIPT_OPTIONS = ("--show-completion", "--install-completion")
+
 BASH_SCRIPT = """
-%(complete_func)s() {
+_tunewise_completion() {
     mapfile -t COMPREPLY < <(env COMP_WORDS="${COMP_LINE:0:COMP_POINT}" COMP_CWORD=-1 TUNEWISE_WORD="$2" \\
-                             %(autocomplete_var)s=complete_bash "$1")
+                             _TUNEWISE_COMPLETE=complete_bash "$1")
     [[ -n ${COMPREPLY[0]} ]] || COMPREPLY=()
     [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[/=] ]] && compopt -o nospace
     return 0
 }
 
-complete -o default -F %(complete_func)s %(prog_name)s
-"""
+complete -o default -F _tunewise_completion tunewise
+""".strip()
 WORD_VARIABLE = "TUNEWISE_WORD"
 """The variable with the part of the last word that bash replaces: what follows a "=" or ":"."""
 _SPECIAL = re.compile(r"([^\w@%+:,./=~-])")
@@ -39,34 +44,48 @@ PLAN = "plan.yaml"
 RUNS_FOLDER = "runs"
 
 
-def install_bash_completion() -> None:
-    """Replace Typer's bash script and the class that answers it; a Typer with other internals keeps its own."""
-    with suppress(ImportError, AttributeError, KeyError):
-        from typer import _completion_classes, _completion_shared
+@contextmanager
+def whole_line_completion(arguments: Sequence[str]) -> Iterator[None]:
+    """While the command line runs, let Typer complete whole lines of bash, and print or install our script for bash.
 
-        typer_completion = _completion_classes.BashComplete
+    Scripts of Typer itself, which earlier versions may have installed, pass words: they are answered by Typer alone.
 
-        class Bash(typer_completion):  # type: ignore[misc, valid-type]
-            """Typer's completion for whole lines; scripts installed by earlier versions, which pass words, still work."""
+    Args:
+        arguments: those of the command line.
+    """
+    asked = os.environ.get(COMPLETE_VARIABLE, "")
+    completes = asked == "complete_bash" and os.environ.get("COMP_CWORD") == "-1"
+    if not completes and not asked.startswith("source_") and not {*arguments[:1]} & {*SCRIPT_OPTIONS}:
+        yield
+        return
+    line = os.environ.get("COMP_WORDS", "")
+    typed = last_word(line)
+    if completes:
+        words = split_line(line)
+        os.environ |= {"COMP_WORDS": shlex.join(words), "COMP_CWORD": str(len(words) - bool(typed))}
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        text = printed.getvalue()
+        if completes:
+            replaced = os.environ.get(WORD_VARIABLE, "")
+            text = "\n".join(replacement_for_word(value, typed, replaced) for value in text.splitlines())
+        else:
+            text = _with_our_script(text)
+        print(text)
 
-            source_template = BASH_SCRIPT
 
-            def get_completion_args(self) -> tuple[list[str], str]:
-                if os.environ.get("COMP_CWORD") != "-1":
-                    return super().get_completion_args()  # type: ignore[no-any-return]
-                line = os.environ["COMP_WORDS"]
-                words = split_line(line)
-                return (words[1:-1], words[-1]) if last_word(line) else (words[1:], "")
+def _with_our_script(printed: str) -> str:
+    """Return what Typer printed, with our script in place of its own for bash, also where it has installed it."""
+    if "=complete_bash " in printed:
+        return BASH_SCRIPT
+    if installed := re.match(r"bash completion installed in (.+)", printed):
+        from rag.files import write_text
 
-            def format_completion(self, item: Any) -> str:
-                if os.environ.get("COMP_CWORD") != "-1":
-                    return str(item.value)
-                return replacement_for_word(
-                    str(item.value), last_word(os.environ["COMP_WORDS"]), os.environ.get(WORD_VARIABLE, "")
-                )
-
-        _completion_shared._completion_scripts["bash"] = BASH_SCRIPT
-        _completion_classes.BashComplete = Bash  # type: ignore[misc]
+        write_text(installed[1].strip(), f"{BASH_SCRIPT}\n")
+    return printed.rstrip("\n")
 
 
 def split_line(line: str) -> list[str]:

@@ -2,6 +2,11 @@
 
 :func:`apply_settings` puts the file's values into the environment of this process, :func:`current_settings`
 says where each value comes from, :func:`with_settings_answers` adds the answers of its ``[answers]`` table.
+
+pydantic-settings was tried and does not serve here. It reads the environment into an object, while runners and rag, which
+do not import the advisor, read the environment itself; the merged object does not say which source a value came from; a file
+that is named and missing is ignored, a TOML error does not name its file, a wrong value of ``api_keys`` is printed, and
+lists must be JSON in a variable. It would also add .13 s to the start of every verb (benchmarks/LOG.md).
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Replacement characters where the terminal's encoding lacks some (:func:`install_stand_ins`), a restart in UTF-8 where the
 locale is ASCII, closed pipes, full disks and Ctrl-C, and the check for packages of an optional extra.
+
+Python's ``errors="replace"`` and rich's ``safe_box`` are not enough: every bar, arrow and sign of comparison would become
+"?". Typer and rich end with 1 on a closed pipe, which here means a bug.
 """
 
 from __future__ import annotations

@@ -49,9 +49,7 @@ MIB = 2**20
 
 def size_figures() -> list[PublishedFigure]:
     """Return the figures about sizes of indexes."""
-    padding = (
-        "its lists of 95 codes are padded to blocks of 32 for fast scanning, which the formula leaves out"
-    )
+    padding = "its lists of 95 codes are padded to blocks of 32 for fast scanning, which the formula does not include"
     half = "410 GB with four bytes a value and two rows on a page; 205 GB as halfvec. Which of them they built is not stated"
     rows: list[tuple[str, str, str, float, float, str, float, str]] = [
         (
@@ -290,7 +288,7 @@ def memory_figures() -> list[PublishedFigure]:
             small_free,
             "GiB",
             0.07,
-            "theirs holds a draft model too",
+            "theirs has a draft model too",
         ),
         (
             "R1 Distill Qwen 14B, KV cache on 2 RTX 4090, .98 taken",

@@ -168,7 +168,7 @@ def memory_figures() -> list[PublishedFigure]:
             state,
             "GiB",
             0.14,
-            "this loop holds bf16 weights beside fp32 masters and fp32 gradients: 18 bytes a weight, not 16",
+            "this loop has bf16 weights, fp32 masters and fp32 gradients: 18 bytes a weight, not 16",
         ),
         ("KV cache of 70B, 5,500 tokens", "its config", LLAMA_70B, 1.7, kv / GIB, "GiB", 0.02, ""),
         ("KV cache of 70B, one token", "its config", LLAMA_70B, 320.0, kv / 5500 / 1024, "KiB", 0.001, ""),

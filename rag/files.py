@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,8 +52,14 @@ _REMAKE = {
 MANIFEST = "manifest.json"
 LOCK_WAIT_SECONDS = 0.5
 """How long a second writer waits before it is refused."""
+REPLACE_ATTEMPTS = 20
+"""How often a file is renamed on Windows, where that fails while another process has the old one open."""
+REPLACE_WAIT_SECONDS = 0.05
 _LOCK_FILE = ".writer.lock"
 _OWNER_FILE = ".writer.pid"
+_RESERVED_NAMES = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)))
+)
 _DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _DISK_FULL_TEXTS = (*(os.strerror(number) for number in sorted(_DISK_FULL_ERRORS)), "disk is full")
@@ -121,13 +128,47 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        replace_file(temporary, path)
     except OSError as error:
         raise _cannot_write(path, len(data), error) from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def replace_file(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that may be taken; on Windows, wait a moment for readers of the old file to close it.
+
+    Raises:
+        OSError: it cannot be renamed, or another process keeps the old file open there.
+    """
+    for _ in range(REPLACE_ATTEMPTS if os.name == "nt" else 0):
+        with suppress(PermissionError):
+            temporary.replace(path)
+            return
+        time.sleep(REPLACE_WAIT_SECONDS)
+    temporary.replace(path)
+
+
+def move_folder(path: Path, target: Path) -> None:
+    """Rename a folder that no other process is writing.
+
+    Raises:
+        BadInput: another process is writing it.
+        OSError: it cannot be renamed.
+    """
+    with writer_lock(path):
+        if os.name != "nt":
+            path.rename(target)
+    if os.name == "nt":  # which renames no folder with an open file in it, as the lock's is
+        path.rename(target)
+    (target / _OWNER_FILE).unlink(missing_ok=True)  # moved along before the lock could remove it
+
+
+def is_reserved_name(name: str) -> bool:
+    """Return whether Windows keeps a name for a device (`nul`, `con.yaml`), or would drop its last character (`a.`)."""
+    return name.partition(".")[0].rstrip().upper() in _RESERVED_NAMES or name.endswith((".", " "))
 
 
 def write_text(path: Path | str, text: str) -> None:

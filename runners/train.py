@@ -70,7 +70,7 @@ def settings_from_adapter(config: TrainConfig) -> tuple[TrainConfig, tuple[str, 
     variant = _variant(adapter)
     if config.variant not in ("lora", variant):
         raise BadInput(
-            f"{config.init_adapter} is a {variant} adapter, which cannot go on as {config.variant}",
+            f"{config.init_adapter} is a {variant} adapter, which cannot be continued as {config.variant}",
             f"remove variant: it stays {variant}",
         )
     has: dict[str, Any] = {

@@ -34,8 +34,8 @@ anything was measured) and the files, nothing else. Its own plan was then carrie
 questions, judged by the rules of [the verdict](how-it-decides.md). `python -m benchmarks.trials` runs them again.
 
 These are trials of one small model on data cut to a size that two cores can train on. They say what happened there; a
-larger model needs less tuning and reads passages better. *Confirmed* asks that the advised arm surely beats every arm that
-costs less, and that no other arm is surely better. The same results ship with the program; rules cite them
+larger model needs less tuning and reads passages better. *Confirmed* means that the advised arm clearly beats every arm that
+costs less, and that no other arm is clearly better. The same results ship with the program; rules cite them
 (`tunewise explain BE001`), counted in this table."""
 
 
@@ -68,7 +68,7 @@ def accuracy_page(table: Table) -> list[str]:
 
 
 FREE = (
-    "Measured before answers were held to a form, and before untrained arms chose their prompts as they do now: "
+    "Measured before answers were constrained to a form, and before untrained arms chose their prompts as they do now: "
     "[those arms of now](#untrained-arms-before-and-after)."
 )
 
@@ -76,7 +76,7 @@ UNTRAINED = """
 ## Untrained arms before and after
 
 At first an arm that only prompts wrote whatever it liked: no label of 77, no JSON. Since then the answers of every arm that
-generates are held to the labels, the JSON or the last line of the plan's checks ([how](plan.md)), labels can also be
+generates are constrained to the labels, the JSON or the last line of the plan's checks ([how](plan.md)), labels can also be
 scored, examples can be the nearest ones or as many as fit, rag-few-shot shows passages and examples together, and every
 untrained arm chooses its prompt with the same 60 dev answers. The same questions, examples and model before and after;
 *form* is the share of answers in the form that the checks ask for. Arms that have a number on one side only were not

@@ -92,7 +92,7 @@ SHARING = (
     (
         "fsdp",
         "1/N of weights, gradients and state; two decoder layers, embedding and head whole while they compute; 4-bit "
-        "weights whole. On several machines N is the GPUs of one, if one can hold all shards (HSDP), else all GPUs",
+        "weights whole. On several machines N is the GPUs of one, if all shards fit there (HSDP), else all GPUs",
         "sharded weights twice in every pass, and trained gradients; with HSDP that stays within each machine, and between "
         "machines trained gradients are exchanged, once a step",
     ),
@@ -106,8 +106,8 @@ SHARING = (
 )
 
 RULES = """\
-Between machines the network is the slow link. Where the GPUs of one machine have room for all shards, each machine holds
-all of them and weights never cross the network (hybrid sharding, HSDP); a GPU then holds more than if the shards were
+Between machines the network is the slow link. Where the GPUs of one machine have room for all shards, each machine has
+all of them and weights never cross the network (hybrid sharding, HSDP); a GPU then needs more memory than if the shards were
 spread over all machines. It is verified on CPUs, by four processes that act as two machines; on GPUs it is unverified.
 
 Rows are dealt out among the GPUs, so that a step learns from the same rows as on one. With few rows in a step some GPUs
@@ -117,11 +117,11 @@ PiSSA, DoRA and float16. A drafted plan takes AdamW where the weights have to be
 
 ### Resume, and checkpoints
 
-Every process stops within seconds of SIGTERM with a checkpoint; `--resume`, or the restart of a scheduler, goes on from
+Every process stops within seconds of SIGTERM with a checkpoint; `--resume`, or the restart of a scheduler, continues from
 it. A process that is lost ends the job with one line, and with `--max-restarts` the group starts again from the last
 checkpoint. One process and DDP write a checkpoint as before, safetensors by the first process; FSDP2 writes one file of
 sharded safetensors from each process by `torch.distributed.checkpoint`, the manifest last. On the same number of
-processes a resumed run has the same bits as an uninterrupted one; on another number (2, then 1, then 2) it goes on, and
+processes a resumed run has the same bits as an uninterrupted one; on another number (2, then 1, then 2) it continues, and
 the last digits may differ. What is published in the end is the same file as from one process.
 """
 
@@ -130,9 +130,9 @@ MEMORY = """\
 
 GiB, likely, on GPUs of 80 GiB: one row of {row} tokens in a pass, activations computed again, adapters of rank 16, this
 project's loop (`tunewise estimate --model NAME --method M --gpu "{card}" --devices N`, for 16 `--nodes 2` too).
-**Bold** fits with room, *italics* is tight, plain does not fit. 16 GPUs are two machines of eight: where eight hold the
-shards with room, each machine has all of them, and a GPU holds as much as with eight. Full tuning on one GPU and by ddp
-has 8-bit AdamW; sharded it has AdamW with fp32 moments."""
+**Bold** fits with room, *italics* is tight, plain does not fit. 16 GPUs are two machines of eight: where the shards fit in
+eight with room, each machine has all of them, and a GPU needs as much memory as with eight. Full tuning on one GPU
+and by ddp has 8-bit AdamW; sharded it has AdamW with fp32 moments."""
 
 TIME = """\
 ### Hours and cost of a million tokens
@@ -146,18 +146,18 @@ TRAFFIC = """\
 ### What is exchanged
 
 GB that each GPU receives, and seconds over NVLink ({card}) and between machines: by ddp once an optimiser step, by fsdp
-in every forward and backward pass. On two machines that hold all shards each, gradients alone go between them, once a
+in every forward and backward pass. On two machines that each have all shards, gradients alone go between them, once a
 step; where the shards are spread over both, all of it does, in every pass. Where one takes longer than computing does, it
 sets the time; a part is hidden behind computing. Larger steps need fewer of them.
 
-By these formulas, and with so many tokens in a step, two machines train about twice as fast as one that holds the shards
-with room. Where one does not hold them, or only tightly, all weights cross the network, and two may be slower than one:
+By these formulas, and with so many tokens in a step, two machines train about twice as fast as one in which the shards fit
+with room. Where they do not fit in one, or only tightly, all weights cross the network, and two may be slower than one:
 full tuning of 32B in the table of hours."""
 
 PUBLISHED = """\
 ### The formulas and published figures
 
-No constant was fitted to these figures. `python -m benchmarks.scale` prints the table, and a test holds every row to
+No constant was fitted to these figures. `python -m benchmarks.scale` prints the table, and a test checks every row against
 the tolerance that it names. Where the source is a formula, the figure was worked out from it by hand. Memory: off by
 {error:.1f} % on average over {peaks} published peaks of two GPUs. Times are likely values of wide ranges; of {runs}
 recorded speeds on several GPUs, from {sources} sources, {inside} lie inside (`python -m benchmarks.estimates`)."""
@@ -175,7 +175,7 @@ def training_part(table: Table) -> list[str]:
     runs = [run for run in training_runs(read_record()) if run.kind == "several GPUs"]
     return [
         INTRO,
-        *table(("parallel", "each GPU holds", "exchanged"), SHARING),
+        *table(("parallel", "on each GPU", "exchanged"), SHARING),
         "",
         RULES,
         *MEMORY.format(row=f"{ROW_TOKENS:,}", card=CARD).split("\n"),

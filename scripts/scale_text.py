@@ -79,7 +79,7 @@ tunewise serve runs/desk --backend openai:base@http://gpu1:8000/v1,http://gpu2:8
 ```
 
 A backend is chosen by size, and by what is there already. Files need no server and are opened in seconds; one machine
-holds them, and one writer at a time changes them. PostgreSQL is backed up, secured and joined like the tables beside
+holds them, and one writer at a time changes them. PostgreSQL is backed up, secured and joined like the tables next to
 it; its HNSW index has to fit the server's memory, when it is built and to be fast, and that sets the limit. LanceDB
 needs no server either and leaves the vectors on disk or object storage; a search reads parts of them, so it is slower
 and cheaper. Milvus, Qdrant, VectorChord and others have no backend here, because no server of theirs could be tested:
@@ -101,7 +101,8 @@ and links do not grow, and whole rows fill PostgreSQL's pages."""
 
 MEASURED_TEXT = """\
 Measured: bytes a chunk of indexes of {chunks:,} chunks of English with {text:.0f} bytes each, built by this program
-(`python -m benchmarks.index_sizes`). A test holds each part to a tenth of its formula, and each sum to a twentieth."""
+(`python -m benchmarks.index_sizes`). A test checks that each part is within a tenth of its formula, and each sum
+within a twentieth."""
 
 PLAN_TEXT = """\
 ### From ten thousand to a billion chunks
@@ -112,7 +113,7 @@ by {encoder} takes two operations for each of its {params:.1f} M parameters (wit
 at {share:.2f} of a GPU's peak ({low:.2f} to {high:.2f}), or at {core:.0f} GFLOP/s on each of {cores} CPU cores in
 fp32; a BERT base takes eight times that.
 
-USD: once for embedding on an {gpu} at {price:g} an hour; and each month for a machine whose memory holds that of the
+USD: once for embedding on an {gpu} at {price:g} an hour; and each month for a machine with enough memory for that of the
 index and a quarter more, {least} GiB at least, at {gib:.2f} a GiB with its disks (Amazon's i7i, as
 [VectorChord]({machines}) lists it), and {s3:g} a GB in S3 for LanceDB. PostgreSQL with more than 1.5 TB of memory,
 and files and LanceDB above a million chunks, are on paper only."""
@@ -134,14 +135,14 @@ FILES_TEXT = """\
 ### The files, measured
 
 `python -m benchmarks.large_index`: pseudo-random vectors, texts of 60 words, two cores. Private memory is what the
-process holds itself; mapped pages belong to the files, and the system takes them back when it needs them."""
+process has itself; mapped pages belong to the files, and the system takes them back when it needs them."""
 
 ANSWER_TEXT = """\
 ### Answering
 
 Questions of {question:,} tokens with their passages, answers of {reply}. A token takes the time of reading all
 weights, and the keys and values of all requests, at {decode:.2f} of the bandwidth; prompts are read at {prefill:.2f}
-of the peak, one after the other. Requests at once are what the KV cache holds in {share:.2f} of each GPU's memory
+of the peak, one after the other. Requests at once are as many as fit the KV cache in {share:.2f} of each GPU's memory
 less {engine:g} GiB for the engine, {most} at most. USD by the program's list of GPUs, for GPUs that are rented all
 month and busy."""
 
@@ -196,7 +197,7 @@ PUBLISHED_TEXT = """\
 ### Retrieval and serving: the formulas and published figures
 
 `python -m benchmarks.published_retrieval` prints the table, and a test holds each of its {rows} rows to the tolerance
-that it names; {near} lie within a tenth. Constants are our own measurements, file formats or the source that stands
+that it names; {near} are within a tenth. Constants are our own measurements, file formats or the source that stands
 beside them. Two were chosen with these rows in view: the share of a GPU's peak that embedding reaches, and the
 {engine:g} GiB left to the engine. The KV cache of 70B and the time of one token on two H100 are in the table [of
 training](#the-formulas-and-published-figures)."""

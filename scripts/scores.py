@@ -20,7 +20,7 @@ INTRO = """\
 # The scores
 
 Each is between 0 and 1 and is computed for one answer, without a judge. A score that cannot be computed for a question is
-absent, never zero; one that no arm of a run can have (citation where no arm looks passages up) is left out of the run and
+absent, never zero; one that no arm of a run can have (citation where no arm looks passages up) is not part of the run and
 named in its warnings.
 
 ## What "right" means
@@ -46,7 +46,7 @@ list of questions, in the scores shown while a trial runs and in `tunewise eval`
   at least half of what had to be changed is changed.
 - **No gold at all**: `right` is absent, for every arm alike.
 
-Style, wording and citations do not count here. An answer whose only fault is the house style is right.
+Style, wording and citations do not count here. An answer whose only fault is its style is right.
 """
 
 EXAMPLES: tuple[tuple[str, Question, str, bool], ...] = (
@@ -98,19 +98,19 @@ includes (`agreement`, `label`, `refusal`, `slot_f1`, ...) grade only answers wh
 combined score is the weighted mean of all scores that apply. Where less is better, 1 minus the value counts. Older
 plans are scored by the same form.
 
-Why this form. In a weighted sum, an arm that parrots the house's closing line and knows nothing earns its style
+Why this form. In a weighted sum, an arm that repeats the closing line of the style and knows nothing earns its style
 points on every question: in the shipped example an arm with 2 of 65 answers right had .52, one with 36 of 65 right
 .55. A lexicographic gate (right answers first, style only to break ties) keeps them apart as well, but has no mean to
 draw an interval around, and a single question decides between two arms whatever the style. The product has one number
 per question, is 0 for what is not right, and never lets the grade outweigh correctness: right on share p of the
 questions is a score between {RIGHT_SHARE:g} p and p, so an arm that is right more than a quarter more often leads
 whatever the grades are. With .5 in place of {RIGHT_SHARE:g}, an arm right half as often could still tie; with .95 two
-arms that are right equally often could hardly be told apart.
+arms that are right equally often could hardly be distinguished.
 
 Questions without an answer together have at most {NO_ANSWER_SHARE:.0%} of an arm's mean (each weighs less where there
 are more of them). An arm that refuses everything is right on all of them and scores at most .15; one that refuses
 nothing and is right on three in ten of the other questions scores at least .85 × .3 × {RIGHT_SHARE:g} = .20. Means,
-intervals and paired tests use these weights; `trial/scores.json` holds them as `question_weights`.
+intervals and paired tests use these weights; `trial/scores.json` has them as `question_weights`.
 
 `refusal` is shown balanced: half the share of right refusals (`correct_refusal`) plus half the share of answerable
 questions that were not refused (1 minus `false_refusal`). An arm that never refuses gets .5, however few questions

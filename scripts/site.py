@@ -1,5 +1,7 @@
 """Build the documentation into a folder and check it: links, anchors, the navigation, and that nothing remote is loaded.
 
+Beside the pages go their Markdown sources and ``llms.txt``, which lists them for language models (llmstxt.org).
+
 python scripts/site.py OUT [--docs FOLDER]  exit 1 when anything is wrong, with a line for each problem
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +58,62 @@ def site_problems(site: Path) -> list[str]:
     return problems if pages else ["no page was built"]
 
 
+OPTIONAL = ("architecture", "families", "scores")
+"""Pages that ``llms.txt`` lists below "Optional": a reader with little room can leave them out."""
+LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+\.md)[^)]*\)")
+
+
+def llms_text(docs: Path) -> str:
+    """Return ``llms.txt``: the title and first paragraph of the index, and its pages below the captions of the navigation.
+
+    What is said of a page is the row of the index that leads to it, or else the page's first sentence.
+    """
+    index = (docs / "index.md").read_text("utf-8")
+    title, *rest = index.strip().split("\n\n")
+    summary = " ".join(next((part for part in rest if part[:1].isalpha()), "").split())
+    wanted = {
+        name: row.split("|")[1].strip()
+        for row in re.findall(r"^\|.*\|$", index, re.MULTILINE)
+        for _, name in LINK.findall(row)
+    }
+    sections: dict[str, list[str]] = {}
+    for tree in re.findall(r"```\{toctree\}\n(.*?)```", index, re.DOTALL):
+        caption = re.search(r"^:caption: (.+)$", tree, re.MULTILINE)
+        for name in re.findall(r"^[\w-]+$", tree, re.MULTILINE):
+            section = "Optional" if name in OPTIONAL else caption[1] if caption else "Pages"
+            text = (docs / f"{name}.md").read_text("utf-8")
+            heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+            what = wanted.get(f"{name}.md") or first_sentence(text)
+            line = f"- [{heading[1] if heading else name}]({name}.md)" + (f": {what}" if what else "")
+            sections.setdefault(section, []).append(line)
+    ordered = sorted(sections, key=lambda section: section == "Optional")
+    blocks = ["\n".join([f"## {section}", "", *sections[section]]) for section in ordered]
+    return "\n\n".join([title, *([f"> {summary}"] if summary else []), *blocks]) + "\n"
+
+
+def first_sentence(page: str) -> str:
+    """Return the first sentence of a page's first paragraph, links replaced by their text; "" for a page without."""
+    for part in page.split("\n\n"):
+        if part[:1].isalpha() or part[:1] in "`*":
+            text = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", " ".join(part.split()))
+            return re.split(r"(?<=[.!?]) ", text)[0]
+    return ""
+
+
+def llms_problems(site: Path) -> list[str]:
+    """Return a line for each fault of ``llms.txt``: its form, and links that lead to no file of the site."""
+    text = (site / "llms.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line]
+    problems = [] if lines and lines[0].startswith("# ") else ["llms.txt: no title"]
+    if len([line for line in lines if line.startswith("# ")]) != 1:
+        problems.append("llms.txt: more or fewer than one title")
+    for line in lines:
+        if line.startswith("- ") and not re.fullmatch(r"- \[[^\]]+\]\([\w-]+\.md\)(: .+)?", line):
+            problems.append(f"llms.txt: not a link with a note: {line}")
+    problems += [f"llms.txt: no {name}" for _, name in LINK.findall(text) if not (site / name).is_file()]
+    return problems
+
+
 def main() -> int:
     """Build and check; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -77,7 +136,10 @@ def main() -> int:
         ]
         if code := subprocess.run(build, check=False).returncode:
             return code
-    lines = site_problems(arguments.out)
+    for page in arguments.docs.glob("*.md"):
+        shutil.copy(page, arguments.out)
+    (arguments.out / "llms.txt").write_text(llms_text(arguments.docs), "utf-8")
+    lines = site_problems(arguments.out) + llms_problems(arguments.out)
     print("\n".join(lines) or f"{len(list(arguments.out.glob('*.html')))} pages in {arguments.out}")
     return int(bool(lines))
 

@@ -46,8 +46,9 @@ either way. Sets marked *test* were named before any of the sets of that day was
 CALIBRATION = """
 ## Is it as sure as it says?
 
-A trial is a hit where no arm was surely better than the advised one, and a miss where one was. Trials that left it undecided
-show neither and are counted apart. The intervals are 95 % Wilson intervals; the Brier score is the mean squared distance
+A trial is a hit where no arm was clearly better than the advised one, and a miss where one was. Trials that left it
+undecided show neither and are counted separately. The intervals are 95 % Wilson intervals; the Brier score is the
+mean squared distance
 between probability and hit (1) or miss (0): 0.25 is what always saying one half gets."""
 
 KINDS = """
@@ -236,7 +237,7 @@ def kinds_section(trials: Trials, table: Table) -> list[str]:
         [
             "",
             f"Not among them: {', '.join(old)}, scored by the weighted sum of old. Where untrained arms were measured again "
-            "after answers were held to a form, their later scores count.",
+            "after answers were constrained to a form, their later scores count.",
         ]
         if old
         else []

@@ -17,7 +17,7 @@ from rag.errors import CannotRun, system_reason
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.plan.train_config import TrainConfig
-from runners.resources import calibration
+from runners.resources import calibration, usage
 from runners.resources.calibration import TrainingSpeed
 from runners.resources.model_shape import ModelShape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
@@ -55,15 +55,16 @@ def measure_plan_speeds(plan: Plan, examples: int, profile: Profile | None = Non
     prefix = len(plan.prompts.system) / CHARS_PER_TOKEN
     speeds: list[TrainingSpeed] = []
     lines = []
-    for step in steps:
-        row = _row_tokens(plan, step, profile)
-        config = step.config(step.seeds[0], None).replace(kernels=plan.kernels)
-        learnt = (profile.answer_tokens or USUAL_LEARNT * row) / row
-        # Half of the two seconds for each of the usual two kinds of rows.
-        speed = training_speed(shape, config, row, prefix, learnt, 2.0 / max(2, len(steps)))
-        speeds.append(speed)
-        lines.append(speed_line(step.arm, speed))
-    return *lines, *store_speeds(speeds)
+    with usage.measure_step_contention() as contention:
+        for step in steps:
+            row = _row_tokens(plan, step, profile)
+            config = step.config(step.seeds[0], None).replace(kernels=plan.kernels)
+            learnt = (profile.answer_tokens or USUAL_LEARNT * row) / row
+            # Half of the two seconds for each of the usual two kinds of rows.
+            speed = training_speed(shape, config, row, prefix, learnt, 2.0 / max(2, len(steps)))
+            speeds.append(speed)
+            lines.append(speed_line(step.arm, speed))
+    return *lines, *store_speeds(speeds, contention.lost)
 
 
 def training_measured(plan: Plan, profile: Profile | None = None) -> bool:
@@ -104,8 +105,9 @@ def measure_run_seconds(
         return None
     if calibration.calibration_path() is None or not _can_be_measured(shape):
         return None
-    speed = training_speed(shape, config, row, prefix, learnt / tokens)
-    store_speeds([speed])
+    with usage.measure_step_contention() as contention:
+        speed = training_speed(shape, config, row, prefix, learnt / tokens)
+    store_speeds([speed], contention.lost)
     return speed.seconds_per_token * tokens * config.epochs, speed
 
 
@@ -142,14 +144,23 @@ def training_speed(
     return measure_training_speed(shape, config, RowsOfRun(row, prefix, learnt), seconds)
 
 
-def store_speeds(speeds: Sequence[TrainingSpeed]) -> tuple[str, ...]:
+def store_speeds(speeds: Sequence[TrainingSpeed], lost: float = 0.0) -> tuple[str, ...]:
     """Add measured speeds to the stored calibration, which is made where there is none; later estimates use them.
 
+    Speeds that were measured while other programs used the processor are not stored: they would make every later
+    estimate too long.
+
+    Args:
+        speeds: what was measured.
+        lost: share of the wanted processor time that other programs took meanwhile, from 0 to 1.
+
     Returns:
-        Why they could not be stored, in one line; nothing where they were.
+        Why they were not stored, in one line; nothing where they were.
     """
     if not speeds:
         return ()
+    if note := usage.contention_note(lost):
+        return (f"{note}; this speed is not kept for later estimates",)
     stored = training_time.stored_calibration().calibration or calibration.calibrate(seconds=1.0)
     updated = stored.with_training(speeds)
     try:

@@ -104,11 +104,15 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
             f"{Path(event['file']).name} (question line = example line: {'; '.join(event['rows'])})"
         ]
     if kind == "rows.prepared":
-        return [
-            f"{count_noun(event['rows'], 'training row')} with passages: {event['with_gold']} with the supporting passage "
-            f"({event['quoted']} quote it), "
-            f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals in the examples; "
+        parts = [
+            f"{event['with_gold']} with the supporting passage ({event['quoted']} quote it)",
+            f"{event['without_gold']} without it, to learn to refuse" * bool(event["without_gold"]),
+            f"{event['refusals']} refusals in the examples" * bool(event["refusals"]),
             f"{event['unsupported']} with the passages that the search found, because none supports their reply"
+            * bool(event["unsupported"]),
+        ]
+        return [
+            f"{count_noun(event['rows'], 'training row')} with passages: {', '.join(filter(None, parts))}"
         ]
     return []
 

@@ -19,6 +19,7 @@ from advisor.report.markdown import is_unplanned
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    STRENGTHS,
     arms_line,
     batch_text,
     combined_score_rule,
@@ -215,7 +216,7 @@ def show_conclusion(data: Mapping[str, Any], console: Console) -> None:
 def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
     """Print the outcome in its colour, its strength and the verdict's text."""
     outcome = (verdict["outcome"].upper(), f"{OUTCOME_COLOURS[verdict['outcome']]} bold")
-    head = Text.assemble(outcome, f" ({verdict['strength']})  ")
+    head = Text.assemble(outcome, f" ({STRENGTHS[verdict['strength']]})  ")
     print_wrapped(console, head.append(strip_invisible(verdict["text"])))
 
 

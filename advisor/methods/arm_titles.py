@@ -55,7 +55,12 @@ ARMS = {
 
 def arm_title(arm: str) -> str:
     """Return what an arm is in a few words; "" for an arm that the plan's author named."""
-    return METHOD_TITLES.get(arm) or ARMS.get(arm, ("", ""))[0]
+    return arm_titles().get(arm, "")
+
+
+def arm_titles() -> dict[str, str]:
+    """Return what each known arm is, by its name."""
+    return METHOD_TITLES | {arm: title for arm, (title, _) in ARMS.items()}
 
 
 def arms_in_words(arms: Iterable[str]) -> str:

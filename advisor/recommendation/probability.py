@@ -7,6 +7,8 @@ decides only how much to trust it.
 The log odds are an intercept less the :class:`AdviceDoubts`, each times its coefficient. Published decisions and
 trials have intercepts of their own: a paper compares the few ways that its authors chose, and a trial of a small model
 on one's own files has more arms that can win.
+
+scikit-learn's ``LogisticRegression`` cannot fit it: it has no bounds on the sign of a coefficient. The fit is scipy's.
 """
 
 from __future__ import annotations

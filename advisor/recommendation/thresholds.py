@@ -4,7 +4,8 @@ The choice depends on conditions: a rule applies or not, a method is blocked or 
 compares an answer with a constant it declares it (``at``), and the threshold is exact. Between two declared
 constants every condition changes at most once, because memory, time and money are monotone in every answer.
 So if the conditions differ at two values, bisection finds each threshold between them. It runs on numbers of
-four significant digits and returns the smallest one above the threshold: three digits are correct.
+four significant digits and returns the smallest one above the threshold: three digits are correct. A root finder such as
+``scipy.optimize.brentq`` needs a number that changes its sign once; a choice of method may change several times.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The cost lines as text: USD a month against calls a month on logarithmic axes, one letter for each method.
 
 :func:`plot_lines` draws the picture of a recommendation; the selection of methods and the ranges of the axes are shared
-with the SVG chart of the report (:mod:`advisor.report.charts`).
+with the SVG chart of the report (:mod:`advisor.report.charts`). plotext would draw the axes, in place of some 60 lines, for
+a compiled wheel of each platform and .23 s of import whenever advice is shown.
 """
 
 from __future__ import annotations

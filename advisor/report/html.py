@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 STRENGTH_TEXTS = {
     "measured": "on the plan's own model, with enough questions",
-    "leaning": "fewer than 30 test questions: a tendency, not a firm result",
-    "proxy": "with another model than the plan's: a hint only",
-    "made": "on questions generated from the documents only, so nothing is confirmed",
+    "leaning": "fewer than 30 test questions, no firm result",
+    "proxy": "not with the plan's own, so a hint only",
+    "made": "all test questions come from the documents, so nothing is confirmed",
 }
 """Explanation of the strength of a verdict."""
 
@@ -430,6 +430,7 @@ def _template() -> Template:
         "p_text": statements.p_text,
         "corrected_p": statements.corrected_p,
         "p_note": statements.P_VALUE_NOTE,
+        "strengths": statements.STRENGTHS,
         "small_rise": guard_results.is_small_rise,
         "less_forgetting": guard_results.LESS_FORGETTING,
         "count_noun": count_noun,

@@ -11,6 +11,7 @@ from advisor.report.dev_budget import dev_budget_line, lead_text
 from advisor.report.statements import (
     NOT_JUDGED,
     P_VALUE_NOTE,
+    STRENGTHS,
     arms_line,
     batch_text,
     combined_score_rule,
@@ -40,7 +41,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         f"## tunewise: {_escape(data['name'])}",
         _escape(task_line(data)),
         *([f"**{_escape(sentences[0])}**", _escape(" ".join(sentences[1:]))] if sentences else ()),
-        f"**{verdict['outcome'].upper()}** ({verdict['strength']}). {_escape(verdict['text'])}",
+        f"**{verdict['outcome'].upper()}** ({STRENGTHS[verdict['strength']]}). {_escape(verdict['text'])}",
         _escape(verdict.get("taught") or ""),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
@@ -54,7 +55,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         "\n".join(_dev_budget(data)),
         "\n".join(_forecast(data)),
         _staleness(data),
-        "\n".join(_words(data)),
+        _words(data),
         "\n".join(_conditions(data)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
@@ -166,12 +167,10 @@ def _staleness(data: Mapping[str, Any]) -> str:
     return f"After the documents changed: {'; '.join(changes)}."
 
 
-def _words(data: Mapping[str, Any]) -> list[str]:
-    """Return the folded list of the terms that the report uses, each with its sentence."""
-    terms = words_used(data)
-    summary = f"<details><summary>Words used here: {', '.join(term.name for term in terms)}</summary>"
-    lines = [f"- {_escape(term.name)}: {_escape(term.sentence)}" for term in terms]
-    return [summary, "", *lines, "", "</details>"]
+def _words(data: Mapping[str, Any]) -> str:
+    """Return the terms that the report uses, each with its sentence, as one paragraph."""
+    terms = [f"**{_escape(term.name)}**: {_escape(term.sentence)}" for term in words_used(data)]
+    return f"Words used here. {' '.join(terms)}"
 
 
 def _conditions(data: Mapping[str, Any]) -> list[str]:

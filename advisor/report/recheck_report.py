@@ -342,7 +342,7 @@ def _flipped_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in rows[:MAX_FLIPPED]
     ]
     more = [f"- and {len(rows) - MAX_FLIPPED} more"] if len(rows) > MAX_FLIPPED else []
-    head = f"<details><summary>{len(rows)} answers that were right and are not</summary>"
+    head = f"<details><summary>{count_noun(len(rows), 'answer')} that were right and are not</summary>"
     return ["\n".join([head, "", *lines, *more, "", "</details>"])]
 
 

@@ -105,7 +105,7 @@ class Report:
         sentences = statements.conclusion(self.data)
         head = notebook.html_paragraph(" ".join(sentences)) if sentences else ""
         verdict_html = notebook.html_paragraph(
-            f"{verdict['outcome'].upper()} ({verdict['strength']}). {verdict['text']}"
+            f"{verdict['outcome'].upper()} ({statements.STRENGTHS[verdict['strength']]}). {verdict['text']}"
         )
         warnings = [notebook.html_list(self.data["warnings"])] if self.data.get("warnings") else []
         rows = [

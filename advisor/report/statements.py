@@ -26,6 +26,15 @@ P_VALUE_NOTE = (
 )
 
 
+STRENGTHS = {
+    "measured": "measured",
+    "leaning": "a tendency only",
+    "proxy": "with another model",
+    "made": "on generated questions",
+}
+"""The strength of a verdict as people read it, by its value in report.json."""
+
+
 def right_count(counts: Mapping[str, Any] | None) -> str:
     """Return right answers as "48 of 65" from ``right`` of an arm or a part of it; "–" where there is none."""
     if not counts or not counts.get("of"):

@@ -41,6 +41,7 @@ from advisor.verdict.comparison import (
     surely_below,
 )
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, right_answers
+from rag.text.words import count_noun
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
@@ -250,7 +251,7 @@ def _without_sources(trial: Trial) -> dict[str, str]:
         if not trial.step(name).retrieval:
             reasons[name] = "names no sources"
         elif shares and not any(shares):
-            reasons[name] = f"names a source that supports it in none of {len(shares)} answers"
+            reasons[name] = f"names a source that supports it in none of {count_noun(len(shares), 'answer')}"
     return reasons
 
 
@@ -283,7 +284,9 @@ def _without_form(trial: Trial) -> dict[str, str]:
     for name, arm in trial.arms.items():
         values = next((arm.of(score) for score in scores.get(str(form), ()) if arm.of(score)), [])
         if values and fmean(values) < MIN_VALID_SHARE:
-            reasons[name] = f"has the required form in {round(sum(values))} of {len(values)} answers"
+            reasons[name] = (
+                f"has the required form in {round(sum(values))} of {count_noun(len(values), 'answer')}"
+            )
     return reasons
 
 
@@ -323,7 +326,7 @@ def _never_refusing(trial: Trial) -> dict[str, str]:
         return {}
     behind = surely_below(best, trial.only(list(measured)).arms, UNANSWERABLE_SCORE, trial.plan.seed)
     return {
-        name: f"refuses {round(sum(values))} of {len(values)} questions without an answer, {best} "
+        name: f"refuses {round(sum(values))} of {count_noun(len(values), 'question')} without an answer, {best} "
         f"{round(sum(measured[best]))}"
         for name, values in measured.items()
         if name in behind or not any(values)

@@ -22,6 +22,7 @@ from advisor.questionnaire.answers import Answer
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import CannotRun
 from rag.files import canonical_json, sha256_text
+from rag.text.words import count_noun
 from runners.plan.forecast import NO_FORECAST, OUTDATED
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
@@ -234,7 +235,7 @@ def why_incomparable(plan: Plan, proxy: bool) -> str:
     counted = plan.answers.get("labelled_examples")
     most = plan.data.max_examples
     if most is not None and counted is not None and counted.value and most < counted.value:
-        return f"trained on {most} of the {counted.value:,} examples that were predicted for"
+        return f"trained on {most} of the {count_noun(counted.value, 'example')} that were predicted for"
     return ""
 
 

@@ -66,7 +66,11 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
 def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
     """Return the cells of an adapter's row."""
     rank = f"rank {adapter.rank}" if adapter.rank else "all weights"
-    rows = f"{adapter.rows} rows {adapter.data_sha256[:8]}".rstrip() if adapter.rows is not None else ""
+    rows = (
+        f"{count_noun(adapter.rows, 'row')} {adapter.data_sha256[:8]}".rstrip()
+        if adapter.rows is not None
+        else ""
+    )
     score = adapter.scores.get("scores", {}).get(COMBINED_SCORE)
     return (
         str(adapter.folder),

@@ -54,7 +54,7 @@ class Answerer:
         """
         self._session = RunSession.open(path, print_event, model, backend)
         self.arm = self._session.find_arm(arm)
-        self._server = usable_server(self._session, backend, note, model is not None) if server else None
+        self._server = usable_server(self._session, note, model is not None) if server else None
         self._announced = False
         self._opened = False
 

@@ -203,7 +203,7 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
 
     if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
         lines.append(
-            f"all {len(setup.rows)} rows with seed {setup.seeds[0]}: taken from the run, not trained again"
+            f"all {count_noun(len(setup.rows), 'row')} with seed {setup.seeds[0]}: taken from the run, not trained again"
         )
     return [*lines, *setup.notes]
 

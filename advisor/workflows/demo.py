@@ -17,7 +17,7 @@ from runners.run_folder import RunFolder, read_journal
 
 # Answers of the example's team; everything else is counted or detected.
 DEMO_ANSWERS = {
-    "goal": "answer customers of a ferry and harbour operator in the house style, with sources",
+    "goal": "answer customers of a ferry and harbour operator in the style of its desk, with sources",
     "task_needs_facts": "new",
     "facts_change": "slow",
     "must_cite": "yes",

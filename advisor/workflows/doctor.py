@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -65,6 +66,8 @@ NEEDED_BY = {
 }
 """What needs a package, for the warning when it is missing."""
 FIT_TEXTS = {"yes": "fits in", "tight": "fits only just in", "no": "does not fit in"}
+TESTED_PLATFORM = ("Linux", "x86_64")
+"""The system and processor that the tests have run on; docs/platforms.md holds what is known of others."""
 MIN_DISK_GIB = 5.0
 """Free disk space in GiB below which there is a warning."""
 
@@ -304,7 +307,15 @@ def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
         warnings.append(f"on an {DEVICE_TABLE[machine.device].name} {fallback}")
     if machine.ram_gib.value is not None and machine.ram_gib.value < 4:
         warnings.append(f"only {machine.ram_gib.value:g} GiB of memory")
-    return warnings
+    return [*warnings, *filter(None, [untested_platform(platform.system(), platform.machine())])]
+
+
+def untested_platform(system: str, machine: str) -> str:
+    """Return a warning for a system and processor on which no test was ever run; "" for a tested one."""
+    if (system, machine) == TESTED_PLATFORM:
+        return ""
+    here = " ".join(filter(None, ("macOS" if system == "Darwin" else system, machine)))
+    return f"nothing was ever tested on {here}: tests run on Linux x86-64 only (docs/platforms.md says what is known)"
 
 
 def _several_gpus(profile: Profile) -> dict[str, Any]:

@@ -315,7 +315,7 @@ def show_estimate_score(path: Path, as_json: bool) -> None:
         display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
     )
     for name, number in report["assumed"].items():
-        console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
+        console.print(f"[dim]• {number} figures do not give {escape(name)}: its default was assumed[/]")
 
 
 def _with_set_answers(request: EstimateRequest) -> tuple[EstimateRequest, dict[str, Any]]:

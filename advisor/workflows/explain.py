@@ -157,6 +157,19 @@ def _all_topics() -> dict[str, Any]:
     }
 
 
+def explanation(topic: str | None) -> dict[str, Any]:
+    """Return what ``explain --json`` prints; BadInput for a topic that is nothing known."""
+    page = _all_topics() if topic is None else _page_of(topic)
+    if page is not None:
+        return {"schema": 1, **page}
+    assert topic is not None
+    if names_a_path(topic):
+        from advisor.advice import recommend
+
+        return recommend(Path(topic)).to_json()
+    raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
+
+
 def _explain_plan(path: Path, as_json: bool) -> None:
     """Explain a plan: compute its recommendation again from its answers, with today's rules."""
     from advisor.advice import recommend

@@ -13,6 +13,7 @@ from advisor.output import command_line, emit_result, note
 from rag.errors import UsageProblem
 from rag.object_storage import is_url
 from rag.text.sanitize import strip_invisible
+from rag.text.words import count_noun
 from runners.export.card import checked_value
 from runners.export.job import ExportRequest, ExportResult
 from runners.runs.endpoint_consent import allow_endpoints, unconfirmed_endpoints
@@ -75,7 +76,7 @@ def show_export(result: ExportResult, as_json: bool) -> None:
         if result.again
         else f"made in {result.seconds:.1f} s"
     )
-    print(f"{result.out}  ({result.to}, {len(result.files):,} files, {size:,.1f} MiB, {state})")
+    print(f"{result.out}  ({result.to}, {count_noun(len(result.files), 'file')}, {size:,.1f} MiB, {state})")
     for name, value in result.checked.items():
         print(f"  {strip_invisible(name)}: {strip_invisible(checked_value(value))}")
     for line in result.notes:

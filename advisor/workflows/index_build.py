@@ -241,7 +241,7 @@ def watch_index(
         elif outcome.indexed or outcome.removed:
             print(
                 f"{_clock()} generation {outcome.generation}: {outcome.added} added, {outcome.changed} changed, "
-                f"{outcome.removed} removed; {outcome.embedded} passages embedded, {outcome.seconds:.1f} s",
+                f"{outcome.removed} removed; {count_noun(outcome.embedded, 'passage')} embedded, {outcome.seconds:.1f} s",
                 flush=True,
             )
         if not isinstance(outcome, BadInput) and (outcome.indexed or outcome.removed):

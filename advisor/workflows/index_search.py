@@ -18,6 +18,7 @@ from rag.evaluation.gold_documents import match_documents, require_match
 from rag.grounding.context import select_passages
 from rag.loading.base import printable
 from rag.text.sanitize import single_line
+from rag.text.words import count_noun
 from rag.types import Chunk, Hit, Results
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def retrieval_scores(
         f"recall@{k} {fmean(metrics.recall_at_k(docs, gold_docs, k) for docs, gold_docs in rankings):.3f}"
     )
     shares.append(f"MRR {fmean(metrics.mrr(docs, gold_docs) for docs, gold_docs in rankings):.3f}")
-    lines = [f"{len(gold)} of {len(rows)} questions with a gold document: {', '.join(shares)}"]
+    lines = [f"{len(gold)} of {count_noun(len(rows), 'question')} with a gold document: {', '.join(shares)}"]
     spans = [
         metrics.measure_evidence(select_passages(hits, sys.maxsize, len), doc, raw(doc) or "", row.spans)
         for row, doc, hits in gold

@@ -188,7 +188,7 @@ def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
     selection = (
         "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
     )
-    return dev, f"{len(dev)} of {len(rows)} questions of {request.questions} ({selection})"
+    return dev, f"{len(dev)} of {count_noun(len(rows), 'question')} of {request.questions} ({selection})"
 
 
 def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:

@@ -362,7 +362,9 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
             {"schema": 1, "launcher": "slurm", "job": number, "script": str(script), "output": str(output)}
         )
         return
-    print(f"job {number}: {job.describe()}, {job.group.size} processes; saved as {script}")
+    print(
+        f"job {number}: {job.describe()}, {count_noun(job.group.size, 'process', 'processes')}; saved as {script}"
+    )
     print(f"follow it: squeue -j {number}\n           tail -F {shlex.quote(str(output))}")
 
 

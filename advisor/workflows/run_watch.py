@@ -93,8 +93,10 @@ class Milestone:
     text: str
 
     def line(self) -> str:
-        """Return the milestone as a line that begins with its time of day."""
-        return f"{datetime.fromtimestamp(self.time):%H:%M:%S} {self.text}"
+        """Return the milestone as a line that begins with its time, on another day than today with the date."""
+        when = datetime.fromtimestamp(self.time)
+        date = "" if when.date() == datetime.now().date() else f"{when:%Y-%m-%d} "
+        return f"{date}{when:%H:%M:%S} {self.text}"
 
 
 @dataclass
@@ -129,7 +131,7 @@ class RunStatus:
         elif kind == "train.step" and "loss" in event:
             self.losses.append(float(event["loss"]))
         elif kind == "arm.refused":
-            text = f"{event['arm']} is left out: {event['reason']}"
+            text = f"{event['arm']} is skipped: {event['reason']}"
             return Milestone(self.last, "refused", str(event["arm"]), text)
         elif kind == "step.end":
             return self._step_done(event)
@@ -248,7 +250,7 @@ class RunWatch:
         parts += [f"last event {format_duration(quiet)} ago"] if self.status.last and quiet > 60 else []
         footer: list[RenderableType] = [
             Text(f"  {', '.join(parts)}", no_wrap=True, overflow="ellipsis"),
-            Text("  Ctrl-C ends the watching; the run goes on", "dim", no_wrap=True, overflow="ellipsis"),
+            Text("  Ctrl-C stops watching only; the run continues", "dim", no_wrap=True, overflow="ellipsis"),
         ]
         return Group(self.status.board.draw(now), *footer)
 
@@ -278,13 +280,12 @@ def watch_run(run: Path, as_json: bool) -> None:
     _show_end(watch, state, as_json, screen)
 
 
-def progress_line(run: Path) -> str:
-    """Return how far an unfinished run is in one line; "" when its log says nothing."""
+def run_progress(run: Path) -> tuple[str, dict[str, Any]]:
+    """Return how far a run is that a process works on: in one line, and as JSON."""
     watch = RunWatch(run)
     watch.read()
-    writing = watch.state() == "writing"
-    # Without a process the time since the start says nothing.
-    return watch.status.line(time.time() if writing else watch.status.last, watch.memory())
+    now, memory = time.time(), watch.memory()
+    return watch.status.line(now, memory), watch.status.to_json(now, memory)
 
 
 def _follow_in_lines(watch: RunWatch, as_json: bool) -> str:
@@ -326,7 +327,9 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
         return
     number = writer_process(watch.path)
     why = (
-        f"process {number} is gone without a word (killed?)" if state == "killed" else "no process writes it"
+        f"process {number} has ended without a message (killed?)"
+        if state == "killed"
+        else "no process writes it"
     )
     done = len(watch.status.to_json(0.0, None)["steps"]["done"])
     text = f"{watch.path} is not finished: {why}; {done} of {len(watch.status.board.steps)} steps are done"

@@ -6,6 +6,7 @@ import difflib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
@@ -62,7 +63,7 @@ def show_run(run: Path, as_json: bool) -> None:
     """Print one run; BadInput, after that, when it is damaged."""
     summary = listing.describe_run(run_folder_named(run))
     if as_json:
-        emit_result({"schema": 1, **summary.to_json()})
+        emit_result({"schema": 1, **summary.to_json(), **_progress_json(summary)})
     else:
         _print_run(summary)
     if summary.problem:
@@ -203,9 +204,18 @@ def _progress(summary: RunSummary) -> str:
     """Return how far a run is that a process works on, and how to follow it; "" for other runs."""
     if summary.state != "writing":
         return ""
-    from advisor.workflows.run_watch import progress_line
+    from advisor.workflows.run_watch import run_progress
 
-    return f"{progress_line(summary.path)}; follow it with --watch"
+    return f"{run_progress(summary.path)[0]}; follow it with --watch"
+
+
+def _progress_json(summary: RunSummary) -> dict[str, Any]:
+    """Return the key ``progress`` of a run that a process works on, with the keys of a status line of --watch."""
+    if summary.state != "writing":
+        return {}
+    from advisor.workflows.run_watch import run_progress
+
+    return {"progress": run_progress(summary.path)[1]}
 
 
 def _verdict(run: RunSummary) -> str:

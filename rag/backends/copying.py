@@ -27,6 +27,7 @@ from rag.indexing.generations import CURRENT_POINTER, current_generation
 from rag.search.backend import Backend, ChunkSelection, IndexFacts
 from rag.search.query import Query
 from rag.stores.text import RowChange, StoredChunk, TextStore
+from rag.text.words import count_noun
 from rag.types import Chunk, Document, OnEvent
 
 QUERIES = 100
@@ -100,7 +101,7 @@ def copy_index(
             existing = writer.facts()
             if existing is not None and not overwrite:
                 raise BadInput(
-                    f"{shown_url(target)} has an index already, of {existing.chunks} chunks",
+                    f"{shown_url(target)} has an index already, of {count_noun(existing.chunks, 'chunk')}",
                     "choose another place, or replace it: --overwrite",
                 )
             change = _read(source_index, notify)
@@ -333,13 +334,13 @@ class _Questions:
         recall = round(right / max(1, wanted), 4)
         if differing and not approximate:
             raise names.difference(
-                f"{len(differing)} of {len(self.texts)} questions by vector have other answers"
+                f"{len(differing)} of {count_noun(len(self.texts), 'question')} by vector have other answers"
             )
         if recall < APPROXIMATE_RECALL:
             raise names.difference(f"its search by vector finds {recall:.3f} of the right answers")
         if words := [text for text in self.texts if not _same_words(source, own, copy, other, text)]:
             raise names.difference(
-                f"{len(words)} of {len(self.texts)} questions by words have other answers, as {words[0]!r}"
+                f"{len(words)} of {count_noun(len(self.texts), 'question')} by words have other answers, as {words[0]!r}"
             )
         return recall
 

@@ -225,7 +225,9 @@ def resolve_dtype(dtype: str) -> torch.dtype:
 def cpu_supports_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether the CPU has bf16 instructions; without them bf16 is emulated and slower than fp32."""
     try:
-        flags = next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
+        flags = next(
+            line for line in cpuinfo.read_text("ascii", "replace").splitlines() if line.startswith("flags")
+        )
     except (OSError, StopIteration):
         return False
     return any(flag in flags.split() for flag in _BF16_FLAGS)

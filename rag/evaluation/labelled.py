@@ -20,7 +20,7 @@ from rag.types import Document
 
 GOLD_KINDS = {
     "spans": "the share of the gold spans that is shown",
-    "answers": "whether an answer stands in a passage",
+    "answers": "whether an answer is in a passage",
     "document": "whether a passage of the gold document is shown",
 }
 """How a question can be scored, strongest first."""

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from rag.text.words import count_noun
+
 MIN_CLUSTERS = 6
 """Fewest effective groups that are drawn whole. With n groups the smallest two-sided p of a sign-flip test is
 2 / 2**n: five groups cannot go below .0625, so they could never reach p = .05."""
@@ -264,7 +266,7 @@ def paired_test(
     from scipy import stats
 
     if len(of_a) != len(of_b):
-        raise ValueError(f"{a} has {len(of_a)} questions, {b} has {len(of_b)}")
+        raise ValueError(f"{a} has {count_noun(len(of_a), 'question')}, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
     interval = bootstrap_interval(differences.tolist(), seed, resamples, documents)
     groups = _grouped(differences, documents)
@@ -318,7 +320,7 @@ def compare_with_many(
         ValueError: if a candidate has another number of questions.
     """
     if any(len(values) != len(of_b) for values in others.values()):
-        raise ValueError(f"a candidate does not have the {len(of_b)} questions of {b}")
+        raise ValueError(f"a candidate does not have the {count_noun(len(of_b), 'question')} of {b}")
     if not others or not len(of_b):
         return ()
     table = np.asarray(list(others.values()), dtype=float) - np.asarray(of_b, dtype=float)
@@ -351,7 +353,7 @@ def _grouped(data: np.ndarray, documents: Sequence[str | None] | None) -> Cluste
     if documents is None:
         return None
     if len(documents) != data.size:
-        raise ValueError(f"{data.size} values of {len(documents)} documents")
+        raise ValueError(f"{data.size} values of {count_noun(len(documents), 'document')}")
     clusters = cluster_by_document(documents)
     # groups with one common mean have no spread between them: drawn whole, they would look like certainty
     if clusters.single or np.all(np.abs(np.bincount(clusters.index, data - data.mean())) < MIN_SPREAD):

@@ -3,6 +3,9 @@
 :class:`Sandbox` keeps one process for many files, and ends and replaces it when a file exceeds
 :class:`Limits` (time, memory, size). Documents come back as JSON (:func:`to_wire`, :func:`from_wire`); text
 that equals a slice of the raw text is not sent twice.
+
+A pool of processes (``pebble``, ``concurrent.futures``) does not serve: the parent would unpickle what a process sends
+that parses untrusted files, and a pickle can run any code.
 """
 
 from __future__ import annotations

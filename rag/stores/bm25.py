@@ -20,7 +20,7 @@ import numpy as np
 from rag.errors import BadInput
 from rag.stores import base
 from rag.stores.base import NUMPY_READ_LOCK
-from rag.text.words import content_words, words
+from rag.text.words import content_words, count_noun, words
 
 if TYPE_CHECKING:
     import bm25s
@@ -90,7 +90,7 @@ class TermRows:
         vocabulary = tuple(json.loads((folder / _WORDS).read_text(encoding="utf-8")))
         numbers, lengths = (base.read_array(folder / name) for name in (_ROWS, _LENGTHS))
         if len(lengths) != rows or lengths.sum() != len(numbers):
-            raise BadInput(f"{folder} covers the words of {len(lengths)} chunks, not {rows}")
+            raise BadInput(f"{folder} covers the words of {count_noun(len(lengths), 'chunk')}, not {rows}")
         return cls(vocabulary, numbers, lengths)
 
 

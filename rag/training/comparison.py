@@ -15,6 +15,7 @@ from rag.evaluation import metrics
 from rag.evaluation.labelled import LabelledQuestion, LabelledQuestions
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, paired_test
 from rag.grounding.context import passages_within_budget
+from rag.text.words import count_noun
 from rag.types import Hit
 
 NDCG_K = 10
@@ -165,7 +166,7 @@ def decide(comparison: RetrieverComparison) -> RetrieverDecision:
     if comparison.questions < MIN_GATE_QUESTIONS:
         return RetrieverDecision(False, _too_few(comparison.questions))
     texts = "; ".join(measure.text for measure in comparison.measures)
-    where = f"on {comparison.questions} dev questions at {comparison.budget} tokens of passages"
+    where = f"on {count_noun(comparison.questions, 'dev question')} at {comparison.budget} tokens of passages"
     better = [measure.name for measure in comparison.measures if measure.surely_better]
     worse = [measure.name for measure in comparison.measures if measure.difference.difference < 0]
     if better and not worse:

@@ -19,6 +19,7 @@ from rag.embedding.embedder import Embedder
 from rag.embedding.folder import EmbedderFolder, Prompts
 from rag.embedding.library import LibraryEncoder, best_device, quiet_loading
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from rag.training.settings import TextRow, TuningResult, TuningSettings, require_training_library
 from rag.training.trainer import (
     Progress,
@@ -64,7 +65,7 @@ def train_embedder(
     require_training_library()
     if len({row.passage for row in rows}) < 2:
         raise BadInput(
-            f"an embedder is trained on pairs with different passages, and there are {len(rows)} pairs of "
+            f"an embedder is trained on pairs with different passages, and there are {count_noun(len(rows), 'pair')} of "
             f"{len({row.passage for row in rows})} passages",
             "give more examples, or remove the embedder step",
         )

@@ -34,7 +34,7 @@ MAX_ANSWER_WORDS = 8
 """Longer replies are sentences, whose words in a row no other passage has; they are compared by support."""
 FALSE_NEGATIVES = {
     "gold": "is gold itself, or overlaps it",
-    "answer": "holds the answer",
+    "answer": "contains the answer",
     "supports": "supports the reply",
     "repeat": "nearly repeats the gold passage",
     "near": f"is nearer to the question than {MAX_SCORE_SHARE:.0%} of the gold passage's cosine",

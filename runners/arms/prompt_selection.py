@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
 from rag.files import append_lines, canonical_json, sha256_text, write_bytes, write_json
+from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
 from runners.arms.answer_constraint import constraint_input
@@ -395,7 +396,9 @@ def _store_choice(
     write_json(
         stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
     )
-    untried_text = f"; not tried, beyond {budget} answers: {', '.join(untried)}" if untried else ""
+    untried_text = (
+        f"; not tried, beyond {count_noun(budget, 'answer')}: {', '.join(untried)}" if untried else ""
+    )
     reason = choice.reason + untried_text
     stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
     return chosen

@@ -94,7 +94,7 @@ def retrieval_rows(
     if texts := [e for e in examples if e.raw]:
         raise BadInput(
             f"{len(texts)} examples are plain texts ({texts[0].place}, ...); passages are found for a question",
-            "train on the texts first, and go on from that arm with questions and replies",
+            "train on the texts first, and continue from that arm with questions and replies",
         )
     k = retriever.step.k if distractors is None else distractors + 1
     gold_passages = GoldPassages(retriever.index.chunks)

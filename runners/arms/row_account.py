@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rag.text.words import count_noun
 from rag.types import Chunk
 from runners.arms.gold_passages import GoldPassages
 from runners.arms.raft import RetrievalRows
@@ -63,7 +64,7 @@ class RowAccount:
     @property
     def text(self) -> str:
         """How many rows there are, of how many, and why the others are missing or have no passage."""
-        parts = [f"{self.arm} trains on {self.rows:,} of {self.of:,} examples"]
+        parts = [f"{self.arm} trains on {self.rows:,} of {count_noun(self.of, 'example')}"]
         parts += self.causes
         if self.with_passage is not None:
             document = f", {self.by_document:,} of them only by the document that the row names" * bool(

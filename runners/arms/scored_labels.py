@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, sha256_text, write_json
+from rag.text.words import count_noun
 from runners.arms.answer import build_chat
 from runners.arms.prompts import FewShotExamples
 from runners.arms.retriever import PassageFinder, Retrieved
@@ -256,7 +257,7 @@ def reference_chats(
             if passages is None or not passages.refuse
         ]
         if len(chats) >= MIN_REFERENCE:
-            return chats, f"{len(chats)} dev questions"
+            return chats, f"{count_noun(len(chats), 'dev question')}"
     empty = Question("content-free", CONTENT_FREE, system=dev[0].system if dev else None)
     (passages,) = _passages(step, [empty], finder)
     return [build_chat(plan, empty, passages, shots)], f"the question {CONTENT_FREE}"

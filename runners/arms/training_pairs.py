@@ -14,6 +14,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.index import Index
+from rag.text.words import count_noun
 from rag.training.pairs import TrainingPair
 from runners.arms.gold_passages import GoldPassages
 from runners.data.examples import Example, RowPlace, row_place
@@ -60,7 +61,7 @@ class PairSet:
     @property
     def text(self) -> str:
         """The counts in one sentence."""
-        parts = [f"{len(self.pairs):,} pairs of {self.examples:,} examples"]
+        parts = [f"{count_noun(len(self.pairs), 'pair')} of {count_noun(self.examples, 'example')}"]
         parts += [f"{len(self.unsupported):,} without a passage"] if self.unsupported else []
         parts += [f"{self.refusals:,} refusals"] if self.refusals else []
         parts += [f"{self.texts:,} plain texts"] if self.texts else []

@@ -282,7 +282,7 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         raise BadInput(
             f"{path}: {len(rows.usable) - texts} chats and {texts} plain texts are mixed; every token of a text is "
             "learnt, but only the answers of a chat",
-            "train on the texts first, then go on from that adapter on the chats",
+            "train on the texts first, then continue from that adapter on the chats",
         )
 
 

@@ -21,6 +21,7 @@ from math import floor
 
 from rag.errors import BadInput
 from rag.files import canonical_json, sha256_text
+from rag.text.words import count_noun
 from runners.data import duplicates
 from runners.data.examples import Example, normalise_text
 from runners.data.questions import Question
@@ -213,7 +214,7 @@ def mix_replay_rows(
     if count > len(replay_rows):
         most = floor(100 * len(replay_rows) / (len(rows) + len(replay_rows))) / 100
         raise BadInput(
-            f"{count} replay rows are needed to make up {share:.0%} beside {len(rows)} rows, "
+            f"{count} replay rows are needed to make up {share:.0%} beside {count_noun(len(rows), 'row')}, "
             f"there are {len(replay_rows)}",
             f"lower the share to {most:g}, or give more replay rows",
         )

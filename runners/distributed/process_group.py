@@ -281,7 +281,7 @@ def lost_group_as_problem() -> Iterator[None]:
         detail = _SOURCE_PLACE.sub("", detail).partition(". ")[0]
         raise GroupBroken(
             f"another process of the group has ended or does not answer ({detail})",
-            "go on from the last checkpoint with --resume",
+            "continue from the last checkpoint with --resume",
         ) from error
 
 

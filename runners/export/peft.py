@@ -34,7 +34,7 @@ model = PeftModel.from_pretrained(base, ".")  # this folder
 tokenizer = AutoTokenizer.from_pretrained(".")
 ```
 
-PEFT keeps only the base's name and loads onto any model of the same shape; `manifest.json` holds the hashes that the
+PEFT keeps only the base's name and loads onto any model of the same shape; `manifest.json` has the hashes that the
 base, its vocabulary and its chat template must have.
 """
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from rag.errors import BadInput, CannotRun
 from rag.files import write_text
+from rag.text.words import count_noun
 from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.export.job import ExportedFiles, ExportJob
@@ -75,7 +76,7 @@ def make_provider_jsonl(job: ExportJob) -> ExportedFiles:
             )
     if len(rows) < MIN_PROVIDER_ROWS:
         raise BadInput(
-            f"there are {len(rows)} rows, hosted fine-tuning takes {MIN_PROVIDER_ROWS} at least",
+            f"there are {count_noun(len(rows), 'row')}, hosted fine-tuning takes {MIN_PROVIDER_ROWS} at least",
             "bring more examples",
         )
     count, unit = provider_token_counter(source)

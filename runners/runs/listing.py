@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, UsageProblem
-from rag.files import MANIFEST, has_active_writer, sync_folder, writer_lock
+from rag.files import MANIFEST, has_active_writer, move_folder, sync_folder, writer_lock
 from runners.plan.schema import Plan, plan_differences, step_name
 from runners.run_folder import is_run, open_run_folder, read_journal, read_report, read_run_plan
 
@@ -151,11 +151,11 @@ def remove_run(path: Path) -> Path:
             f"bring the last one back: tunewise runs undo {shlex.quote(str(parent.parent))}",
         )
     trash = _trash(path.parent)
-    with writer_lock(path):
+    with writer_lock(path):  # nothing is made for a run that is being written
         trash.mkdir(exist_ok=True)
-        number = max((removal for removal, _, _ in _trashed(trash)), default=0) + 1
-        target = trash / f"{number:06d}.{path.name}"
-        path.rename(target)
+    number = max((removal for removal, _, _ in _trashed(trash)), default=0) + 1
+    target = trash / f"{number:06d}.{path.name}"
+    move_folder(path, target)
     for folder in (trash, path.parent):
         sync_folder(folder)
     return target

@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class RunningServer:
 
 
 def usable_server(
-    session: RunSession, backend: Sequence[str] | None, note: Callable[[str], None], model: bool = False
+    session: RunSession, note: Callable[[str], None], model: bool = False
 ) -> RunningServer | None:
     """Return a server that answers as this process would; None without one.
 
@@ -125,8 +125,7 @@ def usable_server(
     gives answers as long as the plan's. Why a running server is not asked is passed to ``note``.
 
     Args:
-        session: the run, of which nothing but the plan needs to be read.
-        backend: the values of ``--backend``; None for the servers of the plan, if any.
+        session: the run, of which nothing but the plan needs to be read, with the servers that generate, if any.
         note: called with a line for the user.
         model: whether another folder of the base model is to be used, which no server is known to have.
     """
@@ -139,7 +138,7 @@ def usable_server(
         server: RunningServer | None = None
         try:
             reason = "--model names the model" if model else ""
-            reason = reason or _difference(record, session, fingerprint, backend)
+            reason = reason or _difference(record, session, fingerprint)
             if not reason:
                 server = RunningServer(record, note)
                 reason = _health_difference(server.health(), fingerprint)
@@ -151,15 +150,13 @@ def usable_server(
     return None
 
 
-def _difference(
-    record: ServerRecord, session: RunSession, fingerprint: str, backend: Sequence[str] | None
-) -> str:
+def _difference(record: ServerRecord, session: RunSession, fingerprint: str) -> str:
     """Return why a server would not answer as this process does; "" when it would."""
     if record.version != __version__:
         return f"it is tunewise {record.version}, this is {__version__}"
     if record.fingerprint != fingerprint:
         return "the run has changed since the server was started; start it again to use it"
-    if (record.backend or ()) != tuple(backend or ()):
+    if record.backend != session.backend.entries:
         return "its answers are generated elsewhere (--backend)"
     if record.max_tokens < session.plan.max_new_tokens:
         longest = session.plan.max_new_tokens

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from rag.files import SCHEMA, canonical_json, sha256_text
+from rag.files import SCHEMA, canonical_json, replace_file, sha256_text
 from rag.version import __version__
 from runners.paths import cache_folder
 from runners.plan.schema import Plan
@@ -52,8 +52,8 @@ class ServerRecord:
     version: str = __version__
     token_file: str = ""
     """Path of the file with the access token; "" where requests need none."""
-    backend: tuple[str, ...] | None = None
-    """The values of its ``--backend``; None for the servers of the plan, if any."""
+    backend: tuple[str, ...] = ()
+    """The servers that generate its answers, as the values of ``--backend``; () where it generates them itself."""
     max_tokens: int = 1024
     """The longest answer in tokens that it gives."""
 
@@ -96,7 +96,7 @@ def recorded_server(record: ServerRecord) -> Iterator[None]:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(body)
-        temporary.replace(path)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     try:
@@ -112,7 +112,7 @@ def own_record(
     run: Path,
     fingerprint: str,
     token: Path | None,
-    backend: Sequence[str] | None,
+    backend: Sequence[str],
     max_tokens: int,
 ) -> ServerRecord | None:
     """Return the record of a server in this process; None for one that listens beyond the loopback interface."""
@@ -130,7 +130,7 @@ def own_record(
         fingerprint,
         __version__,
         token_file,
-        tuple(backend) if backend is not None else None,
+        tuple(backend),
         max_tokens,
     )
 
@@ -156,7 +156,7 @@ def find_servers(run: Path) -> tuple[list[ServerRecord], list[str]]:
         state = process_state(record)
         if state == "gone":
             notes.append(
-                f"the server on {record.address} (process {record.pid}) is gone; its record is removed"
+                f"the server on {record.address} (process {record.pid}) has ended; its record is removed"
             )
             _remove(path)
         elif state:
@@ -211,8 +211,7 @@ def _read_record(path: Path) -> ServerRecord:
         raise ValueError("another user owns it or may read it")
     known = {field.name for field in fields(ServerRecord)}
     values = {name: value for name, value in body.items() if name in known}
-    if values["backend"] is not None:
-        values["backend"] = tuple(map(str, values["backend"]))
+    values["backend"] = tuple(map(str, values["backend"]))
     record = ServerRecord(**values)
     kinds = (
         (record.host, str),

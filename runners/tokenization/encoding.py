@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data.examples import Example
 from runners.plan.train_config import TrainConfig
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
@@ -163,6 +164,6 @@ def pack_texts(texts: Sequence[Example], chat: ChatTokenizer, max_tokens: int) -
 
 def _row(piece: _Piece, chat: ChatTokenizer) -> EncodedRow:
     learnt = tuple(i for i in range(1, len(piece.ids)) if piece.ids[i] != chat.begins)
-    more = f"{piece.texts} texts in one piece" if piece.texts > 1 else ""
+    more = f"{count_noun(piece.texts, 'text')} in one piece" if piece.texts > 1 else ""
     note = "; ".join(filter(None, (piece.part, more)))
     return EncodedRow(tuple(piece.ids), learnt, piece.first.line, piece.first.file, raw=True, note=note)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data.formats import Message
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -72,7 +73,7 @@ def find_trained_spans(
         # The context of a turn before a rewritten one would never occur when the model is used.
         return LossMask(
             (spans[indices[-1]],),
-            f"the template rewrites {missing} of {len(indices)} answers once later turns follow, "
+            f"the template rewrites {missing} of {count_noun(len(indices), 'answer')} once later turns follow, "
             "so only the last is learnt",
         )
     return LossMask(tuple(spans.values()))

@@ -304,7 +304,7 @@ def _write(
             shutil.rmtree(tmp, ignore_errors=True)
         older = _numbered_folders(final.parent, "step")
         remaining = f"; {older[-1]} is kept" if older else ""
-        hint = "free some space and go on with --resume" if "no space" in error.message else error.hint
+        hint = "free some space and continue with --resume" if "no space" in error.message else error.hint
         raise CannotRun(f"{error.message}{remaining}", hint) from error
 
 
@@ -319,7 +319,7 @@ def _write_shards(folder: Path, shards: dict[str, Tensor]) -> None:
         first = (str(failure[0]).strip().splitlines() or [type(failure[0]).__name__])[-1]
         raise CannotRun(
             f"process {rank} could not write its part of the checkpoint: {first}",
-            "free some space and go on with --resume",
+            "free some space and continue with --resume",
         ) from error
 
 

@@ -282,7 +282,7 @@ class MicroBatchSize:
         if not self.can_halve:
             raise CannotRun(
                 f"out of memory at step {step + 1} after {MAX_HALVINGS} smaller tries ({reason})",
-                "close what else uses the memory and go on with --resume; or try qlora or a smaller model",
+                "close other programs that use the memory and continue with --resume; or try qlora or a smaller model",
             )
         self.sizes.append((step, padded // 2))
 

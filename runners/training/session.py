@@ -228,7 +228,7 @@ def refuse_unfinished(work: Path) -> None:
     if folder:
         raise UsageProblem(
             f"{work} has an unfinished run, {checkpoint.read_progress(folder).step} steps of it done",
-            "go on with --resume, or start again with --overwrite",
+            "continue with --resume, or start again with --overwrite",
         )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem, publish_folder
+from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.arms.prompts import training_row
 from runners.data.examples import Example
@@ -122,7 +123,7 @@ def curve_sizes(rows: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
         for size in wanted:
             if not MIN_ROWS <= size <= rows:
                 raise UsageProblem(
-                    f"--sizes {size}: there are {rows} rows, and a size has at least {MIN_ROWS}",
+                    f"--sizes {size}: there are {count_noun(rows, 'row')}, and a size has at least {MIN_ROWS}",
                     f"choose from {MIN_ROWS} to {rows}",
                 )
         sizes = sorted(set(wanted))
@@ -393,7 +394,7 @@ def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> 
     """Train and ask one point; what is finished is skipped."""
     context = setup.context
     if setup.reused(name):
-        reason = f"{name.rows} rows, seed {name.seed}: trained and asked in the run already"
+        reason = f"{count_noun(name.rows, 'row')}, seed {name.seed}: trained and asked in the run already"
         context.emit({"event": "plan.note", "reason": reason})
         return
     context.examples = setup.rows_of(name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from rag.text.words import count_noun
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import Step
@@ -106,7 +107,7 @@ class DryRun:
         with usage.measure_contention() as contention:
             seconds, steps, pairs = embedder_step.time_training(self.context, step)
         overhead = time.monotonic() - started
-        how = f"{pairs} pairs; a few of {steps:,} steps of {seconds:.1f} s each, and the index once more"
+        how = f"{count_noun(pairs, 'pair')}; a few of {steps:,} steps of {seconds:.1f} s each, and the index once more"
         whole = steps * seconds + overhead + (self._index_seconds or 0.0)
         return StepTime(whole, how=how, lost=contention.lost)
 
@@ -182,7 +183,7 @@ class DryRun:
             self._asked[key] = seconds, contention.lost
         seeds = len(context.plan.train_step(step.weights).seeds) if step.weights else 1
         seconds_each, lost = self._asked[key]
-        how = f"{len(asked)} answers at once, {seconds_each:.2f} s each" + (
+        how = f"{count_noun(len(asked), 'answer')} at once, {seconds_each:.2f} s each" + (
             ", on the base" if step.weights else ""
         )
         return StepTime(seconds_each * len(context.split.test) * seeds, how=how, lost=lost)

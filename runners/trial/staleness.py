@@ -21,7 +21,7 @@ from rag.backends.base import index_location, shown_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
 from rag.text.numbers import extract_numbers, polarity
-from rag.text.words import content_words
+from rag.text.words import content_words, count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer
 from runners.data.tabular import read_rows
@@ -204,7 +204,7 @@ def staleness(
             counts[f"old_{when}"] = sum(states_fact(answer, q.old, q.new) for q, answer in answers)
         table.append(counts)
     return {
-        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the "
+        "text": f"{count_noun(len(questions), 'question')} whose answers the update changed; the old answers were in the "
         "documents, and in the training examples where the question is about a taught fact.",
         "arms": table,
         "questions": [_question_row(q, arms, rows) for q in questions],

@@ -181,6 +181,34 @@ def test_show_completion_prints_script_of_named_shell(root: Path, tmp_path: Path
         assert mark in done.stdout, (shell, done)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names shells of POSIX")
+def test_install_completion_writes_the_script_that_is_shown(root: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(root), "HOME": str(tmp_path)}
+    shown, installed, zsh = (
+        subprocess.run(
+            [sys.executable, "-m", "advisor", *line],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+        for line in (
+            ("--show-completion", "bash"),
+            ("--install-completion", "bash"),
+            ("--install-completion", "zsh"),
+        )
+    )
+    path = tmp_path / ".bash_completions" / "tunewise.sh"
+    assert str(path) in installed
+    assert path.read_text("utf-8") == shown
+    assert "COMP_CWORD=-1" in shown
+    assert str(path) in (tmp_path / ".bashrc").read_text("utf-8")
+    assert "zsh completion installed" in zsh
+    assert "#compdef tunewise" in (tmp_path / ".zfunc" / "_tunewise").read_text("utf-8")
+
+
 def test_line_is_split_like_the_shell_does() -> None:
     assert completion.split_line('a "b c" d\\ e \'f') == ["a", "b c", "d e", "f"]
     for line, typed in {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,29 @@ def test_build_fails_on_broken_links_and_remote_files(
     assert done.returncode == int(bool(message)), text
     for part in message.split("; ") if ";" in message else message.split():
         assert part in text
+
+
+def test_site_lists_its_pages_for_language_models(root: Path, tmp_path: Path) -> None:
+    """llms.txt has a title, a summary and every page with what it is for; the Markdown pages lie beside it."""
+    spec = importlib.util.spec_from_file_location("site_script", root / "scripts" / "site.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    done = build_site(
+        root, tmp_path, other_md="# Other\n\n## Its part\n\nText of [a page](index.md). More.\n"
+    )
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "site" / "llms.txt").read_text("utf-8")
+    assert text == "# Pages\n\n## Pages\n\n- [Other](other.md): Text of a page.\n"
+    assert (tmp_path / "site" / "other.md").is_file()
+    real = script.llms_text(root / "docs")
+    head, summary, *_ = real.split("\n\n")
+    assert (head, summary[:2]) == ("# tunewise", "> ")
+    listed = {line.partition("](")[2].partition(")")[0] for line in real.splitlines() if line[:2] == "- "}
+    assert listed == {page.name for page in (root / "docs").glob("*.md")} - {"index.md"}
+    assert "- [Use tunewise from an agent](agents.md): let an agent use it" in real
+    assert script.first_sentence("# T\n\n| a |\n") == ""
+    (tmp_path / "llms.txt").write_text("no title\n- broken\n- [x](gone.md)\n", "utf-8")
+    assert len(script.llms_problems(tmp_path)) == 4
 
 
 def test_pictures_are_small_and_used(root: Path) -> None:

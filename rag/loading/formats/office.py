@@ -1,4 +1,8 @@
-"""What the three Office formats share: their zip archive is checked before a parser opens it."""
+"""What the three Office formats share: their zip archive is checked before a parser opens it.
+
+A converter to Markdown (markitdown) does not serve: citations would name lines of its Markdown in place of the heading,
+slide or row of the document.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,15 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """The error statuses and their descriptions in the OpenAPI document."""
 
 
-def index_page(name: str, goal: str = "") -> tuple[str, dict[str, str]]:
+def index_page(
+    name: str, goal: str = "", words: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, str]]:
     """Return the HTML of the page and the headers it is sent with.
 
     Args:
         name: the name of the run's plan, the page's title.
         goal: what the run is for, as answered in the questionnaire; "" when it was not.
+        words: what the models in the list are, a few words for each name.
     """
     text = Path(__file__).with_name("ask.html").read_text("utf-8")
     style, script = (_csp_hash(_tag_content(text, tag)) for tag in ("style", "script"))
@@ -64,6 +67,11 @@ def index_page(name: str, goal: str = "") -> tuple[str, dict[str, str]]:
     )
     # after the hashes: neither style nor script holds a placeholder
     text = text.replace("$name", html.escape(name)).replace("$goal", html.escape(goal))
+    items = "".join(
+        f"<dt>{html.escape(word)}</dt><dd>{html.escape(meaning)}</dd>"
+        for word, meaning in (words or {}).items()
+    )
+    text = text.replace("$words", items)
     return text, {"Content-Security-Policy": policy}
 
 
@@ -76,12 +84,13 @@ def _csp_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def create_app(service: Service, access: AccessRules) -> AsgiApp:
+def create_app(service: Service, access: AccessRules, words: Mapping[str, str] | None = None) -> AsgiApp:
     """Build the application behind its access checks; it starts and stops the service's worker.
 
     Args:
         service: the run to serve.
         access: which hosts, origins and tokens are accepted, and the limits of a request.
+        words: what the names of arms mean, shown on the page for those that are served.
     """
     # Streams end by themselves: sse_starlette must not cut them off as soon as the server begins to stop.
     AppStatus.disable_automatic_graceful_drain()
@@ -95,7 +104,7 @@ def create_app(service: Service, access: AccessRules) -> AsgiApp:
         responses=ERRORS,
     )
     _add_model_routes(app, service)
-    _add_read_routes(app, service)
+    _add_read_routes(app, service, words or {})
     _add_error_handlers(app)
     guarded: AsgiApp = LimitsMiddleware(app, access, service.metrics.observe_request)
     if access.origins:
@@ -151,11 +160,12 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         return await lookups.search_passages(service, body, request)
 
 
-def _add_read_routes(app: FastAPI, service: Service) -> None:
+def _add_read_routes(app: FastAPI, service: Service, words: Mapping[str, str]) -> None:
     """Add the page, and the routes that need no model."""
     plan = service.session.plan
     goal = plan.answers.get("goal")
-    text, headers = index_page(plan.name, str(goal.value or "") if goal else "")
+    served = {name: words[name] for name in service.models if name in words}
+    text, headers = index_page(plan.name, str(goal.value or "") if goal else "", served)
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def root() -> HTMLResponse:

@@ -12,6 +12,7 @@ from rag.backends.files import GenerationReplaced
 from rag.embedding.protocol import Encoder
 from rag.errors import UsageProblem
 from rag.text.sanitize import strip_invisible
+from rag.text.words import count_noun
 from runners.runs.run import RunSession
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.request_models import EmbeddingRequest, SearchRequest
@@ -34,7 +35,9 @@ async def create_embeddings(service: Service, body: EmbeddingRequest, request: R
         raise unknown_served_model(str(body.model), service.embedder)
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not 1 <= len(texts) <= service.limits.inputs or not all(texts):
-        raise ApiError(400, f"input takes 1 to {service.limits.inputs} texts, none empty", param="input")
+        raise ApiError(
+            400, f"input takes 1 to {count_noun(service.limits.inputs, 'text')}, none empty", param="input"
+        )
     if sum(map(len, texts)) > service.limits.characters:
         raise ApiError(413, f"input has more than {service.limits.characters:,} characters", param="input")
 

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class ServeOptions:
     """The arm that answers by default; None for the one that the verdict says to use."""
     backend: tuple[str, ...] | None = None
     """The servers that generate, as the values of ``--backend``; None for those that the run was measured with, if any."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What the names of arms mean, shown on the page."""
 
 
 def serve(
@@ -99,7 +101,7 @@ def serve(
         any_address=not auth.is_loopback(options.host),
     )
     config = uvicorn.Config(
-        create_app(service, access),
+        create_app(service, access, options.words),
         host=options.host,
         port=options.port,
         access_log=False,
@@ -126,7 +128,7 @@ def serve(
         options.run,
         fingerprint,
         options.token,
-        options.backend,
+        session.backend.entries,
         limits.max_tokens,
     )
     _run_until_signal(_Server(config, ready, worker, record), listening)
@@ -188,7 +190,9 @@ class _Server(uvicorn.Server):
 def _bind(config: uvicorn.Config) -> socket.socket:
     """Return a socket bound to the address; uvicorn's own function prints the system's error and exits."""
     listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows SO_REUSEADDR would let another process take over a port that is in use.
+    reuse = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+    listening.setsockopt(socket.SOL_SOCKET, reuse, 1)
     try:
         listening.bind((config.host, config.port))
     except OSError as error:

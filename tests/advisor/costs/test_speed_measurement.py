@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from advisor.costs.speed_measurement import measure_plan_speeds, speed_line
+from advisor.costs.speed_measurement import measure_plan_speeds, speed_line, store_speeds
 from advisor.costs.training_time import (
     cpu_device,
     flops_per_token,
     measured_device,
     measured_speed,
+    stored_calibration,
     training_device,
     training_seconds,
 )
@@ -26,6 +28,8 @@ from runners.resources.calibration import (
     StoredCalibration,
     TrainingSpeed,
     processor_name,
+    read_calibration,
+    store_calibration,
 )
 from runners.resources.machine import Detected, Machine
 from runners.resources.model_shape import ModelShape
@@ -121,3 +125,18 @@ def test_speed_line_names_speed_dtype_and_threads() -> None:
     assert speed_line("lora", speed()) == (
         "train:lora: 500 tokens/s measured here just now (bfloat16, 2 threads)"
     )
+
+
+def test_speed_of_a_busy_machine_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A speed measured beside other programs is named and not kept; one measured on a quiet machine is kept."""
+    place = tmp_path / "calibration.json"
+    monkeypatch.setenv("TUNEWISE_CALIBRATION", str(place))
+    stored_calibration.cache_clear()
+    store_calibration(Calibration(date(2026, 11, 26), version("torch"), CPU))
+    (note,) = store_speeds([speed()], lost=0.6)
+    assert note.startswith("the machine was busy: other programs took 60%")
+    assert "not kept for later estimates" in note
+    assert read_calibration().calibration.training == ()
+    assert store_speeds([speed()], lost=0.05) == ()
+    assert read_calibration().calibration.training == (speed(),)
+    stored_calibration.cache_clear()

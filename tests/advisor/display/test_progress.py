@@ -53,7 +53,7 @@ def test_watcher_prints_rejected_rows_and_warnings() -> None:
     )
     assert "e.jsonl, line 7 skipped: no answer" in output
     assert "2 rows are longer" in output
-    assert "3 with the passages of the search, because none supports their reply" in output
+    assert "3 with the passages that the search found, because none supports their reply" in output
 
 
 def test_watcher_prints_why_transformers_decodes_and_what_it_follows() -> None:

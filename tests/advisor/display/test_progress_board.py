@@ -127,7 +127,7 @@ def test_replayed_board_shows_state_of_the_run() -> None:
     board = replay_events(EVENTS, "desk", STEPS)
     board.estimates = {"evaluate:lora": 25.0}
     text = board_text(board)
-    assert "desk: 2 of 4 steps, 22 s gone, about 1:05 left" in text
+    assert "desk: 2 of 4 steps, 22 s so far, about 1:05 left" in text
     assert "9 of 9" in text
     assert "before" in text
     assert "10 of 30" in text

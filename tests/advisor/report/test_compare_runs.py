@@ -149,12 +149,12 @@ def test_margins_show_corrected_p_and_seed_differences(make_run: Make) -> None:
     assert "corrected for the number of arms compared (Holm)" in text
     assert "training seed" not in text, "nothing was trained"
     data["arms"][0]["seeds"].append({"seed": 1, "mean": 0.46})
-    assert "rag: 0.400 (seed 0), 0.460 (seed 1); training seeds are 0.060 apart" in printed(
+    assert "rag: 0.400 (seed 0), 0.460 (seed 1); the training seeds differ by 0.060" in printed(
         show_margins, data
     )
     data["arms"][0]["seeds"].pop()
     data["measured"]["training"] = {"lora": [{"seed": 0}]}
-    assert "one training seed (lora): --seeds 2" in printed(show_margins, data)
+    assert "trained once (lora): --seeds 2" in printed(show_margins, data)
 
 
 def test_scores_without_documents_and_seeds_still_load(make_run: Make) -> None:

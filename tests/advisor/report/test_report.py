@@ -131,7 +131,7 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert "+0.20 ± 0.10 on 18" in markdown
     console = Console(file=io.StringIO(), width=300)
     show_report(data, console)
-    assert "up to 40 for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "up to 40 answers for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
     before = {key: value for key, value in data.items() if key != "dev_budget"}
     assert "dev questions that each" not in report_markdown(before), "a report of an earlier version"
 

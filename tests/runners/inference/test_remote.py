@@ -265,7 +265,7 @@ def test_refused_parameters_are_renamed_or_left_out_with_note(server: Any, make:
     where = f"tern-2 at 127.0.0.1:{server.server_port}"
     assert notes == [
         f"{where} does not take max_tokens: max_completion_tokens is sent instead",
-        f"{where} does not take seed: it is left out",
+        f"{where} does not take seed: it is no longer sent",
     ]
 
 
@@ -307,7 +307,7 @@ def test_json_of_a_schema_is_asked_for_and_left_out_after_a_refusal(server: Any,
     generator.generate([CHAT], 5, constraint=constraint)
     assert "response_format" not in server.seen[-1]
     (note,) = notes
-    assert note.endswith("does not take response_format: it is left out")
+    assert note.endswith("does not take response_format: it is no longer sent")
 
 
 def test_an_endpoint_is_not_held_to_labels_and_patterns_and_that_is_noted_once(

@@ -66,6 +66,17 @@ def record_of(run: Path) -> ServerRecord:
     return record
 
 
+@pytest.fixture
+def alone(cache: Path) -> Iterator[None]:
+    """Hide the records of other servers for one test."""
+    kept = list((cache / "servers").glob("*.json"))
+    for file in kept:
+        file.rename(file.with_suffix(".kept"))
+    yield
+    for file in kept:
+        file.with_suffix(".kept").rename(file)
+
+
 @pytest.mark.parametrize("arm", ["hybrid", "rag", "few-shot", "lora"])
 def test_answers_equal_those_of_the_local_path(process: Process, run: Path, ask: Ask, arm: str) -> None:
     address = f"answered by the server at {record_of(run).address}"
@@ -103,7 +114,7 @@ def test_the_record_is_its_owners_and_holds_no_token(process: Process, run: Path
     record = record_of(run)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert Path(record.token_file).read_text("utf-8").strip() not in file.read_text("utf-8")
-    assert (record.pid, record.version, record.backend) == (process.child.pid, __version__, None)
+    assert (record.pid, record.version, record.backend) == (process.child.pid, __version__, ())
 
 
 def test_a_changed_run_and_another_model_are_answered_here(process: Process, run: Path, ask: Ask) -> None:
@@ -132,7 +143,7 @@ def test_records_that_name_no_server_are_removed(run: Path, cache: Path, process
         assert "does not listen on port" in notes[0], "a process of the user that listens elsewhere"
     with recorded_server(replace(record, pid=os.getpid(), started=here.create_time() - 60)):
         _, notes = find_servers(run)
-        assert "is gone; its record is removed" in notes[0], "the number belongs to a later process"
+        assert "has ended; its record is removed" in notes[0], "the number belongs to a later process"
         assert find_servers(run)[1] == []
     name = next((cache / "servers").glob("*.json"))
     for body in (
@@ -151,7 +162,8 @@ def test_records_that_name_no_server_are_removed(run: Path, cache: Path, process
     assert "may read it" in find_servers(run)[1][0], "others could have pointed it anywhere"
 
 
-def test_a_stranger_on_the_port_is_not_asked_the_question(run: Path, ask: Ask, process: Process) -> None:
+@pytest.mark.usefixtures("alone")
+def test_a_stranger_on_the_port_is_not_asked_the_question(run: Path, ask: Ask) -> None:
     asked: list[str] = []
 
     class Stranger(BaseHTTPRequestHandler):
@@ -188,9 +200,8 @@ def test_a_stranger_on_the_port_is_not_asked_the_question(run: Path, ask: Ask, p
     assert "it is tunewise 0.0.1" in older
 
 
-def test_a_busy_server_is_left_alone_and_a_stopped_one_forgotten(run: Path, cache: Path, ask: Ask) -> None:
-    for file in (cache / "servers").glob("*.json"):
-        file.rename(file.with_suffix(".kept"))
+@pytest.mark.usefixtures("alone")
+def test_a_busy_server_is_left_alone_and_a_stopped_one_forgotten(run: Path, ask: Ask) -> None:
     started = Process(run, "--port", "0", "--per-minute", "1")
     try:
         out, err = ask(QUESTION, "--arm", "rag")
@@ -201,11 +212,10 @@ def test_a_busy_server_is_left_alone_and_a_stopped_one_forgotten(run: Path, cach
         assert find_servers(run) == ([], [])
     finally:
         started.child.kill()
-        started.child.wait()
-        for file in (cache / "servers").glob("*.kept"):
-            file.rename(file.with_suffix(".json"))
+        started.child.communicate()
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_server_killed_in_the_middle_leaves_the_answer_to_this_process(run: Path, ask: Ask) -> None:
     started = Process(run, "--port", "0", before=ENDLESS)
     try:
@@ -214,7 +224,7 @@ def test_a_server_killed_in_the_middle_leaves_the_answer_to_this_process(run: Pa
         assert "did not answer: the " in err
         started.child.wait(20)
         again, err = ask(QUESTION, "--arm", "prompting")
-        assert f"(process {started.child.pid}) is gone; its record is removed" in err
+        assert f"(process {started.child.pid}) has ended; its record is removed" in err
         assert out == again
     finally:
         started.child.kill()

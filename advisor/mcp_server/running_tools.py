@@ -1,0 +1,351 @@
+"""The tools that compute for minutes and write: `run` and `train`, registered only with ``--allow-run``.
+
+Each is a process of its own, started as the command line: it may need all memory, it handles its own interruption with its
+progress kept, and it ends when the client cancels the call or the server ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+from mcp.server.mcpserver import Context, Elicit, ElicitationResult, Resolve
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from advisor.mcp_server import contracts
+from advisor.mcp_server.background import CallProgress, in_thread
+from advisor.mcp_server.confirmation import Consent, can_ask_user, costs_text, request_digest
+from advisor.mcp_server.contracts import Costs
+from advisor.mcp_server.results import success
+from advisor.mcp_server.services import Services, refuse_endpoints, services_of
+from rag.errors import BadInput, CannotRun, GateNotMet, Problem, UsageProblem
+
+STOP_SECONDS = 20.0
+"""Seconds that an interrupted process is given to keep its progress."""
+Token = Annotated[
+    str | None,
+    Field(
+        description="Only for a second call: the `confirmation` that the first one with the same arguments returned."
+    ),
+]
+PlanPath = Annotated[str, Field(description="The plan.yaml.")]
+ExamplesPath = Annotated[str, Field(description="The file or folder of training rows.")]
+OutPath = Annotated[str, Field(description="The folder of the result.")]
+RunOut = Annotated[str | None, Field(description="The run folder; runs/NAME by default.")]
+Quick = Annotated[bool, Field(description="Fewer questions and rows, one epoch.")]
+Resume = Annotated[bool, Field(description="Go on with what was interrupted.")]
+Method = Annotated[str, Field(description="lora, qlora or full.")]
+ModelName = Annotated[str, Field(description="The base model: a name or a folder.")]
+Epochs = Annotated[float | None, Field(description="Passes over the rows; chosen by default.", gt=0, le=100)]
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """A call of `run` or `train` that was checked: its process, its costs, and what a token is bound to."""
+
+    what: str
+    arguments: tuple[str, ...]
+    out: Path
+    costs: Costs
+    digest: str
+
+
+async def confirm_run(
+    context: Context[Any, Any],
+    plan: str,
+    out: str | None,
+    quick: bool,
+    resume: bool,
+    confirmation: str | None,
+) -> Consent | Elicit[Consent]:
+    """Ask the user of the client whether a run may start, where the client can ask; else use the token."""
+    services = services_of(context)
+    request = await in_thread(context, lambda _: run_request(services, plan, out, quick, resume))
+    return _consent(context, request, confirmation)
+
+
+async def confirm_training(
+    context: Context[Any, Any],
+    examples: str,
+    out: str,
+    method: str,
+    model: str,
+    epochs: float | None,
+    resume: bool,
+    confirmation: str | None,
+) -> Consent | Elicit[Consent]:
+    """Ask whether a training may start, as :func:`confirm_run`."""
+    services = services_of(context)
+    request = await in_thread(
+        context, lambda _: training_request(services, examples, out, method, model, epochs, resume)
+    )
+    return _consent(context, request, confirmation)
+
+
+async def run_tool(
+    context: Context[Any, Any],
+    consent: Annotated[ElicitationResult[Consent], Resolve(confirm_run)],
+    plan: PlanPath,
+    out: RunOut = None,
+    quick: Quick = False,
+    resume: Resume = False,
+    confirmation: Token = None,
+) -> Annotated[CallToolResult, contracts.StartedResult]:
+    """Carry out a plan: train and measure every method on the user's questions. Takes minutes to hours; asks first."""
+    services = services_of(context)
+    request = await in_thread(context, lambda _: run_request(services, plan, out, quick, resume))
+    if (answer := _not_started(context, request, consent)) is not None:
+        return answer
+    code, _ = await _carry_out(context, services, request)
+
+    def read(progress: CallProgress) -> dict[str, Any]:
+        from advisor.report.report import Report
+
+        return dict(Report.read(request.out).data)
+
+    data = await in_thread(context, read)
+    verdict = data["verdict"]
+    state = "gate_not_met" if code == GateNotMet.exit_code else "finished"
+    text = f"{state}: {verdict['outcome']}, to use: {verdict.get('use') or verdict['winner']}. Run: {request.costs.writes}"
+    return success(text, _started(state, request, result=data), str(verdict["text"]))
+
+
+async def train_tool(
+    context: Context[Any, Any],
+    consent: Annotated[ElicitationResult[Consent], Resolve(confirm_training)],
+    examples: ExamplesPath,
+    out: OutPath,
+    method: Method = "lora",
+    model: ModelName = "smollm2-135m-instruct",
+    epochs: Epochs = None,
+    resume: Resume = False,
+    confirmation: Token = None,
+) -> Annotated[CallToolResult, contracts.StartedResult]:
+    """Tune a model on examples, without a plan. Takes minutes to hours; asks first."""
+    services = services_of(context)
+    request = await in_thread(
+        context, lambda _: training_request(services, examples, out, method, model, epochs, resume)
+    )
+    if (answer := _not_started(context, request, consent)) is not None:
+        return answer
+    _, printed = await _carry_out(context, services, request)
+    data = json.loads(printed.splitlines()[-1])
+    losses = f"loss {data['first_loss']:.3f} at first, {data['last_loss']:.3f} at last"
+    text = f"finished: {losses}. Result: {request.costs.writes}"
+    return success(text, _started("finished", request, result=data))
+
+
+def run_request(services: Services, plan: str, out: str | None, quick: bool, resume: bool) -> StartRequest:
+    """Check a call of `run` without starting anything.
+
+    Raises:
+        BadInput: the plan or its data cannot be read or is outside of the folder, or the plan asks an endpoint.
+        UsageProblem: the run folder exists, and `resume` is not given.
+    """
+    from advisor.workflows.dry_run import step_estimates
+    from runners.plan.schema import read_plan
+    from runners.run_folder import disk_needed
+    from runners.runs.dataset import read_data
+    from runners.runs.requirements import plan_downloads
+    from runners.trial.execute import quick_plan
+
+    path = services.folder.existing(plan, "plan")
+    read = read_plan(path)
+    services.folder.require_files(
+        [(f"data.{key}", value) for key, value in read.data if isinstance(value, Path)], plan
+    )
+    refuse_endpoints(read, f"tunewise run {plan}")
+    folder = services.folder.path(out if out is not None else f"runs/{read.name}", "out")
+    _refuse_existing(folder, resume)
+    planned = quick_plan(read) if quick else read
+    examples, split = read_data(planned)
+    steps, _ = step_estimates(planned, len(examples), len(split.test))
+    costs = Costs(
+        minutes=round(sum(step.corrected for step in steps) / 60, 1),
+        usd=0.0,
+        disk_mib=round(disk_needed(planned, None)),
+        writes=services.folder.shown(folder),
+        downloads=[_download_text(each) for each in plan_downloads(planned)],
+        notes=[f"Steps: {', '.join(step.step for step in steps)}."],
+    )
+    flags = [*(["--quick"] if quick else []), *(["--resume"] if resume and folder.exists() else [])]
+    digest = request_digest(
+        "run", {"plan": str(path), "out": str(folder), "quick": quick, "resume": resume}, (path,)
+    )
+    return StartRequest(
+        "The run", ("run", str(path), "--out", str(folder), *flags, "--json"), folder, costs, digest
+    )
+
+
+def training_request(
+    services: Services, examples: str, out: str, method: str, model: str, epochs: float | None, resume: bool
+) -> StartRequest:
+    """Check a call of `train` without starting anything; errors as of :func:`run_request`."""
+    from advisor.workflows.estimate import EstimateRequest, estimate_request
+    from advisor.workflows.train import TrainRequest, refuse_impossible_request
+    from runners.data.examples import load_examples
+    from runners.models.resolve import downloads_needed, parse_remote
+    from runners.run_folder import ADAPTER_MIB
+    from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+    path, folder = services.folder.existing(examples, "examples"), services.folder.path(out, "out")
+    name = services.folder.model(model)
+    refuse_impossible_request(TrainRequest(method, name, folder, resume=resume))
+    if parse_remote(name):
+        raise BadInput(f"{name} is on an endpoint and cannot be trained here", "name a model of this machine")
+    rows = load_examples(path).rows
+    letters = [sum(len(turn["content"]) for turn in row.messages) for row in rows]
+    tokens = max(1, round(sum(letters) / max(1, len(rows)) / CHARS_PER_TOKEN))
+    sets = ("prompt_tokens=0", f"answer_tokens={tokens}")
+    estimated = estimate_request(
+        EstimateRequest(model=name, method=method, examples=max(1, len(rows)), sets=sets), {}
+    )
+    hours = estimated.hours.likely if estimated.hours else 0.0
+    weights = (
+        ADAPTER_MIB if method != "full" else round(estimated.memory.terms.get("weights", 1.0) * 6 * 1024)
+    )
+    costs = Costs(
+        minutes=round(hours * 60, 1),
+        usd=0.0,
+        disk_mib=weights,
+        writes=services.folder.shown(folder),
+        downloads=[_download_text(each) for each in downloads_needed([name])],
+        notes=[
+            f"{len(rows):,} rows of about {tokens:,} tokens; the minutes are for the usual number of epochs."
+        ],
+    )
+    given = {"examples": str(path), "out": str(folder), "method": method, "model": name, "epochs": epochs}
+    flags = ["--epochs", f"{epochs:g}"] if epochs is not None else []
+    flags += ["--resume"] if resume else []
+    arguments = ("train", "--examples", str(path), "--method", method, "--model", name, "--out", str(folder))
+    digest = request_digest("train", {**given, "resume": resume}, (path,))
+    return StartRequest("The training", (*arguments, *flags, "--json"), folder, costs, digest)
+
+
+def _consent(
+    context: Context[Any, Any], request: StartRequest, confirmation: str | None
+) -> Consent | Elicit[Consent]:
+    if can_ask_user(context):
+        return Elicit(f"{costs_text(request.what, request.costs)}\nStart it?", Consent)
+    if confirmation is None:
+        return Consent(proceed=False)
+    services_of(context).confirmations.redeem(confirmation, request.digest)
+    return Consent(proceed=True)
+
+
+def _not_started(
+    context: Context[Any, Any], request: StartRequest, consent: ElicitationResult[Consent]
+) -> CallToolResult | None:
+    """Return the answer to a call that starts nothing: to be confirmed, or declined; None for one that was agreed to."""
+    if consent.action == "accept" and consent.data.proceed:
+        return None
+    facts = costs_text(request.what, request.costs)
+    if can_ask_user(context):
+        return success(f"Not started: the user did not agree.\n{facts}", _started("declined", request))
+    token = services_of(context).confirmations.issue(request.digest)
+    text = f"Nothing was started yet. {facts}\nTell the user these facts. To start it, repeat this call with confirmation."
+    return success(text, _started("confirm", request, confirmation=token))
+
+
+def _started(state: str, request: StartRequest, **more: Any) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "state": state,
+        "costs": request.costs.model_dump(),
+        "out": str(request.out),
+        **more,
+    }
+
+
+def _refuse_existing(folder: Path, resume: bool) -> None:
+    if folder.exists() and not resume:
+        raise UsageProblem(f"{folder} exists", "go on with resume, or name another out")
+
+
+def _download_text(download: Any) -> str:
+    size = f", {download.bytes / 1e6:,.0f} MB" if download.bytes else ""
+    return f"{download.name} from {download.source}{size}"
+
+
+async def _carry_out(
+    context: Context[Any, Any], services: Services, request: StartRequest
+) -> tuple[int, str]:
+    """Run the process to its end and return its exit code, 0 or that of a missed gate, and what it printed.
+
+    Raises:
+        UsageProblem: another run or training of this server is not finished.
+        CannotRun: the process failed; the message is its own.
+    """
+    if not services.run_lock.acquire(blocking=False):
+        raise UsageProblem(
+            "a run or training of this server is not finished yet", "wait for it, or cancel that call"
+        )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "advisor", *request.arguments],
+            cwd=services.folder.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        services.child = process
+        try:
+            printed, lines = await in_thread(context, lambda progress: _follow(process, progress))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(stop_process, process)
+            services.child = None
+    finally:
+        services.run_lock.release()
+    code = process.returncode
+    if code not in (0, GateNotMet.exit_code):
+        raise _problem_of(lines, code)
+    return code, printed
+
+
+def _follow(process: subprocess.Popen[str], progress: CallProgress) -> tuple[str, list[str]]:
+    """Pass the lines of a process's stderr on as progress until it ends; return its output and its last lines."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        if text := line.strip():
+            lines = [*lines[-9:], text]
+            progress.message = text[:200]
+            print(text, file=sys.stderr, flush=True)
+    return process.stdout.read(), lines
+
+
+def _problem_of(lines: Sequence[str], code: int) -> Problem:
+    """Return the error that a process printed: its last lines that begin as the command line's messages do."""
+    messages = [line.removeprefix("tunewise: ") for line in lines if line.startswith("tunewise: ")]
+    hints = [line.removeprefix("next: ") for line in lines if line.startswith("next: ")]
+    if messages:
+        return CannotRun(messages[-1], hints[-1] if hints else "")
+    return CannotRun(f"the process ended with exit code {code}", "the server's log (stderr) has its lines")
+
+
+def stop_process(process: subprocess.Popen[str]) -> None:
+    """Interrupt a process that still runs, as Ctrl-C does, so that it keeps its progress; kill it if it does not end."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,135 @@
+"""What the tools share: the allowed folder, and models and indexes that stay loaded between calls."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mcp.server.mcpserver import Context
+
+from advisor.mcp_server.allowed_folder import AllowedFolder
+from advisor.mcp_server.background import CallProgress
+from rag.errors import BadInput, CannotRun
+from rag.files import MANIFEST
+
+if TYPE_CHECKING:
+    from advisor.mcp_server.confirmation import Confirmations
+    from runners.arms.answer import Answer
+    from runners.plan.schema import Plan
+    from runners.runs.run import Run
+
+MAX_LOADED = 2
+"""Most runs, and most indexes, that stay loaded; the one that was not used for longest is let go."""
+
+
+class Loaded:
+    """Opened runs or indexes by key, the latest used last."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._values: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what was made for a key, and make it where it is new."""
+        if key not in self._values:
+            value = make()
+            self._values[key] = value
+            while len(self._values) > MAX_LOADED:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+
+@dataclass(slots=True)
+class Services:
+    """The state of one server."""
+
+    folder: AllowedFolder
+    confirmations: Confirmations
+    model_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a model computes: one call at a time, in whatever thread it is."""
+    run_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a run or a training is at work."""
+    child: subprocess.Popen[str] | None = None
+    """Its process."""
+    runs: Loaded = field(default_factory=Loaded)
+    indexes: Loaded = field(default_factory=Loaded)
+
+    def open_run(self, path: Path, progress: CallProgress) -> Run:
+        """Return an opened run; opened again when its files have changed. Raises as ``runners.load``.
+
+        BadInput for a run that asks an endpoint or shows examples from outside of the folder.
+        """
+        from runners.runs.run import load
+
+        sealed = path / MANIFEST
+        changed = sealed.stat().st_mtime_ns if sealed.is_file() else 0
+
+        def make() -> Run:
+            run = load(path, self._event_sink)
+            refuse_endpoints(run.plan, f"tunewise ask {path}")
+            shown = [("data.examples", run.plan.data.examples)] if any(s.shots for s in run.plan.arms) else []
+            self.folder.require_files(shown, f"the plan of {self.folder.shown(path)}")
+            return run
+
+        self._event_sink.progress = progress
+        return cast("Run", self.runs.get((path, changed), make))
+
+    def answer(self, run: Run, question: str, arm: str | None, progress: CallProgress) -> tuple[Answer, str]:
+        """Return the answer of a run and the arm's name; the call can be cancelled between two pieces of the answer."""
+        pieces = run.stream(question, arm)
+        name = run.arm(arm).arm
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value, name
+            progress.message = "answering"
+            progress.check()
+
+    def open_index(self, path: Path, embedder: str) -> Any:
+        """Return an opened index of the newest generation, with its embedder loaded."""
+        from advisor.workflows.index_build import load_embedder
+        from rag.index import Index, newest_generation
+
+        generation = newest_generation(path)
+        loaded = self.indexes.get(("embedder", embedder), lambda: load_embedder(embedder))
+        return self.indexes.get((path, generation, embedder), lambda: Index.open(path, loaded))
+
+    _event_sink: EventSink = field(default_factory=lambda: EventSink())
+
+
+class EventSink:
+    """Passes events of an opened run, whose sink is fixed, to the call that uses it now."""
+
+    progress: CallProgress | None = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Pass an event on."""
+        if self.progress is not None:
+            self.progress.on_event(event)
+
+
+def services_of(context: Context[Any, Any]) -> Services:
+    """Return the state of the server that a call came to."""
+    services = getattr(context.mcp_server, "services", None)
+    if not isinstance(services, Services):
+        raise CannotRun("this tool belongs to the server of tunewise mcp")
+    return services
+
+
+def refuse_endpoints(plan: Plan, command: str) -> None:
+    """Raise BadInput for a plan that asks model endpoints: the server sends nothing and reads no key."""
+    from runners.runs.requirements import remote_models
+
+    hosts = sorted({remote.url for remote in remote_models(plan)} | set(plan.servers.entries))
+    if hosts:
+        raise BadInput(
+            f"this asks {', '.join(hosts)}, and the server sends nothing to an endpoint and reads no key",
+            f"run it yourself: {command}",
+        )
