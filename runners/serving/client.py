@@ -65,6 +65,8 @@ class RunningServer:
             with closing(self._connect(HEALTH_SECONDS)) as connection:
                 connection.request("GET", "/health", headers=self._headers())
                 body = json.loads(connection.getresponse().read(MAX_EVENT_BYTES))
+        except TimeoutError:
+            raise ServerLost(f"it does not answer within {HEALTH_SECONDS:.0f} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ServerLost(f"it does not answer ({type(error).__name__})") from None
         return body if isinstance(body, dict) else {}
