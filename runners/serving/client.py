@@ -248,9 +248,9 @@ def _answer_of(
         int(details.get("reasoning_tokens", 0)),
         bool(extra.get("reasoning_cut", False)),
     )
-    found = None
+    retrieved = None
     if (decision := extra["decision"]) is not None:
-        found = Retrieved(
+        retrieved = Retrieved(
             tuple(_hit(row) for row in extra["nearest"]),
             "",
             RefusalDecision(
@@ -265,7 +265,7 @@ def _answer_of(
         marked,
         tuple(Citation(**row) for row in extra["citations"]),
         bool(extra["refused"]),
-        found,
+        retrieved,
         (),
         completion,
         tuple(_conflict(row) for row in extra["conflicts"]),
