@@ -92,7 +92,7 @@ async def confirm_training(
     return _consent(context, request, confirmation)
 
 
-async def run(
+async def run_tool(
     context: Context[Any, Any],
     consent: Annotated[ElicitationResult[Consent], Resolve(confirm_run)],
     plan: PlanPath,
@@ -120,7 +120,7 @@ async def run(
     return success(text, _started(state, request, result=data), str(verdict["text"]))
 
 
-async def train(
+async def train_tool(
     context: Context[Any, Any],
     consent: Annotated[ElicitationResult[Consent], Resolve(confirm_training)],
     examples: ExamplesPath,
@@ -154,8 +154,9 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
     """
     from advisor.workflows.dry_run import step_estimates
     from runners.plan.schema import read_plan
+    from runners.run_folder import disk_needed
     from runners.runs.dataset import read_data
-    from runners.runs.requirements import disk_needed, plan_downloads
+    from runners.runs.requirements import plan_downloads
     from runners.trial.execute import quick_plan
 
     path = services.folder.existing(plan, "plan")
@@ -194,7 +195,7 @@ def training_request(
     from advisor.workflows.train import TrainRequest, refuse_impossible_request
     from runners.data.examples import load_examples
     from runners.models.resolve import downloads_needed, parse_remote
-    from runners.runs.requirements import ADAPTER_MIB
+    from runners.run_folder import ADAPTER_MIB
     from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
     path, folder = services.folder.existing(examples, "examples"), services.folder.path(out, "out")

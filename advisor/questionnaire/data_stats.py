@@ -17,6 +17,7 @@ from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples
 from runners.data.labels import labels_of
@@ -149,7 +150,7 @@ def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
     if leaks:
         shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in leaks[:3])
         warnings.append(
-            f"{len(leaks)} test questions nearly repeat examples ({shown}): take them out of one file, "
+            f"{count_noun(len(leaks), 'test question')} nearly the same as an example ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
 
@@ -243,11 +244,11 @@ def _count_examples(
     if example_set.rejected:
         first = example_set.rejected[0]
         warnings.append(
-            f"{len(example_set.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
+            f"{count_noun(len(example_set.rejected), 'unusable example')}: line {first.line}: {first.reason}, ..."
         )
     if near_repeats > 0.2 * len(rows):
         warnings.append(
-            f"{near_repeats} of {len(rows)} examples nearly repeat others: they count as {distinct}"
+            f"{near_repeats} of {len(rows)} examples are nearly the same as others: they count as {distinct}"
         )
 
 

@@ -410,7 +410,7 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
         if not situation.stats.questions:
-            return BadInput("the plan tests methods, but there are no test questions", WRITE_QUESTIONS)
+            return BadInput("the plan measures arms, but there are no test questions", WRITE_QUESTIONS)
         return None
     paths = plan.data.model_dump(exclude_none=True)
     full = {key: folder / value for key, value in paths.items() if isinstance(value, Path)}
