@@ -40,7 +40,7 @@ class Terminal:
         """Wait for a question, and in the wizard for the prompt below it, then type."""
         self.child.expect_exact(text)
         if any(text in question.text for question in QUESTIONS):
-            self.child.expect_exact("? help")
+            self.child.expect(r"1m>")  # the mark of the prompt, in bold
         self.child.send(keys)
 
     def expect(self, text: str) -> None:
