@@ -84,7 +84,7 @@ def test_substitute_for_blocked_method_is_never_high_confidence() -> None:
     assert (sure.choice, sure.confidence.level) == ("lora", "high")
     unsure = recommend_for_profile(Profile.of({**known, "gpu_kind": "none", "ram_gib": 64, "cpu_cores": 4}))
     assert (unsure.choice, unsure.confidence.level) == ("few-shot", "medium")
-    assert "lora would serve better" in unsure.confidence.because
+    assert "lora would fit better" in unsure.confidence.because
 
 
 @pytest.mark.parametrize(
