@@ -98,7 +98,7 @@ CHECKS = {
     ),
     "ray": ExtraCheck(
         ("index", "build", "ray", "--documents", "a.md", "--engine", "ray", "--embedder", "none"),
-        4,
+        3,
         ("ray.data",),
     ),
     "s3": ExtraCheck(("export", "s3://127.0.0.1/none", "--to", "run"), 4, ("s3fs", "rag.object_storage")),
