@@ -106,7 +106,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "full fine-tuning",
         "Fine-tuning that changes all weights of the model; it needs the most memory and leaves a whole new model.",
-        "A model of 7 billion weights needs about 53 GiB, more than one consumer GPU has.",
+        "A model of 7 billion weights needs about 80 GiB, more than any consumer GPU has.",
         "how-it-decides.md",
         ("full", "full finetuning", "full tuning"),
     ),

@@ -34,6 +34,7 @@ from rag.files import (
 from runners.models.cards import CARD_FILE
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import RECORD_KEYS, Plan, plan_differences, read_plan_file, write_plan
+from runners.plan.steps import TrainStep
 
 PLAN = "plan.yaml"
 EVENTS = "events.jsonl"
@@ -70,6 +71,12 @@ UNSEALED = (
 )
 """Parts that still change in a sealed run: the log, the indexes, which have manifests of their own, later evaluations,
 rechecks and learning curves, what a launcher writes, the endpoints to be confirmed, and the files of trackers."""
+ADAPTER_MIB = 60
+"""Disk space for one adapter with its checkpoint, in MiB."""
+EMBEDDER_MIB = 130
+"""Disk space for the weights of a small embedder in fp32, in MiB; a tuned one needs it four times, with its checkpoint."""
+INDEX_MIB = 60
+"""Disk space for a small index, in MiB."""
 
 
 class RunFolder:
@@ -317,3 +324,21 @@ def _remove(path: Path) -> None:
         shutil.rmtree(removed)
     move_folder(path, removed)
     shutil.rmtree(removed)
+
+
+def disk_needed(plan: Plan, base: Path | None) -> float:
+    """Return about how many MiB a run takes: index, adapters, checkpoints, answers and report.
+
+    ``base`` is the folder of the base model, whose size that of full training follows; None for a remote one.
+    """
+    files = base.glob("*.safetensors") if base else ()
+    weights = sum(p.stat().st_size for p in files) / 2**20
+    needed: float = INDEX_MIB if plan.index else 10
+    if plan.embedder_step:
+        # The tuned embedder and a checkpoint of it (weights, two moments), its index, a reranker as large.
+        needed += INDEX_MIB + 4 * EMBEDDER_MIB * (2 if plan.embedder_step.reranker else 1)
+    for step in plan.steps:
+        if isinstance(step, TrainStep):
+            # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
+            needed += len(step.seeds) * (6 * weights if step.method == "full" else ADAPTER_MIB)
+    return needed

@@ -59,16 +59,7 @@ def command(
     from runners.serving.http.service import ServerLimits
 
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    options = ServeOptions(
-        run,
-        host,
-        port,
-        token,
-        tuple(allow_host),
-        tuple(allow_origin),
-        model,
-        arm,
-        backend_option.backend_entries(backend),
-        arm_titles(),
-    )
+    hosts, origins = tuple(allow_host), tuple(allow_origin)
+    servers = backend_option.backend_entries(backend)
+    options = ServeOptions(run, host, port, token, hosts, origins, model, arm, servers, arm_titles())
     serve(options, limits, queue, print_event)

@@ -12,7 +12,7 @@ from pydantic import Field
 from advisor.mcp_server import contracts
 from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import CallProgress, in_thread
-from advisor.mcp_server.results import bullet_lines, success
+from advisor.mcp_server.results import arm_to_use, bullet_lines, success
 from advisor.mcp_server.services import services_of
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
@@ -30,23 +30,23 @@ AnswersById = Annotated[
 ]
 
 
-async def recommend(
+async def recommend_tool(
     context: Context[Any, Any], answers: AnswersById | None = None, file: SituationFile | None = None
 ) -> Annotated[CallToolResult, contracts.RecommendationResult]:
     """Recommend how to adapt a language model, with reasons and with what would change the choice."""
     folder = services_of(context).folder
 
     def work(progress: CallProgress) -> dict[str, Any]:
-        from advisor.advice import recommend as recommend_method
+        from advisor.advice import recommend
 
         progress.message = "counting the files"
-        return recommend_method(_situation(folder, answers or {}, file)).to_json()
+        return recommend(_situation(folder, answers or {}, file)).to_json()
 
     data = await in_thread(context, work)
     return success(_recommendation_text(data), data)
 
 
-async def whatif(
+async def whatif_tool(
     context: Context[Any, Any], changes: AnswersById, file: SituationFile
 ) -> Annotated[CallToolResult, contracts.WhatIfResult]:
     """Compare the recommendation of a plan or an answers file with the one after changes; nothing is written."""
@@ -70,7 +70,7 @@ async def whatif(
     return success(f"{text}({after['confidence']} confidence) after {', '.join(data['changed'])}.", data)
 
 
-async def estimate(
+async def estimate_tool(
     context: Context[Any, Any],
     method: Annotated[
         str, Field(description="full, lora, qlora, hybrid, prompting, few-shot, rag or rag-few-shot.")
@@ -105,7 +105,7 @@ async def estimate(
     return success(f"{text}.\n{bullet_lines(data['notes'])}", data)
 
 
-async def explain(
+async def explain_tool(
     context: Context[Any, Any],
     topic: Annotated[
         str | None,
@@ -116,13 +116,13 @@ async def explain(
     folder = services_of(context).folder
 
     def work(progress: CallProgress) -> dict[str, Any]:
-        from advisor.workflows import explain as explaining
+        from advisor.workflows.explain import explanation
 
         if topic is None or (not names_a_path(str(folder.root / topic)) and not names_a_path(topic)):
-            return explaining.explanation(topic)
-        from advisor.advice import recommend as recommend_method
+            return explanation(topic)
+        from advisor.advice import recommend
 
-        return recommend_method(_situation(folder, {}, topic)).to_json()
+        return recommend(_situation(folder, {}, topic)).to_json()
 
     data = await in_thread(context, work)
     if "choice" in data:
@@ -130,7 +130,7 @@ async def explain(
     return success(_explanation_text(data), data)
 
 
-async def index_search(
+async def index_search_tool(
     context: Context[Any, Any],
     index: Annotated[str, Field(description="The index folder; that of a run is RUN/index.")],
     question: Annotated[str, Field(description="What to search for.", min_length=1)],
@@ -160,7 +160,7 @@ async def index_search(
     return success(f"{len(passages)} passages, best first.", data, "\n\n".join(passages))
 
 
-async def ask(
+async def ask_tool(
     context: Context[Any, Any],
     run: RunPath,
     question: Annotated[str, Field(description="The question.", min_length=1)],
@@ -192,7 +192,7 @@ async def ask(
     return success(text, data, "\n".join([data["answer"], *cited]))
 
 
-async def report(
+async def report_tool(
     context: Context[Any, Any], run: RunPath
 ) -> Annotated[CallToolResult, contracts.ReportResult]:
     """Return the verdict of a finished run, with the scores of every arm and their intervals."""
@@ -211,11 +211,11 @@ async def report(
         for arm in data["arms"]
         if arm.get("score")
     ]
-    head = f"{verdict['outcome']} ({verdict['strength']}); to use: {verdict.get('use') or verdict['winner']}."
+    head = f"{verdict['outcome']} ({verdict['strength']}); {arm_to_use(verdict)}."
     return success(f"{head}\n{bullet_lines(scores)}", data, str(verdict["text"]))
 
 
-async def list_runs(
+async def list_runs_tool(
     context: Context[Any, Any],
     folder: Annotated[str, Field(description="The folder that holds the run folders.")] = "runs",
 ) -> Annotated[CallToolResult, contracts.RunsResult]:

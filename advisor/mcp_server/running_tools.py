@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,12 +25,10 @@ from advisor.mcp_server import contracts
 from advisor.mcp_server.background import CallProgress, in_thread
 from advisor.mcp_server.confirmation import Consent, can_ask_user, costs_text, request_digest
 from advisor.mcp_server.contracts import Costs
-from advisor.mcp_server.results import success
+from advisor.mcp_server.results import arm_to_use, success
 from advisor.mcp_server.services import Services, refuse_endpoints, services_of
 from rag.errors import BadInput, CannotRun, GateNotMet, Problem, UsageProblem
 
-STOP_SECONDS = 20.0
-"""Seconds that an interrupted process is given to keep its progress."""
 Token = Annotated[
     str | None,
     Field(
@@ -43,7 +40,7 @@ ExamplesPath = Annotated[str, Field(description="The file or folder of training 
 OutPath = Annotated[str, Field(description="The folder of the result.")]
 RunOut = Annotated[str | None, Field(description="The run folder; runs/NAME by default.")]
 Quick = Annotated[bool, Field(description="Fewer questions and rows, one epoch.")]
-Resume = Annotated[bool, Field(description="Go on with what was interrupted.")]
+Resume = Annotated[bool, Field(description="Continue what was interrupted.")]
 Method = Annotated[str, Field(description="lora, qlora or full.")]
 ModelName = Annotated[str, Field(description="The base model: a name or a folder.")]
 Epochs = Annotated[float | None, Field(description="Passes over the rows; chosen by default.", gt=0, le=100)]
@@ -92,7 +89,7 @@ async def confirm_training(
     return _consent(context, request, confirmation)
 
 
-async def run(
+async def run_tool(
     context: Context[Any, Any],
     consent: Annotated[ElicitationResult[Consent], Resolve(confirm_run)],
     plan: PlanPath,
@@ -116,11 +113,11 @@ async def run(
     data = await in_thread(context, read)
     verdict = data["verdict"]
     state = "gate_not_met" if code == GateNotMet.exit_code else "finished"
-    text = f"{state}: {verdict['outcome']}, to use: {verdict.get('use') or verdict['winner']}. Run: {request.costs.writes}"
+    text = f"{state}: {verdict['outcome']}, {arm_to_use(verdict)}. Run: {request.costs.writes}"
     return success(text, _started(state, request, result=data), str(verdict["text"]))
 
 
-async def train(
+async def train_tool(
     context: Context[Any, Any],
     consent: Annotated[ElicitationResult[Consent], Resolve(confirm_training)],
     examples: ExamplesPath,
@@ -154,8 +151,9 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
     """
     from advisor.workflows.dry_run import step_estimates
     from runners.plan.schema import read_plan
+    from runners.run_folder import disk_needed
     from runners.runs.dataset import read_data
-    from runners.runs.requirements import disk_needed, plan_downloads
+    from runners.runs.requirements import plan_downloads
     from runners.trial.execute import quick_plan
 
     path = services.folder.existing(plan, "plan")
@@ -165,7 +163,7 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
     )
     refuse_endpoints(read, f"tunewise run {plan}")
     folder = services.folder.path(out if out is not None else f"runs/{read.name}", "out")
-    _refuse_existing(folder, resume)
+    _check_out(folder, out, resume)
     planned = quick_plan(read) if quick else read
     examples, split = read_data(planned)
     steps, _ = step_estimates(planned, len(examples), len(split.test))
@@ -177,13 +175,12 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
         downloads=[_download_text(each) for each in plan_downloads(planned)],
         notes=[f"Steps: {', '.join(step.step for step in steps)}."],
     )
+    place = ["--out", str(folder)] if out is not None else []
     flags = [*(["--quick"] if quick else []), *(["--resume"] if resume and folder.exists() else [])]
     digest = request_digest(
         "run", {"plan": str(path), "out": str(folder), "quick": quick, "resume": resume}, (path,)
     )
-    return StartRequest(
-        "The run", ("run", str(path), "--out", str(folder), *flags, "--json"), folder, costs, digest
-    )
+    return StartRequest("The run", ("run", str(path), *place, *flags, "--json"), folder, costs, digest)
 
 
 def training_request(
@@ -194,11 +191,12 @@ def training_request(
     from advisor.workflows.train import TrainRequest, refuse_impossible_request
     from runners.data.examples import load_examples
     from runners.models.resolve import downloads_needed, parse_remote
-    from runners.runs.requirements import ADAPTER_MIB
+    from runners.run_folder import ADAPTER_MIB
     from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
     path, folder = services.folder.existing(examples, "examples"), services.folder.path(out, "out")
     name = services.folder.model(model)
+    _check_out(folder, out, resume)
     refuse_impossible_request(TrainRequest(method, name, folder, resume=resume))
     if parse_remote(name):
         raise BadInput(f"{name} is on an endpoint and cannot be trained here", "name a model of this machine")
@@ -266,9 +264,14 @@ def _started(state: str, request: StartRequest, **more: Any) -> dict[str, Any]:
     }
 
 
-def _refuse_existing(folder: Path, resume: bool) -> None:
+def _check_out(folder: Path, named: str | None, resume: bool) -> None:
+    """Raise UsageProblem for a result that exists, and for a folder to make it in that does not."""
     if folder.exists() and not resume:
-        raise UsageProblem(f"{folder} exists", "go on with resume, or name another out")
+        raise UsageProblem(f"{folder} exists", "continue with resume, or name another out")
+    if named is not None and not folder.parent.is_dir():
+        raise UsageProblem(
+            f"out {named}: there is no folder {folder.parent}", "make it first, or name another out"
+        )
 
 
 def _download_text(download: Any) -> str:
@@ -301,12 +304,12 @@ async def _carry_out(
             errors="replace",
             env={**os.environ, "NO_COLOR": "1"},
         )
-        services.child = process
+        services.child, services.child_interrupted = process, False
         try:
             printed, lines = await in_thread(context, lambda progress: _follow(process, progress))
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(stop_process, process)
+                await anyio.to_thread.run_sync(services.stop_child)
             services.child = None
     finally:
         services.run_lock.release()
@@ -336,15 +339,3 @@ def _problem_of(lines: Sequence[str], code: int) -> Problem:
     if messages:
         return CannotRun(messages[-1], hints[-1] if hints else "")
     return CannotRun(f"the process ended with exit code {code}", "the server's log (stderr) has its lines")
-
-
-def stop_process(process: subprocess.Popen[str]) -> None:
-    """Interrupt a process that still runs, as Ctrl-C does, so that it keeps its progress; kill it if it does not end."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

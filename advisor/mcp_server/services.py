@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections import OrderedDict
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from runners.plan.schema import Plan
     from runners.runs.run import Run
 
+STOP_SECONDS = 20.0
+"""Seconds that an interrupted process is given to keep its progress."""
 MAX_LOADED = 2
 """Most runs, and most indexes, that stay loaded; the one that was not used for longest is let go."""
 
@@ -57,8 +61,11 @@ class Services:
     """Held while a run or a training is at work."""
     child: subprocess.Popen[str] | None = None
     """Its process."""
+    child_interrupted: bool = False
+    """Whether it was asked to end: a second interruption would end it without its progress."""
     runs: Loaded = field(default_factory=Loaded)
     indexes: Loaded = field(default_factory=Loaded)
+    embedders: Loaded = field(default_factory=Loaded)
 
     def open_run(self, path: Path, progress: CallProgress) -> Run:
         """Return an opened run; opened again when its files have changed. Raises as ``runners.load``.
@@ -73,7 +80,8 @@ class Services:
         def make() -> Run:
             run = load(path, self._event_sink)
             refuse_endpoints(run.plan, f"tunewise ask {path}")
-            shown = [("data.examples", run.plan.data.examples)] if any(s.shots for s in run.plan.arms) else []
+            shows = any(arm.shots or arm.chooses_prompt for arm in run.plan.arms)
+            shown = [("data.examples", run.plan.data.examples)] if shows else []
             self.folder.require_files(shown, f"the plan of {self.folder.shown(path)}")
             return run
 
@@ -98,8 +106,22 @@ class Services:
         from rag.index import Index, newest_generation
 
         generation = newest_generation(path)
-        loaded = self.indexes.get(("embedder", embedder), lambda: load_embedder(embedder))
+        loaded = self.embedders.get(embedder, lambda: load_embedder(embedder))
         return self.indexes.get((path, generation, embedder), lambda: Index.open(path, loaded))
+
+    def stop_child(self) -> None:
+        """Interrupt the process as Ctrl-C does, so that it keeps its progress; kill it if it does not end in time."""
+        process = self.child
+        if process is None or process.poll() is not None:
+            return
+        if not self.child_interrupted:
+            self.child_interrupted = True
+            process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     _event_sink: EventSink = field(default_factory=lambda: EventSink())
 
@@ -124,12 +146,17 @@ def services_of(context: Context[Any, Any]) -> Services:
 
 
 def refuse_endpoints(plan: Plan, command: str) -> None:
-    """Raise BadInput for a plan that asks model endpoints: the server sends nothing and reads no key."""
+    """Raise BadInput for a plan that asks model endpoints or a database: the server sends nothing and reads no key."""
+    from rag.backends.base import shown_url
+    from runners.plan.backend import LOCAL_BACKEND
     from runners.runs.requirements import remote_models
 
-    hosts = sorted({remote.url for remote in remote_models(plan)} | set(plan.servers.entries))
+    hosts = {remote.url for remote in remote_models(plan)}
+    hosts |= {entry for entry in plan.servers.entries if entry != LOCAL_BACKEND}
+    if plan.index is not None and plan.index.backend:
+        hosts.add(shown_url(plan.index.backend))
     if hosts:
         raise BadInput(
-            f"this asks {', '.join(hosts)}, and the server sends nothing to an endpoint and reads no key",
+            f"this asks {', '.join(sorted(hosts))}, and the server sends nothing over the network and reads no key",
             f"run it yourself: {command}",
         )

@@ -122,7 +122,7 @@ class Answers(Mapping[str, Answer]):
 
 def refused_answer(question: Question, value: Any, close: list[str] | None = None) -> BadInput:
     """Return the error for a value that the question does not allow; its hint lists what is allowed."""
-    hint = f"allowed: {question.allowed}, or ? for unknown"
+    hint = f"allowed: {question.allowed}, or unknown"
     if close:
         hint = f"did you mean {close[0]}? ({hint})"
     return BadInput(f"{question.id} cannot be {value!r}", hint)

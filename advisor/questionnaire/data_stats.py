@@ -17,6 +17,7 @@ from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
+from rag.text.words import count_noun
 from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples
 from runners.data.labels import labels_of
@@ -149,7 +150,7 @@ def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
     if leaks:
         shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in leaks[:3])
         warnings.append(
-            f"{len(leaks)} test questions nearly repeat examples ({shown}): take them out of one file, "
+            f"{count_noun(len(leaks), 'test question')} nearly the same as an example ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
 
@@ -185,15 +186,19 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
     sizes = {f: f.stat().st_size for f in files if loader_for(f.name)}
     if sum(sizes.values()) > MAX_READ_BYTES or sum(f.suffix.lower() == ".pdf" for f in sizes) > 3:
         total = round(sum(sizes.values()) / CHARS_PER_TOKEN)
-        return total, f"{len(sizes)} files, estimated from their size ({CHARS_PER_TOKEN} bytes a token)", []
+        return (
+            total,
+            f"{count_noun(len(sizes), 'file')}, estimated from their size ({CHARS_PER_TOKEN} bytes a token)",
+            [],
+        )
     loaded = load_documents(path)
     if loaded.skipped:
         first = loaded.skipped[0]
         warnings.append(
-            f"{len(loaded.skipped)} files or rows were skipped: {first.path} ({first.reason}), ..."
+            f"skipped {count_noun(len(loaded.skipped), 'file or row', 'files or rows')}: {first.path} ({first.reason}), ..."
         )
     texts = [document.raw for document in loaded.documents]
-    return tokens.of(texts), f"{len(texts)} documents, {tokens.how}", texts
+    return tokens.of(texts), f"{count_noun(len(texts), 'document')}, {tokens.how}", texts
 
 
 def _count_examples(
@@ -216,7 +221,7 @@ def _count_examples(
         warnings.append(f"{path} has {example_set.total:,} rows; the first {len(rows):,} were looked at")
     if rows[0].raw:
         counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
-        notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"
+        notes["unlabelled_tokens"] = f"{count_noun(len(rows), 'text')} to learn as they are, {tokens.how}"
         return
     distinct = count_distinct(rows)
     repeats = len(rows) - distinct
@@ -234,7 +239,7 @@ def _count_examples(
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
     }
     notes |= {
-        "labelled_examples": f"{len(rows)} rows ({example_set.format}){repeat_note}",
+        "labelled_examples": f"{count_noun(len(rows), 'row')} ({example_set.format}){repeat_note}",
         "unlabelled_tokens": "none of the examples is a plain text",
         "output_format": "what at least 95 % of the examples' answers look like",
         "prompt_tokens": f"mean of the examples, {tokens.how}",
@@ -243,11 +248,11 @@ def _count_examples(
     if example_set.rejected:
         first = example_set.rejected[0]
         warnings.append(
-            f"{len(example_set.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
+            f"{count_noun(len(example_set.rejected), 'unusable example')}: line {first.line}: {first.reason}, ..."
         )
     if near_repeats > 0.2 * len(rows):
         warnings.append(
-            f"{near_repeats} of {len(rows)} examples nearly repeat others: they count as {distinct}"
+            f"{near_repeats} of {len(rows)} examples are nearly the same as others: they count as {distinct}"
         )
 
 

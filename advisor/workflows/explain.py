@@ -231,9 +231,12 @@ def _print_topics(page: dict[str, Any]) -> None:
     from advisor.display import console
 
     screen = console.console()
+    methods = {term.name for row in page["methods"] if (term := find_term(row["method"]))}
     rows: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("method", ""): [(row["method"], escape(row["text"])) for row in page["methods"]],
-        ("word", ""): [(row["term"], escape(row["text"])) for row in page["terms"]],
+        ("word", ""): [
+            (row["term"], escape(row["text"])) for row in page["terms"] if row["term"] not in methods
+        ],
         ("other arms", ""): [(row["arm"], row["text"]) for row in page["arms"]],
         ("rule", "about", ""): [
             (row["rule"], escape(row["family"]), escape(row["text"])) for row in page["rules"]

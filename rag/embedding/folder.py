@@ -304,7 +304,7 @@ class EmbedderFolder:
         """Return the class name of a module type; BadInput when it is not loaded."""
         kind = name.rpartition(".")[2]
         if not name.startswith("sentence_transformers."):
-            raise BadInput(f"{source} names code of its own ({name}), which tunewise never runs")
+            raise BadInput(f"{source} names its own code ({name}), which tunewise never runs")
         if kind not in MODULE_KINDS:
             raise BadInput(
                 f"the embedder folder {self.path} has a module that is not supported: {kind}",
@@ -338,7 +338,7 @@ class EmbedderFolder:
             activation = str(config.get("activation_function", "torch.nn."))
             if kind == "Dense" and not activation.startswith("torch.nn."):
                 raise BadInput(
-                    f"{folder / 'config.json'} names code of its own ({activation}), which tunewise never runs"
+                    f"{folder / 'config.json'} names its own code ({activation}), which tunewise never runs"
                 )
 
     def _leaves(self) -> Iterator[tuple[Path, str]]:

@@ -260,7 +260,7 @@ def language_note(texts: Sequence[str], encoder: Encoder, subject: str = "the te
 def detect_language(text: str) -> str:
     """Return the name of a text's language or script, "" when it is not clear.
 
-    Other scripts than Latin are named by their letters, which is as sure and needs no model. A text in Latin letters needs
+    Other scripts than Latin are named by most of the letters, which needs no model. A text in Latin letters needs
     a probability of :data:`MIN_PROBABILITY` by py3langid, or :data:`MIN_PROBABILITY_OF_NAMES`.
     """
     scripts = Counter(filter(None, map(_script, text)))

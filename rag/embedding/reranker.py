@@ -148,7 +148,7 @@ def _check_folder(folder: Path) -> None:
             raise BadInput(f"the reranker folder {folder} has no {name}", _HINT)
     config = read_object(folder / "config.json")
     if "auto_map" in config:
-        raise BadInput(f"the reranker {folder} brings code of its own, which is never run", _HINT)
+        raise BadInput(f"the reranker {folder} comes with its own code, which is never run", _HINT)
     architecture = str((config.get("architectures") or ["nothing"])[0])
     stored_type = str(read_object(folder / "config_sentence_transformers.json").get("model_type", ""))
     modules = read_modules(folder)
@@ -171,7 +171,7 @@ def _check_folder(folder: Path) -> None:
     ):
         if activation and not str(activation).startswith("torch.nn."):
             raise BadInput(
-                f"the reranker {folder} brings code of its own ({activation}), which is never run", _HINT
+                f"the reranker {folder} comes with its own code ({activation}), which is never run", _HINT
             )
 
 

@@ -138,10 +138,7 @@ def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
 
     # llama.cpp computes in its own types whatever the file's, so the smaller type that keeps the answers comes first.
     dtype, comparison, dtype_notes = write_in_smallest_dtype(job.dtype, first, _FALLBACKS, write)
-    checked = {
-        "read back by": "transformers' GGUF loader",
-        **comparison.to_facts("base and weights separately"),
-    }
+    checked = {"read back by": "transformers' GGUF loader", **comparison.to_facts("base plus weights")}
     cut = "sentencepiece" if vocabulary.pieces else vocabulary.pre
     return {**checked, "number type": dtype, "cut of text": cut}, [*notes, *dtype_notes]
 

@@ -141,7 +141,7 @@ def make_merged(job: ExportJob) -> ExportedFiles:
     )
     return ExportedFiles(
         _USAGE + prompting_notes(source),
-        {**comparison.to_facts("base and weights separately"), "number type": dtype},
+        {**comparison.to_facts("base plus weights"), "number type": dtype},
         notes=(*merging_notes(source), *notes),
     )
 
@@ -342,7 +342,7 @@ def write_model(model: Any, dtype: str, weights: Path, folder: Path) -> None:
 def _difference_note(dtype: str, comparison: ReplayComparison) -> str:
     return (
         f"In {dtype}, {comparison.prompts - comparison.same} of {comparison.prompts} prompts get other tokens than "
-        f"from base and weights separately, and the logits differ by {comparison.relative:.2g} standard deviations."
+        f"from base plus weights, and the logits differ by {comparison.relative:.2g} standard deviations."
     )
 
 

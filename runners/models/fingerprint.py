@@ -135,7 +135,7 @@ def refuse_code(folder: Path) -> None:
     for path in sorted(folder.glob("*config*.json")):
         if code_keys := [k for k in _CODE_KEYS if read_json(path).get(k)]:
             raise BadInput(
-                f"{path} names code of its own ({code_keys[0]}), which tunewise never runs",
+                f"{path} names its own code ({code_keys[0]}), which tunewise never runs",
                 "choose a model whose architecture is part of transformers",
             )
     modules = folder / "modules.json"

@@ -40,6 +40,7 @@ from runners.resources.memory_estimate import (
 )
 from runners.resources.memory_terms import KERNEL_BYTES, PROCESS_BYTES, MemorySetup, WeightKind
 from runners.resources.model_shape import ModelShape, read_shape
+from runners.run_folder import disk_needed
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 PERSON_SOURCES = ("asked", "flag", "file", "config")
@@ -54,12 +55,6 @@ QUESTION_TOKENS, SHOT_TOKENS = 64, 128
 """Tokens of a question with the chat template, and of one example shown: assumed, on the long side."""
 MAX_NAMED = 3
 """Steps that do not fit named in one message."""
-ADAPTER_MIB = 60
-"""Disk space for one adapter with its checkpoint, in MiB."""
-EMBEDDER_MIB = 130
-"""Disk space for the weights of a small embedder in fp32, in MiB; a tuned one needs it four times, with its checkpoint."""
-INDEX_MIB = 60
-"""Disk space for a small index, in MiB."""
 
 
 def check_requirements(
@@ -423,26 +418,8 @@ def _prompt_tokens(plan: Plan, step: EvaluateStep) -> int:
     return math.ceil(tokens)
 
 
-def disk_needed(plan: Plan, base: Path | None) -> float:
-    """Return about how many MiB a run takes: index, adapters, checkpoints, answers and report.
-
-    ``base`` is the folder of the base model, whose size that of full training follows; None for a remote one.
-    """
-    files = base.glob("*.safetensors") if base else ()
-    weights = sum(p.stat().st_size for p in files) / 2**20
-    needed: float = INDEX_MIB if plan.index else 10
-    if plan.embedder_step:
-        # The tuned embedder and a checkpoint of it (weights, two moments), its index, a reranker as large.
-        needed += INDEX_MIB + 4 * EMBEDDER_MIB * (2 if plan.embedder_step.reranker else 1)
-    for step in plan.steps:
-        if isinstance(step, TrainStep):
-            # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
-            needed += len(step.seeds) * (6 * weights if step.method == "full" else ADAPTER_MIB)
-    return needed
-
-
 def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
-    """Raise CannotRun when the run cannot be written: it needs :func:`disk_needed`."""
+    """Raise CannotRun when the run cannot be written: see :func:`runners.run_folder.disk_needed`."""
     needed = disk_needed(plan, base)
     folder = out.absolute()
     while not folder.exists():

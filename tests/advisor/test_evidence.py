@@ -69,7 +69,7 @@ def test_claims_are_counted_in_the_table() -> None:
     counts = count_claim(TUNING, trials)
     assert (counts.ahead, counts.behind, counts.undecided, counts.n) == (2, 1, 1, 4)
     text = claim_text(TUNING, _rule("BE001").applies_to_trial, trials)
-    assert "in 2 of 4 public trials of this kind, 1 surely behind, 1 undecided (on m)" in text
+    assert "in 2 of 4 public trials of this kind, 1 clearly worse, 1 undecided (on m)" in text
     assert claim_text(TUNING, lambda trial: False, trials) == ""
     assert trials[0].profile.data.label_count == 7
 

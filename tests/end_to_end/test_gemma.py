@@ -141,7 +141,7 @@ def test_short_trial_and_export(gemma: Model, example: Path, tunewise: Any, tmp_
     assert made.returncode == 0, made.stderr
     exported = json.loads(made.stdout)
     assert exported["checked"]["cut of text"] == "sentencepiece"
-    assert exported["checked"]["greedy tokens equal to base and weights separately"].startswith("5 of 5")
+    assert exported["checked"]["greedy tokens equal to base plus weights"].startswith("5 of 5")
     assert "Gemma Terms of Use" in (tmp_path / "made" / licenses.NOTICE_FILE).read_text("utf-8")
     assert (tmp_path / "made" / licenses.TERMS_FILE).read_bytes() == (
         gemma.folder / licenses.TERMS_FILE

@@ -250,7 +250,7 @@ def test_chat_rewrites_follow_up_questions(pipeline: Any, tunewise: Any) -> None
     turns = f"{KNOWN}\nAnd on Sundays?\n/quit\nnever asked\n"
     done = tunewise("chat", "run", "--arm", "rag", cwd=pipeline.folder, stdin=turns)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("arm: rag") + done.stdout.count("do not hold an answer") == 2
+    assert done.stdout.count("arm: rag") + done.stdout.count("have no answer") == 2
     assert "asked as:" in done.stderr
     assert "Ropewalk Museum" in done.stderr
 

@@ -99,6 +99,7 @@ def test_wheel_contains_exactly_the_packages(wheel: Path, root: Path) -> None:
         assert f"{package}/py.typed" in names
         modules = {path.relative_to(root).as_posix() for path in (root / package).rglob("*.py")}
         assert modules == {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")}
+    assert "tunewise/skills/tunewise/SKILL.md" in names
     example = [path for path in (root / "advisor" / "harbor_desk").rglob("*") if path.is_file()]
     assert len(example) >= 45
     assert {path.relative_to(root).as_posix() for path in example if "__pycache__" not in path.parts} <= set(

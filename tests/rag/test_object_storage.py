@@ -134,8 +134,8 @@ def test_names_that_lead_out_of_a_folder_are_refused(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("s3://KEY:SECRET@bucket/x", "holds credentials"),
-        ("s3://KEY:SEC/RET@bucket/x", "holds credentials"),
+        ("s3://KEY:SECRET@bucket/x", "contains credentials"),
+        ("s3://KEY:SEC/RET@bucket/x", "contains credentials"),
         ("s3://", "names no bucket"),
         ("https://bucket.example.com/x?X-Amz-Signature=SECRET", "https:// are not read"),
         ("s3://bucket/x?versionId=SECRET", "a query"),

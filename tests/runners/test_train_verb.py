@@ -178,7 +178,7 @@ def test_train_publishes_adapter_and_continues_from_it(
     )
     done = train("--out", "made", *settings, "--patience", 3, "--variant", "rslora", "--lora-plus", 4)
     assert done.exit_code == 0, done.output
-    assert "learning_rate: 0.01 because you said so" in done.stderr
+    assert "learning_rate: 0.01 as you set it" in done.stderr
     assert "set apart for validation, by document and near repeat: " in done.stderr
     assert "validation loss" in done.stderr
     assert done.stdout.startswith("adapter: made\nloss: ")

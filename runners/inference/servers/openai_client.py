@@ -10,6 +10,7 @@ operating system, the Python version and what ``OPENAI_CUSTOM_HEADERS`` holds. N
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
@@ -166,8 +167,10 @@ def _transport(address: str, at_once: int) -> httpx2.HTTPTransport:
     try:
         certificates = httpx2.create_ssl_context()
     except OSError as error:
+        # The one of the two that httpx2 reads first.
+        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
         raise BadInput(
-            f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}",
+            f"{variable} is {os.environ.get(variable, '')!r}, where no certificates can be read: {error.strerror or error}",
             "name a file in PEM format, or unset the variable",
         ) from None
     proxy = proxy_for(address)

@@ -99,7 +99,7 @@ def make_model(folder: Path, hidden: int = 32) -> None:
         ("empty", "empty has no document that can be loaded"),
         ("nowhere", "nowhere does not exist"),
         ("letter.docx", "cannot load letter.docx: a broken zip archive or Office file"),
-        ("photo.png", "cannot load photo.png: a PNG image: it holds no text"),
+        ("photo.png", "cannot load photo.png: a PNG image: it has no text"),
     ],
 )
 def test_unusable_documents_are_rejected(

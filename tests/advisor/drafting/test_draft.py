@@ -154,7 +154,7 @@ def test_draft_without_memory_has_no_tuning_arm(task_files: Any, laptop: Machine
         examples=task_files.examples,
     )
     assert not any(isinstance(step, TrainStep) for step in draft.plan.steps)
-    assert any("no tuning arm" in note and "8 GiB" in note for note in draft.notes)
+    assert any("no fine-tuning is tested" in note and "8 GiB" in note for note in draft.notes)
 
 
 def test_draft_takes_refusals_from_examples(
@@ -358,7 +358,7 @@ def test_note_on_a_recommended_method_names_the_files_that_are_missing(
         if missing:
             (note,) = notes
             assert f"cannot be measured without {' and '.join(missing)};" in note
-            assert f"the plan measures {draft.plan.choice} instead" in note
+            assert f"the plan tests {draft.plan.choice} instead" in note
         else:
             assert not notes
             assert draft.plan.choice == choice

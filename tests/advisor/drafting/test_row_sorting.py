@@ -69,10 +69,10 @@ def test_sort_rows_of_files_uses_documents(tmp_path: Path) -> None:
     ]
     assert [r.line for r in sorting.missing] == [5]
     assert sorting.text == (
-        "of 6 rows, 2 state facts that change (price 1, time 1), 2 stable facts, 2 show behaviour only. "
-        "2 of the 4 facts stand in the documents: let the index hold those, training the manner. "
-        "1 that change stand in no document (lines 5): write them into one, or weights will repeat them when they "
-        "are out of date."
+        "of 6 rows, 2 state facts that change (price 1, time 1), 2 facts that do not, 2 show style only. "
+        "2 of the 4 facts are in the documents already: look them up there, and use training only for style. "
+        "1 fact that may change is in no document (line 5): write it into one, or a fine-tuned model will repeat old "
+        "values."
     )
     data = sorting.to_json()
     assert (data["changing"], data["stable"], data["behaviour"], data["in_documents"]) == (2, 2, 2, 2)
@@ -93,7 +93,7 @@ def test_sort_rows_without_documents_reports_none_missing() -> None:
     assert not sorting.missing
     assert (sorting.to_json()["missing"], sorting.to_json()["in_documents"]) == (None, None)
     assert sorting.text.startswith(
-        "of 2 rows, 1 state facts that change (time 1), 0 stable facts, 1 show behaviour only."
+        "of 2 rows, 1 state facts that change (time 1), 0 facts that do not, 1 show style only."
     )
     assert "No documents were read" in sorting.text
     assert "stand in" not in sorting.text.replace("what a fact stands in", "")

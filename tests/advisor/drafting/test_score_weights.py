@@ -88,13 +88,13 @@ def report(**more: Any) -> dict[str, Any]:
 
 def test_arms_table_shows_weights_and_scored_columns() -> None:
     mean = "The combined score of an answer is the weighted mean of its scores. Weights:"
-    assert weights_line(report()) == f"{mean} slot_f1 1"
+    assert weights_line(report()) == f"{mean} slot f1 1"
     text = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
-    assert text == f"{mean} slot_f1 1 (the slots are the answer)"
+    assert text == f"{mean} slot f1 1 (the slots are the answer)"
     (table,) = arms_tables(report(), 80)
     titles = [str(column.header) for column in table.columns]
     assert titles[:2] == ["arm", "right"]
-    assert titles[3:] == ["slot\nf1", "ms,\nin batches"]
+    assert titles[3:] == ["slot\nf1", "ms\nin batches"]
 
 
 def test_weights_line_says_that_wrong_answers_score_nothing() -> None:

@@ -31,7 +31,7 @@ def test_rows_with_reasoning_switch_it_on_with_room_for_the_longest() -> None:
     thinking, note = _thinking(Profile.of({}), rows)
     assert thinking.enabled
     assert thinking.max_tokens >= 1600 / 4
-    assert "3 of 4 examples hold reasoning" in note
+    assert "3 of 4 examples have reasoning" in note
 
 
 @pytest.mark.parametrize(

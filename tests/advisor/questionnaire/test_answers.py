@@ -116,7 +116,7 @@ def test_read_answers_accepts_a_plan(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("must_site: true\n", "did you mean must_cite"),
-        ("- must_cite\n", "no mapping"),
+        ("- must_cite\n", "not a mapping"),
         ("must_cite: [\n", "cannot be parsed"),
         ("must_cite: maybe\n", "must_cite cannot be 'maybe'"),
         ("a: &x 1\ngoal: *x\n", "aliases are not allowed"),

@@ -64,7 +64,7 @@ def test_invalid_profile_names_are_rejected(profiles_folder: Path, name: str) ->
 
 
 def test_empty_or_missing_profile_says_what_to_do(profiles_folder: Path) -> None:
-    with pytest.raises(BadInput, match="nothing to keep"):
+    with pytest.raises(BadInput, match="nothing to save"):
         answers_files.save_profile("empty", Answers().put("detected", {"ram_gib": 4}))
     with pytest.raises(BadInput) as refused:
         answers_files.find_profile("mail")
@@ -123,7 +123,7 @@ def test_probe_facts_are_carried_by_answers_file_and_plan(task_files: Any, tmp_p
         ("{value: {style: {right: 3, n: 2}}, source: probed}", "style cannot be"),
         ("{value: {style: {right: 0, n: 0}}, source: probed}", "style cannot be"),
         ("{value: {reply_f1: 2}, source: probed}", "reply_f1 cannot be"),
-        ("{value: {depth: 2}, source: probed}", "holds some of closed_book"),
+        ("{value: {depth: 2}, source: probed}", "with some of closed_book"),
         ("{value: {reply_f1: 0.5}}", "is measured, not answered"),
     ],
 )

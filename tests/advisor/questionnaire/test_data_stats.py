@@ -40,7 +40,7 @@ def test_many_near_repeats_give_a_warning(tmp_path: Path) -> None:
     rows = [row(number) for number in range(12)]
     again = [(prompt + " now", reply) for prompt, reply in rows]
     count, _, warnings = counts(tmp_path, [*rows, *again])
-    assert (count, warnings) == (12, ("12 of 24 examples nearly repeat others: they count as 12",))
+    assert (count, warnings) == (12, ("12 of 24 examples are nearly the same as others: they count as 12",))
 
 
 def test_same_text_with_other_label_is_another_example(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_counts_of_long_files_are_scaled_from_first_rows(tmp_path: Path) -> None
     path.write_text("prompt,completion\n" + "".join(f"q{n},a{n}\n" for n in range(most * 2)), "utf-8")
     stats = measure_files(None, path, None, token_counting(None))
     assert stats.counted["labelled_examples"] == 2 * most
-    assert stats.warnings == (f"{path} holds 40,000 rows; the first 20,000 stand for all of them",)
+    assert stats.warnings == (f"{path} has 40,000 rows; the first 20,000 were looked at",)
 
 
 def test_questions_near_examples_give_a_warning(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_questions_near_examples_give_a_warning(tmp_path: Path) -> None:
         None, tmp_path / "examples.jsonl", tmp_path / "q.jsonl", token_counting(None)
     ).warnings
     assert warning.startswith(
-        "1 held-out questions nearly repeat examples (question line 1 = example line 4)"
+        "1 test question nearly the same as an example (question line 1 = example line 4)"
     )
     assert "near_repeats: leave_out" in warning
 

@@ -78,10 +78,10 @@ def test_relaxations_do_not_rent_for_local_data() -> None:
     ("answers", "relax", "then"),
     [
         ({"labelled_examples": 5}, "45 more examples (50 in all)", "lora"),
-        ({"model": "openai:m@http://127.0.0.1:1/v1"}, "tune a local base", "lora"),
+        ({"model": "openai:m@http://127.0.0.1:1/v1"}, "fine-tune a local model", "lora"),
         (
             {"model": "openai:m@http://127.0.0.1:1/v1", "gpu_memory_gib": 80, "gpu_count": 1},
-            "tune a local base: qwen2.5-32b-instruct",
+            "fine-tune a local model: qwen2.5-32b-instruct",
             "lora",
         ),
         ({"model_params_b": 8, "budget_usd": 0}, "raise the budget", "lora"),

@@ -48,7 +48,7 @@ def test_recommendation_json_matches_contract() -> None:
         assert row["feasible"] == (not row["blockers"])
         assert 0 <= row["score"] <= 1
     lora = next(row for row in data["ranked"] if row["method"] == "lora")
-    assert lora["blockers"] == [{"rule": "BL001", "text": "needs at least 10 examples, there are 5"}]
+    assert lora["blockers"] == [{"rule": "BL001", "text": "needs at least 10 examples, you have 5"}]
     assert set(lora["estimate"]["memory_gib"]) >= {"low", "likely", "high", "fits", "terms"}
     assert data["ladder"][0]["then"] == "hybrid"
 

@@ -72,7 +72,7 @@ def test_estimate_text_shows_verdict_and_parts(capsys: pytest.CaptureFixture[str
         "weights",
         "optimizer",
         "gradients",
-        "optimiser keeps",
+        "state of the optimiser",
         "published runs",
         "guessed",
     ):
@@ -177,7 +177,7 @@ def test_estimate_over_nodes_that_hold_all_shards_exchanges_gradients_between_th
     assert facts["between_nodes"]["link"] == "400 Gb/s a GPU"
     assert facts["between_nodes"]["each"] == "step"
     assert 0 < facts["between_nodes"]["bytes"] < 0.01 * facts["bytes"]
-    assert any("each of 2 nodes holds all shards (HSDP)" in note for note in two.notes)
+    assert any("each of 2 nodes has all shards (HSDP)" in note for note in two.notes)
     assert one.hours
     assert two.hours
     assert two.hours.likely == pytest.approx(one.hours.likely, rel=0.01)
@@ -272,9 +272,9 @@ def test_estimate_notes_assumptions() -> None:
     [
         (EstimateRequest(params_b=7, method="qlra"), {}, "unknown method 'qlra'"),
         (EstimateRequest(model="nothing-9b", method="lora"), {}, "'nothing-9b' is not known"),
-        (EstimateRequest(params_b=7, method="lora", gpu="RTX 9999"), {}, "unknown card"),
-        (EstimateRequest(params_b=7, method="lora", gpu="H100"), {}, "cards called 'H100'"),
-        (EstimateRequest(params_b=7, method="lora", gpu="24"), {}, "--gpu 24 is no card's name"),
+        (EstimateRequest(params_b=7, method="lora", gpu="RTX 9999"), {}, "unknown GPU"),
+        (EstimateRequest(params_b=7, method="lora", gpu="H100"), {}, "GPUs called 'H100'"),
+        (EstimateRequest(params_b=7, method="lora", gpu="24"), {}, "--gpu 24 is not the name of a GPU"),
         (EstimateRequest(method="lora", sets=("gpu_memory=24",)), {}, "did you mean gpu_memory_gib"),
         (EstimateRequest(params_b=-1, method="lora"), {}, "--params-b -1"),
         (EstimateRequest(config=Path("nowhere.json"), method="lora"), {}, "cannot be read"),

@@ -204,7 +204,7 @@ def test_faults_of_the_server_are_survived_or_said(
     err = capsys.readouterr().err
     if code:  # a body that is no JSON ends the run: what was answered is kept
         assert code == 4
-        assert "go on with: tunewise examples make" in err
+        assert "continue with: tunewise examples make" in err
         assert run(*flags, "--resume") == 0
     assert len(rows_of(folder / "e.jsonl")) == 3
     server.faults = [lambda handler: handler.reply(401, {"error": {"message": "bad key"}})] * 9

@@ -253,7 +253,7 @@ def test_index_whose_documents_are_gone_asks_for_them(
         (("build", "index", "--to", "postgresql://h/d"), "name one index"),
         (("build", "--to", "index"), "is no URL"),
         (("build", "--to", "mysql://h/d"), "no backend for an index at mysql://"),
-        (("build", "--to", "postgresql://a:secret@127.0.0.1:9/d"), "must not hold a password"),
+        (("build", "--to", "postgresql://a:secret@127.0.0.1:9/d"), "must not contain a password"),
         (
             ("build", "--store", "hnsw", "--to", "postgresql://a@127.0.0.1:9/d"),
             "--store hnsw is for an index folder",

@@ -172,5 +172,5 @@ def test_launcher_names_the_command_to_resume(
     with pytest.raises(KeyboardInterrupt), resume_hint("tunewise alone"):
         raise KeyboardInterrupt
     text = capsys.readouterr().err
-    assert ("Go on with:\n  tunewise x --resume" in text) is printed
+    assert ("Continue with:\n  tunewise x --resume" in text) is printed
     assert "alone" not in text

@@ -162,7 +162,7 @@ def test_changed_facts_need_new_gold_and_are_no_regression(
     assert base.server.asked - asked == again < len(answers(run))
     code, out, err = tunewise("recheck", run, "--documents", changed, "--count-lost-gold", "--json")
     assert (code, json.loads(out)["outcome"]) == (5, "regression")
-    assert "a sure regression: rag answers" in err
+    assert "it became clearly worse: rag answers" in err
 
 
 def answers(run: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_urls(url: str, uri: str, search: str) -> None:
         ("lancedb://data/index", "names no folder of this machine"),
         ("lancedb:///", "names no folder of this machine"),
         ("lancedb+s3://bucket", "names no folder in a bucket"),
-        ("lancedb+s3://key:secret@bucket/index", "holds credentials"),
+        ("lancedb+s3://key:secret@bucket/index", "contains credentials"),
         ("lancedb+s3://bucket:9000/index", "credentials or a port"),
         ("lancedb:///data/../etc", "write the whole path"),
         ("lancedb:///data/index?serach=exact", "serach is no parameter"),

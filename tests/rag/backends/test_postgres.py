@@ -342,7 +342,7 @@ def test_connection_problems_say_what_to_do(
     def written(url: str) -> str:
         return problem_of(lambda: PostgresBackend.writer(url).__enter__())
 
-    assert "holds other tables" in written(postgres.url("taken"))
+    assert "has other tables" in written(postgres.url("taken"))
     postgres.run("create database bare owner tune", "postgres")
     assert "create extension vector" in written(postgres.url("a", database="bare"))
     monkeypatch.setenv("PGPASSWORD", "wrong")

@@ -31,8 +31,8 @@ HOST = "postgresql://tune@db.example.org:5433/desk"
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://tune:secret@h/d", "must not hold a password"),
-        ("postgresql://tune@h/d?password=secret", "must not hold a password"),
+        ("postgresql://tune:secret@h/d", "must not contain a password"),
+        ("postgresql://tune@h/d?password=secret", "must not contain a password"),
         ("postgresql://tune@h/d?sslpassword=secret", "must not contain sslpassword"),
         ("postgresql://tune@h/d?index=pg_mine", "cannot be the name of an index"),
         ('postgresql://tune@h/d?index=a"b', "cannot be the name of an index"),
@@ -106,7 +106,7 @@ def test_a_folder_can_stand_for_a_url(tmp_path: Path) -> None:
     assert index_location(tmp_path) == tmp_path
     write_backend_file(tmp_path, HOST, 3)
     assert index_location(tmp_path) == HOST
-    with pytest.raises(UsageProblem, match="held by a database"):
+    with pytest.raises(UsageProblem, match="is in a database"):
         Index.repair(tmp_path, lambda: None)
     (tmp_path / BACKEND_FILE).write_text("{")
     with pytest.raises(BadInput, match="damaged"):

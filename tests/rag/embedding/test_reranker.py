@@ -262,7 +262,7 @@ def test_unusable_folders_are_refused_with_the_reason(folder: Path, tmp_path: Pa
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(BadInput, match=r"has no model\.safetensors"):
         Reranker(pickled)
-    with pytest.raises(BadInput, match="code of its own"):
+    with pytest.raises(BadInput, match="its own code"):
         Reranker(copy("code", {"auto_map": {"AutoModel": "mine.Mine"}}))
     with pytest.raises(BadInput, match="not a cross-encoder"):
         Reranker(copy("embedder", {"architectures": ["BertModel"]}))

@@ -108,7 +108,7 @@ def test_filter_without_matches_adds_a_note(ferries: Index) -> None:
     assert "price" in unknown.notes[0]
     apart = ferries.find("dogs", Query(where=where("price=1", "price=2")))
     assert (apart.hits, apart.notes) == ((), ("nothing is left to search of 300 documents",))
-    assert "no number and no date" in ferries.find("dogs", Query(where=where("title>3"))).notes[0]
+    assert "neither a number nor a date" in ferries.find("dogs", Query(where=where("title>3"))).notes[0]
 
 
 def test_notes_neutralise_text_from_documents(opened: Opened) -> None:

@@ -92,7 +92,7 @@ def test_hold_out_depends_on_share_and_seed() -> None:
     assert hold_out(rows, 0.1, 0) != hold_out(rows, 0.1, 1)
     with pytest.raises(BadInput, match=r"below 1, found 1\.0"):
         hold_out(rows, 1.0, 0)
-    with pytest.raises(BadInput, match="they all hang together"):
+    with pytest.raises(BadInput, match="all are linked to each other"):
         hold_out([row(r.question, "one") for r in rows], 0.1, 0)
 
 
@@ -112,7 +112,7 @@ def test_replay_rows_make_up_their_share(n: int, share: float, seed: int) -> Non
 
 def test_too_few_replay_rows_are_refused_with_possible_share() -> None:
     with pytest.raises(
-        BadInput, match=r"100 replay rows are wanted .* there are 25 .*lower the share to 0\.2"
+        BadInput, match=r"100 replay rows are needed .* there are 25 .*lower the share to 0\.2"
     ):
         sampling.mix_replay_rows([row("own")] * 100, [row(f"g {i}") for i in range(25)], 0.5, 0)
     assert sampling.mix_replay_rows([row("own")] * 100, [row(f"g {i}") for i in range(25)], 0.2, 0)

@@ -211,7 +211,7 @@ def test_sentencepiece_that_llama_cpp_reads_otherwise_is_refused(
     def without(index: int) -> dict[str, Any]:
         return {**model, "merges": [*merges[:index], *merges[index + 1 :]]}
 
-    assert "merges hold 1 of the 2 splits of the token" in refusal(model=another)
+    assert "merges have 1 of the 2 splits of the token" in refusal(model=another)
     assert f"never make the token {joined[once]!r}" in refusal(model=without(once))
     assert "at several places" in refusal(model={**model, "merges": [*merges, merges[0]]})
     (folder / "tokenizer.json").write_text(json.dumps(original), "utf-8")

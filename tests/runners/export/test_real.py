@@ -12,7 +12,7 @@ from runners.export.export import export
 from runners.export.job import ExportRequest
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
-EQUAL_TOKENS = "greedy tokens equal to base and weights separately"
+EQUAL_TOKENS = "greedy tokens equal to base plus weights"
 
 
 @pytest.fixture(scope="module")

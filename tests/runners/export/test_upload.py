@@ -99,7 +99,7 @@ def test_only_exports_and_unfinished_uploads_are_replaced(place: str, llama: Any
         with pytest.raises(UsageProblem, match=r"holds 'mine\.txt' and is not an export"):
             bundle(llama.path, place, overwrite=overwrite)
     put_new(join_url(place, "manifest.json"), b'{"files": {}}')
-    with pytest.raises(UsageProblem, match="of no export"):
+    with pytest.raises(UsageProblem, match="of something other than an export"):
         bundle(llama.path, place, overwrite=True)
     assert set(list_objects(place)) == {"mine.txt", "manifest.json"}
     remove_objects(place, ["mine.txt", "manifest.json"])
@@ -179,7 +179,7 @@ def test_command_line_names_what_is_wrong_in_one_line(
         return int(stop.value.code or 0), " ".join(lines)
 
     code, text = refusal(str(llama.path), "--to", "bundle", "--out", "s3://KEY:SECRET@bucket/x")
-    assert (code, "holds credentials" in text, "SECRET@" in text) == (3, True, False)
+    assert (code, "contains credentials" in text, "SECRET@" in text) == (3, True, False)
     code, text = refusal(str(llama.path), "--to", "bundle", "--out", "gs://bucket/x")
     assert (code, "there are: s3://" in text) == (3, True)
     code, text = refusal("memory://none", "--to", "run", "--out", str(tmp_path / "x"))

@@ -30,7 +30,7 @@ from runners.models.fingerprint import read_json
 from runners.tokenization import chat_template
 from tests.families import build
 
-EQUAL_TOKENS = "greedy tokens equal to base and weights separately"
+EQUAL_TOKENS = "greedy tokens equal to base plus weights"
 LOGIT_DIFFERENCE = "root mean square difference, in standard deviations"
 _results: dict[tuple[str, ...], ExportResult] = {}
 

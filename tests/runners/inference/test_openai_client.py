@@ -19,7 +19,7 @@ import httpx2
 import openai
 import pytest
 
-from rag.errors import BadInput, CannotRun, Problem
+from rag.errors import BadInput, CannotRun
 from runners.inference import http_client
 from runners.inference.http_client import Backoff, HttpClient, RequestLimits, ServerFailure
 from runners.inference.servers import openai_client
@@ -374,9 +374,12 @@ def test_certificate_is_checked_and_can_be_given(
     assert server.seen == []
     environment(SSL_CERT_FILE=str(certificate))
     assert make(url).object(BODY)[0]["choices"]
-    environment(SSL_CERT_FILE=str(certificate.parent / "absent.pem"))
-    with pytest.raises(Problem, match="SSL_CERT_FILE"):
-        make(url)
+    for name, text in (("absent.pem", None), ("empty.pem", "no certificate")):
+        if text is not None:
+            (certificate.parent / name).write_text(text, "utf-8")
+        environment(SSL_CERT_FILE=str(certificate.parent / name))
+        with pytest.raises(BadInput, match=f"SSL_CERT_FILE is '.*{name}', where no certificates can be read"):
+            make(url)
 
 
 def test_error_of_the_library_with_the_key_is_no_context_of_ours(server: Any, make: Any) -> None:

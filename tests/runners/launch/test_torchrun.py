@@ -47,7 +47,7 @@ def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int)
     workplace.wait_for_checkpoint("o", 30)
     launcher.send_signal(signal.SIGINT)
     _, error = launcher.communicate(timeout=60)
-    assert (launcher.returncode, error.count("Go on with:")) == (130, 1), error
+    assert (launcher.returncode, error.count("Continue with:")) == (130, 1), error
     assert resume_line(error) == again
 
     nodes = ("--launcher", "torchrun", "--nodes", 2, "--gpus-per-node", 1, "--max-restarts", 1)

@@ -111,7 +111,7 @@ def test_folder_is_a_model_only_when_safe(tiny: Model, tmp_path: Path) -> None:
     (copy / "config.json").write_text(
         json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}), encoding="utf-8"
     )
-    with pytest.raises(BadInput, match="names code of its own"):
+    with pytest.raises(BadInput, match="names its own code"):
         resolve.resolve_model(str(copy))
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")

@@ -49,7 +49,7 @@ def test_a_plan_names_a_database_and_older_plans_keep_their_digest() -> None:
         "as": "index",
     }
     for wrong, words in (
-        ("postgresql://a:secret@h/d", "must not hold a password"),
+        ("postgresql://a:secret@h/d", "must not contain a password"),
         ("mysql://h/d", "no backend"),
     ):
         with pytest.raises(BadInput, match=words) as refusal:

@@ -109,7 +109,7 @@ def test_exact_repeat_is_refused_despite_leave_out(tmp_path: Path) -> None:
 def test_question_in_instructions_is_refused(tmp_path: Path) -> None:
     question = {"question": "Who is the captain of the Schoolbell?"}
     shown = "Be short.\nQ: who is the captain of the Schoolbell\nA: Petra."
-    with pytest.raises(BadInput, match=r"stand in the instructions, prompts\.system \(question line 1\)"):
+    with pytest.raises(BadInput, match=r"are in the instructions, prompts\.system \(question line 1\)"):
         read_data(plan(tmp_path, question, system=shown))
     read_data(plan(tmp_path, question, system="Say who is the captain of a ship when asked."))
 

@@ -84,7 +84,7 @@ def test_a_run_is_followed_killed_and_finished(
     assert rows[-1]["event"] == "end"
     assert rows[-1]["state"] == "killed"
     assert rows[-1]["resume"] == f"tunewise run {run} --resume"
-    assert f"process {working.pid} is gone without a word" in err
+    assert f"process {working.pid} has ended without a message" in err
     assert any(row.get("step") == "evaluate:prompting" and "right 0 of" in row["text"] for row in rows)
 
     resumed = start("run", run, "--resume")

@@ -143,7 +143,7 @@ def test_records_that_name_no_server_are_removed(run: Path, cache: Path, process
         assert "does not listen on port" in notes[0], "a process of the user that listens elsewhere"
     with recorded_server(replace(record, pid=os.getpid(), started=here.create_time() - 60)):
         _, notes = find_servers(run)
-        assert "is gone; its record is removed" in notes[0], "the number belongs to a later process"
+        assert "has ended; its record is removed" in notes[0], "the number belongs to a later process"
         assert find_servers(run)[1] == []
     name = next((cache / "servers").glob("*.json"))
     for body in (
@@ -224,7 +224,7 @@ def test_a_server_killed_in_the_middle_leaves_the_answer_to_this_process(run: Pa
         assert "did not answer: the " in err
         started.child.wait(20)
         again, err = ask(QUESTION, "--arm", "prompting")
-        assert f"(process {started.child.pid}) is gone; its record is removed" in err
+        assert f"(process {started.child.pid}) has ended; its record is removed" in err
         assert out == again
     finally:
         started.child.kill()

@@ -256,7 +256,7 @@ def test_token_file_is_created_and_must_be_private(tmp_path: Path) -> None:
     path.chmod(0o600)
     for wrong in ("", "short", "two words and then some more\n", "ünïcode-token-of-some-length", "x" * 5000):
         path.write_text(wrong, "utf-8")
-        with pytest.raises(BadInput, match="holds no token"):
+        with pytest.raises(BadInput, match="has no token"):
             read_token(path)
     with pytest.raises(BadInput, match="cannot be"):
         read_token(tmp_path / "no" / "token")

@@ -165,7 +165,7 @@ def test_json_is_closed_when_the_tokens_run_out(http: httpx.Client) -> None:
         ({"type": "string", "pattern": "^(a{999}){1000}$"}, "pattern"),
         (
             {"type": "string", "allOf": [{"pattern": f".*{c}.*"} for c in string.ascii_letters]},
-            "too complex to hold an answer to it, by its pattern or allOf",
+            "too complex to constrain an answer to it, by its pattern or allOf",
         ),
     ],
     ids=str,

@@ -238,7 +238,7 @@ def test_reasoning_that_the_prompt_opens_is_closed_before_the_answer(make: Make)
 
 def test_turn_dropped_by_template_is_refused(make: Make, families: dict[str, ChatTokenizer]) -> None:
     tool = {"role": "tool", "content": "open: yes"}
-    with pytest.raises(BadInput, match="leaves out the tool turn"):
+    with pytest.raises(BadInput, match="drops the tool turn"):
         families["zephyr"].example(Example((*TALK[:1], tool, *TALK[1:2])))
     deaf = make("{% for m in messages if m.role != 'system' %}{{ m.content + eos_token }}{% endfor %}")
     folded = deaf.tokenizer.decode(list(deaf.example(Example((SYSTEM, *TALK))).ids))

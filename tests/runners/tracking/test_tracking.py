@@ -131,7 +131,7 @@ def test_tracker_that_cannot_write_does_not_end_the_training(train: Run, tmp_pat
     lines = [line for line in done.stderr.splitlines() if "tracking by tensorboard" in line]
     assert len(lines) == 2, done.stderr
     assert "fails: " in lines[0]
-    assert "the run goes on" in lines[0]
+    assert "the run continues" in lines[0]
     assert "records were not sent" in lines[1]
     assert (tmp_path / "out" / "training.jsonl").is_file()
 

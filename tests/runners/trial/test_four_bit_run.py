@@ -155,7 +155,7 @@ def test_adapter_is_exported_and_checked_on_the_base_in_four_bits(
     export(run, ExportRequest(to="peft", out=tmp_path / "peft", arm="qlora"))
     assert (tmp_path / "peft" / "adapter_model.safetensors").is_file()
     result = export(run, ExportRequest(to="merged", out=tmp_path / "merged", arm="qlora"))
-    assert any("answered from the base in 4 bits" in note for note in result.notes)
+    assert any("the base was loaded in 4 bits" in note for note in result.notes)
     monkeypatch.setenv(MEMORY_ENV, "0.0001")
     with pytest.raises(CannotRun, match="merging in float32 takes about"):
         export(run, ExportRequest(to="merged", out=tmp_path / "again", arm="qlora"))
