@@ -128,12 +128,13 @@ def measure_files(
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
     if example_set is not None and examples is not None:
         _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
-    question_rows = load_questions(questions) if questions is not None else None
+    question_rows = load_questions(questions, columns) if questions is not None else None
     if questions is not None and question_rows is not None:
         rows = example_set.rows if example_set is not None else ()
         _warn_of_near_repeats(
             dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
         )
+        _warn_of_missing_answers(question_rows, warnings)
     facts = count_facts(
         example_set.rows if example_set is not None else (),
         question_rows or (),
@@ -152,6 +153,15 @@ def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
         warnings.append(
             f"{count_noun(len(leaks), 'test question')} nearly the same as an example ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
+        )
+
+
+def _warn_of_missing_answers(questions: Sequence[Question], warnings: list[str]) -> None:
+    """Warn when no question says what a right answer is: then a trial cannot tell which method is right more often."""
+    if questions and not any(q.answers or q.references or q.doc_id or not q.answerable for q in questions):
+        warnings.append(
+            f"none of the {count_noun(len(questions), 'test question')} has a right answer, so a trial cannot count right "
+            "answers: put them into a column named reference (a sentence, a label) or answers"
         )
 
 
