@@ -40,7 +40,7 @@ ExamplesPath = Annotated[str, Field(description="The file or folder of training 
 OutPath = Annotated[str, Field(description="The folder of the result.")]
 RunOut = Annotated[str | None, Field(description="The run folder; runs/NAME by default.")]
 Quick = Annotated[bool, Field(description="Fewer questions and rows, one epoch.")]
-Resume = Annotated[bool, Field(description="Go on with what was interrupted.")]
+Resume = Annotated[bool, Field(description="Continue what was interrupted.")]
 Method = Annotated[str, Field(description="lora, qlora or full.")]
 ModelName = Annotated[str, Field(description="The base model: a name or a folder.")]
 Epochs = Annotated[float | None, Field(description="Passes over the rows; chosen by default.", gt=0, le=100)]
@@ -267,7 +267,7 @@ def _started(state: str, request: StartRequest, **more: Any) -> dict[str, Any]:
 def _check_out(folder: Path, named: str | None, resume: bool) -> None:
     """Raise UsageProblem for a result that exists, and for a folder to make it in that does not."""
     if folder.exists() and not resume:
-        raise UsageProblem(f"{folder} exists", "go on with resume, or name another out")
+        raise UsageProblem(f"{folder} exists", "continue with resume, or name another out")
     if named is not None and not folder.parent.is_dir():
         raise UsageProblem(
             f"out {named}: there is no folder {folder.parent}", "make it first, or name another out"
