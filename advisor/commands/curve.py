@@ -54,8 +54,7 @@ def command(
 ) -> None:
     """Find out whether more examples would help.
 
-    It trains on 1/8, 1/4, 1/2 and all examples, and says what more of them would bring and when to stop writing them.
-    Smaller sets are part of the larger ones. The largest size is taken from a finished run.
+    It trains on 1/8, 1/4, 1/2 and all examples (the largest is taken from a finished run), and says what more would bring.
     """
     from advisor.output import emit_result
     from advisor.workflows.curve import CurveRequest, measure, parse_sizes, show_case_scores, show_curve

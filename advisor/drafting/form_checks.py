@@ -17,7 +17,7 @@ from typing import Any
 from advisor.drafting.reply_forms import MAX_CLOSED, learned_forms, value_shapes
 from advisor.drafting.reply_schemas import reply_layout, reply_schema
 from advisor.questionnaire.data_stats import guess_format
-from rag.text.words import sentences
+from rag.text.words import count_noun, sentences
 from runners.data.labels import labels_of
 from runners.plan.schema import Prompts, StyleCheck
 from runners.scoring.scores import ANSWER_GROUP
@@ -67,7 +67,7 @@ def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
     if len(texts) < MIN_REPLIES:
         return (
             (),
-            f"no checks of style: {len(texts)} examples are too few to show one (at least {MIN_REPLIES})",
+            f"no checks of style: {count_noun(len(texts), 'example')}, and it takes {MIN_REPLIES} or more",
         )
     checks = _all_checks(texts)
     if not checks:

@@ -45,7 +45,7 @@ def no_data(profile: Profile, method: str) -> str:
     if profile.labelled_examples is None or profile.raw_text >= MIN_RAW_TOKENS:
         return ""
     n = profile.labelled_examples
-    return f"needs at least {MIN_EXAMPLES} examples, there are {n}" if n < MIN_EXAMPLES else ""
+    return f"needs at least {MIN_EXAMPLES} examples, you have {n}" if n < MIN_EXAMPLES else ""
 
 
 def no_memory(profile: Profile, method: str) -> str:

@@ -186,15 +186,19 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
     sizes = {f: f.stat().st_size for f in files if loader_for(f.name)}
     if sum(sizes.values()) > MAX_READ_BYTES or sum(f.suffix.lower() == ".pdf" for f in sizes) > 3:
         total = round(sum(sizes.values()) / CHARS_PER_TOKEN)
-        return total, f"{len(sizes)} files, estimated from their size ({CHARS_PER_TOKEN} bytes a token)", []
+        return (
+            total,
+            f"{count_noun(len(sizes), 'file')}, estimated from their size ({CHARS_PER_TOKEN} bytes a token)",
+            [],
+        )
     loaded = load_documents(path)
     if loaded.skipped:
         first = loaded.skipped[0]
         warnings.append(
-            f"{len(loaded.skipped)} files or rows were skipped: {first.path} ({first.reason}), ..."
+            f"skipped {count_noun(len(loaded.skipped), 'file or row', 'files or rows')}: {first.path} ({first.reason}), ..."
         )
     texts = [document.raw for document in loaded.documents]
-    return tokens.of(texts), f"{len(texts)} documents, {tokens.how}", texts
+    return tokens.of(texts), f"{count_noun(len(texts), 'document')}, {tokens.how}", texts
 
 
 def _count_examples(
@@ -217,7 +221,7 @@ def _count_examples(
         warnings.append(f"{path} has {example_set.total:,} rows; the first {len(rows):,} were looked at")
     if rows[0].raw:
         counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
-        notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"
+        notes["unlabelled_tokens"] = f"{count_noun(len(rows), 'text')} to learn as they are, {tokens.how}"
         return
     distinct = count_distinct(rows)
     repeats = len(rows) - distinct
@@ -235,7 +239,7 @@ def _count_examples(
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
     }
     notes |= {
-        "labelled_examples": f"{len(rows)} rows ({example_set.format}){repeat_note}",
+        "labelled_examples": f"{count_noun(len(rows), 'row')} ({example_set.format}){repeat_note}",
         "unlabelled_tokens": "none of the examples is a plain text",
         "output_format": "what at least 95 % of the examples' answers look like",
         "prompt_tokens": f"mean of the examples, {tokens.how}",

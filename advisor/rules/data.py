@@ -11,6 +11,7 @@ from advisor.questionnaire.profile import (
     Profile,
 )
 from advisor.rules.base import Need, Rule
+from rag.text.words import count_noun
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
 MAX_SHOTS = 2_000
@@ -41,7 +42,9 @@ class DA001(Data):
 
     def applies(self, profile: Profile) -> str:
         n = profile.labelled_examples
-        return f"{n} examples are too few to train on" if n is not None and 0 < n < 50 else ""
+        return (
+            f"{count_noun(n, 'example')} to train on: that is too few" if n is not None and 0 < n < 50 else ""
+        )
 
 
 class DA002(Data):
@@ -243,7 +246,7 @@ class DA010(Data):
         if not (allowed and few and profile.behaviour_gap == "high"):
             return ""
         few_or_none = (
-            f"{profile.labelled_examples} examples are few"
+            f"{count_noun(profile.labelled_examples, 'example')} to train on: that is few"
             if profile.labelled_examples
             else "there are no examples"
         )

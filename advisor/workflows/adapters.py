@@ -57,7 +57,7 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "state": adapter.problem or "whole",
     }
     for name, score in adapter.scores.get("scores", {}).items():
-        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {score['n']} questions"
+        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {count_noun(score['n'], 'question')}"
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")

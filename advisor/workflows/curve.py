@@ -308,7 +308,9 @@ def _warnings(setup: CurveSetup, seeds: Sequence[int], scores: Sequence[float]) 
             f"{len(setup.sizes)} sizes: most of the forecast is what published curves do, not what this one does"
         )
     if len(setup.questions) < FEW_QUESTIONS:
-        lines.append(f"{len(setup.questions)} questions are few: 30 or more are needed to see a small gain")
+        lines.append(
+            f"{count_noun(len(setup.questions), 'question')}: 30 or more are needed to see a small gain"
+        )
     if len(seeds) == 1:
         lines.append("one seed: the spread between trainings is assumed (.02), not measured")
     if setup.part == "dev":

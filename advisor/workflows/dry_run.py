@@ -25,6 +25,7 @@ from advisor.verdict.predictions import (
 )
 from rag.errors import CannotRun
 from rag.files import sha256_text
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.resources import usage
@@ -94,7 +95,9 @@ def show_steps(plan: Plan) -> None:
     print(f"  {'together':<24} about {duration_words(sum(row.corrected for row in rows))}")
     for line in correction_notes(rows, corrections):
         print(f"  {line}")
-    print(f"  {len(examples)} examples, {len(split.dev)} dev and {len(split.test)} test questions")
+    print(
+        f"  {count_noun(len(examples), 'example')}, {len(split.dev)} dev and {count_noun(len(split.test), 'test question')}"
+    )
 
 
 def correction_notes(rows: Sequence[StepEstimate], corrections: dict[Kind, Correction]) -> list[str]:
@@ -307,6 +310,6 @@ def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], line
         print_plain(screen, f"  {line}")
     print_plain(
         screen,
-        f"  {counts['examples']} examples, {counts['dev']} dev and {counts['test']} test questions; "
-        "nothing was written into the run folder",
+        f"  {count_noun(counts['examples'], 'example')}, {counts['dev']} dev and "
+        f"{count_noun(counts['test'], 'test question')}; nothing was written into the run folder",
     )

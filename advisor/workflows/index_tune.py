@@ -262,7 +262,9 @@ def _verdict(outcome: TuningOutcome) -> str:
     if outcome.changed:
         return f"chosen: {best.candidate}: {margin}"
     if (asked := len(outcome.baseline.scores)) < MIN_QUESTIONS:
-        return f"unchanged: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
+        return (
+            f"unchanged: {count_noun(asked, 'question')} can decide nothing, it takes {MIN_QUESTIONS} or more"
+        )
     if outcome.baseline.mean == 1:
         return "unchanged: every question gets all of its gold within this budget; a smaller --budget would show differences"
     if lead.difference <= 0:

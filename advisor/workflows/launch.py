@@ -298,7 +298,7 @@ def _processes_here(given: int | None) -> int:
         return given
     if given is not None and given > gpu.count:
         raise CannotRun(
-            f"--gpus-per-node {given}: there are {gpu.count} GPUs here ({gpu.how})",
+            f"--gpus-per-node {given}: this machine has {count_noun(gpu.count, 'GPU')} ({gpu.how})",
             f"--gpus-per-node {gpu.count} at most",
         )
     return given or gpu.count

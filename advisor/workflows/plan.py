@@ -25,6 +25,7 @@ from advisor.verdict import predictions
 from advisor.verdict.trial_forecast import TRIAL_FORECAST, forecast_trial, right_text
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
+from rag.text.words import count_noun
 from runners.models.licenses import accepted_licenses
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
@@ -386,7 +387,8 @@ def _show_forecast(plan: Plan) -> None:
     )
     print_plain(
         screen,
-        f"forecast for {forecast['questions']} test questions: about {forecast['minutes']:.0f} min in all{corrected}; "
+        f"forecast for {count_noun(forecast['questions'], 'test question')}: "
+        f"about {forecast['minutes']:.0f} min in all{corrected}; "
         "right answers as in a probe, or in public trials of this model with such answers, where there are any",
     )
 

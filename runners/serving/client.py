@@ -65,6 +65,8 @@ class RunningServer:
             with closing(self._connect(HEALTH_SECONDS)) as connection:
                 connection.request("GET", "/health", headers=self._headers())
                 body = json.loads(connection.getresponse().read(MAX_EVENT_BYTES))
+        except TimeoutError:
+            raise ServerLost(f"it does not answer within {HEALTH_SECONDS:.0f} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ServerLost(f"it does not answer ({type(error).__name__})") from None
         return body if isinstance(body, dict) else {}
@@ -246,9 +248,9 @@ def _answer_of(
         int(details.get("reasoning_tokens", 0)),
         bool(extra.get("reasoning_cut", False)),
     )
-    found = None
+    retrieved = None
     if (decision := extra["decision"]) is not None:
-        found = Retrieved(
+        retrieved = Retrieved(
             tuple(_hit(row) for row in extra["nearest"]),
             "",
             RefusalDecision(
@@ -263,7 +265,7 @@ def _answer_of(
         marked,
         tuple(Citation(**row) for row in extra["citations"]),
         bool(extra["refused"]),
-        found,
+        retrieved,
         (),
         completion,
         tuple(_conflict(row) for row in extra["conflicts"]),

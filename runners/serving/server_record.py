@@ -156,11 +156,11 @@ def find_servers(run: Path) -> tuple[list[ServerRecord], list[str]]:
         state = process_state(record)
         if state == "gone":
             notes.append(
-                f"the server on {record.address} (process {record.pid}) has ended; its record is removed"
+                f"the server at {record.address} (process {record.pid}) has ended; its record is removed"
             )
             _remove(path)
         elif state:
-            notes.append(f"the server on {record.address} is not asked: {state}")
+            notes.append(f"the server at {record.address} is not asked: {state}")
         else:
             servers.append(record)
     return sorted(servers, key=lambda record: -record.started), notes

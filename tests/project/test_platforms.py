@@ -110,7 +110,9 @@ def test_verbs_that_advise_need_nothing_that_windows_lacks(root: Path, tmp_path:
         "runners.launch.torchrun",
     ]
     seams += ["runners.resources.machine", "runners.preflight.probe_process", "runners.serving.server_record"]
-    seams += [name for name in light_modules(root) if name.startswith("advisor.")]
+    # The package `mcp` asks which system it is on by its name, which is not taken away here.
+    light = [name for name in light_modules(root) if not name.startswith("advisor.mcp_server")]
+    seams += [name for name in light if name.startswith("advisor.")]
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "ferry.md").write_text("# Ferry\n\nThe last ferry leaves at 22:40.\n", "utf-8")
     answers = [

@@ -44,7 +44,7 @@ PRIVATE_PHRASES = {
 _PRIVATE = re.compile(r"\b(?:" + "|".join(PRIVATE_PHRASES) + ")", re.IGNORECASE)
 NOUNS = "questions|answers|rows|examples|documents|passages|chunks|files|arms|seeds|labels|steps|pages|prompts|pairs"
 _COUNTED = re.compile(rf" (?:(?:held-out|dev|test|training) )?(?:{NOUNS})\b")
-MAX_PLAIN_COUNTS = 999
+MAX_PLAIN_COUNTS = 126
 """Counts that are printed with a plural noun whatever their number; new ones use :func:`rag.text.words.count_noun`."""
 
 

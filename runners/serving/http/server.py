@@ -85,11 +85,7 @@ def serve(
     fingerprint = run_fingerprint(session.folder.path, session.plan)
     models, missing = served_models(session, options.arm)
     models, left_out = answerable_models(session, models)
-    token = None
-    if options.token is not None:
-        token, created = auth.read_token(options.token)
-        if created:
-            _log(f"made a fresh token in {options.token}; requests bring it as Authorization: Bearer")
+    token = _access_token(options.token)
     metrics = ServerMetrics()
     worker = BatchingWorker(session, BatchLimits(max_queue=max_queue), metrics.on_event)
     service = Service(session, worker, models, limits, metrics, fingerprint=fingerprint)
@@ -123,16 +119,21 @@ def serve(
     address = f"http://{url_host}:{listening.getsockname()[1]}"
     ready = f"serving {options.run} on {address}  (models: {', '.join(models)})\n"
     ready += f"open {address}/ in a browser to ask; programs use {address}/v1"
-    record = own_record(
-        listening.getsockname()[:2],
-        options.run,
-        fingerprint,
-        options.token,
-        session.backend.entries,
-        limits.max_tokens,
-    )
+    backend = session.backend.entries
+    bound = listening.getsockname()[:2]
+    record = own_record(bound, options.run, fingerprint, options.token, backend, limits.max_tokens)
     _run_until_signal(_Server(config, ready, worker, record), listening)
     _exit_if_busy(worker)
+
+
+def _access_token(path: Path | None) -> auth.AccessToken | None:
+    """Return the token of a file, which is made with a fresh one where it is absent; None without a file."""
+    if path is None:
+        return None
+    token, created = auth.read_token(path)
+    if created:
+        _log(f"made a fresh token in {path}; requests bring it as Authorization: Bearer")
+    return token
 
 
 def _report_backend(

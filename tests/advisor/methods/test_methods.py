@@ -66,7 +66,7 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
 @pytest.mark.parametrize(
     ("name", "answers", "code", "text"),
     [
-        ("lora", {"labelled_examples": 3}, "BL001", "at least 10 examples, there are 3"),
+        ("lora", {"labelled_examples": 3}, "BL001", "at least 10 examples, you have 3"),
         ("lora", {"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 1}, "BL002", "one GPU of 24 GiB"),
         (
             "full",
@@ -102,12 +102,12 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
         ),
         ("rag", {"corpus_tokens": 0}, "BL006", "no documents"),
         ("few-shot", {"labelled_examples": 0}, "BL007", "no examples"),
-        ("hybrid", {"task_needs_facts": "none"}, "BL008", "retrieval would have no use"),
+        ("hybrid", {"task_needs_facts": "none"}, "BL008", "a search would have no use"),
         (
             "hybrid",
             {"task_needs_facts": "none", "corpus_tokens": 9000},
             "BL008",
-            "retrieval would have no use",
+            "a search would have no use",
         ),
         (
             "hybrid",

@@ -108,6 +108,6 @@ def test_relaxation_caps_rows_where_long_rows_overflow() -> None:
     assert [relaxation["then"] for relaxation in caps] == ["lora", "qlora"]
     assert caps[0]["settings"]["max_tokens"] < caps[1]["settings"]["max_tokens"]
     assert all(
-        relaxation["relax"].startswith(f"cap rows at {relaxation['settings']['max_tokens']} tokens: ")
+        relaxation["relax"].startswith(f"leave out rows over {relaxation['settings']['max_tokens']} tokens: ")
         for relaxation in caps
     )

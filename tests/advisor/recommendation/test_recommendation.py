@@ -48,7 +48,7 @@ def test_recommendation_json_matches_contract() -> None:
         assert row["feasible"] == (not row["blockers"])
         assert 0 <= row["score"] <= 1
     lora = next(row for row in data["ranked"] if row["method"] == "lora")
-    assert lora["blockers"] == [{"rule": "BL001", "text": "needs at least 10 examples, there are 5"}]
+    assert lora["blockers"] == [{"rule": "BL001", "text": "needs at least 10 examples, you have 5"}]
     assert set(lora["estimate"]["memory_gib"]) >= {"low", "likely", "high", "fits", "terms"}
     assert data["ladder"][0]["then"] == "hybrid"
 
@@ -84,7 +84,7 @@ def test_substitute_for_blocked_method_is_never_high_confidence() -> None:
     assert (sure.choice, sure.confidence.level) == ("lora", "high")
     unsure = recommend_for_profile(Profile.of({**known, "gpu_kind": "none", "ram_gib": 64, "cpu_cores": 4}))
     assert (unsure.choice, unsure.confidence.level) == ("few-shot", "medium")
-    assert "lora would serve better" in unsure.confidence.because
+    assert "lora would fit better" in unsure.confidence.because
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_impossible_methods_share_one_reason() -> None:
         ranked(task_needs_facts="new"), ranked(task_needs_facts="new", labelled_examples=4)
     )
     text = " ".join(part.strip() for part in reasons)
-    assert "lora, qlora, full (needs at least 10 examples, there are 4)" in text.replace("hybrid, ", "")
+    assert "lora, qlora, full (needs at least 10 examples, you have 4)" in text.replace("hybrid, ", "")
     assert "lora" not in scores
 
 

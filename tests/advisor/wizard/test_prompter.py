@@ -13,6 +13,8 @@ import pexpect
 import pytest
 import yaml
 
+from advisor.questionnaire.questions import QUESTIONS
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 DOWN, UP, ENTER = "\x1b[B", "\x1b[A", "\r"
 
@@ -35,8 +37,10 @@ class Terminal:
         )
 
     def answer(self, text: str, keys: str) -> None:
-        """Wait for a question, then type."""
+        """Wait for a question, and in the wizard for the prompt below it, then type."""
         self.child.expect_exact(text)
+        if any(text in question.text for question in QUESTIONS):
+            self.child.expect(r"1m>")  # the mark of the prompt, in bold
         self.child.send(keys)
 
     def expect(self, text: str) -> None:

@@ -41,7 +41,7 @@ def test_plan_json_is_alone_on_stdout(tunewise: Any, task_files: Any) -> None:
     )
     assert json.loads(first.stdout)["choice"] == "hybrid"
     assert first.stdout == second.stdout
-    assert "kept as plan.yaml.bak" in second.stderr
+    assert "saved as plan.yaml.bak" in second.stderr
 
 
 def test_plan_with_answers_takes_under_two_seconds(tunewise: Any, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, task_files: An
 
 def test_explain_prints_every_kind_of_topic(tunewise: Any, task_files: Any) -> None:
     """Rules, blockers, methods, plans, the whole list; a near miss gets a suggestion."""
-    assert "index does" in tunewise("explain", "kn002").stdout
+    assert "search index can" in tunewise("explain", "kn002").stdout
     assert "BL002" in tunewise("explain", "BL002").stdout
     assert (
         "naive" in tunewise("explain", "hybrid").stdout or "stacked" in tunewise("explain", "hybrid").stdout

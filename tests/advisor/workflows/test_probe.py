@@ -201,7 +201,7 @@ def test_answers_of_another_models_probe_are_dropped() -> None:
     assert (unchanged, note_line) == (probed, "")
     remaining, note_line = answers_of_this_model(probed.put("flag", {"model": "qwen3-8b"}))
     assert "task_needs_facts" not in remaining
-    assert "a probe of smollm2-135m-instruct settled" in note_line
+    assert "measured with smollm2-135m-instruct" in note_line
 
 
 def test_plan_probes_first_and_carries_what_was_measured(piers: Path, server: Any) -> None:
@@ -250,7 +250,7 @@ def test_plan_probes_first_and_carries_what_was_measured(piers: Path, server: An
 
 def test_plan_with_nothing_to_probe_goes_on(piers: Path) -> None:
     done = run_command("plan", "--yes", "--probe", "--documents", "documents", "--set", "must_cite=yes")
-    assert "nothing to probe" in done.stderr
+    assert "nothing to measure" in done.stderr
     assert (piers / "plan.yaml").is_file()
 
 

@@ -49,7 +49,7 @@ def test_related_rows_are_on_one_side(
     rows: list[Example], share: float, seed: int, data: st.DataObject
 ) -> None:
     if len(related_row_groups(rows)) == 1:
-        with pytest.raises(BadInput, match="hang together"):
+        with pytest.raises(BadInput, match="are linked to each other"):
             hold_out(rows, share, seed)
         return
     train, valid = hold_out(rows, share, seed)

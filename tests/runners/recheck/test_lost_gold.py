@@ -41,7 +41,7 @@ SPAN = Question("q", "Berths?", doc_id="b", spans=((19, 21),))
         (BERTHS, {"a": "The Amber Pier has 25 berths. The 20 ferries are blue."}, "no longer states"),
         (BERTHS, {"a": "Since June the Amber Pier has exactly\n20 berths."}, ""),
         (BERTHS, {"z": f"Harbours. {OLD['a']}"}, ""),
-        (BERTHS, {"b": OLD["b"]}, "is gone"),
+        (BERTHS, {"b": OLD["b"]}, "no longer exists"),
         (DOGS, {"a": "Dogs pay 3 euros on all ferries of the line."}, "no longer states"),
         (DOGS, {"a": "Dogs still travel free on all ferries of the line."}, ""),
         (SPAN, {"b": "The Birch Pier has 31 berths for visitors."}, ""),

@@ -142,7 +142,7 @@ def test_times_of_busy_machine_are_reported_not_stored(folder: Path) -> None:
         StepEstimate("evaluate:lora", 5.0, 5.0, 6.0),
     ]
     (note,) = contention_notes(lines)
-    assert note.startswith("train:lora: the machine was busy: others took 40% of the processor time")
+    assert note.startswith("train:lora: the machine was busy: other programs took 40% of the processor time")
     assert "not kept" in note
     measured = {
         "lora": [{"peak_gib": 1.1, "own_gib": 0.6, "expected_gib": 0.5, "seconds": None, "method": "lora"}]
