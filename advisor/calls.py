@@ -41,8 +41,8 @@ def train(
 ) -> TrainResult:
     """Tune a model on examples and publish the weights as a folder; no plan is needed.
 
-    It reads, chooses settings, checks and trains as ``tunewise train`` does. Progress is kept: an interrupted training continues
-    with ``resume``.
+    It reads, chooses settings, checks and trains as ``tunewise train`` does. Progress is kept: an interrupted training
+    continues with ``resume``.
 
     Args:
         examples: the file or folder of training rows; the format is detected.
