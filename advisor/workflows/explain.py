@@ -16,6 +16,8 @@ from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import names_a_path
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.rules import registry as rule_table
 from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
@@ -40,7 +42,9 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
             return
     if page is None:
         assert topic is not None
-        raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
+        raise BadInput(
+            f"{topic!r} is no word of the glossary, rule, method, arm, question or plan", _closest(topic)
+        )
     if as_json:
         emit_result({"schema": 1, **page})
     else:
@@ -62,13 +66,31 @@ def _page_of(topic: str) -> dict[str, Any] | None:
     if (arm := topic.casefold().replace(" ", "-")) in ARMS:
         title, text = ARMS[arm]
         return {"arm": arm, "title": title, "text": text}
-    return term.to_json() if term else None
+    if term is not None:
+        return term.to_json()
+    question = QUESTION_BY_ID.get(topic.casefold().replace("-", "_"))
+    return _question_page(question) if question is not None else None
+
+
+def _question_page(question: Question) -> dict[str, Any]:
+    """Return a question of the questionnaire as a word: the advice names questions by their id."""
+    choices = [f"{choice.value}: {choice.help}." for choice in question.choices]
+    answer = f"Give it as --set {question.id}=ANSWER ({question.allowed})."
+    return {
+        "term": question.id,
+        "text": " ".join([question.text, question.why, *choices, answer]),
+        "example": question.example,
+        "read_more": "docs/questions.md",
+    }
 
 
 def _closest(topic: str) -> str:
     """Return a hint with the closest topic."""
     words = [word for term in TERMS for word in (term.name, *term.aliases)]
-    names = {name.casefold(): name for name in [*_codes(), *methods_by_name(), *ARMS, *reversed(words)]}
+    names = {
+        name.casefold(): name
+        for name in [*_codes(), *methods_by_name(), *ARMS, *QUESTION_BY_ID, *reversed(words)]
+    }
     matches = difflib.get_close_matches(topic.casefold(), names, n=1, cutoff=0.6)
     return f"did you mean {names[matches[0]]}?" if matches else "list them with: tunewise explain"
 
@@ -167,7 +189,9 @@ def explanation(topic: str | None) -> dict[str, Any]:
         from advisor.advice import recommend
 
         return recommend(Path(topic)).to_json()
-    raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
+    raise BadInput(
+        f"{topic!r} is no word of the glossary, rule, method, arm, question or plan", _closest(topic)
+    )
 
 
 def _explain_plan(path: Path, as_json: bool) -> None:

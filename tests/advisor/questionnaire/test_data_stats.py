@@ -87,7 +87,7 @@ def test_questions_near_examples_give_a_warning(tmp_path: Path) -> None:
     """The warning names the plan key that leaves them out."""
     rows = [row(number) for number in range(12)]
     counts(tmp_path, rows)
-    questions = [{"question": rows[3][0] + " please"}, {"question": "Is there a lounge on board of it?"}]
+    questions = [{"question": rows[3][0] + " please"}, {"question": "Is there a lounge?", "answers": ["yes"]}]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions), "utf-8")
     (warning,) = measure_files(
         None, tmp_path / "examples.jsonl", tmp_path / "q.jsonl", token_counting(None)
@@ -103,6 +103,15 @@ def facts(tmp_path: Path, rows: list[tuple[str, str]], output_format: str | None
     path = tmp_path / "examples.jsonl"
     path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8")
     return measure_files(None, path, None, token_counting(None), output_format=output_format).facts
+
+
+def test_questions_without_any_right_answer_give_a_warning(tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    table.write_text("question;team\nWhere?;cards\nWhen?;hours\n", "utf-8")
+    (warning,) = measure_files(None, None, table, token_counting(None)).warnings
+    assert warning.startswith("none of the 2 test questions has a right answer")
+    columns = {"prompt": "question", "reply": "team"}
+    assert measure_files(None, None, table, token_counting(None), columns=columns).warnings == ()
 
 
 def test_labels_and_their_shares_are_counted(tmp_path: Path) -> None:

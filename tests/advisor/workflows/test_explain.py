@@ -8,6 +8,7 @@ import pytest
 
 from advisor.glossary import TERMS, find_term
 from advisor.methods.registry import methods_by_name
+from advisor.questionnaire.questions import QUESTIONS
 from advisor.workflows.explain import METHOD_TITLES, explain_topic
 from rag.errors import BadInput
 
@@ -54,8 +55,18 @@ def test_a_word_as_json_and_the_list_of_all(capsys: pytest.CaptureFixture[str]) 
     assert {"methods", "arms", "rules"} <= set(page)
 
 
+def test_a_question_is_explained_by_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    for question in QUESTIONS:
+        explain_topic(question.id, as_json=False)
+        shown = " ".join(capsys.readouterr().out.split())
+        if find_term(question.id) is None:
+            assert question.text in shown
+            assert f"--set {question.id}=ANSWER" in shown
+
+
 @pytest.mark.parametrize(
-    ("topic", "closest"), [("ragg", "RAG"), ("embeding", "embedding"), ("hybird", "hybrid")]
+    ("topic", "closest"),
+    [("behavior_gap", "behaviour_gap"), ("ragg", "RAG"), ("embeding", "embedding"), ("hybird", "hybrid")],
 )
 def test_an_unknown_word_names_the_closest(topic: str, closest: str) -> None:
     with pytest.raises(BadInput, match=repr(topic)) as problem:
