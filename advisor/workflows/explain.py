@@ -1,4 +1,4 @@
-"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms and plans."""
+"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms, questions and plans."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import names_a_path
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.rules import registry as rule_table
 from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
@@ -26,7 +28,7 @@ _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_C
 
 
 def explain_topic(topic: str | None, as_json: bool) -> None:
-    """Print the explanation of a word, a rule, a blocker, a method or a plan file; without a topic, the list of all.
+    """Print what a word, a rule, a blocker, a method, a question or a plan file is; without a topic, the list of all.
 
     Raises:
         BadInput: with the closest name, when the topic is none of these.
@@ -40,7 +42,9 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
             return
     if page is None:
         assert topic is not None
-        raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
+        raise BadInput(
+            f"{topic!r} is no word of the glossary, rule, method, arm, question or plan", _closest(topic)
+        )
     if as_json:
         emit_result({"schema": 1, **page})
     else:
@@ -48,7 +52,7 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
 
 
 def _page_of(topic: str) -> dict[str, Any] | None:
-    """Return the page of a rule, a blocker, a method, an arm or a word; None for anything else."""
+    """Return the page of a rule, a blocker, a method, an arm, a word or a question; None for anything else."""
     codes = {rule.code(): rule for rule in all_rules()}
     if topic.upper() in codes:
         return rule_page(codes[topic.upper()])
@@ -62,13 +66,31 @@ def _page_of(topic: str) -> dict[str, Any] | None:
     if (arm := topic.casefold().replace(" ", "-")) in ARMS:
         title, text = ARMS[arm]
         return {"arm": arm, "title": title, "text": text}
+    if term is None and (question := QUESTION_BY_ID.get(topic.casefold().replace("-", "_"))):
+        return question_page(question)
     return term.to_json() if term else None
+
+
+def question_page(question: Question) -> dict[str, Any]:
+    """Return a question of the questionnaire: its words, why it matters, the answers, an example and its flag."""
+    answers = {choice.value: choice.help for choice in question.choices}
+    return {
+        "question": question.id,
+        "text": question.text,
+        "why": question.why,
+        "answers": answers or question.allowed,
+        "example": question.example,
+        "read_more": "docs/questions.md",
+    }
 
 
 def _closest(topic: str) -> str:
     """Return a hint with the closest topic."""
     words = [word for term in TERMS for word in (term.name, *term.aliases)]
-    names = {name.casefold(): name for name in [*_codes(), *methods_by_name(), *ARMS, *reversed(words)]}
+    names = {
+        name.casefold(): name
+        for name in [*_codes(), *methods_by_name(), *ARMS, *QUESTION_BY_ID, *reversed(words)]
+    }
     matches = difflib.get_close_matches(topic.casefold(), names, n=1, cutoff=0.6)
     return f"did you mean {names[matches[0]]}?" if matches else "list them with: tunewise explain"
 
@@ -167,7 +189,9 @@ def explanation(topic: str | None) -> dict[str, Any]:
         from advisor.advice import recommend
 
         return recommend(Path(topic)).to_json()
-    raise BadInput(f"{topic!r} is no word of the glossary, rule, method, arm or plan", _closest(topic))
+    raise BadInput(
+        f"{topic!r} is no word of the glossary, rule, method, arm, question or plan", _closest(topic)
+    )
 
 
 def _explain_plan(path: Path, as_json: bool) -> None:
@@ -203,6 +227,8 @@ def _print(page: dict[str, Any]) -> None:
         _print_method(page)
     elif "arm" in page:
         screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
+    elif "question" in page:
+        _print_question(page)
     elif "term" in page:
         screen.print(console.render_finding(page["term"], page["text"], []))
         _print_example(page)
@@ -222,6 +248,26 @@ def _print(page: dict[str, Any]) -> None:
             )
     if page.get("plugin"):
         screen.print(f"\nfrom the plug-in {page['plugin']}", markup=False)
+
+
+def _print_question(page: dict[str, Any]) -> None:
+    """Print a question of the questionnaire with its answers, and how one is given."""
+    from rich.markup import escape
+
+    from advisor.display import console
+
+    screen = console.console()
+    key, answers = page["question"], page["answers"]
+    text = f"{page['text']} {page['why']}"
+    screen.print(console.render_finding(key, text, [], "a question of the questionnaire"))
+    if isinstance(answers, dict):
+        screen.print(
+            console.table(("answer", ""), [(value, escape(text)) for value, text in answers.items()])
+        )
+    else:
+        screen.print(f"  Answer: {answers}", markup=False)
+    _print_example(page)
+    screen.print(f"\nanswer it with: --set {key}=VALUE", markup=False)
 
 
 def _print_topics(page: dict[str, Any]) -> None:
@@ -275,7 +321,8 @@ def _print_example(page: dict[str, Any]) -> None:
     from advisor.display import console
 
     screen = console.console()
-    for line in (f"Example: {page['example']}", f"Read more: {page['read_more']}"):
+    examples = [f"Example: {page['example']}"] if page["example"] else []
+    for line in (*examples, f"Read more: {page['read_more']}"):
         screen.print(Padding(Text(line), (0, 0, 0, 2)))
 
 
