@@ -41,8 +41,8 @@ def train(
 ) -> TrainResult:
     """Tune a model on examples and publish the weights as a folder; no plan is needed.
 
-    It reads, chooses settings, checks and trains as ``tunewise train`` does. Progress is kept: an interrupted training goes
-    on with ``resume``.
+    It reads, chooses settings, checks and trains as ``tunewise train`` does. Progress is kept: an interrupted training
+    continues with ``resume``.
 
     Args:
         examples: the file or folder of training rows; the format is detected.
@@ -56,7 +56,7 @@ def train(
         valid_share: share of the rows to set apart for validation instead, between 0 and 1.
         questions: held-out questions, which must not be among the rows.
         accept: codes of checks, such as ``"PF004"``, whose stop becomes a warning.
-        resume: go on with an unfinished training; a finished one is returned.
+        resume: continue an unfinished training; a finished one is returned.
         overwrite: replace the result in ``out``.
         on_event: called with the events of downloads and training.
         **settings: training settings by name (``epochs=1``, ``rank=8``, ``seed=1``, ...), as the options of

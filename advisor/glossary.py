@@ -311,7 +311,6 @@ TERMS: tuple[Term, ...] = (
         "The file plan.yaml: the recommended method and the others to measure with it, as steps you can read and edit.",
         "tunewise plan writes it, tunewise run carries it out.",
         "plan.md",
-        ("plan.yaml",),
     ),
     # the measurement
     Term(

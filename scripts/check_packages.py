@@ -204,7 +204,7 @@ def check_base(work: Path, wheel: Path, report: Report) -> Path:
     """Install the wheel without extras and use it; return the folder of its commands."""
     call(sys.executable, "-m", "venv", work / "base", cwd=work)
     commands = scripts_folder(work / "base")
-    call(commands / "pip", "install", "--quiet", wheel, cwd=work)
+    call(commands / "pip", "install", "--quiet", "--no-compile", wheel, cwd=work)
     tunewise = commands / "tunewise"
     version = call(tunewise, "--version", cwd=work).stdout
     report.expect(version == f"tunewise {PROJECT['version']}\n", f"--version prints {version!r}")
@@ -253,7 +253,16 @@ def check_extra(extra: str, work: Path, base: Path, report: Report) -> None:
         Path(call(each / "python", "-c", paths, cwd=work).stdout.strip()) for each in (commands, base)
     )
     (own / "base.pth").write_text(f"{theirs}\n", "utf-8")
-    pip = (base / "python", "-m", "pip", "--python", commands / "python", "install", "--quiet")
+    pip = (
+        base / "python",
+        "-m",
+        "pip",
+        "--python",
+        commands / "python",
+        "install",
+        "--quiet",
+        "--no-compile",
+    )
     installed = call(*pip, f"{PROJECT['name']}[{extra}]", cwd=work, check=False)
     report.expect(not installed.returncode, f"{extra} cannot be installed: {installed.stderr[-500:]}")
     if installed.returncode:

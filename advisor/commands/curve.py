@@ -16,9 +16,7 @@ def command(
         autocompletion=completion.complete_runs,
     ),
     examples: Path | None = typer.Option(None, help="Without a plan: the examples to tune on."),
-    questions: Path | None = typer.Option(
-        None, help="Without a plan: the questions; their dev part is asked."
-    ),
+    questions: Path | None = typer.Option(None, help="Without a plan: questions; their dev part is asked."),
     model: str | None = typer.Option(
         None, help="Without a plan: the base model.", autocompletion=completion.complete_models
     ),

@@ -31,7 +31,7 @@ def command(
     if skill:
         from importlib.resources import files
 
-        print(files("tunewise").joinpath("skills", "tunewise", "SKILL.md").read_text("utf-8"), end="")
+        print(files("advisor").joinpath("skills", "tunewise", "SKILL.md").read_text("utf-8"), end="")
         return
     from advisor.terminal import require_extra
 

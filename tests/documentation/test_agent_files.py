@@ -13,7 +13,7 @@ from advisor.cli import main
 
 def test_skill_keeps_the_form_and_is_printed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Front matter of an Agent Skill: the name is the folder's, the description at most 1,024 characters."""
-    file = root / "tunewise" / "skills" / "tunewise" / "SKILL.md"
+    file = root / "advisor" / "skills" / "tunewise" / "SKILL.md"
     text = file.read_text("utf-8")
     _, front, body = text.split("---\n", 2)
     facts = yaml.safe_load(front)

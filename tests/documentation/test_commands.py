@@ -31,7 +31,7 @@ from advisor.cli import app
 from runners.plan.schema import parse_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-SKILL = ROOT / "tunewise" / "skills" / "tunewise" / "SKILL.md"
+SKILL = ROOT / "advisor" / "skills" / "tunewise" / "SKILL.md"
 PAGES = [ROOT / "README.md", SKILL, *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIAL, AFTER = "tutorial.md", "after the tutorial"
 KINDS = ("bash", "text", "yaml", "json", "csv", "markdown", "python", "toml", "{toctree}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -77,16 +78,15 @@ def test_what_hides_nothing_raises_no_alarm(root: Path, folder: Path) -> None:
     assert python("-c", code, cwd=folder, path=root).stdout == "2\n"
     linked = folder / "linked"
     linked.mkdir()
-    for name in ("tunewise", "advisor", "runners", "rag"):
-        (linked / name).symlink_to(root / name, target_is_directory=True)
+    for name in ("tunewise.py", "advisor", "runners", "rag"):
+        (linked / name).symlink_to(root / name)
     assert (
         python("-c", "import tunewise; print(tunewise.__name__)", cwd=folder, path=linked).stdout
         == "tunewise\n"
     )
     archive = folder / "all.zip"
     with zipfile.ZipFile(archive, "w") as packed:
-        for path in sorted(root.glob("tunewise/*.py")):
-            packed.write(path, path.relative_to(root))
+        packed.write(root / "tunewise.py", "tunewise.py")
         for name in ("advisor", "runners", "rag"):
             packed.write(root / name / "__init__.py", f"{name}/__init__.py")
     done = python("-c", "import tunewise; print(tunewise.__file__)", cwd=folder, path=archive)
@@ -96,8 +96,8 @@ def test_what_hides_nothing_raises_no_alarm(root: Path, folder: Path) -> None:
 def test_a_missing_package_is_named(root: Path, folder: Path) -> None:
     partial = folder / "partial"
     partial.mkdir()
-    (partial / "tunewise").symlink_to(root / "tunewise", target_is_directory=True)
+    shutil.copy(root / "tunewise.py", partial)
     done = python(
         "-I", "-S", "-c", f"import sys; sys.path.append({str(partial)!r}); import tunewise", cwd=folder
     )
-    assert "tunewise is not whole: its package 'rag' is not beside" in done.stderr
+    assert "tunewise is not whole: its package 'rag' is not in" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"tunewise", "advisor", "runners", "rag"}
+PACKAGES = {"advisor", "runners", "rag"}
 
 # Prints where an installed interpreter finds the packages and the example.
 LOCATIONS = """
@@ -20,7 +20,7 @@ import json, advisor, runners, rag, tunewise
 from importlib.resources import files
 desk = files("advisor") / "harbor_desk"
 documents = [entry.name for entry in (desk / "documents").iterdir()]
-typed = [name for name in ("tunewise", "advisor", "runners", "rag") if (files(name) / "py.typed").is_file()]
+typed = [name for name in ("advisor", "runners", "rag") if (files(name) / "py.typed").is_file()]
 print(json.dumps({"files": [advisor.__file__, runners.__file__, rag.__file__, tunewise.__file__], "typed": typed,
                   "documents": len(documents), "desk": sorted(entry.name for entry in desk.iterdir())}))
 """
@@ -94,12 +94,12 @@ def test_wheel_contains_exactly_the_packages(wheel: Path, root: Path) -> None:
     """The packages and the metadata: every module, the example, py.typed; no tests, docs or caches."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert tops == {*PACKAGES, next(top for top in tops if top.endswith(".dist-info"))}
+    assert tops == {"tunewise.py", *PACKAGES, next(top for top in tops if top.endswith(".dist-info"))}
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
         modules = {path.relative_to(root).as_posix() for path in (root / package).rglob("*.py")}
         assert modules == {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")}
-    assert "tunewise/skills/tunewise/SKILL.md" in names
+    assert "advisor/skills/tunewise/SKILL.md" in names
     example = [path for path in (root / "advisor" / "harbor_desk").rglob("*") if path.is_file()]
     assert len(example) >= 45
     assert {path.relative_to(root).as_posix() for path in example if "__pycache__" not in path.parts} <= set(

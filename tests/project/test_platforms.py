@@ -57,7 +57,7 @@ USED_BY_THE_LIBRARY = ("statvfs", "sysconf", "uname")
 # and then runs verbs.
 WITHOUT = """
 import asyncio, filelock, getpass, importlib.abc, json, multiprocessing, os, pathlib
-import numpy, platformdirs, platformdirs.unix
+import mcp, numpy, platformdirs, platformdirs.unix
 import psutil, shutil, signal, subprocess, sys, tempfile
 
 class Missing(importlib.abc.MetaPathFinder):

@@ -107,6 +107,7 @@ def test_only_listed_modules_import_network_libraries(modules: Mapping[str, ast.
         "rag/object_storage.py": "reads and writes the objects of the URL that the user named",
         "runners/inference/http_client.py": "asks the endpoint that the user named",
         "runners/inference/servers/openai_client.py": "connects to that endpoint",
+        "runners/serving/client.py": "asks a server of this user on this machine",
         "runners/serving/http/server.py": "listens at the address that the user named",
     }
     clients = {

@@ -66,7 +66,7 @@ def test_check_manifest_detects_changed_files(tmp_path: Path, damage, message: s
     (tmp_path / "a.txt").write_text("hey")
     written = files.write_manifest(tmp_path, "thing", {"extra": 1})
     assert files.check_manifest(tmp_path, "thing") == written
-    with pytest.raises(BadInput, match="holds a 'thing'"):
+    with pytest.raises(BadInput, match="is a 'thing'"):
         files.check_manifest(tmp_path, "other")
     damage(tmp_path)
     with pytest.raises(BadInput, match=message):

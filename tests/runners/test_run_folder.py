@@ -73,12 +73,12 @@ def test_run_that_contains_input_of_a_plan_is_not_replaced(
 ) -> None:
     run = RunFolder.create(tmp_path / "run", plan()).path
     (run / "q.jsonl").write_text("{}", "utf-8")
-    with pytest.raises(UsageProblem, match=r"holds .*q\.jsonl"):
+    with pytest.raises(UsageProblem, match=r"contains .*q\.jsonl"):
         RunFolder.create(run, plan(data={"questions": str(run / "q.jsonl")}), overwrite=True)
     kept = RunFolder.create(
         tmp_path / "kept", plan(data={"questions": str(tmp_path / "kept" / "q.jsonl")})
     ).path
-    with pytest.raises(UsageProblem, match=r"holds .*q\.jsonl"):
+    with pytest.raises(UsageProblem, match=r"contains .*q\.jsonl"):
         RunFolder.create(kept, plan(), overwrite=True)
     (tmp_path / "link").symlink_to(run)
     with pytest.raises(UsageProblem, match="is a link"):

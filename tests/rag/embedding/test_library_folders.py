@@ -516,5 +516,5 @@ def test_folders_that_cannot_be_loaded_safely_are_refused(saved: Saved, older: S
         Embedder(folder)
     (folder / "modules.json").write_text(modules)
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
-    with pytest.raises(BadInput, match="holds a SparseEncoder, not an embedder"):
+    with pytest.raises(BadInput, match="is a SparseEncoder, not an embedder"):
         Embedder(folder)

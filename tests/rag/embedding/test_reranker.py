@@ -168,7 +168,7 @@ def test_activation_length_and_prompt_of_the_folder_are_honoured(folder: Path, t
     assert saved.scores(question("dogs"), texts)[1] < 0, "a logit, not a probability"
     assert saved.truncated == 2
     assert saved.fingerprint != Reranker(folder).fingerprint
-    with pytest.raises(BadInput, match="holds a CrossEncoder, not an embedder"):
+    with pytest.raises(BadInput, match="is a CrossEncoder, not an embedder"):
         Embedder(tmp_path / "saved")
 
 
