@@ -11,7 +11,7 @@ def command(
     what: str | None = typer.Argument(
         None,
         autocompletion=completion.complete_explained,
-        help="A word (RAG), a rule (KN002), a method (hybrid), a question (must_cite) or a plan; without it, all are listed.",
+        help="A word (RAG), a rule (KN002), a method (hybrid), a question (must_cite) or a plan; without it, a list of all.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
