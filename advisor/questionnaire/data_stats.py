@@ -19,11 +19,11 @@ from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
 from rag.text.words import count_noun
 from runners.data import duplicates
-from runners.data.examples import Example, ExampleSet, load_examples
+from runners.data.examples import Example, ExampleSet, load_examples, shared_opening
 from runners.data.labels import labels_of
 from runners.data.leakage import Leak
 from runners.data.questions import Question, load_questions
-from runners.data.tabular import ROW_FORMAT
+from runners.data.tabular import ROW_FORMAT, read_rows
 from runners.runs import dataset
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -131,10 +131,11 @@ def measure_files(
     question_rows = load_questions(questions, columns) if questions is not None else None
     if questions is not None and question_rows is not None:
         rows = example_set.rows if example_set is not None else ()
+        _warn_of_shared_instruction(rows, question_rows, warnings)
         _warn_of_near_repeats(
             dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
         )
-        _warn_of_missing_answers(question_rows, warnings)
+        _warn_of_missing_answers(question_rows, questions, warnings)
     facts = count_facts(
         example_set.rows if example_set is not None else (),
         question_rows or (),
@@ -144,6 +145,20 @@ def measure_files(
     )
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
+
+
+def _warn_of_shared_instruction(
+    rows: Sequence[Example], questions: Sequence[Question], warnings: list[str]
+) -> None:
+    """Warn of an instruction in front of every prompt that is trained on and of no question that is asked."""
+    opening = "" if any(row.raw for row in rows) else shared_opening([row.question for row in rows])
+    if opening and questions and not any(question.question.startswith(opening) for question in questions):
+        warnings.append(
+            f"all {len(rows)} examples begin with the same instruction, and no question does: what is tuned would be "
+            "asked in another form than it was trained on. Give the instruction as --prompt, and leave it out of the "
+            "examples' prompts: in rows of instruction, input and output with "
+            "--columns system=instruction,prompt=input,reply=output"
+        )
 
 
 def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
@@ -156,13 +171,19 @@ def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
         )
 
 
-def _warn_of_missing_answers(questions: Sequence[Question], warnings: list[str]) -> None:
-    """Warn when no question says what a right answer is: then a trial cannot tell which method is right more often."""
-    if questions and not any(q.answers or q.references or q.doc_id or not q.answerable for q in questions):
-        warnings.append(
-            f"none of the {count_noun(len(questions), 'test question')} has a right answer, so a trial cannot count right "
-            "answers: put them into a column named reference (a sentence, a label) or answers"
-        )
+def _warn_of_missing_answers(rows: Sequence[Question], path: Path, warnings: list[str]) -> None:
+    """Warn of questions without an expected answer, which are not marked as unanswerable: nothing can be right for them.
+
+    The keys of the first are named: a reply under a key that is not read, such as "respuesta", looks the same.
+    """
+    bare = [row for row in rows if row.answerable and not (row.answers or row.reference)]
+    if not bare:
+        return
+    keys = next((", ".join(map(str, row)) for line, row in read_rows(path) if line == bare[0].line), "")
+    warnings.append(
+        f"{len(bare)} of {count_noun(len(rows), 'question')} without an expected answer (the first: line {bare[0].line}, "
+        f"keys {keys}): give it as answers or reference, or write answerable: false where the documents have none"
+    )
 
 
 def guess_format(replies: Sequence[str]) -> str:
@@ -204,9 +225,9 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
     loaded = load_documents(path)
     if loaded.skipped:
         first = loaded.skipped[0]
-        warnings.append(
-            f"skipped {count_noun(len(loaded.skipped), 'file or row', 'files or rows')}: {first.path} ({first.reason}), ..."
-        )
+        rest = ", ..." if len(loaded.skipped) > 1 else ""
+        counted = count_noun(len(loaded.skipped), "file or row", "files or rows")
+        warnings.append(f"skipped {counted}: {first.path} ({first.reason}){rest}")
     texts = [document.raw for document in loaded.documents]
     return tokens.of(texts), f"{count_noun(len(texts), 'document')}, {tokens.how}", texts
 

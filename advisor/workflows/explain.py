@@ -1,4 +1,4 @@
-"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms and plans."""
+"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms, questions and plans."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import names_a_path
-from advisor.questionnaire.question_types import Question
-from advisor.questionnaire.questions import QUESTION_BY_ID
+from advisor.questionnaire.questions import QUESTIONS
 from advisor.rules import registry as rule_table
 from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 
+_QUESTION_IDS = [question.id for question in QUESTIONS]
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 
 def explain_topic(topic: str | None, as_json: bool) -> None:
-    """Print the explanation of a word, a rule, a blocker, a method or a plan file; without a topic, the list of all.
+    """Print what a word, a rule, a blocker, a method, a question or a plan file is; without a topic, the list of all.
 
     Raises:
         BadInput: with the closest name, when the topic is none of these.
@@ -52,7 +52,7 @@ def explain_topic(topic: str | None, as_json: bool) -> None:
 
 
 def _page_of(topic: str) -> dict[str, Any] | None:
-    """Return the page of a rule, a blocker, a method, an arm or a word; None for anything else."""
+    """Return the page of a rule, a blocker, a method, an arm, a word or a question; None for anything else."""
     codes = {rule.code(): rule for rule in all_rules()}
     if topic.upper() in codes:
         return rule_page(codes[topic.upper()])
@@ -68,20 +68,22 @@ def _page_of(topic: str) -> dict[str, Any] | None:
         return {"arm": arm, "title": title, "text": text}
     if term is not None:
         return term.to_json()
-    question = QUESTION_BY_ID.get(topic.casefold().replace("-", "_"))
-    return _question_page(question) if question is not None else None
+    return _question_page(topic.casefold())
 
 
-def _question_page(question: Question) -> dict[str, Any]:
-    """Return a question of the questionnaire as a word: the advice names questions by their id."""
-    choices = [f"{choice.value}: {choice.help}." for choice in question.choices]
-    answer = f"Give it as --set {question.id}=ANSWER ({question.allowed})."
-    return {
-        "term": question.id,
-        "text": " ".join([question.text, question.why, *choices, answer]),
-        "example": question.example,
-        "read_more": "docs/questions.md",
-    }
+def _question_page(name: str) -> dict[str, Any] | None:
+    """Return the page of a question of the questionnaire, such as behaviour_gap; None when it has no such id."""
+    for question in QUESTIONS:
+        if question.id == name:
+            return {
+                "question": name,
+                "text": question.text,
+                "why": question.why,
+                "choices": {choice.value: choice.help for choice in question.choices},
+                "allowed": question.allowed,
+                "example": question.example,
+            }
+    return None
 
 
 def _closest(topic: str) -> str:
@@ -89,7 +91,7 @@ def _closest(topic: str) -> str:
     words = [word for term in TERMS for word in (term.name, *term.aliases)]
     names = {
         name.casefold(): name
-        for name in [*_codes(), *methods_by_name(), *ARMS, *QUESTION_BY_ID, *reversed(words)]
+        for name in [*_codes(), *methods_by_name(), *ARMS, *_QUESTION_IDS, *reversed(words)]
     }
     matches = difflib.get_close_matches(topic.casefold(), names, n=1, cutoff=0.6)
     return f"did you mean {names[matches[0]]}?" if matches else "list them with: tunewise explain"
@@ -227,6 +229,8 @@ def _print(page: dict[str, Any]) -> None:
         _print_method(page)
     elif "arm" in page:
         screen.print(console.render_finding(page["arm"], page["text"], [], page["title"]))
+    elif "question" in page:
+        _print_question(page)
     elif "term" in page:
         screen.print(console.render_finding(page["term"], page["text"], []))
         _print_example(page)
@@ -246,6 +250,26 @@ def _print(page: dict[str, Any]) -> None:
             )
     if page.get("plugin"):
         screen.print(f"\nfrom the plug-in {page['plugin']}", markup=False)
+
+
+def _print_question(page: dict[str, Any]) -> None:
+    """Print a question of the questionnaire with its answers, and how one is given."""
+    from rich.markup import escape
+
+    from advisor.display import console
+
+    screen = console.console()
+    key, answers = page["question"], page["answers"]
+    text = f"{page['text']} {page['why']}"
+    screen.print(console.render_finding(key, text, [], "a question of the questionnaire"))
+    if isinstance(answers, dict):
+        screen.print(
+            console.table(("answer", ""), [(value, escape(text)) for value, text in answers.items()])
+        )
+    else:
+        screen.print(f"  Answer: {answers}", markup=False)
+    _print_example(page)
+    screen.print(f"\nanswer it with: --set {key}=VALUE", markup=False)
 
 
 def _print_topics(page: dict[str, Any]) -> None:
@@ -291,6 +315,21 @@ def _print_method(page: dict[str, Any]) -> None:
     screen.print("\nrules in favour of it (tunewise explain CODE): " + ", ".join(page["rules"]))
 
 
+def _print_question(page: dict[str, Any]) -> None:
+    """Print a question of the questionnaire, its possible answers, and how one is given."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from advisor.display import console
+
+    screen = console.console()
+    screen.print(console.render_finding(page["question"], f"{page['text']} {page['why']}", [], "a question"))
+    lines = [f"{value}: {meaning}" for value, meaning in page["choices"].items()]
+    lines += [f"Example: {page['example']}"] if page["example"] else []
+    for line in (*lines, f"Answer it with --set {page['question']}=ANSWER: {page['allowed']}"):
+        screen.print(Padding(Text(line), (0, 0, 0, 2)))
+
+
 def _print_example(page: dict[str, Any]) -> None:
     """Print the example of a word, and the page that says more."""
     from rich.padding import Padding
@@ -299,7 +338,8 @@ def _print_example(page: dict[str, Any]) -> None:
     from advisor.display import console
 
     screen = console.console()
-    for line in (f"Example: {page['example']}", f"Read more: {page['read_more']}"):
+    examples = [f"Example: {page['example']}"] if page["example"] else []
+    for line in (*examples, f"Read more: {page['read_more']}"):
         screen.print(Padding(Text(line), (0, 0, 0, 2)))
 
 

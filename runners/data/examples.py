@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,18 @@ def is_marked_made(meta: Mapping[str, Any]) -> bool:
 def row_place(row: Example) -> RowPlace:
     """Return a row's line, with its file when a folder was read."""
     return f"{row.file}:{row.line}" if row.file else row.line
+
+
+def shared_opening(texts: Sequence[str]) -> str:
+    """Return the paragraphs that all texts begin with, with the blank line behind them; "" for fewer than two texts.
+
+    In rows of Alpaca's form the instruction, mostly the same one, stands in front of the input, a blank line apart.
+    """
+    if len(texts) < 2:
+        return ""
+    # What the first and the last text in alphabetical order begin with, all between them begin with.
+    pairs = zip(min(texts).split("\n\n")[:-1], max(texts).split("\n\n")[:-1], strict=False)
+    return "".join(f"{first}\n\n" for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def normalise_text(text: str) -> str:
