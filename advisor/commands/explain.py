@@ -11,11 +11,11 @@ def command(
     what: str | None = typer.Argument(
         None,
         autocompletion=completion.complete_explained,
-        help="A word (RAG, gate), a rule (KN002), a method (hybrid) or a plan file; without it, all are listed.",
+        help="A word (RAG), a rule (KN002), a method (hybrid), a question (must_cite) or a plan; without it, a list of all.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Explain a word, a rule, a method or a plan."""
+    """Explain a word, a rule, a method, a question or a plan."""
     from advisor.workflows.explain import explain_topic
 
     explain_topic(what, as_json)

@@ -44,7 +44,7 @@ def show(
     if watch:
         from advisor.workflows.run_watch import watch_run
 
-        watch_run(runs.run_folder_named(run), as_json)
+        watch_run(runs.run_folder_named(run, watched=True), as_json)
     else:
         runs.show_run(run, as_json)
 

@@ -285,7 +285,9 @@ def _choice(rec: BaseRecommendation) -> Panel:
     by_need = {finding.need: finding for finding in rec.reasons(first) if finding.weight >= MIN_SCORE_SHOWN}
     body.append(_lines([_because(finding) for finding in by_need.values()][:5]))
     if against := rec.against(first):
-        body.append(Text.from_markup(f"[yellow]{_reason_against(against)}[/]: {_because(against)}"))
+        body.append(
+            Text.from_markup(f"[yellow]{_reason_against(against, rec.choice)}[/]: {_because(against)}")
+        )
     if second := rec.runner_up:
         body.append(
             Text.from_markup(
@@ -300,11 +302,12 @@ def _choice(rec: BaseRecommendation) -> Panel:
     return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
 
 
-def _reason_against(finding: Finding) -> str:
+def _reason_against(finding: Finding, choice: str) -> str:
     """Return what a reason against the choice speaks for: fine-tuning, a search, or a method by name."""
     need = finding.need
     best = max(METHODS, key=lambda method: method.serves.get(need, 0.0) if need else 0.0)
-    if best.name in TUNING_METHODS or best.name == "hybrid":
+    tuned = (*TUNING_METHODS, "hybrid")
+    if best.name in tuned and choice not in tuned:
         return "A reason to fine-tune anyway"
     return (
         "A reason to search in documents anyway" if best.name == "rag" else f"A reason for {best.name} anyway"

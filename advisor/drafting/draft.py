@@ -194,7 +194,7 @@ def _tuning_method(
     blocked = next(
         scored for scored in recommendation.ranking.methods if scored.method.name in TUNING_METHODS
     )
-    notes.append(f"no fine-tuning is tested: {blocked.method.name} {blocked.blockers[0].text}")
+    notes.append(f"no fine-tuning is tested: {blocked.method.name} is ruled out: {blocked.blockers[0].text}")
     return None
 
 

@@ -16,6 +16,7 @@ from advisor.mcp_server.results import arm_to_use, bullet_lines, success
 from advisor.mcp_server.services import services_of
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
+from rag.text.words import count_noun
 
 PATH_ANSWERS = ("documents", "examples", "questions")
 MAX_HITS = 50
@@ -109,10 +110,12 @@ async def explain_tool(
     context: Context[Any, Any],
     topic: Annotated[
         str | None,
-        Field(description="A word of the glossary, a rule (KN002), a method, an arm or a plan file."),
+        Field(
+            description="A word of the glossary, a rule (KN002), a method, an arm, a question (must_cite) or a plan file."
+        ),
     ] = None,
 ) -> Annotated[CallToolResult, contracts.ExplanationResult]:
-    """Explain a word, a rule with its evidence, a method, or the advice of a plan; without a topic, list all."""
+    """Explain a word, a rule with its evidence, a method, a question, or the advice of a plan; without a topic, list all."""
     folder = services_of(context).folder
 
     def work(progress: CallProgress) -> dict[str, Any]:
@@ -157,7 +160,7 @@ async def index_search_tool(
         f"[{hit['rank']}] {hit['doc']}, line {hit['line_start']}: {hit['title']}\n{hit['text']}"
         for hit in data["hits"]
     ]
-    return success(f"{len(passages)} passages, best first.", data, "\n\n".join(passages))
+    return success(f"{count_noun(len(passages), 'passage')}, best first.", data, "\n\n".join(passages))
 
 
 async def ask_tool(
@@ -241,15 +244,17 @@ def _explanation_text(data: Mapping[str, Any]) -> str:
     if "methods" in data and "rules" in data:
         names = {key: [_name_of(row) for row in rows] for key, rows in data.items() if isinstance(rows, list)}
         return "\n".join(f"{key}: {', '.join(listed)}" for key, listed in names.items())
-    parts = [data.get(key) for key in ("title", "plain", "sentence", "text")]
+    parts = [data.get(key) for key in ("title", "plain", "sentence", "text", "why")]
     head = ". ".join(str(part).rstrip(".") for part in parts if part)
-    evidence = bullet_lines([str(line) for line in data.get("evidence", ())])
-    return "\n".join(filter(None, [f"{_name_of(data)}: {head}.", evidence]))
+    lines = [str(line) for line in data.get("evidence", ())]
+    answers = data.get("answers")
+    lines += [f"{key}: {text}" for key, text in answers.items()] if isinstance(answers, Mapping) else []
+    return "\n".join(filter(None, [f"{_name_of(data)}: {head}.", bullet_lines(lines)]))
 
 
 def _name_of(row: Any) -> str:
     """Return the name of a topic: its code, method, arm or word."""
-    keys = ("rule", "code", "method", "arm", "term", "name")
+    keys = ("rule", "code", "method", "arm", "term", "question", "name")
     return next((str(row[key]) for key in keys if row.get(key)), "") if isinstance(row, Mapping) else str(row)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ Resume = Annotated[bool, Field(description="Continue what was interrupted.")]
 Method = Annotated[str, Field(description="lora, qlora or full.")]
 ModelName = Annotated[str, Field(description="The base model: a name or a folder.")]
 Epochs = Annotated[float | None, Field(description="Passes over the rows; chosen by default.", gt=0, le=100)]
+_WARNING = re.compile(r"\w+Warning: |^warnings\.warn\(")
+"""A line of a warning of Python: it goes into the log, and does not say what the work does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +330,8 @@ def _follow(process: subprocess.Popen[str], progress: CallProgress) -> tuple[str
     for line in process.stderr:
         if text := line.strip():
             lines = [*lines[-9:], text]
-            progress.message = text[:200]
+            if not _WARNING.search(text):
+                progress.message = text[:200]
             print(text, file=sys.stderr, flush=True)
     return process.stdout.read(), lines
 

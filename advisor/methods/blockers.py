@@ -149,6 +149,8 @@ def half_unused(profile: Profile, method: str) -> str:
         return "the model knows these facts and there are no documents, so a search would have no use"
     unneeded = profile.task_needs_facts == "none" or not (profile.needs_facts or profile.corpus_tokens)
     if unneeded and not profile.must_cite:
+        if profile.task_needs_facts is None:
+            return "you have not said that the task needs facts, and there are no documents, so a search would have no use"
         return "the task needs no facts, so a search would have no use"
     if profile.behaviour_gap == "none" or profile.behaviour_gap is None:
         return "you have not said that a plain model misses your style, so fine-tuning would have no use"

@@ -19,7 +19,7 @@ from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
 from rag.text.words import count_noun
 from runners.data import duplicates
-from runners.data.examples import Example, ExampleSet, load_examples
+from runners.data.examples import Example, ExampleSet, load_examples, shared_opening
 from runners.data.labels import labels_of
 from runners.data.leakage import Leak
 from runners.data.questions import Question, load_questions
@@ -128,9 +128,10 @@ def measure_files(
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
     if example_set is not None and examples is not None:
         _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
-    question_rows = load_questions(questions) if questions is not None else None
+    question_rows = load_questions(questions, columns) if questions is not None else None
     if questions is not None and question_rows is not None:
         rows = example_set.rows if example_set is not None else ()
+        _warn_of_shared_instruction(rows, question_rows, warnings)
         _warn_of_near_repeats(
             dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
         )
@@ -144,6 +145,20 @@ def measure_files(
     )
     warnings += made_warnings(example_set.rows if example_set is not None else (), question_rows or ())
     return DataStats(counted, notes, example_set, question_rows, tuple(warnings), facts)
+
+
+def _warn_of_shared_instruction(
+    rows: Sequence[Example], questions: Sequence[Question], warnings: list[str]
+) -> None:
+    """Warn of an instruction in front of every prompt that is trained on and of no question that is asked."""
+    opening = "" if any(row.raw for row in rows) else shared_opening([row.question for row in rows])
+    if opening and questions and not any(question.question.startswith(opening) for question in questions):
+        warnings.append(
+            f"all {len(rows)} examples begin with the same instruction, and no question does: what is tuned would be "
+            "asked in another form than it was trained on. Give the instruction as --prompt, and leave it out of the "
+            "examples' prompts: in rows of instruction, input and output with "
+            "--columns system=instruction,prompt=input,reply=output"
+        )
 
 
 def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:

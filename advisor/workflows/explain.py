@@ -1,4 +1,4 @@
-"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms and plans."""
+"""The work behind ``tunewise explain``: words of the glossary, rules, blockers, methods, arms, questions and plans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_C
 
 
 def explain_topic(topic: str | None, as_json: bool) -> None:
-    """Print the explanation of a word, a rule, a blocker, a method or a plan file; without a topic, the list of all.
+    """Print what a word, a rule, a blocker, a method, a question or a plan file is; without a topic, the list of all.
 
     Raises:
         BadInput: with the closest name, when the topic is none of these.
@@ -252,6 +252,26 @@ def _print(page: dict[str, Any]) -> None:
         screen.print(f"\nfrom the plug-in {page['plugin']}", markup=False)
 
 
+def _print_question(page: dict[str, Any]) -> None:
+    """Print a question of the questionnaire with its answers, and how one is given."""
+    from rich.markup import escape
+
+    from advisor.display import console
+
+    screen = console.console()
+    key, answers = page["question"], page["answers"]
+    text = f"{page['text']} {page['why']}"
+    screen.print(console.render_finding(key, text, [], "a question of the questionnaire"))
+    if isinstance(answers, dict):
+        screen.print(
+            console.table(("answer", ""), [(value, escape(text)) for value, text in answers.items()])
+        )
+    else:
+        screen.print(f"  Answer: {answers}", markup=False)
+    _print_example(page)
+    screen.print(f"\nanswer it with: --set {key}=VALUE", markup=False)
+
+
 def _print_topics(page: dict[str, Any]) -> None:
     """Print the list of everything that can be explained."""
     from rich.markup import escape
@@ -318,7 +338,8 @@ def _print_example(page: dict[str, Any]) -> None:
     from advisor.display import console
 
     screen = console.console()
-    for line in (f"Example: {page['example']}", f"Read more: {page['read_more']}"):
+    examples = [f"Example: {page['example']}"] if page["example"] else []
+    for line in (*examples, f"Read more: {page['read_more']}"):
         screen.print(Padding(Text(line), (0, 0, 0, 2)))
 
 

@@ -152,8 +152,11 @@ def allow_run_endpoints(run: Path, hosts: Sequence[str], as_json: bool) -> None:
         )
 
 
-def run_folder_named(run: Path) -> Path:
-    """Return the folder of a run given by its path or its name in ./runs; BadInput with the closest name."""
+def run_folder_named(run: Path, watched: bool = False) -> Path:
+    """Return the folder of a run given by its path or its name in ./runs; BadInput with the closest name.
+
+    ``watched`` is for a run that may have been started a moment ago, and the message says when its folder appears.
+    """
     if run.exists() or run.is_symlink():
         return run
     inside = listing.RUNS_FOLDER / run
@@ -162,6 +165,8 @@ def run_folder_named(run: Path) -> Path:
     names = [summary.name for summary in listing.find_runs()]
     matches = difflib.get_close_matches(run.name, names, n=1, cutoff=0.5)
     hint = f"did you mean {matches[0]}?" if matches else "see what there is: tunewise runs list"
+    if watched:
+        hint += "; a run that was just started has a folder once its models are fetched: try again then"
     raise BadInput(f"there is no run {run}", hint)
 
 

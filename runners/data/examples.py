@@ -7,9 +7,10 @@ that cannot be used; the result is an :class:`ExampleSet`.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,18 @@ def row_place(row: Example) -> RowPlace:
     return f"{row.file}:{row.line}" if row.file else row.line
 
 
+def shared_opening(texts: Sequence[str]) -> str:
+    """Return the paragraphs that all texts begin with, with the blank line behind them; "" for fewer than two texts.
+
+    In rows of Alpaca's form the instruction, mostly the same one, stands in front of the input, a blank line apart.
+    """
+    if len(texts) < 2:
+        return ""
+    # What the first and the last text in alphabetical order begin with, all between them begin with.
+    pairs = zip(min(texts).split("\n\n")[:-1], max(texts).split("\n\n")[:-1], strict=False)
+    return "".join(f"{first}\n\n" for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def normalise_text(text: str) -> str:
     """Return the text's words in lower case, one space apart, for comparisons that ignore case and punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold()))
@@ -272,8 +285,9 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         if rows.unknown_columns:
             raise ColumnsNeeded(
                 message,
-                "say which columns are prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
-                "prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, text",
+                f"say which columns are prompt and reply: {_columns_flag(tuple(rows.unknown_columns))} (in an answers file "
+                "columns: prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, "
+                "text",
                 tuple(rows.unknown_columns),
             )
         raise BadInput(message, f"each example needs a prompt and an answer: {tabular.ROW_FORMAT}")
@@ -284,6 +298,12 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
             "learnt, but only the answers of a chat",
             "train on the texts first, then continue from that adapter on the chats",
         )
+
+
+def _columns_flag(names: Sequence[str]) -> str:
+    """Return the flag that names the columns, filled in where there are two: a table mostly begins with the prompt."""
+    prompt, reply = names if len(names) == 2 else ("NAME", "NAME")
+    return f"--columns {shlex.quote(f'prompt={prompt},reply={reply}')}"
 
 
 def _reasons(rejected: Sequence[RejectedRow], in_folder: bool) -> list[str]:

@@ -7,10 +7,10 @@ the data is made in :mod:`runners.runs.dataset`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runners.data import duplicates
-from runners.data.examples import Example, RowPlace, normalise_text, row_place
+from runners.data.examples import Example, RowPlace, normalise_text, row_place, shared_opening
 from runners.data.questions import Question
 
 EXACT_MATCH = "word for word"
@@ -67,15 +67,20 @@ def find_all_leaks(
 
     Rows with the same words that name different documents are different questions ("When does it open?"), not a leak.
     Questions are also searched for in the instructions, in ``prompt`` and in the system turns of the rows, by their
-    normalised words, from :data:`MIN_PROMPT_WORDS` words on.
+    normalised words, from :data:`MIN_PROMPT_WORDS` words on. Paragraphs that all training rows begin with, such as the
+    instruction of Alpaca's form, are not compared.
 
     Args:
         rows: the training rows.
         held_out: rows or questions that must be unknown to the model.
         prompt: instructions shown with every row.
     """
-    held_out_texts = [_compared(row) for row in held_out]
     trained = [_compared(row) for row in rows]
+    # A question has no such instruction in front of it, or the same one: the words behind it are compared.
+    opening = shared_opening([row.text for row in trained])
+    trained = [replace(row, text=row.text.removeprefix(opening)) for row in trained]
+    held_out_texts = [_compared(row) for row in held_out]
+    held_out_texts = [replace(held, text=held.text.removeprefix(opening)) for held in held_out_texts]
     near_matches = duplicates.near_duplicate_matches(
         [held.text for held in held_out_texts], [row.text for row in trained]
     )

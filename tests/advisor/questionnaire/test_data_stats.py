@@ -106,6 +106,17 @@ def facts(tmp_path: Path, rows: list[tuple[str, str]], output_format: str | None
     return measure_files(None, path, None, token_counting(None), output_format=output_format).facts
 
 
+def test_questions_without_any_right_answer_give_a_warning(tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    table.write_text("question;team\nWhere?;cards\nWhen?;hours\n", "utf-8")
+    (warning,) = measure_files(None, None, table, token_counting(None)).warnings
+    assert warning.startswith(
+        "2 of 2 questions without an expected answer (the first: line 2, keys question, team)"
+    )
+    columns = {"prompt": "question", "reply": "team"}
+    assert measure_files(None, None, table, token_counting(None), columns=columns).warnings == ()
+
+
 def test_labels_and_their_shares_are_counted(tmp_path: Path) -> None:
     """A person's word on the output decides whether short replies are labels."""
     rows = [(f"My parcel {n} of the week is not here", "late" if n % 3 else "lost") for n in range(30)]
@@ -187,3 +198,23 @@ def test_one_skipped_file_is_named_without_an_ellipsis(tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_text("", "utf-8")
     (warning,) = measure_files(tmp_path, None, None, token_counting(None)).warnings
     assert warning == "skipped 1 file or row: empty.md (empty: it has no text)"
+
+
+def test_an_instruction_in_front_of_every_example_and_of_no_question_gives_a_warning(tmp_path: Path) -> None:
+    """Alpaca's rows have it in front of the input; with it as the system turn there is nothing to warn of."""
+    rows = [
+        {"instruction": "Sort it.", "input": row(n)[0], "output": "a" if n % 2 else "b"} for n in range(8)
+    ]
+    path, questions = tmp_path / "examples.jsonl", tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    questions.write_text(
+        json.dumps({"question": "Is there a lounge on board of it?", "answers": ["a"]}) + "\n", "utf-8"
+    )
+    (warning,) = measure_files(None, path, questions, token_counting(None)).warnings
+    assert warning.startswith("all 8 examples begin with the same instruction, and no question does")
+    columns = dict(part.split("=") for part in warning.rsplit(" ", 1)[1].split(","))
+    assert measure_files(None, path, questions, token_counting(None), columns=columns).warnings == ()
+    questions.write_text(
+        json.dumps({"question": "Sort it.\n\nIs there a lounge?", "answers": ["a"]}) + "\n", "utf-8"
+    )
+    assert measure_files(None, path, questions, token_counting(None)).warnings == ()

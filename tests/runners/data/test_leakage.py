@@ -122,3 +122,23 @@ def test_public_and_shipped_data_do_not_leak(shared: Path, example: Path) -> Non
         load_examples(public / "train.jsonl").rows, load_questions(public / "questions.jsonl")
     )
     assert leaking.level == "stop"
+
+
+def test_an_instruction_that_all_rows_begin_with_does_not_hide_a_leak() -> None:
+    """Rows of Alpaca's form have it in front of the input, and the questions are the input alone."""
+    instruction = "Turn the request into JSON.\n\nOnly the JSON.\n\n"
+    rows = [row(f"{instruction}{text}", line) for line, text in enumerate(("Play some jazz.", LONG), 1)]
+    held_out = [
+        asked("Play some jazz.", 1),
+        asked("play SOME jazz", 2),
+        asked(LONG + " really", 3),
+        asked(f"{instruction}Play some jazz.", 4),
+        asked(f"{instruction}Book a table.", 5),
+    ]
+    found = [(leak.kind, leak.held_out, leak.row) for leak in find_leaks(rows, held_out)]
+    assert found == [
+        ("word for word", 1, 1),
+        ("but for case and punctuation", 2, 1),
+        ("nearly", 3, 2),
+        ("word for word", 4, 1),
+    ]
