@@ -243,10 +243,10 @@ def _note_language(chunks: Sequence[Chunk], flags: MakeFlags) -> None:
     if flags.teacher or not other:
         return
     share = sum(bool(name) and name != "English" for name in names) / len(names)
-    found = f"{share:.0%} of the documents look like {', '.join(other)}"
+    finding = f"{share:.0%} of the documents look like {', '.join(other)}"
     if share == 1:
-        raise _no_rules_for(flags, found)
-    note(f"{found}: without a teacher questions are made of English only")
+        raise _no_rules_for(flags, finding)
+    note(f"{finding}: without a teacher questions are made of English only")
 
 
 def _refuse_other_languages(flags: MakeFlags) -> None:
@@ -263,10 +263,10 @@ def _refuse_other_languages(flags: MakeFlags) -> None:
         raise _no_rules_for(flags, f"100% of the documents look like {', '.join(sorted(set(names)))}")
 
 
-def _no_rules_for(flags: MakeFlags, found: str) -> BadInput:
+def _no_rules_for(flags: MakeFlags, finding: str) -> BadInput:
     """Return the error for documents in languages of which no questions can be made by rule."""
     return BadInput(
-        f"{flags.documents}: no question could be made: {found}: without a teacher questions are made of English only",
+        f"{flags.documents}: no question could be made: {finding}: without a teacher questions are made of English only",
         "give --teacher openai:NAME@URL, or a model on this machine that writes this language",
     )
 
