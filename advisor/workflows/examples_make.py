@@ -194,6 +194,8 @@ def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[
     system = read_prompt(flags.prompt) or ""
     language = _language(flags.language)
     task = TeacherTask(system, kind == QUESTIONS, language)
+    if not flags.teacher and flags.index is None:
+        _refuse_other_languages(flags)
     index = _open_index(flags)
     checker = _checker(flags, index, language)
     chunks = index.chunks
@@ -241,13 +243,32 @@ def _note_language(chunks: Sequence[Chunk], flags: MakeFlags) -> None:
     if flags.teacher or not other:
         return
     share = sum(bool(name) and name != "English" for name in names) / len(names)
-    line = f"{share:.0%} of the documents look like {', '.join(other)}: without a teacher questions are made of English only"
+    finding = f"{share:.0%} of the documents look like {', '.join(other)}"
     if share == 1:
-        raise BadInput(
-            f"{flags.documents}: no question could be made: {line}",
-            "give --teacher openai:NAME@URL, or a model on this machine that writes this language",
-        )
-    note(line)
+        raise _no_rules_for(flags, finding)
+    note(f"{finding}: without a teacher questions are made of English only")
+
+
+def _refuse_other_languages(flags: MakeFlags) -> None:
+    """Refuse documents of which none is English before they are embedded, which may take minutes.
+
+    What is left is decided by :func:`_note_language`, on passages.
+    """
+    from rag.embedding.language import detect_language
+    from rag.loading.reader import load_documents
+
+    documents = load_documents(flags.documents).documents
+    names = [detect_language(document.raw) for document in documents[:: max(1, len(documents) // 60)]]
+    if names and all(name and name != "English" for name in names):
+        raise _no_rules_for(flags, f"100% of the documents look like {', '.join(sorted(set(names)))}")
+
+
+def _no_rules_for(flags: MakeFlags, finding: str) -> BadInput:
+    """Return the error for documents in languages of which no questions can be made by rule."""
+    return BadInput(
+        f"{flags.documents}: no question could be made: {finding}: without a teacher questions are made of English only",
+        "give --teacher openai:NAME@URL, or a model on this machine that writes this language",
+    )
 
 
 def _open_index(flags: MakeFlags) -> Index:

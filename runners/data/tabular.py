@@ -277,7 +277,10 @@ def _json(path: Path) -> Iterator[Row]:
         if error.msg == "Extra data" and error.lineno > 1:  # JSON lines under the name .json
             yield from _jsonl(path)
             return
-        raise BadInput(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
+        raise BadInput(
+            f"{path}:{error.lineno}: broken JSON: {error.msg}",
+            "correct it there: a comma, quote or bracket is missing or too many",
+        ) from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: broken JSON: {_reason(error)}") from None
     if isinstance(value, dict):

@@ -252,6 +252,7 @@ def test_without_a_teacher_questions_are_made_by_rule(
         main(["examples", "make", "--documents", "de", "--out", "d.jsonl"])
     assert ended.value.code == 3
     assert "no question could be made" in capsys.readouterr().err
+    assert not (folder / "d.jsonl.work" / "index").exists()  # refused before anything is embedded
 
 
 def test_questions_not_of_the_form_of_the_examples_are_thrown_out(

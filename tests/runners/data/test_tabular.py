@@ -35,6 +35,7 @@ def test_reason_is_shown_once_with_its_first_places(tmp_path: Path) -> None:
         ("e.jsonl", "[" * 100_000, "e.jsonl:1: broken JSON: it is nested too deeply"),
         ("e.json", "[" * 100_000, "e.json: broken JSON: it is nested too deeply"),
         ("e.jsonl", '{"a": 1,}', "e.jsonl:1: broken JSON: .* at character 9"),
+        ("e.json", '[{"question": "a"', "e.json:1: broken JSON: Expecting ',' delimiter"),
         ("e.json", "null", "e.json is null, expected a list"),
         ("e.jsonl", "[1]", "e.jsonl:1: a row must be an object, found a list"),
         ("e.csv", "messages\n" + "[" * 100_000 + "\n", "line 2: the list of turns is broken JSON"),
