@@ -21,7 +21,8 @@ def command(
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     examples: Path | None = typer.Option(None, help="Examples of good answers, for fine-tuning."),
     columns: str | None = typer.Option(
-        None, help="Columns of the examples: prompt=COLUMN,reply=COLUMN; guessed by their names otherwise."
+        None,
+        help="Columns of the examples (and questions): prompt=COLUMN,reply=COLUMN; guessed by their names otherwise.",
     ),
     questions: Path | None = typer.Option(
         None, help="Test questions with known answers, not used for tuning."

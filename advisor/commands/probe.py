@@ -18,7 +18,8 @@ def command(
         None, help="Examples of good answers: for style, and whether a prompt is good enough."
     ),
     columns: str | None = typer.Option(
-        None, help="Columns of the examples: prompt=COLUMN,reply=COLUMN; guessed by their names otherwise."
+        None,
+        help="Columns of the examples (and questions): prompt=COLUMN,reply=COLUMN; guessed by their names otherwise.",
     ),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(

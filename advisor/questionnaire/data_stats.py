@@ -23,7 +23,7 @@ from runners.data.examples import Example, ExampleSet, load_examples, shared_ope
 from runners.data.labels import labels_of
 from runners.data.leakage import Leak
 from runners.data.questions import Question, load_questions
-from runners.data.tabular import ROW_FORMAT
+from runners.data.tabular import ROW_FORMAT, read_rows
 from runners.runs import dataset
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -128,13 +128,14 @@ def measure_files(
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
     if example_set is not None and examples is not None:
         _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
-    question_rows = load_questions(questions) if questions is not None else None
+    question_rows = load_questions(questions, columns) if questions is not None else None
     if questions is not None and question_rows is not None:
         rows = example_set.rows if example_set is not None else ()
         _warn_of_shared_instruction(rows, question_rows, warnings)
         _warn_of_near_repeats(
             dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
         )
+        _warn_of_missing_answers(question_rows, questions, warnings)
     facts = count_facts(
         example_set.rows if example_set is not None else (),
         question_rows or (),
@@ -168,6 +169,21 @@ def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
             f"{count_noun(len(leaks), 'test question')} nearly the same as an example ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
+
+
+def _warn_of_missing_answers(rows: Sequence[Question], path: Path, warnings: list[str]) -> None:
+    """Warn of questions without an expected answer, which are not marked as unanswerable: nothing can be right for them.
+
+    The keys of the first are named: a reply under a key that is not read, such as "respuesta", looks the same.
+    """
+    bare = [row for row in rows if row.answerable and not (row.answers or row.reference)]
+    if not bare:
+        return
+    keys = next((", ".join(map(str, row)) for line, row in read_rows(path) if line == bare[0].line), "")
+    warnings.append(
+        f"{len(bare)} of {count_noun(len(rows), 'question')} without an expected answer (the first: line {bare[0].line}, "
+        f"keys {keys}): give it as answers or reference, or write answerable: false where the documents have none"
+    )
 
 
 def guess_format(replies: Sequence[str]) -> str:
@@ -209,9 +225,9 @@ def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> 
     loaded = load_documents(path)
     if loaded.skipped:
         first = loaded.skipped[0]
-        warnings.append(
-            f"skipped {count_noun(len(loaded.skipped), 'file or row', 'files or rows')}: {first.path} ({first.reason}), ..."
-        )
+        rest = ", ..." if len(loaded.skipped) > 1 else ""
+        counted = count_noun(len(loaded.skipped), "file or row", "files or rows")
+        warnings.append(f"skipped {counted}: {first.path} ({first.reason}){rest}")
     texts = [document.raw for document in loaded.documents]
     return tokens.of(texts), f"{count_noun(len(texts), 'document')}, {tokens.how}", texts
 

@@ -478,5 +478,5 @@ def _estimate(plan: Plan) -> Mapping[str, Any]:
 
 
 def _hours(hours: float) -> str:
-    """Return a duration in minutes below one hour, else in hours."""
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
+    """Return a duration in minutes below one hour, at least one, else in hours."""
+    return f"{max(1, round(hours * 60))} min" if hours < 1 else f"{hours:.1f} h"

@@ -58,7 +58,7 @@ def question_lines(asked: AskedQuestion, words: IntroducedWords) -> list[StyledT
 
 def measure_text(offer: ProbeOffer) -> str:
     """Return what it takes to have an answer measured."""
-    return f"{offer.model} answers some of your questions, about {offer.minutes} min"
+    return f"about {offer.minutes} min on some of your questions"
 
 
 def help_lines(asked: AskedQuestion) -> list[StyledText]:

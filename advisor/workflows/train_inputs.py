@@ -76,14 +76,13 @@ def read_train_inputs(files: TrainFiles) -> TrainInputs:
         BadInput: for what cannot be read.
     """
     _refuse_bad_file_flags(files)
-    loaded = load_examples(
-        files.examples, roles.parse_columns(files.columns) if files.columns else None, files.max_rows
-    )
+    columns = roles.parse_columns(files.columns) if files.columns else None
+    loaded = load_examples(files.examples, columns, files.max_rows)
     notes = describe_examples(loaded, files.examples)
     rows = with_prompt(loaded.rows, read_prompt(files.prompt))
     valid: tuple[Example, ...] = ()
     if files.valid is not None:
-        validation = load_examples(files.valid, roles.parse_columns(files.columns) if files.columns else None)
+        validation = load_examples(files.valid, columns)
         valid = with_prompt(validation.rows, read_prompt(files.prompt))
         notes += [f"validation: {line}" for line in describe_examples(validation, files.valid)]
     elif files.valid_share:
@@ -95,7 +94,7 @@ def read_train_inputs(files: TrainFiles) -> TrainInputs:
         rows = sampling.mix_replay_rows(rows, replay.rows, share, files.seed)
         replayed = count_of_rows(sampling.count_replay_rows(rows))
         notes.append(f"mixed in from {files.replay.name}: {replayed} for replay ({share:.0%} of all)")
-    questions = load_questions(files.questions) if files.questions else ()
+    questions = load_questions(files.questions, columns) if files.questions else ()
     return TrainInputs(
         rows, max(1, len(rows) - loaded.duplicates), valid, questions, loaded.files, tuple(notes)
     )

@@ -7,6 +7,7 @@ that cannot be used; the result is an :class:`ExampleSet`.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -284,8 +285,9 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
         if rows.unknown_columns:
             raise ColumnsNeeded(
                 message,
-                "say which columns are prompt and reply: --columns prompt=NAME,reply=NAME (in an answers file columns: "
-                "prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, text",
+                f"say which columns are prompt and reply: {_columns_flag(tuple(rows.unknown_columns))} (in an answers file "
+                "columns: prompt=NAME,reply=NAME); or rename them: prompt and completion, question and answer, messages, "
+                "text",
                 tuple(rows.unknown_columns),
             )
         raise BadInput(message, f"each example needs a prompt and an answer: {tabular.ROW_FORMAT}")
@@ -296,6 +298,12 @@ def _require_usable(path: Path, rows: _RowCollector) -> None:
             "learnt, but only the answers of a chat",
             "train on the texts first, then continue from that adapter on the chats",
         )
+
+
+def _columns_flag(names: Sequence[str]) -> str:
+    """Return the flag that names the columns, filled in where there are two: a table mostly begins with the prompt."""
+    prompt, reply = names if len(names) == 2 else ("NAME", "NAME")
+    return f"--columns {shlex.quote(f'prompt={prompt},reply={reply}')}"
 
 
 def _reasons(rejected: Sequence[RejectedRow], in_folder: bool) -> list[str]:

@@ -11,19 +11,26 @@ from rag.errors import BadInput
 from runners.data.examples import is_marked_made
 from runners.data.formats import (
     AmbiguousColumns,
+    Columns,
     Message,
+    RowTurns,
+    UnknownColumns,
     UnknownFormat,
     UnusableRow,
+    declared_columns,
+    guess_columns,
     row_turns,
     system_turn,
 )
 from runners.data.tabular import read_rows
 
 QUESTION_KEYS = (
-    "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer as a sentence, "
-    "or answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
+    "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer (a sentence, a "
+    "label), or answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
 )
 """The keys of a question row, for messages."""
+_GOLD_KEYS = ("answers", "answer", "references", "doc_id", "spans", "start", "fact", "answerable")
+"""Keys of what is known of a question: beside one of them, a column such as ``label`` or ``summary`` is metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,13 @@ class Question:
     """Whether it was made from the documents, and not asked by anybody."""
 
 
-def load_questions(path: Path | str) -> tuple[Question, ...]:
+def load_questions(path: Path | str, columns: Mapping[str, str] | None = None) -> tuple[Question, ...]:
     """Read held-out questions: rows with a ``question`` key, or rows in any format of examples.
+
+    Args:
+        path: the file of rows.
+        columns: column of each role in the examples, by which rows are read whose own columns have no usual names: a
+            table of questions is often a part of the table of the examples.
 
     Raises:
         BadInput: a row has no question or a malformed gold value, or an id occurs twice.
@@ -58,9 +70,10 @@ def load_questions(path: Path | str) -> tuple[Question, ...]:
     path = Path(path)
     questions = []
     line_of_id = dict[str, int]()
+    declared = declared_columns(columns) if columns else None
     for line, row in read_rows(path):
         try:
-            question = _question(row, line)
+            question = _question(row, line, declared)
         except AmbiguousColumns as error:
             raise BadInput(f"{path}:{line}: {error}", "rename the columns that are not meant") from None
         except (UnusableRow, KeyError, TypeError, ValueError) as reason:
@@ -84,15 +97,17 @@ def with_document_ids(questions: Sequence[Question], ids: Mapping[str, str]) -> 
     )
 
 
-def _question(row: Mapping[str, Any], line: int) -> Question:
+def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None) -> Question:
     """Return the question of a row; UnusableRow, KeyError, TypeError or ValueError when it holds none."""
     if isinstance(row.get("question"), str):
         extra = row.get("meta")
         meta = {**row, **extra} if isinstance(extra, dict) else dict(row)
         messages = [*system_turn(row.get("system")), {"role": "user", "content": row["question"]}]
         reference = row.get("reference", row.get("reply"))
+        if reference is None and not _has_gold(meta):
+            reference = _other_reply(row, declared)
     else:
-        turns = row_turns(row)
+        turns = _turns(row, declared)
         messages, meta = turns.messages, turns.meta
         reference = messages.pop()["content"] if messages and messages[-1]["role"] == "assistant" else None
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
@@ -114,6 +129,40 @@ def _question(row: Mapping[str, Any], line: int) -> Question:
         history=tuple(messages[:-1]),
         made=is_marked_made(meta),
     )
+
+
+def _turns(row: Mapping[str, Any], declared: Columns | None) -> RowTurns:
+    """Return the turns of a row: by the usual names of columns, or by the declared ones where those give no pair."""
+    if declared is None or not all(name in row for name in declared.of.values()):
+        return row_turns(row)
+    try:
+        turns = row_turns(row)
+    except (UnknownFormat, AmbiguousColumns):
+        return row_turns(row, declared)
+    if turns.columns.format == "text" or _needs_reply(turns):
+        return row_turns(row, declared)
+    return turns
+
+
+def _needs_reply(turns: RowTurns) -> bool:
+    """Return whether a row was read as a prompt alone, without any other value to score an answer by."""
+    return "prompt" in turns.columns.of and "reply" not in turns.columns.of and not _has_gold(turns.meta)
+
+
+def _has_gold(meta: Mapping[str, Any]) -> bool:
+    return any(key in meta for key in _GOLD_KEYS)
+
+
+def _other_reply(row: Mapping[str, Any], declared: Columns | None) -> str | None:
+    """Return the reply of a row that has none under our own keys: of the declared column, or of one such as ``label``."""
+    name = declared.of.get("reply") if declared is not None else None
+    if name not in row:
+        try:
+            name = guess_columns(row).of.get("reply")
+        except (AmbiguousColumns, UnknownColumns):
+            return None  # a question without its answer is allowed
+    reply = row.get(name) if name is not None else None
+    return reply.strip() or None if isinstance(reply, str) else None
 
 
 def _strings(meta: Mapping[str, Any], key: str) -> list[str]:

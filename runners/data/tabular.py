@@ -131,7 +131,7 @@ def describe_file(path: Path) -> tuple[str, ...]:
     if (encoding := encoding_of(path)) in ("utf-16", "utf-32"):
         notes.append(f"read as {encoding.upper()}, as its byte order mark says")
     if kind == ".csv" and (delimiter := detect_delimiter(path)) != ",":
-        notes.append(f"columns are parted by {'a tab' if delimiter == chr(9) else repr(delimiter)}")
+        notes.append(f"columns are separated by {'a tab' if delimiter == chr(9) else repr(delimiter)}")
     return tuple(notes)
 
 

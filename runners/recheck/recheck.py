@@ -329,7 +329,7 @@ class _Work:
             question.id: question
             for file in (data.questions, data.test_questions)
             if file is not None and file.exists()
-            for question in load_questions(file)
+            for question in load_questions(file, data.columns)
         }
         documents = _trial_scores(self.base).get("documents") or {}
         questions = tuple(

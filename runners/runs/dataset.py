@@ -82,8 +82,8 @@ def read_guarded(
     examples = read_examples(plan, on_event)
     questions: tuple[Question, ...] = ()
     if plan.data.questions:
-        questions = load_questions(plan.data.questions)
-    own_test = load_questions(plan.data.test_questions) if plan.data.test_questions else ()
+        questions = load_questions(plan.data.questions, plan.data.columns)
+    own_test = load_questions(plan.data.test_questions, plan.data.columns) if plan.data.test_questions else ()
     examples, questions, own_test = _with_document_ids(plan, examples, questions, own_test, on_event)
     questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
     own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
@@ -113,7 +113,7 @@ def require_gold_documents(plan: Plan) -> None:
     requirements.require_plan_documents(plan)
     ids = list_document_ids(path)
     for file in filter(None, (plan.data.questions, plan.data.test_questions)):
-        named = [question.doc_id for question in load_questions(file) if question.doc_id]
+        named = [question.doc_id for question in load_questions(file, plan.data.columns) if question.doc_id]
         require_match(match_documents(named, ids), file, path)
 
 

@@ -129,7 +129,7 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
     Raises:
         BadInput: questions also occur in the training rows or the instructions.
     """
-    questions = load_questions(file)
+    questions = load_questions(file, session.plan.data.columns)
     try:
         examples, split = read_data(session.plan)
     except BadInput as reason:

@@ -99,7 +99,7 @@ def test_check_of_last_line_with_answer() -> None:
 def test_no_checks_from_too_few_examples(count: int) -> None:
     checks, note = derive_checks([ferry_reply(n) for n in range(count)])
     assert checks == ()
-    assert "too few" in note
+    assert "and it takes 20 or more" in note
 
 
 def test_styled_refusals_follow_openings_and_closings() -> None:

@@ -87,7 +87,8 @@ def test_questions_near_examples_give_a_warning(tmp_path: Path) -> None:
     """The warning names the plan key that leaves them out."""
     rows = [row(number) for number in range(12)]
     counts(tmp_path, rows)
-    questions = [{"question": rows[3][0] + " please"}, {"question": "Is there a lounge on board of it?"}]
+    asked = (rows[3][0] + " please", "Is there a lounge on board of it?")
+    questions = [{"question": question, "answers": ["yes"]} for question in asked]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions), "utf-8")
     (warning,) = measure_files(
         None, tmp_path / "examples.jsonl", tmp_path / "q.jsonl", token_counting(None)
@@ -103,6 +104,17 @@ def facts(tmp_path: Path, rows: list[tuple[str, str]], output_format: str | None
     path = tmp_path / "examples.jsonl"
     path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8")
     return measure_files(None, path, None, token_counting(None), output_format=output_format).facts
+
+
+def test_questions_without_any_right_answer_give_a_warning(tmp_path: Path) -> None:
+    table = tmp_path / "q.csv"
+    table.write_text("question;team\nWhere?;cards\nWhen?;hours\n", "utf-8")
+    (warning,) = measure_files(None, None, table, token_counting(None)).warnings
+    assert warning.startswith(
+        "2 of 2 questions without an expected answer (the first: line 2, keys question, team)"
+    )
+    columns = {"prompt": "question", "reply": "team"}
+    assert measure_files(None, None, table, token_counting(None), columns=columns).warnings == ()
 
 
 def test_labels_and_their_shares_are_counted(tmp_path: Path) -> None:
@@ -164,6 +176,30 @@ def test_questions_and_documents_stand_in_for_examples(shared: Path) -> None:
     assert count_facts((), (), ["x = f(y)", "12.5"]) == DataFacts()
 
 
+def test_questions_without_an_expected_answer_are_counted_with_the_keys_of_the_first(tmp_path: Path) -> None:
+    rows = [
+        {"question": "When does the ferry leave?", "answers": ["9:40"]},
+        {"question": "Do you sell bicycles?", "answerable": False},
+        {"question": "¿Cuánto cuesta la llave?", "respuesta": "12 euros"},
+        {"question": "Who keeps the lamp?", "answers": ""},
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (warning,) = measure_files(None, None, path, token_counting(None)).warnings
+    assert warning.startswith(
+        "2 of 4 questions without an expected answer (the first: line 3, keys question, respuesta)"
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]), "utf-8")
+    assert measure_files(None, None, path, token_counting(None)).warnings == ()
+
+
+def test_one_skipped_file_is_named_without_an_ellipsis(tmp_path: Path) -> None:
+    (tmp_path / "keys.md").write_text("A key costs 12 euros.\n", "utf-8")
+    (tmp_path / "empty.md").write_text("", "utf-8")
+    (warning,) = measure_files(tmp_path, None, None, token_counting(None)).warnings
+    assert warning == "skipped 1 file or row: empty.md (empty: it has no text)"
+
+
 def test_an_instruction_in_front_of_every_example_and_of_no_question_gives_a_warning(tmp_path: Path) -> None:
     """Alpaca's rows have it in front of the input; with it as the system turn there is nothing to warn of."""
     rows = [
@@ -171,10 +207,14 @@ def test_an_instruction_in_front_of_every_example_and_of_no_question_gives_a_war
     ]
     path, questions = tmp_path / "examples.jsonl", tmp_path / "q.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
-    questions.write_text(json.dumps({"question": "Is there a lounge on board of it?"}) + "\n", "utf-8")
+    questions.write_text(
+        json.dumps({"question": "Is there a lounge on board of it?", "answers": ["a"]}) + "\n", "utf-8"
+    )
     (warning,) = measure_files(None, path, questions, token_counting(None)).warnings
     assert warning.startswith("all 8 examples begin with the same instruction, and no question does")
     columns = dict(part.split("=") for part in warning.rsplit(" ", 1)[1].split(","))
     assert measure_files(None, path, questions, token_counting(None), columns=columns).warnings == ()
-    questions.write_text(json.dumps({"question": "Sort it.\n\nIs there a lounge?"}) + "\n", "utf-8")
+    questions.write_text(
+        json.dumps({"question": "Sort it.\n\nIs there a lounge?", "answers": ["a"]}) + "\n", "utf-8"
+    )
     assert measure_files(None, path, questions, token_counting(None)).warnings == ()

@@ -27,7 +27,10 @@ def test_made_rows_are_counted_and_said(tmp_path: Path) -> None:
     assert any(
         "3 of 5 questions were made from documents: the verdict is by the others" in x for x in stats.warnings
     )
-    every = write(tmp_path / "all.jsonl", [{"question": f"Q {n}?", "synthetic": True} for n in range(5)])
+    every = write(
+        tmp_path / "all.jsonl",
+        [{"question": f"Q {n}?", "answers": ["A"], "synthetic": True} for n in range(5)],
+    )
     (line,) = measure_files(None, None, every, token_counting(None)).warnings
     assert "all 5 questions were made" in line
     assert "confirms nothing" in line

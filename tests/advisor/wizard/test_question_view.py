@@ -60,7 +60,7 @@ def test_an_answer_that_can_be_measured_says_how_where_it_is_typed() -> None:
         for text in texts(question_lines(asked("prompting_pass_rate", measurement=offer), IntroducedWords()))
         if "measure" in text
     ]
-    assert line == "Not sure? Type measure: tern-1b answers some of your questions, about 3 min."
+    assert line == "Not sure? Type measure: about 3 min on some of your questions."
     missing = ProbeOffer("tern-1b", missing="it needs examples")
     assert "Not sure" not in " ".join(
         texts(question_lines(asked("prompting_pass_rate", measurement=missing), IntroducedWords()))

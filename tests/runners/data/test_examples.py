@@ -63,7 +63,7 @@ def test_every_file_type_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     ]
     assert (found.columns, found.meta_columns) == ({"prompt": "question", "reply": "answer"}, ("source",))
     assert (found.total, count_rows(path)) == (3, 3)
-    assert found.notes == (("semi.csv: columns are parted by ';'",) if name == "semi.csv" else ())
+    assert found.notes == (("semi.csv: columns are separated by ';'",) if name == "semi.csv" else ())
 
 
 def test_parquet_reads_chats_and_skips_vectors(parquet: Callable[..., Path]) -> None:

@@ -143,6 +143,34 @@ def test_questions_are_read_from_chat_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        ("nachricht;kategorie", {"prompt": "nachricht", "reply": "kategorie"}),
+        ("text;team", {"prompt": "text", "reply": "team"}),
+        ("query;team", {"prompt": "query", "reply": "team"}),
+        ("question;team", {"prompt": "question", "reply": "team"}),
+        ("question;label", None),
+        ("question;expected_answer", None),
+    ],
+)
+def test_questions_are_read_from_a_table_like_that_of_the_examples(
+    tmp_path: Path, names: str, columns: dict[str, str] | None
+) -> None:
+    table = tmp_path / "q.csv"
+    table.write_text(f"{names}\nWhere?;lost card\n", encoding="utf-8-sig")
+    (q,) = load_questions(table, columns)
+    assert (q.question, q.reference) == ("Where?", "lost card")
+    assert load_examples(table, columns).rows[0].reply == "lost card"
+
+
+@pytest.mark.parametrize("gold", [{"answers": ["six"]}, {"doc_id": "a.md"}, {"answerable": False}])
+def test_a_question_with_gold_keeps_other_columns_as_metadata(tmp_path: Path, gold: dict[str, Any]) -> None:
+    path = write(tmp_path / "q.jsonl", [{"question": "When?", "label": "hours", **gold}])
+    for columns in (None, {"prompt": "question", "reply": "team"}):
+        assert load_questions(path, columns)[0].reference is None
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         (
