@@ -247,7 +247,7 @@ def _explanation_text(data: Mapping[str, Any]) -> str:
     parts = [data.get(key) for key in ("title", "plain", "sentence", "text", "why")]
     head = ". ".join(str(part).rstrip(".") for part in parts if part)
     lines = [str(line) for line in data.get("evidence", ())]
-    answers = data.get("answers")
+    answers = data.get("choices")
     lines += [f"{key}: {text}" for key, text in answers.items()] if isinstance(answers, Mapping) else []
     return "\n".join(filter(None, [f"{_name_of(data)}: {head}.", bullet_lines(lines)]))
 

@@ -103,6 +103,7 @@ def test_method_steps_make_a_valid_plan(method: Method) -> None:
         ("rag", {"corpus_tokens": 0}, "BL006", "no documents"),
         ("few-shot", {"labelled_examples": 0}, "BL007", "no examples"),
         ("hybrid", {"task_needs_facts": "none"}, "BL008", "a search would have no use"),
+        ("hybrid", {"labelled_examples": 120}, "BL008", "you have not said that the task needs facts"),
         (
             "hybrid",
             {"task_needs_facts": "none", "corpus_tokens": 9000},
