@@ -110,7 +110,7 @@ def main() -> None:
         assert plan_command, "the tutorial has no `tunewise plan --yes`"
         command = shlex.split(plan_command[1].replace("\\\n", " "))
         out = arguments.out
-        draw_output(command, folder, "tunewise plan", "╭", "Break-even", out / "recommendation.svg")
+        draw_output(command, folder, "tunewise plan", "╭", "Cost", out / "recommendation.svg")
         title = "tunewise report runs/harbor-desk"
         draw_output(["report", str(run)], folder, title, "Task:", "After the update", out / "trial.svg")
     report = run / "report.html"
