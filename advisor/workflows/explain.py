@@ -16,14 +16,14 @@ from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
 from advisor.questionnaire.answers import names_a_path
-from advisor.questionnaire.questions import QUESTIONS
+from advisor.questionnaire.question_types import Question
+from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.rules import registry as rule_table
 from advisor.rules.base import Rule
 from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 
-_QUESTION_IDS = [question.id for question in QUESTIONS]
 _BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 
@@ -66,24 +66,22 @@ def _page_of(topic: str) -> dict[str, Any] | None:
     if (arm := topic.casefold().replace(" ", "-")) in ARMS:
         title, text = ARMS[arm]
         return {"arm": arm, "title": title, "text": text}
-    if term is not None:
-        return term.to_json()
-    return _question_page(topic.casefold())
+    if term is None and (question := QUESTION_BY_ID.get(topic.casefold().replace("-", "_"))):
+        return question_page(question)
+    return term.to_json() if term else None
 
 
-def _question_page(name: str) -> dict[str, Any] | None:
-    """Return the page of a question of the questionnaire, such as behaviour_gap; None when it has no such id."""
-    for question in QUESTIONS:
-        if question.id == name:
-            return {
-                "question": name,
-                "text": question.text,
-                "why": question.why,
-                "choices": {choice.value: choice.help for choice in question.choices},
-                "allowed": question.allowed,
-                "example": question.example,
-            }
-    return None
+def question_page(question: Question) -> dict[str, Any]:
+    """Return a question of the questionnaire: its words, why it matters, the answers, an example and its flag."""
+    answers = {choice.value: choice.help for choice in question.choices}
+    return {
+        "question": question.id,
+        "text": question.text,
+        "why": question.why,
+        "answers": answers or question.allowed,
+        "example": question.example,
+        "read_more": "docs/questions.md",
+    }
 
 
 def _closest(topic: str) -> str:
@@ -91,7 +89,7 @@ def _closest(topic: str) -> str:
     words = [word for term in TERMS for word in (term.name, *term.aliases)]
     names = {
         name.casefold(): name
-        for name in [*_codes(), *methods_by_name(), *ARMS, *_QUESTION_IDS, *reversed(words)]
+        for name in [*_codes(), *methods_by_name(), *ARMS, *QUESTION_BY_ID, *reversed(words)]
     }
     matches = difflib.get_close_matches(topic.casefold(), names, n=1, cutoff=0.6)
     return f"did you mean {names[matches[0]]}?" if matches else "list them with: tunewise explain"
@@ -313,21 +311,6 @@ def _print_method(page: dict[str, Any]) -> None:
     served = [f"{need.replace('_', ' ')} {degree:g}" for need, degree in page["serves"].items()]
     screen.print("\nhow far it meets each need, from 0 to 1: " + ", ".join(served))
     screen.print("\nrules in favour of it (tunewise explain CODE): " + ", ".join(page["rules"]))
-
-
-def _print_question(page: dict[str, Any]) -> None:
-    """Print a question of the questionnaire, its possible answers, and how one is given."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from advisor.display import console
-
-    screen = console.console()
-    screen.print(console.render_finding(page["question"], f"{page['text']} {page['why']}", [], "a question"))
-    lines = [f"{value}: {meaning}" for value, meaning in page["choices"].items()]
-    lines += [f"Example: {page['example']}"] if page["example"] else []
-    for line in (*lines, f"Answer it with --set {page['question']}=ANSWER: {page['allowed']}"):
-        screen.print(Padding(Text(line), (0, 0, 0, 2)))
 
 
 def _print_example(page: dict[str, Any]) -> None:

@@ -65,8 +65,8 @@ def test_questions_that_the_advice_names_are_explained(capsys: pytest.CaptureFix
     explain_topic("behaviour_gap", as_json=False)
     shown = " ".join(capsys.readouterr().out.split())
     assert "how far are a model's answers from what you need?" in shown
-    assert "high: far: style, format or skill are missed" in shown
-    assert "Answer it with --set behaviour_gap=ANSWER: " in shown
+    assert "high far: style, format or skill are missed" in shown
+    assert "answer it with: --set behaviour_gap=VALUE" in shown
     explain_topic("must_cite", as_json=True)
     assert json.loads(capsys.readouterr().out)["question"] == "must_cite"
 
