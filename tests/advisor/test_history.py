@@ -136,7 +136,7 @@ def test_advice_counts_each_plan_once() -> None:
         "leaning": 1,
     }
     assert result["text"].startswith("the advice was right in 2 of 3 (95 % interval 21% to 94%)")
-    assert "nothing can be said" in advice_counts([past_run(outcome="undecided")])["text"]
+    assert "is not known yet" in advice_counts([past_run(outcome="undecided")])["text"]
 
 
 def test_history_command_shows_and_clears(history_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_open_update_and_build_reject_other_folders(corpus: Path, tmp_path: Path
         Index.open(tmp_path / "no", tiny)
     with pytest.raises(BadInput, match="nothing to update"):
         Index.update(tmp_path / "no", corpus, tiny)
-    with pytest.raises(BadInput, match=r"holds fares\.md"):
+    with pytest.raises(BadInput, match=r"contains fares\.md"):
         Index.build(corpus, corpus, tiny)
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "CURRENT").write_text("../../etc")

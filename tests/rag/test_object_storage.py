@@ -107,7 +107,7 @@ def test_folder_is_there_when_its_manifest_is(place: str, folder: Path, tmp_path
         download_folder(place, tmp_path / "changed")
     assert not (tmp_path / "changed" / "one.txt").exists()
     put_object(join_url(place, "one.txt"), b"longer")
-    with pytest.raises(BadInput, match=r"6 bytes, its manifest has 3"):
+    with pytest.raises(BadInput, match=r"6 bytes, its manifest says 3"):
         download_folder(place, tmp_path / "changed")
     remove_objects(place, ["one.txt"])
     with pytest.raises(BadInput, match="there is no object"):

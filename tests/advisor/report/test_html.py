@@ -179,7 +179,7 @@ def test_page_loads_nothing_and_runs_no_answer_text(browser: Any, page: Path) ->
         "measured 1.40 GiB",
         "simple ways come first",
         "lora seed 1 validation",
-        "Those of rag (seeds 0, 1) lie 0.12 apart.",
+        "Those of rag (seeds 0, 1) differ by 0.12.",
     ):
         assert browser.js(f"document.body.textContent.includes({json.dumps(text)})"), text
     assert browser.js("document.querySelectorAll('script').length") == 1

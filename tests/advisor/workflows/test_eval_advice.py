@@ -102,7 +102,7 @@ def test_eval_advice_prints_counts_confusion_and_misses(tunewise: Run, tmp_path:
             json.dumps({"cases": [{**CASE, "answers": {"labelled_examples": -3}}]}),
             "labelled_examples cannot be -3",
         ),
-        (json.dumps({"cases": [{**CASE, "also_acceptable": ["loraa"]}]}), "cannot hold 'loraa'"),
+        (json.dumps({"cases": [{**CASE, "also_acceptable": ["loraa"]}]}), "cannot contain 'loraa'"),
         (json.dumps({"cases": [{**CASE, "test_use": "constraint"}]}), "names no method"),
     ],
 )

@@ -192,7 +192,7 @@ def test_watch_prints_changes_until_interrupted(
     with pytest.raises(KeyboardInterrupt):
         index_build.watch_index(index, documents, str(embedder), 0.5, False, False, sleep)
     captured = capsys.readouterr()
-    assert "generation 2: 1 added, 0 changed, 0 removed; 1 passages embedded" in captured.out
+    assert "generation 2: 1 added, 0 changed, 0 removed; 1 passage embedded" in captured.out
     assert captured.out.count("\n") == 1
     assert slept == [0.5, 0.5]
 

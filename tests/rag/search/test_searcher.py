@@ -154,7 +154,7 @@ def test_as_of_selects_published_and_valid_documents(dated: Index, query: Query,
 
 def test_as_of_notes_count_documents_left_out(dated: Index) -> None:
     results = dated.find("fare for dogs", Query(as_of=date(2025, 1, 1)))
-    assert "2 documents dated after 2025-01-01 left out" in results.notes
+    assert "2 documents dated after 2025-01-01 not searched" in results.notes
     late = dated.find("fare for dogs", Query(as_of=date(2026, 11, 26)))
     assert "2 documents that expired before 2026-11-26 not searched (--expired searches them)" in late.notes
     assert "1 document taken as valid: valid_until there is no date" in late.notes
