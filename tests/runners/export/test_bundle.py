@@ -277,7 +277,7 @@ def test_unbundle_accepts_the_export_folder_and_refuses_other_paths(
         unbundle(llama.path, tmp_path / "again")
     assert "--to bundle" in refused.value.hint
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="holds 0 archives"):
+    with pytest.raises(BadInput, match="is a folder with 0 archives"):
         unbundle(tmp_path / "empty", tmp_path / "again")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadInput, match="no plain file"):

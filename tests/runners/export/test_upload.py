@@ -77,7 +77,7 @@ def test_every_file_is_checked_when_it_is_read(place: str, llama: Any, tmp_path:
     whole = read_bytes(join_url(place, "harbour.zip"))
     middle = len(whole) // 2
     changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for data, message in ((changed, "SHA-256 differs"), (whole[:-1], "its manifest has")):
+    for data, message in ((changed, "SHA-256 differs"), (whole[:-1], "its manifest says")):
         put_object(join_url(place, "harbour.zip"), data)
         with pytest.raises(BadInput, match=message):
             unbundle(place, tmp_path / "run")
@@ -96,7 +96,7 @@ def test_every_file_is_checked_when_it_is_read(place: str, llama: Any, tmp_path:
 def test_only_exports_and_unfinished_uploads_are_replaced(place: str, llama: Any) -> None:
     put_new(join_url(place, "mine.txt"), b"mine")
     for overwrite in (False, True):
-        with pytest.raises(UsageProblem, match=r"holds 'mine\.txt' and is not an export"):
+        with pytest.raises(UsageProblem, match=r"has 'mine\.txt' and is not an export"):
             bundle(llama.path, place, overwrite=overwrite)
     put_new(join_url(place, "manifest.json"), b'{"files": {}}')
     with pytest.raises(UsageProblem, match="of something other than an export"):
@@ -118,7 +118,7 @@ def test_only_exports_and_unfinished_uploads_are_replaced(place: str, llama: Any
     with pytest.raises(UsageProblem, match="began at 2026-01-01 and has not finished"):
         bundle(llama.path, place)
     put_new(join_url(place, "mine.txt"), b"mine")
-    with pytest.raises(UsageProblem, match=r"holds 'mine\.txt', which no export wrote"):
+    with pytest.raises(UsageProblem, match=r"has 'mine\.txt', which no export wrote"):
         bundle(llama.path, place, overwrite=True)
     remove_objects(place, ["mine.txt"])
     bundle(llama.path, place, overwrite=True)
