@@ -232,7 +232,7 @@ def test_shutdown_answers_unfinished_requests_with_503(run: Path, monkeypatch: p
         ws="none",
         timeout_graceful_shutdown=6,
     )
-    server = http_server._Server(config, "ready", worker)
+    server = http_server._Server(config, "ready", worker, None)
     running = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     running.start()
     while not server.started:
