@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,7 +142,10 @@ class _Probe:
         else:
             causal.requires_grad_(False)
             tuned = tuned.replace(targets="all-linear")
-            self.net = get_peft_model(causal, lora.lora_config(causal, tuned))
+            with warnings.catch_warnings():
+                # PEFT asks transformers for a property that a later version drops; nothing for the user to do.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.net = get_peft_model(causal, lora.lora_config(causal, tuned))
         self.causal: Any = causal
         trained = lora.trainable_parameters(self.net)
         self.optimizer = MasterOptimizer(trained, 1e-9, 0.0, 1.0, config.optimizer)
