@@ -112,7 +112,7 @@ def test_readme_example_runs(
     tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Run the README's block, except for the model: a tiny one, whose answers cite nothing, so its arm is named."""
-    page = (root / "README.md").read_text("utf-8").split("## From Python and notebooks")[1]
+    page = (root / "README.md").read_text("utf-8").split("In Python:")[1]
     code = page.split("```python\n")[1].split("```")[0]
     assert 5 <= len(code.splitlines()) <= LONGEST
     assert '"must_cite": True' in code

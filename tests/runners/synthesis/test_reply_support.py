@@ -94,7 +94,7 @@ PACKER = (
         (CARD.format("packer --list {{archive}}"), "another place"),
         (CARD.format("packer --level {{8}} {{archive}}"), "does not have"),
         (CARD.format("packer {{archive}} --level {{9}}"), "does not have"),
-        (CARD.format("packer --level {{9}} {{archive}}").replace("folders", "passwords"), "something else"),
+        (CARD.format("packer --level {{9}} {{archive}}").replace("folders", "passwords"), "another value"),
     ],
 )
 def test_a_card_is_compared_with_its_place(reply: str, reason: str) -> None:
