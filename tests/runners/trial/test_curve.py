@@ -143,7 +143,7 @@ def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan,
     assert (data["doubling"]["from"], data["doubling"]["to"]) == (36, 72)
     assert 0 <= data["doubling"]["chance"] <= 1
     assert any("2 sizes" in line for line in data["warnings"])
-    assert any("8 questions are few" in line for line in data["warnings"])
+    assert any("8 questions: 30 or more are needed" in line for line in data["warnings"])
     learnt = data["points"][-1]["score"] > 0.01
     assert data["text"].startswith("From 36 to 72 rows: " if learnt else "No size scored above 0.01")
     RunFolder(out).check()
