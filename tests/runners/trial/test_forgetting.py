@@ -98,7 +98,9 @@ def test_forgetting_is_reported_and_nothing_asked_twice(
     assert row["loss_after"] > row["loss_before"] + 0.2
     assert row["loss_interval"]["low"] > 0
     assert row["warned"]
-    assert row["text"].startswith("lora lost some of the model's general ability: its loss on general text rose from")
+    assert row["text"].startswith(
+        "lora lost some of the model's general ability: its loss on general text rose from"
+    )
     journal = at_work.run.path / "trial" / "forgetting.jsonl"
     rows = read_journal(journal)
     assert len(rows) == 2 * (12 + 8)
@@ -171,7 +173,8 @@ def test_forgetting_averages_all_seeds_prompt_by_prompt() -> None:
     assert (lost["seeds"], lost["n"], lost["followed_after"]) == ([0, 1], 40, 0.25)
     assert lost["warned"]
     assert lost["text"] == (
-        "lora lost some of the model's general ability: it follows 10 of 40 general instructions, the base 20 (mean of 2 training seeds)"
+        "lora lost some of the model's general ability: it follows 10 of 40 general instructions, the base 20 "
+        "(mean of 2 training seeds)"
     )
     odd = compared(few, few, again=[0.0] * 19 + [1.0] + [0.0] * 20)
     assert "follows 10.5 of 40" in odd["text"]
