@@ -31,7 +31,14 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     """Start tunewise in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-P", "-m", "advisor", *map(str, arguments)]
-    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" has it ignored
+    )
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
