@@ -103,7 +103,7 @@ def key_hint(url: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return how to give a key to the host of a URL, or which variable the key was read from."""
     variable = api_key(url, environ).variable
     if variable and environ.get(variable, "").strip():
-        return f"its key was read from {variable}"
+        return f"its key was read from {variable}; put one that it accepts there"
     host = endpoint_host(url)
     if variable:
         return f"set {variable} to the key of {host}"
