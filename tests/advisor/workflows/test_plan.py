@@ -313,7 +313,7 @@ def test_plan_says_at_once_what_run_refuses(
     assert empty.code == 3
     assert "one object a line" in empty.err
     assert unknown.code == 3
-    assert "--columns prompt=NAME,reply=NAME" in unknown.err
+    assert "--columns prompt=frage,reply=antwort" in " ".join(unknown.err.split())
     for done in (named, mapped):
         assert done.code == 0, done.err
         assert "run it with" in done.err

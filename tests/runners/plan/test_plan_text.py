@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, SchemaError
 
 from rag.errors import BadInput
 from runners.plan.forecast import OUTDATED, forecast_path
@@ -89,6 +90,17 @@ YAML_LOOKALIKES = (
     ),
     *("\u2028", "\x85", "\ufeff"),
 )
+
+
+def is_json_schema(value: dict[str, Any]) -> bool:
+    """Return whether a value is a JSON Schema: a key such as "then" among random ones may make it none."""
+    try:
+        Draft202012Validator.check_schema(value)
+    except SchemaError:
+        return False
+    return True
+
+
 ODD_TEXT = TEXT | st.sampled_from(YAML_LOOKALIKES)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ODD_TEXT,
@@ -129,7 +141,10 @@ PLANS = st.fixed_dictionaries(
                 {"kind": st.just("must_not"), "value": st.lists(JSON, max_size=3), "text": ODD_TEXT}
             )
             | st.fixed_dictionaries(
-                {"kind": st.just("json_schema"), "value": st.dictionaries(ODD_TEXT, JSON, max_size=3)}
+                {
+                    "kind": st.just("json_schema"),
+                    "value": st.dictionaries(ODD_TEXT, JSON, max_size=3).filter(is_json_schema),
+                }
             ),
             max_size=2,
         ),
