@@ -75,14 +75,14 @@ def _why(advice: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for reason in advice["ranked"][0]["reasons"][:MOST_REASONS]:
         evidence = f" {reason['evidence'][0]}" if reason["evidence"] else ""
-        lines += _item(f"{reason['text']} ({reason['rule']}).{evidence}")
+        lines += _item(f"{reason['text']} (rule {reason['rule']}).{evidence}")
     if against := advice["strongest_against"]:
-        lines += _item(f"**Against it:** {against['text']} ({against['rule']}).")
+        lines += _item(f"**A reason against it:** {against['text']} (rule {against['rule']}).")
     scores = {row["method"]: row["score"] for row in advice["ranked"]}
     second = advice["runner_up"]
     if second:
         ours = scores[advice["choice"]]
-        lines += _item(f"**Runner-up:** {second} (score {scores[second]:.2f} against {ours:.2f}).")
+        lines += _item(f"**Second best:** {second} (score {scores[second]:.2f} against {ours:.2f}).")
     blocked = [
         f"{row['method']} ({row['blockers'][0]['text']})" for row in advice["ranked"] if row["blockers"]
     ]

@@ -55,8 +55,8 @@ def test_record_is_one_page_with_sections_in_order(desk_situation: Situation) ->
     for role in ("tunewise, by rules", "the trial", "decision owner", "data owner", "reviewer"):
         assert f"| {role} |" in text
     for part in (
-        "**Against it:**",
-        "**Runner-up:**",
+        "**A reason against it:**",
+        "**Second best:**",
         "**you said:**",
         "**measured:**",
         "arXiv",
