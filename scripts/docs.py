@@ -312,26 +312,33 @@ PAGES: dict[str, Callable[[], list[str]]] = {
 NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 
 
+def generated_files() -> dict[str, str]:
+    """Return the texts of all pages and of the picture, by their names in the folder."""
+    pages = {name: "\n".join([NOTE, "", *page()]) + "\n" for name, page in PAGES.items()}
+    return {**pages, PICTURE: draw_reliability()}
+
+
+def stale_files(folder: Path, files: dict[str, str]) -> list[str]:
+    """Return the names of the files that are missing in a folder or differ there."""
+    return [
+        name
+        for name, text in files.items()
+        if not (folder / name).is_file() or (folder / name).read_text("utf-8") != text
+    ]
+
+
 def main() -> int:
     """Write or check the pages; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only look")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the pages")
     arguments = parser.parse_args()
-    stale = []
-    for name, page in PAGES.items():
-        path, text = arguments.out / name, "\n".join([NOTE, "", *page()]) + "\n"
-        if arguments.check and (not path.is_file() or path.read_text("utf-8") != text):
-            stale.append(name)
-        elif not arguments.check:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-    picture = arguments.out / PICTURE
-    if arguments.check and (not picture.is_file() or picture.read_text("utf-8") != draw_reliability()):
-        stale.append(PICTURE)
-    elif not arguments.check:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_text(draw_reliability(), "utf-8")
+    files = generated_files()
+    stale = stale_files(arguments.out, files) if arguments.check else []
+    if not arguments.check:
+        for name, text in files.items():
+            (arguments.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (arguments.out / name).write_text(text, "utf-8")
     if stale:
         print(f"not current: {', '.join(stale)}; run: python scripts/docs.py", file=sys.stderr)
     return int(bool(stale))

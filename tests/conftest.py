@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.support.command_server import CommandServer
     from tests.support.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,9 +36,18 @@ ALLOWED_SKIPS: tuple[str, ...] = (
     "needs the Gemma terms accepted",
 )
 
-# Two processes share the tests (pytest-xdist); those of a folder named here stay together, because they share a run
-# that is dear to make, and such folders go first. Elsewhere the tests of a file stay together.
-TOGETHER = ("tests/end_to_end", "tests/runners/serving", "tests/documentation", "tests/runners/export")
+# Two processes share the tests (pytest-xdist). Tests that share a run that takes long to make stay together, by the
+# beginnings of their ids; elsewhere the tests of a file do. Each page of the documentation is for itself, but for the
+# tutorial and those that go on in its folder.
+TOGETHER = (
+    ("tests/end_to_end/test_eval", "tests/end_to_end/test_line"),
+    ("tests/runners/serving/",),
+    ("tests/runners/export/",),
+    ("tests/documentation/test_commands.py::test_commands_work[tutorial: ",),
+)
+PAGES = "tests/documentation/test_commands.py::test_commands_work["
+PROCESSOR_TIMES = ROOT / ".ci" / "processor_times.tsv"
+"""Processor time of each test function, written by --processor-times. The longest groups of tests go first."""
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
@@ -64,6 +74,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="require a GPU: its tests fail, instead of being skipped, without one",
     )
+    parser.addoption(
+        "--processor-times",
+        type=Path,
+        metavar="FILE",
+        help="write the processor time of each test function into this file",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -71,18 +87,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     They are deselected, so that they do not look like skips.
     """
-    items.sort(key=lambda item: _group(item.nodeid) not in TOGETHER)
     unwanted = set() if config.getoption("--deep") else {"slow"}
     unwanted |= set() if "engines" in config.getoption("markexpr") else {"engines"}
     left_out = [item for item in items if any(mark.name in unwanted for mark in item.iter_markers())]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        dropped = {id(item) for item in left_out}
+        items[:] = [item for item in items if id(item) not in dropped]
+    seconds = _group_seconds(items)
+    items.sort(key=lambda item: -seconds[_group(item.nodeid)])
 
 
 def _group(test: str) -> str:
     """What the test of this id must stay together with, as one process's work."""
-    return next((folder for folder in TOGETHER if test.startswith(f"{folder}/")), test.partition("::")[0])
+    shared = (group[0] for group in TOGETHER if test.startswith(group))
+    return next(shared, test if test.startswith(PAGES) else test.partition("::")[0])
+
+
+def _group_seconds(items: list[pytest.Item]) -> dict[str, float]:
+    """Return the recorded processor time of each group; 0 for one that was not recorded."""
+    recorded: dict[str, float] = {}
+    if PROCESSOR_TIMES.is_file():
+        for line in PROCESSOR_TIMES.read_text("utf-8").splitlines()[1:]:
+            seconds, cases, function = line.split("\t")
+            recorded[function] = float(seconds) / int(cases)
+    total: dict[str, float] = {}
+    for item in items:
+        function, group = item.nodeid.partition("[")[0], _group(item.nodeid)
+        total[group] = total.get(group, 0.0) + recorded.get(function, 0.0)
+    return total
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -145,10 +178,14 @@ class SkipWatch:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the skips when this is CI; draw 500 random cases for each property, 10,000 with ``--deep``."""
+    """Watch the skips when this is CI; draw 100 random cases for each property, 10,000 with ``--deep``."""
     deep = bool(config.getoption("--deep"))
-    settings.register_profile("tunewise", max_examples=10_000 if deep else 500, deadline=None)
+    settings.register_profile("tunewise", max_examples=10_000 if deep else 100, deadline=None)
     settings.load_profile("tunewise")
+    if table := config.getoption("--processor-times"):
+        from tests.support.processor_times import ProcessorTimes
+
+        config.pluginmanager.register(ProcessorTimes(table), "processor-times")
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         config.pluginmanager.register(SkipWatch(ALLOWED_SKIPS), "skip-watch")
 
@@ -281,6 +318,19 @@ def endpoints() -> Iterator[Callable[[], FakeEndpoint]]:
 def server(endpoints: Callable[[], FakeEndpoint]) -> FakeEndpoint:
     """A running fake endpoint."""
     return endpoints()
+
+
+@pytest.fixture(scope="session")
+def command_server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
+    """The process that forks a child for each command line of `tunewise`."""
+    from tests.support.command_server import CommandServer
+    from tests.support.processor_times import LONG_LIVED
+
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with CommandServer(tmp_path_factory.mktemp("server"), environment) as running:
+        LONG_LIVED.append(running.process.pid)
+        yield running
+        LONG_LIVED.remove(running.process.pid)
 
 
 @pytest.fixture(scope="session")

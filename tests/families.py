@@ -1,6 +1,7 @@
 """Tiny causal models of many families, built from a config: every kind of layer of the family, two to four layers.
 
-``FAMILIES`` is what the contract tests of training and decoding run over; ``MISSING`` names the families that the
+``FAMILIES`` is what the contract tests of training and decoding run over, by default those in ``DEFAULT`` (one of each kind
+of layer, positions and cache), with ``--deep`` all; ``MISSING`` names the families that the
 installed transformers does not have. :func:`build` gives a model with random weights large enough that a wrong mask, a
 wrong position or a leaking row shows in the loss and in the tokens. Imports transformers; torch only in functions.
 """
@@ -11,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 if TYPE_CHECKING:
     import torch
+    from _pytest.mark import ParameterSet
     from transformers import PreTrainedModel
 
 VOCABULARY = 256
@@ -305,10 +308,25 @@ _WANTED = (
     Family("orion", "orion"),
 )
 
+DEFAULT = frozenset(
+    (
+        *("llama", "qwen3", "gemma3", "mistral", "olmoe", "mamba2", "falcon-h1", "bloom", "gpt-neo", "gpt-oss"),
+        *("deepseek-v3", "starcoder2", "granite"),
+    )
+)
+"""Names of the families that are tested by default."""
 FAMILIES: tuple[Family, ...] = tuple(family for family in _WANTED if family.model_type in CONFIG_MAPPING)
 """The families that the installed transformers has."""
 MISSING: tuple[str, ...] = tuple(family.name for family in _WANTED if family.model_type not in CONFIG_MAPPING)
 """Names of the families that it lacks."""
+
+
+def family_parameters() -> list[ParameterSet]:
+    """Return the families as parameters of a test; those outside of ``DEFAULT`` are marked slow."""
+    return [
+        pytest.param(family, id=family.name, marks=() if family.name in DEFAULT else pytest.mark.slow)
+        for family in FAMILIES
+    ]
 
 
 def family_named(name: str) -> Family:

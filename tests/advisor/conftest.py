@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 import pytest
 
 from runners.resources.machine import Detected, Machine
+
+from tests.support.command_server import CommandServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -99,48 +100,16 @@ def laptop() -> Machine:
 
 
 @pytest.fixture
-def tunewise(root: Path, tmp_path: Path) -> Run:
+def tunewise(command_server: CommandServer, root: Path, tmp_path: Path) -> Run:
     """Return a function that runs the command line in its own process, without a terminal, in the test's
     folder.
     """
 
     def run(*arguments: object, cwd: Path = tmp_path, **environ: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "100", "NO_COLOR": "1", **environ}
-        line = [sys.executable, "-c", "from advisor.cli import main; main()", *map(str, arguments)]
-        return subprocess.run(
-            line,
-            cwd=cwd,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        return command_server.run(*arguments, cwd=cwd, env=env)
 
     return run
-
-
-# Runs each command line in one interpreter, with streams of the encoding that the environment names.
-RUN_EACH = """
-import io, json, os, sys
-from advisor.cli import main
-
-results, real = [], sys.stdout
-for line in json.loads(sys.argv[1]):
-    out, err = (io.TextIOWrapper(io.BytesIO(), os.environ["PYTHONIOENCODING"]) for _ in range(2))
-    sys.stdout, sys.stderr, code = out, err, 0
-    try:
-        main(line)
-    except SystemExit as stop:
-        code = stop.code or 0
-    except BaseException as error:
-        code = repr(error)
-    out.flush(); err.flush()
-    results.append([code, *(s.buffer.getvalue().decode(s.encoding) for s in (out, err))])
-sys.stdout = real
-print(json.dumps(results))
-"""
 
 
 @dataclass(frozen=True)
@@ -153,22 +122,12 @@ class CommandResult:
 
 
 @pytest.fixture
-def tunewise_each(root: Path, tmp_path: Path) -> Callable[..., list[CommandResult]]:
-    """Return a function that runs several command lines in one process, far quicker than one process each."""
+def tunewise_each(tunewise: Run) -> Callable[..., list[CommandResult]]:
+    """Return a function that runs several command lines one after the other, with streams of an encoding."""
 
     def run(*lines: str | list[str], encoding: str = "utf-8", **environ: str) -> list[CommandResult]:
-        more = {"PYTHONPATH": str(root), "COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": encoding}
         split = [line.split() if isinstance(line, str) else line for line in lines]
-        done = subprocess.run(
-            [sys.executable, "-c", RUN_EACH, json.dumps(split)],
-            cwd=tmp_path,
-            env={**os.environ, **more, **environ},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-        return [CommandResult(*result) for result in json.loads(done.stdout)]
+        done = [tunewise(*words, PYTHONIOENCODING=encoding, **environ) for words in split]
+        return [CommandResult(each.returncode, each.stdout, each.stderr) for each in done]
 
     return run

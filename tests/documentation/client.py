@@ -1,7 +1,7 @@
-"""The `tunewise` on the PATH of a page's commands: passes its files, arguments, folder and environment to forks.py.
+"""The `tunewise` on the PATH of a page's commands: passes its files, arguments, folder and environment to a server.
 
-It exits with the code of the process that forks.py starts. Its first argument is the socket of forks.py. It imports
-little, because every command of a page starts it.
+The server is tests/support/command_server.py, which describes the protocol. It exits with the code of the process that the
+server starts. Its first argument is the server's socket. It imports little, because every command of a page starts it.
 """
 
 import json
@@ -14,4 +14,6 @@ server.connect(sys.argv[1])
 socket.send_fds(server, [b"!"], [0, 1, 2])
 server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())  # noqa: PTH109
 server.shutdown(socket.SHUT_WR)
-sys.exit(int(server.recv(8) or b"1"))
+lines = server.makefile("r")
+lines.readline()
+sys.exit(int(lines.readline() or "1"))

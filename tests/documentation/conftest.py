@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import pytest
 
 from rag.files import sha256_file, write_manifest
 from runners.models.fingerprint import fingerprint
+
+from tests.support.command_server import CommandServer
 
 TIMEOUT_S = 600
 DOCUMENTS = (
@@ -91,11 +93,10 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def environment(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, models: Path
-) -> Iterator[dict[str, str]]:
+    root: Path, tmp_path_factory: pytest.TempPathFactory, models: Path, command_server: CommandServer
+) -> dict[str, str]:
     """The environment of all commands: tiny models in the cache, `tunewise` on the PATH, no settings of the developer."""
     folder = tmp_path_factory.mktemp("shell")
-    socket = str(folder / "socket")
     home = {
         name: str(folder / name.lower())
         for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
@@ -112,18 +113,11 @@ def environment(
         "COLUMNS": "110",
         "HF_HUB_OFFLINE": "1",
     }
-    here = Path(__file__).parent
+    client = Path(__file__).with_name("client.py")
     command = folder / "tunewise"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {here / "client.py"} {socket} "$@"\n', "utf-8")
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {client} {command_server.path} "$@"\n', "utf-8")
     command.chmod(0o755)
-    server = subprocess.Popen(
-        [sys.executable, "-P", str(here / "forks.py"), socket], env=values, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    yield values
-    server.kill()
-    server.communicate(timeout=60)
+    return values
 
 
 @pytest.fixture(scope="session")

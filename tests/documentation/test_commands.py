@@ -116,7 +116,7 @@ def first_missing_line(shown: str, output: str) -> str:
     return ""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def after_tutorial(make_workspace: Callable[..., Any], smaller: Callable[[Path], None]) -> tuple[Path, str]:
     """The folder after all commands of the tutorial, and what failed in them."""
     workspace = make_workspace("empty")
@@ -124,7 +124,13 @@ def after_tutorial(make_workspace: Callable[..., Any], smaller: Callable[[Path],
     return workspace.folder, failure
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def page_id(page: Path) -> str:
+    """Return a page's name; tests/conftest.py keeps the pages in the tutorial's folder together by their ids."""
+    in_tutorial = page.name == TUTORIAL or place_of(page) == AFTER
+    return f"tutorial: {page.name}" if in_tutorial else page.name
+
+
+@pytest.mark.parametrize("page", RUN, ids=page_id)
 def test_commands_work(
     page: Path, make_workspace: Callable[..., Any], server: Any, request: pytest.FixtureRequest
 ) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import pytest
 
 import advisor
 
+from tests.support.command_server import Command, CommandServer
+
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 # Child processes import the same package as this process, from a clone or installed.
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
-TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -37,51 +37,27 @@ class PipelineRun:
     """The command that resumed the run; it prints the report as JSON."""
 
 
-def command(*arguments: object) -> list[str]:
-    """The command line for this Python and package; -P keeps the current folder off the import path."""
-    return [sys.executable, "-P", "-m", "advisor", *map(str, arguments)]
-
-
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a child process: the same package, no colours, wide lines."""
     return {**os.environ, "PYTHONPATH": str(PACKAGES), "NO_COLOR": "1", "COLUMNS": "200", **variables}
 
 
 @pytest.fixture(scope="session")
-def tunewise() -> Run:
+def tunewise(command_server: CommandServer) -> Run:
     """Return a function that runs the command line in a child process, without a terminal."""
 
     def run(*arguments: object, cwd: Path, stdin: str = "", **environ: str) -> Done:
-        return subprocess.run(
-            command(*arguments),
-            cwd=cwd,
-            env=environment(**environ),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        return command_server.run(*arguments, cwd=cwd, env=environment(**environ), stdin=stdin)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def start_tunewise() -> Callable[..., subprocess.Popen[str]]:
+def start_tunewise(command_server: CommandServer) -> Callable[..., Command]:
     """Return a function that starts the command line in a child process, which the test stops."""
 
-    def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command(*arguments),
-            cwd=cwd,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            preexec_fn=restore_sigint,
-        )
+    def start(*arguments: object, cwd: Path) -> Command:
+        return command_server.start(*arguments, cwd=cwd, env=environment())
 
     return start
 
@@ -112,10 +88,10 @@ def tiny_plan(tmp_path_factory: pytest.TempPathFactory, tunewise: Run, example: 
 
 
 @pytest.fixture(scope="session")
-def pipeline(tiny_plan: Path, tunewise: Run) -> PipelineRun:
+def pipeline(tiny_plan: Path, tunewise: Run, start_tunewise: Callable[..., Command]) -> PipelineRun:
     """Run the plan, interrupt it while it trains, and resume it to the end."""
     folder = tiny_plan.parent
-    interrupted = interrupt(folder, "run", tiny_plan.name, "--out", "run")
+    interrupted = interrupt(start_tunewise, folder, "run", tiny_plan.name, "--out", "run")
     finished = tunewise("run", tiny_plan.name, "--out", "run", "--resume", "--json", cwd=folder)
     return PipelineRun(folder, folder / "run", tiny_plan, interrupted, finished)
 
@@ -138,36 +114,17 @@ def shrink_plan(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
     return small
 
 
-def restore_sigint() -> None:
-    """Handle SIGINT again: shells start background processes with it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def interrupt(folder: Path, *arguments: str) -> tuple[int, str]:
+def interrupt(start: Callable[..., Command], folder: Path, *arguments: str) -> tuple[int, str]:
     """Start a run and send SIGINT at its first training step; return its exit code and stderr."""
-    child = subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        preexec_fn=restore_sigint,
-    )
+    child = start(*arguments, cwd=folder)
     try:
-        started = time.monotonic()
-        while (
-            not has_trained(folder / "run")
-            and child.poll() is None
-            and time.monotonic() - started < TIMEOUT_S
-        ):
+        while not has_trained(folder / "run") and child.poll() is None:
             time.sleep(0.1)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=TIMEOUT_S)
+        _, err = child.communicate()
     finally:
         child.kill()
+    assert child.returncode is not None
     return child.returncode, err
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.command_server import Command
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
 
 
 def test_training_killed_three_times_gives_equal_bytes(
-    folder: Path, tunewise: Any, start_tunewise: Callable[..., subprocess.Popen[str]]
+    folder: Path, tunewise: Any, start_tunewise: Callable[..., Command]
 ) -> None:
     flags = ("train", "--examples", "rows.jsonl", *FLAGS)
     done = tunewise(*flags, "--out", "whole", cwd=folder)
@@ -67,7 +68,7 @@ def test_training_killed_three_times_gives_equal_bytes(
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
 
 
-def wait_for_training(work: Path, child: subprocess.Popen[str]) -> None:
+def wait_for_training(work: Path, child: Command) -> None:
     """Wait until a run is about to take its first step."""
     until = time.monotonic() + 300
     while not (work / "choices.json").exists():

@@ -14,7 +14,7 @@ from rag.index import Index
 from rag.indexing import delta, generations
 from rag.settings import IndexSettings
 
-MUTATIONS, DEEP_MUTATIONS = 300, 900
+MUTATIONS, DEEP_MUTATIONS = 100, 900
 QUESTIONS = ("When does ferry 3 leave?", "seat euros", "bicycles", "nothing of the kind")
 Answers = tuple[list[list[tuple[object, ...]]], dict[str, str | None]]
 

@@ -18,7 +18,7 @@ from runners.inference.generation_rules import read_rules
 from runners.inference.kv_cache import StaticKVCache
 from runners.inference.local import LocalGenerator
 from runners.inference.types import Sampling
-from tests.families import FAMILIES, VOCABULARY, build
+from tests.families import FAMILIES, VOCABULARY, Family, build, family_parameters
 from tests.runners.families.decoding import (
     DEEP_LENGTHS,
     LENGTHS,
@@ -57,8 +57,9 @@ UNPADDED = {"recurrent-gemma", "minimax"}
 """Families whose padded batches differ from single rows in transformers itself."""
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
-def test_answers_equal_transformers_generate(name: str) -> None:
+@pytest.mark.parametrize("family", family_parameters())
+def test_answers_equal_transformers_generate(family: Family) -> None:
+    name = family.name
     record = decode_contract(name)
     assert record.right, record
     assert record.path == ("plain" if name in PLAIN else "fast"), record.reason

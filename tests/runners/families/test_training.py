@@ -15,7 +15,7 @@ from runners.training import cpu_kernels, lora
 from runners.training.cpu_kernels import fuse
 from runners.training.loss import choose_loss, evaluation_mode, restore_loss
 from runners.training.path_probe import layers_difference, plain_hidden
-from tests.families import FAMILIES, MISSING, Family, build, family_named
+from tests.families import DEFAULT, FAMILIES, MISSING, Family, build, family_named, family_parameters
 from tests.runners.families.contract import (
     FEW,
     TENSOR_TOLERANCE,
@@ -44,7 +44,7 @@ WRONG_WHEN_PACKED = (
 
 def each_family(function: Any) -> Any:
     """Run a test for each family, by its name."""
-    return pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)(function)
+    return pytest.mark.parametrize("family", family_parameters())(function)
 
 
 def assert_kept(family: Family, record: TrainingRecord) -> None:
@@ -104,6 +104,7 @@ def test_gradient_checkpointing_leaves_gradients_unchanged(family: Family, tmp_p
 
 def test_missing_families_are_listed(root: Path) -> None:
     assert len(FAMILIES) >= 30
+    assert {family.name for family in FAMILIES} >= DEFAULT
     text = (root / "docs/families.md").read_text("utf-8")
     assert all(f"`{name}`" in text for name in MISSING)
 

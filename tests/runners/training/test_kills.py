@@ -23,7 +23,7 @@ from runners.models.resolve import Model
 from runners.train import work_folder
 from runners.training import checkpoint
 
-KILLS = 20
+KILLS = 6
 SLOW_KILLS = 300
 SEED = 20261125
 OPERATIONS = 240
