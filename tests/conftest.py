@@ -87,6 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     They are deselected, so that they do not look like skips.
     """
+    os.environ.pop("PYTEST_ADDOPTS", None)  # pytest started by a test has options of its own
     unwanted = set() if config.getoption("--deep") else {"slow"}
     unwanted |= set() if "engines" in config.getoption("markexpr") else {"engines"}
     left_out = [item for item in items if any(mark.name in unwanted for mark in item.iter_markers())]
