@@ -2,9 +2,15 @@
 
 Simulated trials spend the answers as `runners.arms.prompt_selection` does. In each, the prompts have true means; what counts
 is the true mean of the prompt that is taken above that of the default. Scores are as those of two real trials (paired
-differences with a standard deviation of .1 to .2), or right and wrong.
+differences with a standard deviation of .1 to .2), or right and wrong. All prompts cost the same.
 
-The first tables draw the means of prompts independently, and compare rules of decision. The last ones draw them by kind:
+The first table (:data:`CELLS` by :data:`GRADES`) compares the rule with that of 0.2.0, which asked the default in every
+round and took a prompt that led by half a standard error: how often one of equal prompts is taken, and how much of the gain
+is kept where one prompt is better by .1. "Bound" is what the most powerful test keeps of the same answers that takes equal
+prompts in 15 of 100 trials, where grades are 0 and 1 (Neyman and Pearson 1933: the differing questions' signs, drawn at the
+boundary). The rule was chosen on other cells: 2, 4, 6 and 10 prompts with 8 to 40 dev questions, other spreads and shares.
+
+The next tables draw the means of prompts independently, and compare rules of decision. The last ones draw them by kind:
 the nearest examples share most of their effect, so do many examples, and so do instructions on whichever examples; they
 compare the eight prompts of before (four fixed banks, with and without rules) with lists of the new ones.
 
@@ -14,12 +20,14 @@ compare the eight prompts of before (four fixed banks, with and without rules) w
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from runners.arms.prompt_selection import halving_rounds, score_lead
+from runners.arms.prompt_selection import halving_rounds
+from runners.scoring.prompt_lead import score_lead
 
 BUDGET, DEV, BASE = 60, 30, 0.45
 Values = np.ndarray
@@ -47,12 +55,39 @@ OWN_SPREAD = 0.03
 """Standard deviation of what each prompt has of its own beside the effects of its kind."""
 
 
+BETTER = 0.1
+"""True lead of the better prompt in the first table."""
+CELLS = (
+    (2, 8, 60),
+    (2, 15, 60),
+    (2, 30, 60),
+    (2, 60, 120),
+    (3, 60, 60),
+    (5, 30, 60),
+    (8, 30, 60),
+    (12, 60, 60),
+    (12, 60, 120),
+)
+"""Prompts, dev questions and answers of the first table."""
+
+
 def main() -> None:
     """Print a table for each kind of score."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    print(f"{'':46}{'equal, taken':>14}{'gain of one better':>30}")
+    print(
+        f"{'prompts, dev, answers':23}{'grades':23}{'before':>7}{'now':>7}{'before':>9}{'kept':>7}{'bound':>7}"
+    )
+    for cell in CELLS:
+        for name in GRADES:
+            one = compare_rules(*cell, name, given.trials, given.seed)
+            bound = "" if one.bound is None else f"{one.bound:7.2f}"
+            print(
+                f"{cell!s:23}{name:23}{one.equal_before:7.3f}{one.equal:7.3f}{one.gain_before:9.4f}{one.kept:7.2f}{bound}"
+            )
     for prompts, noise in ((10, 0.1), (10, 0.2), (4, 0.2), (10, None), (4, None)):
         kind = f"paired sd {noise}" if noise else "right or wrong"
         print(f"\n{prompts} prompts, {kind}: rounds {halving_rounds(prompts, DEV, BUDGET)}")
@@ -63,7 +98,7 @@ def main() -> None:
             told = [outcome(rule(apart, fresh), true, other) for rule in RULES.values()]
             print(f"{name:24}" + "".join(f"{taken:>13.0%} {gain:+.3f}" for taken, gain in told))
     for noise in (0.2, None):
-        print(f"\nprompts by kind, {f'paired sd {noise}' if noise else 'right or wrong'}, half an error")
+        print(f"\nprompts by kind, {f'paired sd {noise}' if noise else 'right or wrong'}, the rule")
         print(f"{'':24}" + "".join(f"{name:>20}" for name in LISTS))
         rng = np.random.default_rng(given.seed)
         for name, effects in KINDS.items():
@@ -74,6 +109,118 @@ def main() -> None:
                 apart, fresh, other = compete(true, noise, rng)
                 cells.append(outcome(followed(apart, fresh), true, other))
             print(f"{name:24}" + "".join(f"{taken:>13.0%} {gain:+.3f}" for taken, gain in cells))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleComparison:
+    """The rule beside the one before, on the same number of answers."""
+
+    equal_before: float
+    """Share of trials with equal prompts in which the former rule left the default."""
+    equal: float
+    """The same of the present rule."""
+    gain_before: float
+    """Mean true gain of the former rule where one prompt is better by :data:`BETTER`."""
+    gain: float
+    bound: float | None
+    """Share of that gain which the most powerful test keeps of the present answers; None unless grades are 0 and 1."""
+
+    @property
+    def kept(self) -> float:
+        """The present rule's gain as a share of the former one's."""
+        return self.gain / self.gain_before
+
+
+def compare_rules(prompts: int, dev: int, budget: int, grades: str, trials: int, seed: int) -> RuleComparison:
+    """Simulate equal prompts, and prompts of which one is better, with both rules."""
+    equal = np.zeros((trials, prompts))
+    better = equal.copy()
+    better[np.arange(trials), np.random.default_rng(seed).integers(1, prompts, trials)] = BETTER
+    told = []
+    for rounds, rule, asks_default in (
+        (former_rounds, half_an_error, True),
+        (halving_rounds, followed, False),
+    ):
+        planned = rounds(prompts, dev, budget)
+        for true in (equal, better):
+            rng = np.random.default_rng(seed)
+            scores = GRADES[grades](true, sum(each for _, each in planned), rng)
+            apart, fresh, other = halve(true, scores, planned, asks_default)
+            told.append(
+                (outcome(rule(apart, fresh), true, other), apart[:, -fresh:], true[np.arange(trials), other])
+            )
+    (before, *_), (before_better, *_), (now, null, _), (now_better, apart, gains) = told
+    bound = most_powerful(null, apart, gains) / before_better[1] if grades.startswith("0/1") else None
+    return RuleComparison(
+        equal_before=before[0], equal=now[0], gain_before=before_better[1], gain=now_better[1], bound=bound
+    )
+
+
+def most_powerful(null: Values, apart: Values, gains: Values) -> float:
+    """Return the gain of the test of 0/1 grades that takes equal prompts in 15 of 100 trials.
+
+    By the share of the signs of the questions that differ, in standard errors; ties are drawn.
+    """
+    rng = np.random.default_rng(0)
+
+    def statistic(rows: Values) -> Values:
+        return rows.sum(axis=1) / np.sqrt(np.maximum(1, np.abs(rows).sum(axis=1))) + rng.normal(
+            0, 1e-6, len(rows)
+        )
+
+    return float(np.where(statistic(apart) > np.quantile(statistic(null), 0.85), gains, 0).mean())
+
+
+def former_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
+    """Return (prompts, questions each) of every round as in 0.2.0: with the default in each."""
+    sizes: list[int] = []
+    while count > 2:
+        sizes.append(count)
+        count = -(-count // 2)
+    screening = min(0.5 * budget, budget - 16)
+    rounds = [(size, max(1, int(screening / len(sizes) / size))) for size in sizes]
+    left = budget - sum(size * each for size, each in rounds)
+    return (*rounds, (2, min(left // 2, dev - sum(each for _, each in rounds))))
+
+
+def combined(spread: float) -> Callable[[Values, int, np.random.Generator], Values]:
+    """Return what draws combined scores whose paired differences have this standard deviation."""
+
+    def draw(true: Values, questions: int, rng: np.random.Generator) -> Values:
+        return answers(true, questions, spread, rng)
+
+    return draw
+
+
+def right_or_wrong(shared: float, facts: int = 1) -> Callable[[Values, int, np.random.Generator], Values]:
+    """Return what draws grades of 0 and 1, or the mean of so many such facts.
+
+    ``shared`` is the correlation between two prompts' latent grades of one question (a Gaussian copula).
+    """
+
+    def draw(true: Values, questions: int, rng: np.random.Generator) -> Values:
+        bar = stats.norm.ppf(np.clip(BASE + true, 0.02, 0.98))[:, :, None]
+        total = np.zeros((*true.shape, questions))
+        for _ in range(facts):
+            hard = rng.normal(size=(len(true), 1, questions))
+            own = rng.normal(size=total.shape)
+            total += np.sqrt(shared) * hard + np.sqrt(1 - shared) * own < bar
+        return total / facts
+
+    return draw
+
+
+GRADES: dict[str, Callable[[Values, int, np.random.Generator], Values]] = {
+    "combined, sd .10": combined(0.10),
+    "combined, sd .17": combined(0.17),
+    "combined, sd .20": combined(0.20),
+    "4 facts": right_or_wrong(0.5, 4),
+    "2 facts": right_or_wrong(0.2, 2),
+    "0/1 apart": right_or_wrong(0.0),
+    "0/1 correlated": right_or_wrong(0.5),
+    "0/1 much alike": right_or_wrong(0.85),
+}
+"""Distributions of the grades of a question."""
 
 
 def prompts_by_kind(
@@ -107,15 +254,25 @@ def worlds(trials: int, prompts: int, rng: np.random.Generator) -> Iterator[tupl
 
 def compete(true: Values, noise: float | None, rng: np.random.Generator) -> tuple[Values, int, Values]:
     """Carry the rounds out; return the last two's differences [trials, questions], the fresh ones, and who was left."""
-    trials, prompts = true.shape
-    planned = halving_rounds(prompts, DEV, BUDGET)
-    scores = answers(true, sum(each for _, each in planned), noise, rng)
+    planned = halving_rounds(true.shape[1], DEV, BUDGET)
+    return halve(true, answers(true, sum(each for _, each in planned), noise, rng), planned)
+
+
+def halve(
+    true: Values, scores: Values, planned: Sequence[tuple[int, int]], asks_default: bool = False
+) -> tuple[Values, int, Values]:
+    """Carry planned rounds out on scores [trials, prompts, questions]; returns as :func:`compete`.
+
+    ``asks_default`` is whether the rounds before the last count the default among their prompts.
+    """
+    trials = len(true)
     alive, total, asked = np.ones(true.shape, bool), np.zeros(true.shape), 0
     for number, (size, each) in enumerate(planned):
         if number:
             ranked = np.where(alive, total, -np.inf)
             ranked[:, 0] = np.inf
-            kept = np.argsort(-ranked, axis=1, kind="stable")[:, :size]
+            last = number == len(planned) - 1
+            kept = np.argsort(-ranked, axis=1, kind="stable")[:, : size if asks_default or last else size + 1]
             alive = np.zeros(true.shape, bool)
             np.put_along_axis(alive, kept, True, axis=1)
         total += np.where(alive, scores[:, :, asked : asked + each].sum(axis=2), 0)
@@ -136,12 +293,17 @@ def answers(true: Values, questions: int, noise: float | None, rng: np.random.Ge
 
 def followed(apart: Values, fresh: int) -> Values:
     """Take the other prompt where it leads, as `runners.arms.prompt_selection` does."""
-    return np.array([score_lead(row, [0.0] * fresh).enough for row in apart[:, -fresh:].tolist()])
+    return np.array([score_lead(row, [0.0] * fresh).replaces for row in apart[:, -fresh:].tolist()])
 
 
 def sure(apart: Values, fresh: int) -> Values:
     """Take it only where a 95 % interval on the fresh questions lies above zero (Student's, in place of BCa)."""
     return above(apart[:, -fresh:], float(stats.t.ppf(0.975, fresh - 1)))
+
+
+def half_an_error(apart: Values, fresh: int) -> Values:
+    """Take it where it leads by more than half of the lead's standard error: the rule of 0.2.0."""
+    return above(apart[:, -fresh:], 0.5)
 
 
 def better(apart: Values, fresh: int) -> Values:
@@ -163,7 +325,8 @@ def outcome(taken: Values, true: Values, other: Values) -> tuple[float, float]:
 
 RULES: dict[str, Callable[[Values, int], Values]] = {
     "sure": sure,
-    "half an error (now)": followed,
+    "now": followed,
+    "half an error": half_an_error,
     "any lead": better,
 }
 

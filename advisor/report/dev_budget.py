@@ -27,8 +27,9 @@ def dev_budget(run: RunFolder, plan: Plan, test_questions: int) -> list[dict[str
     Returns:
         Rows with ``arm``; ``allowed``, the most answers on dev questions; ``used``, how many were generated; ``tried``, the
         prompts with their questions and scores; ``untried``, those beyond the budget; ``chosen``; ``lead`` of the best other
-        prompt over the default on fresh questions (difference, error, questions), None where nothing was compared; and
-        ``how`` in words. Runs of earlier versions have no ``used`` where an arm chose: None.
+        prompt over the default on fresh questions (difference, error, questions, differing, and the mean prompt tokens of
+        both: tokens, default_tokens), None where nothing was compared; and ``how`` in words. Of earlier versions ``used``
+        is None where an arm chose, and a lead has the first three keys only.
     """
     choices = read_choices(run.path / TRIAL)
     events = run.events()
@@ -142,4 +143,6 @@ def lead_text(row: Mapping[str, Any]) -> str:
     lead = row.get("lead")
     if not lead:
         return "–"
-    return f"{lead['difference']:+.2f} ± {lead['error']:.2f} on {lead['questions']}"
+    if "differing" not in lead:
+        return f"{lead['difference']:+.2f} ± {lead['error']:.2f} on {lead['questions']}"
+    return f"{lead['difference']:+.2f} on {lead['questions']}, {lead['differing']} differ"

@@ -1,12 +1,13 @@
 """The prompt of an arm without weights, chosen on dev questions: its examples and its instructions.
 
 :func:`select_prompt` chooses by successive halving (Karnin, Koren and Somekh 2013) with the plan's own combined score: a
-few questions for all prompts, a few more for the better half, and so on, and about half of all answers, on fresh
-questions, for the best one and the default alone. Only those decide, because the questions that picked the best prompt
-flatter it. It replaces the default when it leads by more than half of the lead's standard error. More certainty is not
-required: choosing a prompt claims nothing, since the test questions judge it afterwards, and waiting for certainty gives
-most of the gain away (`benchmarks/audition.py` has both rules' expected gain and loss). No test question is read. Every
-answer is in a journal before the next batch starts, so that nothing is asked twice.
+few questions for all prompts but the default, a few more for the better half, and so on, and more than half of all
+answers, on fresh questions, for the best one and the default. Only those decide, because the questions that picked the
+best prompt flatter it, and the default is not asked before, because it is not picked. :attr:`ScoreLead.replaces` has the
+rule. Certainty is not required: choosing a prompt claims nothing, since the test questions judge it afterwards, and
+waiting for certainty gives a third or more of the gain away (`benchmarks/audition.py` has the expected gain and loss of
+several rules). No test question is read. Every answer is in a journal before the next batch starts, so that nothing is
+asked twice.
 
 Every arm without weights has the same budget of answers. Where it is too small for all prompts, the first ones are tried
 (:func:`runners.arms.few_shot.prompt_candidates` has the order), and the decision names the others.
@@ -16,9 +17,8 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ from runners.inference.types import Generator
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
+from runners.scoring.prompt_lead import SMALL_LEAD, ScoreLead, is_cheaper, score_lead
 from runners.scoring.scores import combined_score, question_weights, score_answer
 
 if TYPE_CHECKING:
@@ -54,30 +55,12 @@ SHOT_VECTORS = "shots.npy"
 MIN_SHARED_QUESTIONS = 8
 """Fresh questions that the last two prompts must share; with fewer, a difference cannot be distinguished from noise."""
 SCREENING_SHARE = 0.5
-"""Share of the answers that the rounds before the last may use; .35 and .6 gain as much (`benchmarks/audition.py`)."""
+"""Share of the answers that the rounds before the last may use; .3 and .4 gain a little less (`benchmarks/audition.py`)."""
 ANSWERS_PER_PROMPT = 6
 """Answers of the budget for each prompt that is tried: 10 prompts for 60 answers. Eight to twelve gain as much as each
 other when simulated, five less (`benchmarks/audition.py`)."""
 LONG_BANK = 16
 """Examples of a bank whose questions are asked apart from those of other prompts, so that it is read once."""
-SWITCH_MARGIN = 0.5
-"""Standard errors by which the other prompt must lead. No margin has the largest expected gain, but also the
-largest loss where the default is the best; half a standard error halves that loss and keeps nine tenths of
-the gain."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreLead:
-    """The lead of one prompt over another on the same questions, with its standard error."""
-
-    difference: float
-    error: float
-    """Standard error of the mean difference over the questions."""
-
-    @property
-    def enough(self) -> bool:
-        """Whether the lead is large enough to switch to the other prompt."""
-        return self.difference > SWITCH_MARGIN * self.error + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +91,6 @@ class PromptChoice:
     reason: str
     lead: ScoreLead | None = None
     """Of the best other prompt over the default, on fresh questions; None where nothing was tried."""
-    fresh: int = 0
-    """Number of those questions."""
     used: int = 0
     """Answers that were generated to choose."""
 
@@ -117,7 +98,7 @@ class PromptChoice:
 def select_prompt(
     stage: SelectionContext, candidates: Sequence[PromptCandidate], budget: int
 ) -> PromptCandidate:
-    """Return the prompt to use: the first candidate, unless another leads it by enough.
+    """Return the prompt to use: the first candidate, unless another replaces it (:attr:`ScoreLead.replaces`).
 
     The decision and all candidates' scores are stored in the trial's folder and reported as events. A stored
     decision with the same candidates, questions, model and scores is returned without asking again.
@@ -137,9 +118,19 @@ def select_prompt(
     if not rounds:
         reason = _reason_for_no_rounds(stage, len(candidates), budget)
         return _store_choice(stage, made_from, PromptChoice(candidates[0], reason), (), [], budget)
-    last_two, scores = _try_prompts(stage, tried, rounds, made_from)
-    choice = replace(
-        _decide(stage, last_two, scores, rounds[-1][1]), used=sum(size * each for size, each in rounds)
+    other, scores, tokens = _try_prompts(stage, tried, rounds, made_from)
+    default, fresh = tried[0], rounds[-1][1]
+    lead = score_lead(
+        scores[other.name][-fresh:],
+        scores[default.name][-fresh:],
+        sum(tokens[other.name][-fresh:]) / fresh,
+        sum(tokens[default.name][-fresh:]) / fresh,
+    )
+    choice = PromptChoice(
+        other if lead.replaces else default,
+        lead.reason(other.name, _default_name(stage)),
+        lead,
+        sum(size * each for size, each in rounds),
     )
     rows = [
         {**_described(c), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in tried
@@ -189,33 +180,22 @@ def _read_choices(folder: Path) -> dict[str, Any]:
 def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
     """Return (prompts, questions each) of every round; () when the last two would share too few questions.
 
-    Each round has the better half of the one before and asks new questions. Together the rounds use at most ``dev``
-    questions and ``budget`` answers.
+    The first round has all prompts but the default, each further one the better half of the one before, the last one the
+    best and the default. Every round asks new questions. Together the rounds use at most ``dev`` questions and ``budget``
+    answers.
     """
     if count < 2:
         return ()
     sizes: list[int] = []
-    while count > 2:
-        sizes.append(count)
-        count = -(-count // 2)
+    others = count - 1
+    while others > 1:
+        sizes.append(others)
+        others = -(-others // 2)
     screening = min(SCREENING_SHARE * budget, budget - 2 * MIN_SHARED_QUESTIONS)
     rounds = [(size, max(1, int(screening / len(sizes) / size))) for size in sizes]
     left = budget - sum(size * each for size, each in rounds)
     fresh = min(left // 2, dev - sum(each for _, each in rounds))
     return (*rounds, (2, fresh)) if fresh >= MIN_SHARED_QUESTIONS else ()
-
-
-def score_lead(other: Sequence[float], default: Sequence[float]) -> ScoreLead:
-    """Return how far one prompt's scores are above another's, paired by question.
-
-    Args:
-        other: scores of the other prompt [questions], at least two.
-        default: scores of the default on the same questions.
-    """
-    differences = [a - b for a, b in zip(other, default, strict=True)]
-    mean = sum(differences) / len(differences)
-    variance = sum((value - mean) ** 2 for value in differences) / (len(differences) - 1)
-    return ScoreLead(mean, math.sqrt(variance / len(differences)))
 
 
 def with_instructions(plan: Plan, system: str) -> Plan:
@@ -228,20 +208,30 @@ def _try_prompts(
     tried: Sequence[PromptCandidate],
     rounds: Sequence[tuple[int, int]],
     made_from: str,
-) -> tuple[list[PromptCandidate], dict[str, list[float]]]:
-    """Carry the rounds out; return the last two prompts, the default first, and the scores by prompt."""
+) -> tuple[PromptCandidate, dict[str, list[float]], dict[str, list[int]]]:
+    """Carry the rounds out; return the best prompt beside the default, and scores and prompt tokens by prompt."""
     scores: dict[str, list[float]] = {c.name: [] for c in tried}
+    tokens: dict[str, list[int]] = {c.name: [] for c in tried}
     weight_of = question_weights(stage.plan, stage.dev)
-    running, asked = list(tried), 0
-    for size, each in rounds:
-        running = _best(running, scores, size)
+    default, *others = tried
+    asked = 0
+    for number, (size, each) in enumerate(rounds, 1):
+        if number < len(rounds):
+            running = others = _best(others, scores, size)
+        else:
+            others = [_finalist(others, scores, tokens)]
+            running = [default, *others]
         questions = stage.dev[asked : asked + each]
         asked += each
         for group in _groups(running, each):
             _ask(stage, group, questions, made_from)
         journal = _journal(stage, made_from)
         for candidate in running:
-            scores[candidate.name] += [journal[candidate.name, q.id] * weight_of[q.id] for q in questions]
+            rows = [journal[candidate.name, q.id] for q in questions]
+            tokens[candidate.name] += [row["prompt_tokens"] for row in rows]
+            scores[candidate.name] += [
+                row["score"] * weight_of[q.id] for row, q in zip(rows, questions, strict=True)
+            ]
             stage.emit(
                 {
                     "event": "prompt.tried",
@@ -251,7 +241,7 @@ def _try_prompts(
                     "score": _mean(scores[candidate.name]),
                 }
             )
-    return running, scores
+    return others[0], scores, tokens
 
 
 def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCandidate]]:
@@ -268,12 +258,29 @@ def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCa
 
 
 def _best(
-    running: Sequence[PromptCandidate], scores: dict[str, list[float]], size: int
+    running: Sequence[PromptCandidate], scores: Mapping[str, Sequence[float]], size: int
 ) -> list[PromptCandidate]:
-    """Return the default and the best others; among equal scores the earlier one."""
-    default, *others = running
-    ranked = sorted(others, key=lambda c: -(_mean(scores[c.name]) or 0.0))
-    return [default, *ranked[: size - 1]]
+    """Return the prompts with the best scores; among equal scores the earlier one."""
+    return sorted(running, key=lambda c: -(_mean(scores[c.name]) or 0.0))[:size]
+
+
+def _finalist(
+    running: Sequence[PromptCandidate],
+    scores: Mapping[str, Sequence[float]],
+    tokens: Mapping[str, Sequence[int]],
+) -> PromptCandidate:
+    """Return the best prompt, or the cheapest of those that are about as good as it."""
+    if len(running) == 1:  # one prompt beside the default: nothing has been asked yet
+        return running[0]
+    best = _best(running, scores, 1)[0]
+    mean = {c.name: sum(scores[c.name]) / len(scores[c.name]) for c in running}
+    size = {c.name: sum(tokens[c.name]) / len(tokens[c.name]) for c in running}
+    cheaper = [
+        c
+        for c in running
+        if mean[best.name] - mean[c.name] < SMALL_LEAD - 1e-9 and is_cheaper(size[c.name], size[best.name])
+    ]
+    return min(cheaper, key=lambda c: size[c.name], default=best)
 
 
 def _ask(
@@ -318,34 +325,16 @@ def _same_text(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _journal(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], float]:
-    """Return the scores that are known, by prompt and question."""
+def _journal(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of the answers that are known, by prompt and question."""
     rows = (row for row in read_journal(stage.folder / TRIED) if row["made_from"] == made_from)
-    return {(row["prompt"], row["id"]): row["score"] for row in rows}
+    return {(row["prompt"], row["id"]): row for row in rows}
 
 
 def _score(stage: SelectionContext, question: Question, answer: Answer) -> float:
     gold = stage.gold(question)
     scores = score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
     return combined_score(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
-
-
-def _decide(
-    stage: SelectionContext,
-    last_two: Sequence[PromptCandidate],
-    scores: dict[str, list[float]],
-    fresh: int,
-) -> PromptChoice:
-    default, other = last_two
-    lead = score_lead(scores[other.name][-fresh:], scores[default.name][-fresh:])
-    named = _default_name(stage)
-    evidence = (
-        f"{lead.difference:+.2f} with a standard error of {lead.error:.2f}, on {fresh} fresh dev questions"
-    )
-    if lead.enough:
-        return PromptChoice(other, f"{other.name} is better than {named}: {evidence}", lead, fresh)
-    reason = f"{named} stay: {other.name} is not better by half a standard error or more"
-    return PromptChoice(default, f"{reason} ({evidence})", lead, fresh)
 
 
 def _default_name(stage: SelectionContext) -> str:
@@ -383,7 +372,7 @@ def _store_choice(
         "allowed": stage.arm.budget,
         "budget": budget,
         "used": choice.used,
-        "lead": lead and {"difference": lead.difference, "error": lead.error, "questions": choice.fresh},
+        "lead": lead and asdict(lead),
         "tried": list(tried),
         "untried": list(untried),
     }

@@ -19,7 +19,7 @@ from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
 from advisor.report.data import read_report
-from advisor.report.dev_budget import dev_budget, dev_budget_line
+from advisor.report.dev_budget import dev_budget, dev_budget_line, lead_text
 from advisor.report.markdown import report_markdown
 from advisor.report.report import Report, write_report
 from advisor.verdict.guards import guard_warnings
@@ -109,7 +109,7 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
         "used": 36,
         "tried": [{**wording, "name": NASTY, "questions": 18, "score": 0.25}],
         "untried": ["keys named"],
-        "lead": {"difference": 0.2, "error": 0.1, "questions": 18},
+        "lead": {"difference": 0.2, "error": 0.1, "questions": 18, "differing": 6},
     }
     write_json(run.path / "trial" / "prompts.json", {"schema": 1, "arms": {"prompting": choice}})
     data = write_report(run, plan)
@@ -128,7 +128,9 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert page.count("<script") == 1
     markdown = (run.path / "report.md").read_text("utf-8")
     assert "| prompting | 40 | 36 |" in markdown
-    assert "+0.20 ± 0.10 on 18" in markdown
+    assert "| +0.20 on 18, 6 differ |" in markdown
+    assert "+0.20 on 18, 6 differ" in page
+    assert lead_text({"lead": {"difference": 0.2, "error": 0.1, "questions": 18}}) == "+0.20 ± 0.10 on 18"
     console = Console(file=io.StringIO(), width=300)
     show_report(data, console)
     assert "up to 40 answers for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
