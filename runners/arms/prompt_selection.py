@@ -192,7 +192,11 @@ def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], 
         sizes.append(others)
         others = -(-others // 2)
     screening = min(SCREENING_SHARE * budget, budget - 2 * MIN_SHARED_QUESTIONS)
-    rounds = [(size, max(1, int(screening / len(sizes) / size))) for size in sizes]
+    questions = [max(1, int(screening / len(sizes) / size)) for size in sizes]
+    # With few dev questions the rounds before the last have fewer, so that enough are left to compare the last two.
+    while sum(questions) > dev - MIN_SHARED_QUESTIONS and max(questions, default=1) > 1:
+        questions[questions.index(max(questions))] -= 1
+    rounds = list(zip(sizes, questions, strict=True))
     left = budget - sum(size * each for size, each in rounds)
     fresh = min(left // 2, dev - sum(each for _, each in rounds))
     return (*rounds, (2, fresh)) if fresh >= MIN_SHARED_QUESTIONS else ()

@@ -126,7 +126,17 @@ def test_candidates_differ_and_fixed_bank_is_first(banks: tuple[PromptCandidate,
 
 @pytest.mark.parametrize(
     ("count", "dev", "budget"),
-    [(10, 30, 60), (12, 30, 60), (8, 22, 60), (4, 40, 60), (4, 40, 24), (3, 30, 20), (2, 9, 99)],
+    [
+        (10, 30, 60),
+        (12, 30, 60),
+        (8, 22, 60),
+        (4, 40, 60),
+        (4, 40, 24),
+        (3, 30, 20),
+        (2, 9, 99),
+        (6, 12, 40),
+        (10, 12, 60),
+    ],
 )
 def test_halving_rounds_stay_within_budget_and_questions(count: int, dev: int, budget: int) -> None:
     planned = halving_rounds(count, dev, budget)
