@@ -17,6 +17,7 @@ import pytest
 from runners.data.examples import Example
 from runners.models import hub, resolve
 from runners.models.resolve import Model
+from tests.support.processor_times import LONG_LIVED
 
 hub.block_hub()
 
@@ -157,7 +158,9 @@ class Warm:
 def warm() -> Iterator[Warm]:
     """The process that forks children."""
     process = Warm()
+    LONG_LIVED.append(process.process.pid)
     yield process
+    LONG_LIVED.remove(process.process.pid)
     process.close()
 
 

@@ -25,7 +25,7 @@ from rag.stores.text import TextStore
 CHILDREN = Path(__file__).parents[1] / "children.py"
 Precomputed = runpy.run_path(str(CHILDREN))["Precomputed"]
 POINTS, DEEP_POINTS = 20, 1000
-SIZES = 25
+SIZES = 10
 SEED = 5
 RunJob = Callable[..., dict[str, Any]]
 

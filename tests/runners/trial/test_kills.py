@@ -34,7 +34,7 @@ WATCHED = {
 }
 """By file, how many of its first operations a session may be killed before. A kill between two operations leaves the same
 on the disk as one before the next operation, so no clock decides where."""
-TORN = 0.3
+TORN = 0.5
 """Share of the kills that leave a truncated last line."""
 SEEDS, TEST, DEV = (0, 1), 40, 12
 TRIED = 28
