@@ -21,6 +21,7 @@ from typing import Any
 
 from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
+from rag.backends.consent import INDEX_HOSTS, parse_index_hosts
 from rag.errors import BadInput, UsageProblem
 from runners.models.endpoint import parse_key_hosts
 from runners.models.licenses import license_names
@@ -44,7 +45,8 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag, format, hosts (a table of host and environment variable), device, dtype, gib, licences or trackers."""
+    """path, flag, format, hosts (a table of host and environment variable), host names, device, dtype, gib, licences or
+    trackers."""
     text: str
 
 
@@ -89,6 +91,12 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
         "TUNEWISE_API_KEYS",
         "hosts",
         "the environment variable with the key of each host of a hosted model, as a table; never a key itself",
+    ),
+    SettingKey(
+        "index_hosts",
+        INDEX_HOSTS,
+        "host names",
+        "hosts of databases, and s3:// buckets, that a plan or a folder may name for an index; others are not connected to",
     ),
     SettingKey(
         "track",
@@ -217,6 +225,11 @@ def _value(path: Path, name: str, value: Any) -> str:
             return ",".join(license_names(listed))
         except BadInput as problem:
             raise BadInput(f"{path}: {name}: {problem.message}", problem.hint) from None
+    if key.kind == "host names" and (listed := _names(value)) is not None:
+        try:
+            return ",".join(parse_index_hosts(listed))
+        except BadInput as problem:
+            raise BadInput(f"{path}: {problem.message}", problem.hint) from None
     if key.kind == "trackers" and (listed := _names(value)) is not None:
         try:
             return ",".join(tracker_names(listed))
@@ -226,7 +239,7 @@ def _value(path: Path, name: str, value: Any) -> str:
     wanted |= {kind: f"one of {', '.join(names)}" for kind, names in choices.items()}
     wanted["gib"] = "a number above 0"
     wanted["hosts"] = 'a table, e.g. api_keys = {"api.example.com" = "EXAMPLE_API_KEY"}'
-    wanted["licences"] = wanted["trackers"] = "a name in quotes, or a list of names"
+    wanted["licences"] = wanted["trackers"] = wanted["host names"] = "a name in quotes, or a list of names"
     # The value of api_keys is not shown, because someone may have written a key.
     shown = "not such a table" if key.kind == "hosts" else repr(value)
     raise BadInput(f"{path}: {name} is {shown}", f"it should be {wanted[key.kind]}")

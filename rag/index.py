@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rag.backends.base import backend_class, index_location, is_backend_url, shown_url
+from rag.backends.base import backend_class, is_backend_url, shown_url
 from rag.backends.build import build_at, check_backend, update_at
+from rag.backends.consent import index_location, stored_url
 from rag.backends.files import FilesBackend
 from rag.embedding.protocol import Encoder
 from rag.embedding.reranker import Scorer
@@ -123,7 +124,8 @@ class Index:
                 :class:`rag.embedding.reranker.Reranker`.
 
         Raises:
-            BadInput: if a part is missing or damaged, or the index was built with another embedder.
+            BadInput: if a part is missing or damaged, the index was built with another embedder, or the folder stands for
+                a URL at a host that the user has not allowed (:mod:`rag.backends.consent`).
             CannotRun: if the database cannot be reached.
         """
         location = index_location(folder)
@@ -286,10 +288,10 @@ class Index:
             BadInput: if the text itself is damaged; then the index must be built again.
             UsageProblem: for an index at a URL.
         """
-        location = index_location(folder)
-        if isinstance(location, str):
+        url = str(folder) if is_backend_url(str(folder)) else stored_url(folder)
+        if url is not None:
             raise UsageProblem(
-                f"{shown_url(location)} is in a database, which has no derived files to repair",
+                f"{shown_url(url)} is in a database, which has no derived files to repair",
                 "build it again",
             )
         return repair_index(Path(folder), embedder, on_event)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from advisor.display.progress import ProgressBoard
-from rag.backends.base import backend_class, index_location
+from rag.backends.base import backend_class
+from rag.backends.consent import index_location
 from rag.errors import Problem
 from rag.indexing import generations
 from rag.stores.text import TextStore

@@ -72,6 +72,7 @@ class Services:
 
         BadInput for a run that asks an endpoint or shows examples from outside of the folder.
         """
+        from runners.run_folder import INDEX, TUNED_INDEX
         from runners.runs.run import load
 
         sealed = path / MANIFEST
@@ -80,6 +81,8 @@ class Services:
         def make() -> Run:
             run = load(path, self._event_sink)
             refuse_endpoints(run.plan, f"tunewise ask {path}")
+            for index in (path / INDEX, path / TUNED_INDEX):
+                refuse_database(index, f"tunewise ask {path}")
             shows = any(arm.shots or arm.chooses_prompt for arm in run.plan.arms)
             shown = [("data.examples", run.plan.data.examples)] if shows else []
             self.folder.require_files(shown, f"the plan of {self.folder.shown(path)}")
@@ -101,10 +104,11 @@ class Services:
             progress.check()
 
     def open_index(self, path: Path, embedder: str) -> Any:
-        """Return an opened index of the newest generation, with its embedder loaded."""
+        """Return an opened index of the newest generation, with its embedder loaded; BadInput for one in a database."""
         from advisor.workflows.index_build import load_embedder
         from rag.index import Index, newest_generation
 
+        refuse_database(path, f"tunewise index search {self.folder.shown(path)} QUESTION")
         generation = newest_generation(path)
         loaded = self.embedders.get(embedder, lambda: load_embedder(embedder))
         return self.indexes.get((path, generation, embedder), lambda: Index.open(path, loaded))
@@ -145,6 +149,15 @@ def services_of(context: Context[Any, Any]) -> Services:
     return services
 
 
+def refuse_database(index: Path, command: str) -> None:
+    """Raise BadInput for an index folder that stands for a URL, also where the user has allowed its host."""
+    from rag.backends.base import shown_url
+    from rag.backends.consent import stored_url
+
+    if url := stored_url(index):
+        raise _sends_nothing(shown_url(url), command)
+
+
 def refuse_endpoints(plan: Plan, command: str) -> None:
     """Raise BadInput for a plan that asks model endpoints or a database: the server sends nothing and reads no key."""
     from rag.backends.base import shown_url
@@ -156,7 +169,11 @@ def refuse_endpoints(plan: Plan, command: str) -> None:
     if plan.index is not None and plan.index.backend:
         hosts.add(shown_url(plan.index.backend))
     if hosts:
-        raise BadInput(
-            f"this asks {', '.join(sorted(hosts))}, and the server sends nothing over the network and reads no key",
-            f"run it yourself: {command}",
-        )
+        raise _sends_nothing(", ".join(sorted(hosts)), command)
+
+
+def _sends_nothing(hosts: str, command: str) -> BadInput:
+    return BadInput(
+        f"this asks {hosts}, and the server sends nothing over the network and reads no key",
+        f"run it yourself: {command}",
+    )

@@ -19,8 +19,9 @@ import yaml
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
 from advisor.workflows.index_cluster import start_engine
-from rag.backends.base import backend_class, index_location, shown_url
+from rag.backends.base import backend_class, shown_url
 from rag.backends.build import build_folder
+from rag.backends.consent import index_location
 from rag.errors import BadInput, UsageProblem
 from rag.indexing.generations import CURRENT_POINTER
 from rag.loading.incremental import documents_path

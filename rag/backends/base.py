@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
 
 import numpy as np
 
-from rag.errors import BadInput, UsageProblem
-from rag.files import SCHEMA, check_schema, write_json
+from rag.errors import UsageProblem
+from rag.files import SCHEMA, write_json
 from rag.search.backend import Backend, IndexFacts
 from rag.stores.text import RowChange, RowSummary, StoredChunk
 from rag.types import Document
@@ -27,6 +27,55 @@ BACKENDS: dict[str, str] = {
 """Scheme of a URL to "module:class"; the module is imported only when the backend is used."""
 BACKEND_FILE = "backend.json"
 """File of a folder that stands for an index at a URL: the URL, and the generation that was built."""
+_LANCE_PARAMETERS = frozenset({"search"})
+URL_PARAMETERS: dict[str, frozenset[str]] = {
+    "postgresql": frozenset(
+        {
+            "index",
+            "vectors",
+            "search",
+            "host",
+            "hostaddr",
+            "port",
+            "user",
+            "dbname",
+            "service",
+            "sslmode",
+            "sslrootcert",
+            "sslcert",
+            "sslkey",
+            "sslcrl",
+            "sslcrldir",
+            "sslsni",
+            "sslcertmode",
+            "sslnegotiation",
+            "ssl_min_protocol_version",
+            "ssl_max_protocol_version",
+            "require_auth",
+            "channel_binding",
+            "gssencmode",
+            "krbsrvname",
+            "target_session_attrs",
+            "load_balance_hosts",
+            "connect_timeout",
+            "keepalives",
+            "keepalives_idle",
+            "keepalives_interval",
+            "keepalives_count",
+            "tcp_user_timeout",
+            "application_name",
+            "client_encoding",
+            "options",
+        }
+    ),
+    "lancedb": _LANCE_PARAMETERS,
+    "lancedb+s3": _LANCE_PARAMETERS,
+}
+"""Scheme of a URL to its parameters: none holds a secret or names a file with passwords. Any other is refused, because
+URLs end up in plans, run folders and logs. ``sslkey`` names a file of a key, whose own password has no place here."""
+_SERVER_OPTIONS = re.compile(r"\s*(-c\s*[a-z_]+=[A-Za-z0-9._-]+\s*)*")
+"""Value of ``options``: settings of the server's own, ``-c NAME=VALUE``; those of extensions have a dot in their name."""
+_PARAMETER_NAME = re.compile(r"[A-Za-z_]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +151,6 @@ def is_backend_url(text: str) -> bool:
     return "://" in text and urlsplit(text).scheme in BACKENDS
 
 
-def index_location(location: Path | str) -> Path | str:
-    """Return where an index is: a URL, also where the location is a folder that stands for one, else the folder.
-
-    Raises:
-        BadInput: the folder's :data:`BACKEND_FILE` is damaged.
-    """
-    if is_backend_url(str(location)):
-        return str(location)
-    file = Path(location) / BACKEND_FILE
-    if not file.is_file():
-        return Path(location)
-    try:
-        return str(check_schema(json.loads(file.read_text("utf-8")), "backend of an index", file)["url"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{file} is damaged: {error!r}", "build the index again") from None
-
-
 def write_backend_file(folder: Path, url: str, generation: int) -> None:
     """Let a folder stand for an index at a URL; the URL never holds a password."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,25 +167,69 @@ def shown_url(url: str) -> str:
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     index = next((pair for pair in parts.query.split("&") if pair.startswith("index=")), "")
-    netloc = f"{user.partition(':')[0]}{at}{host}"
     # urlunsplit would leave out the slashes of a URL without a host
-    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{index}" if index else "")
+    shown = f"{parts.scheme}://{re.split(':|%3A', user, flags=re.IGNORECASE)[0]}{at}{host}"
+    path = re.split(";|%3B", parts.path, flags=re.IGNORECASE)[0]
+    if parts.scheme == "postgresql":
+        path = re.split("=|%3D", path, flags=re.IGNORECASE)[0]
+    return f"{shown}{path}" + (f"?{index}" if re.fullmatch(r"index=[\w-]+", index) else "")
 
 
 def check_backend_url(url: str) -> None:
-    """Refuse a URL that names no backend, or that holds a password; nothing is connected or imported.
+    """Refuse a URL that names no backend, or that may hold a secret; nothing is connected or imported.
+
+    Only the parameters of :data:`URL_PARAMETERS` are accepted. What is refused is not repeated, parameters' names aside.
 
     Raises:
         UsageProblem: with what to write.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageProblem(f"not a URL of an index: {error}", _URL_FORM) from None
     if parts.scheme not in BACKENDS or "://" not in url:
         raise _unknown_scheme(parts.scheme)
-    if ":" in parts.netloc.rpartition("@")[0] or "password" in parse_qs(parts.query, keep_blank_values=True):
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise UsageProblem("the URL of an index contains a blank or a control character", _URL_FORM)
+    if _has_password(parts):
         raise UsageProblem(
             "the URL of an index must not contain a password: command lines and run folders are read by others",
             "give it by the environment variable PGPASSWORD or the file ~/.pgpass",
         )
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    if any(sign in unquote(url) for sign in "#;"):
+        raise UsageProblem(
+            "the URL of an index must not contain # or ;: what follows would be ignored", _URL_FORM
+        )
+    names = [name for name, _ in pairs]
+    for name, value in pairs:
+        shown = name if _PARAMETER_NAME.fullmatch(name) else "such a parameter"
+        if name not in URL_PARAMETERS[parts.scheme]:
+            raise UsageProblem(
+                f"the URL of an index must not contain {shown}: it may carry credentials, or is unknown",
+                f"there are: {', '.join(sorted(URL_PARAMETERS[parts.scheme]))}",
+            )
+        if names.count(name) > 1:
+            raise UsageProblem(f"the URL of an index contains {name} twice", "write it once")
+        if not _SERVER_OPTIONS.fullmatch(value) if name == "options" else "=" in value:
+            raise UsageProblem(
+                f"the URL of an index has a value of {name} that may carry credentials",
+                "only options has values with =, as options=-c%20NAME%3DVALUE with a setting of the server's own",
+            )
+    if parts.scheme == "postgresql" and "=" in unquote(parts.path):
+        raise UsageProblem("the URL of an index has a database's name with =", _URL_FORM)
+
+
+_URL_FORM = "write postgresql://USER@HOST:PORT/DATABASE?index=NAME or lancedb:///FOLDER (docs/backends.md)"
+
+
+def _has_password(parts: SplitResult) -> bool:
+    """Return whether a URL holds a password as URLs or libpq's parameters do; LanceDB's takes no user either."""
+    user, at, _ = parts.netloc.rpartition("@")
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    if any(name == "password" or (name == "user" and ":" in value) for name, value in pairs):
+        return True
+    return ":" in unquote(user) or bool(at and parts.scheme != "postgresql")
 
 
 def url_hosts(url: str) -> list[str]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from rag.backends.base import IndexChange, WritableBackend, backend_class, index_location, shown_url
+from rag.backends.base import IndexChange, WritableBackend, backend_class, shown_url
+from rag.backends.consent import index_location
 from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
 from rag.files import sha256_text
@@ -85,13 +86,14 @@ def copy_index(
 
     Raises:
         UsageProblem: source and target are the same, or the target is no URL of a backend.
-        BadInput: there is no index, the target has one, or the copy differs, which is said.
+        BadInput: there is no index, the target has one, or the copy differs, which is said; or the source stands for a URL
+            whose host is not allowed.
         CannotRun: a database or storage cannot be reached, or was lost; the target then has no new generation.
     """
     notify = on_event or (lambda event: None)
     start = time.monotonic()
     location = index_location(source)
-    if str(location) == target:
+    if shown_url(str(location)) == shown_url(target):
         raise UsageProblem(f"{shown_url(target)} is source and target", "name another target")
     target_class = backend_class(target)
     source_index = _opened(location)

@@ -25,7 +25,8 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rag.backends.base import index_location, shown_url
+from rag.backends.base import shown_url
+from rag.backends.consent import stored_url
 from rag.errors import BadInput, UsageProblem
 from rag.files import (
     MANIFEST,
@@ -85,7 +86,7 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
         )
     file = f"{source.plan.name}.zip"
     with _lock_if_writable(run):
-        if (run / INDEX).is_dir() and isinstance(index_location(run / INDEX), Path):
+        if (run / INDEX).is_dir() and stored_url(run / INDEX) is None:
             from rag.indexing.repair import check_index
 
             with _lock_if_writable(run / INDEX):
@@ -417,8 +418,8 @@ def _check_run(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     plan = read_run_plan(folder)
     RunFolder(folder).check()
     facts: dict[str, Any] = {"run": plan.name, "arms": ", ".join(arm.arm for arm in plan.arms)}
-    if isinstance(location := index_location(folder / INDEX), str):
-        facts["index"] = f"in a database, {shown_url(location)}, and not in the archive"
+    if url := stored_url(folder / INDEX):
+        facts["index"] = f"in a database, {shown_url(url)}, and not in the archive"
     elif (folder / INDEX).is_dir():
         from rag.indexing.repair import check_index
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rag.backends.base import index_location, shown_url
+from rag.backends.base import shown_url
+from rag.backends.consent import stored_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, check_manifest, sha256_file
 from rag.index import newest_generation
@@ -119,8 +120,8 @@ class ExportSource:
         files += [tuned] if needs != "weights" and tuned.is_file() else []
         files += [examples] if needs == "rows" and examples else []
         digests = [sha256_file(file) if file.is_file() else "" for file in files]
-        if needs != "weights" and isinstance(location := index_location(run / INDEX), str):
-            digests.append(f"{shown_url(location)} {newest_generation(location)}")
+        if needs != "weights" and (url := stored_url(run / INDEX)):
+            digests.append(f"{shown_url(url)} {newest_generation(run / INDEX)}")
         return digests
 
     def _describe(self, arm: EvaluateStep) -> str:

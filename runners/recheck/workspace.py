@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.backends.base import index_location
+from rag.backends.consent import stored_url
 from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
 from rag.files import check_schema, write_json
@@ -207,7 +207,7 @@ def _copy_index(base: RunFolder, folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
         if name != INDEX and (base.path / name).is_dir():
             shutil.copytree(base.path / name, folder / name, ignore=_LOCKS)
-    if isinstance(index_location(base.path / INDEX), Path):
+    if stored_url(base.path / INDEX) is None:
         if not (base.path / INDEX).is_dir():
             raise BadInput(
                 f"{base.path} has no index, so its arms cannot search",
@@ -239,7 +239,7 @@ def open_measured_index(base: RunFolder) -> Index | None:
     from rag.index import Index, newest_generation
 
     folder, measured = base.path / INDEX, measured_generation(base)
-    if not measured or isinstance(index_location(folder), str) or measured == newest_generation(folder):
+    if not measured or stored_url(folder) is not None or measured == newest_generation(folder):
         return Index.open(folder)
     try:
         return Index(folder, FilesBackend.open(folder, measured), None, None)
@@ -265,8 +265,7 @@ def update_workspace_index(
     before = old.plan.index
     other = any(change.kind == EMBEDDER for change in changes)
     other = other or before is None or index_settings(before) != index_settings(step)
-    location = index_location(base.path / INDEX)
-    held_elsewhere = isinstance(location, str)
+    held_elsewhere = stored_url(base.path / INDEX) is not None
     if other or held_elsewhere:
         report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
         if other:
@@ -284,7 +283,7 @@ def update_workspace_index(
         context.emit({"event": DOCUMENTS_EVENT, "reason": f"{text} of {report.found}"})
     reasons = [str(e["reason"]) for e in context.run.events() if e.get("event") == DOCUMENTS_EVENT][:1]
     measured = measured_generation(base)
-    if measured and isinstance(location, Path) and newest_generation(location) > measured:
+    if measured and not held_elsewhere and newest_generation(base.path / INDEX) > measured:
         reasons.append("the run's index was updated since it was measured")
     retrieving = tuple(arm.arm for arm in context.plan.arms if arm.retrieval)
     return Change(DOCUMENTS, "; ".join(reasons), retrieving) if reasons else None

@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.backends.base import index_location, shown_url, url_hosts
+from rag.backends.base import shown_url, url_hosts
+from rag.backends.consent import stored_url
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
@@ -182,10 +183,10 @@ def index_hosts(plan: Plan) -> list[str]:
 
 def check_index_place(plan: Plan, folder: Path) -> None:
     """Raise BadInput where a run's index folder stands for another URL than the plan names."""
-    location = index_location(folder)
-    if isinstance(location, str) and (plan.index is None or location != plan.index.backend):
+    url = stored_url(folder)
+    if url is not None and (plan.index is None or url != plan.index.backend):
         raise BadInput(
-            f"{folder} refers to an index at {shown_url(location)}, which the run's plan does not name",
+            f"{folder} refers to an index at {shown_url(url)}, which the run's plan does not name",
             "the folder was changed; run the plan again",
         )
 

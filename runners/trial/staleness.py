@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.backends.base import index_location, shown_url
+from rag.backends.base import shown_url
+from rag.backends.consent import stored_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
 from rag.text.numbers import extract_numbers, polarity
@@ -294,7 +295,7 @@ def _with_updated_index(context: RunContext, documents: Path, update: Path) -> I
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder)
         documents_after = updated_documents(temporary, documents, update)
-        if isinstance(index_location(context.run.path / INDEX), Path):
+        if stored_url(context.run.path / INDEX) is None:
             shutil.copytree(context.run.path / INDEX, temporary / INDEX)
             Index.update(temporary / INDEX, documents_after, context.embedder)
         else:  # an index in a database is not touched: the changed documents are indexed here
@@ -336,6 +337,6 @@ def _digest(run: RunFolder, update: Path) -> str:
     digests += [sha256_file(p) for p in sorted(run.path.glob(f"adapters/*/{MANIFEST}"))]
     current = run.path / INDEX / CURRENT_FILE
     generation = current.read_text("utf-8") if current.is_file() else ""
-    if isinstance(location := index_location(run.path / INDEX), str):
-        generation = f"{shown_url(location)} {newest_generation(location)}"
+    if url := stored_url(run.path / INDEX):
+        generation = f"{shown_url(url)} {newest_generation(run.path / INDEX)}"
     return sha256_text("\n".join([generation, *digests]))

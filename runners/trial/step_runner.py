@@ -40,7 +40,7 @@ from runners.plan.steps import (
 )
 from runners.plan.train_config import KERNELS
 from runners.resources import usage
-from runners.run_folder import INDEX, TRIAL, read_journal
+from runners.run_folder import INDEX, PLAN, TRIAL, read_journal
 from runners.runs import arm
 from runners.runs.session import (
     REFUSAL_FILE,
@@ -184,9 +184,11 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
         return {**report.to_json(), "refusal": fit_refusal(context)}
     from rag.backends.base import shown_url, write_backend_file
     from rag.backends.build import publish_at
+    from rag.backends.consent import allowed_url
 
     check_backend_allowed(context.plan, context.run.path)
-    report = publish_at(step.backend, documents, context.embedder, index_settings(step), context.emit)
+    url = allowed_url(step.backend, context.run.path / PLAN)
+    report = publish_at(url, documents, context.embedder, index_settings(step), context.emit)
     write_backend_file(folder, step.backend, report.generation)
     result = {**report.to_json(), "backend": shown_url(step.backend)}
     return {**result, "refusal": fit_refusal(context)}

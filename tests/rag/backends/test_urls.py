@@ -10,12 +10,12 @@ import pytest
 from rag.backends.base import (
     BACKEND_FILE,
     check_backend_url,
-    index_location,
     is_backend_url,
     shown_url,
     write_backend_file,
 )
 from rag.backends.build import build_folder
+from rag.backends.consent import INDEX_HOSTS, index_location, stored_url
 from rag.backends.postgresql.connection import PostgresAddress
 from rag.backends.postgresql.filters import date_columns, value_rows
 from rag.backends.postgresql.words import Postings, best_rows, posting_rows, scored_matches
@@ -102,10 +102,13 @@ def test_builds_at_one_index_share_a_folder_whoever_builds(
     assert folder != build_folder(f"{HOST}?index=b")
 
 
-def test_a_folder_can_stand_for_a_url(tmp_path: Path) -> None:
+def test_a_folder_can_stand_for_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert index_location(tmp_path) == tmp_path
+    assert stored_url(tmp_path) is None
     write_backend_file(tmp_path, HOST, 3)
-    assert index_location(tmp_path) == HOST
+    assert stored_url(tmp_path) == HOST
+    monkeypatch.setenv(INDEX_HOSTS, "db.example.org")
+    assert str(index_location(tmp_path)).startswith(f"{HOST}?sslmode=verify-full&require_auth=scram-sha-256")
     with pytest.raises(UsageProblem, match="is in a database"):
         Index.repair(tmp_path, lambda: None)
     (tmp_path / BACKEND_FILE).write_text("{")
