@@ -19,7 +19,7 @@ import yaml
 from advisor.display.events import print_event
 from advisor.output import emit_result, note
 from advisor.workflows.index_cluster import start_engine
-from rag.backends.base import backend_class, shown_url
+from rag.backends.base import backend_class, check_backend_url, shown_url
 from rag.backends.build import build_folder
 from rag.backends.consent import index_location
 from rag.errors import BadInput, UsageProblem
@@ -68,10 +68,11 @@ def index_path(text: str) -> Path | str:
     A run folder whose index is in a database gives its URL.
 
     Raises:
-        UsageProblem: a URL of a database that cannot hold an index.
+        UsageProblem: a URL of a database that cannot hold an index, or with a password.
+        BadInput: a folder that stands for a URL at a host that the user has not allowed.
     """
     if "://" in text:
-        backend_class(text)
+        check_backend_url(text)
         return text
     path = Path(text)
     inner = path / INDEX

@@ -73,7 +73,7 @@ URL_PARAMETERS: dict[str, frozenset[str]] = {
 }
 """Scheme of a URL to its parameters: none holds a secret or names a file with passwords. Any other is refused, because
 URLs end up in plans, run folders and logs. ``sslkey`` names a file of a key, whose own password has no place here."""
-_SERVER_OPTIONS = re.compile(r"\s*(-c\s*[a-z_]+=[A-Za-z0-9._-]+\s*)*")
+_SERVER_OPTIONS = re.compile(r"\s*(-c\s*[a-z_]+=[A-Za-z0-9._,-]+\s*)*")
 """Value of ``options``: settings of the server's own, ``-c NAME=VALUE``; those of extensions have a dot in their name."""
 _PARAMETER_NAME = re.compile(r"[A-Za-z_]{1,40}")
 
@@ -148,7 +148,8 @@ class WritableBackend(Backend, Protocol):
 
 def is_backend_url(text: str) -> bool:
     """Return whether a text names a backend by its URL, not a folder."""
-    return "://" in text and urlsplit(text).scheme in BACKENDS
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.lower() in BACKENDS
 
 
 def write_backend_file(folder: Path, url: str, generation: int) -> None:
@@ -185,8 +186,8 @@ def check_backend_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise UsageProblem(f"not a URL of an index: {error}", _URL_FORM) from None
+    except ValueError:
+        raise UsageProblem("not a URL of an index: its host cannot be read", _URL_FORM) from None
     if parts.scheme not in BACKENDS or "://" not in url:
         raise _unknown_scheme(parts.scheme)
     if re.search(r"[\x00-\x20\x7f]", url):
@@ -207,7 +208,7 @@ def check_backend_url(url: str) -> None:
         if name not in URL_PARAMETERS[parts.scheme]:
             raise UsageProblem(
                 f"the URL of an index must not contain {shown}: it may carry credentials, or is unknown",
-                f"there are: {', '.join(sorted(URL_PARAMETERS[parts.scheme]))}",
+                "see the parameters in docs/backends.md; a password comes from PGPASSWORD or ~/.pgpass",
             )
         if names.count(name) > 1:
             raise UsageProblem(f"the URL of an index contains {name} twice", "write it once")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import uuid4
 
+from rag.backends.base import check_backend_url
 from rag.backends.files import GenerationReplaced
 from rag.errors import BadInput, CannotRun, Problem, UsageProblem, install_hint
 from rag.files import writer_lock
@@ -92,6 +93,7 @@ class LanceAddress:
             raise UsageProblem(
                 f"{shown}: {unusable} is no parameter of it", f"there is search={'|'.join(SEARCHES)}"
             )
+        check_backend_url(url)
         return cls(shown, path if parts.scheme == "lancedb" else f"s3://{parts.netloc}{path}", search)
 
 

@@ -74,8 +74,6 @@ class PostgresAddress:
         check_backend_url(url)
         parts = urlsplit(url)
         pairs = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if "sslpassword" in pairs:
-            raise UsageProblem("the URL of an index must not contain sslpassword", "use a key without one")
         index = _choice(pairs, "index", None) or DEFAULT_INDEX
         vectors, search = _choice(pairs, "vectors", VECTOR_TYPES), _choice(pairs, "search", SEARCHES)
         rest = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs.items())
