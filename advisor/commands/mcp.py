@@ -15,7 +15,12 @@ def command(
     allow_run: bool = typer.Option(
         False,
         "--allow-run",
-        help="Offer run and train too. Each starts only after a confirmation that names minutes, money and disk.",
+        help="Offer run and train too. Each starts after your client showed you minutes, money and disk, and you agreed.",
+    ),
+    without_asking: bool = typer.Option(
+        False,
+        "--without-asking",
+        help="With --allow-run: agree now to every run and training, for a client that cannot ask you.",
     ),
     tools: bool = typer.Option(False, "--tools", help="Print the tools with their schemas as JSON, and end."),
     skill: bool = typer.Option(
@@ -43,4 +48,4 @@ def command(
 
         print(json.dumps({"schema": 1, "tools": server.tool_list(root, allow_run)}, indent=2))
         return
-    server.serve_stdio(root, allow_run)
+    server.serve_stdio(root, allow_run, without_asking)

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
 
 from advisor.questionnaire.answers import names_a_path
 from rag.errors import BadInput, UsageProblem
+from runners.plan.steps import PlanModel
+
+if TYPE_CHECKING:
+    from runners.plan.schema import Plan
+
+Value = TypeVar("Value")
+
+
+def plan_values(part: Any, kind: type[Value], key: str = "") -> Iterator[tuple[str, Value]]:
+    """Yield every value of a type in a plan with its dotted key, in whatever step or list it is."""
+    if isinstance(part, kind):
+        yield key, part
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(part, BaseModel):
+        inner = ((f"{key}.{name}".lstrip("."), getattr(part, name)) for name in type(part).model_fields)
+    elif isinstance(part, Mapping):
+        inner = ((f"{key}.{name}", value) for name, value in part.items())
+    elif isinstance(part, list | tuple):
+        inner = ((f"{key}[{number}]", value) for number, value in enumerate(part))
+    for name, value in inner:
+        yield from plan_values(value, kind, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +98,16 @@ class AllowedFolder:
         for key, name in named:
             if name is not None:
                 self.path(str(name), f"{source}: {key}")
+
+    def require_plan(self, plan: Plan, source: str) -> None:
+        """Raise BadInput when a plan names a file or the folder of a model outside of the folder, whatever key names it."""
+        self.require_files(plan_values(plan, Path), source)
+        self.require_models(plan, source)
+
+    def require_models(self, plan: Plan, source: str) -> None:
+        """Raise BadInput when a plan names the folder of a model outside of the folder."""
+        for key, wanted in plan_values(plan, PlanModel):
+            self.model(wanted.name, f"{source}: {key}")
 
     def shown(self, path: Path) -> str:
         """Return a path inside the folder, relative to it."""

@@ -104,8 +104,9 @@ class StartedResult(Contract):
 
     state: Literal["confirm", "declined", "finished", "gate_not_met"]
     costs: Costs
-    confirmation: str | None = Field(
-        None, description="With state confirm: the one-time token that a second, equal call must bring."
+    command: str | None = Field(
+        None,
+        description="With state confirm: what the user gives in a terminal to start it; an agent does not.",
     )
     out: str = Field(description="The folder of the result.")
     result: dict[str, Any] | None = Field(None, description="The report, or the result of the training.")

@@ -191,8 +191,8 @@ async def ask_tool(
         if citation["n"]
     ]
     state = "It refuses: the documents were not found to hold the answer." if data["refused"] else "Answered"
-    text = state if data["refused"] else f"{state} by the arm {data['arm']}, with {len(cited)} citations."
-    return success(text, data, "\n".join([data["answer"], *cited]))
+    text = state if data["refused"] else f"{state} with {len(cited)} citations."
+    return success(text, data, "\n".join([f"Arm: {data['arm']}", data["answer"], *cited]))
 
 
 async def report_tool(
@@ -215,7 +215,8 @@ async def report_tool(
         if arm.get("score")
     ]
     head = f"{verdict['outcome']} ({verdict['strength']}); {arm_to_use(verdict)}."
-    return success(f"{head}\n{bullet_lines(scores)}", data, str(verdict["text"]))
+    shown = "\n".join([head, bullet_lines(scores), str(verdict["text"])])
+    return success(f"The verdict and the scores of {count_noun(len(scores), 'arm')}.", data, shown)
 
 
 async def list_runs_tool(
@@ -236,7 +237,7 @@ async def list_runs_tool(
         f"{row['path']}: {row['state']}, steps {row['steps'] or '–'}, {row['outcome'] or 'no verdict'}"
         for row in data["runs"]
     ]
-    return success(bullet_lines(lines) or f"There is no run in {folder}.", data)
+    return success(f"{count_noun(len(lines), 'run')} in {folder}.", data, bullet_lines(lines))
 
 
 def _explanation_text(data: Mapping[str, Any]) -> str:

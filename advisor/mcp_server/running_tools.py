@@ -1,6 +1,7 @@
 """The tools that compute for minutes and write: `run` and `train`, registered only with ``--allow-run``.
 
-Each is a process of its own, started as the command line: it may need all memory, it handles its own interruption with its
+Neither starts on an agent's word: a person agrees, in the client, by a flag of the server, or in a terminal. Each is a
+process of its own, started as the command line: it may need all memory, it handles its own interruption with its
 progress kept, and it ends when the client cancels the call or the server ends.
 """
 
@@ -9,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,18 +27,12 @@ from pydantic import Field
 
 from advisor.mcp_server import contracts
 from advisor.mcp_server.background import CallProgress, in_thread
-from advisor.mcp_server.confirmation import Consent, can_ask_user, costs_text, request_digest
+from advisor.mcp_server.confirmation import Consent, can_ask_user, costs_text
 from advisor.mcp_server.contracts import Costs
 from advisor.mcp_server.results import arm_to_use, success
 from advisor.mcp_server.services import Services, refuse_endpoints, services_of
 from rag.errors import BadInput, CannotRun, GateNotMet, Problem, UsageProblem
 
-Token = Annotated[
-    str | None,
-    Field(
-        description="Only for a second call: the `confirmation` that the first one with the same arguments returned."
-    ),
-]
 PlanPath = Annotated[str, Field(description="The plan.yaml.")]
 ExamplesPath = Annotated[str, Field(description="The file or folder of training rows.")]
 OutPath = Annotated[str, Field(description="The folder of the result.")]
@@ -51,13 +48,12 @@ _WARNING = re.compile(r"\w+Warning: |^warnings\.warn\(")
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A call of `run` or `train` that was checked: its process, its costs, and what a token is bound to."""
+    """A call of `run` or `train` that was checked: its process and its costs."""
 
     what: str
     arguments: tuple[str, ...]
     out: Path
     costs: Costs
-    digest: str
 
 
 async def confirm_run(
@@ -66,12 +62,11 @@ async def confirm_run(
     out: str | None,
     quick: bool,
     resume: bool,
-    confirmation: str | None,
 ) -> Consent | Elicit[Consent]:
-    """Ask the user of the client whether a run may start, where the client can ask; else use the token."""
+    """Ask the user of the client whether a run may start, where the client can ask."""
     services = services_of(context)
     request = await in_thread(context, lambda _: run_request(services, plan, out, quick, resume))
-    return _consent(context, request, confirmation)
+    return _consent(context, request)
 
 
 async def confirm_training(
@@ -82,14 +77,13 @@ async def confirm_training(
     model: str,
     epochs: float | None,
     resume: bool,
-    confirmation: str | None,
 ) -> Consent | Elicit[Consent]:
     """Ask whether a training may start, as :func:`confirm_run`."""
     services = services_of(context)
     request = await in_thread(
         context, lambda _: training_request(services, examples, out, method, model, epochs, resume)
     )
-    return _consent(context, request, confirmation)
+    return _consent(context, request)
 
 
 async def run_tool(
@@ -99,7 +93,6 @@ async def run_tool(
     out: RunOut = None,
     quick: Quick = False,
     resume: Resume = False,
-    confirmation: Token = None,
 ) -> Annotated[CallToolResult, contracts.StartedResult]:
     """Carry out a plan: train and measure every method on the user's questions. Takes minutes to hours; asks first."""
     services = services_of(context)
@@ -116,8 +109,8 @@ async def run_tool(
     data = await in_thread(context, read)
     verdict = data["verdict"]
     state = "gate_not_met" if code == GateNotMet.exit_code else "finished"
-    text = f"{state}: {verdict['outcome']}, {arm_to_use(verdict)}. Run: {request.costs.writes}"
-    return success(text, _started(state, request, result=data), str(verdict["text"]))
+    shown = f"{verdict['outcome']}, {arm_to_use(verdict)}. Run: {request.costs.writes}\n{verdict['text']}"
+    return success(f"The run ended: {state}.", _started(state, request, result=data), shown)
 
 
 async def train_tool(
@@ -129,7 +122,6 @@ async def train_tool(
     model: ModelName = "smollm2-135m-instruct",
     epochs: Epochs = None,
     resume: Resume = False,
-    confirmation: Token = None,
 ) -> Annotated[CallToolResult, contracts.StartedResult]:
     """Tune a model on examples, without a plan. Takes minutes to hours; asks first."""
     services = services_of(context)
@@ -141,15 +133,16 @@ async def train_tool(
     _, printed = await _carry_out(context, services, request)
     data = json.loads(printed.splitlines()[-1])
     losses = f"loss {data['first_loss']:.3f} at first, {data['last_loss']:.3f} at last"
-    text = f"finished: {losses}. Result: {request.costs.writes}"
-    return success(text, _started("finished", request, result=data))
+    text = f"finished: {losses}."
+    return success(text, _started("finished", request, result=data), f"Result: {request.costs.writes}")
 
 
 def run_request(services: Services, plan: str, out: str | None, quick: bool, resume: bool) -> StartRequest:
     """Check a call of `run` without starting anything.
 
     Raises:
-        BadInput: the plan or its data cannot be read or is outside of the folder, or the plan asks an endpoint.
+        BadInput: the plan or a file or model that it names cannot be read or is outside of the folder, or the plan asks
+            an endpoint.
         UsageProblem: the run folder exists, and `resume` is not given.
     """
     from advisor.workflows.dry_run import step_estimates
@@ -161,9 +154,7 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
 
     path = services.folder.existing(plan, "plan")
     read = read_plan(path)
-    services.folder.require_files(
-        [(f"data.{key}", value) for key, value in read.data if isinstance(value, Path)], plan
-    )
+    services.folder.require_plan(read, plan)
     refuse_endpoints(read, f"tunewise run {plan}")
     folder = services.folder.path(out if out is not None else f"runs/{read.name}", "out")
     _check_out(folder, out, resume)
@@ -180,10 +171,7 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
     )
     place = ["--out", str(folder)] if out is not None else []
     flags = [*(["--quick"] if quick else []), *(["--resume"] if resume and folder.exists() else [])]
-    digest = request_digest(
-        "run", {"plan": str(path), "out": str(folder), "quick": quick, "resume": resume}, (path,)
-    )
-    return StartRequest("The run", ("run", str(path), *place, *flags, "--json"), folder, costs, digest)
+    return StartRequest("The run", ("run", str(path), *place, *flags), folder, costs)
 
 
 def training_request(
@@ -224,37 +212,35 @@ def training_request(
             f"{len(rows):,} rows of about {tokens:,} tokens; the minutes are for the usual number of epochs."
         ],
     )
-    given = {"examples": str(path), "out": str(folder), "method": method, "model": name, "epochs": epochs}
     flags = ["--epochs", f"{epochs:g}"] if epochs is not None else []
     flags += ["--resume"] if resume else []
     arguments = ("train", "--examples", str(path), "--method", method, "--model", name, "--out", str(folder))
-    digest = request_digest("train", {**given, "resume": resume}, (path,))
-    return StartRequest("The training", (*arguments, *flags, "--json"), folder, costs, digest)
+    return StartRequest("The training", (*arguments, *flags), folder, costs)
 
 
-def _consent(
-    context: Context[Any, Any], request: StartRequest, confirmation: str | None
-) -> Consent | Elicit[Consent]:
+def _consent(context: Context[Any, Any], request: StartRequest) -> Consent | Elicit[Consent]:
+    """Return the question for the user; where the client cannot ask, what the server's own flag says."""
     if can_ask_user(context):
         return Elicit(f"{costs_text(request.what, request.costs)}\nStart it?", Consent)
-    if confirmation is None:
-        return Consent(proceed=False)
-    services_of(context).confirmations.redeem(confirmation, request.digest)
-    return Consent(proceed=True)
+    return Consent(proceed=services_of(context).without_asking)
 
 
 def _not_started(
     context: Context[Any, Any], request: StartRequest, consent: ElicitationResult[Consent]
 ) -> CallToolResult | None:
-    """Return the answer to a call that starts nothing: to be confirmed, or declined; None for one that was agreed to."""
+    """Return the answer to a call that starts nothing: nobody agreed, or nobody could be asked; None for one agreed to."""
     if consent.action == "accept" and consent.data.proceed:
         return None
     facts = costs_text(request.what, request.costs)
     if can_ask_user(context):
-        return success(f"Not started: the user did not agree.\n{facts}", _started("declined", request))
-    token = services_of(context).confirmations.issue(request.digest)
-    text = f"Nothing was started yet. {facts}\nTell the user these facts. To start it, repeat this call with confirmation."
-    return success(text, _started("confirm", request, confirmation=token))
+        return success("Not started: the user did not agree.", _started("declined", request), facts)
+    command = shlex.join(["tunewise", *request.arguments])
+    text = (
+        "Nothing was started: this client cannot ask its user, and an agent's yes is nobody's.\n"
+        "The user starts it in a terminal with the command below, or lets the client start the server with "
+        "--allow-run --without-asking."
+    )
+    return success(text, _started("confirm", request, command=command), f"{facts}\n{command}")
 
 
 def _started(state: str, request: StartRequest, **more: Any) -> dict[str, Any]:
@@ -297,7 +283,7 @@ async def _carry_out(
         )
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "advisor", *request.arguments],
+            [sys.executable, "-P", "-m", "advisor", *request.arguments, "--json"],
             cwd=services.folder.root,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -309,7 +295,7 @@ async def _carry_out(
         )
         services.child, services.child_interrupted = process, False
         try:
-            printed, lines = await in_thread(context, lambda progress: _follow(process, progress))
+            printed, lines = await in_thread(context, lambda progress: follow_process(process, progress))
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(services.stop_child)
@@ -322,18 +308,23 @@ async def _carry_out(
     return code, printed
 
 
-def _follow(process: subprocess.Popen[str], progress: CallProgress) -> tuple[str, list[str]]:
-    """Pass the lines of a process's stderr on as progress until it ends; return its output and its last lines."""
+def follow_process(process: subprocess.Popen[str], progress: CallProgress) -> tuple[str, list[str]]:
+    """Pass the lines of a process's stderr on as progress until it ends; return its output and its last lines.
+
+    Both pipes are read at once: a process that prints more than a pipe holds waits until somebody reads it.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []
-    for line in process.stderr:
-        if text := line.strip():
-            lines = [*lines[-9:], text]
-            if not _WARNING.search(text):
-                progress.message = text[:200]
-            print(text, file=sys.stderr, flush=True)
-    return process.stdout.read(), lines
+    with ThreadPoolExecutor(1) as reader:
+        printed = reader.submit(process.stdout.read)
+        for line in process.stderr:
+            if text := line.strip():
+                lines = [*lines[-9:], text]
+                if not _WARNING.search(text):
+                    progress.message = text[:200]
+                print(text, file=sys.stderr, flush=True)
+        return printed.result(), lines
 
 
 def _problem_of(lines: Sequence[str], code: int) -> Problem:

@@ -22,10 +22,9 @@ from pydantic import ValidationError
 from advisor.mcp_server import reading_tools, running_tools
 from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import Cancelled
-from advisor.mcp_server.confirmation import Confirmations
 from advisor.mcp_server.results import failure, failure_text
 from advisor.mcp_server.services import Services
-from rag.errors import Problem
+from rag.errors import Problem, UsageProblem
 
 INSTRUCTIONS = (
     "tunewise recommends how to adapt a language model (prompting, few-shot, RAG, LoRA, QLoRA, full fine-tuning, hybrid) "
@@ -136,9 +135,17 @@ def _running_hint(name: str) -> str:
     return f" ({name} needs: tunewise mcp --allow-run)" if name in running else ""
 
 
-def make_server(root: Path, allow_run: bool) -> TunewiseServer:
-    """Return the server of a folder; UsageProblem for a folder that cannot be served."""
-    return TunewiseServer(Services(AllowedFolder.of(root), Confirmations()), allow_run)
+def make_server(root: Path, allow_run: bool, without_asking: bool = False) -> TunewiseServer:
+    """Return the server of a folder; UsageProblem for a folder that cannot be served.
+
+    Args:
+        root: the folder.
+        allow_run: offer `run` and `train` too.
+        without_asking: a person agrees now that they start where the client cannot ask its user.
+    """
+    if without_asking and not allow_run:
+        raise UsageProblem("--without-asking is for run and train", "give --allow-run too")
+    return TunewiseServer(Services(AllowedFolder.of(root), without_asking), allow_run)
 
 
 def tool_list(root: Path, allow_run: bool) -> list[dict[str, Any]]:
@@ -148,18 +155,22 @@ def tool_list(root: Path, allow_run: bool) -> list[dict[str, Any]]:
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
 
 
-def serve_stdio(root: Path, allow_run: bool) -> None:
+def serve_stdio(root: Path, allow_run: bool, without_asking: bool = False) -> None:
     """Serve on stdin and stdout until the client closes them or a signal comes; the log goes to stderr.
 
     A run or training that is still at work is interrupted with its progress kept. The process then ends without waiting
     for threads: one of them waits for the client's next line, another may compute.
     """
-    server = make_server(root, allow_run)
+    server = make_server(root, allow_run, without_asking)
     os.chdir(server.services.folder.root)
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         signal.signal(number, partial(_end, server.services, code))
     folder = server.services.folder.root
-    tools = "all tools, run and train after a confirmation" if allow_run else "tools that only read"
+    tools = "tools that only read"
+    if allow_run:
+        tools = (
+            f"all tools, run and train {'without asking' if without_asking else 'after a yes of the user'}"
+        )
     print(f"tunewise mcp: serving {folder} on stdin and stdout ({tools})", file=sys.stderr, flush=True)
     if sys.stdin.isatty():
         print(

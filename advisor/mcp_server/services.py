@@ -20,7 +20,6 @@ from rag.errors import BadInput, CannotRun
 from rag.files import MANIFEST
 
 if TYPE_CHECKING:
-    from advisor.mcp_server.confirmation import Confirmations
     from runners.arms.answer import Answer
     from runners.plan.schema import Plan
     from runners.runs.run import Run
@@ -54,7 +53,8 @@ class Services:
     """The state of one server."""
 
     folder: AllowedFolder
-    confirmations: Confirmations
+    without_asking: bool = False
+    """Whether the person who started the server agreed to every run and training that a client cannot ask about."""
     model_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while a model computes: one call at a time, in whatever thread it is."""
     run_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -70,7 +70,7 @@ class Services:
     def open_run(self, path: Path, progress: CallProgress) -> Run:
         """Return an opened run; opened again when its files have changed. Raises as ``runners.load``.
 
-        BadInput for a run that asks an endpoint or shows examples from outside of the folder.
+        BadInput for a run that asks an endpoint or loads models or shows examples from outside of the folder.
         """
         from runners.run_folder import INDEX, TUNED_INDEX
         from runners.runs.run import load
@@ -83,6 +83,7 @@ class Services:
             refuse_endpoints(run.plan, f"tunewise ask {path}")
             for index in (path / INDEX, path / TUNED_INDEX):
                 refuse_database(index, f"tunewise ask {path}")
+            self.folder.require_models(run.plan, f"the plan of {self.folder.shown(path)}")
             shows = any(arm.shots or arm.chooses_prompt for arm in run.plan.arms)
             shown = [("data.examples", run.plan.data.examples)] if shows else []
             self.folder.require_files(shown, f"the plan of {self.folder.shown(path)}")
