@@ -239,8 +239,9 @@ def connection_problem(error: Exception, address: PostgresAddress) -> Problem:
         "does not exist": "create it, or correct the URL",
         "connection refused": "is the server running, and are host and port right?",
         "resolve host": "check the name of the host",
-        "does not support ssl": "switch TLS on in the server, or add sslmode=prefer to the URL where the network is trusted",
-        "certificate": "name the file of the authority that signed the server's certificate: sslrootcert=FILE in the URL; "
+        "does not support ssl": "switch TLS on in the server, or set PGSSLMODE=prefer where the network is trusted",
+        "authentication method requirement": "let the server ask for scram-sha-256, or allow another: PGREQUIREAUTH=METHOD",
+        "certificate": "name the file of the authority that signed the server's certificate: PGSSLROOTCERT=FILE; "
         "the host in the URL must be one that the certificate names",
         "timeout": "is the server reachable from here?",
         "pg_hba": "the server's pg_hba.conf must allow this user from here",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from rag.backends.base import BACKENDS, URL_PARAMETERS, check_backend_url, shown
 from rag.backends.consent import INDEX_HOSTS, allowed_url, parse_index_hosts, url_places
 from rag.backends.lance.storage import LanceAddress
 from rag.backends.postgresql.connection import PostgresAddress
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput, Problem, UsageProblem
 from rag.index import Index, newest_generation
 from runners.plan.steps import IndexStep
 
@@ -105,6 +107,48 @@ def test_a_folder_is_not_opened_at_a_host_that_is_not_allowed(
     ):
         with pytest.raises(BadInput, match="which you have not allowed"):
             act()
+
+
+class PasswordServer:
+    """A server that asks for the password in plain text, without TLS, and keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            with connection:
+                startup = connection.recv(4096)
+                if startup[4:8] == (80877103).to_bytes(4, "big"):  # SSLRequest, or its like for GSSAPI
+                    connection.sendall(b"N")
+                    startup = connection.recv(4096)
+                if startup:
+                    connection.sendall(b"R" + (8).to_bytes(4, "big") + (3).to_bytes(4, "big"))
+                    self.received += connection.recv(4096)
+
+
+def test_a_password_is_never_given_to_a_host_that_only_a_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even to an allowed one: it would have to prove its name first. What the user types is the control."""
+    server = PasswordServer()
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    monkeypatch.setenv(INDEX_HOSTS, "db.example.org,127.0.0.1")
+    for name in ("PGSSLMODE", "PGREQUIREAUTH"):
+        monkeypatch.delenv(name, raising=False)
+    url = f"postgresql://tune@db.example.org:{server.port}/d?hostaddr=127.0.0.1&connect_timeout=5"
+    for more in ("", "&sslmode=disable", "&sslmode=prefer", "&require_auth=password"):
+        write_backend_file(tmp_path, url + more, 1)
+        with pytest.raises(Problem):
+            Index.open(tmp_path)
+    assert server.received == b""
+    with pytest.raises(Problem):
+        Index.open(f"{url}&sslmode=disable")
+    assert b"hunter2" in server.received
 
 
 SECRETS = (

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rag.backends.base import BACKEND_FILE, write_backend_file
 from rag.backends.build import update_at
+from rag.backends.consent import INDEX_HOSTS
 from rag.errors import BadInput
 from runners.export.export import export
 from runners.export.job import ExportRequest
@@ -95,6 +96,7 @@ def test_a_run_builds_asks_refreshes_and_exports_its_index_in_a_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(INDEX_HOSTS, "127.0.0.1")  # the plan and the run folder name it
     url = postgres.url("run")
     rows = [
         {"question": f"How many berths has the Heron Pier on day {n} ?", "answers": ["27"]} for n in range(6)
