@@ -21,7 +21,7 @@ from typing import Any
 
 from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
-from rag.backends.consent import INDEX_HOSTS, parse_index_hosts
+from rag.backends.consent import parse_index_hosts
 from rag.errors import BadInput, UsageProblem
 from runners.models.endpoint import parse_key_hosts
 from runners.models.licenses import license_names
@@ -94,7 +94,7 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     ),
     SettingKey(
         "index_hosts",
-        INDEX_HOSTS,
+        "TUNEWISE_INDEX_HOSTS",
         "host names",
         "hosts of databases, and s3:// buckets, that a plan or a folder may name for an index; others are not connected to",
     ),

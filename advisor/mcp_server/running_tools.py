@@ -1,7 +1,11 @@
 """The tools that compute for minutes and write: `run` and `train`, registered only with ``--allow-run``.
 
-Neither starts on an agent's word: a person agrees, in the client, by a flag of the server, or in a terminal. Each is a
-process of its own, started as the command line: it may need all memory, it handles its own interruption with its
+Neither starts on an agent's word. A client that can ask its user (elicitation) shows minutes, money, disk and folder, and
+only a person's yes starts the work. For other clients nothing starts, because whatever the server returned to the agent, the
+agent could send back: the user gives the command in a terminal, or starts the server with ``--without-asking``, which is a
+person's yes to every call. So a text in a document can start nothing by itself.
+
+Each is a process of its own, started as the command line: it may need all memory, it handles its own interruption with its
 progress kept, and it ends when the client cancels the call or the server ends.
 """
 
@@ -23,11 +27,10 @@ import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context, Elicit, ElicitationResult, Resolve
 from mcp.types import CallToolResult
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from advisor.mcp_server import contracts
 from advisor.mcp_server.background import CallProgress, in_thread
-from advisor.mcp_server.confirmation import Consent, can_ask_user, costs_text
 from advisor.mcp_server.contracts import Costs
 from advisor.mcp_server.results import arm_to_use, success
 from advisor.mcp_server.services import Services, refuse_endpoints, services_of
@@ -44,6 +47,12 @@ ModelName = Annotated[str, Field(description="The base model: a name or a folder
 Epochs = Annotated[float | None, Field(description="Passes over the rows; chosen by default.", gt=0, le=100)]
 _WARNING = re.compile(r"\w+Warning: |^warnings\.warn\(")
 """A line of a warning of Python: it goes into the log, and does not say what the work does."""
+
+
+class Consent(BaseModel):
+    """The answer to the question whether to start."""
+
+    proceed: bool = Field(description="Whether to start it now.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +227,24 @@ def training_request(
     return StartRequest("The training", (*arguments, *flags), folder, costs)
 
 
+def can_ask_user(context: Context[Any, Any]) -> bool:
+    """Return whether the client declared that it can show its user a form (elicitation)."""
+    capabilities = context.client_capabilities
+    form = capabilities.elicitation if capabilities is not None else None
+    return form is not None and (form.form is not None or form.url is None)
+
+
+def costs_text(what: str, costs: Costs) -> str:
+    """Return in a few lines what starting takes."""
+    lines = [
+        f"{what} takes about {costs.minutes:.1f} minutes on this machine and {costs.usd:.2f} USD.",
+        f"It writes about {costs.disk_mib:.0f} MiB into {costs.writes}.",
+        *(f"It fetches first: {download}." for download in costs.downloads),
+        *costs.notes,
+    ]
+    return "\n".join(lines)
+
+
 def _consent(context: Context[Any, Any], request: StartRequest) -> Consent | Elicit[Consent]:
     """Return the question for the user; where the client cannot ask, what the server's own flag says."""
     if can_ask_user(context):
@@ -228,7 +255,7 @@ def _consent(context: Context[Any, Any], request: StartRequest) -> Consent | Eli
 def _not_started(
     context: Context[Any, Any], request: StartRequest, consent: ElicitationResult[Consent]
 ) -> CallToolResult | None:
-    """Return the answer to a call that starts nothing: nobody agreed, or nobody could be asked; None for one agreed to."""
+    """Return the answer to a call that starts nothing: no person agreed, or none could be asked; None for one agreed to."""
     if consent.action == "accept" and consent.data.proceed:
         return None
     facts = costs_text(request.what, request.costs)

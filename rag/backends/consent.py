@@ -1,4 +1,4 @@
-"""Where an index is, and whether it may be reached there: nobody connects to a server because a file says so.
+"""Where an index is, and whether it may be reached there: no server is connected to because a file says so.
 
 A URL that a caller gives is that caller's own word. A URL that a folder (``backend.json``) or a plan names was chosen by the
 folder's author, so its hosts must be in the user's setting ``index_hosts``: questions, documents and the password of libpq

@@ -11,7 +11,6 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.backends.consent import allowed_url
 from rag.errors import BadInput, UsageProblem
 from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
@@ -30,6 +29,7 @@ from runners.runs.dataset import read_guarded
 from runners.runs.run import Run, RunSession
 from runners.runs.session import (
     RunContext,
+    check_index_hosts,
     model_identity,
     must_stay_local,
     obtain_bases,
@@ -108,8 +108,7 @@ def run_plan(
     # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
     for row in requirements.remote_models(plan):
         endpoint.api_key(row.url)
-    if plan.index is not None and plan.index.backend:
-        allowed_url(plan.index.backend, f"the plan {plan.name}")
+    check_index_hosts(plan)
     servers = _backend_servers(plan, out, on_event)
     embedder = obtain_embedder(plan, on_event)
     reranker = obtain_reranker(plan, on_event)

@@ -128,9 +128,22 @@ def test_cli_applies_settings_and_shows_their_source(tunewise_each: Each, tmp_pa
     assert "the settings file is not in force" in doctor_report.out
 
 
+def test_hosts_of_indexes_are_a_list_of_names(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        'index_hosts = ["DB.example.org", "[::1]:5433", "s3://bucket", "/run/postgresql"]\n', "utf-8"
+    )
+    hosts = settings.read_settings(file).values["index_hosts"]
+    assert hosts == "db.example.org,[::1]:5433,s3://bucket,/run/postgresql"
+    for wrong in ('["postgresql://db.example.org/d"]', '["a b"]', "{}", "[1]"):
+        file.write_text(f"index_hosts = {wrong}\n", "utf-8")
+        with pytest.raises(BadInput, match="index_hosts"):
+            settings.read_settings(file)
+
+
 def test_every_setting_is_read_somewhere(root: Path) -> None:
     """Each variable is read by some module besides the table of settings."""
-    packages = (root / "advisor", root / "runners")
+    packages = (root / "advisor", root / "runners", root / "rag")
     texts = [path.read_text("utf-8") for package in packages for path in package.rglob("*.py")]
     for key in settings.SETTING_KEYS:
         assert sum(f'"{key.env}"' in text for text in texts) >= 2, key.env
