@@ -11,8 +11,10 @@ import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from rag.backends.consent import allowed_url
 from rag.errors import BadInput, UsageProblem
 from rag.files import SCHEMA, check_schema, write_text
+from runners.plan.schema import Plan
 from runners.run_folder import UNCONFIRMED_ENDPOINTS
 
 
@@ -64,3 +66,9 @@ def check_endpoint_allowed(run: Path, host: str) -> None:
             f"{run} came from a bundle, and its plan sends questions and passages to {host}",
             f"if that is right, allow it once: tunewise runs allow {shlex.quote(str(run))} {shlex.quote(host)}",
         )
+
+
+def check_index_hosts(plan: Plan) -> None:
+    """Raise BadInput where a plan names a database for its index at a host that the user has not allowed."""
+    if plan.index is not None and plan.index.backend:
+        allowed_url(plan.index.backend, f"the plan {plan.name}")

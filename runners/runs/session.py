@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.backends.base import shown_url, url_hosts
-from rag.backends.consent import allowed_url, stored_url
+from rag.backends.consent import stored_url
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
@@ -189,12 +189,6 @@ def check_index_place(plan: Plan, folder: Path) -> None:
             f"{folder} refers to an index at {shown_url(url)}, which the run's plan does not name",
             "the folder was changed; run the plan again",
         )
-
-
-def check_index_hosts(plan: Plan) -> None:
-    """Raise BadInput where a plan names a database for its index at a host that the user has not allowed."""
-    if plan.index is not None and plan.index.backend:
-        allowed_url(plan.index.backend, f"the plan {plan.name}")
 
 
 def check_backend_allowed(plan: Plan, run: Path) -> None:

@@ -26,10 +26,10 @@ from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import EVENTS, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs import dataset, recorded_models, requirements
 from runners.runs.dataset import read_guarded
+from runners.runs.endpoint_consent import check_index_hosts
 from runners.runs.run import Run, RunSession
 from runners.runs.session import (
     RunContext,
-    check_index_hosts,
     model_identity,
     must_stay_local,
     obtain_bases,
