@@ -37,7 +37,7 @@ OPENING: dict[str, list[list[str]]] = {
     "serve": [["run", "--arm", "rag", "--port", "0"]],
     "export": [["run", "--to", "index", "--out", "exported"]],
     "index build": [["index", "--documents", "documents"]],
-    "index update": [["index"], ["run", "--documents", "documents"]],
+    "index update": [["index", "--documents", "documents"], ["run", "--documents", "documents"]],
     "index search": [["index", "parking"], ["run", "parking"]],
     "index check": [["index"], ["run"]],
     "index copy": [["index", "--to", "lancedb:///tmp/never"]],
