@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -127,9 +126,6 @@ def make_rows(flags: MakeFlags) -> None:
             f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows"
         )
     with resume_hint(flags.resume_line(), "the teacher's texts"):
-        flags.work.mkdir(parents=True, exist_ok=True)
-        if flags.overwrite:
-            (flags.work / JOURNAL).unlink(missing_ok=True)
         with writer_lock(flags.work):
             _make(flags, kind, remote, price)
 
@@ -385,6 +381,8 @@ def _outcome(
 ) -> MakingOutcome:
     from runners.synthesis.making import RowMaker, make_without_teacher
 
+    if flags.overwrite:  # last: the texts may have been paid for, and what comes before may refuse or fail
+        (flags.work / JOURNAL).unlink(missing_ok=True)
     watch.begin("making rows" if teacher else "making questions by rule")
     if teacher is None:
         return make_without_teacher(checker, chunks, flags.count, flags.seed, base)
@@ -409,5 +407,3 @@ def _write(flags: MakeFlags, kind: str, system: str, teacher: Teacher | None, ou
     rejected = [rejected_row(id, row) for id, row in outcome.rejected]
     write_text(flags.rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected))
     write_text(flags.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    if flags.overwrite and not teacher and not (flags.work / JOURNAL).exists() and flags.index is not None:
-        shutil.rmtree(flags.work, ignore_errors=True)

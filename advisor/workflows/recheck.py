@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ from rag.text.words import count_noun
 from runners.catalog.user_catalog import CATALOG_VARIABLE
 from runners.plan.steps import TrainStep
 from runners.recheck.recheck import RecheckRequest, recheck
-from runners.recheck.workspace import accept_recheck, remove_index
 from runners.run_folder import RunFolder, open_run_folder, read_report, read_run_plan
 
 if TYPE_CHECKING:
@@ -81,14 +79,11 @@ def recheck_run(run: Path, request: RecheckRequest, options: RecheckOptions, fla
     if request.prompt is not None:
         text = prompt_text(Answers().put("flag", {"prompt": request.prompt}))
         request = replace(request, prompt=text)
+    request = replace(request, accept=options.accept)
     line = command_line("recheck", run, *flags)
     with resume_hint(line, "answers"), watch_progress(options.as_json) as watcher:
         result = recheck(run, request, lambda steps, base: _confirm(steps, base, options.yes), watcher)
     data = recheck_json(result, options.margin)
-    if not options.accept:
-        remove_index(result.folder)
-    else:
-        accept_recheck(run, result.folder, datetime.now(UTC).date().isoformat())
     data["accepted"] = options.accept
     _write_reports(result.folder, data, options)
     if options.as_json:

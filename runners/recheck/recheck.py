@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,12 @@ from runners.recheck.inputs import (
 from runners.recheck.lost_gold import DocumentTexts, find_lost_gold, gold_spans_text
 from runners.recheck.workspace import (
     RecheckState,
+    accept_recheck,
     check_workspace,
     open_base,
     open_measured_index,
     prepare_workspace,
+    remove_index,
     update_workspace_index,
 )
 from runners.run_folder import INDEX, RECHECKS, SCORES, TRIAL, RunFolder, open_run_folder, read_journal
@@ -75,6 +78,9 @@ class RecheckRequest:
     out: Path | None = None
     count_lost_gold: bool = False
     """Count questions whose gold the documents lost, by their old gold: documents that are not to lose a fact."""
+    accept: bool | None = None
+    """True: the next recheck is compared with this one. False: the copy of the index, which only an accepted recheck needs, is
+    removed at the end. None does neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,11 @@ def recheck(
     )
     work = _Work(run, base, old, plan, part, chosen, rows, request, on_event)
     return work.carry_out(confirm_training)
+
+
+def _is_base(run: RunFolder, folder: Path) -> bool:
+    """Whether a recheck's folder was accepted meanwhile, by another process."""
+    return open_base(run).path.resolve() == folder.resolve()
 
 
 def _require_finished(run: RunFolder, base: RunFolder) -> None:
@@ -300,7 +311,13 @@ class _Work:
             )
             for position, arm in enumerate(self.chosen):
                 asking.answer(arm, (position + 1, len(self.chosen)))
-            return self._result(asking, missing, lost)
+            result = self._result(asking, missing, lost)
+            # Under the lock: another process may begin the same recheck as soon as it is free.
+            if self.request.accept:
+                accept_recheck(self.run.path, folder, datetime.now(UTC).date().isoformat())
+            elif self.request.accept is False and not _is_base(self.run, folder):
+                remove_index(folder)
+            return result
 
     def _trained_again(self, new: RunInputs) -> list[TrainStep]:
         """Return the train steps that the chosen arms need and that must be carried out again."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rag.backends.consent import stored_url
 from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
-from rag.files import check_schema, write_json
+from rag.files import check_schema, write_json, writer_lock
 from runners.arms.few_shot import candidate_instructions
 from runners.arms.prompt_selection import PROMPTS
 from runners.arms.retriever import index_settings
@@ -132,11 +132,10 @@ def accept_recheck(run: Path, folder: Path, when: str) -> None:
         when: the date, for the list.
     """
     file = run / RECHECKS / BASE
-    history = []
-    if file.is_file():
-        history = list(json.loads(file.read_text("utf-8")).get("history") or [])
     place = os.path.relpath(folder.resolve(), run.resolve())
-    write_json(file, {"schema": 1, "base": place, "history": [*history, {"base": place, "accepted": when}]})
+    with writer_lock(file.parent):  # so that of two rechecks that are accepted at once both are listed
+        history = list(json.loads(file.read_text("utf-8")).get("history") or []) if file.is_file() else []
+        write_json(file, {"schema": 1, "base": place, "history": [*history, {"base": place, "accepted": when}]})
 
 
 def check_workspace(folder: Path) -> None:

@@ -337,12 +337,9 @@ def _curve_context(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = RunFolder.create(out, plan, resume, overwrite)
-    context = RunContext(
+    return RunContext(
         plan, folder, base, embedder, on_event=on_event, bases=bases, reranker_model=reranker
     )
-    if session is not None and plan.index:
-        _copy_index(session.folder.path, folder.path)
-    return context
 
 
 def _copy_index(run: Path, curve: Path) -> None:
@@ -364,7 +361,7 @@ def measure_curve(setup: CurveSetup, minutes: float | None = None) -> tuple[int,
     """
     context = setup.context
     with context.run.writing():
-        _build_index(setup)
+        _prepare_index(setup)
         # The curve's questions take the place of the test; without a trial they are the dev questions themselves.
         context.split = QuestionSplit(context.split.dev if setup.part == "test" else (), setup.questions)
         complete: list[int] = []
@@ -379,11 +376,14 @@ def measure_curve(setup: CurveSetup, minutes: float | None = None) -> tuple[int,
     return tuple(complete)
 
 
-def _build_index(setup: CurveSetup) -> None:
-    """Build the index of a curve that has no run to copy it from."""
+def _prepare_index(setup: CurveSetup) -> None:
+    """Copy the index of the finished run, or build one, under the lock of the curve's folder."""
     context = setup.context
     step = context.plan.index
-    if step is None or setup.run is not None:
+    if step is None:
+        return
+    if setup.run is not None:
+        _copy_index(setup.run, context.run.path)
         return
     inputs = step_runner.step_inputs(context, step)
     if context.run.finished(step_name(step), inputs) is None:
