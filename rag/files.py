@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -164,6 +165,13 @@ def move_folder(path: Path, target: Path) -> None:
     if os.name == "nt":  # which renames no folder with an open file in it, as the lock's is
         path.rename(target)
     (target / _OWNER_FILE).unlink(missing_ok=True)  # moved along before the lock could remove it
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove everything in a folder but the files of its writer's lock, which the caller holds."""
+    for entry in folder.iterdir():
+        if entry.name not in (_LOCK_FILE, _OWNER_FILE):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def is_reserved_name(name: str) -> bool:

@@ -193,7 +193,7 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
         if not request.resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
         if done := finished_result(out, identity, config, on_event):
-            shutil.rmtree(work, ignore_errors=True)
+            _remove_leftovers(work)
             leader.skipped = {"folder": str(out.absolute()), **done.to_json()}
             return done
     with writer_lock(work):
@@ -212,9 +212,16 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
         with interrupts.deferred_signals(in_group=group.size > 1):
             publish_weights(loop, model, out, manifest_facts(loop, data, identity, request.origin, result))
         group.broadcast(result.to_json())
-    shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     on_event({"event": "train.end", **result.to_json()})
     return result
+
+
+def _remove_leftovers(work: Path) -> None:
+    """Remove the work folder of a finished training, unless another process trains there with other settings."""
+    if work.is_dir():
+        with suppress(BadInput), writer_lock(work):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _job(

@@ -29,7 +29,7 @@ from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
 from rag.errors import BadInput, CannotRun, UsageProblem
-from rag.files import canonical_json, sha256_text, write_json
+from rag.files import canonical_json, empty_folder, sha256_text, write_json, writer_lock
 from rag.types import OnEvent
 from runners.arms.few_shot import NEAREST_TOKENS_CPU
 from runners.catalog import models as facts
@@ -175,15 +175,16 @@ def probe_model(
     labels = any(arm.classifier for arm in full_plan.arms)
     embedder, missing = _embedder(plan, labels, on_event)
     made_from = [plan.digest(), split.digest, model_identity(chosen.base), embedder and embedder.fingerprint]
-    folder = probe_folder(work, [*made_from, shots])
     bases = {chosen.model.name: chosen.base}
-    context = RunContext(plan, folder, chosen.base, embedder, examples, split, on_event, bases)
     classify = labels and embedder is not None
-    replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
-    diagnosis = diagnose(replies, plan.seed)
-    answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))
-    after = recommend_for_profile(complete_situation(answers).profile)
-    shutil.rmtree(work, ignore_errors=True)
+    with writer_lock(work):
+        folder = probe_folder(work, [*made_from, shots])
+        context = RunContext(plan, folder, chosen.base, embedder, examples, split, on_event, bases)
+        replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
+        diagnosis = diagnose(replies, plan.seed)
+        answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))
+        after = recommend_for_profile(complete_situation(answers).profile)
+        shutil.rmtree(work, ignore_errors=True)
     if shots and not replies.of(FEW_SHOT):
         left_out = (f"{NO_BANK} {NEAREST_TOKENS_CPU:,} tokens",)
     seconds, name = time.monotonic() - started, chosen.model.name
@@ -257,11 +258,11 @@ def probe_plan(plan: Plan, limit: int) -> Plan:
 
 
 def probe_folder(work: Path, made_from: list[Any]) -> RunFolder:
-    """Return the work folder, emptied when it belongs to a probe of something else."""
+    """Return the work folder, whose lock is held, emptied when it belongs to a probe of something else."""
     digest = sha256_text(canonical_json(made_from))
     inputs_file = work / INPUTS_FILE
     if not inputs_file.is_file() or digest not in inputs_file.read_text("utf-8", errors="replace"):
-        shutil.rmtree(work, ignore_errors=True)
+        empty_folder(work)
         write_json(inputs_file, {"schema": 1, "made_from": digest})
     return RunFolder(work)
 

@@ -58,8 +58,9 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
         print_heading("The trial")
         show_report(data)
         print_heading("Asking, changing the documents, asking again")
-        table = change_documents(run, plan, quick)
-        data = finish_report(run, plan, table)
+        with run.writing():
+            table = change_documents(run, plan, quick)
+            data = finish_report(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
     print(f'ask it: {ask_command(run.path, data)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")

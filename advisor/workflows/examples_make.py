@@ -125,9 +125,8 @@ def make_rows(flags: MakeFlags) -> None:
         raise BadInput(
             f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows"
         )
-    with resume_hint(flags.resume_line(), "the teacher's texts"):
-        with writer_lock(flags.work):
-            _make(flags, kind, remote, price)
+    with resume_hint(flags.resume_line(), "the teacher's texts"), writer_lock(flags.work):
+        _make(flags, kind, remote, price)
 
 
 def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float, float] | None]:

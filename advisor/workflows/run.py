@@ -404,7 +404,7 @@ def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]
 
     with run.writing():
         try_update(run, update)
-    return write_report(run, plan, read_data(plan)[1].test)
+        return write_report(run, plan, read_data(plan)[1].test)
 
 
 def check_gate(data: dict[str, Any]) -> None:

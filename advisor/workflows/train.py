@@ -17,7 +17,7 @@ from advisor.workflows import train_inputs
 from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, settle_resumption, start_launcher
 from advisor.workflows.train_inputs import TrainFiles, TrainInputs
 from rag.errors import BadInput, UsageProblem
-from rag.files import disk_full_as_problem
+from rag.files import disk_full_as_problem, writer_lock
 from runners.paths import work_folder
 from runners.plan.train_config import TUNING_METHODS, TrainConfig, TrainResult
 from runners.preflight.report import ACCEPTABLE_CODES, CHECK_CODES, count_of_rows
@@ -146,9 +146,10 @@ def launched_work(
 
 
 def remove_result(out: Path) -> None:
-    """Remove a training's result and its checkpoints."""
-    for old in (out, work_folder(out)):
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove a training's result and its checkpoints; BadInput while another process trains there."""
+    with writer_lock(work_folder(out)):
+        for old in (out, work_folder(out)):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_flags_without_effect(inputs: TrainInputs, settings: Mapping[str, Any]) -> None:

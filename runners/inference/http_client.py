@@ -7,9 +7,10 @@ do stays here:
   are not counted by :class:`RequestPacer`, which spaces requests to a number a minute.
 - Reading a stream. The library takes a connection that ends in the middle of an answer for the end of the answer, and
   raises bare errors of ``json`` and of UTF-8 for events that are malformed.
-- Parameters that a server refuses (:class:`ServerDialect`): they are left out or renamed, because "OpenAI-compatible" is a
-  family. OpenAI's own reasoning models take `max_completion_tokens` and no temperature, others forbid every parameter they
-  do not know. Requests and answers stay dictionaries, which hold fields that the library's types do not have.
+- Parameters that a server refuses (:mod:`runners.inference.servers.dialect`): they are left out or renamed, because
+  "OpenAI-compatible" is a family. OpenAI's own reasoning models take `max_completion_tokens` and no temperature, others
+  forbid every parameter they do not know. Requests and answers stay dictionaries, which hold fields that the library's
+  types do not have.
 
 Nothing is logged.
 """
@@ -23,7 +24,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Generator as Running
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,24 +32,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, Problem
+from runners.inference.servers.dialect import FORM_FIELD, OnNote, ServerDialect, may_refuse_form
 from runners.models import endpoint
 
 if TYPE_CHECKING:
     import httpx2
     import openai
 
-OPTIONAL_FIELDS = ("seed", "temperature", "top_p", "stream_options")
-"""Parameters that may be left out of a request; messages and stop texts may not."""
-FORM_FIELD = "response_format"
-"""The form that is asked of an answer. Servers refuse a schema in many words: it is left out after any refusal that names
-no other parameter."""
-RENAMED_FIELDS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-"""Parameters that may be sent under another name."""
-_REFUSED_PARAMETER = re.compile(
-    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|forbidden|deprecated",
-    re.IGNORECASE,
-)
 RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 """Statuses that may be temporary: timeouts, conflicts, too many requests, and faults of the server."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]+")
@@ -58,53 +49,6 @@ MOST_BYTES = 64 << 20
 """Longest answer in bytes; a stream takes about 300 bytes a token."""
 
 ResponseT = TypeVar("ResponseT")
-OnNote = Callable[[str], None] | None
-"""Called with a sentence about a retry or a changed parameter."""
-
-
-class ServerDialect:
-    """The changes of parameters that one server's requests need; safe to share between threads."""
-
-    def __init__(self, on_change: OnNote = None) -> None:
-        """Start without changes; `on_change` is called once with a description of each change."""
-        self._changes: dict[str, str] = {}
-        self._lock = threading.Lock()
-        self._on_change = on_change
-
-    def adapt(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a request body with the parameters that the server accepts."""
-        named = {self._changes.get(key, key): value for key, value in body.items()}
-        return {key: value for key, value in named.items() if key}
-
-    def learn_from_refusal(self, sent: Mapping[str, Any], message: str) -> bool:
-        """Record the parameters that a server's error message names; return whether sending again may succeed.
-
-        Args:
-            sent: The request body that was refused.
-            message: The server's error message.
-        """
-        refused = [
-            key
-            for key in (*OPTIONAL_FIELDS, *RENAMED_FIELDS)
-            if key in sent and re.search(rf"\b{key}\b", message)
-        ]
-        if not refused or not _REFUSED_PARAMETER.search(message):
-            if FORM_FIELD not in sent:
-                return False
-            refused = [FORM_FIELD]
-        with self._lock:
-            # A name that a parameter was changed to already is not changed back.
-            renamed_to = set(self._changes.values())
-            if any(key in renamed_to for key in refused):
-                return False
-            new = [key for key in refused if key not in self._changes]
-            self._changes |= {key: RENAMED_FIELDS.get(key, "") for key in new}
-        for key in new:
-            renamed = RENAMED_FIELDS.get(key)
-            change = f"{renamed} is sent instead" if renamed else "it is no longer sent"
-            if self._on_change:
-                self._on_change(f"does not take {key}: {change}")
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,8 +279,11 @@ class HttpClient:
         import httpx2
         import openai
 
+        refusal: Problem | None = None  # of this request with the form, while it is sent without
         while True:  # each iteration leaves out or renames one more parameter
             sent = self._dialect.adapt(body)
+            if refusal:
+                sent.pop(FORM_FIELD, None)
             self._closed.wait(self._pacer.reserve())
             left = caller.deadline - time.monotonic()
             if left <= 0 or not caller.is_waiting():
@@ -351,6 +298,8 @@ class HttpClient:
                     extra_body=sent,
                     timeout=timeout,
                 ) as answer:
+                    if refusal:
+                        self._dialect.change([FORM_FIELD])
                     yield answer.http_response
                 return
             except openai.APIStatusError as error:
@@ -361,10 +310,20 @@ class HttpClient:
                     r"look for \ud800 to \udfff in the questions, the examples and the prompt",
                 ) from None
             # Raised here, where the library's error, which may repeat the key, is no longer its context.
-            self._learn_or_raise(sent, refused)
+            problem = self._problem_of(sent, refused)
+            if problem is None:
+                continue
+            if refusal or refused.status_code not in (400, 422) or not may_refuse_form(sent, problem.message):
+                raise refusal or problem
+            refusal = problem
 
-    def _learn_or_raise(self, sent: dict[str, Any], refused: openai.APIStatusError) -> None:
-        """Learn what an answer that is an error refuses; raise an error where the request cannot be changed for it."""
+    def _problem_of(self, sent: dict[str, Any], refused: openai.APIStatusError) -> Problem | None:
+        """Return the error for an answer that is one; None where a parameter is to be changed for it.
+
+        Raises:
+            ServerFailure: another attempt may succeed.
+            EndpointRefused: the server redirects.
+        """
         status, response = refused.status_code, refused.response
         reason = self._reason(_body_of(refused))
         message = f"{self.server} answered {status}{reason}"
@@ -378,7 +337,8 @@ class HttpClient:
             raise ServerFailure(message, retry_after(response.headers.get("retry-after")), status)
         if status not in (400, 422) or not self._dialect.learn_from_refusal(sent, reason):
             error = endpoint.EndpointRefused if status in (401, 403, 404) else BadInput
-            raise error(message, _hint(status, f"{self.url}/chat/completions"))
+            return error(message, _hint(status, f"{self.url}/chat/completions"))
+        return None
 
     def _text_of(self, response: httpx2.Response) -> str:
         """Return the text of an answer."""

@@ -15,13 +15,13 @@ from runners.data.formats import Message
 from runners.data.reasoning import TAGS, ReasoningSplitter
 from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.http_client import (
-    FORM_FIELD,
     NO_DEADLINE,
     HttpClient,
     OnNote,
     RequestCaller,
     RequestLimits,
 )
+from runners.inference.servers.dialect import FORM_FIELD
 from runners.inference.servers.pool import ServerPool
 from runners.inference.streaming import TextStream
 from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens

@@ -79,8 +79,8 @@ class RecheckRequest:
     count_lost_gold: bool = False
     """Count questions whose gold the documents lost, by their old gold: documents that are not to lose a fact."""
     accept: bool | None = None
-    """True: the next recheck is compared with this one. False: the copy of the index, which only an accepted recheck needs, is
-    removed at the end. None does neither."""
+    """True: the next recheck is compared with this one. False: the copy of the index is removed at the end, as only an
+    accepted recheck needs it. None does neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +165,6 @@ def recheck(
     )
     work = _Work(run, base, old, plan, part, chosen, rows, request, on_event)
     return work.carry_out(confirm_training)
-
-
-def _is_base(run: RunFolder, folder: Path) -> bool:
-    """Whether a recheck's folder was accepted meanwhile, by another process."""
-    return open_base(run).path.resolve() == folder.resolve()
 
 
 def _require_finished(run: RunFolder, base: RunFolder) -> None:
@@ -312,12 +307,16 @@ class _Work:
             for position, arm in enumerate(self.chosen):
                 asking.answer(arm, (position + 1, len(self.chosen)))
             result = self._result(asking, missing, lost)
-            # Under the lock: another process may begin the same recheck as soon as it is free.
-            if self.request.accept:
-                accept_recheck(self.run.path, folder, datetime.now(UTC).date().isoformat())
-            elif self.request.accept is False and not _is_base(self.run, folder):
-                remove_index(folder)
+            self._accept_or_remove(folder)
             return result
+
+    def _accept_or_remove(self, folder: Path) -> None:
+        """Accept the recheck, or remove its index, under its lock: once that is free, another process may begin the same one."""
+        if self.request.accept:
+            accept_recheck(self.run.path, folder, datetime.now(UTC).date().isoformat())
+        # Not where another process has accepted it meanwhile.
+        elif self.request.accept is False and open_base(self.run).path.resolve() != folder.resolve():
+            remove_index(folder)
 
     def _trained_again(self, new: RunInputs) -> list[TrainStep]:
         """Return the train steps that the chosen arms need and that must be carried out again."""

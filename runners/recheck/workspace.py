@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rag.backends.consent import stored_url
 from rag.backends.files import FilesBackend
 from rag.errors import BadInput, UsageProblem
-from rag.files import check_schema, write_json, writer_lock
+from rag.files import check_schema, empty_folder, write_json, writer_lock
 from runners.arms.few_shot import candidate_instructions
 from runners.arms.prompt_selection import PROMPTS
 from runners.arms.retriever import index_settings
@@ -135,7 +135,9 @@ def accept_recheck(run: Path, folder: Path, when: str) -> None:
     place = os.path.relpath(folder.resolve(), run.resolve())
     with writer_lock(file.parent):  # so that of two rechecks that are accepted at once both are listed
         history = list(json.loads(file.read_text("utf-8")).get("history") or []) if file.is_file() else []
-        write_json(file, {"schema": 1, "base": place, "history": [*history, {"base": place, "accepted": when}]})
+        write_json(
+            file, {"schema": 1, "base": place, "history": [*history, {"base": place, "accepted": when}]}
+        )
 
 
 def check_workspace(folder: Path) -> None:
@@ -161,9 +163,7 @@ def prepare_workspace(
     """
     file = folder / STATE
     if not file.is_file() or read_state(file)["digest"] != state.digest:
-        for entry in folder.iterdir():
-            if not entry.name.startswith(".writer"):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        empty_folder(folder)
         place = os.path.relpath(base.path.resolve(), folder.resolve())
         write_json(file, state.to_json(place) | {"digest": UNFINISHED})
         (folder / EVENTS).touch()

@@ -337,9 +337,7 @@ def _curve_context(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = RunFolder.create(out, plan, resume, overwrite)
-    return RunContext(
-        plan, folder, base, embedder, on_event=on_event, bases=bases, reranker_model=reranker
-    )
+    return RunContext(plan, folder, base, embedder, on_event=on_event, bases=bases, reranker_model=reranker)
 
 
 def _copy_index(run: Path, curve: Path) -> None:

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from rag.errors import BadInput, UsageProblem
+from rag.files import writer_lock
 from runners.data.examples import Example, load_examples
 from runners.inference.weights import load_base, load_for_inference
 from runners.models.resolve import Model
+from runners.paths import work_folder
 from runners.plan.train_config import TUNING_METHODS, TrainConfig
 from runners.train import _identity, fit
 from runners.training import defaults
@@ -151,6 +153,10 @@ def test_finished_run_is_returned_and_changed_one_retrained(
     short = CONFIG.replace(epochs=1.0)
     first = fit(examples, short, tiny, tmp_path / "out")
     assert fit(examples, short, tiny, tmp_path / "out", resume=True) == first
+    with writer_lock(work_folder(tmp_path / "out")):  # another process trains there with other settings
+        (work_folder(tmp_path / "out") / "step-00001").mkdir()
+        assert fit(examples, short, tiny, tmp_path / "out", resume=True) == first
+        assert (work_folder(tmp_path / "out") / "step-00001").is_dir()
     with pytest.raises(UsageProblem, match="exists"):
         fit(examples, short, tiny, tmp_path / "out")
     changed = fit(examples[:30], short, tiny, tmp_path / "out", resume=True)

@@ -15,10 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from advisor import cli
-from advisor.workflows.train import resume_line
+from advisor.workflows.train import remove_result, resume_line
+from rag.errors import BadInput
+from rag.files import writer_lock
 from runners.data.examples import Example
 from runners.models import adapters
 from runners.models.resolve import Model
+from runners.paths import work_folder
 from runners.preflight.report import CHECK_CODES
 
 Train = Callable[..., Any]
@@ -195,6 +198,20 @@ def test_train_publishes_adapter_and_continues_from_it(
     assert json.loads(done.stdout)["rows"] == 22
     assert "the first 20 of 36 rows" in done.stderr
     assert "mixed in from general.jsonl: 2 rows for replay" in done.stderr
+
+
+def test_overwrite_removes_nothing_of_a_running_training(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for folder in (out, work_folder(out)):
+        folder.mkdir()
+        (folder / "file").write_text("kept", "utf-8")
+    with writer_lock(work_folder(out)), pytest.raises(BadInput, match="is being written"):
+        remove_result(out)
+    assert (out / "file").is_file()
+    assert (work_folder(out) / "file").is_file()
+    remove_result(out)
+    assert not out.exists()
+    assert not work_folder(out).exists()
 
 
 def test_resume_line() -> None:

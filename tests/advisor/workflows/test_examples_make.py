@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from advisor.cli import main
+from rag.files import writer_lock
 from runners.data.examples import load_examples
 from runners.data.questions import load_questions
 
@@ -322,6 +323,36 @@ def test_an_interrupted_making_asks_nothing_twice(
     assert run(*flags, "--resume") == 0
     assert not first & {text_of(body) for body in server.seen[before:]}
     assert len(rows_of(folder / "e.jsonl")) == 4
+
+
+def test_overwrite_removes_the_texts_only_when_it_begins(
+    folder: Path, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not while another process makes rows there, nor in a dry run, nor where the base model cannot be had."""
+    server.answer = good_teacher
+    flags = ("--teacher", f"openai:tern-2@{server.url}", "--out", "e.jsonl", "--count", "4", "--overwrite")
+    journal = folder / "e.jsonl.work" / "teacher.jsonl"
+    journal.parent.mkdir()
+    journal.write_text("{}\n", "utf-8")
+    with writer_lock(journal.parent):
+        assert run(*flags, "--known", "skip") == 3
+    assert "is being written by another process" in capsys.readouterr().err
+    assert run(*flags, "--known", "skip", "--dry-run") == 0
+    assert run(*flags, "--model", "no-such-model") == 3
+    assert journal.read_text("utf-8") == "{}\n"
+    assert not server.seen
+    assert run(*flags, "--known", "skip") == 0
+    assert "{}" not in journal.read_text("utf-8").splitlines()
+
+
+def test_overwrite_removes_no_other_files(folder: Path) -> None:
+    """The work folder may hold what the user put there."""
+    assert run("--out", "first.jsonl", "--count", "2", "--known", "skip") == 0
+    index, mine = folder / "first.jsonl.work" / "index", folder / "q.jsonl.work" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine", "utf-8")
+    assert run("--out", "q.jsonl", "--count", "2", "--known", "skip", "--index", index, "--overwrite") == 0
+    assert mine.read_text("utf-8") == "mine"
 
 
 def test_bad_flags_say_what_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +27,8 @@ import yaml
 from advisor import cli, output
 from benchmarks.recheck import SYSTEM, Base, make_run, write_rows
 from rag.version import __version__
+from runners.recheck.recheck import RecheckRequest, recheck
+from runners.recheck.workspace import accept_recheck
 
 Tunewise = Callable[..., tuple[int, str, str]]
 NAMES = ("Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron")
@@ -303,6 +306,21 @@ def test_accepted_recheck_is_the_next_base(run: Path, tunewise: Tunewise, tmp_pa
     code, _, err = tunewise("recheck", run)
     assert code == 3
     assert "accepted last" in err
+
+
+def test_index_of_a_recheck_that_was_accepted_meanwhile_stays(run: Path, tmp_path: Path) -> None:
+    """It is removed under the lock of its folder, and not where another process has accepted it."""
+    changed = write_rows(tmp_path / "documents.jsonl", documents(wrong=4))
+    request = RecheckRequest(documents=changed, out=tmp_path / "out", accept=False)
+
+    def accept(event: dict[str, Any]) -> None:
+        if event["event"] == "step.start":
+            accept_recheck(run, tmp_path / "out", "2026-01-01")
+
+    recheck(run, replace(request, out=tmp_path / "other"))
+    assert not (tmp_path / "other" / "index").exists()
+    recheck(run, request, on_event=accept)
+    assert (tmp_path / "out" / "index").is_dir()
 
 
 def test_prices_alone_ask_nothing(

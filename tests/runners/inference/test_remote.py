@@ -310,6 +310,52 @@ def test_json_of_a_schema_is_asked_for_and_left_out_after_a_refusal(server: Any,
     assert note.endswith("does not take response_format: it is no longer sent")
 
 
+CONTEXT = "This model's maximum context length is 4096 tokens, and your messages have 5012 tokens."
+
+
+@pytest.mark.parametrize(("message", "sent"), [(CONTEXT, 1), ("Bad Request", 2)])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_too_long_prompt_is_an_error_of_one_request(
+    server: Any, make: Any, message: str, sent: int, streamed: bool
+) -> None:
+    """The next one is held to the schema as before; where the words do not tell, it is tried without."""
+    constraint = OutputConstraint.of_schema({"type": "object"})
+    server.faults = [answers(400, {"error": {"message": message}})] * sent
+    notes: list[str] = []
+    generator = make(on_note=notes.append)
+
+    def ask() -> str:
+        if streamed:
+            return str(generator.stream(CHAT, 5, constraint=constraint).finish().text)
+        return str(generator.generate([CHAT], 5, constraint=constraint)[0].text)
+
+    with pytest.raises(BadInput, match=message[:20]):
+        ask()
+    assert ["response_format" in body for body in server.seen] == [True, False][:sent]
+    assert ask() == "Aye."
+    assert "response_format" in server.seen[-1]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens 5 is not supported: with 4095 tokens of the prompt it exceeds the context length",
+        "messages.0: unknown role 'captain' of the text " + "one more word, " * 8 + "the temperature",
+    ],
+)
+def test_parameters_that_an_error_names_by_the_way_are_sent_again(
+    server: Any, make: Any, message: str
+) -> None:
+    server.faults = [answers(400, {"error": {"message": message}})]
+    generator = make()
+    with pytest.raises(BadInput):
+        generator.generate([CHAT], 5)
+    generator.generate([CHAT], 5)
+    first, second = server.seen
+    assert first == second
+
+
 def test_an_endpoint_is_not_held_to_labels_and_patterns_and_that_is_noted_once(
     server: Any, make: Any
 ) -> None:

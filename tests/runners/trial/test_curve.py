@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.recheck import make_run, write_rows
 from rag.errors import BadInput, UsageProblem
+from rag.files import writer_lock
+from rag.index import newest_generation
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
@@ -121,6 +124,42 @@ def test_interrupted_curve_goes_on_and_ends_the_same(
     again = {name: arm.combined for name, arm in curves.curve_scores_by_point(cut, seeds).items()}
     assert len(again) == 4
     assert {name: arm.combined for name, arm in scores.items()}.items() <= again.items()
+
+
+def test_second_process_in_a_curve_changes_nothing(examples: Sequence[Example], tmp_path: Path) -> None:
+    """The run's index is copied under the lock: a process that is refused has copied and removed nothing."""
+    piers = [{"id": f"p{n}", "text": f"Pier {n} has {100 + n} berths for visitors."} for n in range(12)]
+    asked = [
+        {
+            "id": f"q{n}",
+            "question": f"How many berths has pier {n}?",
+            "answers": [str(100 + n)],
+            "doc_id": f"p{n}",
+        }
+        for n in range(12)
+    ]
+    base = make_run("piers", piers, asked, tmp_path)
+    rows = [{"messages": list(row.messages)} for row in examples]
+    file = write_rows(tmp_path / "examples.jsonl", rows)
+    arm = {"kind": "evaluate", "arm": "few-shot", "retrieval": True, "shots": 2, "budget": 0}
+    given = base.plan | {"data": base.plan["data"] | {"examples": str(file)}}
+    plan = parse_plan(given | {"steps": [*base.plan["steps"], arm], "choice": "few-shot"})
+    out = tmp_path / "curve"
+
+    def opened(resume: bool) -> curves.CurveSetup:
+        return curves.open_curve(plan, base.run, out, "few-shot", (9, 18), seeds=1, resume=resume)
+
+    setup = opened(False)
+    assert not (out / "index").exists()
+    with writer_lock(out), pytest.raises(BadInput, match="is being written by another process"):
+        curves.measure_curve(setup)
+    assert not (out / "index").exists()
+    assert curves.measure_curve(setup) == (0,)
+    assert newest_generation(out / "index") == 1
+    with writer_lock(out):
+        (out / "index").rename(out / ".index.copied")  # as far as the first process has come
+        opened(True)
+        assert newest_generation(out / ".index.copied") == 1
 
 
 def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan, tmp_path: Path) -> None:
