@@ -12,12 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-try:  # The parser of `re` is the only one that reads a pattern just as `re` does; its name is another one per version.
-    import re._constants as constants  # type: ignore[import-not-found, unused-ignore]
-    import re._parser as parser  # type: ignore[import-not-found, unused-ignore]
-except ImportError:  # pragma: no cover
-    import sre_constants as constants
-    import sre_parse as parser
+from runners.plan.patterns import constants, parser
 
 MAX_DIGITS = 15
 """Most digits that a repetition of digits without an upper bound may have: a model held to a number ends it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
+from runners.plan.bounded_schema import unbounded_part, validator_class
+from runners.plan.patterns import compile_pattern
 from runners.plan.steps import StrictModel
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -41,9 +42,9 @@ def _value_problem(kind: str, value: Any) -> str:
     value = cast(Any, value)  # of the kind's type
     if kind == "regex":
         try:
-            re.compile(str(value))
-        except re.error as error:
-            return f"not a regular expression: {error}"
+            compile_pattern(str(value))
+        except ValueError as error:
+            return str(error)
     if kind == "labels":
         return _labels_problem(value)
     if kind == "json_schema":
@@ -67,8 +68,12 @@ def _labels_problem(labels: list[Any] | tuple[Any, ...]) -> str:
 def _schema_problem(schema: dict[str, Any]) -> str:
     import jsonschema
 
+    if problem := unbounded_part(schema):
+        return f"a JSON Schema that is not followed: {problem}"
     try:
-        jsonschema.validators.validator_for(schema).check_schema(schema)
+        validator_class(schema).check_schema(schema)
+    except (OverflowError, RecursionError) as error:  # of a pattern
+        return f"not a JSON Schema: {error}"
     except jsonschema.SchemaError as error:
         place = "".join(f".{part}" for part in error.absolute_path)
         return f"not a JSON Schema: {place.lstrip('.') + ': ' if place else ''}{error.message[:200]}"

@@ -311,7 +311,7 @@ class _Work:
             return result
 
     def _accept_or_remove(self, folder: Path) -> None:
-        """Accept the recheck, or remove its index, under its lock: once that is free, another process may begin the same one."""
+        """Accept the recheck or remove its index, under its lock: once that is free, another process may begin the same."""
         if self.request.accept:
             accept_recheck(self.run.path, folder, datetime.now(UTC).date().isoformat())
         # Not where another process has accepted it meanwhile.

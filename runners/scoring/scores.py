@@ -19,7 +19,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rag.text.numbers import extract_numbers, polarity
@@ -27,6 +27,7 @@ from rag.text.words import content_words
 from rag.types import Citation
 from runners.data.questions import Question
 from runners.data.refusals import all_no_value, is_no_value
+from runners.plan.patterns import TimedPattern, compile_pattern
 from runners.plan.schema import Plan, StyleCheck
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.scoring.correctness import gold_texts, is_right, lacks_answer, references_of
@@ -366,7 +367,7 @@ def spurious_slots(answer: str, gold: SlotCounts) -> float | None:
     return invented / given.total() if given else 0.0
 
 
-def _extract_final_answer(pattern: re.Pattern[str], text: str) -> float | str | None:
+def _extract_final_answer(pattern: TimedPattern, text: str) -> float | str | None:
     match = pattern.search(text.strip())
     if match is None or not (text_of_answer := match[ANSWER_GROUP]):
         return None
@@ -376,14 +377,9 @@ def _extract_final_answer(pattern: re.Pattern[str], text: str) -> float | str | 
         return " ".join(text_of_answer.casefold().split())
 
 
-def _patterns(checks: Sequence[StyleCheck]) -> list[re.Pattern[str]]:
-    regexes = [_compiled(check.value) for check in checks if check.kind == "regex"]
-    return [pattern for pattern in regexes if ANSWER_GROUP in pattern.groupindex]
-
-
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.DOTALL)
+def _patterns(checks: Sequence[StyleCheck]) -> list[TimedPattern]:
+    patterns = [compile_pattern(check.value) for check in checks if check.kind == "regex"]
+    return [pattern for pattern in patterns if ANSWER_GROUP in pattern.groups]
 
 
 def _words(text: str) -> list[str]:

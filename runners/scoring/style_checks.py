@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Sequence
-from functools import lru_cache
-from typing import Any
 
+from rag.errors import BadInput
 from rag.grounding.statements import states_fact
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words
+from runners.plan.bounded_schema import TooMuchWork, first_error
+from runners.plan.patterns import TimedPattern, compile_pattern
 from runners.plan.schema import Plan, StyleCheck
 
 _LITERAL = re.compile(r"(?:[\w ,;'’!?-]|\\s\+|\\\W)+")
 """A pattern that stands for itself: words, escaped characters and white space between them."""
+MAX_SCHEMA_STEPS = 400_000
+"""Work that the check of one answer by a JSON Schema may take: some seconds; see :mod:`runners.plan.bounded_schema`."""
 MAX_OWN_WORDS = 4
 """Content words that a closing line may have beside those that its check demands: "Quote tag GEN when you call.\""""
 
@@ -39,15 +42,15 @@ class Formulas(Container[str]):
         return text in self._fixed or any(is_only_demanded(text, pattern) for pattern in self._demanded)
 
 
-def demanded_words(check: StyleCheck) -> re.Pattern[str] | None:
+def demanded_words(check: StyleCheck) -> TimedPattern | None:
     """Return the pattern of a check that demands certain words at the beginning or the end of a reply; None for others."""
     if check.kind != "regex" or check.value.startswith("^") == check.value.endswith("$"):
         return None
     literal = check.value.removeprefix("^").removesuffix("$")
-    return re.compile(check.value) if _LITERAL.fullmatch(literal) and content_words(literal) else None
+    return compile_pattern(check.value) if _LITERAL.fullmatch(literal) and content_words(literal) else None
 
 
-def is_only_demanded(sentence: str, pattern: re.Pattern[str]) -> bool:
+def is_only_demanded(sentence: str, pattern: TimedPattern) -> bool:
     """Return whether a sentence has the demanded words and, beside them, nothing that could be a fact."""
     match = pattern.search(sentence)
     if not match:
@@ -82,7 +85,7 @@ def rule_text(check: StyleCheck) -> str:
 
 def _passes(text: str, check: StyleCheck) -> bool:
     if check.kind == "regex":
-        return re.search(check.value, text, re.DOTALL) is not None
+        return compile_pattern(check.value).search(text, check.text) is not None
     if check.kind == "max_words":
         return len(text.split()) <= check.value
     if check.kind == "labels":
@@ -90,22 +93,20 @@ def _passes(text: str, check: StyleCheck) -> bool:
         return text in labels or text.rstrip(".") in labels
     if check.kind == "must_not":
         return not any(part.casefold() in text.casefold() for part in check.value)
-    return _matches_schema(text, check.value)
+    return _matches_schema(text, check)
 
 
-def _matches_schema(text: str, schema: dict[str, object]) -> bool:
+def _matches_schema(text: str, check: StyleCheck) -> bool:
+    def occurs(pattern: str, searched: str) -> bool:
+        # As in a JSON Schema, where `.` matches no line break.
+        return compile_pattern(pattern, 0).search(searched, check.text) is not None
+
     try:
-        return bool(_validator(json.dumps(schema)).is_valid(json.loads(text)))
+        return first_error(check.value, json.loads(text), occurs, MAX_SCHEMA_STEPS) is None
     except (ValueError, RecursionError):
         return False
-
-
-@lru_cache(maxsize=32)
-def _validator(schema: str) -> Any:
-    """Return the validator of a schema as JSON text; checking a schema takes longer than checking a reply by it."""
-    import jsonschema
-
-    values = json.loads(schema)
-    kind = jsonschema.validators.validator_for(values)
-    kind.check_schema(values)
-    return kind(values)
+    except TooMuchWork:
+        raise BadInput(
+            f"the JSON Schema of the check {check.text!r} takes too much work to check an answer of {len(text)} characters",
+            "write it with fewer references and lists that repeat each other, in the plan's checks",
+        ) from None

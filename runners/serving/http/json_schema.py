@@ -18,6 +18,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from runners.inference.constraints.constraint import OutputConstraint
+from runners.plan.bounded_schema import (
+    TooMuchWork,
+    deeper_than,
+    first_error,
+    patterns_of,
+    validator_class,
+)
 from runners.serving.http.errors import ApiError
 from runners.serving.http.schema_check import enforcement_problem, schema_keywords
 
@@ -27,8 +34,6 @@ MAX_LIST_ITEMS = 1_000
 MAX_PATTERN_CHARS = 1_000
 MAX_STEPS = 50_000
 """Work that the check of one answer may take, in units of one keyword or 20 characters."""
-PATTERN_STEPS = 8
-"""Work of searching 20 characters for a pattern of 20: the worst ones found take 50 ms for 4,000 characters."""
 _UNSUPPORTED_KEYWORDS = (
     "unevaluatedItems",
     "unevaluatedProperties",
@@ -40,10 +45,6 @@ _UNSUPPORTED_KEYWORDS = (
 """`unevaluated*` can take forever to check on a short text; the other keywords lead out of the schema."""
 _SPACES = "\\s\\x0b\\x{85}\\x{a0}\\x{feff}\\p{Z}"
 """What `\\s` means in a JSON Schema's patterns (ECMA-262), in the syntax of RE2, where it is ASCII alone."""
-
-
-class _TooMuchWork(Exception):
-    """The check of an answer takes more than `MAX_STEPS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,6 @@ class ResponseFormat:
 
     def fault(self, text: str) -> str:
         """Return what is wrong with an answer; "" when it has the form."""
-        import jsonschema
-
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -80,12 +79,10 @@ class ResponseFormat:
         if self.schema is None:
             return "" if isinstance(value, dict) else "it is JSON, but no object"
         try:
-            _validator(self.schema).validate(value)
-        except jsonschema.ValidationError as error:
-            return f"at {error.json_path}: {error.message[:300]}"
-        except (_TooMuchWork, RecursionError, ArithmeticError):
+            error = first_error(self.schema, value, _occurs, MAX_STEPS, _KEYWORDS)
+        except (TooMuchWork, RecursionError, ArithmeticError):
             return "the schema asks for too much work, or refers to itself too often, to be checked"
-        return ""
+        return f"at {error.json_path}: {error.message[:300]}" if error else ""
 
 
 def response_format(field: dict[str, Any] | None) -> ResponseFormat | None:
@@ -122,7 +119,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
     """Raise `ApiError` for a schema that is too large, invalid, or cannot be checked here."""
     import jsonschema
 
-    if _deeper_than(schema, MAX_SCHEMA_DEPTH) or len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+    if deeper_than(schema, MAX_SCHEMA_DEPTH) or len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
         raise _refuse(
             f"the schema is larger than {MAX_SCHEMA_CHARS:,} characters or {MAX_SCHEMA_DEPTH} levels"
         )
@@ -131,75 +128,17 @@ def _check_schema(schema: dict[str, Any]) -> None:
     for name, value in schema_keywords(schema):
         if name in _UNSUPPORTED_KEYWORDS:
             raise _refuse(f"the schema's {name} is not supported: it is not checked here")
-        for pattern in _patterns(name, value):
+        for pattern in patterns_of(name, value):
             if problem := _pattern_problem(pattern):
                 raise _refuse(f"the schema's {name} {pattern[:100]!r} is not supported: {problem}")
         if name == "$ref" and isinstance(value, str) and not _resolves(schema, value):
             raise _refuse(f"the schema's reference {value[:100]!r} leads nowhere in it")
     try:
-        _validator_class(schema).check_schema(schema)
+        validator_class(schema).check_schema(schema)
     except jsonschema.SchemaError as error:
         raise _refuse(f"the schema is invalid at {error.json_path}: {error.message[:200]}") from None
     except (RecursionError, ArithmeticError) as error:
         raise _refuse(f"the schema cannot be read: {error}") from None
-
-
-def _validator(schema: dict[str, Any]) -> Any:
-    """Return a validator that raises `_TooMuchWork` after `MAX_STEPS`.
-
-    Each keyword costs one step, plus the lengths of its value and of the instance as JSON, in units of 20 characters.
-    """
-    from jsonschema.validators import extend
-
-    validator_class = _validator_class(schema)
-    steps_left = MAX_STEPS
-    costs: dict[int, int] = {}  # by id(): the values live as long as this validator
-
-    def cost(value: Any) -> int:
-        if id(value) not in costs:
-            costs[id(value)] = len(json.dumps(value)) // 20
-        return costs[id(value)]
-
-    def counted(name: str, inner: Any) -> Any:
-        def count(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
-            nonlocal steps_left
-            steps_left -= 1 + cost(value) + cost(instance)
-            if name == "uniqueItems" and isinstance(instance, list):  # every pair may be compared
-                steps_left -= len(instance) ** 2 // 20
-            if patterns := _patterns_used(name, value, within):  # each of its states, at each character
-                steps_left -= PATTERN_STEPS * (1 + len(patterns) // 20) * (1 + cost(instance))
-            if steps_left < 0:
-                raise _TooMuchWork
-            yield from inner(validator, value, instance, within) or ()
-
-        return count
-
-    checks = {**validator_class.VALIDATORS, **_checked_in_linear_time()}
-    keywords = {name: counted(name, inner) for name, inner in checks.items()}
-    return extend(validator_class, keywords)(schema)
-
-
-def _validator_class(schema: dict[str, Any]) -> Any:
-    """Return the class for the schema's own `$schema`, Draft 2020-12 by default."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import validator_for
-
-    dialect = schema.get("$schema")
-    return validator_for(schema if isinstance(dialect, str) else {}, default=Draft202012Validator)
-
-
-def _patterns(name: str, value: Any) -> list[str]:
-    """Return the patterns in a keyword's value."""
-    if name == "pattern" and isinstance(value, str):
-        return [value]
-    return list(value) if name == "patternProperties" and isinstance(value, dict) else []
-
-
-def _patterns_used(name: str, value: Any, within: Any) -> str:
-    """Return the patterns, joined, that the check of a keyword searches texts for; "" for none."""
-    if name == "additionalProperties":
-        name, value = "patternProperties", within.get("patternProperties")
-    return "".join(_patterns(name, value))
 
 
 def _pattern_problem(pattern: str) -> str:
@@ -245,46 +184,17 @@ def _re2_pattern(pattern: str) -> str:
     return "".join(parts)
 
 
-def _checked_in_linear_time() -> dict[str, Any]:
-    """Return the keywords that jsonschema checks by Python's `re` or by rounded division, checked otherwise."""
+def _multiple_of(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
+    """Check `multipleOf` of decimal numbers: .3 is a multiple of .1, though not in binary floating point."""
     from jsonschema import ValidationError
 
-    def pattern(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
-        if validator.is_type(instance, "string") and not _occurs(value, instance):
-            yield ValidationError(f"the text does not match {value[:100]!r}: {instance[:100]!r}")
+    if validator.is_type(instance, "number") and (
+        not math.isfinite(instance) or Fraction(str(instance)) % Fraction(str(value))
+    ):
+        yield ValidationError(f"{instance!r} is not a multiple of {value!r}")
 
-    def pattern_properties(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
-        if validator.is_type(instance, "object"):
-            for regex, schema in value.items():
-                for name in instance:
-                    if _occurs(regex, name):
-                        yield from validator.descend(instance[name], schema, path=name, schema_path=regex)
 
-    def additional_properties(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
-        if not validator.is_type(instance, "object"):
-            return
-        named, regexes = within.get("properties", {}), within.get("patternProperties", {})
-        for name in instance:
-            if name in named or any(_occurs(regex, name) for regex in regexes):
-                continue
-            if value is False:
-                yield ValidationError(f"additional properties are not allowed ({name!r})")
-            else:
-                yield from validator.descend(instance[name], value, path=name)
-
-    def multiple_of(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
-        # As decimal numbers: .3 is a multiple of .1, though not in binary floating point.
-        if validator.is_type(instance, "number") and (
-            not math.isfinite(instance) or Fraction(str(instance)) % Fraction(str(value))
-        ):
-            yield ValidationError(f"{instance!r} is not a multiple of {value!r}")
-
-    return {
-        "pattern": pattern,
-        "patternProperties": pattern_properties,
-        "additionalProperties": additional_properties,
-        "multipleOf": multiple_of,
-    }
+_KEYWORDS = (("multipleOf", _multiple_of),)
 
 
 def _resolves(schema: Any, ref: str) -> bool:
@@ -303,11 +213,6 @@ def _resolves(schema: Any, ref: str) -> bool:
         else:
             return False
     return isinstance(target, dict | bool)
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper_than(item, levels - 1) for item in inner)
 
 
 def _longest_list(value: Any) -> int:
