@@ -242,8 +242,10 @@ def complete_arms(incomplete: str) -> Suggestions:
         return []
     import yaml
 
+    from rag.text.bounded_yaml import load_yaml
+
     try:
-        steps = yaml.safe_load((run / PLAN).read_text("utf-8"))["steps"]
+        steps = load_yaml((run / PLAN).read_text("utf-8"))["steps"]
         arms = [(str(step["arm"]), "an arm") for step in steps if step["kind"] == "evaluate"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []

@@ -112,6 +112,14 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the values of a JSON text; ValueError for one that is none, or is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Replace ``path`` with ``data`` atomically and durably, making parent folders.
 
@@ -400,7 +408,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
         actual_kind, _, entries = manifest["kind"], manifest["schema"], manifest["files"]
         complete = all(
             isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in entries.values()

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -27,6 +26,7 @@ from rag.files import (
     check_schema,
     is_reserved_name,
     move_folder,
+    parse_json,
     sha256_text,
     write_manifest,
     writer_lock,
@@ -269,7 +269,7 @@ def read_report(path: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        report = check_schema(json.loads(file.read_text("utf-8")), "report", file)
+        report = check_schema(parse_json(file.read_text("utf-8")), "report", file)
         str(report["verdict"]["winner"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
@@ -286,7 +286,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict):

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 from advisor.drafting.reply_forms import MAX_CLOSED, learned_forms, value_shapes
 from advisor.drafting.reply_schemas import reply_layout, reply_schema
 from advisor.questionnaire.data_stats import guess_format
+from rag.files import parse_json
 from rag.text.words import count_noun, sentences
 from runners.data.labels import labels_of
 from runners.plan.schema import Prompts, StyleCheck
@@ -211,7 +211,7 @@ def _json_schema(texts: Sequence[str]) -> dict[str, Any]:
     values, parsed = [], []
     for text in texts:
         try:
-            values.append(json.loads(text))
+            values.append(parse_json(text))
         except ValueError:
             continue
         parsed.append(text)

@@ -24,19 +24,11 @@ from advisor.questionnaire.probe_facts import PROBE_FACTS, ProbeFacts
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
 from rag.files import write_text
+from rag.text.bounded_yaml import load_yaml
 
 MAX_ANSWERS_BYTES = 2_000_000
 PROFILE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 PROFILE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
-
-
-class _NoAliases(yaml.SafeLoader):
-    """The safe loader without aliases: an answers file needs none, and nested ones expand exponentially."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed here")
-        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +207,14 @@ def _load(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_ANSWERS_BYTES:
             raise BadInput(f"answers file {path} is larger than {MAX_ANSWERS_BYTES:,} bytes")
         text = path.read_text("utf-8")
-        loaded = json.loads(text) if path.suffix == ".json" else _NoAliases(text).get_single_data()
+        loaded = json.loads(text) if path.suffix == ".json" else load_yaml(text, aliases=False)
     except FileNotFoundError:
         raise BadInput(f"no answers file at {path}", "make one with: tunewise plan") from None
     except OSError as error:
         raise BadInput(f"answers file {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"answers file {path} is not UTF-8 text (byte {error.start})") from None
-    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise BadInput(
             f"answers file {path} cannot be parsed: {' '.join(str(error).split())[:200]}"
         ) from None

@@ -6,7 +6,6 @@ Imports no torch; a tokenizer is only loaded when the model's folder has one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.file_facts import count_facts
 from advisor.questionnaire.made_rows import made_warnings
 from rag.errors import BadInput
+from rag.files import parse_json
 from rag.text.words import count_noun
 from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples, shared_opening
@@ -294,6 +294,6 @@ def _scale(example_set: ExampleSet) -> float:
 
 def _is_json(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict | list)
+        return isinstance(parse_json(text), dict | list)
     except ValueError:
         return False

@@ -6,7 +6,6 @@ looked at, which takes milliseconds.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from advisor.questionnaire.data_facts import DataFacts
 from rag.embedding.language import LANGUAGES, detect_language
+from rag.files import parse_json
 from rag.text.words import content_words
 from runners.data.examples import Example
 from runners.data.labels import labels_of
@@ -240,7 +240,7 @@ def _length(text: str) -> int:
 def _values_text(reply: str) -> str:
     """Return the values of a JSON reply, without its keys; another reply as it is."""
     try:
-        loaded = json.loads(reply)
+        loaded = parse_json(reply)
     except ValueError:
         return reply
     return " ".join(_leaves(loaded)) if isinstance(loaded, dict | list) else reply

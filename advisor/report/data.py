@@ -6,7 +6,6 @@ digests of plan, data files and model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from advisor.verdict.right_answers import right_answers
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
-from rag.files import check_schema, sha256_file
+from rag.files import check_schema, parse_json, sha256_file
 from runners import run_folder
 from runners.data.questions import Question
 from runners.models.resolve import parse_remote
@@ -49,7 +48,7 @@ def read_scores(run: Path) -> list[ArmScores]:
     if not path.is_file():
         raise BadInput(f"{run} has no scores yet", f"finish it with: {command_line('run', run, '--resume')}")
     try:
-        body = check_schema(json.loads(path.read_text("utf-8")), "scores", path)
+        body = check_schema(parse_json(path.read_text("utf-8")), "scores", path)
         documents, seeds = (
             body.get("documents", {}),
             body.get("seeds", {}),

@@ -26,6 +26,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.indexing.generations import CURRENT_POINTER
 from rag.loading.incremental import documents_path
 from rag.object_storage import is_url
+from rag.text.bounded_yaml import load_yaml
 from rag.text.words import count_noun
 from runners.run_folder import INDEX, is_run, read_run_plan
 
@@ -332,7 +333,7 @@ def _adapter_line(
 
 def _read_plan_dict(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

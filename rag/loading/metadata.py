@@ -110,12 +110,12 @@ def _yaml(text: str) -> Any:
     """Parse YAML; None when it is invalid or has aliases, a few of which can expand to gigabytes."""
     import yaml
 
+    from rag.text.bounded_yaml import load_yaml
+
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
         return None
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            return None
-        return yaml.safe_load(text)
+        return load_yaml(text, aliases=False)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError):
         return None
 

@@ -16,14 +16,13 @@ Every arm without weights has the same budget of answers. Where it is too small 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
-from rag.files import append_lines, canonical_json, sha256_text, write_bytes, write_json
+from rag.files import append_lines, canonical_json, parse_json, sha256_text, write_bytes, write_json
 from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer, answer_all
@@ -167,7 +166,7 @@ def _read_choices(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        body = json.loads(path.read_text("utf-8"))
+        body = parse_json(path.read_text("utf-8"))
         body["arms"].items()
         return dict(body)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -17,7 +17,6 @@ without its dev questions. Imports torch only in functions.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
@@ -27,7 +26,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
-from rag.files import canonical_json, sha256_text, write_json
+from rag.files import canonical_json, parse_json, sha256_text, write_json
 from rag.text.words import count_noun
 from runners.arms.answer import build_chat
 from runners.arms.prompts import FewShotExamples
@@ -326,7 +325,7 @@ def _read_priors(trial: Path) -> dict[str, LabelPrior]:
     if not path.is_file():
         return {}
     try:
-        arms = json.loads(path.read_text("utf-8"))["arms"]
+        arms = parse_json(path.read_text("utf-8"))["arms"]
         return {
             str(name): LabelPrior(
                 tuple(map(str, row["labels"])),

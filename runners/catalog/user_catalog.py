@@ -188,13 +188,15 @@ def _loaded(own: CatalogFile) -> dict[str, Any]:
     """Return the parsed file; BadInput when it is too large, not YAML, or holds unknown sections."""
     import yaml
 
+    from rag.text.bounded_yaml import load_yaml
+
     try:
         if own.path.stat().st_size > MAX_CATALOG_BYTES:
             raise BadInput(
                 f"{own.path} is over {MAX_CATALOG_BYTES:,} bytes", "a file of facts has a few dozen rows"
             )
-        loaded = yaml.safe_load(own.path.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        loaded = load_yaml(own.path.read_text("utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(
             f"{own.path} is not readable YAML: {reason}", f"correct it, or set {CATALOG_VARIABLE} to nothing"

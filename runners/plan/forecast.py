@@ -6,12 +6,11 @@ that it was made for, so that a plan which was changed afterwards is noticed.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import check_schema, write_json
+from rag.files import check_schema, parse_json, write_json
 
 OUTDATED = "outdated"
 """Key of a prediction whose plan was changed after it was made; its value says so in words."""
@@ -38,7 +37,7 @@ def read_forecast(plan: Path, digest: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        loaded = json.loads(path.read_text("utf-8"))
+        loaded = parse_json(path.read_text("utf-8"))
         body = check_schema(loaded, "forecast", path)
         predicted, made_for = dict(body["predicted"]), str(body["plan"])
     except (OSError, ValueError, KeyError, TypeError) as error:

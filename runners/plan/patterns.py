@@ -26,7 +26,7 @@ except ImportError:  # pragma: no cover
     import sre_constants as constants
     import sre_parse as parser
 
-SECONDS = 2.0
+SECONDS = 1.0
 """Longest search for one pattern in one text, in processor seconds of this process."""
 _SHOWN = 100
 """Characters of a pattern that an error shows."""
@@ -93,6 +93,8 @@ _REPEATS = {
     constants.MIN_REPEAT: "?",
     getattr(constants, "POSSESSIVE_REPEAT", None): "+",
 }
+_NOT_EMPTY = "" if re.search(r"\B", "") else r"(?!\A\Z)"
+"""An empty text has no place that is no boundary before Python 3.14."""
 _SCOPED = ((re.IGNORECASE, "i"), (re.MULTILINE, "m"), (re.DOTALL, "s"))
 
 
@@ -222,6 +224,6 @@ class _Translation:
         here, there = (
             (f"(?<=[{word}])(?![{word}])", f"(?<![{word}])(?=[{word}])")
             if anchor is constants.AT_BOUNDARY
-            else (f"(?<=[{word}])(?=[{word}])", f"(?<![{word}])(?![{word}])")
+            else (f"(?<=[{word}])(?=[{word}])", f"{_NOT_EMPTY}(?<![{word}])(?![{word}])")
         )
         return f"(?:{here}|{there})"

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rag.errors import BadInput
+from rag.text.bounded_yaml import BoundedLoader
 
 MOST_PROBLEMS = 5
 """Problems of a plan that are listed; the others are counted."""
@@ -101,11 +102,11 @@ def read_source(text: str, path: object) -> PlanSource:
         BadInput: it is no YAML, no mapping, or gives a key twice; the message names the line.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = BoundedLoader(text)
         root = loader.get_single_node()
         repeated = list(_repeated_keys(root)) if root is not None else []
         values = loader.construct_document(root) if root is not None else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:200]}", "fix that line") from None
     if not isinstance(values, dict) or not isinstance(root, yaml.MappingNode):
         raise BadInput(f"{path} is not a plan (it should be a mapping)", "make one with: tunewise plan")

@@ -7,14 +7,13 @@ with the same asking inputs are the same, since decoding is greedy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import check_schema, sha256_file, sha256_text
+from rag.files import check_schema, parse_json, sha256_file, sha256_text
 from runners.arms.answer_constraint import constraint_input
 from runners.plan.schema import RECORD_KEYS, Plan, plan_differences
 from runners.plan.steps import EvaluateStep, TrainStep
@@ -113,7 +112,7 @@ def present_inputs(plan: Plan, models: Mapping[str, str]) -> RunInputs:
 def read_state(file: Path) -> dict[str, Any]:
     """Read the state of a recheck; BadInput when it is damaged."""
     try:
-        state = check_schema(json.loads(file.read_text("utf-8")), "recheck", file)
+        state = check_schema(parse_json(file.read_text("utf-8")), "recheck", file)
         _ = state["digest"], state["inputs"]["models"], state["inputs"]["files"]
         return state
     except (OSError, ValueError, KeyError, TypeError) as error:

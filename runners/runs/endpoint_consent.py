@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rag.backends.consent import allowed_url
 from rag.errors import BadInput, UsageProblem
-from rag.files import SCHEMA, check_schema, write_text
+from rag.files import SCHEMA, check_schema, parse_json, write_text
 from runners.plan.schema import Plan
 from runners.run_folder import UNCONFIRMED_ENDPOINTS
 
@@ -28,7 +28,7 @@ def unconfirmed_endpoints(run: Path) -> tuple[str, ...]:
     if not file.exists():
         return ()
     try:
-        listed = check_schema(json.loads(file.read_text("utf-8")), "unconfirmed endpoints", file)
+        listed = check_schema(parse_json(file.read_text("utf-8")), "unconfirmed endpoints", file)
         return tuple(str(host) for host in listed["hosts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is damaged: {error!r}", "import the bundle again") from None

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator as Running
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
+from rag.files import parse_json
 from rag.types import OnEvent
 from runners import notebook
 from runners.arms.answer import Answer, answer_all, stream_answer
@@ -334,7 +334,7 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            body = json.loads(path.read_text("utf-8"))
+            body = parse_json(path.read_text("utf-8"))
             weight_of = body.get("question_weights", {})
             means = {
                 arm: sum(row["combined"] * weight_of.get(question, 1.0) for question, row in rows.items())

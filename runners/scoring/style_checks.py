@@ -16,7 +16,7 @@ from runners.plan.schema import Plan, StyleCheck
 
 _LITERAL = re.compile(r"(?:[\w ,;'’!?-]|\\s\+|\\\W)+")
 """A pattern that stands for itself: words, escaped characters and white space between them."""
-MAX_SCHEMA_STEPS = 400_000
+MAX_SCHEMA_STEPS = 200_000
 """Work that the check of one answer by a JSON Schema may take: some seconds; see :mod:`runners.plan.bounded_schema`."""
 MAX_OWN_WORDS = 4
 """Content words that a closing line may have beside those that its check demands: "Quote tag GEN when you call.\""""

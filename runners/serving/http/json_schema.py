@@ -79,10 +79,10 @@ class ResponseFormat:
         if self.schema is None:
             return "" if isinstance(value, dict) else "it is JSON, but no object"
         try:
-            error = first_error(self.schema, value, _occurs, MAX_STEPS, _KEYWORDS)
+            fault = first_error(self.schema, value, _occurs, MAX_STEPS, _KEYWORDS)
         except (TooMuchWork, RecursionError, ArithmeticError):
             return "the schema asks for too much work, or refers to itself too often, to be checked"
-        return f"at {error.json_path}: {error.message[:300]}" if error else ""
+        return f"at {fault.json_path}: {fault.message[:300]}" if fault else ""
 
 
 def response_format(field: dict[str, Any] | None) -> ResponseFormat | None:
