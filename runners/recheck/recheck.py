@@ -306,17 +306,18 @@ class _Work:
             )
             for position, arm in enumerate(self.chosen):
                 asking.answer(arm, (position + 1, len(self.chosen)))
-            result = self._result(asking, missing, lost)
-            self._accept_or_remove(folder)
-            return result
+            return self._ended(asking, missing, lost)
 
-    def _accept_or_remove(self, folder: Path) -> None:
-        """Accept the recheck or remove its index, under its lock: once that is free, another process may begin the same."""
+    def _ended(self, asking: ArmAsking, missing: int, lost: Mapping[str, str]) -> Recheck:
+        """Score, then accept the recheck or remove its index: once its lock is free, another process may begin the same."""
+        result = self._result(asking, missing, lost)
+        folder = result.folder
         if self.request.accept:
             accept_recheck(self.run.path, folder, datetime.now(UTC).date().isoformat())
         # Not where another process has accepted it meanwhile.
         elif self.request.accept is False and open_base(self.run).path.resolve() != folder.resolve():
             remove_index(folder)
+        return result
 
     def _trained_again(self, new: RunInputs) -> list[TrainStep]:
         """Return the train steps that the chosen arms need and that must be carried out again."""
