@@ -8,7 +8,7 @@ import pytest
 
 from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import Plan, parse_plan, write_plan
-from runners.run_folder import RunFolder, is_run, open_run_folder, read_journal, read_run_plan
+from runners.run_folder import RunFolder, is_run, open_run_folder, read_journal, read_report, read_run_plan
 from runners.runs import listing
 
 
@@ -141,6 +141,22 @@ def test_incomplete_last_line_is_no_event(tmp_path: Path) -> None:
     assert [e["event"] for e in open_run_folder(tmp_path / "run").events()] == ["whole"]
     run.write({"event": "next"})
     assert [e["event"] for e in read_journal(tmp_path / "run" / "events.jsonl")] == ["whole", "next"]
+
+
+def test_files_that_are_nested_too_deep_are_damaged(tmp_path: Path) -> None:
+    """A bundle may bring them."""
+    deep = "[" * 100_000 + "]" * 100_000
+    run = RunFolder.create(tmp_path / "run", plan())
+    run.write({"event": "x"})
+    with (run.path / "events.jsonl").open("a", encoding="utf-8") as log:
+        log.write(f"{deep}\n")
+    assert [event["event"] for event in run.events()] == ["x"]
+    for name in ("report.json", "manifest.json"):
+        (run.path / name).write_text(deep, "utf-8")
+    with pytest.raises(BadInput, match="is damaged"):
+        read_report(run.path)
+    with pytest.raises(BadInput, match="is damaged"):
+        run.check()
 
 
 def test_second_run_in_same_folder_is_refused(tmp_path: Path) -> None:
