@@ -21,7 +21,9 @@ from advisor.probe.answers_from_probe import (
     without_probe,
 )
 from advisor.questionnaire.answers import Answers
-from advisor.questionnaire.gather import complete_situation, with_answers_of
+from advisor.questionnaire.gather import complete_situation, flag_answers, with_answers_of
+from rag.errors import BadInput
+from rag.files import writer_lock
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Detected, Machine
 
@@ -66,6 +68,18 @@ def run_command(*arguments: object, code: int = 0) -> Any:
     done = CliRunner().invoke(cli.app, [str(part) for part in arguments])
     assert done.exit_code == code, done.output
     return done
+
+
+def test_second_probe_beside_a_running_one_is_refused(piers: Path, server: Any) -> None:
+    """Its work folder, which holds the answers so far, is not emptied."""
+    answers = flag_answers([], questions=piers / "questions.jsonl", model=f"openai:tern@{server.url}")
+    made_from = piers / "work" / "made_from.json"
+    with writer_lock(made_from.parent):
+        made_from.write_text("of another model", "utf-8")
+        with pytest.raises(BadInput, match="is being written by another process"):
+            probe.probe_model(answers, made_from.parent)
+    assert made_from.read_text("utf-8") == "of another model"
+    assert not server.seen
 
 
 @pytest.mark.real  # the embedder
