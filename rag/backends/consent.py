@@ -13,7 +13,6 @@ otherwise.
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from rag.backends.base import BACKEND_FILE, check_backend_url, is_backend_url, shown_url
 from rag.errors import BadInput, UsageProblem
-from rag.files import check_schema
+from rag.files import check_schema, parse_json
 
 INDEX_HOSTS = "TUNEWISE_INDEX_HOSTS"
 """Environment variable of the setting index_hosts, its names separated by commas."""
@@ -44,7 +43,7 @@ def stored_url(folder: Path | str) -> str | None:
     if not file.is_file():
         return None
     try:
-        return str(check_schema(json.loads(file.read_text("utf-8")), "backend of an index", file)["url"])
+        return str(check_schema(parse_json(file.read_text("utf-8")), "backend of an index", file)["url"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is damaged: {error!r}", "build the index again") from None
 
