@@ -8,6 +8,12 @@ from typing import Any
 from rag.errors import BadInput
 from rag.stores.base import AUTO, is_store, unknown_store
 
+_LEFT_OUT_UNSET = (
+    *("truncate_dim", "query_prompt", "document_prompt"),
+    *("large_chunks", "added_share", "most_removed", "unit_chars"),
+)
+"""Settings that indexes of earlier versions do not record."""
+
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
@@ -39,6 +45,18 @@ class IndexSettings:
     """Put before questions; None takes the prompt of the embedder's folder, or one known for the model's name."""
     document_prompt: str | None = None
     """Put before passages; None as above."""
+    large_chunks: int = 20_000
+    """Chunks from which an index folder is large: updates are written beside the base, hashes of big files are kept, and
+    chunks are read when a search needs them."""
+    added_share: float = 0.05
+    """Most rows that updates write beside the base of a large index, as a share of it: they are searched exactly, and
+    every update writes all of them."""
+    most_removed: int = 1000
+    """Most rows of such a base that updates leave out: so many more results are asked of it in every search."""
+    unit_chars: int = 300_000
+    """Characters of the texts that are embedded and stored together, which is what a killed build embeds again. 300,000
+    are about 70,000 tokens, three to five seconds of work on two cores, with enough texts of equal length for full
+    batches."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -49,6 +67,10 @@ class IndexSettings:
             "pool": (1, 10_000),
             "k1": (0, 10),
             "b": (0, 1),
+            "large_chunks": (1, 10**9),
+            "added_share": (0, 100),
+            "most_removed": (0, 10**9),
+            "unit_chars": (1, 10**9),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -62,9 +84,9 @@ class IndexSettings:
             raise unknown_store(self.store, AUTO)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as a JSON object, without those of the embedder that are not set."""
-        unset = ("truncate_dim", "query_prompt", "document_prompt")
-        return {key: value for key, value in asdict(self).items() if value is not None or key not in unset}
+        """Return the settings as a JSON object; those of the embedder and of large indexes only where they are set."""
+        unset = {field.name: field.default for field in fields(self) if field.name in _LEFT_OUT_UNSET}
+        return {key: value for key, value in asdict(self).items() if key not in unset or value != unset[key]}
 
     @classmethod
     def from_json(cls, obj: dict[str, Any]) -> IndexSettings:

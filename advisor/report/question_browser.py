@@ -39,7 +39,12 @@ class BrowsedQuestions:
     seeds: int
 
 
-def browse_questions(run: Path, arms: Sequence[str], questions: Sequence[Question]) -> BrowsedQuestions:
+def browse_questions(
+    run: Path,
+    arms: Sequence[str],
+    questions: Sequence[Question],
+    max_characters: int = MAX_CHARACTERS,
+) -> BrowsedQuestions:
     """Return every test question with the answers of all arms (of the first seed), in the order of the trial.
 
     Each answer is split into pieces: see :func:`answer_pieces`.
@@ -48,6 +53,7 @@ def browse_questions(run: Path, arms: Sequence[str], questions: Sequence[Questio
         run: the run folder.
         arms: names of the arms, in the order to show.
         questions: the test questions with their gold; a question that is missing here is shown without gold.
+        max_characters: of answers and quotes on the page.
     """
     gold = {question.id: question for question in questions}
     scores = _scores(run)
@@ -63,7 +69,7 @@ def browse_questions(run: Path, arms: Sequence[str], questions: Sequence[Questio
             len(row["marked"]) + sum(len(citation["quote"]) for citation in row.get("citations", ()))
             for row in answers.values()
         )
-        if size > MAX_CHARACTERS:
+        if size > max_characters:
             return BrowsedQuestions(rows, len(by_id) - number, _disagreeing(rows), max_seeds)
         rows.append(_row(len(rows) + 1, key, answers, arms, scores, gold.get(key)))
     return BrowsedQuestions(rows, 0, _disagreeing(rows), max_seeds)

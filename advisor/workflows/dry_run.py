@@ -109,10 +109,26 @@ def correction_notes(rows: Sequence[StepEstimate], corrections: dict[Kind, Corre
     ]
 
 
-def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False) -> None:
+def dry_run(
+    plan: Plan,
+    out: Path,
+    as_json: bool,
+    accept_lost_rows: bool = False,
+    *,
+    max_seconds: float | None = None,
+    max_contention: float = usage.MAX_CONTENTION,
+) -> None:
     """Check everything, measure a little of each step, and print estimates beside measurements, and the rows of each arm.
 
     Nothing is written into ``out``; the ratios are stored in the user's history, to correct later estimates.
+
+    Args:
+        plan: the plan.
+        out: where the run would be.
+        as_json: whether to print JSON.
+        accept_lost_rows: whether arms may train on fewer rows than asked for.
+        max_seconds: time after which the remaining steps are not measured; None for that of :class:`DryRun`.
+        max_contention: share of the processor time lost to other processes up to which times are stored.
 
     Raises:
         CannotRun: after the table, when a step cannot be carried out here.
@@ -124,7 +140,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
     from runners.runs.dataset import read_data, require_gold_documents
     from runners.runs.session import RunContext, obtain_bases, obtain_embedder
     from runners.trial import row_guard
-    from runners.trial.dry_run import DryRun
+    from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
 
     with (
         watch_progress(quiet=as_json) as watcher,
@@ -148,18 +164,20 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
         context = RunContext(plan, RunFolder(Path(work_folder)), base, embedder, examples, split, None, bases)
         trained: dict[str, Any] = {}
         obstacles: list[str] = []
-        for number, (step, measurement) in enumerate(DryRun(context).measure(), 1):
+        limit = MAX_DRY_RUN_SECONDS if max_seconds is None else max_seconds
+        measuring = DryRun(context, max_seconds=limit)
+        for number, (step, measurement) in enumerate(measuring.measure(), 1):
             name = step_name(step)
             watcher.say(f"[{number}/{len(plan.steps)}] {name}: {measurement.how}")
             by_name[name] = _with_measurement(by_name[name], measurement)
             obstacles += [f"{name}: {measurement.stop}"] if measurement.stop else []
             if isinstance(step, TrainStep) and measurement.training_seconds:
-                trained[step.arm] = [_training_record(step, measurement)]
+                trained[step.arm] = [_training_record(step, measurement, max_contention)]
         context.release()
         accounts = list(row_guard.training_accounts(context, plan.steps))
     estimates = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
-    history_note = keep_measurements(plan, estimates, trained, out)
+    history_note = keep_measurements(plan, estimates, trained, out, max_contention)
     _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
@@ -170,7 +188,11 @@ def dry_run(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool = False
 
 
 def keep_measurements(
-    plan: Plan, estimates: Sequence[StepEstimate], trained: dict[str, Any], out: Path
+    plan: Plan,
+    estimates: Sequence[StepEstimate],
+    trained: dict[str, Any],
+    out: Path,
+    max_contention: float = usage.MAX_CONTENTION,
 ) -> str:
     """Store what was measured beside its estimate in the user's history; a later dry run of the same plan replaces it.
 
@@ -188,7 +210,7 @@ def keep_measurements(
         )
         for row in estimates
         if row.kind != "evaluate"
-        and not usage.contention_note(row.lost)
+        and not usage.is_contended(row.lost, max_contention)
         and (pair := predicted_measured(row.estimated, row.measured))
     )
     # Times of answers are left out: here few are generated at once and in a trial many, so they cannot be compared.
@@ -235,9 +257,9 @@ def _with_measurement(row: StepEstimate, measurement: StepTime) -> StepEstimate:
     )
 
 
-def _training_record(step: TrainStep, measurement: StepTime) -> dict[str, Any]:
+def _training_record(step: TrainStep, measurement: StepTime, max_contention: float) -> dict[str, Any]:
     """Return a measured training like the results of a finished one, without its time if the machine was busy."""
-    busy = usage.contention_note(measurement.lost)
+    busy = usage.is_contended(measurement.lost, max_contention)
     return {
         "peak_gib": measurement.process_gib,
         "own_gib": measurement.memory_gib,

@@ -203,8 +203,12 @@ class RunStatus:
 class RunWatch:
     """One watched run: its log, its status, and whether a process is still at work on it."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a run folder; BadInput when there is none, or its plan cannot be read."""
+    def __init__(self, path: Path, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Open a run folder; BadInput when there is none, or its plan cannot be read.
+
+        ``grace_seconds``: without a process at work for so long, an unfinished run counts as stopped.
+        """
+        self._grace_seconds = grace_seconds
         self.path = open_run_folder(path).path
         self.plan = read_run_plan(self.path)
         self._follower = EventFollower(self.path / EVENTS)
@@ -230,7 +234,7 @@ class RunWatch:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
         waiting = any(step.state in ("waiting", "working") for step in self.status.board.steps.values())
-        grace = GRACE_SECONDS if waiting else REPORT_SECONDS
+        grace = self._grace_seconds if waiting else REPORT_SECONDS
         return "stopped" if now - self._silent_since >= grace else ""
 
     def memory(self) -> float | None:
@@ -255,18 +259,19 @@ class RunWatch:
         return Group(self.status.board.draw(now), *footer)
 
 
-def watch_run(run: Path, as_json: bool) -> None:
+def watch_run(run: Path, as_json: bool, grace_seconds: float = GRACE_SECONDS) -> None:
     """Show how a run is going until it ends: a board on a terminal, else a line for each milestone.
 
     Args:
         run: the run folder.
         as_json: whether to print lines of JSON: ``milestone``, ``status`` and ``end``.
+        grace_seconds: see :class:`RunWatch`.
 
     Raises:
         BadInput: there is no run; or it is not finished, and no process is at work on it any more.
         GateNotMet: the run has finished, and its gate was not met or no arm can be used.
     """
-    watch = RunWatch(run)
+    watch = RunWatch(run, grace_seconds)
     screen = Console()
     if as_json or not screen.is_terminal or screen.is_dumb_terminal:
         state = _follow_in_lines(watch, as_json)

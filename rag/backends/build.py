@@ -258,7 +258,14 @@ class _Run:
             disk_full_as_problem(self.folder),
             VectorCache(self.folder, encoder.fingerprint, encoder.dimension) as cache,
         ):
-            resolved = resolve_vectors(missing, KnownVectors({}, None), cache, lambda: encoder, self.notify)
+            resolved = resolve_vectors(
+                missing,
+                KnownVectors({}, None),
+                cache,
+                lambda: encoder,
+                self.notify,
+                unit_chars=settings.unit_chars,
+            )
             vectors: Mapping[str, np.ndarray] = {**known, **resolved.vectors}
             self.notify({"event": "index.writing", "chunks": len(plan.change.chunks_in)})
             facts = self._writer.publish(

@@ -43,7 +43,7 @@ class FilesBackend(LocalBackend):
         manifest = generation.manifest
         store = load_store(generation.path, manifest)
         chunks: ChunkLookup
-        if int(manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
+        if not generations.is_large(manifest):
             with TextStore(folder) as text:
                 chunks = ChunkList(tuple(row.chunk for row in text.chunks(number)))
                 documents = DocumentIndex(text.document_fields(number))

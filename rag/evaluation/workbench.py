@@ -77,7 +77,12 @@ class Workbench:
         keys = [sha256_text(text) for text in texts]
         text_by_key = dict(zip(keys, texts, strict=True))
         resolved = vectors.resolve_vectors(
-            text_by_key, KnownVectors({}, None), self._cache, lambda: self._encoder, self._tell
+            text_by_key,
+            KnownVectors({}, None),
+            self._cache,
+            lambda: self._encoder,
+            self._tell,
+            unit_chars=settings.unit_chars,
         )
         self.embedded += resolved.embedded
         store = ExactStore(self._encoder.dimension)

@@ -1,9 +1,9 @@
 """Write an update of a large index as a delta: what a few changed documents add and remove, beside an unchanged base.
 
 An update of a whole generation rewrites all vectors and words. Small changes of a large index
-(:data:`rag.indexing.generations.LARGE_INDEX_CHUNKS`) are written beside the base instead, whose files are linked into the
-new generation's folder. When the changes since the base exceed :data:`MAX_REMOVED` or :data:`MAX_ADDED_SHARE`, or the
-options or the version differ, the next update writes a whole generation again.
+(:func:`rag.indexing.generations.is_large`) are written beside the base instead, whose files are linked into the
+new generation's folder. When the changes since the base exceed what the settings admit (``most_removed`` and
+``added_share``), or the options or the version differ, the next update writes a whole generation again.
 """
 
 from __future__ import annotations
@@ -44,10 +44,6 @@ from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
 
-MAX_REMOVED = 1000
-"""Ids of the base left out at most: so many more results are asked of it in every search."""
-MAX_ADDED_SHARE = 0.05
-"""Most added rows as a share of the base; they are searched exactly, and every update writes all of them."""
 TEXT_SUM = "text_sum"
 """Key of a manifest: the sum of the hashes of its rows, which an update changes without reading them all."""
 
@@ -72,17 +68,18 @@ class BaseGeneration:
         added = int(self.manifest["delta_chunks"]) if delta else 0
         base = self.chunks - added + removed
         rows = changes.change
+        settings = IndexSettings.from_json(self.manifest["settings"])
         return (
             self.manifest["made_by"] == __version__
-            and removed + len(rows.chunks_out) <= MAX_REMOVED
-            and added + len(rows.chunks_in) <= MAX_ADDED_SHARE * base
+            and removed + len(rows.chunks_out) <= settings.most_removed
+            and added + len(rows.chunks_in) <= settings.added_share * base
         )
 
 
 def large_generation(folder: Path, number: int) -> BaseGeneration | None:
     """Return the verified current generation if the index is large, else None."""
     generation = generations.open_verified(folder, number)
-    if int(generation.manifest["chunks"]) < generations.LARGE_INDEX_CHUNKS:
+    if not generations.is_large(generation.manifest):
         return None
     return BaseGeneration(number, generation.path, generation.manifest)
 
@@ -127,7 +124,8 @@ def write_delta(
     """
     store = load_store(base.path, base.manifest)
     known = KnownVectors({row.embedded: row.id for row in old_rows}, store)
-    resolved = resolve_vectors(changes.texts, known, cache, lambda: encoder, on_event)
+    unit_chars = IndexSettings.from_json(facts["settings"]).unit_chars
+    resolved = resolve_vectors(changes.texts, known, cache, lambda: encoder, on_event, unit_chars=unit_chars)
     number = base.number + 1
     text_sum = _text_sum(text, base)
     record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), text_sum)

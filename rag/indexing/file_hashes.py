@@ -25,9 +25,10 @@ MAX_RECORDED = 64
 class FileHashes:
     """The recorded hashes of one index folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the record; a missing or damaged one is empty."""
+    def __init__(self, folder: Path, large_bytes: int = LARGE_BYTES) -> None:
+        """Read the record of a folder, of files from a size on; a missing or damaged one is empty."""
         self._path = folder / RECORD_FILE
+        self._large_bytes = large_bytes
         self._known: dict[str, str] = {}
         with suppress(OSError, ValueError, AttributeError):
             recorded = json.loads(self._path.read_text(encoding="utf-8"))
@@ -39,7 +40,7 @@ class FileHashes:
         A folder that cannot be written costs the time of reading the file, nothing else.
         """
         stat = path.stat()
-        if stat.st_size < LARGE_BYTES:
+        if stat.st_size < self._large_bytes:
             return sha256_file(path)
         state = f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
         if state not in self._known:

@@ -31,6 +31,7 @@ from rag.files import (
     write_text,
 )
 from rag.indexing.file_hashes import FileHashes
+from rag.settings import IndexSettings
 
 GENERATION_KIND = "tunewise-index-generation"
 DELTA_KIND = "tunewise-index-delta-generation"
@@ -38,10 +39,7 @@ DELTA_KIND = "tunewise-index-delta-generation"
 :mod:`rag.indexing.segments`. It has a kind of its own, so that an earlier version does not read only half of it."""
 CURRENT_POINTER = "CURRENT"
 KEPT_GENERATIONS = 2
-LARGE_INDEX_CHUNKS = 20_000
-"""From this many chunks on an index is large: its texts are read and verified when a search returns them, hashes of its
-files are recorded (:mod:`rag.indexing.file_hashes`), and small updates are written as a delta. A smaller one is read,
-verified and rewritten whole, which takes about two seconds."""
+
 REPAIR_HINT = "mend it: tunewise index check INDEX --repair"
 _NAME = re.compile(r"gen-(\d{6,})")
 _MAX_CHUNK_ID = 2**53  # a damaged manifest could name any number; above this JSON numbers are not exact
@@ -119,11 +117,21 @@ def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
     return read_manifest(path, _kind(path))
 
 
+def is_large(facts: dict[str, Any]) -> bool:
+    """Return whether an index is large, by its facts or a manifest (:attr:`rag.settings.IndexSettings.large_chunks`).
+
+    Texts of a large one are read and verified when a search returns them, hashes of its files are recorded
+    (:mod:`rag.indexing.file_hashes`), and small updates are written as a delta. A smaller one is read, verified and
+    rewritten whole, which takes about two seconds.
+    """
+    settings = facts.get("settings", {})
+    return int(facts.get("chunks", 0)) >= int(settings.get("large_chunks", IndexSettings().large_chunks))
+
+
 def _digest(folder: Path, path: Path) -> Callable[[Path], str]:
     """Return what hashes the files of a generation: every file is read, unless its index is large."""
     manifest = read_manifest(path, _kind(path))
-    large = int(manifest.get("chunks", 0)) >= LARGE_INDEX_CHUNKS
-    return FileHashes(folder).sha256 if large else sha256_file
+    return FileHashes(folder).sha256 if is_large(manifest) else sha256_file
 
 
 def _kind(path: Path) -> str:
@@ -146,8 +154,9 @@ def publish_generation(
     folder: Path, number: int, prepared: Path, facts: dict[str, Any], kind: str = GENERATION_KIND
 ) -> None:
     """Write the manifest of a prepared generation, give the folder its name, then point to it."""
-    large = int(facts["chunks"]) >= LARGE_INDEX_CHUNKS
-    write_manifest(prepared, kind, facts, digest=FileHashes(folder).sha256 if large else sha256_file)
+    write_manifest(
+        prepared, kind, facts, digest=FileHashes(folder).sha256 if is_large(facts) else sha256_file
+    )
     publish_folder(prepared, folder / generation_name(number))
     sha256 = sha256_file(folder / generation_name(number) / MANIFEST)
     write_text(folder / CURRENT_POINTER, f"{generation_name(number)} {sha256}\n")

@@ -137,7 +137,14 @@ class _Rebuild:
         rows = self._text.chunks(old_number)
         texts = self._texts(rows)
         text_by_hash = {row.embedded: text for row, text in zip(rows, texts, strict=True)}
-        resolved = resolve_vectors(text_by_hash, self._known(), self._cache, self._encoder, self._on_event)
+        resolved = resolve_vectors(
+            text_by_hash,
+            self._known(),
+            self._cache,
+            self._encoder,
+            self._on_event,
+            unit_chars=self._settings.unit_chars,
+        )
         last = max(old_number, *generations.generation_numbers(self._folder), *self._text.numbers())
         self._text.roll_back(old_number)
         record = self._text.apply(last + 1, RowChange(), facts, generations.next_chunk_id(self._folder))

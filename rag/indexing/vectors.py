@@ -18,10 +18,6 @@ from rag.stores.base import VectorStore, checked_vectors
 from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 
-UNIT_CHARS = 300_000
-"""Characters in a unit, about 70,000 tokens: three to five seconds of work on two cores. A unit contains many short
-texts, so that the embedder finds enough of equal length for full batches."""
-
 
 @dataclass(frozen=True, slots=True)
 class KnownVectors:
@@ -67,6 +63,8 @@ def resolve_vectors(
     encoder: Callable[[], Encoder],
     on_event: OnEvent,
     embed: UnitEmbedder = embed_units,
+    *,
+    unit_chars: int,
 ) -> ResolvedVectors:
     """Return a vector for every text; only texts that are in neither place are embedded.
 
@@ -77,12 +75,13 @@ def resolve_vectors(
         encoder: called only if something must be embedded.
         on_event: receives the embedder's progress over all units.
         embed: embeds units of texts, by default in this process.
+        unit_chars: about the characters of a unit, :attr:`rag.settings.IndexSettings.unit_chars`.
     """
     vectors = known.take(list(texts))
     cached = cache.get([text for text in texts if text not in vectors])
     vectors |= cached
     missing = sorted((text for text in texts if text not in vectors), key=lambda t: (len(texts[t]), t))
-    units = list(_units(missing, texts))
+    units = list(_units(missing, texts, unit_chars))
     if units:
         loaded_encoder = encoder()
         embedded = embed(loaded_encoder, [[texts[text] for text in unit] for unit in units], on_event)
@@ -93,14 +92,14 @@ def resolve_vectors(
     return ResolvedVectors(vectors, len(missing), len(cached))
 
 
-def _units(missing: Sequence[str], texts: Mapping[str, str]) -> Iterator[list[str]]:
-    """Yield runs of text hashes whose texts have about :data:`UNIT_CHARS` characters together."""
+def _units(missing: Sequence[str], texts: Mapping[str, str], unit_chars: int) -> Iterator[list[str]]:
+    """Yield runs of text hashes whose texts have about so many characters together."""
     unit: list[str] = []
     chars = 0
     for text in missing:
         unit.append(text)
         chars += len(texts[text])
-        if chars >= UNIT_CHARS:
+        if chars >= unit_chars:
             yield unit
             unit, chars = [], 0
     if unit:

@@ -85,14 +85,23 @@ def write_generation(
     files are written and the pointer is replaced. If the process is killed at any point, the previous generation
     remains usable.
     """
-    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event, embed)
+    settings = IndexSettings.from_json(facts["settings"])
+    resolved = resolve_vectors(
+        changes.texts,
+        previous.known,
+        cache,
+        lambda: encoder,
+        on_event,
+        embed,
+        unit_chars=settings.unit_chars,
+    )
     number = previous.last + 1
     record = text.apply(number, changes.change, facts, previous.next_id)
     rows = text.summaries(number)
     matrix = _matrix(rows, resolved, previous, int(facts["dimension"]))
-    chunker = Chunker(encoder, IndexSettings.from_json(facts["settings"]))
+    chunker = Chunker(encoder, settings)
     terms = _terms(text, number, rows, previous, changes, chunker)
-    text_sum = text.digest_sum(number) if len(rows) >= generations.LARGE_INDEX_CHUNKS else ""
+    text_sum = text.digest_sum(number) if len(rows) >= settings.large_chunks else ""
     name, measured = write_generation_files(
         folder, record, rows, matrix, terms, previous.manifest.get("store"), text_sum
     )

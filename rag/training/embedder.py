@@ -88,6 +88,7 @@ def train_embedder(
             _count_cut(embedder, rows),
             work,
             on_event,
+            settings.checkpoint_seconds,
         )
         if method == "lora":
             model[0].model = model[0].model.merge_and_unload()

@@ -81,6 +81,7 @@ def train_reranker(
             0,
             work,
             on_event,
+            settings.checkpoint_seconds,
         )
         if method == "lora":
             model[0].model = model[0].model.merge_and_unload()

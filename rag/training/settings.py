@@ -43,6 +43,10 @@ class TuningSettings:
     original_share: float = 0.0
     """Share of the weights before in those saved, 0 to 1: their mean forgets less (LM-Cocktail: Xiao et al. 2023)."""
     seed: int = 0
+    cached_from_parameters: int = CACHED_FROM_PARAMETERS
+    """Parameters from which gradients are cached, so that a batch takes less memory and a step longer."""
+    checkpoint_seconds: float = 60.0
+    """Time between checkpoints: what a kill loses at most."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -66,7 +70,7 @@ class TuningSettings:
         """Return how many texts of a batch are in memory at once with all that their gradients need."""
         return (
             CACHED_BATCH
-            if parameters >= CACHED_FROM_PARAMETERS
+            if parameters >= self.cached_from_parameters
             else self.batch_size * (2 + self.hard_negatives)
         )
 

@@ -31,8 +31,6 @@ from rag.training.settings import (
 )
 from rag.types import OnEvent
 
-CHECKPOINT_SECONDS = 60.0
-"""Time between checkpoints: what a kill loses at most."""
 WARMUP_SHARE = 0.1
 """Share of the steps in which the learning rate rises, as in the library's own examples."""
 MAX_GRAD_NORM = 1.0
@@ -76,10 +74,11 @@ def offline_libraries(work: Path) -> Iterator[None]:
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Sends an event for each step, remembers the losses, and asks for a checkpoint once a minute."""
+    """Sends an event for each step, remembers the losses, and asks for checkpoints."""
 
-    def __init__(self, kind: str, on_event: OnEvent | None) -> None:
-        """Take the name of what is trained (embedder, reranker) and the handler of its events."""
+    def __init__(self, kind: str, on_event: OnEvent | None, checkpoint_seconds: float) -> None:
+        """Take the name of what is trained (embedder, reranker), the handler of its events, the time between checkpoints."""
+        self._checkpoint_seconds = checkpoint_seconds
         self._kind = kind
         self._on_event = on_event
         self._saved_at = time.monotonic()
@@ -108,7 +107,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Ask for a checkpoint when the last one is old enough."""
-        if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS and state.global_step < state.max_steps:
+        old = time.monotonic() - self._saved_at >= self._checkpoint_seconds
+        if old and state.global_step < state.max_steps:
             control.should_save = True
             self._saved_at = time.monotonic()
         return control
@@ -198,6 +198,7 @@ def run_trainer(
     cut: int,
     work: Path,
     on_event: OnEvent | None,
+    checkpoint_seconds: float,
 ) -> TuningResult:
     """Train a model, from its last checkpoint in ``work`` if there is one, and describe the training.
 
@@ -210,12 +211,13 @@ def run_trainer(
         cut: texts that are longer than the model reads, as reported.
         work: the folder of the checkpoints.
         on_event: receives ``{"event": "retriever.step", "model", "done", "total", "loss"}``.
+        checkpoint_seconds: time between checkpoints.
     """
     from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
 
     work.mkdir(parents=True, exist_ok=True)
-    progress = Progress(kind, on_event)
+    progress = Progress(kind, on_event, checkpoint_seconds)
     started = time.monotonic()
     trainer = make(work, progress)
     trainer.remove_callback(PrinterCallback)

@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
     from rag.settings import IndexSettings
 
-BUDGET_SECONDS = 90.0
-"""Seconds that embedding may take of the four minutes of a probe; the model's answers need the rest."""
 TRIAL_PASSAGES = 64
 """Passages whose embedding is timed."""
-SMALL_CORPUS_CHARS = 100_000
-"""Characters up to which a corpus is indexed whole, without timing: about a hundred passages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingBudget:
+    """How much of a corpus is embedded for a probe."""
+
+    seconds: float = 90.0
+    """What embedding may take of the four minutes of a probe; the model's answers need the rest."""
+    small_chars: int = 100_000
+    """Characters up to which a corpus is indexed whole, without timing: about a hundred passages."""
+
+
+DEFAULT_BUDGET = EmbeddingBudget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ def sample_within_budget(
     encoder: Encoder,
     settings: IndexSettings,
     seed: int,
+    budget: EmbeddingBudget = DEFAULT_BUDGET,
 ) -> DocumentSample | None:
     """Return the documents to index within the time budget; None when all of them fit into it.
 
@@ -73,16 +83,17 @@ def sample_within_budget(
         encoder: the embedder.
         settings: settings of the index, which decide the passages.
         seed: seed of the documents' order.
+        budget: time for embedding.
     """
     size = sum(len(document.raw) for document in documents)
-    if size <= SMALL_CORPUS_CHARS:
+    if size <= budget.small_chars:
         return None
     speed = characters_per_second(shuffled_documents(documents, seed), encoder, settings)
     seconds = size / speed
-    if seconds <= BUDGET_SECONDS:
+    if seconds <= budget.seconds:
         return None
     gold_ids = frozenset(gold())
-    ids = sample_documents(shuffled_documents(documents, seed), gold_ids, round(speed * BUDGET_SECONDS))
+    ids = sample_documents(shuffled_documents(documents, seed), gold_ids, round(speed * budget.seconds))
     return DocumentSample(len(ids), len(documents), len(gold_ids.intersection(ids)), round(seconds, 1), ids)
 
 

@@ -127,6 +127,8 @@ class RequestLimits:
     """Seconds to connect."""
     read: float = 120.0
     """Seconds without a byte until a request counts as lost."""
+    most_bytes: int = MOST_BYTES
+    """Longest answer."""
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -346,11 +348,12 @@ class HttpClient:
 
     def _bounded(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the pieces of an answer; a temporary error for one that is longer than any answer."""
-        left = MOST_BYTES
+        left = self.limits.most_bytes
         for chunk in chunks:
             left -= len(chunk)
             if left < 0:
-                raise ServerFailure(f"{self.server} sent more than {MOST_BYTES >> 20} MiB in one answer")
+                most = self.limits.most_bytes >> 20
+                raise ServerFailure(f"{self.server} sent more than {most} MiB in one answer")
             yield chunk
 
     def _retried(self, once: Callable[[], ResponseT], caller: RequestCaller = NO_DEADLINE) -> ResponseT:

@@ -166,9 +166,10 @@ class TokenTree:
 class AnswerScorer:
     """Log-likelihoods of answers by a local model, in the fastest way that agrees with plain rows on it."""
 
-    def __init__(self, generator: LocalGenerator) -> None:
-        """Take the generator; its weights may be switched between calls."""
+    def __init__(self, generator: LocalGenerator, max_logits: int = MAX_LOGITS) -> None:
+        """Take the generator, whose weights may be switched between calls, and the most logits in memory at a time."""
         self._generator = generator
+        self._max_logits = max_logits
         self._tree: tuple[AnswerTokens, TokenTree] | None = None
         self._ways: dict[bool, str] = {}
         """The way that is taken by whether there is an own decoder; "" before the probe."""
@@ -205,8 +206,8 @@ class AnswerScorer:
         """
         way = self.way(answers, prompts[0])
         if way == "tree":
-            return self._by_tree(prompts, self._tree_of(answers), shared).tolist()
-        score = self._by_cached_rows if way == "cached" else self._by_rows
+            return self.by_tree(prompts, self._tree_of(answers), shared).tolist()
+        score = self.by_cached_rows if way == "cached" else self.by_rows
         # Equal answers would differ by rounding in rows of their own.
         distinct = tuple(dict.fromkeys(answers))
         columns = [distinct.index(answer) for answer in answers]
@@ -219,11 +220,11 @@ class AnswerScorer:
         # The longest answers, as their last tokens depend on the most.
         few = tuple(sorted(answers, key=len, reverse=True)[:PROBE_ANSWERS])
         lengths = torch.tensor([len(answer) for answer in few])
-        expected = self._by_rows(short, few) / lengths
+        expected = self.by_rows(short, few) / lengths
         score = (
-            self._by_tree([short], TokenTree.of(few), None)[0]
+            self.by_tree([short], TokenTree.of(few), None)[0]
             if way == "tree"
-            else self._by_cached_rows(short, few)
+            else self.by_cached_rows(short, few)
         )
         limit = MAX_ERROR.get(self._generator.model.dtype, MAX_ROUNDED_ERROR)
         return bool(((score / lengths - expected).abs() <= limit).all())  # False for NaN too
@@ -235,7 +236,7 @@ class AnswerScorer:
         return self._tree[1]
 
     @torch.inference_mode()
-    def _by_tree(self, prompts: Sequence[list[int]], tree: TokenTree, shared: SharedPrefix) -> torch.Tensor:
+    def by_tree(self, prompts: Sequence[list[int]], tree: TokenTree, shared: SharedPrefix) -> torch.Tensor:
         """Return the log-likelihoods [prompts, answers] with the own decoder: the prompts, then the tree in steps."""
         decoder = self._generator.decoder
         assert decoder is not None
@@ -258,7 +259,7 @@ class AnswerScorer:
         hidden = hidden.masked_fill_(~tree.visible(), decoder.lowest).to(ids.device)
         depths = torch.tensor(tree.depths, dtype=torch.long, device=ids.device)
         tokens = torch.tensor(tree.tokens, dtype=torch.long, device=ids.device)
-        at_once = max(1, MAX_LOGITS // (rows * logits.shape[-1]))
+        at_once = max(1, self._max_logits // (rows * logits.shape[-1]))
         for start in range(0, nodes, at_once):
             end = min(nodes, start + at_once)
             # [rows, 1, new, tokens]: a node sees its prompt, then itself and the nodes before it, in earlier steps too.
@@ -276,7 +277,7 @@ class AnswerScorer:
         return _sums(edges, tree.paths)
 
     @torch.inference_mode()
-    def _by_cached_rows(self, prompt: list[int], answers: AnswerTokens) -> torch.Tensor:
+    def by_cached_rows(self, prompt: list[int], answers: AnswerTokens) -> torch.Tensor:
         """Return the log-likelihoods [answers] after one prompt by transformers, its cache copied for rows of answers."""
         model = _model_of(self._generator)
         config = model.config.get_text_config(decoder=True)
@@ -285,7 +286,7 @@ class AnswerScorer:
         logits = model(**_inputs(model, [prompt], last=1), **{named: once}, use_cache=True).logits
         first = logits[0, -1].float().log_softmax(-1).cpu()
         likelihoods = torch.zeros(len(answers), dtype=torch.float32)
-        for group in _row_groups(answers, len(prompt), logits.shape[-1]):
+        for group in _row_groups(answers, len(prompt), logits.shape[-1], self._max_logits):
             rows = [list(answers[index]) for index in group]
             cache = copy.deepcopy(once)
             cache.batch_repeat_interleave(len(rows))
@@ -304,13 +305,13 @@ class AnswerScorer:
         return likelihoods
 
     @torch.inference_mode()
-    def _by_rows(self, prompt: list[int], answers: AnswerTokens) -> torch.Tensor:
+    def by_rows(self, prompt: list[int], answers: AnswerTokens) -> torch.Tensor:
         """Return the log-likelihoods [answers] after one prompt by transformers, each answer a row with its prompt."""
         model = _model_of(self._generator)
         likelihoods = torch.zeros(len(answers), dtype=torch.float32)
         vocabulary = model.get_input_embeddings().num_embeddings
         padded = self._generator.path.padded
-        for group in _row_groups(answers, len(prompt), vocabulary, padded):
+        for group in _row_groups(answers, len(prompt), vocabulary, self._max_logits, padded):
             rows = [[*prompt, *answers[index][:-1]] for index in group]
             width = max(map(len, rows))
             # Padded on the right, where no token of an answer sees it.
@@ -386,7 +387,7 @@ def _inputs(model: Any, rows: Sequence[list[int]], last: int = 0, before: int = 
 
 
 def _row_groups(
-    answers: AnswerTokens, prompt: int, vocabulary: int, padded: int = 1 << 40
+    answers: AnswerTokens, prompt: int, vocabulary: int, max_logits: int, padded: int = 1 << 40
 ) -> Iterator[list[int]]:
     """Yield the indexes of answers that are rows of one batch, the longest first.
 
@@ -394,13 +395,14 @@ def _row_groups(
         answers: the answers.
         prompt: tokens of the prompt.
         vocabulary: logits of a token.
+        max_logits: of one batch.
         padded: most tokens up to which rows of unequal length may be padded.
     """
     group: list[int] = []
     for index in sorted(range(len(answers)), key=lambda n: (-len(answers[n]), n)):
         longest = len(answers[group[0]]) if group else 0
         rows = len(group) + 1
-        full = rows * (prompt + longest) > ROW_TOKENS or rows * longest * vocabulary > MAX_LOGITS
+        full = rows * (prompt + longest) > ROW_TOKENS or rows * longest * vocabulary > max_logits
         apart = prompt + longest > padded and len(answers[index]) != longest
         if group and (full or apart):
             yield group

@@ -185,10 +185,8 @@ class EmbedderStep(StrictModel):
 
     def settings(self, seed: int) -> TuningSettings:
         """Return the settings of the training with the plan's seed."""
-        shared = {
-            field.name: getattr(self, field.name) for field in fields(TuningSettings) if field.name != "seed"
-        }
-        return TuningSettings(**shared, seed=seed)
+        own = {field.name for field in fields(TuningSettings)} & set(type(self).model_fields)
+        return TuningSettings(**{name: getattr(self, name) for name in own}, seed=seed)
 
 
 class TrainStepHead(StrictModel):

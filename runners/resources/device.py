@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DeviceKind = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
 DtypeName = Literal["bfloat16", "float16", "float32"]
+WantedDtype = Literal["auto", "bfloat16", "float16", "float32"]
+"""The dtype that a caller asks for; auto is what the device computes in (:func:`choose_dtype`)."""
 DEVICE_ENV = "TUNEWISE_DEVICE"
 DTYPE_ENV = "TUNEWISE_DTYPE"
 MEMORY_ENV = "TUNEWISE_MEMORY_GIB"

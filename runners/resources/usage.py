@@ -226,9 +226,9 @@ def lost_share(threads: int, cores: int, others: float) -> float:
     return round(min(1.0, max(0.0, (threads + others - cores) / threads)), 3)
 
 
-def is_contended(share: float) -> bool:
+def is_contended(share: float, most: float = MAX_CONTENTION) -> bool:
     """Return whether other processes took so much of the needed processor time that a measured time is too long."""
-    return share > MAX_CONTENTION
+    return share > most
 
 
 def contention_note(share: float) -> str:

@@ -26,6 +26,7 @@ from runners.inference.types import Generator
 from runners.plan.backend import Backend, check_backend_arms, parse_backend
 from runners.plan.schema import ArmStep, Plan
 from runners.plan.steps import EvaluateStep
+from runners.resources.device import WantedDtype
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_report, read_run_plan
 from runners.runs.arm import PreparedArm, passage_finder, recall_arm
 from runners.runs.dataset import read_examples
@@ -51,6 +52,8 @@ class RunSession:
         on_event: OnEvent | None = None,
         model: Path | None = None,
         backend: Sequence[str] | None = None,
+        *,
+        dtype: WantedDtype = "auto",
     ) -> None:
         """Wrap a run folder and its plan.
 
@@ -60,12 +63,14 @@ class RunSession:
             on_event: receives the events of downloads, and notes on the servers of a backend.
             model: the folder of the run's base, when it is elsewhere than the plan says.
             backend: the servers that generate, as the values of ``--backend``; None for those of the plan, if any.
+            dtype: what models in this process compute their answers in.
 
         Raises:
             BadInput: the backend is malformed, or names an arm that the plan does not have.
         """
         self.folder = folder
         self.plan = plan
+        self.dtype: WantedDtype = dtype
         self._on_event = on_event
         self._model = model
         self.backend = plan.servers if backend is None else chosen_backend(plan, backend)
@@ -80,10 +85,12 @@ class RunSession:
         on_event: OnEvent | None = None,
         model: Path | None = None,
         backend: Sequence[str] | None = None,
+        *,
+        dtype: WantedDtype = "auto",
     ) -> RunSession:
         """Read a run's plan and nothing else yet; BadInput when ``path`` is no run or has no plan."""
         folder = open_run_folder(path)
-        return cls(folder, read_run_plan(folder.path), on_event, model, backend)
+        return cls(folder, read_run_plan(folder.path), on_event, model, backend, dtype=dtype)
 
     def check(self) -> None:
         """Check the files against the run's manifest, once; BadInput names a file that differs."""
@@ -191,6 +198,7 @@ class RunSession:
             bases=bases,
             reranker_model=self.recorded.reranker(),
             backend=self._backend_servers(),
+            dtype=self.dtype,
         )
 
     def _backend_servers(self) -> BackendServers | None:
@@ -375,6 +383,8 @@ def open_session(
     on_event: OnEvent | None = None,
     model: Path | None = None,
     backend: Sequence[str] | None = None,
+    *,
+    dtype: WantedDtype = "auto",
 ) -> RunSession:
     """Open a run to be asked: check its files and obtain its models now, load them at the first question.
 
@@ -383,12 +393,13 @@ def open_session(
         on_event: receives the events of downloads, and notes on the servers of a backend.
         model: the folder of the run's base, when it is elsewhere than the plan says.
         backend: the servers that generate, as the values of ``--backend``; None for those of the plan, if any.
+        dtype: what models in this process compute their answers in.
 
     Raises:
         BadInput: ``path`` is no run, a file differs from the manifest, or a model is not the one the run was
             made with.
     """
-    session = RunSession.open(path, on_event, model, backend)
+    session = RunSession.open(path, on_event, model, backend, dtype=dtype)
     _ = session.context
     return session
 
@@ -398,13 +409,16 @@ def load(
     on_event: OnEvent | None = None,
     model: Path | str | None = None,
     backend: Sequence[str] | None = None,
+    *,
+    dtype: WantedDtype = "auto",
 ) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
     ``model`` is the folder of the run's base, where it is elsewhere than the plan says, ``backend`` the servers that
-    generate, as the values of ``--backend``; None for those that the run was measured with, if any.
+    generate, as the values of ``--backend``; None for those that the run was measured with, if any. ``dtype`` is what
+    models in this process compute their answers in; auto is what the device is fastest in.
     """
-    return Run(RunSession.open(Path(path), on_event, Path(model) if model else None, backend))
+    return Run(RunSession.open(Path(path), on_event, Path(model) if model else None, backend, dtype=dtype))
 
 
 def _check_question(question: str) -> None:

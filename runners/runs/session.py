@@ -29,7 +29,7 @@ from runners.inference.types import Generator
 from runners.models import digests, endpoint, resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel, Thinking, TrainStep
-from runners.resources.device import torch_device
+from runners.resources.device import WantedDtype, torch_device
 from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, TRIAL, RunFolder
 from runners.runs.endpoint_consent import check_endpoint_allowed
@@ -215,6 +215,8 @@ class RunContext:
     """The cross-encoder of the plan's index step; None when it names none."""
     backend: BackendServers | None = None
     """The servers that generate in place of this process; None where none do."""
+    dtype: WantedDtype = "auto"
+    """What models in this process compute their answers in."""
     _generator: LocalGenerator | None = None
     _generator_of: tuple[BaseModel, str, Thinking] | None = None
     _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
@@ -292,6 +294,7 @@ class RunContext:
             self._generator = local_generator(
                 base,
                 weights,
+                dtype=self.dtype,
                 kernels=self.plan.kernels,
                 quantization=quantization,
                 thinking=thinking,

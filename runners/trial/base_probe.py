@@ -23,7 +23,13 @@ from runners.arms.few_shot import (
 from runners.arms.gold_passages import GoldPassages
 from runners.arms.prompts import FewShotExamples, choose_shots
 from runners.arms.retriever import Retrieved, Retriever, control_tokens, index_settings, token_counter
-from runners.data.document_sample import DocumentSample, block_texts, sample_within_budget
+from runners.data.document_sample import (
+    DEFAULT_BUDGET,
+    DocumentSample,
+    EmbeddingBudget,
+    block_texts,
+    sample_within_budget,
+)
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.plan.schema import Plan
@@ -147,6 +153,7 @@ def probe_base_model(
     longest: int = 0,
     shots: int = 0,
     classify: bool = False,
+    budget: EmbeddingBudget = DEFAULT_BUDGET,
 ) -> ProbeReplies:
     """Ask the dev questions in every way that the data allow, then some training examples.
 
@@ -160,6 +167,7 @@ def probe_base_model(
         shots: examples to show when everything that is asked without passages is asked once more with examples; 0 does
             not ask again.
         classify: whether the replies of the examples are labels that a classifier over embeddings is measured on.
+        budget: for embedding the documents.
     """
     plan, dev = context.plan, list(context.split.dev)
     gold: dict[str, Chunk] = {}
@@ -170,7 +178,7 @@ def probe_base_model(
     if plan.index is not None and dev:
         total = 4 + bool(example_set) + bool(bank) + classify
         context.emit({"event": "step.start", "step": INDEX, "number": 1, "total": total})
-        retriever, sample = _retriever(context, plan.index)
+        retriever, sample = _retriever(context, plan.index, budget)
         context.emit({"event": "step.end", "step": INDEX})
         first = 2
         gold = gold_passages(retriever.index.chunks, dev)
@@ -356,7 +364,9 @@ def _chunk_of_text(finder: GoldPassages, chunks: Sequence[Chunk], question: Ques
     return of_document[0] if len(of_document) == 1 else None
 
 
-def _retriever(context: RunContext, step: IndexStep) -> tuple[Retriever, DocumentSample | None]:
+def _retriever(
+    context: RunContext, step: IndexStep, budget: EmbeddingBudget
+) -> tuple[Retriever, DocumentSample | None]:
     """Return a retriever that never refuses, over the plan's documents or a sample of them, and the sample.
 
     The index is built in the run's folder when there is none.
@@ -367,7 +377,7 @@ def _retriever(context: RunContext, step: IndexStep) -> tuple[Retriever, Documen
     folder = context.run.path / INDEX
     if not (folder / "CURRENT").is_file():
         assert context.plan.data.documents is not None
-        sample = _sample_documents(context, step)
+        sample = _sample_documents(context, step, budget)
         write_json(context.run.path / SAMPLE_FILE, None if sample is None else asdict(sample))
         document_ids = None if sample is None else sample.ids
         Index.build(
@@ -389,7 +399,7 @@ def _read_sample(path: Path) -> DocumentSample | None:
     return None if stored is None else DocumentSample(**{**stored, "ids": tuple(stored["ids"])})
 
 
-def _sample_documents(context: RunContext, step: IndexStep) -> DocumentSample | None:
+def _sample_documents(context: RunContext, step: IndexStep, budget: EmbeddingBudget) -> DocumentSample | None:
     """Return the sample of the documents to index, with those that the dev questions need; None for all of them."""
     from rag.loading.reader import load_documents
 
@@ -403,7 +413,9 @@ def _sample_documents(context: RunContext, step: IndexStep) -> DocumentSample | 
             chunk.doc for chunk in gold_passages(block_texts(documents), context.split.dev).values()
         }
 
-    sample = sample_within_budget(documents, gold, context.embedder, index_settings(step), context.plan.seed)
+    sample = sample_within_budget(
+        documents, gold, context.embedder, index_settings(step), context.plan.seed, budget
+    )
     if sample is not None:
         context.emit({"event": "index.sampled", **sample.to_json(), "reason": sample.text})
     return sample

@@ -57,6 +57,8 @@ class DryRun:
     """Measures the steps of a plan in order; the answers of arms with the same prompt are measured once."""
 
     context: RunContext
+    max_seconds: float = MAX_DRY_RUN_SECONDS
+    max_bytes: int = MAX_DRY_RUN_BYTES
     started: float = field(default_factory=time.monotonic)
     _index: str = "the index was not built"
     """Why there is no index; "" once it is built."""
@@ -72,8 +74,8 @@ class DryRun:
         tuned arms answer as fast as it does.
         """
         for step in self.context.plan.steps:
-            if time.monotonic() - self.started > MAX_DRY_RUN_SECONDS:
-                yield step, StepTime(how=f"not measured: {MAX_DRY_RUN_SECONDS:.0f} s were used up")
+            if time.monotonic() - self.started > self.max_seconds:
+                yield step, StepTime(how=f"not measured: {self.max_seconds:.0f} s were used up")
             elif isinstance(step, IndexStep):
                 yield step, self._build(step)
             elif isinstance(step, EmbedderStep):
@@ -88,7 +90,7 @@ class DryRun:
         assert documents is not None
         files = [documents] if documents.is_file() else [p for p in documents.rglob("*") if p.is_file()]
         size = sum(path.stat().st_size for path in files)
-        if size > MAX_DRY_RUN_BYTES:
+        if size > self.max_bytes:
             self._index = f"not measured: {size / 1e6:,.0f} MB of documents take too long to index for this"
             return StepTime(how=self._index)
         started = time.monotonic()

@@ -53,12 +53,11 @@ class Precomputed:
 def carry_out(index: Path, step: dict[str, Any]) -> None:
     """Run one step: ``{"do": "build"|"update"|"repair", "documents": path, "purge"?: true}``."""
     from rag.index import Index
-    from rag.indexing import delta, generations
+    from rag.settings import IndexSettings
 
-    if step.get("delta"):
-        generations.LARGE_INDEX_CHUNKS, delta.MAX_ADDED_SHARE = 1, 10.0
     if step["do"] == "build":
-        Index.build(index, step["documents"], Precomputed())
+        settings = IndexSettings(large_chunks=1, added_share=10) if step.get("delta") else IndexSettings()
+        Index.build(index, step["documents"], Precomputed(), settings)
     elif step["do"] == "repair":
         Index.repair(index, Precomputed)
     else:

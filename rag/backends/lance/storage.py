@@ -58,6 +58,8 @@ class LanceAddress:
     """What LanceDB connects to: a folder, or ``s3://bucket/prefix``."""
     search: str
     """``auto`` (exact below a size, IVF_PQ above), ``exact`` or ``ivf_pq``."""
+    lock_seconds: float = LOCK_SECONDS
+    """After so long the lock of a writer on S3 that has not renewed it is taken over."""
 
     @property
     def folder(self) -> Path | None:
@@ -262,8 +264,8 @@ class _ObjectLock:
         """Raise CannotRun if another writer took the lock over."""
         if self._content(self._name) != self._body:
             raise CannotRun(
-                f"{self.address.shown}: this process did not renew its lock for {LOCK_SECONDS} s, and another one "
-                "took it over: nothing was published",
+                f"{self.address.shown}: this process did not renew its lock for {self.address.lock_seconds} s, and "
+                "another one took it over: nothing was published",
                 "run it again when the other writer has finished",
             )
 
@@ -275,7 +277,8 @@ class _ObjectLock:
                 remove_objects(self._url, [self._name])
 
     def _live(self, times: Mapping[str, datetime], now: datetime) -> list[str]:
-        return [name for name, time in times.items() if (now - time).total_seconds() <= LOCK_SECONDS]
+        longest = self.address.lock_seconds
+        return [name for name, time in times.items() if (now - time).total_seconds() <= longest]
 
     def _content(self, name: str) -> bytes:
         try:
@@ -291,7 +294,7 @@ class _ObjectLock:
             who = "unknown"
         return BadInput(
             f"{self.address.shown} is being written by another process ({who})",
-            f"wait until it has finished; the lock of one that was killed is free after {LOCK_SECONDS} s",
+            f"wait until it has finished; the lock of one that was killed is free after {self.address.lock_seconds} s",
         )
 
     def _renew(self) -> None:

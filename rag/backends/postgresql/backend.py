@@ -82,8 +82,15 @@ class _Allowed:
 class PostgresBackend:
     """One generation of an index in PostgreSQL, pinned: later updates do not change its results."""
 
-    def __init__(self, pool: ConnectionPool, record: PublishedRecord, search: str = "") -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        record: PublishedRecord,
+        search: str = "",
+        exact_chunks: int = EXACT_CHUNKS,
+    ) -> None:
         """Take the connections and the generation's record; use :meth:`open`."""
+        self._exact_chunks = exact_chunks
         self.facts = record.index_facts()
         self._record = record
         self._pool = pool
@@ -95,8 +102,12 @@ class PostgresBackend:
         self._ids: WeakKeyDictionary[AllowedDocuments, np.ndarray] = WeakKeyDictionary()
 
     @classmethod
-    def open(cls, url: str) -> PostgresBackend:
+    def open(cls, url: str, *, exact_chunks: int = EXACT_CHUNKS) -> PostgresBackend:
         """Open the newest generation of the index at a URL.
+
+        Args:
+            url: of the index.
+            exact_chunks: filters that allow so many chunks at most are searched exactly.
 
         Raises:
             BadInput: there is no index, or a newer version wrote it.
@@ -112,7 +123,7 @@ class PostgresBackend:
                 f"there is no index at {address.shown}",
                 f"build it first: tunewise index build --to '{address.shown}' --documents DOCUMENTS",
             )
-        return cls(pool, record, address.search)
+        return cls(pool, record, address.search, exact_chunks)
 
     @classmethod
     def writer(cls, url: str) -> AbstractContextManager[PostgresWriter]:
@@ -353,14 +364,14 @@ class PostgresBackend:
             return np.empty(0, dtype=np.int64)
         rows = max(MIN_EF_SEARCH, math.ceil(OVERFETCH * depth * self.facts.chunks / selection.count))
         filtered = bool(selection.allowed.documents.clauses)
-        few = filtered and selection.count <= min(EXACT_CHUNKS, SCANNED_FOR_ONE * rows)
+        few = filtered and selection.count <= min(self._exact_chunks, SCANNED_FOR_ONE * rows)
         if self._indexed and not few:
             while rows <= min(MAX_HNSW_ROWS, self.facts.chunks):
                 ids = self._by_hnsw(vector, depth, selection.allowed, rows)
                 if len(ids) >= depth:
                     return ids
                 rows *= 4
-        return self._by_scan(vector, depth, selection, filtered and selection.count <= EXACT_CHUNKS)
+        return self._by_scan(vector, depth, selection, filtered and selection.count <= self._exact_chunks)
 
     def _by_hnsw(self, vector: np.ndarray, depth: int, allowed: _Allowed, rows: int) -> np.ndarray:
         """Return the allowed ids among the nearest ``rows`` of HNSW."""
@@ -416,7 +427,7 @@ class PostgresBackend:
         allowed: _Allowed = selection.allowed
         if allowed.everything or not len(ids):
             return ids[best_rows(scores, depth)]
-        if selection.count <= EXACT_CHUNKS and not allowed.hidden:
+        if selection.count <= self._exact_chunks and not allowed.hidden:
             if (permitted := self._ids.get(allowed.documents)) is None:
                 permitted = self._ids[allowed.documents] = self.allowed_ids(selection)
             inside = np.isin(ids, permitted)

@@ -39,7 +39,7 @@ def test_answer_pieces_mark_gold_and_unknown_words() -> None:
     assert list(question_browser.answer_pieces("Aye, 7 boats", [], [])) == [("plain", "Aye, 7 boats")]
 
 
-def test_browser_counts_questions_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_browser_counts_questions_left_out(tmp_path: Path) -> None:
     (tmp_path / "trial").mkdir()
     rows = [
         {
@@ -57,8 +57,9 @@ def test_browser_counts_questions_left_out(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "trial" / "answers.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows), "utf-8"
     )
-    monkeypatch.setattr(question_browser, "MAX_CHARACTERS", 500)
-    browsed = question_browser.browse_questions(tmp_path, ["few-shot", "rag"], [Question("q0", "?", ("x",))])
+    browsed = question_browser.browse_questions(
+        tmp_path, ["few-shot", "rag"], [Question("q0", "?", ("x",))], max_characters=500
+    )
     assert (len(browsed.rows), browsed.left_out, browsed.seeds) == (2, 3, 1)
     assert [arm["arm"] for arm in browsed.rows[0]["answers"]] == ["few-shot", "rag"]
     assert browsed.rows[0]["gold"] == ["x"]

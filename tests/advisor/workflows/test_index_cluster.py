@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_command_without_the_extra(
 ) -> None:
     """It is found missing before the embedder is looked for, and nothing is left behind."""
     (tmp_path / "a.md").write_text("# A\n\nText.\n")
-    monkeypatch.setattr("rag.indexing.sharded.ray_cluster.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     index = tmp_path / "index"
     arguments = ["index", "build", str(index), "--documents", str(tmp_path / "a.md"), "--engine", "ray"]
     with pytest.raises(SystemExit) as stopped:

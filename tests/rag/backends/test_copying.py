@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pytest
 
-from rag.backends import copying
 from rag.backends.copying import copy_index
+from rag.backends.lance.storage import LanceAddress, connect_lance
+from rag.backends.lance.tables import CHUNKS, DOCUMENTS, GENERATIONS, read_records
 from rag.errors import BadInput, UsageProblem
 from rag.index import Index
 
@@ -54,7 +56,9 @@ def test_an_index_is_replaced_only_on_request(source: Path, tmp_path: Path) -> N
         copy_index(url, url)
 
 
-def test_an_interrupted_copy_leaves_no_generation(source: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_copy_leaves_no_generation(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = f"lancedb://{tmp_path}/one"
 
     def interrupt(event: dict) -> None:
@@ -63,43 +67,49 @@ def test_an_interrupted_copy_leaves_no_generation(source: Path, tmp_path: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         copy_index(source, url, interrupt)
-    from rag.backends.lance import writer
 
-    def killed(self: object) -> None:
+    def killed(table: object, *_: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer.LancePublication, "_versions", killed)
+    monkeypatch.setattr(lancedb.table.LanceTable, "create_index", killed)  # when all rows are written
     with pytest.raises(KeyboardInterrupt):
         copy_index(source, url)
+    assert {path.name for path in (tmp_path / "one").iterdir()} >= {"chunks.lance", "documents.lance"}
     with pytest.raises(BadInput, match="there is no index"):
         Index.open(url)
     monkeypatch.undo()
     assert copy_index(source, url).generation == 1
 
 
+def change_rows(url: str, table_name: str, where: str, values: dict[str, object]) -> None:
+    """Change rows of the newest generation of a LanceDB index."""
+    address = LanceAddress.parse(url)
+    database = connect_lance(address)
+    table = database.open_table(table_name)
+    table.update(where=where, values=values)
+    record = read_records(database, address)[-1]
+    changed = replace(record, versions={**record.versions, table_name: table.version})
+    merge = database.open_table(GENERATIONS).merge_insert("number").when_matched_update_all()
+    merge.execute(changed.row())
+
+
 @pytest.mark.parametrize("damage", ["vector", "text", "document", "words"])
-def test_differences_are_errors(source: Path, tmp_path: Path, damage: str, monkeypatch) -> None:
-    """What is written is changed on its way; the comparison must say so."""
-    real = copying._read
+def test_differences_are_errors(source: Path, tmp_path: Path, damage: str) -> None:
+    """What was written is changed before it is compared; the comparison must say so."""
+    url = f"lancedb://{tmp_path}/one"
+    vector = Index.open(source).backend.vectors(np.array([1]))[0].copy()
+    vector[0] = np.nextafter(vector[0], np.float32(2))
 
-    def changed(*given):
-        change = real(*given)
-        first = change.rows.chunks_in[0]
-        if damage == "vector":
-            vector = change.vectors[first.embedded].copy()
-            vector[0] = np.nextafter(vector[0], np.float32(2))
-            return replace(change, vectors={**change.vectors, first.embedded: vector})
-        if damage == "words":
-            return replace(change, texts={**change.texts, first.embedded: "other words altogether"})
-        if damage == "text":
-            other = copying.StoredChunk(replace(first.chunk, text="another"), first.embedded, first.sha256)
-            rows = replace(change.rows, chunks_in=(other, *change.rows.chunks_in[1:]))
-        else:
-            document = replace(change.rows.documents_in[0], raw="another")
-            rows = replace(change.rows, documents_in=(document, *change.rows.documents_in[1:]))
-        return replace(change, rows=rows)
+    def change(event: dict) -> None:
+        if event["event"] == "copy.verified" and not event["done"]:
+            if damage == "vector":
+                change_rows(url, CHUNKS, "id = 1", {"vector": vector.tolist()})
+            elif damage == "document":
+                change_rows(url, DOCUMENTS, "number = 1", {"raw": "another"})
+            else:
+                changed = {"text": "another"} if damage == "text" else {"words": "other words altogether"}
+                change_rows(url, CHUNKS, "id = 1", changed)
 
-    monkeypatch.setattr(copying, "_read", changed)
     said = {
         "vector": "the vector of chunk 1",
         "text": "differs",
@@ -107,4 +117,4 @@ def test_differences_are_errors(source: Path, tmp_path: Path, damage: str, monke
         "words": "by words",
     }
     with pytest.raises(BadInput, match=said[damage]):
-        copy_index(source, f"lancedb://{tmp_path}/one")
+        copy_index(source, url, change)

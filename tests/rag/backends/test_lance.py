@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -206,20 +207,20 @@ def test_many_updates_are_tidied_up(
 
 
 @pytest.mark.engines
-def test_the_lock_on_s3_expires(bucket: str, corpus: Path, tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_on_s3_expires(bucket: str, corpus: Path, tiny) -> None:
     url = bucket.replace("s3://", "lancedb+s3://") + "/index"
     writer = backend_class(url).writer(url)
     writer.__enter__()  # never left, as by a killed process
     with pytest.raises(BadInput, match="written by another process") as refusal:
         Index.build(url, corpus, tiny)
     assert "free after 300 s" in refusal.value.hint
-    real = storage.modification_times
-
-    def later(place: str) -> dict[str, datetime]:
-        """The newest lock was written an hour after the others."""
-        times = real(place)
-        newest = max(times, default="")
-        return {name: time + timedelta(hours=name == newest) for name, time in times.items()}
-
-    monkeypatch.setattr(storage, "modification_times", later)
+    address = storage.LanceAddress.parse(url)
+    with (
+        pytest.raises(BadInput, match="written by another process"),
+        storage.writer_of(replace(address, lock_seconds=600)),
+    ):
+        pass
+    time.sleep(1.1)  # the storage dates objects by the second
+    with storage.writer_of(replace(address, lock_seconds=0)) as check_lock:
+        check_lock()
     assert Index.build(url, corpus, tiny).generation == 1

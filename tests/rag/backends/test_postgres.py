@@ -18,6 +18,7 @@ from benchmarks.backends import SETTINGS, DrawnEncoder, ExactSearch, questions, 
 from rag.backends.build import build_at, build_folder, publish_at, update_at
 from rag.backends.files import GenerationReplaced
 from rag.backends.postgresql.backend import PostgresBackend
+from rag.backends.postgresql.connection import PostgresAddress
 from rag.errors import BadInput, CannotRun, Problem
 from rag.index import Index
 from rag.indexing.build import UpdateOptions
@@ -146,9 +147,7 @@ def large(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) ->
     index.close()
 
 
-def test_filtered_searches_find_what_exact_search_finds(
-    large: tuple[str, Index], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_filtered_searches_find_what_exact_search_finds(large: tuple[str, Index]) -> None:
     url, index = large
     exact, asked = ExactSearch(index), questions(40)
     shares = recalls(index, exact, asked, 10)
@@ -156,21 +155,19 @@ def test_filtered_searches_find_what_exact_search_finds(
     assert shares["0.5 %"] == 1
     assert shares["50 %"] >= 0.95
     # the same with filters too wide for a scan: HNSW deeper than asked, and filtered afterwards
-    monkeypatch.setattr("rag.backends.postgresql.backend.EXACT_CHUNKS", 20)
-    by_hnsw = recalls(index, exact, asked, 10)
+    wide = Index(url, PostgresBackend.open(url, exact_chunks=20), index.encoder, None)
+    by_hnsw = recalls(wide, exact, asked, 10)
     assert min(by_hnsw.values()) >= 0.95
+    wide.close()
     scanned = Index.open(f"{url}&search=exact", index.encoder)
     assert recalls(scanned, exact, asked, 10)["all"] == 1
     scanned.close()
 
 
-def test_word_matches_under_filters_are_the_best_of_all(
-    large: tuple[str, Index], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, index = large
-    backend = index.backend
+def test_word_matches_under_filters_are_the_best_of_all(large: tuple[str, Index]) -> None:
+    url, _ = large
     for limit in (50_000, 20):
-        monkeypatch.setattr("rag.backends.postgresql.backend.EXACT_CHUNKS", limit)
+        backend = PostgresBackend.open(url, exact_chunks=limit)
         for where in (("tenant=7",), ("half=1",), ("half=1", "tenant!=7")):
             selection = backend.select(Query(where=tuple(map(Condition.parse, where))), date(2026, 1, 1))
             allowed = backend.allowed_ids(selection)
@@ -180,6 +177,7 @@ def test_word_matches_under_filters_are_the_best_of_all(
                 scores = np.sort(matches.scores_of(allowed))[::-1]
                 best = matches.scores_of(matches.ids)
                 assert np.array_equal(best, scores[scores > 0][:50])
+        backend.close()
 
 
 def test_readers_see_an_update_whole_or_not_at_all(small: tuple[str, Path, DrawnEncoder]) -> None:
@@ -215,19 +213,21 @@ def test_readers_see_an_update_whole_or_not_at_all(small: tuple[str, Path, Drawn
 
 
 def test_a_change_that_fails_leaves_nothing(
-    small: tuple[str, Path, DrawnEncoder], monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, small: tuple[str, Path, DrawnEncoder]
 ) -> None:
+    """The database refuses the last statement of the change, which deletes old generations."""
     url, documents, encoder = small
     before = Index.open(url, encoder)
-
-    def fail(self: object) -> None:
-        raise RuntimeError("stopped")
-
-    monkeypatch.setattr("rag.backends.postgresql.publication.PostgresPublication._delete_unneeded", fail)
+    schema = PostgresAddress.parse(url).schema
+    body = "begin raise exception 'stopped by a trigger'; end"
+    postgres.run(f"create function {schema}.stop() returns trigger language plpgsql as $${body}$$")
+    postgres.run(
+        f"create trigger stopped before delete on {schema}.generations execute function {schema}.stop()"
+    )
     write_rows(documents, 20)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Problem, match="stopped by a trigger"):
         update_at(url, documents, encoder)
-    monkeypatch.undo()
+    postgres.run(f"drop function {schema}.stop cascade")
     after = Index.open(url, encoder)
     assert (after.generation, after.check()["chunks"]) == (before.generation, 60)
     assert update_at(url, documents, encoder).removed == 40
@@ -297,19 +297,16 @@ def test_half_precision_vectors_are_rounded_and_said(postgres: PostgresServer, t
         update_at(half.replace("vectors=halfvec", "vectors=vector"), documents, encoder)
 
 
-def test_a_killed_build_goes_on_from_its_vectors(
-    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_build_goes_on_from_its_vectors(postgres: PostgresServer, tmp_path: Path) -> None:
     encoder, url = DrawnEncoder(16), postgres.url("resumed")
     documents = write_rows(tmp_path / "documents.jsonl", 30)
 
-    def fail(self: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "index.writing":
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("rag.backends.postgresql.publication.PostgresPublication.write", fail)
     with pytest.raises(KeyboardInterrupt):
-        build_at(url, documents, encoder, SETTINGS)
-    monkeypatch.undo()
+        build_at(url, documents, encoder, SETTINGS, interrupt)
     assert build_folder(url).is_dir()
     with pytest.raises(BadInput, match="there is no index"):
         Index.open(url, encoder)

@@ -11,10 +11,14 @@ import pytest
 
 from rag.errors import BadInput, Problem
 from rag.index import Index
-from rag.indexing import delta, generations
 from rag.settings import IndexSettings
 
 MUTATIONS, DEEP_MUTATIONS = 100, 900
+SETTINGS = {
+    "flat": IndexSettings(store="flat"),
+    "exact": IndexSettings(store="exact"),
+    "delta": IndexSettings(store="flat", large_chunks=1, added_share=10),
+}
 QUESTIONS = ("When does ferry 3 leave?", "seat euros", "bicycles", "nothing of the kind")
 Answers = tuple[list[list[tuple[object, ...]]], dict[str, str | None]]
 
@@ -36,18 +40,12 @@ def documents(workspace: Path) -> Path:
 
 
 @pytest.fixture(params=["flat", "exact", "delta"])
-def intact(
-    request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny) -> Path:
     """An index with two generations, the second one written beside the first one's files for "delta"."""
-    if request.param == "delta":
-        monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
-        monkeypatch.setattr(delta, "MAX_ADDED_SHARE", 10.0)
     folder = workspace / f"whole-{request.param}"
     if not folder.exists():
-        store = "flat" if request.param == "delta" else request.param
         (documents / "new.txt").unlink(missing_ok=True)
-        Index.build(folder, documents, tiny, IndexSettings(store=store))
+        Index.build(folder, documents, tiny, SETTINGS[request.param])
         (documents / "new.txt").write_text("Bicycles ride free.")
         Index.update(folder, documents, tiny)
     return folder
@@ -100,8 +98,7 @@ def mutate(intact: Path, documents: Path, workspace: Path, make_tiny, count: int
             repair = Index.repair(folder, make_tiny)
             repaired += bool(repair.damage)
         except BadInput:
-            store = intact.name.split("-")[1].replace("delta", "flat")
-            Index.build(folder, documents, make_tiny(), IndexSettings(store=store))
+            Index.build(folder, documents, make_tiny(), SETTINGS[intact.name.split("-")[1]])
             rebuilt += 1
             again = answers(folder, make_tiny())
             assert again[1] == wanted[1], case

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rag.errors import BadInput
+from rag.files import sha256_file
 from rag.index import Index
-from rag.indexing import delta, file_hashes, generations
+from rag.indexing import file_hashes, generations
 from rag.indexing.segments import DELTA_FOLDER
 from rag.search.filters import Condition
 from rag.search.query import Query
@@ -25,11 +27,8 @@ WORDS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def every_index_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small indexes take the paths of large ones."""
-    monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
-    monkeypatch.setattr(delta, "MAX_ADDED_SHARE", 10.0)
+LARGE = IndexSettings(large_chunks=1, added_share=10)
+"""Small indexes take the paths of large ones."""
 
 
 def write_document(folder: Path, number: int, draw: random.Random) -> None:
@@ -89,7 +88,7 @@ def test_updates_give_the_results_of_a_new_build(
     for number in range(40):
         write_document(documents, number, draw)
     next_number = 40
-    settings = IndexSettings(store=store)
+    settings = replace(LARGE, store=store)
     Index.build(tmp_path / "index", documents, tiny, settings)
     for round_number in range(rounds):
         next_number = change(documents, draw, next_number)
@@ -114,16 +113,14 @@ def test_updates_give_the_results_of_a_new_build(
         assert updated.check()["chunks"] == report.chunks
 
 
-def test_many_changes_and_purge_write_a_whole_generation(
-    tmp_path: Path, tiny: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_changes_and_purge_write_a_whole_generation(tmp_path: Path, tiny: object) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     draw = random.Random(1)
     for number in range(30):
         write_document(documents, number, draw)
     index = tmp_path / "index"
-    Index.build(index, documents, tiny)
+    Index.build(index, documents, tiny, LARGE)
     change(documents, draw, 30)
     first = Index.update(index, documents, tiny)
     assert (index / generations.generation_name(first.generation) / DELTA_FOLDER).is_dir()
@@ -132,12 +129,12 @@ def test_many_changes_and_purge_write_a_whole_generation(
     purged = Index.update(index, documents, tiny, purge=True)
     assert (purged.generation, purged.added) == (first.generation + 1, 0)
     assert not (index / generations.generation_name(purged.generation) / DELTA_FOLDER).exists()
-    monkeypatch.setattr(delta, "MAX_REMOVED", 0)
+    Index.build(index, documents, tiny, replace(LARGE, most_removed=0))
     change(documents, draw, 40)
     whole = Index.update(index, documents, tiny)
     folder = index / generations.generation_name(whole.generation)
     assert not (folder / DELTA_FOLDER).exists()
-    Index.build(tmp_path / "new", documents, tiny)
+    Index.build(tmp_path / "new", documents, tiny, LARGE)
     updated, rebuilt = Index.open(index, tiny), Index.open(tmp_path / "new", tiny)
     assert results(updated, Query(k=9)) == results(rebuilt, Query(k=9))
     words = (
@@ -153,7 +150,7 @@ def test_a_pinned_generation_keeps_its_results(tmp_path: Path, tiny: object) -> 
     draw = random.Random(2)
     for number in range(12):
         write_document(documents, number, draw)
-    Index.build(tmp_path / "index", documents, tiny)
+    Index.build(tmp_path / "index", documents, tiny, LARGE)
     pinned = Index.open(tmp_path / "index", tiny)
     before = results(pinned, Query(k=9))
     change(documents, draw, 12)
@@ -165,26 +162,23 @@ def test_a_pinned_generation_keeps_its_results(tmp_path: Path, tiny: object) -> 
         results(pinned, Query(k=99))
 
 
-def test_large_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[Path] = []
-    real = file_hashes.sha256_file
+def test_large_files_are_read_once(tmp_path: Path) -> None:
+    def recorded(path: Path) -> str:
+        return file_hashes.FileHashes(tmp_path, large_bytes=10).sha256(path)
 
-    def counted(path: Path) -> str:
-        reads.append(path)
-        return real(path)
-
-    monkeypatch.setattr(file_hashes, "sha256_file", counted)
-    monkeypatch.setattr(file_hashes, "LARGE_BYTES", 10)
-    large = tmp_path / "large"
+    large, record = tmp_path / "large", tmp_path / file_hashes.RECORD_FILE
     large.write_bytes(b"x" * 100)
-    first = file_hashes.FileHashes(tmp_path).sha256(large)
-    assert file_hashes.FileHashes(tmp_path).sha256(large) == first
-    assert len(reads) == 1
+    first = recorded(large)
+    assert first == sha256_file(large)
+    record.write_text(record.read_text().replace(first, "of the first reading"))
+    assert recorded(large) == "of the first reading", "the file is not read again"
     large.write_bytes(b"y" * 100)
-    assert file_hashes.FileHashes(tmp_path).sha256(large) != first
-    (tmp_path / file_hashes.RECORD_FILE).write_text("no json")
-    assert file_hashes.FileHashes(tmp_path).sha256(large) == real(large)
-    assert len(reads) == 3
+    assert recorded(large) == sha256_file(large) != first
+    record.write_text("no json")
+    assert recorded(large) == sha256_file(large)
+    small = tmp_path / "small"
+    small.write_bytes(b"z" * 9)
+    assert recorded(small) not in record.read_text()
 
 
 def test_repair_of_a_damaged_delta(tmp_path: Path, tiny: Callable[[], object]) -> None:
@@ -194,7 +188,7 @@ def test_repair_of_a_damaged_delta(tmp_path: Path, tiny: Callable[[], object]) -
     for number in range(12):
         write_document(documents, number, draw)
     index = tmp_path / "index"
-    Index.build(index, documents, tiny)
+    Index.build(index, documents, tiny, LARGE)
     change(documents, draw, 12)
     report = Index.update(index, documents, tiny)
     before = results(Index.open(index, tiny), Query(k=9))

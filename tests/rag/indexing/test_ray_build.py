@@ -25,17 +25,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from rag.embedding.embedder import Embedder
 from rag.errors import CannotRun
 from rag.index import Index
-from rag.indexing import vectors
 from rag.indexing.build import SHARDS_FOLDER
 from rag.indexing.sharded.engine import ShardedBuild
 from rag.indexing.sharded.ray_cluster import ActorOptions, RayCluster, fitting_actors
 from rag.indexing.sharded.worker import EmbedderFolderSource
 from rag.object_storage import list_objects, put_object
+from rag.settings import IndexSettings
 from rag.stores.text import TextStore
 from tests.support.object_server import ObjectServer
 
 pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("ray")]
-UNIT_CHARS = 6000
+SETTINGS = IndexSettings(unit_chars=6000)
 WORDS = [f"word{n}" for n in range(300)]
 
 
@@ -80,11 +80,6 @@ def cluster(object_server: ObjectServer) -> Iterator[RayCluster]:
         yield started
 
 
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "UNIT_CHARS", UNIT_CHARS)
-
-
 def assert_equal_indexes(one: Path, other: Path, but: str = "") -> None:
     def contents(index: Path) -> dict[str, bytes]:
         files = (path for path in index.rglob("*") if path.is_file() and path.name != but)
@@ -103,7 +98,7 @@ def assert_equal_indexes(one: Path, other: Path, but: str = "") -> None:
 def local_build(folder: Path, embedder: Path) -> Path:
     index = folder / f"local of {embedder.name}"
     if not index.exists():
-        Index.build(index, folder / "documents", Embedder(embedder, device="cpu"))
+        Index.build(index, folder / "documents", Embedder(embedder, device="cpu"), SETTINGS)
     return index
 
 
@@ -131,7 +126,9 @@ def test_index_is_the_local_one_to_the_byte_though_an_actor_is_killed(
 
     embedder = Embedder(folder / "embedder", device="cpu")
     build = ShardedBuild(cluster, EmbedderFolderSource.of(embedder), run_files=2)
-    report = Index.build(tmp_path / "ray", folder / "documents", embedder, on_event=kill_one, engine=build)
+    report = Index.build(
+        tmp_path / "ray", folder / "documents", embedder, SETTINGS, on_event=kill_one, engine=build
+    )
     assert len(killed) == 2
     assert build.counts.documents > 30
     assert build.counts.vectors > 10
@@ -155,7 +152,7 @@ def test_path_of_sentence_transformers_with_documents_and_shards_on_s3(
     source = EmbedderFolderSource.of(embedder)
     for name, whole in (("ray", False), ("again", True)):
         build = ShardedBuild(cluster, source, shards=f"{bucket}/shards")
-        report = Index.build(tmp_path / name, f"{bucket}/documents", embedder, engine=build)
+        report = Index.build(tmp_path / name, f"{bucket}/documents", embedder, SETTINGS, engine=build)
         assert report.indexed == 90
         assert (build.counts.documents_present == build.counts.documents) is whole
         assert (build.counts.vectors_present == build.counts.vectors) is whole
@@ -191,19 +188,19 @@ def test_a_task_that_always_ends_its_process_ends_the_build(
 
 DRIVER = """
     import sys
-    from rag.indexing import vectors
-    vectors.UNIT_CHARS = {chars}
     from rag.embedding.embedder import Embedder
     from rag.index import Index
     from rag.indexing.sharded.engine import ShardedBuild
     from rag.indexing.sharded.ray_cluster import ActorOptions, RayCluster
     from rag.indexing.sharded.worker import EmbedderFolderSource
+    from rag.settings import IndexSettings
 
+    settings = IndexSettings(unit_chars={chars})
     index, documents, folder = sys.argv[1:]
     embedder = Embedder(folder, device="cpu")
     with RayCluster(ActorOptions(actors=2)) as cluster:
         build = ShardedBuild(cluster, EmbedderFolderSource.of(embedder), run_files=2)
-        report = Index.build(index, documents, embedder, engine=build)
+        report = Index.build(index, documents, embedder, settings, engine=build)
     print(report.remarks[-1])
 """
 
@@ -212,7 +209,7 @@ def test_a_killed_driver_goes_on_with_the_shards_that_are_there(
     folder: Path, tmp_path: Path, root: Path
 ) -> None:
     index = tmp_path / "ray"
-    code = textwrap.dedent(DRIVER.format(chars=UNIT_CHARS))
+    code = textwrap.dedent(DRIVER.format(chars=SETTINGS.unit_chars))
     command = [
         sys.executable,
         "-P",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from dataclasses import replace as changed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,6 @@ import pytest
 
 from rag.errors import BadInput, CannotRun, install_hint
 from rag.index import Index
-from rag.indexing import vectors
 from rag.indexing.build import SHARDS_FOLDER, BuildReport
 from rag.indexing.sharded.engine import SameProcess, ShardedBuild
 from rag.indexing.sharded.ray_cluster import ActorOptions, RayCluster, fitting_actors
@@ -45,6 +43,9 @@ class Given:
 
     def load(self) -> Any:
         return self.encoder
+
+
+SMALL_UNITS = IndexSettings(unit_chars=400)
 
 
 class Interrupted(SameProcess):
@@ -81,11 +82,6 @@ class BatchDependent:
         batch = hashlib.sha256("\n".join(texts).encode()).digest()[0]
         rows[:, 0] += np.float32(0 if query else batch * 1e-4)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "UNIT_CHARS", 400)
 
 
 @pytest.fixture
@@ -137,7 +133,7 @@ def assert_equal_indexes(one: Path, other: Path) -> None:
 def comparable(report: BuildReport) -> BuildReport:
     """A report without its time and the remark about shards."""
     remarks = tuple(remark for remark in report.remarks if "from before" not in remark)
-    return changed(report, seconds=0.0, remarks=remarks)
+    return replace(report, seconds=0.0, remarks=remarks)
 
 
 Sharded = Callable[..., ShardedBuild]
@@ -156,9 +152,9 @@ def sharded(tiny: Any) -> Sharded:
 def test_index_of_shards_is_the_local_one_to_the_byte(
     documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded, run_files: int
 ) -> None:
-    local = Index.build(tmp_path / "local", documents, tiny)
+    local = Index.build(tmp_path / "local", documents, tiny, SMALL_UNITS)
     build = sharded(run_files=run_files)
-    report = Index.build(tmp_path / "shards", documents, tiny, engine=build)
+    report = Index.build(tmp_path / "shards", documents, tiny, SMALL_UNITS, engine=build)
     assert_equal_indexes(tmp_path / "local", tmp_path / "shards")
     assert comparable(report) == comparable(local)
     assert len(report.skipped) == 6
@@ -171,8 +167,8 @@ def test_vectors_that_depend_on_the_batch_are_the_local_ones(
     documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded
 ) -> None:
     encoder = BatchDependent(tiny)
-    Index.build(tmp_path / "local", documents, encoder)
-    Index.build(tmp_path / "shards", documents, encoder, engine=sharded(encoder))
+    Index.build(tmp_path / "local", documents, encoder, SMALL_UNITS)
+    Index.build(tmp_path / "shards", documents, encoder, SMALL_UNITS, engine=sharded(encoder))
     assert_equal_indexes(tmp_path / "local", tmp_path / "shards")
 
 
@@ -180,9 +176,9 @@ def test_rebuild_embeds_what_was_never_embedded(
     documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded
 ) -> None:
     for name in ("local", "shards"):
-        Index.build(tmp_path / name, documents, tiny)
+        Index.build(tmp_path / name, documents, tiny, SMALL_UNITS)
     (documents / "new.md").write_text("# New\n\nA new pier was opened.\n")
-    settings = IndexSettings(k1=0.9)
+    settings = replace(SMALL_UNITS, k1=0.9)
     local = Index.build(tmp_path / "local", documents, tiny, settings)
     report = Index.build(tmp_path / "shards", documents, tiny, settings, engine=sharded())
     assert comparable(report) == comparable(local)
@@ -200,26 +196,26 @@ def test_interrupted_build_goes_on_with_the_shards_that_are_there(
 ) -> None:
     index = tmp_path / "shards"
     with pytest.raises(KeyboardInterrupt):
-        Index.build(index, documents, tiny, engine=sharded(runner=Interrupted(after)))
+        Index.build(index, documents, tiny, SMALL_UNITS, engine=sharded(runner=Interrupted(after)))
     stored = sorted((index / SHARDS_FOLDER).iterdir())
     assert len(stored) == after
     times = [path.stat().st_mtime_ns for path in stored]
-    build, seen = sharded(), []
-    runner = build._runner = Interrupted(10**6)
-    report = Index.build(index, documents, tiny, on_event=seen.append, engine=build)
+    runner, seen = Interrupted(10**6), []
+    build = sharded(runner=runner)
+    report = Index.build(index, documents, tiny, SMALL_UNITS, on_event=seen.append, engine=build)
     counts = build.counts
     assert counts.documents_present + counts.vectors_present == after
     assert runner.tasks == counts.documents + counts.vectors - after
     assert f"{counts.documents_present} from before" in report.remarks[-1]
     assert any("from before" in str(event.get("reason")) for event in seen)
     assert len(times) == after
-    Index.build(tmp_path / "local", documents, tiny)
+    Index.build(tmp_path / "local", documents, tiny, SMALL_UNITS)
     assert_equal_indexes(tmp_path / "local", index)
 
 
 def test_a_damaged_shard_is_made_again(documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded) -> None:
     kept = tmp_path / "kept"
-    Index.build(tmp_path / "first", documents, tiny, engine=sharded(shards=str(kept)))
+    Index.build(tmp_path / "first", documents, tiny, SMALL_UNITS, engine=sharded(shards=str(kept)))
     by_kind = {kind: sorted(kept.glob(f"{kind}-*")) for kind in ("documents", "vectors")}
     for paths in by_kind.values():
         data = bytearray(paths[0].read_bytes())
@@ -228,7 +224,7 @@ def test_a_damaged_shard_is_made_again(documents: Path, tmp_path: Path, tiny: An
         paths[1].write_bytes(paths[1].read_bytes()[:-7])
         paths[2].write_bytes(b"")
     build = sharded(shards=str(kept))
-    Index.build(tmp_path / "second", documents, tiny, engine=build)
+    Index.build(tmp_path / "second", documents, tiny, SMALL_UNITS, engine=build)
     assert build.counts.documents - build.counts.documents_present == 3
     assert build.counts.vectors - build.counts.vectors_present == 3
     assert_equal_indexes(tmp_path / "first", tmp_path / "second")
@@ -236,15 +232,15 @@ def test_a_damaged_shard_is_made_again(documents: Path, tmp_path: Path, tiny: An
 
 def test_a_new_file_changes_one_run(documents: Path, tmp_path: Path, tiny: Any, sharded: Sharded) -> None:
     kept = str(tmp_path / "kept")
-    Index.build(tmp_path / "first", documents, tiny, engine=sharded(shards=kept))
+    Index.build(tmp_path / "first", documents, tiny, SMALL_UNITS, engine=sharded(shards=kept))
     (documents / "ferries" / "ferry-11a.md").write_text("# A new ferry\n\nIt leaves at noon.\n")
     build = sharded(shards=kept)
-    Index.build(tmp_path / "second", documents, tiny, engine=build)
+    Index.build(tmp_path / "second", documents, tiny, SMALL_UNITS, engine=build)
     assert 1 <= build.counts.documents - build.counts.documents_present <= 2
-    Index.build(tmp_path / "local", documents, tiny)
+    Index.build(tmp_path / "local", documents, tiny, SMALL_UNITS)
     assert contents(tmp_path / "local") == contents(tmp_path / "second")
     other = sharded(shards=kept)
-    Index.build(tmp_path / "third", documents, tiny, IndexSettings(max_tokens=40), engine=other)
+    Index.build(tmp_path / "third", documents, tiny, replace(SMALL_UNITS, max_tokens=40), engine=other)
     assert other.counts.documents_present == 0
 
 
@@ -261,22 +257,22 @@ def test_runs_end_by_name_length_and_size() -> None:
 def test_one_file_and_one_that_is_broken(tmp_path: Path, tiny: Any, sharded: Sharded) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps({"id": f"r{n}", "text": f"Row {n} is here."}) for n in range(50)))
-    Index.build(tmp_path / "local", file, tiny)
-    Index.build(tmp_path / "shards", file, tiny, engine=sharded())
+    Index.build(tmp_path / "local", file, tiny, SMALL_UNITS)
+    Index.build(tmp_path / "shards", file, tiny, SMALL_UNITS, engine=sharded())
     assert_equal_indexes(tmp_path / "local", tmp_path / "shards")
     file.write_text('{"id": "a", "text": "Fine."}\n{broken\n')
     messages = []
     for engine_ in (None, sharded()):
         with pytest.raises(BadInput) as raised:
-            Index.build(tmp_path / "none", file, tiny, engine=engine_)
+            Index.build(tmp_path / "none", file, tiny, SMALL_UNITS, engine=engine_)
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(BadInput, match="has no document that can be loaded: it is empty"):
-        Index.build(tmp_path / "none", empty, tiny, engine=sharded())
+        Index.build(tmp_path / "none", empty, tiny, SMALL_UNITS, engine=sharded())
     with pytest.raises(BadInput, match="does not exist"):
-        Index.build(tmp_path / "none", tmp_path / "missing", tiny, engine=sharded())
+        Index.build(tmp_path / "none", tmp_path / "missing", tiny, SMALL_UNITS, engine=sharded())
 
 
 def test_a_file_that_changes_while_it_is_read_is_named_by_what_was_read(
@@ -289,11 +285,13 @@ def test_a_file_that_changes_while_it_is_read_is_named_by_what_was_read(
             yield from super().run(tasks, setup, embedding=embedding)
 
     kept = str(tmp_path / "kept")
-    Index.build(tmp_path / "shards", documents, tiny, engine=sharded(runner=Changing(), shards=kept))
-    Index.build(tmp_path / "local", documents, tiny)
+    Index.build(
+        tmp_path / "shards", documents, tiny, SMALL_UNITS, engine=sharded(runner=Changing(), shards=kept)
+    )
+    Index.build(tmp_path / "local", documents, tiny, SMALL_UNITS)
     assert_equal_indexes(tmp_path / "local", tmp_path / "shards")
     build = sharded(shards=kept)
-    Index.build(tmp_path / "again", documents, tiny, engine=build)
+    Index.build(tmp_path / "again", documents, tiny, SMALL_UNITS, engine=build)
     assert build.counts.documents_present == build.counts.documents
 
 
@@ -307,7 +305,7 @@ def test_a_worker_that_does_not_see_the_documents_stops_the_build(
 
     index = tmp_path / "shards"
     with pytest.raises(CannotRun, match="was readable where the build was started") as raised:
-        Index.build(index, documents, tiny, engine=sharded(runner=Elsewhere()))
+        Index.build(index, documents, tiny, SMALL_UNITS, engine=sharded(runner=Elsewhere()))
     assert "put the documents where every machine sees them" in raised.value.hint
 
 
@@ -316,11 +314,11 @@ def test_a_shard_that_does_not_arrive_stops_the_build(
 ) -> None:
     class OtherDisk(SameProcess):
         def run(self, tasks: Sequence[Any], setup: Any, *, embedding: bool) -> Iterator[dict[str, Any]]:
-            elsewhere = changed(setup, storage=str(tmp_path / "other disk"))
+            elsewhere = replace(setup, storage=str(tmp_path / "other disk"))
             yield from super().run(tasks, elsewhere, embedding=embedding)
 
     with pytest.raises(CannotRun, match=r"the shard documents-\w+.jsonl.gz was written by .* and is not in"):
-        Index.build(tmp_path / "shards", documents, tiny, engine=sharded(runner=OtherDisk()))
+        Index.build(tmp_path / "shards", documents, tiny, SMALL_UNITS, engine=sharded(runner=OtherDisk()))
 
 
 def test_a_build_that_failed_goes_on_with_the_shards_that_are_there(
@@ -335,13 +333,13 @@ def test_a_build_that_failed_goes_on_with_the_shards_that_are_there(
 
     index = tmp_path / "shards"
     with pytest.raises(CannotRun, match="the node was lost"):
-        Index.build(index, documents, tiny, engine=sharded(runner=Lost(5)))
+        Index.build(index, documents, tiny, SMALL_UNITS, engine=sharded(runner=Lost(5)))
     build = sharded()
-    Index.build(index, documents, tiny, engine=build)
+    Index.build(index, documents, tiny, SMALL_UNITS, engine=build)
     assert build.counts.documents_present + build.counts.vectors_present == 5
     with pytest.raises(KeyboardInterrupt):
-        Index.build(tmp_path / "other", documents, tiny, engine=sharded(runner=Interrupted(5)))
-    Index.build(tmp_path / "other", documents, tiny)
+        Index.build(tmp_path / "other", documents, tiny, SMALL_UNITS, engine=sharded(runner=Interrupted(5)))
+    Index.build(tmp_path / "other", documents, tiny, SMALL_UNITS)
     assert not (tmp_path / "other" / SHARDS_FOLDER).exists()
     assert_equal_indexes(index, tmp_path / "other")
 
@@ -350,14 +348,16 @@ def test_other_embedder_and_other_version_are_refused(
     documents: Path, tmp_path: Path, tiny: Any, make_tiny: Any, sharded: Sharded
 ) -> None:
     with pytest.raises(CannotRun, match=r"this machine has another embedder: tiny-2.*\(on "):
-        Index.build(tmp_path / "a", documents, tiny, engine=sharded(make_tiny(fingerprint="tiny-2")))
+        Index.build(
+            tmp_path / "a", documents, tiny, SMALL_UNITS, engine=sharded(make_tiny(fingerprint="tiny-2"))
+        )
 
     class Older(SameProcess):
         def run(self, tasks: Sequence[Any], setup: Any, *, embedding: bool) -> Iterator[dict[str, Any]]:
-            yield from super().run(tasks, changed(setup, made_by="0.0.1"), embedding=embedding)
+            yield from super().run(tasks, replace(setup, made_by="0.0.1"), embedding=embedding)
 
     with pytest.raises(CannotRun, match=r"the build was started by tunewise 0\.0\.1"):
-        Index.build(tmp_path / "b", documents, tiny, engine=sharded(runner=Older()))
+        Index.build(tmp_path / "b", documents, tiny, SMALL_UNITS, engine=sharded(runner=Older()))
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_errors_of_a_worker(
             raise error
 
     with pytest.raises(kind, match=message):
-        Index.build(tmp_path / "index", documents, tiny, engine=sharded(Failing()))
+        Index.build(tmp_path / "index", documents, tiny, SMALL_UNITS, engine=sharded(Failing()))
 
 
 def test_documents_and_shards_behind_urls(
@@ -397,23 +397,23 @@ def test_documents_and_shards_behind_urls(
     for path in documents.rglob("*"):
         if path.is_file():
             put_object(f"{url}/docs/{path.relative_to(documents).as_posix()}", path.read_bytes())
-    local = Index.build(tmp_path / "local", documents, tiny)
+    local = Index.build(tmp_path / "local", documents, tiny, SMALL_UNITS)
     for name, present in (("first", False), ("second", True)):
         build = sharded(shards=f"{url}/shards")
-        report = Index.build(tmp_path / name, f"{url}/docs", tiny, engine=build)
+        report = Index.build(tmp_path / name, f"{url}/docs", tiny, SMALL_UNITS, engine=build)
         assert (build.counts.documents_present == build.counts.documents) is present
         assert (build.counts.vectors_present == build.counts.vectors) is present
         assert report.chunks == local.chunks
         ours, theirs = contents(tmp_path / name), contents(tmp_path / "local")
         assert ours.pop("sources.json") != theirs.pop("sources.json")  # it holds the path of the documents
         assert ours == theirs
-    report = Index.build(tmp_path / "one", f"{url}/docs/quays.jsonl", tiny, engine=sharded())
+    report = Index.build(tmp_path / "one", f"{url}/docs/quays.jsonl", tiny, SMALL_UNITS, engine=sharded())
     assert (report.indexed, len(report.skipped)) == (13, 1)
     put_object(f"{url}/docs/.gitignore", b"*.md")
     with pytest.raises(BadInput, match="is not behind a URL"):
-        Index.build(tmp_path / "third", f"{url}/docs", tiny, engine=sharded())
+        Index.build(tmp_path / "third", f"{url}/docs", tiny, SMALL_UNITS, engine=sharded())
     with pytest.raises(BadInput, match="there is no object at"):
-        Index.build(tmp_path / "fourth", f"{url}/nothing", tiny, engine=sharded())
+        Index.build(tmp_path / "fourth", f"{url}/nothing", tiny, SMALL_UNITS, engine=sharded())
 
 
 def test_shards_hold_what_was_written(tmp_path: Path, tiny: Any) -> None:
@@ -476,10 +476,7 @@ def test_actors_that_do_not_fit(options: ActorOptions, cpus: float, gpus: float,
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "rag.indexing.sharded.ray_cluster.find_spec", lambda name: None if name == "ray" else find(name)
-    )
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CannotRun, match="needs the extra `ray`") as raised:
         RayCluster().__enter__()
     assert raised.value.hint == install_hint("ray")

@@ -7,19 +7,30 @@ import os
 import shutil
 import sqlite3
 import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rag import files
+from rag.embedding.protocol import Encoder
 from rag.errors import BadInput, CannotRun
+from rag.files import sha256_text
 from rag.index import Index, watch_documents
-from rag.indexing import generations, vectors
-from rag.loading import base, incremental
+from rag.indexing import vectors
+from rag.indexing.build import CutDocuments
+from rag.indexing.chunking import Chunker
+from rag.indexing.vectors import embed_units
+from rag.loading import incremental
+from rag.loading.base import CUT_VERSION
+from rag.loading.reader import load_documents
 from rag.settings import IndexSettings
 from rag.stores import vector_cache as caches
 from rag.stores.text import TextStore
 from rag.stores.vector_cache import VectorCache
+from rag.types import OnEvent
 from rag.version import __version__
 
 
@@ -45,18 +56,45 @@ def test_update_embeds_only_new_chunks_of_a_changed_document(tmp_path: Path, tin
     assert sorted(tiny.encoded) == ["Piers > Office.\nOpen daily.", "Piers > Pier 7.\nNo boat lies here."]
 
 
-def test_update_cuts_again_after_a_change_of_the_chunker(
-    tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class EarlierCut:
+    """An engine that gives documents other hashes, as a version did that cut them otherwise."""
+
+    cut = 0
+
+    def read(
+        self,
+        folder: Path,
+        documents: Path | str,
+        encoder: Encoder,
+        settings: IndexSettings,
+        on_event: OnEvent,
+    ) -> CutDocuments:
+        loaded = load_documents(Path(documents))
+        earlier = tuple(replace(doc, sha256=sha256_text(f"2 {doc.sha256}")) for doc in loaded.documents)
+        chunker = Chunker(encoder, settings)
+        return CutDocuments(replace(loaded, documents=earlier), chunker, Path(documents))
+
+    def embed(
+        self, encoder: Encoder, units: Sequence[Sequence[str]], on_event: OnEvent
+    ) -> Iterable[np.ndarray]:
+        return embed_units(encoder, units, on_event)
+
+    def remarks(self) -> Sequence[str]:
+        return ()
+
+
+def test_update_cuts_again_after_a_change_of_the_chunker(tmp_path: Path, tiny) -> None:
     """Files that have not changed too; what is the same keeps its id, and nothing of it is embedded."""
     folder, corpus = tmp_path / "index", tmp_path / "documents"
     corpus.mkdir()
     for name in ("fares", "piers"):  # of a kind that is read in this process
         (corpus / f"{name}.md").write_text(f"# {name}\n\nAll about {name}.\n\n## More\n\nAnd more.\n")
-    with monkeypatch.context() as before:
-        for module in (base, incremental):
-            before.setattr(module, "CUT_VERSION", base.CUT_VERSION - 1)
-        Index.build(folder, corpus, tiny)
+    Index.build(folder, corpus, tiny, engine=EarlierCut())
+    state = folder / incremental.SCAN_STATE_FILE
+    body = state.read_text().partition("\n")[2].removesuffix("\n")
+    assert f'"cut":{CUT_VERSION},' in body
+    body = body.replace(f'"cut":{CUT_VERSION},', f'"cut":{CUT_VERSION - 1},')
+    state.write_text(f"{sha256_text(body)}\n{body}\n")
     ids = {c.id: c.text for c in Index.open(folder, tiny).chunks}
     report = Index.update(folder, corpus, tiny)
     assert (report.changed, report.unchanged, report.embedded) == (report.found, 0, 0)
@@ -149,14 +187,12 @@ def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tin
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_purge_removes_deleted_text_from_all_files(
-    corpus: Path, tmp_path: Path, tiny, large: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if large:  # the update that deletes it is written as a delta
-        monkeypatch.setattr(generations, "LARGE_INDEX_CHUNKS", 1)
+def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path, tiny, large: bool) -> None:
+    # the update of a large one that deletes it is written as a delta
+    settings = IndexSettings(large_chunks=1) if large else IndexSettings()
     folder = tmp_path / "index"
     (corpus / "secret.txt").write_text("Xylophonequartz lives in Zanzibarstreet.")
-    Index.build(folder, corpus, tiny)
+    Index.build(folder, corpus, tiny, settings)
     (corpus / "secret.txt").unlink()
     assert Index.update(folder, corpus, tiny).gone == ("secret.txt",)
 

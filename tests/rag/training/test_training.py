@@ -147,14 +147,14 @@ class Killed(Exception):
 
 
 def test_same_seed_same_weights_and_a_killed_training_goes_on_to_them(
-    planted: Planted, rows: Sequence[TextRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Planted, rows: Sequence[TextRow], tmp_path: Path
 ) -> None:
     settings = replace(FAST, epochs=2)
     out, work = tmp_path / "out", tmp_path / "work"
     first = train_embedder(planted.embedder, rows, settings, out, work, device="cpu")
     assert (first.steps, first.resumed_at, first.trained_parameters) == (10, 0, first.parameters)
     whole = weights(out)
-    monkeypatch.setattr("rag.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    often = replace(settings, checkpoint_seconds=0.0)
     events: list[dict[str, Any]] = []
 
     def kill(event: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def test_same_seed_same_weights_and_a_killed_training_goes_on_to_them(
 
     other = tmp_path / "other"
     with pytest.raises(Killed):
-        train_embedder(planted.embedder, rows, settings, other, work, kill, device="cpu")
+        train_embedder(planted.embedder, rows, often, other, work, kill, device="cpu")
     assert not other.exists()
     assert work.is_dir()
     resumed = train_embedder(planted.embedder, rows, settings, other, work, device="cpu")
@@ -199,12 +199,10 @@ def test_lora_is_merged_into_a_plain_folder(
     assert TuningSettings().method_for(LORA_FROM_PARAMETERS) == "lora"
 
 
-def test_cached_gradients_train_as_the_whole_batch_does(
-    planted: Planted, rows: Sequence[TextRow], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rag.training.settings.CACHED_FROM_PARAMETERS", 0)
+def test_cached_gradients_train_as_the_whole_batch_does(planted: Planted, rows: Sequence[TextRow]) -> None:
     out, work = planted.folder / "cached", planted.folder / "work"
-    result = train_embedder(planted.embedder, rows, FAST, out, work, device="cpu")
+    settings = replace(FAST, cached_from_parameters=0)
+    result = train_embedder(planted.embedder, rows, settings, out, work, device="cpu")
     assert result.loss_last is not None
     assert result.loss_last < 0.5
     assert decide(compared(planted, out, "cached")).accepted

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from rag.index import Index
 from rag.loading.reader import load_documents
 from rag.settings import IndexSettings
@@ -32,26 +30,23 @@ def test_seed_decides_document_order() -> None:
     assert first != [d.id for d in document_sample.shuffled_documents(given, 2)]
 
 
-def test_corpus_within_budget_is_not_sampled(
-    piers: Path, words: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_corpus_within_budget_is_not_sampled(piers: Path, words: Any) -> None:
     documents = load_documents(piers).documents
 
     def never() -> set[str]:
         raise AssertionError("nobody needs to know where the answers are")
 
-    assert document_sample.sample_within_budget(documents, never, words, IndexSettings(), 0) is None
-    monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
-    monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 1e9)
-    assert document_sample.sample_within_budget(documents, never, words, IndexSettings(), 0) is None
+    long = document_sample.EmbeddingBudget(seconds=1e9, small_chars=0)
+    for budget in (document_sample.DEFAULT_BUDGET, long):
+        asked = documents, never, words, IndexSettings(), 0, budget
+        assert document_sample.sample_within_budget(*asked) is None
 
 
-def test_sample_reports_counts_and_text(piers: Path, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_reports_counts_and_text(piers: Path, words: Any) -> None:
     documents = load_documents(piers).documents
-    monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
-    monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 0.0)
+    nothing = document_sample.EmbeddingBudget(seconds=0.0, small_chars=0)
     found = document_sample.sample_within_budget(
-        documents, lambda: {"pier03.md", "gone.md"}, words, IndexSettings(), 0
+        documents, lambda: {"pier03.md", "gone.md"}, words, IndexSettings(), 0, nothing
     )
     assert found is not None
     assert (found.documents, found.of, found.gold, found.ids) == (1, 12, 1, ("pier03.md",))

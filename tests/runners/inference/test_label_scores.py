@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rag.errors import BadInput
 from runners.arms.scored_labels import ScoredLabels
 from runners.data.examples import Example
-from runners.inference import label_scores
 from runners.inference.label_scores import AnswerScorer, AnswerTokens, TokenTree, encode_answers
 from runners.inference.local import local_generator
 from runners.models.resolve import Model
@@ -36,6 +35,16 @@ def one_by_one(model: Any, prompts: Sequence[list[int]], answers: AnswerTokens) 
             each = logits.float().log_softmax(-1)[len(prompt) - 1 : -1]
             totals[row, column] = each.gather(1, torch.tensor(answer)[:, None]).sum()
     return totals
+
+
+class UnfitScorer(AnswerScorer):
+    """One for an architecture that does something else with the mask of the tree, or with the copied cache."""
+
+    def by_tree(self, *_: object) -> torch.Tensor:
+        return torch.zeros(1, 2)
+
+    def by_cached_rows(self, *_: object) -> torch.Tensor:
+        return torch.zeros(1, 2)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +76,7 @@ def test_every_way_gives_likelihoods_of_answers_alone(name: str, way: str, tmp_p
         assert shared is not None
         again = torch.tensor(scorer.log_likelihoods(prompts[:2], ANSWERS, shared))
         torch.testing.assert_close(again, expected[:2], atol=1e-4, rtol=0)
-    # An architecture that would do something else with the mask of the tree, or with the copied cache.
-    unfit = AnswerScorer(generator)
-    unfit._by_tree = unfit._by_cached_rows = lambda *_: torch.zeros(1, 2)  # type: ignore[method-assign,assignment]
+    unfit = UnfitScorer(generator)
     rows = torch.tensor(unfit.log_likelihoods(prompts, ANSWERS))
     assert unfit.way(ANSWERS, prompts[0]) == "rows"
     torch.testing.assert_close(rows, expected, atol=1e-4, rtol=0)
@@ -83,11 +90,11 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return open_generator(folder)
 
 
-def test_tree_in_several_steps_is_the_same(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tree_in_several_steps_is_the_same(llama: Any) -> None:
     prompts = make_prompts(LENGTHS)
     whole = AnswerScorer(llama).log_likelihoods(prompts, ANSWERS)
-    monkeypatch.setattr(label_scores, "MAX_LOGITS", 2 * 256 * len(prompts))  # two nodes in a step
-    parts = AnswerScorer(llama).log_likelihoods(prompts, ANSWERS)
+    two_nodes = AnswerScorer(llama, max_logits=2 * 256 * len(prompts))
+    parts = two_nodes.log_likelihoods(prompts, ANSWERS)
     torch.testing.assert_close(torch.tensor(parts), torch.tensor(whole), atol=1e-4, rtol=0)
 
 

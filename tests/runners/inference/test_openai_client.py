@@ -20,7 +20,6 @@ import openai
 import pytest
 
 from rag.errors import BadInput, CannotRun
-from runners.inference import http_client
 from runners.inference.http_client import Backoff, HttpClient, RequestLimits, ServerFailure
 from runners.inference.servers import openai_client
 from runners.inference.servers.openai_client import ChosenRequests, lines_of, proxy_for
@@ -277,12 +276,9 @@ def test_lines_end_with_a_line_feed_alone(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_answer_without_end_is_refused(
-    server: Any, make: Any, monkeypatch: pytest.MonkeyPatch, streamed: bool
-) -> None:
-    monkeypatch.setattr(http_client, "MOST_BYTES", 1 << 20)
+def test_answer_without_end_is_refused(server: Any, make: Any, streamed: bool) -> None:
     server.faults = [lambda handler: handler.reply(200, "x" * (2 << 20))] * 2
-    client = make(server.url)
+    client = make(server.url, most_bytes=1 << 20)
     with pytest.raises(CannotRun, match="sent more than 1 MiB in one answer"):
         list(client.events(BODY)) if streamed else client.object(BODY)
 

@@ -202,26 +202,23 @@ def test_model_that_is_too_large_for_this_machine_is_not_loaded(tmp_path: Path) 
         requirements.require_loading_memory(narrow, tmp_path, machine(ram_gib=4.0, bf16=True))
 
 
-def test_tuning_the_embedder_is_checked_with_a_whole_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bert = CONFIG | {
-        "num_hidden_layers": 12,
-        "hidden_size": 768,
-        "num_attention_heads": 12,
-        "model_type": "bert",
-    }
-    bert |= {"num_key_value_heads": 12, "intermediate_size": 3072, "vocab_size": 30522}
-    (tmp_path / "config.json").write_text(json.dumps(bert), "utf-8")
-    step = {"kind": "embedder", "batch_size": 32}
+def test_tuning_the_embedder_is_checked_with_a_whole_batch(tmp_path: Path) -> None:
+    """Gradients of a model with 50 M parameters or more are cached; all that a smaller one needs is in memory at once."""
+
+    def write_bert(layers: int, width: int) -> None:
+        shape = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": 4 * width}
+        bert = CONFIG | shape | {"num_attention_heads": 8, "num_key_value_heads": 8}
+        text = json.dumps(bert | {"model_type": "bert", "vocab_size": 30522})
+        (tmp_path / "config.json").write_text(text, "utf-8")
+
+    step = {"kind": "embedder", "batch_size": 64}
     files = {"documents": "docs", "examples": "e.jsonl"}
     whole = plan().model_dump(mode="json", by_alias=True)
     tuned = parse_plan({**whole, "choice": "rag", "data": files, "steps": [{"kind": "index"}, step]})
     folders = {tuned.embedder.name: tmp_path}
-    requirements.check_requirements(
-        tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders
-    )  # gradients are cached
-    monkeypatch.setattr("rag.training.settings.CACHED_FROM_PARAMETERS", 10**12)
+    write_bert(12, 768)
+    requirements.check_requirements(tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
+    write_bert(8, 512)
     with pytest.raises(CannotRun, match=r"tuning all-minilm-l6-v2 \(full\) takes at least") as refused:
         requirements.check_requirements(tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
     assert refused.value.hint == "set a smaller batch_size in the embedder step"

@@ -17,7 +17,8 @@ import pytest
 import advisor
 from advisor import cli
 from advisor.display.progress import ProgressBoard
-from advisor.workflows.run_watch import EventFollower, RunStatus, RunWatch
+from advisor.workflows.run_watch import EventFollower, RunStatus, RunWatch, watch_run
+from rag.errors import BadInput
 from rag.files import append_line, writer_lock, writer_process
 from runners.data.examples import Example
 from runners.models.resolve import Model
@@ -151,21 +152,20 @@ def test_the_status_estimates_the_time_left_by_what_was_measured() -> None:
 
 
 def test_what_is_no_longer_worked_on_is_said(
-    plan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    plan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from runners.plan.schema import read_plan
 
-    monkeypatch.setattr("advisor.workflows.run_watch.GRACE_SECONDS", 0.0)
     run = RunFolder.create(tmp_path / "run", read_plan(plan_file)).path
     append_line(run / EVENTS, {"event": "run.start", "time": time.time()})
     with writer_lock(run):
         assert RunWatch(run).state() == "writing"
         cli_code(["runs", "show", str(run)])
         assert "0 of 3 steps done" in capsys.readouterr().out
-    assert cli_code(["runs", "show", str(run), "--watch"]) == 3
-    message = capsys.readouterr().err
-    assert "is not finished: no process writes it; 0 of 3 steps are done" in message
-    assert f"tunewise run {run} --resume" in message
+    with pytest.raises(BadInput) as problem:
+        watch_run(run, as_json=False, grace_seconds=0.0)
+    assert "is not finished: no process writes it; 0 of 3 steps are done" in problem.value.message
+    assert f"tunewise run {run} --resume" in problem.value.hint
     assert cli_code(["runs", "show", str(tmp_path / "none"), "--watch"]) == 3
 
 

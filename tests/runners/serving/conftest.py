@@ -16,10 +16,8 @@ import pytest
 import uvicorn
 
 from runners.data.examples import Example
-from runners.inference.local import LocalGenerator
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
-from runners.plan.steps import NO_QUANTIZATION
 from runners.runs.run import open_session
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
@@ -116,13 +114,10 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         backend: tuple[str, ...] | None = None,
         arm: str | None = None,
     ) -> Served:
-        session = open_session(run, backend=backend)
+        # With fewer digits a sampled token could differ between a batch and a request alone.
+        session = open_session(run, backend=backend, dtype="float32")
         metrics = ServerMetrics()
         limits = limits or ServerLimits(max_tokens=64)
-        # With fewer digits a sampled token could differ between a batch and a request alone.
-        if backend is None:
-            session.context._generator = LocalGenerator(session.context.local_base, None, "float32")
-            session.context._generator_of = session.context.base, NO_QUANTIZATION
         models, _ = answerable_models(session, served_models(session, arm)[0])
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
         service = Service(session, worker, models, limits, metrics)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rag.types import Chunk
-from runners.data import document_sample
+from runners.data.document_sample import EmbeddingBudget
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.models.resolve import Model
@@ -160,18 +160,15 @@ def test_supporting_passage_is_span_else_matching_text(make_retriever: Any) -> N
     assert passages == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
 
 
-def test_large_corpus_is_sampled_and_sample_kept_on_resume(
-    context: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_corpus_is_sampled_and_sample_kept_on_resume(context: RunContext) -> None:
     """With a budget of nothing, only documents that the dev questions name or that contain their text are indexed."""
-    monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
-    monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 0.0)
+    nothing = EmbeddingBudget(seconds=0.0, small_chars=0)
     events: list[dict[str, Any]] = []
     context.on_event = events.append
     unnamed = replace(context.split.dev[0], doc_id=None)
     assert context.split.dev[0].doc_id
     context.split = replace(context.split, dev=(unnamed, *context.split.dev[1:]))
-    asked = base_probe.probe_base_model(context, count=0)
+    asked = base_probe.probe_base_model(context, count=0, budget=nothing)
     answerable = [q for q in context.split.dev if q.answerable]
     assert asked.portion is not None
     assert (asked.portion.documents, asked.portion.of, asked.portion.gold) == (
@@ -182,7 +179,7 @@ def test_large_corpus_is_sampled_and_sample_kept_on_resume(
     assert asked.brought == len(asked.grounded) == len(answerable)
     (sampled,) = [event for event in events if event["event"] == "index.sampled"]
     assert sampled["reason"] == asked.portion.text
-    assert base_probe.probe_base_model(context, count=0).portion == asked.portion
+    assert base_probe.probe_base_model(context, count=0, budget=nothing).portion == asked.portion
 
 
 def test_questions_are_asked_again_with_examples(context: RunContext) -> None:

@@ -12,9 +12,11 @@ import yaml
 from typer.testing import CliRunner
 
 from advisor import cli, history
+from advisor.workflows.dry_run import dry_run as show_dry_run
+from advisor.workflows.dry_run import show_steps
 from runners.data.examples import Example
 from runners.models.resolve import Model
-from runners.plan.schema import parse_plan
+from runners.plan.schema import parse_plan, read_plan
 from runners.plan.steps import TrainStep
 from runners.resources import usage
 from runners.run_folder import RunFolder
@@ -60,13 +62,12 @@ def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch
 
 
 def test_dry_run_measures_steps_and_stores_ratio_without_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(usage, "MAX_CONTENTION", 1.0)  # however busy this machine is now
-    monkeypatch.setattr(dry_run, "MAX_DRY_RUN_SECONDS", 1e9)
-    done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--dry-run", "--json"])
-    assert done.exit_code == 0, done.output
-    output = json.loads(done.stdout)
+    """However busy this machine is now."""
+    plan = read_plan(folder / "plan.yaml")
+    show_dry_run(plan, folder / "runs" / "dry", as_json=True, max_seconds=1e9, max_contention=1.0)
+    output = json.loads(capsys.readouterr().out)
     steps = {row["step"]: row for row in output["steps"]}
     assert list(steps) == [
         "evaluate:prompting",
@@ -96,14 +97,10 @@ def test_dry_run_measures_steps_and_stores_ratio_without_run(
     pair = history.PredictedMeasured(predicted=trained["estimated_gib"], measured=trained["measured_gib"])
     assert (recorded.memory_gib, recorded.memory_of, recorded.memory_ratio) == (pair, "training", pair.ratio)
 
-    from advisor.workflows.dry_run import show_steps
-    from runners.plan.schema import read_plan
-
     shown = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "200"})
     assert "dry-run" in shown.output
-    read = read_plan(folder / "plan.yaml")
     assert history.time_correction([recorded], recorded.machine, "train", "model").runs == 1
-    show_steps(read)
+    show_steps(plan)
 
 
 def test_finished_run_records_prediction_and_measurement(folder: Path) -> None:
@@ -192,9 +189,7 @@ def test_history_corrects_next_estimate_and_says_so(folder: Path, capsys: pytest
     assert "train: corrected by 2 from 1 earlier run here" in capsys.readouterr().out
 
 
-def test_large_corpus_is_not_indexed_in_dry_run(
-    tiny: Model, piers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_corpus_is_not_indexed_in_dry_run(tiny: Model, piers: Path, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "q {n}?"}}\n' for n in range(6)), "utf-8")
     plan = parse_plan(
         {
@@ -206,9 +201,8 @@ def test_large_corpus_is_not_indexed_in_dry_run(
             "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
         }
     )
-    monkeypatch.setattr(dry_run, "MAX_DRY_RUN_BYTES", 10)
     context = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
-    times = [step_time for _, step_time in dry_run.DryRun(context).measure()]
+    times = [step_time for _, step_time in dry_run.DryRun(context, max_bytes=10).measure()]
     assert [step_time.seconds for step_time in times] == [None, None]
     assert all("too long to index" in step_time.how for step_time in times)
 
