@@ -35,6 +35,7 @@ from runners.models.resolve import Model  # noqa: E402
 from runners.paths import work_folder  # noqa: E402
 from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
 from runners.preflight import machine_checks, run_checks  # noqa: E402
+from runners.resources.device import INITIAL_LOSS_SCALE  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
 from runners.tokenization.token_cache import TokenCache  # noqa: E402
 from runners.training import lora, runtime  # noqa: E402
@@ -99,6 +100,7 @@ def fit(
     on_event: OnEvent | None = None,
     resume: bool = False,
     origin: RunOrigin = RunOrigin(),
+    loss_scale: float = INITIAL_LOSS_SCALE,
 ) -> TrainResult:
     """Tune ``model`` on the assistant turns of ``rows`` and publish the result as the folder ``out``.
 
@@ -114,6 +116,7 @@ def fit(
         on_event: Receives the events of the run.
         resume: Whether to continue an unfinished run. SIGINT and SIGTERM write a checkpoint, then have their usual effect.
         origin: Files, plan and reasons of the settings, for the manifest.
+        loss_scale: The loss scale that a run in float16 begins with; it is halved after each step that overflows.
 
     In a group that a launcher such as torchrun started, every process calls it: rank 0 checks, decides, writes and
     reports, the others follow it whatever their arguments are, and all return its result.
@@ -126,7 +129,7 @@ def fit(
     if launch_environment.is_follower():
         return follow_training()
     with process_group.lead() as leader:
-        request = _FitRequest(rows, config, model, out, valid, on_event, resume, origin)
+        request = _FitRequest(rows, config, model, out, valid, on_event, resume, origin, loss_scale)
         return _fit(request, leader)
 
 
@@ -149,7 +152,8 @@ def _follow(group: process_group.ProcessGroup) -> TrainResult:
     _require_model(base, group)
     rows, valid = _rows_from_json(job["rows"]), _rows_from_json(job["valid"])
     config, work, out = TrainConfig(**job["config"]), Path(job["work"]), Path(job["out"])
-    loop = start_training(rows, valid, config, base, work, job["identity"], _ignore_event, group)
+    identity, scale = job["identity"], job["loss_scale"]
+    loop = start_training(rows, valid, config, base, work, identity, _ignore_event, group, loss_scale=scale)
     loop.run()
     publish_weights(loop, base, out, {})
     result: dict[str, Any] = group.broadcast(None)
@@ -173,6 +177,7 @@ class _FitRequest:
     on_event: OnEvent
     resume: bool
     origin: RunOrigin
+    loss_scale: float
 
 
 def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResult:
@@ -203,9 +208,13 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
         tokens.keep()
         group = leader.join()
         if group.size > 1:
-            group.broadcast(_job(used, held_out, config, model, out, work, identity))
+            job = _job(used, held_out, config, model, out, work, identity)
+            group.broadcast({**job, "loss_scale": request.loss_scale})
             _require_model(model, group)
-        loop = start_training(used, held_out, config, model, work, identity, on_event, group)
+        scale = request.loss_scale
+        loop = start_training(
+            used, held_out, config, model, work, identity, on_event, group, loss_scale=scale
+        )
         on_event(_started(loop, report))
         loop.run()
         result = _result(loop, model, out, report, adapter_notes)

@@ -104,6 +104,10 @@ def replicate(step: Step, processes: int, unused_parameters: bool) -> WrappedSte
     return WrappedStep(DistributedDataParallel(step, **settings), "ddp", processes)
 
 
+Replicate = Callable[[Step, int, bool], WrappedStep]
+"""What wraps a step with a whole copy in each process, as :func:`replicate`."""
+
+
 def shard(
     step: Step,
     causal: PreTrainedModel,

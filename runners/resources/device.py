@@ -32,6 +32,8 @@ NATIVE_BF16_CAPABILITY = 8.0
 """CUDA compute capability from which bf16 is native (Ampere); T4 has 7.5, V100 7.0."""
 GIB = 2**30
 """Bytes of a GiB; defined here because the other modules of the machine import this one."""
+INITIAL_LOSS_SCALE = 65536.0
+"""The loss scale that a run in float16 begins with, torch's own default."""
 ALL_DTYPES: tuple[DtypeName, ...] = ("bfloat16", "float16", "float32")
 
 
@@ -284,7 +286,9 @@ def free_device_cache() -> None:
         counters.empty_cache()
 
 
-def loss_scaler(dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler | None:
+def loss_scaler(
+    dtype: torch.dtype, device: torch.device, scale: float = INITIAL_LOSS_SCALE
+) -> torch.amp.GradScaler | None:
     """Return the loss scaler of a run that computes in float16, None for another dtype. Imports torch.
 
     float16 holds nothing below 6e-8, where most gradients of a mean loss lie: the loss is multiplied by a scale, and
@@ -292,7 +296,7 @@ def loss_scaler(dtype: torch.dtype, device: torch.device) -> torch.amp.GradScale
     """
     import torch
 
-    return torch.amp.GradScaler(device.type) if dtype == torch.float16 else None
+    return torch.amp.GradScaler(device.type, init_scale=scale) if dtype == torch.float16 else None
 
 
 def _choice(env: str, allowed: tuple[str, ...], environ: Mapping[str, str] | None) -> str:

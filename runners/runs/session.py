@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 REFUSAL_FILE = "refusal.json"
 BaseModel = resolve.Model | resolve.RemoteModel
 """A model that arms answer with: local weights, or an endpoint."""
-RETRY_SECONDS = 30.0
-"""Seconds to wait before opening a generation of the index again that could not be opened."""
 
 
 def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) -> resolve.Model:
@@ -217,6 +215,8 @@ class RunContext:
     """The servers that generate in place of this process; None where none do."""
     dtype: WantedDtype = "auto"
     """What models in this process compute their answers in."""
+    retry_seconds: float = 30.0
+    """Seconds to wait before opening a generation of the index again that could not be opened."""
     _generator: LocalGenerator | None = None
     _generator_of: tuple[BaseModel, str, Thinking] | None = None
     _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
@@ -435,7 +435,7 @@ class RunContext:
 
         Raises:
             Problem, OSError: the newest generation cannot be opened. The open one stays in use, and the
-                newest is tried again after :data:`RETRY_SECONDS`; until then the same error is raised.
+                newest is tried again after :attr:`retry_seconds`; until then the same error is raised.
         """
         from rag.index import Index
 
@@ -447,7 +447,7 @@ class RunContext:
         if opened is None or (newest := opened.backend.current_generation()) == opened.generation:
             return tuned_changed
         failed, failed_at, reason = self._failed_generation
-        if newest == failed and reason and time.monotonic() < failed_at + RETRY_SECONDS:
+        if newest == failed and reason and time.monotonic() < failed_at + self.retry_seconds:
             raise BadInput(reason)
         try:
             self.__dict__["index"] = Index.open(folder, self.embedder)

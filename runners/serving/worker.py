@@ -9,18 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import CannotRun, Problem
 from rag.types import OnEvent
-from runners.serving.batch import answer_batch
+from runners.serving.batch import EmitEvent, RunInBackground, answer_batch
 from runners.serving.request import AnswerRequest, ModelJob, RequestTimeout, operator_message
 
 if TYPE_CHECKING:
     from runners.runs.run import RunSession
+
+    AnswerBatch = Callable[[RunSession, Sequence[AnswerRequest], EmitEvent, RunInBackground], None]
 
 SMOOTHING = 0.3
 """Weight of the newest batch in the moving average of the seconds per batch."""
@@ -47,6 +49,8 @@ class BatchLimits:
     """Requests answered in one batch."""
     batch_window_s: float = 0.01
     """Seconds that a request waits for others of its batch key."""
+    batch_seconds: float = 1.0
+    """Seconds that a batch is expected to take before any has been answered, for Retry-After."""
 
 
 class BatchingWorker:
@@ -61,21 +65,27 @@ class BatchingWorker:
         limits: sizes of the queue and the batches.
         on_event: called with each event (`serve.batch`, `serve.turn`, `serve.index`, `serve.trouble`,
             `serve.stale`), on the worker's thread.
+        answer: answers the requests of one batch, as :func:`runners.serving.batch.answer_batch` does.
     """
 
     def __init__(
-        self, session: RunSession, limits: BatchLimits | None = None, on_event: OnEvent | None = None
+        self,
+        session: RunSession,
+        limits: BatchLimits | None = None,
+        on_event: OnEvent | None = None,
+        answer: AnswerBatch = answer_batch,
     ) -> None:
         """Prepare the queue; `start` starts the thread."""
         self.session = session
         self.limits = limits or BatchLimits()
         self._on_event = on_event
+        self._answer = answer
         self.stale_reason = ""
         """Why the newest generation of the index cannot be opened; "" when answers come from the newest."""
         self._queue: deque[AnswerRequest | ModelJob] = deque()
         self._condition = threading.Condition()
         self._closing = False
-        self._batch_seconds = 1.0  # moving average, for Retry-After
+        self._batch_seconds = self.limits.batch_seconds  # moving average, for Retry-After
         self._current: list[AnswerRequest | ModelJob] = []
         self._in_background: set[AnswerRequest] = set()
         self._thread = threading.Thread(target=self._run, name="batching-worker", daemon=True)
@@ -193,7 +203,7 @@ class BatchingWorker:
             self._refresh_index()
             if to_answer:
                 self._emit(event="serve.turn", key=to_answer[0].batch_key)
-                answer_batch(self.session, to_answer, self._emit, self._run_in_background)
+                self._answer(self.session, to_answer, self._emit, self._run_in_background)
             for request in open_requests:
                 if isinstance(request, ModelJob):
                     request.finish(request.work(self.session))

@@ -16,12 +16,14 @@ import torch
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_text
 from rag.types import OnEvent
+from runners.distributed import wrapping
 from runners.distributed.process_group import ProcessGroup
+from runners.distributed.wrapping import Replicate
 from runners.inference.weights import DTYPES, dtype_for
 from runners.models.cards import CARD_FILE
 from runners.models.resolve import Model
 from runners.plan.train_config import RunOrigin, TrainConfig, TrainResult
-from runners.resources.device import DEVICE_TABLE, device_kind, loss_scaler
+from runners.resources.device import DEVICE_TABLE, INITIAL_LOSS_SCALE, device_kind, loss_scaler
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint, lora, runtime, schedule
 from runners.training.checkpoint import TrainingProgress
@@ -42,6 +44,10 @@ def start_training(
     identity: str,
     on_event: OnEvent,
     group: ProcessGroup = ProcessGroup(),
+    *,
+    loss_scale: float = INITIAL_LOSS_SCALE,
+    memory: parallel_choice.GroupMemory | None = None,
+    replicate: Replicate = wrapping.replicate,
 ) -> TrainingLoop:
     """Load the base, attach what is trained, plan every step, and restore the last checkpoint if there is one.
 
@@ -54,14 +60,18 @@ def start_training(
         identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
         on_event: Receives the events of the run.
         group: The processes that train together, all of which call it; rank 0 alone chooses and reports.
+        loss_scale: The loss scale that a run in float16 begins with.
+        memory: What each process may use; None measures it.
+        replicate: Wraps the step where every process has a whole copy of the model.
     """
-    chosen, folder, resumed = _decided_start(rows, config, base, work, identity, on_event, group)
+    memory = memory or prepared_model.group_memory(group)
+    chosen, folder, resumed = _decided_start(rows, config, base, work, identity, on_event, group, memory)
     checkpoint.seed_everything(config.seed)
     passes = schedule.plan_steps(
         [len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed
     )
     tokens = sum(len(rows[i].ids) for steps in passes for step in steps for i in step)
-    prepared = prepared_model.prepare(base, config, chosen, rows, tokens, resumed, group)
+    prepared = prepared_model.prepare(base, config, chosen, rows, tokens, resumed, group, replicate)
     group.first(lambda: chosen.write(work))
     prepared_model.require_shared_folder(work, group)
     optimizer = MasterOptimizer(
@@ -75,7 +85,7 @@ def start_training(
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(step_shares.process_seed(config.seed, group.rank))
     causal = prepared.loss.causal
-    optimizer.scaler = loss_scaler(causal.dtype, causal.device)
+    optimizer.scaler = loss_scaler(causal.dtype, causal.device, loss_scale)
     progress = _restored_progress(folder, identity, optimizer, group.rank)
     return TrainingLoop(
         config,
@@ -102,12 +112,12 @@ def _decided_start(
     identity: str,
     on_event: OnEvent,
     group: ProcessGroup,
+    memory: parallel_choice.GroupMemory,
 ) -> tuple[runtime.RuntimeChoices, Path | None, bool]:
     """Return what rank 0 decides for all: the choices, the checkpoint to continue from, whether a run is resumed.
 
     See :func:`start_training` for the arguments.
     """
-    memory = prepared_model.group_memory(group)
 
     def decide() -> dict[str, Any]:
         recorded, folder = _unfinished_run(work, config, identity, on_event, group.size)

@@ -22,11 +22,11 @@ from runners.distributed.environment import WHOLE_COPIES
 from runners.distributed.process_group import ProcessGroup
 from runners.distributed.sharded_weights import Skeleton, load_skeleton, read_shards, release_values
 from runners.distributed.wrapping import (
+    Replicate,
     Step,
     WrappedStep,
     copy_whole,
     local_shard,
-    replicate,
     shard,
     whole_tensor,
 )
@@ -87,6 +87,7 @@ def prepare(
     tokens: int,
     resumed: bool,
     group: ProcessGroup,
+    replicate: Replicate,
 ) -> PreparedModel:
     """Return the model with its loss and wrapper; path and reason of a new run's loss are added to ``chosen``.
 
@@ -98,6 +99,7 @@ def prepare(
         tokens: Tokens of the whole run, by which compiling is decided in one process.
         resumed: Whether the choices are those of an unfinished run, which its loss repeats.
         group: The processes that train together; all of them have to call it.
+        replicate: Wraps the step where every process has a whole copy.
     """
     skeleton = load_skeleton(base.folder, DTYPES[chosen.dtype]) if chosen.load == "shards" else None
     net = lora.prepare_model(

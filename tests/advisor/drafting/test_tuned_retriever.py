@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 
 from advisor.costs.arm_costs import upkeep_costs
 from advisor.costs.step_time import estimate_step_times
-from advisor.drafting import tuned_retriever
 from advisor.drafting.tuned_retriever import (
     MIN_OFFERED_EXAMPLES,
     offers_tuned_retriever,
@@ -69,7 +69,7 @@ def test_plan_that_cannot_tune_is_refused(plan: Plan, message: str) -> None:
 
 
 def test_missing_extra_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuned_retriever, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CannotRun) as refused:
         with_tuned_retriever(plan_with({"kind": "index"}, RAG, **FILES))
     assert 'pip install "tunewise[retriever]"' in str(refused.value)
@@ -80,5 +80,5 @@ def test_wizard_offers_it_with_documents_and_enough_examples(monkeypatch: pytest
     assert offers_tuned_retriever(profile)
     assert not offers_tuned_retriever(replace(profile, labelled_examples=MIN_OFFERED_EXAMPLES - 1))
     assert not offers_tuned_retriever(replace(profile, documents=None))
-    monkeypatch.setattr(tuned_retriever, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     assert not offers_tuned_retriever(profile)

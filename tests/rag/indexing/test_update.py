@@ -19,7 +19,6 @@ from rag.embedding.protocol import Encoder
 from rag.errors import BadInput, CannotRun
 from rag.files import sha256_text
 from rag.index import Index, watch_documents
-from rag.indexing import vectors
 from rag.indexing.build import CutDocuments
 from rag.indexing.chunking import Chunker
 from rag.indexing.vectors import embed_units
@@ -117,8 +116,8 @@ def test_reverted_change_and_rebuild_use_cached_vectors(corpus: Path, tmp_path: 
 
 
 def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny) -> None:
-    size = 1000
-    unit = vectors.UNIT_CHARS // size
+    size, unit = 1000, 20
+    settings = IndexSettings(unit_chars=unit * size)
     rows = [{"id": str(n), "text": f"Boat {n} lies here. {'x' * size}"[:size]} for n in range(2 * unit + 10)]
     (tmp_path / "boats.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
@@ -130,12 +129,12 @@ def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny
 
     folder = tmp_path / "index"
     with pytest.raises(KeyboardInterrupt):
-        Index.build(folder, tmp_path / "boats.jsonl", Dying())
+        Index.build(folder, tmp_path / "boats.jsonl", Dying(), settings)
     with pytest.raises(BadInput, match="not an index"):
         Index.open(folder)
-    report = Index.build(folder, tmp_path / "boats.jsonl", make_tiny())
+    report = Index.build(folder, tmp_path / "boats.jsonl", make_tiny(), settings)
     assert (report.embedded, report.cached) == (unit + 10, unit)
-    Index.build(tmp_path / "undisturbed", tmp_path / "boats.jsonl", make_tiny())
+    Index.build(tmp_path / "undisturbed", tmp_path / "boats.jsonl", make_tiny(), settings)
     assert derived(folder) == derived(tmp_path / "undisturbed")
 
 

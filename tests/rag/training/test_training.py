@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -305,7 +306,7 @@ def test_false_negatives_are_thrown_out_by_reason(make_tiny: Any, tmp_path: Path
 def test_missing_extra_is_one_line_with_the_command(
     planted: Planted, rows: Sequence[TextRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CannotRun) as refused:
         train_embedder(planted.embedder, rows, FAST, tmp_path / "out", tmp_path / "work")
     assert 'pip install "tunewise[retriever]"' in str(refused.value)

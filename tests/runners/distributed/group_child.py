@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from runners.models import resolve
 from runners.plan.train_config import RunOrigin, TrainConfig
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint
-from runners.training.group import parallel_choice, prepared_model
+from runners.training.group import prepared_model
 from runners.training.session import manifest_facts, publish_weights, start_training
 
 
@@ -68,7 +69,21 @@ def train_case(case: dict[str, Any], group: ProcessGroup, out: Path) -> None:
     if case.get("node_processes"):  # as if the processes were on several nodes
         os.environ["LOCAL_WORLD_SIZE"] = str(case["node_processes"])
     rows, valid = rows_of(case["rows"]), rows_of(case.get("valid", []))
-    loop = start_training(rows, valid, config, base, work, "identity", on_event, group)
+    memory = prepared_model.group_memory(group)
+    if case.get("load") == "shards":  # no room for a copy in each process
+        memory = replace(memory, host_gib=0.0)
+    loop = start_training(
+        rows,
+        valid,
+        config,
+        base,
+        work,
+        "identity",
+        on_event,
+        group,
+        memory=memory,
+        replicate=wrap_net_only if case.get("wrap_net_only") else wrapping.replicate,
+    )
     if case.get("fail_at"):
         fail_at(loop, case["fail_at"])
     loop.run()
@@ -118,11 +133,6 @@ def main() -> None:
     for case in spec["cases"]:
         out = Path(case["out"])
         out.mkdir(parents=True, exist_ok=True)
-        restore = prepared_model.replicate, parallel_choice._load_kind
-        if case.get("wrap_net_only"):
-            prepared_model.replicate = wrap_net_only
-        if case.get("load"):
-            parallel_choice._load_kind = lambda *_, kind=case["load"]: (kind, "the test wants it")
         try:
             if environment.is_follower():
                 with process_group.next_training() as group:
@@ -138,8 +148,6 @@ def main() -> None:
             if problem.exit_code == environment.RESTART_EXIT_CODE:
                 sys.stderr.flush()
                 os._exit(problem.exit_code)
-        finally:
-            prepared_model.replicate, parallel_choice._load_kind = restore
     checkpoint.seed_everything(0)
     process_group.end_group()
 

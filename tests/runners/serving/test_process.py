@@ -160,10 +160,7 @@ def test_refusals_come_before_any_model_is_loaded(
 def test_missing_extra_is_named(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advisor import terminal
-
-    find_spec = terminal.find_spec
-    monkeypatch.setattr(terminal, "find_spec", lambda name: None if name == "fastapi" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "fastapi", None)
     code, message = run_refused(capsys, run)
     assert code == 4
     assert "fastapi" in message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 
 from rag.errors import BadInput, CannotRun
 from runners.plan.steps import EvaluateStep
-from runners.serving import worker as worker_module
 from runners.serving.request import AnswerRequest, ModelJob, RequestTimeout
 from runners.serving.served_models import ServedModel
 from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
@@ -30,10 +29,25 @@ class Harness:
 
     def __init__(self, **limits: Any) -> None:
         session: Any = SimpleNamespace(context=StaticContext())
-        self.worker = BatchingWorker(session, BatchLimits(batch_window_s=0.0, **limits))
+        self.batches: list[list[str]] = []
+        self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
+        self.worker = BatchingWorker(
+            session,
+            BatchLimits(batch_window_s=0.0, **limits),
+            lambda event: self.on_event(event),
+            self.answer_batch,
+        )
         self.results: list[tuple[str, Any]] = []
         self.condition = threading.Condition()
         self.release = threading.Event()
+
+    def answer_batch(self, session: Any, requests: Sequence[AnswerRequest], *callbacks: Any) -> None:
+        """Give the key as the answer; the key `bad` raises a bug, `wrong` gives its request an error of its own."""
+        self.batches.append([request.batch_key for request in requests])
+        if requests[0].batch_key == "bad":
+            raise RuntimeError("broken")
+        for request in requests:
+            request.finish(BadInput("no") if request.batch_key == "wrong" else request.batch_key)
 
     def add_result(self, name: str, result: Any) -> None:
         with self.condition:
@@ -67,45 +81,38 @@ class Harness:
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The keys of each batch; the key `bad` raises a bug, `wrong` gives its request an error of its own."""
-    seen: list[list[str]] = []
+def start() -> Iterator[Callable[..., Harness]]:
+    """Return a function that starts workers with a queue of 8 and batches of 3."""
+    running: list[Harness] = []
 
-    def answer_batch(session: Any, requests: list[AnswerRequest], *callbacks: Any) -> None:
-        seen.append([request.batch_key for request in requests])
-        if requests[0].batch_key == "bad":
-            raise RuntimeError("broken")
-        for request in requests:
-            result: Any = BadInput("no") if request.batch_key == "wrong" else request.batch_key
-            request.finish(result)
+    def start_one(**limits: Any) -> Harness:
+        running.append(Harness(max_queue=8, max_batch=3, **limits))
+        running[-1].worker.start()
+        return running[-1]
 
-    monkeypatch.setattr(worker_module, "answer_batch", answer_batch)
-    return seen
+    yield start_one
+    for each in running:
+        each.release.set()
+        each.worker.stop()
 
 
 @pytest.fixture
-def harness() -> Iterator[Harness]:
-    """A running worker with a queue of 8 and batches of 3."""
-    running = Harness(max_queue=8, max_batch=3)
-    running.worker.start()
-    yield running
-    running.release.set()
-    running.worker.stop()
+def harness(start: Callable[..., Harness]) -> Harness:
+    """A running worker."""
+    return start()
 
 
-def test_oldest_request_is_next_and_equal_keys_join_its_batch(
-    harness: Harness, batches: list[list[str]]
-) -> None:
+def test_oldest_request_is_next_and_equal_keys_join_its_batch(harness: Harness) -> None:
     harness.block()
     for number, key in enumerate("abacaab"):
         harness.submit(str(number), key)
     harness.release.set()
     results = harness.wait_for(7)
-    assert batches == [["a", "a", "a"], ["b", "b"], ["c"], ["a"]]
+    assert harness.batches == [["a", "a", "a"], ["b", "b"], ["c"], ["a"]]
     assert [name for name, _ in results] == ["0", "2", "4", "1", "6", "3", "5"]
 
 
-def test_full_queue_raises_busy_with_retry_after(harness: Harness, batches: list[list[str]]) -> None:
+def test_full_queue_raises_busy_with_retry_after(harness: Harness) -> None:
     harness.block()
     for number in range(8):
         harness.submit(str(number), "a")
@@ -117,7 +124,7 @@ def test_full_queue_raises_busy_with_retry_after(harness: Harness, batches: list
     assert len(harness.wait_for(8)) == 8
 
 
-def test_cancelled_and_expired_requests_are_not_answered(harness: Harness, batches: list[list[str]]) -> None:
+def test_cancelled_and_expired_requests_are_not_answered(harness: Harness) -> None:
     harness.block()
     harness.submit("cancelled", "a").cancelled = True
     harness.submit("expired", "a", timeout_s=-1.0)
@@ -127,12 +134,12 @@ def test_cancelled_and_expired_requests_are_not_answered(harness: Harness, batch
     assert isinstance(results["expired"], RequestTimeout)
     assert results["open"] == "a"
     assert "cancelled" not in results
-    assert batches == [["a"]]
+    assert harness.batches == [["a"]]
 
 
-def test_bug_ends_its_batch_and_not_the_worker(harness: Harness, batches: list[list[str]]) -> None:
+def test_bug_ends_its_batch_and_not_the_worker(harness: Harness) -> None:
     events: list[dict[str, Any]] = []
-    harness.worker._on_event = events.append
+    harness.on_event = events.append
     harness.submit("1", "bad")
     harness.wait_for(1)
     harness.submit("2", "wrong")
@@ -145,11 +152,11 @@ def test_bug_ends_its_batch_and_not_the_worker(harness: Harness, batches: list[l
     assert "RuntimeError: broken" in next(e["reason"] for e in events if "reason" in e)
 
 
-def test_worker_survives_a_failing_event_callback(harness: Harness, batches: list[list[str]]) -> None:
+def test_worker_survives_a_failing_event_callback(harness: Harness) -> None:
     def closed(event: dict[str, Any]) -> None:
         raise BrokenPipeError("the log is closed")
 
-    harness.worker._on_event = closed
+    harness.on_event = closed
     harness.submit("1", "bad")
     assert isinstance(dict(harness.wait_for(1))["1"], RuntimeError)
     harness.submit("2", "a")
@@ -158,7 +165,7 @@ def test_worker_survives_a_failing_event_callback(harness: Harness, batches: lis
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_ended_worker_refuses_requests(harness: Harness, batches: list[list[str]]) -> None:
+def test_ended_worker_refuses_requests(harness: Harness) -> None:
     def work(session: Any) -> None:
         raise SystemExit
 
@@ -168,7 +175,7 @@ def test_ended_worker_refuses_requests(harness: Harness, batches: list[list[str]
         harness.submit("1", "a")
 
 
-def test_cancelled_requests_take_no_space_in_the_queue(harness: Harness, batches: list[list[str]]) -> None:
+def test_cancelled_requests_take_no_space_in_the_queue(harness: Harness) -> None:
     harness.block()
     for number in range(8):
         harness.submit(f"cancelled {number}", "a").cancelled = True
@@ -178,8 +185,8 @@ def test_cancelled_requests_take_no_space_in_the_queue(harness: Harness, batches
     assert harness.wait_for(1) == [("open", "a")]
 
 
-def test_retry_after_counts_the_running_batch(harness: Harness, batches: list[list[str]]) -> None:
-    harness.worker._batch_seconds = 10.0
+def test_retry_after_counts_the_running_batch(start: Callable[..., Harness]) -> None:
+    harness = start(batch_seconds=10.0)
     harness.block()
     for number in range(8):
         harness.submit(str(number), "a")
@@ -188,7 +195,7 @@ def test_retry_after_counts_the_running_batch(harness: Harness, batches: list[li
     assert busy.value.retry_after == 40
 
 
-def test_stop_rejects_queued_requests(harness: Harness, batches: list[list[str]]) -> None:
+def test_stop_rejects_queued_requests(harness: Harness) -> None:
     harness.block()
     harness.submit("waiting", "a")
     stopping = threading.Thread(target=harness.worker.stop, args=(30.0,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from advisor import terminal
 from runners.export.bundle import _file_names
 from runners.run_folder import open_run_folder, read_journal, read_run_plan
 from runners.tracking.records import TRACK_ENV, Begin, End, MetricRow, Note, Summary, TrackedRun
@@ -143,8 +143,8 @@ def test_unknown_or_missing_tracker_is_refused_before_anything_is_read(
     assert done.exit_code == 2
     assert "there is no tracker 'comet'" in done.stderr
     assert "choose one of mlflow, wandb, tensorboard, trackio" in done.stderr
-    monkeypatch.setattr(terminal, "find_spec", lambda name: None)
     for name in ("mlflow", "wandb", "tensorboard", "trackio"):
+        monkeypatch.setitem(sys.modules, name, None)
         done = train("--out", "out", "--track", name)
         assert done.exit_code == 4
         assert f'pip install "tunewise[{name}]"' in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,11 @@ def test_float16_follows_float32(
 
 
 def test_overflowing_step_is_skipped_counted_and_said(
-    tiny: Model, examples: Sequence[Example], tmp_path: Path, float16: None, monkeypatch: pytest.MonkeyPatch
+    tiny: Model, examples: Sequence[Example], tmp_path: Path, float16: None
 ) -> None:
-    monkeypatch.setattr("runners.training.session.loss_scaler", scaler_of(2.0**26))
     events: list[Event] = []
-    result = fit(examples, CONFIG.replace(epochs=8.0), tiny, tmp_path / "out", on_event=events.append)
+    config = CONFIG.replace(epochs=8.0)
+    result = fit(examples, config, tiny, tmp_path / "out", on_event=events.append, loss_scale=2.0**26)
     skipped = [event["step"] for event in events if event["event"] == "train.overflow"]
     assert skipped
     assert skipped[0] == 1
@@ -68,38 +68,32 @@ def test_overflowing_step_is_skipped_counted_and_said(
 
 
 def test_run_that_only_overflows_is_stopped(
-    tiny: Model, examples: Sequence[Example], tmp_path: Path, float16: None, monkeypatch: pytest.MonkeyPatch
+    tiny: Model, examples: Sequence[Example], tmp_path: Path, float16: None
 ) -> None:
-    monkeypatch.setattr("runners.training.session.loss_scaler", scaler_of(2.0**100))
     with pytest.raises(BadInput, match="overflowed float16 in 20 steps in a row") as problem:
-        fit(examples, CONFIG.replace(epochs=20.0), tiny, tmp_path / "out")
+        fit(examples, CONFIG.replace(epochs=20.0), tiny, tmp_path / "out", loss_scale=2.0**100)
     assert f"{DTYPE_ENV}=float32" in problem.value.hint
 
 
-def scaler_of(scale: float) -> Callable[..., torch.amp.GradScaler]:
-    """Return a maker of scalers that begin with this scale."""
-    return lambda dtype, device: torch.amp.GradScaler(device.type, init_scale=scale)
-
-
 def test_resumed_run_has_the_scale_and_the_weights_of_an_uninterrupted_one(
-    tiny: Model, examples: Sequence[Example], tmp_path: Path, float16: None, monkeypatch: pytest.MonkeyPatch
+    tiny: Model, examples: Sequence[Example], tmp_path: Path, float16: None
 ) -> None:
-    monkeypatch.setattr("runners.training.session.loss_scaler", scaler_of(2.0**36))
     config = CONFIG.replace(epochs=8.0, checkpoint_steps=4)
-    whole = fit(examples, config, tiny, tmp_path / "whole")
+    scale = 2.0**36
+    whole = fit(examples, config, tiny, tmp_path / "whole", loss_scale=scale)
 
     def stop(event: Event) -> None:
         if event["event"] == "train.checkpoint":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(examples, config, tiny, tmp_path / "cut", on_event=stop)
+        fit(examples, config, tiny, tmp_path / "cut", on_event=stop, loss_scale=scale)
     folder, _ = checkpoint.newest_checkpoint(work_folder(tmp_path / "cut"))
     assert folder is not None
     progress = checkpoint.read_progress(folder)
-    assert 0 < progress.scaler["scale"] < 2.0**36
+    assert 0 < progress.scaler["scale"] < scale
     assert progress.skipped
-    resumed = fit(examples, config, tiny, tmp_path / "cut", resume=True)
+    resumed = fit(examples, config, tiny, tmp_path / "cut", resume=True, loss_scale=scale)
     assert resumed.last_loss == whole.last_loss
     a, b = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(a[name], b[name]) for name in a)
