@@ -146,31 +146,48 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def replace_file(temporary: Path, path: Path) -> None:
+def replace_file(
+    temporary: Path,
+    path: Path,
+    attempts: int = REPLACE_ATTEMPTS if os.name == "nt" else 1,
+    wait_seconds: float = REPLACE_WAIT_SECONDS,
+) -> None:
     """Rename a file to a name that may be taken; on Windows, wait a moment for readers of the old file to close it.
+
+    Args:
+        temporary: the file.
+        path: its new name.
+        attempts: how often it is tried.
+        wait_seconds: between two attempts.
 
     Raises:
         OSError: it cannot be renamed, or another process keeps the old file open there.
     """
-    for _ in range(REPLACE_ATTEMPTS if os.name == "nt" else 0):
+    for _ in range(attempts - 1):
         with suppress(PermissionError):
             temporary.replace(path)
             return
-        time.sleep(REPLACE_WAIT_SECONDS)
+        time.sleep(wait_seconds)
     temporary.replace(path)
 
 
-def move_folder(path: Path, target: Path) -> None:
+def move_folder(path: Path, target: Path, *, within_lock: bool = os.name != "nt") -> None:
     """Rename a folder that no other process is writing.
+
+    Args:
+        path: the folder.
+        target: its new name.
+        within_lock: whether the lock is held meanwhile; Windows renames no folder with an open file in it, as the lock's
+            is.
 
     Raises:
         BadInput: another process is writing it.
         OSError: it cannot be renamed.
     """
     with writer_lock(path):
-        if os.name != "nt":
+        if within_lock:
             path.rename(target)
-    if os.name == "nt":  # which renames no folder with an open file in it, as the lock's is
+    if not within_lock:
         path.rename(target)
     (target / _OWNER_FILE).unlink(missing_ok=True)  # moved along before the lock could remove it
 

@@ -10,7 +10,7 @@ from rag.stores.base import AUTO, is_store, unknown_store
 
 _LEFT_OUT_UNSET = (
     *("truncate_dim", "query_prompt", "document_prompt"),
-    *("large_chunks", "added_share", "most_removed", "unit_chars"),
+    *("large_chunks", "added_share", "most_removed", "unit_chars", "max_unindexed", "max_fragments"),
 )
 """Settings that indexes of earlier versions do not record."""
 
@@ -53,6 +53,12 @@ class IndexSettings:
     every update writes all of them."""
     most_removed: int = 1000
     """Most rows of such a base that updates leave out: so many more results are asked of it in every search."""
+    max_unindexed: int = 2_000
+    """Most rows, beyond a fiftieth of all, that an index in LanceDB searches one by one before they are added to its own
+    indexes."""
+    max_fragments: int = 64
+    """Most files of rows that updates of an index in LanceDB leave before they are joined, and after how many updates the
+    files of old generations are deleted."""
     unit_chars: int = 300_000
     """Characters of the texts that are embedded and stored together, which is what a killed build embeds again. 300,000
     are about 70,000 tokens, three to five seconds of work on two cores, with enough texts of equal length for full
@@ -70,6 +76,8 @@ class IndexSettings:
             "large_chunks": (1, 10**9),
             "added_share": (0, 100),
             "most_removed": (0, 10**9),
+            "max_unindexed": (0, 10**9),
+            "max_fragments": (1, 10**6),
             "unit_chars": (1, 10**9),
         }
         for name, (low, high) in bounds.items():

@@ -64,12 +64,18 @@ _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 class PackedEncoder:
     """Runs a BERT or RoBERTa with mean or cls pooling on token ids."""
 
-    def __init__(self, folder: EmbedderFolder, dtype: torch.dtype) -> None:
-        """Load the model; :func:`why_not_packed` must have returned ""."""
+    def __init__(self, folder: EmbedderFolder, dtype: torch.dtype, *, mixed: bool = True) -> None:
+        """Load the model; :func:`why_not_packed` must have returned "".
+
+        Args:
+            folder: of the embedder.
+            dtype: of the model.
+            mixed: whether a batch has texts of different lengths; else the model computes its own attention.
+        """
         self._pooling = folder.pooling_modes[0]
         self._model = _load_model(folder.input_folder, dtype)
         make_deterministic(self._model)
-        self._first_position = prepare_packed_encoding(self._model)
+        self._first_position = prepare_packed_encoding(self._model) if mixed else None
 
     def encode(self, rows: Sequence[Sequence[int]], on_batch: Callable[[int], None]) -> np.ndarray:
         """Return the unit vectors of rows of token ids, float32 [rows, hidden size].

@@ -162,8 +162,8 @@ class FusedPrefill:
         step, before, width = self.step, cache.length, max(map(len, rows))
         parts = _parts(shared_segments(rows), rows)
         pads = [before + width - len(row) for row in rows]
-        x, turns = self._embedded(rows, parts, before)
-        mask = self._causal_mask(before + width, x)
+        x, turns = self.embedded(rows, parts, before)
+        mask = self.causal_mask(before + width, x)
         ends = [
             p.place.start + (n + 1) * (p.end - p.start) - 1
             for p in parts
@@ -193,7 +193,7 @@ class FusedPrefill:
                 self._finish(x[chunk], seen[chunk], weights)
         return step.head(step.norm(x, step.inner.norm.weight))
 
-    def _embedded(
+    def embedded(
         self, rows: Sequence[Sequence[int]], parts: Sequence[_Part], before: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return the embeddings [tokens, hidden] of all parts, and cosines and sines [tokens, 1, d] of their positions."""
@@ -232,7 +232,7 @@ class FusedPrefill:
             heads[chunk, turned:] = h[:, turned:]
         return heads
 
-    def _causal_mask(self, keys: int, like: torch.Tensor) -> torch.Tensor:
+    def causal_mask(self, keys: int, like: torch.Tensor) -> torch.Tensor:
         """Return what hides later keys from a block of queries [fold, block, keys], the last of which sees all keys."""
         block, fold = self.query_block, self.step.heads // self.step.groups
         hidden = torch.full((block, keys), torch.finfo(like.dtype).min, dtype=like.dtype)

@@ -27,34 +27,73 @@ SETTLED_SECONDS = 2.0
 MAX_KEPT = 256
 """Number of kept hashes; the oldest are removed."""
 _RECOMPUTE: ContextVar[bool] = ContextVar("recompute", default=False)
-_IN_PROCESS: dict[str, tuple[list[list[Any]], str]] = {}
-"""Hashes of this process: key -> state of the files, hash."""
+_FileStates = list[list[Any]]
+
+
+class KeptDigests:
+    """The hashes of files that a process knows, and those kept in the cache folder."""
+
+    def __init__(self, settled_seconds: float = SETTLED_SECONDS, max_kept: int = MAX_KEPT) -> None:
+        """Know none yet.
+
+        Args:
+            settled_seconds: a hash is kept only for files unchanged for so long.
+            max_kept: number of kept hashes; the oldest are removed.
+        """
+        self._settled_seconds = settled_seconds
+        self._max_kept = max_kept
+        self._in_process: dict[str, tuple[_FileStates, str]] = {}
+
+    def digest(self, name: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
+        """Return a hash over files: the kept one while no file has changed, else a computed one, which is then kept.
+
+        Args:
+            name: what is hashed; other hashes of the same files have other names.
+            files: the files that the hash depends on.
+            compute: computes the hash.
+        """
+        key = sha256_text("\0".join([name, *(str(path.absolute()) for path in files)]))
+        state = file_states(files)
+        if not _RECOMPUTE.get():
+            for known in (self._in_process.get(key), _read(key)):
+                if known and known[0] == state:
+                    return known[1]
+        digest = compute()
+        if file_states(files) == state:  # else the files changed while they were read
+            self._in_process[key] = state, digest
+            self._keep(key, name, state, digest)
+        return digest
+
+    def file_sha256(self, path: Path) -> str:
+        """Return the SHA-256 (hex) of a file, the kept one while the file has not changed."""
+        return self.digest("file", (path,), lambda: sha256_file(path))
+
+    def _keep(self, key: str, name: str, state: _FileStates, digest: str) -> None:
+        """Keep a hash of large files that have not changed just now; a folder that cannot be written costs only time."""
+        changed = max((max(row[2], row[3]) for row in state), default=0) / 1e9
+        fresh = time.time() - changed < self._settled_seconds
+        if fresh or sum(row[1] for row in state) < MIN_BYTES:
+            return
+        folder = cache_folder() / FOLDER
+        with suppress(OSError, Problem):
+            write_json(folder / f"{key}.json", {"name": name, "files": state, "digest": digest})
+            entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            for path in entries[: -self._max_kept]:
+                path.unlink(missing_ok=True)
+
+
+_PROCESS = KeptDigests()
+"""Those of this process."""
 
 
 def stored_digest(name: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
-    """Return a hash over files: the kept one while no file has changed, else a computed one, which is then kept.
-
-    Args:
-        name: what is hashed; other hashes of the same files have other names.
-        files: the files that the hash depends on.
-        compute: computes the hash.
-    """
-    key = sha256_text("\0".join([name, *(str(path.absolute()) for path in files)]))
-    state = _state(files)
-    if not _RECOMPUTE.get():
-        known = _IN_PROCESS.get(key) or _read(key)
-        if known and known[0] == state:
-            return known[1]
-    digest = compute()
-    if _state(files) == state:  # else the files changed while they were read
-        _IN_PROCESS[key] = state, digest
-        _keep(key, name, state, digest)
-    return digest
+    """Return what :meth:`KeptDigests.digest` returns for this process."""
+    return _PROCESS.digest(name, files, compute)
 
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 (hex) of a file, the kept one while the file has not changed."""
-    return stored_digest("file", (path,), lambda: sha256_file(path))
+    return _PROCESS.file_sha256(path)
 
 
 @contextmanager
@@ -67,7 +106,7 @@ def recomputed() -> Iterator[None]:
         _RECOMPUTE.reset(token)
 
 
-def _state(files: Sequence[Path]) -> list[list[Any]]:
+def file_states(files: Sequence[Path]) -> _FileStates:
     """Return path, size, modification and change time in ns, and inode of each file."""
     rows = []
     for path in files:
@@ -76,23 +115,10 @@ def _state(files: Sequence[Path]) -> list[list[Any]]:
     return rows
 
 
-def _read(key: str) -> tuple[list[list[Any]], str] | None:
+def _read(key: str) -> tuple[_FileStates, str] | None:
     """Return the kept state and hash of a key; None for none, or one that is not readable."""
     try:
         body = json.loads((cache_folder() / FOLDER / f"{key}.json").read_text("utf-8"))
         return body["files"], str(body["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _keep(key: str, name: str, state: list[list[Any]], digest: str) -> None:
-    """Keep a hash of large files that have not changed just now; a folder that cannot be written costs only time."""
-    changed = max((max(row[2], row[3]) for row in state), default=0) / 1e9
-    if sum(row[1] for row in state) < MIN_BYTES or time.time() - changed < SETTLED_SECONDS:
-        return
-    folder = cache_folder() / FOLDER
-    with suppress(OSError, Problem):
-        write_json(folder / f"{key}.json", {"name": name, "files": state, "digest": digest})
-        entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in entries[:-MAX_KEPT]:
-            path.unlink(missing_ok=True)

@@ -237,8 +237,16 @@ def evaluation_mode(net: nn.Module) -> Iterator[None]:
         net.train()
 
 
+FuseKernels = Callable[[nn.Module, PreTrainedModel, int], tuple[CpuKernels | None, str]]
+"""What fuses a model for rows of so many tokens, as :func:`runners.training.cpu_kernels.select`."""
+
+
 def choose_loss(
-    net: nn.Module, rows: Sequence[EncodedRow], tokens: int = 0, kernels: str = "auto"
+    net: nn.Module,
+    rows: Sequence[EncodedRow],
+    tokens: int = 0,
+    kernels: str = "auto",
+    fuse: FuseKernels = select,
 ) -> TrainingLoss:
     """Return the fastest path with the reference's losses and gradients on a probe, and why not a faster one.
 
@@ -249,6 +257,7 @@ def choose_loss(
         rows: The training rows; the longest and the shortest are the probe.
         tokens: Tokens of the whole run, by which compiling on a GPU is decided; 0 never compiles.
         kernels: auto, or plain for the reference path, which needs no probe.
+        fuse: Returns the fused kernels for a model, which the probe compares, or why there are none.
 
     Raises BadInput for a model whose own forward pass fails, CannotRun where memory runs out.
     """
@@ -261,7 +270,7 @@ def choose_loss(
     drawing = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(drawing), evaluation_mode(net), adapters_not_zero(net):
         expected = _reference(TrainingLoss(net, causal, "alone"), shortest)
-        fused, not_packed = select(net, causal, longest)
+        fused, not_packed = fuse(net, causal, longest)
         head = _difference(partial(head_difference, causal, shortest[0]))
         if fused and not head:
             loss = TrainingLoss(net, causal, "fast", kernels=fused)

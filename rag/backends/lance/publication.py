@@ -30,6 +30,7 @@ from rag.backends.lance.tables import (
 )
 from rag.backends.lance.vectors import build_vector_index, wants_index
 from rag.errors import CannotRun
+from rag.settings import IndexSettings
 from rag.stores.base import checked_vectors
 from rag.stores.text import StoredChunk
 
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     import lancedb
     from lancedb.table import Table
 
-MAX_UNINDEXED = 2_000
-"""More rows than these (and than a fiftieth of all) that the indexes do not cover yet are added to them."""
-MAX_FRAGMENTS = 64
-"""More files of rows than these are joined."""
 _INDEXED = {CHUNKS: ("id", "document"), DOCUMENTS: ("id", "number"), WORDS: ("word",)}
 _WORD_INDEX = {
     "base_tokenizer": "whitespace",
@@ -81,6 +78,7 @@ class LancePublication:
         self._change = change
         self._whole = whole
         self._dimension = int(change.facts["dimension"])
+        self._settings = IndexSettings.from_json(change.facts["settings"])
         self._counted = CountedWords()
 
     def write(self) -> LanceRecord:
@@ -229,14 +227,14 @@ class LancePublication:
         unindexed = _unindexed(chunks, "words")
         stats: Any = chunks.stats()
         if (
-            unindexed > max(MAX_UNINDEXED, record.chunks // 50)
-            or stats["fragment_stats"]["num_fragments"] > MAX_FRAGMENTS
+            unindexed > max(self._settings.max_unindexed, record.chunks // 50)
+            or stats["fragment_stats"]["num_fragments"] > self._settings.max_fragments
         ):
             previous = self._previous
             assert previous is not None
             for name in VERSIONED:
                 optimize_table(self._database.open_table(name), previous.versions[name])
-        if record.word_rows > 2 * record.distinct_words + MAX_UNINDEXED:
+        if record.word_rows > 2 * record.distinct_words + self._settings.max_unindexed:
             record = self._words_added_up(record)
         built = record.vector_index.get("rows", 0)
         if wants_index(record.chunks, self._address.search) and record.chunks > 2 * built:

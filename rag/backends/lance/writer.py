@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from rag.backends.base import IndexChange
-from rag.backends.lance.publication import MAX_FRAGMENTS, LancePublication, fetched_rows, optimize_table
+from rag.backends.lance.publication import LancePublication, fetched_rows, optimize_table
 from rag.backends.lance.storage import LanceAddress, connect_lance, lance_errors, writer_of
 from rag.backends.lance.tables import (
     CHUNKS,
@@ -36,6 +36,7 @@ from rag.backends.lance.tables import (
 from rag.backends.lance.vectors import vector_remark
 from rag.errors import BadInput, Problem
 from rag.search.backend import IndexFacts
+from rag.settings import IndexSettings
 from rag.stores.text import RowSummary
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ class LanceWriter:
         with lance_errors(self._address):
             generations = self._database.open_table(GENERATIONS)
             generations.delete(f"number < {retained[0].number}")
-            if not force and retained[-1].number % MAX_FRAGMENTS:
+            every = IndexSettings.from_json(retained[-1].facts["settings"]).max_fragments
+            if not force and retained[-1].number % every:
                 return
             versions = dict(retained[-1].versions)
             for name in VERSIONED:

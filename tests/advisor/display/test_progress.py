@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from io import StringIO
 
-import pytest
 from rich.console import Console
 
 from advisor.display.progress import ProgressWatcher
-from advisor.output import OUTPUT_SETTINGS
+from advisor.output import configure_output
 
 
 def watcher_output(*events: dict[str, object]) -> str:
@@ -79,12 +78,15 @@ def test_watcher_prints_what_answers_are_held_to() -> None:
     assert "answers are constrained to the 2 labels of the plan" in watcher_output(event)
 
 
-def test_watcher_prints_reasons_of_settings_only_when_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watcher_prints_reasons_of_settings_only_when_verbose() -> None:
     """They are in the report; --verbose prints equal ones once."""
     plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}
     assert watcher_output(plan, plan) == ""
-    monkeypatch.setattr(OUTPUT_SETTINGS, "verbose", True)
-    assert watcher_output(plan, plan).count("rank: 16 because") == 1
+    configure_output(verbose=True)
+    try:
+        assert watcher_output(plan, plan).count("rank: 16 because") == 1
+    finally:
+        configure_output()
 
 
 def test_watcher_prints_prompt_choice_and_classifier() -> None:

@@ -14,7 +14,7 @@ import pytest
 from rag.backends.base import backend_class
 from rag.backends.copying import copy_index
 from rag.backends.files import GenerationReplaced
-from rag.backends.lance import publication, storage
+from rag.backends.lance import storage
 from rag.backends.lance.storage import LanceAddress, lance_errors
 from rag.backends.lance.tables import numbers_condition, texts_condition
 from rag.backends.lance.vectors import VectorIndexSizes, vector_remark, wants_index
@@ -170,18 +170,13 @@ def test_other_settings_of_bm25_are_exact_too(place: str, tmp_path: Path, tiny) 
 
 
 @pytest.mark.engines
-def test_many_updates_are_tidied_up(
-    place: str, tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny) -> None:
     """Files are joined, rows of words are added up, and only two generations stay; the answers are those of a rebuild."""
-    monkeypatch.setattr(publication, "MAX_FRAGMENTS", 3)
-    monkeypatch.setattr(publication, "MAX_UNINDEXED", 4)
-    monkeypatch.setattr("rag.backends.lance.writer.MAX_FRAGMENTS", 3)
     documents = tmp_path / "documents"
     documents.mkdir()
     for n in range(20):
         (documents / f"d{n}.md").write_text(f"# D{n}\n\nThe ferry {n} costs {n} euros.")
-    Index.build(place, documents, tiny)
+    Index.build(place, documents, tiny, IndexSettings(max_fragments=3, max_unindexed=4))
     old = Index.open(place, tiny)
     for round in range(7):
         if round == 4:

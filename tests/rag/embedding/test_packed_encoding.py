@@ -18,7 +18,9 @@ from transformers import (
 )
 
 from rag.embedding.embedder import Embedder
+from rag.embedding.folder import EmbedderFolder
 from rag.embedding.packed import (
+    PackedEncoder,
     encode_packed,
     equal_length_runs,
     length_batches,
@@ -77,7 +79,6 @@ def test_packed_vectors_equal_those_of_equal_length_batches(minilm_folder: Path,
     texts = [f"{'fare ' * n}{word}" for n in range(0, 200, 7) for word in ("dog", "boat", "sea")]
     embedder = Embedder(minilm_folder, dtype)
     together = embedder.encode(texts)
-    packed = embedder._models.packed()
-    packed._model.set_attn_implementation("sdpa")
-    packed._first_position = None
-    assert np.array_equal(together, embedder.encode(texts))
+    rows = [encoding.ids for encoding in embedder.tokenizer.encode_batch_fast(texts)]
+    apart = PackedEncoder(EmbedderFolder(minilm_folder), getattr(torch, dtype), mixed=False)
+    assert np.array_equal(together, apart.encode(rows, lambda done: None))

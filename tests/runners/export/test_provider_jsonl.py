@@ -84,15 +84,12 @@ def test_hybrid_rows_show_passages_and_equal_the_trained_count(llama: Any, tmp_p
     assert not any("have changed" in note for note in result.notes)
 
 
-def test_changed_documents_are_noted_for_hybrid_rows(
-    llama: Any, embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_documents_are_noted_for_hybrid_rows(llama: Any, embedder: Path, tmp_path: Path) -> None:
     """The arm was trained on other rows: passages have changed, and some support no answer any more."""
     run, documents = tmp_path / "run", tmp_path / "documents"
     shutil.copytree(llama.path, run)
     shutil.copytree(read_run_plan(run).data.documents or "", documents)
     min(documents.iterdir()).write_text("# Closed\n\nThis pier is closed.\n", "utf-8")
-    monkeypatch.setattr(provider_jsonl, "MIN_PROVIDER_ROWS", 1)  # the run has ten rows
     Index.update(run / "index", documents, Embedder(embedder))
     result = export(run, ExportRequest("provider-jsonl", "hybrid", None, tmp_path / "out"))
     assert result.notes[0].startswith("The documents have changed since the arm was trained: it learnt from")

@@ -16,6 +16,7 @@ from runners.inference.decoding import Decoder, TokenSampler
 from runners.inference.decoding_path import choose_path, own_error
 from runners.inference.generation_rules import read_rules
 from runners.inference.kv_cache import StaticKVCache
+from runners.inference.llama_step import FusedPrefill
 from runners.inference.local import LocalGenerator
 from runners.inference.types import Sampling
 from tests.families import FAMILIES, VOCABULARY, Family, build, family_parameters
@@ -90,20 +91,20 @@ def test_probe_detects_wrong_fused_step(dtype: torch.dtype) -> None:
     assert "single row" in own_error(decoder, ORDINARY) or "batch" in own_error(decoder, ORDINARY)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_probe_detects_wrong_fused_prefill(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block of queries that sees one key too few, in the second and later blocks only."""
-    decoder = Decoder(build("llama", dtype=dtype))
-    prefill = decoder.fused_prefill
-    assert prefill is not None
-    right = prefill._causal_mask
+class ShortSightedPrefill(FusedPrefill):
+    """One whose blocks of queries see too few keys, in the second and later blocks only."""
 
-    def wrong(keys: int, like: torch.Tensor) -> torch.Tensor:
-        mask = right(keys, like)
-        mask[..., : -2 * prefill.query_block] = torch.finfo(like.dtype).min
+    def causal_mask(self, keys: int, like: torch.Tensor) -> torch.Tensor:
+        mask = super().causal_mask(keys, like)
+        mask[..., : -2 * self.query_block] = torch.finfo(like.dtype).min
         return mask
 
-    monkeypatch.setattr(prefill, "_causal_mask", wrong)
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probe_detects_wrong_fused_prefill(dtype: torch.dtype) -> None:
+    decoder = Decoder(build("llama", dtype=dtype))
+    assert decoder.fused_step is not None
+    decoder.fused_prefill = prefill = ShortSightedPrefill(decoder.fused_step)
     assert own_error(decoder, ORDINARY)
     assert prefill.chunk_tokens > 100, "the probe restores the sizes"
 
@@ -271,28 +272,28 @@ def test_plain_path_draws_as_the_fast_path(tmp_path: Path) -> None:
     assert answers[0][0] != answers[0][1]
 
 
-def test_requests_read_the_examples_they_share_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class CountingPrefill(FusedPrefill):
+    """Counts the tokens that are read."""
+
+    read = 0
+
+    def embedded(self, rows: Any, parts: Any, before: int) -> Any:
+        self.read += parts[-1].place.stop
+        return super().embedded(rows, parts, before)
+
+
+def test_requests_read_the_examples_they_share_once(tmp_path: Path) -> None:
     """Batches whose questions begin with the same words or not, then single requests."""
     save_family("llama", tmp_path)
     generator = open_generator(tmp_path)
     assert generator.decoder is not None
-    prefill = generator.decoder.fused_prefill
-    assert prefill is not None
-    examples = make_prompts((300,))[0]
-    read = 0
-
-    def counted(rows: Any, parts: Any, before: int) -> Any:
-        nonlocal read
-        read += parts[-1].place.stop
-        return embedded(rows, parts, before)
-
-    embedded = prefill._embedded
-    monkeypatch.setattr(prefill, "_embedded", counted)
-    own = 0
+    assert generator.decoder.fused_step is not None
+    generator.decoder.fused_prefill = prefill = CountingPrefill(generator.decoder.fused_step)
+    examples, own = make_prompts((300,))[0], 0
     for same in (3, 20, 0):
         first = make_prompts((same + 1,), seed=same)[0][:same]
         prompts = [examples + first + [*range(40 + n, 52 + n)] for n in range(3)]
         own += sum(len(prompt) - len(examples) for prompt in prompts)
         answers_in_one_batch(generator, prompts, 2)
     stream_pieces(generator, [*examples, 9, 8, 7], 2)
-    assert len(examples) < read <= len(examples) + own + 3
+    assert len(examples) < prefill.read <= len(examples) + own + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from torch import nn
 
 from runners.plan.train_config import TrainConfig
 from runners.training import cpu_kernels, lora
-from runners.training.cpu_kernels import fuse
+from runners.training.cpu_kernels import CpuKernels, fuse
 from runners.training.loss import choose_loss, evaluation_mode, restore_loss
+from runners.training.packing import TokenBatch
 from runners.training.path_probe import layers_difference, plain_hidden
 from tests.families import DEFAULT, FAMILIES, MISSING, Family, build, family_named, family_parameters
 from tests.runners.families.contract import (
@@ -134,47 +136,82 @@ def leaking(segments: Any) -> Any:
     return RowSegments(0, (segments.prefix + sum(segments.lengths),), None, None)
 
 
+class LeakingKernels(CpuKernels):
+    """Kernels whose rows see the rows before them."""
+
+    def hidden(self, batch: TokenBatch) -> torch.Tensor:
+        return CpuKernels.hidden(self, replace(batch, segments=leaking(batch.segments)))
+
+
+class SmallerGradient(torch.autograd.Function):
+    """The identity, with nine tenths of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return 0.9 * grad
+
+
+class WrongGradientKernels(CpuKernels):
+    """Kernels with the right hidden states and wrong gradients."""
+
+    def hidden(self, batch: TokenBatch) -> torch.Tensor:
+        return SmallerGradient.apply(CpuKernels.hidden(self, batch))
+
+
+class InexactKernels(CpuKernels):
+    """Kernels whose attention scores are too small by two hundredths."""
+
+    def hidden(self, batch: TokenBatch) -> torch.Tensor:
+        attentions = [module for module in self.causal.modules() if hasattr(module, "q_proj")]
+        for attention in attentions:
+            attention.scaling *= 0.98
+        try:
+            return CpuKernels.hidden(self, batch)
+        finally:
+            for attention in attentions:
+                attention.scaling /= 0.98
+
+
+def faulty(kind: type[CpuKernels]) -> Any:
+    """Return a function that fuses a model as the package does, with the faults of a class."""
+
+    def fuse_wrongly(net: Any, causal: Any, longest: int) -> tuple[CpuKernels | None, str]:
+        kernels, reason = cpu_kernels.select(net, causal, longest)
+        assert kernels is not None, reason
+        return kind(kernels.causal, kernels.forwards, kernels.covers_blocks), ""
+
+    return fuse_wrongly
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma", "olmoe"])
-def test_comparison_rejects_leaking_mask(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_rejects_leaking_mask(name: str) -> None:
     net, causal = adapted(name)
     kernels = fuse(net, causal)
-    attend = cpu_kernels.attend_segments
+    leaking_kernels = LeakingKernels(kernels.causal, kernels.forwards, kernels.covers_blocks)
     with evaluation_mode(net):
         assert layers_difference(net, causal, family_rows(), kernels.hidden, True) == ""
-        monkeypatch.setattr(
-            cpu_kernels,
-            "attend_segments",
-            lambda q, k, v, segments, scale: attend(q, k, v, leaking(segments), scale),
-        )
-        assert layers_difference(net, causal, family_rows(), kernels.hidden, True)
-    assert choose_loss(net, family_rows()).path == "rows"
+        assert layers_difference(net, causal, family_rows(), leaking_kernels.hidden, True)
+    assert choose_loss(net, family_rows(), fuse=faulty(LeakingKernels)).path == "rows"
 
 
-def test_comparison_rejects_wrong_gradient_of_right_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forward loss that agrees proves nothing about gradients: the rotation is not turned back."""
+def test_comparison_rejects_wrong_gradient_of_right_loss() -> None:
+    """A forward loss that agrees proves nothing about gradients."""
     net, _ = adapted("llama")
-    monkeypatch.setattr(
-        cpu_kernels.RotaryPositions,
-        "backward",
-        staticmethod(lambda ctx, grad: (cpu_kernels._rotate(grad, *ctx.saved_tensors, -1), None, None)),
-    )
-    chosen = choose_loss(net, family_rows())
+    chosen = choose_loss(net, family_rows(), fuse=faulty(WrongGradientKernels))
     assert chosen.path == "rows"
     assert chosen.reason.startswith("the gradient of ")
 
 
-def test_comparison_sees_small_errors_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_sees_small_errors_in_bf16() -> None:
     """Two hundredths of a score are less than bf16's own rounding of the whole model, and are refused."""
     net, causal = adapted("llama")
     causal.bfloat16()
     assert choose_loss(net, family_rows()).path == "fast"
-    attend = cpu_kernels.attend_segments
-    monkeypatch.setattr(
-        cpu_kernels,
-        "attend_segments",
-        lambda q, k, v, segments, scale: attend(q, k, v, segments, 0.98 * scale),
-    )
-    assert choose_loss(net, family_rows()).path == "rows"
+    assert choose_loss(net, family_rows(), fuse=faulty(InexactKernels)).path == "rows"
 
 
 class DependentRows(nn.Module):

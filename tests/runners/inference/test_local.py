@@ -81,12 +81,16 @@ def test_end_token_is_no_part_of_the_answer(varied: LocalGenerator, examples: tu
         chats(examples, 4), transformers_answers(varied, chats(examples, 4), 8), strict=True
     ):
         later = [n for n, token in enumerate(tokens) if token not in tokens[:n] and n]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(varied, "ends", varied.ends | {tokens[n] for n in later[:1]})
-            for answer in (varied.generate([chat], 8)[0], *varied.generate([chat, chat], 8)):
-                expected = later[0] if later else len(tokens)
-                assert answer.completion_tokens == expected
-                assert answer.finish == ("stop" if expected < 8 else "length")
+        usual = varied.ends
+        varied.ends = usual | {tokens[n] for n in later[:1]}
+        try:
+            answers = (varied.generate([chat], 8)[0], *varied.generate([chat, chat], 8))
+        finally:
+            varied.ends = usual
+        for answer in answers:
+            expected = later[0] if later else len(tokens)
+            assert answer.completion_tokens == expected
+            assert answer.finish == ("stop" if expected < 8 else "length")
 
 
 def test_on_batch_is_called_for_every_answer(

@@ -311,14 +311,16 @@ def test_error_whose_text_does_not_come_is_a_timeout(server: Any, make: Any) -> 
         make(server.url, read=0.1).object(BODY)
 
 
-def test_models_names_the_address_and_the_status(
-    server: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_names_the_address_and_the_status(server: Any, make: Any) -> None:
     client = make(server.url)
     server.models = ["tern-2", 7]
     assert [row["id"] for row in client.models(5)] == ["tern-2"]
-    refuse = {"error": {"message": "nothing here"}}
-    monkeypatch.setattr(server.RequestHandlerClass, "do_GET", lambda handler: handler.reply(404, refuse))
+
+    class Refusing(server.RequestHandlerClass):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            self.reply(404, {"error": {"message": "nothing here"}})
+
+    server.RequestHandlerClass = Refusing
     with pytest.raises(ServerFailure, match=r"/v1/models answered 404: nothing here") as caught:
         client.models(5)
     assert caught.value.status == 404

@@ -19,16 +19,14 @@ from runners.models.resolve import Model
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, and a process that knows no hash yet."""
+    """An empty cache folder."""
     monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "_IN_PROCESS", {})
     return tmp_path / "cache" / digests.FOLDER
 
 
 @pytest.fixture
-def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file large enough that its hash is kept; files count as settled at once."""
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+def large(tmp_path: Path) -> Path:
+    """A file large enough that its hash is kept."""
     file = tmp_path / "weights.bin"
     file.write_bytes(os.urandom(digests.MIN_BYTES))
     return file
@@ -38,29 +36,27 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do what a new process does: know only what is in the cache folder."""
-    monkeypatch.setattr(digests, "_IN_PROCESS", {})
+def started(max_kept: int = digests.MAX_KEPT) -> digests.KeptDigests:
+    """Return what a new process knows: only what is in the cache folder; files count as settled at once."""
+    return digests.KeptDigests(settled_seconds=-1.0, max_kept=max_kept)
 
 
-def test_unchanged_file_is_not_read_again(cache: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert digests.file_sha256(large) == sha256(large)
+def test_unchanged_file_is_not_read_again(cache: Path, large: Path) -> None:
+    assert started().file_sha256(large) == sha256(large)
     (kept,) = cache.glob("*.json")
     body = json.loads(kept.read_text("utf-8"))
     kept.write_text(json.dumps(body | {"digest": "of the first start"}), "utf-8")
-    forget(monkeypatch)
-    assert digests.file_sha256(large) == "of the first start", "taken from the cache folder"
+    second = started()
+    assert second.file_sha256(large) == "of the first start", "taken from the cache folder"
     with digests.recomputed():
-        assert digests.file_sha256(large) == sha256(large)
-    forget(monkeypatch)
-    assert digests.file_sha256(large) == sha256(large), "the wrong one was replaced"
+        assert second.file_sha256(large) == sha256(large)
+    assert started().file_sha256(large) == sha256(large), "the wrong one was replaced"
 
 
 @pytest.mark.parametrize("change", ["content", "content and time restored", "other file", "time", "longer"])
-def test_changed_file_is_read_again(
-    cache: Path, large: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    before = digests.file_sha256(large)
+def test_changed_file_is_read_again(cache: Path, large: Path, change: str) -> None:
+    process = started()
+    before = process.file_sha256(large)
     stat = large.stat()
     time.sleep(0.05)  # more than a tick of the file system's clock
     if change.startswith("content"):
@@ -78,9 +74,8 @@ def test_changed_file_is_read_again(
         os.utime(large, ns=(0, 0))
     else:
         large.write_bytes(large.read_bytes() + b"x")
-    for _ in range(2):
-        assert digests.file_sha256(large) == sha256(large)
-        forget(monkeypatch)
+    for kept in (process, started(), started()):
+        assert kept.file_sha256(large) == sha256(large)
     assert (sha256(large) == before) == (change == "time")
 
 
@@ -93,20 +88,17 @@ def test_fresh_and_small_files_are_not_kept(cache: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 1}', '{"files": [], "digest": "x"}'])
-def test_damaged_kept_hash_is_not_used(
-    cache: Path, large: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    digests.file_sha256(large)
+def test_damaged_kept_hash_is_not_used(cache: Path, large: Path, text: str) -> None:
+    started().file_sha256(large)
     (kept,) = cache.glob("*.json")
     kept.write_text(text, "utf-8")
-    forget(monkeypatch)
-    assert digests.file_sha256(large) == sha256(large)
+    assert started().file_sha256(large) == sha256(large)
 
 
-def test_number_of_kept_hashes_is_bounded(cache: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "MAX_KEPT", 3)
+def test_number_of_kept_hashes_is_bounded(cache: Path, large: Path) -> None:
+    kept = started(max_kept=3)
     for number in range(6):
-        digests.stored_digest(f"name {number}", (large,), lambda: "0")
+        kept.digest(f"name {number}", (large,), lambda: "0")
     assert len(list(cache.glob("*.json"))) == 3
 
 
@@ -128,7 +120,7 @@ def test_verify_finds_damage_that_a_start_would_miss(
     whole = resolve.resolve_model("all-minilm-l6-v2")
     folder = shutil.copytree(whole.folder, tmp_path / "cache" / "models" / whole.name)
     monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+    time.sleep(digests.SETTLED_SECONDS + 0.1)  # hashes are kept of files that have settled
     assert resolve.verify_model(whole.name).fingerprint == whole.fingerprint
     file = folder / "model.safetensors"
     with file.open("r+b") as stream:
@@ -137,9 +129,8 @@ def test_verify_finds_damage_that_a_start_would_miss(
     good = whole.folder / "model.safetensors"
     for kept in cache.glob("*.json"):  # as if the file still had the state it was hashed in
         body = json.loads(kept.read_text("utf-8"))
-        state = [digests._state((Path(row[0]),))[0] for row in body["files"]]
+        state = [digests.file_states((Path(row[0]),))[0] for row in body["files"]]
         kept.write_text(json.dumps(body | {"files": state}), "utf-8")
-    forget(monkeypatch)
     assert resolve.resolve_model(whole.name).fingerprint == whole.fingerprint
     assert sha256(file) != sha256(good)
     with pytest.raises(BadInput, match=r"SHA-256 of model\.safetensors differs"):

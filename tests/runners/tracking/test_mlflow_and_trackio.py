@@ -84,8 +84,8 @@ def test_trackio_goes_on_in_the_same_run(
 
     # The folder is read when trackio is imported, which a test before this one may have done.
     place = tmp_path / "out.tracking" / "trackio"
-    for module in (utils, sqlite_storage):
-        monkeypatch.setattr(module, "TRACKIO_DIR", place)
+    monkeypatch.setattr(utils, "TRACKIO_DIR", place)
+    monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", place)
     out = stop_and_resume("trackio")
     rows = trackio_rows(tmp_path / "out.tracking")
     assert {name for name, _, _ in rows} == {"out"}

@@ -18,7 +18,6 @@ from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
 from runners.trial import curve as curves
-from runners.trial import step_runner
 
 
 def test_smaller_draws_are_part_of_larger_ones(examples: tuple[Example, ...]) -> None:
@@ -85,9 +84,7 @@ def measured(plan: Plan, out: Path, minutes: float, **more: Any) -> tuple[curves
     return setup, curves.measure_curve(setup, minutes)
 
 
-def test_interrupted_curve_goes_on_and_ends_the_same(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_curve_goes_on_and_ends_the_same(plan: Plan, tmp_path: Path) -> None:
     """Stopped in the second size: what is finished is neither trained nor asked again. A seed is added when time allows."""
     whole, seeds = measured(plan, tmp_path / "whole", 1e-6)
     assert (seeds, whole.part, whole.sizes) == ((0,), "dev", (9, 18))
@@ -99,18 +96,13 @@ def test_interrupted_curve_goes_on_and_ends_the_same(
     assert [name.rows for name in scores] == [9, 18]
     assert {len(arm.questions) for arm in scores.values()} == {len(whole.questions)}
 
-    run_step = step_runner.run_step
-
-    def interrupt(context: Any, step: Any) -> Any:
-        if step.arm == "lora-n18-s0" and step.kind == "evaluate":
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step.start" and event["step"] == "evaluate:lora-n18-s0":
             raise KeyboardInterrupt
-        return run_step(context, step)
 
-    monkeypatch.setattr(step_runner, "run_step", interrupt)
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        measured(plan, out, 1e-6)
-    monkeypatch.undo()
+        measured(plan, out, 1e-6, on_event=interrupt)
     with pytest.raises(UsageProblem, match="exists"):
         measured(plan, out, 1e-6)
     with pytest.raises(BadInput, match="differs"):

@@ -49,7 +49,7 @@ def context(tmp_path: Path, tiny: Model, make_retriever: Callable[..., Any]) -> 
         if indexed:
             (run.path / INDEX).mkdir(exist_ok=True)
             (run.path / REFUSAL_FILE).write_text("{}", "utf-8")
-            opened.__dict__["retriever"] = make_retriever(k=3)
+            opened.retriever = make_retriever(k=3)
         return opened
 
     return make
