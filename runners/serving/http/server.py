@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 
@@ -25,14 +25,11 @@ from runners.runs.run import RunSession, open_session
 from runners.serving.http import auth
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
-from runners.serving.http.middleware import AccessRules
+from runners.serving.http.middleware import AccessRules, AsgiApp
 from runners.serving.http.service import ServerLimits, Service
 from runners.serving.served_models import ServedModel, answerable_models, served_models
 from runners.serving.server_record import ServerRecord, own_record, recorded_server, run_fingerprint
 from runners.serving.worker import BatchingWorker, BatchLimits
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 DRAIN_SECONDS = 60
 """Seconds that open requests are given when the server stops."""
@@ -119,7 +116,7 @@ def serve(
 
 
 def server_config(
-    app: FastAPI, host: str = "127.0.0.1", port: int = 0, drain_seconds: int = DRAIN_SECONDS
+    app: AsgiApp, host: str = "127.0.0.1", port: int = 0, drain_seconds: int = DRAIN_SECONDS
 ) -> uvicorn.Config:
     """Return how uvicorn serves an app; ``drain_seconds`` are given to open requests when the server stops."""
     return uvicorn.Config(
