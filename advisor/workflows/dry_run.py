@@ -34,6 +34,7 @@ from runners.run_folder import RunFolder
 from runners.runs import requirements
 
 if TYPE_CHECKING:
+    from runners.arms.row_account import RowAccount
     from runners.trial.dry_run import StepTime
 
 
@@ -120,15 +121,8 @@ def dry_run(
 ) -> None:
     """Check everything, measure a little of each step, and print estimates beside measurements, and the rows of each arm.
 
-    Nothing is written into ``out``; the ratios are stored in the user's history, to correct later estimates.
-
-    Args:
-        plan: the plan.
-        out: where the run would be.
-        as_json: whether to print JSON.
-        accept_lost_rows: whether arms may train on fewer rows than asked for.
-        max_seconds: time after which the remaining steps are not measured; None for that of :class:`DryRun`.
-        max_contention: share of the processor time lost to other processes up to which times are stored.
+    Nothing is written into ``out``; the ratios are stored in the user's history, to correct later estimates, unless other
+    processes took more than ``max_contention`` of the processor time. After ``max_seconds`` no further step is measured.
 
     Raises:
         CannotRun: after the table, when a step cannot be carried out here.
@@ -151,21 +145,17 @@ def dry_run(
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
         embedder = obtain_embedder(plan, watcher)
-        for note in requirements.check_requirements(
-            plan,
-            base.folder if isinstance(base, Model) else None,
-            out,
-            detect_machine(out),
-            requirements.local_folders(bases, embedder, plan),
-        ):
+        folders = requirements.local_folders(bases, embedder, plan)
+        base_folder = base.folder if isinstance(base, Model) else None
+        notes = requirements.check_requirements(plan, base_folder, out, detect_machine(out), folders)
+        for note in notes:
             watcher.say(note)
         rows, corrections = step_estimates(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
         context = RunContext(plan, RunFolder(Path(work_folder)), base, embedder, examples, split, None, bases)
         trained: dict[str, Any] = {}
         obstacles: list[str] = []
-        limit = MAX_DRY_RUN_SECONDS if max_seconds is None else max_seconds
-        measuring = DryRun(context, max_seconds=limit)
+        measuring = DryRun(context, max_seconds=MAX_DRY_RUN_SECONDS if max_seconds is None else max_seconds)
         for number, (step, measurement) in enumerate(measuring.measure(), 1):
             name = step_name(step)
             watcher.say(f"[{number}/{len(plan.steps)}] {name}: {measurement.how}")
@@ -179,9 +169,15 @@ def dry_run(
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
     _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
+    _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
+
+
+def _require_possible(obstacles: Sequence[str], accounts: Sequence[RowAccount], accepted: bool) -> None:
+    """Raise what a dry run found in the way; ``accepted``: arms may train on fewer rows than asked for."""
+    from runners.trial import row_guard
+
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
-    accepted = accept_lost_rows or plan.data.lost_rows == "accept"
     short = [account for account in accounts if account.short and not (accepted and account.acceptable)]
     if short:
         raise row_guard.rows_lost(short)

@@ -127,8 +127,7 @@ def write_delta(
     unit_chars = IndexSettings.from_json(facts["settings"]).unit_chars
     resolved = resolve_vectors(changes.texts, known, cache, lambda: encoder, on_event, unit_chars=unit_chars)
     number = base.number + 1
-    text_sum = _text_sum(text, base)
-    record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), text_sum)
+    record = text.apply(number, changes.change, facts, int(base.manifest["next_id"]), _text_sum(text, base))
     # a row that came under the id of one that went has the same text: its vector and words stay
     gone = set(changes.change.chunks_out)
     documents = {document.id for document in changes.change.documents_in}

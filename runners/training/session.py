@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_text
@@ -74,14 +75,7 @@ def start_training(
     prepared = prepared_model.prepare(base, config, chosen, rows, tokens, resumed, group, replicate)
     group.first(lambda: chosen.write(work))
     prepared_model.require_shared_folder(work, group)
-    optimizer = MasterOptimizer(
-        lora.trainable_parameters(prepared.net),
-        config.learning_rate,
-        config.weight_decay,
-        config.max_grad_norm,
-        config.optimizer,
-        config.lora_plus,
-    )
+    optimizer = _optimizer(prepared.net, config)
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(step_shares.process_seed(config.seed, group.rank))
     causal = prepared.loss.causal
@@ -101,6 +95,18 @@ def start_training(
         on_event,
         group=group,
         wrapped=prepared.wrapped,
+    )
+
+
+def _optimizer(net: nn.Module, config: TrainConfig) -> MasterOptimizer:
+    """Return the optimiser of what is trained of a model."""
+    return MasterOptimizer(
+        lora.trainable_parameters(net),
+        config.learning_rate,
+        config.weight_decay,
+        config.max_grad_norm,
+        config.optimizer,
+        config.lora_plus,
     )
 
 
