@@ -310,7 +310,18 @@ _WANTED = (
 
 DEFAULT = frozenset(
     (
-        *("llama", "qwen3", "gemma3", "mistral", "olmoe", "mamba2", "falcon-h1", "bloom", "gpt-neo", "gpt-oss"),
+        *(
+            "llama",
+            "qwen3",
+            "gemma3",
+            "mistral",
+            "olmoe",
+            "mamba2",
+            "falcon-h1",
+            "bloom",
+            "gpt-neo",
+            "gpt-oss",
+        ),
         *("deepseek-v3", "starcoder2", "granite"),
     )
 )

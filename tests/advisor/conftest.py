@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from runners.resources.machine import Detected, Machine
-
 from tests.support.command_server import CommandServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

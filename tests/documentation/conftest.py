@@ -17,7 +17,6 @@ import pytest
 
 from rag.files import sha256_file, write_manifest
 from runners.models.fingerprint import fingerprint
-
 from tests.support.command_server import CommandServer
 
 TIMEOUT_S = 600

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import advisor
-
 from tests.support.command_server import Command, CommandServer
 
 Done = subprocess.CompletedProcess[str]
