@@ -14,6 +14,7 @@ import pexpect
 import pytest
 
 from advisor import completion
+from tests.support.limits import HANG_S
 
 ASK = """
 import io, json, os, sys
@@ -47,7 +48,7 @@ def completions(folder: Path, root: Path, *words: str, **environ: str) -> dict[s
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -127,7 +128,7 @@ def press_tab(work_folder: Path, root: Path, tmp_path: Path) -> Callable[[str], 
         "HISTFILE": "/dev/null",
     }
     shell = pexpect.spawn(
-        "bash", ["--norc", "--noprofile"], cwd=str(work_folder), env=env, encoding="utf-8", timeout=20
+        "bash", ["--norc", "--noprofile"], cwd=str(work_folder), env=env, encoding="utf-8", timeout=HANG_S
     )
     shell.setwinsize(50, 400)
     shell.sendline(". ./tab.sh")
@@ -175,7 +176,7 @@ def test_show_completion_prints_script_of_named_shell(root: Path, tmp_path: Path
             env=env,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=HANG_S,
             check=False,
         )
         assert mark in done.stdout, (shell, done)
@@ -191,7 +192,7 @@ def test_install_completion_writes_the_script_that_is_shown(root: Path, tmp_path
             env=env,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=HANG_S,
             check=True,
         ).stdout
         for line in (

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from advisor import cli, output, terminal
 from rag.errors import UsageProblem
+from tests.support.limits import HANG_S
 
 Each = Callable[..., list[Any]]
 LINES = (
@@ -59,7 +60,7 @@ def test_progress_on_dumb_terminal_is_plain_lines(root: Path, tmp_path: Path) ->
     code = "from advisor.cli import main; main(['models', 'pull', 'all-minilm-l6-v2'])"
     env = {**os.environ, "PYTHONPATH": str(root), "TERM": "dumb", "COLUMNS": "60"}
     child = pexpect.spawn(
-        sys.executable, ["-c", code], cwd=str(tmp_path), env=env, encoding="utf-8", timeout=120
+        sys.executable, ["-c", code], cwd=str(tmp_path), env=env, encoding="utf-8", timeout=HANG_S
     )
     output = child.read()
     child.close()
@@ -101,7 +102,7 @@ def test_arguments_are_utf8_in_ascii_locale(root: Path, tmp_path: Path) -> None:
             env=env,
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=60,
+            timeout=HANG_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -119,7 +120,7 @@ def test_isolated_python_restarts_only_once(root: Path, tmp_path: Path) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_S,
         check=False,
     )
     assert (done.returncode, done.stdout.split()[0]) == (0, "tunewise"), done.stderr
@@ -321,7 +322,7 @@ def command_line(root: Path, folder: Path, line: str, stdout: int) -> subprocess
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 INDEX = """# Pages
 
 [another page](other.md#its-part) ![a dot](dot.svg)
@@ -30,7 +32,7 @@ def build_site(root: Path, folder: Path, **changed: str) -> subprocess.Completed
     for name, text in {"index_md": INDEX, "other_md": OTHER, "dot_svg": DOT, **changed}.items():
         (docs / name.replace("_", ".")).write_text(text, "utf-8")
     command = [sys.executable, "scripts/site.py", folder / "site", "--docs", docs]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 @pytest.mark.parametrize(

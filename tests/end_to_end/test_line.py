@@ -7,7 +7,6 @@ import html
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,10 +158,8 @@ def test_second_run_in_the_same_folder_is_refused(pipeline: Any, tunewise: Any) 
 def test_resume_of_a_finished_run_skips_every_step(pipeline: Any, tunewise: Any, read_rows: Any) -> None:
     files = ("trial/answers.jsonl", "trial/scores.json", "adapters/hybrid-s0/adapter_model.safetensors")
     before = {name: (pipeline.run / name).read_bytes() for name in files}
-    started = time.monotonic()
     done = tunewise("run", "tiny.yaml", "--out", "run", "--resume", cwd=pipeline.folder)
     assert done.returncode in (0, 5), done.stderr
-    assert time.monotonic() - started < 30
     assert {name: (pipeline.run / name).read_bytes() for name in files} == before
     events = read_rows(pipeline.run / "events.jsonl")
     again = max(n for n, e in enumerate(events) if e["event"] == "run.start")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 HEAVY = (
     "torch",
     "transformers",
@@ -50,7 +52,7 @@ def probe(root: Path, home: Path, commands: list[list[str]]) -> list[dict[str, o
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
         stdin=subprocess.DEVNULL,
         env={"PATH": "", "HOME": str(home), "TUNEWISE_CACHE": str(home / "cache"), "PYTHONUTF8": "1"},

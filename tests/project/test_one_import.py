@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 HEAVY = ("torch", "transformers", "pydantic", "numpy", "faiss", "typer")
 
 
@@ -17,7 +19,7 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.C
     """Run an interpreter in a folder, with one folder on its search path besides what is installed."""
     env = {"PYTHONPATH": str(path)} if path else {}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env={"PATH": "", **env}, capture_output=True, text=True, timeout=60,
+        [sys.executable, *arguments], cwd=cwd, env={"PATH": "", **env}, capture_output=True, text=True, timeout=HANG_S,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 

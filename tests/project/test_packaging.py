@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 PACKAGES = {"advisor", "runners", "rag"}
 
 # Prints where an installed interpreter finds the packages and the example.
@@ -39,7 +41,7 @@ def call(*command: str | Path, cwd: Path, **extra: str) -> str:
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
         stdin=subprocess.DEVNULL,
     )

@@ -21,6 +21,7 @@ from advisor.workflows.doctor import untested_platform
 from rag.errors import BadInput
 from rag.files import is_reserved_name, move_folder, replace_file, writer_lock, writer_process
 from rag.loading.scan import FoundFile, walk_files
+from tests.support.limits import HANG_S
 
 ABSENT_MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "readline", "syslog", "crypt")
 ABSENT_SIGNALS = (
@@ -145,7 +146,7 @@ def test_verbs_that_advise_need_nothing_that_windows_lacks(root: Path, tmp_path:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG_S,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(root), "TUNEWISE_CACHE": str(tmp_path / "cache")},

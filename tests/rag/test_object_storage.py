@@ -32,6 +32,7 @@ from rag.object_storage import (
     storage_endpoint,
     upload_folder,
 )
+from tests.support.limits import HANG_S
 from tests.support.object_server import ObjectServer, free_port
 
 KIND = "test"
@@ -235,7 +236,7 @@ def test_killed_upload_leaves_no_folder_and_is_repeated(
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
-    child.wait(20)
+    child.wait(HANG_S)
     left = list_objects(url)
     assert 0 < len(left) < 61
     assert set(left.values()) == {1 << 20}, "no object is half written"

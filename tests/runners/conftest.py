@@ -18,6 +18,7 @@ from runners.data.examples import Example
 from runners.models import hub, resolve
 from runners.models.resolve import Model
 from tests.support.processor_times import LONG_LIVED
+from tests.support.limits import HANG_S
 
 hub.block_hub()
 
@@ -147,7 +148,7 @@ class Warm:
     def close(self) -> None:
         """End it."""
         self.process.kill()
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=HANG_S)
 
     def _heard(self) -> dict[str, int]:
         assert self.process.stdout is not None

@@ -21,8 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-START_SECONDS = 60.0
-"""Longest time for a server to load its model; it takes one or two seconds on an idle machine."""
+from tests.support.limits import HANG_S
 
 
 def server_binary(folder: Path) -> Path:
@@ -104,7 +103,7 @@ class LlamaServer:
 
     def wait(self) -> LlamaServer:
         """Wait until the model is loaded, then return the server itself."""
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + HANG_S
         while time.monotonic() < until and self.process.poll() is None:
             try:
                 if httpx.get(f"{self.root}/health", timeout=2, trust_env=False).status_code == 200:
@@ -120,7 +119,7 @@ class LlamaServer:
     def kill(self) -> None:
         """End it at once, as a crash does."""
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(HANG_S)
 
     def pause(self) -> None:
         """Let it hang: it keeps its port and its connections and answers nothing."""

@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-START_SECONDS = 60
+from tests.support.limits import HANG_S
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,20 @@ def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSe
         yield ObjectServer(url, environment)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANG_S)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the server answers."""
-    for _ in range(START_SECONDS * 10):
+    until = time.monotonic() + HANG_S
+    while time.monotonic() < until:
         assert process.poll() is None, f"moto's server ended: {log.read_text()[-2000:]}"
         try:
             httpx.get(f"{url}/moto-api/data.json", timeout=5).raise_for_status()
             return
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise AssertionError(f"moto's server did not answer within {START_SECONDS} s: {log.read_text()[-2000:]}")
+    raise AssertionError(f"moto's server did not answer within {HANG_S:g} s: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture

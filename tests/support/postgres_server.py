@@ -18,10 +18,10 @@ from types import TracebackType
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 BINARIES = Path(os.environ.get("TUNEWISE_POSTGRES", "/usr/lib/postgresql/17/bin"))
 """By its path, because the machine may have another version of PostgreSQL, without the extension, on its PATH."""
-START_SECONDS = 30.0
-"""Longest time for a server to answer; it takes less than a second on an idle machine."""
 ROLE, PASSWORD, DATABASE = "tune", "secret", "tunewise"
 ADMIN = "postgres"
 
@@ -120,7 +120,7 @@ class PostgresServer:
                 stderr=out,
                 cwd=self.folder,
             )
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + HANG_S
         ready = [str(BINARIES / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while time.monotonic() < until and self.process.poll() is None:
             if subprocess.run(ready).returncode == 0:
@@ -140,7 +140,7 @@ class PostgresServer:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self.process.wait(20)
+        self.process.wait(HANG_S)
 
     def close(self, keep: bool = False) -> None:
         """End the server; its folder is deleted unless ``keep`` is set."""

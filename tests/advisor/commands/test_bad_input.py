@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.limits import HANG_S
+
 Refused = Callable[..., str]
 PLAN = {
     "schema": 1,
@@ -354,7 +356,7 @@ def on_full_disk(root: Path, tmp_path: Path) -> Callable[..., subprocess.Complet
             [*shell, "-c", script, str(disk), *line],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_S,
             check=False,
             env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,

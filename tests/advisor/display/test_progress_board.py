@@ -18,6 +18,7 @@ from advisor.display.live_scores import LiveScores, board_for_plan
 from advisor.display.progress import ProgressBoard, ProgressWatcher, format_duration, replay_events, sparkline
 from runners.data.questions import Question
 from runners.plan.schema import parse_plan
+from tests.support.limits import HANG_S
 
 EVENTS: list[dict[str, Any]] = [
     {"time": 100, "event": "run.start"},
@@ -256,7 +257,7 @@ board = lambda: ProgressBoard("desk", {STEPS!r})
 with resume_hint("tunewise run plan.yaml --resume"), watch_progress(board=board) as watcher:
     for event in events:
         watcher({{k: v for k, v in event.items() if k != "time"}})
-    time.sleep(30)
+    time.sleep(600)
 """
     env = {**os.environ, "PYTHONPATH": str(root), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
     child = pexpect.spawn(
@@ -264,7 +265,7 @@ with resume_hint("tunewise run plan.yaml --resume"), watch_progress(board=board)
         ["-c", script],
         env=env,
         encoding="utf-8",
-        timeout=20,
+        timeout=HANG_S,
         dimensions=(30, 100),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" has it ignored
     )

@@ -204,8 +204,8 @@ def test_patterns_do_not_backtrack(replies: list[str]) -> None:
         "," * 20_000,
     ]
     checks, _ = derive_checks(replies)
-    began = time.perf_counter()
+    began = time.thread_time()
     for text in hostile:
         in_style(text, checks)
         in_style(replies[0] + text, checks)
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5

@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from mcp import StdioServerParameters
 
 from advisor.mcp_server.results import as_document_text
+from tests.support.limits import HANG_S
 
 GOLDEN = Path(__file__).with_name("tools.json")
 """Written by: tunewise mcp --allow-run --tools > tests/advisor/mcp_server/tools.json"""
@@ -316,7 +317,7 @@ def test_protocol_alone_is_on_stdout_and_signals_end_the_server(
             lines.append(server.stdout.readline())
         if number is not None:
             server.send_signal(number)
-        out, err = server.communicate(timeout=30)
+        out, err = server.communicate(timeout=HANG_S)
         for line in [*lines, *out.splitlines()]:
             assert json.loads(line)["jsonrpc"] == "2.0"
         assert server.returncode == code, err

@@ -106,8 +106,8 @@ def test_questions_left_takes_milliseconds() -> None:
     profile = Profile.of(MEASURED)
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.thread_time()
         max_questions_left(MEASURED, set(), True)
         can_decide(QUESTION_BY_ID["labelled_examples"], profile)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.thread_time() - started)
     assert min(seconds) < 0.02

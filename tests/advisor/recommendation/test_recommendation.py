@@ -128,10 +128,10 @@ def test_ranking_takes_milliseconds() -> None:
 
 
 def _seconds(profile: Profile, rounds: int = 20) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(rounds):
         rank_methods(profile.change("goal", "x"))
-    return (time.perf_counter() - started) / rounds
+    return (time.thread_time() - started) / rounds
 
 
 def test_arms_to_measure_first_have_reasons() -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from advisor.questionnaire.questions import QUESTIONS
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 DOWN, UP, ENTER = "\x1b[B", "\x1b[A", "\r"
@@ -33,7 +34,7 @@ class Terminal:
         }
         line = ["-c", "from advisor.cli import main; main()", *arguments]
         self.child = pexpect.spawn(
-            sys.executable, line, cwd=str(cwd), env=env, encoding="utf-8", timeout=30, dimensions=size
+            sys.executable, line, cwd=str(cwd), env=env, encoding="utf-8", timeout=HANG_S, dimensions=size
         )
 
     def answer(self, text: str, keys: str) -> None:

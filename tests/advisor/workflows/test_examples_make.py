@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from advisor.cli import main
 from rag.files import writer_lock
 from runners.data.examples import load_examples
 from runners.data.questions import load_questions
+from tests.support.limits import HANG_S, wait_until
 
 pytestmark = pytest.mark.real  # the embedder
 
@@ -306,11 +306,9 @@ def test_an_interrupted_making_asks_nothing_twice(
     command = [sys.executable, "-P", "-m", "advisor", "examples", "make", "--documents", "docs", *flags]
     environ = {**os.environ, "PYTHONPATH": str(root)}
     process = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(server.seen) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(server.seen) >= 4)
     process.send_signal(ending)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG_S)
     if ending == signal.SIGINT:
         assert process.returncode == 130
         assert "tunewise examples make" in err

@@ -29,6 +29,7 @@ from benchmarks.recheck import SYSTEM, Base, make_run, write_rows
 from rag.version import __version__
 from runners.recheck.recheck import RecheckRequest, recheck
 from runners.recheck.workspace import accept_recheck
+from tests.support.limits import HANG_S
 
 Tunewise = Callable[..., tuple[int, str, str]]
 NAMES = ("Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron")
@@ -378,7 +379,7 @@ def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> No
 
     def slow(model: str, messages: list[dict[str, Any]]) -> str:
         if base.server.asked - before > 8:
-            asleep.wait(20)
+            asleep.wait(HANG_S)
         return answer(model, messages)
 
     base.server.answer = slow  # type: ignore[method-assign]
@@ -388,7 +389,7 @@ def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> No
     while not journal_lines(run) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_S)
     asleep.set()
     base.server.answer = answer  # type: ignore[method-assign]
     assert process.returncode == 130, errors
@@ -425,7 +426,7 @@ def test_workflow_files_are_valid_and_their_steps_run(
     summary = tmp_path / "summary.md"
     subprocess.run(
         ["bash", "-e", "-c", scripts["Show the result"]],
-        env={**os.environ, "GITHUB_STEP_SUMMARY": str(summary)}, check=True, timeout=30,
+        env={**os.environ, "GITHUB_STEP_SUMMARY": str(summary)}, check=True, timeout=HANG_S,
     )  # fmt: skip
     assert summary.read_text("utf-8").startswith("## tunewise recheck, ")
     gitlab = yaml.safe_load(tunewise("recheck", "run", *data, "--workflow", "gitlab")[1])

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from rag.backends.copying import copy_index
 from rag.index import Index
 from rag.stores.bm25 import BM25Index, query_words
+from tests.support.limits import HANG_S
 from tests.support.object_server import ObjectServer, free_port
 
 KINDS = ("files", "lancedb", "lancedb+s3", "postgresql")
@@ -183,18 +184,19 @@ class OwnObjectServer:
         line = [sys.executable, str(program), "-H", "127.0.0.1", "-p", str(self.port)]
         null = subprocess.DEVNULL
         self.process = subprocess.Popen(line, stdin=null, stdout=null, stderr=null)
-        for _ in range(600):
+        until = time.monotonic() + HANG_S
+        while time.monotonic() < until:
             try:
                 httpx.put(f"http://127.0.0.1:{self.port}/{self.bucket}", timeout=5).raise_for_status()
                 return
             except httpx.HTTPError:
                 time.sleep(0.1)
-        raise AssertionError("moto's server did not answer within a minute")
+        raise AssertionError("moto's server did not answer")
 
     def kill(self) -> None:
         """End it at once."""
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(HANG_S)
 
 
 @pytest.fixture

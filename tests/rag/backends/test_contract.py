@@ -29,6 +29,7 @@ from rag.search.filters import Condition
 from rag.search.query import Query
 from rag.types import Results
 from tests.rag.backends.conftest import Places, Synthetic
+from tests.support.limits import HANG_S, wait_until
 
 TODAY = date(2026, 11, 27)
 DEPTH = 50
@@ -246,9 +247,10 @@ def test_readers_see_an_update_whole_or_not_at_all(places: Places, documents: Pa
     reader.start()
     for version in (1, 2, 3):
         Index.update(location, write(version), tiny)
-        time.sleep(0.05)
+        read_before = len(seen)
+        wait_until(lambda n=read_before: len(seen) > n or errors)
     stop.set()
-    reader.join(60)
+    reader.join(HANG_S)
     assert not errors, errors
     assert seen
     assert all(len(versions) == 1 for versions in seen)
@@ -306,7 +308,7 @@ def _killed_update(location: str, documents: Path, seconds: float) -> None:
     child.stdin.flush()
     time.sleep(seconds)
     child.send_signal(signal.SIGKILL)
-    child.wait(20)
+    child.wait(HANG_S)
     child.stdin.close()
     child.stdout.close()
 
@@ -326,7 +328,7 @@ def test_a_killed_writer_leaves_a_whole_generation(
     _killed_update(location, documents, seconds)
     texts = {chunk.text for chunk in Index.open(location).chunks}
     assert texts == before or not any("euros" in text for text in texts)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_S
     while True:  # PostgreSQL notices only after a moment that the killed process is gone
         try:
             if places.kind == "lancedb+s3":  # its lock is free when it was not renewed for some time

@@ -263,7 +263,7 @@ def test_citations_are_exact_for_random_answers(parts: list[str], chance: Random
 
 
 def test_strip_marks_is_fast_for_long_runs() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     assert grounding_citations.strip_marks("a" + " " * 40_000 + "b [1] [2]c").endswith(" bc")
     assert grounding_citations.strip_marks("【" + "1" * 20_000) == "【" + "1" * 20_000
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

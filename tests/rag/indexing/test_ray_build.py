@@ -32,6 +32,7 @@ from rag.indexing.sharded.worker import EmbedderFolderSource
 from rag.object_storage import list_objects, put_object
 from rag.settings import IndexSettings
 from rag.stores.text import TextStore
+from tests.support.limits import HANG_S
 from tests.support.object_server import ObjectServer
 
 pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("ray")]
@@ -225,7 +226,7 @@ def test_a_killed_driver_goes_on_with_the_shards_that_are_there(
     (tmp_path / "here" / "rag" / "__init__.py").write_text("raise SystemExit('shadowed')")
     driver = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, cwd=tmp_path / "here")
     try:
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + HANG_S
         while len(list((index / SHARDS_FOLDER).glob("vectors-*"))) < 3:
             assert driver.poll() is None
             assert time.monotonic() < deadline

@@ -18,6 +18,7 @@ from rag.loading.base import Skipped
 from rag.loading.reader import load_documents, parse_file
 from rag.loading.sandbox import Limits, Sandbox
 from rag.types import Document
+from tests.support.limits import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,9 @@ def test_killed_worker_is_replaced() -> None:
 
 def test_worker_ends_when_its_input_ends() -> None:
     command = [sys.executable, "-P", "-m", "rag.loading.worker", str(1 << 30), "1000"]
-    done = subprocess.run(command, input=b"", capture_output=True, timeout=20, check=True, env=_environment())
+    done = subprocess.run(
+        command, input=b"", capture_output=True, timeout=HANG_S, check=True, env=_environment()
+    )
     assert done.stdout.startswith(b'{"limited":')
 
 

@@ -151,11 +151,11 @@ def test_condition_parse(text: str, parts: tuple[str, str, str] | None) -> None:
 
 @pytest.mark.parametrize("text", [" " * 60_000, "a" + " " * 60_000 + "b", "a=" + " " * 60_000 + "b"], ids=len)
 def test_condition_parse_is_fast_for_long_texts(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     if text.startswith("a="):
         assert Condition.parse(text).value == "b"
     else:
         with pytest.raises(UsageProblem) as refused:
             Condition.parse(text)
         assert len(refused.value.message) < 200
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

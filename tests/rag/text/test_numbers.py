@@ -95,9 +95,9 @@ def test_sentences_are_exact_slices_of_the_text() -> None:
 
 
 def test_sentences_of_many_abbreviations_take_linear_time() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     assert len(sentences("st. " * 10_000)) == 1
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_numbers_have_their_places() -> None:

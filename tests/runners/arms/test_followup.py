@@ -48,10 +48,10 @@ def test_names_are_joined_only_by_small_words() -> None:
     "question", ["A" + " " * 40_000 + "b", "A of" + " " * 40_000 + "b", "A " * 20_000 + "b"]
 )
 def test_long_question_is_processed_in_linear_time(question: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     stand_alone(question, "What is the fare?")
     stand_alone("And it?", question)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_new_subject_cannot_grow_question_without_limit() -> None:

@@ -170,6 +170,6 @@ def test_row_is_marked_in_several_ways() -> None:
     "text", ["the notes do not ", "our ", "i can't find ", "no information ", "of the details "]
 )
 def test_long_texts_are_judged_in_linear_time(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     is_refusal("I do not have any " + text * (20_000 // len(text)), PLAN_REFUSALS[0])
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5

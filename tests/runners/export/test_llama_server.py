@@ -26,6 +26,7 @@ from runners.export.export import export
 from runners.export.job import ExportRequest
 from runners.models import licenses, resolve
 from runners.models.fingerprint import read_json
+from tests.support.limits import HANG_S
 from tests.support.llama_server import LlamaServer, server_binary
 
 pytestmark = pytest.mark.engines
@@ -141,7 +142,7 @@ class Engine:
         """Take a server and the folder with the tokenizer that its file was made from."""
         from transformers import AutoTokenizer
 
-        self.client = httpx.Client(base_url=server.root, timeout=120, trust_env=False)
+        self.client = httpx.Client(base_url=server.root, timeout=HANG_S, trust_env=False)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def post(self, path: str, **body: Any) -> Any:

@@ -19,6 +19,7 @@ from rag.files import writer_lock
 from runners.export.export import export
 from runners.export.job import ExportRequest, require_disk_space
 from runners.export.registry import TARGET_NAMES, TARGETS
+from tests.support.limits import HANG_S
 
 
 @pytest.fixture
@@ -191,10 +192,10 @@ def interrupt(child: subprocess.Popen[str]) -> str:
     One signal can be lost: Python ignores a KeyboardInterrupt raised in a weakref callback, such as that of an import
     lock.
     """
-    for _ in range(30):
+    for _ in range(int(HANG_S / 30)):
         child.send_signal(signal.SIGINT)
         try:
-            return child.communicate(timeout=3)[1]
+            return child.communicate(timeout=30)[1]
         except subprocess.TimeoutExpired:
             continue
     child.kill()

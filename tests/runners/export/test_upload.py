@@ -37,6 +37,7 @@ from runners.export.job import ExportRequest
 from runners.export.upload import UPLOAD_MARK, check_may_upload
 from runners.plan.schema import parse_plan
 from runners.runs.run import open_session
+from tests.support.limits import HANG_S
 
 QUESTION = "How many berths has the Amber Pier?"
 
@@ -214,7 +215,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 if line.startswith(b"PUT ") and self.server.name in line:
                     upstream.sendall(data[: len(data) // 2])
                     self.server.held.set()
-                    threading.Event().wait(60)
+                    threading.Event().wait(HANG_S)
                 upstream.sendall(data)
 
     def back(self, upstream: socket.socket) -> None:
@@ -250,11 +251,11 @@ def test_killed_upload_is_read_by_nothing_and_is_repeated(
         )  # fmt: skip
 
     def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANG_S)
         return process.returncode, out + err
 
     child = tunewise(llama.path, "--to", "bundle", "--out", url, AWS_ENDPOINT_URL=holding.url)
-    assert holding.held.wait(60), finish(child)
+    assert holding.held.wait(HANG_S), finish(child)
     child.send_signal(signal.SIGKILL)
     assert finish(child)[0] == -signal.SIGKILL
     assert set(list_objects(url)) == {"README.md", UPLOAD_MARK}, "no half of an archive"

@@ -23,12 +23,11 @@ import pytest
 
 from rag.errors import BadInput
 from runners.runs.run import load
+from tests.support.limits import HANG_S
 from tests.support.llama_server import free_port
 
 pytestmark = pytest.mark.slow
 
-START_SECONDS = 400.0
-"""Longest time until it answers; 79 s where it was tried on two cores."""
 QUESTION = "How many berths has the Amber Pier?"
 
 
@@ -82,7 +81,7 @@ def vllm(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("wb") as out:
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ)
     try:
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + HANG_S
         while not _answers(port):
             text = log.read_text(errors="replace")
             assert process.poll() is None, f"vLLM ended: {text[-1500:]}"

@@ -23,6 +23,7 @@ from rag.errors import BadInput, CannotRun
 from runners.inference.http_client import Backoff, HttpClient, RequestLimits, ServerFailure
 from runners.inference.servers import openai_client
 from runners.inference.servers.openai_client import ChosenRequests, lines_of, proxy_for
+from tests.support.limits import HANG_S
 
 KEY = "sk-not-a-real-key"
 BODY = {"model": "tern-2", "messages": [{"role": "user", "content": "Is it open?"}], "max_tokens": 5}
@@ -110,7 +111,7 @@ def test_logging_is_not_set_up_by_the_library(server: Any, root: Path) -> None:
         env={**os.environ, "OPENAI_LOG": "debug"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     assert (result.stdout.split(), result.stderr) == (["False", "0", "0", "debug"], "")

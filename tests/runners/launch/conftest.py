@@ -21,12 +21,12 @@ import advisor
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.paths import work_folder
+from tests.support.limits import HANG_S
 
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
 DEBIAN_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "srun", "scancel")
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-JOB_SECONDS = 150
 
 # g1 to g4 exist on paper: `sbatch --test-only` checks a job of 2 nodes with 8 GPUs each against them.
 CONFIGURATION = """\
@@ -139,7 +139,7 @@ class SlurmCluster:
         """Run a program of Slurm and return its output."""
         command = [program(name), *arguments]
         done = subprocess.run(
-            command, env=self.environ, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environ, capture_output=True, text=True, timeout=HANG_S, check=False
         )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -173,7 +173,7 @@ class SlurmCluster:
             )
 
     def _until(self, condition: Callable[[], bool], text: str, fail: bool = True) -> None:
-        end = time.monotonic() + JOB_SECONDS
+        end = time.monotonic() + HANG_S
         while not condition():
             if time.monotonic() > end:
                 assert not fail, f"{text}; files of the cluster: {self.folder}"
@@ -222,7 +222,7 @@ class Workplace:
     def wait_for_checkpoint(self, out: str, step: int) -> None:
         """Wait until a training has written a checkpoint at this step or later."""
         work = work_folder(self.folder / out)
-        end = time.monotonic() + JOB_SECONDS
+        end = time.monotonic() + HANG_S
         while not any(int(path.name[5:]) >= step for path in work.glob("step-*")):
             assert time.monotonic() < end, f"{out}: no checkpoint of step {step}"
             time.sleep(0.05)
@@ -243,7 +243,7 @@ class Workplace:
     def tunewise(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command line in the folder to its end."""
         process = self.start(*arguments, **environ)
-        out, error = process.communicate(timeout=JOB_SECONDS)
+        out, error = process.communicate(timeout=HANG_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.limits import HANG_S
+
 pytestmark = pytest.mark.engines
 
 TRAIN = ("train", "--examples", "rows.jsonl", "--model", "model", "--out", "o")
@@ -35,7 +37,7 @@ def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int)
     launcher = workplace.start(*TRAIN, *SETTINGS, *HERE, "--max-restarts", 0)
     workplace.wait_for_checkpoint("o", 10)
     rank(launcher, 1).kill()
-    _, error = launcher.communicate(timeout=60)
+    _, error = launcher.communicate(timeout=HANG_S)
     assert (launcher.returncode, "tunewise: rank 1 of 2 was killed by SIGKILL\n" in error) == (4, True), error
     assert "Traceback" not in error, error
     script = workplace.folder / "o.launch" / "torchrun.sh"
@@ -46,7 +48,7 @@ def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int)
     launcher = workplace.start(*again)
     workplace.wait_for_checkpoint("o", 30)
     launcher.send_signal(signal.SIGINT)
-    _, error = launcher.communicate(timeout=60)
+    _, error = launcher.communicate(timeout=HANG_S)
     assert (launcher.returncode, error.count("Continue with:")) == (130, 1), error
     assert resume_line(error) == again
 
@@ -56,7 +58,7 @@ def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int)
     workplace.wait_for_checkpoint("o", 60)
     follower = next(each for each in launchers if not rank(each, 0))
     rank(follower, 1).kill()
-    outputs = [each.communicate(timeout=120) for each in launchers]
+    outputs = [each.communicate(timeout=HANG_S) for each in launchers]
     assert [each.returncode for each in launchers] == [0, 0], outputs
     assert sorted("adapter: o" in out for out, _ in outputs) == [False, True]
     assert any(

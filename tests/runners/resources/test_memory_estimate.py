@@ -92,10 +92,10 @@ def test_estimate_is_fast() -> None:
     """A cached estimate takes microseconds, a new one well under a millisecond."""
     shape = typical_shape(7)
     smallest_memory(shape, "lora")
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(1000):
         smallest_memory(shape, "lora")
-    assert (time.perf_counter() - start) / 1000 < 50e-6
+    assert (time.thread_time() - start) / 1000 < 50e-6
 
 
 SETUPS = st.builds(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from rag.files import has_active_writer, write_json
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import RunFolder
 from runners.runs import listing
+from tests.support.limits import wait_until
 
 HOLDS = """
 import sys, time
 from rag.files import writer_lock
 with writer_lock(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -184,9 +184,7 @@ def test_run_being_written_is_not_removed(tmp_path: Path) -> None:
         writer.kill()
         writer.communicate()
     assert path.is_dir()
-    began = time.monotonic()
-    while has_active_writer(path) and time.monotonic() - began < 30:
-        time.sleep(0.05)
+    wait_until(lambda: not has_active_writer(path))
     listing.remove_run(path)
     assert not path.exists()
 

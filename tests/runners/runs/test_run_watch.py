@@ -24,6 +24,7 @@ from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan, write_plan
 from runners.run_folder import EVENTS, RunFolder, read_journal
+from tests.support.limits import HANG_S
 
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
 
@@ -89,7 +90,7 @@ def test_a_run_is_followed_killed_and_finished(
     # Not `communicate`, which would miss what the readline above has buffered.
     rows = [json.loads(line) for line in watcher.stdout]  # type: ignore[union-attr]
     err = watcher.stderr.read()  # type: ignore[union-attr]
-    assert watcher.wait(120) == 3, err
+    assert watcher.wait(HANG_S) == 3, err
     for pipe in (watcher.stdout, watcher.stderr):
         pipe.close()  # type: ignore[union-attr]
     assert rows[-1]["event"] == "end"
@@ -104,7 +105,7 @@ def test_a_run_is_followed_killed_and_finished(
     with pytest.raises(SystemExit) as stop:
         cli.main(["runs", "show", str(run), "--watch"])
     printed = capsys.readouterr().out
-    resumed.communicate(timeout=120)
+    resumed.communicate(timeout=HANG_S)
     assert stop.value.code == resumed.returncode
     assert "berths: resumed (start 2)" in printed
     assert "train:lora: done in" in printed
@@ -179,7 +180,7 @@ def test_ctrl_c_ends_the_watcher_alone(plan_file: Path, tmp_path: Path) -> None:
         watcher = start("runs", "show", run, "--watch")
         assert "berths: started" in watcher.stdout.readline()  # type: ignore[union-attr]
         watcher.send_signal(signal.SIGINT)
-        _, err = watcher.communicate(timeout=60)  # what is left of the output does not matter
+        _, err = watcher.communicate(timeout=HANG_S)  # what is left of the output does not matter
         assert watcher.returncode == 130
         assert "Traceback" not in err
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

@@ -26,6 +26,7 @@ from runners.serving.http.service import ServerLimits, Service
 from runners.serving.served_models import answerable_models, served_models
 from runners.serving.worker import BatchingWorker, BatchLimits
 from runners.trial.execute import run_plan
+from tests.support.limits import HANG_S
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Served:
 
     def client(self, **options: Any) -> httpx.Client:
         """Return an HTTP client of the server."""
-        return httpx.Client(base_url=self.url, timeout=60, **options)
+        return httpx.Client(base_url=self.url, timeout=HANG_S, **options)
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +138,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
     for server, _ in started:
         server.should_exit = True
     for _, thread in started:
-        thread.join(20)
+        thread.join(HANG_S)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from runners.runs.run import open_session
+from tests.support.limits import HANG_S
 
 HERON = "How many berths has the Heron Pier?"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -163,7 +164,7 @@ def test_requests_on_equal_weights_share_a_batch_key_and_answers(served: Any, ht
     with ThreadPoolExecutor(len(models)) as pool:
         bodies = [chat_body(model=model, max_tokens=5) for model in models]
         answers = list(
-            pool.map(lambda body: httpx.post(f"{served.url}{CHAT}", json=body, timeout=60), bodies)
+            pool.map(lambda body: httpx.post(f"{served.url}{CHAT}", json=body, timeout=HANG_S), bodies)
         )
     assert [answer.json()["choices"] for answer in answers] == alone
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runners.serving.http.app import index_page
+from tests.support.limits import HANG_S
 
 HERON = "How many berths has the Heron Pier?"
 NASTY = "<img src=x onerror=window.ran=1><script>window.ran=2</script> berths of the Heron Pier"
@@ -17,7 +18,8 @@ NASTY = "<img src=x onerror=window.ran=1><script>window.ran=2</script> berths of
 
 def wait(browser: Any, code: str) -> Any:
     """Wait until an expression of the page is true."""
-    for _ in range(2400):
+    until = time.monotonic() + HANG_S
+    while time.monotonic() < until:
         if value := browser.js(code):
             return value
         time.sleep(0.05)

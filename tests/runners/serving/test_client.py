@@ -22,6 +22,7 @@ from rag.version import __version__
 from runners.runs.run import RunSession
 from runners.serving.server_record import ServerRecord, find_servers, recorded_server, run_fingerprint
 from tests.runners.serving.test_process import ENDLESS, Process
+from tests.support.limits import HANG_S
 
 QUESTION = "Is the 2th berth free tonight, please?"
 Ask = Callable[..., tuple[str, str]]
@@ -222,7 +223,7 @@ def test_a_server_killed_in_the_middle_leaves_the_answer_to_this_process(run: Pa
         threading.Timer(2, started.child.kill).start()
         out, err = ask(QUESTION, "--arm", "prompting")
         assert "did not answer: the " in err
-        started.child.wait(20)
+        started.child.wait(HANG_S)
         again, err = ask(QUESTION, "--arm", "prompting")
         assert f"(process {started.child.pid}) has ended; its record is removed" in err
         assert out == again

@@ -15,6 +15,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from tests.support.limits import HANG_S
+
 HERON = [{"role": "user", "content": "How many berths has the Heron Pier?"}]
 
 
@@ -130,7 +132,7 @@ def test_llm_command_gets_the_same_answer(served: Any, tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -157,7 +159,7 @@ def test_curl_gets_answers_streams_and_errors(served: Any) -> None:
             ["bash", "-c", line.replace("URL", served.url)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_S,
             check=True,
         )
         outputs.append(done.stdout)

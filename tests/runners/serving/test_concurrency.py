@@ -23,6 +23,7 @@ from runners.serving.http.chat import ParsedRequest, _EventStream
 from runners.serving.http.service import ServerLimits
 from runners.serving.request import AnswerRequest
 from runners.serving.worker import BatchLimits
+from tests.support.limits import wait_until
 
 PIERS = (
     "Amber",
@@ -141,11 +142,8 @@ def measure_load(
     counts = load(served, clients, seconds, expected)
     gc.collect()
     assert process.memory_info().rss < memory * (1 + growth)
-    for _ in range(200):  # the server notices a moment later that a client has closed
-        if process.num_fds() <= open_files + 2:
-            break
-        time.sleep(0.05)
-    assert process.num_fds() <= open_files + 2
+    # The server notices a moment later that a client has closed.
+    wait_until(lambda: process.num_fds() <= open_files + 2)
     assert {kind for kind in counts if kind not in ("right", "busy")} == set()
     return counts
 

@@ -17,6 +17,7 @@ import pytest
 
 import advisor
 from advisor import cli
+from tests.support.limits import HANG_S
 
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
 
@@ -46,7 +47,7 @@ class Process:
     def end(self, number: int) -> tuple[int, str]:
         """Send a signal; return the exit code and all output."""
         self.child.send_signal(number)
-        out, err = self.child.communicate(timeout=120)
+        out, err = self.child.communicate(timeout=HANG_S)
         return self.child.returncode, "".join(self.log) + err + out
 
 
@@ -64,18 +65,18 @@ def process(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
 def test_sigterm_finishes_a_running_answer(process: Any) -> None:
     assert process.url.startswith("http://127.0.0.1:")
     headers = {"Authorization": f"Bearer {process.token}"}
-    assert httpx.get(f"{process.url}/health").status_code == 401
+    assert httpx.get(f"{process.url}/health", timeout=HANG_S).status_code == 401
     body = {"model": "model", "prompt": "The", "max_tokens": 400, "stream": True, "temperature": 2, "seed": 5}
     ended: dict[str, Any] = {}
     with httpx.stream(
-        "POST", f"{process.url}/v1/completions", json=body, headers=headers, timeout=120
+        "POST", f"{process.url}/v1/completions", json=body, headers=headers, timeout=HANG_S
     ) as answer:
         lines = answer.iter_lines()
         next(lines)
         stopping = threading.Thread(target=lambda: ended.update(end=process.end(signal.SIGTERM)))
         stopping.start()
         rest = [line for line in lines if line]
-    stopping.join(120)
+    stopping.join(HANG_S)
     assert rest[-1] == "data: [DONE]"
     assert '"finish_reason": "length"' in rest[-2] or '"finish_reason": "stop"' in rest[-2]
     code, output = ended["end"]
@@ -92,13 +93,13 @@ def test_server_survives_a_closed_stderr(run: Path) -> None:
     process = Process(run, "--port", "0")
     try:
         process.child.stderr.close()
-        with httpx.Client(base_url=process.url, timeout=60) as http:
+        with httpx.Client(base_url=process.url, timeout=HANG_S) as http:
             assert http.post("/v1/embeddings", json={"input": "hi", "dimensions": 5}).status_code == 400
             turns = [{"role": "user", "content": "Hello?"}]
             assert http.post("/v1/chat/completions", json={"messages": turns}).status_code == 200
             assert http.get("/health").status_code == 200
         process.child.send_signal(signal.SIGTERM)
-        assert process.child.wait(60) == 0
+        assert process.child.wait(HANG_S) == 0
     finally:
         process.child.kill()
         process.child.wait()

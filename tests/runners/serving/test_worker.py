@@ -14,6 +14,7 @@ from runners.plan.steps import EvaluateStep
 from runners.serving.request import AnswerRequest, ModelJob, RequestTimeout
 from runners.serving.served_models import ServedModel
 from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
+from tests.support.limits import HANG_S
 
 
 class StaticContext:
@@ -68,15 +69,15 @@ class Harness:
 
         def work(session: Any) -> None:
             started.set()
-            self.release.wait(30)
+            self.release.wait(HANG_S)
 
         self.worker.submit(ModelJob(work, lambda result: None))
-        assert started.wait(30)
+        assert started.wait(HANG_S)
 
     def wait_for(self, count: int) -> list[tuple[str, Any]]:
         """Wait until `count` requests have ended; return all results so far."""
         with self.condition:
-            assert self.condition.wait_for(lambda: len(self.results) >= count, 30)
+            assert self.condition.wait_for(lambda: len(self.results) >= count, HANG_S)
         return self.results
 
 
@@ -170,7 +171,7 @@ def test_ended_worker_refuses_requests(harness: Harness) -> None:
         raise SystemExit
 
     harness.worker.submit(ModelJob(work, lambda result: None))
-    harness.worker._thread.join(30)
+    harness.worker._thread.join(HANG_S)
     with pytest.raises(CannotRun, match="worker has ended"):
         harness.submit("1", "a")
 
@@ -198,11 +199,11 @@ def test_retry_after_counts_the_running_batch(start: Callable[..., Harness]) -> 
 def test_stop_rejects_queued_requests(harness: Harness) -> None:
     harness.block()
     harness.submit("waiting", "a")
-    stopping = threading.Thread(target=harness.worker.stop, args=(30.0,))
+    stopping = threading.Thread(target=harness.worker.stop, args=(HANG_S,))
     stopping.start()
     assert isinstance(dict(harness.wait_for(1))["waiting"], WorkerBusy)
     with pytest.raises(WorkerBusy, match="stopping"):
         harness.submit("too late", "a")
     harness.release.set()
-    stopping.join(30)
+    stopping.join(HANG_S)
     assert not harness.worker.alive

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.limits import HANG_S
+
 BLOCK = 32_768
 FULL, LAST = 1, 4
 
@@ -37,9 +39,6 @@ def texts(folder: Path) -> dict[str, list[str]]:
         ]
         for name in events.Tags()["tensors"]
     }
-
-
-WRITING_SECONDS = 60.0
 
 
 class OfflineRun:
@@ -78,7 +77,7 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
     A process of wandb's own writes the files; on a busy machine it may still be at it.
     """
-    until = time.monotonic() + WRITING_SECONDS
+    until = time.monotonic() + HANG_S
     while True:
         runs = [OfflineRun(file) for file in folder.rglob("offline-run-*/*.wandb")]
         if all(run.run is not None for run in runs) or time.monotonic() > until:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -95,13 +94,12 @@ def test_trackio_goes_on_in_the_same_run(
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "longest"),
+    ("name", "settings"),
     [
-        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, 120),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}),
         (
             "wandb",
             {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40},
-            120,
         ),
     ],
 )
@@ -111,14 +109,11 @@ def test_server_that_does_not_answer_does_not_end_the_training(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     settings: dict[str, str],
-    longest: float,
 ) -> None:
     for variable, value in settings.items():
         monkeypatch.setenv(variable, value)
-    started = time.monotonic()
     done = train("--out", "out", "--track", name)
     assert done.exit_code == 0, done.output
-    assert time.monotonic() - started < longest
     lines = [line for line in done.stderr.splitlines() if f"tracking by {name}" in line]
     assert [line.rsplit(" ", 3)[-3:] for line in lines[-1:]] == [["were", "not", "sent"]], done.stderr
     assert (tmp_path / "out" / "training.jsonl").is_file()

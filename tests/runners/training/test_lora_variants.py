@@ -20,6 +20,7 @@ from runners.plan.train_config import LORA_VARIANTS, TrainConfig
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
 from runners.train import fit
 from runners.training import lora, loss
+from tests.support.limits import HANG_S
 
 FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
 PLAIN_PEFT = """
@@ -92,7 +93,7 @@ def test_plain_peft_loads_every_trained_variant_without_warning(
         result = fit(examples, FEW.replace(variant=out.name, epochs=2.0), tiny, out)
         assert result.last_loss < result.first_loss - 0.2
     command = [sys.executable, "-c", PLAIN_PEFT, str(tiny.folder), *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     ids = torch.tensor([ChatTokenizer(tiny.folder).encode("When does the lounge open?")])
     for out in folders:
