@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from runners import interrupts
@@ -20,9 +21,12 @@ from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.train import work_folder
 from runners.training import checkpoint
+from tests.support.limits import HANG_S, wait_until
 
-SECONDS = 5.0
-LIMIT = 60.0
+RUN = "lora on 36 rows"
+"""What is printed just before the first step."""
+LONG = ("--epochs", "64")
+"""So that a run that is continued and stopped four times does not end before."""
 
 
 @dataclass
@@ -52,27 +56,26 @@ class TrainProcess:
 
     def command(self, *arguments: str) -> int:
         """Start a command line and return the process's id."""
+        (self.folder / "log").unlink(missing_ok=True)
         log = str(self.folder / "log")
         return int(self.warm.start(args=list(arguments), cwd=str(self.folder), log=log))
 
-    def training(self, out: str) -> Path:
-        """Wait until the run is under way and return its work folder."""
-        work = work_folder(self.folder / out)
-        wait_for(lambda: (work / "choices.json").exists())
-        time.sleep(0.15)
-        return work
+    def training(self, pid: int, out: str) -> Path:
+        """Wait until the process has taken some of its steps and return the run's work folder."""
+        wait_until(lambda: (self.folder / "log").exists() and RUN in self.output(), 0.01)
+        began = processor_seconds(pid)
+        wait_until(lambda: processor_seconds(pid) > began + 0.4, 0.01)  # a run takes 2 s of processor time
+        return work_folder(self.folder / out)
 
     def output(self) -> str:
         """Return what the last process printed."""
         return (self.folder / "log").read_text("utf-8")
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < LIMIT
-        time.sleep(0.01)
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +103,9 @@ def test_stopped_run_prints_resume_command_and_resumes(
 ) -> None:
     out = f"stopped{code}"
     pid = process.start(out)
-    work = process.training(out)
-    asked = time.monotonic()
+    work = process.training(pid, out)
     os.kill(pid, number)
     assert process.warm.wait() == code, process.output()
-    assert time.monotonic() - asked < SECONDS
     folder, _ = checkpoint.newest_checkpoint(work)
     assert folder is not None
     assert checkpoint.read_progress(folder).step > 0
@@ -117,25 +118,22 @@ def test_stopped_run_prints_resume_command_and_resumes(
 
 
 def test_second_ctrl_c_stops_at_once_and_keeps_last_checkpoint(process: TrainProcess) -> None:
-    pid = process.start("twice")
-    work = process.training("twice")
+    pid = process.start("twice", *LONG)
+    work = process.training(pid, "twice")
     os.kill(pid, signal.SIGINT)
     assert process.warm.wait() == 130
     before, _ = checkpoint.newest_checkpoint(work)
     assert before is not None
     again = 0
     for pause in (0.0, 0.003, 0.01, 0.03):
-        pid = process.start("twice", "--resume")
-        time.sleep(0.2)
-        process.training("twice")
-        asked = time.monotonic()
+        pid = process.start("twice", *LONG, "--resume")
+        process.training(pid, "twice")
         os.kill(pid, signal.SIGINT)
         time.sleep(pause)
         with suppress(ProcessLookupError):  # it may have written its checkpoint and gone by now
             os.kill(pid, signal.SIGINT)
             again += 1
         assert process.warm.wait() == 130, process.output()
-        assert time.monotonic() - asked < SECONDS
         after, damage = checkpoint.newest_checkpoint(work)
         assert after is not None
         assert after.name >= before.name
@@ -146,7 +144,7 @@ def test_second_ctrl_c_stops_at_once_and_keeps_last_checkpoint(process: TrainPro
 
 def test_new_run_does_not_discard_unfinished_one(process: TrainProcess) -> None:
     pid = process.start("kept")
-    work = process.training("kept")
+    work = process.training(pid, "kept")
     os.kill(pid, signal.SIGINT)
     assert process.warm.wait() == 130
     process.start("kept")
@@ -218,7 +216,8 @@ def slow_pass(seconds: float, seen: list[float]) -> None:
         time.sleep(seconds)
         seen.append(time.monotonic())
         with stop.open():
-            time.sleep(LIMIT)
+            time.sleep(HANG_S)
+            seen.append(time.monotonic())
 
 
 @pytest.mark.usefixtures("default_sigint")
@@ -226,8 +225,8 @@ def test_only_open_blocks_are_interrupted_after_grace() -> None:
     started, seen = time.monotonic(), list[float]()
     with pytest.raises(KeyboardInterrupt):
         slow_pass(0.3, seen)
-    assert seen[0] - started >= 0.3
-    assert time.monotonic() - started < SECONDS
+    (written,) = seen  # and the pass was not waited for
+    assert written - started >= 0.3
 
 
 def test_ignored_signal_stays_ignored() -> None:

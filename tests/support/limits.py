@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -29,7 +30,5 @@ def thread_seconds(work: Callable[[], object], rounds: int = 1) -> float:
 
 def children_seconds() -> float:
     """Return the processor time of all children of this process that have ended and were waited for."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    times = os.times()
+    return times.children_user + times.children_system

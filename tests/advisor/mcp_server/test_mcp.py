@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from jsonschema import Draft202012Validator
 from mcp import StdioServerParameters
@@ -101,23 +102,29 @@ def test_advice_estimates_and_explanations(reading: Any, project: Path) -> None:
     assert tree(project) == before
 
 
+def servers_seconds() -> float:
+    """Return the processor time so far of the children of this process, the servers among them."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return sum(time.user + time.system for time in times)
+
+
 def test_answers_keep_the_models_loaded(reading: Any) -> None:
-    """The second question takes a fraction of the first, which reports its progress."""
+    """The second question takes a fraction of the processor time of the first, which reports its progress."""
     messages: list[str] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
         messages.append(message or "")
 
     question = {"run": "run", "question": "What does parking cost?", "arm": "hybrid"}
-    started = time.perf_counter()
+    started, before = time.monotonic(), servers_seconds()
     first = reading.wait(reading.client.call_tool("ask", question, progress_callback=note))
-    loading = time.perf_counter() - started
+    waited, loading = time.monotonic() - started, servers_seconds() - before
     found = reading.call("index_search", index="run/index", question="parking", k=2)
-    started = time.perf_counter()
+    before = servers_seconds()
     again = reading.call("ask", **question)
-    assert time.perf_counter() - started < loading / 2
+    assert servers_seconds() - before < loading / 2
     assert again.structured_content["answer"] == first.structured_content["answer"]
-    assert loading < 4 or messages[0] == "opening the run and loading its models"
+    assert waited < 4 or messages[0] == "opening the run and loading its models"
     assert not again.is_error, text_of(again)
     assert set(again.structured_content) >= {"answer", "refused", "arm", "citations"}
     assert again.structured_content["arm"] == "hybrid"

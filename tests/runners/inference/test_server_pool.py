@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from runners.inference.http_client import Backoff, BrokenStream, RequestCaller, 
 from runners.inference.remote import RemoteGenerator
 from runners.inference.servers.health import HealthTimes, Server
 from runners.inference.servers.pool import ServerPool
+from tests.support.limits import HANG_S
 
 CHAT = [{"role": "user", "content": "Is it open?"}]
 TIMES = HealthTimes(
-    check_every=0.1, check_again=0.02, check_timeout=1.0, silence=1.0, rest=0.1, longest_rest=0.3
+    check_every=0.1, check_again=0.02, check_timeout=HANG_S, silence=HANG_S, rest=0.1, longest_rest=0.3
 )
+SHORT = replace(TIMES, check_timeout=1.0, silence=1.0)
+"""For what these tests are about: servers that hang or say nothing."""
 LIMITS = RequestLimits(backoff=Backoff(tries=3, first=0.01, longest=0.02))
 
 Pair = tuple[Any, Any]
@@ -82,9 +86,9 @@ def stop_after(*deltas: dict[str, str]) -> Callable[[Any], None]:
     return fault
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def until(condition: Callable[[], bool]) -> bool:
     """Wait for something; return whether it came."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + HANG_S
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()
@@ -101,7 +105,7 @@ def test_requests_are_spread_in_turn_and_by_load(pair: Pair, ask: Ask) -> None:
     texts = [generator.generate([CHAT], 5)[0].text for _ in range(3)]
     pair[0].awake.set()
     assert texts == ["the second one"] * 3
-    assert waiting.result(5)[0].text == "the first one answers"
+    assert waiting.result(HANG_S)[0].text == "the first one answers"
     assert [server.in_flight for server in servers] == [0, 0]
 
 
@@ -151,41 +155,44 @@ def test_stream_without_words_yet_is_repeated(pair: Pair, ask: Ask) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_hanging_server_is_given_up(pair: Pair, ask: Ask, streamed: bool) -> None:
-    generator, servers = ask(*pair)
+    generator, servers = ask(*pair, times=SHORT)
     pair[0].awake.clear()
     started = time.monotonic()
     answer = generator.stream(CHAT, 5).finish() if streamed else generator.generate([CHAT], 5)[0]
     assert answer.text == "the second one"
-    assert 1 < time.monotonic() - started < 15, "after two checks that time out"
+    assert time.monotonic() - started > 1, "after two checks that time out"
     assert servers[0].to_json()["up"] is False
     pair[0].awake.set()
     assert until(lambda: servers[0].up)
 
 
 def test_silent_server_is_given_up_although_it_passes_checks(pair: Pair, ask: Ask) -> None:
-    generator, servers = ask(*pair)
-    pair[0].faults = [lambda handler: time.sleep(15)]
+    generator, servers = ask(*pair, times=SHORT)
+    answered = threading.Event()
+    pair[0].faults = [lambda handler: answered.wait(HANG_S)]
     started = time.monotonic()
     assert generator.stream(CHAT, 5).finish().text == "the second one"
-    assert 0.9 < time.monotonic() - started < 12
+    assert time.monotonic() - started > 0.9
     assert servers[0].failures == 1
+    answered.set()
 
 
 def test_request_in_a_queue_is_waited_for_while_others_get_words(pair: Pair, ask: Ask) -> None:
-    generator, servers = ask(*pair, watch=False)
+    times = replace(TIMES, silence=3.0)
+    generator, servers = ask(*pair, times=times, watch=False)
     servers[1].failed(ServerFailure("left out of this test"))
 
     def speak_slowly(handler: Any) -> None:
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(12):
+        for _ in range(30):
             handler.wfile.write(b'data: {"choices": [{"delta": {"content": "word "}}]}\n\n')
             handler.wfile.flush()
             time.sleep(0.2)
         handler.wfile.write(b"data: [DONE]\n\n")
 
     def wait(handler: Any) -> None:
-        time.sleep(2)  # twice the silence that is allowed
+        time.sleep(2 * times.silence)
         handler.say("after its turn", pair[0].seen[-1])
 
     pair[0].faults = [speak_slowly, wait]
@@ -193,7 +200,7 @@ def test_request_in_a_queue_is_waited_for_while_others_get_words(pair: Pair, ask
         slow = pool.submit(lambda: generator.stream(CHAT, 5).finish())
         assert until(lambda: len(pair[0].seen) == 1)
         queued = pool.submit(lambda: generator.stream(CHAT, 5).finish())
-    assert slow.result().text == ("word " * 12).strip()
+    assert slow.result().text == ("word " * 30).strip()
     assert queued.result().text == "after its turn"
     assert servers[0].failures == 0
 
@@ -247,13 +254,14 @@ def test_error_of_one_request_leaves_the_server_up(pair: Pair, ask: Ask) -> None
 
 def test_caller_who_leaves_ends_the_wait(pair: Pair, ask: Ask) -> None:
     generator, servers = ask(pair[0])
-    gone = threading.Event()
-    pair[0].faults = [lambda handler: time.sleep(2)]
+    gone, left = threading.Event(), threading.Event()
+    pair[0].faults = [lambda handler: left.wait(HANG_S)]
     stream = generator.stream(CHAT, 5, caller=RequestCaller(is_waiting=lambda: not gone.is_set()))
     threading.Timer(0.2, gone.set).start()
     with pytest.raises(CannotRun, match="was cancelled"):
         list(stream)
     assert servers[0].in_flight == 0
+    left.set()
 
 
 def test_key_goes_to_its_own_server_only(pair: Pair, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

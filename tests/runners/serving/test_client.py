@@ -220,7 +220,14 @@ def test_a_busy_server_is_left_alone_and_a_stopped_one_forgotten(run: Path, ask:
 def test_a_server_killed_in_the_middle_leaves_the_answer_to_this_process(run: Path, ask: Ask) -> None:
     started = Process(run, "--port", "0", before=ENDLESS)
     try:
-        threading.Timer(2, started.child.kill).start()
+
+        def kill_in_prefill() -> None:
+            assert started.child.stdout is not None
+            while started.child.stdout.readline() not in ("prefill\n", ""):
+                pass
+            started.child.kill()
+
+        threading.Thread(target=kill_in_prefill).start()
         out, err = ask(QUESTION, "--arm", "prompting")
         assert "did not answer: the " in err
         started.child.wait(HANG_S)

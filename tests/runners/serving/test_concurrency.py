@@ -23,7 +23,7 @@ from runners.serving.http.chat import ParsedRequest, _EventStream
 from runners.serving.http.service import ServerLimits
 from runners.serving.request import AnswerRequest
 from runners.serving.worker import BatchLimits
-from tests.support.limits import wait_until
+from tests.support.limits import HANG_S, wait_until
 
 PIERS = (
     "Amber",
@@ -188,6 +188,7 @@ def test_decoding_stops_when_the_client_disconnects(
     serve: Callable[..., Any], served: Any, stream: bool
 ) -> None:
     tokens: list[int] = []
+    left = threading.Event()
     generator = served.service.worker.session.context.generator(None, served.service.models["model"].step)
     pieces = generator.pieces
 
@@ -197,7 +198,9 @@ def test_decoding_stops_when_the_client_disconnects(
 
         def slow_add(token: int) -> str:
             tokens.append(token)
-            time.sleep(0.02)
+            if len(tokens) > 4:  # the client has left by then; its server notices a moment later
+                left.wait(HANG_S)
+            time.sleep(0.05)
             return str(add(token))
 
         text_pieces.add = slow_add
@@ -218,8 +221,9 @@ def test_decoding_stops_when_the_client_disconnects(
                 with http.stream("POST", "/v1/completions", json=body) as answer:
                     next(answer.iter_lines())
             else:
-                with pytest.raises(httpx.ReadTimeout):
+                with pytest.raises(httpx.ReadTimeout):  # after which the client leaves
                     http.post("/v1/completions", json=body, timeout=0.3)
+        left.set()
         with served.client() as http:  # answered as soon as the worker is free again
             http.post("/v1/search", json={"query": "pier"})
         count = len(tokens)

@@ -112,18 +112,19 @@ from runners.inference.local import LocalGenerator
 def endless(*arguments, **named):
     import torch
     matrix = torch.ones(1000, 1000)
+    print("prefill", flush=True)
     while True:
         matrix @ matrix
 
 LocalGenerator._tokens_of = LocalGenerator.decode_batch = endless
 """
-"""A prefill that does not end."""
+"""A prefill that says that it has begun, and does not end."""
 
 
 def test_sigterm_during_prefill_exits_cleanly(run: Path) -> None:
     process = Process(run, "--port", "0", before=ENDLESS)
     try:
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout):  # after which the client leaves
             httpx.post(f"{process.url}/v1/completions", json={"model": "model", "prompt": "The"}, timeout=2)
         code, output = process.end(signal.SIGTERM)
         assert (code, "stopped" in output) == (0, True)

@@ -173,13 +173,13 @@ def test_json_is_closed_when_the_tokens_run_out(http: httpx.Client) -> None:
 def test_schema_that_cannot_be_enforced_is_refused_by_name(
     http: httpx.Client, schema: dict[str, Any], reason: str
 ) -> None:
-    started = time.monotonic()
+    spent = time.process_time()  # the server is in this process
     answer = http.post(CHAT, json=body(wanted(schema)))
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["param"], error["code"]) == ("response_format", "unsupported_response_format")
     assert reason in error["message"]
-    assert time.monotonic() - started < 30
+    assert time.process_time() - spent < 30
     assert http.get("/health").status_code == 200
 
 
