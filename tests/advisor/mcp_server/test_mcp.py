@@ -136,7 +136,7 @@ def test_answers_keep_the_models_loaded(reading: Any) -> None:
 
 def test_a_cancelled_call_leaves_the_server_at_work(reading: Any) -> None:
     answers = {"answers": {"documents": "documents", "questions": "questions.jsonl"}}
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # the client gives up before the answer
         reading.wait(asyncio.wait_for(reading.client.call_tool("recommend", answers), 0.01))
     assert reading.call("explain", topic="KN001").structured_content["rule"] == "KN001"
 
