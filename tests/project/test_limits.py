@@ -31,8 +31,6 @@ SUBJECTS = {
     ("conftest.py", 20): "an endpoint that was put to sleep wakes up",
 }
 """Short limits that stay, by file and seconds, with the reason."""
-OTHERS = frozenset(("advisor/conftest.py", "documentation/conftest.py", "end_to_end/conftest.py"))
-"""Fixtures that start commands; their limits become those of the server that starts all commands."""
 
 
 def is_clock(node: ast.AST) -> bool:
@@ -85,7 +83,7 @@ def test_no_test_depends_on_the_speed_of_the_machine(root: Path) -> None:
     bounds, limits = [], []
     for path in sorted((root / "tests").rglob("*.py")):
         name, text = path.relative_to(root / "tests").as_posix(), path.read_text("utf-8")
-        if name in OTHERS or not CANDIDATE.search(text):
+        if not CANDIDATE.search(text):
             continue
         tree = ast.parse(text)
         bounds += [f"tests/{name}:{line}" for line in upper_bounds(tree)]

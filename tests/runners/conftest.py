@@ -17,8 +17,8 @@ import pytest
 from runners.data.examples import Example
 from runners.models import hub, resolve
 from runners.models.resolve import Model
-from tests.support.processor_times import LONG_LIVED
 from tests.support.limits import HANG_S
+from tests.support.processor_times import LONG_LIVED
 
 hub.block_hub()
 

@@ -25,6 +25,7 @@ from rag.backends.consent import INDEX_HOSTS
 from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import Plan
 from tests.advisor.mcp_server.conftest import INJECTION, seal
+from tests.support.limits import HANG_S
 from tests.support.silent_server import SilentServer
 
 
@@ -202,7 +203,7 @@ def test_a_process_that_prints_more_than_a_pipe_holds_ends(size: int) -> None:
         target=lambda: results.append(follow_process(process, CallProgress())), daemon=True
     )
     reader.start()
-    reader.join(120)
+    reader.join(HANG_S)
     process.kill()
     process.wait()
     assert results == [("x" * size, ["done"])]
