@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -14,18 +15,19 @@ from rag.backends.lance.storage import LanceAddress, connect_lance
 from rag.backends.lance.tables import CHUNKS, DOCUMENTS, GENERATIONS, read_records
 from rag.errors import BadInput, UsageProblem
 from rag.index import Index
+from tests.rag.conftest import TinyEncoder
 
 pytestmark = pytest.mark.engines
 
 
 @pytest.fixture
-def source(tmp_path: Path, corpus: Path, tiny) -> Path:
+def source(tmp_path: Path, corpus: Path, tiny: TinyEncoder) -> Path:
     (corpus / "long.md").write_text("# " + "A title of many words " * 30 + "\n\n## Under\n\nA short text.\n")
     Index.build(tmp_path / "source", corpus, tiny)
     return tmp_path / "source"
 
 
-def test_a_copy_is_equal_and_goes_on(source: Path, tmp_path: Path, corpus: Path, tiny) -> None:
+def test_a_copy_is_equal_and_goes_on(source: Path, tmp_path: Path, corpus: Path, tiny: TinyEncoder) -> None:
     url, further = f"lancedb://{tmp_path}/one", f"lancedb://{tmp_path}/two"
     events: list[dict] = []
     tiny.encoded.clear()
