@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def guarded(served: Any) -> Call:
 
 
 @pytest.fixture
-def small(served: Any) -> Iterator[Call]:
+def small(served: Any) -> Call:
     """The service with tight limits, one further host and one further origin."""
     limits = ServerLimits(body_bytes=2_000, body_seconds=0.2)
     return caller(
