@@ -378,7 +378,7 @@ def test_errors_of_a_worker(
     kind: Any,
     message: str,
 ) -> None:
-    class Failing(make_tiny):  # type: ignore[misc]
+    class Failing(make_tiny):
         def encode(self, *arguments: Any, **options: Any) -> np.ndarray:
             raise error
 

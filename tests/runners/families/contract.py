@@ -152,7 +152,7 @@ def _reference(base: Model, config: TrainConfig, ours: nn.Module) -> nn.Module:
 def _gradients(net: nn.Module, total: Tensor) -> tuple[float, dict[str, Tensor]]:
     """Return a loss and the gradients of all trained tensors by name, and clear them."""
     net.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     gradients = {
         name: p.grad.clone() for name, p in net.named_parameters() if p.requires_grad and p.grad is not None
     }

@@ -54,7 +54,7 @@ def test_new_keys_are_left_out_of_a_plan_at_their_defaults() -> None:
     assert set(IndexStep().model_dump()) == {
         *("kind", "k", "max_chunk_tokens", "overlap", "fusion", "lexical_weight", "context_tokens")
     }
-    step = IndexStep(reranker={"name": "./ce"}, query_prompt="")  # type: ignore[arg-type]
+    step = IndexStep(reranker={"name": "./ce"}, query_prompt="")
     assert IndexStep(**step.model_dump()) == step
     assert set(step.model_dump()) - set(IndexStep().model_dump()) == {"reranker", "query_prompt"}
 

@@ -139,7 +139,7 @@ def test_invalid_targets_and_variant_combinations_are_refused(tiny: Model) -> No
         {"targets": "q_proj"},
     ):
         with pytest.raises(BadInput):
-            TrainConfig(**wrong)  # type: ignore[arg-type]
+            TrainConfig(**wrong)
 
 
 def test_continued_adapter_keeps_its_rank_and_variant(
