@@ -321,7 +321,7 @@ def _killed_update(location: str, documents: Path, seconds: float) -> None:
 @pytest.mark.engines
 @pytest.mark.parametrize("seconds", [0.03, 0.12])
 def test_a_killed_writer_leaves_a_whole_generation(
-    places: Places, documents: Path, tiny, seconds: float
+    places: Places, documents: Path, tiny: TinyEncoder, seconds: float
 ) -> None:
     location = places.new()
     Index.build(location, documents, tiny)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lancedb
 import numpy as np
@@ -83,12 +83,12 @@ def test_an_interrupted_copy_leaves_no_generation(
     assert copy_index(source, url).generation == 1
 
 
-def change_rows(url: str, table_name: str, where: str, values: dict[str, object]) -> None:
+def change_rows(url: str, table_name: str, where: str, values: Mapping[str, object]) -> None:
     """Change rows of the newest generation of a LanceDB index."""
     address = LanceAddress.parse(url)
     database = connect_lance(address)
     table = database.open_table(table_name)
-    table.update(where=where, values=values)
+    table.update(where=where, values=dict(values))
     record = read_records(database, address)[-1]
     changed = replace(record, versions={**record.versions, table_name: table.version})
     merge = database.open_table(GENERATIONS).merge_insert("number").when_matched_update_all()

@@ -171,7 +171,7 @@ def test_other_settings_of_bm25_are_exact_too(place: str, tmp_path: Path, tiny: 
 
 
 @pytest.mark.engines
-def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny) -> None:
+def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny: TinyEncoder) -> None:
     """Files are joined, rows of words are added up, and only two generations stay; the answers are those of a rebuild."""
     documents = tmp_path / "documents"
     documents.mkdir()
@@ -203,7 +203,7 @@ def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny) -> None:
 
 
 @pytest.mark.engines
-def test_the_lock_on_s3_expires(bucket: str, corpus: Path, tiny) -> None:
+def test_the_lock_on_s3_expires(bucket: str, corpus: Path, tiny: TinyEncoder) -> None:
     url = bucket.replace("s3://", "lancedb+s3://") + "/index"
     writer = backend_class(url).writer(url)
     writer.__enter__()  # never left, as by a killed process

@@ -42,7 +42,7 @@ def documents(workspace: Path) -> Path:
 
 
 @pytest.fixture(params=["flat", "exact", "delta"])
-def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny) -> Path:
+def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny: TinyEncoder) -> Path:
     """An index with two generations, the second one written beside the first one's files for "delta"."""
     folder = workspace / f"whole-{request.param}"
     if not folder.exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def test_updates_give_the_results_of_a_new_build(
         assert updated.check()["chunks"] == report.chunks
 
 
-def test_many_changes_and_purge_write_a_whole_generation(tmp_path: Path, tiny: object) -> None:
+def test_many_changes_and_purge_write_a_whole_generation(tmp_path: Path, tiny: TinyEncoder) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     draw = random.Random(1)

@@ -84,7 +84,7 @@ class EarlierCut:
         return ()
 
 
-def test_update_cuts_again_after_a_change_of_the_chunker(tmp_path: Path, tiny) -> None:
+def test_update_cuts_again_after_a_change_of_the_chunker(tmp_path: Path, tiny: TinyEncoder) -> None:
     """Files that have not changed too; what is the same keeps its id, and nothing of it is embedded."""
     folder, corpus = tmp_path / "index", tmp_path / "documents"
     corpus.mkdir()
@@ -119,7 +119,7 @@ def test_reverted_change_and_rebuild_use_cached_vectors(
     assert (report.embedded, report.chunks) == (0, 5)
 
 
-def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny) -> None:
+def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny: type[TinyEncoder]) -> None:
     size, unit = 1000, 20
     settings = IndexSettings(unit_chars=unit * size)
     rows = [{"id": str(n), "text": f"Boat {n} lies here. {'x' * size}"[:size]} for n in range(2 * unit + 10)]
@@ -190,7 +190,9 @@ def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tin
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path, tiny, large: bool) -> None:
+def test_purge_removes_deleted_text_from_all_files(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder, large: bool
+) -> None:
     # the update of a large one that deletes it is written as a delta
     settings = IndexSettings(large_chunks=1) if large else IndexSettings()
     folder = tmp_path / "index"
