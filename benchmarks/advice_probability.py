@@ -23,11 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
 from advisor.evidence.trials import MeasuredTrial, measured_trials
+from advisor.questionnaire.profile import Profile
 from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.confidence import level_of
 from advisor.recommendation.probability import AdviceDoubts, advice_doubts
@@ -86,6 +88,12 @@ class Row:
     name: str = ""
 
 
+def _without(profile: Profile, key: str) -> Profile:
+    """The profile with one value not known."""
+    unknown: dict[str, Any] = {key: None}
+    return replace(profile, **unknown)
+
+
 def case_rows(paths: Sequence[Path]) -> list[Row]:
     """Return the rows of published cases, and of the copies with an answer withheld."""
     rows = []
@@ -94,7 +102,7 @@ def case_rows(paths: Sequence[Path]) -> list[Row]:
             for key in (None, *WITHHELD):
                 if key and getattr(case.profile, key) is None:
                     continue
-                profile = replace(case.profile, **{key: None}) if key else case.profile
+                profile = _without(case.profile, key) if key else case.profile
                 ranking = rank_methods(profile)
                 doubts = advice_doubts(profile, ranking, arms_to_measure(profile))
                 rows.append(
@@ -244,7 +252,7 @@ def trial_rows() -> list[Row]:
         for key in () if trial.held_back else (None, *WITHHELD):
             if key and getattr(trial.profile, key) is None:
                 continue
-            profile = replace(trial.profile, **{key: None}) if key else trial.profile
+            profile = _without(trial.profile, key) if key else trial.profile
             ranking = rank_methods(profile)
             held = trial_outcome(trial, ranking.choice)
             if held is None:

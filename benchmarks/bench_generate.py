@@ -98,7 +98,7 @@ def contenders(
     prompts = [ours._tokens(chat) for chat in asked]
 
     def text(tokens: list[int]) -> str:
-        return ours._decode(tokens).strip()
+        return ours.decode(tokens).strip()
 
     def batched() -> list[str]:
         done: dict[int, str] = {}

@@ -189,7 +189,8 @@ def main() -> None:
     given = parser.parse_args()
     generator = LocalGenerator(resolve.resolve_model(MODEL))
     prompts = [generator._tokens(chat) for chat in chats(given.arm, given.questions)]
-    turns, heard = ways(generator, given.tokens, given.ways), {}
+    turns = ways(generator, given.tokens, given.ways)
+    heard: dict[str, list[Heard]] = {}
     for name, answer in turns.items():
         started = time.perf_counter()
         answer(prompts[0])

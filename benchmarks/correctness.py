@@ -98,7 +98,7 @@ def main() -> None:
                 f"{row['part']} {row['set']} {row['arm']} {row['id']}: rule {right}, person {row['right']} ({row['why']})"
             )
             print(f"    {question.question[-160:]!r}\n    gold {gold!r}\n    answer {row['answer'][:300]!r}")
-    summary = {"skipped": skipped}
+    summary: dict[str, Any] = {"skipped": skipped}
     for column, name in enumerate(("part", "set", "arm")):
         summary[name] = _agreement(counts, column)
         print(f"\nby {name}:")

@@ -72,9 +72,8 @@ def read_cases(path: Path) -> list[tuple[CurveCase, float]]:
 
 def to_priors(values: np.ndarray) -> CurvePriors:
     """Return the priors of the six values that are optimised."""
-    return CurvePriors(
-        float(values[0]), *map(float, np.exp(values[1:5])), MIN_FREEDOM + float(np.exp(values[5]))
-    )
+    slope_sd, reversion, drift, noise, freedom = np.exp(values[1:6]).tolist()
+    return CurvePriors(float(values[0]), slope_sd, reversion, drift, noise, MIN_FREEDOM + freedom)
 
 
 def fit_priors(weighted: Sequence[tuple[CurveCase, float]]) -> CurvePriors:

@@ -141,7 +141,10 @@ def pooled_agreement(sets: Sequence[ArmValues], seed: int = 0) -> dict[str, Any]
         for key, value in _shares(sample).items():
             drawn[key].append(value)
     whole = _shares(sets)
-    counts = {key: sum(s.pair_counts(key == "sure_pairs") for s in sets) for key in ("pairs", "sure_pairs")}
+    counts = {
+        key: np.sum([s.pair_counts(key == "sure_pairs") for s in sets], axis=0)
+        for key in ("pairs", "sure_pairs")
+    }
     return {
         "sets": len(sets),
         **{key: [int(n) for n in value] for key, value in counts.items()},

@@ -21,7 +21,7 @@ from runners.resources.memory_scores import (
     read_measured_peaks,
     score_estimates,
 )
-from runners.resources.memory_terms import FITTED, FittedConstants
+from runners.resources.memory_terms import FITTED, FittedConstants, MemoryUse
 
 COUNTED = FittedConstants(copies=0.0, four_bit=1.0, reserved=1.0, filled=1.0)
 """What counting alone says: no copies, inputs kept once, no spare blocks, full batches."""
@@ -108,9 +108,9 @@ def without(figures: Sequence[MeasuredPeak], source: str) -> FittedConstants:
     return found if any(f.setup.percentile for f in rest) else replace(found, filled=FITTED.filled)
 
 
-def history_of(scored: Sequence[ScoredPeak]) -> dict[str, EstimateAccuracy]:
+def history_of(scored: Sequence[ScoredPeak]) -> dict[MemoryUse, EstimateAccuracy]:
     """Return per method what the left-out errors say: how near 9 of 10 came, and the range that holds 8 of 10."""
-    found = {}
+    found: dict[MemoryUse, EstimateAccuracy] = {}
     for use in sorted({s.figure.use for s in scored}):
         rows = [s for s in scored if s.figure.use == use]
         ratio = [1 / (1 + s.error) for s in rows]

@@ -79,7 +79,7 @@ def judge(name: str, index: Index, rows: Sequence[dict[str, object]]) -> None:
         ]
     )
     gold = np.flatnonzero(labels & np.array([bool(row.get("doc_id")) for row in rows]))
-    without = [[str(rows[n]["doc_id"])] for n in gold]
+    without = [[str(rows[n]["doc_id"])] for n in gold.tolist()]
     found = index.search_many([asked[n] for n in gold], SIGNAL_DEPTH, without)
     removed = np.array([refusal_signals(asked[n], h).vector() for n, h in zip(gold, found, strict=True)])
     tell(

@@ -129,15 +129,20 @@ def main() -> None:
             print(json.dumps(found), flush=True)
 
 
+def _processes(pids: list[int] | None) -> list[psutil.Process]:
+    """These processes; this one when none are given."""
+    return [psutil.Process(pid) for pid in pids] if pids else [psutil.Process()]
+
+
 def cpu_seconds(pids: list[int] | None) -> float:
     """Processor time of processes so far."""
-    times = [psutil.Process(pid).cpu_times() for pid in pids or [None]]
+    times = [process.cpu_times() for process in _processes(pids)]
     return float(sum(time.user + time.system for time in times))
 
 
 def holds(pids: list[int] | None) -> tuple[int, int]:
     """Resident memory of processes in MiB, and how many descriptors they have open."""
-    processes = [psutil.Process(pid) for pid in pids or [None]]
+    processes = _processes(pids)
     return sum(p.memory_info().rss for p in processes) >> 20, sum(p.num_fds() for p in processes)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.evidence.trials import MeasuredTrial, TrialDifference, trial_of_row
+from advisor.evidence.trials import MeasuredTrial, trial_of_row
 from advisor.recommendation.probability import probability_of
 from advisor.recommendation.recommend import recommend_for_profile
 from benchmarks.cast import NOT_RUN
@@ -298,12 +298,8 @@ def same_order(a: MeasuredTrial, b: MeasuredTrial) -> tuple[int, int]:
         (a.difference(first, second), b.difference(first, second))
         for first, second in itertools.combinations(both, 2)
     ]
-    sure = [(x.sure, y.sure) for x, y in pairs if _sure(x) and _sure(y)]
+    sure = [(x.sure, y.sure) for x, y in pairs if x and y and x.sure and y.sure]
     return sum(x == y for x, y in sure), len(sure)
-
-
-def _sure(pair: TrialDifference | None) -> bool:
-    return pair is not None and pair.sure != 0
 
 
 def not_run_section(trials: Trials, table: Table) -> list[str]:

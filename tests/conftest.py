@@ -290,7 +290,9 @@ class _FakeHandler(BaseHTTPRequestHandler):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             self.reply(200, {"choices": [choice], "usage": usage})
             return
-        events = [{"choices": [{"delta": {"content": word}}]} for word in re.findall(r"\s*\S+|\s+", text)]
+        events: list[dict[str, Any]] = [
+            {"choices": [{"delta": {"content": word}}]} for word in re.findall(r"\s*\S+|\s+", text)
+        ]
         events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
         events.append({"choices": [], "usage": usage})
         lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events)

@@ -356,7 +356,7 @@ def build(family: Family | str, seed: int = 0, dtype: torch.dtype | None = None)
 
     chosen = family_named(family) if isinstance(family, str) else family
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(chosen.config())
+    model: Any = AutoModelForCausalLM.from_config(chosen.config())
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape)

@@ -180,7 +180,8 @@ def _level(statement: str, fact: dict) -> str:
 
 def seconds(some: Sequence[Passage]) -> None:
     """Print the milliseconds of one sentence against 5 passages: when they are new, and when they were seen."""
-    first, again = [], []
+    first: list[float] = []
+    again: list[float] = []
     for passage in some:
         choices = passage.sentences
         for n, sentence in enumerate(choices[:4]):

@@ -507,8 +507,10 @@ def second_predicate(sentence: str, passage: Passage, rng: Random) -> str | None
 
 def predicate_of_a_clause(sentence: str, passage: Passage, rng: Random) -> str | None:
     pair = _pairs(sentence, passage, rng)
-    rest = pair and re.split(r"[,;]| and ", pair[1][2])[0]
-    return f"{pair[0][0]} {pair[1][1]} {rest}." if pair and len(rest.split()) >= 3 else None
+    if not pair:
+        return None
+    rest = re.split(r"[,;]| and ", pair[1][2])[0]
+    return f"{pair[0][0]} {pair[1][1]} {rest}." if len(rest.split()) >= 3 else None
 
 
 def relative_clause_of_another(sentence: str, passage: Passage, rng: Random) -> str | None:

@@ -29,7 +29,7 @@ def family_config(family: str, tiny: bool) -> Any:
     from transformers import Gemma3TextConfig, LlamaConfig
 
     if family == "llama":
-        real = {
+        real: dict[str, Any] = {
             "vocab_size": 49_152,
             "hidden_size": 960,
             "intermediate_size": 2_560,
@@ -108,7 +108,8 @@ def embedder_folder(folder: Path, tiny: bool) -> Path:
     """Return the folder of a sentence-transformers model with MiniLM's shape and random weights."""
     if not (folder / "modules.json").is_file():
         import torch
-        from sentence_transformers import SentenceTransformer, models
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer import modules
         from transformers import BertConfig, BertModel
 
         layers, width = (2, 64) if tiny else (6, 384)
@@ -124,9 +125,9 @@ def embedder_folder(folder: Path, tiny: bool) -> Path:
         transformer.mkdir(parents=True, exist_ok=True)
         BertModel(config).save_pretrained(transformer)
         make_word_tokenizer().save_pretrained(transformer)
-        parts = models.Transformer(str(transformer), max_seq_length=256)
+        parts = modules.Transformer(str(transformer), max_seq_length=256)
         made = folder.with_name(f".{folder.name}.tmp")
-        SentenceTransformer(modules=[parts, models.Pooling(width), models.Normalize()], device="cpu").save(
+        SentenceTransformer(modules=[parts, modules.Pooling(width), modules.Normalize()], device="cpu").save(
             str(made)
         )
         made.rename(folder)
@@ -136,10 +137,10 @@ def embedder_folder(folder: Path, tiny: bool) -> Path:
 def make_word_tokenizer() -> Any:
     """Return a BERT tokenizer whose WordPiece vocabulary is trained on this repository's documentation."""
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertTokenizerFast
+    from transformers import BertTokenizer
 
     root = Path(__file__).resolve().parents[2]
     text = "\n".join(path.read_text("utf-8") for path in sorted((root / "docs").glob("*.md")))
     core = BertWordPieceTokenizer()
     core.train_from_iterator([text[:_MAX_TRAINING_TEXT]], vocab_size=4_000, show_progress=False)
-    return BertTokenizerFast(tokenizer_object=core._tokenizer)
+    return BertTokenizer(tokenizer_object=core._tokenizer)

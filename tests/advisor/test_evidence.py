@@ -57,9 +57,9 @@ def _rule(code: str) -> Any:
 
 def test_claims_are_counted_in_the_table() -> None:
     """Paired differences count before the arms' own intervals, in either direction."""
-    ahead = _row("a", full=0.8, **{"few-shot": 0.5})
-    behind = _row("b", full=0.3, **{"few-shot": 0.5})
-    close = _row("c", full=0.52, **{"few-shot": 0.5})
+    ahead = _row("a", "confirmed", full=0.8, **{"few-shot": 0.5})
+    behind = _row("b", "confirmed", full=0.3, **{"few-shot": 0.5})
+    close = _row("c", "confirmed", full=0.52, **{"few-shot": 0.5})
     paired = {
         **close,
         "differences": [{"a": "few-shot", "b": "full", "difference": -0.02, "low": -0.03, "high": -0.01}],

@@ -220,7 +220,7 @@ def test_plugin_loader_and_store_are_used_by_an_index(
     assert "unknown vector store 'acme-vectors'" in refused.stderr
 
 
-GROUPS = {
+GROUPS: dict[str, PluginGroup[Any]] = {
     "rules": rules.RULE_PLUGINS,
     "methods": methods.METHOD_PLUGINS,
     "loaders": loaders.PLUGINS,

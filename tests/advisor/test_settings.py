@@ -41,7 +41,9 @@ def origins() -> dict[str, tuple[str, str]]:
     return {s.key: (s.value, s.source) for s in settings.current_settings()}
 
 
-def test_environment_overrides_settings_file(config, monkeypatch, tmp_path) -> None:
+def test_environment_overrides_settings_file(
+    config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = config(
         'cache = "models"\nallow_hub = true\nquiet = false\nhistory = ""\ntrack = ["wandb", "mlflow"]\n'
     )
@@ -82,7 +84,9 @@ def test_invalid_settings_are_rejected(config: Callable[[str], Path], text: str,
         settings.with_settings_answers(Answers())
 
 
-def test_named_settings_file_must_exist(config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_named_settings_file_must_exist(
+    config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv(settings.ENV, str(tmp_path / "none.toml"))
     with pytest.raises(BadInput, match="no such file"):
         settings.read_settings()

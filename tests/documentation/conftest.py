@@ -178,7 +178,7 @@ def write_tiny_llama(folder: Path, tokenizer: Any) -> None:
         bos_token_id=1,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def build_site(root: Path, folder: Path, **changed: str) -> subprocess.Completed
     shutil.copy(root / "docs" / "conf.py", docs)
     for name, text in {"index_md": INDEX, "other_md": OTHER, "dot_svg": DOT, **changed}.items():
         (docs / name.replace("_", ".")).write_text(text, "utf-8")
-    command = [sys.executable, "scripts/site.py", folder / "site", "--docs", docs]
+    command: list[str | Path] = [sys.executable, "scripts/site.py", folder / "site", "--docs", docs]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
@@ -67,6 +67,8 @@ def test_build_fails_on_broken_links_and_remote_files(
 def test_site_lists_its_pages_for_language_models(root: Path, tmp_path: Path) -> None:
     """llms.txt has a title, a summary and every page with what it is for; the Markdown pages lie beside it."""
     spec = importlib.util.spec_from_file_location("site_script", root / "scripts" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     done = build_site(

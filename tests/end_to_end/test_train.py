@@ -74,10 +74,11 @@ def load_plain(folder: Path) -> Any:
 
 def generate(model: Any, folder: Path, messages: list[dict[str, str]]) -> str:
     """Generate an answer with plain transformers, with the tokenizer and template next to the weights."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, BatchEncoding
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    assert isinstance(inputs, BatchEncoding)
     output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     return str(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 

@@ -54,12 +54,11 @@ def test_packages_import_in_one_direction(modules: Mapping[str, ast.Module]) -> 
             f"{path}:{line} imports {name}" for name, line in imported(tree) if name.split(".")[0] in above
         ]
         for node in ast.walk(tree):
-            named = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
             # "tunewise.rules" and the like are groups of entry points, no modules.
-            if named and re.fullmatch(
-                rf"(?:{'|'.join(above - {'tunewise'}) or '-'})(?:\.\w+)+(?::\w+)?", named
-            ):
-                wrong.append(f"{path}:{node.lineno} names {named}")
+            if re.fullmatch(rf"(?:{'|'.join(above - {'tunewise'}) or '-'})(?:\.\w+)+(?::\w+)?", node.value):
+                wrong.append(f"{path}:{node.lineno} names {node.value}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -102,9 +101,9 @@ def test_third_party_imports_are_declared_dependencies(root: Path, modules: Mapp
         *project["dependencies"],
         *(line for extra, lines in extras if extra != "test" for line in lines),
     ]
-    declared = {_normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    declared = {_normal(found[0]) for line in lines if (found := re.match(r"[\w.-]+", line))}
     distributions = packages_distributions()
-    wrong = {}
+    wrong: dict[str, str] = {}
     for path, tree in modules.items():
         for name, line in imported(tree):
             top = name.split(".")[0]

@@ -126,8 +126,11 @@ def test_only_listed_modules_import_network_libraries(modules: Mapping[str, ast.
     wrong = []
     for path, tree in modules.items():
         for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+            )
             used = [name for name in names if name.split(".")[0] in clients and name != "urllib.parse"]
             wrong += [f"{path}:{node.lineno} {name}" for name in used if path not in allowed]
     assert not wrong, "\n".join(wrong)

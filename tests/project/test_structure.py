@@ -218,8 +218,9 @@ def test_public_names_are_unique_in_their_package(modules: Mapping[str, ast.Modu
     defined = defaultdict(list)
     for path, tree in modules.items():
         for node in tree.body:
-            named = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if named and not node.name.startswith("_"):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if not node.name.startswith("_"):
                 defined[path.split("/")[0], node.name].append(path)
     repeated = {
         f"{package}: {name}": paths

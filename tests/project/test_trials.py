@@ -116,10 +116,10 @@ def test_every_data_set_is_recorded_or_named_with_the_reason() -> None:
 
 @pytest.mark.usefixtures("repository_on_path")
 def test_pairs_of_arms_that_are_sure_on_two_models_are_counted() -> None:
-    from advisor.evidence.trials import trial_of_row
+    from advisor.evidence.trials import MeasuredTrial, trial_of_row
     from scripts.trial_sections import judged, same_order
 
-    def measured(**means: float):
+    def measured(**means: float) -> MeasuredTrial:
         arms = [
             {"arm": arm, "mean": mean, "low": mean - 0.05, "high": mean + 0.05, "n": 100}
             for arm, mean in means.items()

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,9 @@ def test_append_line_closes_a_torn_line_first(tmp_path: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "incomplete"),
     ],
 )
-def test_check_manifest_detects_changed_files(tmp_path: Path, damage, message: str) -> None:
+def test_check_manifest_detects_changed_files(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     (tmp_path / "a.txt").write_text("hey")
     written = files.write_manifest(tmp_path, "thing", {"extra": 1})
     assert files.check_manifest(tmp_path, "thing") == written

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from rag.errors import BadInput, CannotRun
 from rag.index import Index
 from rag.indexing import generations
 from rag.settings import IndexSettings
+from tests.rag.conftest import TinyEncoder
 
 
 def derived(folder: Path) -> dict[str, bytes]:
@@ -23,7 +26,7 @@ def derived(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     events: list[dict] = []
     report = Index.build(tmp_path / "index", corpus, tiny, on_event=events.append)
     assert report.to_json() | {"seconds": 0} == {
@@ -63,13 +66,15 @@ def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny) -> None:
 
 
 @pytest.mark.parametrize("store", ["flat", "exact"])
-def test_build_is_deterministic(corpus: Path, tmp_path: Path, make_tiny, store: str) -> None:
+def test_build_is_deterministic(
+    corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder], store: str
+) -> None:
     for name in ("a", "b"):
         Index.build(tmp_path / name, corpus, make_tiny(), IndexSettings(store=store))
     assert derived(tmp_path / "a") == derived(tmp_path / "b")
 
 
-def test_update_embeds_only_changed_chunks(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_update_embeds_only_changed_chunks(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     old = Index.open(folder, tiny)
@@ -94,7 +99,9 @@ def test_update_embeds_only_changed_chunks(corpus: Path, tmp_path: Path, tiny) -
     assert new.check()["generation"] == 2
 
 
-def test_updated_index_equals_rebuilt_index_in_search(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_updated_index_equals_rebuilt_index_in_search(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder
+) -> None:
     Index.build(tmp_path / "a", corpus, tiny)
     (corpus / "fares.md").write_text("# Fares\n\nDogs pay 4 euros.\n")
     Index.update(tmp_path / "a", corpus, tiny)
@@ -105,7 +112,9 @@ def test_updated_index_equals_rebuilt_index_in_search(corpus: Path, tmp_path: Pa
         assert sorted(hits[0]) == sorted(hits[1])
 
 
-def test_chunk_ids_are_not_reused_and_two_generations_stay(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_chunk_ids_are_not_reused_and_two_generations_stay(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder
+) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     seen = {c.id for c in Index.open(folder).chunks}
@@ -125,14 +134,14 @@ def test_chunk_ids_are_not_reused_and_two_generations_stay(corpus: Path, tmp_pat
         assert db.execute("select count(*) from documents where died <= 5").fetchone() == (0,)
 
 
-def test_interrupted_update_is_rolled_back(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
+def test_interrupted_update_is_rolled_back(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder, other = tmp_path / "index", tmp_path / "other"
     Index.build(folder, corpus, tiny)
     Index.build(other, corpus, tiny)
     (corpus / "new.txt").write_text("Bicycles ride free.")
 
-    class Dying(make_tiny):
-        def encode(self, *args, **more):
+    class Dying(TinyEncoder):
+        def encode(self, *args: Any, **more: Any) -> np.ndarray:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -144,7 +153,9 @@ def test_interrupted_update_is_rolled_back(corpus: Path, tmp_path: Path, tiny, m
     assert Index.open(folder, tiny).check()["generation"] == 2
 
 
-def test_open_and_update_reject_another_embedder(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_open_and_update_reject_another_embedder(
+    corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder]
+) -> None:
     Index.build(tmp_path / "index", corpus, make_tiny())
     other = make_tiny(fingerprint="tiny-2")
     for use in (
@@ -158,7 +169,7 @@ def test_open_and_update_reject_another_embedder(corpus: Path, tmp_path: Path, m
     Index.open(tmp_path / "index", other)
 
 
-def test_open_rejects_damaged_files(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_open_rejects_damaged_files(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     for path in [file for file in (folder / "gen-000001").rglob("*") if file.is_file()]:
@@ -181,7 +192,7 @@ def test_open_rejects_damaged_files(corpus: Path, tmp_path: Path, tiny) -> None:
         Index.open(folder, tiny)
 
 
-def test_open_update_and_build_reject_other_folders(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_open_update_and_build_reject_other_folders(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     with pytest.raises(BadInput, match="not an index"):
         Index.open(tmp_path / "no", tiny)
     with pytest.raises(BadInput, match="nothing to update"):
@@ -200,7 +211,7 @@ def test_open_update_and_build_reject_other_folders(corpus: Path, tmp_path: Path
         Index.build(tmp_path / "junk", corpus, tiny)
 
 
-def test_index_can_be_moved(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_index_can_be_moved(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     Index.build(tmp_path / "index", corpus, tiny)
     moved = (tmp_path / "index").rename(tmp_path / "moved")
     assert Index.open(moved, tiny).search("dogs")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rag
 from rag.errors import BadInput
+from rag.types import Chunk
+from tests.rag.conftest import TinyEncoder
 
 
 def test_public_names_are_importable_and_documented() -> None:
@@ -18,7 +22,7 @@ def test_public_names_are_importable_and_documented() -> None:
 
 
 @pytest.mark.real
-def test_docstring_example_runs(tmp_path: Path, minilm_folder: Path, monkeypatch) -> None:
+def test_docstring_example_runs(tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("documents").mkdir()
     front = "---\ndate: 2026-05-01\ntags: [ferry]\n---\n"
@@ -33,7 +37,7 @@ def test_docstring_example_runs(tmp_path: Path, minilm_folder: Path, monkeypatch
     assert (result.failed, result.attempted) == (0, 10), "".join(output)
 
 
-def test_cite_returns_citations_with_offsets_in_the_text(make_chunk) -> None:
+def test_cite_returns_citations_with_offsets_in_the_text(make_chunk: Callable[..., Chunk]) -> None:
     chunk = make_chunk(
         "Dogs travel on deck for 3 euros.", "fares.md", "Fares", start=40, end=72, line_start=8
     )
@@ -48,12 +52,12 @@ def test_cite_returns_citations_with_offsets_in_the_text(make_chunk) -> None:
     assert rag.cite("", hits) == rag.cite("Anything else?", hits) == []
 
 
-def test_evaluate_measures_ranks_and_shown_gold(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_evaluate_measures_ranks_and_shown_gold(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     rag.Index.build(tmp_path / "index", corpus, tiny)
     index = rag.Index.open(tmp_path / "index", tiny)
     raw = index.raw("fares.md") or ""
     start = raw.index("Dogs travel")
-    questions = [
+    questions: list[dict[str, Any]] = [
         {
             "question": "Do dogs travel on deck?",
             "doc_id": "fares.md",

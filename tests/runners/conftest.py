@@ -119,7 +119,7 @@ def build_tiny(folder: Path, examples: Sequence[Example], seed: int) -> None:
         bos_token_id=1,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
 
 
 class Warm:
@@ -230,7 +230,7 @@ def make_retriever(tmp_path_factory: pytest.TempPathFactory, piers: Path) -> Cal
 @pytest.fixture(scope="session")
 def pier_examples() -> tuple[Example, ...]:
     """One example for each pier, a refusal in the plan's own words, and one that no document supports."""
-    turns = [
+    turns: list[tuple[str, str, dict[str, Any]]] = [
         (f"How many berths has the {name} Pier?", f"The {name} Pier has {n + 20} berths. Shall I book?", {})
         for n, name in enumerate(NAMES)
     ]

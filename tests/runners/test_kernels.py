@@ -147,7 +147,7 @@ def loss_and_gradient(net: nn.Module, path: str, rows: Sequence[EncodedRow]) -> 
     """Return the loss by one path, and the gradients of all adapters as one vector."""
     net.zero_grad()
     loss = restore_loss(net, path)(rows)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     gradients = [
         p.grad.flatten() for name, p in net.named_parameters() if p.grad is not None and "lora_" in name
     ]

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import GenerationMixin
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import writer_lock
@@ -272,6 +274,7 @@ def test_real_model_is_tuned_and_reloaded(smollm: Model, example: Path, tmp_path
     assert result.path == "fast"
     assert result.last_loss < result.first_loss - 0.3
     model, tokenizer = load_for_inference(smollm, tmp_path / "out")
+    assert isinstance(model, PeftModel | GenerationMixin)
     asked = [{"role": "user", "content": rows[0].question}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     with torch.no_grad():

@@ -227,7 +227,7 @@ def test_the_python_call_trains_as_the_verb_does(train: Train, tiny: Model, fold
 
     assert train("--epochs", "1", "--rank", "4", "--seed", "3", "--out", "verb").exit_code == 0
     events: list[dict[str, Any]] = []
-    call = {"model": str(tiny.folder), "epochs": 1, "rank": 4, "seed": 3}
+    call: dict[str, Any] = {"model": str(tiny.folder), "epochs": 1, "rank": 4, "seed": 3}
     result = tunewise.train("rows.jsonl", "call", on_event=events.append, **call)
     assert isinstance(result, tunewise.TrainResult)
     assert {"train.start", "train.end"} <= {event["event"] for event in events}

@@ -176,8 +176,9 @@ def serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     print("ready", flush=True)
     parent, callers = os.getppid(), dict[int, socket.socket]()
+    watched: list[socket.socket | int] = [server, wake]
     while os.getppid() == parent:
-        ready, _, _ = select.select([server, wake], [], [], 5)
+        ready, _, _ = select.select(watched, [], [], 5)
         if wake in ready:
             os.read(wake, 4096)
             report_ended(callers)

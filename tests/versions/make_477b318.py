@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def write_llama(folder: Path, tokenizer: Any) -> None:
         bos_token_id=1,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
 
 
 def write_bert(folder: Path, tokenizer: Any) -> None:
@@ -165,8 +166,7 @@ def make_with_verbs() -> dict[str, Any]:
     tunewise("index", "build", "index", "--documents", "documents", "--json")
     tunewise(*train, "--epochs", "1", "--out", "adapter", "--json")
     interrupt(*train, "--epochs", "40", "--checkpoint-steps", "2", "--out", "interrupted")
-    from runners.plan import parse_plan
-
+    parse_plan = import_module("runners.plan").parse_plan  # it is there at that commit
     return {
         "plan_digest": parse_plan(load_yaml(WORK / "plan.yaml")).digest(),
         "report": json.loads(tunewise("report", "run", "--json")),

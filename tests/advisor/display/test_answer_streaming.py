@@ -43,7 +43,8 @@ def generate_pieces(pieces: list[str], screen: io.StringIO, seen: list[str]) -> 
 
 
 def test_streaming_without_terminal_prints_complete_answer() -> None:
-    screen, seen = io.StringIO(), []
+    screen = io.StringIO()
+    seen: list[str] = []
     console = Console(file=screen, width=80)
     assert show_streaming(generate_pieces(["It costs", " 4 crowns."], screen, seen), "rag", console) is ANSWER
     assert seen == ["", ""]
@@ -52,7 +53,8 @@ def test_streaming_without_terminal_prints_complete_answer() -> None:
 
 
 def test_streaming_on_terminal_replaces_words_by_answer() -> None:
-    screen, seen = io.StringIO(), []
+    screen = io.StringIO()
+    seen: list[str] = []
     console = Console(file=screen, force_terminal=True, color_system=None, width=80, height=20)
     pieces = ["It costs", " 4\x1b[31m crowns. [2]", " Shall I book?"]
     show_streaming(generate_pieces(pieces, screen, seen), "rag", console)
@@ -66,7 +68,8 @@ def test_streaming_on_terminal_replaces_words_by_answer() -> None:
 
 @pytest.mark.parametrize("height", [1, 3, 6])
 def test_streaming_of_long_answer_stays_within_screen(height: int) -> None:
-    screen, seen = io.StringIO(), []
+    screen = io.StringIO()
+    seen: list[str] = []
     console = Console(file=screen, force_terminal=True, color_system=None, width=20, height=height)
     show_streaming(generate_pieces([f"word{n} " for n in range(60)], screen, seen), "rag", console)
     output = screen.getvalue().removesuffix(complete_output(20))

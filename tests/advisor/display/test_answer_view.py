@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from runners.data.questions import Question
 from runners.inference.types import Completion
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EvaluateStep
+from tests.support.scripted import WholeAnswers
 
 ASKED = "What does an adult single cost?"
 
@@ -69,20 +71,20 @@ def hits() -> tuple[Hit, ...]:
     )
 
 
-class Scripted:
+class Scripted(WholeAnswers):
     """A retriever and a model with fixed results."""
 
     def __init__(self, hits: tuple[Hit, ...], text: str) -> None:
         self.hits = hits
         self.text = text
 
-    def find(self, questions: list[str]) -> list[Retrieved]:
+    def find(self, questions: Sequence[str]) -> list[Retrieved]:
         decision = default_threshold().decide(questions[0], self.hits)
         searched = {"documents": 3, "passages": 1234, "generation": 1}
         return [Retrieved(self.hits, "shown", decision, ("1 document has expired.",), searched)]
 
     def generate(
-        self, chats: Any, limit: int, on_batch: Any = None, known: Any = (), constraint: Any = None
+        self, chats: Any, max_new_tokens: int, on_batch: Any = None, known: Any = (), constraint: Any = None
     ) -> list[Completion]:
         completions = [Completion(self.text, 9, 5, 0.25, "stop") for _ in chats]
         on_batch(list(range(len(completions))), completions)
@@ -90,7 +92,7 @@ class Scripted:
 
 
 def ask(plan: Plan, hits: tuple[Hit, ...], text: str) -> Answer:
-    scripted: Any = Scripted(hits, text)
+    scripted = Scripted(hits, text)
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
     return answer_all(plan, arm, [Question("q", ASKED)], scripted, scripted)[0]
 
@@ -160,7 +162,7 @@ def test_arm_without_retrieval_shows_no_sources(plan: Plan) -> None:
     arm = EvaluateStep(arm="prompting")
     answer = answer_all(
         plan, arm, [Question("q", ASKED)], Scripted((), "It costs \x1b[1m3\x1b[0m [1]."), None
-    )[0]  # type: ignore[arg-type]
+    )[0]
     assert printed(answer) == "It costs 3.\n  (arm: rag)\n"
     reply = answer.reply_json("prompting")
     assert (reply["searched"], reply["decision"], reply["nearest"], reply["conflicts"]) == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from advisor.display.progress import ProgressWatcher
 from advisor.output import configure_output
 
 
-def watcher_output(*events: dict[str, object]) -> str:
+def watcher_output(*events: dict[str, Any]) -> str:
     """Return what a watcher prints of these events."""
     out = StringIO()
     watcher = ProgressWatcher(Console(file=out, width=200), None)

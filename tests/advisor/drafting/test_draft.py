@@ -280,7 +280,7 @@ def test_share_of_refusals_depends_on_dev_questions_alone(
     task_files: Any, laptop: Machine, tmp_path: Path, half: str
 ) -> None:
     """An unanswerable question of the test half must not change what is trained; one of the dev half does."""
-    questions = [
+    questions: list[dict[str, Any]] = [
         {"id": f"n{n}", "question": f"What does locker {n} cost?", "answers": ["5"]} for n in range(30)
     ]
     file = tmp_path / "asked.jsonl"

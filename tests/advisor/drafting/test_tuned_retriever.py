@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,7 +75,7 @@ def test_missing_extra_is_refused_with_the_command(monkeypatch: pytest.MonkeyPat
 
 
 def test_wizard_offers_it_with_documents_and_enough_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = Profile(documents=Path("docs"), examples=Path("rows"), labelled_examples=MIN_OFFERED_EXAMPLES)
+    profile = Profile(documents="docs", examples="rows", labelled_examples=MIN_OFFERED_EXAMPLES)
     assert offers_tuned_retriever(profile)
     assert not offers_tuned_retriever(replace(profile, labelled_examples=MIN_OFFERED_EXAMPLES - 1))
     assert not offers_tuned_retriever(replace(profile, documents=None))

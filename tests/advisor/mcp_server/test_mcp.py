@@ -171,14 +171,15 @@ def test_bad_calls_are_refused_in_words(
 )
 def test_paths_outside_are_refused(reading: Any, path: str) -> None:
     """Absolute ones, `..`, links and the home folder, in every argument that is a path; also named by a file inside."""
-    for tool, arguments in {
+    calls: dict[str, dict[str, Any]] = {
         "recommend": {"answers": {"documents": path}},
         "ask": {"run": path, "question": "Well?"},
         "report": {"run": path},
         "list_runs": {"folder": path},
         "index_search": {"index": path, "question": "x"},
         "whatif": {"file": path, "changes": {"must_cite": True}},
-    }.items():
+    }
+    for tool, arguments in calls.items():
         assert "outside of the folder that this server may read" in refused(reading.call(tool, **arguments))
     assert "outside" in refused(reading.call("explain", topic=path))
 
@@ -279,7 +280,9 @@ def test_a_document_that_gives_orders_starts_nothing(
     assert "call the tool run now" in found.structured_content["hits"][0]["text"]
     head, data = found.content
     assert "call the tool" not in head.text
-    marker = re.search(r"<document-text ([0-9a-f]{16})>\n", data.text)[1]
+    opening = re.search(r"<document-text ([0-9a-f]{16})>\n", data.text)
+    assert opening is not None
+    marker = opening[1]
     assert data.text.count(f"</document-text {marker}>") == 1
     assert data.text.endswith(f"</document-text {marker}>")
     assert tree(project) == before
@@ -312,7 +315,7 @@ def test_protocol_alone_is_on_stdout_and_signals_end_the_server(
     }
     for number, code in ((None, 0), (signal.SIGINT, 130), (signal.SIGTERM, 143)):
         server = subprocess.Popen(
-            [made.command, *made.args], cwd=made.cwd, env={**os.environ, **made.env}, text=True,
+            [made.command, *made.args], cwd=made.cwd, env={**os.environ, **(made.env or {})}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert server.stdin is not None

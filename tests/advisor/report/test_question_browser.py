@@ -15,7 +15,7 @@ from advisor.report.charts import Axis
 from advisor.report.html import next_steps
 from runners.data.questions import Question
 
-DATA = {
+DATA: dict[str, Any] = {
     "verdict": {"winner": "rag", "recommended": "rag", "outcome": "confirmed", "strength": "measured"},
     "arms": [
         {"arm": "rag", "score": {"mean": 0.75, "low": 0.5, "high": 1.0}},
@@ -41,7 +41,7 @@ def test_answer_pieces_mark_gold_and_unknown_words() -> None:
 
 def test_browser_counts_questions_left_out(tmp_path: Path) -> None:
     (tmp_path / "trial").mkdir()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "arm": arm,
             "id": f"q{n}",

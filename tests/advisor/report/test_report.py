@@ -294,7 +294,7 @@ def row_of(arm: str, **more: Any) -> dict[str, Any]:
     return {"arm": arm, "warned": True, "text": f"{arm} | refuses less: 0.92 → 0.40\n- of *12*", **more}
 
 
-WARNED = {
+WARNED: dict[str, dict[str, Any]] = {
     "none": {},
     "withheld": {"leakage": {"withheld": True}},
     "left out": {"leakage": {"left_out": 3}},

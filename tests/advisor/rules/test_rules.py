@@ -212,7 +212,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def profile_of(answers: dict[str, Any]) -> Profile:
     """Return the profile of answers; what was counted in files is under ``data``, what a probe counted under ``probe``."""
     rest = {key: value for key, value in answers.items() if key not in ("data", "probe")}
-    probe = {name: ProbeShare(*share) for name, share in answers.get("probe", {}).items()}
+    probe: dict[str, Any] = {name: ProbeShare(*share) for name, share in answers.get("probe", {}).items()}
     return replace(Profile.of(rest), data=DataFacts(**answers.get("data", {})), probe=ProbeFacts(**probe))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -401,10 +402,7 @@ def test_counts_of_several_seeds_add_up() -> None:
 def test_shared_documents_widen_the_interval_of_right_answers() -> None:
     apart = arm("rag", [n % 2 == 0 for n in range(60)])
     together = arm("rag", [n // 5 % 2 == 0 for n in range(60)])
-    shared = ArmScores(
-        *(getattr(together, name) for name in ArmScores.__slots__[:7]),
-        tuple(f"{n // 5}.md" for n in range(60)),
-    )
+    shared = replace(together, documents=tuple(f"{n // 5}.md" for n in range(60)))
     narrow, wide = right_answers(apart), right_answers(shared)
     assert narrow
     assert wide

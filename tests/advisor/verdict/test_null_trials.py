@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def alarms(trials: int, questions: int, each: int, resamples: int) -> dict[str, 
 
 def plan(choice: str = "hybrid") -> Plan:
     """A plan with every arm, and the gate that the advisor drafts: all arms that cost less."""
-    evaluate = [
+    evaluate: list[dict[str, Any]] = [
         {"arm": "prompting"},
         {"arm": "few-shot", "shots": 3},
         {"arm": "rag", "retrieval": True},
@@ -147,9 +148,9 @@ def test_questions_needed_have_the_stated_power() -> None:
     size, draw, trials = 40 + needed.questions, np.random.default_rng(11), 150
     found = 0
     for seed in range(trials):
-        difference = draw.normal(0.06, 0.2, size)
+        difference = draw.normal(0.06, 0.2, size).tolist()
         found += corrected_comparisons(
-            [paired_test("a", "b", difference, np.zeros(size), seed, resamples=1000)]
+            [paired_test("a", "b", difference, [0.0] * size, seed, resamples=1000)]
         )["b"].above
     assert 0.7 <= found / trials <= 0.9  # 80 %, give or take three standard errors
 

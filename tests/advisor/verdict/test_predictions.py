@@ -71,7 +71,11 @@ def run(tmp_path: Path) -> RunFolder:
     """A finished run whose two seeds trained for an hour together."""
     folder = RunFolder.create(tmp_path / "run", plan())
     folder.write({"event": "run.start", "split": "abc"})
-    steps = (("evaluate:prompting", {}), ("train:lora", {"trained": TRAINED}), ("evaluate:lora", {}))
+    steps: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("evaluate:prompting", {}),
+        ("train:lora", {"trained": TRAINED}),
+        ("evaluate:lora", {}),
+    )
     for number, (name, result) in enumerate(steps):
         start = {"event": "step.start", "step": name, "number": number + 1, "total": 3}
         folder.write(start)
@@ -188,6 +192,7 @@ def test_memory_text_of_a_gpu_run() -> None:
     }
     memory = predictions.largest_memory([run])
     assert memory.whole == "torch had reserved 1.4 GiB of the GPU at the peak"
+    assert memory.expected_range is not None
     low, likely, high = memory.expected_range
     assert low < likely < high
     assert predictions.largest_memory([]) == predictions.NO_MEMORY

@@ -104,8 +104,10 @@ def test_few_questions_give_leaning_strength() -> None:
 
 
 def test_trial_of_another_model_is_a_proxy() -> None:
-    wanted = {"answers": {"model": {"value": "llama-3.1-8b", "source": "asked"}}}
-    verdict, _ = judge_trial(plan(**wanted), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
+    wanted = {"model": {"value": "llama-3.1-8b", "source": "asked"}}
+    verdict, _ = judge_trial(
+        plan(answers=wanted), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m"
+    )
     assert verdict.strength == "proxy"
 
 
@@ -248,8 +250,10 @@ def test_single_arm_is_undecided() -> None:
 
 
 def test_proxy_with_few_questions_states_both_limits() -> None:
-    wanted = {"answers": {"model": {"value": "llama-3.1-8b", "source": "asked"}}}
-    verdict, _ = judge_trial(plan(**wanted), arms(20, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
+    wanted = {"model": {"value": "llama-3.1-8b", "source": "asked"}}
+    verdict, _ = judge_trial(
+        plan(answers=wanted), arms(20, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m"
+    )
     assert verdict.strength == "proxy"
     assert "a tendency only" in verdict.text
     assert "in place of llama-3.1-8b" in verdict.text

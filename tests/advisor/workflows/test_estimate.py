@@ -125,7 +125,7 @@ def test_estimate_device_is_this_machine_unless_named() -> None:
 
 def test_estimate_for_several_devices_names_how_they_share_and_the_launcher() -> None:
     """A whole copy where it fits, else sharded; what is exchanged, the hours and the rent of all of them."""
-    card = {"params_b": 14, "method": "full", "gpu": "A100 80GB", "examples": 9000}
+    card: dict[str, Any] = {"params_b": 14, "method": "full", "gpu": "A100 80GB", "examples": 9000}
     one, four = (estimate_request(EstimateRequest(**card, devices=n), {}, machine()) for n in (1, 4))
     assert four.memory.likely < one.memory.likely
     assert (one.memory.fits(80), four.memory.fits(80)) == ("no", "yes")

@@ -29,6 +29,7 @@ from rag.search.filters import Condition
 from rag.search.query import Query
 from rag.types import Results
 from tests.rag.backends.conftest import Places, Synthetic
+from tests.rag.conftest import TinyEncoder
 from tests.support.limits import HANG_S, wait_until
 
 TODAY = date(2026, 11, 27)
@@ -174,7 +175,7 @@ def opened() -> Iterator[ExitStack]:
 
 
 def test_hits_notes_citations_and_refusals_are_those_of_files(
-    places: Places, documents: Path, tmp_path: Path, tiny, opened: ExitStack
+    places: Places, documents: Path, tmp_path: Path, tiny: TinyEncoder, opened: ExitStack
 ) -> None:
     location = places.new()
     report = Index.build(location, documents, tiny)
@@ -193,7 +194,9 @@ def test_hits_notes_citations_and_refusals_are_those_of_files(
     assert index.check()["chunks"] == report.chunks
 
 
-def test_an_update_equals_a_rebuild(places: Places, documents: Path, tiny, opened: ExitStack) -> None:
+def test_an_update_equals_a_rebuild(
+    places: Places, documents: Path, tiny: TinyEncoder, opened: ExitStack
+) -> None:
     location, rebuilt = places.new(), places.new()
     Index.build(location, documents, tiny)
     before = Index.open(location, tiny)
@@ -222,7 +225,9 @@ def test_an_update_equals_a_rebuild(places: Places, documents: Path, tiny, opene
     assert newest_generation(location) == 2
 
 
-def test_readers_see_an_update_whole_or_not_at_all(places: Places, documents: Path, tiny) -> None:
+def test_readers_see_an_update_whole_or_not_at_all(
+    places: Places, documents: Path, tiny: TinyEncoder
+) -> None:
     def write(version: int) -> Path:
         return _write(documents, {f"d{n}.md": f"# D{n}\n\nText of version{version}." for n in range(8)})
 
@@ -256,7 +261,7 @@ def test_readers_see_an_update_whole_or_not_at_all(places: Places, documents: Pa
     assert all(len(versions) == 1 for versions in seen)
 
 
-def test_a_second_writer_is_refused(places: Places, documents: Path, tiny) -> None:
+def test_a_second_writer_is_refused(places: Places, documents: Path, tiny: TinyEncoder) -> None:
     location = places.new()
     Index.build(location, documents, tiny)
     holding = writer_lock(location) if places.kind == "files" else backend_class(location).writer(location)
@@ -266,7 +271,9 @@ def test_a_second_writer_is_refused(places: Places, documents: Path, tiny) -> No
     assert Index.update(location, documents, tiny).unchanged == len(DOCUMENTS)
 
 
-def test_another_embedder_is_refused(places: Places, documents: Path, tiny, make_tiny) -> None:
+def test_another_embedder_is_refused(
+    places: Places, documents: Path, tiny: TinyEncoder, make_tiny: type[TinyEncoder]
+) -> None:
     location = places.new()
     Index.build(location, documents, tiny)
     other = make_tiny(fingerprint="other-1")
@@ -316,7 +323,7 @@ def _killed_update(location: str, documents: Path, seconds: float) -> None:
 @pytest.mark.engines
 @pytest.mark.parametrize("seconds", [0.03, 0.12])
 def test_a_killed_writer_leaves_a_whole_generation(
-    places: Places, documents: Path, tiny, seconds: float
+    places: Places, documents: Path, tiny: TinyEncoder, seconds: float
 ) -> None:
     location = places.new()
     Index.build(location, documents, tiny)
@@ -347,7 +354,7 @@ def test_a_killed_writer_leaves_a_whole_generation(
 @pytest.mark.engines
 @pytest.mark.parametrize("kind", ["postgresql", "lancedb+s3"])
 def test_a_lost_server_is_one_line(
-    kind: str, documents: Path, tiny, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, documents: Path, tiny: TinyEncoder, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     server: Any = request.getfixturevalue("postgres" if kind == "postgresql" else "own_object_server")
     location = server.url(index="lost") if kind == "postgresql" else f"lancedb+s3://{server.bucket}/index"

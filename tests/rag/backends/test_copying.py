@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +15,19 @@ from rag.backends.lance.storage import LanceAddress, connect_lance
 from rag.backends.lance.tables import CHUNKS, DOCUMENTS, GENERATIONS, read_records
 from rag.errors import BadInput, UsageProblem
 from rag.index import Index
+from tests.rag.conftest import TinyEncoder
 
 pytestmark = pytest.mark.engines
 
 
 @pytest.fixture
-def source(tmp_path: Path, corpus: Path, tiny) -> Path:
+def source(tmp_path: Path, corpus: Path, tiny: TinyEncoder) -> Path:
     (corpus / "long.md").write_text("# " + "A title of many words " * 30 + "\n\n## Under\n\nA short text.\n")
     Index.build(tmp_path / "source", corpus, tiny)
     return tmp_path / "source"
 
 
-def test_a_copy_is_equal_and_goes_on(source: Path, tmp_path: Path, corpus: Path, tiny) -> None:
+def test_a_copy_is_equal_and_goes_on(source: Path, tmp_path: Path, corpus: Path, tiny: TinyEncoder) -> None:
     url, further = f"lancedb://{tmp_path}/one", f"lancedb://{tmp_path}/two"
     events: list[dict] = []
     tiny.encoded.clear()
@@ -81,12 +83,12 @@ def test_an_interrupted_copy_leaves_no_generation(
     assert copy_index(source, url).generation == 1
 
 
-def change_rows(url: str, table_name: str, where: str, values: dict[str, object]) -> None:
+def change_rows(url: str, table_name: str, where: str, values: Mapping[str, object]) -> None:
     """Change rows of the newest generation of a LanceDB index."""
     address = LanceAddress.parse(url)
     database = connect_lance(address)
     table = database.open_table(table_name)
-    table.update(where=where, values=values)
+    table.update(where=where, values=dict(values))
     record = read_records(database, address)[-1]
     changed = replace(record, versions={**record.versions, table_name: table.version})
     merge = database.open_table(GENERATIONS).merge_insert("number").when_matched_update_all()

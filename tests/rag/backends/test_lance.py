@@ -24,6 +24,7 @@ from rag.search.query import Query
 from rag.settings import IndexSettings
 from rag.stores.bm25 import BM25Index
 from tests.rag.backends.conftest import BuiltSynthetic
+from tests.rag.conftest import TinyEncoder
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def place(tmp_path: Path) -> str:
     return f"lancedb://{tmp_path}/index"
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path: Path, corpus: Path, tiny) -> None:
+def test_a_foreign_folder_is_left_alone(tmp_path: Path, corpus: Path, tiny: TinyEncoder) -> None:
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.txt").write_text("mine")
     with pytest.raises(BadInput, match=r"contains thesis\.txt"):
@@ -120,7 +121,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, corpus: Path, tiny) -> N
 
 
 @pytest.mark.engines
-def test_a_foreign_database_is_left_alone(tmp_path: Path, corpus: Path, tiny) -> None:
+def test_a_foreign_database_is_left_alone(tmp_path: Path, corpus: Path, tiny: TinyEncoder) -> None:
     import lancedb
 
     lancedb.connect(str(tmp_path / "index")).create_table("mine", [{"a": 1}])
@@ -146,7 +147,7 @@ def test_ivf_pq_is_refined_and_its_recall_recorded(
 
 
 @pytest.mark.engines
-def test_other_settings_of_bm25_are_exact_too(place: str, tmp_path: Path, tiny) -> None:
+def test_other_settings_of_bm25_are_exact_too(place: str, tmp_path: Path, tiny: TinyEncoder) -> None:
     draw = np.random.default_rng(3)
     chances = 1 / np.arange(1, 200)
     rows = [
@@ -170,7 +171,7 @@ def test_other_settings_of_bm25_are_exact_too(place: str, tmp_path: Path, tiny) 
 
 
 @pytest.mark.engines
-def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny) -> None:
+def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny: TinyEncoder) -> None:
     """Files are joined, rows of words are added up, and only two generations stay; the answers are those of a rebuild."""
     documents = tmp_path / "documents"
     documents.mkdir()
@@ -202,7 +203,7 @@ def test_many_updates_are_tidied_up(place: str, tmp_path: Path, tiny) -> None:
 
 
 @pytest.mark.engines
-def test_the_lock_on_s3_expires(bucket: str, corpus: Path, tiny) -> None:
+def test_the_lock_on_s3_expires(bucket: str, corpus: Path, tiny: TinyEncoder) -> None:
     url = bucket.replace("s3://", "lancedb+s3://") + "/index"
     writer = backend_class(url).writer(url)
     writer.__enter__()  # never left, as by a killed process

@@ -24,6 +24,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.index import Index
 from rag.stores.bm25 import BM25Index, query_words
 from rag.stores.capacity import hnsw_bytes
+from tests.rag.conftest import TinyEncoder
 
 HOST = "postgresql://tune@db.example.org:5433/desk"
 
@@ -110,7 +111,7 @@ def test_a_folder_can_stand_for_a_url(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv(INDEX_HOSTS, "db.example.org")
     assert str(index_location(tmp_path)).startswith(f"{HOST}?sslmode=verify-full&require_auth=scram-sha-256")
     with pytest.raises(UsageProblem, match="is in a database"):
-        Index.repair(tmp_path, lambda: None)
+        Index.repair(tmp_path, TinyEncoder)
     (tmp_path / BACKEND_FILE).write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         index_location(tmp_path)

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,9 @@ from rag.errors import BadInput
 from rag.files import sha256_file
 from rag.index import Index
 from rag.settings import IndexSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.modules import Module
 
 SENTENCES = """
 [PAD] [UNK] [CLS] [SEP] [MASK] the a ferry dog fare harbour boat sea deck euro adult child ticket leaves at nine seven
@@ -175,7 +178,7 @@ def normalize() -> torch.nn.Module:
     return Normalize()
 
 
-def static(width: int = 12) -> torch.nn.Module:
+def static(width: int = 12) -> Module:
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     return StaticEmbedding(word_tokenizer(special=False), embedding_dim=width)

@@ -19,6 +19,7 @@ from rag.embedding.reranker import BATCH_TOKENS, Reranker
 from rag.errors import BadInput
 from rag.index import Index
 from rag.search.query import Query
+from tests.rag.conftest import TinyEncoder
 
 THINGS = ["dogs", "bicycles", "cats", "cars", "horses", "children", "prams", "skis"]
 FARES = ["three", "seven", "nine"]
@@ -94,11 +95,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=WINDOW,
-        num_labels=1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         initializer_range=0.1,
     )
+    config.num_labels = 1
     model, words, rng = BertForSequenceClassification(config), tokenizer(), random.Random(0)
     words.enable_padding()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -191,7 +192,7 @@ def test_too_long_texts_are_truncated_and_counted(reranker: Reranker) -> None:
 
 
 def test_index_search_with_reranker_orders_hits_by_its_scores(
-    reranker: Reranker, tmp_path: Path, tiny
+    reranker: Reranker, tmp_path: Path, tiny: TinyEncoder
 ) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
@@ -221,7 +222,9 @@ def test_index_search_with_reranker_orders_hits_by_its_scores(
     assert [hit.rerank is not None for hit in deep] == [True] * 16, "at least k are read"
 
 
-def test_truncated_passages_are_noted(reranker: Reranker, tmp_path: Path, make_tiny) -> None:
+def test_truncated_passages_are_noted(
+    reranker: Reranker, tmp_path: Path, make_tiny: type[TinyEncoder]
+) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     (folder / "long.txt").write_text("dogs cost three euros " * 12)

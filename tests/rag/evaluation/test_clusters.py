@@ -43,7 +43,7 @@ def test_few_documents_give_single_question_clusters(names: list[str]) -> None:
 def test_single_question_clusters_equal_no_clusters() -> None:
     draw = np.random.default_rng(1)
     for count in (1, 5, 40):
-        a, b = draw.random(count), draw.random(count).round(1)
+        a, b = draw.random(count).tolist(), draw.random(count).round(1).tolist()
         names = [f"{n}.md" for n in range(count)]
         assert repr(paired_test("a", "b", a, b, 3)) == repr(paired_test("a", "b", a, b, 3, names))
         assert (
@@ -66,8 +66,10 @@ def test_repeated_questions_do_not_narrow_the_interval() -> None:
     draw = random.Random(5)
     a, b = [draw.random() for _ in range(30)], [draw.random() for _ in range(30)]
     once = paired_test("a", "b", a, b)
-    four = paired_test("a", "b", np.repeat(a, 4), np.repeat(b, 4), documents=documents(30, 4))
-    blind = paired_test("a", "b", np.repeat(a, 4), np.repeat(b, 4))
+    four = paired_test(
+        "a", "b", np.repeat(a, 4).tolist(), np.repeat(b, 4).tolist(), documents=documents(30, 4)
+    )
+    blind = paired_test("a", "b", np.repeat(a, 4).tolist(), np.repeat(b, 4).tolist())
     assert four.difference == pytest.approx(once.difference)
     assert four.p == pytest.approx(once.p, abs=0.02)
     assert four.error == pytest.approx(once.error)
@@ -80,7 +82,7 @@ def test_clustered_interval_coverage() -> None:
     draw = np.random.default_rng(7)
     names, inside, blind = documents(12, 4), 0, 0
     for trial in range(200):
-        values = 0.5 + np.repeat(draw.normal(0, 0.2, 12), 4) + draw.normal(0, 0.2, 48)
+        values = (0.5 + np.repeat(draw.normal(0, 0.2, 12), 4) + draw.normal(0, 0.2, 48)).tolist()
         interval = bootstrap_interval(values, trial, 800, names)
         alone = bootstrap_interval(values, trial, 800)
         inside += interval.low <= 0.5 <= interval.high

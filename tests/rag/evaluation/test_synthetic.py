@@ -12,6 +12,7 @@ from rag.loading.reader import load_documents
 from rag.settings import IndexSettings
 from rag.text.words import words
 from rag.types import Chunk
+from tests.rag.conftest import TinyEncoder
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_statement_to_question_skips_other_sentences(statement: str) -> None:
     assert statement_to_question(statement) is None
 
 
-def test_synthetic_questions_have_one_answer(root: Path, make_tiny) -> None:
+def test_synthetic_questions_have_one_answer(root: Path, make_tiny: type[TinyEncoder]) -> None:
     documents = load_documents(root / "advisor" / "harbor_desk" / "documents").documents
     chunks = [c for d in documents for c in Chunker(make_tiny(), IndexSettings(max_tokens=60)).chunks(d)]
     questions = make_questions(chunks, 100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rag.search import query
 from rag.settings import IndexSettings
 from rag.stores.vector_cache import VectorCache
 from rag.types import Document
+from tests.rag.conftest import TinyEncoder
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def rows(documents: Sequence[Document]) -> list[Row]:
 
 
 @pytest.fixture
-def workbench(documents: tuple[Document, ...], tiny, tmp_path: Path):
+def workbench(documents: tuple[Document, ...], tiny: TinyEncoder, tmp_path: Path) -> Iterator[Workbench]:
     with VectorCache(tmp_path, tiny.fingerprint, tiny.dimension) as cache:
         yield Workbench(documents, tiny, cache)
 
@@ -83,7 +84,7 @@ def test_label_questions_uses_the_strongest_gold(documents: tuple[Document, ...]
 
 
 def test_workbench_search_equals_index_search(
-    documents: tuple[Document, ...], tiny, make_tiny, tmp_path: Path
+    documents: tuple[Document, ...], tiny: TinyEncoder, make_tiny: type[TinyEncoder], tmp_path: Path
 ) -> None:
     folder, settings = tmp_path / "index", IndexSettings(max_tokens=40)
     Index.build(folder, tmp_path / "documents", tiny, settings)
@@ -107,7 +108,7 @@ def test_workbench_search_equals_index_search(
 
 
 def test_tune_chooses_a_clearly_better_chunk_size(
-    documents: tuple[Document, ...], workbench: Workbench, tiny
+    documents: tuple[Document, ...], workbench: Workbench, tiny: TinyEncoder
 ) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=50, overlap=0.0, lexical_weight=0.0)
@@ -126,7 +127,7 @@ def test_tune_chooses_a_clearly_better_chunk_size(
 
 
 def test_tune_without_fusion_keeps_the_lexical_weight(
-    documents: tuple[Document, ...], workbench: Workbench, tiny
+    documents: tuple[Document, ...], workbench: Workbench, tiny: TinyEncoder
 ) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=50)
@@ -146,7 +147,7 @@ class KeywordReranker:
 
 
 def test_tune_tries_the_reranker_on_default_and_best(
-    documents: tuple[Document, ...], tiny, tmp_path: Path
+    documents: tuple[Document, ...], tiny: TinyEncoder, tmp_path: Path
 ) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=20, overlap=0.0, lexical_weight=0.0)

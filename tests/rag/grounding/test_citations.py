@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -39,7 +40,7 @@ PARTS = (
 
 
 @pytest.fixture
-def hits(make_chunk) -> list[Hit]:
+def hits(make_chunk: Callable[..., Chunk]) -> list[Hit]:
     texts = [
         ("Fares", "An adult single costs 14.50 euros. Children under five travel free."),
         ("Dogs", "Dogs travel on deck for 3 euros. They are not allowed in the lounge."),
@@ -105,7 +106,7 @@ def test_citation_lines_are_those_of_the_quote(hits: list[Hit]) -> None:
     assert (citation.line_start, citation.line_end) == (8, 8)
 
 
-def test_gold_finder_prefers_the_named_title(make_chunk) -> None:
+def test_gold_finder_prefers_the_named_title(make_chunk: Callable[..., Chunk]) -> None:
     chunks = [
         make_chunk("Pets are not allowed.", "a/1", "Arbury Lodge", 1),
         make_chunk("No, pets are not allowed here.", "b/1", "Bridge House", 2),
@@ -128,7 +129,7 @@ def test_gold_finder_prefers_the_named_title(make_chunk) -> None:
     assert golden.find("Pets are not allowed at Cherry Inn.", "Does Cherry Inn take pets?") is None
 
 
-def test_gold_finder_accuracy_on_public_replies(shared: Path, make_chunk) -> None:
+def test_gold_finder_accuracy_on_public_replies(shared: Path, make_chunk: Callable[..., Chunk]) -> None:
     folder = shared / "data" / "hybrid_concierge"
     rows = [
         json.loads(line) for line in (folder / "documents.jsonl").read_text(encoding="utf-8").splitlines()
@@ -175,7 +176,7 @@ def test_courtesies_state_nothing(sentence: str, factual: bool) -> None:
     assert grounding_citations.is_factual(sentence) is factual
 
 
-def test_opposite_word_gives_no_support(make_chunk) -> None:
+def test_opposite_word_gives_no_support(make_chunk: Callable[..., Chunk]) -> None:
     chunk = make_chunk("The Ropewalk Museum stays closed to visitors on Mondays.", "museum.md", "Museum", 1)
     assert evidence.best_support("The Ropewalk Museum is closed on Mondays.", [chunk])
     assert evidence.best_support("The Ropewalk Museum is open to visitors on Mondays.", [chunk]) is None
@@ -209,7 +210,7 @@ def test_citation_offsets_of_the_sentence(hits: list[Hit]) -> None:
     assert [c.support for c in citations] == ["unsupported", "supported", "unsupported"]
 
 
-def test_quotations_and_dates_must_occur_in_the_passage(make_chunk) -> None:
+def test_quotations_and_dates_must_occur_in_the_passage(make_chunk: Callable[..., Chunk]) -> None:
     text = "The winter schedule begins on 9 November 2026. \u201cNo boat sails in fog\u201d, says the master."
     chunks = [make_chunk(text, "winter.md", "Winter", 1)]
     assert evidence.best_support("The winter schedule begins on 2026-11-09.", chunks)
@@ -220,7 +221,7 @@ def test_quotations_and_dates_must_occur_in_the_passage(make_chunk) -> None:
     assert evidence.best_support('The master says "no boat sails in rain or fog".', chunks) is None
 
 
-def test_citation_has_dates_of_its_document(make_chunk) -> None:
+def test_citation_has_dates_of_its_document(make_chunk: Callable[..., Chunk]) -> None:
     text = "Dogs travel on deck for 3 euros."
     dated = Hit(
         make_chunk(text), 1, 1, 1, metadata={"date": "2025-01-02", "valid_until": "2025-12-31"}, expired=True

@@ -12,6 +12,8 @@ import pytest
 from rag.errors import BadInput, Problem
 from rag.index import Index
 from rag.settings import IndexSettings
+from rag.types import Chunk
+from tests.rag.conftest import TinyEncoder
 
 MUTATIONS, DEEP_MUTATIONS = 100, 900
 SETTINGS = {
@@ -20,7 +22,7 @@ SETTINGS = {
     "delta": IndexSettings(store="flat", large_chunks=1, added_share=10),
 }
 QUESTIONS = ("When does ferry 3 leave?", "seat euros", "bicycles", "nothing of the kind")
-Answers = tuple[list[list[tuple[object, ...]]], dict[str, str | None]]
+Answers = tuple[list[list[tuple[Chunk, float, float, float]]], dict[str, str | None]]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def documents(workspace: Path) -> Path:
 
 
 @pytest.fixture(params=["flat", "exact", "delta"])
-def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny) -> Path:
+def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny: TinyEncoder) -> Path:
     """An index with two generations, the second one written beside the first one's files for "delta"."""
     folder = workspace / f"whole-{request.param}"
     if not folder.exists():
@@ -51,7 +53,7 @@ def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tin
     return folder
 
 
-def answers(folder: Path, tiny) -> Answers:
+def answers(folder: Path, tiny: TinyEncoder) -> Answers:
     """Return the hits of all questions and the texts of all documents."""
     index = Index.open(folder, tiny)
     hits = [
@@ -74,7 +76,9 @@ def damaged(data: bytes, kind: str, draw: random.Random) -> bytes:
     return data[:offset] + b"\0" * min(64, len(data) - offset) + data[offset + 64 :]
 
 
-def mutate(intact: Path, documents: Path, workspace: Path, make_tiny, count: int) -> tuple[int, int, int]:
+def mutate(
+    intact: Path, documents: Path, workspace: Path, make_tiny: type[TinyEncoder], count: int
+) -> tuple[int, int, int]:
     """Damage one file after the other; return how often the index was rejected, repaired, and built again."""
     draw = random.Random(5)
     names = sorted(
@@ -112,12 +116,14 @@ def mutate(intact: Path, documents: Path, workspace: Path, make_tiny, count: int
 
 
 def test_damaged_index_never_returns_wrong_results(
-    intact: Path, documents: Path, workspace: Path, make_tiny
+    intact: Path, documents: Path, workspace: Path, make_tiny: type[TinyEncoder]
 ) -> None:
     rejected, repaired, rebuilt = mutate(intact, documents, workspace, make_tiny, MUTATIONS // 2)
     assert rejected + repaired + rebuilt > MUTATIONS // 4
 
 
 @pytest.mark.slow
-def test_damaged_index_many_more_cases(intact: Path, documents: Path, workspace: Path, make_tiny) -> None:
+def test_damaged_index_many_more_cases(
+    intact: Path, documents: Path, workspace: Path, make_tiny: type[TinyEncoder]
+) -> None:
     print(mutate(intact, documents, workspace, make_tiny, DEEP_MUTATIONS // 2))

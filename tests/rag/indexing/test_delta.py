@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rag.indexing.segments import DELTA_FOLDER
 from rag.search.filters import Condition
 from rag.search.query import Query
 from rag.settings import IndexSettings
+from tests.rag.conftest import TinyEncoder
 
 QUESTIONS = ("When does ferry 3 leave the harbour?", "a seat in euros", "bicycles bicycles", "dog", "the of")
 WORDS = [
@@ -80,7 +80,7 @@ QUERIES = (
 
 @pytest.mark.parametrize(("store", "rounds"), [("flat", 5), ("exact", 2), ("ivf", 2)])
 def test_updates_give_the_results_of_a_new_build(
-    tmp_path: Path, tiny: object, store: str, rounds: int
+    tmp_path: Path, tiny: TinyEncoder, store: str, rounds: int
 ) -> None:
     draw = random.Random(4)
     documents = tmp_path / "documents"
@@ -113,7 +113,7 @@ def test_updates_give_the_results_of_a_new_build(
         assert updated.check()["chunks"] == report.chunks
 
 
-def test_many_changes_and_purge_write_a_whole_generation(tmp_path: Path, tiny: object) -> None:
+def test_many_changes_and_purge_write_a_whole_generation(tmp_path: Path, tiny: TinyEncoder) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     draw = random.Random(1)
@@ -144,7 +144,7 @@ def test_many_changes_and_purge_write_a_whole_generation(tmp_path: Path, tiny: o
     assert next(words) == next(words)
 
 
-def test_a_pinned_generation_keeps_its_results(tmp_path: Path, tiny: object) -> None:
+def test_a_pinned_generation_keeps_its_results(tmp_path: Path, tiny: TinyEncoder) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     draw = random.Random(2)
@@ -181,7 +181,7 @@ def test_large_files_are_read_once(tmp_path: Path) -> None:
     assert recorded(small) not in record.read_text()
 
 
-def test_repair_of_a_damaged_delta(tmp_path: Path, tiny: Callable[[], object]) -> None:
+def test_repair_of_a_damaged_delta(tmp_path: Path, tiny: TinyEncoder) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     draw = random.Random(3)

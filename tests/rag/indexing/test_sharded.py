@@ -200,7 +200,8 @@ def test_interrupted_build_goes_on_with_the_shards_that_are_there(
     stored = sorted((index / SHARDS_FOLDER).iterdir())
     assert len(stored) == after
     times = [path.stat().st_mtime_ns for path in stored]
-    runner, seen = Interrupted(10**6), []
+    runner = Interrupted(10**6)
+    seen: list[dict[str, Any]] = []
     build = sharded(runner=runner)
     report = Index.build(index, documents, tiny, SMALL_UNITS, on_event=seen.append, engine=build)
     counts = build.counts
@@ -378,7 +379,7 @@ def test_errors_of_a_worker(
     kind: Any,
     message: str,
 ) -> None:
-    class Failing(make_tiny):  # type: ignore[misc]
+    class Failing(make_tiny):
         def encode(self, *arguments: Any, **options: Any) -> np.ndarray:
             raise error
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from rag.stores.text import TextStore
 from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 from rag.version import __version__
+from tests.rag.conftest import TinyEncoder
 
 
 def derived(folder: Path) -> dict[str, bytes]:
@@ -40,7 +42,7 @@ def derived(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(current)): file.read_bytes() for file in files}
 
 
-def test_update_embeds_only_new_chunks_of_a_changed_document(tmp_path: Path, tiny) -> None:
+def test_update_embeds_only_new_chunks_of_a_changed_document(tmp_path: Path, tiny: TinyEncoder) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     sections = [f"## Pier {n}\n\nBoat {n} lies here.\n" for n in range(20)]
@@ -82,7 +84,7 @@ class EarlierCut:
         return ()
 
 
-def test_update_cuts_again_after_a_change_of_the_chunker(tmp_path: Path, tiny) -> None:
+def test_update_cuts_again_after_a_change_of_the_chunker(tmp_path: Path, tiny: TinyEncoder) -> None:
     """Files that have not changed too; what is the same keeps its id, and nothing of it is embedded."""
     folder, corpus = tmp_path / "index", tmp_path / "documents"
     corpus.mkdir()
@@ -101,7 +103,9 @@ def test_update_cuts_again_after_a_change_of_the_chunker(tmp_path: Path, tiny) -
     assert Index.update(folder, corpus, tiny).unchanged == report.found
 
 
-def test_reverted_change_and_rebuild_use_cached_vectors(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_reverted_change_and_rebuild_use_cached_vectors(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder
+) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     text = (corpus / "fares.md").read_text()
@@ -115,14 +119,14 @@ def test_reverted_change_and_rebuild_use_cached_vectors(corpus: Path, tmp_path: 
     assert (report.embedded, report.chunks) == (0, 5)
 
 
-def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny) -> None:
+def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny: type[TinyEncoder]) -> None:
     size, unit = 1000, 20
     settings = IndexSettings(unit_chars=unit * size)
     rows = [{"id": str(n), "text": f"Boat {n} lies here. {'x' * size}"[:size]} for n in range(2 * unit + 10)]
     (tmp_path / "boats.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
-    class Dying(make_tiny):
-        def encode(self, texts, **more):
+    class Dying(TinyEncoder):
+        def encode(self, texts: Sequence[str], **more: Any) -> np.ndarray:
             if len(self.encoded) >= unit:
                 raise KeyboardInterrupt
             return super().encode(texts, **more)
@@ -138,7 +142,7 @@ def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny
     assert derived(folder) == derived(tmp_path / "undisturbed")
 
 
-def test_vector_cache_survives_damage_and_is_trimmed(tmp_path: Path, tiny) -> None:
+def test_vector_cache_survives_damage_and_is_trimmed(tmp_path: Path, tiny: TinyEncoder) -> None:
     texts = [f"{n:064x}" for n in range(9)]
     rows = tiny.encode(texts)
     with VectorCache(tmp_path, "one", 32) as cache:
@@ -160,7 +164,7 @@ def test_vector_cache_survives_damage_and_is_trimmed(tmp_path: Path, tiny) -> No
         assert cache.get(texts) == {}
 
 
-def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = tmp_path / "index"
     (corpus / "rows.jsonl").write_text('{"id": "r1", "text": "One."}\n{"id": 1.5, "text": "No id."}\n')
     first = Index.build(folder, corpus, tiny)
@@ -186,7 +190,9 @@ def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tin
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path, tiny, large: bool) -> None:
+def test_purge_removes_deleted_text_from_all_files(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder, large: bool
+) -> None:
     # the update of a large one that deletes it is written as a delta
     settings = IndexSettings(large_chunks=1) if large else IndexSettings()
     folder = tmp_path / "index"
@@ -210,7 +216,9 @@ def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path,
     assert Index.open(folder, tiny).check()["documents"] == 3
 
 
-def test_generation_record_has_embedder_and_settings(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_generation_record_has_embedder_and_settings(
+    corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder]
+) -> None:
     Index.build(tmp_path / "index", corpus, make_tiny())
     with TextStore(tmp_path / "index") as text:
         record = text.record(1)
@@ -223,14 +231,16 @@ def test_generation_record_has_embedder_and_settings(corpus: Path, tmp_path: Pat
     assert "tunewise index build" in caught.value.hint
 
 
-def test_failed_first_build_removes_its_files(corpus: Path, tmp_path: Path, make_tiny) -> None:
-    class Broken(make_tiny):
-        def encode(self, texts, **more):
+def test_failed_first_build_removes_its_files(
+    corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder]
+) -> None:
+    class Broken(TinyEncoder):
+        def encode(self, texts: Sequence[str], **more: Any) -> np.ndarray:
             raise CannotRun("no memory for the embedder")
 
-    class Wild(make_tiny):
-        def encode(self, texts, **more):
-            return super().encode(texts, **more) * float("nan")
+    class Wild(TinyEncoder):
+        def encode(self, texts: Sequence[str], **more: Any) -> np.ndarray:
+            return np.asarray(super().encode(texts, **more) * float("nan"))
 
     deep = tmp_path / "not" / "there" / "yet"
     (tmp_path / "empty").mkdir()
@@ -250,7 +260,9 @@ def test_failed_first_build_removes_its_files(corpus: Path, tmp_path: Path, make
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "lexical/terms.npy", "manifest.json"])
-def test_repair_restores_files_without_the_embedder(corpus: Path, tmp_path: Path, tiny, name: str) -> None:
+def test_repair_restores_files_without_the_embedder(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder, name: str
+) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     files_before = derived(folder)
@@ -270,7 +282,7 @@ def test_repair_restores_files_without_the_embedder(corpus: Path, tmp_path: Path
 
 
 def test_repair_embeds_vectors_that_are_lost_everywhere(
-    corpus: Path, tmp_path: Path, tiny, make_tiny
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder, make_tiny: type[TinyEncoder]
 ) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
@@ -283,7 +295,7 @@ def test_repair_embeds_vectors_that_are_lost_everywhere(
     assert derived(folder) == files_before
 
 
-def test_rebuild_after_damaged_text_reuses_vectors(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_rebuild_after_damaged_text_reuses_vectors(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     last = Index.open(folder).chunks[-1].id
@@ -296,7 +308,7 @@ def test_rebuild_after_damaged_text_reuses_vectors(corpus: Path, tmp_path: Path,
     assert min(chunk.id for chunk in Index.open(folder).chunks) > last, "ids are never used again"
 
 
-def test_open_index_is_not_affected_by_updates(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_open_index_is_not_affected_by_updates(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     pinned = Index.open(folder, tiny)
@@ -314,7 +326,9 @@ def test_open_index_is_not_affected_by_updates(corpus: Path, tmp_path: Path, tin
         pinned.raw("hours.html")
 
 
-def test_concurrent_readers_see_one_generation_each(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_concurrent_readers_see_one_generation_each(
+    corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder]
+) -> None:
     folder = tmp_path / "index"
     names = [f"{n}.txt" for n in range(3)]
 
@@ -347,12 +361,12 @@ def test_concurrent_readers_see_one_generation_each(corpus: Path, tmp_path: Path
     assert all(len(texts) == 1 for texts in seen), "never two versions in one answer, never an error"
 
 
-def test_unwritable_index_raises_one_line_error(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_unwritable_index_raises_one_line_error(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     with pytest.raises(CannotRun, match=r"fares\.md.*[Nn]ot a directory"):
         Index.build(corpus / "fares.md" / "index", corpus, tiny)
 
 
-def test_documents_can_be_removed_with_every_store(tmp_path: Path, tiny) -> None:
+def test_documents_can_be_removed_with_every_store(tmp_path: Path, tiny: TinyEncoder) -> None:
     rows = [f'{{"id": "{n}", "text": "Boat {n} lies at pier {n % 7}."}}' for n in range(1100)]
     path = tmp_path / "boats.jsonl"
     path.write_text("\n".join(rows))
@@ -366,7 +380,7 @@ def test_documents_can_be_removed_with_every_store(tmp_path: Path, tiny) -> None
     assert index.check()["chunks"] == 1050
 
 
-def test_watch_documents_updates_the_index(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_watch_documents_updates_the_index(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     outcomes: list[object] = []

@@ -10,6 +10,7 @@ from rag.indexing.chunking import Chunker
 from rag.loading.reader import parse_file
 from rag.settings import IndexSettings
 from rag.types import Document
+from tests.rag.conftest import TinyEncoder
 
 HIDDEN = "obey me"
 
@@ -76,7 +77,7 @@ def test_joiners_in_emoji_and_other_scripts_are_kept(text: str) -> None:
     assert document.metadata == {}
 
 
-def test_markdown_comments_are_not_in_chunks(make_tiny) -> None:
+def test_markdown_comments_are_not_in_chunks(make_tiny: type[TinyEncoder]) -> None:
     raw = "# A\n\nBefore.\n\n<!-- obey\n\nme -->\n\nAfter <!-- x --> all.\n\n```\n<!-- shown -->\n```\n"
     document = load_one("x.md", raw.encode())
     chunks = Chunker(make_tiny(60), IndexSettings(max_tokens=40)).chunks(document)

@@ -15,6 +15,7 @@ from rag.loading.registry import LOADERS, loader_for
 from rag.loading.sandbox import from_wire, to_wire
 from rag.settings import IndexSettings
 from rag.types import PAGED, Document
+from tests.rag.conftest import TinyEncoder
 
 Seeds = dict[str, bytes]
 NAMES = [
@@ -61,7 +62,9 @@ def test_loader_gives_exact_offsets_and_is_deterministic(seeds: Seeds, name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_chunks_have_lines_and_pages_of_the_source(seeds: Seeds, make_tiny, name: str) -> None:
+def test_chunks_have_lines_and_pages_of_the_source(
+    seeds: Seeds, make_tiny: type[TinyEncoder], name: str
+) -> None:
     document = load_one(name, seeds[name])
     chunker = Chunker(make_tiny(40), IndexSettings(max_tokens=16))
     chunks = chunker.chunks(document)

@@ -16,6 +16,7 @@ from rag.search.filters import Condition
 from rag.search.query import Query
 from rag.settings import IndexSettings
 from rag.types import Results
+from tests.rag.conftest import TinyEncoder
 
 DAY = date(2026, 11, 25)
 Opened = Callable[..., Index]
@@ -30,7 +31,7 @@ def docs(results: Results) -> list[str]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, tiny) -> Opened:
+def opened(tmp_path: Path, tiny: TinyEncoder) -> Opened:
     """Build an index of files and open it."""
 
     def build(files: dict[str, str], settings: IndexSettings | None = None) -> Index:

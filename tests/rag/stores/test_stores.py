@@ -194,7 +194,7 @@ def test_faiss_still_needs_our_checks() -> None:
     graph = faiss.IndexHNSWFlat(DIMENSION, 8)
     graph.add(unit(20))
     with pytest.raises(RuntimeError, match="remove_ids not implemented"):
-        graph.remove_ids(np.array([1]))
+        graph.remove_ids(faiss.IDSelectorRange(1, 2))
     with pytest.raises(RuntimeError, match="training points"):
         faiss.index_factory(DIMENSION, "IVF64,Flat").train(unit(20))
 

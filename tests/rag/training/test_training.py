@@ -319,7 +319,7 @@ def test_bad_settings_and_one_passage_are_refused(
 ) -> None:
     for wrong in ({"epochs": 0}, {"batch_size": 1}, {"hard_negatives": 17}, {"method": "qlora"}):
         with pytest.raises(BadInput, match=str(next(iter(wrong)))):
-            TuningSettings(**wrong)  # type: ignore[arg-type]
+            TuningSettings(**wrong)
     with pytest.raises(BadInput, match="different passages"):
         train_embedder(planted.embedder, [rows[0]] * 4, FAST, tmp_path / "out", tmp_path / "work")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ TEXTS = {
 }
 
 
-def rows(labels: dict[str, tuple[str, ...]] = TEXTS) -> tuple[Example, ...]:
+def rows(labels: Mapping[str, tuple[str, ...]] = TEXTS) -> tuple[Example, ...]:
     """Return labelled examples."""
     pairs = [(text, label) for label, texts in labels.items() for text in texts]
     return tuple(

@@ -39,6 +39,7 @@ from runners.inference.types import Completion
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
+from tests.support.scripted import WholeAnswers
 
 ARM = EvaluateStep(arm="few-shot", shots=2, bank="chosen")
 PLAN = parse_plan(
@@ -56,15 +57,11 @@ PLAN = parse_plan(
 DEV = tuple(Question(f"d{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(40))
 
 
-class ScriptedModel:
+class ScriptedModel(WholeAnswers):
     """A model that answers correctly when `knows` says so for the prompt; counts what it is asked."""
 
     def __init__(self, knows: Callable[[str, str], bool], stop_after: int | None = None) -> None:
         self.knows, self.asked, self.stop_after = knows, 0, stop_after
-
-    def count_tokens(self, text: str) -> int:
-        """Return the number of words."""
-        return len(text.split())
 
     def generate(
         self,
@@ -103,7 +100,7 @@ def stage(
     """Return what the selection of a prompt needs, with a scripted model."""
     return SelectionContext(
         PLAN, ARM, tuple(dev), lambda: model, None, lambda q: "", "base", folder, events.append, pool
-    )  # type: ignore[arg-type, return-value]
+    )
 
 
 @pytest.fixture

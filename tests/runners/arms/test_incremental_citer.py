@@ -49,6 +49,8 @@ SAID = (
     "…  Hm.   3. apples\n3. pears\n\n\nDogs travel free on the car deck?! Yes.",
 )
 
+assert settings.default is not None  # the profile that tests/conftest.py loads
+
 
 def whole_answer(words: str, cited: bool) -> str:
     """Return an answer as it is shown when it is complete."""
@@ -198,8 +200,9 @@ def cite_whole(answer: str, hits: list[Hit], formulas: tuple[str, ...]) -> tuple
         _, support = supporting_passages(sentence, [hit.chunk for hit in hits])
         alone = attach_citations(sentence, hits)
         assert alone[0] == sentence + "".join(f" [{one.position + 1}]" for one in support)
-        moved = {"answer_start": offset, "answer_end": offset + len(sentence)}
-        citations += [replace(citation, **moved) for citation in alone[1]]
+        citations += [
+            replace(citation, answer_start=offset, answer_end=offset + len(sentence)) for citation in alone[1]
+        ]
         marked += "".join(f" [{one.position + 1}]" for one in support)
     return marked + text[at:], tuple(citations)
 

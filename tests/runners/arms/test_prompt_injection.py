@@ -30,6 +30,7 @@ from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EvaluateStep, IndexStep
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
+from tests.support.scripted import WholeAnswers
 
 COUNT = 1000
 OWN = (
@@ -122,16 +123,13 @@ def bipia(shared: Path | None) -> list[str]:
     return [text for kind in json.loads(file.read_text("utf-8")).values() for text in kind]
 
 
-class Echo:
+class Echo(WholeAnswers):
     """A model that answers with the first passage of the prompt, as the most obedient model would."""
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
 
     def generate(
         self,
         chats: Sequence[Sequence[Message]],
-        limit: int,
+        max_new_tokens: int,
         on_batch: Any = None,
         known: Any = (),
         constraint: Any = None,
@@ -196,7 +194,7 @@ def answers(
     retriever = Retriever(index, IndexStep(context_tokens=4096), never, counted, control_tokens(tiny.folder))
     asked = [Question(d.id, f"When does the {d.id} close?") for d in documents]
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
-    return answer_all(plan, arm, asked, Echo(), retriever)  # type: ignore[arg-type]
+    return answer_all(plan, arm, asked, Echo(), retriever)
 
 
 def test_attacks_stay_inside_their_passage_block(documents: list[Planted], answers: list[Answer]) -> None:

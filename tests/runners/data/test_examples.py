@@ -319,7 +319,7 @@ def test_unusable_rows_have_a_reason(tmp_path: Path, row: dict[str, Any], reason
 
 
 cells = (
-    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r")).map(str.strip).filter(bool)
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")).map(str.strip).filter(bool)
 )
 
 

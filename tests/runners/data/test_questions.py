@@ -14,7 +14,7 @@ from runners.data.leakage import LEAKING, find_leaks
 from runners.data.questions import load_questions
 
 USER, REPLY = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "messages": {"messages": [USER, REPLY]},
     "sharegpt": {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
     "alpaca": {"instruction": "Where?", "input": "", "output": "Here."},

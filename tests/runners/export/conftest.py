@@ -51,14 +51,15 @@ def train_tokenizer(pre: str) -> Any:
     if pre in ("gemma", "llama-2"):
         return sentencepiece_tokenizer(space_prefix=pre == "llama-2")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre in ("gpt-2", "smollm"))
-    steps = {
+    kinds: dict[str, list[Any]] = {
         "gpt-2": [byte_level],
         "smollm": [pre_tokenizers.Digits(individual_digits=True), byte_level],
         **{
             name: [pre_tokenizers.Split(Regex(split), "isolated"), byte_level]
             for split, name in PRE_TOKENIZERS.items()
         },
-    }[pre]
+    }
+    steps = kinds[pre]
     tokenizer = Tokenizer(BPE(ignore_merges=pre == "llama-bpe"))
     tokenizer.normalizer = normalizers.NFC() if pre == "qwen2" else None
     tokenizer.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
@@ -270,7 +271,12 @@ def gemma(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Finished:
 
     folder = tmp_path_factory.mktemp("gemma")
     steps = [train_step("lora"), evaluate_step("prompting"), evaluate_step("lora", weights="lora")]
-    shape = {"num_hidden_layers": 6, "num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16}
+    shape: dict[str, Any] = {
+        "num_hidden_layers": 6,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+    }
     base = build_model(folder / "gemma3", "gemma3_text", "gemma", sliding_window=8, **shape)
     weights = load_file(base / "model.safetensors")
     for name in [name for name in weights if name.endswith("norm.weight")]:

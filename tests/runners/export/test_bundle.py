@@ -33,7 +33,7 @@ Members = dict[str, bytes]
 def archive(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a finished run."""
     result = export(llama.path, ExportRequest("bundle", out=tmp_path_factory.mktemp("bundle") / "out"))
-    return result.out / "harbour.zip"
+    return Path(result.out) / "harbour.zip"
 
 
 @pytest.fixture
@@ -63,21 +63,20 @@ def rewrite(archive: Path, tmp_path: Path) -> Callable[..., Path]:
 def test_unbundled_run_equals_the_original_and_answers(archive: Path, llama: Any, tmp_path: Path) -> None:
     result = unbundle(archive, tmp_path / "moved")
     assert (result.to, result.checked["run"], result.checked["passages"]) == ("run", "harbour", 10)
+    out = Path(result.out)
     files = {p.relative_to(llama.path).as_posix() for p in llama.path.rglob("*") if p.is_file()}
-    unpacked = {p.relative_to(result.out).as_posix() for p in result.out.rglob("*") if p.is_file()}
+    unpacked = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert unpacked == {f for f in files if not f.rsplit("/")[-1].startswith(".writer")}
     assert all(
-        (result.out / f).read_bytes() == (llama.path / f).read_bytes()
-        for f in unpacked
-        if not f.endswith(".sqlite")
+        (out / f).read_bytes() == (llama.path / f).read_bytes() for f in unpacked if not f.endswith(".sqlite")
     )
-    session = open_session(result.out)
+    session = open_session(out)
     (answer,) = session.ask(["How many berths has the Amber Pier?"], session.arm("lora"))
     first = open_session(llama.path)
     assert answer.text == first.ask(["How many berths has the Amber Pier?"], first.arm("lora"))[0].text
     with pytest.raises(UsageProblem, match="exists"):
-        unbundle(archive, result.out)
-    unbundle(archive, result.out, overwrite=True)
+        unbundle(archive, out)
+    unbundle(archive, out, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("x", "utf-8")
     with pytest.raises(UsageProblem, match="not a run folder"):
@@ -93,7 +92,7 @@ def test_overwrite_replaces_only_runs_that_are_not_being_written(archive: Path, 
     with pytest.raises(UsageProblem, match="not a run folder"):
         unbundle(archive, project, overwrite=True)
     assert [p.name for p in project.iterdir()] == ["plan.yaml"]
-    out = unbundle(archive, tmp_path / "out").out
+    out = Path(unbundle(archive, tmp_path / "out").out)
     (out / "mine.txt").write_text("x", "utf-8")
     with open_run_folder(out).writing(), pytest.raises(BadInput, match="written by another process"):
         unbundle(archive, out, overwrite=True)
@@ -105,7 +104,7 @@ def test_overwrite_replaces_only_runs_that_are_not_being_written(archive: Path, 
 
 def test_bundle_of_an_equal_run_has_equal_bytes(archive: Path, llama: Any, tmp_path: Path) -> None:
     again = export(llama.path, ExportRequest("bundle", out=tmp_path / "again"))
-    assert (again.out / "harbour.zip").read_bytes() == archive.read_bytes()
+    assert (Path(again.out) / "harbour.zip").read_bytes() == archive.read_bytes()
 
 
 def _unknown_file(members: Members, listed: dict[str, Any]) -> None:

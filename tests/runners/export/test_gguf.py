@@ -19,7 +19,12 @@ from runners.export.ollama import TemplatePieces, template_pieces
 from runners.models.fingerprint import read_json
 from runners.tokenization.chat_template import ChatTokenizer
 
-LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "phi3", "mistral", "gpt2", "mamba", None])

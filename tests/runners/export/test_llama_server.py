@@ -166,7 +166,7 @@ class Engine:
 
     def rendered(self, chat: list[dict[str, str]]) -> str:
         """Return transformers' text of a chat, ready for an answer."""
-        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
     def other_templates(self) -> list[tuple[str, str]]:
         """Return the chats that the server writes otherwise than transformers: both texts of each."""

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_without_an_arm_to_use_every_way_wants_one_named(
 def test_a_seed_is_found_and_an_unknown_one_refused_alike(llama: Any) -> None:
     assert by_export(llama.path, "lora", 3) == by_session(llama.path, "lora", 3)
     assert by_export(llama.path, "lora", 3).seed == 3
-    one, other = (fault(lambda way=way: way(llama.path, "lora", 7)) for way in (by_export, by_session))
+    one, other = (fault(partial(way, llama.path, "lora", 7)) for way in (by_export, by_session))
     assert one == other == (BadInput, "the arm lora has no weights of seed 7", "its seeds: 0, 3")
 
 

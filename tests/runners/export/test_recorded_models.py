@@ -81,7 +81,7 @@ def test_moved_base_is_given_by_its_folder(
     first = open_session(llama.path)
     assert json.loads(capsys.readouterr().out)["answer"] == first.ask([QUESTION], first.arm("rag"))[0].text
     result = export(run, ExportRequest("merged", "lora", out=tmp_path / "out", model=llama.base))
-    assert (result.out / "config.json").is_file()
+    assert (Path(result.out) / "config.json").is_file()
 
 
 def test_missing_examples_file_is_named(copy_run: Callable[..., Path], llama: Any) -> None:

@@ -245,12 +245,12 @@ def test_exports_hold_no_local_paths_and_no_secrets(llama: Any, run: Path, tmp_p
             llama.path,
             ExportRequest(to, None if to in ("index", "bundle") else "hybrid", None, tmp_path / to),
         )
-        for file in result.out.rglob("*"):
+        for file in Path(result.out).rglob("*"):
             if file.suffix in (".md", ".json", ".jsonl") or file.name == "Modelfile":
                 text = file.read_text("utf-8")
                 assert str(llama.path.parent) not in text, file
                 assert str(tmp_path) not in text, file
-        card = (result.out / "README.md").read_text("utf-8")
+        card = (Path(result.out) / "README.md").read_text("utf-8")
         for part in (
             "## How to use it",
             "95 % interval",

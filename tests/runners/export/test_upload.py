@@ -63,7 +63,7 @@ def test_bundle_goes_to_a_url_and_answers_when_it_is_back(place: str, llama: Any
     again = bundle(llama.path, place)
     assert again.again
     assert "compared by size" in again.notes[-1]
-    run = unbundle(place, tmp_path / "run").out
+    run = Path(unbundle(place, tmp_path / "run").out)
     session = open_session(run)
     (answer,) = session.ask([QUESTION], session.arm("lora"))
     first = open_session(llama.path)

@@ -91,8 +91,8 @@ def test_exported_adapter_loads_in_plain_peft_and_in_tunewise(
     assert result.checked["tensors equal to the file's"] == 28
     manifest = check_manifest(result.out, "adapter", (CARD_FILE,))
     assert (manifest["export"]["arm"], manifest["export"]["seed"]) == ("lora", 0)
-    assert read_adapter(result.out).problem == ""
-    config = json.loads((result.out / "adapter_config.json").read_text("utf-8"))
+    assert read_adapter(Path(result.out)).problem == ""
+    config = json.loads((Path(result.out) / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "a base model"
 
 
@@ -116,18 +116,20 @@ def test_merged_model_answers_as_unmerged(
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    loaded = load_model_folder(result.out, torch.bfloat16, {})
+    loaded = load_model_folder(Path(result.out), torch.bfloat16, {})
     assert next(loaded.parameters()).dtype == torch.bfloat16
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     # Engines load it in this type: the base's own, unless that changes an answer of these weights, and then it is said.
-    stored = read_json(result.out / "config.json")["dtype"]
+    stored = read_json(Path(result.out) / "config.json")["dtype"]
     assert stored == "bfloat16" or f"The weights are in {stored}." in result.notes
     resolved = resolve.resolve_model(str(result.out))
     assert resolved.kind == "base", "a merged model is a base for other runs"
     if arm != "full":
         net, prompts, ends = load_unmerged({"llama": llama, "qwen": qwen}[of], arm)
         answers = export_merged.replay_answers(net, prompts, ends, 8)
-        comparison = export_merged.compare_answers(answers, load_model_folder(result.out, torch.float32, {}))
+        comparison = export_merged.compare_answers(
+            answers, load_model_folder(Path(result.out), torch.float32, {})
+        )
         assert (comparison.same, comparison.tokens) == (5, sum(map(len, answers.answers)))
         assert any("4 bits" in note for note in result.notes) is (arm == "qlora")
 
@@ -145,7 +147,7 @@ def test_qlora_arm_is_merged_into_the_full_precision_base(
     source.select_arm("qlora", None, True)
     four_bit = load_adapter(load_base(base, "float32", four_bit=True), source.weights_folder, base)
     merged = export_merged.compare_answers(
-        answers, load_model_folder(make("merged", "qlora").out, torch.float32, {})
+        answers, load_model_folder(Path(make("merged", "qlora").out), torch.float32, {})
     )
     assert merged.relative < 0.01
     assert export_merged.compare_answers(answers, four_bit).relative > 5 * merged.relative
@@ -177,10 +179,11 @@ def test_gguf_file_is_read_back_and_replays_the_prompts(
     assert list(result.files) == [GGUF_FILE]
     net, prompts, ends = load_unmerged({"llama": llama, "qwen": qwen}[of], "lora")
     comparison = export_merged.compare_answers(
-        export_merged.replay_answers(net, prompts, ends, 8), load_gguf(result.out / GGUF_FILE, "float32")
+        export_merged.replay_answers(net, prompts, ends, 8),
+        load_gguf(Path(result.out) / GGUF_FILE, "float32"),
     )
     assert comparison.holds("bfloat16") or (dtype == "q8_0" and comparison.relative < 0.1)
-    reader = gguf.GGUFReader(result.out / GGUF_FILE)
+    reader = gguf.GGUFReader(Path(result.out) / GGUF_FILE)
     text = {key: field.contents() for key, field in reader.fields.items()}
     assert text["general.architecture"] == {"llama": "llama", "qwen": "qwen2"}[of]
     assert text["tokenizer.ggml.pre"] == {"llama": "gpt-2", "qwen": "qwen2"}[of]
@@ -194,9 +197,9 @@ def test_gguf_file_is_read_back_and_replays_the_prompts(
     assert "output.weight" not in kinds, "tied embeddings are written once"
     question = "How many berths has the Amber Pier? <think>"
     chat = chat_template.ChatTokenizer({"llama": llama, "qwen": qwen}[of].base)
-    assert gguf_tokenizer(result.out / GGUF_FILE).encode(question, add_special_tokens=False) == chat.encode(
-        question
-    )
+    assert gguf_tokenizer(Path(result.out) / GGUF_FILE).encode(
+        question, add_special_tokens=False
+    ) == chat.encode(question)
 
 
 def test_gemma_file_is_read_back_and_replays_the_prompts(gemma: Any, tmp_path: Path) -> None:
@@ -212,7 +215,7 @@ def test_gemma_file_is_read_back_and_replays_the_prompts(gemma: Any, tmp_path: P
     result = export(gemma.path, ExportRequest("gguf", "lora", None, tmp_path / "out", dtype="float32"))
     assert result.checked[EQUAL_TOKENS].startswith("5 of 5 prompts")
     assert result.checked["cut of text"] == "sentencepiece"
-    file = result.out / GGUF_FILE
+    file = Path(result.out) / GGUF_FILE
     net, prompts, ends = load_unmerged(gemma, "lora")
     assert max(map(len, prompts)) > 16, "longer than two windows"
     loaded = load_gguf(file, "float32", gemma.base)
@@ -240,7 +243,7 @@ def test_gemma_file_is_read_back_and_replays_the_prompts(gemma: Any, tmp_path: P
 
 def test_modelfile_prompts_as_the_trial_did(make: Callable[..., ExportResult]) -> None:
     result = make("ollama")
-    text = (result.out / "Modelfile").read_text("utf-8")
+    text = (Path(result.out) / "Modelfile").read_text("utf-8")
     assert text.startswith("FROM ./model.gguf\n")
     assert 'SYSTEM """You answer for the harbour in one sentence."""' in text
     for line in ('PARAMETER stop "<|im_end|>"', "PARAMETER temperature 0", "PARAMETER num_predict 12"):
@@ -284,7 +287,7 @@ def test_vllm_command_is_valid_shell_with_documented_flags(
     for part in (words[2], flags["--lora-modules"].partition("=")[2], flags["--chat-template"]):
         assert Path(part).exists()
     assert resolve.resolve_model(words[2]).fingerprint == resolve.resolve_model(str(llama.base)).fingerprint
-    script = result.out / "serve.sh"
+    script = Path(result.out) / "serve.sh"
     assert script.stat().st_mode & stat.S_IXUSR
     assert "./base" in script.read_text("utf-8")
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from rag.errors import BadInput
 from runners.export.gguf import GGUF_FAMILIES
@@ -152,7 +152,7 @@ def _reference(base: Model, config: TrainConfig, ours: nn.Module) -> nn.Module:
 def _gradients(net: nn.Module, total: Tensor) -> tuple[float, dict[str, Tensor]]:
     """Return a loss and the gradients of all trained tensors by name, and clear them."""
     net.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     gradients = {
         name: p.grad.clone() for name, p in net.named_parameters() if p.requires_grad and p.grad is not None
     }
@@ -213,18 +213,19 @@ def _trained(base: Model, config: TrainConfig, folder: Path, every_path: bool) -
         {name for name, g in expected.items() if g.any()} ^ {n for n, g in computed.items() if g.any()}
     )
     (error, worst), path, _ = max(compared)
-    record = {
-        "path": chosen.path,
-        "reason": chosen.reason,
-        "note": lora.adapter_note(net),
-        "loss_error": max(entry[2] for entry in compared),
-        "gradient_error": max(whole),
-        "tensor_error": error,
-        "rounding": _whole_error(together[1], alone[1]),
-        "worst": f"{path}: {worst}",
-        "missing": tuple(missing),
-    }
-    return TrainingRecord(config.method, **record, reloaded_error=_stepped(net, chosen, rows, base, folder))
+    return TrainingRecord(
+        config.method,
+        path=chosen.path,
+        reason=chosen.reason,
+        note=lora.adapter_note(net),
+        loss_error=max(entry[2] for entry in compared),
+        gradient_error=max(whole),
+        tensor_error=error,
+        rounding=_whole_error(together[1], alone[1]),
+        worst=f"{path}: {worst}",
+        missing=tuple(missing),
+        reloaded_error=_stepped(net, chosen, rows, base, folder),
+    )
 
 
 def _stepped(
@@ -251,7 +252,7 @@ def _stepped(
         plain = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, **extra)
         again: nn.Module = PeftModel.from_pretrained(plain, folder)
     else:
-        assert hasattr(net, "save_pretrained")
+        assert isinstance(net, PreTrainedModel)
         net.save_pretrained(folder)
         again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with evaluation_mode(again):

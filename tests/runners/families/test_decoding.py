@@ -208,7 +208,13 @@ def test_generation_config_is_applied_alike_on_both_paths(
 
 
 def test_settings_of_sampling_and_beams_are_ignored_by_name(tmp_path: Path) -> None:
-    settings = {"do_sample": True, "temperature": 0.2, "top_k": 3, "num_beams": 2, "repetition_penalty": 1.1}
+    settings: dict[str, Any] = {
+        "do_sample": True,
+        "temperature": 0.2,
+        "top_k": 3,
+        "num_beams": 2,
+        "repetition_penalty": 1.1,
+    }
     save_family("llama", tmp_path / "model", **settings)
     for kernels in ("auto", "plain"):
         generator = open_generator(tmp_path / "model", kernels)

@@ -166,7 +166,7 @@ class InexactKernels(CpuKernels):
     """Kernels whose attention scores are too small by two hundredths."""
 
     def hidden(self, batch: TokenBatch) -> torch.Tensor:
-        attentions = [module for module in self.causal.modules() if hasattr(module, "q_proj")]
+        attentions: list[Any] = [module for module in self.causal.modules() if hasattr(module, "q_proj")]
         for attention in attentions:
             attention.scaling *= 0.98
         try:

@@ -83,7 +83,7 @@ def chats(examples: Sequence[Example], count: int = 3) -> list[list[dict[str, An
 def plain_answers(base: Model, adapter: Path | None, asked: Sequence[Any], repack: bool = True) -> list[str]:
     """Answer one by one with transformers, bitsandbytes and PEFT alone."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, BitsAndBytesConfig
 
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -107,13 +107,14 @@ def plain_answers(base: Model, adapter: Path | None, asked: Sequence[Any], repac
         inputs = tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
+        assert isinstance(inputs, BatchEncoding)
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
             row = model.generate(
                 **inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0, eos_token_id=2
             )
         text = tokenizer.decode(row[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        answers.append(text.strip())
+        answers.append(str(text).strip())
     return answers
 
 

@@ -149,13 +149,13 @@ def test_labels_are_encoded_as_in_training(tiny: Model, tmp_path: Path, template
     chat = ChatTokenizer(tmp_path)
     chats = [[{"role": "user", "content": text}] for text in ("When does it open?", "A")]
     prompts = [chat.encode(chat.render(each, prompt=True)) for each in chats]
-    encoded = encode_answers(chat, prompts, chats, LABELS)  # type: ignore[arg-type]
+    encoded = encode_answers(chat, prompts, chats, LABELS)
     for question, answers in zip(("When does it open?", "A"), encoded, strict=True):
         assert answers == tuple(training_tokens(chat, question, label) for label in LABELS)
     assert encoded[0] is encoded[1], "encoded once"
     assert {answer[-1] for answer in encoded[0]} <= chat.eos_ids
     # A prompt with another end is encoded with every label.
-    other = encode_answers(chat, [[*prompts[0], 7]], chats[:1], LABELS)  # type: ignore[arg-type]
+    other = encode_answers(chat, [[*prompts[0], 7]], chats[:1], LABELS)
     assert other[0] == encoded[0]
     assert other[0] is not encoded[0]
 
@@ -188,8 +188,8 @@ def test_real_model_scores_as_rows_do(smollm: Model) -> None:
     chats = [[{"role": "user", "content": text}] for text in ("Is the sky blue? Yes or no.", "2 + 2?")]
     labels = ("Yes", "No", "4", "5", "Yes, it is")
     scored = ScoredLabels(generator, labels)
-    prompts = [generator.prompt(chat, 9) for chat in chats]  # type: ignore[arg-type]
-    answers = encode_answers(generator.chat, prompts, chats, labels)[0]  # type: ignore[arg-type]
+    prompts = [generator.prompt(chat, 9) for chat in chats]
+    answers = encode_answers(generator.chat, prompts, chats, labels)[0]
     expected = one_by_one(generator.model, prompts, answers)
-    computed = torch.tensor(scored.scores(chats))  # type: ignore[arg-type]
+    computed = torch.tensor(scored.scores(chats))
     torch.testing.assert_close(computed, expected, atol=5e-3, rtol=0)

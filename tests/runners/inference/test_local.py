@@ -268,7 +268,7 @@ def test_other_architectures_equal_transformers_generate(
     tiny: Model, examples: tuple[Example, ...], window: int | None, tmp_path: Path
 ) -> None:
     """GPT-NeoX has no fused step; a sliding window, which discards tokens, has no static cache either."""
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": 400,
         "hidden_size": 32,
         "intermediate_size": 64,

@@ -216,7 +216,12 @@ def test_closing_a_client_ends_its_wait(server: Any, make: Any) -> None:
     server.faults = [lambda handler: handler.reply(429, "", {"Retry-After": "60"})] * 9
     notes: list[str] = []
     waits = threading.Event()
-    client = make(server.url, on_note=lambda note: (notes.append(note), waits.set()))
+
+    def on_note(note: str) -> None:
+        notes.append(note)
+        waits.set()
+
+    client = make(server.url, on_note=on_note)
     threading.Timer(0, lambda: (waits.wait(HANG_S), client.close())).start()
     with pytest.raises((CannotRun, RuntimeError)):  # the client was closed
         client.object(BODY)

@@ -207,7 +207,12 @@ def test_request_in_a_queue_is_waited_for_while_others_get_words(pair: Pair, ask
 
 def test_slow_server_is_waited_for(pair: Pair, ask: Ask) -> None:
     generator, servers = ask(pair[0], watch=False)
-    pair[0].faults = [lambda handler: (time.sleep(0.6), handler.reply(503, "later"))]
+
+    def late(handler: Any) -> None:
+        time.sleep(0.6)
+        handler.reply(503, "later")
+
+    pair[0].faults = [late]
     assert generator.stream(CHAT, 5).finish().text == "the first one answers"
     assert servers[0].failures == 1
 

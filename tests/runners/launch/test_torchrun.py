@@ -36,7 +36,9 @@ def resume_line(stderr: str) -> list[str]:
 def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int) -> None:
     launcher = workplace.start(*TRAIN, *SETTINGS, *HERE, "--max-restarts", 0)
     workplace.wait_for_checkpoint("o", 10)
-    rank(launcher, 1).kill()
+    lost = rank(launcher, 1)
+    assert lost is not None
+    lost.kill()
     _, error = launcher.communicate(timeout=HANG_S)
     assert (launcher.returncode, "tunewise: rank 1 of 2 was killed by SIGKILL\n" in error) == (4, True), error
     assert "Traceback" not in error, error
@@ -57,7 +59,9 @@ def test_lost_process_interruption_and_two_nodes(workplace: Any, free_port: int)
     launchers = [workplace.start(*command, GLOO_SOCKET_IFNAME="lo") for _ in range(2)]
     workplace.wait_for_checkpoint("o", 60)
     follower = next(each for each in launchers if not rank(each, 0))
-    rank(follower, 1).kill()
+    lost = rank(follower, 1)
+    assert lost is not None
+    lost.kill()
     outputs = [each.communicate(timeout=HANG_S) for each in launchers]
     assert [each.returncode for each in launchers] == [0, 0], outputs
     assert sorted("adapter: o" in out for out, _ in outputs) == [False, True]

@@ -239,7 +239,7 @@ def test_index_step_and_index_settings_have_equal_bounds(
     key: str, setting: str, values: tuple[float, ...]
 ) -> None:
     """A plan is not accepted with a value that the index refuses later."""
-    accepted = {"plan": [], "index": []}
+    accepted: dict[str, list[float]] = {"plan": [], "index": []}
     for value in values:
         for name, make in (
             ("plan", lambda value=value: IndexStep(**{key: value})),

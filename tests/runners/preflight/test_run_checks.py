@@ -399,4 +399,4 @@ def test_exit_code_is_4_when_only_the_machine_stops() -> None:
 )
 def test_invalid_settings_are_refused(key: str, value: object) -> None:
     with pytest.raises(BadInput, match=key):
-        TrainConfig(**{key: value})  # type: ignore[arg-type]
+        TrainConfig(**{key: value})

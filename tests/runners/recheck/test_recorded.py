@@ -16,11 +16,11 @@ from runners.recheck.recorded import RecordedAnswers, RecordedGenerator, chat_ke
 
 def chat(text: str, **changed: Any) -> list[dict[str, str]]:
     """Return a chat with one passage of this text."""
-    values = {"doc": "a.md", "title": "Fares", "start": 0, "line_start": 3} | changed
+    values: dict[str, Any] = {"doc": "a.md", "title": "Fares", "start": 0, "line_start": 3} | changed
     date = values.pop("date", "")
     end = values["start"] + len(text)
     known = Chunk.__dataclass_fields__
-    fields = {
+    fields: dict[str, Any] = {
         "id": 1,
         "text": text,
         "end": end,

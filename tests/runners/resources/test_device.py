@@ -122,14 +122,14 @@ def test_settings_override_detection(tmp_path: Path) -> None:
     assert "TUNEWISE_DEVICE=cpu" in cpu.gpu_kind.how
     both = described(tmp_path / "2", SMI | XPU, **{DEVICE_ENV: "xpu"})
     assert both.gpu_kind.value == "xpu"
-    wide = described(tmp_path / "3", flags="avx512_bf16", **{DTYPE_ENV: "float32"})
+    wide = described(tmp_path / "3", None, "avx512_bf16", **{DTYPE_ENV: "float32"})
     assert wide.bf16.value is False
     assert wide.dtype == ("float32", "TUNEWISE_DTYPE=float32")
-    assert described(tmp_path / "4", **{DTYPE_ENV: "float16"}).dtype[0] == "float16"
+    assert described(tmp_path / "4", None, **{DTYPE_ENV: "float16"}).dtype[0] == "float16"
     small = described(tmp_path / "5", SMI, **{MEMORY_ENV: "3"})
     assert (small.gpu_memory_gib.value, small.ram_gib.value, small.ram_gib.how) == (3, 3, MEMORY_ENV)
     with pytest.raises(BadInput, match="TUNEWISE_DTYPE=int3 is unknown"):
-        described(tmp_path / "6", **{DTYPE_ENV: "int3"})
+        described(tmp_path / "6", None, **{DTYPE_ENV: "int3"})
     with pytest.raises(BadInput, match="TUNEWISE_MEMORY_GIB=much is no amount"):
         memory_cap({MEMORY_ENV: "much"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -52,7 +53,8 @@ def test_eight_bit_optimizer_keeps_embedding_in_fp32() -> None:
 def test_adapter_and_optimizer_bytes_of_lora() -> None:
     """fp32 adapters take 16 bytes a parameter in all, bf16 ones 8."""
     n = 16 * 32 * (H + Q + H + KV)
-    for dtype, each in (("fp32", 16), ("bf16", 8)):
+    cases: tuple[tuple[Literal["bf16", "fp32"], int], ...] = (("fp32", 16), ("bf16", 8))
+    for dtype, each in cases:
         setup = replace(BASE, adapter_dtype=dtype)
         parts = memory_terms.adapter_bytes(LLAMA, "lora", setup) + memory_terms.optimizer_bytes(
             LLAMA, "lora", setup

@@ -118,6 +118,7 @@ def test_a_run_builds_asks_refreshes_and_exports_its_index_in_a_database(
     session = open_session(path)
     context = session.context
     answer = session.ask(["How many berths has the Heron Pier ?"], session.arm("rag"))[0]
+    assert answer.searched is not None
     assert answer.searched["generation"] == 1
     assert not context.refresh_index()
     newer = tmp_path / "documents"
@@ -126,6 +127,7 @@ def test_a_run_builds_asks_refreshes_and_exports_its_index_in_a_database(
     update_at(url, newer, context.embedder)
     assert context.refresh_index()
     answer = session.ask(["How many berths has the Heron Pier ?"], session.arm("rag"))[0]
+    assert answer.searched is not None
     assert (answer.searched["generation"], answer.searched["documents"]) == (2, 1)
 
     export(path, ExportRequest("index", out=tmp_path / "export"))

@@ -42,9 +42,9 @@ def cross_encoder(folder: Path, tokenizer: Tokenizer) -> Path:
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=64,
-        num_labels=1,
         initializer_range=0.5,
     )
+    config.num_labels = 1
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
@@ -54,7 +54,7 @@ def test_new_keys_are_left_out_of_a_plan_at_their_defaults() -> None:
     assert set(IndexStep().model_dump()) == {
         *("kind", "k", "max_chunk_tokens", "overlap", "fusion", "lexical_weight", "context_tokens")
     }
-    step = IndexStep(reranker={"name": "./ce"}, query_prompt="")  # type: ignore[arg-type]
+    step = IndexStep(reranker={"name": "./ce"}, query_prompt="")
     assert IndexStep(**step.model_dump()) == step
     assert set(step.model_dump()) - set(IndexStep().model_dump()) == {"reranker", "query_prompt"}
 
@@ -70,7 +70,7 @@ def test_arm_searches_reranks_and_cuts(
     (tmp_path / "embedder").mkdir()
     embedder = little_bert(tmp_path / "embedder", tokenizer)
     reranker = cross_encoder(tmp_path / "reranker", tokenizer)
-    questions = [
+    questions: list[dict[str, Any]] = [
         {"question": f"How many berths has the Heron Pier on day {n} ?", "answers": ["27"]} for n in range(6)
     ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions), "utf-8")
@@ -110,7 +110,7 @@ def test_arm_searches_reranks_and_cuts(
     assert context.index.encoding["query_prompt"] == "query : "
     question = questions[0]["question"]
     [retrieved] = context.retriever.find([question])
-    scores = [hit.rerank for hit in retrieved.hits]
+    scores = [hit.rerank for hit in retrieved.hits if hit.rerank is not None]
     assert len(scores) == 2
     assert scores == sorted(scores, reverse=True)
     candidates = context.index.search(question, k=6)

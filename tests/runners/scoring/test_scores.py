@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from rag.types import Citation
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.refusals import is_refusal
-from runners.plan.schema import StyleCheck, parse_plan
+from runners.plan.schema import Plan, StyleCheck, parse_plan
 from runners.plan.score_names import SCORE_NAMES
 from runners.scoring.scores import (
     citation_precision,
@@ -31,7 +33,7 @@ STYLE = StyleCheck(
 REFUSALS = ("Our harbour notes do not mention that. Shall I ask a colleague?",)
 
 
-def plan():
+def plan() -> Plan:
     return parse_plan(
         {
             "name": "p",
@@ -170,7 +172,7 @@ def test_scores_without_gold_are_absent() -> None:
     assert scores == {"style": 0.0, "refusal": 1.0, "false_refusal": 0.0}
 
 
-def absent(answer: str, legal: object, **gold: object) -> dict[str, float]:
+def absent(answer: str, legal: object, **gold: Any) -> dict[str, float]:
     """Score an answer of a plan that was told whether "not stated" can be right."""
     answers = {"absence_is_legal": {"value": legal, "source": "flag"}}
     body = plan().model_dump(mode="json", by_alias=True) | {"answers": answers if legal is not None else {}}

@@ -224,7 +224,7 @@ def test_unsupported_field_is_refused_by_name(
 
 
 def test_neutral_fields_pass_and_unknown_fields_are_listed(http: httpx.Client) -> None:
-    neutral = {
+    neutral: dict[str, Any] = {
         "tools": [],
         "n": 1,
         "logprobs": False,

@@ -197,6 +197,7 @@ def test_tuned_arms_are_refused_until_the_servers_have_their_weights(
     with pytest.raises(BadInput, match=f"has other weights under the name 'lora': {other}"):
         session.ask([QUESTION], session.arm("hybrid"))
     engines[0].roots = {"lora": str(run / "adapters" / "lora-s0")}
+    assert session.context.backend is not None
     session.context.backend.servers[0].check()
     assert session.ask([QUESTION], session.arm("hybrid"))[0].text.startswith("lora says"), "loaded meanwhile"
 

@@ -62,7 +62,7 @@ def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Ru
 
 
 @pytest.fixture
-def hang(server: Any) -> Iterator[Callable[[], None]]:
+def hang(server: Any) -> Iterator[Callable[[], Callable[[], None]]]:
     """Return a function that blocks the endpoint and returns the function that unblocks it."""
     release = threading.Event()
 

@@ -13,11 +13,13 @@ from typing import Annotated, Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionUserMessageParam
 from pydantic import BaseModel, Field
 
 from tests.support.limits import HANG_S
 
-HERON = [{"role": "user", "content": "How many berths has the Heron Pier?"}]
+QUESTION = "How many berths has the Heron Pier?"
+HERON: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,9 @@ def test_openai_client_lists_models_completes_and_streams(client: openai.OpenAI)
     assert "rag" in [model.id for model in client.models.list()]
     completion = client.chat.completions.create(model="rag", messages=HERON)
     usage = completion.usage
+    assert usage is not None
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-    assert completion.x_tunewise["arm"] == "rag"
+    assert (completion.model_extra or {})["x_tunewise"]["arm"] == "rag"
     stream = client.chat.completions.create(
         model="rag", messages=HERON, stream=True, stream_options={"include_usage": True}
     )
@@ -40,8 +43,9 @@ def test_openai_client_lists_models_completes_and_streams(client: openai.OpenAI)
         completion.choices[0].message.content
     )
     assert chunks[-1].usage == usage
-    assert chunks[-2].x_tunewise["arm"] == "rag"
+    assert (chunks[-2].model_extra or {})["x_tunewise"]["arm"] == "rag"
     text = client.completions.create(model="lora-s0", prompt="Aye", max_tokens=3)
+    assert text.usage is not None
     assert text.usage.completion_tokens == 3
     vector = client.embeddings.create(model="embedder", input="The Heron Pier").data[0].embedding
     assert len(vector) == 16
@@ -65,7 +69,9 @@ def test_openai_client_raises_its_own_error_types(client: openai.OpenAI) -> None
     with pytest.raises(openai.NotFoundError, match="no model 'gpt-4o'"):
         client.chat.completions.create(model="gpt-4o", messages=HERON)
     with pytest.raises(openai.BadRequestError, match="tools is not supported") as caught:
-        client.chat.completions.create(model="rag", messages=HERON, tools=[{"type": "function"}])
+        client.chat.completions.create(
+            model="rag", messages=HERON, tools=[{"type": "function", "function": {"name": "find"}}]
+        )
     assert caught.value.param == "tools"
     with pytest.raises(openai.UnprocessableEntityError):
         client.chat.completions.create(model="rag", messages=HERON, temperature=3)
@@ -93,7 +99,7 @@ def test_openai_client_parses_json_and_streams_it_and_refusals(client: openai.Op
         model="lora", messages=HERON, response_format=Berths, max_tokens=40
     ).choices[0]
     assert isinstance(parsed.message.parsed, Berths)
-    moon = [{"role": "user", "content": "Who owns the moon?"}]
+    moon: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Who owns the moon?"}]
     with client.chat.completions.stream(model="rag", messages=moon, response_format=Berths) as stream:
         kinds = [event.type for event in stream]
         message = stream.get_final_completion().choices[0].message
@@ -126,7 +132,7 @@ def test_llm_command_gets_the_same_answer(served: Any, tmp_path: Path) -> None:
                 url,
                 "-m",
                 "rag",
-                HERON[0]["content"],
+                QUESTION,
                 *options,
             ],
             env=environment,

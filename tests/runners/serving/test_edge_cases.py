@@ -35,7 +35,7 @@ def test_json_stream_sends_a_refusal_as_refusal(http: httpx.Client) -> None:
 def test_server_token_limit_bounds_requests_and_is_reported(http: httpx.Client, serve: Any) -> None:
     raw = {"model": "lora-s0", "prompt": "How many berths has the"}
     for fields in ({"max_tokens": 4096}, {"max_completion_tokens": 65, "max_tokens": 2}):
-        body = http.post(CHAT, json=chat_body(model="lora", **fields)).json()
+        body = http.post(CHAT, json=chat_body(HERON, model="lora", **fields)).json()
         assert body["x_tunewise"]["max_tokens"] == 64
         assert body["usage"]["completion_tokens"] <= 64
     assert "max_tokens" not in http.post(TEXT, json={**raw, "max_tokens": 64}).json()["x_tunewise"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def guarded(served: Any) -> Call:
 
 
 @pytest.fixture
-def small(served: Any) -> Iterator[Call]:
+def small(served: Any) -> Call:
     """The service with tight limits, one further host and one further origin."""
     limits = ServerLimits(body_bytes=2_000, body_seconds=HANG_S)
     return caller(

@@ -92,6 +92,7 @@ def test_sigterm_finishes_a_running_answer(process: Any) -> None:
 def test_server_survives_a_closed_stderr(run: Path) -> None:
     process = Process(run, "--port", "0")
     try:
+        assert process.child.stderr is not None
         process.child.stderr.close()
         with httpx.Client(base_url=process.url, timeout=HANG_S) as http:
             assert http.post("/v1/embeddings", json={"input": "hi", "dimensions": 5}).status_code == 400
@@ -103,6 +104,7 @@ def test_server_survives_a_closed_stderr(run: Path) -> None:
     finally:
         process.child.kill()
         process.child.wait()
+        assert process.child.stdout is not None
         process.child.stdout.close()
 
 

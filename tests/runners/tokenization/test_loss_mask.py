@@ -276,6 +276,8 @@ def test_weight_0_excludes_an_answer(families: dict[str, ChatTokenizer]) -> None
 
 def test_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> None:
     """Their mask is what the marks enclose; ours as well, here where they enclose the end too."""
+    from transformers import BatchEncoding
+
     from runners.inference.weights import load_tokenizer
 
     template = MARKED.replace(
@@ -286,6 +288,7 @@ def test_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> None:
     theirs = load_tokenizer(folder).apply_chat_template(
         [dict(m) for m in TALK], return_dict=True, return_assistant_tokens_mask=True
     )
+    assert isinstance(theirs, BatchEncoding)
     ours = ChatTokenizer(folder).example(Example(TALK))
     assert list(ours.ids) == theirs["input_ids"]
     assert [i for i, flag in enumerate(theirs["assistant_masks"]) if flag] == list(ours.learnt)
@@ -295,7 +298,7 @@ def test_tools_render_as_transformers_does(tmp_path: Path) -> None:
     from runners.inference.weights import load_tokenizer
 
     folder = make_folder(tmp_path / "model", CALLING, "<|im_end|>", ("<|im_start|>",))
-    tools = [{"type": "function", "function": {"name": "hours", "description": "Ask «when»."}}]
+    tools: list[Any] = [{"type": "function", "function": {"name": "hours", "description": "Ask «when»."}}]
     theirs = load_tokenizer(folder).apply_chat_template([dict(m) for m in TALK], tools=tools, tokenize=False)
     assert ChatTokenizer(folder).render(TALK, tools=tools) == theirs
 

@@ -84,7 +84,7 @@ def test_damaged_cache_is_replaced(
 
 def test_refused_rows_stay_refused(chat: Counting, examples: Sequence[Example], tmp_path: Path) -> None:
     calls = {"role": "assistant", "content": "One moment.", "tool_calls": []}
-    refused = Example(({"role": "user", "content": "Hello?"}, calls), {}, 3)  # type: ignore[arg-type]
+    refused = Example(({"role": "user", "content": "Hello?"}, calls), {}, 3)
     rows = [examples[0], refused, examples[1]]
     first = through(rows, chat, tmp_path)
     assert [isinstance(row, BadInput) for row in first] == [False, True, False]

@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class OfflineRun:
         self.summary: dict[str, Any] = {}
         self.run: Any = None
         self.exit_code: int | None = None
-        self.notes, self.tags = "", []
+        self.notes = ""
+        self.tags: list[str] = []
         for record in _wandb_records(file):
             self._add(record)
 
@@ -88,7 +90,8 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
 def _wandb_records(file: Path) -> Iterator[Any]:
     """Yield the records of a file: LevelDB's log format behind a header of 7 bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    # protobuf adds the classes when it is imported, out of a type checker's sight.
+    record_class = import_module("wandb.proto.wandb_internal_pb2").Record
 
     data, position, parts = file.read_bytes(), 7, b""
     while position + 7 <= len(data):
@@ -100,7 +103,7 @@ def _wandb_records(file: Path) -> Iterator[Any]:
         parts += data[position + 7 : position + 7 + size]
         position += 7 + size
         if kind in (FULL, LAST):
-            record = Record()
+            record = record_class()
             record.ParseFromString(parts)
             parts = b""
             yield record

@@ -19,7 +19,7 @@ from runners.models.fingerprint import read_json
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
 from runners.resources import memory_terms
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_terms import MemorySetup, MemoryUse, WeightKind
 from runners.resources.model_shape import read_shape
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.training import cpu_kernels, lora
@@ -42,10 +42,10 @@ def test_rms_norm_equals_transformers_forward_and_backward(dtype: torch.dtype, w
     assert torch.equal(expected, computed)
     by_weight = torch.autograd.grad(expected, (theirs, module.weight), slope)
     again = torch.autograd.grad(computed, (ours, module.weight), slope)
-    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (0.05, 0.05)
     for a, b in zip(again, by_weight, strict=True):
         assert a.dtype == b.dtype
-        torch.testing.assert_close(a, b, **close)
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
 def test_lora_linear_function_equals_autograd() -> None:
@@ -181,7 +181,7 @@ def test_different_norm_is_not_fused(tiny: Model) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_memory_estimate_matches_tensors_saved_by_autograd(
-    tiny: Model, examples: Sequence[Example], method: str
+    tiny: Model, examples: Sequence[Example], method: MemoryUse
 ) -> None:
     """Bytes that autograd saves for the blocks, against :func:`memory_terms.block_bytes` for a token of a block."""
     config = TrainConfig(method=method, rank=1, alpha=2)
@@ -206,7 +206,7 @@ def test_memory_estimate_matches_tensors_saved_by_autograd(
     tokens, longest = batch.ids.numel(), max(len(row.ids) for row in rows)
     shape = read_shape(read_json(tiny.folder / "config.json"))
     wide = loss.causal.dtype == torch.float32  # as on a processor without bf16
-    weights = "fp32" if wide and method == "lora" else None
+    weights: WeightKind | None = "fp32" if wide and method == "lora" else None
     setup = MemorySetup(rank=1, seq_len=longest, fused=True, weights=weights, fp32_compute=wide)
     estimated = shape.layers * tokens * memory_terms.block_bytes(shape, method, setup)
     assert hidden.requires_grad

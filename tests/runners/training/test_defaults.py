@@ -16,7 +16,7 @@ def test_every_default_is_a_valid_step_setting_with_reason(method: str, params_b
     chosen = defaults.choose_defaults(method, rows=rows, params_b=params_b)
     numbers = {name: value for name, value in chosen.values.items() if name != "method"}
     assert numbers.keys() == chosen.reasons.keys()
-    TrainStep(arm=method, method=method, reasons=chosen.reasons, **numbers)  # type: ignore[arg-type]
+    TrainStep(arm=method, method=method, reasons=chosen.reasons, **numbers)
     for name, reason in chosen.reasons.items():
         assert reason.startswith(f"{numbers[name]} because ")
 

@@ -72,7 +72,10 @@ def test_checkpointing_leaves_gradients_unchanged(
         results.append({n: p.grad for n, p in lora.trainable_parameters(net).items()})
     for name, gradient in results[0].items():
         torch.testing.assert_close(results[1][name], gradient, rtol=1e-3, atol=1e-4)
-    assert any("layers.0" in name and gradient.abs().sum() > 0 for name, gradient in results[1].items())
+    assert any(
+        "layers.0" in name and gradient is not None and gradient.abs().sum() > 0
+        for name, gradient in results[1].items()
+    )
 
 
 def test_checkpointing_choice_is_in_event_and_result(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from runners.train import fit, work_folder
 from runners.training import checkpoint, loop, lora, loss, runtime, schedule
 from runners.training.checkpoint import TrainingProgress
 from runners.training.loop import TrainingLoop
+from runners.training.loss import TrainingLoss
 from runners.training.optimizer import MasterOptimizer
 
 CONFIG = TrainConfig(epochs=2.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, micro_tokens=4096)
@@ -35,31 +36,38 @@ CUDA_OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to alloca
 
 
 @dataclass
-class LimitedLoss:
-    """A loss that runs out of memory for more than ``rows`` rows, and records how many it was given."""
+class Limit:
+    """How many rows memory holds at once, what is raised for more, and how many rows were given each time."""
 
-    inner: Any
-    rows: int
-    error: Exception = field(default_factory=lambda: CPU_OUT_OF_MEMORY)
-    path: str = "plain"
-    reason: str = ""
+    rows: int = 10**9
+    error: Exception = CPU_OUT_OF_MEMORY
     given: list[int] = field(default_factory=list)
 
-    def shared(self, rows: Sequence[EncodedRow]) -> int:
-        """Return the shared tokens of the inner loss."""
-        count: int = self.inner.shared(rows)
-        return count
+
+@dataclass(frozen=True)
+class LimitedLoss(TrainingLoss):
+    """A loss that runs out of memory for more rows than its limit has."""
+
+    limit: Limit = field(default_factory=Limit)
 
     def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
-        self.given.append(len(rows))
-        total: Tensor = self.inner(rows)
-        if len(rows) > self.rows and torch.is_grad_enabled():
+        self.limit.given.append(len(rows))
+        total = TrainingLoss.__call__(self, rows)
+        if len(rows) > self.limit.rows and torch.is_grad_enabled():
             (total / 3).backward()  # memory may run out when some gradients were computed already
-            raise self.error
+            raise self.limit.error
         return total
 
 
-Make = Callable[..., TrainingLoop]
+@dataclass
+class WatchedLoop(TrainingLoop):
+    """A training loop with its limit and its events."""
+
+    limit: Limit = field(default_factory=Limit)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+Make = Callable[..., WatchedLoop]
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
         most_rows: int = 10**9,
         valid: int = 0,
         error: Exception = CPU_OUT_OF_MEMORY,
-    ) -> TrainingLoop:
+    ) -> WatchedLoop:
         used, _ = run_checks.inspect_rows(examples, ChatTokenizer(tiny.folder), config)
         rows = list(used)
         checkpoint.seed_everything(config.seed)
@@ -87,29 +95,29 @@ def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
         events: list[dict[str, Any]] = []
         work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
         work.mkdir()
-        run = TrainingLoop(
+        limit = Limit(most_rows, error)
+        return WatchedLoop(
             config,
             net,
-            LimitedLoss(real, most_rows, error),
+            LimitedLoss(**{each.name: getattr(real, each.name) for each in fields(real)}, limit=limit),
             optimizer,
             rows[valid:],
-            rows[:valid],  # type: ignore[arg-type]
+            rows[:valid],
             passes,
             work,
             TrainingProgress("identity"),
             chosen,
             events.append,
+            limit=limit,
+            events=events,
         )
-        run.events = events  # type: ignore[attr-defined]
-        return run
 
     return make_loop
 
 
-def events(run: TrainingLoop, name: str) -> list[dict[str, Any]]:
+def events(run: WatchedLoop, name: str) -> list[dict[str, Any]]:
     """Return the events of a run that have this name."""
-    emitted: list[dict[str, Any]] = run.events  # type: ignore[attr-defined]
-    return [event for event in emitted if event["event"] == name]
+    return [event for event in run.events if event["event"] == name]
 
 
 def assert_close(one: TrainingLoop, two: TrainingLoop) -> None:
@@ -129,8 +137,8 @@ def test_micro_batch_split_does_not_change_the_step(make: Make) -> None:
         run.micro.sizes[:] = [(0, tokens)]
         run.micro.shared = lambda rows: 0  # counts every row in full, so that two are two
         run.run()
-    assert set(together.loss.given) == {8}  # type: ignore[attr-defined]
-    assert set(apart.loss.given) == {2}  # type: ignore[attr-defined]
+    assert set(together.limit.given) == {8}
+    assert set(apart.limit.given) == {2}
     assert len({len(row.learnt) for row in together.rows}) > 1
     assert_close(together, apart)
 
@@ -169,11 +177,10 @@ def test_single_row_out_of_memory_suggests_shorter_max_tokens(make: Make) -> Non
 
 def test_out_of_memory_after_steps_leaves_a_checkpoint(make: Make) -> None:
     run = make(CONFIG.replace(checkpoint_steps=0))
-    limited: Any = run.loss
 
     def limit_after_three(event: dict[str, Any]) -> None:
         if event.get("step") == 3:
-            limited.rows = 0
+            run.limit.rows = 0
 
     run.on_event = limit_after_three
     with pytest.raises(CannotRun, match="at step 4"):

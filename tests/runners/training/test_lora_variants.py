@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,10 @@ def test_variant_loss_and_gradients_equal_plain_path(tiny: Model, rows: list[Enc
     gradients = {}
     for path in (chosen.path, "plain"):
         loss.restore_loss(net, path)(rows).backward()
-        gradients[path] = {n: p.grad.clone() for n, p in lora.trainable_parameters(net).items()}
+        gradients[path] = {
+            n: p.grad.clone() for n, p in lora.trainable_parameters(net).items() if p.grad is not None
+        }
+        assert len(gradients[path]) == len(lora.trainable_parameters(net))
         net.zero_grad()
     for key, gradient in gradients["plain"].items():
         torch.testing.assert_close(gradients[chosen.path][key], gradient, rtol=1e-3, atol=1e-4)
@@ -111,7 +115,8 @@ def test_pissa_starts_at_base_output_with_largest_singular_values(tiny: Model) -
     with torch.no_grad():
         torch.testing.assert_close(net(ids).logits, bare(ids).logits, rtol=1e-4, atol=1e-4)
     name = "model.layers.0.self_attn.q_proj"
-    layer, weight = net.get_base_model().get_submodule(name), bare.get_submodule(name).weight
+    layer: Any = net.get_base_model().get_submodule(name)
+    weight = bare.get_submodule(name).weight
     taken = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     assert float(taken.norm()) == pytest.approx(float(torch.linalg.svdvals(weight)[:4].norm()), rel=0.02)
 
@@ -135,7 +140,7 @@ def test_invalid_targets_and_variant_combinations_are_refused(tiny: Model) -> No
         {"targets": "q_proj"},
     ):
         with pytest.raises(BadInput):
-            TrainConfig(**wrong)  # type: ignore[arg-type]
+            TrainConfig(**wrong)
 
 
 def test_continued_adapter_keeps_its_rank_and_variant(
@@ -198,4 +203,5 @@ def test_interrupted_variant_resumes_to_identical_weights(
 def test_variants_attach_to_bf16_and_four_bit_base(tiny: Model, method: str) -> None:
     for name in ("lora", "rslora", "dora"):
         net = lora.prepare_model(tiny, FEW.replace(method=method, variant=name))
+        assert isinstance(net, PeftModel)
         assert lora.variant_of(net) == name

@@ -26,7 +26,7 @@ STYLE = {"kind": "regex", "value": r"\?$", "text": "ends with a question"}
 
 def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequence[Example]) -> Plan:
     """Return a plan with an index step only, over the piers and a question about each."""
-    questions = [
+    questions: list[dict[str, Any]] = [
         {
             "question": f"How many berths has the {name} Pier?",
             "answers": [str(n + 20)],

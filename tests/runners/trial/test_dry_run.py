@@ -223,6 +223,9 @@ def test_peak_covers_only_work_inside_the_block() -> None:
     with usage.measure_peak() as after:
         pass
     assert before.gib is not None
+    assert most.gib is not None
+    assert after.gib is not None
+    assert after.own_gib is not None
     assert most.gib - before.gib == pytest.approx(0.298, abs=0.05)
     assert most.own_gib == pytest.approx(0.298, abs=0.05)
     assert most.held_gib == pytest.approx(before.gib, abs=0.05)

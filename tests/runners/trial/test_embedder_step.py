@@ -252,7 +252,7 @@ def test_every_setting_of_the_step_reaches_the_training() -> None:
     }
     usual = EmbedderStep().settings(0)
     for key, value in other.items():
-        changed = EmbedderStep(**{key: value}).settings(0)  # type: ignore[arg-type]
+        changed = EmbedderStep(**{key: value}).settings(0)
         assert getattr(changed, key) == value
         assert changed != usual
     assert EmbedderStep().settings(3).seed == 3

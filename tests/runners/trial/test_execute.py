@@ -60,6 +60,7 @@ def test_running_score_equals_final_with_gold_spans_and_seeds(tmp_path: Path, wo
     assert running.mean("rag") is None
     Index.build(tmp_path / "index", tmp_path / "docs", words)
     raw = Index.open(tmp_path / "index", words).raw("pier.md")
+    assert raw is not None
     gold = {name: raw[slice(*q.spans[0])] for name, q in questions.items()}
     (final,) = score_trial(plan, tuple(questions.values()), rows, lambda q: gold[q.id])
     without = score_trial(plan, tuple(questions.values()), rows, lambda q: "")[0]

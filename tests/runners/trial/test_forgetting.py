@@ -63,7 +63,7 @@ def trained_base(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Model
         net(input_ids=batch, labels=batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    net.to(torch.bfloat16).save_pretrained(folder)
+    net.bfloat16().save_pretrained(folder)
     return resolve.resolve_model(str(folder))
 
 

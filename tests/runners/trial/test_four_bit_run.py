@@ -52,7 +52,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny: Model) -> Model:
         bos_token_id=1,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
     return resolve.resolve_model(str(folder))
 
 
@@ -95,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> Path:
 def reference(base: Model, adapter: Path | None, prompts: Sequence[Any]) -> list[str]:
     """Answer one by one with transformers, bitsandbytes and PEFT alone."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, BitsAndBytesConfig
 
     from runners.inference.weights import dtype_for
 
@@ -117,10 +117,11 @@ def reference(base: Model, adapter: Path | None, prompts: Sequence[Any]) -> list
         inputs = tokenizer.apply_chat_template(
             prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
+        assert isinstance(inputs, BatchEncoding)
         inputs.pop("token_type_ids", None)
         row = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0, eos_token_id=2)
         answers.append(
-            tokenizer.decode(row[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+            str(tokenizer.decode(row[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
         )
     return answers
 

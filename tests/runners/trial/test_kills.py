@@ -13,6 +13,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ JOURNALS = {
     "forgetting.jsonl": ("made_from", "kind", "id"),
 }
 """The trial's journals, with the keys that identify a row of each."""
-PLAN = {
+PLAN: dict[str, Any] = {
     "name": "piers",
     "choice": "lora",
     "weights": {"style": 1, "token_f1": 1},
@@ -93,8 +94,7 @@ class TrialRuns:
         return without_times(
             {
                 "journals": {
-                    name: sorted(rows, key=lambda row, name=name: key(name, row))
-                    for name, rows in self.journals(out).items()
+                    name: sorted(rows, key=partial(key, name)) for name, rows in self.journals(out).items()
                 },
                 "scores": json.loads((self.folder / out / "trial" / "scores.json").read_text("utf-8")),
                 "prompts": json.loads((self.folder / out / "trial" / "prompts.json").read_text("utf-8")),
@@ -134,8 +134,8 @@ def runs(
     folder = tmp_path_factory.mktemp("trial")
     write_model(tiny.folder, folder / "model", pier_examples)
     write_embedder(folder / "embedder", little_bert, piers)
-    rows = [{"messages": list(e.messages), "meta": dict(e.meta)} for e in pier_examples]
-    asked = [
+    rows: list[dict[str, Any]] = [{"messages": list(e.messages), "meta": dict(e.meta)} for e in pier_examples]
+    asked: list[dict[str, Any]] = [
         {
             "id": f"{half}{n}",
             "question": f"How many {'small ' * (n % 4)}berths has the {half} Pier {n}?",
@@ -176,7 +176,7 @@ def write_model(base: Path, folder: Path, examples: Sequence[Example]) -> None:
         net(input_ids=batch, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    net.to(torch.bfloat16).save_pretrained(folder)
+    net.bfloat16().save_pretrained(folder)
 
 
 def write_embedder(folder: Path, little_bert: Callable[..., Path], piers: Path) -> None:

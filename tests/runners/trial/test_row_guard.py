@@ -170,7 +170,7 @@ def test_account_of_kept_rows_is_not_lost_but_short() -> None:
 
 
 def test_arm_with_weights_of_another_shares_its_account() -> None:
-    steps = [
+    steps: list[dict[str, Any]] = [
         *LORA,
         {"kind": "evaluate", "arm": "naive-stack", "weights": "lora", "retrieval": True},
         {**HYBRID[0], "start_from": "lora"},

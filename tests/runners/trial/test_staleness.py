@@ -48,7 +48,7 @@ class ScriptedSession:
         self.asked += questions
         text = self.replies[arm]
         done = Completion(text, 1, 1, 0.0, "stop")
-        return [Answer(Question("x", q), text, text, (), False, (), (), done) for q in questions]
+        return [Answer(Question("x", q), text, text, (), False, None, (), done) for q in questions]
 
 
 @pytest.mark.parametrize(

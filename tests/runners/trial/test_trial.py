@@ -18,6 +18,7 @@ from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
 from runners.trial.trial import drop_outdated_answers, run_arm, score_trial, with_intervals, write_scores
+from tests.support.scripted import WholeAnswers
 
 RAG = EvaluateStep(arm="rag", retrieval=True)
 PLAIN = EvaluateStep(arm="prompting")
@@ -39,16 +40,12 @@ QUESTIONS = (
 )
 
 
-class Echo:
+class Echo(WholeAnswers):
     """A model that answers with the text of its first passage, or with the question; one chat per batch."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.asked: list[str] = []
         self.stop_after = stop_after
-
-    def count_tokens(self, text: str) -> int:
-        """Return the number of words."""
-        return len(text.split())
 
     def generate(
         self,
