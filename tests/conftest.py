@@ -249,7 +249,7 @@ class _FakeHandler(BaseHTTPRequestHandler):
         """List the models; nothing at all while the server is not awake."""
         self.server.checks += 1
         self.server.headers.append(dict(self.headers))
-        self.server.awake.wait(20)
+        self.server.awake.wait(600)
         rows = [
             {"id": name, "object": "model", "root": self.server.roots.get(name)}
             for name in self.server.models
@@ -263,7 +263,7 @@ class _FakeHandler(BaseHTTPRequestHandler):
             self.server.seen.append(body)
             self.server.keys.append(self.headers["Authorization"])
             self.server.headers.append(dict(self.headers))
-        self.server.awake.wait(20)
+        self.server.awake.wait(600)
         with self.server.lock:
             fault = self.server.faults.pop(0) if self.server.faults else None
         if fault:
@@ -460,7 +460,7 @@ class Browser:
     def close(self) -> None:
         self.session = ""
         self.call("Browser.close")
-        self.process.wait(20)
+        self.process.wait(600)
         self.out.close()
         self.into.close()
 

@@ -18,8 +18,8 @@ import pytest
 from rag.files import sha256_file, write_manifest
 from runners.models.fingerprint import fingerprint
 from tests.support.command_server import CommandServer
+from tests.support.limits import HANG_S
 
-TIMEOUT_S = 600
 DOCUMENTS = (
     "delays.md",
     "fares.md",
@@ -81,7 +81,7 @@ class Workspace:
             ["bash", "-euo", "pipefail", "-c", script],
             env=self.environment,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=HANG_S,
             cwd=cwd_file.read_text("utf-8").strip() if cwd_file.exists() else self.folder,
             check=False,
             stdin=subprocess.DEVNULL,

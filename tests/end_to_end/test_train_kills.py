@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_server import Command
+from tests.support.limits import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -70,8 +71,5 @@ def test_training_killed_three_times_gives_equal_bytes(
 
 def wait_for_training(work: Path, child: Command) -> None:
     """Wait until a run is about to take its first step."""
-    until = time.monotonic() + 300
-    while not (work / "choices.json").exists():
-        assert child.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(lambda: (work / "choices.json").exists() or child.poll() is not None)
+    assert child.poll() is None

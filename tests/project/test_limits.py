@@ -28,7 +28,6 @@ SUBJECTS = {
     ("runners/serving/test_process.py", 2): "the client leaves",
     ("runners/serving/test_concurrency.py", 0.3): "the client leaves",
     ("advisor/mcp_server/test_mcp.py", 0.01): "the client leaves",
-    ("conftest.py", 20): "an endpoint that was put to sleep wakes up",
 }
 """Short limits that stay, by file and seconds, with the reason."""
 

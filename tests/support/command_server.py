@@ -4,9 +4,9 @@ Each command is a process of its own, with its own files, folder, arguments and 
 the seconds that importing torch takes. Tests of the import itself, of signals before it, and of the installed script
 start a new interpreter instead.
 
-The protocol, over a Unix socket: the caller sends its three standard files, then an :class:`Order` in JSON, and closes its
-half; the server answers with a line that holds the child's process id, and at its end with its exit code (minus the number
-of the signal that killed it).
+The protocol, over a Unix socket: the caller sends its three standard files, then its arguments, folder and environment in
+JSON, and closes its half; the server answers with a line that holds the child's process id, and at its end with its exit
+code (minus the number of the signal that killed it).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tests.support.limits import HANG_S
+
 if TYPE_CHECKING:
     from typing import Self
 
-TIMEOUT_S = 600.0
-"""A command that takes longer hangs: the longest takes some twenty seconds alone."""
 PRELOADED = (
     "peft",
     "sentence_transformers",
@@ -67,7 +67,7 @@ class Command:
             self.wait()
         return self.returncode
 
-    def wait(self, timeout: float = TIMEOUT_S) -> int:
+    def wait(self, timeout: float = HANG_S) -> int:
         """Return the exit code when the command has ended; TimeoutExpired after so many seconds."""
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
@@ -86,7 +86,7 @@ class Command:
         """End the command at once."""
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, timeout: float = TIMEOUT_S) -> tuple[str, str]:
+    def communicate(self, timeout: float = HANG_S) -> tuple[str, str]:
         """Wait, and return what was written to stdout and stderr."""
         self.wait(timeout)
         out, err = (self._text(file) for file in self._outputs)
@@ -142,7 +142,7 @@ class CommandServer:
         cwd: Path,
         env: Mapping[str, str],
         stdin: str | bytes = b"",
-        timeout: float = TIMEOUT_S,
+        timeout: float = HANG_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command line to its end, as `subprocess.run` does."""
         command = self.start(*arguments, cwd=cwd, env=env, stdin=stdin)

@@ -18,16 +18,6 @@ def wait_until(condition: Callable[[], object], pause: float = 0.02) -> None:
         time.sleep(pause)
 
 
-def thread_seconds(work: Callable[[], object], rounds: int = 1) -> float:
-    """Return the processor time of this thread that a call takes, the least of so many rounds."""
-    seconds = []
-    for _ in range(rounds):
-        started = time.thread_time()
-        work()
-        seconds.append(time.thread_time() - started)
-    return min(seconds)
-
-
 def children_seconds() -> float:
     """Return the processor time of all children of this process that have ended and were waited for."""
     times = os.times()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,12 +249,14 @@ def test_readers_see_an_update_whole_or_not_at_all(
         except BaseException as error:
             errors.append(error)
 
+    def read_again(before: int) -> bool:
+        return len(seen) > before or bool(errors)
+
     reader = threading.Thread(target=read)
     reader.start()
     for version in (1, 2, 3):
         Index.update(location, write(version), tiny)
-        read_before = len(seen)
-        wait_until(lambda n=read_before: len(seen) > n or errors)
+        wait_until(partial(read_again, len(seen)))
     stop.set()
     reader.join(HANG_S)
     assert not errors, errors
