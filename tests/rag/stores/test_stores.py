@@ -223,7 +223,7 @@ def test_approximate_store_is_exact_with_few_vectors(name: str, tmp_path: Path) 
 
 def test_auto_store_prefers_exact_search_while_fast() -> None:
     ids, vectors = np.arange(MANY, dtype=np.int64), unit(MANY)
-    name, _, measured = choose_store("auto", ids, vectors)
+    name, _, measured = choose_store("auto", ids, vectors, fast_ms=1e9)
     assert (name, [m.store for m in measured], measured[0].recall) == ("flat", ["flat"], 1.0)
     name, store, measured = choose_store("ivf", ids, vectors)
     assert (name, [m.store for m in measured]) == ("ivf", ["flat", "ivf"])
