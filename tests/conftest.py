@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import re
@@ -97,6 +98,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if id(item) not in dropped]
     seconds = _group_seconds(items)
     items.sort(key=lambda item: -seconds[_group(item.nodeid)])
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of later garbage collections, which would visit it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _group(test: str) -> str:

@@ -266,6 +266,7 @@ def test_default_rate_and_epochs_fall_with_rows_and_model_size(
 
 
 @pytest.mark.real
+@pytest.mark.slow  # tests/end_to_end/test_train.py trains the real model by each method on fewer rows
 @pytest.mark.parametrize("method", TUNING_METHODS)
 def test_real_model_is_tuned_and_reloaded(smollm: Model, example: Path, tmp_path: Path, method: str) -> None:
     rows = load_examples(example / "examples.jsonl").rows[:32]

@@ -73,6 +73,7 @@ class Command:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout)
             self.returncode = int(self._lines.readline())
+            self._lines.close()
             self._connection.close()
         return self.returncode
 
@@ -93,8 +94,9 @@ class Command:
         return out, err
 
     def _text(self, file: IO[bytes]) -> str:
-        file.seek(0)
-        return file.read().decode(self._encoding)
+        with file:
+            file.seek(0)
+            return file.read().decode(self._encoding)
 
 
 class CommandServer:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from advisor.cli import main
 from rag.files import writer_lock
 from runners.data.examples import load_examples
 from runners.data.questions import load_questions
-from tests.support.limits import HANG_S, wait_until
+from tests.support.command_server import CommandServer
+from tests.support.limits import wait_until
 
 pytestmark = pytest.mark.real  # the embedder
 
@@ -279,7 +278,7 @@ def test_questions_not_of_the_form_of_the_examples_are_thrown_out(
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_making_asks_nothing_twice(
-    folder: Path, server: Any, root: Path, ending: signal.Signals
+    folder: Path, server: Any, command_server: CommandServer, ending: signal.Signals
 ) -> None:
     answered = 0
 
@@ -303,12 +302,12 @@ def test_an_interrupted_making_asks_nothing_twice(
         "--at-once",
         "1",
     )
-    command = [sys.executable, "-P", "-m", "advisor", "examples", "make", "--documents", "docs", *flags]
-    environ = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True)
+    process = command_server.start(
+        "examples", "make", "--documents", "docs", *flags, cwd=folder, env=os.environ
+    )
     wait_until(lambda: len(server.seen) >= 4)
     process.send_signal(ending)
-    _, err = process.communicate(timeout=HANG_S)
+    _, err = process.communicate()
     if ending == signal.SIGINT:
         assert process.returncode == 130
         assert "tunewise examples make" in err

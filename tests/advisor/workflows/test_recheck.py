@@ -12,7 +12,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from benchmarks.recheck import SYSTEM, Base, make_run, write_rows
 from rag.version import __version__
 from runners.recheck.recheck import RecheckRequest, recheck
 from runners.recheck.workspace import accept_recheck
+from tests.support.command_server import CommandServer
 from tests.support.limits import HANG_S
 
 Tunewise = Callable[..., tuple[int, str, str]]
@@ -359,21 +359,12 @@ def journal_lines(run: Path) -> int:
     return sum(len(file.read_text("utf-8").splitlines()) for file in files)
 
 
-def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> None:
+def test_killed_recheck_goes_on(
+    base: Base, run: Path, tunewise: Tunewise, command_server: CommandServer, tmp_path: Path
+) -> None:
     """Answers that were written before it was killed are not asked again."""
     total = len(answers(run))
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "advisor",
-        "recheck",
-        str(run),
-        "--prompt",
-        f"{SYSTEM} Thanks.",
-        "--json",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = ("recheck", run, "--prompt", f"{SYSTEM} Thanks.", "--json")
     before = base.server.asked
     answer, asleep = base.server.answer, threading.Event()
 
@@ -383,13 +374,11 @@ def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> No
         return answer(model, messages)
 
     base.server.answer = slow  # type: ignore[method-assign]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = command_server.start(*command, cwd=tmp_path, env=os.environ)
     while not journal_lines(run) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=HANG_S)
+    _, errors = process.communicate()
     asleep.set()
     base.server.answer = answer  # type: ignore[method-assign]
     assert process.returncode == 130, errors
@@ -397,7 +386,7 @@ def test_killed_recheck_goes_on(base: Base, run: Path, tunewise: Tunewise) -> No
     written = journal_lines(run)
     assert 0 < written < total
     before = base.server.asked
-    code, out, err = tunewise(*command[4:])
+    code, out, err = tunewise(*command)
     assert code == 0, err
     assert base.server.asked - before == total - written
     assert json.loads(out)["arms"][0]["asked_again"] == total
