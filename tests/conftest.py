@@ -44,6 +44,13 @@ TOGETHER = (
     ("tests/end_to_end/test_eval", "tests/end_to_end/test_line"),
     ("tests/runners/serving/",),
     ("tests/runners/export/",),
+    # These kill children of the fixture `warm`.
+    (
+        "tests/runners/test_interrupts",
+        "tests/runners/training/test_kills",
+        "tests/runners/training/test_loop",
+        "tests/runners/trial/test_kills",
+    ),
     ("tests/documentation/test_commands.py::test_commands_work[tutorial: ",),
 )
 PAGES = "tests/documentation/test_commands.py::test_commands_work["

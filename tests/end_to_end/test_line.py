@@ -252,6 +252,7 @@ def test_chat_rewrites_follow_up_questions(pipeline: Any, tunewise: Any) -> None
     assert "Ropewalk Museum" in done.stderr
 
 
+@pytest.mark.slow  # recheck/test_training_again.py asks again for equal answers of a tiny model
 def test_equal_plan_gives_equal_answers(pipeline: Any, tunewise: Any, shrink: Any, read_rows: Any) -> None:
     shrink(pipeline.folder / "plan.yaml", pipeline.folder / "two.yaml", ("prompting", "rag"))
     done = tunewise("run", "two.yaml", "--out", "two", "--json", cwd=pipeline.folder)

@@ -26,7 +26,8 @@ def test_without_a_gpu_it_measures_nothing_and_names_the_reason(root: Path, tmp_
     assert not (tmp_path / "gpu").exists()
 
 
-@pytest.mark.parametrize("part", ["decode", pytest.param("train-lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["decode", "train-lora"])
 def test_part_runs_on_a_cpu_with_tiny_models_and_is_not_measured_twice(
     part: str, root: Path, tmp_path: Path
 ) -> None:

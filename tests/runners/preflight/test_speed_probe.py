@@ -36,6 +36,7 @@ def test_a_model_of_many_more_blocks_takes_longer() -> None:
     assert many > 5 * few
 
 
+@pytest.mark.slow  # a wide model
 def test_rows_longer_than_a_pass_are_measured_on_fewer_tokens() -> None:
     """A wide model's rows are too much for two seconds: the measured pass is shorter, the row counts as it is."""
     shape = ModelShape(2_000_000_000, 2, 4096, 32, 8, 128, 8192, 1000)

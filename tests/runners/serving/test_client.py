@@ -216,6 +216,7 @@ def test_a_busy_server_is_left_alone_and_a_stopped_one_forgotten(run: Path, ask:
         started.child.communicate()
 
 
+@pytest.mark.slow  # test_a_busy_server_is_left_alone_and_a_stopped_one_forgotten
 @pytest.mark.usefixtures("alone")
 def test_a_server_killed_in_the_middle_leaves_the_answer_to_this_process(run: Path, ask: Ask) -> None:
     started = Process(run, "--port", "0", before=ENDLESS)
