@@ -161,7 +161,7 @@ def all_mutants() -> dict[Mutant, Edit]:
         text = (ROOT / file).read_text("utf-8")
         tree, lines = ast.parse(text), [line.strip() for line in text.splitlines()]
         for function, top in functions_in(tree):
-            first = min(each.lineno for each in (top, *top.decorator_list))
+            first = min([top.lineno, *(each.lineno for each in top.decorator_list)])
             seen: Counter[tuple[int, str]] = Counter()
             for node in _nodes(top):
                 for kind, new in replacements(node):
