@@ -21,25 +21,21 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import gc
 import json
 import os
-import random
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import _lru_cache_wrapper
 from importlib.machinery import SourceFileLoader
-from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -48,212 +44,33 @@ import pytest
 from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, Phase, settings
 
-MODULES = {
-    "grading": (
-        "runners/scoring/scores.py",
-        "runners/scoring/correctness.py",
-        "runners/scoring/free_text.py",
-    ),
-    "refusal": ("rag/grounding/refusal.py",),
-    "citations": ("rag/grounding/citations.py", "rag/grounding/agreement.py"),
-    "statistics": ("rag/evaluation/statistics.py",),
-    "plan reading": ("runners/plan/plan_source.py", "runners/plan/plan_text.py"),
-    "change detection": ("rag/indexing/changes.py", "rag/indexing/delta.py", "runners/recheck/inputs.py"),
-}
-FILES = tuple(file for files in MODULES.values() for file in files)
-SEED, SAMPLE = 0, 100
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from scripts.mutations import (
+    FILES,
+    MODULES,
+    ROOT,
+    SEED,
+    Edit,
+    Mutant,
+    all_mutants,
+    functions_in,
+    place_of,
+    sample,
+)  # fmt: skip
+
 DEAR_S, DEAR_TESTS = 5.0, 5
 """Seconds from which a test is dear, and how many dear tests run for a function that no other test reaches."""
-SILENT_S = 600.0
-"""Wall seconds without a result after which a child counts as hanging."""
-ROOT = Path.cwd()
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONHASHSEED": "0",
-}
-ARITHMETIC: dict[type[ast.operator], ast.operator] = {
-    ast.Add: ast.Sub(), ast.Sub: ast.Add(), ast.Mult: ast.Div(), ast.Div: ast.Mult(), ast.FloorDiv: ast.Mult(),
-    ast.Mod: ast.Mult(), ast.Pow: ast.Mult(), ast.BitOr: ast.BitAnd(), ast.BitAnd: ast.BitOr(),
-}  # fmt: skip
-BOUNDARY: dict[type[ast.cmpop], ast.cmpop] = {
-    ast.Lt: ast.LtE(), ast.LtE: ast.Lt(), ast.Gt: ast.GtE(), ast.GtE: ast.Gt(),
-}  # fmt: skip
-OPPOSITE: dict[type[ast.cmpop], ast.cmpop] = {
-    ast.Lt: ast.GtE(), ast.LtE: ast.Gt(), ast.Gt: ast.LtE(), ast.GtE: ast.Lt(), ast.Eq: ast.NotEq(),
-    ast.NotEq: ast.Eq(), ast.Is: ast.IsNot(), ast.IsNot: ast.Is(), ast.In: ast.NotIn(), ast.NotIn: ast.In(),
-}  # fmt: skip
-CALLS = {"any": "all", "all": "any", "min": "max", "max": "min"}
-REACHED: set[str] = set()
-"""Functions that were called since the last phase of a test, where this file is a plugin of pytest."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """Where a fault is, in words that stay the same while other lines of the file change."""
-
-    file: str
-    function: str
-    """Qualified name of the outermost function."""
-    kind: str
-    line: str
-    """The text of the line, stripped."""
-    occurrence: int
-    """Which of the lines of the function with this text, from 0."""
-    ordinal: int
-    """Which of the places on the line that allow this kind, from 0."""
-
-    @property
-    def name(self) -> str:
-        """The function as the map names it."""
-        return f"{self.file}:{self.function}"
-
-    @property
-    def module(self) -> str:
-        """Which of the six modules it is in."""
-        return next(module for module, files in MODULES.items() if self.file in files)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edit:
-    """The replacement of one node of a module's tree."""
-
-    tree: ast.Module
-    place: tuple[str, int, str]
-    """What identifies the function's code."""
-    old: ast.AST
-    new: ast.AST
-
-    def code(self) -> CodeType:
-        """Return the code of the function with the fault."""
-        _Replace(self.old, self.new).visit(self.tree)
-        try:
-            module = compile(self.tree, self.place[0], "exec", dont_inherit=True)
-        finally:
-            _Replace(self.new, self.old).visit(self.tree)
-        return next(code for code in _codes(module) if _place(code) == self.place)
-
-
-class _Replace(ast.NodeTransformer):
-    def __init__(self, old: ast.AST, new: ast.AST) -> None:
-        self.old, self.new = old, new
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        return self.new if node is self.old else self.generic_visit(node)
-
-
-def _place(code: CodeType) -> tuple[str, int, str]:
-    return code.co_filename, code.co_firstlineno, code.co_name
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def all_mutants() -> dict[Mutant, Edit]:
-    """Return all mutants of the six modules, in the order of their text."""
-    found: dict[Mutant, Edit] = {}
-    for file in FILES:
-        text = (ROOT / file).read_text("utf-8")
-        tree, lines = ast.parse(text), [line.strip() for line in text.splitlines()]
-        for function, top in functions_in(tree):
-            first = min([top.lineno, *(each.lineno for each in top.decorator_list)])
-            seen: Counter[tuple[int, str]] = Counter()
-            for node in _nodes(top):
-                for kind, new in replacements(node):
-                    at = next(each.lineno for each in ast.walk(node) if isinstance(each, ast.expr | ast.stmt))
-                    line, ordinal = lines[at - 1], seen[at, kind]
-                    occurrence = lines[top.lineno - 1 : at - 1].count(line)
-                    seen[at, kind] += 1
-                    ast.fix_missing_locations(ast.copy_location(new, node))
-                    mutant = Mutant(
-                        file=file, function=function, kind=kind, line=line, occurrence=occurrence, ordinal=ordinal
-                    )  # fmt: skip
-                    place = (str(ROOT / file), first, top.name)
-                    found[mutant] = Edit(tree=tree, place=place, old=node, new=new)
-    return found
-
-
-def functions_in(tree: ast.AST, within: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Yield the functions that are in no other function, with their qualified names."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef):
-            yield within + node.name, node
-        elif isinstance(node, ast.ClassDef):
-            yield from functions_in(node, f"{within}{node.name}.")
-
-
-def _nodes(holder: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a function's body: no docstrings, parameters, annotations or decorators."""
-    for field, value in ast.iter_fields(holder):
-        for node in value if isinstance(value, list) else [value]:
-            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            beside = field in ("annotation", "returns", "decorator_list") or isinstance(node, ast.arguments)
-            if isinstance(node, ast.AST) and not docstring and not beside:
-                yield node
-                yield from _nodes(node)
-
-
-def replacements(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield what may stand in a node's place: the kind, with its detail behind a colon, and the new node."""
-    match node:
-        case ast.Compare(ops=ops):
-            for at, op in enumerate(ops):
-                for kind, table in (("boundary", BOUNDARY), ("comparison", OPPOSITE)):
-                    if new := table.get(type(op)):
-                        changed = _with(node, ops=[*ops[:at], new, *ops[at + 1 :]])
-                        yield f"{kind}: {type(op).__name__} to {type(new).__name__}", changed
-        case ast.BoolOp(op=op, values=values):
-            yield "and/or", _with(node, op=ast.Or() if isinstance(op, ast.And) else ast.And())
-            for at in range(len(values)):
-                rest = [*values[:at], *values[at + 1 :]]
-                less = _with(node, values=rest) if len(rest) > 1 else copy.copy(rest[0])
-                yield f"operand removed: {at}", less
-        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            yield "sign or not removed", copy.copy(operand)
-        case ast.Constant(value=bool(value)):
-            yield "constant: bool", ast.Constant(not value)
-        case ast.Constant(value=int(value) | float(value)):
-            yield "constant: number", ast.Constant(value + 1)
-        case ast.Constant(value=str(value)):
-            yield "text: emptied" if value else "text: filled", ast.Constant("" if value else "mutant")
-        case ast.Call(func=ast.Name(id=name) as called) if name in CALLS:
-            yield f"call: {name}", _with(node, func=_with(called, id=CALLS[name]))
-        case ast.comprehension(ifs=[_, *rest]):
-            yield "condition removed", _with(node, ifs=rest)
-        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
-            yield "condition negated", _with(node, test=ast.UnaryOp(ast.Not(), test))
-        case ast.Return(value=ast.expr() as value) if getattr(value, "value", value) is not None:
-            yield "returns None", ast.Return(ast.Constant(None))
-        case ast.Expr() | ast.AugAssign() | ast.Raise() | ast.Continue() | ast.Break() | ast.Delete():
-            yield "statement removed", ast.Pass()
-        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
-            yield "statement removed", ast.Pass()
-    if isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in ARITHMETIC:
-        yield f"arithmetic: {type(node.op).__name__}", _with(node, op=ARITHMETIC[type(node.op)])
-
-
-def _with(node: ast.AST, **fields: Any) -> ast.AST:
-    new = copy.copy(node)
-    for name, value in fields.items():
-        setattr(new, name, value)
-    return new
-
-
-def sample(mutants: Iterable[Mutant], module: str) -> list[Mutant]:
-    """Draw from one module, as evenly over the kinds as there are mutants of them."""
-    by_kind: dict[str, list[Mutant]] = defaultdict(list)
-    for mutant in mutants:
-        by_kind[mutant.kind.partition(":")[0]].append(mutant)
-    rng = random.Random(f"{SEED} {module}")
-    for kind in sorted(by_kind):
-        rng.shuffle(by_kind[kind])
-    turns = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
-    return [mutant for turn in turns for mutant in turn if mutant][:SAMPLE]
+SILENT_S = 600
+"""Seconds of waiting without a result after which a child counts as hanging."""
+SETTINGS = "OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0"
+OPTIONS = (
+    "-o addopts= -p no:xdist -p no:cacheprovider --import-mode=importlib --strict-markers --assert=plain "
+    "--tb=native -q --hypothesis-seed=0"
+)
+CALLED: set[str] = set()
+REACHED: dict[str, set[str]] = defaultdict(set)
+"""Where this file is a plugin of pytest: the functions called in this phase of a test, and those of each test."""
 
 
 class Session:
@@ -301,7 +118,7 @@ class Session:
         objects = gc.get_objects()
         for each in objects:
             if type(each) is FunctionType:
-                self.loaded[_place(each.__code__)].append(each)
+                self.loaded[place_of(each.__code__)].append(each)
         self.caches = [each for each in objects if type(each) is _lru_cache_wrapper and _is_ours(each)]
         self.work(self)
         return True
@@ -322,6 +139,8 @@ class Session:
             return {"result": "cannot be replaced"}
         while True:
             names = self._ordered(mutant.name, first)
+            if not names:
+                return {"result": "reached by no test"}
             how, by = self._run(names, functions, code)
             if not by:
                 return {"result": how}
@@ -358,14 +177,16 @@ class Session:
             finally:
                 os._exit(1)
         os.close(write)
-        said, heard, status = "", time.monotonic(), None
+        said, silent_s, status = "", 0, None
         while status is None:
             if select.select([read], [], [], 1.0)[0]:
-                said, heard = said + (got := os.read(read, 4096).decode()), time.monotonic()
+                said, silent_s = said + (got := os.read(read, 4096).decode()), 0
                 status = None if got else os.waitpid(child, 0)[1]
             elif (ended := os.waitpid(child, os.WNOHANG))[0]:  # what the child started may keep the pipe open
                 status = ended[1]
-            elif time.monotonic() - heard > SILENT_S:
+            elif (
+                silent_s := silent_s + 1
+            ) > SILENT_S:  # counted, so that a recording can be stopped and continued
                 os.kill(child, signal.SIGKILL)
         os.close(read)
         with suppress(ProcessLookupError):
@@ -509,43 +330,12 @@ def say_counts(results: Iterable[tuple[str, str]]) -> None:
 def run_tests(tests: Mapping[str, Sequence[str]], work: Callable[[Session], None], cap_s: float) -> None:
     """Start pytest with the files of these tests in this process."""
     files = sorted({_file(test) for names in tests.values() for test in names if Path(_file(test)).is_file()})
-    line = (
-        "-o addopts= -p no:xdist -p no:cacheprovider --import-mode=importlib --strict-markers --assert=plain"
-    )
-    line += " --tb=native -q --hypothesis-seed=0"
-    code = pytest.main([*line.split(), *files], [Session(tests, work, cap_s)])
+    code = pytest.main([*OPTIONS.split(), *files], [Session(tests, work, cap_s)])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         sys.exit(f"pytest ended with {code!r}")
 
 
-class Reach:
-    """The plugin of pytest that writes which functions each test calls; workers of pytest-xdist attach them to reports."""
-
-    def __init__(self, out: Path) -> None:
-        """Take where the map is written."""
-        self.out = out
-        self.reached: dict[str, set[str]] = defaultdict(set)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self) -> Iterator[Any]:
-        """Attach the functions that were called in this phase to its report."""
-        report: Any = yield
-        report.reached = sorted(REACHED)
-        REACHED.clear()
-        return report
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add those of one phase."""
-        self.reached[report.nodeid].update(getattr(report, "reached", ()))
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the map."""
-        if not hasattr(session.config, "workerinput"):
-            reached = {test: sorted(functions) for test, functions in self.reached.items() if functions}
-            self.out.write_text(json.dumps(reached, indent=0), encoding="utf-8")
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Record what tests reach, where this file is a plugin of pytest: each function begins with a line that notes it."""
     original = SourceFileLoader.get_code
 
@@ -556,12 +346,32 @@ def pytest_configure(config: pytest.Config) -> None:
             return original(loader, fullname)
         tree = ast.parse(path.read_text("utf-8"))
         for name, function in functions_in(tree):
-            note = f"__import__('scripts.mutants').mutants.REACHED.add({f'{file}:{name}'!r})"
+            note = f"__import__('scripts.mutants').mutants.CALLED.add({f'{file}:{name}'!r})"
             function.body[:0] = ast.parse(note).body
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
-    config.pluginmanager.register(Reach(Path(os.environ["MUTANTS_REACH"])), "mutants-reach")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """Attach the functions that were called in this phase to its report, which workers of pytest-xdist send."""
+    report: Any = yield
+    report.reached = sorted(CALLED)
+    CALLED.clear()
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add the functions of one phase to those of its test."""
+    REACHED[report.nodeid].update(getattr(report, "reached", ()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the map."""
+    if not hasattr(session.config, "workerinput"):
+        reached = {test: sorted(functions) for test, functions in REACHED.items() if functions}
+        Path(os.environ["MUTANTS_REACH"]).write_text(json.dumps(reached, indent=0), encoding="utf-8")
 
 
 def main() -> int:
@@ -586,7 +396,11 @@ def main() -> int:
     if rest or args.reach is None:
         parser.error(f"unknown: {' '.join(rest)}" if rest else "--reach is missing")
     if os.environ.get("PYTHONHASHSEED") != "0":
-        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+        environment = {
+            **os.environ,
+            **dict(each.split("=") for each in SETTINGS.split()),
+            "PYTHONPATH": str(ROOT),
+        }
         os.execve(sys.executable, [sys.executable, "-P", *sys.argv], environment)
     return record(args) if args.command == "record" else compare(args)
 
