@@ -382,7 +382,7 @@ def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         build_at(good, write_rows(tmp_path / "documents.jsonl", 5), DrawnEncoder(16), SETTINGS)
         assert Index.open(good, DrawnEncoder(16)).search("ferry")
         other_host = good.replace("127.0.0.1", "localhost")
-        assert "sslrootcert=FILE" in problem_of(lambda: PostgresBackend.open(other_host))
+        assert "PGSSLROOTCERT=FILE" in problem_of(lambda: PostgresBackend.open(other_host))
         (tmp_path / "other").mkdir()
         other = make_certificates(tmp_path / "other")
         unknown = good.replace(str(files["ca"]), str(other["ca"]))
