@@ -214,6 +214,22 @@ class Index:
             raise BadInput("this index was opened without an embedder, so it cannot be searched")
         return self._searcher.rerank(scorer, question, hits, depth, self.settings)
 
+    def read(self, reader: Scorer, question: str, hits: Sequence[Hit], depth: int) -> list[Hit]:
+        """Return hits of a search in their order, the first ``depth`` with the log odds that they answer the question.
+
+        Args:
+            reader: the answerability model (:mod:`rag.embedding.answerability`).
+            question: the question.
+            hits: of its search, best first.
+            depth: how many are read.
+
+        Raises:
+            BadInput: if the index was opened without an embedder.
+        """
+        if self._searcher is None:
+            raise BadInput("this index was opened without an embedder, so it cannot be searched")
+        return self._searcher.read(reader, question, hits, depth, self.settings)
+
     @property
     def folder(self) -> Path:
         """The folder of an index of files; BadInput if the index is in a database."""

@@ -120,6 +120,8 @@ class Hit:
     """Raw BM25 score, 0 and up."""
     rerank: float | None = None
     """The reranker's score, of any range, which then decided the order; None where no reranker was used."""
+    answers: float | None = None
+    """Log odds that the passage answers the question, by the answerability model; None where it was not read."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The metadata of the chunk's document: see ``Document.metadata``."""
     expired: bool = False
@@ -157,6 +159,8 @@ class Hit:
         }
         if self.rerank is not None:
             body["rerank"] = round(self.rerank, 6)
+        if self.answers is not None:
+            body["answers"] = round(self.answers, 4)
         if self.metadata:
             body["metadata"] = {name: value for name, value in self.metadata.items() if name != "page_starts"}
         if self.valid_until:

@@ -56,6 +56,33 @@ def rerank(
     return [*(replace(first[n], rerank=float(scores[n])) for n in order), *hits[depth:]]
 
 
+def with_answers(
+    reader: Scorer, question: str, hits: Sequence[Hit], depth: int, text: Callable[[Chunk], str]
+) -> list[Hit]:
+    """Return the hits in their order, the first ``depth`` with the log odds that they answer the question.
+
+    Args:
+        reader: the answerability model (:mod:`rag.embedding.answerability`).
+        question: the question.
+        hits: best first.
+        depth: how many hits are read.
+        text: returns what is read of a chunk.
+    """
+    scores = reader.scores(question, [text(hit.chunk) for hit in hits[:depth]])
+    read = [replace(hit, answers=float(score)) for hit, score in zip(hits[:depth], scores, strict=True)]
+    return [*read, *hits[depth:]]
+
+
+def by_answers(hits: Sequence[Hit]) -> list[Hit]:
+    """Return hits with those that were read in front, the likeliest to answer first; the others keep their order."""
+    read = [hit for hit in hits if hit.answers is not None]
+    return [*sorted(read, key=_least_likely), *(hit for hit in hits if hit.answers is None)]
+
+
+def _least_likely(hit: Hit) -> float:
+    return -(hit.answers or 0.0)
+
+
 def truncation_notes(count: int) -> tuple[str, ...]:
     """Return the note for the user about passages that a reranker cut; () for none."""
     if not count:

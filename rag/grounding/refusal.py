@@ -1,18 +1,19 @@
 """When to refuse an answer: a threshold on signals of the hits, fitted on the user's own dev questions.
 
-:func:`refusal_signals` computes what the hits of a question say about whether the documents contain its answer; the
-signals are cheap and mean the same for every corpus. :func:`fit_threshold` weighs them with a small ridge logistic
-model and sets the cut where balanced accuracy on the dev questions is best, refusing at most one answerable question in
-twenty. If dev contains too few unanswerable questions, some are constructed: the answerable ones are searched again
-without their gold document. What each threshold would have refused, rightly and wrongly, is reported as a curve; every
-question is scored by a fit that has not seen it (cross-validation by question). :class:`RefusalThreshold` is the fitted
-decision, stored as JSON; :func:`default_threshold` is used if there are too few questions to fit on.
+:func:`refusal_signals` computes what the hits of a question say about whether the documents contain its answer.
+:class:`RefusalThreshold` is the fitted decision, stored as JSON. :mod:`rag.grounding.gate` makes it by reading the first
+hits with the answerability model; where that cannot be used, :func:`fit_threshold` weighs the signals of the search alone,
+most of which count shared words, with a small ridge logistic model and sets the cut where balanced accuracy on the dev
+questions is best. If dev contains too few unanswerable questions, some are constructed: the answerable ones are searched
+again without their gold document. What each threshold would have refused, rightly and wrongly, is reported as a curve;
+every question is scored by a fit that has not seen it (cross-validation by question). :func:`default_threshold` is used if
+there are too few questions to fit on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,10 +84,12 @@ class RefusalSignals:
     """The share of the first title's content words that occur in the question."""
     length: float = 0.0
     """Number of content words of the question: long questions ask for more than one thing."""
+    answers: float = 0.0
+    """The highest log odds, by the answerability model, that one of the hits that it read answers the question."""
 
     def vector(self) -> np.ndarray:
-        """Return the signals as float64 [signals], in the order of the fields."""
-        return np.array(astuple(self), dtype=np.float64)
+        """Return the signals of the search, float64 [signals], in the order of :data:`SEARCH_SIGNALS`."""
+        return np.array([getattr(self, name) for name in SEARCH_SIGNALS], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,29 @@ class RefusalDecision:
         return {"refuse": self.refuse, "score": round(self.score, 4), "signals": signals}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCuts:
+    """What ``answers`` must reach, by how many words the question shares with its passages.
+
+    A question in the words of the documents is read with higher log odds than the same question in other words, so that one
+    cut would refuse too little of the one kind or too much of the other. Between the two shares the cut is interpolated.
+    """
+
+    other_words: float
+    """The cut for questions that share few words with their passages."""
+    same_words: float
+    """The cut for those worded like the documents."""
+    few: float
+    """``coverage`` up to which a question counts as worded otherwise."""
+    many: float
+    """``coverage`` from which it counts as worded like the documents."""
+
+    def at(self, coverage: float) -> float:
+        """Return the cut for a share of words."""
+        share = min(1.0, max(0.0, (coverage - self.few) / (self.many - self.few)))
+        return self.other_words + (self.same_words - self.other_words) * share
+
+
 @dataclass(frozen=True, slots=True)
 class RefusalThreshold:
     """A fitted (or the default) decision; plain values, so that it is stored as JSON."""
@@ -113,7 +139,7 @@ class RefusalThreshold:
     bias: float
     """Refuse if the weighted signals plus the bias are below 0."""
     how: str
-    """logistic or default."""
+    """answers (by reading), logistic or default (by signals of the search), or off (nothing is refused)."""
     answerable: int = 0
     unanswerable: int = 0
     made: int = 0
@@ -128,11 +154,27 @@ class RefusalThreshold:
     """What the lowest cut refuses that refuses at least 90 % of the unanswerable questions."""
     curve: tuple[RefusalPoint, ...] = ()
     note: str = field(default="", kw_only=True)
+    cuts: AnswerCuts | None = field(default=None, kw_only=True)
+    """What ``answers`` must reach; then the weights are empty, and the score is how far it lies above the cut."""
+    read: int = field(default=0, kw_only=True)
+    """How many hits the answerability model reads, which are then shown in the order of their answers; 0 for none."""
+    gate: str = field(default="fitted", kw_only=True)
+    """fitted, lenient or off, as the plan has it."""
+    wordings: int = field(default=0, kw_only=True)
+    """How many of the dev questions are other wordings of one."""
+    sample: tuple[tuple[float, ...], ...] = field(default=(), kw_only=True)
+    """Values of :data:`DRIFT_SIGNALS` of the questions that it was fitted on, at most 300."""
 
     def decide(self, question: str, hits: Sequence[Hit]) -> RefusalDecision:
-        """Decide whether the hits show that the documents do not contain the answer; without hits always refuse."""
+        """Decide whether the hits show that the documents do not contain the answer; without hits always refuse.
+
+        A threshold that reads needs hits with their ``answers`` (:meth:`rag.index.Index.read`).
+        """
         signals = refusal_signals(question, hits)
-        score = sum(weight * getattr(signals, name) for name, weight in self.weights.items()) + self.bias
+        if self.cuts is not None:
+            score = signals.answers - self.cuts.at(signals.coverage)
+        else:
+            score = sum(weight * getattr(signals, name) for name, weight in self.weights.items()) + self.bias
         return RefusalDecision(not hits or score < 0, score, signals)
 
     def refuses(self, question: str, hits: Sequence[Hit]) -> bool:
@@ -146,6 +188,8 @@ class RefusalThreshold:
             "at_most": self.at_most and self.at_most.to_json(),
             "curve": [point.to_json() for point in self.curve],
         }
+        points["cuts"] = self.cuts and asdict(self.cuts)
+        points["sample"] = [[round(value, 4) for value in row] for row in self.sample]
         plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in points}
         return {"schema": SCHEMA, **plain, "weights": dict(self.weights), **points}
 
@@ -158,7 +202,10 @@ class RefusalThreshold:
         """
         try:
             obj = check_schema(obj, "refusal", "the refusal threshold")
-            values = {item.name: obj[item.name] for item in fields(cls)}
+            # files of 0.2.0 have no keys for reading
+            values = {
+                item.name: obj[item.name] for item in fields(cls) if item.name in obj or item.name not in _NEW_KEYS
+            }
             if unknown := sorted(set(values["weights"]) - set(SIGNAL_NAMES)):
                 raise ValueError(f"unknown signal {unknown[0]}")
             weights = {name: float(weight) for name, weight in values["weights"].items()}
@@ -166,9 +213,10 @@ class RefusalThreshold:
                 values[name] and RefusalPoint(**values[name]) for name in ("chosen", "at_most")
             )
             points = tuple(RefusalPoint(**point) for point in values["curve"])
-            return cls(
-                **{**values, "weights": weights, "chosen": chosen, "at_most": at_most, "curve": points}
-            )
+            cuts = AnswerCuts(**values["cuts"]) if values.get("cuts") else None
+            sample = tuple(tuple(map(float, row)) for row in values.get("sample", ()))
+            values |= {"weights": weights, "chosen": chosen, "at_most": at_most, "curve": points}
+            return cls(**{**values, "cuts": cuts, "sample": sample})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
                 f"the refusal threshold is damaged: {error!r}", "fit it again with: tunewise run RUN --resume"
@@ -185,6 +233,11 @@ class Searchable(Protocol):
 
 
 SIGNAL_NAMES = tuple(field.name for field in fields(RefusalSignals))
+SEARCH_SIGNALS = SIGNAL_NAMES[:-1]
+"""The signals of the search alone, which the logistic model weighs."""
+DRIFT_SIGNALS = ("answers", "coverage", "dense", "length")
+"""The signals by which questions are compared with those that the threshold was fitted on."""
+_NEW_KEYS = ("cuts", "read", "gate", "wordings", "sample")
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple[np.ndarray, float]:
@@ -308,6 +361,7 @@ def refusal_signals(question: str, hits: Sequence[Hit]) -> RefusalSignals:
         subject=_word_share(question_words, title_words),
         named=_word_share(title_words, question_words),
         length=float(len(question_words)),
+        answers=max((hit.answers for hit in hits if hit.answers is not None), default=0.0),
     )
 
 
@@ -341,7 +395,7 @@ def fit_threshold(index: Searchable, questions: Sequence[tuple[str, str | None, 
     bias = bias - cut
     chosen = refusal_point(0.0, scores, y)
     return RefusalThreshold(
-        dict(zip(SIGNAL_NAMES, weights.tolist(), strict=True)),
+        dict(zip(SEARCH_SIGNALS, weights.tolist(), strict=True)),
         bias,
         "logistic",
         positive,

@@ -16,17 +16,24 @@ import numpy as np
 
 from rag.embedding.language import language_note
 from rag.embedding.protocol import Configurable, Encoder
-from rag.embedding.reranker import Scorer, rerank, truncation_notes
+from rag.embedding.reranker import Scorer, rerank, truncation_notes, with_answers
 from rag.indexing.chunking import Chunker
 from rag.search.backend import Backend, ChunkSelection
 from rag.search.filters import day_span
 from rag.search.postprocessing import arrange_hits, join_chunks, with_neighbours
 from rag.search.query import Query
 from rag.settings import IndexSettings
+from rag.stores.bm25 import inverse_frequency, query_words
 from rag.types import Hit, Results
 
 RRF_K = 60
 """The constant k of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
+FULL_MATCH = 0.4
+"""Share of the most that BM25 could score from which a question counts as worded like its passage."""
+MOST_LEXICAL_ODDS = 4.0
+"""Factor of the odds of BM25's weight for such a question. On 4,800 answerable questions of 50 imagined houses (in the
+documents' words, and twice in customers') the right document is first in .970, .896 and .450, with a constant weight in .954,
+.892 and .399; on 500 of concierge in .894 and .890. The constants were chosen on these."""
 OVERSAMPLING = 4
 """Factor by which the search depth grows if too few hits are left after collapsing and limiting."""
 
@@ -124,6 +131,13 @@ class Searcher:
         text = Chunker(self._encoder, settings).embedded_text
         return rerank(scorer, question, hits, depth, text)
 
+    def read(
+        self, reader: Scorer, question: str, hits: Sequence[Hit], depth: int, settings: IndexSettings
+    ) -> list[Hit]:
+        """Return hits in their order, the first ``depth`` with the log odds that they answer the question."""
+        text = Chunker(self._encoder, settings).embedded_text
+        return with_answers(reader, question, hits, depth, text)
+
     def _result(self, search: _Search, nearest: np.ndarray, depth: int, settings: IndexSettings) -> Results:
         """Rank the candidates, search deeper as long as too few hits are left, and complete the hits."""
         query = search.query
@@ -156,8 +170,13 @@ class Searcher:
             dense = self._backend.vectors(ids) @ search.vector
             lexical = matches.scores_of(ids)
             weight = search.query.lexical_weight
-            fuse = convex_fusion if settings.fusion == "convex" else reciprocal_rank_fusion
-            fused = fuse(dense, lexical, settings.lexical_weight if weight is None else weight)
+            weight = settings.lexical_weight if weight is None else weight
+            if settings.fusion == "convex":
+                best = float(lexical.max())
+                weight = weight_of_matches(weight, best, search.question, self._backend.facts.chunks)
+                fused = convex_fusion(dense, lexical, weight)
+            else:
+                fused = reciprocal_rank_fusion(dense, lexical, weight)
             order = np.argsort(-fused, kind="stable")
             chunks = self._backend.chunks(ids[order].tolist())
             ranked = [
@@ -210,6 +229,27 @@ def convex_fusion(dense: np.ndarray, lexical: np.ndarray, weight: float) -> np.n
     Both arrays are [candidates]. A side whose scores are all equal does not distinguish them and counts as 0.
     """
     return (1 - weight) * _scaled(dense) + weight * _scaled(lexical)
+
+
+def weight_of_matches(weight: float, best: float, question: str, chunks: int) -> float:
+    """Return the weight of BM25 for one question, by how much rarity its best match carries; 0 and 1 stay as they are.
+
+    A question in the words of its document matches rare ones, another only words that are everywhere, which say nothing.
+    The best score is compared with that of a text that had every word of the question, all of them in no other; the odds
+    of the weight are multiplied by up to :data:`MOST_LEXICAL_ODDS`, at a share of :data:`FULL_MATCH`, and by 0 at none.
+
+    Args:
+        weight: of the index, 0 to 1.
+        best: the best BM25 score.
+        question: the question.
+        chunks: how many chunks the index has.
+    """
+    if not 0 < weight < 1:
+        return weight
+    most = len(query_words(question)) * float(inverse_frequency(chunks, np.array(0)))
+    share = best / most if most > 0 else 0.0
+    odds = weight / (1 - weight) * MOST_LEXICAL_ODDS * min(1.0, share / FULL_MATCH)
+    return odds / (1 + odds)
 
 
 def reciprocal_rank_fusion(dense: np.ndarray, lexical: np.ndarray, weight: float = 0.5) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from rag.embedding.reranker import Scorer, truncation_notes
 from rag.grounding import context
+from rag.grounding.gate import read_hits
 from rag.grounding.refusal import SIGNAL_DEPTH, RefusalDecision, RefusalThreshold
 from rag.index import Index
 from rag.search.query import Query
@@ -63,6 +64,7 @@ class Retriever:
         count_tokens: Callable[[str], int],
         controls: Sequence[str] = (),
         reranker: Scorer | None = None,
+        reader: Scorer | None = None,
     ) -> None:
         """Store the parts.
 
@@ -74,8 +76,10 @@ class Retriever:
             controls: the base model's control tokens, which are broken up in passages so that none can begin
                 a turn.
             reranker: puts the best candidates in order before they are cut to the number of passages.
+            reader: the answerability model, needed where the threshold reads; without a reranker its order is shown.
         """
         self.reranker = reranker
+        self.reader = reader
         self.index = index
         self.step = step
         self.threshold = threshold
@@ -87,7 +91,7 @@ class Retriever:
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
         """Search for all questions at once; the refusal is decided on a fixed number of hits, whatever k is.
 
-        The reranker orders what is shown, not what the refusal is decided on: its threshold is fitted on the search.
+        A reranker orders what is shown, not what the refusal is decided on: the threshold is fitted on the search.
         """
         k = self.step.k
         depth = max(k, self.step.rerank) if self.reranker else k
@@ -100,12 +104,14 @@ class Retriever:
         }
         retrieved = []
         for question, result in zip(questions, results, strict=True):
-            shown, notes = result.hits[:k], result.notes
+            hits, decision = read_hits(
+                self.index, self.threshold, self.reader, question, result.hits[: max(k, SIGNAL_DEPTH)]
+            )
+            shown, notes = tuple(hits[:k]), result.notes
             if self.reranker:
                 cut_before = self.reranker.truncated
                 shown = tuple(self.index.rerank(self.reranker, question, result.hits, depth)[:k])
                 notes += truncation_notes(self.reranker.truncated - cut_before)
-            decision = self.threshold.decide(question, result.hits[: max(k, SIGNAL_DEPTH)])
             retrieved.append(Retrieved(shown, self.format_hits(shown, question), decision, notes, searched))
         return retrieved
 

@@ -171,6 +171,26 @@ class PlanGate(StrictModel):
     )
 
 
+class RefusalSettings(StrictModel):
+    """When an arm with retrieval refuses before its model is asked."""
+
+    gate: Literal["fitted", "lenient", "off"] = Field(
+        "fitted",
+        description="fitted: a threshold fitted on the dev questions; lenient: only what is clearly outside the documents "
+        "in any wording; off: the model is always asked.",
+    )
+    most_wrong: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Largest share of answerable dev questions that may be refused, in the worst of their wordings.",
+    )
+    check: bool = Field(
+        True,
+        description="Whether an answer that states something else than what was asked is marked as unsupported.",
+    )
+
+
 class Plan(StrictModel):
     """Everything a run does, in the order it does it."""
 
@@ -206,6 +226,7 @@ class Plan(StrictModel):
         description="A model by URL that compares the choice with every other arm; it never decides the gate.",
     )
     gate: PlanGate = PlanGate()
+    refusal: RefusalSettings = RefusalSettings()
     forgetting: Forgetting = Forgetting()
     kernels: Literal["auto", "plain"] = Field(
         "auto",
@@ -250,6 +271,7 @@ class Plan(StrictModel):
         usual = Thinking().model_dump()
         defaults = {"kernels": "auto", "constrain": "auto", "house_style": False, "thinking": usual}
         defaults |= {"parallel": "auto", "backend": type(values.get("backend", ()))()}
+        defaults |= {"refusal": RefusalSettings().model_dump()}
         return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")

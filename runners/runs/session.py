@@ -27,6 +27,7 @@ from runners.data.examples import Example
 from runners.data.sampling import QuestionSplit
 from runners.inference.types import Generator
 from runners.models import digests, endpoint, resolve
+from runners.models.answer_reader import AnswerReader, load_answer_reader
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel, Thinking, TrainStep
 from runners.resources.device import WantedDtype, torch_device
@@ -463,6 +464,12 @@ class RunContext:
         return self._retriever(self.index, self.run.path / REFUSAL_FILE, self.reranker)
 
     @cached_property
+    def answer_reader(self) -> AnswerReader:
+        """The answerability model for the index, or why it cannot be used."""
+        assert self.embedder_model is not None
+        return load_answer_reader(self.embedder_model.folder)
+
+    @cached_property
     def tuned(self) -> TunedRetrieval:
         """The run's tuned embedder, reranker and index, loaded when first used."""
         return TunedRetrieval(self.run, self.plan)
@@ -494,6 +501,7 @@ class RunContext:
         assert self.plan.index is not None
         threshold = RefusalThreshold.from_json(json.loads(refusal_file.read_text("utf-8")))
         folder = self.base.folder if isinstance(self.base, resolve.Model) else None
+        reader = self.answer_reader.required() if threshold.read else None
         return Retriever(
-            index, self.plan.index, threshold, token_counter(folder), control_tokens(folder), reranker
+            index, self.plan.index, threshold, token_counter(folder), control_tokens(folder), reranker, reader
         )

@@ -129,10 +129,9 @@ def _train(context: RunContext, step: EmbedderStep, pairs: PairSet, made_from: s
 
 def _fit_tuned_refusal(context: RunContext) -> None:
     """Fit the refusal threshold of the tuned index on the dev questions: its cosines are not those of the plain one."""
-    from rag.grounding import refusal
+    from runners.trial.step_runner import fit_gate_on_dev
 
-    dev = [(q.question, q.doc_id, q.answerable) for q in context.split.dev]
-    threshold = refusal.fit_threshold(context.tuned.index, dev)
+    threshold = fit_gate_on_dev(context, context.tuned.index)
     write_json(context.tuned.folder / TUNED_REFUSAL, threshold.to_json())
 
 

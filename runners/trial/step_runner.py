@@ -196,13 +196,37 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
 
 def fit_refusal(context: RunContext) -> dict[str, Any]:
     """Fit the refusal threshold on the dev questions and store it beside the index."""
-    from rag.grounding import refusal
-
-    index = context.index
-    dev = [(q.question, q.doc_id, q.answerable) for q in context.split.dev]
-    threshold = refusal.fit_threshold(index, dev)
+    threshold = fit_gate_on_dev(context, context.index)
     write_json(context.run.path / REFUSAL_FILE, threshold.to_json())
     return dict(threshold.to_json())
+
+
+def fit_gate_on_dev(context: RunContext, index: Index) -> RefusalThreshold:
+    """Return the refusal threshold of an index of the run, fitted as the plan says on dev questions and their wordings."""
+    from rag.grounding.gate import DevQuestion, GateSettings, fit_gate
+
+    wanted = context.plan.refusal
+    dev = [
+        DevQuestion(
+            question=form.question,
+            doc=question.doc_id,
+            answerable=question.answerable,
+            group=question.id,
+            wording=number,
+        )
+        for question in context.split.dev
+        for number, form in enumerate(asked_forms(question))
+    ]
+    log = context.log_questions
+    reason = why_not_english([*(form.question for form in dev), *log])
+    reader = AnswerReader(why_not=reason) if reason else context.answer_reader
+    settings = GateSettings(
+        gate=wanted.gate,
+        most_wrong=wanted.most_wrong,
+        reader=reader.model,
+        why_not_read=reader.why_not,
+    )
+    return fit_gate(index, dev, settings, log)
 
 
 def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""The answerability model: a small cross-encoder that says whether a text answers a question. Imports torch.
+
+Its score asks for the answer, not for shared words: it was trained on questions in the words of documents and in those of
+customers, on passages that answer them and on near ones that do not. It is all-MiniLM-L6-v2 with low-rank changes (LoRA,
+Hu et al. 2021) of its linear layers and a new head, shipped with the package (``answerability.safetensors``);
+``scripts/train_answerability.py`` makes that file. It reads English.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from rag.embedding.library import best_device, quiet_loading
+from rag.embedding.packed import resolve_dtype
+from rag.errors import BadInput
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+WEIGHTS_FILE = Path(__file__).with_name("answerability.safetensors")
+MAX_TOKENS = 256
+"""Tokens of question and text together, special tokens included; the longer one is cut."""
+_PROBED = "LayerNorm"
+"""The tensors by which the base is recognised: they are small, and every training changes them."""
+
+
+class AnswerabilityNetwork(nn.Module):
+    """A BERT with two heads: one score of the pair, and one of each token for belonging to the evidence."""
+
+    def __init__(self, bert: nn.Module, hidden_size: int) -> None:
+        """Take the transformer; the heads are new."""
+        super().__init__()
+        self.bert = bert
+        self.pair = nn.Linear(3 * hidden_size, 1)
+        self.evidence = nn.Linear(hidden_size, 1)
+
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the log odds that each text answers its question, [rows], and those of its tokens, [rows, tokens].
+
+        Args:
+            ids: token ids, [rows, tokens].
+            mask: 1 for tokens, 0 for padding, [rows, tokens].
+            types: 0 for the question, 1 for the text, [rows, tokens].
+        """
+        hidden = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state.float()
+        of_text = (types * mask).float()
+        of_question = mask.float() - of_text
+        of_question[:, 0] = 0  # without [CLS], which has a part of its own
+        first = hidden[:, 0]
+        pooled = torch.cat([first, _mean(hidden, of_question), _mean(hidden, of_text)], dim=1)
+        return self.pair(pooled).squeeze(-1), self.evidence(hidden).squeeze(-1)
+
+
+class AnswerabilityModel:
+    """Scores texts by whether they answer a question; a :class:`rag.embedding.reranker.Scorer`.
+
+    The texts of one question are one batch, so that scores do not depend on what else is asked.
+    """
+
+    def __init__(
+        self, folder: Path | str, dtype: str = "auto", device: str = "auto", weights: Path = WEIGHTS_FILE
+    ) -> None:
+        """Load the base and apply the trained changes.
+
+        Args:
+            folder: of all-MiniLM-L6-v2; :func:`why_not_base` must have returned "".
+            dtype: float32, bfloat16, or auto (bfloat16 where the CPU computes in it).
+            device: cpu, cuda, mps or xpu; auto takes a GPU where there is one.
+            weights: the file of the trained changes.
+
+        Raises:
+            BadInput: when the folder is another model, or the weights are damaged.
+        """
+        from transformers import AutoModel
+
+        if reason := why_not_base(folder, weights):
+            raise BadInput(f"the answerability model cannot be loaded: {reason}")
+        self.truncated = 0
+        self._tokenizer = pair_tokenizer(Path(folder))
+        self._device = best_device() if device == "auto" else device
+        self._dtype = resolve_dtype(dtype)
+        with quiet_loading():
+            bert = AutoModel.from_pretrained(
+                str(folder), dtype=torch.float32, local_files_only=True, add_pooling_layer=False
+            )
+        network = AnswerabilityNetwork(bert, bert.config.hidden_size)
+        _apply(network, weights)
+        network.bert.to(self._dtype)
+        self._network = network.eval().to(self._device)
+
+    @torch.inference_mode()
+    def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        """Return float32 [len(texts)]: the log odds that each text answers the question.
+
+        A pair that is too long is cut and counted in ``truncated``.
+        """
+        if not texts:
+            return np.empty(0, dtype=np.float32)
+        encodings = self._tokenizer.encode_batch([(question, text) for text in texts])
+        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        scores, _ = self._network(*(part.to(self._device) for part in padded(encodings)))
+        return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+
+
+def pair_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a folder, cutting pairs to :data:`MAX_TOKENS`."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS, strategy="longest_first")
+    return tokenizer
+
+
+def padded(encodings: Sequence[Encoding]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ids, mask and types of tokenised pairs, int64 [pairs, tokens of the longest], padded with 0."""
+    width = max(len(encoding.ids) for encoding in encodings)
+    parts = np.zeros((3, len(encodings), width), dtype=np.int64)
+    for row, encoding in enumerate(encodings):
+        length = len(encoding.ids)
+        parts[:, row, :length] = encoding.ids, encoding.attention_mask, encoding.type_ids
+    ids, mask, types = torch.from_numpy(parts)
+    return ids, mask, types
+
+
+def base_digest(folder: Path | str) -> str:
+    """Return a SHA-256 of a model's layer norms, by which the base is recognised whatever else its file holds."""
+    digest = hashlib.sha256()
+    with safe_open(str(Path(folder) / "model.safetensors"), "np") as tensors:
+        for name in sorted(name for name in tensors.keys() if _PROBED in name):
+            digest.update(np.asarray(tensors.get_tensor(name), dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def why_not_base(folder: Path | str, weights: Path = WEIGHTS_FILE) -> str:
+    """Return why the trained changes do not fit the model of a folder, "" where they do."""
+    if not weights.is_file():
+        return "its weights are not installed"
+    if not (Path(folder) / "model.safetensors").is_file():
+        return f"{Path(folder).name} has no model.safetensors"
+    with safe_open(str(weights), "np") as tensors:
+        wanted = (tensors.metadata() or {}).get("base", "")
+    return "" if base_digest(folder) == wanted else f"{Path(folder).name} is another model than it was made of"
+
+
+def _apply(network: AnswerabilityNetwork, weights: Path) -> None:
+    """Add the low-rank changes to the linear layers and set the heads."""
+    with safe_open(str(weights), "pt") as tensors:
+        scale = float(tensors.metadata()["scale"])
+        names = set(tensors.keys())
+        for name, layer in network.bert.named_modules():
+            if f"{name}.lora_A" in names:
+                change = tensors.get_tensor(f"{name}.lora_B").float() @ tensors.get_tensor(f"{name}.lora_A").float()
+                with torch.no_grad():
+                    _weight(layer).add_(scale * change)
+        for name in ("pair", "evidence"):
+            head = getattr(network, name)
+            head.load_state_dict(
+                {part: tensors.get_tensor(f"{name}.{part}").float() for part in ("weight", "bias")}
+            )
+
+
+def _weight(layer: Any) -> torch.Tensor:
+    weight: torch.Tensor = layer.weight
+    return weight
+
+
+def _mean(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted mean over tokens, [rows, hidden size]; 0 where all weights are 0."""
+    total = (hidden * weights[..., None]).sum(dim=1)
+    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)

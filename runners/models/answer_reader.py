@@ -1,0 +1,72 @@
+"""The answerability model of a run: found without a download, or the reason why passages are not read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.errors import CannotRun
+from runners.models.registry import find_known_model
+from runners.models.resolve import in_cache, resolve_model
+from runners.resources.device import torch_device
+
+if TYPE_CHECKING:
+    from rag.embedding.answerability import AnswerabilityModel
+
+BASE = "all-minilm-l6-v2"
+"""The model whose weights it changes."""
+_ENGLISH = "English"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReader:
+    """The answerability model, or why there is none."""
+
+    model: AnswerabilityModel | None = None
+    why_not: str = ""
+
+    def required(self) -> AnswerabilityModel:
+        """Return the model.
+
+        Raises:
+            CannotRun: if it cannot be used here, for a run whose gate was fitted with it.
+        """
+        if self.model is None:
+            raise CannotRun(
+                f"this run's refusals need the answerability model: {self.why_not}",
+                f"fetch what it is made of: tunewise models pull {BASE}",
+            )
+        return self.model
+
+
+def load_answer_reader(embedder: Path) -> AnswerReader:
+    """Load the answerability model on the embedder's own weights, or on all-MiniLM where that is on this machine.
+
+    Args:
+        embedder: folder of the index's embedder.
+    """
+    from rag.embedding.answerability import AnswerabilityModel, why_not_base
+
+    known = find_known_model(BASE)
+    folders = [embedder]
+    if known is not None and in_cache(known):
+        folders.append(resolve_model(BASE).folder)
+    reasons = [why_not_base(folder) for folder in folders]
+    usable = [folder for folder, reason in zip(folders, reasons, strict=True) if not reason]
+    if not usable:
+        return AnswerReader(why_not=f"{reasons[0]}, and {BASE} is not on this machine")
+    return AnswerReader(model=AnswerabilityModel(usable[0], device=torch_device().type))
+
+
+def why_not_english(texts: Sequence[str]) -> str:
+    """Return why texts cannot be read by a model of English, "" where most of them seem to be English."""
+    from rag.embedding.language import detect_language
+
+    counts = Counter(detect_language(text) for text in texts[:200])
+    known = Counter({name: count for name, count in counts.items() if name})
+    if not known or known[_ENGLISH] * 2 >= known.total():
+        return ""
+    return f"most questions are in {known.most_common(1)[0][0]}, and the model reads English"
