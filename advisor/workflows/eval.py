@@ -93,7 +93,7 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
 
 def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     asked = evaluation.asked
-    lines = [asked.unchecked] if asked.unchecked else []
+    lines = [*asked.notes, *([asked.unchecked] if asked.unchecked else [])]
     lines += left_out_notes(plan)
     if plan.weights.get("house_style"):
         lines.append(plan.ignored)

@@ -30,7 +30,12 @@ from runners.data.leakage import (
     SAME_FACT,
     Leak,
 )
-from runners.data.questions import Question, load_questions, with_document_ids
+from runners.data.questions import (
+    Question,
+    load_questions,
+    read_question_file,
+    with_document_ids,
+)
 from runners.data.sampling import QuestionSplit, split_questions
 from runners.plan.schema import Plan
 from runners.runs import requirements
@@ -80,10 +85,8 @@ def read_guarded(
     """Read the data like :func:`read_data`; also return how many questions are left out as near repeats of rows."""
     requirements.require_plan_documents(plan)
     examples = read_examples(plan, on_event)
-    questions: tuple[Question, ...] = ()
-    if plan.data.questions:
-        questions = load_questions(plan.data.questions, plan.data.columns)
-    own_test = load_questions(plan.data.test_questions, plan.data.columns) if plan.data.test_questions else ()
+    questions = _read_questions(plan, plan.data.questions, on_event)
+    own_test = _read_questions(plan, plan.data.test_questions, on_event)
     examples, questions, own_test = _with_document_ids(plan, examples, questions, own_test, on_event)
     questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
     own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
@@ -98,6 +101,17 @@ def read_guarded(
             "30 test questions or more decide something",
         )
     return examples, split, first + second
+
+
+def _read_questions(plan: Plan, path: Path | None, on_event: OnEvent | None) -> tuple[Question, ...]:
+    """Return the questions of a plan's file, () without one; what was noticed of their wordings is reported as events."""
+    if path is None:
+        return ()
+    file = read_question_file(path, plan.data.columns)
+    if on_event:
+        for reason in file.notes(path):
+            on_event({"event": "plan.note", "reason": reason})
+    return file.questions
 
 
 def require_gold_documents(plan: Plan) -> None:

@@ -14,7 +14,7 @@ from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, writer_lock
 from rag.index import newest_generation
 from rag.types import OnEvent
-from runners.data.questions import Question, load_questions
+from runners.data.questions import Question, read_question_file
 from runners.plan.backend import LOCAL_BACKEND
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -46,10 +46,12 @@ class EvalQuestions:
     """Why the three counts are missing; "" when they were made."""
     other_form: int = 0
     """Made questions whose answer is not of the form of final answer that the plan's checks ask for."""
+    notes: tuple[str, ...] = ()
+    """What was noticed of the questions' wordings."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, for a report."""
-        counts = {key: value for key, value in asdict(self).items() if key != "questions"}
+        counts = {key: value for key, value in asdict(self).items() if key not in ("questions", "notes")}
         if not self.other_form:  # only where it is not 0: made questions are rare
             del counts["other_form"]
         return {"asked": len(self.questions), **counts}
@@ -129,11 +131,12 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
     Raises:
         BadInput: questions also occur in the training rows or the instructions.
     """
-    questions = load_questions(file, session.plan.data.columns)
+    read = read_question_file(file, session.plan.data.columns)
+    questions, notes = read.questions, tuple(read.notes(file))
     try:
         examples, split = read_data(session.plan)
     except BadInput as reason:
-        return EvalQuestions(questions, unchecked=f"{UNCHECKED_NOTE}: {reason.message}")
+        return EvalQuestions(questions, unchecked=f"{UNCHECKED_NOTE}: {reason.message}", notes=notes)
     session.context.examples = examples
     lenient = session.plan.data.model_copy(update={"near_repeats": "leave_out"})
     guarded = dataset.guard_questions(
@@ -145,7 +148,7 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
         raise BadInput(
             f"{file}: every question nearly repeats a training row", "give questions of another kind"
         )
-    return EvalQuestions(guarded.questions, len(guarded.left_out), dev, test)
+    return EvalQuestions(guarded.questions, len(guarded.left_out), dev, test, notes=notes)
 
 
 def _count_other_form(questions: Sequence[Question], plan: Plan) -> int:
