@@ -32,6 +32,7 @@ from runners.data.leakage import (
 )
 from runners.data.questions import (
     Question,
+    count_questions,
     load_questions,
     read_question_file,
     with_document_ids,
@@ -93,8 +94,8 @@ def read_guarded(
     split = split_questions(
         questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
     )
-    if plan.arms and len(split.test) < MIN_TEST_QUESTIONS:
-        count = len(split.test)
+    count = count_questions(split.test)
+    if plan.arms and count < MIN_TEST_QUESTIONS:
         raise BadInput(
             f"the plan measures arms, but there {'are no test questions' if not count else 'is one test question'}",
             f"give a file of questions to the plan (data.questions): at least {MIN_QUESTIONS}, of which a third is dev; "
@@ -200,6 +201,8 @@ def count_leaks(
 ) -> dict[str, Any]:
     """Return how many questions are related to training rows and how, each counted once, by its most serious relation.
 
+    A question and its wordings, which follow it, are one.
+
     Args:
         plan: the run's plan.
         rows: the training rows.
@@ -209,7 +212,14 @@ def count_leaks(
     Returns:
         The counts; ``withheld`` is True when scores must not be shown because of them.
     """
-    by_kind = Counter(leak.kind for leak in leakage.find_leaks(rows, asked, plan.prompts.system))
+    gravest: dict[int, str] = {}
+    number = -1
+    for question, found in zip(asked, leakage.find_all_leaks(rows, asked, plan.prompts.system), strict=True):
+        number += question.wording_of is None
+        kinds = [leak.kind for leak in found] + ([gravest[number]] if number in gravest else [])
+        if kinds:
+            gravest[number] = min(kinds, key=leakage.LEAK_KINDS.index)
+    by_kind = Counter(gravest.values())
     leaks = {
         "exact": by_kind[EXACT_MATCH],
         "normalised": by_kind[NORMALISED_MATCH],
@@ -222,7 +232,7 @@ def count_leaks(
         "same_document": by_kind[SAME_DOCUMENT],
         "left_out": left_out,
         "withheld": any(leaks.values()),
-        "questions": len(asked),
+        "questions": count_questions(asked),
         "rows": len(rows),
     }
 

@@ -18,7 +18,7 @@ from rag.text.words import STOP_WORDS
 from runners.data import duplicates
 from runners.data.examples import Example, normalise_text
 from runners.data.leakage import LEAKING, NEAR_REPEAT, find_all_leaks
-from runners.data.questions import Question
+from runners.data.questions import Question, with_wordings
 from runners.scoring.scores import token_f1
 from runners.synthesis.passage_reading import CODE_MARK, CODE_QUOTES
 
@@ -58,8 +58,9 @@ class RepeatFinder:
         Args:
             encode: embeds questions.
             examples: the user's own rows.
-            held_out: questions that no row may contain.
+            held_out: questions that no row may contain, in any of their wordings.
         """
+        held_out = with_wordings(held_out)
         self._encode = encode
         self._held_out = held_out
         self._known: list[KnownRow] = []
