@@ -76,6 +76,7 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
     trial_table.show_conclusion(data, console)
     console.print(*arms_tables(data, console.width))
     console.print(trial_table.score_chart(data, console.width))
+    trial_table.show_wordings(data, console)
     if data["paired"]:
         console.print("", paired_table(data))
     trial_scores = [

@@ -357,7 +357,8 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
     if not questions:
         return plan
     rows = len(situation.stats.examples.rows) if situation.stats.examples else 0
-    forecast = forecast_trial(plan, rec, rows, len(questions))
+    wordings = sum(len(question.wordings) for question in questions)
+    forecast = forecast_trial(plan, rec, rows, len(questions), wordings)
     return plan.model_copy(update={"predicted": {**plan.predicted, TRIAL_FORECAST: forecast}})
 
 

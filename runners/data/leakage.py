@@ -81,11 +81,11 @@ def find_all_leaks(
         forms = with_wordings([held]) if isinstance(held, Question) else [held]
         asked += forms
         owners += [number] * len(forms)
-    found: list[dict[str, Leak]] = [{} for _ in held_out]
+    first_of_kind: list[dict[str, Leak]] = [{} for _ in held_out]
     for owner, leaks in zip(owners, _leaks_of_each(rows, asked, prompt), strict=True):
         for leak in leaks:
-            found[owner].setdefault(leak.kind, leak)
-    return [[leaks[kind] for kind in LEAK_KINDS if kind in leaks] for leaks in found]
+            first_of_kind[owner].setdefault(leak.kind, leak)
+    return [[leaks[kind] for kind in LEAK_KINDS if kind in leaks] for leaks in first_of_kind]
 
 
 def _leaks_of_each(

@@ -93,10 +93,10 @@ class QuestionFile:
                 f"{path}: {dropped} dropped ({_lines(self.repeated)}): another question with the same answer has its words"
             )
         if foreign := [(q.line, *pair) for q in self.questions for pair in _other_languages(q)]:
-            line, wanted, found, text = foreign[0]
+            line, wanted, language, text = foreign[0]
             count = count_noun(len(foreign), "wording")
             notes.append(
-                f"{path}:{line}: {count} in another language than the question ({wanted}), such as {found}: {text[:60]!r}"
+                f"{path}:{line}: {count} in another language than the question ({wanted}), such as {language}: {text[:60]!r}"
             )
         return notes
 
@@ -237,7 +237,7 @@ def _without_repeats(questions: Sequence[Question], path: Path) -> QuestionFile:
     if any(question.wordings for question in questions):
         for question in questions:
             rows_of_words.setdefault(_words(question, question.question), []).append(question)
-    kept: list[Question] = []
+    rows: list[Question] = []
     repeated: list[int] = []
     for question in questions:
         wordings = []
@@ -259,8 +259,8 @@ def _without_repeats(questions: Sequence[Question], path: Path) -> QuestionFile:
                 continue
             others.append(question)
             wordings.append(text)
-        kept.append(replace(question, wordings=tuple(wordings)) if question.wordings else question)
-    return QuestionFile(questions=tuple(kept), repeated=tuple(repeated))
+        rows.append(replace(question, wordings=tuple(wordings)) if question.wordings else question)
+    return QuestionFile(questions=tuple(rows), repeated=tuple(repeated))
 
 
 def _words(question: Question, text: str) -> tuple[str, ...]:
@@ -278,8 +278,8 @@ def _other_languages(question: Question) -> Iterator[tuple[str, str, str]]:
     """Yield (language of the question, of the wording, wording) where both are surely known and differ."""
     wanted = sure_language(question.question) if question.wordings else ""
     for text in question.wordings if wanted else ():
-        if (found := sure_language(text)) not in ("", wanted):
-            yield wanted, found, text
+        if (language := sure_language(text)) not in ("", wanted):
+            yield wanted, language, text
 
 
 def sure_language(text: str) -> str:

@@ -214,13 +214,13 @@ def count_leaks(
     """
     gravest: dict[int, str] = {}
     number = -1
-    for question, found in zip(asked, leakage.find_all_leaks(rows, asked, plan.prompts.system), strict=True):
+    for question, leaks in zip(asked, leakage.find_all_leaks(rows, asked, plan.prompts.system), strict=True):
         number += question.wording_of is None
-        kinds = [leak.kind for leak in found] + ([gravest[number]] if number in gravest else [])
+        kinds = [leak.kind for leak in leaks] + ([gravest[number]] if number in gravest else [])
         if kinds:
             gravest[number] = min(kinds, key=leakage.LEAK_KINDS.index)
     by_kind = Counter(gravest.values())
-    leaks = {
+    counts = {
         "exact": by_kind[EXACT_MATCH],
         "normalised": by_kind[NORMALISED_MATCH],
         "near": by_kind[NEAR_REPEAT],
@@ -228,10 +228,10 @@ def count_leaks(
         "in_prompt": by_kind[IN_PROMPT],
     }
     return {
-        **leaks,
+        **counts,
         "same_document": by_kind[SAME_DOCUMENT],
         "left_out": left_out,
-        "withheld": any(leaks.values()),
+        "withheld": any(counts.values()),
         "questions": count_questions(asked),
         "rows": len(rows),
     }

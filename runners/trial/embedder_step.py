@@ -185,7 +185,8 @@ def compare_on_test(context: RunContext) -> dict[str, Any] | None:
     body = read_comparison(context.run.path) if context.plan.embedder_step else {}
     if "dev" not in body:
         return None
-    comparison = _compare(context, context.split.test, body["dev"]["budget"])
+    questions = [question for question in context.split.test if question.wording_of is None]  # as on dev
+    comparison = _compare(context, questions, body["dev"]["budget"])
     write_json(context.tuned.folder / COMPARISON, {**body, "test": comparison.to_json()})
     return dict(comparison.to_json())
 

@@ -1,0 +1,180 @@
+"""Questions that are asked in other words too: trial, report, `eval` and `recheck` of one small run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from advisor import cli, output
+from advisor.display.trial_table import show_report
+from advisor.report.markdown import report_markdown
+from benchmarks.recheck import Base, make_run, write_rows
+from runners.plan.schema import parse_plan
+from runners.recheck.recheck import RecheckRequest, recheck
+from runners.run_folder import read_journal
+from runners.runs.dataset import read_data
+from runners.trial.trial import ANSWERS
+
+COUNT = 16
+TITLE = "In the documents' words and in others"
+
+
+def questions() -> list[dict[str, Any]]:
+    """A question about each pier, most of them in other words too."""
+    rows = [
+        {
+            "id": f"q{n}",
+            "question": f"How many berths has Pier {n}?",
+            "wordings": [f"pier {n}, boats it can take", "how much room for us"],
+            "answers": [str(100 + n)],
+            "doc_id": f"pier{n:02}",
+        }
+        for n in range(COUNT)
+    ]
+    for n, row in enumerate(rows):
+        row["wordings"][1] += f", say {chr(97 + n) * 3}"  # type: ignore[index]
+        if n % 4 == 3:
+            del row["wordings"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    texts = [f"Pier {n} has {100 + n} berths for visitors." for n in range(COUNT)]
+    documents = [{"id": f"pier{n:02}", "title": f"Pier {n}", "text": text} for n, text in enumerate(texts)]
+    return make_run("worded", documents, questions(), tmp_path_factory.mktemp("worded"))
+
+
+@pytest.fixture
+def tunewise(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a verb in this process; return exit code, standard output and error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            output.configure_output()
+        printed = capsys.readouterr()
+        return int(code), printed.out, printed.err
+
+    return call
+
+
+def test_every_wording_is_asked_once_and_counted_apart(base: Base) -> None:
+    rows = read_journal(base.run / "trial" / ANSWERS)
+    of_arm = [row["id"] for row in rows if row["arm"] == "rag"]
+    originals = [id for id in of_arm if "~" not in id]
+    assert len(of_arm) == len(set(of_arm))
+    wordings = [id for id in of_arm if "~" in id]
+    assert set(wordings) == {f"{id}~{k}" for id in originals for k in (1, 2) if int(id[1:]) % 4 != 3}
+    report = json.loads((base.run / "report.json").read_text("utf-8"))
+    for arm in report["arms"]:
+        parts = arm["by_wording"]
+        assert (arm["n"], arm["questions"]) == (len(of_arm), len(originals))
+        assert (parts["question"]["right"]["of"], parts["wordings"]["right"]["of"]) == (
+            len(originals),
+            len(wordings),
+        )
+        assert sum(part["right"]["n"] for part in parts.values()) == arm["right"]["n"]
+        assert arm["right"]["of"] == len(of_arm)
+        for part in parts.values():
+            assert {"right", "refused_wrongly", "refused_rightly"} <= set(part)
+            assert part["refused_wrongly"]["of"] == part["right"]["of"]
+            assert part["refused_rightly"] == {"n": 0, "of": 0}
+            assert ("hit" in part) is (arm["arm"] == "rag")
+    by_arm = {arm["arm"]: arm for arm in report["arms"]}
+    found = by_arm["rag"]["by_wording"]
+    assert found["question"]["hit"] == {"n": len(originals), "of": len(originals)}
+    assert found["wordings"]["hit"]["n"] < found["wordings"]["hit"]["of"]
+    assert report["paired"][0]["n"] == len(originals)
+    assert report["verdict"]["strength"] == "proxy" or len(originals) < 30
+    right = found["question"]["right"]
+    shown = f"({right['n']} of {right['of']} as the file words them, "
+    if report["verdict"]["use"] == "rag":
+        assert shown in report["verdict"]["conclusion"][0]
+
+
+def test_all_views_show_both_wordings_side_by_side(base: Base) -> None:
+    report = json.loads((base.run / "report.json").read_text("utf-8"))
+    parts = next(arm["by_wording"] for arm in report["arms"] if arm["arm"] == "rag")
+    counts = [f"{part['right']['n']} of {part['right']['of']}" for part in parts.values()]
+    printed = Console(file=io.StringIO(), width=80, record=True)
+    show_report(report, printed)
+    page = (base.run / "report.html").read_text("utf-8").replace("&#39;", "'")
+    for view in (printed.export_text(), report_markdown(report), page):
+        assert TITLE in view
+        for title, count in zip(("documents' words", "other words"), counts, strict=True):
+            line = next(line for line in view.splitlines() if "rag" in line and title in line)
+            assert count in line
+    assert f"{parts['question']['right']['of']} held-out questions and " in report_markdown(report)
+    for arm in report["arms"]:
+        del arm["by_wording"], arm["questions"]
+    assert TITLE not in report_markdown(report)
+
+
+def test_eval_asks_and_counts_wordings(base: Base, tmp_path: Path, tunewise: Callable[..., Any]) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "question": "Pier 3: berths?",
+            "wordings": ["Pier 3 - how many boats?"],
+            "answers": ["103"],
+            "doc_id": "pier03",
+        },
+        {"question": "Is there a pier 99?", "wordings": ["pier 99 please", "PIER 99"], "answerable": False},
+    ]
+    file = write_rows(tmp_path / "more.jsonl", rows)
+    code, out, _ = tunewise("eval", base.run, "--questions", file, "--json")
+    assert code == 0
+    data = json.loads(out)
+    assert (data["questions"]["asked"], data["questions"]["wordings"]) == (5, 3)
+    for arm in data["arms"]:
+        parts = arm["by_wording"]
+        assert [parts[key]["refused_rightly"]["of"] for key in ("question", "wordings")] == [1, 2]
+        assert [parts[key]["refused_wrongly"]["of"] for key in ("question", "wordings")] == [1, 1]
+    code, out, _ = tunewise("eval", base.run, "--questions", file)
+    assert TITLE in out
+    bad = write_rows(tmp_path / "bad.jsonl", [{**rows[0], "wordings": [" "]}])
+    code, _, err = tunewise("eval", base.run, "--questions", bad)
+    assert (code, f"{bad}:1: wording 1 is empty" in err) == (3, True)
+
+
+def test_recheck_asks_the_wordings_of_the_trial(base: Base, tmp_path: Path) -> None:
+    same = recheck(base.run, RecheckRequest(out=tmp_path / "same"))
+    (arm,) = [arm for arm in same.arms if arm.arm == "rag"]
+    assert same.asked == 0
+    assert len(arm.now.questions) > arm.now.question_count
+    assert arm.now.wording_of == arm.before.wording_of
+    # A wording that came later was not in the trial; as its question was, it is no dev question either.
+    rows = [{**row, "wordings": [*row.get("wordings", []), f"the {row['id']} pier?"]} for row in questions()]
+    file = write_rows(tmp_path / "questions.jsonl", rows)
+    later = recheck(base.run, RecheckRequest(questions=file, out=tmp_path / "later"))
+    assert (later.questions, later.missing, later.asked) == (len(arm.now.questions), 0, 0)
+
+
+def test_the_split_keeps_a_question_with_its_wordings(base: Base) -> None:
+    split = read_data(parse_plan(base.plan))[1]
+    assert not {q.id for q in split.dev} & {q.original for q in split.test}
+
+
+def test_a_dry_run_counts_what_is_asked(base: Base, tmp_path: Path, tunewise: Callable[..., Any]) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(json.dumps(base.plan), "utf-8")
+    code, out, _ = tunewise("run", plan, "--dry-run", "--json", "--out", tmp_path / "never")
+    counts = json.loads(out)
+    assert code == 0
+    assert counts["dev"] + counts["test"] == COUNT
+    assert counts["wordings"] == len([q for q in read_data(parse_plan(base.plan))[1].test if q.wording_of])
+    _, out, err = tunewise("run", plan, "--dry-run", "--out", tmp_path / "never")
+    assert f"{counts['test']} test questions and their {counts['wordings']} other wordings" in " ".join(
+        (out + err).split()
+    )
