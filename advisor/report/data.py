@@ -480,7 +480,8 @@ def _last_event(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, An
 
 def _data_files(plan: Plan) -> dict[str, dict[str, str]]:
     paths: dict[str, Path | None] = {
-        name: getattr(plan.data, name) for name in ("questions", "test_questions", "examples", "replay")
+        name: getattr(plan.data, name)
+        for name in ("questions", "test_questions", "examples", "replay", "wordings")
     }
     return {
         name: {"name": path.name, "sha256": sha256_file(path)}

@@ -23,6 +23,7 @@ from runners.arms.raft import RetrievalRows, retrieval_rows
 from runners.arms.retriever import index_settings
 from runners.data import sampling
 from runners.data.examples import Example, load_examples
+from runners.data.log_questions import LogQuestions, load_log_questions, require_log
 from runners.data.questions import Question
 from runners.data.reasoning import TAGS
 from runners.inference.types import Generator
@@ -70,6 +71,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SIGNAL_NAMES),
+            **_log_input(plan.data.wordings),
         }
     if isinstance(step, EmbedderStep):
         return made_from | {
@@ -179,6 +181,7 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
 
     documents, folder = context.plan.data.documents, context.run.path / INDEX
     assert documents is not None
+    log_questions(context)  # a log that cannot be read is noticed before anything is embedded
     if step.backend is None:
         report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
         return {**report.to_json(), "refusal": fit_refusal(context)}
@@ -200,9 +203,22 @@ def fit_refusal(context: RunContext) -> dict[str, Any]:
 
     index = context.index
     dev = [(q.question, q.doc_id, q.answerable) for q in context.split.dev]
+    log = log_questions(context)
     threshold = refusal.fit_threshold(index, dev)
     write_json(context.run.path / REFUSAL_FILE, threshold.to_json())
-    return dict(threshold.to_json())
+    return {**threshold.to_json(), **({"wordings": log.counts()} if log else {})}
+
+
+def log_questions(context: RunContext) -> LogQuestions | None:
+    """Return the questions of the plan's log (``data.wordings``), without those that the test asks; None without a log.
+
+    Raises:
+        BadInput: the log is missing or has no question in it.
+    """
+    path = context.plan.data.wordings
+    if path is None:
+        return None
+    return load_log_questions(path, seed=context.plan.seed).without(context.split.test)
 
 
 def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
@@ -442,6 +458,14 @@ def _documents_digest(documents: Path | None) -> str:
         return sha256_file(documents)
     files = sorted(p for p in documents.rglob("*") if p.is_file())
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
+
+
+def _log_input(log: Path | None) -> dict[str, str]:
+    """Return the questions of a log that a step depends on; {} where there are none, as for steps of earlier versions."""
+    if log is None:
+        return {}
+    require_log(log)
+    return {"wordings": sha256_file(log)}
 
 
 def _rows_digest(context: RunContext) -> str:

@@ -15,10 +15,13 @@ from advisor import cli, output
 from advisor.display.trial_table import show_report
 from advisor.report.markdown import report_markdown
 from benchmarks.recheck import Base, make_run, write_rows
-from runners.plan.schema import parse_plan
+from rag.errors import BadInput
+from runners.plan.schema import parse_plan, read_plan, read_plan_file
+from runners.recheck.inputs import find_changes, present_inputs
 from runners.recheck.recheck import RecheckRequest, recheck
 from runners.run_folder import read_journal
 from runners.runs.dataset import read_data
+from runners.trial.execute import run_plan
 from runners.trial.trial import ANSWERS
 
 COUNT = 16
@@ -178,3 +181,82 @@ def test_a_dry_run_counts_what_is_asked(base: Base, tmp_path: Path, tunewise: Ca
     assert f"{counts['test']} test questions and their {counts['wordings']} other wordings" in " ".join(
         (out + err).split()
     )
+
+
+LOG = [
+    "where can i put my boat",
+    "",
+    "mail me: skipper@boats-of-kiel.de",
+    "where can i put my boat",
+    "pier 1, boats it can take",
+]
+
+
+def test_plan_stores_the_questions_of_a_log(base: Base, tmp_path: Path, tunewise: Callable[..., Any]) -> None:
+    log, plan = tmp_path / "chats.txt", tmp_path / "plan.yaml"
+    log.write_text("\n".join(LOG), "utf-8")
+    flags = [
+        "--documents",
+        base.plan["data"]["documents"],
+        "--questions",
+        base.plan["data"]["questions"],
+        "--yes",
+    ]
+    code, _, err = tunewise("plan", *flags, "--wordings", log, "--out", plan)
+    assert code == 0, err
+    assert "3 questions of 5 lines; left out: 1 blank, 1 repeated" in " ".join(err.split())
+    assert "masked in what is stored: e-mail address in 1 question" in " ".join(err.split())
+    stored = tmp_path / "wordings.jsonl"
+    rows = [json.loads(line)["question"] for line in stored.read_text("utf-8").splitlines()]
+    assert rows == [LOG[0], "mail me: [e-mail address]", LOG[4]]
+    assert read_plan(plan).data.wordings == stored
+    assert read_plan_file(plan).data.wordings == Path("wordings.jsonl")
+    # The same log again changes nothing; another one is kept beside it.
+    tunewise("plan", *flags, "--wordings", log, "--out", plan)
+    assert not stored.with_name("wordings.jsonl.bak").exists()
+    log.write_text("where else?", "utf-8")
+    tunewise("plan", *flags, "--wordings", log, "--out", plan)
+    assert json.loads(stored.read_text("utf-8"))["question"] == "where else?"
+    assert len(stored.with_name("wordings.jsonl.bak").read_text("utf-8").splitlines()) == 3
+    # The stored file may be given itself, as long as nothing in it would be lost.
+    assert tunewise("plan", *flags, "--wordings", stored, "--out", plan)[0] == 0
+    stored.write_text("\n".join(json.dumps(text) for text in LOG), "utf-8")
+    code, _, err = tunewise("plan", *flags, "--wordings", stored, "--out", plan)
+    assert (code, "would replace it" in err) == (2, True)
+    code, _, err = tunewise("plan", *flags, "--wordings", tmp_path / "gone.txt", "--out", plan)
+    assert (code, "gone.txt does not exist" in err) == (3, True)
+
+
+def test_a_run_reads_the_log_before_it_fits_refusals(base: Base, tmp_path: Path) -> None:
+    """The index step depends on the log, leaves out what the test asks, and stops early without it."""
+    log = tmp_path / "wordings.jsonl"
+    test = [question.question for question in read_data(parse_plan(base.plan))[1].test]
+    write_rows(log, [{"question": text} for text in (*LOG, test[-1])])
+    body = {**base.plan, "data": {**base.plan["data"], "wordings": str(log)}}
+    plan = parse_plan(body)
+
+    def index_results() -> list[dict[str, Any]]:
+        events = [
+            json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text("utf-8").splitlines()
+        ]
+        return [e["result"] for e in events if e["event"] == "step.done" and e["step"] == "index"]
+
+    run_plan(plan, tmp_path / "run", only="index")
+    counted = index_results()[0]["refusal"]["wordings"]
+    assert (counted["read"], counted["blank"], counted["repeated"]) == (6, 1, 1)
+    assert counted["questions"] == 2 + (LOG[4] not in test)
+    run_plan(plan, tmp_path / "run", resume=True, only="index")
+    assert len(index_results()) == 1
+    before = present_inputs(plan, {})
+    write_rows(log, [{"question": "where else?"}])
+    (change,) = find_changes(before, present_inputs(plan, {}))
+    assert (change.kind, change.text, change.arms) == (
+        "settings",
+        "wordings.jsonl has other content",
+        ("rag",),
+    )
+    run_plan(plan, tmp_path / "run", resume=True, only="index")
+    assert [result["refusal"]["wordings"]["questions"] for result in index_results()][-1] == 1
+    log.unlink()
+    with pytest.raises(BadInput, match="does not exist"):
+        run_plan(plan, tmp_path / "other", only="index")
