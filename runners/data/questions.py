@@ -38,6 +38,8 @@ MIN_LANGUAGE_WORDS = 6
 _LATIN = frozenset(language.name for language in LANGUAGES)
 SHOWN_LINES = 3
 """Lines that a note names."""
+WRITTEN_BY = "wordings_by"
+"""The key of a row that names the model that wrote its wordings."""
 
 
 class UnusableWording(ValueError):
@@ -83,6 +85,8 @@ class QuestionFile:
     questions: tuple[Question, ...]
     repeated: tuple[int, ...] = ()
     """Lines of wordings that were dropped, as another question with the same answer has their words."""
+    written: int = 0
+    """Questions whose wordings a model wrote, as ``tunewise examples make --wordings`` marks them."""
 
     def notes(self, path: Path | str) -> list[str]:
         """Return sentences on repeated wordings, and on those that surely are in another language than their question."""
@@ -91,6 +95,10 @@ class QuestionFile:
             dropped = count_noun(len(self.repeated), "wording")
             notes.append(
                 f"{path}: {dropped} dropped ({_lines(self.repeated)}): another question with the same answer has its words"
+            )
+        if self.written:
+            notes.append(
+                f"{path}: the wordings of {count_noun(self.written, 'question')} were written by a model, not by customers"
             )
         if foreign := [(q.line, *pair) for q in self.questions for pair in _other_languages(q)]:
             line, wanted, language, text = foreign[0]
@@ -119,6 +127,7 @@ def read_question_file(path: Path | str, columns: Mapping[str, str] | None = Non
     """
     path = Path(path)
     questions = []
+    written = 0
     line_of_id = dict[str, int]()
     declared = declared_columns(columns) if columns else None
     for line, row in read_rows(path):
@@ -141,7 +150,8 @@ def read_question_file(path: Path | str, columns: Mapping[str, str] | None = Non
                 "give every question an id of its own, or take the key id out of all rows: then lines are counted",
             )
         questions.append(question)
-    return _without_repeats(questions, path)
+        written += bool(question.wordings and row.get(WRITTEN_BY))
+    return replace(_without_repeats(questions, path), written=written)
 
 
 def with_wordings(questions: Sequence[Question]) -> tuple[Question, ...]:

@@ -146,7 +146,7 @@ def _answers_of(question: Question) -> tuple[str, ...]:
 
 def _asks_of_another(question: str, other: str) -> bool:
     """Return whether each of two questions has a name, a number or a piece of code that the other does not have."""
-    own, its = _distinctive(question), _distinctive(other)
+    own, its = distinctive_words(question), distinctive_words(other)
     own_words, its_words = (
         frozenset(word.strip(CODE_QUOTES + "?!").lower() for word in text.split())
         for text in (question, other)
@@ -154,7 +154,7 @@ def _asks_of_another(question: str, other: str) -> bool:
     return bool(own - its_words) and bool(its - own_words)
 
 
-def _distinctive(question: str) -> frozenset[str]:
+def distinctive_words(question: str) -> frozenset[str]:
     """Return the names, numbers and pieces of code of a question in small letters; its first words are no names."""
     tokens = [word.strip(CODE_QUOTES + "?!") for word in question.split()]
     return frozenset(
