@@ -385,6 +385,11 @@ def _strength_and_limits(
             f"The questions come from {count_noun(documents.documents, 'document')}, too few to judge by: "
             "the intervals are valid for these documents only."
         )
+    if len(arms[plan.choice].questions) > arms[plan.choice].question_count:
+        sentences.append(
+            f"Counted are all wordings of {count_noun(arms[plan.choice].question_count, 'question')}; "
+            "for intervals those of one question are one."
+        )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
     if rival and 0 < abs(rival.pair.difference) < spread:
         sentences.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")

@@ -119,6 +119,11 @@ def test_all_views_show_both_wordings_side_by_side(base: Base) -> None:
         for title, count in zip(("documents' words", "other words"), counts, strict=True):
             line = next(line for line in view.splitlines() if "rag" in line and title in line)
             assert count in line
+    assert page.count('<span class="tag">other wording</span>') == parts["wordings"]["right"]["of"]
+    assert (
+        f"Counted are all wordings of {parts['question']['right']['of']} questions"
+        in report["verdict"]["text"]
+    )
     assert f"{parts['question']['right']['of']} held-out questions and " in report_markdown(report)
     for arm in report["arms"]:
         del arm["by_wording"], arm["questions"]
@@ -162,6 +167,23 @@ def test_recheck_asks_the_wordings_of_the_trial(base: Base, tmp_path: Path) -> N
     file = write_rows(tmp_path / "questions.jsonl", rows)
     later = recheck(base.run, RecheckRequest(questions=file, out=tmp_path / "later"))
     assert (later.questions, later.missing, later.asked) == (len(arm.now.questions), 0, 0)
+
+
+def test_gold_that_the_documents_lost_is_counted_by_question(base: Base, tmp_path: Path) -> None:
+    (question, *_) = read_data(parse_plan(base.plan))[1].test
+    number = int(question.id[1:])
+    changed = [
+        {**row, "text": row["text"].replace(str(100 + number), "900")}
+        if row["id"] == question.doc_id
+        else row
+        for row in base.documents
+    ]
+    file = write_rows(tmp_path / "documents.jsonl", changed)
+    found = recheck(base.run, RecheckRequest(documents=file, out=tmp_path / "lost"))
+    assert list(found.lost_gold) == [question.id]
+    for arm in found.arms:
+        assert question.id not in arm.now.originals
+        assert arm.now.questions == arm.before.questions
 
 
 def test_the_split_keeps_a_question_with_its_wordings(base: Base) -> None:
