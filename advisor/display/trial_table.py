@@ -82,7 +82,7 @@ def show_wordings(data: Mapping[str, Any], console: Console) -> None:
         table.columns[1].justify = "left"
         for row in shown.rows:
             table.add_row(*map(escape, row))
-        console.print("", shown.title, table)
+        console.print(f"\n{shown.title}", table)
 
 
 def paired_table(data: dict[str, Any]) -> Table:
