@@ -33,7 +33,7 @@ from runners.data.questions import load_questions
 from runners.inference.local import LocalGenerator, length_batches
 from runners.inference.weights import load_for_inference
 from runners.models import resolve
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 from runners.plan.steps import IndexStep
 
 MODEL, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"

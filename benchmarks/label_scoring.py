@@ -22,7 +22,7 @@ from runners.arms.scored_labels import CONTENT_FREE, MAX_REFERENCE, ScoredLabels
 from runners.data.examples import Example, load_examples
 from runners.inference.local import local_generator
 from runners.models.resolve import resolve_model
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 
 SETS = {"banking77": "test.jsonl", "clinc150_intents": "questions.jsonl"}
 """The file of questions of each set; the formula is chosen on the first."""

@@ -198,7 +198,9 @@ def make_run(name: str, documents: Rows, questions: Rows, work: Path) -> Base:
     folder.mkdir(parents=True)
     write_rows(folder / "documents.jsonl", documents)
     write_rows(folder / "questions.jsonl", questions)
-    server = ReaderServer({row["question"]: row["answers"] for row in questions})
+    server = ReaderServer(
+        {text: row["answers"] for row in questions for text in (row["question"], *row.get("wordings", ()))}
+    )
     embedder = small_embedder(folder / "embedder", [row["text"] for row in documents])
     plan = {
         "schema": 1,

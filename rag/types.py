@@ -225,7 +225,8 @@ class Citation:
     valid_until: str = ""
     expired: bool = False
     support: str = "supported"
-    """supported, partly or unsupported; when unsupported, ``n`` is 0 and nothing is quoted."""
+    """supported, partly, unsupported (``n`` is 0 and nothing is quoted), or beside: the passage says so, but it seems not
+    to be what was asked."""
     answer_start: int = 0
     """Offset at which the sentence begins in the answer as it is shown, citation marks included."""
     answer_end: int = 0

@@ -32,6 +32,7 @@ from rag.files import (
     writer_lock,
 )
 from runners.models.cards import CARD_FILE
+from runners.plan.data import PATH_KEYS
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import RECORD_KEYS, Plan, plan_differences, read_plan_file, write_plan
 from runners.plan.steps import TrainStep
@@ -300,7 +301,7 @@ def paths_read(plan: Plan) -> list[Path]:
     models = [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
     models += [plan.index.reranker] if plan.index and plan.index.reranker else []
     models += [step.reranker] if (step := plan.embedder_step) and step.reranker else []
-    files = [data.documents, data.examples, data.replay, data.questions, data.test_questions]
+    files = [getattr(data, key) for key in PATH_KEYS]
     files += [Path(plan.forgetting.file)] if plan.forgetting.file else []
     folders = [Path(model.name).expanduser() for model in models]
     return [*(file for file in files if file), *(folder for folder in folders if folder.is_dir())]

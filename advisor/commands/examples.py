@@ -13,7 +13,7 @@ group = typer.Typer(help="Make examples and test questions from your documents."
 
 @group.command("make")
 def make(
-    documents: Path = typer.Option(..., help="A folder, a file, or a .jsonl of document rows."),
+    documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     out: Path = typer.Option(..., help="The file of rows to write (.jsonl)."),
     teacher: str | None = typer.Option(
         None,
@@ -26,6 +26,10 @@ def make(
         "",
         "--as",
         help="examples (for tuning) or questions (for testing); examples where there is a teacher.",
+    ),
+    wordings: Path | None = typer.Option(
+        None,
+        help="Have the teacher reword each question of this file as customers ask, in place of making rows.",
     ),
     prompt: str | None = typer.Option(
         None, help="Instructions that replies follow today: the text, or a file."
@@ -106,5 +110,6 @@ def make(
             dry_run=dry_run,
             yes=yes,
             as_json=as_json,
+            wordings=wordings,
         )
     )

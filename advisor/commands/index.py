@@ -117,6 +117,17 @@ def search(
         "", help="A cross-encoder that puts the best candidates in order: a folder."
     ),
     rerank: int = typer.Option(30, min=1, max=1000, help="With --reranker, how many candidates it reads."),
+    gate: Path | None = typer.Option(
+        None,
+        help="Dev questions: with --questions, fit on them when a question is refused, say for each whether it is, "
+        "and give the hits in the order in which a model would be shown them.",
+    ),
+    gate_kind: str = typer.Option(
+        "fitted", help="With --gate: fitted, lenient or off, as `refusal:` in a plan."
+    ),
+    most_wrong: float = typer.Option(
+        0.05, min=0.001, max=0.999, help="With --gate, most answerable dev questions refused, as a share."
+    ),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
     as_json: bool = typer.Option(
         False, "--json", help="Print as JSON, with the milliseconds of every stage."
@@ -127,13 +138,17 @@ def search(
     With gold in the questions file, hit@k, recall and MRR are printed to stderr.
     """
     from advisor.workflows.index_build import index_path
-    from advisor.workflows.index_search import SearchSource, search_file, search_index
+    from advisor.workflows.index_search import GateRequest, SearchSource, search_file, search_index
     from rag.errors import BadInput, UsageProblem
     from rag.search.filters import Condition, parse_day
     from rag.search.query import Query
 
     if (question is None) == (questions is None):
         raise UsageProblem("give a question, or --questions FILE", 'tunewise index search INDEX "..."')
+    if gate is not None and questions is None:
+        raise UsageProblem("--gate is for a file of questions", "add --questions FILE")
+    if gate_kind not in ("fitted", "lenient", "off"):
+        raise UsageProblem(f"--gate-kind {gate_kind} is none of fitted, lenient, off", "see: tunewise index search --help")
     if question is not None and not question.strip():
         raise BadInput("the question is empty", 'ask something: tunewise index search INDEX "opening hours"')
     query = Query(
@@ -148,7 +163,8 @@ def search(
     )
     source = SearchSource(index_path(index), embedder, reranker)
     if questions is not None:
-        search_file(source, questions, query)
+        request = GateRequest(dev=gate, gate=gate_kind, most_wrong=most_wrong) if gate else None
+        search_file(source, questions, query, request)
     elif question is not None:
         search_index(source, question, query, as_json)
 

@@ -27,6 +27,10 @@ def command(
     questions: Path | None = typer.Option(
         None, help="Test questions with known answers, not used for tuning."
     ),
+    wordings: Path | None = typer.Option(
+        None,
+        help="Questions of a log, without answers (.txt, .jsonl, .csv): how people ask; stored beside the plan, masked.",
+    ),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(
         None,
@@ -86,6 +90,17 @@ def command(
     }
     make_plan(
         PlanRequest(
-            answers, tuple(set), flags, out, yes, as_json, profile, save, record, probe, tune_retriever
+            answers,
+            tuple(set),
+            flags,
+            out,
+            yes,
+            as_json,
+            profile,
+            save,
+            record,
+            probe,
+            tune_retriever,
+            wordings=wordings,
         )
     )

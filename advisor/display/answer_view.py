@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from advisor.output import print_plain
+from rag.grounding.relevance import BESIDE
 from rag.text.sanitize import defang_text, single_line, strip_invisible
 from rag.text.words import count_noun
 from rag.types import Citation
@@ -30,7 +31,8 @@ _MAX_PASSAGE_CHARACTERS = 160
 def marked_answer(answer: Answer) -> str:
     """Return the answer as the terminal shows it.
 
-    A sentence that no passage supports is followed by `[?]`; a citation that supports a part only is written `[1?]`.
+    A sentence that no passage supports is followed by `[?]`; a citation that supports a part only, or something else than
+    was asked, is written `[1?]`.
     """
     marked, position = "", 0
     text = answer.marked
@@ -115,6 +117,7 @@ def _citation(citation: Citation, answer: Answer) -> str:
         sentence = single_line(answer.marked[citation.answer_start : citation.answer_end])
         return f'[?] not supported by any passage: "{sentence}"'
     partial = "" if citation.supported else " supports a part only"
+    partial = " says this, but it seems not to be what was asked" if citation.support == BESIDE else partial
     dates = _dated(citation.date, citation.valid_until, citation.expired)
     return f'[{citation.n}] {citation.location()}{dates}{partial}: "{defang_text(citation.quote)}"'
 

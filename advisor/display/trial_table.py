@@ -34,6 +34,7 @@ from advisor.report.statements import (
     task_line,
     timing_notes,
     used_arm,
+    wording_table,
     words_used,
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
@@ -71,6 +72,17 @@ def show_margins(data: dict[str, Any], console: Console) -> None:
         print_plain(console, P_VALUE_NOTE, "dim")
     for line in seed_lines(data):
         print_plain(console, line, "dim")
+
+
+def show_wordings(data: Mapping[str, Any], console: Console) -> None:
+    """Print how each arm did on the questions as their rows have them and on their other wordings; nothing without any."""
+    shown = wording_table(data)
+    if shown.rows:
+        table = _table(*(title.replace(" ", "\n") for title in shown.columns))
+        table.columns[1].justify = "left"
+        for row in shown.rows:
+            table.add_row(*map(escape, row))
+        console.print(f"\n{shown.title}", table)
 
 
 def paired_table(data: dict[str, Any]) -> Table:
@@ -172,6 +184,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     show_conclusion(data, console)
     console.print(*arms_tables(data, console.width))
     console.print(score_chart(data, console.width))
+    show_wordings(data, console)
     show_margins(data, console)
     for line in (
         *(f"arms: {arms}" for arms in [arms_line(data)] if arms),

@@ -19,7 +19,8 @@ from advisor.questionnaire.data_stats import guess_format
 from rag.files import parse_json
 from rag.text.words import count_noun, sentences
 from runners.data.labels import labels_of
-from runners.plan.schema import Prompts, StyleCheck
+from runners.plan.data import Prompts
+from runners.plan.schema import StyleCheck
 from runners.scoring.scores import ANSWER_GROUP
 from runners.scoring.style_checks import failed_checks
 

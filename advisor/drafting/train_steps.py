@@ -9,7 +9,8 @@ from advisor.questionnaire.gather import Situation
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import split_questions
-from runners.plan.schema import Plan, PlanData, Step
+from runners.plan.data import PlanData
+from runners.plan.schema import Plan, Step
 from runners.plan.steps import TrainStep
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 

@@ -223,7 +223,7 @@ def price_of_probe(profile: Profile) -> ProbePrice:
     from advisor.costs.tokens import PASSAGE_TOKENS
     from advisor.verdict.predictions import time_corrections
     from runners.arms.few_shot import NEAREST_TOKENS_CPU
-    from runners.plan.schema import PlanData
+    from runners.plan.data import PlanData
     from runners.plan.steps import IndexStep
     from runners.trial.base_probe import PROBE_EXAMPLES, PROBE_SHOTS
 

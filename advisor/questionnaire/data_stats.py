@@ -22,7 +22,7 @@ from runners.data import duplicates
 from runners.data.examples import Example, ExampleSet, load_examples, shared_opening
 from runners.data.labels import labels_of
 from runners.data.leakage import Leak
-from runners.data.questions import Question, load_questions
+from runners.data.questions import Question, read_question_file
 from runners.data.tabular import ROW_FORMAT, read_rows
 from runners.runs import dataset
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
@@ -128,7 +128,11 @@ def measure_files(
     example_set = load_examples(examples, columns, MAX_EXAMPLES) if examples is not None else None
     if example_set is not None and examples is not None:
         _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
-    question_rows = load_questions(questions, columns) if questions is not None else None
+    question_rows: tuple[Question, ...] | None = None
+    if questions is not None:
+        question_file = read_question_file(questions, columns)
+        question_rows = question_file.questions
+        warnings += question_file.notes(questions)
     if questions is not None and question_rows is not None:
         rows = example_set.rows if example_set is not None else ()
         _warn_of_shared_instruction(rows, question_rows, warnings)

@@ -14,7 +14,7 @@ from rag.evaluation.statistics import PairedDifference, paired_test
 from runners.data.examples import normalise_text
 from runners.run_folder import TRIAL, read_journal
 from runners.scoring.scores import combined_score
-from runners.trial.trial import ANSWERS, ArmScores
+from runners.trial.trial import ANSWERS, ArmScores, mean_by_question
 
 ScoredQuestion = tuple[float, float, str | None]
 """Score of one question in the first run, in the second run, and the document the question is about."""
@@ -172,21 +172,29 @@ def _values(
 ) -> list[ScoredQuestion]:
     """Return the weighted scores of both arms on every question that both answered, with the question's document.
 
-    The weights are scaled to 1 on average over these questions.
+    The weights are scaled to 1 on average over these questions. Wordings of one question, as the first run has them, are one
+    value.
     """
-    rows_of_b = zip(b.questions, b.combined, b.sources(), strict=True)
-    scores_of_b = {question_id: (score, document) for question_id, score, document in rows_of_b}
-    rows = zip(a.questions, a.combined, a.sources(), strict=True)
+    place_in_b = {question_id: n for n, question_id in enumerate(b.questions)}
     common = [
-        (weight_of.get(question_id, 1.0), score, *scores_of_b[matched[question_id]], document)
-        for question_id, score, document in rows
-        if question_id in matched and matched[question_id] in scores_of_b
+        (n, place_in_b[matched[question_id]])
+        for n, question_id in enumerate(a.questions)
+        if question_id in matched and matched[question_id] in place_in_b
     ]
-    scale = len(common) / sum(weight for weight, *_ in common) if common else 1.0
-    return [
-        (score_a * weight * scale, score_b * weight * scale, document_a or document_b)
-        for weight, score_a, score_b, document_b, document_a in common
-    ]
+    weights = [weight_of.get(a.questions[n], 1.0) for n, _ in common]
+    scale = len(common) / sum(weights) if common else 1.0
+    originals = [a.originals[n] for n, _ in common]
+    documents: dict[str, str | None] = {}
+    for original, (n, m) in zip(originals, common, strict=True):
+        of_a, of_b = (arm.documents[k] if arm.documents else None for arm, k in ((a, n), (b, m)))
+        documents.setdefault(original, of_a or of_b)
+    scores_a, scores_b = (
+        mean_by_question(
+            [scores[at[side]] * w * scale for at, w in zip(common, weights, strict=True)], originals
+        )
+        for side, scores in enumerate((a.combined, b.combined))
+    )
+    return list(zip(scores_a, scores_b, documents.values(), strict=True))
 
 
 def _pair(name: str, rows: Sequence[ScoredQuestion]) -> PairedDifference:

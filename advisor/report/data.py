@@ -6,7 +6,7 @@ digests of plan, data files and model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -20,7 +20,7 @@ from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.made_questions import judge_on_real_questions, made_column, origin_counts, origin_notes
 from advisor.verdict.predictions import compare_prediction, is_quick
-from advisor.verdict.right_answers import right_answers
+from advisor.verdict.right_answers import by_wording, right_answers
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
@@ -49,21 +49,7 @@ def read_scores(run: Path) -> list[ArmScores]:
         raise BadInput(f"{run} has no scores yet", f"finish it with: {command_line('run', run, '--resume')}")
     try:
         body = check_schema(parse_json(path.read_text("utf-8")), "scores", path)
-        documents, seeds = (
-            body.get("documents", {}),
-            body.get("seeds", {}),
-        )  # runs of early versions have neither
-        return [
-            _arm(
-                name,
-                rows,
-                documents,
-                tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())),
-                body.get("question_weights", {}),
-                frozenset(body.get("made", ())),
-            )
-            for name, rows in body["arms"].items()
-        ]
+        return [_arm(name, body) for name in body["arms"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{path} is damaged: {error!r}", f"score it again with: tunewise run {run} --resume"
@@ -129,7 +115,7 @@ def report_json(
         "predicted": plan.predicted,
         "measured": measured,
         "guards": guards,
-        "dev_budget": dev_budget(run, plan, max((len(arm.questions) for arm in arms), default=0)),
+        "dev_budget": dev_budget(run, plan, max((arm.question_count for arm in arms), default=0)),
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
         **({"made_questions": origins} if origins else {}),
@@ -257,8 +243,9 @@ def answering_conditions(events: Sequence[Mapping[str, Any]], plan: Plan) -> dic
 def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
     """Return an arm as in the report.
 
-    Each score has its 95 % interval; ``right`` counts the right answers, None where none can be judged.
-    Seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a CPU).
+    Each score has its 95 % interval; ``right`` counts the right answers, None where none can be judged. Where questions
+    have other wordings, all that was asked is counted (``n``), ``questions`` are those of the file, and ``by_wording`` has
+    both apart. Seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a CPU).
     """
     usd = cost_per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
@@ -282,8 +269,16 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
         "completion_tokens": rounded_mean(arm.completion_tokens),
         "usd_per_1000": usd.usd,
         "usd_basis": usd.basis,
+        **_wording_keys(arm),
         **({"backend": server.entry} if (server := step and plan.servers.model_of(step)) else {}),
     }
+
+
+def _wording_keys(arm: ArmScores) -> dict[str, Any]:
+    """Return the keys of an arm whose questions have other wordings; {} without any."""
+    counts = by_wording(arm)
+    apart = {name: part.to_json() for name, part in counts.items()}
+    return {"questions": arm.question_count, "by_wording": apart} if counts else {}
 
 
 def applied_weights(plan: Plan) -> dict[str, float]:
@@ -427,30 +422,27 @@ def _judge_summary(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[st
     return summary(plan.judge.name, plan.choice, arms, read_journal(run.path / TRIAL / JUDGE_JOURNAL))
 
 
-def _arm(
-    name: str,
-    rows: dict[str, dict[str, float]],
-    documents: dict[str, str],
-    seeds: tuple[tuple[int, float], ...],
-    question_weights: dict[str, float],
-    made_ids: Collection[str] = (),
-) -> ArmScores:
-    """Build an arm's scores from its rows of scores.json: one row of named scores by question id."""
+def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
+    """Build an arm's scores from scores.json, of early versions too: its rows of named scores are by question id."""
     other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
+    questions, rows = tuple(body["arms"][name]), tuple(body["arms"][name].values())
+    documents, weights = body.get("documents", {}), body.get("question_weights", {})
+    made_ids = frozenset(body.get("made", ()))
+    wording_of, hits = body.get("wording_of", {}), body.get("hits", {}).get(name, {})
     return ArmScores(
         name,
-        tuple(rows),
-        tuple(
-            {key: value for key, value in row.items() if key not in other_columns} for row in rows.values()
-        ),
-        tuple(row["combined"] for row in rows.values()),
-        tuple(row["seconds"] for row in rows.values()),
-        tuple(int(row["prompt_tokens"]) for row in rows.values()),
-        tuple(int(row["completion_tokens"]) for row in rows.values()),
-        tuple(documents.get(question) for question in rows),
-        seeds,
-        tuple(question_weights.get(question, 1.0) for question in rows) if question_weights else (),
-        tuple(question in made_ids for question in rows) if made_ids else (),
+        questions,
+        tuple({key: value for key, value in row.items() if key not in other_columns} for row in rows),
+        tuple(row["combined"] for row in rows),
+        tuple(row["seconds"] for row in rows),
+        tuple(int(row["prompt_tokens"]) for row in rows),
+        tuple(int(row["completion_tokens"]) for row in rows),
+        tuple(documents.get(question) for question in questions),
+        tuple((row["seed"], row["mean"]) for row in body.get("seeds", {}).get(name, ())),
+        tuple(weights.get(question, 1.0) for question in questions) if weights else (),
+        tuple(question in made_ids for question in questions) if made_ids else (),
+        tuple(wording_of.get(question) for question in questions) if wording_of else (),
+        tuple(hits.get(question) for question in questions) if wording_of else (),
     )
 
 
@@ -488,7 +480,8 @@ def _last_event(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, An
 
 def _data_files(plan: Plan) -> dict[str, dict[str, str]]:
     paths: dict[str, Path | None] = {
-        name: getattr(plan.data, name) for name in ("questions", "test_questions", "examples", "replay")
+        name: getattr(plan.data, name)
+        for name in ("questions", "test_questions", "examples", "replay", "wordings")
     }
     return {
         name: {"name": path.name, "sha256": sha256_file(path)}

@@ -23,7 +23,7 @@ from advisor.report.markdown import is_unplanned
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
-from advisor.verdict.conclusion import duration_text, own_prompt
+from advisor.verdict.conclusion import duration_text, own_prompt, question_count
 from advisor.verdict.made_questions import origin_note
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.words import count_noun
@@ -192,7 +192,7 @@ def _summary_parts(data: Mapping[str, Any]) -> dict[str, Any]:
     used = statements.used_arm(data)
     headline, rest = _headline(statements.conclusion(data))
     return {
-        "questions": max((arm["n"] for arm in data["arms"]), default=0),
+        "questions": question_count(data),
         "strength": STRENGTH_TEXTS.get(data["verdict"]["strength"], ""),
         "task": statements.task_line(data),
         "headline": headline,
@@ -216,6 +216,7 @@ def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "counted": counted,
         "with_made": any(arm.get("made") for arm in data["arms"]),
+        "in_wordings": statements.wording_table(data),
         "made_note": origin_note(data.get("made_questions")),
         "score_names": [name for name in names if data["weights"].get(name)],
         "unweighed": [name for name in names if not data["weights"].get(name)],

@@ -21,11 +21,13 @@ from advisor.report.statements import (
     median_alone,
     milliseconds,
     p_text,
+    questions_asked,
     right_count,
     right_interval,
     task_line,
     timing_notes,
     used_arm,
+    wording_table,
     words_used,
 )
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
@@ -48,6 +50,7 @@ def report_markdown(data: Mapping[str, Any]) -> str:
         "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
         _escape(" ".join(f"{note}." for note in (data.get("retriever") or {}).get("notes", ()))),
         "\n".join(_arms(data)),
+        "\n".join(_wordings(data)),
         _escape(f"What each arm is: {arms}." if (arms := arms_line(data)) else ""),
         _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
         "\n".join(_pairs(data)),
@@ -96,6 +99,18 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         cells = [label, right, combined, *(made_cells(arm) if with_made else ()), *scores, *times]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _wordings(data: Mapping[str, Any]) -> list[str]:
+    """Return the table of questions as their rows have them beside their other wordings; [] without any."""
+    table = wording_table(data)
+    head = [
+        f"**{table.title}**",
+        "",
+        f"| {' | '.join(table.columns)} |",
+        f"|---|---|{'---:|' * (len(table.columns) - 2)}",
+    ]
+    return [*head, *(f"| {' | '.join(map(_escape, row))} |" for row in table.rows)] if table.rows else []
 
 
 def _pairs(data: Mapping[str, Any]) -> list[str]:
@@ -175,12 +190,11 @@ def _words(data: Mapping[str, Any]) -> str:
 
 def _conditions(data: Mapping[str, Any]) -> list[str]:
     data_used, machine = data.get("data") or {}, data.get("environment") or {}
-    count = max((arm["n"] for arm in data["arms"]), default=0)
     packages = ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items())
     digests = ", ".join(
         f"{key} `{data_used[key][:12]}`" for key in ("plan", "split", "base") if data_used.get(key)
     )
-    text = f"{count} held-out questions, {_escape(data['verdict']['model'])}, seed {data_used.get('seed', 0)}; {digests}."
+    text = f"{questions_asked(data)}, {_escape(data['verdict']['model'])}, seed {data_used.get('seed', 0)}; {digests}."
     return [
         "<details><summary>How it was measured</summary>",
         "",

@@ -224,6 +224,7 @@ def _row(
         "number": number,
         "id": key,
         "question": defang_text(any_answer["question"]),
+        "reworded": question is not None and question.wording_of is not None,
         "gold": [defang_text(text) for text in gold],
         "reference": defang_text(question.reference or "") if question else "",
         "answerable": answerable,

@@ -113,7 +113,7 @@ class Report:
                 arm["arm"],
                 statements.right_count(arm.get("right")),
                 *(f"{arm['score'][key]:.2f}" for key in ("mean", "low", "high")),
-                arm["n"],
+                arm.get("questions", arm["n"]),
             )
             for arm in self.data["arms"]
         ]

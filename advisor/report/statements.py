@@ -7,13 +7,14 @@ not shown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from advisor.glossary import Term, terms_in
 from advisor.methods.arm_titles import arms_in_words
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
-from advisor.verdict.conclusion import duration_text
+from advisor.verdict.conclusion import duration_text, question_count
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.resources.usage import is_contended
@@ -54,6 +55,40 @@ def made_cells(arm: Mapping[str, Any]) -> tuple[str, str]:
     column = arm.get("made") or {}
     score = column.get("score")
     return right_count(column.get("right")), f"{score['mean']:.2f}" if score else NOT_JUDGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordingTable:
+    """Questions as their rows have them beside their other wordings: two rows for each arm, none without any."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def wording_table(data: Mapping[str, Any]) -> WordingTable:
+    """Return right answers, passages found and refusals of each arm in the documents' words and in others."""
+    rows = tuple(
+        (
+            arm["arm"],
+            title,
+            right_count(counts.get("right")),
+            *(right_count(counts.get(part)) for part in ("hit", "refused_wrongly", "refused_rightly")),
+        )
+        for arm in data["arms"]
+        for key, title in (("question", "documents' words"), ("wordings", "other words"))
+        if (counts := (arm.get("by_wording") or {}).get(key))
+    )
+    columns = ("arm", "asked in", "right", "passage found", "refused wrongly", "refused rightly")
+    return WordingTable(title="In the documents' words and in others", columns=columns, rows=rows)
+
+
+def questions_asked(data: Mapping[str, Any]) -> str:
+    """Return how many held-out questions the arms answered, and how often with their other wordings."""
+    count = question_count(data)
+    asked = max((arm["n"] for arm in data["arms"]), default=0)
+    more = f" and {count_noun(asked - count, 'other wording')} of them" if asked > count else ""
+    return f"{count} held-out questions{more}"
 
 
 def share_as_count(score: Mapping[str, Any] | None) -> str:

@@ -217,7 +217,7 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
         compare_arms(trial.arms[best], trial.arms[name], trial.plan.seed) for name in cheaper
     )
     within = [name for name in cheaper if not compared[name].above]
-    count = min(len(arm.combined) for arm in trial.arms.values())
+    count = min(arm.question_count for arm in trial.arms.values())
     if count < LEANING_BELOW:
         within = [name for name in within if _is_close(trial.arms[name], trial.arms[best])]
     use = min([best, *within], key=lambda name: trial.costs[name])
@@ -235,7 +235,7 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
 
 def _is_close(arm: ArmScores, best: ArmScores) -> bool:
     """Return whether an arm is at most a twentieth of the questions, or one question, behind by its own numbers."""
-    allowed = max(CLOSE_SHARE, 1 / len(best.combined)) + 1e-9
+    allowed = max(CLOSE_SHARE, 1 / best.question_count) + 1e-9
     behind = [mean_combined(best) - mean_combined(arm)]
     if arm.of(RIGHT) and best.of(RIGHT):
         behind.append(fmean(best.of(RIGHT)) - fmean(arm.of(RIGHT)))

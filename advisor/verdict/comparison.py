@@ -30,7 +30,7 @@ from statistics import NormalDist
 from advisor.costs.arm_costs import COMPARISON_ARMS, UpkeepCost
 from rag.evaluation.statistics import MIN_CLUSTERS, PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.trial.trial import ArmScores
+from runners.trial.trial import ArmScores, mean_by_question
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest Holm-corrected p that still counts."""
@@ -110,16 +110,39 @@ class QuestionsNeeded:
 
 
 def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> PairedDifference:
-    """Return the paired difference of two arms over their common questions, clustered by source document."""
-    b_scores = dict(zip(b.questions, b.weighted, strict=True))
-    both = [
-        (x, b_scores[question], document)
-        for question, x, document in zip(a.questions, a.weighted, a.sources(), strict=True)
-        if question in b_scores
-    ]
-    return paired_test(
-        a.arm, b.arm, [x for x, _, _ in both], [y for _, y, _ in both], seed, [d for _, _, d in both], above
-    )
+    """Return the paired difference of two arms over their common questions, clustered by source document.
+
+    Every wording counts, and those of one question together are one value of the test.
+    """
+    of_a, of_b = (dict(zip(arm.questions, arm.weighted, strict=True)) for arm in (a, b))
+    return paired_by_question(a, b, of_a, of_b, seed, above)
+
+
+def paired_by_question(
+    a: ArmScores,
+    b: ArmScores,
+    of_a: Mapping[str, float],
+    of_b: Mapping[str, float],
+    seed: int,
+    above: float = 0.0,
+) -> PairedDifference:
+    """Return the paired difference of two arms in values of all that was asked, one for each question.
+
+    Args:
+        a: the first arm, which says which question each wording asks, and its document.
+        b: the second arm.
+        of_a: the first arm's values by what was asked.
+        of_b: the second arm's.
+        seed: of the random draws.
+        above: the difference under the null hypothesis.
+    """
+    originals = dict(zip(a.questions, a.originals, strict=True))
+    documents = dict(zip(a.originals, a.documents or [None] * len(a.questions), strict=True))
+    both = [asked for asked in of_a if asked in of_b]
+    questions = [originals[asked] for asked in both]
+    first, second = (mean_by_question([of[asked] for asked in both], questions) for of in (of_a, of_b))
+    sources = [documents[question] for question in dict.fromkeys(questions)]
+    return paired_test(a.arm, b.arm, first, second, seed, sources, above)
 
 
 def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> PairedDifference | None:
@@ -134,15 +157,12 @@ def compare_on_score(a: ArmScores, b: ArmScores, score: str, seed: int) -> Paire
         for question, scores in zip(b.questions, b.scores, strict=True)
         if score in scores
     }
-    rows = [
-        (gain(scores[score]), of_b[question], document)
-        for question, scores, document in zip(a.questions, a.scores, a.sources(), strict=True)
+    of_a = {
+        question: gain(scores[score])
+        for question, scores in zip(a.questions, a.scores, strict=True)
         if score in scores and question in of_b
-    ]
-    if not rows:
-        return None
-    first, second, documents = zip(*rows, strict=True)
-    return paired_test(a.arm, b.arm, first, second, seed, documents)
+    }
+    return paired_by_question(a, b, of_a, of_b, seed) if of_a else None
 
 
 def surely_below(

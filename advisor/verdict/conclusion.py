@@ -88,7 +88,7 @@ def _use_line(reader: Reader, use: str) -> str:
             else first
         )
     pairs = verdict.get("compared") or {}
-    text = f"It answers {right['n']} of {right['of']} questions right"
+    text = f"It answers {right['n']} of {right['of']} questions right{_in_both_wordings(reader.arm(use))}"
     today, other = (pairs.get(key) or {} for key in ("today", "alternative"))
     beside = []
     if today.get("right"):
@@ -98,6 +98,21 @@ def _use_line(reader: Reader, use: str) -> str:
         verb = "" if beside else " answers"
         beside.append(f"{other['arm']}{verb} {_beside(other['right'], right)}")
     return f"{first} {text}" + (f"; {', '.join(beside)}." if beside else ".")
+
+
+def _in_both_wordings(arm: Row) -> str:
+    """Return right answers in the questions' own words and in others, in brackets; "" without other wordings."""
+    own, other = ((arm.get("by_wording") or {}).get(key, {}).get("right") for key in ("question", "wordings"))
+    if not (own and other):
+        return ""
+    return (
+        f" ({own['n']} of {own['of']} as the file words them, {other['n']} of {other['of']} in other words)"
+    )
+
+
+def question_count(data: Row) -> int:
+    """Return how many questions the arms of a report answered, other wordings of one not counted."""
+    return max((row.get("questions", row["n"]) for row in data["arms"]), default=0)
 
 
 def own_prompt(data: Row, in_use: bool) -> str:
@@ -263,14 +278,13 @@ def _limits_line(reader: Reader) -> str:
         return f"This was a quick run, for a first impression: run it in full before you decide{about}."
     if verdict["strength"] == "proxy":
         return f"Measured with {verdict['model']} in place of the planned model: take the result as a hint."
+    count = question_count(reader.data)
     if verdict["strength"] == "made":
-        count = max((row["n"] for row in reader.data["arms"]), default=0)
         return (
             f"All {count_noun(count, 'test question')} were generated from the documents: take the result as a hint, and "
             "test with questions that people asked before you decide."
         )
     if verdict["strength"] == "leaning":
-        count = max((row["n"] for row in reader.data["arms"]), default=0)
         return f"{count_noun(count, 'question')} show a tendency only; with 30 or more the result is firm."
     return ""
 

@@ -61,7 +61,7 @@ def judge_on_real_questions(
     counted, beside = split_by_origin(arms)
     verdict, pairs = judge_trial(plan, counted, model, lost, seconds_alone)
     if all(arm.made and all(arm.made) for arm in counted if arm.questions):
-        verdict = _on_made_alone(verdict, max((len(arm.combined) for arm in counted), default=0))
+        verdict = _on_made_alone(verdict, max((arm.question_count for arm in counted), default=0))
     return JudgedTrial(verdict, pairs, counted, beside)
 
 
@@ -92,10 +92,10 @@ def made_column(arm: ArmScores) -> dict[str, Any]:
 def origin_counts(arms: Sequence[ArmScores], dev: Mapping[str, int] | None = None) -> dict[str, Any] | None:
     """Return how many test questions, dev questions and training rows are made, as far as recorded; None where none is."""
     longest = max(arms, key=lambda arm: len(arm.questions), default=None)
-    count = sum(longest.made) if longest is not None else 0
+    count = longest.of_origin(from_documents=True).question_count if longest is not None else 0
     if not count and not any((dev or {}).get(key) for key in ("dev", "rows")):
         return None
-    counts: dict[str, Any] = {"test": count, "test_of": len(longest.questions) if longest is not None else 0}
+    counts: dict[str, Any] = {"test": count, "test_of": longest.question_count if longest is not None else 0}
     return {**counts, **{key: (dev or {}).get(key) for key in ("dev", "dev_of", "rows", "rows_of")}}
 
 

@@ -29,7 +29,7 @@ from advisor.verdict.right_answers import RIGHT
 from rag.evaluation.statistics import MIN_SPREAD, bootstrap_interval, cluster_by_document
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.trial.trial import ArmScores
+from runners.trial.trial import ArmScores, mean_by_question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +72,13 @@ class ScoreChange:
     decides: bool
     """Whether a loss of this score is an alarm; the others are shown beside."""
     error: float = float("nan")
+    questions: int | None = None
+    """How many questions ``n`` are, where some are other wordings of others; None where none is."""
+
+    @property
+    def independent(self) -> int:
+        """The number of questions, all wordings of one taken together."""
+        return self.n if self.questions is None else self.questions
 
     def sure_loss(self, margin: float) -> bool:
         """Return whether the score surely lost more than the margin."""
@@ -85,6 +92,8 @@ class ScoreChange:
         """Return the change as a report has it."""
         values = asdict(self)
         del values["error"]
+        if self.questions is None:
+            del values["questions"]
         return {
             name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()
         }
@@ -129,23 +138,42 @@ def paired_changes(
         only: ids of the questions to compare; None for all.
         seed: of the random sign changes.
     """
-    rows: list[tuple[str, str, dict[str, tuple[float, float]], dict[str, str | None]]] = []
+    rows: list[_ScoreRow] = []
     for before, now in pairs:
-        documents = dict(zip(now.questions, now.sources(), strict=True))
+        originals = dict(zip(now.questions, now.originals, strict=True))
+        sources = dict(zip(dict.fromkeys(now.originals), now.sources(), strict=True))
         for score in (RIGHT, COMBINED, *GUARDS):
             values = _pairs_of(before, now, score)
             values = {q: pair for q, pair in values.items() if only is None or q in only}
             if values:
-                rows.append((now.arm, score, values, documents))
-    deciding = [row for row in rows if row[1] in (RIGHT, COMBINED) or row[1] in demanded]
+                rows.append(_ScoreRow(now.arm, score, values, originals, sources))
+    deciding = [row for row in rows if row.score in (RIGHT, COMBINED) or row.score in demanded]
     losses, gains = _family(deciding, seed)
     changes = []
     for row in rows:
         decides = row in deciding
         position = deciding.index(row) if decides else -1
         p = (losses[position], gains[position]) if decides else (1.0, 1.0)
-        changes.append(_change(row[0], row[1], row[2], row[3], p, decides))
+        changes.append(_change(row, p, decides))
     return tuple(changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoreRow:
+    """One score of one arm: both values of each question, in its wordings too."""
+
+    arm: str
+    score: str
+    values: Mapping[str, tuple[float, float]]
+    originals: Mapping[str, str]
+    """Id of the question itself by what was asked."""
+    sources: Mapping[str, str | None]
+    """Document by the id of the question itself."""
+
+    @property
+    def questions(self) -> list[str]:
+        """The id of the question itself for each of the values."""
+        return [self.originals[asked] for asked in self.values]
 
 
 def _pairs_of(before: ArmScores, now: ArmScores, score: str) -> dict[str, tuple[float, float]]:
@@ -162,22 +190,18 @@ def _pairs_of(before: ArmScores, now: ArmScores, score: str) -> dict[str, tuple[
     return {question: (old[question], value) for question, value in new.items() if question in old}
 
 
-def _change(
-    arm: str,
-    score: str,
-    values: Mapping[str, tuple[float, float]],
-    documents: Mapping[str, str | None],
-    p: tuple[float, float],
-    decides: bool,
-) -> ScoreChange:
-    old, new = zip(*values.values(), strict=True)
-    differences = [b - a for a, b in values.values()]
-    interval = bootstrap_interval(differences, documents=[documents.get(q) for q in values])
+def _change(row: _ScoreRow, p: tuple[float, float], decides: bool) -> ScoreChange:
+    old, new = zip(*row.values.values(), strict=True)
+    differences = [b - a for a, b in row.values.values()]
+    by_question = mean_by_question(differences, row.questions)
+    interval = bootstrap_interval(
+        by_question, documents=[row.sources[q] for q in dict.fromkeys(row.questions)]
+    )
     count = len(differences)
-    spread = sum((d - interval.mean) ** 2 for d in differences) / max(1, count - 1)
+    spread = sum((d - interval.mean) ** 2 for d in by_question) / max(1, len(by_question) - 1)
     return ScoreChange(
-        arm,
-        score,
+        row.arm,
+        row.score,
         sum(old) / count,
         sum(new) / count,
         interval.mean,
@@ -188,26 +212,25 @@ def _change(
         sum(d > MIN_SPREAD for d in differences),
         count,
         decides,
-        math.sqrt(spread / count),
+        math.sqrt(spread / len(by_question)),
+        len(by_question) if len(by_question) < count else None,
     )
 
 
-def _family(
-    rows: Sequence[tuple[str, str, dict[str, tuple[float, float]], dict[str, str | None]]], seed: int
-) -> tuple[list[float], list[float]]:
+def _family(rows: Sequence[_ScoreRow], seed: int) -> tuple[list[float], list[float]]:
     """Return the adjusted one-sided p of a loss and of a gain of each row."""
     import numpy as np
 
     if not rows:
         return [], []
     documents: dict[str, str | None] = {}
-    for _, _, values, of_question in rows:
-        documents |= {question: of_question.get(question) for question in values}
+    for row in rows:
+        documents |= {question: row.sources[question] for question in row.questions}
     position = {question: n for n, question in enumerate(documents)}
     units = cluster_by_document(list(documents.values()))
     table = np.zeros((len(rows), units.units))
-    for n, (_, _, values, _) in enumerate(rows):
-        for question, (old, new) in values.items():
+    for n, row in enumerate(rows):
+        for question, (old, new) in zip(row.questions, row.values.values(), strict=True):
             table[n, units.index[position[question]]] += new - old
     return sign_flip_family(table, seed), sign_flip_family(-table, seed)
 
@@ -275,12 +298,15 @@ def smallest_found_loss(
     if not right:
         return None
     units = cluster_by_document(before.sources(RIGHT))
+    originals = before.originals_of(RIGHT)
+    number = {question: n for n, question in enumerate(dict.fromkeys(originals))}
+    unit_of = [units.index[number[question]] for question in originals]
     gains = next((c.gains for c in changes if (c.arm, c.score) == (before.arm, RIGHT)), 0)
     was_right = np.array(values, dtype=bool)
     rng = np.random.default_rng(seed)
     draws = rng.random((SIMULATIONS, len(values)))
     by_unit = np.zeros((len(values), units.units))
-    by_unit[np.arange(len(values)), units.index] = 1.0
+    by_unit[np.arange(len(values)), unit_of] = 1.0
     chance_gain = gains / max(1, len(values) - right)
     won = (draws < chance_gain) & ~was_right
     bound = LEVEL / max(1, arms_asked)
@@ -354,7 +380,7 @@ def _open_decision(
         text = f"every score of {count_noun(worst.n, 'question')} is as before"
         return Decision(NEW_GOLD if lost_gold else UNCHANGED, text, changes)
     allowed = max(margin, SMALL_LOSS)
-    if worst.low >= -allowed and worst.n >= LEANING_BELOW:
+    if worst.low >= -allowed and worst.independent >= LEANING_BELOW:
         text = f"{change_text(worst)}; a loss of more than {allowed:g} is excluded"
         return Decision(NEW_GOLD if lost_gold else UNCHANGED, text, changes)
     needed = _questions_needed(deciding, margin)
@@ -372,7 +398,8 @@ def _questions_needed(deciding: Sequence[ScoreChange], margin: float) -> int | N
     for change in deciding:
         gap = -change.difference - margin
         if gap > MIN_SPREAD and change.error > 0:
-            needed.append(max(1, math.ceil(change.n * (quantiles * change.error / gap) ** 2) - change.n))
+            total = math.ceil(change.independent * (quantiles * change.error / gap) ** 2)
+            needed.append(max(1, total - change.independent))
     return min(needed, default=None)
 
 

@@ -1,12 +1,15 @@
 """How many of an arm's answers are right, with the interval, and apart for questions with and without an answer.
 
-What counts as right is the score ``right`` of :mod:`runners.scoring`; here it is counted. With several training
-seeds a question counts by its mean over them, so the counts are rounded.
+:func:`by_wording` counts the questions as their rows have them apart from their other wordings.
+
+What counts as right is the score ``right`` of :mod:`runners.scoring`; here it is counted, each wording of a question for
+itself. With several training seeds a question counts by its mean over them, so the counts are rounded.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +45,7 @@ class RightAnswers:
 
     total: AnswerCount
     low: float
-    """Lower end of the 95 % interval of the share, clustered by document."""
+    """Lower end of the 95 % interval of the share, clustered by document and by question."""
     high: float
     answered: AnswerCount
     """Right answers to the questions that have an answer."""
@@ -76,8 +79,52 @@ def right_answers(arm: ArmScores) -> RightAnswers | None:
     if not values:
         return None
     without = [scores[RIGHT] for scores in arm.scores if RIGHT in scores and UNANSWERABLE_SCORE in scores]
-    interval = clustered_share(values, arm.sources(RIGHT))
-    total, refused = (AnswerCount(math.floor(sum(row) + 0.5), len(row)) for row in (values, without))
+    interval = clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
+    total, refused = _count(values), _count(without)
     # The difference, so that the two parts add up to the whole where means over seeds are rounded.
     answered = AnswerCount(total.n - refused.n, total.of - refused.of)
     return RightAnswers(total, interval.low, interval.high, answered, refused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordingCounts:
+    """What became of the questions as their rows have them, or of their other wordings."""
+
+    right: RightAnswers | None
+    """None where no answer could be judged."""
+    refused_wrongly: AnswerCount
+    """Of the questions that have an answer."""
+    refused_rightly: AnswerCount
+    """Of those without."""
+    hit: AnswerCount | None
+    """Questions whose gold document is among the passages shown; None where nothing was looked up."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as the report has them."""
+        counts = {
+            "right": self.right.to_json() if self.right else None,
+            "refused_wrongly": self.refused_wrongly.to_json(),
+            "refused_rightly": self.refused_rightly.to_json(),
+        }
+        return counts | ({"hit": self.hit.to_json()} if self.hit else {})
+
+
+def by_wording(arm: ArmScores) -> dict[str, WordingCounts]:
+    """Return the counts of an arm's questions (``question``) and of their other wordings (``wordings``); {} without any."""
+    if not any(arm.wording_of):
+        return {}
+    parts = {"question": arm.of_wordings(other=False), "wordings": arm.of_wordings(other=True)}
+    return {
+        name: WordingCounts(
+            right=right_answers(part),
+            refused_wrongly=_count(part.of("false_refusal")),
+            refused_rightly=_count(part.of(UNANSWERABLE_SCORE)),
+            hit=_count(hits) if (hits := [hit for hit in part.hits if hit is not None]) else None,
+        )
+        for name, part in parts.items()
+    }
+
+
+def _count(values: Sequence[float]) -> AnswerCount:
+    """Return how many of some values between 0 and 1 there are, rounded where they are means over seeds."""
+    return AnswerCount(math.floor(sum(values) + 0.5), len(values))

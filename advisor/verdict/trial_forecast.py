@@ -37,7 +37,7 @@ PROBED_ARMS: Mapping[str, tuple[str, str]] = {
 
 
 def forecast_trial(
-    plan: Plan, recommendation: BaseRecommendation, examples: int, questions: int
+    plan: Plan, recommendation: BaseRecommendation, examples: int, questions: int, wordings: int = 0
 ) -> dict[str, Any]:
     """Return what is expected of each arm of a plan, the likeliest best first.
 
@@ -46,6 +46,7 @@ def forecast_trial(
         recommendation: the advice that it measures.
         examples: rows to train on.
         questions: all questions, of which the plan's dev share is not asked in the trial.
+        wordings: other wordings of all questions, each of which takes as long as a question.
 
     Returns:
         ``probability`` of the advice, ``questions`` of the trial, ``minutes`` of all steps with the note ``corrected`` by
@@ -56,7 +57,8 @@ def forecast_trial(
     """
     test = questions - round(questions * plan.data.dev_share)
     test = min(test, plan.data.max_test or test)
-    steps, corrections = corrected_step_times(plan, examples, test)
+    asked = round(test * (questions + wordings) / questions) if questions else 0
+    steps, corrections = corrected_step_times(plan, examples, asked)
     seconds = {name: corrected for name, _, corrected in steps}
     shares = recommendation.probability.shares
     names = [arm.arm for arm in plan.arms]

@@ -175,7 +175,7 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
     blocking = _undecided_comparisons(standing, winner) if outcome == "undecided" else []
     needed = None if missing or advised != plan.choice else questions_needed(blocking)
     rival = _rival(outcome, standing, by_name, blocking)
-    count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in standing.shown.values())])
+    count = min([by_name[plan.choice].question_count, *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
     limits = (*limits, *(_left_out_sentence(name, lost[name]) for name in lost))
     facts = VerdictFacts(
@@ -310,7 +310,7 @@ def _without_verdict(
         standing = compare_with_others(best, others, (), 0.0, plan.seed)
         winner = cheapest_within_noise(others, trial.costs, standing, plan.seed)
         use = choose_arm(trial, standing, False, lost)
-    strength, _ = _strength_and_limits(plan, measured, None, len(measured[plan.choice].combined))
+    strength, _ = _strength_and_limits(plan, measured, None, measured[plan.choice].question_count)
     left_out = [_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice]
     text = unverdicted_text(plan.choice, model, lost[plan.choice], left_out, use, others)
     verdict = Verdict(
@@ -384,6 +384,11 @@ def _strength_and_limits(
         sentences.append(
             f"The questions come from {count_noun(documents.documents, 'document')}, too few to judge by: "
             "the intervals are valid for these documents only."
+        )
+    if len(arms[plan.choice].questions) > arms[plan.choice].question_count:
+        sentences.append(
+            f"Counted are all wordings of {count_noun(arms[plan.choice].question_count, 'question')}; "
+            "for intervals those of one question are one."
         )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
     if rival and 0 < abs(rival.pair.difference) < spread:

@@ -26,6 +26,8 @@ from advisor.verdict.predictions import (
 from rag.errors import CannotRun
 from rag.files import sha256_text
 from rag.text.words import count_noun
+from runners.data.questions import count_questions
+from runners.data.sampling import QuestionSplit
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.resources import usage
@@ -96,9 +98,22 @@ def show_steps(plan: Plan) -> None:
     print(f"  {'together':<24} about {duration_words(sum(row.corrected for row in rows))}")
     for line in correction_notes(rows, corrections):
         print(f"  {line}")
-    print(
-        f"  {count_noun(len(examples), 'example')}, {len(split.dev)} dev and {count_noun(len(split.test), 'test question')}"
-    )
+    count = count_questions(split.test)
+    tested = _tested(count, len(split.test) - count)
+    print(f"  {count_noun(len(examples), 'example')}, {len(split.dev)} dev and {tested}")
+
+
+def _counts(split: QuestionSplit) -> dict[str, int]:
+    """Return the numbers of dev and test questions, and of the test questions' other wordings where there are any."""
+    counts = {"dev": len(split.dev), "test": count_questions(split.test)}
+    wordings = len(split.test) - counts["test"]
+    return counts | ({"wordings": wordings} if wordings else {})
+
+
+def _tested(questions: int, wordings: int) -> str:
+    """Return the number of test questions in words, and that of their other wordings, which are asked as well."""
+    asked = f" and their {count_noun(wordings, 'other wording')}" if wordings else ""
+    return f"{count_noun(questions, 'test question')}{asked}"
 
 
 def correction_notes(rows: Sequence[StepEstimate], corrections: dict[Kind, Correction]) -> list[str]:
@@ -166,7 +181,7 @@ def dry_run(
         context.release()
         accounts = list(row_guard.training_accounts(context, plan.steps))
     estimates = list(by_name.values())
-    counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
+    counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
     _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
@@ -329,5 +344,5 @@ def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], line
     print_plain(
         screen,
         f"  {count_noun(counts['examples'], 'example')}, {counts['dev']} dev and "
-        f"{count_noun(counts['test'], 'test question')}; nothing was written into the run folder",
+        f"{_tested(counts['test'], counts.get('wordings', 0))}; nothing was written into the run folder",
     )

@@ -76,6 +76,7 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
     trial_table.show_conclusion(data, console)
     console.print(*arms_tables(data, console.width))
     console.print(trial_table.score_chart(data, console.width))
+    trial_table.show_wordings(data, console)
     if data["paired"]:
         console.print("", paired_table(data))
     trial_scores = [
@@ -93,7 +94,7 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
 
 def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     asked = evaluation.asked
-    lines = [asked.unchecked] if asked.unchecked else []
+    lines = [*asked.notes, *([asked.unchecked] if asked.unchecked else [])]
     lines += left_out_notes(plan)
     if plan.weights.get("house_style"):
         lines.append(plan.ignored)

@@ -6,7 +6,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,12 @@ from advisor.terminal import resume_hint
 from advisor.workflows.examples_summary import (
     JOURNAL,
     estimate_requests,
+    estimate_rewording,
     show_request_estimate,
+    show_rewording,
     show_summary,
     summarise_making,
+    summarise_rewording,
 )
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_text, writer_lock
@@ -32,6 +36,7 @@ from runners.models.resolve import RemoteModel, parse_remote
 if TYPE_CHECKING:
     from rag.index import Index
     from rag.types import Chunk
+    from runners.inference.constraints.constraint import OutputConstraint
     from runners.inference.types import Generator
     from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher
     from runners.synthesis.row_checks import RowChecker
@@ -46,7 +51,8 @@ _PRICE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 class MakeFlags:
     """The flags of ``examples make``."""
 
-    documents: Path
+    documents: Path | None
+    """None where questions are reworded."""
     out: Path
     teacher: str | None
     count: int
@@ -71,6 +77,8 @@ class MakeFlags:
     dry_run: bool
     yes: bool
     as_json: bool
+    wordings: Path | None = None
+    """The questions to reword; None where rows are made."""
 
     @property
     def work(self) -> Path:
@@ -82,12 +90,25 @@ class MakeFlags:
         """File of the rows that did not pass."""
         return self.out.with_name(f"{self.out.name}.rejected.jsonl")
 
+    @property
+    def corpus(self) -> Path:
+        """The documents of rows."""
+        assert self.documents is not None
+        return self.documents
+
+    @property
+    def sent(self) -> str:
+        """What a teacher is shown, in words."""
+        return f"the questions of {self.wordings}" if self.wordings else f"passages of {self.documents}"
+
     def resume_line(self) -> str:
         """Return the command that goes on where this one stopped."""
-        flags: list[object] = ["--documents", self.documents, "--out", self.out]
+        flags: list[object] = ["--out", self.out]
         values = {
+            "--documents": self.documents,
+            "--wordings": self.wordings,
             "--teacher": self.teacher,
-            "--count": self.count,
+            "--count": None if self.wordings else self.count,
             "--as": self.rows_as or None,
             "--prompt": self.prompt,
             "--questions": self.questions,
@@ -121,16 +142,23 @@ def make_rows(flags: MakeFlags) -> None:
     _check_place(flags)
     if remote is not None:
         check_may_contact(remote.name, remote.url, flags.local_only or _settings_say_local())
-    if not flags.documents.exists():
+    if flags.documents is not None and not flags.documents.exists():
         raise BadInput(
             f"{flags.documents} does not exist", "give a folder, a file, or a .jsonl of document rows"
         )
     with resume_hint(flags.resume_line(), "the teacher's texts"), writer_lock(flags.work):
-        _make(flags, kind, remote, price)
+        if flags.wordings is not None:
+            _make_wordings(flags, flags.wordings, remote, price)
+        else:
+            _make(flags, kind, remote, price)
 
 
 def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float, float] | None]:
     """Return the kind of rows, the endpoint of the teacher and its price."""
+    if flags.wordings is not None:
+        _check_wording_flags(flags)
+    elif flags.documents is None:
+        raise UsageProblem("there is nothing to make rows from", "give --documents, or --wordings FILE")
     kind = flags.rows_as or (EXAMPLES if flags.teacher else QUESTIONS)
     if kind not in (EXAMPLES, QUESTIONS):
         raise UsageProblem(f"--as {kind!r} is not known", f"choose {EXAMPLES} or {QUESTIONS}")
@@ -155,6 +183,18 @@ def _check_flags(flags: MakeFlags) -> tuple[str, RemoteModel | None, tuple[float
     elif remote is not None and (listed := find_price(remote.name)):
         price = listed.input, listed.output
     return kind, remote, price
+
+
+def _check_wording_flags(flags: MakeFlags) -> None:
+    """Raise UsageProblem for flags that change nothing where questions are reworded, and without a teacher."""
+    if not flags.teacher:
+        raise UsageProblem(
+            "other wordings need a teacher that writes them",
+            "give --teacher openai:NAME@URL or a model on this machine",
+        )
+    unused = ("documents", "rows_as", "prompt", "questions", "examples", "index", "strict")
+    if given := [f"--{name.removeprefix('rows_')}" for name in unused if getattr(flags, name)]:
+        raise UsageProblem(f"--wordings makes no rows, so {', '.join(given)} changes nothing", "remove it")
 
 
 def _check_place(flags: MakeFlags) -> None:
@@ -222,6 +262,49 @@ def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[
         show_summary(summary)
 
 
+def _make_wordings(
+    flags: MakeFlags, source: Path, remote: RemoteModel | None, price: tuple[float, float] | None
+) -> None:
+    """Have the teacher reword the questions of a file, and write its rows with the wordings that pass."""
+    from advisor.display.progress import watch_progress
+    from runners.data.questions import load_questions
+    from runners.data.tabular import read_rows
+    from runners.synthesis.rewording import WORDING_FORM, WordingMaker, worded_rows
+
+    started = time.monotonic()
+    questions = load_questions(source)
+    language = _language(flags.language)
+    estimate = estimate_rewording(flags, questions, language, price)
+    show_request_estimate(flags, estimate, remote)
+    if flags.dry_run:
+        if flags.as_json:
+            emit_result({"schema": 1, "dry_run": True, **estimate})
+        return
+    _confirm(flags, remote)
+    with watch_progress() as watch:
+        teacher = _teacher(flags, remote, WORDING_FORM)
+        assert teacher is not None
+        if flags.overwrite:
+            (flags.work / JOURNAL).unlink(missing_ok=True)
+        watch.begin("rewording questions")
+        maker = WordingMaker(teacher, flags.work / JOURNAL, language=language, on_event=watch)
+        with _texts_saved(flags):
+            outcome = maker.make(questions)
+    _write_rows(flags.rejected, [rejected.to_json() for rejected in outcome.rejected])
+    _write_rows(flags.out, worded_rows(read_rows(source), questions, outcome, teacher))
+    summary = summarise_rewording(flags, teacher, outcome, len(questions), price, time.monotonic() - started)
+    if flags.as_json:
+        emit_result(summary)
+    else:
+        show_rewording(summary)
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as JSON lines, the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def _language(given: str) -> str:
     from runners.synthesis.question_form import language_name
 
@@ -252,7 +335,7 @@ def _refuse_other_languages(flags: MakeFlags) -> None:
     from rag.embedding.language import detect_language
     from rag.loading.reader import load_documents
 
-    documents = load_documents(flags.documents).documents
+    documents = load_documents(flags.corpus).documents
     names = [detect_language(document.raw) for document in documents[:: max(1, len(documents) // 60)]]
     if names and all(name and name != "English" for name in names):
         raise _no_rules_for(flags, f"100% of the documents look like {', '.join(sorted(set(names)))}")
@@ -278,7 +361,7 @@ def _open_index(flags: MakeFlags) -> Index:
     folder = flags.work / "index"
     with watch_progress() as watch:
         build = Index.update if (folder / "CURRENT").is_file() else Index.build
-        report = build(folder, flags.documents, embedder, on_event=watch)
+        report = build(folder, flags.corpus, embedder, on_event=watch)
     for item in report.skipped:
         note(f"document {item.path} was skipped: {item.reason}")
     index = Index.open(folder, embedder)
@@ -317,11 +400,14 @@ def _confirm(flags: MakeFlags, remote: RemoteModel | None) -> None:
         return
     import typer
 
-    if not typer.confirm(f"Send passages of {flags.documents} to {endpoint_host(remote.url)}?", err=True):
+    if not typer.confirm(f"Send {flags.sent} to {endpoint_host(remote.url)}?", err=True):
         raise UsageProblem("nothing was sent", "give --yes to continue without this question")
 
 
-def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
+def _teacher(
+    flags: MakeFlags, remote: RemoteModel | None, form: OutputConstraint | None = None
+) -> Teacher | None:
+    """Return the teacher; None without one. ``form``: what a local model's texts are held to, that of rows by default."""
     from runners.synthesis.making import Teacher
     from runners.synthesis.teacher import ROW_FORM
 
@@ -336,7 +422,7 @@ def _teacher(flags: MakeFlags, remote: RemoteModel | None) -> Teacher | None:
             remote.url, remote.name, limits, flags.seed, on_note=lambda line: note(f"  {line}")
         )
         return Teacher(remote.name, endpoint_host(remote.url), generator, 4 * flags.at_once)
-    return Teacher(flags.teacher, "", _local_generator(flags.teacher), form=ROW_FORM)
+    return Teacher(flags.teacher, "", _local_generator(flags.teacher), form=form or ROW_FORM)
 
 
 def _local_generator(name: str) -> Generator:
@@ -386,8 +472,15 @@ def _outcome(
     if teacher is None:
         return make_without_teacher(checker, chunks, flags.count, flags.seed, base)
     maker = RowMaker(checker, task, teacher, flags.work / JOURNAL, base, watch)
-    try:
+    with _texts_saved(flags):
         return maker.make(chunks, flags.count, flags.seed)
+
+
+@contextmanager
+def _texts_saved(flags: MakeFlags) -> Iterator[None]:
+    """Say in an error of the teacher's how to go on with what it wrote."""
+    try:
+        yield
     except CannotRun as problem:
         hint = f"the teacher's texts are saved; continue with: {flags.resume_line()}"
         raise CannotRun(problem.message, f"{problem.hint}; {hint}" if problem.hint else hint) from None
@@ -402,7 +495,5 @@ def _write(flags: MakeFlags, kind: str, system: str, teacher: Teacher | None, ou
         example_row(id, row, system, by) if kind == EXAMPLES else question_row(id, row, by)
         for id, row in outcome.passed
     ]
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    rejected = [rejected_row(id, row) for id, row in outcome.rejected]
-    write_text(flags.rejected, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected))
-    write_text(flags.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _write_rows(flags.rejected, [rejected_row(id, row) for id, row in outcome.rejected])
+    _write_rows(flags.out, rows)

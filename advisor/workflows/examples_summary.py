@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import command_line, note
@@ -12,7 +12,9 @@ from runners.models.resolve import RemoteModel
 if TYPE_CHECKING:
     from advisor.workflows.examples_make import MakeFlags
     from rag.types import Chunk
-    from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher
+    from runners.data.questions import Question
+    from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher, TeacherUse
+    from runners.synthesis.rewording import RewordingOutcome
     from runners.synthesis.teacher import TeacherTask
 
 JOURNAL = "teacher.jsonl"
@@ -30,6 +32,18 @@ REASON_TEXTS = {
     "repeat": "a repeat of another row",
     "known": "the base model knows it without the passage",
 }
+
+
+WORDING_REASON_TEXTS = {
+    "malformed": "the teacher's text has no two wordings",
+    "long": "far too long for a question",
+    "repeat": "the words of the question, or of another one",
+    "lost name": "it does not say which thing is meant: a number or a name of the question is missing",
+    "answer": "it has the answer in it",
+    "language": "in another language than the question",
+}
+EXPECTED_WORDING_TOKENS = 50
+"""Tokens of a teacher's two wordings, for the estimate of the cost."""
 
 
 def estimate_requests(
@@ -51,9 +65,7 @@ def estimate_requests(
     most = min(MOST_ASKED * flags.count, len(usable) * len(QUESTION_STYLES))
     likely = min(most, round(flags.count / EXPECTED_SHARE))
     tokens = {"prompt": round(likely * each), "completion": likely * EXPECTED_REPLY_TOKENS}
-    usd = None
-    if price:
-        usd = (tokens["prompt"] * price[0] + tokens["completion"] * price[1]) / 1e6
+    usd = _usd(tokens, price)
     return {
         "passages": len(usable),
         "requests": likely,
@@ -63,6 +75,36 @@ def estimate_requests(
         "usd": None if usd is None else round(usd, 4),
         "most_usd": None if usd is None else round(usd * most / max(1, likely), 4),
     }
+
+
+def estimate_rewording(
+    flags: MakeFlags, questions: Sequence[Question], language: str, price: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Return the requests and about how many tokens the rewording of questions needs: one request for each."""
+    from runners.run_folder import read_journal
+    from runners.synthesis.rewording import needs_wordings, rewording_chat
+    from runners.tokenization.token_estimate import estimate_tokens
+
+    wanted = [question.question for question in questions if needs_wordings(question)]
+    prompt = sum(
+        estimate_tokens(turn["content"]) for text in wanted for turn in rewording_chat(text, language)
+    )
+    tokens = {"prompt": prompt, "completion": EXPECTED_WORDING_TOKENS * len(wanted)}
+    usd = _usd(tokens, price)
+    return {
+        "questions": len(wanted),
+        "requests": len(wanted),
+        "most_requests": len(wanted),
+        "answered_before": len(read_journal(flags.work / JOURNAL)) if flags.resume else 0,
+        "tokens": tokens,
+        "usd": None if usd is None else round(usd, 4),
+        "most_usd": None if usd is None else round(usd, 4),
+    }
+
+
+def _usd(tokens: Mapping[str, int], price: tuple[float, float] | None) -> float | None:
+    """Return what tokens of prompts and completions cost; None without a price."""
+    return (tokens["prompt"] * price[0] + tokens["completion"] * price[1]) / 1e6 if price else None
 
 
 def show_request_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: RemoteModel | None) -> None:
@@ -75,8 +117,9 @@ def show_request_estimate(flags: MakeFlags, estimate: dict[str, Any], remote: Re
             if estimate["usd"] is not None
             else "; no price is known for it (--price IN/OUT)"
         )
+    about = next(key for key in ("passages", "questions") if key in estimate)
     note(
-        f"{count_noun(estimate['passages'], 'passage')} to ask about; {flags.teacher} is asked about "
+        f"{count_noun(estimate[about], about.removesuffix('s'))} to ask about; {flags.teacher} is asked about "
         f"{estimate['requests']:,} times, at most {estimate['most_requests']:,}: about {tokens:,} tokens{money}"
     )
     if estimate["answered_before"]:
@@ -94,9 +137,6 @@ def summarise_making(
     seconds: float,
 ) -> dict[str, Any]:
     """Return the summary as ``--json`` prints it."""
-    tokens_usd = (
-        (outcome.prompt_tokens * price[0] + outcome.completion_tokens * price[1]) / 1e6 if price else None
-    )
     documents = {chunk.doc for chunk in chunks}
     return {
         "schema": 1,
@@ -115,15 +155,75 @@ def summarise_making(
         "short_because": outcome.exhausted or None,
         "teacher": {"name": teacher.name, "host": teacher.host} if teacher else None,
         "model": base.name if base else None,
-        "tokens": {
-            "prompt": outcome.prompt_tokens,
-            "completion": outcome.completion_tokens,
-            "new": outcome.new_tokens,
-            "estimated": outcome.estimated,
-        },
-        "usd": None if tokens_usd is None else round(tokens_usd, 4),
+        **_spent(outcome, price, seconds),
+    }
+
+
+def _spent(use: TeacherUse, price: tuple[float, float] | None, seconds: float) -> dict[str, Any]:
+    """Return the tokens, the money and the time that a teacher took."""
+    tokens = {"prompt": use.prompt_tokens, "completion": use.completion_tokens}
+    usd = _usd(tokens, price)
+    return {
+        "tokens": {**tokens, "new": use.new_tokens, "estimated": use.estimated},
+        "usd": None if usd is None else round(usd, 4),
         "seconds": round(seconds, 1),
     }
+
+
+def summarise_rewording(
+    flags: MakeFlags,
+    teacher: Teacher,
+    outcome: RewordingOutcome,
+    questions: int,
+    price: tuple[float, float] | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return the summary of reworded questions as ``--json`` prints it."""
+    return {
+        "schema": 1,
+        "out": str(flags.out),
+        "rejected_file": str(flags.rejected),
+        "as": "wordings",
+        "questions": questions,
+        "reworded": len(outcome.wordings),
+        "wordings": sum(map(len, outcome.wordings.values())),
+        "skipped": outcome.skipped,
+        "asked": outcome.asked,
+        "reused": outcome.reused,
+        "rejected": outcome.by_reason,
+        "teacher": {"name": teacher.name, "host": teacher.host},
+        **_spent(outcome, price, seconds),
+    }
+
+
+def show_rewording(summary: dict[str, Any]) -> None:
+    """Print the summary of reworded questions for a person."""
+    print(
+        f"{count_noun(summary['wordings'], 'wording')} of {summary['reworded']:,} of "
+        f"{count_noun(summary['questions'], 'question')}: {summary['out']}"
+    )
+    if summary["skipped"]:
+        print(f"  {summary['skipped']:5,} not reworded: they have other wordings, or follow on earlier turns")
+    _show_rejected(summary, WORDING_REASON_TEXTS)
+    _show_spent(summary)
+    print("  written by a model, not by customers: read some before you use them")
+
+
+def _show_rejected(summary: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+    for kind, number in summary["rejected"].items():
+        print(f"  {number:5,} thrown out: {texts[kind]}")
+    if summary["rejected"]:
+        print(f"  each with its reason: {summary['rejected_file']}")
+
+
+def _show_spent(summary: Mapping[str, Any]) -> None:
+    tokens = summary["tokens"]
+    if tokens["prompt"]:
+        counted = "estimated" if tokens["estimated"] else "counted by the teacher"
+        money = f", ${summary['usd']:.4f}" if summary["usd"] is not None else ""
+        print(
+            f"  {tokens['prompt'] + tokens['completion']:,} tokens, {counted}{money}; {summary['seconds']:.0f} s"
+        )
 
 
 def show_summary(summary: dict[str, Any]) -> None:
@@ -134,21 +234,12 @@ def show_summary(summary: dict[str, Any]) -> None:
         f"{count_noun(summary['rows'], noun)}{asked}, from {summary['documents_with_rows']:,} of "
         f"{count_noun(summary['documents'], 'document')}: {summary['out']}"
     )
-    for kind, number in summary["rejected"].items():
-        print(f"  {number:5,} thrown out: {REASON_TEXTS[kind]}")
-    if summary["rejected"]:
-        print(f"  each with its reason: {summary['rejected_file']}")
+    _show_rejected(summary, REASON_TEXTS)
     if summary["known"]:
         print(f"  {summary['known']:,} are marked known: {summary['model']} answers them without the passage")
     if summary["short_because"]:
         print(f"  {summary['wanted']:,} were requested, but {summary['short_because']}")
-    tokens = summary["tokens"]
-    if tokens["prompt"]:
-        counted = "estimated" if tokens["estimated"] else "counted by the teacher"
-        money = f", ${summary['usd']:.4f}" if summary["usd"] is not None else ""
-        print(
-            f"  {tokens['prompt'] + tokens['completion']:,} tokens, {counted}{money}; {summary['seconds']:.0f} s"
-        )
+    _show_spent(summary)
     if summary["rows"]:
         flag = "--questions" if summary["as"] == "questions" else "--examples"
         print(f"  read some before you use them; then: {command_line('plan', flag, summary['out'])}")

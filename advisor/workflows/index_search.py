@@ -6,22 +6,26 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import emit_result, note
 from rag.backends.base import shown_url
+from rag.errors import BadInput
 from rag.evaluation import metrics
 from rag.evaluation.gold_documents import match_documents, require_match
 from rag.grounding.context import select_passages
+from rag.grounding.refusal import SIGNAL_DEPTH
 from rag.loading.base import printable
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
 from rag.types import Chunk, Hit, Results
 
 if TYPE_CHECKING:
+    from rag.embedding.reranker import Scorer
+    from rag.grounding.refusal import RefusalDecision, RefusalThreshold
     from rag.search.query import Query
     from runners.data.questions import Question
 
@@ -62,22 +66,128 @@ def search_index(source: SearchSource, question: str, query: Query, as_json: boo
     _print_notes(results.notes)
 
 
-def search_file(source: SearchSource, path: Path, query: Query) -> None:
-    """Search for every question of a file and print a line of JSON for each; with gold, scores go to stderr."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRequest:
+    """The refusal gate that a file of questions is searched with, as the user asked for it."""
+
+    dev: Path
+    """The dev questions that it is fitted on."""
+    gate: str = "fitted"
+    most_wrong: float = 0.05
+
+
+def search_file(source: SearchSource, path: Path, query: Query, request: GateRequest | None = None) -> None:
+    """Search for every question of a file, each wording like the question, and print a line of JSON for each.
+
+    With a gate each line says whether the question is refused, and hits are in the order in which they would be shown to a
+    model. With gold, scores go to stderr.
+    """
+    from runners.data.questions import with_wordings
+
+    index = source.open()
+    rows = with_wordings(_matched_questions(index, source, path))
+    gate = _fitted_gate(index, source, request, rows) if request else None
+    wanted = replace(query, k=max(query.k, SIGNAL_DEPTH)) if gate else query
+    all_results = index.find_many([row.question for row in rows], wanted)
+    refused = []
+    for number, (row, results) in enumerate(zip(rows, all_results, strict=True)):
+        body: dict[str, Any] = {"id": row.id, "question": row.question}
+        if row.wording_of:
+            body["wording_of"] = row.wording_of
+        if gate:
+            hits, decision = gate.decide(index, row.question, results.hits)
+            all_results[number] = results = replace(results, hits=tuple(hits[: query.k]))
+            refused.append(decision.refuse)
+            body |= {"refused": decision.refuse, "gate": decision.to_json()}
+        emit_result(body | results.to_json())
+    _print_notes(dict.fromkeys(text for results in all_results for text in results.notes))
+    for line in scores_by_wording(rows, all_results, refused, query.k, index.raw):
+        print(line, file=sys.stderr)
+
+
+def _matched_questions(index: Any, source: SearchSource, path: Path) -> tuple[Question, ...]:
+    """Read questions whose gold documents are those of the index."""
     from runners.data.questions import load_questions, with_document_ids
 
     rows = load_questions(path)
-    index = source.open()
     match = match_documents([row.doc_id for row in rows if row.doc_id], index.backend.document_ids())
     require_match(match, path, shown_url(str(source.location)))
     _print_notes(match.lines(path))
-    rows = with_document_ids(rows, match.ids)
-    all_results = index.find_many([row.question for row in rows], query)
-    for row, results in zip(rows, all_results, strict=True):
-        emit_result({"id": row.id, **results.to_json()})
-    _print_notes(dict.fromkeys(text for results in all_results for text in results.notes))
-    for line in retrieval_scores(rows, all_results, query.k, index.raw):
-        print(line, file=sys.stderr)
+    return with_document_ids(rows, match.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FittedGate:
+    """A gate with the model that it reads by."""
+
+    threshold: RefusalThreshold
+    reader: Scorer | None
+
+    def decide(
+        self, index: Any, question: str, hits: Sequence[Hit]
+    ) -> tuple[Sequence[Hit], RefusalDecision]:
+        """Return the hits as they would be shown, and the decision."""
+        from rag.grounding.gate import read_hits
+
+        return read_hits(index, self.threshold, self.reader, question, hits)
+
+
+def _fitted_gate(
+    index: Any, source: SearchSource, request: GateRequest, asked: Sequence[Question]
+) -> _FittedGate:
+    """Fit the gate on the dev questions; BadInput where they are among those that are asked."""
+    from rag.grounding.gate import GateSettings, fit_gate
+    from runners.models.answer_reader import AnswerReader, load_answer_reader, why_not_english
+    from runners.trial.refusal_gate import dev_questions
+
+    dev = dev_questions(_matched_questions(index, source, request.dev))
+    known = {question.question for question in dev}
+    if both := [row for row in asked if row.question in known]:
+        raise BadInput(
+            f"{request.dev}: {both[0].question!r} is also asked: a gate says nothing on questions it was fitted on",
+            "give dev questions that are not in the file of questions",
+        )
+    reason = why_not_english([question.question for question in dev])
+    embedder = getattr(index.encoder, "folder", None)
+    reader = AnswerReader(why_not=reason) if reason or not embedder else load_answer_reader(embedder)
+    settings = GateSettings(
+        gate=request.gate,  # type: ignore[arg-type]
+        most_wrong=request.most_wrong,
+        reader=reader.model,
+        why_not_read=reader.why_not,
+    )
+    threshold = fit_gate(index, dev, settings)
+    note(f"gate {threshold.gate}, by {threshold.how}: {threshold.note}")
+    return _FittedGate(threshold=threshold, reader=reader.model)
+
+
+def scores_by_wording(
+    rows: Sequence[Question],
+    all_results: Sequence[Results],
+    refused: Sequence[bool],
+    k: int,
+    raw: Callable[[str], str | None],
+) -> list[str]:
+    """Return lines with scores, apart for questions and for their other wordings where there are any.
+
+    Args:
+        rows: what was asked.
+        all_results: the results, in the same order.
+        refused: whether each was refused; () without a gate.
+        k: number of passages that were asked for.
+        raw: returns the text of a document.
+    """
+    lines = []
+    for title, other in (("questions", False), ("other wordings", True)):
+        chosen = [n for n, row in enumerate(rows) if bool(row.wording_of) == other]
+        if not chosen:
+            continue
+        part = retrieval_scores([rows[n] for n in chosen], [all_results[n] for n in chosen], k, raw)
+        for answerable, text in ((True, "wrongly"), (False, "rightly")) if refused else ():
+            of = [n for n in chosen if rows[n].answerable == answerable]
+            part.append(f"refused {text}: {sum(refused[n] for n in of)} of {len(of)}")
+        lines += [f"{title}: {line}" for line in part] if any(row.wording_of for row in rows) else part
+    return lines
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:

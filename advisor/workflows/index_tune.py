@@ -177,7 +177,7 @@ def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
     from runners.data.questions import load_questions
     from runners.data.sampling import split_questions
     from runners.data.tabular import read_rows
-    from runners.plan.schema import PlanData
+    from runners.plan.data import PlanData
 
     assert request.questions is not None
     rows = load_questions(request.questions)

@@ -26,6 +26,7 @@ from advisor.verdict.trial_forecast import TRIAL_FORECAST, forecast_trial, right
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
+from runners.data.log_questions import require_log
 from runners.models.licenses import accepted_licenses
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
@@ -58,6 +59,7 @@ class PlanRequest:
     record: Path | None = None
     probe: bool = False
     tune_retriever: bool = False
+    wordings: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ def make_plan(request: PlanRequest) -> Path | None:
         BadInput: for broken answers and files.
         CannotRun: when the plan cannot be written where it should; it is noticed before anything is measured.
     """
+    if request.wordings:
+        require_log(request.wordings)
     answers = _collect_answers(request)
     interactive = not request.yes and not request.as_json and sys.stdin.isatty() and sys.stdout.isatty()
     if not answers and not interactive:
@@ -284,6 +288,7 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         BadInput: the questions name gold documents, and none of them exists.
     """
     from advisor.drafting.draft import draft_with_notes
+    from advisor.drafting.log_wordings import with_log_questions
     from advisor.drafting.tuned_retriever import with_tuned_retriever
 
     profile = situation.profile
@@ -299,6 +304,9 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
         drafted = replace(drafted, plan=with_tuned_retriever(drafted.plan))
     for line in drafted.notes:
         output.note(line)
+    if request.wordings:
+        worded = with_log_questions(drafted.plan, request.wordings, out.parent, situation.stats)
+        drafted = replace(drafted, plan=worded)
     problem = problem_of_plan(drafted.plan, out.parent, situation)
     if request.out is None and out.is_file():
         _back_up(out)
@@ -357,7 +365,7 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
     if not questions:
         return plan
     rows = len(situation.stats.examples.rows) if situation.stats.examples else 0
-    forecast = forecast_trial(plan, rec, rows, len(questions))
+    forecast = forecast_trial(plan, rec, rows, len(questions), sum(len(q.wordings) for q in questions))
     return plan.model_copy(update={"predicted": {**plan.predicted, TRIAL_FORECAST: forecast}})
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from rag.grounding import refusal
 from rag.grounding.refusal import DRIFT_SIGNALS, AnswerCuts, RefusalDecision, RefusalSignals, RefusalThreshold
 from rag.types import Hit
 
+T = TypeVar("T")
 Gate = Literal["fitted", "lenient", "off"]
 READ = 12
 """Hits that are read: see benchmarks/LOG.md for other numbers."""
@@ -36,6 +37,8 @@ SPLIT = 0.5
 """``coverage`` that divides dev questions into those worded like the documents and others."""
 MOST_OF_A_LOG = 0.25
 """Most of the questions of a log, which have no labels, that the gate may refuse: most of them will be answerable."""
+MOST_LOG_QUESTIONS = 100
+"""Questions of a log that are read: enough for its quarter, in half a minute."""
 SAMPLED = 300
 
 
@@ -106,8 +109,9 @@ def fit_gate(
         return RefusalThreshold({}, 1.0, "off", gate="off", note="nothing is refused before the model is asked")
     if settings.reader is None:
         return _without_reading(index, questions, settings)
-    rows = _read_rows(index, questions, settings.reader)
-    asked = _signals_of(index, settings.reader, log)
+    reader = _Remembering(settings.reader)
+    rows = _read_rows(index, questions, reader)
+    asked = _signals_of(index, reader, _evenly(log, MOST_LOG_QUESTIONS))
     cuts = _cuts(rows, settings.most_wrong, asked)
     if settings.gate == "lenient":
         cuts = replace(SHIPPED_CUTS, other_words=LENIENT_CUT, same_words=LENIENT_CUT)
@@ -271,5 +275,31 @@ def _note(rows: Sequence[_Row], settings: GateSettings) -> str:
 
 def _sample(signals: Sequence[RefusalSignals]) -> tuple[tuple[float, ...], ...]:
     """Return the drift signals of questions, at most :data:`SAMPLED`, evenly chosen."""
-    chosen = np.unique(np.linspace(0, len(signals) - 1, min(SAMPLED, len(signals))).round().astype(int))
-    return tuple(tuple(float(getattr(signals[n], name)) for name in DRIFT_SIGNALS) for n in chosen.tolist())
+    return tuple(
+        tuple(float(getattr(one, name)) for name in DRIFT_SIGNALS) for one in _evenly(signals, SAMPLED)
+    )
+
+
+def _evenly(values: Sequence[T], most: int) -> Sequence[T]:
+    """Return at most so many of the values, evenly spread."""
+    if len(values) <= most:
+        return values
+    return [values[n] for n in np.linspace(0, len(values) - 1, most).round().astype(int).tolist()]
+
+
+class _Remembering:
+    """A reader that reads a passage for a question once: without its gold document a search finds mostly the same."""
+
+    def __init__(self, reader: Scorer) -> None:
+        self._reader = reader
+        self._known: dict[tuple[str, str], float] = {}
+
+    @property
+    def truncated(self) -> int:
+        return self._reader.truncated
+
+    def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if (question, text) not in self._known]
+        for text, score in zip(new, self._reader.scores(question, new), strict=True):
+            self._known[question, text] = float(score)
+        return np.array([self._known[question, text] for text in texts], dtype=np.float32)

@@ -365,6 +365,12 @@ def refusal_signals(question: str, hits: Sequence[Hit]) -> RefusalSignals:
     )
 
 
+def question_coverage(question: str, text: str) -> float:
+    """Return the share of a question's content words that a text contains, 0 to 1."""
+    wanted = frozenset(content_words(question)) or frozenset(words(question))
+    return _word_share(wanted, words(text))
+
+
 def default_threshold(answerable: int = 0, unanswerable: int = 0) -> RefusalThreshold:
     """Return the threshold that is used if there are too few questions to fit on; its note says so."""
     note = (

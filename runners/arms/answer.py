@@ -16,6 +16,7 @@ from typing import Any
 
 from rag.grounding.citations import SentenceCiter, marked_end, remove_marks, strip_marks
 from rag.grounding.conflicts import Conflict, find_conflicts
+from rag.grounding.relevance import BESIDE, mark_beside
 from rag.text import sanitize
 from rag.text.sanitize import neutralise_links, strip_invisible
 from rag.text.words import sentence_spans
@@ -36,6 +37,8 @@ _PLAIN = re.compile(r"[^\[\]【】<>(){}`:/\\!*]*")
 """Text in which no link, tag, citation mark or address can begin."""
 _OPEN = re.compile(r"(?<!\s)\s*(?:\[[\d\s,;]*|【\s*(?:\d[^】]*)?)$")
 """An end of the text that may become a citation mark."""
+BESIDE_NOTE = "what it cites seems not to be what was asked"
+"""What is said with an answer whose citations are beside the question."""
 NEAREST_SHOWN = 3
 """Number of passages offered with a refusal."""
 
@@ -69,13 +72,21 @@ class Answer:
         """Return the answer and the passages it cites as HTML for a notebook; all text is escaped."""
         cited = [f"[{c.n}] {c.doc}, {_location(c)}: “{c.quote}”" for c in self.citations if c.n]
         unsupported = sum(1 for c in self.citations if not c.n)
+        beside = self.beside
         parts = [notebook.html_paragraph(self.marked)]
         parts += [notebook.html_list(dict.fromkeys(cited))] if cited else []
         if unsupported:
             text = f"{unsupported} of its sentences are not supported by any passage."
             parts.append(notebook.html_paragraph(text, "color:#b35900"))
+        if beside:
+            parts.append(notebook.html_paragraph(BESIDE_NOTE, "color:#b35900"))
         note = "the documents have no answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
         return f"<div>{''.join(parts)}{f'<small>{notebook.html_text(note)}</small>' if note else ''}</div>"
+
+    @property
+    def beside(self) -> bool:
+        """Whether what it cites seems not to be what was asked."""
+        return any(citation.support == BESIDE for citation in self.citations)
 
     @property
     def searched(self) -> Mapping[str, int] | None:
@@ -114,6 +125,7 @@ class Answer:
             "schema": 1,
             "answer": self.marked,
             "refused": self.refused,
+            "beside": self.beside,
             "arm": arm,
             "citations": [c.to_json() for c in self.citations],
             "conflicts": [c.to_json() for c in self.conflicts],
@@ -427,6 +439,8 @@ def finish_answer(
     shown = neutralise_links(text, [question.question, *(hit.chunk.text for hit in retrieved.hits)])
     citer = citer or SentenceCiter(retrieved.hits, Formulas(plan))
     marked, citations = (shown, ()) if refused else citer.whole(shown)
+    if retrieved.reader is not None and plan.refusal.check:
+        citations = mark_beside(question.question, marked, citations, retrieved.reader)
     conflicts = () if refused else find_conflicts(question.question, retrieved.hits)
     return Answer(question, text, marked, citations, refused, retrieved, tuple(chat), completion, conflicts)
 

@@ -16,7 +16,7 @@ from runners.data.examples import Example
 from runners.data.formats import Message, system_turn
 from runners.data.questions import Question
 from runners.data.reasoning import answer_of
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 
 FewShotExamples = Sequence[Example] | Callable[[Question], Sequence[Example]]
 """The examples that an arm shows: the same before every question, or chosen for each."""

@@ -25,7 +25,7 @@ from runners.arms.prompts import training_row
 from runners.arms.retriever import Retriever
 from runners.data.examples import Example, RowPlace, row_place
 from runners.data.formats import Message
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 
 SHUFFLED_SHARE = 0.5
 """Share of rows whose passages are shuffled. In the others they are in order of their score, as at inference:

@@ -38,6 +38,8 @@ class Retrieved:
     """Notes for the user about the search: documents that have expired, an unknown language, ..."""
     searched: Mapping[str, int] = field(default_factory=dict)
     """Counts of what was searched: documents, passages, and the index's generation."""
+    reader: Scorer | None = field(default=None, compare=False)
+    """The answerability model, where the gate reads: with it an answer is checked too."""
 
     @property
     def refuse(self) -> bool:
@@ -112,7 +114,8 @@ class Retriever:
                 cut_before = self.reranker.truncated
                 shown = tuple(self.index.rerank(self.reranker, question, result.hits, depth)[:k])
                 notes += truncation_notes(self.reranker.truncated - cut_before)
-            retrieved.append(Retrieved(shown, self.format_hits(shown, question), decision, notes, searched))
+            passages = self.format_hits(shown, question)
+            retrieved.append(Retrieved(shown, passages, decision, notes, searched, self.reader))
         return retrieved
 
     def candidates(self, questions: Sequence[str], count: int) -> list[list[Hit]]:

@@ -18,7 +18,7 @@ from rag.text.words import count_noun
 from rag.training.pairs import TrainingPair
 from runners.arms.gold_passages import GoldPassages
 from runners.data.examples import Example, RowPlace, row_place
-from runners.data.questions import Question
+from runners.data.questions import Question, with_wordings
 
 ORDERING_HITS = 10
 """Hits that order the passages of a document that a row only names."""
@@ -124,7 +124,7 @@ def require_pairs(pairs: PairSet, held_out: Sequence[Question] = ()) -> None:
         BadInput: naming the counts, or a held-out question among the pairs.
     """
     texts = {" ".join(pair.question.split()).casefold() for pair in pairs.pairs}
-    if leaked := [q for q in held_out if " ".join(q.question.split()).casefold() in texts]:
+    if leaked := [q for q in with_wordings(held_out) if " ".join(q.question.split()).casefold() in texts]:
         raise BadInput(
             f"{len(leaked)} held-out questions are among the pairs that train the retriever ({leaked[0].id}: "
             f"{leaked[0].question[:60]!r})",

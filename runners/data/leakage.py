@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from runners.data import duplicates
 from runners.data.examples import Example, RowPlace, normalise_text, row_place, shared_opening
-from runners.data.questions import Question
+from runners.data.questions import Question, with_wordings
 
 EXACT_MATCH = "word for word"
 NORMALISED_MATCH = "but for case and punctuation"
@@ -67,14 +67,31 @@ def find_all_leaks(
 
     Rows with the same words that name different documents are different questions ("When does it open?"), not a leak.
     Questions are also searched for in the instructions, in ``prompt`` and in the system turns of the rows, by their
-    normalised words, from :data:`MIN_PROMPT_WORDS` words on. Paragraphs that all training rows begin with, such as the
-    instruction of Alpaca's form, are not compared.
+    normalised words, from :data:`MIN_PROMPT_WORDS` words on. What leaks by a question's wording leaks the question.
+    Paragraphs that all training rows begin with, such as the instruction of Alpaca's form, are not compared.
 
     Args:
         rows: the training rows.
         held_out: rows or questions that must be unknown to the model.
         prompt: instructions shown with every row.
     """
+    owners: list[int] = []
+    asked: list[Example | Question] = []
+    for number, held in enumerate(held_out):
+        forms = with_wordings([held]) if isinstance(held, Question) else [held]
+        asked += forms
+        owners += [number] * len(forms)
+    first_of_kind: list[dict[str, Leak]] = [{} for _ in held_out]
+    for owner, leaks in zip(owners, _leaks_of_each(rows, asked, prompt), strict=True):
+        for leak in leaks:
+            first_of_kind[owner].setdefault(leak.kind, leak)
+    return [[leaks[kind] for kind in LEAK_KINDS if kind in leaks] for leaks in first_of_kind]
+
+
+def _leaks_of_each(
+    rows: Sequence[Example], held_out: Sequence[Example | Question], prompt: str
+) -> list[list[Leak]]:
+    """Return the leaks of each row or form of a question, at most one of each kind."""
     trained = [_compared(row) for row in rows]
     # A question has no such instruction in front of it, or the same one: the words behind it are compared.
     opening = shared_opening([row.text for row in trained])
@@ -107,9 +124,7 @@ def find_all_leaks(
         place_of_kind = {kind: row.line for kind, row in row_of_kind.items() if row}
         if number in in_prompts:
             place_of_kind[IN_PROMPT] = in_prompts[number]
-        leaks.append(
-            [Leak(kind, held.line, place_of_kind[kind]) for kind in LEAK_KINDS if kind in place_of_kind]
-        )
+        leaks.append([Leak(kind, held.line, place) for kind, place in place_of_kind.items()])
     return leaks
 
 

@@ -1,5 +1,7 @@
 """Find personal data and secrets in training rows; they are reported by kind and row, never by value.
 
+:func:`mask_personal_data` replaces them in texts that are stored.
+
 A model can repeat what it was trained on. :func:`find_personal_data` searches rows for the kinds in
 :data:`PERSONAL_DATA_KINDS`: each has a regular expression, and a check against false alarms (a checksum, a decoded header,
 a list of reserved names).
@@ -68,6 +70,22 @@ def personal_data_kinds(text: str) -> tuple[str, ...]:
     """Return the kinds of personal data and secrets in a text, in the order of :data:`PERSONAL_DATA_KINDS`."""
     names = (kind.name for kind in PERSONAL_DATA_KINDS if any(map(kind.real, kind.shape.finditer(text))))
     return tuple(dict.fromkeys(names))
+
+
+def mask_personal_data(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a text with the name of the kind, in brackets, in place of each value, and the kinds that were found."""
+    kinds = []
+    for kind in PERSONAL_DATA_KINDS:
+        spans = [match.span(_value_group(match)) for match in kind.shape.finditer(text) if kind.real(match)]
+        for start, end in reversed(spans):
+            text = f"{text[:start]}[{kind.name}]{text[end:]}"
+        kinds += [kind.name] if spans else []
+    return text, tuple(dict.fromkeys(kinds))
+
+
+def _value_group(match: ValueMatch) -> int | str:
+    """Return the group that holds the value: a phone number without the word before it."""
+    return "number" if "number" in match.re.groupindex else 0
 
 
 def is_email(match: ValueMatch) -> bool:

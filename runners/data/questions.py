@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rag.embedding.language import LANGUAGES, detect_language
 from rag.errors import BadInput
-from runners.data.examples import is_marked_made
+from rag.text.words import count_noun
+from runners.data.examples import is_marked_made, normalise_text
 from runners.data.formats import (
     AmbiguousColumns,
     Columns,
@@ -31,6 +33,17 @@ QUESTION_KEYS = (
 """The keys of a question row, for messages."""
 _GOLD_KEYS = ("answers", "answer", "references", "doc_id", "spans", "start", "fact", "answerable")
 """Keys of what is known of a question: beside one of them, a column such as ``label`` or ``summary`` is metadata."""
+MIN_LANGUAGE_WORDS = 6
+"""Fewest words of a text in Latin letters whose language is sure enough to compare."""
+_LATIN = frozenset(language.name for language in LANGUAGES)
+SHOWN_LINES = 3
+"""Lines that a note names."""
+WRITTEN_BY = "wordings_by"
+"""The key of a row that names the model that wrote its wordings."""
+
+
+class UnusableWording(ValueError):
+    """The wordings of a row cannot be used; the message names the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,54 @@ class Question:
     """The turns before the question, without the system turn."""
     made: bool = False
     """Whether it was made from the documents, and not asked by anybody."""
+    wordings: tuple[str, ...] = ()
+    """The same question in other words; :func:`with_wordings` makes questions of them."""
+    wording_of: str | None = None
+    """Id of the question that this one asks in other words; None for a question as its row has it."""
+
+    @property
+    def original(self) -> str:
+        """The id of the question itself, which all its wordings share."""
+        return self.wording_of or self.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionFile:
+    """The questions of a file, and what was noticed of their wordings."""
+
+    questions: tuple[Question, ...]
+    repeated: tuple[int, ...] = ()
+    """Lines of wordings that were dropped, as another question with the same answer has their words."""
+    written: int = 0
+    """Questions whose wordings a model wrote, as ``tunewise examples make --wordings`` marks them."""
+
+    def notes(self, path: Path | str) -> list[str]:
+        """Return sentences on repeated wordings, and on those that surely are in another language than their question."""
+        notes = []
+        if self.repeated:
+            dropped = count_noun(len(self.repeated), "wording")
+            notes.append(
+                f"{path}: {dropped} dropped ({_lines(self.repeated)}): another question with the same answer has its words"
+            )
+        if self.written:
+            notes.append(
+                f"{path}: the wordings of {count_noun(self.written, 'question')} were written by a model, not by customers"
+            )
+        if foreign := [(q.line, *pair) for q in self.questions for pair in _other_languages(q)]:
+            line, wanted, language, text = foreign[0]
+            count = count_noun(len(foreign), "wording")
+            notes.append(
+                f"{path}:{line}: {count} in another language than the question ({wanted}), such as {language}: {text[:60]!r}"
+            )
+        return notes
 
 
 def load_questions(path: Path | str, columns: Mapping[str, str] | None = None) -> tuple[Question, ...]:
+    """Read the questions of a file as :func:`read_question_file` does."""
+    return read_question_file(path, columns).questions
+
+
+def read_question_file(path: Path | str, columns: Mapping[str, str] | None = None) -> QuestionFile:
     """Read held-out questions: rows with a ``question`` key, or rows in any format of examples.
 
     Args:
@@ -65,10 +123,11 @@ def load_questions(path: Path | str, columns: Mapping[str, str] | None = None) -
             table of questions is often a part of the table of the examples.
 
     Raises:
-        BadInput: a row has no question or a malformed gold value, or an id occurs twice.
+        BadInput: a row has no question, a malformed gold value or an unusable wording, or an id occurs twice.
     """
     path = Path(path)
     questions = []
+    written = 0
     line_of_id = dict[str, int]()
     declared = declared_columns(columns) if columns else None
     for line, row in read_rows(path):
@@ -76,6 +135,11 @@ def load_questions(path: Path | str, columns: Mapping[str, str] | None = None) -
             question = _question(row, line, declared)
         except AmbiguousColumns as error:
             raise BadInput(f"{path}:{line}: {error}", "rename the columns that are not meant") from None
+        except UnusableWording as reason:
+            raise BadInput(
+                f"{path}:{line}: {reason}",
+                "wordings: a list of texts that ask the same question in other words",
+            ) from None
         except (UnusableRow, KeyError, TypeError, ValueError) as reason:
             keys = ", ".join(map(str, row)) or "no keys"
             detail = f"it has the keys {keys}" if isinstance(reason, UnknownFormat) else str(reason)
@@ -86,7 +150,28 @@ def load_questions(path: Path | str, columns: Mapping[str, str] | None = None) -
                 "give every question an id of its own, or take the key id out of all rows: then lines are counted",
             )
         questions.append(question)
-    return tuple(questions)
+        written += bool(question.wordings and row.get(WRITTEN_BY))
+    return replace(_without_repeats(questions, path), written=written)
+
+
+def with_wordings(questions: Sequence[Question]) -> tuple[Question, ...]:
+    """Return what is asked: each question, followed by each of its wordings as a question ``ID~1``, ``ID~2`` with its gold.
+
+    The questions that are returned have no wordings left, so that nothing is asked twice.
+    """
+    return tuple(asked for question in questions for asked in _asked(question))
+
+
+def _asked(question: Question) -> Iterator[Question]:
+    plain = replace(question, wordings=()) if question.wordings else question
+    yield plain
+    for number, text in enumerate(question.wordings, 1):
+        yield replace(plain, id=f"{question.id}~{number}", question=text, wording_of=question.id)
+
+
+def count_questions(questions: Sequence[Question]) -> int:
+    """Return how many questions there are, wordings of others not counted."""
+    return sum(question.wording_of is None for question in questions)
 
 
 def with_document_ids(questions: Sequence[Question], ids: Mapping[str, str]) -> tuple[Question, ...]:
@@ -128,7 +213,95 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
         references=tuple(references),
         history=tuple(messages[:-1]),
         made=is_marked_made(meta),
+        wordings=_wordings(meta.get("wordings"), messages[-1]["content"]),
     )
+
+
+def _wordings(values: Any, question: str) -> tuple[str, ...]:
+    """Return the other wordings of a row; UnusableWording for one that is empty, no text, the question or a repeat."""
+    if values is None:
+        return ()
+    texts = [values] if isinstance(values, str) else values
+    if not isinstance(texts, list):
+        raise UnusableWording(f"wordings must be a list of texts, found {values!r:.60}")
+    places = {normalise_text(question) or question.strip(): "the question itself"}
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise UnusableWording(f"wording {number} must be a text, found {text!r:.60}")
+        if not text.strip():
+            raise UnusableWording(f"wording {number} is empty: {text!r:.60}")
+        same = places.setdefault(normalise_text(text) or text.strip(), f"wording {number}")
+        if same != f"wording {number}":
+            raise UnusableWording(f"wording {number} is {same} again: {text!r:.60}")
+    return tuple(text.strip() for text in texts)
+
+
+def _without_repeats(questions: Sequence[Question], path: Path) -> QuestionFile:
+    """Return the questions without wordings that another row asks as well.
+
+    Raises:
+        BadInput: the other row has another answer, or a wording's id is taken.
+    """
+    ids = {question.id: question.line for question in questions}
+    rows_of_words: dict[tuple[str, ...], list[Question]] = {}
+    if any(question.wordings for question in questions):
+        for question in questions:
+            rows_of_words.setdefault(_words(question, question.question), []).append(question)
+    rows: list[Question] = []
+    repeated: list[int] = []
+    for question in questions:
+        wordings = []
+        for number, text in enumerate(question.wordings, 1):
+            if (taken := ids.get(f"{question.id}~{number}")) is not None:
+                raise BadInput(
+                    f"{path}:{taken}: the id {question.id}~{number} is that of a wording of line {question.line}",
+                    "give one of the two questions another id",
+                )
+            others = rows_of_words.setdefault(_words(question, text), [])
+            if differing := [other for other in others if _gold(other) != _gold(question)]:
+                raise BadInput(
+                    f"{path}:{question.line}: wording {number}, {text!r:.60}, is also on line {differing[0].line}, whose "
+                    "answer differs",
+                    "take it out of one of the two rows: the same words cannot have two answers",
+                )
+            if others:
+                repeated.append(question.line)
+                continue
+            others.append(question)
+            wordings.append(text)
+        rows.append(replace(question, wordings=tuple(wordings)) if question.wordings else question)
+    return QuestionFile(questions=tuple(rows), repeated=tuple(repeated))
+
+
+def _words(question: Question, text: str) -> tuple[str, ...]:
+    """Return what two questions share that ask the same: the normalised text, and the turns before it."""
+    return (normalise_text(text) or text.strip(), *(turn["content"] for turn in question.history))
+
+
+def _gold(question: Question) -> tuple[Any, ...]:
+    """Return what a right answer to a question depends on, but for the passages."""
+    texts = (*question.answers, *question.references)
+    return (question.answerable, frozenset(normalise_text(text) or text.strip() for text in texts))
+
+
+def _other_languages(question: Question) -> Iterator[tuple[str, str, str]]:
+    """Yield (language of the question, of the wording, wording) where both are surely known and differ."""
+    wanted = sure_language(question.question) if question.wordings else ""
+    for text in question.wordings if wanted else ():
+        if (language := sure_language(text)) not in ("", wanted):
+            yield wanted, language, text
+
+
+def sure_language(text: str) -> str:
+    """Return the language of a text, "" where it is not clear or the text too short to be sure of it."""
+    name = detect_language(text)
+    short = len(text.split()) < MIN_LANGUAGE_WORDS
+    return "" if short and name in _LATIN else name
+
+
+def _lines(lines: Sequence[int]) -> str:
+    more = ", …" if len(lines) > SHOWN_LINES else ""
+    return f"{'line' if len(lines) == 1 else 'lines'} {', '.join(map(str, lines[:SHOWN_LINES]))}{more}"
 
 
 def _turns(row: Mapping[str, Any], declared: Columns | None) -> RowTurns:

@@ -24,14 +24,18 @@ from rag.files import canonical_json, sha256_text
 from rag.text.words import count_noun
 from runners.data import duplicates
 from runners.data.examples import Example, normalise_text
-from runners.data.questions import Question
+from runners.data.questions import Question, with_wordings
 
 ExampleRows = tuple[Example, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionSplit:
-    """The dev and test questions, with the digest that identifies them in the run's manifest."""
+    """The dev and test questions, with the digest that identifies them in the run's manifest.
+
+    A question and its wordings are in one half. Dev questions have them as their rows do; test questions are what a trial
+    asks, each followed by its wordings (:func:`runners.data.questions.with_wordings`).
+    """
 
     dev: tuple[Question, ...]
     test: tuple[Question, ...]
@@ -39,7 +43,7 @@ class QuestionSplit:
     @property
     def digest(self) -> str:
         """SHA-256 over the ids and texts of both halves, in order."""
-        halves = [[(q.id, q.question) for q in half] for half in (self.dev, self.test)]
+        halves = [[(q.id, q.question) for q in with_wordings(half)] for half in (self.dev, self.test)]
         return sha256_text(canonical_json(halves))
 
 
@@ -61,11 +65,11 @@ def split_questions(
         dev_share: share of the questions that is dev.
         seed: seed of the order in which documents are drawn.
         test: test questions from a file of their own.
-        max_dev: most dev questions, drawn at random; None is no limit.
-        max_test: most test questions, drawn at random; None is no limit.
+        max_dev: most dev questions, drawn at random; None is no limit. Wordings do not count.
+        max_test: most test questions, drawn at random; None is no limit. Wordings do not count.
     """
     if test:
-        return QuestionSplit(_draw(questions, max_dev, seed), _draw(test, max_test, seed))
+        return QuestionSplit(_draw(questions, max_dev, seed), with_wordings(_draw(test, max_test, seed)))
     dev: list[Question] = []
     rest: list[Question] = []
     for answerable in (True, False):
@@ -77,7 +81,7 @@ def split_questions(
             into_dev = drawn + len(group) / 2 <= target
             (dev if into_dev else rest).extend(group)
             drawn += len(group) if into_dev else 0
-    return QuestionSplit(_draw(dev, max_dev, seed), _draw(rest, max_test, seed))
+    return QuestionSplit(_draw(dev, max_dev, seed), with_wordings(_draw(rest, max_test, seed)))
 
 
 def _groups_by_document(questions: Sequence[Question], seed: int) -> list[list[Question]]:

@@ -29,6 +29,7 @@ from rag.files import canonical_json, check_schema, sha256_text, write_text
 from runners.data.refusals import is_refusal
 from runners.plan.backend import Backend, check_backend_arms, entry_list, parse_backend
 from runners.plan.checks import StyleCheck
+from runners.plan.data import PATH_KEYS, PlanData, Prompts
 from runners.plan.forecast import read_forecast, write_forecast
 from runners.plan.plan_source import PlanSource, explain_problems, read_source
 from runners.plan.plan_text import plan_text
@@ -55,7 +56,6 @@ EMBEDDER = "all-minilm-l6-v2"
 RECORD_KEYS = frozenset({"answers", "predicted", "house_style", "weight_reasons", "reasons"})
 """Keys that only record something (free disk space, for one, changes by the hour) or are ignored: a plan that differs in
 them alone does the same. ``reasons`` is a key of train steps."""
-_PATH_KEYS = ("documents", "examples", "replay", "questions", "test_questions")
 Difference = tuple[str, Any, Any]
 """A dotted key and its values in the first and the second plan; None where a plan has no such key."""
 
@@ -87,75 +87,6 @@ class RecordedAnswer(StrictModel):
         description="asked, flag, file, config (your settings), detected, counted, probed or default."
     )
     note: str = Field("", description="How a detected or counted value was found.")
-
-
-class PlanData(StrictModel):
-    """The files the plan works on; relative paths start at the plan's own folder."""
-
-    documents: Path | None = Field(None, description="A folder, a file, or a .jsonl of document rows.")
-    examples: Path | None = Field(None, description="Prompt/response pairs or chats for tuning.")
-    columns: dict[str, str] | None = Field(
-        None, description="Which column of the examples is what, as {prompt: a, reply: b}; null guesses."
-    )
-    replay: Path | None = Field(
-        None, description="General examples that a train step may mix in against forgetting."
-    )
-    questions: Path | None = Field(None, description="Held-out questions; divided once into dev and test.")
-    test_questions: Path | None = Field(None, description="Your own test half; then `questions` is all dev.")
-    max_examples: int | None = Field(
-        None, ge=1, description="Use only this many examples, drawn by the seed."
-    )
-    max_dev: int | None = Field(None, ge=1, description="Use only this many dev questions.")
-    max_test: int | None = Field(None, ge=1, description="Use only this many test questions.")
-    dev_share: float = Field(1 / 3, gt=0, lt=1, description="Share of the questions that is dev.")
-    near_repeats: Literal["refuse", "leave_out"] = Field(
-        "refuse",
-        description="What to do with questions that nearly repeat a training row: stop, or not ask them.",
-    )
-    lost_rows: Literal["refuse", "accept"] = Field(
-        "refuse",
-        description="What to do when under two thirds of an arm's examples are trained on, or have their passage in a "
-        "hybrid: stop, or go on.",
-    )
-
-    @model_serializer(mode="wrap")
-    def _without_default_lost_rows(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out lost_rows at its default: the digests of older plans lack the key."""
-        values: dict[str, Any] = serialize(self)
-        return {key: value for key, value in values.items() if (key, value) != ("lost_rows", "refuse")}
-
-
-class Prompts(StrictModel):
-    """The words the model is given; every arm gets the same instructions, so that none is a straw man."""
-
-    system: str = Field("", description="The instructions used today (with the style of answers in words).")
-    refusals: tuple[str, ...] = Field(
-        ("I could not find that in our documents.",),
-        description="How replies say that the documents do not have the answer.",
-        min_length=1,
-    )
-    context: str = Field(
-        "Passages:\n{passages}\n\nQuestion: {question}",
-        description="The user turn of an arm with retrieval; {passages} and {question} are filled in.",
-    )
-
-    formulas: tuple[str, ...] = Field(
-        (),
-        description="Sentences that replies open or close with, a greeting for instance: they need no citation.",
-    )
-
-    @model_serializer(mode="wrap")
-    def _without_empty_formulas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out empty formulas: older plans lack the key, and a resumed run compares the inputs of its steps."""
-        values: dict[str, Any] = serialize(self)
-        return {key: value for key, value in values.items() if key != "formulas" or value}
-
-    @model_validator(mode="after")
-    def _placeholders(self) -> Prompts:
-        for name in ("{passages}", "{question}"):
-            if name not in self.context:
-                raise ValueError(f"prompts.context lacks {name}")
-        return self
 
 
 ArmStep = TrainStep | EvaluateStep
@@ -383,7 +314,7 @@ class Plan(StrictModel):
     def work_digest(self) -> str:
         """SHA-256 of what the plan does: without its name, what it records, and the places of its files."""
         values = self.model_dump(mode="json", by_alias=True, exclude={*RECORD_KEYS, "name"})
-        values["data"] = {key: value for key, value in values["data"].items() if key not in _PATH_KEYS}
+        values["data"] = {key: value for key, value in values["data"].items() if key not in PATH_KEYS}
         values["forgetting"].pop("file")
         for step in values["steps"]:
             step.pop("reasons", None)
@@ -478,7 +409,7 @@ def write_plan(plan: Plan, path: Path | str) -> None:
 
 
 def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
-    paths = {name: folder / path for name in _PATH_KEYS if (path := getattr(data, name)) is not None}
+    paths = {name: folder / path for name in PATH_KEYS if (path := getattr(data, name)) is not None}
     return data.model_copy(update=paths)
 
 

@@ -25,7 +25,7 @@ STATE = "state.json"
 DOCUMENTS, PROMPT, EXAMPLES, MODEL = "documents", "prompt", "examples", "model"
 EMBEDDER, RERANKER, SETTINGS = "embedder", "reranker", "settings"
 QUESTIONS, ENVIRONMENT, PRICES = "questions", "environment", "prices"
-FILES = ("examples", "replay", "questions", "test_questions")
+FILES = ("examples", "replay", "questions", "test_questions", "wordings")
 """Data of a plan that is compared by the digest of a file."""
 MACHINE_KEYS = ("processor", "gpu", "python")
 _SHOWN = 4
@@ -166,7 +166,10 @@ def _file_changes(old: RunInputs, new: RunInputs) -> list[Change]:
     if rows := [name for name in changed if name in ("examples", "replay")]:
         arms = tuple(arm.arm for arm in new.plan.arms if uses_examples(arm))
         changes.append(Change(EXAMPLES, " and ".join(_shown_file(new.plan, name) for name in rows), arms))
-    if asked := [name for name in changed if name not in ("examples", "replay")]:
+    if "wordings" in changed:
+        arms = tuple(arm.arm for arm in new.plan.arms if arm.retrieval)
+        changes.append(Change(SETTINGS, _shown_file(new.plan, "wordings"), arms))
+    if asked := [name for name in changed if name not in ("examples", "replay", "wordings")]:
         changes.append(Change(QUESTIONS, " and ".join(_shown_file(new.plan, name) for name in asked)))
     return changes
 

@@ -20,7 +20,7 @@ from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_
 from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.data.examples import Example
-from runners.data.questions import Question, load_questions
+from runners.data.questions import Question, load_questions, with_wordings
 from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.recheck.asking import ArmAsking
@@ -346,7 +346,7 @@ class _Work:
             question.id: question
             for file in (data.questions, data.test_questions)
             if file is not None and file.exists()
-            for question in load_questions(file, data.columns)
+            for question in with_wordings(load_questions(file, data.columns))
         }
         documents = _trial_scores(self.base).get("documents") or {}
         questions = tuple(
@@ -373,8 +373,8 @@ class _Work:
                 raise
             self.notes.append(f"not checked for leaks, since it is not needed here: {problem.message}")
             return (), ()
-        test = {question.id for question in questions}
-        return examples, tuple(q for q in (*split.dev, *split.test) if q.id not in test)
+        test = {question.original for question in questions}
+        return examples, tuple(q for q in (*split.dev, *split.test) if q.original not in test)
 
     def _digest(self, new: RunInputs, questions: Sequence[Question]) -> str:
         """Return the digest of all that the answers of this recheck depend on."""
@@ -401,14 +401,17 @@ class _Work:
             self.notes.append(
                 "gold spans are not read: the index that the run was measured with no longer exists"
             )
-        lost = find_lost_gold(questions, before, DocumentTexts(context.index)) if searching else {}
+        # Gold is that of the question: it is looked for once, whatever the wordings.
+        originals = {question.original: question for question in reversed(questions)}
+        gold = [replace(question, id=id) for id, question in reversed(originals.items())]
+        lost = find_lost_gold(gold, before, DocumentTexts(context.index)) if searching else {}
         return lost, lambda question: gold_spans_text(question, before) if before else ""
 
     def _result(self, asking: ArmAsking, missing: int, lost: Mapping[str, str]) -> Recheck:
         """Score old and new answers of every arm on the questions whose gold holds."""
         questions = asking.context.split.test
         counted = self.request.count_lost_gold
-        held = [question for question in questions if counted or question.id not in lost]
+        held = [question for question in questions if counted or question.original not in lost]
         chosen = {arm.arm for arm in self.chosen}
         rows = [row for row in read_journal(asking.folder / ANSWERS) if row["arm"] in chosen]
         old_plan = self._judging_plan()

@@ -39,7 +39,7 @@ from runners.arms.prompt_selection import (
 from runners.arms.prompts import FewShotExamples, choose_shots, user_turn
 from runners.arms.retriever import PassageFinder, control_tokens, token_counter
 from runners.data.examples import Example
-from runners.data.questions import Question
+from runners.data.questions import Question, count_questions
 from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model
 from runners.plan.schema import Plan
@@ -81,7 +81,7 @@ def prepare_arm(
     finder = passage_finder(context, step)
     if not step.chooses_prompt:
         return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
-    budget = min(step.budget, len(context.split.test))
+    budget = min(step.budget, count_questions(context.split.test))
     pool = ExamplePool(context.examples, arm_token_counter(context, step), _encoder(context, step, budget))
     stage = SelectionContext(
         context.plan,

@@ -30,7 +30,13 @@ from runners.data.leakage import (
     SAME_FACT,
     Leak,
 )
-from runners.data.questions import Question, load_questions, with_document_ids
+from runners.data.questions import (
+    Question,
+    count_questions,
+    load_questions,
+    read_question_file,
+    with_document_ids,
+)
 from runners.data.sampling import QuestionSplit, split_questions
 from runners.plan.schema import Plan
 from runners.runs import requirements
@@ -80,24 +86,33 @@ def read_guarded(
     """Read the data like :func:`read_data`; also return how many questions are left out as near repeats of rows."""
     requirements.require_plan_documents(plan)
     examples = read_examples(plan, on_event)
-    questions: tuple[Question, ...] = ()
-    if plan.data.questions:
-        questions = load_questions(plan.data.questions, plan.data.columns)
-    own_test = load_questions(plan.data.test_questions, plan.data.columns) if plan.data.test_questions else ()
+    questions = _read_questions(plan, plan.data.questions, on_event)
+    own_test = _read_questions(plan, plan.data.test_questions, on_event)
     examples, questions, own_test = _with_document_ids(plan, examples, questions, own_test, on_event)
     questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
     own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
     split = split_questions(
         questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
     )
-    if plan.arms and len(split.test) < MIN_TEST_QUESTIONS:
-        count = len(split.test)
+    count = count_questions(split.test)
+    if plan.arms and count < MIN_TEST_QUESTIONS:
         raise BadInput(
             f"the plan measures arms, but there {'are no test questions' if not count else 'is one test question'}",
             f"give a file of questions to the plan (data.questions): at least {MIN_QUESTIONS}, of which a third is dev; "
             "30 test questions or more decide something",
         )
     return examples, split, first + second
+
+
+def _read_questions(plan: Plan, path: Path | None, on_event: OnEvent | None) -> tuple[Question, ...]:
+    """Return the questions of a plan's file, () without one; what was noticed of their wordings is reported as events."""
+    if path is None:
+        return ()
+    file = read_question_file(path, plan.data.columns)
+    if on_event:
+        for reason in file.notes(path):
+            on_event({"event": "plan.note", "reason": reason})
+    return file.questions
 
 
 def require_gold_documents(plan: Plan) -> None:
@@ -186,6 +201,8 @@ def count_leaks(
 ) -> dict[str, Any]:
     """Return how many questions are related to training rows and how, each counted once, by its most serious relation.
 
+    A question and its wordings, which follow it, are one.
+
     Args:
         plan: the run's plan.
         rows: the training rows.
@@ -195,8 +212,15 @@ def count_leaks(
     Returns:
         The counts; ``withheld`` is True when scores must not be shown because of them.
     """
-    by_kind = Counter(leak.kind for leak in leakage.find_leaks(rows, asked, plan.prompts.system))
-    leaks = {
+    gravest: dict[int, str] = {}
+    number = -1
+    for question, leaks in zip(asked, leakage.find_all_leaks(rows, asked, plan.prompts.system), strict=True):
+        number += question.wording_of is None
+        kinds = [leak.kind for leak in leaks] + ([gravest[number]] if number in gravest else [])
+        if kinds:
+            gravest[number] = min(kinds, key=leakage.LEAK_KINDS.index)
+    by_kind = Counter(gravest.values())
+    counts = {
         "exact": by_kind[EXACT_MATCH],
         "normalised": by_kind[NORMALISED_MATCH],
         "near": by_kind[NEAR_REPEAT],
@@ -204,11 +228,11 @@ def count_leaks(
         "in_prompt": by_kind[IN_PROMPT],
     }
     return {
-        **leaks,
+        **counts,
         "same_document": by_kind[SAME_DOCUMENT],
         "left_out": left_out,
-        "withheld": any(leaks.values()),
-        "questions": len(asked),
+        "withheld": any(counts.values()),
+        "questions": count_questions(asked),
         "rows": len(rows),
     }
 

@@ -7,7 +7,7 @@ interruption nothing is asked twice, and a text that was asked for in another wa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from rag.evaluation.synthetic import make_questions
 from rag.files import append_line, canonical_json, sha256_text
 from rag.types import Chunk, OnEvent
+from runners.data.formats import Message
 from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion, Generator
 from runners.run_folder import read_journal
@@ -73,22 +74,14 @@ class BaseModelCheck:
     drop: bool = False
 
 
-@dataclass
-class MakingOutcome:
-    """The rows that passed, those that did not, and what was asked for them."""
+@dataclass(kw_only=True)
+class TeacherUse:
+    """What was asked of a teacher."""
 
-    passed: list[tuple[str, CheckedRow]] = field(default_factory=list)
-    """(id, row) in the order in which they were drawn."""
-    rejected: list[tuple[str, CheckedRow | str]] = field(default_factory=list)
-    """(id, row), or the teacher's text where no row could be read from it."""
     asked: int = 0
     """Texts of the teacher that were read, those of the journal included."""
     reused: int = 0
     """Those of the journal."""
-    passages: int = 0
-    """Passages that may be asked about."""
-    exhausted: str = ""
-    """Why fewer rows than wanted were made; "" where enough were."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated: bool = False
@@ -96,11 +89,82 @@ class MakingOutcome:
     new_tokens: int = 0
     """Tokens of both kinds that this run asked for."""
 
+    def count(self, row: Mapping[str, Any]) -> None:
+        """Count a text that was read, by its row of the journal."""
+        self.asked += 1
+        self.prompt_tokens += row["prompt_tokens"]
+        self.completion_tokens += row["completion_tokens"]
+        self.estimated = self.estimated or bool(row["estimated"])
+
+
+@dataclass(kw_only=True)
+class MakingOutcome(TeacherUse):
+    """The rows that passed, those that did not, and what was asked for them."""
+
+    passed: list[tuple[str, CheckedRow]] = field(default_factory=list)
+    """(id, row) in the order in which they were drawn."""
+    rejected: list[tuple[str, CheckedRow | str]] = field(default_factory=list)
+    """(id, row), or the teacher's text where no row could be read from it."""
+    passages: int = 0
+    """Passages that may be asked about."""
+    exhausted: str = ""
+    """Why fewer rows than wanted were made; "" where enough were."""
+
     @property
     def by_reason(self) -> dict[str, int]:
         """Number of rejected rows by kind of reason, most frequent first."""
         kinds = [MALFORMED if isinstance(row, str) else row.kind for _, row in self.rejected]
         return dict(Counter(kinds).most_common())
+
+
+class TeacherTexts:
+    """What a teacher wrote for one task, in a journal: nothing is asked twice."""
+
+    def __init__(self, teacher: Teacher, journal: Path, task: object) -> None:
+        """Open the texts of a task.
+
+        Args:
+            teacher: the teacher.
+            journal: file that its texts are appended to.
+            task: everything that it is asked by, but for what an id stands for, as JSON values: with another task it is
+                asked again.
+        """
+        self._teacher, self._journal = teacher, journal
+        self._asked_as = sha256_text(canonical_json([teacher.name, teacher.host, task]))[:16]
+        self._rows = {
+            row["id"]: row
+            for row in read_journal(journal)
+            if row.get("asked_as") == self._asked_as and "text" in row
+        }
+
+    def __getitem__(self, id: str) -> dict[str, Any]:
+        """Return the row of a text: ``text``, ``finish`` and the tokens."""
+        return self._rows[id]
+
+    def ask(self, chats: Mapping[str, list[Message]], max_tokens: int, outcome: TeacherUse) -> None:
+        """Ask for the texts that the journal does not hold; ``chats`` are by the id of a text."""
+        new = [id for id in chats if id not in self._rows]
+        outcome.reused += len(chats) - len(new)
+
+        def write(positions: list[int], answers: list[Completion]) -> None:
+            for position, answer in zip(positions, answers, strict=True):
+                row = {
+                    "id": new[position],
+                    "asked_as": self._asked_as,
+                    "text": answer.text,
+                    "finish": answer.finish,
+                    "prompt_tokens": answer.prompt_tokens,
+                    "completion_tokens": answer.completion_tokens,
+                    "estimated": answer.estimated,
+                }
+                append_line(self._journal, row)
+                self._rows[row["id"]] = row
+                outcome.new_tokens += answer.prompt_tokens + answer.completion_tokens
+
+        if new:
+            self._teacher.generator.generate(
+                [chats[id] for id in new], max_tokens, write, constraint=self._teacher.form
+            )
 
 
 class RowMaker:
@@ -127,14 +191,10 @@ class RowMaker:
         """
         self._checker, self._task, self._teacher = checker, task, teacher
         self._journal, self._base, self._on_event = journal, base, on_event
-        self._asked_as = sha256_text(canonical_json([teacher.name, teacher.host, asdict(task)]))[:16]
-        rows = read_journal(journal)
-        self._texts = {
-            row["id"]: row for row in rows if row.get("asked_as") == self._asked_as and "text" in row
-        }
+        self._texts = TeacherTexts(teacher, journal, asdict(task))
         self._known = {
             row["id"]: bool(row["known"])
-            for row in rows
+            for row in read_journal(journal)
             if "known" in row and base and row.get("base") == base.name
         }
 
@@ -163,27 +223,8 @@ class RowMaker:
 
     def _ask(self, batch: Sequence[Draw], outcome: MakingOutcome) -> None:
         """Ask the teacher about the passages that the journal has no text for."""
-        new = [draw for draw in batch if draw.id not in self._texts]
-        outcome.reused += len(batch) - len(new)
-
-        def write(positions: list[int], answers: list[Completion]) -> None:
-            for position, answer in zip(positions, answers, strict=True):
-                row = {
-                    "id": new[position].id,
-                    "asked_as": self._asked_as,
-                    "text": answer.text,
-                    "finish": answer.finish,
-                    "prompt_tokens": answer.prompt_tokens,
-                    "completion_tokens": answer.completion_tokens,
-                    "estimated": answer.estimated,
-                }
-                append_line(self._journal, row)
-                self._texts[row["id"]] = row
-                outcome.new_tokens += answer.prompt_tokens + answer.completion_tokens
-
-        if new:
-            chats = [teacher_chat(self._task, draw.passage, draw.style) for draw in new]
-            self._teacher.generator.generate(chats, ROW_TOKENS, write, constraint=self._teacher.form)
+        chats = {draw.id: teacher_chat(self._task, draw.passage, draw.style) for draw in batch}
+        self._texts.ask(chats, ROW_TOKENS, outcome)
 
     def _take(self, batch: Sequence[Draw], count: int, outcome: MakingOutcome) -> None:
         """Read the rows of a batch, check them and add them to the outcome, up to ``count`` that passed."""
@@ -200,10 +241,7 @@ class RowMaker:
             if len(outcome.passed) >= count:
                 return
             row = self._texts[draw.id]
-            outcome.asked += 1
-            outcome.prompt_tokens += row["prompt_tokens"]
-            outcome.completion_tokens += row["completion_tokens"]
-            outcome.estimated = outcome.estimated or bool(row["estimated"])
+            outcome.count(row)
             if result is None:
                 outcome.rejected.append((draw.id, row["text"]))
             elif result.kind:

@@ -18,7 +18,7 @@ from rag.text.words import STOP_WORDS
 from runners.data import duplicates
 from runners.data.examples import Example, normalise_text
 from runners.data.leakage import LEAKING, NEAR_REPEAT, find_all_leaks
-from runners.data.questions import Question
+from runners.data.questions import Question, with_wordings
 from runners.scoring.scores import token_f1
 from runners.synthesis.passage_reading import CODE_MARK, CODE_QUOTES
 
@@ -58,8 +58,9 @@ class RepeatFinder:
         Args:
             encode: embeds questions.
             examples: the user's own rows.
-            held_out: questions that no row may contain.
+            held_out: questions that no row may contain, in any of their wordings.
         """
+        held_out = with_wordings(held_out)
         self._encode = encode
         self._held_out = held_out
         self._known: list[KnownRow] = []
@@ -145,7 +146,7 @@ def _answers_of(question: Question) -> tuple[str, ...]:
 
 def _asks_of_another(question: str, other: str) -> bool:
     """Return whether each of two questions has a name, a number or a piece of code that the other does not have."""
-    own, its = _distinctive(question), _distinctive(other)
+    own, its = distinctive_words(question), distinctive_words(other)
     own_words, its_words = (
         frozenset(word.strip(CODE_QUOTES + "?!").lower() for word in text.split())
         for text in (question, other)
@@ -153,7 +154,7 @@ def _asks_of_another(question: str, other: str) -> bool:
     return bool(own - its_words) and bool(its - own_words)
 
 
-def _distinctive(question: str) -> frozenset[str]:
+def distinctive_words(question: str) -> frozenset[str]:
     """Return the names, numbers and pieces of code of a question in small letters; its first words are no names."""
     tokens = [word.strip(CODE_QUOTES + "?!") for word in question.split()]
     return frozenset(

@@ -28,6 +28,7 @@ from runners.plan.steps import EmbedderStep
 from runners.resources.device import torch_device
 from runners.runs.session import RunContext, obtain_model
 from runners.runs.tuned_retrieval import COMPARISON, TRAINING, TUNED_REFUSAL, read_comparison
+from runners.trial.refusal_gate import fit_gate_on_dev, log_questions
 
 WORK = ".training"
 """Folder of the checkpoints, in that of the tuned retriever; it is removed when the training is finished."""
@@ -129,9 +130,7 @@ def _train(context: RunContext, step: EmbedderStep, pairs: PairSet, made_from: s
 
 def _fit_tuned_refusal(context: RunContext) -> None:
     """Fit the refusal threshold of the tuned index on the dev questions: its cosines are not those of the plain one."""
-    from runners.trial.step_runner import fit_gate_on_dev
-
-    threshold = fit_gate_on_dev(context, context.tuned.index)
+    threshold = fit_gate_on_dev(context, context.tuned.index, log_questions(context))
     write_json(context.tuned.folder / TUNED_REFUSAL, threshold.to_json())
 
 
@@ -184,7 +183,8 @@ def compare_on_test(context: RunContext) -> dict[str, Any] | None:
     body = read_comparison(context.run.path) if context.plan.embedder_step else {}
     if "dev" not in body:
         return None
-    comparison = _compare(context, context.split.test, body["dev"]["budget"])
+    questions = [question for question in context.split.test if question.wording_of is None]  # as on dev
+    comparison = _compare(context, questions, body["dev"]["budget"])
     write_json(context.tuned.folder / COMPARISON, {**body, "test": comparison.to_json()})
     return dict(comparison.to_json())
 

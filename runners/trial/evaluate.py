@@ -14,7 +14,7 @@ from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, writer_lock
 from rag.index import newest_generation
 from rag.types import OnEvent
-from runners.data.questions import Question, load_questions
+from runners.data.questions import Question, count_questions, read_question_file, with_wordings
 from runners.plan.backend import LOCAL_BACKEND
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -36,6 +36,7 @@ class EvalQuestions:
     """The questions of a file that are asked, and how they relate to the run's own data."""
 
     questions: tuple[Question, ...]
+    """What is asked: each question, followed by its wordings."""
     near: int = 0
     """Questions left out because they nearly repeat training rows."""
     dev: int = 0
@@ -46,12 +47,16 @@ class EvalQuestions:
     """Why the three counts are missing; "" when they were made."""
     other_form: int = 0
     """Made questions whose answer is not of the form of final answer that the plan's checks ask for."""
+    notes: tuple[str, ...] = ()
+    """What was noticed of the questions' wordings."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, for a report."""
-        counts = {key: value for key, value in asdict(self).items() if key != "questions"}
+        counts = {key: value for key, value in asdict(self).items() if key not in ("questions", "notes")}
         if not self.other_form:  # only where it is not 0: made questions are rare
             del counts["other_form"]
+        if wordings := len(self.questions) - count_questions(self.questions):
+            counts["wordings"] = wordings
         return {"asked": len(self.questions), **counts}
 
 
@@ -129,23 +134,27 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
     Raises:
         BadInput: questions also occur in the training rows or the instructions.
     """
-    questions = load_questions(file, session.plan.data.columns)
+    read = read_question_file(file, session.plan.data.columns)
+    questions, notes = read.questions, tuple(read.notes(file))
     try:
         examples, split = read_data(session.plan)
     except BadInput as reason:
-        return EvalQuestions(questions, unchecked=f"{UNCHECKED_NOTE}: {reason.message}")
+        return EvalQuestions(
+            with_wordings(questions), unchecked=f"{UNCHECKED_NOTE}: {reason.message}", notes=notes
+        )
     session.context.examples = examples
     lenient = session.plan.data.model_copy(update={"near_repeats": "leave_out"})
     guarded = dataset.guard_questions(
         session.plan.model_copy(update={"data": lenient}), examples, questions, file
     )
-    texts_of_split = [{q.question for q in known_texts} for known_texts in (split.dev, split.test)]
-    dev, test = (sum(q.question in known_texts for q in guarded.questions) for known_texts in texts_of_split)
+    asked = with_wordings(guarded.questions)
+    texts_of_split = [{q.question for q in with_wordings(half)} for half in (split.dev, split.test)]
+    dev, test = (sum(q.question in known_texts for q in asked) for known_texts in texts_of_split)
     if not guarded.questions:
         raise BadInput(
             f"{file}: every question nearly repeats a training row", "give questions of another kind"
         )
-    return EvalQuestions(guarded.questions, len(guarded.left_out), dev, test)
+    return EvalQuestions(asked, len(guarded.left_out), dev, test, notes=notes)
 
 
 def _count_other_form(questions: Sequence[Question], plan: Plan) -> int:
@@ -173,8 +182,8 @@ def _answer(
     made_from = {
         "plan": plan.digest(),
         "questions": [
-            # the mark is left out where it is not set: evaluations of earlier versions stay valid
-            {key: value for key, value in asdict(q).items() if key != "made" or value}
+            # what is not set is left out: evaluations of earlier versions stay valid
+            {k: v for k, v in asdict(q).items() if k not in ("made", "wordings", "wording_of") or v}
             for q in questions
         ],
         "generation": newest_generation(session.folder.path / INDEX) if arm.retrieval else 0,

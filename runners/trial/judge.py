@@ -26,7 +26,7 @@ from runners.models import resolve
 from runners.plan.schema import Plan
 from runners.run_folder import TRIAL, read_journal
 from runners.runs.session import RunContext
-from runners.trial.trial import ANSWERS, ArmScores
+from runners.trial.trial import ANSWERS, ArmScores, mean_by_question
 
 JUDGE_JOURNAL = "judge.jsonl"
 MAX_JUDGE_TOKENS = 400
@@ -193,8 +193,9 @@ def summary(
 ) -> dict[str, Any]:
     """Return the judge's part of the report: its preference for the plan's choice against each other arm, with intervals.
 
-    A preference is the mean of 1 (better), 0 (tie) and -1 (worse) over the questions. A comparison counts
-    when both of its orders have been read; when the two disagree it is a tie. ``same_sign`` is the share of
+    A preference is the mean of 1 (better), 0 (tie) and -1 (worse) over the questions and their wordings; its interval takes
+    the wordings of one question together. A comparison counts when both of its orders have been read; when the two disagree
+    it is a tie. ``same_sign`` is the share of
     comparisons in which judge and combined score favour the same arm, or neither. ``kappa`` is Cohen's kappa
     (1960), None when one of the two always gives the same verdict, so that chance explains all agreement.
 
@@ -220,6 +221,8 @@ def summary(
         pairs = [(judged[q], _sign(by_name[choice][q] - by_name[arm.arm][q])) for q in judged]
         every += pairs
         signs = [sign for sign, _ in pairs]
+        originals = dict(zip(arm.questions, arm.originals, strict=True))
+        preferences = mean_by_question([float(sign) for sign in signs], [originals[q] for q in judged])
         against.append(
             {
                 "a": choice,
@@ -231,7 +234,7 @@ def summary(
                 "ties": signs.count(0),
                 "inconsistent": sum(len(set(verdicts)) > 1 for verdicts in read.values()),
                 "unreadable": len(both) - len(read),
-                "preference": asdict(bootstrap_interval([float(sign) for sign in signs])) if signs else None,
+                "preference": asdict(bootstrap_interval(preferences)) if signs else None,
                 **agreement(pairs),
             }
         )

@@ -11,6 +11,7 @@ from typing import Any
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.trial.trial import mean_by_question
 
 DRIFT_P = 0.05
 """Largest p value of a permutation test that counts as a change."""
@@ -78,7 +79,9 @@ def _compare(
         if not ids:
             row[name] = None
             continue
-        pair = paired_test(arm, base, now, was, plan.seed)
+        originals = {question.id: question.original for question in questions}
+        of_arm, of_base = (mean_by_question(values, [originals[id] for id in ids]) for values in (now, was))
+        pair = paired_test(arm, base, of_arm, of_base, plan.seed)
         row[name] = {
             "before": sum(was) / len(ids),
             "after": sum(now) / len(ids),

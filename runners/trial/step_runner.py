@@ -23,6 +23,7 @@ from runners.arms.raft import RetrievalRows, retrieval_rows
 from runners.arms.retriever import index_settings
 from runners.data import sampling
 from runners.data.examples import Example, load_examples
+from runners.data.log_questions import require_log
 from runners.data.questions import Question
 from runners.data.reasoning import TAGS
 from runners.inference.types import Generator
@@ -51,6 +52,7 @@ from runners.runs.session import (
 from runners.runs.tuned_retrieval import refused_arms
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step
+from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 ALONE_QUESTIONS = 3
@@ -70,6 +72,8 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SIGNAL_NAMES),
+            **gate_inputs(context),
+            **_log_input(plan.data.wordings),
         }
     if isinstance(step, EmbedderStep):
         return made_from | {
@@ -179,6 +183,7 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
 
     documents, folder = context.plan.data.documents, context.run.path / INDEX
     assert documents is not None
+    log_questions(context)  # a log that cannot be read is noticed before anything is embedded
     if step.backend is None:
         report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
         return {**report.to_json(), "refusal": fit_refusal(context)}
@@ -196,37 +201,10 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
 
 def fit_refusal(context: RunContext) -> dict[str, Any]:
     """Fit the refusal threshold on the dev questions and store it beside the index."""
-    threshold = fit_gate_on_dev(context, context.index)
+    log = log_questions(context)
+    threshold = fit_gate_on_dev(context, context.index, log)
     write_json(context.run.path / REFUSAL_FILE, threshold.to_json())
-    return dict(threshold.to_json())
-
-
-def fit_gate_on_dev(context: RunContext, index: Index) -> RefusalThreshold:
-    """Return the refusal threshold of an index of the run, fitted as the plan says on dev questions and their wordings."""
-    from rag.grounding.gate import DevQuestion, GateSettings, fit_gate
-
-    wanted = context.plan.refusal
-    dev = [
-        DevQuestion(
-            question=form.question,
-            doc=question.doc_id,
-            answerable=question.answerable,
-            group=question.id,
-            wording=number,
-        )
-        for question in context.split.dev
-        for number, form in enumerate(asked_forms(question))
-    ]
-    log = context.log_questions
-    reason = why_not_english([*(form.question for form in dev), *log])
-    reader = AnswerReader(why_not=reason) if reason else context.answer_reader
-    settings = GateSettings(
-        gate=wanted.gate,
-        most_wrong=wanted.most_wrong,
-        reader=reader.model,
-        why_not_read=reader.why_not,
-    )
-    return fit_gate(index, dev, settings, log)
+    return {**threshold.to_json(), **({"wordings": log.counts()} if log else {})}
 
 
 def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
@@ -466,6 +444,14 @@ def _documents_digest(documents: Path | None) -> str:
         return sha256_file(documents)
     files = sorted(p for p in documents.rglob("*") if p.is_file())
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
+
+
+def _log_input(log: Path | None) -> dict[str, str]:
+    """Return the questions of a log that a step depends on; {} where there are none, as for steps of earlier versions."""
+    if log is None:
+        return {}
+    require_log(log)
+    return {"wordings": sha256_file(log)}
 
 
 def _rows_digest(context: RunContext) -> str:

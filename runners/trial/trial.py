@@ -48,11 +48,25 @@ class ArmScores:
     """Weight of each question in the arm's mean, 1 on average; () when all are 1. See :func:`question_weights`."""
     made: tuple[bool, ...] = ()
     """Whether each question was made from the documents; () when none was."""
+    wording_of: tuple[str | None, ...] = ()
+    """The question that each one asks in other words, None for one as its row has it; () when none has other wordings."""
+    hits: tuple[float | None, ...] = ()
+    """Whether the gold document is among the passages shown, None where nothing was looked up or no document is known; ()
+    unless questions have other wordings. With several seeds it is their mean."""
 
     def of_origin(self, from_documents: bool) -> ArmScores:
         """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
         marks = self.made or (False,) * len(self.questions)
-        at = [n for n, mark in enumerate(marks) if mark == from_documents]
+        return self.part([mark == from_documents for mark in marks])
+
+    def of_wordings(self, other: bool) -> ArmScores:
+        """Return the scores of the other wordings alone, or of the questions as their rows have them."""
+        marks = self.wording_of or (None,) * len(self.questions)
+        return self.part([(mark is not None) == other for mark in marks])
+
+    def part(self, of_part: Sequence[bool]) -> ArmScores:
+        """Return the scores of some questions; the means of the seeds are of all questions."""
+        at = [n for n, inside in enumerate(of_part) if inside]
 
         def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[n] for n in at) if values else ()
@@ -66,10 +80,21 @@ class ArmScores:
             "completion_tokens",
             "documents",
         )
-        picked: dict[str, Any] = {
-            name: pick(getattr(self, name)) for name in (*fields, "question_weights", "made")
-        }
+        optional = ("question_weights", "made", "wording_of", "hits")
+        picked: dict[str, Any] = {name: pick(getattr(self, name)) for name in (*fields, *optional)}
         return replace(self, **picked)
+
+    @property
+    def originals(self) -> tuple[str, ...]:
+        """The id of the question itself for each that was asked: a wording has that of its question."""
+        if not self.wording_of:
+            return self.questions
+        return tuple(of or id for id, of in zip(self.questions, self.wording_of, strict=True))
+
+    @property
+    def question_count(self) -> int:
+        """How many questions were asked, other wordings of one not counted."""
+        return len(set(self.originals))
 
     @property
     def weighted(self) -> tuple[float, ...]:
@@ -87,31 +112,42 @@ class ArmScores:
         """Return one score's values over the questions that have it."""
         return [scores[name] for scores in self.scores if name in scores]
 
-    def shown(self, name: str) -> list[float]:
-        """Return the values whose mean and interval are a score as it is shown.
+    def originals_of(self, name: str) -> list[str]:
+        """Return the id of the question itself for each value of :meth:`of`."""
+        return [id for id, scores in zip(self.originals, self.scores, strict=True) if name in scores]
 
-        They are those of :meth:`of`, but for two weighted means: ``combined``, whose questions have weights, and a balanced
-        ``refusal``: half the share of right refusals among the questions without an answer plus half the share of questions
-        with an answer that were not refused. An arm that never refuses gets .5, however few questions have no answer.
+    def by_question(self, name: str) -> list[float]:
+        """Return one value of a score for each question: the mean over its wordings, as :func:`mean_by_question` has it."""
+        return mean_by_question(self.of(name), self.originals_of(name))
+
+    def shown(self, name: str) -> list[float]:
+        """Return the values whose mean and interval are a score as it is shown, one for each question.
+
+        They are those of :meth:`by_question`, but for two weighted means: ``combined``, whose questions have weights, and a
+        balanced ``refusal``: half the share of right refusals among the questions without an answer plus half the share of
+        questions with an answer that were not refused. An arm that never refuses gets .5, however few questions
+        have no answer.
         """
         if name == "combined":
-            return linearised(self.combined, self.question_weights)
+            return mean_by_question(linearised(self.combined, self.question_weights), self.originals)
         values = self.of(name)
         without = [("correct_refusal" in scores) for scores in self.scores if name in scores]
         count = sum(without)
         if name != "refusal" or not 0 < count < len(values):
-            return values
+            return self.by_question(name)
         weights = {True: len(values) / (2 * count), False: len(values) / (2 * (len(values) - count))}
-        return linearised(values, [weights[lacks] for lacks in without])
+        balanced = linearised(values, [weights[lacks] for lacks in without])
+        return mean_by_question(balanced, self.originals_of(name))
 
     def sources(self, name: str | None = None) -> list[str | None]:
-        """Return the documents of all questions, or of those that have one score, in the order of :meth:`of`."""
+        """Return the document of each question, or of those that have one score, in the order of :meth:`by_question`."""
         documents = self.documents or (None,) * len(self.questions)
-        return [
-            document
-            for document, scores in zip(documents, self.scores, strict=True)
-            if name is None or name in scores
-        ]
+        rows = zip(self.originals, documents, self.scores, strict=True)
+        of_question: dict[str, str | None] = {}
+        for question, document, scores in rows:
+            if name is None or name in scores:
+                of_question.setdefault(question, document)
+        return list(of_question.values())
 
     @property
     def tokens(self) -> float:
@@ -140,6 +176,23 @@ def linearised(values: Sequence[float], weights: Sequence[float]) -> list[float]
     mean = sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights)
     scale = len(values) / sum(weights)
     return [mean + scale * w * (x - mean) for w, x in zip(weights, values, strict=True)]
+
+
+def mean_by_question(values: Sequence[float], originals: Sequence[str]) -> list[float]:
+    """Return one value for each question: the mean over its wordings.
+
+    Where questions have unequal numbers of wordings the values are linearised (:func:`linearised`), so that their plain mean
+    is always that of all values. Wordings of one question are not independent: statistics take the questions.
+
+    Args:
+        values: the values.
+        originals: the id of the question itself for each value.
+    """
+    groups: dict[str, list[float]] = {}
+    for question, value in zip(originals, values, strict=True):
+        groups.setdefault(question, []).append(value)
+    sizes = list(map(len, groups.values()))
+    return linearised(list(map(fmean, groups.values())), sizes if len(set(sizes)) > 1 else ())
 
 
 def run_arm(
@@ -250,6 +303,7 @@ def score_trial(
             for question, answers in answered
         ]
         scores = [mean_over_seeds(rows) for rows in scores_by_seed]
+        worded = any(question.wording_of for question, _ in answered)
         arms.append(
             ArmScores(
                 arm.arm,
@@ -267,9 +321,20 @@ def score_trial(
                 tuple(question.made for question, _ in answered)
                 if any(question.made for question, _ in answered)
                 else (),
+                tuple(question.wording_of for question, _ in answered) if worded else (),
+                tuple(_gold_shown(arm, question, answers) for question, answers in answered)
+                if worded
+                else (),
             )
         )
     return arms
+
+
+def _gold_shown(arm: EvaluateStep, question: Question, answers: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return whether the gold document is among the passages of an answer (the mean over seeds); None without either."""
+    if not arm.retrieval or arm.passages == "all" or not (question.doc_id and question.answerable):
+        return None
+    return fmean([any(span["doc"] == question.doc_id for span in row.get("context", ())) for row in answers])
 
 
 def mean_combined_score(
@@ -303,7 +368,7 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
             **interval,
             "low": max(0.0, interval["low"]),
             "high": min(1.0, interval["high"]),
-            "n": len(values_by_name[name][0]),
+            "n": len(arm.questions) if name == "combined" else len(arm.of(name)),
         }
         for name, interval in intervals.items()
     }
@@ -314,7 +379,8 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
     """Write the scores of every question, so that other statistics can be computed from them.
 
     The file also holds the source document of each question (questions of one document are not independent),
-    the mean score of each seed, and the questions' weights where they are not all 1.
+    the mean score of each seed, and the questions' weights where they are not all 1. Where questions have other wordings it
+    says which question each of them asks, and for which the gold document was among the passages shown.
     """
     body = {
         arm.arm: {
@@ -332,7 +398,7 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
     documents = {
         question: document
         for arm in arms
-        for question, document in zip(arm.questions, arm.sources(), strict=True)
+        for question, document in zip(arm.questions, arm.documents, strict=False)
         if document
     }
     seeds = {arm.arm: [{"seed": seed, "mean": mean} for seed, mean in arm.seeds] for arm in arms}
@@ -346,7 +412,24 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
     )
     content = {"schema": 1, "arms": body, "documents": documents, "seeds": seeds}
     content |= {"question_weights": weight_of} if weight_of else {}
-    write_json(path, content | ({"made": made_ids} if made_ids else {}))
+    content |= {"made": made_ids} if made_ids else {}
+    wordings = {
+        question: of
+        for arm in arms
+        for question, of in zip(arm.questions, arm.wording_of, strict=False)
+        if of is not None
+    }
+    if wordings:
+        content["wording_of"] = wordings
+        content["hits"] = {
+            arm.arm: {
+                question: hit
+                for question, hit in zip(arm.questions, arm.hits, strict=False)
+                if hit is not None
+            }
+            for arm in arms
+        }
+    write_json(path, content)
 
 
 def _seed_means(

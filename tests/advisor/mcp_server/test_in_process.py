@@ -55,6 +55,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "data.replay": lambda plan, path: plan["data"].update(replay=path),
     "data.questions": lambda plan, path: plan["data"].update(questions=path),
     "data.test_questions": lambda plan, path: plan["data"].update(test_questions=path),
+    "data.wordings": lambda plan, path: plan["data"].update(wordings=path),
     "forgetting.file": lambda plan, path: plan.update(forgetting={"file": path}),
     "model": lambda plan, path: plan["model"].update(name=path),
     "embedder": lambda plan, path: plan["embedder"].update(name=path),

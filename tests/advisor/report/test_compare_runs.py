@@ -20,6 +20,7 @@ from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import parse_plan
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
+from tests.support.worded import repeat_in_wordings
 
 Make = Callable[..., Path]
 
@@ -81,6 +82,24 @@ def printed(show: Callable[..., None], *arguments: Any) -> str:
     out = io.StringIO()
     show(*arguments, Console(width=200, file=out))
     return out.getvalue()
+
+
+def test_wordings_of_a_question_are_one_value_of_the_comparison(make_run: Make) -> None:
+    """The same answers to three wordings of each question: nothing but the count of what was asked is another."""
+    runs = [
+        make_run(name, ["prompting", "rag"], ferry_questions(*range(30)), rag_lift=lift)
+        for name, lift in (("first", 0.05), ("second", 0.0))
+    ]
+    plain = compare_runs(*runs)
+    for run in runs:
+        arms = [repeat_in_wordings(arm, 2) for arm in read_scores(run)]
+        write_scores(arms, run / "trial" / "scores.json")
+    worded = compare_runs(*runs)
+    assert (plain["questions"]["common"], worded["questions"]["common"]) == (30, 90)
+    for one, other in zip(plain["arms"], worded["arms"], strict=True):
+        assert other["units"] == one["units"]
+        keys = ("difference", "low", "high", "p", "mean_a", "mean_b")
+        assert [other[key] for key in keys] == pytest.approx([one[key] for key in keys], abs=0.01)
 
 
 def test_compare_runs_matches_questions_by_text(make_run: Make) -> None:

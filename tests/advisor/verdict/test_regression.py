@@ -15,6 +15,7 @@ from advisor.verdict.regression import (
     smallest_found_loss,
 )
 from runners.trial.trial import ArmScores
+from tests.support.worded import repeat_in_wordings
 
 
 def arm(
@@ -131,3 +132,30 @@ def test_stated_power_is_reached() -> None:
 def test_a_change_can_be_read_back() -> None:
     change = paired_changes([(arm([1.0] * 8), arm([0.0] * 8))])[0]
     assert ScoreChange(**change.to_json()).sure_loss(0.0)
+
+
+@pytest.mark.parametrize("documents", [None, ["a", "b"] * 12])
+def test_wordings_with_the_same_result_are_no_further_evidence(documents: list[str] | None) -> None:
+    """Three losses of 24 stay three losses, however often each question was asked in other words."""
+    before, now = arm([1.0] * 24, documents), arm([0.0] * 3 + [1.0] * 21, documents)
+    plain = paired_changes([(before, now)])
+    worded = (repeat_in_wordings(before, 2), repeat_in_wordings(now, 2))
+    changes = paired_changes([worded])
+    for one, other in zip(plain, changes, strict=True):
+        assert (other.n, other.losses, other.independent) == (72, 9, 24)
+        assert (one.n, one.losses, one.independent) == (24, 3, 24)
+        assert other.p_loss == one.p_loss
+        assert (other.difference, other.low, other.high) == pytest.approx(
+            (one.difference, one.low, one.high), abs=0.02
+        )
+    decisions = [decide(rows, 0.0, 0) for rows in (plain, changes)]
+    assert decisions[0].outcome == decisions[1].outcome == "undecided"
+    assert decisions[0].more_questions_needed == decisions[1].more_questions_needed
+    assert ScoreChange(**changes[0].to_json()).independent == 24
+    assert "questions" not in plain[0].to_json()
+    once, often = (
+        smallest_found_loss(scores, rows) for scores, rows in ((before, plain), (worded[0], changes))
+    )
+    assert once is not None
+    assert often is not None
+    assert often.answers >= once.answers

@@ -10,12 +10,13 @@ import pytest
 
 from advisor.catalog import prices
 from advisor.costs.arm_costs import cost_per_1000
-from advisor.verdict.comparison import ArmComparison
+from advisor.verdict.comparison import ArmComparison, compare_arms
 from advisor.verdict.verdict import judge_trial
 from advisor.verdict.wording import rounded_up, signed_number
 from rag.evaluation.statistics import PairedDifference
 from runners.plan.schema import Plan, parse_plan
 from runners.trial.trial import ArmScores
+from tests.support.worded import repeat_in_wordings
 
 ARMS = ("prompting", "rag", "lora", "hybrid")
 
@@ -304,3 +305,45 @@ def test_hosted_answers_are_priced_but_not_private_ones() -> None:
         costs[host] = cost_per_1000(arm, parse_plan(body)).usd
     expected = (200 * price.input + 20 * price.output) / 1e6 * 1000
     assert list(costs.values()) == [pytest.approx(expected, abs=1e-4), None]
+
+
+def test_wordings_with_the_same_result_decide_nothing_more() -> None:
+    """As many questions are needed, and the intervals are as wide, as if each were asked once."""
+    for count, means in ((60, {"hybrid": 0.55}), (20, {"hybrid": 0.8}), (5, {"hybrid": 0.9})):
+        measured = arms(count, prompting=0.2, rag=0.5, lora=0.5, **means)
+        verdict, pairs = judge_trial(plan(), measured, "m")
+        worded, worded_pairs = judge_trial(plan(), [repeat_in_wordings(arm, 2) for arm in measured], "m")
+        for pair, other in zip(pairs, worded_pairs, strict=True):
+            assert (other.questions, other.units) == (pair.questions, pair.units) == (count, count)
+            assert (other.difference, other.low, other.high) == pytest.approx(
+                (pair.difference, pair.low, pair.high), abs=0.01
+            )
+            assert other.p == pytest.approx(pair.p, abs=0.01)
+        assert worded.strength == verdict.strength == ("leaning" if count < 30 else "measured")
+        assert worded.outcome == verdict.outcome
+        assert worded.more_questions_needed == verdict.more_questions_needed
+
+
+def test_every_wording_counts_in_the_difference() -> None:
+    first, second = arms(40, rag=0.5, hybrid=0.5)
+    counts = [n % 3 for n in range(40)]
+    first, second = (repeat_in_wordings(arm, counts) for arm in (first, second))
+    assert first.question_count == 40
+    pair = compare_arms(second, first, 0)
+    apart = [x - y for x, y in zip(second.combined, first.combined, strict=True)]
+    assert (pair.difference, pair.questions) == (pytest.approx(sum(apart) / len(apart)), 40)
+    assert sum(second.shown("combined")) / 40 == pytest.approx(second.mean_score)
+
+
+def test_wordings_of_a_question_stay_together_where_documents_are_too_few() -> None:
+    """Of two documents no cluster is made: then each question is one, with all its wordings."""
+    measured = [
+        replace(arm, documents=("a", "b") * 20)
+        for arm in arms(40, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.6)
+    ]
+    worded = [repeat_in_wordings(arm, 2) for arm in measured]
+    assert [pair.units for pair in judge_trial(plan(), worded, "m")[1]] == [40] * 3
+    assert "The questions come from 2 documents" in judge_trial(plan(), worded, "m")[0].text
+    apart = [replace(arm, documents=tuple(f"d{n // 4}" for n in range(40))) for arm in measured]
+    worded = [repeat_in_wordings(arm, 2) for arm in apart]
+    assert [pair.units for pair in judge_trial(plan(), worded, "m")[1]] == [10] * 3

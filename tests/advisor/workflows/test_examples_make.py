@@ -13,7 +13,7 @@ import pytest
 from advisor.cli import main
 from rag.files import writer_lock
 from runners.data.examples import load_examples
-from runners.data.questions import load_questions
+from runners.data.questions import load_questions, read_question_file
 from tests.support.command_server import CommandServer
 from tests.support.limits import wait_until
 
@@ -359,3 +359,149 @@ def test_bad_flags_say_what_to_do(folder: Path, capsys: pytest.CaptureFixture[st
         main(["examples", "make", "--documents", "nowhere", "--out", "q.jsonl"])
     assert ended.value.code == 3
     assert "nowhere does not exist" in capsys.readouterr().err
+
+
+ASKED: list[dict[str, Any]] = [
+    {
+        "id": "a",
+        "question": "What does a day ticket for the Plover cost?",
+        "answers": ["14 euros"],
+        "doc_id": "fares.md",
+    },
+    {"id": "b", "question": "When does the Plover leave Quillscar?", "answers": ["21:10"], "topic": "times"},
+    {
+        "id": "c",
+        "question": "Who is the cook of the Plover?",
+        "answers": ["Milo Brandt"],
+        "wordings": ["whos cooking"],
+    },
+    {"id": "d", "question": "May dogs sit in the lounge?", "answerable": False},
+]
+REWORDED = {
+    "day ticket": "1: plover price for one day?\n2: We want to go there and back. What will the Plover cost us for a day?",
+    "leave": "1: when is the plover off from quillscar\n2: Does the Plover leave Quillscar at 21:10?",
+    "dogs": "I cannot do that.",
+}
+
+
+def rewording_teacher(body: dict[str, Any]) -> str:
+    return next(text for word, text in REWORDED.items() if word in text_of(body))
+
+
+def make_wordings(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["examples", "make", "--wordings", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def test_a_teacher_rewords_questions(
+    folder: Path, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = rewording_teacher
+    monkeypatch.setenv("TUNEWISE_API_KEY", "sk-not-a-real-key")
+    monkeypatch.setenv("TUNEWISE_API_HOST", "127.0.0.1")
+    (folder / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ASKED), "utf-8")
+    teacher = ["--teacher", f"openai:tern-2@{server.url}"]
+    flags = ["dev.jsonl", *teacher, "--out", "worded.jsonl", "--price", "1/2"]
+    assert make_wordings(*flags, "--dry-run", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["questions"], planned["requests"], planned["usd"] > 0, server.seen) == (3, 3, True, [])
+    assert make_wordings(*flags, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["as"], summary["questions"], summary["reworded"], summary["wordings"]) == (
+        "wordings",
+        4,
+        2,
+        3,
+    )
+    assert (summary["skipped"], summary["asked"], summary["reused"]) == (1, 3, 0)
+    assert summary["rejected"] == {"answer": 1, "malformed": 1}
+    assert summary["usd"] > 0
+    rows = rows_of(folder / "worded.jsonl")
+    by = {"name": "tern-2", "host": f"127.0.0.1:{server.server_port}"}
+    first, second = (
+        text.removeprefix(f"{n}: ") for n, text in enumerate(REWORDED["day ticket"].split("\n"), 1)
+    )
+    assert rows == [
+        ASKED[0] | {"wordings": [first, second], "wordings_by": by},
+        ASKED[1] | {"wordings": ["when is the plover off from quillscar"], "wordings_by": by},
+        ASKED[2],
+        ASKED[3],
+    ]
+    assert [len(question.wordings) for question in load_questions(folder / "worded.jsonl")] == [2, 1, 1, 0]
+    read = read_question_file(folder / "worded.jsonl")
+    assert not any(question.made for question in read.questions)
+    assert read.notes("f") == ["f: the wordings of 2 questions were written by a model, not by customers"]
+    rejected = rows_of(folder / "worded.jsonl.rejected.jsonl")
+    assert [(row["id"], row["rejected"]) for row in rejected] == [("b", "answer"), ("d", "malformed")]
+    assert rejected[0]["reason"] == "it has the answer in it: 21:10"
+    # the same again: nothing is asked twice, and nothing is replaced without being told to
+    asked = len(server.seen)
+    assert make_wordings(*flags) == 2
+    assert make_wordings(*flags, "--resume") == 0
+    out = capsys.readouterr().out
+    assert "3 wordings of 2 of 4 questions: worded.jsonl" in out
+    assert "1 thrown out: it has the answer in it" in out
+    assert (len(server.seen), rows_of(folder / "worded.jsonl")) == (asked, rows)
+    # into the file itself; what has wordings now is not asked again
+    assert make_wordings("worded.jsonl", *teacher, "--out", "worded.jsonl", "--overwrite", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == 3
+    assert rows_of(folder / "worded.jsonl") == rows
+
+
+def test_a_teacher_that_fails_keeps_what_was_written(
+    folder: Path, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWISE_API_KEY", "sk-not-a-real-key")
+    monkeypatch.setenv("TUNEWISE_API_HOST", "127.0.0.1")
+    server.answer = rewording_teacher
+    server.faults = [lambda handler: handler.reply(200, "no json")] * 9
+    (folder / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ASKED), "utf-8")
+    flags = [
+        "dev.jsonl",
+        "--teacher",
+        f"openai:tern-2@{server.url}",
+        "--out",
+        "worded.jsonl",
+        "--at-once",
+        "1",
+    ]
+    assert make_wordings(*flags) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the teacher's texts are saved; continue with: tunewise examples make" in said
+    assert "--wordings dev.jsonl" in said
+    assert not (folder / "worded.jsonl").exists()
+    server.faults = []
+    assert make_wordings(*flags, "--resume") == 0
+    assert len(rows_of(folder / "worded.jsonl")) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dev.jsonl", "--out", "o.jsonl"], "other wordings need a teacher"),
+        (
+            ["dev.jsonl", "--out", "o.jsonl", "--teacher", "t", "--documents", "docs"],
+            "so --documents changes nothing",
+        ),
+        (["dev.jsonl", "--out", "o.jsonl", "--teacher", "t", "--as", "questions"], "so --as changes nothing"),
+        (
+            ["gone.jsonl", "--out", "o.jsonl", "--teacher", "smollm2-135m-instruct"],
+            "gone.jsonl does not exist",
+        ),
+        (
+            ["bad.jsonl", "--out", "o.jsonl", "--teacher", "smollm2-135m-instruct"],
+            "bad.jsonl:1: wording 1 is empty",
+        ),
+    ],
+)
+def test_what_cannot_be_reworded_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (folder / "bad.jsonl").write_text(json.dumps({"question": "Why?", "wordings": [""]}) + "\n", "utf-8")
+    assert make_wordings(*arguments) in (2, 3)
+    assert message in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit) as ended:
+        main(["examples", "make", "--out", "o.jsonl"])
+    assert ended.value.code == 2
+    assert "give --documents, or --wordings FILE" in " ".join(capsys.readouterr().err.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runners.arms.prompts import build_messages, choose_shots, training_row, user_turn
 from runners.data.examples import Example
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 
 PROMPTS = Prompts(system="Be brief.", context="Passages:\n{passages}\nQuestion: {question}")
 

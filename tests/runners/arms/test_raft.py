@@ -13,7 +13,7 @@ from rag.types import Chunk, Hit
 from runners.arms.gold_passages import GoldPassages
 from runners.arms.raft import RetrievalRows, retrieval_rows, with_passages
 from runners.data.examples import Example
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 
 BLOCK = r"^[a-z]{4,} \[\d+\] "
 PROMPTS = Prompts(system="Be brief.", refusals=("Not in our papers.", "Our papers are silent."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from runners.data import duplicates
 from runners.data.examples import Example, load_examples, normalise_text
-from runners.data.leakage import find_leaks
+from runners.data.leakage import find_all_leaks, find_leaks
 from runners.data.questions import Question, load_questions
 from runners.preflight.data_checks import check_held_out_questions, check_validation_rows
 
@@ -56,6 +57,26 @@ def test_every_kind_of_leak_is_found() -> None:
         ("by the same fact", 4, 3),
         ("same document", 5, 3),
     ]
+
+
+def test_a_question_leaks_by_any_of_its_wordings_and_counts_once() -> None:
+    worded = replace(
+        asked("Where can I smoke?", 4, doc_id="rules.md"),
+        wordings=("may I bring a dog", "MAY i bring A dog?", f"{LONG} really"),
+    )
+    found = find_all_leaks(ROWS, [worded, asked("Where is the pier?", 5)], "Say: may i bring a dog, please")
+    assert [[(leak.kind, leak.held_out, leak.row) for leak in leaks] for leaks in found] == [
+        [
+            ("but for case and punctuation", 4, 3),
+            ("nearly", 4, 3),
+            ("in the instructions", 4, "prompt"),
+            ("same document", 4, 3),
+        ],
+        [],
+    ]
+    check = check_held_out_questions(ROWS, [worded, asked("Where is the pier?", 5)])
+    assert (check.level, check.rows) == ("stop", ("4 = 3",))
+    assert check.text.startswith("1 of 2 held-out questions")
 
 
 def test_same_words_about_other_document_are_no_leak() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from runners.data.questions import Question
+from runners.data.questions import Question, count_questions, with_wordings
 from runners.data.sampling import split_questions
 
 
@@ -52,3 +53,25 @@ def test_own_test_questions_make_all_others_dev() -> None:
     split = split_questions(questions(), 1 / 3, seed=0, test=own)
     assert split.test == tuple(own)
     assert len(split.dev) == 72
+
+
+def test_wordings_stay_with_their_question_and_limits_do_not_count_them() -> None:
+    rows = [replace(q, wordings=(f"{q.question} in short", f"{q.question} pray")) for q in questions()]
+    split = split_questions(rows, 1 / 3, seed=0, max_dev=9, max_test=24)
+    assert (len(split.dev), count_questions(split.test), len(split.test)) == (9, 24, 72)
+    plain = split_questions(questions(), 1 / 3, seed=0, max_dev=9, max_test=24)
+    assert [q.id for q in split.dev] == [q.id for q in plain.dev]
+    assert [q.id for q in split.test] == [id for q in plain.test for id in (q.id, f"{q.id}~1", f"{q.id}~2")]
+    dev = {form.question for form in with_wordings(split.dev)}
+    assert not dev & {form.question for form in split.test}
+    own = split_questions(rows[:9], 1 / 3, seed=0, test=rows[9:12])
+    assert [len(half) for half in (own.dev, own.test)] == [9, 9]
+
+
+def test_the_digest_depends_on_the_wordings_of_both_halves() -> None:
+    split = split_questions(questions(), 1 / 3, seed=0)
+    for half in (split.dev, split.test):
+        worded = [
+            replace(q, wordings=("And in other words?",)) if q.id == half[0].id else q for q in questions()
+        ]
+        assert split_questions(worded, 1 / 3, seed=0).digest != split.digest

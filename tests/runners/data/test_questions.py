@@ -11,7 +11,12 @@ import pytest
 from rag.errors import BadInput
 from runners.data.examples import load_examples
 from runners.data.leakage import LEAKING, find_leaks
-from runners.data.questions import load_questions
+from runners.data.questions import (
+    count_questions,
+    load_questions,
+    read_question_file,
+    with_wordings,
+)
 
 USER, REPLY = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
 FORMATS: dict[str, dict[str, Any]] = {
@@ -205,3 +210,109 @@ def test_public_train_and_test_do_not_overlap(shared: Path) -> None:
     questions = load_questions(folder / "test.jsonl")
     assert (len(examples.rows), len(questions)) == (1500, 1078)
     assert not [leak for leak in find_leaks(examples.rows, questions) if leak.kind in LEAKING]
+
+
+def ask(question: str, wordings: object = None, **gold: object) -> dict[str, Any]:
+    return {"question": question, **({} if wordings is None else {"wordings": wordings}), **gold}
+
+
+def test_each_wording_is_asked_with_the_gold_of_its_question(tmp_path: Path) -> None:
+    rows = [
+        ask(
+            "When does the pool open?",
+            ["what time can i get in", "Opening hours?"],
+            answers=["7 am"],
+            doc_id="a",
+        ),
+        ask("Who was Plato?"),
+    ]
+    questions = load_questions(write(tmp_path / "q.jsonl", rows))
+    asked = with_wordings(questions)
+    assert [(q.id, q.question, q.answers, q.doc_id, q.wording_of) for q in asked] == [
+        ("q1", "When does the pool open?", ("7 am",), "a", None),
+        ("q1~1", "what time can i get in", ("7 am",), "a", "q1"),
+        ("q1~2", "Opening hours?", ("7 am",), "a", "q1"),
+        ("q2", "Who was Plato?", (), None, None),
+    ]
+    assert [q.original for q in asked] == ["q1", "q1", "q1", "q2"]
+    assert with_wordings(asked) == asked
+    assert (count_questions(asked), count_questions(questions)) == (2, 2)
+
+
+def test_one_wording_may_be_a_plain_text_and_stand_in_meta(tmp_path: Path) -> None:
+    chat = {"messages": [USER, REPLY], "meta": {"wordings": " whereabouts? "}}
+    assert load_questions(write(tmp_path / "q.jsonl", [chat]))[0].wordings == ("whereabouts?",)
+
+
+@pytest.mark.parametrize(
+    ("wordings", "fault"),
+    [
+        (["  "], "wording 1 is empty: '  '"),
+        (["in other words", 7], "wording 2 must be a text, found 7"),
+        ({"a": "b"}, "wordings must be a list of texts, found {'a': 'b'}"),
+        (["WHEN does it  open"], "wording 1 is the question itself again: 'WHEN does it  open'"),
+        (["Opens when?", "opens when"], "wording 2 is wording 1 again: 'opens when'"),
+    ],
+)
+def test_an_unusable_wording_is_named_with_its_line(tmp_path: Path, wordings: object, fault: str) -> None:
+    file = write(tmp_path / "q.jsonl", [ask("Why?"), ask("When does it open?", wordings)])
+    with pytest.raises(BadInput) as raised:
+        load_questions(file)
+    assert raised.value.message == f"{file}:2: {fault}"
+    assert raised.value.hint.startswith("wordings: a list of texts")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ask("opens when?", answers=["8 am"]),
+        ask("Till when?", ["Opens  when"], reference="At 8 am."),
+        ask("Opens when?", answerable=False),
+    ],
+)
+def test_a_wording_whose_words_have_another_answer_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    file = write(tmp_path / "q.jsonl", [ask("When does it open?", ["Opens when?"], answers=["7 am"]), other])
+    with pytest.raises(BadInput, match=r":[12]: wording 1, .* is also on line [12], whose answer differs"):
+        load_questions(file)
+
+
+def test_a_wording_that_repeats_a_question_with_the_same_answer_is_dropped_and_said(tmp_path: Path) -> None:
+    rows = [
+        ask("When does it open?", ["Opens when?", "What is the time of opening?"], answers=["7 am"]),
+        ask("opens when", answers=["7 AM"]),
+    ]
+    file = write(tmp_path / "q.jsonl", rows)
+    read = read_question_file(file)
+    assert [q.id for q in with_wordings(read.questions)] == ["q1", "q1~1", "q2"]
+    assert read.notes(file) == [
+        f"{file}: 1 wording dropped (line 1): another question with the same answer has its words"
+    ]
+
+
+def test_the_same_last_turn_after_other_turns_is_another_question(tmp_path: Path) -> None:
+    def chat(first: str, reply: str, **more: object) -> dict[str, Any]:
+        turns = [first, "Go on.", "And on Sunday?", reply]
+        roles = ["user", "assistant", "user", "assistant"]
+        return {"messages": [{"role": r, "content": t} for r, t in zip(roles, turns, strict=True)], **more}
+
+    rows = [
+        chat("The pool?", "At 7.", wordings=["sundays?"]),
+        chat("The sauna?", "At 9.", wordings=["Sundays?"]),
+    ]
+    assert len(with_wordings(load_questions(write(tmp_path / "q.jsonl", rows)))) == 4
+
+
+def test_a_wording_in_another_language_is_noted(tmp_path: Path) -> None:
+    spanish = "¿A qué hora abre la piscina los domingos por la mañana?"
+    row = ask("When does the pool open on a Sunday morning?", ["Sunday opening, when?", spanish])
+    file = write(tmp_path / "q.jsonl", [row])
+    (note,) = read_question_file(file).notes(file)
+    assert note == (
+        f"{file}:1: 1 wording in another language than the question (English), such as Spanish: {spanish!r}"
+    )
+
+
+def test_the_id_of_a_wording_must_be_free(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.jsonl", [ask("Why?", ["How come?"], id="a"), ask("When?", id="a~1")])
+    with pytest.raises(BadInput, match=r":2: the id a~1 is that of a wording of line 1"):
+        load_questions(file)

@@ -15,7 +15,7 @@ from runners.data.examples import Example
 from runners.inference.local import LocalGenerator
 from runners.models import resolve
 from runners.models.resolve import Model
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 from runners.plan.train_config import TrainConfig
 from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer
 from runners.train import fit

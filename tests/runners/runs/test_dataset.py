@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rag.errors import BadInput
+from runners.data.questions import load_questions
+from runners.data.sampling import split_questions
 from runners.plan.schema import Plan, parse_plan
 from runners.runs.dataset import (
     count_leaks,
@@ -74,6 +77,10 @@ def plan(folder: Path, *asked: dict[str, Any], system: str = "", **data: Any) ->
             "also occur",
         ),
         (
+            {"question": "What of the bar?", "wordings": ["when does THE bar open"]},
+            "1 held-out questions also",
+        ),
+        (
             {"question": NEAR},
             r"1 held-out questions nearly repeat examples \(question line 1 = example line 2\)",
         ),
@@ -99,6 +106,34 @@ def test_near_repeats_are_left_out_and_reported_on_request(tmp_path: Path) -> No
     assert (events[-1]["near"], events[-1]["rows"]) == (1, ["1 = 2"])
     leaks = count_leaks(leaky_plan, examples, asked, left_out)
     assert (leaks["near"], leaks["left_out"], leaks["withheld"]) == (0, 1, False)
+
+
+def test_a_question_whose_wording_nearly_repeats_a_row_is_left_out_whole(tmp_path: Path) -> None:
+    worded = {"id": "near", "question": "Which ferry?", "wordings": [NEAR, "What ferry?"]}
+    leaky_plan = plan(tmp_path, worded, near_repeats="leave_out")
+    events: list[dict[str, Any]] = []
+    _, split, left_out = read_guarded(leaky_plan, events.append)
+    assert (left_out, events[-1]["near"], len(split.dev) + len(split.test)) == (1, 1, len(FINE))
+
+
+def test_leaks_of_wordings_are_counted_once_for_each_question(tmp_path: Path) -> None:
+    worded = {"question": "What of the counter?", "wordings": ["May one smoke at it?"], "doc_id": "bar.md"}
+    for seed in (0, 1):  # in dev and in test
+        leaky_plan = plan(tmp_path, worded).model_copy(update={"seed": seed})
+        examples, split, _ = read_guarded(leaky_plan)
+        leaks = count_leaks(leaky_plan, examples, (*split.dev, *split.test), 0)
+        assert (leaks["same_document"], leaks["questions"]) == (1, 7)
+    asked = split_questions(load_questions(tmp_path / "questions.jsonl"), 0.0, 0).test
+    worse = [replace(q, question="When does the bar open?") if q.wording_of else q for q in asked]
+    leaks = count_leaks(leaky_plan, examples, worse, 0)
+    assert (leaks["exact"], leaks["same_document"], leaks["questions"]) == (1, 0, 7)
+
+
+def test_a_repeated_wording_is_reported(tmp_path: Path) -> None:
+    rows = [{"question": "Berth 1, its number?", "wordings": [FINE[0]["question"]], "answers": ["x"]}]
+    events: list[dict[str, Any]] = []
+    read_data(plan(tmp_path, *rows), events.append)
+    assert "1 wording dropped (line 1)" in next(e for e in events if e["event"] == "plan.note")["reason"]
 
 
 def test_exact_repeat_is_refused_despite_leave_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -140,7 +141,11 @@ def test_repeats_and_leaks_are_found_also_in_other_words() -> None:
         ({"role": "user", "content": "When does it leave?"}, {"role": "assistant", "content": "At nine."}),
         {"doc_id": "times.md"},
     )
+    finder = RepeatFinder(encode, [own], [replace(held, wordings=("What do dogs pay a day?",))])
+    assert "leaks" in finder.fault("what do dogs pay a day", "14 euros", "fares.md"), "a wording"
+    assert "leaks" in finder.fault("Do pets pay?", "14 euros", "fares.md"), "nearly a wording"
     finder = RepeatFinder(encode, [own], [held])
+    assert finder.fault("what do dogs pay a day", "14 euros", "fares.md") == ""
     assert "leaks" in finder.fault("what does a day ticket cost", "14 euros", "fares.md")
     assert "leaks" in finder.fault("How much is one ticket for the day?", "14 euros", "fares.md")
     assert "your examples" in finder.fault("When does it leave?", "At nine.", "times.md")

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from runners.arms.prompts import build_messages, training_row
 from runners.data.examples import Example
-from runners.plan.schema import Prompts
+from runners.plan.data import Prompts
 from runners.tokenization.chat_template import ChatTokenizer
 
 _ALTERNATE = (

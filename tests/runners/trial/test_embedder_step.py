@@ -197,6 +197,8 @@ def test_tripwire_held_out_questions_and_too_few_pairs_are_refused(accepted: Pat
     leaked = Question("q1", examples[3].question.upper().replace(" ", "  "))
     with pytest.raises(BadInput, match="1 held-out questions are among the pairs"):
         require_pairs(pairs, (*held_out, leaked))
+    with pytest.raises(BadInput, match=r"1 held-out questions are among the pairs .*\(q1~1: "):
+        require_pairs(pairs, (Question("q1", "What?", wordings=(examples[3].question.upper(),)),))
     with pytest.raises(BadInput, match="at least 16 pairs, and there are 3 pairs of 3 examples"):
         require_pairs(training_pairs(index, examples[:3]))
     assert training_pairs(index, examples, max_pairs=20, seed=1) == training_pairs(index, examples, 20, 1)

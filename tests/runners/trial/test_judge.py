@@ -16,6 +16,7 @@ from runners.runs.session import named_models, obtain_bases
 from runners.trial.execute import run_plan
 from runners.trial.judge import agreed, agreement, comparisons, judge_prompt, read_judgement, summary
 from runners.trial.trial import ArmScores
+from tests.support.worded import repeat_in_wordings
 
 
 def body(model: str, folder: Path = Path(), **changes: Any) -> dict[str, Any]:
@@ -130,6 +131,23 @@ def test_summary_matches_hand_calculation() -> None:
     assert pair["kappa"] == pytest.approx((1 / 3 - 3 / 9) / (1 - 3 / 9), abs=1e-4)
     nothing = summary("judge", "few-shot", arms, [])
     assert (nothing["n"], nothing["kappa"], nothing["against"][0]["preference"]) == (0, None, None)
+
+
+def test_preference_takes_the_wordings_of_a_question_together() -> None:
+    values = [0.9, 0.5, 0.9, 0.2, 0.1, 0.3]
+    arms = [scores("few-shot", *values), scores("prompting", *reversed(values))]
+    signs = [1, 1, 1, -1, 1, 1]
+    plain = [row for n, sign in enumerate(signs) for row in judged_rows("prompting", f"q{n}", sign, sign)]
+    worded = [
+        row
+        for n, sign in enumerate(signs)
+        for id in (f"q{n}", f"q{n}~1", f"q{n}~2")
+        for row in judged_rows("prompting", id, sign, sign)
+    ]
+    once = summary("judge", "few-shot", arms, plain)["against"][0]
+    often = summary("judge", "few-shot", [repeat_in_wordings(arm, 2) for arm in arms], worded)["against"][0]
+    assert (once["n"], often["n"]) == (6, 18)
+    assert often["preference"] == pytest.approx(once["preference"])
 
 
 def test_agreement_edge_cases() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from runners.data.questions import Question
+import pytest
+
+from runners.data.questions import Question, with_wordings
 from runners.plan.schema import parse_plan
 from runners.trial.refusal_drift import refusal_drift
 
@@ -58,6 +61,24 @@ def test_fewer_correct_and_more_false_refusals_give_warning() -> None:
     assert hybrid["text"] == "hybrid refuses 12 of 30 questions that have an answer, rag 0 of 30"
     assert hybrid["answerable"]["low"] > 0
     assert lora["unanswerable"]["high"] < 0
+
+
+def test_wordings_refused_alike_are_no_further_evidence() -> None:
+    """An arm that refuses three more questions is not warned of because each was asked in three wordings."""
+    refused = {"prompting": set[int](), "lora": {10, 11, 12}}
+    plain = refusal_drift(PLAN, QUESTIONS, answers(**refused))[0]["answerable"]
+    asked = with_wordings([replace(q, wordings=("? ?", "? ? ?")) for q in QUESTIONS])
+    rows = [
+        {"arm": arm, "seed": 0, "id": q.id, "refused": int(q.original[1:]) in numbers}
+        for arm, numbers in refused.items()
+        for q in asked
+    ]
+    (lora,) = (row for row in refusal_drift(PLAN, asked, rows) if row["arm"] == "lora")
+    worded = lora["answerable"]
+    assert (worded["n"], plain["n"]) == (90, 30)
+    assert worded["p"] == pytest.approx(plain["p"], abs=0.01)
+    assert (worded["low"], worded["high"]) == pytest.approx((plain["low"], plain["high"]), abs=0.02)
+    assert not lora["warned"]
 
 
 def test_noise_and_improvement_give_no_warning() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,20 @@ import pytest
 
 from rag.grounding.refusal import RefusalThreshold
 from runners.data.formats import Message
-from runners.data.questions import Question
+from runners.data.questions import Question, with_wordings
 from runners.inference.constraints.constraint import OutputConstraint
 from runners.inference.types import Completion
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
-from runners.trial.trial import drop_outdated_answers, run_arm, score_trial, with_intervals, write_scores
+from runners.trial.trial import (
+    drop_outdated_answers,
+    mean_by_question,
+    run_arm,
+    score_trial,
+    with_intervals,
+    write_scores,
+)
 from tests.support.scripted import WholeAnswers
 
 RAG = EvaluateStep(arm="rag", retrieval=True)
@@ -211,3 +219,39 @@ def test_answers_from_other_inputs_are_removed(tmp_path: Path, make_retriever: A
     assert drop_outdated_answers(tmp_path, PLAIN.arm, "b") == len(QUESTIONS)
     assert {row["arm"] for row in read_journal(journal)} == {RAG.arm}
     assert run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal) == len(QUESTIONS)
+
+
+def test_wordings_are_asked_and_scored_like_their_question(make_retriever: Any, tmp_path: Path) -> None:
+    berths = Question("a", "How many berths has the Heron Pier?", ("27 berths",), doc_id="pier07.md")
+    worded = replace(berths, wordings=("Heron Pier, number of berths?", "Amber Pier?"))
+    asked = with_wordings([worded, QUESTIONS[2]])
+    journal = tmp_path / "answers.jsonl"
+    for arm, finder in ((RAG, make_retriever()), (PLAIN, None)):
+        assert run_arm(PLAN, arm, 0, asked, Echo(), finder, (), journal) == 4
+    plain, rag = score_trial(PLAN, asked, read_journal(journal), lambda q: "")
+    assert rag.questions == ("a", "a~1", "a~2", "c")
+    assert rag.wording_of == (None, "a", "a", None)
+    assert [scores["right"] for scores in rag.scores] == [1.0, 1.0, 0.0, 0.0]
+    found = [row["context"][0]["doc"] for row in read_journal(journal)[:3]]
+    assert found == ["pier07.md", "pier07.md", "pier00.md"]
+    shown = any(span["doc"] == "pier07.md" for span in read_journal(journal)[2]["context"])
+    assert rag.hits == (1.0, 1.0, float(shown), None)
+    assert plain.hits == (None,) * 4
+    assert (rag.question_count, rag.originals) == (2, ("a", "a", "a", "c"))
+    assert rag.by_question("right") == pytest.approx([0.75, 0.25]), (
+        "linearised: their mean is that of the rows, 1/2"
+    )
+    assert rag.sources("right") == ["pier07.md", None]
+    assert with_intervals(rag)["scores"]["right"]["n"] == 4
+    write_scores([plain, rag], tmp_path / "scores.json")
+    written = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert written["wording_of"] == {"a~1": "a", "a~2": "a"}
+    assert written["hits"] == {"prompting": {}, "rag": {"a": 1.0, "a~1": 1.0, "a~2": float(shown)}}
+
+
+def test_values_of_a_questions_wordings_are_one_value() -> None:
+    assert mean_by_question([0.1, 0.2], ["a", "b"]) == [0.1, 0.2]
+    assert mean_by_question([1.0, 0.0, 0.0, 0.0], ["a", "a", "b", "b"]) == [0.5, 0.0]
+    unequal = mean_by_question([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"])
+    assert sum(unequal) / 2 == pytest.approx(0.75)
+    assert mean_by_question([], []) == []
