@@ -137,7 +137,11 @@ def sentences(text: str) -> list[Span]:
     """Return the spans of sentences and table rows of three words and more, headings left out."""
     ends = [match.span() for match in _SENTENCE_END.finditer(text)]
     spans = zip([0, *(end for _, end in ends)], [*(start for start, _ in ends), len(text)], strict=True)
-    return [(a, b) for a, b in spans if len(text[a:b].split()) > 2 and not text[a:b].startswith(("#", "| --", "|--"))]
+    return [
+        (a, b)
+        for a, b in spans
+        if len(text[a:b].split()) > 2 and not text[a:b].startswith(("#", "| --", "|--"))
+    ]
 
 
 def overlaps(sentence: str, evidence: str) -> bool:
@@ -197,7 +201,9 @@ def found_groups(folder: Path, embedder: Embedder, work: Path) -> Iterator[Group
     text = Chunker(embedder, index.settings).embedded_text
     raw = {row["id"]: row["text"] for row in read_rows(folder / "documents.jsonl")}
     rows = [row for number, row in enumerate(read_rows(folder / "questions.jsonl")) if number % 5 < 2]
-    for row, result in zip(rows, index.find_many([row["question"] for row in rows], Query(k=12)), strict=True):
+    for row, result in zip(
+        rows, index.find_many([row["question"] for row in rows], Query(k=12)), strict=True
+    ):
         hits = [hit.chunk for hit in result.hits if hit.chunk.doc != row.get("doc_id")][:4]
         wrong = [Text(text(chunk)) for chunk in hits]
         if not row["answerable"]:
@@ -280,7 +286,10 @@ def train(groups: Sequence[Group], folder: Path, arguments: argparse.Namespace) 
         if step % 400 == 399:
             save(network, folder, arguments.out, f"{len(groups)} groups, {step + 1} steps, unfinished")
         if step % 50 == 49:
-            print(f"{step + 1} of {total}, {time.monotonic() - begun:.0f} s: loss {np.mean(losses[-50:]):.3f}", flush=True)
+            print(
+                f"{step + 1} of {total}, {time.monotonic() - begun:.0f} s: loss {np.mean(losses[-50:]):.3f}",
+                flush=True,
+            )
     return network
 
 

@@ -148,7 +148,9 @@ def search(
     if gate is not None and questions is None:
         raise UsageProblem("--gate is for a file of questions", "add --questions FILE")
     if gate_kind not in ("fitted", "lenient", "off"):
-        raise UsageProblem(f"--gate-kind {gate_kind} is none of fitted, lenient, off", "see: tunewise index search --help")
+        raise UsageProblem(
+            f"--gate-kind {gate_kind} is none of fitted, lenient, off", "see: tunewise index search --help"
+        )
     if question is not None and not question.strip():
         raise BadInput("the question is empty", 'ask something: tunewise index search INDEX "opening hours"')
     query = Query(

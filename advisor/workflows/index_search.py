@@ -123,9 +123,7 @@ class _FittedGate:
     threshold: RefusalThreshold
     reader: Scorer | None
 
-    def decide(
-        self, index: Any, question: str, hits: Sequence[Hit]
-    ) -> tuple[Sequence[Hit], RefusalDecision]:
+    def decide(self, index: Any, question: str, hits: Sequence[Hit]) -> tuple[Sequence[Hit], RefusalDecision]:
         """Return the hits as they would be shown, and the decision."""
         from rag.grounding.gate import read_hits
 

@@ -137,7 +137,8 @@ def base_digest(folder: Path | str) -> str:
     """Return a SHA-256 of a model's layer norms, by which the base is recognised whatever else its file holds."""
     digest = hashlib.sha256()
     with safe_open(str(Path(folder) / "model.safetensors"), "np") as tensors:
-        for name in sorted(name for name in tensors.keys() if _PROBED in name):
+        names: list[str] = tensors.keys()
+        for name in sorted(name for name in names if _PROBED in name):
             digest.update(np.asarray(tensors.get_tensor(name), dtype=np.float32).tobytes())
     return digest.hexdigest()
 
@@ -150,7 +151,9 @@ def why_not_base(folder: Path | str, weights: Path = WEIGHTS_FILE) -> str:
         return f"{Path(folder).name} has no model.safetensors"
     with safe_open(str(weights), "np") as tensors:
         wanted = (tensors.metadata() or {}).get("base", "")
-    return "" if base_digest(folder) == wanted else f"{Path(folder).name} is another model than it was made of"
+    return (
+        "" if base_digest(folder) == wanted else f"{Path(folder).name} is another model than it was made of"
+    )
 
 
 def _apply(network: AnswerabilityNetwork, weights: Path) -> None:
@@ -160,7 +163,10 @@ def _apply(network: AnswerabilityNetwork, weights: Path) -> None:
         names = set(tensors.keys())
         for name, layer in network.bert.named_modules():
             if f"{name}.lora_A" in names:
-                change = tensors.get_tensor(f"{name}.lora_B").float() @ tensors.get_tensor(f"{name}.lora_A").float()
+                change = (
+                    tensors.get_tensor(f"{name}.lora_B").float()
+                    @ tensors.get_tensor(f"{name}.lora_A").float()
+                )
                 with torch.no_grad():
                     _weight(layer).add_(scale * change)
         for name in ("pair", "evidence"):

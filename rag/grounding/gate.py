@@ -18,7 +18,7 @@ import numpy as np
 
 from rag.embedding.reranker import Scorer, by_answers
 from rag.grounding import refusal
-from rag.grounding.refusal import DRIFT_SIGNALS, AnswerCuts, RefusalDecision, RefusalSignals, RefusalThreshold
+from rag.grounding.refusal import AnswerCuts, RefusalDecision, RefusalSignals, RefusalThreshold
 from rag.types import Hit
 
 T = TypeVar("T")
@@ -39,7 +39,6 @@ MOST_OF_A_LOG = 0.25
 """Most of the questions of a log, which have no labels, that the gate may refuse: most of them will be answerable."""
 MOST_LOG_QUESTIONS = 100
 """Questions of a log that are read: enough for its quarter, in half a minute."""
-SAMPLED = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +105,9 @@ def fit_gate(
         log: questions without labels, in the words that customers use.
     """
     if settings.gate == "off":
-        return RefusalThreshold({}, 1.0, "off", gate="off", note="nothing is refused before the model is asked")
+        return RefusalThreshold(
+            {}, 1.0, "off", gate="off", note="nothing is refused before the model is asked"
+        )
     if settings.reader is None:
         return _without_reading(index, questions, settings)
     reader = _Remembering(settings.reader)
@@ -130,7 +131,7 @@ def fit_gate(
         read=READ,
         gate=settings.gate,
         wordings=sum(row.wording > 0 for row in own),
-        sample=_sample([*(row.signals for row in own), *asked]),
+        sample=refusal.drift_sample([*(row.signals for row in own), *asked]),
     )
     if not answerable.any() or answerable.all():
         return threshold
@@ -234,7 +235,9 @@ def _held_out_scores(
     folds = np.array([groups[row.group] % refusal.CV_FOLDS for row in rows])
     scores = np.zeros(len(rows))
     for fold in range(refusal.CV_FOLDS):
-        cuts = _cuts((row for row, own in zip(rows, folds, strict=True) if own != fold), settings.most_wrong, log)
+        cuts = _cuts(
+            (row for row, own in zip(rows, folds, strict=True) if own != fold), settings.most_wrong, log
+        )
         if settings.gate == "lenient":
             cuts = replace(SHIPPED_CUTS, other_words=LENIENT_CUT, same_words=LENIENT_CUT)
         for n in np.flatnonzero(folds == fold).tolist():
@@ -247,7 +250,11 @@ def _without_reading(
     index: Readable, questions: Sequence[DevQuestion], settings: GateSettings
 ) -> RefusalThreshold:
     """Return a threshold on the signals of the search, which notice shared words more than the answer."""
-    note = f"the passages are not read before an answer: {settings.why_not_read}" if settings.why_not_read else ""
+    note = (
+        f"the passages are not read before an answer: {settings.why_not_read}"
+        if settings.why_not_read
+        else ""
+    )
     if settings.gate == "lenient":
         weights = {"dense": 1.0}
         return RefusalThreshold(weights, -NO_MODEL_LENIENT_COSINE, "default", gate="lenient", note=note)
@@ -271,13 +278,6 @@ def _note(rows: Sequence[_Row], settings: GateSettings) -> str:
         f"for other words on {other}" if other >= MIN_PER_CUT else "for other words it is the shipped one",
     ]
     return "; ".join(parts)
-
-
-def _sample(signals: Sequence[RefusalSignals]) -> tuple[tuple[float, ...], ...]:
-    """Return the drift signals of questions, at most :data:`SAMPLED`, evenly chosen."""
-    return tuple(
-        tuple(float(getattr(one, name)) for name in DRIFT_SIGNALS) for one in _evenly(signals, SAMPLED)
-    )
 
 
 def _evenly(values: Sequence[T], most: int) -> Sequence[T]:

@@ -183,7 +183,7 @@ class RefusalThreshold:
 
     def to_json(self) -> dict[str, Any]:
         """Return the threshold as a JSON object."""
-        points = {
+        points: dict[str, Any] = {
             "chosen": self.chosen and self.chosen.to_json(),
             "at_most": self.at_most and self.at_most.to_json(),
             "curve": [point.to_json() for point in self.curve],
@@ -204,7 +204,9 @@ class RefusalThreshold:
             obj = check_schema(obj, "refusal", "the refusal threshold")
             # files of 0.2.0 have no keys for reading
             values = {
-                item.name: obj[item.name] for item in fields(cls) if item.name in obj or item.name not in _NEW_KEYS
+                item.name: obj[item.name]
+                for item in fields(cls)
+                if item.name in obj or item.name not in _NEW_KEYS
             }
             if unknown := sorted(set(values["weights"]) - set(SIGNAL_NAMES)):
                 raise ValueError(f"unknown signal {unknown[0]}")
@@ -237,6 +239,8 @@ SEARCH_SIGNALS = SIGNAL_NAMES[:-1]
 """The signals of the search alone, which the logistic model weighs."""
 DRIFT_SIGNALS = ("answers", "coverage", "dense", "length")
 """The signals by which questions are compared with those that the threshold was fitted on."""
+SAMPLED = 300
+"""Most questions whose drift signals a threshold keeps."""
 _NEW_KEYS = ("cuts", "read", "gate", "wordings", "sample")
 
 
@@ -412,7 +416,14 @@ def fit_threshold(index: Searchable, questions: Sequence[tuple[str, str | None, 
         chosen,
         threshold_for_refusal_share(REPORTED_REFUSAL_SHARE, scores, y),
         refusal_curve(scores, y),
+        sample=drift_sample(rows[: len(questions)]),
     )
+
+
+def drift_sample(signals: Sequence[RefusalSignals]) -> tuple[tuple[float, ...], ...]:
+    """Return the :data:`DRIFT_SIGNALS` of questions, of at most :data:`SAMPLED` evenly chosen ones."""
+    chosen = np.linspace(0, max(0, len(signals) - 1), min(SAMPLED, len(signals))).round().astype(int).tolist()
+    return tuple(tuple(float(getattr(signals[n], name)) for name in DRIFT_SIGNALS) for n in chosen)
 
 
 def _refused_at_every_cut(

@@ -37,7 +37,8 @@ def mark_beside(
     if margin >= 0:
         return tuple(citations)
     return tuple(
-        replace(citation, supported=False, support=BESIDE) if citation.n else citation for citation in citations
+        replace(citation, supported=False, support=BESIDE) if citation.n else citation
+        for citation in citations
     )
 
 

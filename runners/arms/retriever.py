@@ -14,6 +14,7 @@ from typing import Protocol
 
 from rag.embedding.reranker import Scorer, truncation_notes
 from rag.grounding import context
+from rag.grounding.drift import DriftWatch
 from rag.grounding.gate import read_hits
 from rag.grounding.refusal import SIGNAL_DEPTH, RefusalDecision, RefusalThreshold
 from rag.index import Index
@@ -82,6 +83,7 @@ class Retriever:
         """
         self.reranker = reranker
         self.reader = reader
+        self.drift = DriftWatch(threshold)
         self.index = index
         self.step = step
         self.threshold = threshold
@@ -109,6 +111,7 @@ class Retriever:
             hits, decision = read_hits(
                 self.index, self.threshold, self.reader, question, result.hits[: max(k, SIGNAL_DEPTH)]
             )
+            self.drift.add(question, decision.signals)
             shown, notes = tuple(hits[:k]), result.notes
             if self.reranker:
                 cut_before = self.reranker.truncated
