@@ -21,7 +21,7 @@ from rag.embedding.embedder import Embedder
 from rag.grounding import refusal
 from rag.grounding.refusal import (
     SIGNAL_DEPTH,
-    SIGNAL_NAMES,
+    SEARCH_SIGNALS,
     best_cut,
     cross_validated_log_odds,
     fit_logistic,
@@ -103,7 +103,7 @@ def tell(name: str, task: str, x: np.ndarray, y: np.ndarray, group: np.ndarray) 
         scores = cross_validated_log_odds(x, y, made, order[group], folds=5)
         areas.append(refusal.auroc(scores, y))
         prices.append(refusal.threshold_for_refusal_share(0.9, scores, y).wrong)
-    dense = refusal.auroc(x[:, SIGNAL_NAMES.index("dense")], y)
+    dense = refusal.auroc(x[:, SEARCH_SIGNALS.index("dense")], y)
     print(
         f"| {name} | {task} | {y.sum()} + {(~y).sum()} | {np.mean(areas):.3f} ({min(areas):.3f}–{max(areas):.3f}) "
         f"| {dense:.3f} | {np.mean(prices):.3f} |",

@@ -58,6 +58,7 @@ def test_refusal_signals_of_hits(make_chunk: Callable[..., Chunk]) -> None:
         "subject": pytest.approx(1 / 3),
         "named": 0.5,
         "length": 3,
+        "answers": 0.0,
     }
     assert refusal.refusal_signals("Do dogs travel free?", hits[:1]).margin == 0
     assert refusal.refusal_signals("x", []) == refusal.RefusalSignals()
@@ -82,7 +83,7 @@ def test_refusal_curve_counts_refused_questions() -> None:
 
 def test_fit_is_at_the_optimum_of_its_loss() -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(60, len(refusal.SIGNAL_NAMES))) * [0.2, 0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 3.0]
+    x = rng.normal(size=(60, len(refusal.SEARCH_SIGNALS))) * [0.2, 0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 3.0]
     x[:, 5] = 0.25  # a signal that never varies
     y = x[:, 0] + rng.normal(size=60) * 0.2 > 0
     constructed = ~y & (rng.random(60) < 0.5)
@@ -153,6 +154,7 @@ def test_refusal_decision_lists_its_signals(make_chunk: Callable[..., Chunk]) ->
             "subject": 0.0,
             "named": 0.0,
             "length": 2.0,
+            "answers": 0.0,
         },
     }
 

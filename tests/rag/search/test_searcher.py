@@ -14,6 +14,7 @@ import pytest
 from rag.index import Index
 from rag.search.filters import Condition
 from rag.search.query import Query
+from rag.search.searcher import weight_of_matches
 from rag.settings import IndexSettings
 from rag.types import Results
 from tests.rag.conftest import TinyEncoder
@@ -309,3 +310,15 @@ def test_query_lexical_weight_overrides_the_index(ferries: Index) -> None:
     assert by_words.hits[0].score == by_meaning.hits[0].score == 1.0
     assert [h.lexical for h in by_words.hits] == sorted((h.lexical for h in by_words.hits), reverse=True)
     assert [h.dense for h in by_meaning.hits] == sorted((h.dense for h in by_meaning.hits), reverse=True)
+
+
+def test_words_weigh_by_how_rare_their_matches_are() -> None:
+    full = weight_of_matches(0.3, 20.0, "ferry dogs deck", 100)
+    assert full == pytest.approx(4 * 0.3 / 0.7 / (1 + 4 * 0.3 / 0.7))
+    some = weight_of_matches(0.3, 1.0, "ferry dogs deck", 100)
+    assert 0 < some < full
+    assert weight_of_matches(0.3, 0.0, "ferry dogs deck", 100) == 0
+    assert (
+        weight_of_matches(0.3, 1.0, "ferry dogs deck", 10_000) < some
+    )  # the same score is less rare among more
+    assert (weight_of_matches(0.0, 9.0, "a", 9), weight_of_matches(1.0, 0.0, "a", 9)) == (0.0, 1.0)
