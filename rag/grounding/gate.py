@@ -117,7 +117,7 @@ def fit_gate(
     if settings.gate == "lenient":
         cuts = replace(SHIPPED_CUTS, other_words=LENIENT_CUT, same_words=LENIENT_CUT)
     answerable = np.array([row.answerable for row in rows], dtype=bool)
-    made = np.array([row.made for row in rows], dtype=bool)
+    constructed = np.array([row.made for row in rows], dtype=bool)
     own = [row for row in rows if not row.made]
     threshold = RefusalThreshold(
         {},
@@ -125,7 +125,7 @@ def fit_gate(
         "answers",
         int(answerable.sum()),
         int((~answerable).sum()),
-        int(made.sum()),
+        int(constructed.sum()),
         note=_note(own, settings),
         cuts=cuts,
         read=READ,
@@ -189,10 +189,10 @@ def _signals_of(
 ) -> list[RefusalSignals]:
     if not texts:
         return []
-    found = index.search_many(texts, refusal.SIGNAL_DEPTH, without)
+    results = index.search_many(texts, refusal.SIGNAL_DEPTH, without)
     return [
         refusal.refusal_signals(text, index.read(reader, text, hits, READ))
-        for text, hits in zip(texts, found, strict=True)
+        for text, hits in zip(texts, results, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ question. Any other :class:`PassageFinder` can take its place, such as one that 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,36 @@ class Retriever:
             return self.count_tokens(self._break_controls(text))
 
         return self._break_controls(context.format_passages(hits, self.step.context_tokens, count, question))
+
+
+def open_retriever(
+    index: Index,
+    step: IndexStep,
+    refusal_file: Path,
+    base: Path | None,
+    reranker: Scorer | None,
+    reader: Callable[[], Scorer],
+) -> Retriever:
+    """Return the retriever of a run with the refusal threshold of a file.
+
+    Args:
+        index: the open index.
+        step: the plan's index step.
+        refusal_file: the fitted threshold.
+        base: folder of the base model, whose tokens are counted; None for an endpoint.
+        reranker: puts the best candidates in order.
+        reader: loads the answerability model, where the threshold reads.
+    """
+    threshold = RefusalThreshold.from_json(json.loads(refusal_file.read_text("utf-8")))
+    return Retriever(
+        index,
+        step,
+        threshold,
+        token_counter(base),
+        control_tokens(base),
+        reranker,
+        reader() if threshold.read else None,
+    )
 
 
 def token_counter(folder: Path | None) -> Callable[[str], int]:

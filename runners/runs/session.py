@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from rag.backends.consent import stored_url
 from rag.errors import BadInput, CannotRun, Problem
 from rag.types import OnEvent
 from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
-from runners.arms.retriever import Retriever, control_tokens, token_counter
+from runners.arms.retriever import Retriever, open_retriever
 from runners.arms.scored_labels import ScoredLabels, labels_of_plan, read_prior, require_local
 from runners.data.examples import Example
 from runners.data.sampling import QuestionSplit
@@ -466,8 +465,7 @@ class RunContext:
     @cached_property
     def answer_reader(self) -> AnswerReader:
         """The answerability model for the index, or why it cannot be used."""
-        assert self.embedder_model is not None
-        return load_answer_reader(self.embedder_model.folder)
+        return load_answer_reader(self.embedder_model)
 
     @cached_property
     def tuned(self) -> TunedRetrieval:
@@ -496,12 +494,7 @@ class RunContext:
         return self.tuned.index
 
     def _retriever(self, index: Index, refusal_file: Path, reranker: Reranker | None) -> Retriever:
-        from rag.grounding.refusal import RefusalThreshold
-
         assert self.plan.index is not None
-        threshold = RefusalThreshold.from_json(json.loads(refusal_file.read_text("utf-8")))
         folder = self.base.folder if isinstance(self.base, resolve.Model) else None
-        reader = self.answer_reader.required() if threshold.read else None
-        return Retriever(
-            index, self.plan.index, threshold, token_counter(folder), control_tokens(folder), reranker, reader
-        )
+        reader = self.answer_reader.required
+        return open_retriever(index, self.plan.index, refusal_file, folder, reranker, reader)
