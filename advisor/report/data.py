@@ -36,7 +36,8 @@ from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_j
 from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
-from runners.trial.trial import ArmScores
+from runners.trial.refusal_gate import question_drift
+from runners.trial.trial import ANSWERS, ArmScores
 
 FULL_RUN_EVENT = "run.full"
 """The event of a quick run with the command of the full one and its estimated minutes."""
@@ -91,6 +92,7 @@ def report_json(
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
     measured["answering"] = answering_conditions(run.events(), plan)
+    drift = question_drift(run.path, plan, read_journal(run.path / TRIAL / ANSWERS))
     measured |= compare_prediction(
         plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
@@ -98,7 +100,7 @@ def report_json(
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": _warnings(plan, guards, origins),
+        "warnings": [*_warnings(plan, guards, origins), *([drift.text] if drift and drift.sure else [])],
         "arms": [
             arm_json(arm, plan, _gpu_of(run.events()))
             | answer_times(arm.arm, run.events())
@@ -118,6 +120,7 @@ def report_json(
         "dev_budget": dev_budget(run, plan, max((arm.question_count for arm in arms), default=0)),
         "full_run": full_run(run, plan),
         "max_test": plan.data.max_test,
+        "drift": drift.to_json() if drift else None,
         **({"made_questions": origins} if origins else {}),
     }
     data |= _retriever_keys(run.path, plan, data["warnings"])

@@ -60,6 +60,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "paired": [pair_json(pair) for pair in pairs],
         "weights": applied_weights(plan),
         "trial": _trial_scores(run),
+        "drift": evaluation.drift.to_json() if evaluation.drift else None,
         "folder": str(evaluation.folder),
     }
     if origins:
@@ -115,6 +116,8 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
             f"{asked.other_form} of {marked} made questions have an answer not of the form that the plan's checks ask "
             "for: no reply of that form is right on them, so they cannot rank the arms"
         )
+    if evaluation.drift and evaluation.drift.sure:
+        lines.append(evaluation.drift.text)
     if asked.trial:
         lines.append(f"{asked.trial} of {len(asked.questions)} are questions of the trial itself")
     return lines
