@@ -20,7 +20,7 @@ from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.made_questions import judge_on_real_questions, made_column, origin_counts, origin_notes
 from advisor.verdict.predictions import compare_prediction, is_quick
-from advisor.verdict.right_answers import by_wording, right_answers
+from advisor.verdict.right_answers import beside_answers, by_wording, right_answers
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
@@ -92,7 +92,8 @@ def report_json(
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     measured = measured_facts(run, plan)
     measured["answering"] = answering_conditions(run.events(), plan)
-    drift = question_drift(run.path, plan, read_journal(run.path / TRIAL / ANSWERS))
+    rows = read_journal(run.path / TRIAL / ANSWERS)
+    drift = question_drift(run.path, plan, rows)
     measured |= compare_prediction(
         plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
@@ -104,6 +105,7 @@ def report_json(
         "arms": [
             arm_json(arm, plan, _gpu_of(run.events()))
             | answer_times(arm.arm, run.events())
+            | {"beside": beside_answers(rows, arm.arm).to_json()}
             | ({"made": beside[arm.arm]} if arm.arm in beside else {})
             | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
             for arm in sorted(arms, key=lambda a: -a.mean_score)

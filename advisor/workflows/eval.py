@@ -19,11 +19,14 @@ from advisor.verdict.made_questions import (
     origin_notes,
     split_by_origin,
 )
+from advisor.verdict.right_answers import beside_answers
 from rag.errors import BadInput
 from rag.files import write_json
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.run_folder import read_journal
 from runners.trial.evaluate import Evaluation
+from runners.trial.trial import ANSWERS
 
 EVAL_FILE = "eval.json"
 
@@ -44,6 +47,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
     )
     verdict, pairs = (judged.verdict, judged.pairs) if judged else (None, ())
     columns = {arm.arm: made_column(arm) for arm in beside}
+    rows = read_journal(evaluation.folder / ANSWERS)
     data: dict[str, Any] = {
         "schema": 1,
         "run": str(run),
@@ -53,7 +57,9 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "verdict": verdict.to_json() if verdict else None,
         "warnings": [*origin_notes(origins), *_warnings(evaluation, plan)],
         "arms": [
-            arm_json(arm, plan, "") | ({"made": columns[arm.arm]} if arm.arm in columns else {})
+            arm_json(arm, plan, "")
+            | {"beside": beside_answers(rows, arm.arm).to_json()}
+            | ({"made": columns[arm.arm]} if arm.arm in columns else {})
             for arm in sorted(counted, key=lambda arm: -arm.mean_score)
             if arm.combined
         ],

@@ -228,6 +228,32 @@ def test_page_shows_refusal_threshold(run: RunFolder) -> None:
         assert ('class="band"' in page[page.index("When it refuses") :]) is bool(threshold.chosen)
 
 
+def test_answers_beside_the_question_are_marked_and_counted(run: RunFolder) -> None:
+    def row(arm: str, number: int, support: str) -> dict[str, Any]:
+        cited = {
+            "n": 1,
+            "doc": "a.md",
+            "line_start": 1,
+            "line_end": 1,
+            "quote": "Pets stay.",
+            "support": support,
+        }
+        texts = {"question": f"Who stays {number}?", "answer": "Pets stay.", "marked": "Pets stay. [1]"}
+        return {"arm": arm, "seed": 0, "id": f"q{number}", **texts, "citations": [cited]}
+
+    rows = [row("rag", 0, "beside"), row("rag", 1, "supported"), {**row("rag", 2, "partly"), "refused": True}]
+    (run.path / "trial" / "answers.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in rows), "utf-8"
+    )
+    data = write_report(run, PLAN)
+    counts = {arm["arm"]: arm["beside"] for arm in data["arms"]}
+    assert counts == {"rag": {"n": 1, "of": 2}, "prompting": {"n": 0, "of": 0}}
+    page = (run.path / "report.html").read_text("utf-8")
+    assert page.count('<span class="tag warn">seems not to be what was asked</span>') == 1
+    assert page.count("The passage says this, but it seems not to be what was asked.") == 1
+    assert page.count("The passage supports a part of the sentence only.") == 1
+
+
 def test_refusal_of_earlier_version_is_shown(run: RunFolder, root: Path) -> None:
     old = json.loads((root / "tests/versions/477b318/run/refusal.json").read_text("utf-8"))
     assert "gate" not in old

@@ -125,7 +125,9 @@ def test_server_says_it_once_and_shows_it_in_its_metrics(
     def ask(numbers: range) -> None:
         """Search for questions; the model's answers are not waited for."""
         for n in numbers:
-            request = AnswerRequest(model, Question(f"q{n}", LONG.format(n=n)), str, waiting.append)
+            request = AnswerRequest(
+                model, Question(f"q{n}", LONG.format(n=n)), waiting.append, waiting.append
+            )
             answer_batch(
                 session,
                 [request],
