@@ -69,8 +69,8 @@ def dev_questions(questions: Sequence[Question]) -> list[DevQuestion]:
 
 def gate_inputs(context: RunContext) -> dict[str, Any]:
     """Return what the gate depends on besides index and questions: the plan's settings, where they are not the usual."""
-    wanted = context.plan.refusal
-    return {} if wanted == RefusalSettings() else {"refusal": wanted.model_dump()}
+    wanted = context.plan.refusal.model_dump(exclude={"reasons"})
+    return {} if wanted == RefusalSettings().model_dump(exclude={"reasons"}) else {"refusal": wanted}
 
 
 def question_drift(run: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Drift | None:

@@ -111,6 +111,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
+        **(gate_inputs(context) | _log_input(plan.data.wordings) if step.retrieval else {}),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
