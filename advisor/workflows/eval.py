@@ -19,7 +19,6 @@ from advisor.verdict.made_questions import (
     origin_notes,
     split_by_origin,
 )
-from advisor.verdict.right_answers import beside_answers
 from rag.errors import BadInput
 from rag.files import write_json
 from rag.text.words import count_noun
@@ -57,9 +56,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "verdict": verdict.to_json() if verdict else None,
         "warnings": [*origin_notes(origins), *_warnings(evaluation, plan)],
         "arms": [
-            arm_json(arm, plan, "")
-            | {"beside": beside_answers(rows, arm.arm).to_json()}
-            | ({"made": columns[arm.arm]} if arm.arm in columns else {})
+            arm_json(arm, plan, "", rows) | ({"made": columns[arm.arm]} if arm.arm in columns else {})
             for arm in sorted(counted, key=lambda arm: -arm.mean_score)
             if arm.combined
         ],

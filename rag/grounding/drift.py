@@ -25,7 +25,7 @@ LEVEL = 0.01
 MIN_DISTANCE = 0.3
 """Least distance of the distributions that is said: with hundreds of questions small differences are sure too."""
 _SAID = {
-    "answers": "how surely a passage answers them",
+    "answers": "how likely a passage answers them",
     "coverage": "the share of their words that passages hold",
     "dense": "how near the nearest passage is",
     "length": "their length",

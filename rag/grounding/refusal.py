@@ -427,10 +427,7 @@ def drift_sample(signals: Sequence[RefusalSignals]) -> tuple[tuple[float, ...], 
 
 
 def drift_values(signals: RefusalSignals) -> tuple[float, ...]:
-    """Return the :data:`DRIFT_SIGNALS` of a question, rounded as they are stored.
-
-    A share such as 1/3 must equal the stored one: a test of two samples would take the tie for a difference.
-    """
+    """Return the :data:`DRIFT_SIGNALS` of a question, rounded as they are stored: 1/3 must equal the stored 1/3."""
     return tuple(round(float(getattr(signals, name)), 4) for name in DRIFT_SIGNALS)
 
 

@@ -63,7 +63,7 @@ class ServerMetrics:
             "Distance (0 to 1) of the questions asked from those that refusals were fitted on; 0 where not compared.",
             **shared,
         )
-        self._drift_sure = Gauge("question_drift_sure", "1 where these questions differ surely.", **shared)
+        self._drift_sure = Gauge("question_drift_sure", "1 where these questions clearly differ.", **shared)
         self._servers: Callable[[], Sequence[Mapping[str, Any]]] = tuple
         self._questions: Callable[[], Drift | None] = lambda: None
         self._last_key = ""
