@@ -186,7 +186,7 @@ class Base:
     gold_documents: set[str] = field(default_factory=set)
 
 
-def make_run(name: str, documents: Rows, questions: Rows, work: Path) -> Base:
+def make_run(name: str, documents: Rows, questions: Rows, work: Path, dev_share: float = 0.1) -> Base:
     """Make a run of a set with the reader, index and report, by the command line's own code."""
     from advisor.report.report import write_report
     from runners.plan.schema import parse_plan
@@ -211,7 +211,7 @@ def make_run(name: str, documents: Rows, questions: Rows, work: Path) -> Base:
         "data": {
             "documents": str(folder / "documents.jsonl"),
             "questions": str(folder / "questions.jsonl"),
-            "dev_share": 0.1,
+            "dev_share": dev_share,
         },
         "prompts": {"system": SYSTEM},
         "steps": [

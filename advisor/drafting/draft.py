@@ -46,6 +46,7 @@ from runners.plan.schema import (
     PlanGate,
     Prompts,
     RecordedAnswer,
+    RefusalSettings,
     Step,
     parse_plan,
 )
@@ -53,6 +54,9 @@ from runners.plan.steps import EvaluateStep, IndexStep, PlanModel, Thinking, Tra
 from runners.plan.train_config import TUNING_METHODS
 from runners.resources.parallel_memory import REFUSED_WHEN_SHARDED
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+COSTLY_MOST_WRONG = 0.15
+"""Largest share of answerable questions that may be refused where a wrong answer is expensive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ def draft_with_notes(
         "weights": {weight.name: weight.weight for weight in weights},
         "weight_reasons": {weight.name: weight.reason for weight in weights},
         "gate": _gate(choice, steps).model_dump(mode="json"),
+        "refusal": _refusal(profile).model_dump(mode="json"),
         "max_new_tokens": _max_new_tokens(profile, rows),
         "thinking": thinking.model_dump(),
         "answers": _recorded_answers(answers, folder),
@@ -365,6 +370,14 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
     So a tuned arm has to beat all prompts, a hybrid every single arm.
     """
     return PlanGate(must_beat=tuple(arm for arm in cheaper_arms(steps, choice) if arm not in COMPARISON_ARMS))
+
+
+def _refusal(profile: Profile) -> RefusalSettings:
+    """Return when arms with retrieval refuse: sooner where a wrong answer is expensive, else as is usual."""
+    if profile.wrong_answer_cost != "high" or not profile.documents:
+        return RefusalSettings()
+    why = "a wrong answer is expensive: more questions with an answer may be refused for it"
+    return RefusalSettings(most_wrong=COSTLY_MOST_WRONG, reasons={"most_wrong": why})
 
 
 def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:

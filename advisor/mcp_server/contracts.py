@@ -68,8 +68,11 @@ class AnswerResult(Contract):
 
     answer: str
     refused: bool = Field(description="Whether the documents were found not to hold the answer.")
+    beside: bool = Field(description="Whether what it cites seems not to be what was asked.")
     arm: str
-    citations: Rows = Field(description="For each [n]: doc, line_start, quote, supported.")
+    citations: Rows = Field(
+        description="For each [n]: doc, line_start, quote, supported, support (supported, partly, beside)."
+    )
 
 
 class ReportResult(Contract):

@@ -185,14 +185,23 @@ async def ask_tool(
             return answer.reply_json(name)
 
     data = await in_thread(context, work)
+    text, lines = answer_text(data)
+    return success(text, data, "\n".join(lines))
+
+
+def answer_text(data: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the summary of an answer, and its lines: the arm, the answer, what is doubtful, and the citations."""
+    from runners.arms.answer import BESIDE_NOTE
+
     cited = [
         f"[{citation['n']}] {citation['doc']}, line {citation['line_start']}: {citation['quote']}"
         for citation in data["citations"]
         if citation["n"]
     ]
     state = "It refuses: the documents were not found to hold the answer." if data["refused"] else "Answered"
+    doubt = [f"Doubtful: {BESIDE_NOTE}."] if data["beside"] else []
     text = state if data["refused"] else f"{state} with {len(cited)} citations."
-    return success(text, data, "\n".join([f"Arm: {data['arm']}", data["answer"], *cited]))
+    return " ".join([text, *doubt]), [f"Arm: {data['arm']}", data["answer"], *doubt, *cited]
 
 
 async def report_tool(

@@ -310,8 +310,8 @@ QUESTIONS: tuple[Question, ...] = (
         "What does a wrong answer cost?",
         "choice",
         "risk",
-        'If mistakes are expensive, answers must cite their sources or say "I don\'t know", and a '
-        "method must win clearly.",
+        'If mistakes are expensive, answers must cite their sources or say "I don\'t know", a '
+        "method must win clearly, and a search refuses sooner.",
         (Choice("low", "little: nobody is harmed"), Choice("high", "money, trust or safety")),
         example="a wrong dose of medicine: high; a clumsy product text: low",
     ),

@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 from advisor.report import cost_plot
+from rag.evaluation.statistics import risk_coverage
 
 TICK_STEPS = (1, 2, 2.5, 5, 10)
 MAX_TICKS = 6
@@ -384,17 +385,26 @@ def loss_chart(
 
 
 def refusal_chart(refusal: Mapping[str, Any]) -> str:
-    """Draw the share refused rightly against the share refused wrongly, one point for each threshold."""
-    chosen = refusal["chosen"]
-    points = sorted({(point["wrong"], point["right"]) for point in [*refusal["curve"], chosen]})
-    description = f"chosen: {chosen['right']:.0%} refused rightly, {chosen['wrong']:.0%} wrongly"
+    """Draw the risk-coverage curve of the thresholds on the dev questions, with 95 % bands; the chosen one has a ring.
+
+    "" where the counts of dev questions were not recorded, or the chosen threshold answers nothing.
+    """
+    counts = refusal["answerable"], refusal["unanswerable"]
+    shares = [(row["right"], row["wrong"]) for row in (*refusal["curve"], refusal["chosen"])]
+    points = [(one.coverage, one.risk) for one in risk_coverage(shares, *counts)]
+    chosen = risk_coverage(shares[-1:], *counts)
+    if not chosen:
+        return ""
+    at, risk = chosen[0].coverage, chosen[0].risk
+    top = min(1.0, 1.05 * max(risk.high for _, risk in points))
     return draw_lines(
         "When it refuses",
-        description,
-        {"every threshold (ring: the one chosen)": points},
-        Axis("answerable questions refused wrongly", 0, 1),
-        Axis("unanswerable ones refused rightly", 0, 1),
-        [(chosen["wrong"], chosen["right"])],
+        f"chosen: {at:.0%} of the dev questions answered, {risk.hits} of these {risk.n} without an answer",
+        {"every threshold (ring: the one chosen; area: 95 %)": [(x, y.hits / y.n) for x, y in points]},
+        Axis("share of the dev questions that is answered", 0, 1),
+        Axis("share of these without an answer in the documents", 0, top),
+        [(at, risk.hits / risk.n)],
+        band=[(x, y.low, y.high) for x, y in points],
     )
 
 

@@ -20,7 +20,7 @@ from advisor.verdict.conclusion import conclude
 from advisor.verdict.guards import guard_warnings, run_guards, trained_rows
 from advisor.verdict.made_questions import judge_on_real_questions, made_column, origin_counts, origin_notes
 from advisor.verdict.predictions import compare_prediction, is_quick
-from advisor.verdict.right_answers import by_wording, right_answers
+from advisor.verdict.right_answers import beside_answers, by_wording, right_answers
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
@@ -36,7 +36,8 @@ from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_j
 from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
-from runners.trial.trial import ArmScores
+from runners.trial.refusal_gate import question_drift
+from runners.trial.trial import ANSWERS, ArmScores
 
 FULL_RUN_EVENT = "run.full"
 """The event of a quick run with the command of the full one and its estimated minutes."""
@@ -89,8 +90,8 @@ def report_json(
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
     origins = origin_counts(measured_arms, _last_event(run.events(), event="run.start").get("made"))
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
-    measured = measured_facts(run, plan)
-    measured["answering"] = answering_conditions(run.events(), plan)
+    measured = measured_facts(run, plan) | {"answering": answering_conditions(run.events(), plan)}
+    answers = read_journal(run.path / TRIAL / ANSWERS)
     measured |= compare_prediction(
         plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
@@ -100,7 +101,7 @@ def report_json(
         "verdict": verdict.to_json(),
         "warnings": _warnings(plan, guards, origins),
         "arms": [
-            arm_json(arm, plan, _gpu_of(run.events()))
+            arm_json(arm, plan, _gpu_of(run.events()), answers)
             | answer_times(arm.arm, run.events())
             | ({"made": beside[arm.arm]} if arm.arm in beside else {})
             | ({"training_rows": accounts[arm.arm].to_json()} if arm.arm in accounts else {})
@@ -120,7 +121,7 @@ def report_json(
         "max_test": plan.data.max_test,
         **({"made_questions": origins} if origins else {}),
     }
-    data |= _retriever_keys(run.path, plan, data["warnings"])
+    data |= _search_keys(run.path, plan, answers, data["warnings"])
     further = {"forecast": compare_forecast(plan, data), "curves": read_curves(run.path)}
     data |= {key: value for key, value in further.items() if value}
     data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
@@ -240,12 +241,13 @@ def answering_conditions(events: Sequence[Mapping[str, Any]], plan: Plan) -> dic
     return {arm: row for arm, row in rows.items() if row}
 
 
-def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
+def arm_json(arm: ArmScores, plan: Plan, gpu: str, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return an arm as in the report.
 
     Each score has its 95 % interval; ``right`` counts the right answers, None where none can be judged. Where questions
     have other wordings, all that was asked is counted (``n``), ``questions`` are those of the file, and ``by_wording`` has
-    both apart. Seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a CPU).
+    both apart. ``beside`` counts the answers given, of ``answers`` in the journal, that cite something else than was asked.
+    Seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a CPU).
     """
     usd = cost_per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
@@ -260,6 +262,7 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
             name: {**_interval(arm.shown(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
         },
         "right": right.to_json() if right else None,
+        "beside": beside_answers(answers, arm.arm).to_json(),
         "n": len(arm.combined),
         "documents": cluster_by_document(arm.sources()).documents,
         "seeds": [{"seed": seed, "mean": score} for seed, score in arm.seeds],
@@ -296,14 +299,18 @@ def left_out_notes(plan: Plan) -> list[str]:
     ]
 
 
-def _retriever_keys(run: Path, plan: Plan, warnings: list[str]) -> dict[str, Any]:
-    """Return the report's key about a tuned retriever, and add a refusal to the warnings; {} without one."""
-    comparison = read_comparison(run)
+def _search_keys(
+    run: Path, plan: Plan, answers: Sequence[Mapping[str, Any]], warnings: list[str]
+) -> dict[str, Any]:
+    """Return the keys about what was asked and a tuned retriever, and add what a reader must know to the warnings."""
+    drift, comparison = question_drift(run, plan, answers), read_comparison(run)
+    warnings += [drift.text] if drift and drift.sure else []
+    keys: dict[str, Any] = {"drift": drift.to_json() if drift else None}
     if not comparison:
-        return {}
+        return keys
     notes = retriever_notes(comparison, plan)
     warnings += [] if comparison["accepted"] else notes[:1]
-    return {"retriever": {**{k: v for k, v in comparison.items() if k != "schema"}, "notes": notes}}
+    return keys | {"retriever": {**{k: v for k, v in comparison.items() if k != "schema"}, "notes": notes}}
 
 
 def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:

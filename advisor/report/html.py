@@ -273,10 +273,11 @@ def _forecast_parts(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _guard_parts(guards: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template needs for the checks beside the verdict."""
-    refusal = guards.get("refusal")
+    refusal = guards.get("refusal") or {}
     return {
         "refusal": refusal,
-        "refusal_chart": charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
+        "refusal_gate": statements.refusal_gate(refusal),
+        "refusal_chart": charts.refusal_chart(refusal) if refusal.get("chosen") else "",
         "staleness": guards["staleness"],
         "staleness_caption": staleness_caption(guards["staleness"]),
         "forgetting": _guard_rows(guards.get("forgetting")),
@@ -318,13 +319,10 @@ def staleness_caption(staleness: Mapping[str, Any] | None) -> str:
     rows = (staleness or {}).get("arms") or []
     follow = [row["arm"] for row in rows if row["new_after"] > row["new_before"]]
     repeat = [row["arm"] for row in rows if row["old_after"] and 2 * row["old_after"] >= row["old_before"]]
-    sentences = [
-        f"More of the new facts after the update: {', '.join(follow)}."
-        if follow
-        else "No arm states more of the new facts after the update."
-    ]
-    sentences += [f"Still at least half of the old facts: {', '.join(repeat)}."] if repeat else []
-    return " ".join(sentences)
+    none = "No arm states more of the new facts after the update."
+    first = f"More of the new facts after the update: {', '.join(follow)}." if follow else none
+    still = f"Still at least half of the old facts: {', '.join(repeat)}."
+    return " ".join([first, *[still] * bool(repeat)])
 
 
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advisor.verdict.right_answers import is_beside
 from rag.text.numbers import extract_numbers
 from rag.text.sanitize import defang_text, strip_invisible
 from rag.text.words import content_words
@@ -208,6 +209,7 @@ def _row(
                 "right": score is not None and stored_right(score, answerable),
                 "refused": row.get("refused", False),
                 "cut": row.get("finish") == "length",
+                "beside": is_beside(row),
                 "pieces": list(
                     answer_pieces(defang_text(row["marked"]), gold, [*known_texts, *other_answers, *gold])
                 ),

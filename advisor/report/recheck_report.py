@@ -84,6 +84,7 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
         "verdict": _verdicts(result),
         "not_measured_again": list(result.stale),
         "notes": list(result.notes),
+        "drift": result.drift.to_json() if result.drift else None,
     }
     return data | {"summary": _sentences(data, decision)}
 

@@ -15,6 +15,7 @@ from advisor.methods.arm_titles import arms_in_words
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import PROBE_FACTS
 from advisor.verdict.conclusion import duration_text, question_count
+from rag.evaluation.statistics import risk_coverage
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.resources.usage import is_contended
@@ -55,6 +56,44 @@ def made_cells(arm: Mapping[str, Any]) -> tuple[str, str]:
     column = arm.get("made") or {}
     score = column.get("score")
     return right_count(column.get("right")), f"{score['mean']:.2f}" if score else NOT_JUDGED
+
+
+_READ_BY = {
+    "answers": "a question is refused where none of the first passages, which are read, seems to answer it",
+    "logistic": "a question is refused by signals of the search, most of which count the words that it shares with passages",
+    "default": "a question is refused where no passage is near it in meaning, by a fixed limit",
+}
+"""By what a gate refuses, by ``how`` of its threshold."""
+
+
+def refusal_gate(refusal: Mapping[str, Any]) -> str:
+    """Return which gate refuses before the model is asked, by what, and for which wordings; "" for a run without one."""
+    if not refusal:
+        return ""
+    how, note = str(refusal["how"]), str(refusal.get("note") or "")
+    gate = str(refusal.get("gate") or "fitted")
+    if gate == "off" or how == "off":
+        return "Gate: off. No question is refused before the model is asked."
+    name = "default" if how == "default" and gate == "fitted" else gate
+    noted = f" {note[:1].upper()}{note[1:].rstrip('.')}." if note else ""
+    return f"Gate: {name}; {_READ_BY.get(how, how)}.{noted}"
+
+
+def refusal_line(data: Mapping[str, Any]) -> str:
+    """Return when a run refuses, in one line with what that means on its dev questions; "" for a run without a gate."""
+    refusal = (data.get("guards") or {}).get("refusal") or {}
+    chosen, text = refusal.get("chosen"), refusal_gate(refusal)
+    points = risk_coverage(
+        [(chosen["right"], chosen["wrong"])] if chosen else [],
+        refusal.get("answerable", 0),
+        refusal.get("unanswerable", 0),
+    )
+    for point in points:
+        text += (
+            f" On its dev questions it answers {point.coverage:.0%}; without an answer in the documents of these: "
+            f"{point.risk.text()}."
+        )
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

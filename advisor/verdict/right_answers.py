@@ -9,11 +9,12 @@ itself. With several training seeds a question counts by its mean over them, so 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rag.evaluation.statistics import clustered_share
+from rag.grounding.relevance import BESIDE
 from runners.trial.trial import ArmScores
 
 RIGHT = "right"
@@ -128,3 +129,19 @@ def by_wording(arm: ArmScores) -> dict[str, WordingCounts]:
 def _count(values: Sequence[float]) -> AnswerCount:
     """Return how many of some values between 0 and 1 there are, rounded where they are means over seeds."""
     return AnswerCount(math.floor(sum(values) + 0.5), len(values))
+
+
+def is_beside(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of the journal is an answer whose citations seem not to be what was asked."""
+    return any(citation.get("support") == BESIDE for citation in row.get("citations") or ())
+
+
+def beside_answers(rows: Sequence[Mapping[str, Any]], arm: str) -> AnswerCount:
+    """Return how many of the answers that an arm gave, refusals left out, are marked as beside the question.
+
+    Args:
+        rows: of the journal; the answers of every seed count.
+        arm: the arm.
+    """
+    given = [row for row in rows if row["arm"] == arm and not row.get("refused")]
+    return AnswerCount(sum(map(is_beside, given)), len(given))

@@ -90,6 +90,11 @@ class Answerer:
         # The models are loaded when the stream is read, so that the terminal shows meanwhile that something is going on.
         return show_streaming(self._open().stream(question, self.arm, history), name)
 
+    def note_drift(self) -> None:
+        """Say, once, that the questions answered in this process differ from those that refusals were fitted on."""
+        if self._opened and (text := self._session.drift_note()):
+            note(text)
+
     def _by_server(self, request: Callable[[RunningServer], Result]) -> Result | None:
         """Return what the server gives; None when there is none, or it is lost, which is said."""
         if self._server is None:

@@ -66,6 +66,7 @@ def converse(
             )
         else:
             answer = answerer.show(rewritten, shown_turns)
+        answerer.note_drift()
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
         previous = rewritten
 

@@ -136,7 +136,9 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
 
 def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     """Print the answers to a few questions before and after the update."""
+    from rag.grounding.relevance import BESIDE
     from rag.text.sanitize import defang_text
+    from runners.arms.answer import BESIDE_NOTE
     from runners.run_folder import TRIAL
     from runners.trial.staleness import JOURNAL
 
@@ -150,8 +152,10 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
                 continue
             print(f"  {row['arm']:<7} {row['when']:<7} {defang_text(row['marked'])}")
             for citation in row["citations"][:1]:
-                if citation["supported"]:
+                beside = citation["support"] == BESIDE
+                if citation["supported"] or beside:
                     location = f"{defang_text(citation['doc'])}, line {citation['line_start']}"
+                    location += f" ({BESIDE_NOTE})" * beside
                     print(
                         f'                  [{citation["n"]}] {location}: "{defang_text(citation["quote"])}"'
                     )

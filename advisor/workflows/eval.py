@@ -23,7 +23,9 @@ from rag.errors import BadInput
 from rag.files import write_json
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.run_folder import read_journal
 from runners.trial.evaluate import Evaluation
+from runners.trial.trial import ANSWERS
 
 EVAL_FILE = "eval.json"
 
@@ -44,6 +46,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
     )
     verdict, pairs = (judged.verdict, judged.pairs) if judged else (None, ())
     columns = {arm.arm: made_column(arm) for arm in beside}
+    rows = read_journal(evaluation.folder / ANSWERS)
     data: dict[str, Any] = {
         "schema": 1,
         "run": str(run),
@@ -53,13 +56,14 @@ def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -
         "verdict": verdict.to_json() if verdict else None,
         "warnings": [*origin_notes(origins), *_warnings(evaluation, plan)],
         "arms": [
-            arm_json(arm, plan, "") | ({"made": columns[arm.arm]} if arm.arm in columns else {})
+            arm_json(arm, plan, "", rows) | ({"made": columns[arm.arm]} if arm.arm in columns else {})
             for arm in sorted(counted, key=lambda arm: -arm.mean_score)
             if arm.combined
         ],
         "paired": [pair_json(pair) for pair in pairs],
         "weights": applied_weights(plan),
         "trial": _trial_scores(run),
+        "drift": evaluation.drift.to_json() if evaluation.drift else None,
         "folder": str(evaluation.folder),
     }
     if origins:
@@ -115,6 +119,8 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
             f"{asked.other_form} of {marked} made questions have an answer not of the form that the plan's checks ask "
             "for: no reply of that form is right on them, so they cannot rank the arms"
         )
+    if evaluation.drift and evaluation.drift.sure:
+        lines.append(evaluation.drift.text)
     if asked.trial:
         lines.append(f"{asked.trial} of {len(asked.questions)} are questions of the trial itself")
     return lines

@@ -135,6 +135,36 @@ class WilsonShare:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskPoint:
+    """One threshold on a risk-coverage curve (El-Yaniv and Wiener 2010)."""
+
+    coverage: float
+    """Share of all questions that are answered."""
+    risk: WilsonShare
+    """How many of the answered ones have no answer."""
+
+
+def risk_coverage(
+    refused: Sequence[tuple[float, float]], answerable: int, unanswerable: int
+) -> list[RiskPoint]:
+    """Return the points of some thresholds by ascending coverage; one that answers nothing has none.
+
+    Args:
+        refused: shares of the unanswerable and of the answerable questions that each threshold refuses.
+        answerable: number of questions with an answer.
+        unanswerable: number of those without one.
+    """
+    points = []
+    for right, wrong in sorted(set(refused), reverse=True):
+        bad = round((1 - right) * unanswerable)
+        answered = bad + round((1 - wrong) * answerable)
+        if answered:
+            coverage = answered / (answerable + unanswerable)
+            points.append(RiskPoint(coverage=coverage, risk=WilsonShare.of(bad, answered)))
+    return sorted(points, key=lambda point: point.coverage)
+
+
 def cluster_by_document(documents: Sequence[str | None]) -> Clusters:
     """Group questions by their documents; a question without a document is its own group.
 

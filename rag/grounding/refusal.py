@@ -189,7 +189,7 @@ class RefusalThreshold:
             "curve": [point.to_json() for point in self.curve],
         }
         points["cuts"] = self.cuts and asdict(self.cuts)
-        points["sample"] = [[round(value, 4) for value in row] for row in self.sample]
+        points["sample"] = [list(row) for row in self.sample]
         plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in points}
         return {"schema": SCHEMA, **plain, "weights": dict(self.weights), **points}
 
@@ -423,7 +423,12 @@ def fit_threshold(index: Searchable, questions: Sequence[tuple[str, str | None, 
 def drift_sample(signals: Sequence[RefusalSignals]) -> tuple[tuple[float, ...], ...]:
     """Return the :data:`DRIFT_SIGNALS` of questions, of at most :data:`SAMPLED` evenly chosen ones."""
     chosen = np.linspace(0, max(0, len(signals) - 1), min(SAMPLED, len(signals))).round().astype(int).tolist()
-    return tuple(tuple(float(getattr(signals[n], name)) for name in DRIFT_SIGNALS) for n in chosen)
+    return tuple(drift_values(signals[n]) for n in chosen)
+
+
+def drift_values(signals: RefusalSignals) -> tuple[float, ...]:
+    """Return the :data:`DRIFT_SIGNALS` of a question, rounded as they are stored: 1/3 must equal the stored 1/3."""
+    return tuple(round(float(getattr(signals, name)), 4) for name in DRIFT_SIGNALS)
 
 
 def _refused_at_every_cut(

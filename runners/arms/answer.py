@@ -148,7 +148,8 @@ class Answer:
         without asking the model (`finish` is "refused"). `context` names the passages shown, as spans of the
         documents. `answer` is the model's text, `marked` the same with its `citations`. Tokens and seconds
         are those of this answer (`tokens_estimated`: estimated from the number of characters). Passages that
-        repeat are stored once in the journal: see :mod:`runners.arms.long_context`.
+        repeat are stored once in the journal: see :mod:`runners.arms.long_context`. `decision` has the signals of the
+        refusal, where passages were searched for.
         """
         return {
             "arm": arm,
@@ -168,6 +169,7 @@ class Answer:
             "seconds": round(self.completion.seconds, 4),
             "finish": self.completion.finish,
             **self._reasoning_json(),
+            **({"decision": self.found.decision.to_json()} if self.found and self.found.is_searched else {}),
         }
 
     def _reasoning_json(self) -> dict[str, Any]:

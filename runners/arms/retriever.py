@@ -17,7 +17,7 @@ from rag.embedding.reranker import Scorer, truncation_notes
 from rag.grounding import context
 from rag.grounding.drift import DriftWatch
 from rag.grounding.gate import read_hits
-from rag.grounding.refusal import SIGNAL_DEPTH, RefusalDecision, RefusalThreshold
+from rag.grounding.refusal import SIGNAL_DEPTH, RefusalDecision, RefusalSignals, RefusalThreshold
 from rag.index import Index
 from rag.search.query import Query
 from rag.settings import IndexSettings
@@ -42,6 +42,11 @@ class Retrieved:
     """Counts of what was searched: documents, passages, and the index's generation."""
     reader: Scorer | None = field(default=None, compare=False)
     """The answerability model, where the gate reads: with it an answer is checked too."""
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether passages were searched for, so that the decision has signals; not where all were given."""
+        return self.decision.signals != RefusalSignals()
 
     @property
     def refuse(self) -> bool:

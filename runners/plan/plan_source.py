@@ -133,9 +133,11 @@ def _repeated_keys(node: yaml.Node) -> Iterator[str]:
 
 
 def _add_reasons(values: dict[str, Any], root: yaml.MappingNode, text: str) -> None:
-    """Add the comments behind weights and behind the settings of train steps to the reasons that the plan holds."""
+    """Add the comments behind weights, refusal settings and settings of train steps to the reasons that the plan holds."""
     nodes = {key.value: node for key, node in root.value}
     _take_comments(values, "weight_reasons", nodes.get("weights"), text)
+    if isinstance(refusal := values.get("refusal"), dict):
+        _take_comments(refusal, "reasons", nodes.get("refusal"), text, leave_out=("reasons",))
     steps, written = values.get("steps"), nodes.get("steps")
     if isinstance(steps, list) and isinstance(written, yaml.SequenceNode):
         for step, node in zip(steps, written.value, strict=False):

@@ -74,6 +74,9 @@ def plan_text(plan: BaseModel) -> str:
             parts += [_step(step, whole) for step, whole in zip(value, full["steps"], strict=True)]
         elif key == "weights":
             parts += ["weights:\n", _settings(value, weight_comments, "  ")]
+        elif key == "refusal":
+            comments = _move_reasons(value, full[key], value, "reasons")
+            parts += ["refusal:\n", _settings(value, comments, "  ")]
         elif key == "answers":
             parts.append(
                 "answers:\n"

@@ -55,7 +55,7 @@ EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
 RECORD_KEYS = frozenset({"answers", "predicted", "house_style", "weight_reasons", "reasons"})
 """Keys that only record something (free disk space, for one, changes by the hour) or are ignored: a plan that differs in
-them alone does the same. ``reasons`` is a key of train steps."""
+them alone does the same. ``reasons`` is a key of train steps and of ``refusal``."""
 Difference = tuple[str, Any, Any]
 """A dotted key and its values in the first and the second plan; None where a plan has no such key."""
 
@@ -119,6 +119,10 @@ class RefusalSettings(StrictModel):
     check: bool = Field(
         True,
         description="Whether an answer that states something else than what was asked is marked as unsupported.",
+    )
+    reasons: dict[str, str] = Field(
+        default_factory=dict,
+        description="Why each setting has its value: read from the comment behind it.",
     )
 
 
@@ -316,8 +320,8 @@ class Plan(StrictModel):
         values = self.model_dump(mode="json", by_alias=True, exclude={*RECORD_KEYS, "name"})
         values["data"] = {key: value for key, value in values["data"].items() if key not in PATH_KEYS}
         values["forgetting"].pop("file")
-        for step in values["steps"]:
-            step.pop("reasons", None)
+        for part in (*values["steps"], values.get("refusal", {})):
+            part.pop("reasons", None)
         return sha256_text(canonical_json(values))
 
 
@@ -337,6 +341,7 @@ PLAN_MODELS = (
     EvaluateStep,
     StyleCheck,
     PlanGate,
+    RefusalSettings,
     RecordedAnswer,
     Forgetting,
     Thinking,
@@ -416,7 +421,7 @@ def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
 def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS) -> list[Difference]:
     """Return the keys in which two plans differ, with both values, but for top-level keys in ``ignore``.
 
-    The reasons of train steps are not compared where it has ``reasons``.
+    The reasons of train steps and of ``refusal`` are not compared where it has ``reasons``.
     """
     differences: list[Difference] = []
 

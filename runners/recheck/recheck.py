@@ -17,6 +17,7 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_lock
+from rag.grounding.drift import Drift
 from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.data.examples import Example
@@ -55,6 +56,7 @@ from runners.runs.recorded_models import recorded_fingerprints
 from runners.runs.requirements import needs_embedder
 from runners.runs.session import RunContext, obtain_bases, obtain_embedder, obtain_reranker
 from runners.trial import step_runner, trial
+from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ANSWERS, ArmScores
 
 COMPARED_COLUMNS = ("combined", "seconds", "prompt_tokens", "completion_tokens")
@@ -122,6 +124,8 @@ class Recheck:
     missing: int = 0
     """Questions of the run that are not, or have other words; they are in no score."""
     notes: tuple[str, ...] = ()
+    drift: Drift | None = None
+    """How the questions differ from those that refusals were fitted on; None where they were not compared."""
 
     @property
     def asked(self) -> int:
@@ -424,6 +428,7 @@ class _Work:
             before |= {
                 name: _with_recorded(before[name], scores.get(name, {}), asked[name]) for name in asked
             }
+        drift = question_drift(asking.context.run.path, self.part, rows)
         touched = {name for change in asking.changes for name in change.arms}
         others = [arm for name, arm in before.items() if name not in chosen and arm.combined]
         return Recheck(
@@ -445,7 +450,8 @@ class _Work:
             made=frozenset(q.id for q in held if getattr(q, "made", False)),
             questions=len(questions),
             missing=missing,
-            notes=tuple(self.notes),
+            notes=(*self.notes, *([drift.text] if drift and drift.sure else [])),
+            drift=drift,
         )
 
     def _judging_plan(self) -> Plan:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import parse_json
+from rag.grounding.drift import Drift, DriftWatch
 from rag.types import OnEvent
 from runners import notebook
 from runners.arms.answer import Answer, answer_all, stream_answer
 from runners.arms.prompt_selection import read_choices
+from runners.arms.retriever import Retriever
 from runners.arms.scored_labels import labels_of_plan, read_prior
 from runners.data.examples import Example
 from runners.data.formats import Message
@@ -77,6 +79,9 @@ class RunSession:
         self._from_plan = backend is None
         self._checked = False
         self._prepared: dict[str, PreparedArm] = {}
+        self._watches: dict[str, DriftWatch] = {}
+        """Of the retrievers that were asked last, by their kind."""
+        self._drift_noted = False
 
     @classmethod
     def open(
@@ -269,8 +274,24 @@ class RunSession:
         if arm.arm not in self._prepared:
             self._prepared[arm.arm] = recall_arm(context, arm, self._examples)
         # The index may have a newer generation since the last question.
-        prepared = replace(self._prepared[arm.arm], finder=passage_finder(context, arm))
-        return prepared, context.generator(weights, arm)
+        finder = passage_finder(context, arm)
+        if isinstance(finder, Retriever):
+            self._watches[arm.retriever] = finder.drift
+        return replace(self._prepared[arm.arm], finder=finder), context.generator(weights, arm)
+
+    @property
+    def drift(self) -> Drift | None:
+        """How the questions asked in this session differ from those that refusals were fitted on; None if there are few."""
+        compared = (watch.compare() for watch in list(self._watches.values()))
+        return next((drift for drift in compared if drift), None)
+
+    def drift_note(self) -> str:
+        """Return the line that says that these questions differ surely, once in a session; "" otherwise."""
+        if self._drift_noted:
+            return ""
+        text = next((line for watch in list(self._watches.values()) if (line := watch.note())), "")
+        self._drift_noted = bool(text)
+        return text
 
     def _examples(self) -> tuple[Example, ...]:
         """Read the examples that an arm shows; BadInput when their file is missing."""

@@ -194,6 +194,8 @@ def _prepare_arm(
     if step.retrieval and prepared.finder is not None:
         with run_errors_as_unusable("the index"):
             retrieved = list(prepared.finder.find([question.question for question in questions]))
+        if text := session.drift_note():
+            emit(event="serve.drift", reason=text)
     pending = []
     for request, question, passages in zip(requests, questions, retrieved, strict=True):
         stream: StreamedAnswer | StreamedJson

@@ -63,8 +63,8 @@ class BatchingWorker:
     Args:
         session: the opened run; its models are used on the worker's thread only.
         limits: sizes of the queue and the batches.
-        on_event: called with each event (`serve.batch`, `serve.turn`, `serve.index`, `serve.trouble`,
-            `serve.stale`), on the worker's thread.
+        on_event: called with each event (`serve.batch`, `serve.turn`, `serve.index`, `serve.drift`,
+            `serve.trouble`, `serve.stale`), on the worker's thread.
         answer: answers the requests of one batch, as :func:`runners.serving.batch.answer_batch` does.
     """
 

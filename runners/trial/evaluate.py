@@ -12,6 +12,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, writer_lock
+from rag.grounding.drift import Drift
 from rag.index import newest_generation
 from rag.types import OnEvent
 from runners.data.questions import Question, count_questions, read_question_file, with_wordings
@@ -26,6 +27,7 @@ from runners.runs.tuned_retrieval import refused_arms
 from runners.scoring.correctness import references_of
 from runners.scoring.scores import missing_form
 from runners.trial import step_runner, trial
+from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ANSWERS, ArmScores
 
 UNCHECKED_NOTE = "whether the run was trained on these questions is not checked"
@@ -72,6 +74,8 @@ class Evaluation:
     """The generation of the index that was searched; 0 without an index."""
     backend: tuple[str, ...] = ()
     """The servers that generated the answers, as a plan names them; () where this process did."""
+    drift: Drift | None = None
+    """How the questions differ from those that refusals were fitted on; None where they were not compared."""
 
 
 def evaluate(
@@ -112,10 +116,11 @@ def evaluate(
     with writer_lock(folder), disk_full_as_problem(folder):
         for position, arm in enumerate(chosen):
             _answer(session, arm, asked.questions, folder, on_event, (position + 1, len(chosen)))
+        rows = read_journal(folder / ANSWERS)
         scores = trial.score_trial(
             session.plan.model_copy(update={"steps": _with_arms(session, chosen)}),
             asked.questions,
-            read_journal(folder / ANSWERS),
+            rows,
             lambda q: step_runner.gold_text(session.context, q),
         )
         trial.write_scores(scores, folder / SCORES)
@@ -125,6 +130,7 @@ def evaluate(
         tuple(scores),
         newest_generation(path / INDEX) if session.plan.index else 0,
         session.backend.entries,
+        question_drift(path, session.plan, rows),
     )
 
 

@@ -1,17 +1,25 @@
-"""The refusal gate of a run: fitted on its dev questions, their wordings and the log that the plan names."""
+"""The refusal gate of a run: fitted on its dev questions, their wordings and the log that the plan names.
+
+:func:`question_drift` compares what a run, an evaluation or a recheck asked with what the gate was fitted on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.grounding.drift import Drift, compare_questions
 from rag.grounding.gate import DevQuestion, GateSettings, fit_gate
-from rag.grounding.refusal import RefusalThreshold
+from rag.grounding.refusal import DRIFT_SIGNALS, RefusalThreshold
 from runners.data.log_questions import LogQuestions, load_log_questions
 from runners.data.questions import Question, with_wordings
 from runners.models.answer_reader import AnswerReader, why_not_english
-from runners.plan.schema import RefusalSettings
-from runners.runs.session import RunContext
+from runners.plan.schema import Plan, RefusalSettings
+from runners.run_folder import RETRIEVER
+from runners.runs.session import REFUSAL_FILE, RunContext
+from runners.runs.tuned_retrieval import TUNED_REFUSAL
 
 if TYPE_CHECKING:
     from rag.index import Index
@@ -61,5 +69,32 @@ def dev_questions(questions: Sequence[Question]) -> list[DevQuestion]:
 
 def gate_inputs(context: RunContext) -> dict[str, Any]:
     """Return what the gate depends on besides index and questions: the plan's settings, where they are not the usual."""
-    wanted = context.plan.refusal
-    return {} if wanted == RefusalSettings() else {"refusal": wanted.model_dump()}
+    wanted = context.plan.refusal.model_dump(exclude={"reasons"})
+    return {} if wanted == RefusalSettings().model_dump(exclude={"reasons"}) else {"refusal": wanted}
+
+
+def question_drift(run: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Drift | None:
+    """Compare the questions of a journal with those that the refusals of their search were fitted on.
+
+    One comparison for all arms, over the different questions of those that search with the plan's retriever, or else with
+    the tuned one. None with under 20 questions on a side, where nothing was searched, and for files of earlier versions.
+
+    Args:
+        run: the folder with the index and its refusal threshold.
+        plan: its plan.
+        rows: of the journal.
+    """
+    files = {"plan": run / REFUSAL_FILE, "tuned": run / RETRIEVER / TUNED_REFUSAL}
+    for retriever, file in files.items():
+        arms = {step.arm for step in plan.arms if step.retrieval and step.retriever == retriever}
+        asked = {str(row["question"]): row["decision"]["signals"] for row in rows if _is_searched(row, arms)}
+        if asked and file.is_file():
+            threshold = RefusalThreshold.from_json(json.loads(file.read_text("utf-8")))
+            values = [[float(signals[name]) for name in DRIFT_SIGNALS] for signals in asked.values()]
+            return compare_questions(values, threshold.sample)
+    return None
+
+
+def _is_searched(row: Mapping[str, Any], arms: set[str]) -> bool:
+    """Return whether a row of the journal is of one of the arms and has the signals of its search."""
+    return row["arm"] in arms and set(DRIFT_SIGNALS) <= set((row.get("decision") or {}).get("signals") or ())

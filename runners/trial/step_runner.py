@@ -72,8 +72,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SIGNAL_NAMES),
-            **gate_inputs(context),
-            **_log_input(plan.data.wordings),
+            **_gate_inputs(context, True),
         }
     if isinstance(step, EmbedderStep):
         return made_from | {
@@ -111,6 +110,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
+        **_gate_inputs(context, step.retrieval),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
@@ -446,12 +446,13 @@ def _documents_digest(documents: Path | None) -> str:
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
-def _log_input(log: Path | None) -> dict[str, str]:
-    """Return the questions of a log that a step depends on; {} where there are none, as for steps of earlier versions."""
-    if log is None:
-        return {}
+def _gate_inputs(context: RunContext, retrieves: bool) -> dict[str, Any]:
+    """Return the settings and the log that refusals depend on; {} for the usual ones, as for steps of earlier versions."""
+    log = context.plan.data.wordings
+    if not retrieves or log is None:
+        return gate_inputs(context) if retrieves else {}
     require_log(log)
-    return {"wordings": sha256_file(log)}
+    return {**gate_inputs(context), "wordings": sha256_file(log)}
 
 
 def _rows_digest(context: RunContext) -> str:

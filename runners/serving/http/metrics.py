@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rag.grounding.drift import Drift
 from runners.serving.request import RequestResult
 
 METRIC_PATHS = (
@@ -57,7 +58,14 @@ class ServerMetrics:
         self._server_lost = Gauge(
             "server_lost", "Requests that a server of the backend has lost.", ("server",), **shared
         )
+        self._drift = Gauge(
+            "question_drift",
+            "Distance (0 to 1) of the questions asked from those that refusals were fitted on; 0 where not compared.",
+            **shared,
+        )
+        self._drift_sure = Gauge("question_drift_sure", "1 where these questions clearly differ.", **shared)
         self._servers: Callable[[], Sequence[Mapping[str, Any]]] = tuple
+        self._questions: Callable[[], Drift | None] = lambda: None
         self._last_key = ""
 
     def watch_worker(self, waiting: Callable[[], int], stale: Callable[[], bool]) -> None:
@@ -68,6 +76,10 @@ class ServerMetrics:
     def watch_servers(self, states: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
         """Read the state of the backend's servers from a callback whenever the metrics are rendered."""
         self._servers = states
+
+    def watch_questions(self, drift: Callable[[], Drift | None]) -> None:
+        """Read how the questions differ from those that refusals were fitted on whenever the metrics are rendered."""
+        self._questions = drift
 
     def observe_request(self, path: str, status: int, seconds: float) -> None:
         """Count a request and its duration."""
@@ -82,7 +94,7 @@ class ServerMetrics:
             self._tokens.labels(model, "completion").inc(result.completion.completion_tokens)
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Count an event of the worker; errors and index swaps are also printed to stderr."""
+        """Count an event of the worker; errors, index swaps and drift are also printed to stderr."""
         kind = event["event"]
         if kind == "serve.batch":
             self._batch_rows.observe(event["rows"])
@@ -92,6 +104,8 @@ class ServerMetrics:
         elif kind == "serve.index":
             self._index_swaps.inc()
             _log(f"answers from generation {event['generation']} of the index now")
+        elif kind == "serve.drift":
+            _log(event["reason"])
         elif kind in ("serve.trouble", "serve.stale"):
             self._troubles.inc()
             _log(event["reason"])
@@ -102,6 +116,9 @@ class ServerMetrics:
             self._server_up.labels(state["server"]).set(state["up"])
             self._server_in_flight.labels(state["server"]).set(state["in_flight"])
             self._server_lost.labels(state["server"]).set(state["lost"])
+        drift = self._questions()
+        self._drift.set(drift.distance if drift else 0)
+        self._drift_sure.set(drift is not None and drift.sure)
         return generate_latest(self.registry)
 
 

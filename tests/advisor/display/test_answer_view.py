@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from advisor.display.answer_view import show_answer
+from advisor.display.answer_view import show_answer, show_streaming
+from advisor.mcp_server.reading_tools import answer_text
+from advisor.verdict.right_answers import beside_answers
+from advisor.workflows.demo import show_before_and_after
+from rag.embedding.reranker import Scorer
+from rag.files import append_lines
 from rag.grounding.conflicts import find_conflicts
 from rag.grounding.refusal import default_threshold
 from rag.types import Chunk, Hit
-from runners.arms.answer import Answer, answer_all
+from runners.arms.answer import BESIDE_NOTE, Answer, answer_all
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
 from runners.inference.types import Completion
-from runners.plan.schema import Plan, parse_plan
+from runners.plan.schema import Plan, RefusalSettings, parse_plan
 from runners.plan.steps import EvaluateStep
+from runners.scoring.scores import citation_precision, citation_share
+from runners.serving.client import RunningServer
+from runners.serving.http.responses import ResponseIdentity, x_tunewise_body
+from runners.serving.request import RequestResult
+from runners.serving.served_models import ServedModel
+from runners.serving.server_record import ServerRecord
+from runners.trial.staleness import JOURNAL
 from tests.support.scripted import WholeAnswers
 
 ASKED = "What does an adult single cost?"
@@ -74,14 +90,15 @@ def hits() -> tuple[Hit, ...]:
 class Scripted(WholeAnswers):
     """A retriever and a model with fixed results."""
 
-    def __init__(self, hits: tuple[Hit, ...], text: str) -> None:
+    def __init__(self, hits: tuple[Hit, ...], text: str, reader: Scorer | None = None) -> None:
         self.hits = hits
         self.text = text
+        self.reader = reader
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
         decision = default_threshold().decide(questions[0], self.hits)
         searched = {"documents": 3, "passages": 1234, "generation": 1}
-        return [Retrieved(self.hits, "shown", decision, ("1 document has expired.",), searched)]
+        return [Retrieved(self.hits, "shown", decision, ("1 document has expired.",), searched, self.reader)]
 
     def generate(
         self, chats: Any, max_new_tokens: int, on_batch: Any = None, known: Any = (), constraint: Any = None
@@ -91,8 +108,20 @@ class Scripted(WholeAnswers):
         return completions
 
 
-def ask(plan: Plan, hits: tuple[Hit, ...], text: str) -> Answer:
-    scripted = Scripted(hits, text)
+class FixedReader:
+    """An answerability model that gives every text the same log odds."""
+
+    truncated = 0
+
+    def __init__(self, log_odds: float) -> None:
+        self.log_odds = log_odds
+
+    def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        return np.full(len(texts), self.log_odds, dtype=np.float32)
+
+
+def ask(plan: Plan, hits: tuple[Hit, ...], text: str, reader: Scorer | None = None) -> Answer:
+    scripted = Scripted(hits, text, reader)
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
     return answer_all(plan, arm, [Question("q", ASKED)], scripted, scripted)[0]
 
@@ -136,6 +165,87 @@ def test_sentences_show_their_support(plan: Plan, hits: tuple[Hit, ...]) -> None
         ["1 document has expired."],
     )
     assert reply["decision"]["refuse"] is False
+
+
+def test_answer_beside_the_question_is_marked_everywhere(plan: Plan, hits: tuple[Hit, ...]) -> None:
+    text = "Children travel free."
+    answer = ask(plan, hits, text, FixedReader(-6.0))
+    assert (answer.beside, answer.refused) == (True, False)
+    assert printed(answer).splitlines()[:2] == [
+        f"{text} [1?]",
+        '  [1] fares.md, line 5 (2026-03-01) says this, but it seems not to be what was asked: "Children travel free."',
+    ]
+    assert BESIDE_NOTE in answer._repr_html_()
+    reply = answer.reply_json("rag")
+    assert (reply["beside"], reply["citations"][0]["support"]) == (True, "beside")
+    assert citation_share(answer.citations, retrieval=True) == 0
+    assert citation_precision(answer.citations) == 0
+    summary, lines = answer_text(reply)
+    assert summary == f"Answered with 1 citations. Doubtful: {BESIDE_NOTE}."
+    assert lines[:3] == ["Arm: rag", f"{text} [1]", f"Doubtful: {BESIDE_NOTE}."]
+    row = answer.to_json("rag", 0)
+    refused = ask(plan, hits, plan.prompts.refusals[0]).to_json("rag", 0)
+    liked = ask(plan, hits, text, FixedReader(6.0))
+    assert not liked.beside
+    assert printed(liked).splitlines()[0] == f"{text} [1]"
+    assert BESIDE_NOTE not in liked._repr_html_()
+    assert answer_text(liked.reply_json("rag"))[0] == "Answered with 1 citations."
+    counted = beside_answers([row, refused, liked.to_json("rag", 0), {**row, "arm": "hybrid"}], "rag")
+    assert counted.to_json() == {"n": 1, "of": 2}
+    # A plan may leave the check out.
+    unchecked = plan.model_copy(update={"refusal": RefusalSettings(check=False)})
+    assert not ask(unchecked, hits, text, FixedReader(-6.0)).beside
+
+
+def test_demo_marks_what_is_beside_the_question(
+    plan: Plan, hits: tuple[Hit, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {**ask(plan, hits, "Children travel free.", FixedReader(odds)).to_json("hybrid", 0), "when": when}
+        for odds, when in ((-6.0, "before"), (6.0, "after"))
+    ]
+    append_lines(tmp_path / "trial" / JOURNAL, rows)
+    show_before_and_after(tmp_path, ["q"])
+    cited = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("[1]")]
+    assert cited == [
+        f'[1] fares.md, line 5 ({BESIDE_NOTE}): "Children travel free."',
+        '[1] fares.md, line 5: "Children travel free."',
+    ]
+
+
+def test_server_gives_the_mark_and_its_client_reads_it(plan: Plan, hits: tuple[Hit, ...]) -> None:
+    answer = ask(plan, hits, "Children travel free.", FixedReader(-6.0))
+    step = plan.arms[0]
+    model = ServedModel("rag", step, "base")
+    result = RequestResult(answer.marked, answer.completion, answer, False, answer.marked)
+    extra = x_tunewise_body(result, model, {})
+    assert extra["beside"] is True
+    identity = ResponseIdentity.new(model, chat=True)
+    events = [
+        identity.text_chunk(answer.marked),
+        identity.last_chunk(result, extra),
+        identity.usage_chunk(result),
+    ]
+    sent = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+    class Sending(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(sent.encode())
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Sending) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        record = ServerRecord("127.0.0.1", server.server_port, 0, 0.0, "run", "fingerprint")
+        pieces = RunningServer(record).stream(Question("q", ASKED), "rag")
+        read = show_streaming(pieces, "rag", Console(file=io.StringIO()))
+    assert read.beside
+    assert read.citations == answer.citations
+    assert printed(read) == printed(answer)
 
 
 def test_refusal_shows_search_and_nearest_passages(plan: Plan, hits: tuple[Hit, ...]) -> None:

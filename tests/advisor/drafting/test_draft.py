@@ -15,7 +15,7 @@ from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem
 from runners.data.questions import load_questions
-from runners.plan.schema import read_plan, write_plan
+from runners.plan.schema import RefusalSettings, read_plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.resources.machine import Machine
 from runners.runs.dataset import read_data
@@ -70,6 +70,18 @@ def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
     assert "house_style" not in plan.weights
     assert plan.predicted["choice"] == "hybrid"
     assert plan.answers["labelled_examples"].source == "counted"
+
+
+def test_expensive_wrong_answers_are_refused_sooner(task_files: Any, laptop: Machine) -> None:
+    def refusal(*sets: str, **files: Any) -> RefusalSettings:
+        return drafted(laptop, *sets, **files).plan.refusal
+
+    documents, examples = {"documents": task_files.documents}, {"examples": task_files.examples}
+    costly = refusal("wrong_answer_cost=high", **documents)
+    assert costly.most_wrong == 0.15 > RefusalSettings().most_wrong
+    assert "a wrong answer is expensive" in costly.reasons["most_wrong"]
+    assert refusal("wrong_answer_cost=low", **documents) == refusal(**documents) == RefusalSettings()
+    assert refusal("wrong_answer_cost=high", **examples) == RefusalSettings()
 
 
 def test_draft_from_documents_only(task_files: Any, laptop: Machine) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from advisor.display.trial_table import show_report
 from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
+from advisor.report.charts import refusal_chart
 from advisor.report.data import read_report
 from advisor.report.dev_budget import dev_budget, dev_budget_line, lead_text
 from advisor.report.markdown import report_markdown
 from advisor.report.report import Report, write_report
 from advisor.verdict.guards import guard_warnings
 from rag.errors import BadInput
+from rag.evaluation.statistics import risk_coverage
 from rag.files import write_json
 from rag.grounding.refusal import RefusalPoint, RefusalThreshold, default_threshold
 from runners.data.questions import Question
@@ -193,21 +196,90 @@ def test_page_strips_escapes_and_links_from_answers(run: RunFolder) -> None:
 
 
 def test_page_shows_refusal_threshold(run: RunFolder) -> None:
-    write_report(run, PLAN)
+    data = write_report(run, PLAN)
     assert "When it refuses" not in (run.path / "report.html").read_text("utf-8")
+    assert "Gate:" not in report_markdown(data)
     points = tuple(RefusalPoint(cut, cut, cut / 2) for cut in (0.0, 0.5, 1.0))
     fitted = RefusalThreshold(
         {"dense": 1.0}, 0.0, "logistic", 20, 10, 5, 0.9, 0.95, points[1], points[2], points
     )
-    for threshold, sentence in (
-        (fitted, "refuses 50 % of the unanswerable ones"),
-        (default_threshold(2, 1), "are too few to fit"),
+    read = replace(fitted, how="answers", read=12, wordings=4, note="for other words it is the shipped one")
+    none = RefusalThreshold({}, 1.0, "off", gate="off", note="nothing is refused before the model is asked")
+    for threshold, gate, sentence in (
+        (fitted, "Gate: fitted; a question is refused by signals", "refuses 50 % of the unanswerable ones"),
+        (read, "which are read, seems to answer it. For other words it is the shipped one.", "; 4 are other"),
+        (replace(read, gate="lenient"), "Gate: lenient; a question", "It was measured on dev questions"),
+        (default_threshold(2, 1), "Gate: default; ", "are too few to fit"),
+        (none, "Gate: off. No question is refused before the model is asked.", ""),
     ):
         run.unseal()
         write_json(run.path / "refusal.json", threshold.to_json())
         data = write_report(run, PLAN)
         assert data["guards"]["refusal"] == json.loads(json.dumps(threshold.to_json()))
-        assert sentence in (run.path / "report.html").read_text("utf-8")
+        page = (run.path / "report.html").read_text("utf-8")
+        assert gate in page
+        assert sentence in page
+        line = next(line for line in report_markdown(data).splitlines() if "Gate:" in line)
+        assert gate in line
+        # 15 of the 20 answerable and 5 of the 10 unanswerable dev questions are answered.
+        assert ("it answers 67%; without an answer in the documents of these: 5 of 20 (95 %" in line) is bool(
+            threshold.chosen
+        )
+        assert ('class="band"' in page[page.index("When it refuses") :]) is bool(threshold.chosen)
+
+
+def test_answers_beside_the_question_are_marked_and_counted(run: RunFolder) -> None:
+    def row(arm: str, number: int, support: str) -> dict[str, Any]:
+        cited = {
+            "n": 1,
+            "doc": "a.md",
+            "line_start": 1,
+            "line_end": 1,
+            "quote": "Pets stay.",
+            "support": support,
+        }
+        texts = {"question": f"Who stays {number}?", "answer": "Pets stay.", "marked": "Pets stay. [1]"}
+        return {"arm": arm, "seed": 0, "id": f"q{number}", **texts, "citations": [cited]}
+
+    rows = [row("rag", 0, "beside"), row("rag", 1, "supported"), {**row("rag", 2, "partly"), "refused": True}]
+    (run.path / "trial" / "answers.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in rows), "utf-8"
+    )
+    data = write_report(run, PLAN)
+    counts = {arm["arm"]: arm["beside"] for arm in data["arms"]}
+    assert counts == {"rag": {"n": 1, "of": 2}, "prompting": {"n": 0, "of": 0}}
+    page = (run.path / "report.html").read_text("utf-8")
+    assert page.count('<span class="tag warn">seems not to be what was asked</span>') == 1
+    assert page.count("The passage says this, but it seems not to be what was asked.") == 1
+    assert page.count("The passage supports a part of the sentence only.") == 1
+
+
+def test_refusal_of_earlier_version_is_shown(run: RunFolder, root: Path) -> None:
+    old = json.loads((root / "tests/versions/477b318/run/refusal.json").read_text("utf-8"))
+    assert "gate" not in old
+    write_json(run.path / "refusal.json", old)
+    data = write_report(run, PLAN)
+    page = (run.path / "report.html").read_text("utf-8")
+    part = page[page.index("When it refuses") :]
+    assert "Gate: fitted; a question is refused by signals of the search" in part
+    assert 'class="band"' in part
+    assert data["drift"] is None
+
+
+def test_risk_of_a_threshold_is_among_the_answered() -> None:
+    assert risk_coverage([(1.0, 1.0)], 20, 10) == []
+    all_answered, some, chosen = (
+        risk_coverage([shares], 20, 10)[0] for shares in ((0.0, 0.0), (1.0, 0.5), (0.5, 0.25))
+    )
+    assert (all_answered.coverage, all_answered.risk.hits, all_answered.risk.n) == (1.0, 10, 30)
+    assert (some.coverage, some.risk.hits, some.risk.low) == (pytest.approx(1 / 3), 0, 0.0)
+    assert (chosen.coverage, chosen.risk.rate) == (pytest.approx(2 / 3), 0.25)
+    assert chosen.risk.low < 0.25 < chosen.risk.high
+    curve = risk_coverage([(0.0, 0.0), (1.0, 0.5), (1.0, 1.0)], 20, 10)
+    assert curve == [some, all_answered]
+    # A curve without counts of dev questions cannot be drawn.
+    threshold = {"answerable": 0, "unanswerable": 0, "curve": [], "chosen": {"right": 0.5, "wrong": 0.5}}
+    assert refusal_chart(threshold) == ""
 
 
 def test_page_draws_cost_lines_of_measured_arms(run: RunFolder) -> None:

@@ -15,7 +15,15 @@ from jsonschema import Draft202012Validator, SchemaError
 from rag.errors import BadInput
 from runners.plan.forecast import OUTDATED, forecast_path
 from runners.plan.plan_text import plan_text
-from runners.plan.schema import METHODS, Plan, parse_plan, read_plan, read_plan_file, write_plan
+from runners.plan.schema import (
+    METHODS,
+    Plan,
+    parse_plan,
+    plan_differences,
+    read_plan,
+    read_plan_file,
+    write_plan,
+)
 
 PLAN = """\
 schema: 1
@@ -150,6 +158,14 @@ PLANS = st.fixed_dictionaries(
         ),
         "weight_reasons": st.dictionaries(st.sampled_from(["style", "fact_recall", "citation"]), ODD_TEXT),
         "gate": st.fixed_dictionaries({"by": st.floats(0, 1), "must_beat": st.lists(ODD_TEXT, max_size=3)}),
+        "refusal": st.fixed_dictionaries(
+            {},
+            optional={
+                "most_wrong": st.sampled_from([0.05, 0.15]),
+                "check": st.booleans(),
+                "reasons": st.dictionaries(st.sampled_from(["most_wrong", "gate", "other"]), ODD_TEXT),
+            },
+        ),
         "seed": st.integers(0, 10**9),
         "answers": st.dictionaries(
             ODD_TEXT,
@@ -201,6 +217,18 @@ def test_defaults_are_implied_and_reasons_are_comments(tmp_path: Path) -> None:
     assert "null" not in text
     assert "alpha" not in text
     assert len(text.splitlines()) <= len(PLAN.splitlines()) + 2
+
+
+def test_reasons_of_refusals_are_comments_and_change_nothing(tmp_path: Path) -> None:
+    text = f"{PLAN}refusal:\n  most_wrong: 0.15  # wrong answers cost us a customer\n"
+    plan = read_plan_file(written(tmp_path, text))
+    assert plan.refusal.reasons == {"most_wrong": "wrong answers cost us a customer"}
+    assert "refusal:\n  most_wrong: 0.15  # wrong answers cost us a customer\n" in plan_text(plan)
+    without = read_plan_file(written(tmp_path, text.split("  # wrong")[0] + "\n"))
+    assert (without.refusal.reasons, without.refusal.most_wrong) == ({}, 0.15)
+    assert plan_differences(plan, without) == []
+    assert plan.work_digest() == without.work_digest()
+    assert "refusal" not in plan_text(read_plan_file(written(tmp_path, PLAN)))
 
 
 def test_setting_with_a_reason_is_written_at_its_default() -> None:

@@ -254,6 +254,9 @@ def test_citation_recall_and_precision() -> None:
     assert citation_share(rows, retrieval=True) == pytest.approx(1 / 3)
     assert citation_precision(rows) == pytest.approx(2 / 3)
     assert citation_precision(rows[3:]) is None
+    # What a passage says beside the question is no support.
+    beside = (cited(1, "beside", 0), *rows[2:])
+    assert (citation_share(beside, retrieval=True), citation_precision(beside)) == (0, 0)
     assert citation_share((), retrieval=True) == citation_share(rows, retrieval=False) == 0
 
 

@@ -122,6 +122,16 @@ def test_citation_button_opens_its_passage(page: Any, served: Any) -> None:
         f" showCitations(said, 'It has 27. [1] Aye [2]', {extra_json}); showDetails(column, {extra_json}); }}"
     )
     assert page.js("document.querySelectorAll('.cite').length") == 1
+    beside = {**extra, "beside": True, "citations": [{**cited, "supported": False, "support": "beside"}]}
+    page.js(
+        "{ const column = document.createElement('section'), said = document.createElement('div');"
+        " said.className = 'said'; said.textContent = 'Aye'; column.append(said); column.id = 'beside';"
+        f" document.getElementById('answers').append(column); showDetails(column, {json.dumps(beside)}); }}"
+    )
+    shown = page.js("document.getElementById('beside').textContent")
+    assert "says this, but it seems not to be what was asked: “" in shown
+    assert "what it cites seems not to be what was asked · 0.1 s" in shown
+    assert page.js("document.querySelectorAll('#beside li.doubt').length") == 1
     page.js("document.querySelector('.cite').click()")
     wait(page, "document.getElementById('span').textContent.length > 5")
     assert page.js("document.getElementById('span').textContent") == hit["text"]

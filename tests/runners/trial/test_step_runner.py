@@ -11,7 +11,7 @@ import pytest
 
 from runners.arms.retriever import index_settings
 from runners.data.examples import load_examples
-from runners.models.resolve import Model, resolve_model
+from runners.models.resolve import Model, RemoteModel, resolve_model
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
 from runners.run_folder import RunFolder
@@ -45,6 +45,30 @@ def test_replay_rows_are_mixed_in_and_reported(tmp_path: Path) -> None:
     assert [row.question for row in mixed] == [*(f"own {n}" for n in range(9)), "general"]
     assert events == [{"event": "rows.replayed", "arm": "lora", "rows": 10, "replayed": 1}]
     assert with_replay(replay_plan, TrainStep(arm="lora"), rows, 0, events.append) == rows
+
+
+def test_answers_depend_on_the_gate_before_them(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    write(log, [{"question": "when do we sail?"}])
+    steps = [
+        {"kind": "index"},
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "evaluate", "arm": "rag", "retrieval": True},
+    ]
+    model, weights = {"name": "openai:m@http://127.0.0.1:9/v1"}, {"style": 1}
+    body = {"name": "p", "choice": "rag", "model": model, "steps": steps, "weights": weights}
+
+    def inputs(data: dict[str, str], **more: Any) -> list[dict[str, Any]]:
+        asked = parse_plan({**body, "data": {"documents": str(tmp_path / "none"), **data}, **more})
+        remote = RemoteModel("m", "http://127.0.0.1:9/v1")
+        context = RunContext(asked, RunFolder(tmp_path), remote)
+        return [step_inputs(context, step) for step in asked.arms]
+
+    plain, of_log = inputs({}), inputs({"wordings": str(log)})
+    lenient = inputs({}, refusal={"gate": "lenient"})
+    assert plain[0] == of_log[0] == lenient[0]
+    assert plain[1] != of_log[1] != lenient[1] != plain[1]
+    assert inputs({}, refusal={"reasons": {"gate": "as it was"}}) == plain
 
 
 def test_plan_names_columns_and_reading_is_reported(tmp_path: Path) -> None:
