@@ -18,16 +18,16 @@ import numpy as np
 
 from advisor.harbor_desk.folder import example_folder as example_path
 from rag.embedding.embedder import Embedder
-from rag.grounding import refusal
 from rag.grounding.refusal import (
-    SIGNAL_DEPTH,
     SEARCH_SIGNALS,
+    SIGNAL_DEPTH,
     best_cut,
     cross_validated_log_odds,
     fit_logistic,
     refusal_signals,
 )
 from rag.index import Index
+from rag.refusal import curve
 from runners.models.resolve import resolve_model
 
 DEALS, SPLITS = 5, 12
@@ -101,9 +101,9 @@ def tell(name: str, task: str, x: np.ndarray, y: np.ndarray, group: np.ndarray) 
     for deal in range(DEALS):
         order = np.random.default_rng(deal).permutation(int(group.max()) + 1)
         scores = cross_validated_log_odds(x, y, made, order[group], folds=5)
-        areas.append(refusal.auroc(scores, y))
-        prices.append(refusal.threshold_for_refusal_share(0.9, scores, y).wrong)
-    dense = refusal.auroc(x[:, SEARCH_SIGNALS.index("dense")], y)
+        areas.append(curve.auroc(scores, y))
+        prices.append(curve.threshold_for_refusal_share(0.9, scores, y).wrong)
+    dense = curve.auroc(x[:, SEARCH_SIGNALS.index("dense")], y)
     print(
         f"| {name} | {task} | {y.sum()} + {(~y).sum()} | {np.mean(areas):.3f} ({min(areas):.3f}–{max(areas):.3f}) "
         f"| {dense:.3f} | {np.mean(prices):.3f} |",
@@ -124,7 +124,7 @@ def as_run(name: str, x: np.ndarray, y: np.ndarray, removed: np.ndarray, gold: n
         group = np.concatenate([np.flatnonzero(dev), gold[inside]])
         limit = best_cut(cross_validated_log_odds(rows, labels, made, group), labels, made)
         weights, bias = fit_logistic(rows, labels, made)
-        judged = refusal.refusal_point(limit, x[~dev] @ weights + bias, y[~dev])
+        judged = curve.refusal_point(limit, x[~dev] @ weights + bias, y[~dev])
         right.append(judged.right)
         wrong.append(judged.wrong)
     print(

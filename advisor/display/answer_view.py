@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from advisor.output import print_plain
-from rag.grounding.relevance import BESIDE
+from rag.refusal.relevance import BESIDE
 from rag.text.sanitize import defang_text, single_line, strip_invisible
 from rag.text.words import count_noun
 from rag.types import Citation

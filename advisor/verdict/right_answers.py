@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag.evaluation.statistics import clustered_share
-from rag.grounding.relevance import BESIDE
+from rag.refusal.relevance import BESIDE
 from runners.trial.trial import ArmScores
 
 RIGHT = "right"

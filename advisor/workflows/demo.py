@@ -136,7 +136,7 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
 
 def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     """Print the answers to a few questions before and after the update."""
-    from rag.grounding.relevance import BESIDE
+    from rag.refusal.relevance import BESIDE
     from rag.text.sanitize import defang_text
     from runners.arms.answer import BESIDE_NOTE
     from runners.run_folder import TRIAL

@@ -124,7 +124,7 @@ class _FittedGate:
 
     def decide(self, index: Any, question: str, hits: Sequence[Hit]) -> tuple[Sequence[Hit], RefusalDecision]:
         """Return the hits as they would be shown, and the decision."""
-        from rag.grounding.gate import read_hits
+        from rag.refusal.gate import read_hits
 
         return read_hits(index, self.threshold, self.reader, question, hits)
 
@@ -133,7 +133,7 @@ def _fitted_gate(
     index: Any, source: SearchSource, request: GateRequest, asked: Sequence[Question]
 ) -> _FittedGate:
     """Fit the gate on the dev questions; a note says how many of those are asked too."""
-    from rag.grounding.gate import GateSettings, fit_gate
+    from rag.refusal.gate import GateSettings, fit_gate
     from runners.models.answer_reader import AnswerReader, load_answer_reader, why_not_english
     from runners.trial.refusal_gate import dev_questions
 

@@ -1,7 +1,7 @@
 """When to refuse an answer: a threshold on signals of the hits, fitted on the user's own dev questions.
 
 :func:`refusal_signals` computes what the hits of a question say about whether the documents contain its answer.
-:class:`RefusalThreshold` is the fitted decision, stored as JSON. :mod:`rag.grounding.gate` makes it by reading the first
+:class:`RefusalThreshold` is the fitted decision, stored as JSON. :mod:`rag.refusal.gate` makes it by reading the first
 hits with the answerability model; where that cannot be used, :func:`fit_threshold` weighs the signals of the search alone,
 most of which count shared words, with a small ridge logistic model and sets the cut where balanced accuracy on the dev
 questions is best. If dev contains too few unanswerable questions, some are constructed: the answerable ones are searched
@@ -20,6 +20,14 @@ import numpy as np
 
 from rag.errors import BadInput
 from rag.files import SCHEMA, check_schema
+from rag.refusal.curve import (
+    RefusalPoint,
+    auroc,
+    refusal_curve,
+    refusal_point,
+    refused_at_every_cut,
+    threshold_for_refusal_share,
+)
 from rag.text.words import content_words, words
 from rag.types import Hit
 
@@ -31,7 +39,6 @@ clapnq_dev."""
 MAX_WRONG_REFUSALS = 0.05
 """Share of answerable dev questions that may be refused. On harbor-desk over 12 splits this cap lowers false refusals
 of test questions from .10 to .08 and correct ones from .77 to .76 only."""
-_CURVE_POINTS = 21
 SIGNAL_DEPTH = 50
 """Hits that the signals are computed on: as many as each of the two searches contributes."""
 _PROMPT_HITS = 5
@@ -46,22 +53,6 @@ DEFAULT_WEIGHTS = {"dense": 1.0}
 DEFAULT_BIAS = -0.4
 """The best cosine must reach .4: all-MiniLM then answers 92 to 99 % of the answerable questions of two
 public sets and refuses 44 to 67 % after the gold document was removed."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefusalPoint:
-    """A threshold and the shares of questions that it refuses."""
-
-    cut: float
-    """Questions with a score below this are refused."""
-    right: float
-    """Share of the unanswerable questions that it refuses."""
-    wrong: float
-    """Share of the answerable questions that it refuses."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the point as a JSON object."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,44 +299,11 @@ def best_cut(scores: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> floa
         y: which rows are answerable, bool [rows].
         constructed: which rows were constructed, bool [rows].
     """
-    cuts, right, wrong = _refused_at_every_cut(scores, y, _shares(y, constructed))
+    cuts, right, wrong = refused_at_every_cut(scores, y, _shares(y, constructed))
     # Both classes weigh the same, so the accuracy grows with the difference of the shares refused. Rounding makes equal
     # sums exactly equal: 1 of 20 is within the limit, and argmax takes the lowest of equal thresholds.
     gain = np.where(np.round(wrong, 12) <= MAX_WRONG_REFUSALS, np.round(right - wrong, 12), -np.inf)
     return float(cuts[int(np.argmax(gain))])
-
-
-def refusal_point(cut: float, scores: np.ndarray, answerable: np.ndarray) -> RefusalPoint:
-    """Return the shares that a threshold refuses; ``scores`` are high for answerable questions, both arrays are [rows]."""
-    below = scores < cut
-    return RefusalPoint(float(cut), _refused_share(below[~answerable]), _refused_share(below[answerable]))
-
-
-def refusal_curve(scores: np.ndarray, answerable: np.ndarray) -> tuple[RefusalPoint, ...]:
-    """Return at most 21 thresholds, from one that refuses nothing to one that refuses all, evenly spaced by rank."""
-    cuts, right, wrong = _refused_at_every_cut(scores, answerable)
-    chosen = np.unique(np.linspace(0, len(cuts) - 1, _CURVE_POINTS).round().astype(int))
-    return tuple(RefusalPoint(float(cuts[n]), float(right[n]), float(wrong[n])) for n in chosen)
-
-
-def auroc(scores: np.ndarray, answerable: np.ndarray) -> float:
-    """Return the area under the ROC curve; nan if one of the classes is empty.
-
-    It is the chance that an answerable question scores above an unanswerable one, where a tie counts half (Hanley and
-    McNeil 1982).
-    """
-    from sklearn.metrics import roc_auc_score
-
-    both = answerable.any() and not answerable.all()
-    return float(roc_auc_score(answerable, scores)) if both else float("nan")
-
-
-def threshold_for_refusal_share(right: float, scores: np.ndarray, answerable: np.ndarray) -> RefusalPoint:
-    """Return the lowest threshold that refuses at least the share ``right`` of the unanswerable questions."""
-    low = np.sort(scores[~answerable])
-    # 1e-9 keeps rounding of the product from asking for one question too many
-    needed = max(1, int(np.ceil(right * len(low) - 1e-9)))
-    return refusal_point(float(np.nextafter(low[needed - 1], np.inf)), scores, answerable)
 
 
 def refusal_signals(question: str, hits: Sequence[Hit]) -> RefusalSignals:
@@ -431,33 +389,6 @@ def drift_values(signals: RefusalSignals) -> tuple[float, ...]:
     return tuple(round(float(getattr(signals, name)), 4) for name in DRIFT_SIGNALS)
 
 
-def _refused_at_every_cut(
-    scores: np.ndarray, answerable: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return every threshold that tells two scores apart, lowest first, with the shares it refuses.
-
-    The first refuses nothing and the last everything; the others are midpoints of neighbouring scores.
-
-    Args:
-        scores: high for answerable questions, float [rows]; both classes must be there.
-        answerable: which rows are answerable, bool [rows].
-        weights: weight of each row, float [rows]; None for equal weights.
-
-    Returns:
-        The thresholds, and the shares of the unanswerable and of the answerable rows below each, float [thresholds].
-    """
-    from sklearn.metrics import roc_curve
-
-    # Unanswerable questions are the ones to be caught and low scores catch them, so rates of the curve are shares refused.
-    wrong, right, negated = roc_curve(~answerable, -scores, sample_weight=weights, drop_intermediate=False)
-    values = -negated[1:]  # without the first threshold, which is infinite and refuses nothing
-    return (
-        np.concatenate([values[:1] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1:] + 1e-6]),
-        right,
-        wrong,
-    )
-
-
 def _shares(y: np.ndarray, constructed: np.ndarray) -> np.ndarray:
     """Return each row's weight, float [rows]; each class sums to 1/2, and real and constructed negatives to 1/4 each."""
     share = np.zeros(len(y))
@@ -466,10 +397,6 @@ def _shares(y: np.ndarray, constructed: np.ndarray) -> np.ndarray:
     for kind in kinds:
         share[kind] = 0.5 / len(kinds) / kind.sum()
     return share
-
-
-def _refused_share(flags: np.ndarray) -> float:
-    return float(flags.mean()) if len(flags) else 0.0
 
 
 def _word_share(wanted: frozenset[str], present: Sequence[str] | frozenset[str]) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rag.grounding.citations import SentenceCiter, marked_end, remove_marks, strip_marks
 from rag.grounding.conflicts import Conflict, find_conflicts
-from rag.grounding.relevance import BESIDE, mark_beside
+from rag.refusal.relevance import BESIDE, mark_beside
 from rag.text import sanitize
 from rag.text.sanitize import neutralise_links, strip_invisible
 from rag.text.words import sentence_spans

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from rag.embedding.reranker import Scorer, truncation_notes
 from rag.grounding import context
-from rag.grounding.drift import DriftWatch
-from rag.grounding.gate import read_hits
 from rag.grounding.refusal import SIGNAL_DEPTH, RefusalDecision, RefusalSignals, RefusalThreshold
 from rag.index import Index
+from rag.refusal.drift import DriftWatch
+from rag.refusal.gate import read_hits
 from rag.search.query import Query
 from rag.settings import IndexSettings
 from rag.types import Hit

@@ -17,7 +17,7 @@ from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_lock
-from rag.grounding.drift import Drift
+from rag.refusal.drift import Drift
 from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.data.examples import Example

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import parse_json
-from rag.grounding.drift import Drift, DriftWatch
+from rag.refusal.drift import Drift, DriftWatch
 from rag.types import OnEvent
 from runners import notebook
 from runners.arms.answer import Answer, answer_all, stream_answer

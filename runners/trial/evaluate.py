@@ -12,8 +12,8 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, writer_lock
-from rag.grounding.drift import Drift
 from rag.index import newest_generation
+from rag.refusal.drift import Drift
 from rag.types import OnEvent
 from runners.data.questions import Question, count_questions, read_question_file, with_wordings
 from runners.plan.backend import LOCAL_BACKEND

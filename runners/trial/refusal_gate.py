@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.grounding.drift import Drift, compare_questions
-from rag.grounding.gate import DevQuestion, GateSettings, fit_gate
 from rag.grounding.refusal import DRIFT_SIGNALS, RefusalThreshold
+from rag.refusal.drift import Drift, compare_questions
+from rag.refusal.gate import DevQuestion, GateSettings, fit_gate
 from runners.data.log_questions import LogQuestions, load_log_questions
 from runners.data.questions import Question, with_wordings
 from runners.models.answer_reader import AnswerReader, why_not_english

@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from rag.grounding.drift import Drift
+from rag.refusal.drift import Drift
 from runners.serving.request import RequestResult
 
 METRIC_PATHS = (

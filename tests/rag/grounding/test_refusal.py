@@ -14,6 +14,7 @@ from rag.embedding.embedder import Embedder
 from rag.errors import BadInput
 from rag.grounding import refusal
 from rag.index import Index
+from rag.refusal import curve
 from rag.types import Chunk, Hit
 
 
@@ -68,17 +69,17 @@ def test_refusal_signals_of_hits(make_chunk: Callable[..., Chunk]) -> None:
 def test_refusal_curve_counts_refused_questions() -> None:
     scores = np.array([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0, 3.0, 4.0])
     answerable = np.array([False, False, False, True, True, True, True, True])
-    points = refusal.refusal_curve(scores, answerable)
+    points = curve.refusal_curve(scores, answerable)
     assert (points[0].right, points[0].wrong) == (0, 0)
     assert (points[-1].right, points[-1].wrong) == (1, 1)
     assert [point.cut for point in points] == sorted(point.cut for point in points)
-    assert astuple(refusal.refusal_point(0.0, scores, answerable)) == (0.0, pytest.approx(2 / 3), 0.2)
-    price = refusal.threshold_for_refusal_share(0.9, scores, answerable)
+    assert astuple(curve.refusal_point(0.0, scores, answerable)) == (0.0, pytest.approx(2 / 3), 0.2)
+    price = curve.threshold_for_refusal_share(0.9, scores, answerable)
     assert (price.right, price.wrong) == (1.0, 0.2)
-    assert refusal.threshold_for_refusal_share(0.6, scores, answerable).wrong == 0
-    assert refusal.auroc(scores, answerable) == pytest.approx(14 / 15)
-    assert refusal.auroc(np.zeros(8), answerable) == 0.5
-    assert len(refusal.refusal_curve(np.arange(500.0), np.arange(500) > 250)) == 21
+    assert curve.threshold_for_refusal_share(0.6, scores, answerable).wrong == 0
+    assert curve.auroc(scores, answerable) == pytest.approx(14 / 15)
+    assert curve.auroc(np.zeros(8), answerable) == 0.5
+    assert len(curve.refusal_curve(np.arange(500.0), np.arange(500) > 250)) == 21
 
 
 def test_fit_is_at_the_optimum_of_its_loss() -> None:

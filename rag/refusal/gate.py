@@ -19,6 +19,7 @@ import numpy as np
 from rag.embedding.reranker import Scorer, by_answers
 from rag.grounding import refusal
 from rag.grounding.refusal import AnswerCuts, RefusalDecision, RefusalSignals, RefusalThreshold
+from rag.refusal import curve
 from rag.types import Hit
 
 T = TypeVar("T")
@@ -136,14 +137,14 @@ def fit_gate(
     if not answerable.any() or answerable.all():
         return threshold
     scores = _held_out_scores(rows, settings, asked)
-    chosen = refusal.refusal_point(0.0, scores, answerable)
+    chosen = curve.refusal_point(0.0, scores, answerable)
     return replace(
         threshold,
         balanced_accuracy=round((chosen.right + 1 - chosen.wrong) / 2, 4),
-        auroc=round(refusal.auroc(scores, answerable), 4),
+        auroc=round(curve.auroc(scores, answerable), 4),
         chosen=chosen,
-        at_most=refusal.threshold_for_refusal_share(refusal.REPORTED_REFUSAL_SHARE, scores, answerable),
-        curve=refusal.refusal_curve(scores, answerable),
+        at_most=curve.threshold_for_refusal_share(refusal.REPORTED_REFUSAL_SHARE, scores, answerable),
+        curve=curve.refusal_curve(scores, answerable),
     )
 
 

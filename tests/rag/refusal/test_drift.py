@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rag.grounding.drift import KEPT, MIN_QUESTIONS, DriftWatch, compare_questions
 from rag.grounding.refusal import (
     RefusalSignals,
     RefusalThreshold,
@@ -12,6 +11,7 @@ from rag.grounding.refusal import (
     drift_sample,
     drift_values,
 )
+from rag.refusal.drift import KEPT, MIN_QUESTIONS, DriftWatch, compare_questions
 
 
 def signals(n: int, shift: float = 0.0) -> RefusalSignals:

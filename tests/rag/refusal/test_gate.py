@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rag.grounding import gate, refusal
-from rag.grounding.drift import LEVEL, DriftWatch, compare_questions
-from rag.grounding.gate import DevQuestion, GateSettings
+from rag.grounding import refusal
 from rag.grounding.refusal import DRIFT_SIGNALS, AnswerCuts, RefusalSignals, RefusalThreshold
-from rag.grounding.relevance import BESIDE, mark_beside
+from rag.refusal import gate
+from rag.refusal.drift import LEVEL, DriftWatch, compare_questions
+from rag.refusal.gate import DevQuestion, GateSettings
+from rag.refusal.relevance import BESIDE, mark_beside
 from rag.types import Chunk, Citation, Hit
 
 
@@ -182,7 +183,7 @@ def test_drift_keeps_its_level() -> None:
     alarms, trials = 0, 200
     for _ in range(trials):
         asked, fitted = rng.normal(size=(30, len(DRIFT_SIGNALS))), rng.normal(size=(60, len(DRIFT_SIGNALS)))
-        drift = compare_questions(asked, fitted)
+        drift = compare_questions(asked.tolist(), fitted.tolist())
         alarms += drift is not None and drift.sure
     assert alarms <= 2 * LEVEL * trials
 
