@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
+SEARCH_WEIGHT = 4.0
+"""What the search's score, 0 to 1, counts beside the log odds that a hit answers: see benchmarks/LOG.md."""
 _HINT = "give the folder of a cross-encoder: config.json, model.safetensors, tokenizer.json"
 
 
@@ -74,13 +76,13 @@ def with_answers(
 
 
 def by_answers(hits: Sequence[Hit]) -> list[Hit]:
-    """Return hits with those that were read in front, the likeliest to answer first; the others keep their order."""
+    """Return hits with those that were read in front, ordered by their answers and the search's score together.
+
+    The others keep their order.
+    """
     read = [hit for hit in hits if hit.answers is not None]
-    return [*sorted(read, key=_least_likely), *(hit for hit in hits if hit.answers is None)]
-
-
-def _least_likely(hit: Hit) -> float:
-    return -(hit.answers or 0.0)
+    order = np.argsort([-(hit.answers or 0.0) - SEARCH_WEIGHT * hit.score for hit in read], kind="stable")
+    return [*(read[n] for n in order.tolist()), *(hit for hit in hits if hit.answers is None)]
 
 
 def truncation_notes(count: int) -> tuple[str, ...]:
