@@ -18,6 +18,7 @@ import numpy as np
 
 from advisor.harbor_desk.folder import example_folder as example_path
 from rag.embedding.embedder import Embedder
+from rag.grounding import curve
 from rag.grounding.refusal import (
     SEARCH_SIGNALS,
     SIGNAL_DEPTH,
@@ -27,7 +28,6 @@ from rag.grounding.refusal import (
     refusal_signals,
 )
 from rag.index import Index
-from rag.refusal import curve
 from runners.models.resolve import resolve_model
 
 DEALS, SPLITS = 5, 12

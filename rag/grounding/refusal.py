@@ -20,7 +20,7 @@ import numpy as np
 
 from rag.errors import BadInput
 from rag.files import SCHEMA, check_schema
-from rag.refusal.curve import (
+from rag.grounding.curve import (
     RefusalPoint,
     auroc,
     refusal_curve,
@@ -342,14 +342,22 @@ def default_threshold(answerable: int = 0, unanswerable: int = 0) -> RefusalThre
     return RefusalThreshold(DEFAULT_WEIGHTS, DEFAULT_BIAS, "default", answerable, unanswerable, note=note)
 
 
-def fit_threshold(index: Searchable, questions: Sequence[tuple[str, str | None, bool]]) -> RefusalThreshold:
+def fit_threshold(
+    index: Searchable,
+    questions: Sequence[tuple[str, str | None, bool]],
+    wording_of: Sequence[str] | None = None,
+) -> RefusalThreshold:
     """Fit the threshold on dev questions.
 
     Args:
         index: searched for every question.
         questions: (question, gold document or None, answerable) of each dev question.
+        wording_of: id of the question that each is a wording of; None where each is a question of its own. Wordings of one
+            are in one fold.
     """
     rows, labels, constructed, groups = _signal_rows(index, questions)
+    if wording_of is not None:
+        groups = np.unique(np.array(wording_of), return_inverse=True)[1][groups]
     positive = labels.count(True)
     negative = labels.count(False)
     if min(positive, negative) < MIN_QUESTIONS_PER_CLASS:

@@ -17,9 +17,8 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 from rag.embedding.reranker import Scorer, by_answers
-from rag.grounding import refusal
+from rag.grounding import curve, refusal
 from rag.grounding.refusal import AnswerCuts, RefusalDecision, RefusalSignals, RefusalThreshold
-from rag.refusal import curve
 from rag.types import Hit
 
 T = TypeVar("T")
@@ -259,7 +258,11 @@ def _without_reading(
     if settings.gate == "lenient":
         weights = {"dense": 1.0}
         return RefusalThreshold(weights, -NO_MODEL_LENIENT_COSINE, "default", gate="lenient", note=note)
-    fitted = refusal.fit_threshold(index, [(row.question, row.doc, row.answerable) for row in questions])
+    fitted = refusal.fit_threshold(
+        index,
+        [(row.question, row.doc, row.answerable) for row in questions],
+        [row.group or str(number) for number, row in enumerate(questions)],
+    )
     wordings = sum(row.wording > 0 for row in questions)
     note = "; ".join(text for text in (fitted.note, note) if text)
     return replace(fitted, note=note, wordings=wordings)

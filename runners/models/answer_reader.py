@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.errors import CannotRun
-from runners.models.registry import find_known_model
-from runners.models.resolve import Model, in_cache, resolve_model
+from runners.models.resolve import Model
 from runners.resources.device import torch_device
 
 if TYPE_CHECKING:
@@ -43,23 +42,21 @@ class AnswerReader:
 
 
 def load_answer_reader(embedder: Path | Model | None) -> AnswerReader:
-    """Load the answerability model on the embedder's own weights, or on all-MiniLM where that is on this machine.
+    """Load the answerability model on the embedder's own weights, or say why it cannot be.
+
+    It is made of the embedder that the index needs anyway, so that a run answers the same wherever it is opened.
 
     Args:
         embedder: the index's embedder, or its folder; None for an index of an embedder that is not known.
     """
     from rag.embedding.answerability import AnswerabilityModel, why_not_base
 
-    known = find_known_model(BASE)
-    folders = [] if embedder is None else [embedder.folder if isinstance(embedder, Model) else embedder]
-    if known is not None and in_cache(known):
-        folders.append(resolve_model(BASE).folder)
-    reasons = [why_not_base(folder) for folder in folders]
-    usable = [folder for folder, reason in zip(folders, reasons, strict=True) if not reason]
-    if not usable:
-        here = f"{BASE} is not on this machine"
-        return AnswerReader(why_not=", and ".join([*reasons, here]) if len(folders) < 2 else reasons[0])
-    return AnswerReader(model=AnswerabilityModel(usable[0], device=torch_device().type))
+    if embedder is None:
+        return AnswerReader(why_not="the embedder of the index is not known")
+    folder = embedder.folder if isinstance(embedder, Model) else embedder
+    if reason := why_not_base(folder):
+        return AnswerReader(why_not=f"{reason} ({BASE})")
+    return AnswerReader(model=AnswerabilityModel(folder, device=torch_device().type))
 
 
 def why_not_english(texts: Sequence[str]) -> str:

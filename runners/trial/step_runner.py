@@ -13,7 +13,7 @@ from typing import Any
 
 from rag.errors import BadInput
 from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json
-from rag.grounding.refusal import SIGNAL_NAMES
+from rag.grounding.refusal import SEARCH_SIGNALS
 from rag.types import OnEvent
 from runners.arms import classifier, scored_labels
 from runners.arms.answer import answer_all
@@ -71,7 +71,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         return made_from | {
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
-            "signals": list(SIGNAL_NAMES),
+            "signals": list(SEARCH_SIGNALS),
             **_gate_inputs(context, True),
         }
     if isinstance(step, EmbedderStep):

@@ -16,7 +16,7 @@ import pytest
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
         "version", "errors", "plugins", "files", "object_storage", "text", "types", "embedding", "loading", "stores",
-        "settings", "indexing", "search", "backends", "index", "grounding", "evaluation", "training", "__init__",
+        "settings", "indexing", "search", "backends", "index", "grounding", "refusal", "evaluation", "training", "__init__",
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",

@@ -28,8 +28,8 @@ from advisor.verdict.guards import guard_warnings
 from rag.errors import BadInput
 from rag.evaluation.statistics import risk_coverage
 from rag.files import write_json
+from rag.grounding.curve import RefusalPoint
 from rag.grounding.refusal import RefusalThreshold, default_threshold
-from rag.refusal.curve import RefusalPoint
 from runners.data.questions import Question
 from runners.plan.schema import RecordedAnswer, parse_plan
 from runners.plan.steps import QUANTIZED_ANSWERS

@@ -12,9 +12,8 @@ import pytest
 
 from rag.embedding.embedder import Embedder
 from rag.errors import BadInput
-from rag.grounding import refusal
+from rag.grounding import curve, refusal
 from rag.index import Index
-from rag.refusal import curve
 from rag.types import Chunk, Hit
 
 
