@@ -64,6 +64,10 @@ class IndexSettings:
     are about 70,000 tokens, three to five seconds of work on two cores, with enough texts of equal length for full
     batches."""
 
+    weigh_by_rarity: bool = True
+    """Whether the weight of BM25 depends on how rare the words are that match
+    (:func:`rag.search.searcher.weight_of_matches`). Indexes of 0.2.0 and before keep a constant weight."""
+
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
         bounds: dict[str, tuple[float, float]] = {
@@ -101,4 +105,4 @@ class IndexSettings:
         """Return the settings of a JSON object; BadInput for an unknown key."""
         if unknown := sorted(set(obj) - {field.name for field in fields(cls)}):
             raise BadInput(f"unknown index setting {unknown[0]!r}")
-        return cls(**obj)
+        return cls(**{"weigh_by_rarity": False, **obj})

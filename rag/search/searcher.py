@@ -173,7 +173,8 @@ class Searcher:
             weight = settings.lexical_weight if weight is None else weight
             if settings.fusion == "convex":
                 best = float(lexical.max())
-                weight = weight_of_matches(weight, best, search.question, self._backend.facts.chunks)
+                if settings.weigh_by_rarity:
+                    weight = weight_of_matches(weight, best, search.question, self._backend.facts.chunks)
                 fused = convex_fusion(dense, lexical, weight)
             else:
                 fused = reciprocal_rank_fusion(dense, lexical, weight)
