@@ -78,7 +78,7 @@ def test_each_side_is_set_on_its_own_dev_questions(index: ScriptedIndex) -> None
     fitted = gate.fit_gate(index, dev("known", [3.0 + n / 10 for n in range(40)]), READING)
     assert fitted.how == "answers"
     assert fitted.cuts is not None
-    assert fitted.cuts.same_words == pytest.approx(3.15)  # 2 of 40 lie below: 3.0 and 3.1
+    assert fitted.cuts.same_words == pytest.approx(3.15 - gate.MARGIN)  # 2 of 40 lie below 3.15: 3.0 and 3.1
     assert fitted.cuts.other_words == gate.SHIPPED_CUTS.other_words
     assert (
         "in the documents' words it is set on 40 dev questions; for other words it is the shipped"
@@ -95,7 +95,7 @@ def test_each_side_is_set_on_its_own_dev_questions(index: ScriptedIndex) -> None
 
 
 def test_held_out_shares_keep_the_wordings_of_a_question_together(index: ScriptedIndex) -> None:
-    values = [float(n) for n in range(20)]
+    values = [3.0 * n for n in range(20)]  # further apart than the margin below the cut
     fitted = gate.fit_gate(
         index, dev("known", values) + dev("known", values, 1), replace(READING, most_wrong=0.05)
     )
@@ -109,13 +109,13 @@ def test_held_out_shares_keep_the_wordings_of_a_question_together(index: Scripte
 
 def test_hits_that_answer_come_first(index: ScriptedIndex) -> None:
     threshold = gate.fit_gate(index, dev("known", [3.0] * 20), READING)
-    question = "known 2.0 ferry dogs"
+    question = "known 1.5 ferry dogs"
     hits, decision = gate.read_hits(
         index, threshold, ScriptedReader(), question, index.search_many([question], 5)[0]
     )
-    assert [hit.answers for hit in hits] == [2.0, -6.0]
+    assert [hit.answers for hit in hits] == [1.5, -6.0]
     assert decision.refuse
-    assert decision.signals.answers == 2.0
+    assert decision.signals.answers == 1.5
     off = gate.fit_gate(index, dev("known", [3.0] * 20), replace(READING, gate="off"))
     hits, decision = gate.read_hits(index, off, None, question, index.search_many([question], 5)[0])
     assert [hit.chunk.id for hit in hits] == [1, 2]
