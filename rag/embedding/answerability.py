@@ -9,6 +9,7 @@ Hu et al. 2021) of its linear layers and a new head, shipped with the package (`
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = Path(__file__).with_name("answerability.safetensors")
 MAX_TOKENS = 256
 """Tokens of question and text together, special tokens included; the longer one is cut."""
+KEPT = 500
+"""Questions whose scores are kept."""
 _PROBED = "LayerNorm"
 """The tensors by which the base is recognised: they are small, and every training changes them."""
 
@@ -86,6 +89,7 @@ class AnswerabilityModel:
         if reason := why_not_base(folder, weights):
             raise BadInput(f"the answerability model cannot be loaded: {reason}")
         self.truncated = 0
+        self._known: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
         self._tokenizer = pair_tokenizer(Path(folder))
         self._device = best_device() if device == "auto" else device
         self._dtype = resolve_dtype(dtype)
@@ -102,14 +106,21 @@ class AnswerabilityModel:
     def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """Return float32 [len(texts)]: the log odds that each text answers the question.
 
-        A pair that is too long is cut and counted in ``truncated``.
+        A pair that is too long is cut and counted in ``truncated``. The last scores are kept, as several arms ask the same.
         """
         if not texts:
             return np.empty(0, dtype=np.float32)
+        key = question, tuple(texts)
+        if (known := self._known.get(key)) is not None:
+            return known.copy()
         encodings = self._tokenizer.encode_batch([(question, text) for text in texts])
         self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
         scores, _ = self._network(*(part.to(self._device) for part in padded(encodings)))
-        return np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+        result = np.asarray(scores.float().cpu().numpy(), dtype=np.float32)
+        self._known[key] = result
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return result.copy()
 
 
 def pair_tokenizer(folder: Path) -> Tokenizer:
