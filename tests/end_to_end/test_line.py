@@ -41,6 +41,7 @@ ANSWER = {
     "schema",
     "answer",
     "refused",
+    "beside",
     "arm",
     "citations",
     "usage",
