@@ -145,7 +145,7 @@ def _fitted_gate(
         )
     reason = why_not_english([question.question for question in dev])
     embedder = getattr(index.encoder, "folder", None)
-    reader = AnswerReader(why_not=reason) if reason or not embedder else load_answer_reader(embedder)
+    reader = AnswerReader(why_not=reason) if reason else load_answer_reader(embedder)
     settings = GateSettings(
         gate=request.gate,  # type: ignore[arg-type]
         most_wrong=request.most_wrong,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.errors import CannotRun
-from runners.models.resolve import Model
+from runners.models.resolve import Model, downloads_needed, resolve_model
 from runners.resources.device import torch_device
 
 if TYPE_CHECKING:
@@ -42,20 +42,23 @@ class AnswerReader:
 
 
 def load_answer_reader(embedder: Path | Model | None) -> AnswerReader:
-    """Load the answerability model on the embedder's own weights, or say why it cannot be.
+    """Load the answerability model, or say why it cannot be.
 
-    It is made of the embedder that the index needs anyway, so that a run answers the same wherever it is opened.
+    It is made of the index's embedder where that is the model it needs, else of the copy on this machine; nothing is
+    downloaded for it.
 
     Args:
         embedder: the index's embedder, or its folder; None for an index of an embedder that is not known.
     """
     from rag.embedding.answerability import AnswerabilityModel, why_not_base
 
-    if embedder is None:
-        return AnswerReader(why_not="the embedder of the index is not known")
     folder = embedder.folder if isinstance(embedder, Model) else embedder
-    if reason := why_not_base(folder):
-        return AnswerReader(why_not=f"{reason} ({BASE})")
+    reason = "the embedder of the index is not known" if folder is None else why_not_base(folder)
+    if reason and not downloads_needed([BASE]):
+        folder = resolve_model(BASE).folder
+        reason = why_not_base(folder)
+    if reason or folder is None:
+        return AnswerReader(why_not=f"{reason} ({BASE}; tunewise models pull {BASE} fetches it)")
     return AnswerReader(model=AnswerabilityModel(folder, device=torch_device().type))
 
 
