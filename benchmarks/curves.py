@@ -30,7 +30,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import t as student_t
 
-from advisor.workflows.curve_cases import SEEN_SHARE, CurveCase, curve_scores, score_curve_case, summary
+from benchmarks.scorers.curve_cases import SEEN_SHARE, CurveCase, curve_scores, score_curve_case, summary
 from runners.scoring.learning_curve import (
     MIN_SIZES,
     PRIORS,

@@ -13,6 +13,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
+from advisor.output import print_plain
 from rag.errors import BadInput, UsageProblem
 from runners.scoring.learning_curve import (
     MIN_SIZES,
@@ -185,3 +189,22 @@ def score_cases_file(path: Path, others: Sequence[str] = ()) -> dict[str, Any]:
         raise UsageProblem(f"--cases measures nothing, so {others[0]} has no effect", "remove it")
     cases, skipped = read_curve_cases(path)
     return curve_scores([score_curve_case(case) for case in cases], skipped)
+
+
+def show_case_scores(data: dict[str, Any], console: Console | None = None) -> None:
+    """Print how the forecast did on published curves."""
+    console = console or Console()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    titles = ("", "curves", "inside", "width", "last ± 1.645 sd", "error", "last value", "log-linear")
+    for title in titles:
+        table.add_column(title, justify="left" if not title else "right")
+    keys = ("coverage", "width", "last_value_width", "mae", "last_value_mae", "loglinear_mae")
+    for name, row in (("all", data), *data["by_source"].items()):
+        cells = ("–" if row[key] is None else f"{row[key]:.3f}" for key in keys)
+        table.add_row(name, str(row["of"]), *cells)
+    console.print(table)
+    outside = [row["id"] for row in data["rows"] if not row["inside"]]
+    if outside:
+        print_plain(console, f"outside of the 90 % band: {', '.join(outside)}")
+    for row in data["skipped"]:
+        print_plain(console, f"  not scored: {row['reason']}", "yellow")

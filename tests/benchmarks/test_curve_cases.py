@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advisor.workflows.curve_cases import curve_scores, read_curve_cases, score_curve_case
+from benchmarks.scorers.curve_cases import curve_scores, read_curve_cases, score_curve_case
 from rag.errors import BadInput
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Printed = Callable[..., str]
 
 
 def curve(name: str, *points: tuple[float, float], **more: Any) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def write(path: Path, *curves: Any) -> Path:
 GOOD = curve("good", (10, 0.5), (20, 0.55), (40, 0.6), (160, 0.7))
 
 
-def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> None:
+def test_cases_are_forecast_from_a_quarter(printed: Printed, tmp_path: Path) -> None:
     percent = curve("percent", (10, 50), (20, 55), (40, 60), (160, 70))
     for point in percent["points"]:
         point["sd"] = 2
@@ -39,9 +38,7 @@ def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> Non
     broken = curve("broken", (10, 0.5), (20, 0.6))
     broken["points"][1]["score"] = "much"
     file = write(tmp_path / "curves.json", GOOD, percent, short, broken)
-    done = tunewise("curve", "--cases", file, "--json")
-    assert done.returncode == 0, done.stderr
-    body = json.loads(done.stdout)
+    body = json.loads(printed("curve", "--cases", file, "--json"))
     assert (body["schema"], body["n"], body["inside"], body["coverage"]) == (1, 2, 2, 1.0)
     rows = {row["id"]: row for row in body["rows"]}
     assert (rows["good"]["n"], rows["good"]["seen"], rows["good"]["score"]) == (160, 3, 0.7)
@@ -51,9 +48,9 @@ def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> Non
     reasons = {row["id"]: row["reason"] for row in body["skipped"]}
     assert "0 sizes up to a quarter" in reasons["short"]
     assert "score is 'much'" in reasons["broken"]
-    shown = tunewise("curve", "--cases", file)
-    assert "not scored: short" in shown.stdout
-    assert "log-linear" in shown.stdout
+    shown = printed("curve", "--cases", file)
+    assert "not scored: short" in shown
+    assert "log-linear" in shown
 
 
 @pytest.mark.parametrize(
