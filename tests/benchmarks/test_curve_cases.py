@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.scorers.curve_cases import curve_scores, read_curve_cases, score_curve_case
+from benchmarks.scorers.curve_cases import (
+    curve_scores,
+    log_linear_forecast,
+    read_curve_cases,
+    score_curve_case,
+    usable_points,
+)
 from rag.errors import BadInput
+from runners.scoring.learning_curve import CurvePoint
 
 Printed = Callable[..., str]
 
@@ -91,3 +99,42 @@ def test_published_curves_meet_targets(shared: Path) -> None:
     assert 0.80 <= body["coverage"] <= 0.97
     assert body["mae"] < 0.6 * body["loglinear_mae"]
     assert body["mae"] < body["last_value_mae"]
+
+
+def test_points_are_sorted_joined_and_scaled() -> None:
+    rows = [
+        {"n": 100, "score": 60},
+        {"n": 50, "score": 50, "sd": 2, "runs": 3},
+        {"n": 0, "score": 20},
+        {"n": 100, "score": 70},
+    ]
+    points, factor, notes = usable_points(rows)
+    assert [(p.n, p.score, p.runs) for p in points] == [(50, 0.5, 3), (100, 0.65, 2)]
+    assert factor == 100
+    assert points[0].sd == pytest.approx(0.02)
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"score": 0.5}, "n is None"),
+        ({"n": 5}, "score is None"),
+        ({"n": 5, "score": float("nan")}, "score is nan"),
+        ({"n": -5, "score": 0.5}, "n -5"),
+        ({"n": 5, "score": 250}, "score 250"),
+        ({"n": 5, "score": -0.1}, "score -0.1"),
+        ({"n": True, "score": 0.5}, "n is True"),
+        ({"n": 5, "score": 0.5, "runs": 0}, "runs 0"),
+        ("5: .5", "no object"),
+    ],
+)
+def test_unusable_point_is_named(row: object, named: str) -> None:
+    with pytest.raises(BadInput, match="point 1") as caught:
+        usable_points([row], "my curve")  # type: ignore[list-item]
+    assert named in caught.value.message
+
+
+def test_log_linear_forecast_is_a_straight_line_in_log_n() -> None:
+    points = [CurvePoint(n, 0.1 * math.log(n)) for n in (50, 100, 200, 400)]
+    assert log_linear_forecast(points, 1600) == pytest.approx(0.1 * math.log(1600))
