@@ -68,3 +68,14 @@ def test_page_of_the_python_calls_names_them_all(root: Path) -> None:
     assert set(tunewise.__all__) - named == set()
     example = page.partition("```python\n")[2].partition("```")[0]
     assert example in (tunewise.__doc__ or "")
+
+
+def test_log_has_an_index_of_all_its_sections(root: Path) -> None:
+    """Each section of benchmarks/LOG.md has a date, and a link in the index at the top that leads to it."""
+    page = (root / "benchmarks" / "LOG.md").read_text("utf-8")
+    headings = [head for head in re.findall(r"^## (.+)$", page, re.MULTILINE) if head != "Index"]
+    assert len(headings) > 60
+    assert [head for head in headings if not re.match(r"\d{4}-\d\d-\d\d · ", head)] == []
+    anchors = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in headings]
+    index = page.partition("\n## Index\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"\]\(#([^)]+)\)", index)) == sorted(anchors)
