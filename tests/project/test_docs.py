@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,8 @@ import pytest
 import tunewise
 
 Pages = tuple[ModuleType, dict[str, str]]
+OF_OTHERS = ("docs/gguf.md", "docs/how-it-works.md")
+"""Pages of ggml and of llmfit, named as sources."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,22 @@ def test_page_of_the_python_calls_names_them_all(root: Path) -> None:
     assert set(tunewise.__all__) - named == set()
     example = page.partition("```python\n")[2].partition("```")[0]
     assert example in (tunewise.__doc__ or "")
+
+
+def test_pages_that_the_packages_name_exist(root: Path, tracked: Mapping[str, str]) -> None:
+    """Messages, help texts, docstrings and the glossary lead to pages that are there."""
+    from advisor.glossary import TERMS
+
+    named = {
+        f"{path}: {page}": page
+        for path, text in tracked.items()
+        if path.startswith(("advisor/", "runners/", "rag/"))
+        for page in re.findall(r"docs/[a-z-]+\.md", text)
+        if page not in OF_OTHERS
+    }
+    named |= {f"glossary: {term.name}": term.read_more for term in TERMS}
+    assert len(named) > 50
+    assert [where for where, page in named.items() if not (root / page).is_file()] == []
 
 
 def test_log_has_an_index_of_all_its_sections(root: Path) -> None:
