@@ -28,7 +28,7 @@ from advisor.recommendation.probability import advice_probability
 from advisor.recommendation.ranking import Ranking, rank_methods
 from advisor.rules.base import Rule
 from advisor.rules.registry import RULES
-from advisor.workflows.eval_advice import AdviceCase, read_cases
+from benchmarks.scorers.advice_cases import AdviceCase, read_cases
 
 WEIGHED: tuple[type[Rule], ...] = tuple(rule for rule in RULES if rule.need)
 VALUES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

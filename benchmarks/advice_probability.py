@@ -34,7 +34,7 @@ from advisor.recommendation.also_measure import arms_to_measure
 from advisor.recommendation.confidence import level_of
 from advisor.recommendation.probability import AdviceDoubts, advice_doubts
 from advisor.recommendation.ranking import rank_methods
-from advisor.workflows.eval_advice import brier_score, read_cases, reliability
+from benchmarks.scorers.advice_cases import brier_score, read_cases, reliability
 from rag.evaluation.statistics import WilsonShare
 from runners.plan.train_config import TUNING_METHODS
 

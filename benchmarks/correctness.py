@@ -5,7 +5,7 @@
 Reads benchmarks/judged/*.jsonl, or the files named: rows of a question, its gold, an answer and the verdict of a person
 who did not know the rule. Prints the agreement by set, arm and part, and every disagreement. Rows whose gold is null
 are of public sets: their gold is read from the folder given with --data; without it they are skipped and counted. With
---write the figures go to benchmarks/judged/summary.json, of which scripts/docs.py makes a part of docs/scores.md.
+--write the figures go to benchmarks/judged/summary.json, of which scripts/docs.py makes a part of docs/how-it-measures.md.
 """
 
 from __future__ import annotations

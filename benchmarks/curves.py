@@ -30,7 +30,14 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import t as student_t
 
-from advisor.workflows.curve_cases import SEEN_SHARE, CurveCase, curve_scores, score_curve_case, summary
+from benchmarks.scorers.curve_cases import (
+    SEEN_SHARE,
+    CurveCase,
+    curve_scores,
+    score_curve_case,
+    summary,
+    usable_points,
+)
 from runners.scoring.learning_curve import (
     MIN_SIZES,
     PRIORS,
@@ -38,7 +45,6 @@ from runners.scoring.learning_curve import (
     LearningCurve,
     to_z,
     to_z_slope,
-    usable_points,
 )
 
 SHARE_OF_OTHER_SIZES = 0.5

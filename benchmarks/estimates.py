@@ -32,9 +32,9 @@ from advisor.costs.training_time import (
     measured_device,
     training_seconds,
 )
+from benchmarks.scorers.memory_peaks import read_measured_peaks
 from runners.catalog import models
 from runners.resources.calibration import MatrixSpeed
-from runners.resources.memory_scores import read_measured_peaks
 from runners.resources.model_shape import ModelShape, typical_shape
 
 RECORD = Path(__file__).parent / "estimate_runs.json"

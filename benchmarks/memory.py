@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from runners.resources.memory_estimate import ESTIMATE_ACCURACY, EstimateAccuracy
-from runners.resources.memory_scores import (
+from benchmarks.scorers.memory_peaks import (
     MeasuredPeak,
     ScoredPeak,
     accuracy_summary,
     read_measured_peaks,
     score_estimates,
 )
+from runners.resources.memory_estimate import ESTIMATE_ACCURACY, EstimateAccuracy
 from runners.resources.memory_terms import FITTED, FittedConstants, MemoryUse
 
 COUNTED = FittedConstants(copies=0.0, four_bit=1.0, reserved=1.0, filled=1.0)

@@ -1,17 +1,18 @@
-"""Content of docs/accuracy.md: the trials of public data sets, and the shipped example outside its own questions."""
+"""Content of docs/accuracy.md and benchmarks/TRIALS.md: all public trials together, and each by itself."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.trial_records import RECORD, SECOND_MODEL_RECORD, regret
 from rag.evaluation.statistics import WilsonShare
 from scripts.how_sure import published_section
-from scripts.probe_value_section import probe_value_section
+from scripts.pages import table
+from scripts.probe_value_section import probe_value_section, probe_value_summary
 from scripts.trial_sections import (
     calibration_section,
     carry_over_section,
@@ -24,14 +25,14 @@ from scripts.trial_sections import (
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 HARBOR_DESK_RECORD = BENCHMARKS / "harbor_desk.json"
 UNTRAINED_RECORD = BENCHMARKS / "untrained.json"
-Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
 
 INTRO = """\
 # How often the advice was right
 
 For each public set the advisor was given what a user would say of it (written down from the set's description before
 anything was measured) and the files, nothing else. Its own plan was then carried out: every arm on the same held-out
-questions, judged by the rules of [the verdict](how-it-decides.md). `python -m benchmarks.trials` runs them again.
+questions, judged by the rules of [the verdict](how-it-measures.md#gate-and-verdict). `python -m benchmarks.trials` runs them
+again; `benchmarks/TRIALS.md` has each of them, with the scores of every arm.
 
 These are trials of one small model on data cut to a size that two cores can train on. They say what happened there; a
 larger model needs less tuning and reads passages better. *Confirmed* means that the advised arm clearly beats every arm that
@@ -39,31 +40,44 @@ costs less, and that no other arm is clearly better. The same results ship with 
 (`tunewise explain BE001`), counted in this table."""
 
 
-def accuracy_page(table: Table) -> list[str]:
-    """Return the page: all trials in one table, misses first, what they say together, and a section for each trial."""
+def accuracy_page() -> list[str]:
+    """Return the page: all trials in one table, misses first, what they say together, and the shipped example."""
     trials: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
     present = present_advice(trials)
-    lines = [
+    return [
         INTRO,
         "",
-        *overview_section(trials, present, table),
+        *overview_section(trials, present),
         "",
         conclusion(list(trials.values())),
-        *not_run_section(trials, table),
-        *calibration_section(trials, present, table),
+        *calibration_section(trials, present),
         "",
-        *published_section(table),
-        *kinds_section(trials, table),
-        *carry_over_section(trials, SECOND_MODEL_RECORD, table),
-        *probe_value_section(table),
+        *published_section(),
+        *kinds_section(trials),
+        *carry_over_section(trials, SECOND_MODEL_RECORD),
+        *probe_value_summary(),
+        *harbor_desk_sections(),
     ]
-    for name, trial in trials.items():
-        lines += section(name, trial, table)
+
+
+TRIALS_INTRO = """\
+# The public trials, one by one
+
+What [docs/accuracy.md](../docs/accuracy.md) counts together: for each public set the situation, the arms with their scores
+and the verdict; then the advice before and after a probe, and what later versions changed."""
+
+
+def trials_page() -> list[str]:
+    """Return the page: a section for each trial, and the tables that compare them before and after a change."""
+    trials: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
+    sections = [line for name, trial in trials.items() for line in section(name, trial)]
     return [
-        *lines,
-        *untrained_section(table),
-        *rescored_section(trials, table),
-        *harbor_desk_sections(table),
+        TRIALS_INTRO,
+        *sections,
+        *not_run_section(trials),
+        *probe_value_section(),
+        *untrained_section(),
+        *rescored_section(trials),
     ]
 
 
@@ -76,7 +90,7 @@ UNTRAINED = """
 ## Untrained arms before and after
 
 At first an arm that only prompts wrote whatever it liked: no label of 77, no JSON. Since then the answers of every arm that
-generates are constrained to the labels, the JSON or the last line of the plan's checks ([how](plan.md)), labels can also be
+generates are constrained to the labels, the JSON or the last line of the plan's checks, labels can also be
 scored, examples can be the nearest ones or as many as fit, rag-few-shot shows passages and examples together, and every
 untrained arm chooses its prompt with the same 60 dev answers. The same questions, examples and model before and after;
 *form* is the share of answers in the form that the checks ask for. Arms that have a number on one side only were not
@@ -85,7 +99,7 @@ wnut17_json few-shot used to name nothing in 78 of 80 texts, which is right for 
 it names things, most of them wrong. `python -m benchmarks.untrained` reads the runs."""
 
 
-def untrained_section(table: Table) -> list[str]:
+def untrained_section() -> list[str]:
     """Return the arms of each public set before and after answers were held to a form; [] without a record."""
     if not UNTRAINED_RECORD.is_file():
         return []
@@ -123,11 +137,12 @@ RESCORED = """
 ## How the new scores change the orders
 
 The trials were first scored by a weighted sum, in which style, wording and refusals earned points for answers that
-were wrong. They were then scored again, the same answers, under [the scores of now](scores.md): 0 for an answer that
-is not right. `python -m benchmarks.rescore` compares a finished trial in this way."""
+were wrong. They were then scored again, the same answers, under
+[the scores of now](../docs/how-it-measures.md#the-combined-score): 0 for an answer that is not right.
+`python -m benchmarks.rescore` compares a finished trial in this way."""
 
 
-def rescored_section(trials: Mapping[str, Mapping[str, Any]], table: Table) -> list[str]:
+def rescored_section(trials: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the table of means before and now for the trials that were scored again; [] without any."""
     rows = []
     for name, trial in trials.items():
@@ -176,7 +191,7 @@ of that day, when the combined score was a weighted mean. Counted by the present
 of the shipped 65), rag 17, naive-stack 16, few-shot 5, lora and prompting 3 each."""
 
 
-def harbor_desk_sections(table: Table) -> list[str]:
+def harbor_desk_sections() -> list[str]:
     """Return the sections on the shipped example: its trial on fresh questions, and on a second model family."""
     recorded: dict[str, dict[str, Any]] = json.loads(HARBOR_DESK_RECORD.read_text("utf-8"))
     fresh = recorded["fresh_questions"]
@@ -216,7 +231,7 @@ def harbor_desk_sections(table: Table) -> list[str]:
         "these are: write your own held-out questions in the words of the people who will ask."
     )
     lines = [FRESH, "", *table(columns, rows), "", conclusion_text]
-    return lines + (second_family(recorded["second_family"], table) if "second_family" in recorded else [])
+    return lines + (second_family(recorded["second_family"]) if "second_family" in recorded else [])
 
 
 SECOND_FAMILY = """
@@ -228,7 +243,7 @@ the scores of that day, when the combined score was a weighted mean. Counted by 
 right, rag and naive-stack 18 each, lora 4, few-shot and prompting 1 each."""
 
 
-def second_family(trial: Mapping[str, Any], table: Table) -> list[str]:
+def second_family(trial: Mapping[str, Any]) -> list[str]:
     """Return the section on the shipped example's trial with a model of another family."""
     names = [name for name in trial["weights"] if trial["weights"][name]]
     rows = [
@@ -264,7 +279,7 @@ def conclusion(trials: list[dict[str, Any]]) -> str:
     )
 
 
-def section(name: str, trial: Mapping[str, Any], table: Table) -> list[str]:
+def section(name: str, trial: Mapping[str, Any]) -> list[str]:
     """Return the section of a trial: the situation, the arms with their scores, the verdict."""
     score_names = list(dict.fromkeys(key for arm in trial["arms"] for key in arm["scores"] if key != "right"))
     rows = [

@@ -1,4 +1,4 @@
-"""Write the reference pages of docs/ from the code: command line, rules, questionnaire, plan, scores, trials.
+"""Write the reference pages of docs/ from the code, the generated parts of other pages, and the records of benchmarks/.
 
 python scripts/docs.py          rewrite the pages
 python scripts/docs.py --check  exit 1 and name the pages that are not current
@@ -10,7 +10,7 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -18,23 +18,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # document the source tree that this script is in
-
-from accuracy import accuracy_page  # noqa: E402
-from calls import calls_page  # noqa: E402
-from decides import decides_page  # noqa: E402
-from how_sure import PICTURE, draw_reliability  # noqa: E402
-from scale import training_part  # noqa: E402
-from scale_retrieval import retrieval_part  # noqa: E402
-from scores import scores_page  # noqa: E402
+sys.path[:0] = [str(ROOT)]  # document the source tree that this script is in
 
 from advisor.commands.train import setting_help  # noqa: E402
-
-
-def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Return a Markdown table, with bars, line ends and tags in cells escaped."""
-    body = [[" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (list(columns), ["---"] * len(columns), *body)]
+from scripts.accuracy import accuracy_page, trials_page  # noqa: E402
+from scripts.decides import needs_table, numbers_table  # noqa: E402
+from scripts.how_sure import PICTURE, draw_reliability, how_sure_section  # noqa: E402
+from scripts.pages import Part, table, with_parts  # noqa: E402
+from scripts.scale import figures_page, training_parts  # noqa: E402
+from scripts.scale_retrieval import retrieval_parts  # noqa: E402
+from scripts.scores import scores_parts  # noqa: E402
 
 
 def yaml_value(value: Any) -> str:
@@ -212,23 +205,12 @@ def glossary_page() -> list[str]:
     return lines
 
 
-def plan_page() -> list[str]:
-    """Return the page of the plan's keys, from the JSON Schema that ``tunewise plan --schema`` prints."""
+def plan_keys() -> list[str]:
+    """Return a section for each part of the plan, from the JSON Schema that ``tunewise plan --schema`` prints."""
     from runners.plan.schema import Plan
 
     schema = Plan.model_json_schema(by_alias=True)
-    lines = [
-        "# The plan",
-        "",
-        "`plan.yaml` is what `tunewise plan` writes, a person edits and `tunewise run` carries out. A key that is not in",
-        "the file has its default. The comment behind a setting of a train step, or behind a weight, is read as its",
-        "recorded reason (`reasons`, `weight_reasons`). What the advice predicts is in `NAME.forecast.json` beside",
-        "`NAME.yaml`, with a digest of the plan, so that a plan which was changed afterwards is noticed; a plan without",
-        "that file is whole.",
-        "",
-        "Unknown keys and wrong values are refused, each with its line and the step that it is in. `tunewise plan",
-        "--schema` prints the JSON Schema that this page is made from.",
-    ]
+    lines: list[str] = []
     for name, part in [("Plan", schema), *schema["$defs"].items()]:
         required = part.get("required", ())
         rows = []
@@ -238,8 +220,8 @@ def plan_page() -> list[str]:
             )
             rows.append((f"`{key}`", schema_type(field), default, field.get("description", "")))
         text = inspect.cleandoc(part.get("description", ""))
-        lines += ["", f"## {name}", "", text, "", *table(("key", "type", "default", "what it is"), rows)]
-    return lines
+        lines += [f"## {name}", "", text, "", *table(("key", "type", "default", "what it is"), rows), ""]
+    return lines[:-1]
 
 
 def schema_type(field: dict[str, Any]) -> str:
@@ -265,57 +247,41 @@ def schema_type(field: dict[str, Any]) -> str:
     return " ".join([kind, *bounds])
 
 
-def settings_page() -> list[str]:
-    """Return the page of the settings file's keys, from the table that reads it."""
-    from advisor.settings import ENV, FILE, SETTING_KEYS
+def setting_keys() -> list[str]:
+    """Return the table of the settings file's keys, from the one that reads it."""
+    from advisor.settings import SETTING_KEYS
 
     rows = [(f"`{key.name}`", f"`{key.env}`", key.kind, key.text) for key in SETTING_KEYS]
-    return [
-        "# The settings file",
-        "",
-        f"`{FILE}` in your configuration folder, in TOML; `{ENV}` names another file, or none where it is empty. A flag",
-        "is stronger than an environment variable, and that is stronger than the file. `tunewise doctor` shows each value",
-        "in force and where it comes from; an unknown key is an error that names the closest one.",
-        "",
-        *table(("key", "environment", "takes", "is"), rows),
-        "",
-        "A table `[answers]` beside them holds answers of the [questionnaire](questions.md) by id, that are always yours.",
-        "A plan shows them as from `config`; what is said for a plan itself is stronger. Relative paths start at the",
-        "file's folder.",
-        "",
-        "`tunewise --install-completion` completes verbs, runs, models, rules, answers and arms in your shell. `NO_COLOR`,",
-        "`TERM=dumb` and narrow terminals are respected; where an encoding lacks a character, a plain one replaces it.",
-        "",
-        "```toml",
-        'cache = "~/models"',
-        'format = "human"',
-        "",
-        "[answers]",
-        "data_must_stay_local = true",
-        "```",
-    ]
+    return table(("key", "environment", "takes", "is"), rows)
 
 
 PAGES: dict[str, Callable[[], list[str]]] = {
-    "python.md": calls_page,
-    "settings.md": settings_page,
-    "cli.md": cli_page,
-    "rules.md": rules_page,
-    "how-it-decides.md": decides_page,
-    "questions.md": questions_page,
-    "glossary.md": glossary_page,
-    "plan.md": plan_page,
-    "scores.md": lambda: scores_page(table),
-    "accuracy.md": lambda: accuracy_page(table),
-    "scale.md": lambda: [*training_part(table), "", *retrieval_part(table)],
+    "docs/cli.md": cli_page,
+    "docs/rules.md": rules_page,
+    "docs/questions.md": questions_page,
+    "docs/glossary.md": glossary_page,
+    "docs/accuracy.md": accuracy_page,
+    "benchmarks/TRIALS.md": trials_page,
+    "benchmarks/FIGURES.md": figures_page,
 }
+"""Pages of which every line is generated."""
+PARTS: dict[str, dict[str, Part]] = {
+    "docs/how-it-decides.md": {"needs": needs_table, "how-sure": how_sure_section, "numbers": numbers_table},
+    "docs/how-it-measures.md": scores_parts(),
+    "docs/plan.md": {"keys": plan_keys},
+    "docs/settings.md": {"keys": setting_keys},
+    "docs/scale.md": {**training_parts(), **retrieval_parts()},
+}
+"""The generated parts of pages that are written by hand; that of docs/models.md is measured by scripts/families.py."""
 NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 
 
 def generated_files() -> dict[str, str]:
-    """Return the texts of all pages and of the picture, by their names in the folder."""
+    """Return the texts of all pages with a generated part, and of the picture, by their places in the repository."""
     pages = {name: "\n".join([NOTE, "", *page()]) + "\n" for name, page in PAGES.items()}
-    return {**pages, PICTURE: draw_reliability()}
+    for name, parts in PARTS.items():
+        pages[name] = with_parts((ROOT / name).read_text("utf-8"), parts)
+    return {**pages, f"docs/{PICTURE}": draw_reliability()}
 
 
 def stale_files(folder: Path, files: dict[str, str]) -> list[str]:
@@ -331,7 +297,7 @@ def main() -> int:
     """Write or check the pages; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only look")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the pages")
+    parser.add_argument("--out", type=Path, default=ROOT, help="the folder that docs/ and benchmarks/ are in")
     arguments = parser.parse_args()
     files = generated_files()
     stale = stale_files(arguments.out, files) if arguments.check else []

@@ -1,4 +1,4 @@
-"""Write docs/families.md, the table of model families, from the contracts that the tests check.
+"""Write the table of model families into docs/models.md, from the contracts that the tests check.
 
     python scripts/families.py            write the table (several minutes on two cores)
     python scripts/families.py --check    compare it with the file; exit code 1 when they differ
@@ -18,23 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]  # measure the source tree that this script is in
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from scripts.pages import with_parts  # noqa: E402
 from tests.families import FAMILIES, MISSING, Family  # noqa: E402
 from tests.runners.families.contract import table_row, training_contract  # noqa: E402
 
-PAGE = ROOT / "docs" / "families.md"
-INTRO = """\
-# Model families
-
-What was measured of each family of causal models that the tests build, with tiny models of random weights that have every
-kind of layer of the family (`python scripts/families.py` measures again; `tests/runners/families` checks it).
-
-*Train* lists the methods whose loss and gradient equal those of plain transformers and PEFT to 1e-5 in fp32 (each tensor's
-gradient to 1e-4), on rows of unequal length; a saved adapter gives the same logits in plain PEFT. *Path* is how the loss is
-computed on a CPU: *fast* packs rows and fuses layers, *rows* uses the model's own layers and computes logits for target
-tokens only, *plain* uses the model's own logits, *alone* takes one row at a time, each with the reason why it is not a
-faster one. A window shorter than the rows is such a reason: with rows within the window these families are fast. *Decode*
-says which way answers come, token for token those of transformers. *Export* lists the targets that hold the whole model;
-adapters go to PEFT and vLLM as well."""
+PAGE = ROOT / "docs" / "models.md"
 HEADER = (
     "| family | what sets it apart | train | path | decode | export |\n| --- | --- | --- | --- | --- | --- |"
 )
@@ -60,11 +48,11 @@ def measured_row(family: Family) -> str:
     return table_row(family, records, decode_cell(family))
 
 
-def page(rows: list[str]) -> str:
-    """Return the whole page."""
+def families_part(rows: list[str]) -> list[str]:
+    """Return the generated part of the page: a row for each family, and the families without code."""
     missing = ", ".join(f"`{name}`" for name in MISSING)
     after = f"The transformers that this was measured with has no code of its own for: {missing}."
-    return "\n".join([INTRO, "", HEADER, *rows, "", after, ""])
+    return [*HEADER.splitlines(), *rows, "", after]
 
 
 def main() -> int:
@@ -82,13 +70,12 @@ def main() -> int:
         print(rows[-1], file=sys.stderr, flush=True)
     if options.only:
         return 0 if rows else 1
-    text = page(rows)
+    before = PAGE.read_text("utf-8")
+    text = with_parts(before, {"families": lambda: families_part(rows)})
     if options.check:
-        same = PAGE.read_text("utf-8") == text
+        same = before == text
         print(
-            "docs/families.md is as measured"
-            if same
-            else "docs/families.md differs: python scripts/families.py"
+            "docs/models.md is as measured" if same else "docs/models.md differs: python scripts/families.py"
         )
         return 0 if same else 1
     PAGE.write_text(text, "utf-8")

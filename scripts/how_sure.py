@@ -5,21 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from advisor.recommendation import probability
 from advisor.recommendation.confidence import HIGH_FROM, LOW_BELOW
+from scripts.pages import table
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "benchmarks" / "advice_probability.json"
 PICTURE = "pictures/reliability.svg"
 SIZE = 420
 MARGIN = 50
-Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
-
-
 MEANING = """\
 A recommendation carries a `probability`. It answers one question: *if this were tried properly, how often would no other
 way turn out surely better?* Properly is a trial with at least 200 questions, or a published comparison; surely means that
@@ -44,7 +42,7 @@ PUBLISHED_TEXT = """\
 {n} decisions of {sources} sources: papers, guides and benchmarks in which one way of adapting a model came out ahead. In
 {accepted} the advice names it, or one that the source supports nearly as well. Each probability is computed from the other
 sources alone; Brier score {brier:.3f}, of a constant {constant:.3f}. `tunewise eval-advice CASES` prints the same for your
-own file, and [how sure](how-it-decides.md) explains it."""
+own file, and [how sure](how-it-decides.md#how-sure) explains it."""
 WEIGHTS = """\
 The weight is in log odds: at 0.90, a weight of 1 brings the number to 0.77, a weight of 0.5 to 0.85. Without any doubt it
 is {published:.2f} for published comparisons and {trial:.2f} for trials. A weight may only have the sign that makes sense,
@@ -53,8 +51,8 @@ these sum to 1 together with the arms in `also_measure`. `python -m benchmarks.a
 it."""
 
 
-def how_sure_section(table: Table) -> list[str]:
-    """Return the section: what the number means, the picture, how well it holds, and what lowers it."""
+def how_sure_section() -> list[str]:
+    """Return the part of the page: what the number means, the picture, how well it holds, and what lowers it."""
     record: Mapping[str, Any] = json.loads(RECORD.read_text("utf-8"))
     published, coefficients = record["published"], record["coefficients"]
     spans = (f"{HIGH_FROM:g} and more", f"{LOW_BELOW:g} to {HIGH_FROM:g}", f"below {LOW_BELOW:g}")
@@ -68,8 +66,6 @@ def how_sure_section(table: Table) -> list[str]:
         (f"`{name}`", " ".join(words.split()), f"{coefficients[name]:.2f}") for name, words in described
     ]
     return [
-        "## How sure",
-        "",
         MEANING.format(high=HIGH_FROM, low=LOW_BELOW),
         "",
         f"![How often advice of a given probability held]({PICTURE})",
@@ -94,7 +90,7 @@ def how_sure_section(table: Table) -> list[str]:
     ]
 
 
-def published_section(table: Table) -> list[str]:
+def published_section() -> list[str]:
     """Return the section of docs/accuracy.md on published decisions: reliability by band, the levels, the Brier score."""
     published = json.loads(RECORD.read_text("utf-8"))["published"]
     bands = [

@@ -1,49 +1,56 @@
-"""Section of docs/accuracy.md: what measuring before advising was worth on the public sets."""
+"""Sections of docs/accuracy.md and benchmarks/TRIALS.md: what measuring before advising was worth on the public sets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.pages import table
+
 RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "probe_value.json"
-Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
 INTRO = """
 ## Measuring before advising
 
 The same sets, advised twice: from the profile and the files alone, and after a probe of the base model on the dev questions
 (`tunewise plan --probe`). Each choice is judged by the recorded trial of the set as if it had been advised; trials that
 leave it undecided, or hold no arm of it, count for neither side. *Sure* is the probability that the advice gave itself.
-`python -m benchmarks.probe_value` runs it again."""
-NOT_KNOWN = """
-### When the user does not know
-
-The same measurements, for users who cannot say how far a plain model is from the wanted behaviour (`behaviour_gap`), the
-answer that people know least. The probe asks the model instead of the user, and answers that question itself:"""
+`python -m benchmarks.probe_value` runs it again; `benchmarks/TRIALS.md` has the sets."""
+NOT_KNOWN = """\
+For users who cannot say how far a plain model is from the wanted behaviour (`behaviour_gap`), the answer that people know
+least, the probe asks the model instead of the user:"""
 DECIDED = ("confirmed", "overturned")
 
 
-def probe_value_section(table: Table) -> list[str]:
-    """Return the advice before and after the probe for each set, with the counts; [] without a record."""
-    if not RECORD.is_file():
-        return []
+def probe_value_summary() -> list[str]:
+    """Return what the probe changed over all sets, without the sets."""
+    answered, unanswered = _results()
+    minutes = sum(result["minutes"] for result in answered.values())
+    return [
+        *(INTRO, "", *_conclusion(answered)),
+        f"The probes took {minutes:.0f} minutes in all, on two cores that other work used at the same time.",
+        *("", NOT_KNOWN, "", *_conclusion(unanswered)),
+    ]
+
+
+def probe_value_section() -> list[str]:
+    """Return the advice before and after the probe for each set."""
+    answered, unanswered = _results()
+    return [
+        *("", "## Measuring before advising", "", *_rows(answered)),
+        *("", "### When the user does not know", "", *_rows(unanswered)),
+    ]
+
+
+def _results() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return the recorded sets: those with all answers, and those without the answer about behaviour."""
     results: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
     answered = {name: result for name, result in results.items() if not result["without"]}
-    unanswered = {name: result for name, result in results.items() if result["without"]}
-    minutes = sum(result["minutes"] for result in answered.values())
-    lines = [
-        *(INTRO, "", *_rows(answered, table), "", *_conclusion(answered)),
-        f"The probes took {minutes:.0f} minutes in all, on two cores that other work used at the same time.",
-    ]
-    return (
-        [*lines, NOT_KNOWN, "", *_rows(unanswered, table), "", *_conclusion(unanswered)]
-        if unanswered
-        else lines
-    )
+    return answered, {name: result for name, result in results.items() if result["without"]}
 
 
-def _rows(results: Mapping[str, Mapping[str, Any]], table: Table) -> list[str]:
+def _rows(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the table of some results."""
     rows = [
         (

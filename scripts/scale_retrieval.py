@@ -1,27 +1,10 @@
-"""Second part of docs/scale.md: retrieval and serving, every figure computed by the formulas of the benchmarks."""
+"""Parts of docs/scale.md on retrieval and serving, every figure computed by the formulas of the benchmarks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from textwrap import wrap
-
-from scale import published_cells
-from scale_text import (
-    ANSWER_NOTE,
-    ANSWER_TEXT,
-    BUILD_NOTE,
-    COMMANDS,
-    FILES_TEXT,
-    LINKS,
-    MEASURED_TEXT,
-    PARTS,
-    PLAN_TEXT,
-    PUBLISHED_TEXT,
-    SIZE_TEXT,
-    VERIFICATION,
-    VERIFIED,
-)
 
 from advisor.costs.hosting import DECODE_SHARE, PREFILL_SHARE
 from benchmarks.published_retrieval import Q4_BITS, RETRIEVAL_FIGURES, VECTORCHORD
@@ -63,8 +46,19 @@ from benchmarks.retrieval_scale import (
 from benchmarks.scale import card, named_shape
 from rag.stores.capacity import flat_bytes, hnsw_bytes, ivf_bytes
 from runners.resources.machine import GIB
+from scripts.pages import Part, table
+from scripts.scale_text import (
+    ANSWER_NOTE,
+    ANSWER_TEXT,
+    BUILD_NOTE,
+    FILES_TEXT,
+    LINKS,
+    MEASURED_TEXT,
+    PLAN_TEXT,
+    PUBLISHED_TEXT,
+    SIZE_TEXT,
+)
 
-Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
 SIZES = ((10_000, "10 k"), (1_000_000, "1 M"), (10_000_000, "10 M"), (50_000_000, "50 M"), (10**9, "1 B"))
 DIMENSION = 384
 VECTOR_KINDS = {
@@ -86,20 +80,23 @@ CORES = 16
 """Cores of a server that builds an index."""
 
 
-def retrieval_part(table: Table) -> list[str]:
-    """Return the second part of the page."""
-    gpu = card(CARD)
-    figures = [row for rows in RETRIEVAL_FIGURES.values() for row in rows()]
-    sizes = ("part", "bytes a chunk", *(name for _, name in SIZES))
+def retrieval_parts() -> dict[str, Part]:
+    """Return the generated parts of docs/scale.md on retrieval and serving."""
+    return {
+        "index-sizes": index_sizes,
+        "index-plans": index_plans,
+        "files-measured": files_measured,
+        "answering": answering,
+        "retrieval-figures": retrieval_figures,
+    }
+
+
+def index_sizes() -> list[str]:
+    """Return what the parts of an index take by formula, and what was measured."""
     growth = [
         bytes_per_chunk(kind, 2 * DIMENSION) / bytes_per_chunk(kind, DIMENSION) for kind in VECTOR_KINDS
     ]
-    plan = ("chunks", "backend", "memory", "disk", "embedding", "index", "USD")
-    verified = ("part", "verified here", "not verified")
     return [
-        VERIFIED,
-        *table(("part", "one laptop", "a server or two", "1 B chunks, a 70 B base", "here"), PARTS),
-        *COMMANDS.split("\n"),
         *filled(
             SIZE_TEXT,
             dimension=DIMENSION,
@@ -108,11 +105,17 @@ def retrieval_part(table: Table) -> list[str]:
             low=min(growth),
             high=max(growth),
         ),
-        *table(sizes, size_rows()),
+        *table(("part", "bytes a chunk", *(name for _, name in SIZES)), size_rows()),
         "",
         *filled(MEASURED_TEXT, chunks=INDEXES_MEASURED[0].chunks, text=INDEXES_MEASURED[0].texts.text),
         *table(("backend", *PARTS_MEASURED, "all", "all by formula"), measured_rows()),
-        "",
+    ]
+
+
+def index_plans() -> list[str]:
+    """Return memory, disk, times and prices of each number of chunks on the backends that suit it."""
+    gpu = card(CARD)
+    return [
         *filled(
             PLAN_TEXT,
             sub=SUB_VECTOR_VALUES,
@@ -130,7 +133,7 @@ def retrieval_part(table: Table) -> list[str]:
             gib=MACHINE_GIB_MONTH,
             s3=OBJECT_GB_MONTH,
         ),
-        *table(plan, plan_rows()),
+        *table(("chunks", "backend", "memory", "disk", "embedding", "index", "USD"), plan_rows()),
         "",
         *filled(
             BUILD_NOTE,
@@ -138,9 +141,16 @@ def retrieval_part(table: Table) -> list[str]:
             ten=shown_bytes(posting_bytes_read(10_000_000, 0.1)),
             fifty=shown_bytes(posting_bytes_read(50_000_000, 0.1)),
             billion=shown_bytes(posting_bytes_read(10**9, 0.1)),
-        ),
-        *files_section(table),
-        "",
+        )[:-1],
+    ]
+
+
+def answering() -> list[str]:
+    """Return speed and price of answers, by model, card and engine."""
+    columns = ("model", "on", "engine", "weights, GiB each", "KiB a token", "requests at once")
+    rates = ("tokens/s, one", "tokens/s, all at once", "answers an hour")
+    prices = ("USD an hour", "USD a month", "USD a 1,000 answers")
+    return [
         *filled(
             ANSWER_TEXT,
             question=QUESTION_TOKENS,
@@ -151,40 +161,17 @@ def retrieval_part(table: Table) -> list[str]:
             engine=ENGINE_GIB,
             most=MAX_REQUESTS,
         ),
-        *table(
-            (
-                "model",
-                "on",
-                "engine",
-                "weights, GiB each",
-                "KiB a token",
-                "requests at once",
-                "tokens/s, one",
-                "tokens/s, all at once",
-                "answers an hour",
-                "USD an hour",
-                "USD a month",
-                "USD a 1,000 answers",
-            ),
-            answer_rows(),
-        ),
+        *table((*columns, *rates, *prices), answer_rows()),
         "",
-        *filled(ANSWER_NOTE),
-        "### What is verified of retrieval and serving",
-        "",
-        *table(verified, VERIFICATION),
-        "",
-        *filled(
-            PUBLISHED_TEXT,
-            rows=len(figures),
-            engine=ENGINE_GIB,
-            near=sum(abs(row.error) <= 0.1 for row in figures),
-        ),
-        *table(
-            ("figure", "source", "published", "our formula", "difference", "why"),
-            (published_cells(row) for row in figures),
-        ),
+        *filled(ANSWER_NOTE)[:-1],
     ]
+
+
+def retrieval_figures() -> list[str]:
+    """Return how near the formulas are to published figures, in a few sentences."""
+    figures = [row for rows in RETRIEVAL_FIGURES.values() for row in rows()]
+    near = sum(abs(row.error) <= 0.1 for row in figures)
+    return filled(PUBLISHED_TEXT, rows=len(figures), engine=ENGINE_GIB, near=near)[:-1]
 
 
 def filled(template: str, **values: object) -> list[str]:
@@ -301,10 +288,8 @@ def hnsw_time(chunks: int) -> str:
     return f"{shown_time(time.low)} to {shown_time(time.high)}"
 
 
-def files_section(table: Table) -> list[str]:
-    """Return the section of the files' measured sizes; one sentence where none is recorded."""
-    if not FILES_MEASURED:
-        return [*filled(FILES_TEXT), "No measurement is recorded for this version."]
+def files_measured() -> list[str]:
+    """Return the measured sizes and times of folders."""
     columns = (
         "chunks",
         "opened, s",

@@ -1,9 +1,9 @@
-"""Content of docs/scores.md: what a right answer is, the combined score and its form, and the table of all scores."""
+"""Parts of docs/how-it-measures.md: examples of right answers, agreement with people, the combined score, all scores."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +12,9 @@ from runners.plan.schema import StyleCheck
 from runners.plan.score_names import SCORE_DEFINITIONS
 from runners.scoring.correctness import is_right
 from runners.scoring.scores import NO_ANSWER_SHARE, RIGHT_SHARE, form_scores
+from scripts.pages import Part, table
 
 SUMMARY = Path(__file__).resolve().parent.parent / "benchmarks" / "judged" / "summary.json"
-Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
-
-INTRO = """\
-# The scores
-
-Each is between 0 and 1 and is computed for one answer, without a judge. A score that cannot be computed for a question is
-absent, never zero; one that no arm of a run can have (citation where no arm looks passages up) is not part of the run and
-named in its warnings.
-
-## What "right" means
-
-`right` is 1 or 0. It is what the tables count first ("48 of 65"), and the same rule decides in the trial, in the report's
-list of questions, in the scores shown while a trial runs and in `tunewise eval`:
-
-- **A question without an answer**: right is a refusal, and nothing else. Where the plan says that "not stated" can be right
-  (`absence_is_legal`), saying so is right on questions whose gold says it.
-- **Every other question**: a refusal is never right.
-- **Labels, JSON, a marked last line, cards**: the value is the gold's. JSON has every slot of the gold and none besides
-  (case, spaces and the order of lists do not count); a card of `KEY: value` lines has the same keys with the same values;
-  a last line such as `#### 42` the same number.
-- **Free text** states the fact: the row's `fact`, else one of its `answers`, else the text of its `spans`, else a
-  reference. It has every number, date and time of the fact (in any notation: 9 am, 09:00, nine), the same yes or no, and at
-  least half of the fact's content words that the question does not have, together in a few neighbouring sentences (of a
-  fact of up to four words more than half, or the answer says nothing else). And it is about the fact: sentences about
-  other things, many words or numbers that neither gold nor question has, a bare list of words, the question repeated, the
-  number with another unit, with "not" before it or beside another number in its place, are not right. Closing questions,
-  greetings and source marks are not looked at. Words are compared in English, German, Spanish, French and other languages
-  with spaces by their stems, in Japanese, Chinese and Thai by pairs of characters.
-- **A text rewritten** (its gold has only words of the question): at most a tenth of the words differ from the reference, and
-  at least half of what had to be changed is changed.
-- **No gold at all**: `right` is absent, for every arm alike.
-
-Style, wording and citations do not count here. An answer whose only fault is its style is right.
-"""
 
 EXAMPLES: tuple[tuple[str, Question, str, bool], ...] = (
     (
@@ -89,8 +56,6 @@ EXAMPLES: tuple[tuple[str, Question, str, bool], ...] = (
 """(kind, question with gold, answer, whether it is right); the page is not written when the rule says otherwise."""
 
 FORM = f"""\
-## The combined score
-
 `combined = right × ({RIGHT_SHARE:g} + {1 - RIGHT_SHARE:.1g} × grade)`: an answer that is not right scores 0, a right
 one {RIGHT_SHARE:g} to 1. The grade is the weighted mean of the plan's `weights` over the scores that a right answer
 can still lack: `style`, `citation`, `token_f1`, `fact_recall` and the like. Weights of scores that being right
@@ -119,27 +84,26 @@ have no answer.
 A judge by URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides nothing."""
 
 
-def scores_page(table: Table) -> list[str]:
-    """Return the page: the meaning of right with examples, agreement with people, the combined score, all scores."""
+def scores_parts() -> dict[str, Part]:
+    """Return the generated parts of docs/how-it-measures.md about scores."""
+    return {
+        "right-examples": examples,
+        "right-agreement": agreement,
+        "combined-score": FORM.splitlines,
+        "scores": all_scores,
+    }
+
+
+def all_scores() -> list[str]:
+    """Return the table of all scores."""
     rows = [
         (f"`{score.name}`", score.what + (" (less is better)" if score.lower else ""), score.needs)
         for score in SCORE_DEFINITIONS
     ]
-    columns = ("score", "what 1 means, or what is counted", "present with")
-    return [
-        INTRO,
-        *examples(table),
-        "",
-        *agreement(table),
-        FORM,
-        "",
-        "## All scores",
-        "",
-        *table(columns, rows),
-    ]
+    return table(("score", "what 1 means, or what is counted", "present with"), rows)
 
 
-def examples(table: Table) -> list[str]:
+def examples() -> list[str]:
     """Return the table of examples; ValueError when the rule judges one otherwise than the table says."""
     rows = []
     for kind, question, answer, right in EXAMPLES:
@@ -151,10 +115,8 @@ def examples(table: Table) -> list[str]:
     return table(("", "question", "gold", "answer", "is"), rows)
 
 
-def agreement(table: Table) -> list[str]:
-    """Return how often the rule agrees with answers judged by hand; [] before they were compared."""
-    if not SUMMARY.is_file():
-        return []
+def agreement() -> list[str]:
+    """Return how often the rule agrees with answers judged by hand."""
     summary: dict[str, Any] = json.loads(SUMMARY.read_text("utf-8"))
     total = sum(part["of"] for part in summary["part"].values())
     right = sum(part["right"] for part in summary["part"].values())
@@ -163,13 +125,10 @@ def agreement(table: Table) -> list[str]:
     rows += [(f"of {name}", *_share(part)) for name, part in summary["set"].items()]
     skipped = f" {summary['skipped']} more were not at hand." if summary["skipped"] else ""
     return [
-        "### Checked against people",
-        "",
         f"{total} answers of real and planted arms were judged by hand before the rule was run on them; {right} of them are "
         f"right.{skipped} `python -m benchmarks.correctness` compares again and shows every disagreement.",
         "",
         *table(("answers", "rule and person agree", "share (95 %)", "right"), rows),
-        "",
     ]
 
 

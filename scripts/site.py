@@ -58,7 +58,7 @@ def site_problems(site: Path) -> list[str]:
     return problems if pages else ["no page was built"]
 
 
-OPTIONAL = ("architecture", "families", "scores")
+OPTIONAL = ("architecture", "accuracy")
 """Pages that ``llms.txt`` lists below "Optional": a reader with little room can leave them out."""
 LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+\.md)[^)]*\)")
 

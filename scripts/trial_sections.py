@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from advisor.recommendation.recommend import recommend_for_profile
 from benchmarks.cast import NOT_RUN
 from benchmarks.trial_records import old_weighted_sum, shipped_table
 from rag.evaluation.statistics import WilsonShare
+from scripts.pages import table
 
-Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
 Trials = Mapping[str, Mapping[str, Any]]
 MISS_ORDER = ("overturned", "undecided", "confirmed")
 BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 1.0))
@@ -64,20 +64,19 @@ The same sets, plans and questions with gemma-3-270m, a model of another family 
 where its order is sure on both models. This is what a trial on a small model (*proxy*) says of a larger one."""
 
 
-def overview_section(trials: Trials, present: Mapping[str, tuple[str, float]], table: Table) -> list[str]:
+def overview_section(trials: Trials, present: Mapping[str, tuple[str, float]]) -> list[str]:
     """Return the table of all trials, misses first, then those with the largest regret.
 
     Args:
         trials: the records, by set.
         present: what :func:`present_advice` returns.
-        table: makes a Markdown table.
     """
     order = sorted(
         trials.items(), key=lambda item: (MISS_ORDER.index(item[1]["verdict"]["outcome"]), -item[1]["regret"])
     )
     rows = [
         (
-            f"[{name}](#{name})" + (", test" if trial["held_back"] else ""),
+            name + (", test" if trial["held_back"] else ""),
             trial["kind"],
             f"{trial['advised']} ({trial['confidence']}{_probability(trial)})",
             "{} {:.2f}".format(*present[name]) if name in present else "",
@@ -152,7 +151,7 @@ def judged(trial: MeasuredTrial, advised: str) -> str | None:
     return "confirmed" if signs[max(others, key=lambda arm: arm.mean).arm] == 1 else "undecided"
 
 
-def calibration_section(trials: Trials, present: Mapping[str, tuple[str, float]], table: Table) -> list[str]:
+def calibration_section(trials: Trials, present: Mapping[str, tuple[str, float]]) -> list[str]:
     """Return how often advice of each confidence, and of each band of probability, held; arguments as above."""
     levels = [
         (level, [trial["verdict"]["outcome"] for trial in trials.values() if trial["confidence"] == level])
@@ -167,7 +166,7 @@ def calibration_section(trials: Trials, present: Mapping[str, tuple[str, float]]
         if trial.get("probability") is not None
     ]
     if frozen:
-        lines += ["", "The probability that was stated before the trial:", "", *_bands(frozen, table)]
+        lines += ["", "The probability that was stated before the trial:", "", *_bands(frozen)]
     shipped = table_trials(trials)
     for title, names in (
         (
@@ -186,7 +185,7 @@ def calibration_section(trials: Trials, present: Mapping[str, tuple[str, float]]
             if (outcome := judged(shipped[name], present[name][0])) is not None
         ]
         if results:
-            lines += ["", title, "", *_bands(results, table)]
+            lines += ["", title, "", *_bands(results)]
             unmeasured = len(names) - len(results)
             if unmeasured:
                 lines += ["", f"Not counted: {unmeasured} whose trial did not measure the arm advised now."]
@@ -200,7 +199,7 @@ def _counts(outcomes: Sequence[str]) -> tuple[str, ...]:
     return str(len(outcomes)), str(share.hits), shown, str(len(outcomes) - len(decided))
 
 
-def _bands(results: Sequence[tuple[float, str]], table: Table) -> list[str]:
+def _bands(results: Sequence[tuple[float, str]]) -> list[str]:
     """Return the reliability table of pairs of probability and outcome, and the Brier score of the decided ones."""
     rows = []
     for low, high in BANDS:
@@ -218,7 +217,7 @@ def _bands(results: Sequence[tuple[float, str]], table: Table) -> list[str]:
     return [*table(columns, rows), "", f"Brier score of the {len(decided)} decided: {brier:.3f}."]
 
 
-def kinds_section(trials: Trials, table: Table) -> list[str]:
+def kinds_section(trials: Trials) -> list[str]:
     """Return the mean of each arm over the trials of each kind of task, and which arms won."""
     shipped = table_trials(trials).values()
     rows = []
@@ -245,7 +244,7 @@ def kinds_section(trials: Trials, table: Table) -> list[str]:
     return [KINDS, "", *table(("kind", "trials", "won by", *SHOWN_ARMS), rows), *note]
 
 
-def carry_over_section(trials: Trials, second: Path, table: Table) -> list[str]:
+def carry_over_section(trials: Trials, second: Path) -> list[str]:
     """Return how often the order of arms is the same on a second model; [] without its record."""
     if not second.is_file():
         return []
@@ -302,7 +301,7 @@ def same_order(a: MeasuredTrial, b: MeasuredTrial) -> tuple[int, int]:
     return sum(x == y for x, y in sure), len(sure)
 
 
-def not_run_section(trials: Trials, table: Table) -> list[str]:
+def not_run_section(trials: Trials) -> list[str]:
     """Return the sets of the cast that were not run, with the reason; [] when all were."""
     rows = [(name, reason) for name, reason in NOT_RUN.items() if name not in trials]
     return ["", "## Sets that were not run", "", *table(("set", "why"), rows)] if rows else []

@@ -55,14 +55,15 @@ def command(
     It trains on 1/8, 1/4, 1/2 and all examples (the largest is taken from a finished run), and says what more would bring.
     """
     from advisor.output import emit_result
-    from advisor.workflows.curve import CurveRequest, measure, parse_sizes, show_case_scores, show_curve
 
     if cases is not None:
-        from advisor.workflows.curve_cases import score_cases_file
+        from benchmarks.scorers.curve_cases import score_cases_file, show_case_scores
 
         data = score_cases_file(cases, [str(target)] if target else [])
         emit_result(data) if as_json else show_case_scores(data)
         return
+    from advisor.workflows.curve import CurveRequest, measure, parse_sizes, show_curve
+
     files = (target, examples, questions, model, method, arm)
     request = CurveRequest(*files, parse_sizes(sizes), seeds, minutes, worth, out, resume, overwrite)
     data = measure(request, as_json)

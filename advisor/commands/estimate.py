@@ -72,11 +72,13 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
     """Estimate memory, hours and money for training or answering."""
+    if rows is not None:
+        from benchmarks.scorers.memory_peaks import show_estimate_score
+
+        show_estimate_score(rows, as_json)
+        return
     from advisor.workflows import estimate
 
-    if rows is not None:
-        estimate.show_estimate_score(rows, as_json)
-        return
     setup = {
         "batch": batch,
         "seq_len": seq_len,

@@ -15,7 +15,7 @@ def command(
 
     It prints how often the advice was accepted or exact, which methods were mistaken for which, and each miss.
     """
-    from advisor.workflows.eval_advice import cases_json, read_cases, score_cases
+    from benchmarks.scorers.advice_cases import cases_json, read_cases, render_case_scores, score_cases
 
     scores = cases_json(score_cases(read_cases(cases)))
     if as_json:
@@ -25,4 +25,4 @@ def command(
         return
     from advisor.display import console
 
-    console.console().print(console.render_case_scores(scores))
+    console.console().print(render_case_scores(scores))

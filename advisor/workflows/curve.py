@@ -380,25 +380,3 @@ def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
         print_plain(console, f"  warning: {warning}", "yellow")
     shown = data.get("report") or str(Path(data["folder"]) / PAGE_FILE)
     print_plain(console, f"drawn in: {shown}")
-
-
-def show_case_scores(data: dict[str, Any], console: Console | None = None) -> None:
-    """Print how the forecast did on published curves."""
-    from rich.console import Console as RichConsole
-    from rich.table import Table
-
-    console = console or RichConsole()
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    titles = ("", "curves", "inside", "width", "last ± 1.645 sd", "error", "last value", "log-linear")
-    for title in titles:
-        table.add_column(title, justify="left" if not title else "right")
-    keys = ("coverage", "width", "last_value_width", "mae", "last_value_mae", "loglinear_mae")
-    for name, row in (("all", data), *data["by_source"].items()):
-        cells = ("–" if row[key] is None else f"{row[key]:.3f}" for key in keys)
-        table.add_row(name, str(row["of"]), *cells)
-    console.print(table)
-    outside = [row["id"] for row in data["rows"] if not row["inside"]]
-    if outside:
-        print_plain(console, f"outside of the 90 % band: {', '.join(outside)}")
-    for row in data["skipped"]:
-        print_plain(console, f"  not scored: {row['reason']}", "yellow")

@@ -67,7 +67,7 @@ NEEDED_BY = {
 """What needs a package, for the warning when it is missing."""
 FIT_TEXTS = {"yes": "fits in", "tight": "fits only just in", "no": "does not fit in"}
 TESTED_PLATFORM = ("Linux", "x86_64")
-"""The system and processor that the tests have run on; docs/platforms.md holds what is known of others."""
+"""The system and processor that the tests have run on; docs/limits.md holds what is known of others."""
 MIN_DISK_GIB = 5.0
 """Free disk space in GiB below which there is a warning."""
 
@@ -315,7 +315,7 @@ def untested_platform(system: str, machine: str) -> str:
     if (system, machine) == TESTED_PLATFORM:
         return ""
     here = " ".join(filter(None, ("macOS" if system == "Darwin" else system, machine)))
-    return f"nothing was ever tested on {here}: tests run on Linux x86-64 only (docs/platforms.md says what is known)"
+    return f"nothing was ever tested on {here}: tests run on Linux x86-64 only (docs/limits.md says what is known)"
 
 
 def _several_gpus(profile: Profile) -> dict[str, Any]:

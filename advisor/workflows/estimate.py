@@ -1,7 +1,6 @@
-"""The work behind ``tunewise estimate``: memory, hours and cost of a way of running a model, and the score of the estimate
-on measured peaks.
+"""The work behind ``tunewise estimate``: memory, hours and cost of a way of running a model.
 
-:func:`estimate_request` computes an estimate, :func:`show_estimate` prints it, :func:`show_estimate_score` scores a file.
+:func:`estimate_request` computes an estimate, :func:`show_estimate` prints it.
 """
 
 from __future__ import annotations
@@ -33,11 +32,10 @@ from advisor.workflows.estimate_devices import (
 from rag.errors import BadInput, UsageProblem
 from runners.catalog import models
 from runners.plan.train_config import PARALLELISMS
-from runners.resources import memory_scores
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate
 from runners.resources.memory_terms import MemorySetup, MemoryUse
-from runners.resources.model_shape import ModelShape, read_shape, typical_shape
+from runners.resources.model_shape import ModelShape, lora_targets, read_shape, typical_shape
 
 MEMORY_USES: Mapping[str, MemoryUse] = {
     "full": "full",
@@ -68,8 +66,6 @@ TERM_TEXTS: Mapping[str, str] = {
     "overhead": "other memory of the process or GPU",
 }
 """What each term of a memory estimate is."""
-WORST_SHOWN = 5
-"""Measured peaks listed as the worst in the text view of a score."""
 ANSWER_FIELDS: Mapping[str, tuple[str, str]] = {
     "model": ("model", "--model"),
     "model_params_b": ("params_b", "--params-b"),
@@ -274,50 +270,6 @@ def _range_text(amount: Range, factor: float, unit: str) -> str:
     return f"{likely} {unit.removesuffix('s') if likely == '1' else unit} ({low} to {high})"
 
 
-def show_estimate_score(path: Path, as_json: bool) -> None:
-    """Print how close the estimate is to a file of measured peaks; BadInput names a broken row and key."""
-    scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(path))
-    report = memory_scores.accuracy_report(scored)
-    if as_json:
-        emit_result(report)
-        return
-    from rich.markup import escape
-
-    from advisor.display import console as display_console
-
-    console = display_console.console()
-    parts = {"all": report, **report["by_method"], **report["by_source"]}
-    rows = [
-        (
-            escape(name),
-            str(part["n"]),
-            f"{part['mape']:.1f}",
-            f"{part['worst']:+.1f}",
-            f"{part['under_10']:.0%}",
-            f"{part['inside']:.0%}",
-        )
-        for name, part in parts.items()
-    ]
-    columns = ("figures", "n", "mean error %", "worst %", "under by > 10 %", "inside the range")
-    console.print(display_console.table(columns, rows, right=(1, 2, 3, 4, 5)))
-    worst = sorted(scored, key=lambda score: -abs(score.error))[:WORST_SHOWN]
-    lines = [
-        (
-            escape(score.figure.id),
-            f"{score.figure.gib:.2f}",
-            f"{score.memory.likely:.2f}",
-            f"{100 * score.error:+.1f}",
-        )
-        for score in worst
-    ]
-    console.print()
-    console.print(
-        display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
-    )
-    for name, number in report["assumed"].items():
-        console.print(f"[dim]• {number} figures do not give {escape(name)}: its default was assumed[/]")
-
-
 def _with_set_answers(request: EstimateRequest) -> tuple[EstimateRequest, dict[str, Any]]:
     """Return the request with the answers of ``--set`` in its fields, and the answers that have no field.
 
@@ -468,7 +420,7 @@ def _setup(given: Mapping[str, Any]) -> MemorySetup:
     hints = get_type_hints(MemorySetup)
     values = dict(given)
     try:
-        values["targets"] = memory_scores.lora_targets(values.get("targets") or "all")
+        values["targets"] = lora_targets(values.get("targets") or "all")
     except ValueError as error:
         raise BadInput(f"--targets {given['targets']}: {error}") from None
     for key, value in values.items():

@@ -145,7 +145,7 @@ class Plan(StrictModel):
     checks: tuple[StyleCheck, ...] = ()
     weights: dict[Literal[SCORES], float] = Field(  # type: ignore[valid-type]
         description="Weights by which the combined score grades right answers (a wrong one scores 0), fixed before any "
-        "arm runs; docs/scores.md says what each is."
+        "arm runs; docs/how-it-measures.md says what each is."
     )
     weight_reasons: dict[str, str] = Field(
         default_factory=dict,

@@ -252,6 +252,18 @@ def typical_shape(params_b: float) -> ModelShape:
     )
 
 
+def lora_targets(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the LoRA targets of "q,k,v,o,mlp,lm_head" (or a list); ValueError names an unknown one."""
+    names = tuple(name.strip() for name in (given.split(",") if isinstance(given, str) else given))
+    if names == ("all",) or names == ("all-linear",):
+        return ALL_LINEAR
+    if not names or (unknown := [name for name in names if name not in LORA_TARGETS]):
+        raise ValueError(
+            f"{', '.join(map(repr, unknown if names else ['']))} is none of {', '.join(LORA_TARGETS)}"
+        )
+    return names
+
+
 def count_parameters(shape: ModelShape, experts: int = 1) -> int:
     """Return the number of parameters of a shape: matrices, norms, embedding and head.
 

@@ -5,7 +5,7 @@ lines must have the gold's values. Free text must state the fact, and little els
 (:func:`runners.scoring.free_text.text_states_fact`): a copied passage, a list of key words or numbers, the question
 repeated, or an answer that says something else in the fact's place is not right, although it holds the fact's words.
 
-The thresholds were chosen on finished trials and on wrong answers made from them; docs/scores.md says how far the
+The thresholds were chosen on finished trials and on wrong answers made from them; docs/how-it-measures.md says how far the
 rule agrees with answers that were judged by hand.
 """
 

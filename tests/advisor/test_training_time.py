@@ -30,10 +30,10 @@ from advisor.questionnaire.gather import complete_situation, flag_answers, profi
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.workflows.demo import DEMO_ANSWERS
+from benchmarks.scorers.memory_peaks import read_measured_peaks
 from runners.catalog import models
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.machine import Detected, Machine
-from runners.resources.memory_scores import read_measured_peaks
 
 MACHINES: dict[str, dict[str, Any]] = {
     "2 CPU cores": {"gpu_kind": "none", "cpu_cores": 2},

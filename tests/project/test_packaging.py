@@ -104,7 +104,11 @@ def test_wheel_contains_exactly_the_packages(wheel: Path, root: Path) -> None:
     """The packages and the metadata: every module, the example, py.typed; no tests, docs or caches."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"tunewise.py", *PACKAGES, next(top for top in tops if top.endswith(".dist-info"))}
+    metadata = next(top for top in tops if top.endswith(".dist-info"))
+    assert tops == {"tunewise.py", "benchmarks", *PACKAGES, metadata}
+    scorers = {path.relative_to(root).as_posix() for path in (root / "benchmarks" / "scorers").glob("*.py")}
+    assert {name for name in names if name.startswith("benchmarks/")} == scorers
+    assert len(scorers) == 3
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
         modules = {path.relative_to(root).as_posix() for path in (root / package).rglob("*.py")}
@@ -128,6 +132,16 @@ def test_installed_wheel_runs_in_an_empty_folder(wheel: Path, tmp_path: Path, em
         assert Path(file).is_relative_to(tmp_path / "venv"), file
     assert locations["documents"] >= 45
     assert set(locations["typed"]) == PACKAGES
+    case = {
+        "id": "one",
+        "winner": "few-shot",
+        "answers": {"task_needs_facts": "none", "labelled_examples": 20},
+    }
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": [case]}), "utf-8")
+    scores = json.loads(
+        call(scripts / "tunewise", "eval-advice", tmp_path / "cases.json", "--json", cwd=empty)
+    )
+    assert (scores["n"], scores["accepted"]) == (1, 1)
 
 
 def test_editable_install_runs_in_an_empty_folder(tmp_path: Path, empty: Path, root: Path) -> None:

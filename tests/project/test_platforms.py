@@ -1,6 +1,6 @@
 """What other systems lack is not needed by the verbs that advise; identifiers and files are the same on all of them.
 
-No test runs on macOS or Windows: these only take away what those systems do not have (docs/platforms.md).
+No test runs on macOS or Windows: these only take away what those systems do not have (docs/limits.md).
 """
 
 from __future__ import annotations
@@ -288,4 +288,4 @@ def test_a_folder_is_moved_without_its_lock(
 def test_doctor_says_where_nothing_was_tested() -> None:
     assert untested_platform("Linux", "x86_64") == ""
     assert "nothing was ever tested on macOS arm64" in untested_platform("Darwin", "arm64")
-    assert "docs/platforms.md" in untested_platform("Windows", "AMD64")
+    assert "docs/limits.md" in untested_platform("Windows", "AMD64")

@@ -135,6 +135,20 @@ def test_every_subpackage_has_a_place_in_the_order(modules: Mapping[str, ast.Mod
         )
 
 
+def test_architecture_shows_the_order(root: Path) -> None:
+    """docs/architecture.md lists the same names in the same order."""
+    page = (root / "docs" / "architecture.md").read_text("utf-8")
+    shown = re.search(r"```text\n(rag:.*?)```", page, re.DOTALL)
+    assert shown
+    listed = {}
+    for part in re.split(r"^(?=\w+:)", shown[1], flags=re.MULTILINE)[1:]:
+        package, _, names = part.partition(":")
+        listed[package] = tuple(name.strip() for name in names.split("·"))
+    for package, names in listed.items():
+        assert names == tuple(name for name in ORDER[package] if not name.startswith("__")), package
+    assert len(listed) == 3
+
+
 def test_imports_follow_the_order(modules: Mapping[str, ast.Module], names: dict[str, str]) -> None:
     """Imports inside functions and for type checkers count as well."""
     wrong = []

@@ -303,26 +303,3 @@ def test_estimate_rejects_wrong_usage(wanted: EstimateRequest) -> None:
     """No method, two models, a size given twice, an answer that changes nothing."""
     with pytest.raises(UsageProblem):
         estimate_request(wanted, {}, machine())
-
-
-def test_estimate_rows_scores_measured_peaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The contract's counts and rows as JSON, a table in text."""
-    config = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 256, "vocab": 1000}
-    row = {
-        "id": "one",
-        "config": config,
-        "method": "full",
-        "batch": 1,
-        "seq_len": 64,
-        "peak": 1.0,
-        "unit": "GiB",
-    }
-    file = tmp_path / "figures.json"
-    file.write_text(json.dumps([row]), "utf-8")
-    score = json.loads(printed(capsys, "--rows", file, "--json"))
-    assert (score["schema"], score["n"], score["under_10"]) == (1, 1, 1)
-    assert score["rows"][0]["id"] == "one"
-    assert "config.kv_heads" in score["assumed"]
-    output = printed(capsys, "--rows", file)
-    assert "mean error %" in output
-    assert "its default was assumed" in output

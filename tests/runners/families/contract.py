@@ -1,6 +1,6 @@
 """What is measured of a family: one training step by each method against plain transformers and PEFT, and the saved weights.
 
-:func:`training_contract` returns a record for each method; :func:`table_row` is the family's row in docs/families.md.
+:func:`training_contract` returns a record for each method; :func:`table_row` is the family's row in docs/models.md.
 Imports torch, transformers and peft.
 """
 
@@ -277,7 +277,7 @@ def export_cell(family: Family) -> str:
 
 
 def table_row(family: Family, records: Sequence[TrainingRecord], decode: str) -> str:
-    """Return a family's row of docs/families.md; ``decode`` is the cell of decoding."""
+    """Return a family's row of docs/models.md; ``decode`` is the cell of decoding."""
     methods, path = train_cells(records)
     return (
         f"| {family.name} | {_cell(family.remarks)} | {methods} | {path} | {decode} | {export_cell(family)} |"

@@ -1,6 +1,6 @@
 """The contract of decoding for one family: what is compared with plain transformers, and what came out.
 
-:func:`decode_contract` is used by the tests beside it and by the script that writes the table in docs/families.md.
+:func:`decode_contract` is used by the tests beside it and by the script that writes the table in docs/models.md.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_one_step_of_each_method_equals_transformers_and_peft(
     records = training_contract(family, tmp_path)
     for record in records:
         assert_kept(family, record)
-    lines = (root / "docs/families.md").read_text("utf-8").splitlines()
+    lines = (root / "docs/models.md").read_text("utf-8").splitlines()
     row = next(line for line in lines if line.startswith(f"| {family.name} |"))
     assert tuple(cell.strip() for cell in row.split("|")[3:5]) == train_cells(records)
 
@@ -107,7 +107,7 @@ def test_gradient_checkpointing_leaves_gradients_unchanged(family: Family, tmp_p
 def test_missing_families_are_listed(root: Path) -> None:
     assert len(FAMILIES) >= 30
     assert {family.name for family in FAMILIES} >= DEFAULT
-    text = (root / "docs/families.md").read_text("utf-8")
+    text = (root / "docs/models.md").read_text("utf-8")
     assert all(f"`{name}`" in text for name in MISSING)
 
 

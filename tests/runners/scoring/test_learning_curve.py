@@ -7,15 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from rag.errors import BadInput
 from runners.scoring.learning_curve import (
     PRIORS,
     CurvePoint,
     LearningCurve,
-    log_linear_forecast,
     to_score,
     to_z,
-    usable_points,
 )
 
 SIZES = (50, 100, 200, 400)
@@ -120,42 +117,3 @@ def test_noise_of_few_questions_widens_the_band() -> None:
 def test_forecast_is_the_same_every_time() -> None:
     points = [CurvePoint(n, 0.5 + n / 2000, 0.02) for n in SIZES]
     assert LearningCurve(points).gain(400, 800) == LearningCurve(points).gain(400, 800)
-
-
-def test_points_are_sorted_joined_and_scaled() -> None:
-    rows = [
-        {"n": 100, "score": 60},
-        {"n": 50, "score": 50, "sd": 2, "runs": 3},
-        {"n": 0, "score": 20},
-        {"n": 100, "score": 70},
-    ]
-    points, factor, notes = usable_points(rows)
-    assert [(p.n, p.score, p.runs) for p in points] == [(50, 0.5, 3), (100, 0.65, 2)]
-    assert factor == 100
-    assert points[0].sd == pytest.approx(0.02)
-    assert len(notes) == 3
-
-
-@pytest.mark.parametrize(
-    ("row", "named"),
-    [
-        ({"score": 0.5}, "n is None"),
-        ({"n": 5}, "score is None"),
-        ({"n": 5, "score": float("nan")}, "score is nan"),
-        ({"n": -5, "score": 0.5}, "n -5"),
-        ({"n": 5, "score": 250}, "score 250"),
-        ({"n": 5, "score": -0.1}, "score -0.1"),
-        ({"n": True, "score": 0.5}, "n is True"),
-        ({"n": 5, "score": 0.5, "runs": 0}, "runs 0"),
-        ("5: .5", "no object"),
-    ],
-)
-def test_unusable_point_is_named(row: object, named: str) -> None:
-    with pytest.raises(BadInput, match="point 1") as caught:
-        usable_points([row], "my curve")  # type: ignore[list-item]
-    assert named in caught.value.message
-
-
-def test_log_linear_forecast_is_a_straight_line_in_log_n() -> None:
-    points = [CurvePoint(n, 0.1 * math.log(n)) for n in SIZES]
-    assert log_linear_forecast(points, 1600) == pytest.approx(0.1 * math.log(1600))

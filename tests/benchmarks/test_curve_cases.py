@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advisor.workflows.curve_cases import curve_scores, read_curve_cases, score_curve_case
+from benchmarks.scorers.curve_cases import (
+    curve_scores,
+    log_linear_forecast,
+    read_curve_cases,
+    score_curve_case,
+    usable_points,
+)
 from rag.errors import BadInput
+from runners.scoring.learning_curve import CurvePoint
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Printed = Callable[..., str]
 
 
 def curve(name: str, *points: tuple[float, float], **more: Any) -> dict[str, Any]:
@@ -31,7 +38,7 @@ def write(path: Path, *curves: Any) -> Path:
 GOOD = curve("good", (10, 0.5), (20, 0.55), (40, 0.6), (160, 0.7))
 
 
-def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> None:
+def test_cases_are_forecast_from_a_quarter(printed: Printed, tmp_path: Path) -> None:
     percent = curve("percent", (10, 50), (20, 55), (40, 60), (160, 70))
     for point in percent["points"]:
         point["sd"] = 2
@@ -39,9 +46,7 @@ def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> Non
     broken = curve("broken", (10, 0.5), (20, 0.6))
     broken["points"][1]["score"] = "much"
     file = write(tmp_path / "curves.json", GOOD, percent, short, broken)
-    done = tunewise("curve", "--cases", file, "--json")
-    assert done.returncode == 0, done.stderr
-    body = json.loads(done.stdout)
+    body = json.loads(printed("curve", "--cases", file, "--json"))
     assert (body["schema"], body["n"], body["inside"], body["coverage"]) == (1, 2, 2, 1.0)
     rows = {row["id"]: row for row in body["rows"]}
     assert (rows["good"]["n"], rows["good"]["seen"], rows["good"]["score"]) == (160, 3, 0.7)
@@ -51,9 +56,9 @@ def test_cases_are_forecast_from_a_quarter(tunewise: Run, tmp_path: Path) -> Non
     reasons = {row["id"]: row["reason"] for row in body["skipped"]}
     assert "0 sizes up to a quarter" in reasons["short"]
     assert "score is 'much'" in reasons["broken"]
-    shown = tunewise("curve", "--cases", file)
-    assert "not scored: short" in shown.stdout
-    assert "log-linear" in shown.stdout
+    shown = printed("curve", "--cases", file)
+    assert "not scored: short" in shown
+    assert "log-linear" in shown
 
 
 @pytest.mark.parametrize(
@@ -94,3 +99,42 @@ def test_published_curves_meet_targets(shared: Path) -> None:
     assert 0.80 <= body["coverage"] <= 0.97
     assert body["mae"] < 0.6 * body["loglinear_mae"]
     assert body["mae"] < body["last_value_mae"]
+
+
+def test_points_are_sorted_joined_and_scaled() -> None:
+    rows = [
+        {"n": 100, "score": 60},
+        {"n": 50, "score": 50, "sd": 2, "runs": 3},
+        {"n": 0, "score": 20},
+        {"n": 100, "score": 70},
+    ]
+    points, factor, notes = usable_points(rows)
+    assert [(p.n, p.score, p.runs) for p in points] == [(50, 0.5, 3), (100, 0.65, 2)]
+    assert factor == 100
+    assert points[0].sd == pytest.approx(0.02)
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"score": 0.5}, "n is None"),
+        ({"n": 5}, "score is None"),
+        ({"n": 5, "score": float("nan")}, "score is nan"),
+        ({"n": -5, "score": 0.5}, "n -5"),
+        ({"n": 5, "score": 250}, "score 250"),
+        ({"n": 5, "score": -0.1}, "score -0.1"),
+        ({"n": True, "score": 0.5}, "n is True"),
+        ({"n": 5, "score": 0.5, "runs": 0}, "runs 0"),
+        ("5: .5", "no object"),
+    ],
+)
+def test_unusable_point_is_named(row: object, named: str) -> None:
+    with pytest.raises(BadInput, match="point 1") as caught:
+        usable_points([row], "my curve")  # type: ignore[list-item]
+    assert named in caught.value.message
+
+
+def test_log_linear_forecast_is_a_straight_line_in_log_n() -> None:
+    points = [CurvePoint(n, 0.1 * math.log(n)) for n in (50, 100, 200, 400)]
+    assert log_linear_forecast(points, 1600) == pytest.approx(0.1 * math.log(1600))

@@ -16,6 +16,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, cast, get_args
 
+from rich.markup import escape
+
+from advisor.display import console as display_console
+from advisor.output import emit_result
 from rag.errors import BadInput
 from runners.resources.machine import GIB
 from runners.resources.memory_estimate import MemoryEstimate, estimate_memory
@@ -28,10 +32,12 @@ from runners.resources.memory_terms import (
     OptimizerKind,
     WeightKind,
 )
-from runners.resources.model_shape import ALL_LINEAR, LORA_TARGETS, ModelShape, count_parameters
+from runners.resources.model_shape import ALL_LINEAR, ModelShape, count_parameters, lora_targets
 
 MAX_UNDERESTIMATE = -0.1
 """Error below which an estimate counts as too low, the costly kind: a run that was expected to fit does not."""
+WORST_SHOWN = 5
+"""Measured peaks listed as the worst in the text view of a score."""
 MEMORY_UNITS = {"GiB": 1.0, "MiB": 2**-10, "1e9": 1e9 / GIB, "GB": 1e9 / GIB}
 """GiB of each unit that a row may use."""
 METHODS = tuple(use for use in get_args(MemoryUse) if use != "inference")
@@ -134,6 +140,46 @@ def accuracy_report(scored: tuple[ScoredPeak, ...]) -> dict[str, Any]:
         "assumed": dict(assumed),
         "rows": [row.to_json() for row in scored],
     }
+
+
+def show_estimate_score(path: Path, as_json: bool) -> None:
+    """Print how close the estimate is to a file of measured peaks; BadInput names a broken row and key."""
+    scored = score_estimates(read_measured_peaks(path))
+    report = accuracy_report(scored)
+    if as_json:
+        emit_result(report)
+        return
+    console = display_console.console()
+    parts = {"all": report, **report["by_method"], **report["by_source"]}
+    rows = [
+        (
+            escape(name),
+            str(part["n"]),
+            f"{part['mape']:.1f}",
+            f"{part['worst']:+.1f}",
+            f"{part['under_10']:.0%}",
+            f"{part['inside']:.0%}",
+        )
+        for name, part in parts.items()
+    ]
+    columns = ("figures", "n", "mean error %", "worst %", "under by > 10 %", "inside the range")
+    console.print(display_console.table(columns, rows, right=(1, 2, 3, 4, 5)))
+    worst = sorted(scored, key=lambda score: -abs(score.error))[:WORST_SHOWN]
+    lines = [
+        (
+            escape(score.figure.id),
+            f"{score.figure.gib:.2f}",
+            f"{score.memory.likely:.2f}",
+            f"{100 * score.error:+.1f}",
+        )
+        for score in worst
+    ]
+    console.print()
+    console.print(
+        display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
+    )
+    for name, number in report["assumed"].items():
+        console.print(f"[dim]• {number} figures do not give {escape(name)}: its default was assumed[/]")
 
 
 def read_measured_peaks(path: Path) -> tuple[MeasuredPeak, ...]:
@@ -298,18 +344,6 @@ def optimizer_named(text: str) -> OptimizerKind:
     if "sgd" in name:
         return "sgd"
     raise ValueError("not an optimiser that is known (adamw, 8-bit, paged, lion, adafactor, sgd)")
-
-
-def lora_targets(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the LoRA targets of "q,k,v,o,mlp,lm_head" (or a list); ValueError names an unknown one."""
-    names = tuple(name.strip() for name in (given.split(",") if isinstance(given, str) else given))
-    if names == ("all",) or names == ("all-linear",):
-        return ALL_LINEAR
-    if not names or (unknown := [name for name in names if name not in LORA_TARGETS]):
-        raise ValueError(
-            f"{', '.join(map(repr, unknown if names else ['']))} is none of {', '.join(LORA_TARGETS)}"
-        )
-    return names
 
 
 def whole_number(value: Any) -> int:

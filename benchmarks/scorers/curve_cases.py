@@ -7,12 +7,18 @@ line over log n, and the last score seen, plus and minus what the source's own t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from advisor.output import print_plain
 from rag.errors import BadInput, UsageProblem
 from runners.scoring.learning_curve import (
     MIN_SIZES,
@@ -20,8 +26,6 @@ from runners.scoring.learning_curve import (
     CurvePoint,
     CurvePriors,
     LearningCurve,
-    log_linear_forecast,
-    usable_points,
 )
 
 SEEN_SHARE = 0.25
@@ -91,6 +95,80 @@ def _read_case(curve: Any, name: str) -> CurveCase:
         )
     task, source, method = (str(curve.get(key) or "") for key in ("task", "source", "method"))
     return CurveCase(name, task, source, method, seen, target, factor, tuple(notes))
+
+
+def usable_points(
+    rows: Iterable[Mapping[str, Any]], where: str = "the curve"
+) -> tuple[list[CurvePoint], float, list[str]]:
+    """Return the points of a curve ascending in n, the factor that their scores were divided by, and what was changed.
+
+    Args:
+        rows: ``{"n", "score", "sd"?, "runs"?, "questions"?}``. Scores are 0 to 1, or 0 to 100 in the whole curve: then they
+            are divided by 100. A row with n 0 (no examples) has no place on a logarithmic axis and is left out. Sizes that
+            occur twice are joined: mean score, runs added.
+        where: named in messages.
+
+    Raises:
+        BadInput: a row lacks n or score, or one of them is no usable number.
+    """
+    notes: list[str] = []
+    parsed = [_parse_point(row, f"{where}, point {number + 1}") for number, row in enumerate(rows)]
+    empty = sum(point.n == 0 for point in parsed)
+    if empty:
+        notes.append(f"{empty} point{'s' if empty > 1 else ''} with n 0 skipped: its logarithm is not finite")
+    parsed = [point for point in parsed if point.n > 0]
+    factor = 100.0 if any(point.score > 1 for point in parsed) else 1.0
+    if factor > 1:
+        notes.append("scores above 1 were read as percent")
+    by_size: dict[float, list[CurvePoint]] = {}
+    for point in parsed:
+        by_size.setdefault(point.n, []).append(point)
+    if repeated := sum(len(same) > 1 for same in by_size.values()):
+        notes.append(f"{repeated} size{'s' if repeated > 1 else ''} given more than once: joined by the mean")
+    return [_joined(by_size[n], factor) for n in sorted(by_size)], factor, notes
+
+
+def _joined(same: Sequence[CurvePoint], factor: float) -> CurvePoint:
+    """Return the mean of points of one size."""
+    sds = [point.sd for point in same if point.sd is not None]
+    asked = [point.questions for point in same if point.questions]
+    return CurvePoint(
+        same[0].n,
+        fmean(point.score for point in same) / factor,
+        math.sqrt(fmean(sd**2 for sd in sds)) / factor if sds else None,
+        sum(point.runs for point in same),
+        min(asked) if asked else None,
+    )
+
+
+def _parse_point(row: Mapping[str, Any], where: str) -> CurvePoint:
+    """Return the point of a row; BadInput names the value that cannot be used."""
+    if not isinstance(row, Mapping):
+        raise BadInput(f"{where} is no object", 'write {"n": 100, "score": 0.61}')
+    n = _number(row, "n", where, 0, math.inf)
+    score = _number(row, "score", where, 0, 100)
+    sd = None if row.get("sd") is None else _number(row, "sd", where, 0, 100)
+    runs = 1 if row.get("runs") is None else int(_number(row, "runs", where, 1, 1e6))
+    asked = None if row.get("questions") is None else int(_number(row, "questions", where, 1, 1e9))
+    return CurvePoint(n, score, sd, runs, asked)
+
+
+def _number(row: Mapping[str, Any], key: str, where: str, low: float, high: float) -> float:
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput(f"{where}: {key} is {value!r}, not a number", "correct it, or take the point out")
+    if not low <= value <= high:
+        raise BadInput(
+            f"{where}: {key} {value:g} is outside of {low:g} to {high:g}", "correct it, or take the point out"
+        )
+    return float(value)
+
+
+def log_linear_forecast(points: Sequence[CurvePoint], n: float) -> float:
+    """Return the score at n of the least-squares line ``score = a + b log n``: the forecast that has to be beaten."""
+    x = np.log([point.n for point in points])
+    slope, start = np.polyfit(x, [point.score for point in points], 1)
+    return float(start + slope * math.log(n))
 
 
 def score_curve_case(case: CurveCase, priors: CurvePriors = PRIORS) -> dict[str, Any]:
@@ -185,3 +263,22 @@ def score_cases_file(path: Path, others: Sequence[str] = ()) -> dict[str, Any]:
         raise UsageProblem(f"--cases measures nothing, so {others[0]} has no effect", "remove it")
     cases, skipped = read_curve_cases(path)
     return curve_scores([score_curve_case(case) for case in cases], skipped)
+
+
+def show_case_scores(data: dict[str, Any], console: Console | None = None) -> None:
+    """Print how the forecast did on published curves."""
+    console = console or Console()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    titles = ("", "curves", "inside", "width", "last ± 1.645 sd", "error", "last value", "log-linear")
+    for title in titles:
+        table.add_column(title, justify="left" if not title else "right")
+    keys = ("coverage", "width", "last_value_width", "mae", "last_value_mae", "loglinear_mae")
+    for name, row in (("all", data), *data["by_source"].items()):
+        cells = ("–" if row[key] is None else f"{row[key]:.3f}" for key in keys)
+        table.add_row(name, str(row["of"]), *cells)
+    console.print(table)
+    outside = [row["id"] for row in data["rows"] if not row["inside"]]
+    if outside:
+        print_plain(console, f"outside of the 90 % band: {', '.join(outside)}")
+    for row in data["skipped"]:
+        print_plain(console, f"  not scored: {row['reason']}", "yellow")

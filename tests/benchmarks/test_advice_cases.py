@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advisor.workflows.eval_advice import cases_json, read_cases, score_cases
+from benchmarks.scorers.advice_cases import cases_json, read_cases, score_cases
 from rag.errors import BadInput
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Printed = Callable[..., str]
+
 CASE: dict[str, Any] = {
     "id": "c1",
     "winner": "few-shot",
@@ -69,12 +69,10 @@ def test_case_accepts_choices_by_its_use(
     assert read_cases(write(tmp_path / "c.json", case))[0].accepts(choice) is accepted
 
 
-def test_eval_advice_prints_counts_confusion_and_misses(tunewise: Run, tmp_path: Path) -> None:
+def test_eval_advice_prints_counts_confusion_and_misses(printed: Printed, tmp_path: Path) -> None:
     """JSON on stdout with the contract's keys; each miss has the reasons that counted."""
     path = write(tmp_path / "c.json", CASE, {**CASE, "id": "c2", "winner": "full", "also_acceptable": []})
-    done = tunewise("eval-advice", path, "--json")
-    assert done.returncode == 0, done.stderr
-    data = json.loads(done.stdout)
+    data = json.loads(printed("eval-advice", path, "--json"))
     assert (data["schema"], data["n"], data["accepted"], data["exact"]) == (1, 2, 1, 1)
     assert data["confusion"] == {"few-shot": {"few-shot": 1}, "full": {"few-shot": 1}}
     assert data["misses"][0]["id"] == "c2"
@@ -85,10 +83,10 @@ def test_eval_advice_prints_counts_confusion_and_misses(tunewise: Run, tmp_path:
     assert sum(level["accepted"] for level in data["levels"].values()) == 1
     assert 0 < data["brier"] < 1
     assert sum(band["n"] for band in data["reliability"]) == 2
-    shown = tunewise("eval-advice", path)
-    assert "Brier score" in shown.stdout
-    assert "1 of 2 accepted" in shown.stdout
-    assert "c2" in shown.stdout
+    shown = printed("eval-advice", path)
+    assert "Brier score" in shown
+    assert "1 of 2 accepted" in shown
+    assert "c2" in shown
 
 
 @pytest.mark.parametrize(

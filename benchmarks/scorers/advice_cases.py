@@ -10,6 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
+
+from advisor.display.console import table
 from advisor.methods.registry import methods_by_name
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.also_measure import arms_to_measure
@@ -161,6 +167,76 @@ def levels(scored: Sequence[ScoredCase]) -> dict[str, dict[str, Any]]:
             "high": round(share.high, 4),
         }
     return counted
+
+
+def render_case_scores(scores: dict[str, Any]) -> Group:
+    """Return the score of the advice on published cases: counts, confusion table, and each miss with its reasons.
+
+    Args:
+        scores: the object of ``eval-advice --json``.
+    """
+    names = list(
+        dict.fromkeys(
+            [*scores["confusion"], *(choice for row in scores["confusion"].values() for choice in row)]
+        )
+    )
+    rows = [
+        (
+            winner,
+            *(
+                f"[green]{count}[/]" if (count := row.get(name, 0)) and name == winner else str(count or "·")
+                for name in names
+            ),
+        )
+        for winner, row in scores["confusion"].items()
+    ]
+    count = scores["n"]
+    parts: list[RenderableType] = [
+        Text.from_markup(
+            f"[bold]{scores['accepted']}[/] of {count} accepted, [bold]{scores['exact']}[/] exact\n"
+        ),
+        table(("won \\ advised", *names), rows, right=range(1, len(names) + 1)),
+        Text(),
+        *_reliability_parts(scores),
+    ]
+    for miss in scores["misses"]:
+        lines = [f"{escape(reason['text'])} [dim](rule {reason['rule']})[/]" for reason in miss["reasons"]]
+        lines += [f"[red]blocked[/] {escape(blocker['text'])}" for blocker in miss["winner_blockers"]]
+        head = f"\n[bold]{escape(miss['id'])}[/]  {miss['winner']} won, {miss['choice']} was advised"
+        shown = Group(*(Text.from_markup(f"• {line}") for line in lines))
+        source = Text.from_markup(f"{head} [dim]{escape(miss['source'])}[/]")
+        parts += [source, Padding(shown, (0, 0, 0, 2), expand=False)]
+    return Group(*parts)
+
+
+def _reliability_parts(scores: Mapping[str, Any]) -> list[RenderableType]:
+    """Return two tables, accepted cases by level of confidence and by band of probability, and the Brier scores."""
+    levels = [
+        (level, str(row["n"]), str(row["accepted"]), _share_interval(row["accepted"], row))
+        for level, row in scores["levels"].items()
+    ]
+    bands = [
+        (
+            f"{row['from']:.2f} to {min(1.0, row['below']):.2f}",
+            str(row["n"]),
+            f"{row['mean']:.2f}",
+            _share_interval(row["hits"], row),
+        )
+        for row in scores["reliability"]
+        if row["n"]
+    ]
+    return [
+        table(("confidence", "cases", "accepted", "share, 95 %"), levels, right=(1, 2)),
+        Text(),
+        table(("probability", "cases", "mean", "accepted, 95 %"), bands, right=(1, 2)),
+        Text(
+            f"Brier score {scores['brier']:.3f}; of always the same probability {scores['brier_of_constant']:.3f}"
+        ),
+    ]
+
+
+def _share_interval(hits: int, row: Mapping[str, Any]) -> str:
+    return f"{hits / row['n']:.2f}  {row['low']:.2f}–{row['high']:.2f}" if row["n"] else "–"
 
 
 def _miss(result: ScoredCase) -> dict[str, Any]:
