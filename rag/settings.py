@@ -13,6 +13,8 @@ _LEFT_OUT_UNSET = (
     *("large_chunks", "added_share", "most_removed", "unit_chars", "max_unindexed", "max_fragments"),
 )
 """Settings that indexes of earlier versions do not record."""
+_OF_BEFORE: dict[str, Any] = {"weigh_by_rarity": False, "question_adapter": False}
+"""How indexes of 0.2.0 are searched, which do not record these settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class IndexSettings:
 
     weigh_by_rarity: bool = True
     """Whether the weight of BM25 depends on how rare the words are that match
-    (:func:`rag.search.searcher.weight_of_matches`). Indexes of 0.2.0 and before keep a constant weight."""
+    (:func:`rag.search.searcher.weight_of_matches`). Indexes of 0.2.0 keep a constant weight."""
+    question_adapter: bool = True
+    """Whether questions are embedded with the adapter that comes with the package, where the embedder is all-MiniLM
+    (:mod:`rag.embedding.low_rank`). Indexes of 0.2.0 do without."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -105,4 +110,4 @@ class IndexSettings:
         """Return the settings of a JSON object; BadInput for an unknown key."""
         if unknown := sorted(set(obj) - {field.name for field in fields(cls)}):
             raise BadInput(f"unknown index setting {unknown[0]!r}")
-        return cls(**{"weigh_by_rarity": False, **obj})
+        return cls(**{**_OF_BEFORE, **obj})

@@ -30,8 +30,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModel
 
-from rag.embedding.answerability import AnswerabilityNetwork, base_digest, padded, pair_tokenizer
+from rag.embedding.answerability import AnswerabilityNetwork, padded, pair_tokenizer
 from rag.embedding.embedder import Embedder
+from rag.embedding.low_rank import base_digest
 from rag.index import Index
 from rag.indexing.chunking import Chunker
 from rag.search.query import Query

@@ -154,8 +154,12 @@ def publish_at(
     """
     with backend_class(url).writer(url) as writer:
         facts = writer.facts()
-    # how matches are weighed changes no row, so an index of before is updated as it is
-    fits = facts is not None and replace(facts.settings, weigh_by_rarity=settings.weigh_by_rarity) == settings
+    # how it is searched changes no row, so an index of before is updated as it is
+    searched = {
+        "weigh_by_rarity": settings.weigh_by_rarity,
+        "question_adapter": settings.question_adapter,
+    }
+    fits = facts is not None and replace(facts.settings, **searched) == settings
     if fits and facts is not None:
         try:
             recorded_encoder(shown_url(url), facts.manifest(), encoder)

@@ -8,11 +8,10 @@ Hu et al. 2021) of its linear layers and a new head, shipped with the package (`
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from torch import nn
 
 from rag.embedding.library import best_device, quiet_loading
+from rag.embedding.low_rank import add_changes, why_not_base
 from rag.embedding.packed import resolve_dtype
 from rag.errors import BadInput
 
@@ -31,8 +31,6 @@ MAX_TOKENS = 256
 """Tokens of question and text together, special tokens included; the longer one is cut."""
 KEPT = 500
 """Questions whose scores are kept."""
-_PROBED = "LayerNorm"
-"""The tensors by which the base is recognised: they are small, and every training changes them."""
 
 
 class AnswerabilityNetwork(nn.Module):
@@ -76,7 +74,7 @@ class AnswerabilityModel:
         """Load the base and apply the trained changes.
 
         Args:
-            folder: of all-MiniLM-L6-v2; :func:`why_not_base` must have returned "".
+            folder: of all-MiniLM-L6-v2; :func:`~rag.embedding.low_rank.why_not_base` must have returned "".
             dtype: float32, bfloat16, or auto (bfloat16 where the CPU computes in it).
             device: cpu, cuda, mps or xpu; auto takes a GPU where there is one.
             weights: the file of the trained changes.
@@ -144,52 +142,15 @@ def padded(encodings: Sequence[Encoding]) -> tuple[torch.Tensor, torch.Tensor, t
     return ids, mask, types
 
 
-def base_digest(folder: Path | str) -> str:
-    """Return a SHA-256 of a model's layer norms, by which the base is recognised whatever else its file holds."""
-    digest = hashlib.sha256()
-    with safe_open(str(Path(folder) / "model.safetensors"), "np") as tensors:
-        names: list[str] = tensors.keys()
-        for name in sorted(name for name in names if _PROBED in name):
-            digest.update(np.asarray(tensors.get_tensor(name), dtype=np.float32).tobytes())
-    return digest.hexdigest()
-
-
-def why_not_base(folder: Path | str, weights: Path = WEIGHTS_FILE) -> str:
-    """Return why the trained changes do not fit the model of a folder, "" where they do."""
-    if not weights.is_file():
-        return "its weights are not installed"
-    if not (Path(folder) / "model.safetensors").is_file():
-        return f"{Path(folder).name} has no model.safetensors"
-    with safe_open(str(weights), "np") as tensors:
-        wanted = (tensors.metadata() or {}).get("base", "")
-    return (
-        "" if base_digest(folder) == wanted else f"{Path(folder).name} is another model than it was made of"
-    )
-
-
 def _apply(network: AnswerabilityNetwork, weights: Path) -> None:
     """Add the low-rank changes to the linear layers and set the heads."""
+    add_changes(network.bert, weights)
     with safe_open(str(weights), "pt") as tensors:
-        scale = float(tensors.metadata()["scale"])
-        names = set(tensors.keys())
-        for name, layer in network.bert.named_modules():
-            if f"{name}.lora_A" in names:
-                change = (
-                    tensors.get_tensor(f"{name}.lora_B").float()
-                    @ tensors.get_tensor(f"{name}.lora_A").float()
-                )
-                with torch.no_grad():
-                    _weight(layer).add_(scale * change)
         for name in ("pair", "evidence"):
             head = getattr(network, name)
             head.load_state_dict(
                 {part: tensors.get_tensor(f"{name}.{part}").float() for part in ("weight", "bias")}
             )
-
-
-def _weight(layer: Any) -> torch.Tensor:
-    weight: torch.Tensor = layer.weight
-    return weight
 
 
 def _mean(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from rag.embedding.folder import UNLIMITED_TOKENS, EmbedderFolder, Prompts
 from rag.embedding.library import LibraryEncoder, best_device
+from rag.embedding.low_rank import QUESTION_ADAPTER, why_not_base
 from rag.embedding.packed import PackedEncoder, resolve_dtype, why_not_packed
 from rag.errors import BadInput
 from rag.files import sha256_file
@@ -45,12 +46,19 @@ class _LoadedModels:
         self.device = device
         self._lock = threading.Lock()  # shared by the threads of a server
         self._packed: PackedEncoder | None = None
+        self._adapted: PackedEncoder | None = None
         self._library: LibraryEncoder | None = None
 
     def packed(self) -> PackedEncoder:
         with self._lock:
             self._packed = self._packed or PackedEncoder(self.folder, self.dtype)
             return self._packed
+
+    def adapted(self) -> PackedEncoder:
+        """Return the encoder of questions with the shipped adapter; on the CPU whatever the device, as they are few."""
+        with self._lock:
+            self._adapted = self._adapted or PackedEncoder(self.folder, self.dtype, changes=QUESTION_ADAPTER)
+            return self._adapted
 
     def library(self) -> LibraryEncoder:
         with self._lock:
@@ -105,6 +113,7 @@ class Embedder:
         """Why the packed path is not taken; "" where it is."""
         self.path: EncodingPath = "library" if self.path_reason else "packed"
         self._forced_library = False
+        self._adapts_questions = False
         self._check: dict[str, Any] = {}
         self._dimension = self._folder.dimension()
         own = self._folder.prompts(self.name)
@@ -121,6 +130,14 @@ class Embedder:
     def device(self) -> str:
         """Where it computes."""
         return self._models.device
+
+    @property
+    def adapts_questions(self) -> bool:
+        """Whether questions are embedded with the shipped adapter (:mod:`rag.embedding.low_rank`).
+
+        It was made for the vectors of all-MiniLM-L6-v2 as they are: whole, and of questions without a prompt.
+        """
+        return self._adapts_questions and not self.truncate_dim and not self.prompts.query
 
     @property
     def dimension(self) -> int:
@@ -166,7 +183,9 @@ class Embedder:
         rows = [
             encoding.ids for encoding in self.tokenizer.encode_batch_fast([prompt + part for part in parts])
         ]
-        if self.path == "packed":
+        if query and self.adapts_questions:
+            vectors = self._models.adapted().encode(rows, on_batch)
+        elif self.path == "packed":
             vectors = self._models.packed().encode(rows, on_batch)
         else:
             lengths = list(map(len, rows))
@@ -183,9 +202,12 @@ class Embedder:
         truncate_dim: int | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
+        question_adapter: bool | None = None,
     ) -> Embedder:
         """Return this embedder with other settings; None leaves a setting as it is. The loaded model is shared."""
         other = copy.copy(self)
+        if question_adapter is not None:
+            other._adapts_questions = question_adapter and not why_not_base(self.folder, QUESTION_ADAPTER)
         other._set_prompts(_replaced(self.prompts, query_prompt, document_prompt))
         other._set_truncation(truncate_dim)
         return other

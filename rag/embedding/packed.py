@@ -31,6 +31,7 @@ from transformers import AttentionInterface, AutoModel
 from transformers.utils import logging
 
 from rag.embedding.folder import EmbedderFolder
+from rag.embedding.low_rank import add_changes
 from rag.errors import BadInput
 
 PACKED_POOLING = ("mean", "cls")
@@ -64,16 +65,21 @@ _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 class PackedEncoder:
     """Runs a BERT or RoBERTa with mean or cls pooling on token ids."""
 
-    def __init__(self, folder: EmbedderFolder, dtype: torch.dtype, *, mixed: bool = True) -> None:
+    def __init__(
+        self, folder: EmbedderFolder, dtype: torch.dtype, *, mixed: bool = True, changes: Path | None = None
+    ) -> None:
         """Load the model; :func:`why_not_packed` must have returned "".
 
         Args:
             folder: of the embedder.
             dtype: of the model.
             mixed: whether a batch has texts of different lengths; else the model computes its own attention.
+            changes: a file of low-rank changes of its weights.
         """
         self._pooling = folder.pooling_modes[0]
         self._model = _load_model(folder.input_folder, dtype)
+        if changes:
+            add_changes(self._model, changes)
         make_deterministic(self._model)
         self._first_position = prepare_packed_encoding(self._model) if mixed else None
 

@@ -57,7 +57,11 @@ class Configurable(Protocol):
         """How many texts so far were longer than the model reads."""
 
     def configured(
-        self, truncate_dim: int | None, query_prompt: str | None, document_prompt: str | None
+        self,
+        truncate_dim: int | None,
+        query_prompt: str | None,
+        document_prompt: str | None,
+        question_adapter: bool | None,
     ) -> Encoder:
         """Return this encoder with other settings; None leaves a setting as it is."""
 

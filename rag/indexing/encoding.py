@@ -58,14 +58,14 @@ class IndexEncoder:
 def configured_encoder(encoder: Encoder, settings: IndexSettings) -> Encoder:
     """Return the embedder with the embedding settings of an index; BadInput when it does not take any."""
     wanted = (settings.truncate_dim, settings.query_prompt, settings.document_prompt)
+    if isinstance(encoder, Configurable):
+        return encoder.configured(*wanted, settings.question_adapter)
     if wanted == (None, None, None):
         return encoder
-    if not isinstance(encoder, Configurable):
-        raise BadInput(
-            f"the embedder {encoder.name} takes no prompts and no truncate_dim",
-            "remove these settings, or give a sentence-transformers folder",
-        )
-    return encoder.configured(*wanted)
+    raise BadInput(
+        f"the embedder {encoder.name} takes no prompts and no truncate_dim",
+        "remove these settings, or give a sentence-transformers folder",
+    )
 
 
 def recorded_encoder(folder: Path | str, manifest: dict[str, Any], encoder: Encoder) -> Encoder:

@@ -26,8 +26,8 @@ Gate = Literal["fitted", "lenient", "off"]
 READ = 12
 """Hits that are read: see benchmarks/LOG.md for other numbers."""
 SHIPPED_CUTS = AnswerCuts(other_words=-0.9, same_words=-0.9, few=0.3, many=0.7)
-"""For questions in any wording, chosen on three houses that the model was not trained on: two of benchmarks/houses/dev and the
-dev half of one that is not in the project (benchmarks/LOG.md)."""
+"""For questions in any wording, chosen on three houses that the model was not trained on: two of benchmarks/houses/dev
+and the dev half of one that is not in the project (benchmarks/LOG.md)."""
 LENIENT_CUT = -3.5
 """Under which at most 1 % of the answerable questions of these houses fall, whatever their wording."""
 NO_MODEL_LENIENT_COSINE = 0.15

@@ -50,13 +50,14 @@ def load_answer_reader(embedder: Path | Model | None) -> AnswerReader:
     Args:
         embedder: the index's embedder, or its folder; None for an index of an embedder that is not known.
     """
-    from rag.embedding.answerability import AnswerabilityModel, why_not_base
+    from rag.embedding.answerability import WEIGHTS_FILE, AnswerabilityModel
+    from rag.embedding.low_rank import why_not_base
 
     folder = embedder.folder if isinstance(embedder, Model) else embedder
-    reason = "the embedder of the index is not known" if folder is None else why_not_base(folder)
+    reason = "the embedder of the index is not known" if folder is None else why_not_base(folder, WEIGHTS_FILE)
     if reason and not downloads_needed([BASE]):
         folder = resolve_model(BASE).folder
-        reason = why_not_base(folder)
+        reason = why_not_base(folder, WEIGHTS_FILE)
     if reason or folder is None:
         return AnswerReader(why_not=f"{reason} ({BASE}; tunewise models pull {BASE} fetches it)")
     return AnswerReader(model=AnswerabilityModel(folder, device=torch_device().type))

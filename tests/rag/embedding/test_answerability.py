@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from rag.embedding.answerability import WEIGHTS_FILE, AnswerabilityModel, base_digest, why_not_base
+from rag.embedding.answerability import WEIGHTS_FILE, AnswerabilityModel
+from rag.embedding.low_rank import base_digest, why_not_base
 from rag.errors import BadInput
 
 QUESTION = "What does it cost to bring a dog along?"
@@ -30,7 +31,7 @@ def model(minilm_folder: Path) -> AnswerabilityModel:
 
 def test_weights_are_small_and_name_their_base(minilm_folder: Path) -> None:
     assert WEIGHTS_FILE.stat().st_size <= 2_000_000
-    assert why_not_base(minilm_folder) == ""
+    assert why_not_base(minilm_folder, WEIGHTS_FILE) == ""
     with safe_open(str(WEIGHTS_FILE), "np") as tensors:
         assert tensors.metadata()["base"] == base_digest(minilm_folder)
         assert "houses" in tensors.metadata()["trained_on"]
@@ -77,7 +78,7 @@ def test_other_models_are_refused(tmp_path: Path, minilm_folder: Path) -> None:
     weights[key] = weights[key] + 0.01
     save_file(weights, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), "utf-8")
-    assert "is another model" in why_not_base(tmp_path)
+    assert "is another model" in why_not_base(tmp_path, WEIGHTS_FILE)
     with pytest.raises(BadInput, match="another model than it was made of"):
         AnswerabilityModel(tmp_path)
-    assert "no model.safetensors" in why_not_base(tmp_path / "nothing")
+    assert "no model.safetensors" in why_not_base(tmp_path / "nothing", WEIGHTS_FILE)
