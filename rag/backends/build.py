@@ -155,11 +155,9 @@ def publish_at(
     with backend_class(url).writer(url) as writer:
         facts = writer.facts()
     # how it is searched changes no row, so an index of before is updated as it is
-    searched = {
-        "weigh_by_rarity": settings.weigh_by_rarity,
-        "question_adapter": settings.question_adapter,
-    }
-    fits = facts is not None and replace(facts.settings, **searched) == settings
+    fits = facts is not None and settings == replace(
+        facts.settings, weigh_by_rarity=settings.weigh_by_rarity, question_adapter=settings.question_adapter
+    )
     if fits and facts is not None:
         try:
             recorded_encoder(shown_url(url), facts.manifest(), encoder)

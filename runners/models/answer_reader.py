@@ -54,7 +54,9 @@ def load_answer_reader(embedder: Path | Model | None) -> AnswerReader:
     from rag.embedding.low_rank import why_not_base
 
     folder = embedder.folder if isinstance(embedder, Model) else embedder
-    reason = "the embedder of the index is not known" if folder is None else why_not_base(folder, WEIGHTS_FILE)
+    reason = (
+        "the embedder of the index is not known" if folder is None else why_not_base(folder, WEIGHTS_FILE)
+    )
     if reason and not downloads_needed([BASE]):
         folder = resolve_model(BASE).folder
         reason = why_not_base(folder, WEIGHTS_FILE)

@@ -73,5 +73,7 @@ def test_indexes_of_before_do_without(minilm: Embedder, tmp_path: Path) -> None:
     for name, settings in (("now", IndexSettings()), ("before", IndexSettings.from_json({}))):
         Index.build(tmp_path / name, tmp_path / "documents", minilm, settings)
     now, before = (Index.open(tmp_path / name, minilm).encoder for name in ("now", "before"))
-    assert isinstance(now, Embedder) and now.adapts_questions
-    assert isinstance(before, Embedder) and not before.adapts_questions
+    assert isinstance(now, Embedder)
+    assert now.adapts_questions
+    assert isinstance(before, Embedder)
+    assert not before.adapts_questions
