@@ -26,7 +26,7 @@ from rag.embedding.embedder import Embedder
 from rag.grounding.refusal import RefusalThreshold
 from rag.index import Index
 from runners.arms.prompts import build_messages, choose_shots
-from runners.arms.retriever import Retriever, token_counter
+from runners.arms.retriever import Retriever
 from runners.data.examples import load_examples
 from runners.data.formats import Message
 from runners.data.questions import load_questions
@@ -35,6 +35,7 @@ from runners.inference.weights import load_for_inference
 from runners.models import resolve
 from runners.plan.data import Prompts
 from runners.plan.steps import IndexStep
+from runners.tokenization.chat_template import ChatTokenizer
 
 MODEL, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 AIM = 2.0
@@ -59,7 +60,9 @@ def chats(arm: str, count: int) -> list[list[Message]]:
             Index.open(Path(folder) / "index", embedder),
             RefusalThreshold({}, 1.0, "default"),
         )
-        retriever = Retriever(index, IndexStep(), never, token_counter(resolve.resolve_model(MODEL).folder))
+        retriever = Retriever(
+            index, IndexStep(), never, ChatTokenizer(resolve.resolve_model(MODEL).folder).count
+        )
         found = retriever.find([q.question for q in asked])
     return [build_messages(prompts, q.question, f.passages) for q, f in zip(asked, found, strict=True)]
 

@@ -32,7 +32,7 @@ import uvicorn
 
 from benchmarks.constraint_libraries import suite_groups
 from runners.plan.schema import parse_plan
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
 from runners.serving.http.middleware import AccessRules
@@ -66,7 +66,7 @@ def make_run(folder: Path) -> Path:
 
 def start_server(run: Path) -> tuple[str, list[str]]:
     """Serve a run on a free port; return its address and the names of its models."""
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     metrics = ServerMetrics()
     models, _ = served_models(session)
     worker = BatchingWorker(session, on_event=metrics.on_event)

@@ -226,7 +226,7 @@ def make_run(name: str, documents: Rows, questions: Rows, work: Path, dev_share:
     parsed = parse_plan(plan)
     run_plan(parsed, folder / "run")
     # A refusal that is fitted on a few dev questions would hide most of what is planted.
-    write_report(open_run_folder(folder / "run"), parsed, read_data(parsed)[1].test)
+    write_report(open_run_folder(folder / "run"), parsed, read_data(parsed).split.test)
     gold = {str(row.get("doc_id")) for row in questions}
     return Base(name, folder / "run", plan, documents, server, gold)
 

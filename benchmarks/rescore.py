@@ -53,7 +53,7 @@ def rescore(run: Path) -> tuple[Plan, dict[str, float], list[ArmScores], dict[st
     of old, computed from the scores of now.
     """
     plan = read_run_plan(run)
-    questions = read_data(plan)[1].test
+    questions = read_data(plan).split.test
     arms = score_trial(plan, questions, read_journal(run / TRIAL / ANSWERS), _gold_reader(run, plan))
     arms = [arm for arm in arms if arm.questions]
     if (run / TRIAL / SCORES).is_file():

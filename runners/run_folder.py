@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ INDEX = "index"
 TUNED_INDEX = "index-tuned"
 """The documents embedded with the tuned embedder, beside the plain index."""
 RETRIEVER = "retriever"
-"""The tuned embedder and reranker; see :mod:`runners.runs.tuned_retrieval`."""
+"""The tuned embedder and reranker; see :mod:`runners.runs.retrieval`."""
 TRIAL = "trial"
 LAUNCH = "launch"
 """Scripts of a launcher, the output of Slurm's jobs, the exit code of the first process."""
@@ -86,11 +87,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         """Open an existing folder with a plan in it; use :func:`open_run_folder` or :meth:`create`."""
         self.path = path
-        self._finished = {
-            event["step"]: event
-            for event in self.events()
-            if event.get("event") == "step.done" and "step" in event
-        }
+        self._events: list[dict[str, Any]] = []
+        self._events_size = 0
 
     @classmethod
     def create(cls, path: Path, plan: Plan, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -115,6 +113,12 @@ class RunFolder:
             write_plan(plan, path / PLAN)
         return cls(path)
 
+    @cached_property
+    def _finished(self) -> dict[str, dict[str, Any]]:
+        """The events of finished steps by name."""
+        done = (event for event in self.events() if event.get("event") == "step.done")
+        return {event["step"]: event for event in done if "step" in event}
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the folder's writer lock; a second run in it is refused, with the process of the first."""
@@ -122,8 +126,15 @@ class RunFolder:
             yield
 
     def events(self) -> list[dict[str, Any]]:
-        """Return every event written so far; a line left incomplete by a crash is skipped."""
-        return read_journal(self.path / EVENTS)
+        """Return every event written so far; a line left incomplete by a crash is skipped.
+
+        The log is read again only where it has grown.
+        """
+        file = self.path / EVENTS
+        size = file.stat().st_size if file.exists() else 0
+        if size != self._events_size:
+            self._events, self._events_size = read_journal(file), size
+        return list(self._events)
 
     def write(self, event: dict[str, Any]) -> None:
         """Append one event with the current time."""
@@ -280,12 +291,29 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
+def read_scores(run: Path) -> dict[str, Any]:
+    """Return what a run's trial scored, {} before it did; BadInput when the file is damaged."""
+    file = run / TRIAL / SCORES
+    if not file.is_file():
+        return {}
+    try:
+        body = dict(parse_json(file.read_text("utf-8")))
+        _ = [float(row["combined"]) for rows in body["arms"].values() for row in rows.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"{file} is damaged: {error!r}", f"score it again with: tunewise run {run} --resume"
+        ) from None
+    return body
+
+
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """Read a JSON-lines log; lines that are no JSON object, such as an incomplete last one after a crash, are skipped."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in path.read_text("utf-8", errors="replace").split(
+        "\n"
+    ):  # the texts in it may hold other line ends
         try:
             row = parse_json(line)
         except ValueError:

@@ -21,7 +21,7 @@ from rag.types import Citation
 from runners.data.questions import Question
 from runners.plan.schema import Plan, step_name
 from runners.run_folder import INDEX, TRIAL
-from runners.runs.dataset import read_data
+from runners.runs.dataset import RunData, read_data
 from runners.scoring.scores import question_weights, score_answer
 from runners.trial.trial import ANSWERS, mean_combined_score, mean_over_seeds
 
@@ -149,17 +149,21 @@ class LiveScores:
         return stored.raw if stored else ""
 
 
-def board_for_plan(plan: Plan, out: Path, only: str | None = None) -> ProgressBoard:
+def board_for_plan(
+    plan: Plan, out: Path, only: str | None = None, inputs: RunData | None = None
+) -> ProgressBoard:
     """Return the progress board of a plan: its steps, their estimated times on this machine, and scores as they come.
 
     Args:
         plan: the plan.
         out: the run folder.
         only: name of the only step that is run, None for all.
+        inputs: the plan's data, if it is read already.
     """
     from advisor.verdict.predictions import corrected_step_times
 
-    examples, split = read_data(plan)
+    inputs = inputs or read_data(plan)
+    examples, split = inputs.examples, inputs.split
     live_scores = LiveScores(plan, out, {question.id: question for question in split.test})
     times, _ = corrected_step_times(plan, len(examples), len(split.test))
     estimates = {name: corrected for name, _, corrected in times}

@@ -168,8 +168,8 @@ def run_request(services: Services, plan: str, out: str | None, quick: bool, res
     folder = services.folder.path(out if out is not None else f"runs/{read.name}", "out")
     _check_out(folder, out, resume)
     planned = quick_plan(read) if quick else read
-    examples, split = read_data(planned)
-    steps, _ = step_estimates(planned, len(examples), len(split.test))
+    data = read_data(planned)
+    steps, _ = step_estimates(planned, len(data.examples), len(data.split.test))
     costs = Costs(
         minutes=round(sum(step.corrected for step in steps) / 60, 1),
         usd=0.0,

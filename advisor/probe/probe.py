@@ -40,7 +40,14 @@ from runners.plan.steps import IndexStep, PlanModel
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
-from runners.runs.session import BaseModel, RunContext, model_identity, must_stay_local, obtain_model
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import (
+    BaseModel,
+    ObtainedModels,
+    model_identity,
+    must_stay_local,
+    obtain_model,
+)
 from runners.trial.base_probe import FEW_SHOT, PROBE_EXAMPLES, PROBE_SHOTS, ProbeReplies, probe_base_model
 
 NO_BANK = "not asked again with examples in the prompt: fewer than two of them have together at most"
@@ -163,7 +170,8 @@ def probe_model(
     before = recommend_for_profile(profile)
     full_plan = draft_with_notes(before, situation).plan
     plan = probe_plan(full_plan, limit)
-    examples, split = read_data(plan, on_event)
+    data = read_data(plan, on_event)
+    examples, split = data.examples, data.split
     example_count = min(PROBE_EXAMPLES, len(examples))
     if not split.dev and not example_count:
         raise BadInput("there is nothing to ask: no dev question and no example", "give more questions")
@@ -179,7 +187,8 @@ def probe_model(
     classify = labels and embedder is not None
     with writer_lock(work):
         folder = probe_folder(work, [*made_from, shots])
-        context = RunContext(plan, folder, chosen.base, embedder, examples, split, on_event, bases)
+        obtained = ObtainedModels(bases=bases, embedder=embedder)
+        context = OpenRun(folder, plan, obtained, data=data, on_event=on_event)
         replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
         diagnosis = diagnose(replies, plan.seed)
         answers = answers.add(PROBE_SOURCE, _measured_answers(diagnosis, chosen))

@@ -33,7 +33,7 @@ from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
 from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
-from runners.runs.tuned_retrieval import read_comparison
+from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.refusal_gate import question_drift
@@ -317,7 +317,7 @@ def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
     """Return what the gate of a tuned retriever decided, with its numbers on dev and on test questions; [] without one.
 
     Args:
-        comparison: of the run (:func:`runners.runs.tuned_retrieval.read_comparison`).
+        comparison: of the run (:func:`runners.runs.retrieval.read_comparison`).
         plan: the run's plan.
     """
     if not comparison:

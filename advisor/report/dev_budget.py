@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runners.arms.prompt_selection import read_choices
+from runners.arms.prompt_selection import read_stored_prompts
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import TRIAL, RunFolder
@@ -31,7 +31,7 @@ def dev_budget(run: RunFolder, plan: Plan, test_questions: int) -> list[dict[str
         both: tokens, default_tokens), None where nothing was compared; and ``how`` in words. Of earlier versions ``used``
         is None where an arm chose, and a lead has the first three keys only.
     """
-    choices = read_choices(run.path / TRIAL)
+    choices = read_stored_prompts(run.path / TRIAL).choices
     events = run.events()
     common = max((step.budget for step in plan.arms if step.chooses_prompt), default=0)
     return [

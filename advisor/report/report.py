@@ -19,7 +19,7 @@ from runners import notebook
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.run_folder import REPORT, RunFolder
-from runners.runs.session import named_models
+from runners.runs.plan_models import named_models
 
 if TYPE_CHECKING:
     from runners.runs.run import Run
@@ -126,8 +126,7 @@ def judge(run: Run | Path | str) -> Report:
 
     Raises BadInput when an arm is not scored yet, or the questions of the plan cannot be read.
     """
-    from runners.runs.dataset import read_data
     from runners.runs.run import load
 
     run = load(run) if isinstance(run, str | Path) else run
-    return Report(run.path, write_report(run.folder, run.plan, read_data(run.plan)[1].test))
+    return Report(run.path, write_report(run.folder, run.plan, run.questions))

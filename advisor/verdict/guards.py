@@ -14,7 +14,7 @@ from runners.arms.row_account import MIN_TRAINED_SHARE, RowAccount, recorded_acc
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.run_folder import TRIAL, RunFolder, read_journal
-from runners.runs.session import REFUSAL_FILE
+from runners.runs.retrieval import REFUSAL_FILE
 from runners.trial import refusal_drift, staleness
 from runners.trial.forgetting import STEP
 from runners.trial.trial import ANSWERS

@@ -15,7 +15,7 @@ from advisor.output import emit_result, note
 from rag.errors import BadInput
 from runners.data.formats import Message
 from runners.data.questions import Question
-from runners.runs.run import RunSession
+from runners.runs.opened import Opening, OpenRun
 from runners.serving.client import RunningServer, ServerLost, usable_server
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Answerer:
             BadInput: there is no run, or it has no such arm.
             UsageProblem: no arm was named, and the verdict says that none can be used.
         """
-        self._session = RunSession.open(path, print_event, model, backend)
+        self._session = OpenRun.open(path, Opening(on_event=print_event, model=model, backend=backend))
         self.arm = self._session.find_arm(arm)
         self._server = usable_server(self._session, note, model is not None) if server else None
         self._announced = False
@@ -61,7 +61,7 @@ class Answerer:
     def prepare(self) -> None:
         """Check the run and obtain its models, unless a server answers."""
         if self._server is None:
-            _ = self._open().context
+            self._open().obtain()
 
     def ask(self, question: str, history: tuple[Message, ...] = ()) -> Answer:
         """Return the answer to a question."""
@@ -92,7 +92,7 @@ class Answerer:
 
     def note_drift(self) -> None:
         """Say, once, that the questions answered in this process differ from those that refusals were fitted on."""
-        if self._opened and (text := self._session.drift_note()):
+        if self._opened and (text := self._session.retrieval.drift_note()):
             note(text)
 
     def _by_server(self, request: Callable[[RunningServer], Result]) -> Result | None:
@@ -111,7 +111,7 @@ class Answerer:
             self._announced = True
         return result
 
-    def _open(self) -> RunSession:
+    def _open(self) -> OpenRun:
         """Return the session with the run's files checked."""
         if not self._opened:
             self._session.check()

@@ -111,7 +111,7 @@ def measure(request: CurveRequest, quiet: bool) -> dict[str, Any]:
         complete = curves.measure_curve(setup, None if request.seeds is not None else limit)
         scores = curves.curve_scores_by_point(setup, complete)
     data = curve_json(setup, complete, scores, request.worth)
-    folder = setup.context.run.path
+    folder = setup.context.folder.path
     write_json(folder / CURVE_FILE, data)
     from advisor.report.learning_curve import curve_page
 
@@ -251,7 +251,7 @@ def curve_json(
         "stop": {"n": None if stop is None else int(stop), "worth": worth},
         "seconds": round(sum(row["seconds"] for _, row in points), 1),
         "warnings": _warnings(setup, seeds, [row["score"] for _, row in points]),
-        "folder": str(setup.context.run.path),
+        "folder": str(setup.context.folder.path),
     }
     data["text"] = conclusion_text(data)
     return data

@@ -13,7 +13,7 @@ from advisor.output import command_line
 from rag.errors import UsageProblem
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
-from runners.run_folder import RunFolder, read_journal
+from runners.run_folder import RunFolder, read_journal, read_run_plan
 
 # Answers of the example's team; everything else is counted or detected.
 DEMO_ANSWERS = {
@@ -37,10 +37,12 @@ QUESTIONS_SHOWN = 2
 def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
     """Carry out ``tunewise demo``, and return the content of report.json."""
     from advisor.display.trial_table import show_report
+    from advisor.report.report import write_report
     from advisor.terminal import resume_hint
     from advisor.workflows.dry_run import show_steps
     from advisor.workflows.run import FullRun, adapt_threads, announce_downloads, ask_command, run_and_report
     from runners.trial.execute import quick_plan
+    from runners.trial.staleness import keep_staleness
 
     started = time.monotonic()
     line = command_line("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
@@ -50,17 +52,18 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
         full = FullRun(plan, command_line("demo", "--out", f"{out}-full")) if quick else None
         plan = quick_plan(plan) if quick else plan
         print_heading("What this will do, with a rough time for each step on this machine")
-        show_steps(plan)
+        inputs = show_steps(plan)
         announce_downloads(plan)
         print_heading("Running")
-        run, data = run_and_report(plan, out, resume, overwrite, label="demo", full=full)
+        run, data = run_and_report(plan, out, resume, overwrite, label="demo", full=full, inputs=inputs)
         assert data is not None, "the demo's plan measures its choice"
         print_heading("The trial")
         show_report(data)
         print_heading("Asking, changing the documents, asking again")
         with run.writing():
             table = change_documents(run, plan, quick)
-            data = finish_report(run, plan, table)
+            keep_staleness(run.path, table)
+            data = write_report(run, plan, inputs.split.test, table)
     print(f"\nreport: {run.path / 'report.html'}")
     print(f'ask it: {ask_command(run.path, data)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
@@ -106,18 +109,18 @@ def recommend_and_draft() -> Plan:
 
 def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
     """Ask questions about facts that the update changes, apply it, ask again, and print the differences."""
-    from runners.runs.run import open_session
-    from runners.trial.staleness import ask_stale, load_stale, staleness, update_index, updated_documents
+    from runners.runs.opened import OpenRun
+    from runners.trial.staleness import ask_stale, load_stale, staleness, updated_documents
 
     folder = example_folder()
     questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
     arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
-    session = open_session(run.path)
+    session = OpenRun(run, read_run_plan(run.path)).obtain()
     run.unseal()
     ask_stale(session, questions, arms, "before")
     assert plan.data.documents is not None
     documents = updated_documents(run.path, plan.data.documents, folder / "update" / "documents")
-    report = update_index(session.context, documents)
+    report = session.retrieval.update(documents, session.emit).to_json()
     print(
         f"index updated: {count_noun(report['changed'], 'document')} changed, "
         f"{count_noun(report['embedded'], 'passage')} embedded, "
@@ -160,16 +163,6 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
                         f'                  [{citation["n"]}] {location}: "{defang_text(citation["quote"])}"'
                     )
     print()
-
-
-def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
-    """Write the report again, with the measurement after the update."""
-    from advisor.report.report import write_report
-    from runners.runs.dataset import read_data
-    from runners.trial.staleness import keep_staleness
-
-    keep_staleness(run.path, table)
-    return write_report(run, plan, read_data(plan)[1].test, table)
 
 
 def print_heading(title: str) -> None:

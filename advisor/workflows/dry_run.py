@@ -37,6 +37,7 @@ from runners.runs import requirements
 
 if TYPE_CHECKING:
     from runners.arms.row_account import RowAccount
+    from runners.runs.dataset import RunData
     from runners.trial.dry_run import StepTime
 
 
@@ -85,11 +86,16 @@ def step_estimates(
     return [StepEstimate(*row) for row in times], corrections
 
 
-def show_steps(plan: Plan) -> None:
-    """Check the data, measure the speed of training, and print the plan's steps with their estimated times."""
+def show_steps(plan: Plan) -> RunData:
+    """Check the data, measure the speed of training, and print the plan's steps with their estimated times.
+
+    Returns:
+        The data.
+    """
     from runners.runs.dataset import read_data
 
-    examples, split = read_data(plan)
+    data = read_data(plan)
+    examples, split = data.examples, data.split
     for line in measure_plan_speeds(plan, len(examples)):
         print(f"  {line}")
     rows, corrections = step_estimates(plan, len(examples), len(split.test))
@@ -101,6 +107,7 @@ def show_steps(plan: Plan) -> None:
     count = count_questions(split.test)
     tested = _tested(count, len(split.test) - count)
     print(f"  {count_noun(len(examples), 'example')}, {len(split.dev)} dev and {tested}")
+    return data
 
 
 def _counts(split: QuestionSplit) -> dict[str, int]:
@@ -144,10 +151,10 @@ def dry_run(
         RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
     from advisor.display.progress import watch_progress
-    from runners.models.resolve import Model
     from runners.plan.schema import step_name
     from runners.runs.dataset import read_data, require_gold_documents
-    from runners.runs.session import RunContext, obtain_bases, obtain_embedder
+    from runners.runs.opened import OpenRun
+    from runners.runs.plan_models import ModelSource
     from runners.trial import row_guard
     from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
 
@@ -156,18 +163,15 @@ def dry_run(
         tempfile.TemporaryDirectory(prefix="tunewise-") as work_folder,
     ):
         require_gold_documents(plan)
-        examples, split = read_data(plan, watcher)
-        bases = obtain_bases(plan, watcher)
-        base = bases[plan.model.name]
-        embedder = obtain_embedder(plan, watcher)
-        folders = requirements.local_folders(bases, embedder, plan)
-        base_folder = base.folder if isinstance(base, Model) else None
-        notes = requirements.check_requirements(plan, base_folder, out, detect_machine(out), folders)
-        for note in notes:
+        data = read_data(plan, watcher)
+        examples, split = data.examples, data.split
+        obtained = ModelSource(plan=plan, on_event=watcher).obtained()
+        folders = obtained.folders(plan)
+        for note in requirements.check_requirements(plan, folders, out, detect_machine(out)):
             watcher.say(note)
         rows, corrections = step_estimates(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
-        context = RunContext(plan, RunFolder(Path(work_folder)), base, embedder, examples, split, None, bases)
+        context = OpenRun(RunFolder(Path(work_folder)), plan, obtained, data=data)
         trained: dict[str, Any] = {}
         obstacles: list[str] = []
         measuring = DryRun(context, max_seconds=MAX_DRY_RUN_SECONDS if max_seconds is None else max_seconds)
@@ -178,7 +182,7 @@ def dry_run(
             obstacles += [f"{name}: {measurement.stop}"] if measurement.stop else []
             if isinstance(step, TrainStep) and measurement.training_seconds:
                 trained[step.arm] = [_training_record(step, measurement, max_contention)]
-        context.release()
+        context.models.release()
         accounts = list(row_guard.training_accounts(context, plan.steps))
     estimates = list(by_name.values())
     counts = {"examples": len(examples), **_counts(split)}

@@ -206,22 +206,16 @@ def update_tuned_index(
     trust_mtime: bool = False,
 ) -> BuildReport | None:
     """Update the index of a run's tuned embedder to the same documents; None where a run has none, or for no run's index."""
-    from rag.embedding.embedder import Embedder
     from rag.index import Index
+    from runners.models import encoders
     from runners.run_folder import RETRIEVER, TUNED_INDEX
-    from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
+    from runners.runs.retrieval import EMBEDDER_FOLDER
 
     run = folder.resolve().parent if isinstance(folder, Path) else None
     if run is None or not (is_run(run) and (run / TUNED_INDEX).is_dir()):
         return None
-    encoder = Embedder(run / RETRIEVER / EMBEDDER_FOLDER, device=_device())
+    encoder = encoders.load_embedder(run / RETRIEVER / EMBEDDER_FOLDER, EMBEDDER_FOLDER)
     return Index.update(run / TUNED_INDEX, documents, encoder, on_event, purge=purge, trust_mtime=trust_mtime)
-
-
-def _device() -> str:
-    from runners.resources.device import torch_device
-
-    return str(torch_device().type)
 
 
 def watch_index(
@@ -294,26 +288,19 @@ def check_index(folder: Path | str, repair: bool, embedder: str, as_json: bool) 
 
 def load_embedder(name: str, device: str | None = None) -> Any:
     """Resolve and load an embedder; ``device`` is where it computes, None takes the best of this machine."""
-    from rag.embedding.embedder import Embedder
-    from runners.models import digests, resolve
-    from runners.resources.device import torch_device
+    from runners.models import encoders, resolve
 
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
-    device = device or torch_device().type
-    return Embedder(model.folder, name=Path(model.name).name, device=device, digest=digests.file_sha256)
+    return encoders.load_embedder(model.folder, Path(model.name).name, device)
 
 
 def load_reranker(name: str) -> Any:
     """Resolve and load a reranker: the folder of a cross-encoder, or its id where the model hub is allowed."""
-    from rag.embedding.reranker import Reranker
-    from runners.models import digests, resolve
-    from runners.resources.device import torch_device
+    from runners.models import encoders, resolve
 
-    return Reranker(
-        resolve.resolve_model(name).folder, name=name, device=torch_device().type, digest=digests.file_sha256
-    )
+    return encoders.load_reranker(resolve.resolve_model(name).folder, name)
 
 
 def _adapter_line(

@@ -21,6 +21,7 @@ from runners.runs.listing import RUNS_FOLDER
 
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
+    from runners.runs.dataset import RunData
     from runners.runs.run import Run
     from runners.tracking.tracking import RunTracking
 
@@ -38,8 +39,8 @@ class FullRun:
         from advisor.workflows.dry_run import step_estimates
         from runners.runs.dataset import read_data
 
-        examples, split = read_data(self.plan)
-        rows, _ = step_estimates(self.plan, len(examples), len(split.test))
+        whole = read_data(self.plan)
+        rows, _ = step_estimates(self.plan, len(whole.examples), len(whole.split.test))
         minutes = round(sum(row.corrected for row in rows) / 60, 1)
         run.write({"event": FULL_RUN_EVENT, "command": self.command, "minutes": minutes})
 
@@ -93,15 +94,15 @@ def execute_plan(
     if dry_run:
         _measure_steps(plan, out, as_json, accept_lost_rows)
         return
-    announce(plan)
+    inputs = announce(plan)
     whole = _full_run(path, out, kernels, backend) if quick and not is_run(path) else None
     flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *backend_flags(backend), *stale)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
         run, data = run_and_report(
-            plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
+            plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole, inputs
         )
         if data is not None and stale_test is not None:
-            data = report_staleness(run, plan, stale_test)
+            data = report_staleness(run, plan, stale_test, inputs)
     if data is not None:
         _show_result(run, data, as_json)
 
@@ -147,7 +148,7 @@ def _with_backend(plan: Plan, backend: Sequence[str] | None) -> Plan:
     """Return the plan with the servers of --backend, which may change when a run goes on."""
     if backend is None:
         return plan
-    from runners.runs.run import chosen_backend
+    from runners.runs.opened import chosen_backend
 
     return plan.model_copy(update={"backend": chosen_backend(plan, backend).entries})
 
@@ -223,10 +224,10 @@ def check_kernels(kernels: str, path: Path) -> None:
         )
 
 
-def announce(plan: Plan) -> None:
-    """Print what a plan downloads first and about how long it takes."""
+def announce(plan: Plan) -> RunData:
+    """Print what a plan downloads first and about how long it takes; return its data, which is read for that."""
     announce_downloads(plan)
-    announce_time(plan)
+    return announce_time(plan)
 
 
 def announce_downloads(plan: Plan) -> None:
@@ -253,24 +254,27 @@ def adapt_threads() -> None:
         note("other processes use this machine: idle threads give up the processor sooner")
 
 
-def announce_time(plan: Plan) -> None:
+def announce_time(plan: Plan) -> RunData:
     """Print about how long the steps of a plan take, with the speed of its trainings measured on this machine.
 
     Nothing is printed for a plan whose trainings take less than a minute. Idle threads are adapted to the load first.
+
+    Returns:
+        The plan's data.
     """
     adapt_threads()
     from advisor.costs.speed_measurement import measure_plan_speeds
     from advisor.workflows.dry_run import duration_words, step_estimates
     from runners.runs.dataset import read_data
 
-    examples, split = read_data(plan)
-    lines = measure_plan_speeds(plan, len(examples))
-    if not lines:
-        return
+    data = read_data(plan)
+    lines = measure_plan_speeds(plan, len(data.examples))
     for line in lines:
         note(line)
-    rows, _ = step_estimates(plan, len(examples), len(split.test))
-    note(f"all steps together: about {duration_words(sum(row.corrected for row in rows))}")
+    if lines:
+        rows, _ = step_estimates(plan, len(data.examples), len(data.split.test))
+        note(f"all steps together: about {duration_words(sum(row.corrected for row in rows))}")
+    return data
 
 
 def estimated_duration(path: Path) -> str:
@@ -279,8 +283,8 @@ def estimated_duration(path: Path) -> str:
     from runners.runs.dataset import read_data
 
     plan = read_plan(path)
-    examples, split = read_data(plan)
-    rows, _ = step_estimates(plan, len(examples), len(split.test))
+    data = read_data(plan)
+    rows, _ = step_estimates(plan, len(data.examples), len(data.split.test))
     return duration_words(sum(row.corrected for row in rows))
 
 
@@ -294,6 +298,7 @@ def run_and_report(
     label: RunLabel = "run",
     accept_lost_rows: bool = False,
     full: FullRun | None = None,
+    inputs: RunData | None = None,
 ) -> tuple[RunFolder, dict[str, Any] | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
 
@@ -309,6 +314,7 @@ def run_and_report(
         label: label of the run in the user's history.
         accept_lost_rows: whether to train such arms without asking.
         full: the full run, where this is a quick one.
+        inputs: the plan's data, if it is read already.
 
     Returns:
         The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
@@ -320,11 +326,11 @@ def run_and_report(
 
     with tracked_run(plan, out, resume, label) as tracking:
         try:
-            done = _carry_out(plan, out, resume, overwrite, only, quiet, accept_lost_rows, tracking)
+            done = _carry_out(plan, out, resume, overwrite, only, quiet, accept_lost_rows, tracking, inputs)
         except RowsLost as problem:
             if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
                 raise
-            done = _carry_out(plan, out, True, False, only, quiet, True, tracking)
+            done = _carry_out(plan, out, True, False, only, quiet, True, tracking, inputs)
         run = done.folder
         if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
             return run, None
@@ -356,22 +362,16 @@ def _carry_out(
     quiet: bool,
     accepted: bool,
     tracking: RunTracking,
+    inputs: RunData | None,
 ) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
     from advisor.display.live_scores import board_for_plan
     from advisor.display.progress import watch_progress
-    from runners.trial.execute import run as run_steps
+    from runners.trial.execute import carry_out
 
-    with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
-        return run_steps(
-            plan,
-            out,
-            resume=resume,
-            overwrite=overwrite,
-            only=only,
-            on_event=tracking.listen_with(watcher),
-            accept_lost_rows=accepted,
-        )
+    with watch_progress(quiet, lambda: board_for_plan(plan, out, only, inputs)) as watcher:
+        listener = tracking.listen_with(watcher)
+        return carry_out(plan, out, resume, overwrite, only, listener, accepted, inputs)
 
 
 def accepts_lost_rows(text: str) -> bool:
@@ -396,15 +396,14 @@ def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple
     return "--stale-test", update
 
 
-def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
+def report_staleness(run: RunFolder, plan: Plan, update: Path, inputs: RunData) -> dict[str, Any]:
     """Measure what an update of the documents changes, and write the report again with it."""
     from advisor.report.report import write_report
-    from runners.runs.dataset import read_data
     from runners.trial.staleness import try_update
 
     with run.writing():
         try_update(run, update)
-        return write_report(run, plan, read_data(plan)[1].test)
+        return write_report(run, plan, inputs.split.test)
 
 
 def check_gate(data: dict[str, Any]) -> None:

@@ -24,12 +24,11 @@ from runners.arms import prompts
 from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved, index_settings
 from runners.data.questions import Question
-from runners.models import digests
+from runners.models.encoders import load_embedder
 from runners.models.fingerprint import context_length, read_json
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
-from runners.resources.device import torch_device
 from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -90,13 +89,10 @@ def check_long_context(
 ) -> None:
     """Raise BadInput for a plan with an arm whose whole prompt its model cannot read; the documents are chunked first."""
     if embedder is not None and any(arm.passages == "all" for arm in plan.arms):
-        from rag.embedding.embedder import Embedder
         from rag.indexing.encoding import configured_encoder
 
         assert plan.index is not None
-        name = Path(plan.embedder.name).name
-        device = torch_device().type
-        opened = Embedder(embedder.folder, name=name, device=device, digest=digests.file_sha256)
+        opened = load_embedder(embedder.folder, Path(plan.embedder.name).name)
         encoder = configured_encoder(opened, index_settings(plan.index))
         refuse_too_long_prompts(plan, bases, cut_documents(plan, encoder), questions, on_event)
 

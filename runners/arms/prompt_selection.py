@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,7 @@ def select_prompt(
         budget: the most answers that may be generated.
     """
     made_from = _input_digest(stage, candidates, budget)
-    stored = read_choice(stage.folder, stage.arm.arm)
+    stored = read_stored_prompts(stage.folder).choices.get(stage.arm.arm)
     if stored is not None and stored["made_from"] == made_from:
         return PromptCandidate.from_json(stored["chosen"])
     tried = candidates[: max(2, budget // ANSWERS_PER_PROMPT)]
@@ -137,38 +137,37 @@ def select_prompt(
     return _store_choice(stage, made_from, choice, rows, untried, budget)
 
 
-def read_choice(folder: Path, arm: str) -> dict[str, Any] | None:
-    """Return the stored decision for an arm from `trial/prompts.json`; None when there is none, BadInput when damaged."""
-    choice = _read_choices(folder).get("arms", {}).get(arm)
-    return dict(choice) if choice else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPrompts:
+    """What a trial chose, as ``trial/prompts.json`` has it."""
+
+    folder: Path
+    """The trial's folder."""
+    choices: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """The decisions by arm."""
+    rows: Sequence[dict[str, Any]] = ()
+    """The examples that the nearest are chosen from; none when no arm needs them."""
+
+    def examples(self) -> tuple[tuple[Example, ...], np.ndarray | None]:
+        """Return these examples, and the vectors of their questions [examples, dimensions].
+
+        The vectors are None where their file is missing; then they are computed again.
+        """
+        from rag.stores.base import read_array
+
+        path = self.folder / SHOT_VECTORS
+        return tuple(map(stored_shot, self.rows)), read_array(path) if path.is_file() else None
 
 
-def read_choices(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the stored decisions by arm, {} when there are none; BadInput when they are damaged."""
-    return {arm: dict(choice) for arm, choice in _read_choices(folder).get("arms", {}).items()}
-
-
-def stored_examples(folder: Path) -> tuple[tuple[Example, ...], np.ndarray | None]:
-    """Return the examples that the nearest are chosen from, as the trial stored them, with the vectors of their questions.
-
-    There are none when no arm needs them. The vectors [examples, dimensions] are None where their file is missing; then they
-    are computed again.
-    """
-    from rag.stores.base import read_array
-
-    rows = tuple(map(stored_shot, _read_choices(folder).get("examples", ())))
-    path = folder / SHOT_VECTORS
-    return rows, read_array(path) if path.is_file() else None
-
-
-def _read_choices(folder: Path) -> dict[str, Any]:
+def read_stored_prompts(folder: Path) -> StoredPrompts:
+    """Read the decisions that a trial's folder holds, none before the first; BadInput when they are damaged."""
     path = folder / PROMPTS
     if not path.is_file():
-        return {}
+        return StoredPrompts(folder=folder)
     try:
         body = parse_json(path.read_text("utf-8"))
-        body["arms"].items()
-        return dict(body)
+        choices = {arm: dict(choice) for arm, choice in body["arms"].items()}
+        return StoredPrompts(folder=folder, choices=choices, rows=body.get("examples", []))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{path} is damaged: {error!r}",
@@ -379,9 +378,9 @@ def _store_choice(
         "tried": list(tried),
         "untried": list(untried),
     }
-    body = _read_choices(stage.folder)
-    arms = {**body.get("arms", {}), stage.arm.arm: stored}
-    examples = body.get("examples", [])
+    before = read_stored_prompts(stage.folder)
+    arms = {**before.choices, stage.arm.arm: stored}
+    examples = before.rows
     if chosen.nearest and stage.pool:
         examples = list(map(shot_json, stage.pool.rows))
         _store_vectors(stage.pool, stage.folder)

@@ -7,10 +7,8 @@ question. Any other :class:`PassageFinder` can take its place, such as one that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from rag.embedding.reranker import Scorer, truncation_notes
@@ -24,7 +22,6 @@ from rag.settings import IndexSettings
 from rag.types import Hit
 from runners.plan.steps import IndexStep
 from runners.tokenization.chat_template import control_token_breaker
-from runners.tokenization.token_estimate import estimate_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,56 +146,6 @@ class Retriever:
             return self.count_tokens(self._break_controls(text))
 
         return self._break_controls(context.format_passages(hits, self.step.context_tokens, count, question))
-
-
-def open_retriever(
-    index: Index,
-    step: IndexStep,
-    refusal_file: Path,
-    base: Path | None,
-    reranker: Scorer | None,
-    reader: Callable[[], Scorer],
-) -> Retriever:
-    """Return the retriever of a run with the refusal threshold of a file.
-
-    Args:
-        index: the open index.
-        step: the plan's index step.
-        refusal_file: the fitted threshold.
-        base: folder of the base model, whose tokens are counted; None for an endpoint.
-        reranker: puts the best candidates in order.
-        reader: loads the answerability model, where the threshold reads.
-    """
-    threshold = RefusalThreshold.from_json(json.loads(refusal_file.read_text("utf-8")))
-    return Retriever(
-        index,
-        step,
-        threshold,
-        token_counter(base),
-        control_tokens(base),
-        reranker,
-        reader() if threshold.read else None,
-    )
-
-
-def token_counter(folder: Path | None) -> Callable[[str], int]:
-    """Return a function that counts tokens as the model in ``folder`` does, without loading the model.
-
-    Without a folder (an endpoint) the count is an estimate from the number of characters.
-    """
-    if folder is None:
-        return estimate_tokens
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def control_tokens(folder: Path | None) -> tuple[str, ...]:
-    """Return the control tokens of the model in ``folder``, such as those that begin a turn; () without a folder."""
-    from runners.tokenization.chat_template import ChatTokenizer
-
-    return ChatTokenizer(folder).control_tokens if folder else ()
 
 
 def index_settings(step: IndexStep) -> IndexSettings:

@@ -52,7 +52,7 @@ from runners.run_folder import (
     read_run_plan,
 )
 from runners.runs.endpoint_consent import set_unconfirmed
-from runners.runs.session import named_models
+from runners.runs.plan_models import named_models
 
 LIST = "bundle.json"
 """The member that lists the files."""

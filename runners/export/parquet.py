@@ -20,7 +20,7 @@ from rag.index import Index
 from rag.types import Chunk
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX
-from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
+from runners.runs.retrieval import EMBEDDER_FOLDER
 
 PASSAGES_FILE = "passages.parquet"
 _USAGE = """```python

@@ -23,7 +23,9 @@ from runners.export.source import ExportSource
 from runners.models import resolve
 from runners.plan.steps import TrainStep
 from runners.preflight.data_checks import check_personal_data
-from runners.runs.session import RunContext, must_stay_local
+from runners.runs.dataset import read_data
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import ObtainedModels, must_stay_local
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.tokenization.token_estimate import estimate_tokens
 from runners.trial.step_runner import training_rows_of, with_replay
@@ -91,31 +93,25 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
     Returns:
         The examples, the counts of retrieval-aware rows ({} for other rows), and notes for the user.
     """
-    from runners.runs.dataset import read_data
-
     plan, step = source.plan, _train_step(source)
     assert source.arm is not None
     if not plan.data.examples:
         raise BadInput(
             "this run has no examples, so it has no rows to train on", "plan it with --examples FILE"
         )
-    examples = read_data(plan, source.on_event)[0]
+    data = read_data(plan, source.on_event)
     if step is None:
         note = (
             f"The arm {source.arm.arm} was not trained: these are the examples with the plan's instructions."
         )
-        return [training_row(plan.prompts, e) for e in examples], {}, [note]
-    bases = source.recorded.bases()
-    embedder = source.recorded.embedder() if step.rows == "retrieval" else None
-    context = RunContext(
-        plan,
-        source.run,
-        bases[plan.model.name],
-        embedder,
-        examples,
-        bases=bases,
-        reranker_model=source.recorded.reranker() if step.rows == "retrieval" else None,
+        return [training_row(plan.prompts, e) for e in data.examples], {}, [note]
+    models, searches = source.models, step.rows == "retrieval"
+    obtained = ObtainedModels(
+        bases=models.bases(),
+        embedder=models.embedder() if searches else None,
+        reranker=models.reranker() if searches else None,
     )
+    context = OpenRun(source.run, plan, obtained, data=data)
     rows, counts = training_rows_of(context, step, step.seeds[0] if source.seed is None else source.seed)
     unsupported = counts.get("unsupported", 0)
     notes = (

@@ -18,7 +18,7 @@ from runners.models.cards import CARD_FILE
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import EVENTS, INDEX, PLAN, TUNED_INDEX, RunFolder
-from runners.runs.run import RunSession
+from runners.runs.opened import Opening, OpenRun
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -37,7 +37,7 @@ class ExportSource:
 
     def __init__(self, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> None:
         """Open the run and check it; `select_arm` selects the arm."""
-        self.session = RunSession.open(path, on_event, model)
+        self.session = OpenRun.open(path, Opening(on_event=on_event, model=model))
         self.session.check()
         self.run: RunFolder = self.session.folder
         self.plan: Plan = self.session.plan
@@ -45,7 +45,7 @@ class ExportSource:
         """Whether the run is finished; an unfinished one has no verdict."""
         self.report = self.session.report
         self.on_event = on_event or (lambda event: None)
-        self.recorded = self.session.recorded
+        self.models = self.session.source
         self.arm: EvaluateStep | None = None
         self.seed: int | None = None
         self.weights: Path | None = None
@@ -99,7 +99,7 @@ class ExportSource:
     @cached_property
     def base(self) -> resolve.Model:
         """The base model of the weights, downloaded if needed; `BadInput` when it is not the one they were trained on."""
-        base = self.recorded.base(self.plan.model)
+        base = self.models.base(self.plan.model)
         if self.weights is not None:
             from runners.inference.weights import check_same_base
 

@@ -36,7 +36,7 @@ from rag.object_storage import (
 from runners.models.cards import CARD_FILE
 from runners.models.endpoint import check_may_contact
 from runners.plan.schema import Plan
-from runners.runs.session import must_stay_local
+from runners.runs.plan_models import must_stay_local
 
 UPLOAD_MARK = "upload-in-progress.json"
 """The object beside an export that is being uploaded; it names the files."""

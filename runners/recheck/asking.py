@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runners.arms.prompt_selection import read_stored_prompts
 from runners.data.questions import Question
 from runners.inference.types import Generator
 from runners.plan.steps import EvaluateStep
@@ -14,8 +15,7 @@ from runners.recheck.inputs import EXAMPLES, Change, RunInputs, asking_inputs, s
 from runners.recheck.recorded import REFUSED, RecordedAnswers, RecordedGenerator
 from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.runs.arm import PreparedArm, choosing_step, prepare_arm, recall_arm
-from runners.runs.dataset import read_examples
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
 from runners.trial import trial
 from runners.trial.trial import ANSWERS
 
@@ -24,7 +24,7 @@ from runners.trial.trial import ANSWERS
 class ArmAsking:
     """What the arms of a recheck are asked with."""
 
-    context: RunContext
+    context: OpenRun
     """The recheck's folder, with the plan, models and index of today; its test questions are those that are compared."""
     base: RunFolder
     """The run, or the recheck, that it is compared with."""
@@ -49,7 +49,7 @@ class ArmAsking:
     @property
     def folder(self) -> Path:
         """The recheck's own trial."""
-        return self.context.run.path / TRIAL
+        return self.context.folder.path / TRIAL
 
     def answer(self, arm: EvaluateStep, position: tuple[int, int]) -> None:
         """Let an arm answer what the recheck's journal does not hold yet.
@@ -64,9 +64,8 @@ class ArmAsking:
         if arm.classifier and not self._reusable(arm):
             from runners.arms import classifier
 
-            classifier.train_classifier(
-                context.plan, arm.arm, context.examples, context.embedder, context.run.path, self.digest
-            )
+            plan, embedder, folder = context.plan, context.models.embedder, context.folder.path
+            classifier.train_classifier(plan, arm.arm, context.examples, embedder, folder, self.digest)
         prepared = self._prepared(arm)
         for seed in self._seeds(arm):
             trial.run_arm(
@@ -118,9 +117,9 @@ class ArmAsking:
         new_examples = any(change.kind == EXAMPLES for change in self.changes)
         if choosing_step(context.plan, arm).chooses_prompt and (new_examples or self._before(arm) != arm):
             seeds = self._seeds(arm)
-            weights = context.run.adapter(arm.weights, seeds[0]) if arm.weights else None
+            weights = context.folder.adapter(arm.weights, seeds[0]) if arm.weights else None
             return prepare_arm(context, arm, weights, self.gold)
-        return recall_arm(context, arm, lambda: context.examples or read_examples(context.plan))
+        return recall_arm(context, arm, read_stored_prompts(self.folder))
 
     def _reusable(self, arm: EvaluateStep) -> bool:
         """Return whether the recorded answer to a chat of an arm is still its answer."""
@@ -132,12 +131,12 @@ class ArmAsking:
     def _generator(self, arm: EvaluateStep, prepared: PreparedArm, seed: int) -> Generator:
         """Return what answers: the recorded rows where they hold, else the arm's model, loaded when it is needed."""
         context, reusable = self.context, self._reusable(arm)
-        weights = context.run.adapter(arm.weights, seed) if arm.weights else None
+        weights = context.folder.adapter(arm.weights, seed) if arm.weights else None
         from_seed = self._recorded_seed(arm, seed)
         longest = self.old.plan.max_new_tokens
 
         def load() -> Generator:
-            generator = context.generator(weights, arm)
+            generator = context.models.generator(weights, arm)
             if arm.labels == "scored":
                 self._measure_prior(arm, prepared, generator, weights)
             return generator

@@ -8,7 +8,6 @@ answer (:mod:`runners.recheck.recorded`). The run itself is not changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,8 +19,8 @@ from rag.files import canonical_json, disk_full_as_problem, sha256_text, writer_
 from rag.refusal.drift import Drift
 from rag.text.words import count_noun
 from rag.types import OnEvent
-from runners.data.examples import Example
 from runners.data.questions import Question, load_questions, with_wordings
+from runners.data.sampling import QuestionSplit
 from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.recheck.asking import ArmAsking
@@ -49,12 +48,21 @@ from runners.recheck.workspace import (
     remove_index,
     update_workspace_index,
 )
-from runners.run_folder import INDEX, RECHECKS, SCORES, TRIAL, RunFolder, open_run_folder, read_journal
+from runners.run_folder import (
+    INDEX,
+    RECHECKS,
+    SCORES,
+    TRIAL,
+    RunFolder,
+    open_run_folder,
+    read_journal,
+    read_scores,
+)
 from runners.run_folder import read_report as read_run_report
-from runners.runs.dataset import read_data
-from runners.runs.recorded_models import recorded_fingerprints
+from runners.runs.dataset import RunData, read_data
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import ModelSource, ObtainedModels
 from runners.runs.requirements import needs_embedder
-from runners.runs.session import RunContext, obtain_bases, obtain_embedder, obtain_reranker
 from runners.trial import step_runner, trial
 from runners.trial.refusal_gate import question_drift
 from runners.trial.trial import ANSWERS, ArmScores
@@ -254,15 +262,16 @@ class _Work:
 
     def carry_out(self, confirm_training: ConfirmTraining | None) -> Recheck:
         """Prepare, ask, score."""
-        bases = obtain_bases(self.part, self.on_event)
+        source = ModelSource(plan=self.part, on_event=self.on_event)
+        bases = source.bases()
         embedding = needs_embedder(self.part) and any(
             arm.retrieval or arm.classifier or arm.bank != "fixed" for arm in self.chosen
         )
-        embedder = obtain_embedder(self.part, self.on_event) if embedding else None
+        embedder = source.embedder() if embedding else None
         searching = any(arm.retrieval for arm in self.chosen)
-        reranker = obtain_reranker(self.part, self.on_event) if searching else None
-        fingerprints = recorded_fingerprints(self.part, bases, embedder, reranker)
-        new = present_inputs(self.plan, fingerprints)
+        reranker = source.reranker() if searching else None
+        obtained = ObtainedModels(bases=bases, embedder=embedder, reranker=reranker)
+        new = present_inputs(self.plan, obtained.fingerprints(self.part))
         changes = find_changes(self.old, new)
         again = self._trained_again(new)
         if any(arm.retriever == "tuned" for arm in self.chosen) and any(
@@ -270,7 +279,7 @@ class _Work:
         ):
             self.notes.append("the tuned retriever is the run's: to tune it again, run the plan again")
         questions, missing = self._questions()
-        examples, dev = self._data(again, questions, changes)
+        data = self._data(again, questions, changes)
         state = RecheckState(self._digest(new, questions), new, tuple(again))
         folder = self.request.out or self.run.path / RECHECKS / state.digest[:12]
         check_workspace(folder)
@@ -278,23 +287,12 @@ class _Work:
             confirm_training(again, self.base)
         with writer_lock(folder), disk_full_as_problem(folder):
             workspace = prepare_workspace(folder, self.base, self.old, state, searching)
-            context = RunContext(
-                self.plan,
-                workspace,
-                bases[self.plan.model.name],
-                embedder,
-                examples,
-                on_event=self.on_event,
-                bases=bases,
-                reranker_model=reranker,
-            )
-            context.split = replace(context.split, dev=dev, test=questions)
+            context = OpenRun(workspace, self.plan, obtained, data=data, on_event=self.on_event)
             if searching:
                 documents = update_workspace_index(context, self.base, self.old, changes)
                 changes = [*([documents] if documents else []), *changes]
             for step in again:
                 step_runner.train_arm(context, step)
-            context.examples = examples
             lost, gold = self._gold(context, questions, searching)
             asking = ArmAsking(
                 context,
@@ -352,7 +350,7 @@ class _Work:
             if file is not None and file.exists()
             for question in with_wordings(load_questions(file, data.columns))
         }
-        documents = _trial_scores(self.base).get("documents") or {}
+        documents = read_scores(self.base.path).get("documents") or {}
         questions = tuple(
             replace(present[id], doc_id=documents.get(id, present[id].doc_id))
             for id, text in asked.items()
@@ -366,19 +364,23 @@ class _Work:
         return questions, len(asked) - len(questions)
 
     def _data(
-        self, again: Sequence[TrainStep], questions: Sequence[Question], changes: Sequence[Change]
-    ) -> tuple[tuple[Example, ...], tuple[Question, ...]]:
-        """Return the examples and the dev questions; where they are not needed, a problem with them is only noted."""
+        self, again: Sequence[TrainStep], questions: tuple[Question, ...], changes: Sequence[Change]
+    ) -> RunData:
+        """Return the examples and dev questions, with the questions to ask as the test.
+
+        Where they are not needed, a problem with them is only noted.
+        """
         try:
-            examples, split = read_data(self.plan)
+            read = read_data(self.plan)
         except BadInput as problem:
             fitted = any(change.kind in (EMBEDDER, SETTINGS) for change in changes)
             if again or fitted or any(uses_examples(arm) and not arm.weights for arm in self.chosen):
                 raise
             self.notes.append(f"not checked for leaks, since it is not needed here: {problem.message}")
-            return (), ()
+            return RunData(split=QuestionSplit((), questions))
         test = {question.original for question in questions}
-        return examples, tuple(q for q in (*split.dev, *split.test) if q.original not in test)
+        dev = tuple(q for q in (*read.split.dev, *read.split.test) if q.original not in test)
+        return RunData(examples=read.examples, split=QuestionSplit(dev, questions))
 
     def _digest(self, new: RunInputs, questions: Sequence[Question]) -> str:
         """Return the digest of all that the answers of this recheck depend on."""
@@ -395,7 +397,7 @@ class _Work:
         return sha256_text(canonical_json(parts))
 
     def _gold(
-        self, context: RunContext, questions: Sequence[Question], searching: bool
+        self, context: OpenRun, questions: Sequence[Question], searching: bool
     ) -> tuple[dict[str, str], Callable[[Question], str]]:
         """Return the questions whose gold is lost, and what reads the gold spans in the documents of the run."""
         indexed = self.old.plan.index is not None and (self.base.path / INDEX).exists()
@@ -408,7 +410,7 @@ class _Work:
         # Gold is that of the question: it is looked for once, whatever the wordings.
         originals = {question.original: question for question in reversed(questions)}
         gold = [replace(question, id=id) for id, question in reversed(originals.items())]
-        lost = find_lost_gold(gold, before, DocumentTexts(context.index)) if searching else {}
+        lost = find_lost_gold(gold, before, DocumentTexts(context.retrieval.index)) if searching else {}
         return lost, lambda question: gold_spans_text(question, before) if before else ""
 
     def _result(self, asking: ArmAsking, missing: int, lost: Mapping[str, str]) -> Recheck:
@@ -424,15 +426,15 @@ class _Work:
         trial.write_scores(list(now.values()), asking.folder / SCORES)
         asked = {arm.arm: asking.asked_again(arm) for arm in self.chosen}
         if any(change.kind == QUESTIONS for change in asking.changes):
-            scores = _trial_scores(self.base)["arms"]
+            scores = read_scores(self.base.path)["arms"]
             before |= {
                 name: _with_recorded(before[name], scores.get(name, {}), asked[name]) for name in asked
             }
-        drift = question_drift(asking.context.run.path, self.part, rows)
+        drift = question_drift(asking.context.folder.path, self.part, rows)
         touched = {name for change in asking.changes for name in change.arms}
         others = [arm for name, arm in before.items() if name not in chosen and arm.combined]
         return Recheck(
-            folder=asking.context.run.path,
+            folder=asking.context.folder.path,
             run=self.run,
             base=self.base,
             old_plan=old_plan,
@@ -460,19 +462,6 @@ class _Work:
         return self.plan.model_copy(
             update={"prompts": self.old.plan.prompts, "steps": (*steps, *self.old.plan.arms)}
         )
-
-
-def _trial_scores(run: RunFolder) -> dict[str, Any]:
-    """Read the scores of a run's trial; BadInput when they are damaged."""
-    file = run.path / TRIAL / SCORES
-    try:
-        body = json.loads(file.read_text("utf-8"))
-        _ = body["arms"].items()
-        return dict(body)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"{file} is damaged: {error!r}", f"score it again with: tunewise run {run.path} --resume"
-        ) from None
 
 
 def _with_recorded(

@@ -35,7 +35,8 @@ from runners.run_folder import (
     RunFolder,
     open_run_folder,
 )
-from runners.runs.session import REFUSAL_FILE, RunContext
+from runners.runs.opened import OpenRun
+from runners.runs.retrieval import REFUSAL_FILE
 from runners.trial import step_runner
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def open_measured_index(base: RunFolder) -> Index | None:
 
 
 def update_workspace_index(
-    context: RunContext, base: RunFolder, old: RunInputs, changes: Sequence[Change]
+    context: OpenRun, base: RunFolder, old: RunInputs, changes: Sequence[Change]
 ) -> Change | None:
     """Bring the copy of the index to the documents of today; return what changed in them, None where nothing did.
 
@@ -260,27 +261,26 @@ def update_workspace_index(
     step, documents = context.plan.index, context.plan.data.documents
     assert step is not None
     assert documents is not None
-    folder = context.run.path / INDEX
+    folder = context.folder.path / INDEX
     before = old.plan.index
     other = any(change.kind == EMBEDDER for change in changes)
     other = other or before is None or index_settings(before) != index_settings(step)
     held_elsewhere = stored_url(base.path / INDEX) is not None
     if other or held_elsewhere:
-        report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
+        report = Index.build(folder, documents, context.models.embedder, index_settings(step), context.emit)
         if other:
             step_runner.fit_refusal(context)
-            context.__dict__.pop("retriever", None)
+        context.retrieval.update_tuned(documents, context.emit)
+        context.retrieval.plain.close()
     else:
-        report = Index.update(folder, documents, context.embedder, context.emit)
-    if (context.run.path / TUNED_INDEX).is_dir():
-        Index.update(context.run.path / TUNED_INDEX, documents, context.tuned.embedder, context.emit)
+        report = context.retrieval.update(documents, context.emit)
     for skipped in report.skipped:
         context.emit({"event": "file.skipped", "file": skipped.path, "reason": skipped.reason})
     counts = {"added": report.added, "changed": report.changed, "removed": report.removed}
     if any(counts.values()) and not (other or held_elsewhere):
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         context.emit({"event": DOCUMENTS_EVENT, "reason": f"{text} of {report.found}"})
-    reasons = [str(e["reason"]) for e in context.run.events() if e.get("event") == DOCUMENTS_EVENT][:1]
+    reasons = [str(e["reason"]) for e in context.folder.events() if e.get("event") == DOCUMENTS_EVENT][:1]
     measured = measured_generation(base)
     if measured and not held_elsewhere and newest_generation(base.path / INDEX) > measured:
         reasons.append("the run's index was updated since it was measured")

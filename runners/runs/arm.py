@@ -29,15 +29,9 @@ from runners.arms.few_shot import (
     candidate_instructions,
     prompt_candidates,
 )
-from runners.arms.prompt_selection import (
-    SelectionContext,
-    read_choice,
-    select_prompt,
-    stored_examples,
-    with_instructions,
-)
+from runners.arms.prompt_selection import SelectionContext, StoredPrompts, select_prompt, with_instructions
 from runners.arms.prompts import FewShotExamples, choose_shots, user_turn
-from runners.arms.retriever import PassageFinder, control_tokens, token_counter
+from runners.arms.retriever import PassageFinder
 from runners.data.examples import Example
 from runners.data.questions import Question, count_questions
 from runners.models.fingerprint import context_length, read_json
@@ -46,11 +40,12 @@ from runners.plan.schema import Plan
 from runners.plan.steps import NO_QUANTIZATION, EvaluateStep
 from runners.resources.machine import detect_machine
 from runners.run_folder import INDEX, TRIAL
+from runners.runs.plan_models import model_identity
 from runners.runs.requirements import arm_memory
-from runners.runs.session import RunContext, model_identity
 
 if TYPE_CHECKING:
     from rag.embedding.protocol import Encoder
+    from runners.runs.opened import OpenRun
 
 SHOTS_WITH_PASSAGES = 2
 """Examples that are tried with their passages: each is as long as a question with its own."""
@@ -67,7 +62,7 @@ class PreparedArm:
 
 
 def prepare_arm(
-    context: RunContext, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
+    context: OpenRun, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
 ) -> PreparedArm:
     """Prepare an arm for the trial; a prompt that is to be chosen is chosen now, on dev questions.
 
@@ -78,20 +73,24 @@ def prepare_arm(
         gold: returns the text of a question's gold span.
     """
     step = choosing_step(context.plan, step)
-    finder = passage_finder(context, step)
+    finder = context.retrieval.finder(step)
     if not step.chooses_prompt:
         return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
     budget = min(step.budget, count_questions(context.split.test))
-    pool = ExamplePool(context.examples, arm_token_counter(context, step), _encoder(context, step, budget))
+    pool = ExamplePool(
+        context.examples,
+        context.models.token_counter(context.models.base_of(step)),
+        _encoder(context, step, budget),
+    )
     stage = SelectionContext(
         context.plan,
         step,
         context.split.dev,
-        lambda: context.generator(weights, step),
+        lambda: context.models.generator(weights, step),
         finder,
         gold,
         f"{_model_of_choice(context, step)} {step.weights or ''}",
-        context.run.path / TRIAL,
+        context.folder.path / TRIAL,
         context.emit,
         pool,
     )
@@ -100,7 +99,7 @@ def prepare_arm(
 
 
 def _candidates(
-    context: RunContext, step: EvaluateStep, pool: ExamplePool, budget: int
+    context: OpenRun, step: EvaluateStep, pool: ExamplePool, budget: int
 ) -> tuple[PromptCandidate, ...]:
     """Return the prompts to try for an arm, the default first."""
     plan, dev = context.plan, context.split.dev
@@ -122,16 +121,16 @@ def _candidates(
     return prompt_candidates(plan, context.examples, step.shots, own, pool, limits, with_passages)
 
 
-def shot_limits(context: RunContext, step: EvaluateStep) -> ShotLimits:
+def shot_limits(context: OpenRun, step: EvaluateStep) -> ShotLimits:
     """Return the most tokens that an arm's examples may have: what is left of the context, less where reading is slow.
 
     Beside the examples the context holds the instructions (the longest to try), the longest question, the passages and
     the answer. The bank that is read once is also bounded by the memory that a batch of answers needs with it.
     """
-    base = context.base_of(step)
+    base = context.models.base_of(step)
     if not isinstance(base, Model):
         return ShotLimits(REMOTE_TOKENS, REMOTE_TOKENS)
-    plan, count = context.plan, arm_token_counter(context, step)
+    plan, count = context.plan, context.models.token_counter(context.models.base_of(step))
     asked = (*context.split.dev, *context.split.test)
     texts = ("\n".join([q.system or "", *(turn["content"] for turn in q.history), q.question]) for q in asked)
     longest = max(map(count, sorted(texts, key=len)[-8:]), default=0)
@@ -141,9 +140,9 @@ def shot_limits(context: RunContext, step: EvaluateStep) -> ShotLimits:
     if step.retrieval and plan.index is not None:
         taken += plan.index.context_tokens + count(plan.prompts.context)
     left = max(0, (context_length(read_json(base.folder / "config.json")) or 0) - taken)
-    if not context.generates_here(step):
+    if not context.models.generates_here(step):
         return ShotLimits(min(left, REMOTE_TOKENS), min(left, REMOTE_TOKENS))
-    machine = detect_machine(context.run.path)
+    machine = detect_machine(context.folder.path)
     on_cpu = machine.device == "cpu"
     fixed = min(left, MANY_TOKENS_CPU if on_cpu else MANY_TOKENS_GPU)
     while fixed and arm_memory(plan, step, base.folder, machine, taken + fixed) == "no":
@@ -152,22 +151,22 @@ def shot_limits(context: RunContext, step: EvaluateStep) -> ShotLimits:
 
 
 def shots_with_passages(
-    context: RunContext, step: EvaluateStep, pool: ExamplePool, max_tokens: int
+    context: OpenRun, step: EvaluateStep, pool: ExamplePool, max_tokens: int
 ) -> tuple[Example, ...]:
     """Return one or two examples whose user turn holds passages, as the arm's own questions do; () where none fit.
 
     The passages are those that the search returns, with the passage that supports the reply among them; refusals and
     examples without such a passage are left out.
     """
-    if not (step.retrieval and step.passages == "found" and (context.run.path / INDEX).exists()):
+    if not (step.retrieval and step.passages == "found" and (context.folder.path / INDEX).exists()):
         return ()
     from runners.arms.gold_passages import GoldPassages
     from runners.arms.raft import with_passages
 
-    retriever, plan = context.retriever_of(step), context.plan
+    retriever, plan = context.retrieval.of(step).retriever, context.plan
     drawn = choose_shots([row for row in pool.rows if not row.refuses], 4 * SHOTS_WITH_PASSAGES, plan.seed)
     finder = GoldPassages(retriever.index.chunks)
-    count = arm_token_counter(context, step)
+    count = context.models.token_counter(context.models.base_of(step))
     shown: list[Example] = []
     left = max_tokens
     hits_of_each = retriever.candidates([e.question for e in drawn], retriever.step.k) if drawn else []
@@ -190,54 +189,38 @@ def shots_with_passages(
     return tuple(shown)
 
 
-def arm_token_counter(context: RunContext, step: EvaluateStep) -> Callable[[str], int]:
-    """Return what counts tokens as the arm's model does; an estimate for an endpoint."""
-    base = context.base_of(step)
-    return token_counter(base.folder if isinstance(base, Model) else None)
-
-
-def _encoder(context: RunContext, step: EvaluateStep, budget: int) -> Encoder | None:
+def _encoder(context: OpenRun, step: EvaluateStep, budget: int) -> Encoder | None:
     """Return the embedder for nearest examples; None where none are tried, with an event where it is missing."""
     if not step.shots or (step.bank != "similar" and not (step.bank == "chosen" and budget)):
         return None
-    if context.embedder_model is None and "embedder" not in context.__dict__:
+    if not context.models.has_embedder:
         name = context.plan.embedder.name
         reason = f"{step.arm}: nearest examples are not tried, because the embedder {name} is not here"
         context.emit({"event": "prompt.note", "arm": step.arm, "reason": reason})
         return None
-    return context.embedder
+    return context.models.embedder
 
 
-def recall_arm(
-    context: RunContext, step: EvaluateStep, examples: Callable[[], tuple[Example, ...]]
-) -> PreparedArm:
-    """Prepare an arm as it was in the trial.
-
-    Args:
-        context: the run.
-        step: the arm's evaluate step.
-        examples: reads the training examples; called only when the arm shows some.
-
-    Raises:
-        BadInput: the arm's prompt was to be chosen, and the trial has not chosen it yet.
-    """
+def recall_arm(context: OpenRun, step: EvaluateStep, prompts: StoredPrompts) -> PreparedArm:
+    """Prepare an arm as it was in the trial, which chose these prompts; BadInput where it has not chosen the arm's yet."""
     step = choosing_step(context.plan, step)
-    finder = passage_finder(context, step)
+    finder = context.retrieval.finder(step)
     if not step.chooses_prompt:
-        return PreparedArm(
-            context.plan, shown_examples(context, step, examples()) if step.shots else (), finder
-        )
-    choice = read_choice(context.run.path / TRIAL, step.arm)
+        shots = shown_examples(context, step, context.shown_examples) if step.shots else ()
+        return PreparedArm(context.plan, shots, finder)
+    choice = prompts.choices.get(step.arm)
     if choice is None:
         raise BadInput(
             f"the run has not chosen the prompt of the arm {step.arm} yet",
-            f"finish it with: tunewise run {context.run.path} --resume",
+            f"finish it with: tunewise run {context.folder.path} --resume",
         )
     candidate = PromptCandidate.from_json(choice["chosen"])
     pool = None
     if candidate.nearest:
-        rows, vectors = stored_examples(context.run.path / TRIAL)
-        pool = ExamplePool(rows, arm_token_counter(context, step), context.embedder, vectors)
+        rows, vectors = prompts.examples()
+        pool = ExamplePool(
+            rows, context.models.token_counter(context.models.base_of(step)), context.models.embedder, vectors
+        )
     return _with_candidate(context.plan, candidate, finder, pool)
 
 
@@ -254,29 +237,22 @@ def choosing_step(plan: Plan, step: EvaluateStep) -> EvaluateStep:
     return next(same, generated)
 
 
-def shown_examples(context: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:
+def shown_examples(context: OpenRun, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:
     """Return the examples of an arm with a fixed bank, or the lookup of the nearest examples."""
     if step.bank == "similar":
-        pool = ExamplePool(examples, arm_token_counter(context, step), context.embedder)
+        pool = ExamplePool(
+            examples, context.models.token_counter(context.models.base_of(step)), context.models.embedder
+        )
         return NearestExamples(pool, NearestSetting(step.shots))
     return choose_shots(examples, step.shots, context.plan.seed)
 
 
-def passage_finder(context: RunContext, step: EvaluateStep) -> PassageFinder | None:
-    """Return what provides an arm's passages: the run's retriever, or all passages; None for an arm without."""
-    if not step.retrieval:
-        return None
-    if step.passages == "found":
-        return context.retriever_of(step)
-    from runners.arms.long_context import AllPassages
-
-    base = context.base_of(step)
-    return AllPassages(context.index, control_tokens(base.folder if isinstance(base, Model) else None))
-
-
-def _model_of_choice(context: RunContext, step: EvaluateStep) -> str:
+def _model_of_choice(context: OpenRun, step: EvaluateStep) -> str:
     """Return what identifies the model that an arm's examples are chosen for: fingerprint, nf4 in 4 bits, its servers."""
-    identity, quantization = model_identity(context.base_of(step)), context.settings_of(step).quantization
+    identity, quantization = (
+        model_identity(context.models.base_of(step)),
+        context.models.settings_of(step).quantization,
+    )
     if server := context.plan.servers.model_of(step):
         return f"{identity} {server.entry}"
     return identity if quantization == NO_QUANTIZATION else f"{identity} {quantization}"

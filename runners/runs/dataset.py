@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,16 @@ class GuardedQuestions:
         return {"event": "questions.left_out", "file": str(path), "near": len(self.left_out), "rows": rows}
 
 
-def read_data(plan: Plan, on_event: OnEvent | None = None) -> tuple[tuple[Example, ...], QuestionSplit]:
-    """Read and check all data of a plan; rows and questions that are left out are reported as events.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunData:
+    """The checked data of a plan, read once for all that a command does with it."""
 
-    Raises:
-        BadInput: a file is missing or broken, or test questions are among the training rows.
-    """
-    return read_guarded(plan, on_event)[:2]
+    examples: tuple[Example, ...] = ()
+    split: QuestionSplit = field(default_factory=lambda: QuestionSplit((), ()))
+    left_out: int = 0
+    """Questions that are withheld from the trial as near repeats of rows."""
+    events: tuple[dict[str, Any], ...] = ()
+    """What was reported when it was read: how files were understood, and what of them is left out."""
 
 
 def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example, ...]:
@@ -80,17 +83,26 @@ def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example,
     return _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
 
 
-def read_guarded(
-    plan: Plan, on_event: OnEvent | None = None
-) -> tuple[tuple[Example, ...], QuestionSplit, int]:
-    """Read the data like :func:`read_data`; also return how many questions are left out as near repeats of rows."""
+def read_data(plan: Plan, on_event: OnEvent | None = None) -> RunData:
+    """Read and check all data of a plan; rows and questions that are left out are reported as events.
+
+    Raises:
+        BadInput: a file is missing or broken, or test questions are among the training rows.
+    """
+    events: list[dict[str, Any]] = []
+
+    def report(event: dict[str, Any]) -> None:
+        events.append(event)
+        if on_event:
+            on_event(event)
+
     requirements.require_plan_documents(plan)
-    examples = read_examples(plan, on_event)
-    questions = _read_questions(plan, plan.data.questions, on_event)
-    own_test = _read_questions(plan, plan.data.test_questions, on_event)
-    examples, questions, own_test = _with_document_ids(plan, examples, questions, own_test, on_event)
-    questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
-    own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
+    examples = read_examples(plan, report)
+    questions = _read_questions(plan, plan.data.questions, report)
+    own_test = _read_questions(plan, plan.data.test_questions, report)
+    examples, questions, own_test = _with_document_ids(plan, examples, questions, own_test, report)
+    questions, first = _guarded(plan, examples, questions, plan.data.questions, report)
+    own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, report)
     split = split_questions(
         questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
     )
@@ -101,17 +113,16 @@ def read_guarded(
             f"give a file of questions to the plan (data.questions): at least {MIN_QUESTIONS}, of which a third is dev; "
             "30 test questions or more decide something",
         )
-    return examples, split, first + second
+    return RunData(examples=examples, split=split, left_out=first + second, events=tuple(events))
 
 
-def _read_questions(plan: Plan, path: Path | None, on_event: OnEvent | None) -> tuple[Question, ...]:
+def _read_questions(plan: Plan, path: Path | None, on_event: OnEvent) -> tuple[Question, ...]:
     """Return the questions of a plan's file, () without one; what was noticed of their wordings is reported as events."""
     if path is None:
         return ()
     file = read_question_file(path, plan.data.columns)
-    if on_event:
-        for reason in file.notes(path):
-            on_event({"event": "plan.note", "reason": reason})
+    for reason in file.notes(path):
+        on_event({"event": "plan.note", "reason": reason})
     return file.questions
 
 
@@ -242,7 +253,7 @@ def _with_document_ids(
     examples: tuple[Example, ...],
     questions: tuple[Question, ...],
     own_test: tuple[Question, ...],
-    on_event: OnEvent | None,
+    on_event: OnEvent,
 ) -> tuple[tuple[Example, ...], tuple[Question, ...], tuple[Question, ...]]:
     """Return rows and questions whose ``doc_id`` is the id of a document, where it names one in another form.
 
@@ -259,7 +270,7 @@ def _with_document_ids(
 
     ids = list_document_ids(path)
     match = match_documents(names, ids)
-    if on_event and (lines := match.lines(plan.data.questions or plan.data.test_questions or path)):
+    if lines := match.lines(plan.data.questions or plan.data.test_questions or path):
         on_event({"event": "doc_ids.matched", "lines": lines, "unmatched": len(match.unmatched)})
     renamed = match_documents(row_names, ids).renamed
     rows = tuple(
@@ -282,13 +293,13 @@ def _guarded(
     examples: tuple[Example, ...],
     asked: tuple[Question, ...],
     path: Path | None,
-    on_event: OnEvent | None,
+    on_event: OnEvent,
 ) -> tuple[tuple[Question, ...], int]:
     """Return the questions that may be asked, and how many may not."""
     if path is None:
         return asked, 0
     guarded = guard_questions(plan, examples, asked, path)
-    if on_event and guarded.left_out:
+    if guarded.left_out:
         on_event(guarded.event(path))
     return guarded.questions, len(guarded.left_out)
 

@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from rag.errors import BadInput, UsageProblem
 from rag.files import MANIFEST, has_active_writer, move_folder, sync_folder, writer_lock
 from runners.plan.schema import Plan, plan_differences, step_name
-from runners.run_folder import is_run, open_run_folder, read_journal, read_report, read_run_plan
+from runners.run_folder import RunFolder, is_run, open_run_folder, read_report, read_run_plan
 
 RUNS_FOLDER = Path("runs")
 TRASH_FOLDER = ".trash"
@@ -70,7 +70,7 @@ def find_runs(folder: Path = RUNS_FOLDER) -> list[RunSummary]:
 
 def summarise_run(path: Path) -> RunSummary:
     """Return what a run is and how far it got; BadInput when the folder is no run."""
-    open_run_folder(path)
+    folder = open_run_folder(path)
     files = [file for file in _files(path) if not file.is_symlink()]
     sizes = [file.stat() for file in files]
     changed = max((stat.st_mtime for stat in sizes), default=path.stat().st_mtime)
@@ -87,7 +87,7 @@ def summarise_run(path: Path) -> RunSummary:
     scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
     right = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
     use = verdict["use"] if "use" in verdict else verdict.get("winner")
-    done, total = _steps(path, plan)
+    done, total = _steps(folder, plan)
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
     return RunSummary(
@@ -120,9 +120,8 @@ def describe_run(path: Path) -> RunSummary:
         try:
             open_run_folder(path).check()
         except BadInput as problem:
-            fields = {"problem": problem.message, "hint": problem.hint}
-            return RunSummary(**{**_fields(summary), **fields, "state": "damaged", "extra": extra})
-    return RunSummary(**{**_fields(summary), "extra": extra})
+            summary = replace(summary, state="damaged", problem=problem.message, hint=problem.hint)
+    return replace(summary, extra=extra)
 
 
 def diff_runs(a: Path, b: Path) -> dict[str, Any]:
@@ -241,16 +240,10 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files)
 
 
-def _steps(path: Path, plan: Plan) -> tuple[int, int]:
-    done = {
-        event["step"] for event in read_journal(path / "events.jsonl") if event.get("event") == "step.done"
-    }
+def _steps(folder: RunFolder, plan: Plan) -> tuple[int, int]:
+    done = {event["step"] for event in folder.events() if event.get("event") == "step.done"}
     names = [step_name(step) for step in plan.steps]
     return sum(name in done for name in names), len(names)
-
-
-def _fields(summary: RunSummary) -> dict[str, Any]:
-    return {name: getattr(summary, name) for name in RunSummary.__slots__}
 
 
 def _printable(value: Any) -> Any:

@@ -58,25 +58,26 @@ MAX_NAMED = 3
 
 
 def check_requirements(
-    plan: Plan, base: Path | None, out: Path, machine: Machine, models: Mapping[str, Path] | None = None
+    plan: Plan, folders: Mapping[str, Path], out: Path, machine: Machine
 ) -> tuple[str, ...]:
     """Raise CannotRun, with the number that does not suffice, when this machine cannot carry out the plan.
 
     Args:
         plan: the plan.
-        base: the folder of the plan's model; None for an endpoint, where only the index is computed here.
+        folders: the folders of its local models, by their name in the plan. Without that of its own model, which is an
+            endpoint, only the index is computed here.
         out: the run folder that will be written.
         machine: what was detected of this machine.
-        models: the folders of other local models (embedder, models of arms), by their name in the plan.
 
     Returns:
         Notes for the user on steps that barely fit.
     """
     notes: tuple[str, ...] = ()
+    base = folders.get(plan.model.name)
     if base is not None:
         check_gpu(plan, machine)
         check_settings(plan, machine)
-        notes = check_memory(plan, base, machine, models)
+        notes = check_memory(plan, base, machine, folders)
     check_disk(plan, base, out)
     return notes
 
@@ -90,14 +91,6 @@ def check_settings(plan: Plan, machine: Machine) -> None:
             raise CannotRun(
                 f"{step_name(step)}: {reason}", "choose another optimizer, or TUNEWISE_DEVICE=cpu"
             )
-
-
-def local_folders(
-    bases: Mapping[str, resolve.Model | resolve.RemoteModel], embedder: resolve.Model | None, plan: Plan
-) -> dict[str, Path]:
-    """Return the folders of a plan's local models by their name in the plan."""
-    folders = {name: base.folder for name, base in bases.items() if isinstance(base, resolve.Model)}
-    return folders | ({plan.embedder.name: embedder.folder} if embedder else {})
 
 
 def remote_models(plan: Plan) -> tuple[resolve.RemoteModel, ...]:

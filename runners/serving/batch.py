@@ -35,7 +35,7 @@ from runners.serving.request import (
 if TYPE_CHECKING:
     from runners.inference.batched import BatchRow
     from runners.inference.local import LocalGenerator
-    from runners.runs.run import RunSession
+    from runners.runs.opened import OpenRun
 
 MOST_BROKEN_STREAMS = 4
 """How often a server's stream may break until its request is lost, where the client waits for the whole answer."""
@@ -112,7 +112,7 @@ class PendingRequest:
 
 
 def answer_batch(
-    session: RunSession,
+    session: OpenRun,
     requests: Sequence[AnswerRequest],
     emit: EmitEvent,
     run_in_background: RunInBackground,
@@ -163,12 +163,12 @@ def _fail(requests: Sequence[AnswerRequest], problem: Exception, emit: EmitEvent
 
 
 def _prepare_raw(
-    session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
+    session: OpenRun, requests: Sequence[AnswerRequest], emit: EmitEvent
 ) -> tuple[list[PendingRequest], Generator]:
     """Prepare requests to a raw model: chats and texts are passed on unchanged."""
     model = requests[0].model
     with run_errors_as_unusable(f"the model {model.id!r}"):
-        generator = session.context.generator(model.weights, model.step)
+        generator = session.models.generator(model.weights, model.step)
     pending = [
         PendingRequest(
             request,
@@ -183,7 +183,7 @@ def _prepare_raw(
 
 
 def _prepare_arm(
-    session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
+    session: OpenRun, requests: Sequence[AnswerRequest], emit: EmitEvent
 ) -> tuple[list[PendingRequest], Generator]:
     """Retrieve the passages of each question and build its prompt; refusals finish at once."""
     step = requests[0].model.step
@@ -194,7 +194,7 @@ def _prepare_arm(
     if step.retrieval and prepared.finder is not None:
         with run_errors_as_unusable("the index"):
             retrieved = list(prepared.finder.find([question.question for question in questions]))
-        if text := session.drift_note():
+        if text := session.retrieval.drift_note():
             emit(event="serve.drift", reason=text)
     pending = []
     for request, question, passages in zip(requests, questions, retrieved, strict=True):

@@ -24,7 +24,7 @@ from runners.arms.answer import Answer
 from runners.arms.retriever import Retrieved
 from runners.data.questions import Question
 from runners.inference.types import Completion
-from runners.runs.run import RunSession
+from runners.runs.opened import OpenRun
 from runners.serving.http.auth import token_text
 from runners.serving.server_record import ServerRecord, find_servers, run_fingerprint
 
@@ -118,9 +118,7 @@ class RunningServer:
         return connection.getresponse()
 
 
-def usable_server(
-    session: RunSession, note: Callable[[str], None], model: bool = False
-) -> RunningServer | None:
+def usable_server(session: OpenRun, note: Callable[[str], None], model: bool = False) -> RunningServer | None:
     """Return a server that answers as this process would; None without one.
 
     Such a server is of this version, has loaded the run as it is on the disk now, generates in the same place, and
@@ -152,7 +150,7 @@ def usable_server(
     return None
 
 
-def _difference(record: ServerRecord, session: RunSession, fingerprint: str) -> str:
+def _difference(record: ServerRecord, session: OpenRun, fingerprint: str) -> str:
     """Return why a server would not answer as this process does; "" when it would."""
     if record.version != __version__:
         return f"it is tunewise {record.version}, this is {__version__}"

@@ -14,11 +14,11 @@ from rag.errors import BadInput, CannotRun
 from runners.models.resolve import Model
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.run_folder import PLAN
-from runners.runs.session import BaseModel
+from runners.runs.plan_models import BaseModel
+from runners.runs.retrieval import refused_arms
 
 if TYPE_CHECKING:
-    from runners.runs.run import RunSession
-from runners.runs.tuned_retrieval import TunedRetrieval, refused_arms
+    from runners.runs.opened import OpenRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ServedModel:
         return not self.raw and (self.step.classifier or self.step.labels == "scored")
 
 
-def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
+def served_models(session: OpenRun, arm: str | None = None) -> tuple[dict[str, ServedModel], list[str]]:
     """List what a run can serve.
 
     Args:
@@ -63,49 +63,54 @@ def served_models(session: RunSession, arm: str | None = None) -> tuple[dict[str
         UsageProblem: none was named, and the verdict says that no arm can be used.
     """
     offered = _offered_arms(session, arm)
-    backend = session.backend
     default = arm or session.default_arm or session.arm().arm
-    created = int((session.folder.path / PLAN).stat().st_mtime)
     arm_names = {arm.arm for arm in session.plan.arms}
-    base = _public_name(session.context.base, arm_names)
+    base = _public_name(session.models.base, arm_names)
     models: dict[str, ServedModel] = {}
     missing = []
     for step in sorted(offered, key=lambda step: step.arm != default):
-        if step.weights and not _existing_weights(session, step) and not backend.model_of(step):
+        if step.weights and not _existing_weights(session, step) and not session.backend.model_of(step):
             missing.append(step.arm)
             continue
-        root = _public_name(session.context.base_of(step), arm_names)
-        parent = base if step.weights else None
-        key = _batch_key(session, step)
-        models[step.arm] = ServedModel(
-            step.arm, step, root, parent, created=created, batch_key=key, local=_is_local(session, step)
-        )
-    base_step = EvaluateStep(arm=base)
-    key, local = _batch_key(session, base_step), _is_local(session, base_step)
-    models[base] = ServedModel(base, base_step, base, raw=True, created=created, batch_key=key, local=local)
+        root = _public_name(session.models.base_of(step), arm_names)
+        models[step.arm] = _served(session, step, root, base if step.weights else None)
+    models[base] = _served(session, EvaluateStep(arm=base), base, raw=True)
     for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
             folder = session.folder.adapter(train.arm, seed)
             step = EvaluateStep(arm=folder.name, weights=train.arm)
-            if backend.model_of(step) and seed != train.seeds[0]:
+            if session.backend.model_of(step) and seed != train.seeds[0]:
                 continue  # a server has the weights of one seed under the arm's name
             if folder.exists() and folder.name not in models:
-                key = _batch_key(session, step, folder)
-                models[folder.name] = ServedModel(
-                    folder.name,
-                    step,
-                    base,
-                    base,
-                    folder,
-                    raw=True,
-                    created=created,
-                    batch_key=key,
-                    local=session.context.generates_here(step),
-                )
+                models[folder.name] = _served(session, step, base, base, folder, raw=True)
     return models, missing
 
 
-def _offered_arms(session: RunSession, arm: str | None) -> list[EvaluateStep]:
+def _served(
+    session: OpenRun,
+    step: EvaluateStep,
+    root: str,
+    parent: str | None = None,
+    weights: Path | None = None,
+    *,
+    raw: bool = False,
+) -> ServedModel:
+    """Return a model that is served under the name of its step."""
+    generates = not step.classifier and step.labels == "generated"
+    return ServedModel(
+        step.arm,
+        step,
+        root,
+        parent,
+        weights,
+        raw=raw,
+        created=int((session.folder.path / PLAN).stat().st_mtime),
+        batch_key=_batch_key(session, step, weights),
+        local=generates and session.models.generates_here(step),
+    )
+
+
+def _offered_arms(session: OpenRun, arm: str | None) -> list[EvaluateStep]:
     """Return the arms of a run without those whose tuned retriever was refused, unless one is named.
 
     Raises:
@@ -114,13 +119,13 @@ def _offered_arms(session: RunSession, arm: str | None) -> list[EvaluateStep]:
     if arm is not None:
         session.weights(step := session.arm(arm))
         if step.retriever == "tuned":
-            TunedRetrieval(session.folder, session.plan).require(step)
+            session.retrieval.tuned.require(step)
     refused = refused_arms(session.folder.path, session.plan)
     return [step for step in session.plan.arms if step.arm == arm or step.arm not in refused]
 
 
 def answerable_models(
-    session: RunSession, models: dict[str, ServedModel]
+    session: OpenRun, models: dict[str, ServedModel]
 ) -> tuple[dict[str, ServedModel], dict[str, str]]:
     """Ask the backend's servers which models they have; without a backend nothing is asked.
 
@@ -135,7 +140,7 @@ def answerable_models(
         BadInput: a server lacks the model of the default arm; the message lists what it has.
         CannotRun: no server of the default arm is up.
     """
-    servers = session.context.backend
+    servers = session.models.obtained.servers
     if servers is None:
         return models, {}
     left_out: dict[str, str] = {}
@@ -149,20 +154,14 @@ def answerable_models(
     return {name: model for name, model in models.items() if name not in left_out}, left_out
 
 
-def _existing_weights(session: RunSession, step: EvaluateStep) -> Path | None:
+def _existing_weights(session: OpenRun, step: EvaluateStep) -> Path | None:
     folder = session.weights_folder(step)
     return folder if folder and folder.exists() else None
 
 
-def _is_local(session: RunSession, step: EvaluateStep) -> bool:
-    """Return whether a step's answers are generated here: not by an endpoint, a classifier or scores of labels."""
-    generates = not step.classifier and step.labels == "generated"
-    return generates and session.context.generates_here(step)
-
-
-def _batch_key(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
-    base = session.context.base_of(step)
-    here = isinstance(base, Model) and session.context.generates_here(step)
+def _batch_key(session: OpenRun, step: EvaluateStep, weights: Path | None = None) -> str:
+    base = session.models.base_of(step)
+    here = isinstance(base, Model) and session.models.generates_here(step)
     if step.classifier or step.labels == "scored" or not here:
         return step.arm
     tuned = weights or _existing_weights(session, step)

@@ -20,9 +20,9 @@ from runners.serving.batch import EmitEvent, RunInBackground, answer_batch
 from runners.serving.request import AnswerRequest, ModelJob, RequestTimeout, operator_message
 
 if TYPE_CHECKING:
-    from runners.runs.run import RunSession
+    from runners.runs.opened import OpenRun
 
-    AnswerBatch = Callable[[RunSession, Sequence[AnswerRequest], EmitEvent, RunInBackground], None]
+    AnswerBatch = Callable[[OpenRun, Sequence[AnswerRequest], EmitEvent, RunInBackground], None]
 
 SMOOTHING = 0.3
 """Weight of the newest batch in the moving average of the seconds per batch."""
@@ -70,7 +70,7 @@ class BatchingWorker:
 
     def __init__(
         self,
-        session: RunSession,
+        session: OpenRun,
         limits: BatchLimits | None = None,
         on_event: OnEvent | None = None,
         answer: AnswerBatch = answer_batch,
@@ -236,7 +236,7 @@ class BatchingWorker:
     def _refresh_index(self) -> None:
         """Open a newer generation of the index; where that fails, the old one goes on answering."""
         try:
-            if self.session.context.refresh_index():
+            if self.session.retrieval.refresh():
                 self._emit(event="serve.index", generation=self._generation())
             self.stale_reason = ""
         except (Problem, OSError) as problem:
@@ -246,7 +246,7 @@ class BatchingWorker:
 
     def _generation(self) -> int:
         """Return the generation of the index that the default arm searches."""
-        return self.session.context.index_of(self.session.searched_arm).generation
+        return self.session.retrieval.of(self.session.searched_arm).index.generation
 
     def _emit(self, **event: Any) -> None:
         if self._on_event:

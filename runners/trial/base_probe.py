@@ -22,7 +22,7 @@ from runners.arms.few_shot import (
 )
 from runners.arms.gold_passages import GoldPassages
 from runners.arms.prompts import FewShotExamples, choose_shots
-from runners.arms.retriever import Retrieved, Retriever, control_tokens, index_settings, token_counter
+from runners.arms.retriever import Retrieved, Retriever, index_settings
 from runners.data.document_sample import (
     DEFAULT_BUDGET,
     DocumentSample,
@@ -35,7 +35,7 @@ from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, IndexStep
 from runners.run_folder import INDEX, read_journal
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
 from runners.scoring.correctness import references_of
 from runners.scoring.scores import score_answer, token_f1
 from runners.scoring.style_checks import in_style
@@ -148,7 +148,7 @@ class _Way:
 
 
 def probe_base_model(
-    context: RunContext,
+    context: OpenRun,
     count: int = PROBE_EXAMPLES,
     longest: int = 0,
     shots: int = 0,
@@ -208,7 +208,7 @@ def probe_base_model(
     )
 
 
-def _ask(context: RunContext, way: _Way, limited: bool) -> tuple[list[ProbeReply], int]:
+def _ask(context: OpenRun, way: _Way, limited: bool) -> tuple[list[ProbeReply], int]:
     """Ask the questions of one way; return the judged replies, and how many were cut at the probe's own limit.
 
     Args:
@@ -216,10 +216,10 @@ def _ask(context: RunContext, way: _Way, limited: bool) -> tuple[list[ProbeReply
         way: the way.
         limited: whether the probe allows fewer tokens than the real run.
     """
-    plan, journal = context.plan, context.run.path / ANSWERS
+    plan, journal = context.plan, context.folder.path / ANSWERS
     arm = EvaluateStep(arm=way.name, retrieval=way.finder is not None)
-    generator = context.generator(None, arm)
-    context.report_decoding(generator)
+    generator = context.models.generator(None, arm)
+    context.models.report_decoding(generator)
     run_arm(plan, arm, plan.seed, way.questions, generator, way.finder, way.shots, journal, context.emit)
     rows = {row["id"]: row for row in read_journal(journal) if row["arm"] == way.name}
     was_cut = {question.id: limited and rows[question.id]["finish"] == "length" for question in way.questions}
@@ -230,7 +230,7 @@ def _ask(context: RunContext, way: _Way, limited: bool) -> tuple[list[ProbeReply
     return replies, sum(was_cut.values())
 
 
-def _bank(context: RunContext, asked: Sequence[Question], count: int) -> FewShotExamples:
+def _bank(context: OpenRun, asked: Sequence[Question], count: int) -> FewShotExamples:
     """Return the examples to show: where replies are labels or JSON, the nearest to each question; else a fixed bank.
 
     Examples that are asked themselves are left out. Without an embedder the bank is fixed. An example is counted as its
@@ -240,8 +240,8 @@ def _bank(context: RunContext, asked: Sequence[Question], count: int) -> FewShot
     lines = {question.line for question in asked}
     usable = [row for row in context.examples if not row.raw and row.line not in lines]
     closed = any(check.kind in ("labels", "json_schema") for check in context.plan.checks)
-    if closed and context.embedder_model is not None and len(usable) > count:
-        pool = ExamplePool(usable, lambda text: round(len(text) / CHARS_PER_TOKEN), context.embedder)
+    if closed and context.models.has_embedder and len(usable) > count:
+        pool = ExamplePool(usable, lambda text: round(len(text) / CHARS_PER_TOKEN), context.models.embedder)
         lengths = sorted(map(pool.tokens, range(len(pool.rows))))
         if 2 * lengths[len(lengths) // 2] <= NEAREST_TOKENS_CPU:
             return NearestExamples(pool, NearestSetting(count, True, NEAREST_TOKENS_CPU))
@@ -255,12 +255,12 @@ def _bank(context: RunContext, asked: Sequence[Question], count: int) -> FewShot
     return tuple(shown) if len(shown) >= 2 else ()
 
 
-def _classified(context: RunContext) -> ClassifiedRows:
+def _classified(context: OpenRun) -> ClassifiedRows:
     """Return the cross-validated labels of a classifier over the embeddings of the examples."""
     from runners.arms.classifier import cross_validated_rows, labelled_texts
 
     rows, left_out = labelled_texts(context.plan, context.examples)
-    vectors = context.embedder.encode([text for text, _ in rows])
+    vectors = context.models.embedder.encode([text for text, _ in rows])
     right, judged = cross_validated_rows(vectors, [label for _, label in rows], context.plan.seed)
     return ClassifiedRows(right, judged, left_out + len(rows) - judged)
 
@@ -365,32 +365,32 @@ def _chunk_of_text(finder: GoldPassages, chunks: Sequence[Chunk], question: Ques
 
 
 def _retriever(
-    context: RunContext, step: IndexStep, budget: EmbeddingBudget
+    context: OpenRun, step: IndexStep, budget: EmbeddingBudget
 ) -> tuple[Retriever, DocumentSample | None]:
     """Return a retriever that never refuses, over the plan's documents or a sample of them, and the sample.
 
     The index is built in the run's folder when there is none.
     """
     from rag.index import Index
-    from runners.models.resolve import Model
 
-    folder = context.run.path / INDEX
+    folder = context.folder.path / INDEX
     if not (folder / "CURRENT").is_file():
         assert context.plan.data.documents is not None
         sample = _sample_documents(context, step, budget)
-        write_json(context.run.path / SAMPLE_FILE, None if sample is None else asdict(sample))
+        write_json(context.folder.path / SAMPLE_FILE, None if sample is None else asdict(sample))
         document_ids = None if sample is None else sample.ids
         Index.build(
             folder,
             context.plan.data.documents,
-            context.embedder,
+            context.models.embedder,
             index_settings(step),
             context.emit,
             only=document_ids,
         )
-    sample = _read_sample(context.run.path / SAMPLE_FILE)
-    base = context.base.folder if isinstance(context.base, Model) else None
-    return Retriever(context.index, step, _NEVER, token_counter(base), control_tokens(base)), sample
+    sample = _read_sample(context.folder.path / SAMPLE_FILE)
+    models, index = context.models, context.retrieval.index
+    count, controls = models.token_counter(models.base), models.control_tokens(models.base)
+    return Retriever(index, step, _NEVER, count, controls), sample
 
 
 def _read_sample(path: Path) -> DocumentSample | None:
@@ -399,7 +399,7 @@ def _read_sample(path: Path) -> DocumentSample | None:
     return None if stored is None else DocumentSample(**{**stored, "ids": tuple(stored["ids"])})
 
 
-def _sample_documents(context: RunContext, step: IndexStep, budget: EmbeddingBudget) -> DocumentSample | None:
+def _sample_documents(context: OpenRun, step: IndexStep, budget: EmbeddingBudget) -> DocumentSample | None:
     """Return the sample of the documents to index, with those that the dev questions need; None for all of them."""
     from rag.loading.reader import load_documents
 
@@ -414,7 +414,7 @@ def _sample_documents(context: RunContext, step: IndexStep, budget: EmbeddingBud
         }
 
     sample = sample_within_budget(
-        documents, gold, context.embedder, index_settings(step), context.plan.seed, budget
+        documents, gold, context.models.embedder, index_settings(step), context.plan.seed, budget
     )
     if sample is not None:
         context.emit({"event": "index.sampled", **sample.to_json(), "reason": sample.text})

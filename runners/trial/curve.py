@@ -16,7 +16,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ from runners.plan.steps import EvaluateStep, TrainStep
 from runners.resources.machine import detect_machine
 from runners.run_folder import CURVES_FOLDER, INDEX, SCORES, TRIAL, RunFolder, read_journal
 from runners.runs import requirements
-from runners.runs.dataset import read_data
-from runners.runs.run import RunSession, open_session
-from runners.runs.session import REFUSAL_FILE, RunContext, obtain_bases, obtain_embedder, obtain_reranker
+from runners.runs.dataset import RunData, read_data
+from runners.runs.opened import Opening, OpenRun
+from runners.runs.plan_models import ModelSource
+from runners.runs.retrieval import REFUSAL_FILE
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 from runners.trial import row_guard, step_runner, trial
 
@@ -73,7 +74,7 @@ class CurveSetup:
     arm: EvaluateStep
     """The arm as the source's plan has it."""
     source: Plan
-    context: RunContext
+    context: OpenRun
     """The context of the curve's folder; its plan is the curve's own."""
     rows: tuple[Example, ...]
     questions: tuple[Question, ...]
@@ -271,7 +272,7 @@ def open_curve(
         UsageProblem: sizes that cannot be, or a folder that exists.
         CannotRun: this machine cannot train the arm.
     """
-    session = open_session(run, on_event) if run else None
+    session = OpenRun.open(run, Opening(on_event=on_event)).obtain() if run else None
     finished = run is not None and (run / TRIAL / SCORES).is_file()
     chosen = curve_arm(plan, arm, session.default_arm if session and session.report else None)
     if chosen.weights and parse_remote(plan.model.name):
@@ -279,8 +280,8 @@ def open_curve(
             f"{plan.model.name} is an endpoint: its weights are not here, so {chosen.arm} cannot be trained on parts",
             "name a local model, or an arm that is not trained, such as few-shot: --arm",
         )
-    examples, split = read_data(plan, on_event)
-    questions = split.test if finished else split.dev
+    data = read_data(plan, on_event)
+    examples, questions = data.examples, data.split.test if finished else data.split.dev
     if len(questions) < 2:
         raise BadInput(
             f"too few questions to score a curve on: {len(questions)} {'test' if finished else 'dev'}",
@@ -294,8 +295,7 @@ def open_curve(
     place = out or (
         run / CURVES_FOLDER / chosen.arm if run else Path(CURVES_FOLDER) / f"{plan.name}-{chosen.arm}"
     )
-    context = _curve_context(own, session, place, resume, overwrite, on_event)
-    context.split = split
+    context = _curve_context(own, session, data, place, resume, overwrite, on_event)
     part, ended = ("test", run) if finished else ("dev", None)
     notes = list(_notes(plan, chosen, finished))
     return CurveSetup(chosen, plan, context, examples, questions, part, numbers, numbered, ended, notes)
@@ -315,29 +315,25 @@ def _asked(arm: EvaluateStep, finished: bool) -> EvaluateStep:
 
 
 def _curve_context(
-    plan: Plan, session: RunSession | None, out: Path, resume: bool, overwrite: bool, on_event: OnEvent | None
-) -> RunContext:
-    """Return the context of the curve's folder, with the models of the run where there is one."""
+    plan: Plan,
+    session: OpenRun | None,
+    data: RunData,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    on_event: OnEvent | None,
+) -> OpenRun:
+    """Return the run of the curve's folder, with the models of the run where there is one."""
     if session is not None:
-        opened = session.context
-        bases, embedder = dict(opened.bases), opened.embedder_model
-        reranker = opened.reranker_model
+        obtained = replace(session.models.obtained, servers=None)
     else:
-        bases = obtain_bases(plan, on_event)
-        embedder, reranker = obtain_embedder(plan, on_event), obtain_reranker(plan, on_event)
+        obtained = ModelSource(plan=plan, on_event=on_event).obtained()
     if not plan.index:
-        reranker = None
-    base = bases[plan.model.name]
-    requirements.check_requirements(
-        plan,
-        getattr(base, "folder", None),
-        out,
-        detect_machine(out),
-        requirements.local_folders(bases, embedder, plan),
-    )
+        obtained = replace(obtained, reranker=None)
+    requirements.check_requirements(plan, obtained.folders(plan), out, detect_machine(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = RunFolder.create(out, plan, resume, overwrite)
-    return RunContext(plan, folder, base, embedder, on_event=on_event, bases=bases, reranker_model=reranker)
+    return OpenRun(folder, plan, obtained, data=data, on_event=on_event)
 
 
 def _copy_index(run: Path, curve: Path) -> None:
@@ -358,10 +354,8 @@ def measure_curve(setup: CurveSetup, minutes: float | None = None) -> tuple[int,
     within ``minutes``; None measures all. The decision is taken from the log, so a resumed curve takes the same one.
     """
     context = setup.context
-    with context.run.writing():
+    with context.folder.writing():
         _prepare_index(setup)
-        # The curve's questions take the place of the test; without a trial they are the dev questions themselves.
-        context.split = QuestionSplit(context.split.dev if setup.part == "test" else (), setup.questions)
         complete: list[int] = []
         for number, seed in enumerate(setup.seeds):
             if number and minutes is not None and not _fits(setup, complete, minutes):
@@ -370,7 +364,7 @@ def measure_curve(setup: CurveSetup, minutes: float | None = None) -> tuple[int,
             for name in setup.names(seed):
                 _measure_point(setup, name, len(complete))
             complete.append(seed)
-    context.release()
+    context.models.release()
     return tuple(complete)
 
 
@@ -381,11 +375,11 @@ def _prepare_index(setup: CurveSetup) -> None:
     if step is None:
         return
     if setup.run is not None:
-        _copy_index(setup.run, context.run.path)
+        _copy_index(setup.run, context.folder.path)
         return
     inputs = step_runner.step_inputs(context, step)
-    if context.run.finished(step_name(step), inputs) is None:
-        context.run.finish(step_name(step), inputs, step_runner.run_step(context, step))
+    if context.folder.finished(step_name(step), inputs) is None:
+        context.folder.finish(step_name(step), inputs, step_runner.run_step(context, step))
 
 
 def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> None:
@@ -395,7 +389,9 @@ def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> 
         reason = f"{count_noun(name.rows, 'row')}, seed {name.seed}: trained and asked in the run already"
         context.emit({"event": "plan.note", "reason": reason})
         return
-    context.examples = setup.rows_of(name)
+    # The curve's questions take the place of the test; without a trial they are the dev questions themselves.
+    split = QuestionSplit(context.split.dev if setup.part == "test" else (), setup.questions)
+    context = context.replace(data=RunData(examples=setup.rows_of(name), split=split))
     steps = [s for s in context.plan.steps if isinstance(s, TrainStep | EvaluateStep) and name.owns(s.arm)]
     accepted = context.plan.data.lost_rows == "accept"
     row_guard.require_rows(context, [s for s in steps if isinstance(s, TrainStep)], accepted)
@@ -404,13 +400,13 @@ def _measure_point(setup: CurveSetup, name: CurvePointName, seeds_done: int) -> 
     for step in steps:
         inputs = step_runner.step_inputs(context, step)
         context.emit({"event": "step.start", "step": step_name(step), "number": position, "total": total})
-        if context.run.finished(step_name(step), inputs) is not None:
+        if context.folder.finished(step_name(step), inputs) is not None:
             context.emit({"event": "step.skip", "step": step_name(step)})
             continue
         started = time.perf_counter()
         result = step_runner.run_step(context, step)
         seconds = round(time.perf_counter() - started, 2)
-        context.run.finish(step_name(step), inputs, {**result, "seconds": seconds})
+        context.folder.finish(step_name(step), inputs, {**result, "seconds": seconds})
         context.emit({"event": "step.end", "step": step_name(step), **result})
 
 
@@ -418,7 +414,7 @@ def point_seconds(setup: CurveSetup, name: CurvePointName) -> float:
     """Return the seconds that training and asking a point took, by the log; 0 for one taken from the run."""
     done = {
         event["step"]: event["result"]
-        for event in setup.context.run.events()
+        for event in setup.context.folder.events()
         if event.get("event") == "step.done"
     }
     steps = [step for step in done if name.owns(step.partition(":")[2])]
@@ -453,7 +449,7 @@ def _left_out_reason(setup: CurveSetup, complete: Sequence[int], minutes: float)
 
 def curve_answers(setup: CurveSetup, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return the answers of all points of these seeds, each under its point's name."""
-    rows = read_journal(setup.context.run.path / TRIAL / trial.ANSWERS)
+    rows = read_journal(setup.context.folder.path / TRIAL / trial.ANSWERS)
     for seed in seeds:
         for name in setup.names(seed):
             if setup.reused(name):
@@ -467,11 +463,11 @@ def curve_scores_by_point(setup: CurveSetup, seeds: Sequence[int]) -> dict[Curve
     names = {name.name: name for seed in seeds for name in setup.names(seed)}
     steps = tuple(s for s in context.plan.steps if not isinstance(s, EvaluateStep) or s.arm in names)
     plan = context.plan.model_copy(update={"steps": steps})
-    indexed = (context.run.path / INDEX).exists()
+    indexed = (context.folder.path / INDEX).exists()
 
     def gold(question: Question) -> str:
         return step_runner.gold_text(context, question) if indexed else ""
 
     arms = trial.score_trial(plan, setup.questions, curve_answers(setup, seeds), gold)
-    trial.write_scores(arms, context.run.path / TRIAL / SCORES)
+    trial.write_scores(arms, context.folder.path / TRIAL / SCORES)
     return {names[arm.arm]: arm for arm in arms}

@@ -17,7 +17,7 @@ from runners.plan.steps import EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.preflight import machine_checks, probe_process, run_checks
 from runners.resources import usage
 from runners.runs import arm
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.trial import embedder_step, step_runner
 
@@ -56,7 +56,7 @@ class StepTime:
 class DryRun:
     """Measures the steps of a plan in order; the answers of arms with the same prompt are measured once."""
 
-    context: RunContext
+    context: OpenRun
     max_seconds: float = MAX_DRY_RUN_SECONDS
     max_bytes: int = MAX_DRY_RUN_BYTES
     started: float = field(default_factory=time.monotonic)
@@ -116,7 +116,7 @@ class DryRun:
     def _train(self, step: TrainStep) -> StepTime:
         if step.rows == "retrieval" and self._index:
             return StepTime(how=self._index)
-        base = self.context.local_base
+        base = self.context.models.local_base
         # With a new adapter, since continuing from one takes equally long.
         config = step.config(step.seeds[0]).replace(
             kernels=self.context.plan.kernels, thinking=self.context.plan.thinking.enabled
@@ -127,7 +127,7 @@ class DryRun:
         estimated = machine_checks.needed_memory(base, config, report.longest)
         largest = machine_checks.largest_pass(used, config)
         memory_limit = estimated.free if estimated and estimated.shared else None
-        self.context.release()
+        self.context.models.release()
         started = time.monotonic()
         probe = probe_process.run_probe(
             base, config, largest, None, bool(estimated and estimated.checkpointing), memory_limit
@@ -170,7 +170,7 @@ class DryRun:
             return StepTime(how="not measured: a classifier takes seconds and asks no model")
         if step.retrieval and self._index:
             return StepTime(how=self._index)
-        base = context.base_of(step)
+        base = context.models.base_of(step)
         if not isinstance(base, Model):
             return StepTime(how="not measured: a dry run sends nothing to an endpoint")
         if context.plan.servers.model_of(step):
@@ -195,10 +195,10 @@ class DryRun:
         from runners.arms.answer import answer_all
 
         context = self.context
-        generator = context.generator(None, step)
+        generator = context.models.generator(None, step)
         asked = context.split.dev[:DRY_RUN_QUESTIONS]
         shots = arm.shown_examples(context, step, context.examples)
-        finder = arm.passage_finder(context, step)
+        finder = context.retrieval.finder(step)
         started = time.monotonic()
         answer_all(context.plan, step, asked, generator, finder, shots)
         return (time.monotonic() - started) / len(asked)

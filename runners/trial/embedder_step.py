@@ -26,8 +26,9 @@ from runners.models import resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import EmbedderStep
 from runners.resources.device import torch_device
-from runners.runs.session import RunContext, obtain_model
-from runners.runs.tuned_retrieval import COMPARISON, TRAINING, TUNED_REFUSAL, read_comparison
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import obtain_model
+from runners.runs.retrieval import COMPARISON, TRAINING, TUNED_REFUSAL, read_comparison
 from runners.trial.refusal_gate import fit_gate_on_dev, log_questions
 
 WORK = ".training"
@@ -45,7 +46,7 @@ def check_embedder_plan(plan: Plan, on_event: OnEvent | None = None) -> None:
         obtain_tuned_reranker(plan, on_event)
 
 
-def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any]) -> dict[str, Any]:
+def tune_embedder(context: OpenRun, step: EmbedderStep, inputs: dict[str, Any]) -> dict[str, Any]:
     """Train the plan's embedder, build its index, and let the gate decide on the dev questions.
 
     Args:
@@ -62,7 +63,7 @@ def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any
     from rag.index import Index
 
     made_from = sha256_text(canonical_json(inputs))
-    pairs = training_pairs(context.index, context.examples, step.max_pairs, context.plan.seed)
+    pairs = training_pairs(context.retrieval.index, context.examples, step.max_pairs, context.plan.seed)
     require_pairs(pairs, (*context.split.dev, *context.split.test))
     if reason := _nothing_to_gain(context):
         return _without_training(context, reason)
@@ -70,9 +71,9 @@ def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any
     assert context.plan.data.documents is not None
     assert context.plan.index is not None
     report = Index.build(
-        context.tuned.index_folder,
+        context.retrieval.tuned.index_folder,
         context.plan.data.documents,
-        context.tuned.embedder,
+        context.retrieval.tuned.embedder,
         index_settings(context.plan.index),
         context.emit,
     )
@@ -81,31 +82,32 @@ def tune_embedder(context: RunContext, step: EmbedderStep, inputs: dict[str, Any
     return {**trained, "index": report.to_json(), **comparison}
 
 
-def _trained_before(context: RunContext, made_from: str) -> dict[str, Any]:
+def _trained_before(context: OpenRun, made_from: str) -> dict[str, Any]:
     """Return what the trainings of a step that was interrupted later reported; {} where they must be done (again)."""
-    file = context.tuned.folder / TRAINING
+    file = context.retrieval.tuned.folder / TRAINING
     if not file.is_file():
         return {}
     body = dict(json.loads(file.read_text("utf-8")))
     return dict(body["result"]) if body.get("made_from") == made_from else {}
 
 
-def _train(context: RunContext, step: EmbedderStep, pairs: PairSet, made_from: str) -> dict[str, Any]:
+def _train(context: OpenRun, step: EmbedderStep, pairs: PairSet, made_from: str) -> dict[str, Any]:
     """Mine negatives, train the embedder and the reranker, and write what they reported."""
     from rag.training.embedder import train_embedder
     from rag.training.pairs import mine_negatives, text_rows
     from rag.training.reranker import train_reranker
 
-    tuned, settings = context.tuned, step.settings(context.plan.seed)
-    mined = mine_negatives(context.index, pairs.pairs, step.hard_negatives)
+    index, tuned = context.retrieval.index, context.retrieval.tuned
+    embedder, settings = context.models.embedder, step.settings(context.plan.seed)
+    mined = mine_negatives(index, pairs.pairs, step.hard_negatives)
     counts = {**pairs.counts(), "false_negatives": dict(mined.dropped), "short_of_negatives": mined.short}
     context.emit({"event": "retriever.pairs", "reason": pairs.text, **counts})
-    rows = text_rows(context.index, mined.pairs, step.hard_negatives)
-    context.release()
+    rows = text_rows(index, mined.pairs, step.hard_negatives)
+    context.models.release()
     work, device = tuned.folder / WORK / made_from[:16], torch_device().type
     (tuned.folder / TRAINING).unlink(missing_ok=True)
     result = train_embedder(
-        context.embedder, rows, settings, tuned.embedder_folder, work / "embedder", context.emit, device
+        embedder, rows, settings, tuned.embedder_folder, work / "embedder", context.emit, device
     )
     trained: dict[str, Any] = {"pairs": counts, "trained": result.to_json()}
     if reranker := obtain_tuned_reranker(context.plan, context.on_event):
@@ -123,32 +125,33 @@ def _train(context: RunContext, step: EmbedderStep, pairs: PairSet, made_from: s
         trained["reranker"] = result.to_json()
     write_json(tuned.folder / TRAINING, {"schema": 1, "made_from": made_from, "result": trained})
     shutil.rmtree(tuned.folder / WORK, ignore_errors=True)
-    for part in ("tuned", "tuned_retriever"):  # opened with the weights before
-        context.__dict__.pop(part, None)
+    tuned.close()  # opened with the weights before
     return trained
 
 
-def _fit_tuned_refusal(context: RunContext) -> None:
+def _fit_tuned_refusal(context: OpenRun) -> None:
     """Fit the refusal threshold of the tuned index on the dev questions: its cosines are not those of the plain one."""
-    threshold = fit_gate_on_dev(context, context.tuned.index, log_questions(context))
-    write_json(context.tuned.folder / TUNED_REFUSAL, threshold.to_json())
+    threshold = fit_gate_on_dev(context, context.retrieval.tuned.index, log_questions(context))
+    write_json(context.retrieval.tuned.folder / TUNED_REFUSAL, threshold.to_json())
 
 
-def _nothing_to_gain(context: RunContext) -> str:
+def _nothing_to_gain(context: OpenRun) -> str:
     """Return why no retriever could pass the gate on the dev questions; "" where one could."""
     from rag.training.comparison import nothing_to_gain
 
     labelled, budget = _labelled_with_budget(context, context.split.dev)
-    return nothing_to_gain(_searching(context.retriever), labelled, budget, context.retriever.count_tokens)
+    retriever = context.retrieval.retriever
+    return nothing_to_gain(_searching(retriever), labelled, budget, retriever.count_tokens)
 
 
-def _without_training(context: RunContext, reason: str) -> dict[str, Any]:
+def _without_training(context: OpenRun, reason: str) -> dict[str, Any]:
     """Write a refusal before any training, and remove what an earlier one left."""
-    for folder in (context.tuned.folder, context.tuned.index_folder):
+    tuned = context.retrieval.tuned
+    for folder in (tuned.folder, tuned.index_folder):
         shutil.rmtree(folder, ignore_errors=True)
-    context.tuned.folder.mkdir(parents=True)
+    tuned.folder.mkdir(parents=True)
     body = {"schema": 1, "accepted": False, "trained": False, "reason": f"nothing was trained: {reason}"}
-    write_json(context.tuned.folder / COMPARISON, body)
+    write_json(tuned.folder / COMPARISON, body)
     context.emit({"event": "retriever.gate", **_gate_of(body)})
     return _gate_of(body)
 
@@ -157,7 +160,7 @@ def _gate_of(body: dict[str, Any]) -> dict[str, Any]:
     return {key: body[key] for key in ("accepted", "reason", "dev", "trained") if key in body}
 
 
-def _compare_on_dev(context: RunContext) -> dict[str, Any]:
+def _compare_on_dev(context: OpenRun) -> dict[str, Any]:
     """Compare the tuned retriever with the plain one on the dev questions, decide, and write both."""
     from rag.training.comparison import decide
 
@@ -168,44 +171,39 @@ def _compare_on_dev(context: RunContext) -> dict[str, Any]:
         "accepted": decision.accepted,
         "reason": decision.reason,
         "dev": comparison.to_json(),
-        "embedder": context.tuned.embedder.fingerprint,
+        "embedder": context.retrieval.tuned.embedder.fingerprint,
     }
-    write_json(context.tuned.folder / COMPARISON, body)
+    write_json(context.retrieval.tuned.folder / COMPARISON, body)
     context.emit({"event": "retriever.gate", **_gate_of(body)})
     return _gate_of(body)
 
 
-def compare_on_test(context: RunContext) -> dict[str, Any] | None:
+def compare_on_test(context: OpenRun) -> dict[str, Any] | None:
     """Compare both retrievers on the test questions, once every arm has answered them; write and return the numbers.
 
     None for a plan without an embedder step, and where the step has not been carried out.
     """
-    body = read_comparison(context.run.path) if context.plan.embedder_step else {}
+    body = read_comparison(context.folder.path) if context.plan.embedder_step else {}
     if "dev" not in body:
         return None
     questions = [question for question in context.split.test if question.wording_of is None]  # as on dev
     comparison = _compare(context, questions, body["dev"]["budget"])
-    write_json(context.tuned.folder / COMPARISON, {**body, "test": comparison.to_json()})
+    write_json(context.retrieval.tuned.folder / COMPARISON, {**body, "test": comparison.to_json()})
     return dict(comparison.to_json())
 
 
-def _compare(context: RunContext, questions: Sequence[Question], budget: int | None = None) -> Any:
+def _compare(context: OpenRun, questions: Sequence[Question], budget: int | None = None) -> Any:
     """Return the comparison of both retrievers on questions; the budget of tokens is measured on them unless it is given."""
     from rag.training.comparison import compare_retrievers
 
     labelled, measured = _labelled_with_budget(context, questions, budget)
-    return compare_retrievers(
-        _searching(context.retriever),
-        _searching(context.tuned_retriever),
-        labelled,
-        measured,
-        context.retriever.count_tokens,
-        context.plan.seed,
-    )
+    plain, tuned = context.retrieval.retriever, context.retrieval.tuned.retriever
+    searches = _searching(plain), _searching(tuned)
+    return compare_retrievers(*searches, labelled, measured, plain.count_tokens, context.plan.seed)
 
 
 def _labelled_with_budget(
-    context: RunContext, questions: Sequence[Question], budget: int | None = None
+    context: OpenRun, questions: Sequence[Question], budget: int | None = None
 ) -> tuple[Any, int]:
     """Return questions with their gold, and the tokens of passages that both retrievers may show."""
     from rag.evaluation.labelled import label_questions
@@ -214,11 +212,13 @@ def _labelled_with_budget(
 
     step = context.plan.index
     assert step is not None
-    labelled = label_questions(questions, gold_source_documents(context.index, questions))
+    labelled = label_questions(questions, gold_source_documents(context.retrieval.index, questions))
     if budget is None:
         asked = [question.question for question in labelled.questions]
-        search, count = _searching(context.retriever), context.retriever.count_tokens
-        budget = token_budget(search, asked, step.k, step.context_tokens, count)
+        retriever = context.retrieval.retriever
+        budget = token_budget(
+            _searching(retriever), asked, step.k, step.context_tokens, retriever.count_tokens
+        )
     return labelled, budget
 
 
@@ -244,7 +244,7 @@ def obtain_tuned_reranker(plan: Plan, on_event: OnEvent | None = None) -> tuple[
     ), False
 
 
-def time_training(context: RunContext, step: EmbedderStep) -> tuple[float, int, int]:
+def time_training(context: OpenRun, step: EmbedderStep) -> tuple[float, int, int]:
     """Take :data:`TIMED_STEPS` training steps into a temporary folder.
 
     Returns:
@@ -253,15 +253,16 @@ def time_training(context: RunContext, step: EmbedderStep) -> tuple[float, int, 
     from rag.training.embedder import train_embedder
     from rag.training.pairs import mine_negatives, text_rows
 
-    pairs = training_pairs(context.index, context.examples, step.max_pairs, context.plan.seed)
+    index = context.retrieval.index
+    pairs = training_pairs(index, context.examples, step.max_pairs, context.plan.seed)
     require_pairs(pairs, (*context.split.dev, *context.split.test))
     few = pairs.pairs[: TIMED_STEPS * step.batch_size]
-    mined = mine_negatives(context.index, few, step.hard_negatives)
-    rows = text_rows(context.index, mined.pairs, step.hard_negatives)
+    mined = mine_negatives(index, few, step.hard_negatives)
+    rows = text_rows(index, mined.pairs, step.hard_negatives)
     settings = replace(step.settings(context.plan.seed), epochs=1.0)
     with tempfile.TemporaryDirectory(prefix="tunewise-") as folder:
         result = train_embedder(
-            context.embedder,
+            context.models.embedder,
             rows,
             settings,
             Path(folder) / "embedder",
@@ -273,10 +274,10 @@ def time_training(context: RunContext, step: EmbedderStep) -> tuple[float, int, 
     return result.seconds / max(1, result.steps), max(1, steps), len(pairs.pairs)
 
 
-def damaged_retriever(context: RunContext) -> str:
+def damaged_retriever(context: OpenRun) -> str:
     """Return what is missing of a finished embedder step; "" where it is whole."""
-    tuned = context.tuned
-    body = read_comparison(context.run.path)
+    tuned = context.retrieval.tuned
+    body = read_comparison(context.folder.path)
     if body and not body.get("trained", True):
         return ""
     needed = [

@@ -21,9 +21,8 @@ from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, read_journal
 from runners.runs import dataset
-from runners.runs.dataset import read_data
-from runners.runs.run import RunSession, open_session
-from runners.runs.tuned_retrieval import refused_arms
+from runners.runs.opened import Opening, OpenRun
+from runners.runs.retrieval import refused_arms
 from runners.scoring.correctness import references_of
 from runners.scoring.scores import missing_form
 from runners.trial import step_runner, trial
@@ -103,7 +102,7 @@ def evaluate(
         BadInput: a broken or unfinished run or file, an unknown arm, or questions that are among the training
             rows.
     """
-    session = open_session(path, on_event, backend=backend)
+    session = OpenRun.open(path, Opening(on_event=on_event, backend=backend)).obtain()
     refused = refused_arms(path, session.plan)
     usual = tuple(step for step in session.plan.arms if step.arm not in refused)
     chosen = tuple(dict.fromkeys(map(session.arm, arms))) or usual
@@ -121,7 +120,7 @@ def evaluate(
             session.plan.model_copy(update={"steps": _with_arms(session, chosen)}),
             asked.questions,
             rows,
-            lambda q: step_runner.gold_text(session.context, q),
+            lambda q: step_runner.gold_text(session, q),
         )
         trial.write_scores(scores, folder / SCORES)
     return Evaluation(
@@ -134,7 +133,7 @@ def evaluate(
     )
 
 
-def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
+def read_eval_questions(session: OpenRun, file: Path) -> EvalQuestions:
     """Read questions and compare them with the run's own data, if that still exists; near repeats are left out.
 
     Raises:
@@ -143,18 +142,17 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
     read = read_question_file(file, session.plan.data.columns)
     questions, notes = read.questions, tuple(read.notes(file))
     try:
-        examples, split = read_data(session.plan)
+        data = session.data
     except BadInput as reason:
         return EvalQuestions(
             with_wordings(questions), unchecked=f"{UNCHECKED_NOTE}: {reason.message}", notes=notes
         )
-    session.context.examples = examples
     lenient = session.plan.data.model_copy(update={"near_repeats": "leave_out"})
     guarded = dataset.guard_questions(
-        session.plan.model_copy(update={"data": lenient}), examples, questions, file
+        session.plan.model_copy(update={"data": lenient}), data.examples, questions, file
     )
     asked = with_wordings(guarded.questions)
-    texts_of_split = [{q.question for q in with_wordings(half)} for half in (split.dev, split.test)]
+    texts_of_split = [{q.question for q in with_wordings(half)} for half in (data.split.dev, data.split.test)]
     dev, test = (sum(q.question in known_texts for q in asked) for known_texts in texts_of_split)
     if not guarded.questions:
         raise BadInput(
@@ -172,7 +170,7 @@ def _count_other_form(questions: Sequence[Question], plan: Plan) -> int:
 
 
 def _answer(
-    session: RunSession,
+    session: OpenRun,
     arm: EvaluateStep,
     questions: Sequence[Question],
     folder: Path,
@@ -216,5 +214,5 @@ def _answer(
         on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
 
 
-def _with_arms(session: RunSession, chosen: Sequence[EvaluateStep]) -> tuple[Any, ...]:
+def _with_arms(session: OpenRun, chosen: Sequence[EvaluateStep]) -> tuple[Any, ...]:
     return tuple(s for s in session.plan.steps if not isinstance(s, EvaluateStep) or s in chosen)

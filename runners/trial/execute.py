@@ -16,7 +16,6 @@ from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
-from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, TrainStep
@@ -24,19 +23,13 @@ from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import EVENTS, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
-from runners.runs import dataset, recorded_models, requirements
-from runners.runs.dataset import read_guarded
+from runners.runs import dataset, requirements
+from runners.runs.dataset import RunData, read_data
 from runners.runs.endpoint_consent import check_index_hosts
-from runners.runs.run import Run, RunSession
-from runners.runs.session import (
-    RunContext,
-    model_identity,
-    must_stay_local,
-    obtain_bases,
-    obtain_embedder,
-    obtain_reranker,
-)
-from runners.runs.tuned_retrieval import refused_arms
+from runners.runs.opened import Opening, OpenRun
+from runners.runs.plan_models import ModelSource, ObtainedModels, model_identity, must_stay_local
+from runners.runs.retrieval import refused_arms
+from runners.runs.run import Run
 from runners.trial import embedder_step, forgetting, judge, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
@@ -80,8 +73,7 @@ def run(
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     plan = quick_plan(plan) if quick else plan
     path = Path(out) if out is not None else Path("runs") / plan.name
-    folder = run_plan(plan, path, resume, overwrite, only, on_event, accept_lost_rows)
-    return Run(RunSession(folder, plan, on_event))
+    return carry_out(plan, path, resume, overwrite, only, on_event, accept_lost_rows)
 
 
 def run_plan(
@@ -97,53 +89,71 @@ def run_plan(
 
     Everything is checked before the first step starts. Raises the same errors as :func:`run`.
     """
+    return carry_out(plan, out, resume, overwrite, only, on_event, accept_lost_rows).folder
+
+
+def carry_out(
+    plan: Plan,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    only: str | None = None,
+    on_event: OnEvent | None = None,
+    accept_lost_rows: bool = False,
+    data: RunData | None = None,
+) -> Run:
+    """Carry out a plan like :func:`run_plan`, and return the run; ``data`` is the plan's data where it is read already."""
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
     dataset.require_gold_documents(plan)
-    examples, split, left_out = read_guarded(plan, on_event)
-    forgetting.check_forgetting_file(plan)
-    bases = obtain_bases(plan, on_event)
-    base = bases[plan.model.name]
-    # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
-    for row in requirements.remote_models(plan):
-        endpoint.api_key(row.url)
-    check_index_hosts(plan)
-    servers = _backend_servers(plan, out, on_event)
-    embedder = obtain_embedder(plan, on_event)
-    reranker = obtain_reranker(plan, on_event)
-    embedder_step.check_embedder_plan(plan, on_event)
+    if data is None:
+        data = read_data(plan, on_event)
+    elif on_event:
+        for event in data.events:
+            on_event(event)
+    obtained = _obtain_models(plan, out, on_event)
     machine = detect_machine(out)
-    notes = requirements.check_requirements(
-        plan,
-        base.folder if isinstance(base, Model) else None,
-        out,
-        machine,
-        requirements.local_folders(bases, embedder, plan),
-    )
-    classifier.check_classifier_plan(plan, examples)
-    scored_labels.check_scored_labels(plan, bases)
-    long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
-    run = RunFolder.create(out, plan, resume, overwrite)
+    notes = requirements.check_requirements(plan, obtained.folders(plan), out, machine)
+    asked = (*data.split.dev, *data.split.test)
+    classifier.check_classifier_plan(plan, data.examples)
+    scored_labels.check_scored_labels(plan, obtained.bases)
+    long_context.check_long_context(plan, obtained.bases, obtained.embedder, asked, on_event)
+    folder = RunFolder.create(out, plan, resume, overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
-    recorded = read_run_plan(run.path)
-    plan = plan.model_copy(update={"steps": recorded.steps})
-    with run.writing(), closing(servers) if servers else nullcontext():
+    recorded = read_run_plan(folder.path)
+    executed = plan.model_copy(update={"steps": recorded.steps})
+    with folder.writing(), closing(obtained.servers) if obtained.servers else nullcontext():
         if recorded.backend != plan.backend:
-            run.unseal()
-            write_plan(recorded.model_copy(update={"backend": plan.backend}), run.path / PLAN)
-        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker, servers)
-        _report_start(context, left_out, machine, notes)
+            folder.unseal()
+            write_plan(recorded.model_copy(update={"backend": plan.backend}), folder.path / PLAN)
+        context = OpenRun(folder, executed, obtained, data=data, on_event=on_event)
+        _report_start(context, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        executed = _run_steps(context, named, only, total, accept_lost_rows)
+        done = _run_steps(context, named, only, total, accept_lost_rows)
         # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
-        if only is None and (any(executed) or not (run.path / TRIAL / SCORES).is_file()):
+        if only is None and (any(done) or not (folder.path / TRIAL / SCORES).is_file()):
             _score_arms(context)
         if only is None:
             judge.judge_trial(context)
         if only is None and total > len(named):
             _measure_forgetting(context, total)
-    return run
+    return Run(OpenRun(folder, plan, data=data, opening=Opening(on_event=on_event)))
+
+
+def _obtain_models(plan: Plan, out: Path, on_event: OnEvent | None) -> ObtainedModels:
+    """Return the plan's models and the servers of its backend; what stands in the way of one is said before any step."""
+    forgetting.check_forgetting_file(plan)
+    source = ModelSource(plan=plan, on_event=on_event)
+    bases = source.bases()
+    # A key that would be sent unencrypted is refused before hours of training, not when its arm is asked.
+    for row in requirements.remote_models(plan):
+        endpoint.api_key(row.url)
+    check_index_hosts(plan)
+    servers = _backend_servers(plan, out, on_event)
+    embedder, reranker = source.embedder(), source.reranker()
+    embedder_step.check_embedder_plan(plan, on_event)
+    return ObtainedModels(bases=bases, embedder=embedder, reranker=reranker, servers=servers)
 
 
 def _backend_servers(plan: Plan, out: Path, on_event: OnEvent | None) -> BackendServers | None:
@@ -196,27 +206,25 @@ def _quick_step(step: Step) -> Step:
     return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
 
 
-def _report_start(context: RunContext, left_out: int, machine: Machine, notes: Sequence[str]) -> None:
+def _report_start(context: OpenRun, machine: Machine, notes: Sequence[str]) -> None:
     """Write the event that says what the run starts from: plan, split, models, leakage, machine and environment."""
-    plan, split = context.plan, context.split
+    plan, split, obtained = context.plan, context.split, context.models.obtained
     asked = (*split.dev, *split.test)
-    leaks = dataset.count_leaks(plan, context.examples, asked, left_out)
+    leaks = dataset.count_leaks(plan, context.examples, asked, context.data.left_out)
     start = {
         "plan": plan.digest(),
         "split": split.digest,
-        "base": model_identity(context.base),
-        "models": recorded_models.recorded_fingerprints(
-            plan, context.bases, context.embedder_model, context.reranker_model
-        ),
+        "base": model_identity(obtained.base),
+        "models": obtained.fingerprints(plan),
         "overlap": leaks["exact"] + leaks["normalised"] + leaks["same_fact"],
         "leakage": leaks,
         "gpu": machine.gpu_name.value,
         "kernels": plan.kernels,
-        **({"backend": context.backend.names()} if context.backend else {}),
+        **({"backend": obtained.servers.names()} if obtained.servers else {}),
         **_made_counts(context),
     }
     context.emit({"event": "run.start", **start})
-    if context.backend and (note := context.backend.adapters_note()):
+    if obtained.servers and (note := obtained.servers.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
     if plan.ignored:
         context.emit({"event": "plan.note", "reason": plan.ignored})
@@ -229,7 +237,7 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
     context.emit({"event": ENVIRONMENT_EVENT, **describe_environment()})
 
 
-def _made_counts(context: RunContext) -> dict[str, Any]:
+def _made_counts(context: OpenRun) -> dict[str, Any]:
     """Return how many dev questions and training rows were made from documents; {} where none was."""
     split = context.split
     dev, rows = sum(q.made for q in split.dev), sum(row.is_made for row in context.examples)
@@ -239,7 +247,7 @@ def _made_counts(context: RunContext) -> dict[str, Any]:
 
 
 def _run_steps(
-    context: RunContext, named: Sequence[tuple[str, Step]], only: str | None, total: int, accepted: bool
+    context: OpenRun, named: Sequence[tuple[str, Step]], only: str | None, total: int, accepted: bool
 ) -> list[bool]:
     """Run the steps, or the only one that is named; return of each whether it ran.
 
@@ -259,35 +267,35 @@ def _run_steps(
     return executed
 
 
-def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total: int) -> bool:
+def _run_or_skip(context: OpenRun, name: str, step: Step, number: int, total: int) -> bool:
     """Run a step, or skip it when it is finished; return whether it ran."""
     inputs = step_runner.step_inputs(context, step)
     context.emit({"event": "step.start", "step": name, "number": number + 1, "total": total})
-    done = context.run.finished(name, inputs)
+    done = context.folder.finished(name, inputs)
     damage = _damage(context, step) if done is not None else ""
     if done is not None and not damage:
         context.emit({"event": "step.skip", "step": name})
         return False
     if damage:
         context.emit({"event": "plan.note", "reason": f"{name} is trained again: {damage}"})
-    context.run.unseal()
+    context.folder.unseal()
     with usage.measure_step_contention() as others:
         result = step_runner.run_step(context, step)
     # An endpoint's time does not depend on this processor.
-    remote = isinstance(step, EvaluateStep) and not context.generates_here(step)
-    context.run.finish(name, inputs, result, 0.0 if remote else others.lost)
+    remote = isinstance(step, EvaluateStep) and not context.models.generates_here(step)
+    context.folder.finish(name, inputs, result, 0.0 if remote else others.lost)
     context.emit({"event": "step.end", "step": name, **result})
     return True
 
 
-def _damage(context: RunContext, step: Step) -> str:
+def _damage(context: OpenRun, step: Step) -> str:
     """Return what is missing or damaged of the weights of a finished training; "" when they are whole."""
     if isinstance(step, EmbedderStep):
         return embedder_step.damaged_retriever(context)
     if not isinstance(step, TrainStep):
         return ""
     for seed in step.seeds:
-        folder = context.run.adapter(step.arm, seed)
+        folder = context.folder.adapter(step.arm, seed)
         kind = "adapter" if (folder / "adapter_config.json").is_file() else "model"
         try:
             check_manifest(folder, kind, (cards.CARD_FILE,))
@@ -296,25 +304,25 @@ def _damage(context: RunContext, step: Step) -> str:
     return ""
 
 
-def _measure_forgetting(context: RunContext, number: int) -> None:
+def _measure_forgetting(context: OpenRun, number: int) -> None:
     """Measure forgetting, unless it was measured for these weights."""
     name, made_from = forgetting.STEP, forgetting.forgetting_inputs(context)
     context.emit({"event": "step.start", "step": name, "number": number, "total": number})
-    if context.run.finished(name, made_from) is not None:
+    if context.folder.finished(name, made_from) is not None:
         context.emit({"event": "step.skip", "step": name})
         return
-    context.run.unseal()
-    with disk_full_as_problem(context.run.path):
+    context.folder.unseal()
+    with disk_full_as_problem(context.folder.path):
         result = forgetting.measure_forgetting(context)
-    context.run.finish(name, made_from, result)
+    context.folder.finish(name, made_from, result)
     context.emit({"event": "step.end", "step": name, **result})
 
 
-def _score_arms(context: RunContext) -> None:
+def _score_arms(context: OpenRun) -> None:
     """Score the answers of all arms and write the scores."""
     if not context.plan.arms:
         return
-    folder = context.run.path / TRIAL
+    folder = context.folder.path / TRIAL
     rows = read_journal(folder / trial.ANSWERS)
     arms = trial.score_trial(
         context.plan,
@@ -324,7 +332,7 @@ def _score_arms(context: RunContext) -> None:
     )
     # An arm whose retriever its gate refused has no answers, and so no scores.
     arms = [
-        arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.run.path, context.plan)
+        arm for arm in arms if arm.questions or arm.arm not in refused_arms(context.folder.path, context.plan)
     ]
     trial.write_scores(arms, folder / SCORES)
     if test := embedder_step.compare_on_test(context):
@@ -332,10 +340,10 @@ def _score_arms(context: RunContext) -> None:
     _write_scores_to_cards(context, arms)
 
 
-def _write_scores_to_cards(context: RunContext, arms: Sequence[trial.ArmScores]) -> None:
+def _write_scores_to_cards(context: OpenRun, arms: Sequence[trial.ArmScores]) -> None:
     """Write an arm's scores into the manifest and model card of its own weights."""
     scores = {arm.arm: trial.with_intervals(arm) for arm in arms if arm.questions}
     trained = [step for step in context.plan.steps if isinstance(step, TrainStep) and step.arm in scores]
     for step in trained:
         for seed in step.seeds:
-            cards.rewrite_card(context.run.adapter(step.arm, seed), scores[step.arm])
+            cards.rewrite_card(context.folder.adapter(step.arm, seed), scores[step.arm])

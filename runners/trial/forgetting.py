@@ -19,7 +19,8 @@ from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.plan.train_config import KERNELS
 from runners.run_folder import TRIAL, read_journal
-from runners.runs.session import RunContext, model_identity
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import model_identity
 from runners.scoring import ifeval
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def check_forgetting_file(plan: Plan) -> None:
         ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
 
 
-def forgetting_inputs(context: RunContext) -> Row:
+def forgetting_inputs(context: OpenRun) -> Row:
     """Return everything that the measurement depends on; it is repeated when any of it changed."""
     from runners.trial.step_runner import quantization_input
     from runners.trial.step_runner import step_inputs as made_from
@@ -60,7 +61,7 @@ def forgetting_inputs(context: RunContext) -> Row:
     return {
         "settings": plan.forgetting.model_dump(mode="json"),
         "prompts": _prompts_digest(asked),
-        "base": model_identity(context.base),
+        "base": model_identity(context.models.base),
         "weights": {name: made_from(context, plan.train_step(name)) for name in tuned_arms(plan)},
         **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
         **quantization_input(plan.model),
@@ -80,7 +81,7 @@ def _prompts_digest(prompts: Sequence[ifeval.VerifiablePrompt]) -> str:
     return sha256_text(f"({', '.join(rows)}{',' * (len(rows) == 1)})")
 
 
-def measure_forgetting(context: RunContext) -> Row:
+def measure_forgetting(context: OpenRun) -> Row:
     """Measure every loss and reply that the journal does not hold yet; return the table of drops."""
 
     plan = context.plan
@@ -91,8 +92,8 @@ def measure_forgetting(context: RunContext) -> Row:
     weight_sets = [(BASE, None), *((name, seed) for name, seeds in arms.items() for seed in seeds)]
     too_long = 0
     for done, (name, seed) in enumerate(weight_sets):
-        weights = None if seed is None else context.run.adapter(name, seed)
-        generator = cast("LocalGenerator", context.generator_here(weights, EvaluateStep(arm=name)))
+        weights = None if seed is None else context.folder.adapter(name, seed)
+        generator = cast("LocalGenerator", context.models.generator_here(weights, EvaluateStep(arm=name)))
         asked = [
             prompt
             for prompt in verifiable.prompts
@@ -101,7 +102,7 @@ def measure_forgetting(context: RunContext) -> Row:
         too_long = len(verifiable.prompts) - len(asked)
         _measure_missing(context, name, _key(inputs, name, seed), generator, texts, asked)
         context.emit({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(weight_sets)})
-    rows = read_journal(context.run.path / TRIAL / JOURNAL)
+    rows = read_journal(context.folder.path / TRIAL / JOURNAL)
     keys = {name: {_key(inputs, name, seed) for seed in arms.get(name, (None,))} for name in (BASE, *arms)}
     rows_of = {name: [row for row in rows if row["made_from"] in digests] for name, digests in keys.items()}
     return {
@@ -156,7 +157,7 @@ def text_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]
 
 
 def _measure_missing(
-    context: RunContext,
+    context: OpenRun,
     name: str,
     key: str,
     generator: LocalGenerator,
@@ -165,7 +166,7 @@ def _measure_missing(
 ) -> None:
     """Append what the journal lacks of one set of weights, batch by batch."""
 
-    journal = context.run.path / TRIAL / JOURNAL
+    journal = context.folder.path / TRIAL / JOURNAL
     journal.parent.mkdir(exist_ok=True)
     measured = {
         (stored["kind"], stored["id"]) for stored in read_journal(journal) if stored["made_from"] == key

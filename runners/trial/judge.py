@@ -25,7 +25,7 @@ from runners.inference.types import Completion, Generator
 from runners.models import resolve
 from runners.plan.schema import Plan
 from runners.run_folder import TRIAL, read_journal
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
 from runners.trial.trial import ANSWERS, ArmScores, mean_by_question
 
 JUDGE_JOURNAL = "judge.jsonl"
@@ -61,14 +61,14 @@ class JudgeTask:
         return sha256_text(canonical_json([judge, self.question, self.b, self.chosen_first, list(self.chat)]))
 
 
-def judge_trial(context: RunContext) -> None:
+def judge_trial(context: OpenRun) -> None:
     """Ask the plan's judge what it was not asked yet; a failure of the judge is reported and leaves the trial as it is."""
     plan = context.plan
     if plan.judge is None:
         return
-    tasks = list(comparisons(plan, context.split.test, read_journal(context.run.path / TRIAL / ANSWERS)))
-    path = context.run.path / TRIAL / JUDGE_JOURNAL
-    with disk_full_as_problem(context.run.path):
+    tasks = list(comparisons(plan, context.split.test, read_journal(context.folder.path / TRIAL / ANSWERS)))
+    path = context.folder.path / TRIAL / JUDGE_JOURNAL
+    with disk_full_as_problem(context.folder.path):
         open_tasks = open_judge_tasks(tasks, plan.judge.name, path, context)
         if not open_tasks:
             return
@@ -77,7 +77,7 @@ def judge_trial(context: RunContext) -> None:
         remote = resolve.parse_remote(plan.judge.name)
         assert remote is not None
         try:
-            with closing(context.connect_endpoint(remote, plan.judge)) as generator:
+            with closing(context.models.connect_endpoint(remote, plan.judge)) as generator:
                 ask_judge(open_tasks, plan.judge.name, generator, path, context.emit)
         except Problem as problem:
             answered = len(open_tasks) - len(open_judge_tasks(open_tasks, plan.judge.name, path))
@@ -144,7 +144,7 @@ def read_judgement(reply: str) -> str | None:
 
 
 def open_judge_tasks(
-    tasks: Sequence[JudgeTask], judge: str, path: Path, context: RunContext | None = None
+    tasks: Sequence[JudgeTask], judge: str, path: Path, context: OpenRun | None = None
 ) -> list[JudgeTask]:
     """Return the tasks that are still to be asked.
 
@@ -161,12 +161,12 @@ def open_judge_tasks(
             if task.same and key not in answered
         }
         if ties or len(answered) < len(rows):
-            context.run.unseal()
+            context.folder.unseal()
             answered |= ties
             write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answered.values()))
     remaining = [task for key, task in wanted.items() if key not in answered]
     if remaining and context is not None:
-        context.run.unseal()
+        context.folder.unseal()
     return remaining
 
 

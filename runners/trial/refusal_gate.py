@@ -18,14 +18,14 @@ from runners.data.questions import Question, with_wordings
 from runners.models.answer_reader import AnswerReader, why_not_english
 from runners.plan.schema import Plan, RefusalSettings
 from runners.run_folder import RETRIEVER
-from runners.runs.session import REFUSAL_FILE, RunContext
-from runners.runs.tuned_retrieval import TUNED_REFUSAL
+from runners.runs.opened import OpenRun
+from runners.runs.retrieval import REFUSAL_FILE, TUNED_REFUSAL
 
 if TYPE_CHECKING:
     from rag.index import Index
 
 
-def log_questions(context: RunContext) -> LogQuestions | None:
+def log_questions(context: OpenRun) -> LogQuestions | None:
     """Return the questions of the plan's log (``data.wordings``), without those that the test asks; None without a log.
 
     Raises:
@@ -37,12 +37,12 @@ def log_questions(context: RunContext) -> LogQuestions | None:
     return load_log_questions(path, seed=context.plan.seed).without(context.split.test)
 
 
-def fit_gate_on_dev(context: RunContext, index: Index, log: LogQuestions | None) -> RefusalThreshold:
+def fit_gate_on_dev(context: OpenRun, index: Index, log: LogQuestions | None) -> RefusalThreshold:
     """Return the refusal threshold of an index of the run, fitted as the plan says."""
     dev = dev_questions(context.split.dev)
     texts = log.texts if log else ()
     reason = why_not_english([*(question.question for question in dev), *texts])
-    reader = AnswerReader(why_not=reason) if reason else context.answer_reader
+    reader = AnswerReader(why_not=reason) if reason else context.models.answer_reader
     settings = GateSettings(
         gate=context.plan.refusal.gate,
         most_wrong=context.plan.refusal.most_wrong,
@@ -67,7 +67,7 @@ def dev_questions(questions: Sequence[Question]) -> list[DevQuestion]:
     ]
 
 
-def gate_inputs(context: RunContext) -> dict[str, Any]:
+def gate_inputs(context: OpenRun) -> dict[str, Any]:
     """Return what the gate depends on besides index and questions: the plan's settings, where they are not the usual."""
     wanted = context.plan.refusal.model_dump(exclude={"reasons"})
     return {} if wanted == RefusalSettings().model_dump(exclude={"reasons"}) else {"refusal": wanted}

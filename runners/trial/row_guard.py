@@ -17,7 +17,8 @@ from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.preflight import run_checks
 from runners.run_folder import INDEX
-from runners.runs.session import REFUSAL_FILE, RunContext
+from runners.runs.opened import OpenRun
+from runners.runs.retrieval import REFUSAL_FILE
 from runners.tokenization.chat_template import ChatTokenizer
 from runners.trial import step_runner
 
@@ -34,12 +35,12 @@ class RowsLost(BadInput):
     """Whether the run can go on when the user accepts it."""
 
 
-def training_accounts(context: RunContext, steps: Sequence[Step]) -> Iterator[RowAccount]:
+def training_accounts(context: OpenRun, steps: Sequence[Step]) -> Iterator[RowAccount]:
     """Yield the account of every step that trains weights or a classifier, if it can be counted already.
 
     Retrieval-aware rows cannot be counted before the index is built.
     """
-    indexed = (context.run.path / INDEX).exists() and (context.run.path / REFUSAL_FILE).exists()
+    indexed = (context.folder.path / INDEX).exists() and (context.folder.path / REFUSAL_FILE).exists()
     for step in steps:
         if isinstance(step, TrainStep) and (step.rows == "plain" or indexed):
             yield _account_of_training(context, step)
@@ -47,7 +48,7 @@ def training_accounts(context: RunContext, steps: Sequence[Step]) -> Iterator[Ro
             yield _account_of_classifier(context, step)
 
 
-def require_rows(context: RunContext, steps: Sequence[Step], accepted: bool) -> tuple[str, ...]:
+def require_rows(context: OpenRun, steps: Sequence[Step], accepted: bool) -> tuple[str, ...]:
     """Report the rows of these steps' arms, and stop where too few are left.
 
     Steps whose weights exist already are not counted again.
@@ -69,7 +70,7 @@ def require_rows(context: RunContext, steps: Sequence[Step], accepted: bool) -> 
         for step in pending
     ):
         return ()
-    earlier = {event.get("arm") for event in context.run.events() if event.get("event") == ACCEPTED}
+    earlier = {event.get("arm") for event in context.folder.events() if event.get("event") == ACCEPTED}
     accepted = accepted or context.plan.data.lost_rows == "accept"
     accounts = list(training_accounts(context, pending))
     short = [account for account in accounts if account.short and account.arm not in earlier]
@@ -105,14 +106,14 @@ def _advice(short: Sequence[RowAccount]) -> str:
     return "; ".join(ways)
 
 
-def _is_trained(context: RunContext, step: Step) -> bool:
+def _is_trained(context: OpenRun, step: Step) -> bool:
     """Return whether the weights of a step exist."""
     return isinstance(step, TrainStep) and all(
-        context.run.adapter(step.arm, seed).exists() for seed in step.seeds
+        context.folder.adapter(step.arm, seed).exists() for seed in step.seeds
     )
 
 
-def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
+def _account_of_training(context: OpenRun, step: TrainStep) -> RowAccount:
     """Return the account of a train step: its rows as they are made for its first seed, and what the tokenizer refuses."""
     seed = step.seeds[0]
     if step.rows == "retrieval":
@@ -123,7 +124,7 @@ def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
         account = RowAccount(step.arm, len(rows), len(rows))
     # Reasoning changes the prompts, and with them which rows are too long.
     config = step.config(seed).replace(thinking=context.plan.thinking.enabled)
-    chat = ChatTokenizer(context.local_base.folder, config.thinking)
+    chat = ChatTokenizer(context.models.local_base.folder, config.thinking)
     _, report = run_checks.inspect_rows(rows, chat, config)
     if not report.left_out:
         return account
@@ -143,7 +144,7 @@ def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
     )
 
 
-def _account_of_classifier(context: RunContext, step: EvaluateStep) -> RowAccount:
+def _account_of_classifier(context: OpenRun, step: EvaluateStep) -> RowAccount:
     """Return the account of a classifier, whose rows must have a label of the plan."""
     labelled, left_out = classifier.labelled_texts(context.plan, context.examples)
     if not left_out:

@@ -27,10 +27,9 @@ from rag.types import OnEvent
 from runners.arms.answer import Answer
 from runners.data.tabular import read_rows
 from runners.plan.schema import Plan
-from runners.run_folder import INDEX, TRIAL, TUNED_INDEX, RunFolder, read_journal
-from runners.runs.run import RunSession, open_session
-from runners.runs.session import RunContext
-from runners.runs.tuned_retrieval import refused_arms
+from runners.run_folder import INDEX, TRIAL, TUNED_INDEX, RunFolder, read_journal, read_run_plan
+from runners.runs.opened import Opening, OpenRun
+from runners.runs.retrieval import RunRetrieval, refused_arms
 
 JOURNAL = "stale.jsonl"
 STALENESS_FILE = "staleness.json"
@@ -38,10 +37,6 @@ UPDATED_DOCUMENTS = "documents-updated"
 UPDATE_DOCUMENTS = "documents"
 QUESTIONS = "stale.jsonl"
 CURRENT_FILE = "CURRENT"
-
-
-_SEARCHED = ("index", "retriever", "tuned_retriever", "tuned")
-"""Parts of a run's context that hold an open index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +60,8 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) ->
     Raises:
         BadInput: as in :func:`check_update`.
     """
-    session = open_session(run.path, on_event)
-    plan = session.plan
+    plan = read_run_plan(run.path)
+    session = OpenRun(run, plan, opening=Opening(on_event=on_event)).obtain()
     refused = refused_arms(run.path, plan)
     questions = check_update(plan, update)
     arms = [arm for arm in arms_with_knowledge(plan) if arm not in refused]
@@ -77,8 +72,8 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) ->
     ask_stale(session, questions, arms, "before", journal)
     _copy_answers(run.path / TRIAL / journal, weights_only)
     assert plan.data.documents is not None
-    with _with_updated_index(session.context, plan.data.documents, update / UPDATE_DOCUMENTS):
-        ask_stale(session, questions, retrieving, "after", journal)
+    with _with_updated_index(session, plan.data.documents, update / UPDATE_DOCUMENTS) as updated:
+        ask_stale(updated, questions, retrieving, "after", journal)
     table = staleness(run.path, questions, arms, journal)
     keep_staleness(run.path, table)
     return table
@@ -155,20 +150,8 @@ def updated_documents(run: Path, documents: Path, update: Path) -> Path:
     return target
 
 
-def update_index(context: RunContext, documents: Path) -> dict[str, Any]:
-    """Update the run's index to the changed documents; later searches use the new generation."""
-    from rag.index import Index
-
-    report = Index.update(context.run.path / INDEX, documents, context.embedder, context.emit)
-    if context.tuned.index_folder.is_dir():
-        Index.update(context.tuned.index_folder, documents, context.tuned.embedder, context.emit)
-    for part in _SEARCHED:
-        context.__dict__.pop(part, None)
-    return dict(report.to_json())
-
-
 def ask_stale(
-    session: RunSession,
+    session: OpenRun,
     questions: Sequence[StaleQuestion],
     arms: Sequence[str],
     when: str,
@@ -288,32 +271,24 @@ def _answer_row(answer: Answer, arm: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _with_updated_index(context: RunContext, documents: Path, update: Path) -> Iterator[None]:
-    """Let the context search an updated copy of its index within the block."""
+def _with_updated_index(session: OpenRun, documents: Path, update: Path) -> Iterator[OpenRun]:
+    """Yield the run as it answers from an updated copy of its indexes."""
     from rag.index import Index
 
     with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder)
+        temporary, run = Path(folder), session.folder.path
         documents_after = updated_documents(temporary, documents, update)
-        if stored_url(context.run.path / INDEX) is None:
-            shutil.copytree(context.run.path / INDEX, temporary / INDEX)
-            Index.update(temporary / INDEX, documents_after, context.embedder)
+        searched = RunRetrieval(session.models, temporary)
+        if (run / TUNED_INDEX).is_dir():
+            shutil.copytree(run / TUNED_INDEX, temporary / TUNED_INDEX)
+        if stored_url(run / INDEX) is None:
+            shutil.copytree(run / INDEX, temporary / INDEX)
+            searched.update(documents_after)
         else:  # an index in a database is not touched: the changed documents are indexed here
-            Index.build(temporary / INDEX, documents_after, context.embedder, context.index.settings)
-        tuned = context.tuned
-        if tuned.index_folder.is_dir():
-            shutil.copytree(tuned.index_folder, temporary / TUNED_INDEX)
-            Index.update(temporary / TUNED_INDEX, documents_after, tuned.embedder)
-            tuned.index_folder = temporary / TUNED_INDEX
-            tuned.close_index()
-        for part in _SEARCHED[:3]:
-            context.__dict__.pop(part, None)
-        context.__dict__["index"] = Index.open(temporary / INDEX, context.embedder)
-        try:
-            yield
-        finally:
-            for part in _SEARCHED:
-                context.__dict__.pop(part, None)
+            settings = session.retrieval.index.settings
+            Index.build(temporary / INDEX, documents_after, session.models.embedder, settings)
+            searched.update_tuned(documents_after)
+        yield session.replace(retrieval=searched)
 
 
 def _copy_answers(journal: Path, arms: list[str]) -> None:

@@ -43,13 +43,9 @@ from runners.plan.train_config import KERNELS
 from runners.resources import usage
 from runners.run_folder import INDEX, PLAN, TRIAL, read_journal
 from runners.runs import arm
-from runners.runs.session import (
-    REFUSAL_FILE,
-    RunContext,
-    check_backend_allowed,
-    model_identity,
-)
-from runners.runs.tuned_retrieval import refused_arms
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import model_identity
+from runners.runs.retrieval import REFUSAL_FILE, check_backend_allowed, refused_arms
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step
 from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions
@@ -63,14 +59,14 @@ _REASONING = (*SWITCHES, EFFORT, *(tags.closing for tags in TAGS))
 """Texts in the chat templates of models that reason before they answer."""
 
 
-def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
+def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     """Return everything that a step depends on; a finished step is repeated when any of it changed."""
-    plan = context.plan
+    plan, models = context.plan, context.models
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
     if isinstance(step, IndexStep):
         return made_from | {
             "documents": _documents_digest(plan.data.documents),
-            "embedder": context.embedder_model and context.embedder_model.fingerprint,
+            "embedder": _embedder_digest(context),
             "signals": list(SEARCH_SIGNALS),
             **_gate_inputs(context, True),
         }
@@ -86,7 +82,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         made_from["kernels"] = plan.kernels
     if plan.thinking != Thinking():
         made_from["thinking"] = plan.thinking.model_dump()
-    base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
+    base = models.base_of(step) if isinstance(step, EvaluateStep) else models.base
     if isinstance(base, Model):
         made_from |= _asking_inputs(base, plan)
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
@@ -102,7 +98,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
     made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
-    made_from |= quantization_input(context.settings_of(step))
+    made_from |= quantization_input(models.settings_of(step))
     if asked := plan.servers.model_of(step):
         made_from["backend"] = asked.entry
     made_from |= constraint_input(plan, step)
@@ -115,7 +111,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
     if step.classifier or step.bank == "similar":
-        made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
+        made_from["embedder"] = _embedder_digest(context)
     if step.classifier or step.chooses_prompt or step.labels == "scored":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.labels == "scored":
@@ -161,9 +157,9 @@ def quantization_input(model: PlanModel) -> dict[str, str]:
     return {} if model.quantization == NO_QUANTIZATION else {"quantization": model.quantization}
 
 
-def run_step(context: RunContext, step: Step) -> dict[str, Any]:
+def run_step(context: OpenRun, step: Step) -> dict[str, Any]:
     """Carry out a step; return the result to record."""
-    with disk_full_as_problem(context.run.path):
+    with disk_full_as_problem(context.folder.path):
         if isinstance(step, IndexStep):
             return build_index(context, step)
         if isinstance(step, EmbedderStep):
@@ -173,7 +169,7 @@ def run_step(context: RunContext, step: Step) -> dict[str, Any]:
         return evaluate_arm(context, step)
 
 
-def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
+def build_index(context: OpenRun, step: IndexStep) -> dict[str, Any]:
     """Build the run's index, then fit the refusal threshold on the dev questions.
 
     Where the plan names a database, the index is built there if it has none yet, or another embedder's or with other
@@ -181,38 +177,38 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
     """
     from rag.index import Index
 
-    documents, folder = context.plan.data.documents, context.run.path / INDEX
+    documents, folder = context.plan.data.documents, context.folder.path / INDEX
     assert documents is not None
     log_questions(context)  # a log that cannot be read is noticed before anything is embedded
     if step.backend is None:
-        report = Index.build(folder, documents, context.embedder, index_settings(step), context.emit)
+        report = Index.build(folder, documents, context.models.embedder, index_settings(step), context.emit)
         return {**report.to_json(), "refusal": fit_refusal(context)}
     from rag.backends.base import shown_url, write_backend_file
     from rag.backends.build import publish_at
     from rag.backends.consent import allowed_url
 
-    check_backend_allowed(context.plan, context.run.path)
-    url = allowed_url(step.backend, context.run.path / PLAN)
-    report = publish_at(url, documents, context.embedder, index_settings(step), context.emit)
+    check_backend_allowed(context.plan, context.folder.path)
+    url = allowed_url(step.backend, context.folder.path / PLAN)
+    report = publish_at(url, documents, context.models.embedder, index_settings(step), context.emit)
     write_backend_file(folder, step.backend, report.generation)
     result = {**report.to_json(), "backend": shown_url(step.backend)}
     return {**result, "refusal": fit_refusal(context)}
 
 
-def fit_refusal(context: RunContext) -> dict[str, Any]:
+def fit_refusal(context: OpenRun) -> dict[str, Any]:
     """Fit the refusal threshold on the dev questions and store it beside the index."""
     log = log_questions(context)
-    threshold = fit_gate_on_dev(context, context.index, log)
-    write_json(context.run.path / REFUSAL_FILE, threshold.to_json())
+    threshold = fit_gate_on_dev(context, context.retrieval.index, log)
+    write_json(context.folder.path / REFUSAL_FILE, threshold.to_json())
     return {**threshold.to_json(), **({"wordings": log.counts()} if log else {})}
 
 
-def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
+def train_arm(context: OpenRun, step: TrainStep) -> dict[str, Any]:
     """Train one arm, once per seed, on plain or retrieval-aware rows; return what each training reports."""
     from runners.plan.train_config import RunOrigin
     from runners.train import fit
 
-    context.release()
+    context.models.release()
     results = []
     account: dict[str, int] = {}
     examples_file = context.plan.data.examples
@@ -222,23 +218,23 @@ def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
         if account:
             context.emit({"event": "rows.prepared", "arm": step.arm, **account})
         rows = with_replay(context.plan, step, rows, seed, context.emit)
-        start = context.run.adapter(step.start_from, seed) if step.start_from else None
+        start = context.folder.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
-            start = context.run.adapter(step.start_from, context.plan.train_step(step.start_from).seeds[0])
+            start = context.folder.adapter(step.start_from, context.plan.train_step(step.start_from).seeds[0])
         config = step.config(seed, start).replace(
             kernels=context.plan.kernels,
             thinking=context.plan.thinking.enabled,
             parallel=context.plan.parallel,
         )
         context.emit({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
-        out = context.run.adapter(step.arm, seed)
+        out = context.folder.adapter(step.arm, seed)
         # It exists when a run was interrupted right after training: then no peak is measured here.
         existed = out.exists()
         with usage.measure_peak() as peak:
             trained = fit(
                 rows,
                 config,
-                context.local_base,
+                context.models.local_base,
                 out,
                 on_event=_with_arm(context, step, seed_index),
                 resume=True,
@@ -251,7 +247,7 @@ def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
 
 
 def training_rows_of(
-    context: RunContext, step: TrainStep, seed: int
+    context: OpenRun, step: TrainStep, seed: int
 ) -> tuple[tuple[Example, ...], dict[str, int]]:
     """Return the rows that an arm is trained on with a seed, before replay, and counts of them for retrieval-aware rows.
 
@@ -263,12 +259,12 @@ def training_rows_of(
     return prepared.rows, prepared.counts()
 
 
-def prepare_retrieval_rows(context: RunContext, step: TrainStep, seed: int) -> RetrievalRows:
+def prepare_retrieval_rows(context: OpenRun, step: TrainStep, seed: int) -> RetrievalRows:
     """Return the retrieval-aware rows of an arm for a seed, with what became of every example."""
     return retrieval_rows(
         context.plan.prompts,
         context.examples,
-        context.retriever,
+        context.retrieval.retriever,
         step.without_gold,
         seed,
         step.distractors,
@@ -276,33 +272,33 @@ def prepare_retrieval_rows(context: RunContext, step: TrainStep, seed: int) -> R
     )
 
 
-def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
+def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
     plan = context.plan
-    if refused := refused_arms(context.run.path, plan).get(step.arm):
-        drop_outdated_answers(context.run.path / TRIAL, step.arm, "")
+    if refused := refused_arms(context.folder.path, plan).get(step.arm):
+        drop_outdated_answers(context.folder.path / TRIAL, step.arm, "")
         context.emit({"event": "arm.refused", "arm": step.arm, "reason": refused})
         return {"arm": step.arm, "asked": 0, "questions": len(context.split.test), "refused": refused}
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
-    drop_outdated_answers(context.run.path / TRIAL, step.arm, made_from)
+    drop_outdated_answers(context.folder.path / TRIAL, step.arm, made_from)
     if step.classifier:
         trained = classifier.train_classifier(
-            plan, step.arm, context.examples, context.embedder, context.run.path, made_from
+            plan, step.arm, context.examples, context.models.embedder, context.folder.path, made_from
         )
         context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
-    first_weights = context.run.adapter(step.weights, seeds[0]) if step.weights else None
-    indexed = (context.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
+    first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
+    indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
     prepared = arm.prepare_arm(
         context, step, first_weights, lambda question: gold_text(context, question) if indexed else ""
     )
     asked = 0
     with usage.measure_contention() as others:
         for seed_index, seed in enumerate(seeds):
-            weights = context.run.adapter(step.weights, seed) if step.weights else None
-            generator = context.generator(weights, step)
-            context.report_decoding(generator)
-            context.report_constraint(generator, step)
+            weights = context.folder.adapter(step.weights, seed) if step.weights else None
+            generator = context.models.generator(weights, step)
+            context.models.report_decoding(generator)
+            context.models.report_constraint(generator, step)
             if isinstance(generator, scored_labels.ScoredLabels):
                 _measure_prior(context, step, prepared, generator, weights, made_from)
             asked += run_arm(
@@ -313,11 +309,11 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
                 generator,
                 prepared.finder,
                 prepared.shots,
-                context.run.path / TRIAL / ANSWERS,
+                context.folder.path / TRIAL / ANSWERS,
                 _with_total(context, seed_index, len(seeds)),
             )
     alone = time_alone(context, step, prepared, generator)
-    rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
+    rows = [row for row in read_journal(context.folder.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
     estimated = sum(row.get("tokens_estimated", False) for row in rows)
     reasoning = {
@@ -337,7 +333,7 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
 
 
 def _measure_prior(
-    context: RunContext,
+    context: OpenRun,
     step: EvaluateStep,
     prepared: arm.PreparedArm,
     generator: scored_labels.ScoredLabels,
@@ -349,7 +345,7 @@ def _measure_prior(
         prepared.plan, step, context.split.dev, prepared.finder, prepared.shots
     )
     prior = scored_labels.measure_prior(
-        generator, step, weights, chats, reference, context.run.path / TRIAL, made_from
+        generator, step, weights, chats, reference, context.folder.path / TRIAL, made_from
     )
     event = {
         "event": "labels.prior",
@@ -369,14 +365,14 @@ def _answers_on_cpu(plan: Plan, step: EvaluateStep) -> bool:
 
 
 def time_alone(
-    context: RunContext, step: EvaluateStep, prepared: arm.PreparedArm, generator: Generator
+    context: OpenRun, step: EvaluateStep, prepared: arm.PreparedArm, generator: Generator
 ) -> list[float]:
     """Return the seconds of a few dev questions that are asked one at a time, as one person asks them, with the search.
 
     The trial's own answers are made in batches, so their seconds per answer are not what anybody waits. Nothing is timed
     for an endpoint, whose requests are timed one by one, nor for refusals that ask no model.
     """
-    if not context.generates_here(step):
+    if not context.models.generates_here(step):
         return []
     seconds: list[float] = []
     for question in context.split.dev[: 2 * ALONE_QUESTIONS]:
@@ -407,11 +403,11 @@ def with_replay(
     return mixed
 
 
-def gold_text(context: RunContext, question: Question) -> str:
+def gold_text(context: OpenRun, question: Question) -> str:
     """Return the text of a question's gold span, read from the indexed documents; "" when it has none."""
     if not question.spans or question.doc_id is None or context.plan.index is None:
         return ""
-    raw = context.index.raw(question.doc_id)
+    raw = context.retrieval.index.raw(question.doc_id)
     if raw is None:
         raise BadInput(
             f"question {question.id} names the document {question.doc_id!r}, which is not in the index",
@@ -420,13 +416,13 @@ def gold_text(context: RunContext, question: Question) -> str:
     return " ".join(raw[start:end] for start, end in question.spans)
 
 
-def _with_arm(context: RunContext, step: TrainStep, seed_index: int) -> Callable[[dict[str, Any]], None]:
+def _with_arm(context: OpenRun, step: TrainStep, seed_index: int) -> Callable[[dict[str, Any]], None]:
     """Return a handler that adds arm, seed, index of the seed (from 0) and number of seeds to training events."""
     fields = {"arm": step.arm, "seed": step.seeds[seed_index], "nth": seed_index, "seeds": len(step.seeds)}
     return lambda event: context.emit({**event, **fields})
 
 
-def _with_total(context: RunContext, seed_index: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+def _with_total(context: OpenRun, seed_index: int, seeds: int) -> Callable[[dict[str, Any]], None]:
     """Return a handler that counts answers over all seeds of an arm."""
 
     def emit(event: dict[str, Any]) -> None:
@@ -446,7 +442,7 @@ def _documents_digest(documents: Path | None) -> str:
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
-def _gate_inputs(context: RunContext, retrieves: bool) -> dict[str, Any]:
+def _gate_inputs(context: OpenRun, retrieves: bool) -> dict[str, Any]:
     """Return the settings and the log that refusals depend on; {} for the usual ones, as for steps of earlier versions."""
     log = context.plan.data.wordings
     if not retrieves or log is None:
@@ -455,17 +451,21 @@ def _gate_inputs(context: RunContext, retrieves: bool) -> dict[str, Any]:
     return {**gate_inputs(context), "wordings": sha256_file(log)}
 
 
-def _rows_digest(context: RunContext) -> str:
+def _rows_digest(context: OpenRun) -> str:
     return sha256_text(repr([(e.messages, e.line) for e in context.examples]))
 
 
-def _reranker_input(context: RunContext, retrieves: bool) -> dict[str, str]:
+def _embedder_digest(context: OpenRun) -> str | None:
+    return context.models.obtained.embedder and context.models.obtained.embedder.fingerprint
+
+
+def _reranker_input(context: OpenRun, retrieves: bool) -> dict[str, str]:
     """Return the reranker that a step depends on; {} where there is none, as for steps of earlier versions."""
-    model = context.reranker_model if retrieves else None
+    model = context.models.obtained.reranker if retrieves else None
     return {"reranker": model.fingerprint} if model else {}
 
 
-def _tuned_reranker_input(context: RunContext) -> dict[str, str]:
+def _tuned_reranker_input(context: OpenRun) -> dict[str, str]:
     """Return the model that the plan's reranker is tuned from; {} where none is tuned."""
     tuned_from = embedder_step.obtain_tuned_reranker(context.plan, context.on_event)
     return {"tuned_reranker": tuned_from[0].fingerprint} if tuned_from else {}

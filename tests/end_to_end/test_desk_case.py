@@ -31,7 +31,7 @@ def plan() -> Plan:
 def arms(plan: Plan) -> dict[str, ArmScores]:
     """The arms by name, scored on the stored answers to the test questions of the plan's own split."""
     rows = [json.loads(line) for line in (CASE / "answers.jsonl").read_text("utf-8").splitlines()]
-    questions = read_data(plan)[1].test
+    questions = read_data(plan).split.test
     asked = {row["id"] for row in rows}
     assert {question.id for question in questions} == asked, "the stored answers are of another split"
     return {arm.arm: arm for arm in score_trial(plan, questions, rows, lambda question: "")}

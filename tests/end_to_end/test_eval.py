@@ -13,7 +13,7 @@ from advisor.workflows.eval import evaluation_json, show_evaluation
 from rag.errors import BadInput
 from runners.data.questions import Question
 from runners.runs.dataset import read_data
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from runners.trial.evaluate import evaluate
 
 pytestmark = pytest.mark.real
@@ -47,7 +47,7 @@ def run(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trial(run: Path) -> list[dict[str, Any]]:
     """The trial's own questions, in their order there."""
-    return [as_row(q) for q in read_data(open_session(run).plan)[1].test]
+    return [as_row(q) for q in read_data(OpenRun.open(run).plan).split.test]
 
 
 def test_eval_of_the_trials_questions_equals_the_trial(
@@ -91,7 +91,7 @@ def test_eval_without_the_recommended_arm_has_no_verdict(run: Path, tmp_path: Pa
     from rag.index import Index
 
     rows = [{"question": "Who won the world chess championship of 1972?", "answerable": False}]
-    file, plan, out = write_questions(tmp_path / "new.jsonl", rows), open_session(run).plan, tmp_path / "kept"
+    file, plan, out = write_questions(tmp_path / "new.jsonl", rows), OpenRun.open(run).plan, tmp_path / "kept"
     evaluation = evaluate(run, file, ("rag", "prompting"), out)
     body = evaluation_json(run, plan, file, evaluation)
     assert body["verdict"] is None
@@ -102,7 +102,7 @@ def test_eval_without_the_recommended_arm_has_no_verdict(run: Path, tmp_path: Pa
     assert not list((run / "evals").glob("new-*"))
     documents = Path(shutil.copytree(plan.data.documents or "", tmp_path / "documents"))
     (documents / "chess.md").write_text("# Chess\n\nBobby Fischer won the championship of 1972.\n", "utf-8")
-    Index.update(run / "index", documents, open_session(run).context.embedder)
+    Index.update(run / "index", documents, OpenRun.open(run).models.embedder)
     events: list[dict[str, Any]] = []
     assert evaluate(run, file, ("rag", "prompting"), out, events.append).generation == 2
     assert [e["arm"] for e in events if e["event"] == "answers.batch"] == ["rag"]
@@ -112,7 +112,7 @@ def test_eval_without_the_recommended_arm_has_no_verdict(run: Path, tmp_path: Pa
 def test_invalid_questions_or_arms_are_refused(run: Path, tmp_path: Path, fault: str) -> None:
     from runners.data.examples import load_examples
 
-    plan = open_session(run).plan
+    plan = OpenRun.open(run).plan
     rows, arms, message = [{"question": "How high is the lighthouse?"}], ["rag"], ""
     if fault == "leak":
         examples = load_examples(plan.data.examples or "").rows

@@ -11,7 +11,7 @@ import pytest
 from rag.errors import BadInput
 from runners.plan.schema import parse_plan
 from runners.run_folder import TRIAL, read_journal
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from runners.trial.execute import run_plan
 
 pytestmark = pytest.mark.real  # the embedder
@@ -56,7 +56,7 @@ def test_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any) -
     shown = {r["question"]: r["prompt"][-2]["content"] for r in answers if r["arm"] == "similar"}
     assert shown == QUESTIONS, "the nearest example is last"
     requests = len(server.seen)
-    session = open_session(run.path)
+    session = OpenRun.open(run.path).obtain()
     answer = session.ask(["My scarf is still on the boat."], session.arm("classifier"))[0]
     assert (answer.text, answer.refused, answer.citations) == ("lost", False, ())
     assert list(session.stream("Refund please.", session.arm("classifier"))) == ["refund"]

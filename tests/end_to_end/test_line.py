@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rag.grounding.refusal import SIGNAL_NAMES
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 
 pytestmark = pytest.mark.real
 
@@ -274,7 +274,7 @@ def test_updated_document_is_retrieved_at_once(pipeline: Any, tunewise: Any, exa
     stale = json.loads((example / "update" / "stale.jsonl").read_text("utf-8").splitlines()[0])
 
     def passages() -> str:
-        (retrieved,) = open_session(pipeline.run).context.retriever.find([stale["question"]])
+        (retrieved,) = OpenRun.open(pipeline.run).retrieval.retriever.find([stale["question"]])
         return str(retrieved.passages)
 
     before = passages()

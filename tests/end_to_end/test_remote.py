@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from runners.runs.UNKNOWN import obtain_bases
 
 from rag.errors import BadInput
 from runners.plan.schema import parse_plan
-from runners.runs.session import named_models, obtain_bases
+from runners.runs.plan_models import named_models
 
 pytestmark = pytest.mark.real  # the embedder
 

@@ -244,6 +244,18 @@ def test_public_names_are_unique_in_their_package(modules: Mapping[str, ast.Modu
     assert not repeated, "\n".join(f"{name} in {', '.join(paths)}" for name, paths in repeated.items())
 
 
+def test_no_object_is_reached_through_its_dict(modules: Mapping[str, ast.Module]) -> None:
+    """What another object holds is read and changed by its attributes and methods."""
+    reached = {
+        f"{path}: {ast.unparse(node)}"
+        for path, tree in modules.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "__dict__" and ast.unparse(node.value) != "self"
+    }
+    # A frozen copy of its own class, whose values that hold for it are carried over.
+    assert reached == {"advisor/questionnaire/profile.py: changed.__dict__"}
+
+
 def test_no_catch_all_modules(modules: Mapping[str, ast.Module]) -> None:
     stems = {"utils", "util", "helpers", "helper", "misc", "common", "core", "base_utils"}
     assert not [path for path in modules if set(path.removesuffix(".py").split("/")) & stems]

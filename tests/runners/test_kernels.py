@@ -33,10 +33,10 @@ from runners.inference.kv_cache import CachedPrefix, StaticKVCache
 from runners.inference.local import local_generator
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
-from runners.runs.session import RunContext
 from runners.tokenization.chat_template import EncodedRow
 from runners.training.loss import choose_loss, restore_loss
 from runners.trial.execute import run_plan
+from tests.support.opened import opened_run
 
 END = 2
 """The token that ends an answer."""
@@ -332,7 +332,7 @@ def test_plan_with_plain_kernels_uses_reference_path(tiny: Model, tmp_path: Path
         "plain",
         "kernels plain: asked for",
     )
-    bench = RunContext(plan, run, tiny)
+    bench = opened_run(plan, run, tiny).models
     generator: Any = bench.generator(run.adapter("lora", 0), plan.arms[0])
     assert generator.decoder is None
     with pytest.raises(BadInput, match="started with: kernels"):
@@ -366,7 +366,13 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
     "inference.local": (
         {
             *("inference/batched", "inference/constraints/answer_forms", "inference/label_scores"),
-            *("arms/scored_labels", "runs/session", "serving/batch", "synthesis/teacher", "trial/forgetting"),
+            *(
+                "arms/scored_labels",
+                "runs/loaded_models",
+                "serving/batch",
+                "synthesis/teacher",
+                "trial/forgetting",
+            ),
         },
         None,
     ),

@@ -8,7 +8,15 @@ import pytest
 
 from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import Plan, parse_plan, write_plan
-from runners.run_folder import RunFolder, is_run, open_run_folder, read_journal, read_report, read_run_plan
+from runners.run_folder import (
+    EVENTS,
+    RunFolder,
+    is_run,
+    open_run_folder,
+    read_journal,
+    read_report,
+    read_run_plan,
+)
 from runners.runs import listing
 
 
@@ -193,3 +201,18 @@ def test_edited_card_is_no_damage_and_missing_weights_offer_their_training(tmp_p
     with pytest.raises(BadInput, match=r"report\.json") as refused:
         run.check()
     assert "--overwrite" in refused.value.hint
+
+
+def test_log_is_parsed_again_only_where_it_has_grown(tmp_path: Path) -> None:
+    """The texts of an event may hold line ends of Unicode, which do not end the line of the log."""
+    folder = RunFolder(tmp_path)
+    assert folder.events() == []
+    folder.write({"event": "plan.note", "reason": "one\u2028two\x85three"})
+    (first,) = folder.events()
+    assert first["reason"] == "one\u2028two\x85three"
+    assert folder.events()[0] is first
+    folder.events().clear()
+    folder.write({"event": "plan.note", "reason": "four"})
+    with (tmp_path / EVENTS).open("a", encoding="utf-8") as log:
+        log.write('{"event": "cut')
+    assert [event["reason"][:4] for event in folder.events()] == ["one\u2028", "four"]

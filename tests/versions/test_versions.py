@@ -21,7 +21,8 @@ from rag.stores import text
 from runners.export.source import ExportSource
 from runners.models import adapters
 from runners.plan.schema import parse_plan, read_plan
-from runners.runs.run import load, open_session
+from runners.runs.opened import OpenRun
+from runners.runs.run import load
 
 FIXTURES = Path(__file__).with_name("schema-1")
 """Made at commit 477b318 by its tests/versions/make.py: arrays in base64, the text store as SQL."""
@@ -173,7 +174,7 @@ def test_newer_file_is_not_reported_as_damaged(
     run = restored("run")
     newer(run / "report.json")
     (run / MANIFEST).unlink()
-    for opens in (lambda: open_session(run).arm(), lambda: ExportSource(run)):
+    for opens in (lambda: OpenRun.open(run).arm(), lambda: ExportSource(run)):
         with pytest.raises(BadInput, match="newer tunewise: report of schema 7"):
             opens()
 

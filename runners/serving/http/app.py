@@ -127,8 +127,8 @@ def _lifespan(service: Service) -> Any:
         service.metrics.watch_worker(
             lambda: service.worker.waiting, lambda: bool(service.worker.stale_reason)
         )
-        service.metrics.watch_questions(lambda: service.session.drift)
-        servers = service.session.context.backend
+        service.metrics.watch_questions(lambda: service.session.retrieval.drift)
+        servers = service.session.models.obtained.servers
         if servers is not None:
             service.metrics.watch_servers(servers.states)
         yield

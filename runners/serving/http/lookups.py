@@ -13,7 +13,7 @@ from rag.embedding.protocol import Encoder
 from rag.errors import UsageProblem
 from rag.text.sanitize import strip_invisible
 from rag.text.words import count_noun
-from runners.runs.run import RunSession
+from runners.runs.opened import OpenRun
 from runners.serving.http.errors import ApiError, as_api_error
 from runners.serving.http.request_models import EmbeddingRequest, SearchRequest
 from runners.serving.http.service import EventLoopBridge, Service, unknown_served_model, until_disconnected
@@ -41,11 +41,10 @@ async def create_embeddings(service: Service, body: EmbeddingRequest, request: R
     if sum(map(len, texts)) > service.limits.characters:
         raise ApiError(413, f"input has more than {service.limits.characters:,} characters", param="input")
 
-    def work(session: RunSession) -> tuple[Any, int] | ApiError:
+    def work(session: OpenRun) -> tuple[Any, int] | ApiError:
         with run_errors_as_unusable("the embedder"):
-            context = session.context
-            arm = session.searched_arm
-            embedder: Encoder = context.index_of(arm).encoder if context.plan.index else context.embedder
+            searched = session.retrieval.of(session.searched_arm).index if session.plan.index else None
+            embedder: Encoder = searched.encoder if searched else session.models.embedder
         if body.dimensions not in (None, embedder.dimension):
             return ApiError(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts, query=body.input_type == "query"), sum(
@@ -80,9 +79,9 @@ async def search_passages(service: Service, body: SearchRequest, request: Reques
     (as_of,) = _parse_field("as_of", parse_day, body.as_of)
     query = Query(k=body.k, where=where, as_of=as_of, expired=body.expired)
 
-    def work(session: RunSession) -> dict[str, Any]:
+    def work(session: OpenRun) -> dict[str, Any]:
         with run_errors_as_unusable("the index"):
-            index = session.context.index_of(session.searched_arm)
+            index = session.retrieval.of(session.searched_arm).index
             hits = index.find(body.query, query)
         return {**hits.to_json(), "generation": index.generation}
 
@@ -113,7 +112,7 @@ def read_passage(service: Service, doc: str, start: int, end: int, generation: i
     outdated = ApiError(404, "the documents have been updated since this answer: ask again", code="moved_on")
     try:
         with run_errors_as_unusable("the index"):
-            index = service.session.context.index_of(service.session.searched_arm)
+            index = service.session.retrieval.of(service.session.searched_arm).index
             raw = index.raw(doc) if generation == index.generation else None
     except RunUnusable as problem:
         if isinstance(problem.__cause__, GenerationReplaced):
@@ -148,7 +147,7 @@ def _require_index(service: Service) -> None:
         raise ApiError(404, "this run has no index", code="no_index")
 
 
-async def _run_job(service: Service, work: Callable[[RunSession], Any], request: Request) -> Any:
+async def _run_job(service: Service, work: Callable[[OpenRun], Any], request: Request) -> Any:
     """Run work on the worker's thread, in its turn, and return its result."""
     bridge = EventLoopBridge(service.limits.seconds)
     job = ModelJob(work, bridge.put, service.limits.seconds)

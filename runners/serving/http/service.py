@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rag.text.sanitize import single_line
-from runners.runs.run import RunSession
+from runners.runs.opened import OpenRun
 from runners.serving.http.errors import ApiError
 from runners.serving.http.metrics import ServerMetrics
 from runners.serving.request import RequestResult, RequestTimeout
@@ -135,7 +135,7 @@ async def until_disconnected(
 class Service:
     """One run that is being served."""
 
-    session: RunSession
+    session: OpenRun
     worker: BatchingWorker
     models: Mapping[str, ServedModel]
     """The models by the names that `model` may give, the default first."""
@@ -149,7 +149,7 @@ class Service:
     @property
     def embedder(self) -> str | None:
         """The embedder's public id; None for a run without an embedder."""
-        model = self.session.context.embedder_model
+        model = self.session.models.obtained.embedder
         if model is None:
             return None
         return model.folder.name if model.source == "path" else model.name
@@ -166,7 +166,7 @@ class Service:
             "stale": bool(self.worker.stale_reason),
             "run": self.fingerprint,
         }
-        servers = self.session.context.backend
+        servers = self.session.models.obtained.servers
         if servers is None:
             return body, self.worker.alive
         states = servers.states()

@@ -330,7 +330,7 @@ def test_dev_questions_of_the_draft_are_those_of_the_run(
         folder=tmp_path,
     ).plan
     write_plan(plan, tmp_path / "plan.yaml")
-    split = read_data(read_plan(tmp_path / "plan.yaml"))[1]
+    split = read_data(read_plan(tmp_path / "plan.yaml")).split
     assert dev_questions(load_questions(task_files.questions)) == split.dev
 
 

@@ -17,7 +17,7 @@ from runners.data.questions import Question
 from runners.plan.schema import read_plan
 from runners.recheck.recheck import RecheckRequest, recheck
 from runners.run_folder import read_journal
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from runners.serving.batch import answer_batch
 from runners.serving.http.metrics import ServerMetrics
 from runners.serving.request import AnswerRequest
@@ -115,9 +115,9 @@ def test_chat_says_it_once(
 def test_server_says_it_once_and_shows_it_in_its_metrics(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     metrics = ServerMetrics()
-    metrics.watch_questions(lambda: session.drift)
+    metrics.watch_questions(lambda: session.retrieval.drift)
     assert b"tunewise_question_drift 0.0" in metrics.render()
     model = served_models(session, "rag")[0]["rag"]
     waiting: list[object] = []
@@ -140,9 +140,9 @@ def test_server_says_it_once_and_shows_it_in_its_metrics(
     ask(range(19, 45))
     assert len(waiting) == 45
     assert capsys.readouterr().err.count(LINE) == 1
-    assert session.drift is not None
+    assert session.retrieval.drift is not None
     lines = [line for line in metrics.render().decode().splitlines() if line.startswith("tunewise_question")]
     assert lines == [
-        f"tunewise_question_drift {session.drift.distance}",
+        f"tunewise_question_drift {session.retrieval.drift.distance}",
         "tunewise_question_drift_sure 1.0",
     ]

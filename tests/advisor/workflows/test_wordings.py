@@ -170,7 +170,7 @@ def test_recheck_asks_the_wordings_of_the_trial(base: Base, tmp_path: Path) -> N
 
 
 def test_gold_that_the_documents_lost_is_counted_by_question(base: Base, tmp_path: Path) -> None:
-    (question, *_) = read_data(parse_plan(base.plan))[1].test
+    (question, *_) = read_data(parse_plan(base.plan)).split.test
     number = int(question.id[1:])
     changed = [
         {**row, "text": row["text"].replace(str(100 + number), "900")}
@@ -187,7 +187,7 @@ def test_gold_that_the_documents_lost_is_counted_by_question(base: Base, tmp_pat
 
 
 def test_the_split_keeps_a_question_with_its_wordings(base: Base) -> None:
-    split = read_data(parse_plan(base.plan))[1]
+    split = read_data(parse_plan(base.plan)).split
     assert not {q.id for q in split.dev} & {q.original for q in split.test}
 
 
@@ -198,7 +198,7 @@ def test_a_dry_run_counts_what_is_asked(base: Base, tmp_path: Path, tunewise: Ca
     counts = json.loads(out)
     assert code == 0
     assert counts["dev"] + counts["test"] == COUNT
-    assert counts["wordings"] == len([q for q in read_data(parse_plan(base.plan))[1].test if q.wording_of])
+    assert counts["wordings"] == len([q for q in read_data(parse_plan(base.plan)).split.test if q.wording_of])
     _, out, err = tunewise("run", plan, "--dry-run", "--out", tmp_path / "never")
     assert f"{counts['test']} test questions and their {counts['wordings']} other wordings" in " ".join(
         (out + err).split()
@@ -252,7 +252,7 @@ def test_plan_stores_the_questions_of_a_log(base: Base, tmp_path: Path, tunewise
 def test_a_run_reads_the_log_before_it_fits_refusals(base: Base, tmp_path: Path) -> None:
     """The index step depends on the log, leaves out what the test asks, and stops early without it."""
     log = tmp_path / "wordings.jsonl"
-    test = [question.question for question in read_data(parse_plan(base.plan))[1].test]
+    test = [question.question for question in read_data(parse_plan(base.plan)).split.test]
     write_rows(log, [{"question": text} for text in (*LOG, test[-1])])
     body = {**base.plan, "data": {**base.plan["data"], "wordings": str(log)}}
     plan = parse_plan(body)

@@ -27,9 +27,8 @@ from runners.arms.prompt_selection import (
     TRIED,
     SelectionContext,
     halving_rounds,
-    read_choice,
+    read_stored_prompts,
     select_prompt,
-    stored_examples,
 )
 from runners.data.examples import Example
 from runners.data.formats import Message
@@ -160,7 +159,7 @@ def test_leading_prompt_is_selected(tmp_path: Path, banks: tuple[PromptCandidate
     assert events[-1]["event"] == "prompt.chosen"
     assert f"{chosen.name} chosen: +" in events[-1]["reason"]
     assert {event["prompt"] for event in events[:-1]} == {c.name for c in banks}
-    stored = read_choice(tmp_path, "few-shot")
+    stored = read_stored_prompts(tmp_path).choices.get("few-shot")
     assert stored is not None
     assert stored["chosen"]["name"] == chosen.name
     assert [row["name"] for row in stored["tried"]] == [c.name for c in banks]
@@ -195,7 +194,7 @@ def test_longer_prompt_with_one_lucky_answer_is_not_taken(
     assert events[-1]["reason"] == (
         "the examples drawn by the seed kept: many (78) +0.03 on 30 fresh questions, 1 of them differs (at least 3 must)"
     )
-    stored = read_choice(tmp_path, "few-shot")
+    stored = read_stored_prompts(tmp_path).choices.get("few-shot")
     assert stored is not None
     assert (stored["lead"]["questions"], stored["lead"]["differing"]) == (30, 1)
     assert stored["lead"]["tokens"] > 10 * stored["lead"]["default_tokens"]
@@ -370,7 +369,7 @@ def test_nearest_bank_is_chosen_stored_once_and_never_shows_the_question_itself(
     chosen = select_prompt(stage(ScriptedModel(knows), tmp_path, events, pool=pool), candidates, 60)
     assert chosen.nearest is not None
     assert not any(f"pier {number}?" in prompt for prompt, number in seen)
-    stored = read_choice(tmp_path, "few-shot")
+    stored = read_stored_prompts(tmp_path).choices.get("few-shot")
     assert stored is not None
     assert (stored["chosen"]["shots"], stored["chosen"]["nearest"]) == ([], chosen.nearest.count)
     assert (stored["allowed"], stored["budget"]) == (60, 60)
@@ -381,7 +380,7 @@ def test_nearest_bank_is_chosen_stored_once_and_never_shows_the_question_itself(
     assert all(name in events[-1]["reason"] for name in stored["untried"])
     recalled = PromptCandidate.from_json(stored["chosen"])
     assert recalled == chosen
-    examples, vectors = stored_examples(tmp_path)
+    examples, vectors = read_stored_prompts(tmp_path).examples()
     assert [e.reply for e in examples] == [e.reply for e in pool.rows]
     assert vectors is not None
     shown = recalled.shown(ExamplePool(examples, word_count, words, vectors))

@@ -22,7 +22,7 @@ from rich.console import Console
 from advisor.display.answer_view import show_answer
 from rag.grounding import context
 from runners.arms.answer import Answer, answer_all
-from runners.arms.retriever import Retriever, control_tokens
+from runners.arms.retriever import Retriever
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.types import Completion
@@ -191,7 +191,9 @@ def answers(
     never = RefusalThreshold({}, 1.0, "default")
     counted = Echo().count_tokens
     index = Index.open(folder / "index", long)
-    retriever = Retriever(index, IndexStep(context_tokens=4096), never, counted, control_tokens(tiny.folder))
+    retriever = Retriever(
+        index, IndexStep(context_tokens=4096), never, counted, ChatTokenizer(tiny.folder).control_tokens
+    )
     asked = [Question(d.id, f"When does the {d.id} close?") for d in documents]
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
     return answer_all(plan, arm, asked, Echo(), retriever)

@@ -7,8 +7,6 @@ from typing import Any
 
 from rag.grounding import context
 from rag.grounding.refusal import RefusalThreshold
-from runners.arms.retriever import token_counter
-from runners.models.resolve import Model
 
 ALWAYS = RefusalThreshold({}, -1.0, "default")
 QUESTIONS = ["How many berths has the Heron Pier?", "How many berths has the Kelp Pier?"]
@@ -45,9 +43,3 @@ def test_refusal_uses_fixed_depth_independent_of_k(make_retriever: Callable[...,
     decided = [[result.refuse for result in make_retriever(margin, k=k).find(QUESTIONS)] for k in (1, 3, 8)]
     assert decided[0] == decided[1] == decided[2]
     assert all(result.refuse for result in make_retriever(ALWAYS).find(QUESTIONS))
-
-
-def test_token_counter_matches_model_tokenizer(tiny: Model) -> None:
-    count = token_counter(tiny.folder)
-    assert count("") == 0
-    assert 0 < count("the north pier") < count("the north pier opens at six")

@@ -215,7 +215,7 @@ def finish_run(
     }
     plan = parse_plan(body)
     run = run_plan(plan, folder / "run")
-    write_report(run, plan, read_data(plan)[1].test)
+    write_report(run, plan, read_data(plan).split.test)
     return Finished(run.path, plan, base)
 
 

@@ -23,8 +23,8 @@ from runners.models.resolve import parse_remote
 from runners.plan.schema import parse_plan
 from runners.run_folder import RunFolder, open_run_folder, read_run_plan
 from runners.runs.endpoint_consent import allow_endpoints
-from runners.runs.run import open_session
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
+from tests.support.opened import opened_run
 
 Members = dict[str, bytes]
 
@@ -70,9 +70,9 @@ def test_unbundled_run_equals_the_original_and_answers(archive: Path, llama: Any
     assert all(
         (out / f).read_bytes() == (llama.path / f).read_bytes() for f in unpacked if not f.endswith(".sqlite")
     )
-    session = open_session(out)
+    session = OpenRun.open(out).obtain()
     (answer,) = session.ask(["How many berths has the Amber Pier?"], session.arm("lora"))
-    first = open_session(llama.path)
+    first = OpenRun.open(llama.path).obtain()
     assert answer.text == first.ask(["How many berths has the Amber Pier?"], first.arm("lora"))[0].text
     with pytest.raises(UsageProblem, match="exists"):
         unbundle(archive, out)
@@ -359,11 +359,11 @@ def test_unbundle_names_the_endpoints_of_the_plan(tmp_path: Path) -> None:
     for named in (plan.model, plan.judge):
         remote = parse_remote(named.name)
         assert remote is not None
-        context = RunContext(plan, RunFolder(tmp_path / "back"), remote)
+        context = opened_run(plan, RunFolder(tmp_path / "back"), remote)
         with pytest.raises(BadInput, match="came from a bundle"):
-            context.connect_endpoint(remote, named)
+            context.models.connect_endpoint(remote, named)
         allow_endpoints(tmp_path / "back", [endpoint_host(remote.url)])
-        context.connect_endpoint(remote, named).close()
+        context.models.connect_endpoint(remote, named).close()
 
 
 def test_file_that_is_no_bundle_is_refused(tmp_path: Path, llama: Any) -> None:

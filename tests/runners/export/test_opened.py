@@ -17,7 +17,7 @@ from advisor import cli
 from rag.errors import BadInput, Problem, UsageProblem
 from runners.export.source import ExportSource
 from runners.models.resolve import Model
-from runners.runs.run import RunSession, open_session
+from runners.runs.opened import OpenRun
 
 QUESTION = "How many berths has the Amber Pier?"
 
@@ -53,9 +53,9 @@ def by_export(run: Path, arm: str | None, seed: int | None = None) -> Opened:
 
 def by_session(run: Path, arm: str | None, seed: int | None = None) -> Opened:
     """As `tunewise chat` and `tunewise serve` do."""
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     step = session.arm(arm)
-    base = session.context.base_of(step)
+    base = session.models.base_of(step)
     assert isinstance(base, Model)
     index = session.folder.path / "index"
     weights, found = session.weights(step, seed), session.seed(step, seed)
@@ -189,4 +189,4 @@ def test_a_base_that_is_gone_is_refused_alike(
 
 def test_a_run_holds_one_inner_object(llama: Any) -> None:
     loaded = runners.load(llama.path)
-    assert [type(value) for value in vars(loaded).values()] == [RunSession]
+    assert [type(value) for value in vars(loaded).values()] == [OpenRun]

@@ -13,7 +13,7 @@ import pytest
 from rag.errors import BadInput
 from runners.export.export import export
 from runners.export.job import ExportRequest
-from runners.runs.run import open_session
+from runners.runs.opened import Opening, OpenRun
 
 QUESTION = "How many berths has the Amber Pier?"
 
@@ -53,12 +53,12 @@ def test_other_weights_under_the_same_name_are_refused(
     for folder in (base, embedder):
         run = copy_run({folder: copy_altered(folder, tmp_path / f"other {folder.name}")})
         with pytest.raises(BadInput, match=r"is not the one recorded: fingerprint [0-9a-f]{16}, recorded"):
-            open_session(run)
+            OpenRun.open(run).obtain()
     unrecorded = copy_run({base: tmp_path / f"other {base.name}"})
     events = [json.loads(line) for line in (unrecorded / "events.jsonl").read_text("utf-8").splitlines()]
     events = [{k: v for k, v in event.items() if k not in ("base", "models")} for event in events]
     (unrecorded / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
-    session = open_session(unrecorded)
+    session = OpenRun.open(unrecorded).obtain()
     assert session.ask([QUESTION], session.arm("rag")), (
         "an older log has no record of the models, and its run still opens"
     )
@@ -71,14 +71,14 @@ def test_moved_base_is_given_by_its_folder(
 
     run = copy_run({llama.base: tmp_path / "gone"})
     with pytest.raises(BadInput, match="does not exist") as refused:
-        open_session(run)
+        OpenRun.open(run).obtain()
     assert "--model FOLDER" in refused.value.hint
     with pytest.raises(BadInput, match="is not the one recorded"):
-        open_session(run, model=copy_altered(llama.base, tmp_path / "other"))
+        OpenRun.open(run, Opening(model=copy_altered(llama.base, tmp_path / "other"))).obtain()
     with pytest.raises(SystemExit) as stop:
         cli.main(["ask", str(run), QUESTION, "--arm", "rag", "--model", str(llama.base), "--json"])
     assert not stop.value.code
-    first = open_session(llama.path)
+    first = OpenRun.open(llama.path).obtain()
     assert json.loads(capsys.readouterr().out)["answer"] == first.ask([QUESTION], first.arm("rag"))[0].text
     result = export(run, ExportRequest("merged", "lora", out=tmp_path / "out", model=llama.base))
     assert (Path(result.out) / "config.json").is_file()
@@ -91,7 +91,7 @@ def test_missing_examples_file_is_named(copy_run: Callable[..., Path], llama: An
     plan = (run / "plan.yaml").read_text("utf-8")
     assert "arm: rag, retrieval: true" in plan
     (run / "plan.yaml").write_text(plan.replace("arm: rag,", "arm: rag, shots: 2,"), "utf-8")
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     with pytest.raises(
         BadInput, match=r"shows examples of /gone/examples\.jsonl, which is not there"
     ) as refused:
@@ -101,5 +101,5 @@ def test_missing_examples_file_is_named(copy_run: Callable[..., Path], llama: An
         (run / "plan.yaml").read_text("utf-8").replace("/gone/examples.jsonl", str(llama.plan.data.examples)),
         "utf-8",
     )
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     assert session.ask([QUESTION], session.arm("rag")), "the questions of the trial are not needed to answer"

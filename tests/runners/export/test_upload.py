@@ -36,7 +36,7 @@ from runners.export.export import export
 from runners.export.job import ExportRequest
 from runners.export.upload import UPLOAD_MARK, check_may_upload
 from runners.plan.schema import parse_plan
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from tests.support.limits import HANG_S
 
 QUESTION = "How many berths has the Amber Pier?"
@@ -64,9 +64,9 @@ def test_bundle_goes_to_a_url_and_answers_when_it_is_back(place: str, llama: Any
     assert again.again
     assert "compared by size" in again.notes[-1]
     run = Path(unbundle(place, tmp_path / "run").out)
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     (answer,) = session.ask([QUESTION], session.arm("lora"))
-    first = open_session(llama.path)
+    first = OpenRun.open(llama.path).obtain()
     assert answer.text == first.ask([QUESTION], first.arm("lora"))[0].text
     unbundle(f"{place}/harbour.zip", tmp_path / "by-name")
     with pytest.raises(BadInput, match=r"does not list other\.zip"):

@@ -20,7 +20,7 @@ from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import RunFolder
-from runners.runs.session import RunContext
+from tests.support.opened import opened_run
 
 ARM = EvaluateStep(arm="prompting")
 
@@ -135,7 +135,7 @@ def test_arms_of_a_run_share_the_loaded_base(
             "weights": {"token_f1": 1},
         }
     )
-    bench = RunContext(plan, RunFolder.create(tmp_path / "run", plan), tiny)
+    bench = opened_run(plan, RunFolder.create(tmp_path / "run", plan), tiny).models
     bare = bench.generator(None, ARM)
     asked = chats(examples, 3)
     before = [c.text for c in bare.generate(asked, 8)]

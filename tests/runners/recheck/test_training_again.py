@@ -54,7 +54,7 @@ def run(tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempP
         }
     )
     run_plan(plan, folder / "run")
-    write_report(open_run_folder(folder / "run"), plan, read_data(plan)[1].test)
+    write_report(open_run_folder(folder / "run"), plan, read_data(plan).split.test)
     return folder / "run"
 
 

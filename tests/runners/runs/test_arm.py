@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from runners.arms.prompt_selection import PROMPTS
 from runners.arms.scored_labels import PRIORS, ScoredLabels, check_scored_labels, reference_chats
 from runners.data.examples import Example
 from runners.data.questions import Question
-from runners.data.sampling import QuestionSplit
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import TRIAL, RunFolder, read_journal
-from runners.runs.arm import passage_finder, recall_arm, shot_limits
+from runners.runs.arm import recall_arm, shot_limits
+from runners.runs.opened import OpenRun
 from runners.runs.requirements import needs_embedder
-from runners.runs.session import RunContext
 from runners.trial.execute import quick_plan
 from runners.trial.step_runner import run_step
+from tests.support.opened import data_of, opened_run
 
 FEW = {"kind": "evaluate", "arm": "few-shot", "shots": 2, "bank": "chosen"}
 NEAR = {"kind": "evaluate", "arm": "few-shot-near", "shots": 2, "bank": "similar"}
@@ -44,15 +44,19 @@ TEST = tuple(
 @pytest.fixture
 def make_context(
     tmp_path: Path, tiny: Model, words: Any, pier_examples: tuple[Example, ...]
-) -> Callable[..., RunContext]:
+) -> Callable[..., OpenRun]:
     """Return a factory of a run on two documents, with an index and a word embedder."""
     (tmp_path / "documents").mkdir()
     for name, text in DOCUMENTS.items():
         (tmp_path / "documents" / name).write_text(text, "utf-8")
 
     def make(
-        *steps: dict[str, Any], base: Model | RemoteModel = tiny, test: Any = TEST, **more: Any
-    ) -> RunContext:
+        *steps: dict[str, Any],
+        base: Model | RemoteModel = tiny,
+        examples: Sequence[Example] = pier_examples,
+        test: Any = TEST,
+        **more: Any,
+    ) -> OpenRun:
         body = {
             "name": "p",
             "choice": "few-shot",
@@ -64,28 +68,26 @@ def make_context(
         }
         plan = parse_plan({**body, **more})
         run = RunFolder.create(tmp_path / "run", plan, resume=True)
-        context = RunContext(plan, run, base, None, pier_examples, QuestionSplit(DEV, tuple(test)))
-        context.embedder = words
+        context = opened_run(plan, run, base, data_of(examples, DEV, test), embedder=words)
         run_step(context, plan.steps[0])
         return context
 
     return make
 
 
-def answers(context: RunContext) -> list[dict[str, Any]]:
+def answers(context: OpenRun) -> list[dict[str, Any]]:
     """Run every arm of the plan and return the journal's rows."""
     for step in context.plan.arms:
         run_step(context, step)
-    return sorted(read_journal(context.run.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
+    return sorted(read_journal(context.folder.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
 
 
-def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..., RunContext]) -> None:
+def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..., OpenRun]) -> None:
     labelled = tuple(
         Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {}, n)
         for n, (t, a) in enumerate([("Amber berths", "amber"), ("Birch berths", "birch")] * 3, 1)
     )
-    context = make_context(FEW, NEAR, LONG, SORT)
-    context.examples = labelled
+    context = make_context(FEW, NEAR, LONG, SORT, examples=labelled)
     rows = answers(context)
     assert len(rows) == 4 * len(TEST)
     keys = {
@@ -111,11 +113,11 @@ def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..
         (name,) = [
             part.strip("{}") for part in row["prompt"][-1]["content"].split() if part.startswith("{pass")
         ]
-        text = (context.run.path / TRIAL / name).read_text("utf-8")
+        text = (context.folder.path / TRIAL / name).read_text("utf-8")
         assert "Amber has 20 berths." in text
         assert "Birch has 31 berths." in text
-    assert len(list((context.run.path / TRIAL / long_context.PASSAGES_FOLDER).iterdir())) == 1
-    events = {event["event"]: event for event in context.run.events()}
+    assert len(list((context.folder.path / TRIAL / long_context.PASSAGES_FOLDER).iterdir())) == 1
+    events = {event["event"]: event for event in context.folder.events()}
     assert events["classifier.trained"]["labels"] == 2
     assert "too few" in events["prompt.chosen"]["reason"]
     few = shot_limits(context, context.plan.arms[0])
@@ -123,9 +125,11 @@ def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..
         "what is left of the context of 512 tokens"
     )
     assert shot_limits(context, EvaluateStep(**BOTH)) == ShotLimits(0, 0), "passages may fill it"
-    again = RunContext(context.plan, context.run, context.base, None, (), QuestionSplit(DEV, TEST))
-    again.embedder = context.embedder
-    prepared = recall_arm(again, context.plan.arms[0], lambda: ())
+    data = data_of((), DEV, TEST)
+    again = opened_run(
+        context.plan, context.folder, context.models.base, data, embedder=context.models.embedder
+    )
+    prepared = recall_arm(again, context.plan.arms[0], again.prompts)
     assert [shot.reply for shot in prepared.shots] == [  # type: ignore[union-attr]
         row["content"] for row in by_arm["few-shot"][0]["prompt"] if row["role"] == "assistant"
     ]
@@ -137,7 +141,7 @@ FEW_SCORED = {**FEW, "arm": "few-shot-scored", "labels": "scored"}
 RAG_SCORED = {"kind": "evaluate", "arm": "rag-scored", "labels": "scored", "retrieval": True}
 
 
-def test_labels_are_scored_with_a_stored_prior(make_context: Callable[..., RunContext]) -> None:
+def test_labels_are_scored_with_a_stored_prior(make_context: Callable[..., OpenRun]) -> None:
     """Every answer is a label; a finished run is asked by the prior of its trial; the shots are those of few-shot."""
     context = make_context(FEW_SCORED, FEW, SCORED, RAG_SCORED, checks=[LABELS])
     rows = answers(context)
@@ -148,16 +152,16 @@ def test_labels_are_scored_with_a_stored_prior(make_context: Callable[..., RunCo
     assert [row["prompt"] for row in by_arm["few-shot-scored"]] == [
         row["prompt"] for row in by_arm["few-shot"]
     ]
-    events = context.run.events()
+    events = context.folder.events()
     assert sum(event["event"] == "prompt.chosen" for event in events) == 1
     priors = {e["arm"]: e["reference"] for e in events if e["event"] == "labels.prior"}
     assert priors["prompting-scored"] == f"{len(DEV)} dev questions"
-    stored = (context.run.path / TRIAL / PRIORS).read_bytes()
+    stored = (context.folder.path / TRIAL / PRIORS).read_bytes()
     step = context.plan.arms[2]
     assert run_step(context, step)["asked"] == 0
-    assert (context.run.path / TRIAL / PRIORS).read_bytes() == stored, "measured once"
-    again = RunContext(context.plan, context.run, context.base, None, (), QuestionSplit((), ()))
-    generator = again.generator(None, step)
+    assert (context.folder.path / TRIAL / PRIORS).read_bytes() == stored, "measured once"
+    again = opened_run(context.plan, context.folder, context.models.base)
+    generator = again.models.generator(None, step)
     assert isinstance(generator, ScoredLabels)
     assert generator.prior == tuple(json.loads(stored)["arms"]["prompting-scored"]["values"])
     chats = [row["prompt"] for row in by_arm["prompting-scored"]]
@@ -165,7 +169,7 @@ def test_labels_are_scored_with_a_stored_prior(make_context: Callable[..., RunCo
         row["answer"] for row in by_arm["prompting-scored"]
     ]
     assert generator.decoding()["path"] == "fast"
-    prepared = recall_arm(again, context.plan.arms[0], lambda: ())
+    prepared = recall_arm(again, context.plan.arms[0], again.prompts)
     assert [shot.reply for shot in prepared.shots] == [  # type: ignore[union-attr]
         row["content"] for row in by_arm["few-shot-scored"][0]["prompt"] if row["role"] == "assistant"
     ]
@@ -187,9 +191,9 @@ def test_models_that_cannot_score_labels_are_refused(tmp_path: Path, tiny: Model
         check_scored_labels(plan, {"m": replace(tiny, folder=tmp_path / "model")})
 
 
-def test_long_context_reads_documents_once_for_all_questions(make_context: Callable[..., RunContext]) -> None:
+def test_long_context_reads_documents_once_for_all_questions(make_context: Callable[..., OpenRun]) -> None:
     context = make_context(LONG)
-    finder = passage_finder(context, context.plan.arms[0])
+    finder = context.retrieval.finder(context.plan.arms[0])
     assert finder is not None
     one, two = finder.find([q.question for q in TEST])
     assert one.passages == two.passages
@@ -198,10 +202,18 @@ def test_long_context_reads_documents_once_for_all_questions(make_context: Calla
     (odd,) = finder.find([f"What is {mark}?"])
     assert mark not in odd.passages
     assert [hit.chunk.doc for hit in odd.hits] == ["amber.md", "birch.md"]
+    assert context.retrieval.finder(context.plan.arms[0]) is finder, "the documents are the same"
+    retriever = context.retrieval.retriever
+    documents = context.plan.data.documents
+    assert documents is not None
+    (documents / "amber.md").write_text("# Amber\n\nAmber has 22 berths.\n", "utf-8")
+    context.retrieval.update(documents)
+    assert "Amber has 22" in context.retrieval.finder(context.plan.arms[0]).find(["?"])[0].passages  # type: ignore[union-attr]
+    assert context.retrieval.retriever is not retriever
 
 
 def test_too_long_prompt_is_refused_with_numbers(
-    make_context: Callable[..., RunContext], tiny: Model, words: Any
+    make_context: Callable[..., OpenRun], tiny: Model, words: Any
 ) -> None:
     context = make_context(LONG)
     hits = long_context.cut_documents(context.plan, words)
@@ -220,7 +232,7 @@ def test_too_long_prompt_is_refused_with_numbers(
 
 
 def test_endpoint_gets_chosen_bank_and_all_documents(
-    make_context: Callable[..., RunContext], server: Any
+    make_context: Callable[..., OpenRun], server: Any
 ) -> None:
     """Rules listed in the instructions make the server answer right, so that they are chosen on dev questions."""
 
@@ -241,19 +253,19 @@ def test_endpoint_gets_chosen_bank_and_all_documents(
     assert 0 < tried <= 60
     few = [row for row in rows if row["arm"] == "few-shot"]
     assert all(row["answer"].startswith("It has ") and "Rules" in row["prompt"][0]["content"] for row in few)
-    choice = json.loads((context.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
+    choice = json.loads((context.folder.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
     assert choice["chosen"]["name"].endswith("rules listed")
     assert choice["tried"][0]["name"] == "fixed"
     whole_prompts = [b["messages"][-1]["content"] for b in server.seen[-len(test) :]]
     assert all("Amber has 20 berths." in p and "Birch has 31 berths." in p for p in whole_prompts)
-    prepared = recall_arm(context, context.plan.arms[0], lambda: ())
+    prepared = recall_arm(context, context.plan.arms[0], context.prompts)
     assert "Rules" in prepared.plan.prompts.system
     before = len(server.seen)
     run_step(context, context.plan.arms[0])
     assert len(server.seen) == before, "nothing is tried or asked twice"
 
 
-def test_examples_and_passages_share_a_prompt(make_context: Callable[..., RunContext], server: Any) -> None:
+def test_examples_and_passages_share_a_prompt(make_context: Callable[..., OpenRun], server: Any) -> None:
     """Examples in the form of the question make the server answer, so that they are chosen; and asked for again."""
 
     def answer(body: dict[str, Any]) -> str:
@@ -266,10 +278,7 @@ def test_examples_and_passages_share_a_prompt(make_context: Callable[..., RunCon
         Question(f"t{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(60, 120)
     ]
     step = {**BOTH, "budget": 40}
-    context = make_context(
-        step, base=RemoteModel("tern-2", server.url), test=test, weights={"exact_match": 1}
-    )
-    context.examples = tuple(
+    examples = tuple(
         Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {"doc_id": d}, n)
         for n, (t, a, d) in enumerate(
             [
@@ -281,8 +290,11 @@ def test_examples_and_passages_share_a_prompt(make_context: Callable[..., RunCon
             1,
         )
     )
+    context = make_context(
+        step, examples=examples, base=RemoteModel("tern-2", server.url), test=test, weights={"exact_match": 1}
+    )
     rows = answers(context)
-    choice = json.loads((context.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["rag-few-shot"]
+    choice = json.loads((context.folder.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["rag-few-shot"]
     assert choice["chosen"]["name"] == "2 with passages", choice["reason"]
     assert choice["used"] <= choice["budget"] == 40
     asked = [row for row in rows if row["finish"] != "refused"]
@@ -292,7 +304,7 @@ def test_examples_and_passages_share_a_prompt(make_context: Callable[..., RunCon
         assert len(users) == 3
         assert all("Data from documents" in text for text in users)
         assert "has 20 berths" in users[0] + users[1]
-    (repeated,) = recall_arm(context, context.plan.arms[0], lambda: ()).shots[:1]  # type: ignore[index]
+    (repeated,) = recall_arm(context, context.plan.arms[0], context.prompts).shots[:1]  # type: ignore[index]
     assert repeated.question == asked[0]["prompt"][-5]["content"]
 
 

@@ -22,8 +22,9 @@ from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import IndexStep
 from runners.run_folder import INDEX, read_run_plan
 from runners.runs.endpoint_consent import set_unconfirmed
-from runners.runs.run import open_session
-from runners.runs.session import check_backend_allowed, check_index_place, named_models
+from runners.runs.opened import OpenRun
+from runners.runs.plan_models import named_models
+from runners.runs.retrieval import check_backend_allowed, check_index_place
 from runners.trial.execute import run_plan
 from tests.support.postgres_server import PostgresServer
 
@@ -115,17 +116,16 @@ def test_a_run_builds_asks_refreshes_and_exports_its_index_in_a_database(
     assert built["backend"] == url
     assert read_run_plan(path).index == plan.index
 
-    session = open_session(path)
-    context = session.context
+    session = OpenRun.open(path).obtain()
     answer = session.ask(["How many berths has the Heron Pier ?"], session.arm("rag"))[0]
     assert answer.searched is not None
     assert answer.searched["generation"] == 1
-    assert not context.refresh_index()
+    assert not session.retrieval.refresh()
     newer = tmp_path / "documents"
     newer.mkdir()
     (newer / "pier.md").write_text("The Heron Pier has 99 berths.", "utf-8")
-    update_at(url, newer, context.embedder)
-    assert context.refresh_index()
+    update_at(url, newer, session.models.embedder)
+    assert session.retrieval.refresh()
     answer = session.ask(["How many berths has the Heron Pier ?"], session.arm("rag"))[0]
     assert answer.searched is not None
     assert (answer.searched["generation"], answer.searched["documents"]) == (2, 1)
@@ -134,7 +134,7 @@ def test_a_run_builds_asks_refreshes_and_exports_its_index_in_a_database(
     from pyarrow import parquet
 
     table = parquet.read_table(tmp_path / "export" / "passages.parquet")
-    assert table.column("text").to_pylist() == [chunk.text for chunk in context.index.chunks]
+    assert table.column("text").to_pylist() == [chunk.text for chunk in session.retrieval.index.chunks]
     again = run_plan(plan, tmp_path / "again").path
     assert json.loads((again / INDEX / BACKEND_FILE).read_text("utf-8"))["generation"] == 3, (
         "updated, not rebuilt"

@@ -17,7 +17,6 @@ from runners.runs.dataset import (
     count_leaks,
     guard_questions,
     read_data,
-    read_guarded,
     require_gold_documents,
 )
 
@@ -97,14 +96,14 @@ def test_leaking_question_is_refused_naming_rows(
 def test_near_repeats_are_left_out_and_reported_on_request(tmp_path: Path) -> None:
     leaky_plan = plan(tmp_path, {"id": "near", "question": NEAR}, near_repeats="leave_out")
     events: list[dict[str, Any]] = []
-    examples, split, left_out = read_guarded(leaky_plan, events.append)
-    asked = (*split.dev, *split.test)
-    assert left_out == 1
+    data = read_data(leaky_plan, events.append)
+    asked = (*data.split.dev, *data.split.test)
+    assert data.left_out == 1
     assert len(asked) == len(FINE)
     assert "near" not in {q.id for q in asked}
     assert events[-1]["event"] == "questions.left_out"
     assert (events[-1]["near"], events[-1]["rows"]) == (1, ["1 = 2"])
-    leaks = count_leaks(leaky_plan, examples, asked, left_out)
+    leaks = count_leaks(leaky_plan, data.examples, asked, data.left_out)
     assert (leaks["near"], leaks["left_out"], leaks["withheld"]) == (0, 1, False)
 
 
@@ -112,15 +111,17 @@ def test_a_question_whose_wording_nearly_repeats_a_row_is_left_out_whole(tmp_pat
     worded = {"id": "near", "question": "Which ferry?", "wordings": [NEAR, "What ferry?"]}
     leaky_plan = plan(tmp_path, worded, near_repeats="leave_out")
     events: list[dict[str, Any]] = []
-    _, split, left_out = read_guarded(leaky_plan, events.append)
-    assert (left_out, events[-1]["near"], len(split.dev) + len(split.test)) == (1, 1, len(FINE))
+    data = read_data(leaky_plan, events.append)
+    asked = (*data.split.dev, *data.split.test)
+    assert (data.left_out, events[-1]["near"], len(asked)) == (1, 1, len(FINE))
 
 
 def test_leaks_of_wordings_are_counted_once_for_each_question(tmp_path: Path) -> None:
     worded = {"question": "What of the counter?", "wordings": ["May one smoke at it?"], "doc_id": "bar.md"}
     for seed in (0, 1):  # in dev and in test
         leaky_plan = plan(tmp_path, worded).model_copy(update={"seed": seed})
-        examples, split, _ = read_guarded(leaky_plan)
+        data = read_data(leaky_plan)
+        examples, split = data.examples, data.split
         leaks = count_leaks(leaky_plan, examples, (*split.dev, *split.test), 0)
         assert (leaks["same_document"], leaks["questions"]) == (1, 7)
     asked = split_questions(load_questions(tmp_path / "questions.jsonl"), 0.0, 0).test
@@ -151,7 +152,8 @@ def test_question_in_instructions_is_refused(tmp_path: Path) -> None:
 
 def test_other_fact_of_same_document_is_counted_not_refused(tmp_path: Path) -> None:
     leaky_plan = plan(tmp_path, {"question": "Is smoking allowed at the counter?", "doc_id": "bar.md"})
-    examples, split, _ = read_guarded(leaky_plan)
+    data = read_data(leaky_plan)
+    examples, split = data.examples, data.split
     leaks = count_leaks(leaky_plan, examples, (*split.dev, *split.test), 0)
     assert (leaks["same_document"], leaks["withheld"]) == (1, False)
     assert (leaks["rows"], leaks["questions"]) == (2, 7)
@@ -159,7 +161,8 @@ def test_other_fact_of_same_document_is_counted_not_refused(tmp_path: Path) -> N
 
 def test_remaining_leak_withholds_scores(tmp_path: Path) -> None:
     leaky_plan = plan(tmp_path)
-    examples, split, _ = read_guarded(leaky_plan)
+    data = read_data(leaky_plan)
+    examples, split = data.examples, data.split
     (asked, *_) = split.test
     from dataclasses import replace
 
@@ -203,7 +206,8 @@ def test_gold_documents_get_the_ids_of_the_documents(tmp_path: Path) -> None:
     names = ["files/bar.md", "files/guest/wifi.md", "berths", "gone.md"]
     named = plan_with_documents(tmp_path, names, "files/bar.md")
     events: list[dict[str, Any]] = []
-    examples, split = read_data(named, events.append)
+    data = read_data(named, events.append)
+    examples, split = data.examples, data.split
     ids = {question.doc_id for question in (*split.dev, *split.test)}
     assert ids == {"bar.md", "guest/wifi.md", "berths.md", "gone.md"}
     assert examples[0].meta["doc_id"] == "bar.md"

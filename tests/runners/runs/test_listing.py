@@ -304,12 +304,12 @@ def test_run_without_an_arm_to_use_wants_one_named(tmp_path: Path, verb: list[st
     from typer.testing import CliRunner
 
     from advisor import cli
-    from runners.runs.run import RunSession
+    from runners.runs.opened import OpenRun
     from runners.serving.served_models import served_models
 
     path = make(tmp_path, "a")
     report = json.loads((path / "report.json").read_text("utf-8"))
-    assert RunSession.open(path).default_arm == "prompting", "reports of earlier versions have a winner only"
+    assert OpenRun.open(path).default_arm == "prompting", "reports of earlier versions have a winner only"
     report["verdict"] |= {"use": None, "use_reason": "answers must name their source"}
     write_json(path / "report.json", report)
     (path / "manifest.json").unlink()
@@ -317,7 +317,7 @@ def test_run_without_an_arm_to_use_wants_one_named(tmp_path: Path, verb: list[st
     assert refused.exit_code == 2, refused.output
     assert "no arm is asked by default: answers must name their source" in refused.output
     assert "choose one yourself: --arm prompting" in refused.output
-    session = RunSession.open(path)
+    session = OpenRun.open(path)
     with pytest.raises(UsageProblem, match="no arm is asked by default"):
         served_models(session)
     assert session.arm("prompting").arm == "prompting"

@@ -94,10 +94,10 @@ def test_full_disk_is_refused_before_writing(base: Path, tmp_path: Path) -> None
 
 
 def test_check_requirements_runs_every_check(base: Path, tmp_path: Path) -> None:
-    requirements.check_requirements(plan(), base, tmp_path, machine())
+    requirements.check_requirements(plan(), {plan().model.name: base}, tmp_path, machine())
     poor = replace(machine(), ram_gib=Detected(0.5, "described"))
     with pytest.raises(CannotRun):
-        requirements.check_requirements(plan(), base, tmp_path, poor)
+        requirements.check_requirements(plan(), {plan().model.name: base}, tmp_path, poor)
 
 
 def arms_plan(quantization: str = "none", method: str = "qlora") -> Plan:
@@ -215,14 +215,14 @@ def test_tuning_the_embedder_is_checked_with_a_whole_batch(tmp_path: Path) -> No
     files = {"documents": "docs", "examples": "e.jsonl"}
     whole = plan().model_dump(mode="json", by_alias=True)
     tuned = parse_plan({**whole, "choice": "rag", "data": files, "steps": [{"kind": "index"}, step]})
-    folders = {tuned.embedder.name: tmp_path}
+    folders = dict.fromkeys((tuned.model.name, tuned.embedder.name), tmp_path)
     write_bert(12, 768)
-    requirements.check_requirements(tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
+    requirements.check_requirements(tuned, folders, tmp_path, machine(ram_gib=8.0))
     write_bert(8, 512)
     with pytest.raises(CannotRun, match=r"tuning all-minilm-l6-v2 \(full\) takes at least") as refused:
-        requirements.check_requirements(tuned, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
+        requirements.check_requirements(tuned, folders, tmp_path, machine(ram_gib=8.0))
     assert refused.value.hint == "set a smaller batch_size in the embedder step"
     small = tuned.model_copy(
         update={"steps": (tuned.steps[0], tuned.steps[1].model_copy(update={"batch_size": 2}))}
     )
-    requirements.check_requirements(small, tmp_path, tmp_path, machine(ram_gib=8.0), folders)
+    requirements.check_requirements(small, folders, tmp_path, machine(ram_gib=8.0))

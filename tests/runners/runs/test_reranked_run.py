@@ -19,7 +19,7 @@ from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
 from runners.plan.steps import IndexStep
 from runners.run_folder import INDEX, read_journal
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from runners.trial.execute import run_plan
 
 
@@ -104,25 +104,26 @@ def test_arm_searches_reranks_and_cuts(
     path = run_plan(plan, tmp_path / "run", on_event=events.append).path
     recorded = next(event["models"] for event in events if event["event"] == "run.start")
     assert len(recorded[str(reranker)]) == 64
-    session = open_session(path)
-    context = session.context
-    assert context.embedder.dimension == context.index.dimension == 8
-    assert context.index.encoding["query_prompt"] == "query : "
+    context = OpenRun.open(path).obtain()
+    assert context.models.embedder.dimension == context.retrieval.index.dimension == 8
+    assert context.retrieval.index.encoding["query_prompt"] == "query : "
     question = questions[0]["question"]
-    [retrieved] = context.retriever.find([question])
+    [retrieved] = context.retrieval.retriever.find([question])
     scores = [hit.rerank for hit in retrieved.hits if hit.rerank is not None]
     assert len(scores) == 2
     assert scores == sorted(scores, reverse=True)
-    candidates = context.index.search(question, k=6)
-    assert context.reranker is not None
+    candidates = context.retrieval.index.search(question, k=6)
+    assert context.models.reranker is not None
     texts = [f"{hit.chunk.title}.\n{hit.chunk.text}" for hit in candidates]
-    wanted = context.reranker.scores(question, texts)
+    wanted = context.models.reranker.scores(question, texts)
     best = sorted(range(6), key=lambda n: -wanted[n])[:2]
     assert [hit.chunk.id for hit in retrieved.hits] == [candidates[n].chunk.id for n in best]
     # A training row shows the passages that the tuned model will be shown.
     turns = ({"role": "user", "content": question}, {"role": "assistant", "content": "Xyzzy plugh."})
-    [row] = retrieval_rows(plan.prompts, [Example(turns, {}, 1)], context.retriever, 0.0, 0).rows
-    shown = [chunk.id for chunk in context.index.chunks if chunk.text in row.messages[-2]["content"]]
+    [row] = retrieval_rows(plan.prompts, [Example(turns, {}, 1)], context.retrieval.retriever, 0.0, 0).rows
+    shown = [
+        chunk.id for chunk in context.retrieval.index.chunks if chunk.text in row.messages[-2]["content"]
+    ]
     assert sorted(shown) == sorted(hit.chunk.id for hit in retrieved.hits)
     assert best != [0, 1], "the reranker must change the order for the test to mean something"
     assert read_journal(path / "journal.jsonl") or (path / INDEX).is_dir()
@@ -131,7 +132,7 @@ def test_arm_searches_reranks_and_cuts(
     weights = (reranker / "model.safetensors").read_bytes()
     (reranker / "model.safetensors").write_bytes(weights[:-4] + bytes(4))
     with pytest.raises(BadInput, match="is not the one recorded"):
-        _ = open_session(path).context
+        _ = OpenRun.open(path).obtain()
 
 
 def test_index_of_a_run_opens_with_the_plain_embedder_only_with_its_settings(

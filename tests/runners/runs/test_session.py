@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+from advisor.report.report import judge
 from rag.errors import BadInput
-from runners.models.resolve import Model
+from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan, parse_plan
 from runners.resources.device import torch_device
 from runners.run_folder import RunFolder, read_journal
-from runners.runs.run import open_session
-from runners.runs.session import RunContext
-from runners.trial.execute import run_plan
+from runners.runs.dataset import read_data
+from runners.runs.opened import Opening, OpenRun
+from runners.runs.plan_models import BaseModel, ObtainedModels
+from runners.trial.execute import carry_out, run_plan
+from tests.support.opened import opened_run
 
 
 def two_models(tiny: Model, server: Any, folder: Path) -> Plan:
@@ -55,12 +59,12 @@ def test_arm_can_use_other_model_than_plan(tiny: Model, server: Any, tmp_path: P
 
 def test_endpoint_arm_leaves_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
     plan = two_models(tiny, server, tmp_path)
-    context = open_session(run_plan(plan, tmp_path / "run").path).context
+    context = OpenRun.open(run_plan(plan, tmp_path / "run").path).obtain()
     local, remote = context.plan.arms
-    base, endpoint = context.generator(None, local), context.generator(None, remote)
+    base, endpoint = context.models.generator(None, local), context.models.generator(None, remote)
     assert base is not endpoint
-    assert context.generator(None, local) is base
-    assert context.generator(None, remote) is endpoint
+    assert context.models.generator(None, local) is base
+    assert context.models.generator(None, remote) is endpoint
 
 
 def test_model_of_arm_is_part_of_step_inputs(tiny: Model, server: Any, tmp_path: Path) -> None:
@@ -82,13 +86,53 @@ def test_weights_on_other_model_are_refused(tiny: Model, server: Any, tmp_path: 
         parse_plan(body)
 
 
+def test_models_are_loaded_once_in_the_wanted_precision(tiny: Model, server: Any, tmp_path: Path) -> None:
+    import torch
+
+    plan = two_models(tiny, server, tmp_path)
+    bases: dict[str, BaseModel] = {plan.model.name: tiny}
+    obtained = ObtainedModels(bases=bases)
+    folder = RunFolder.create(tmp_path / "run", plan)
+    models = OpenRun(folder, plan, obtained, opening=Opening(dtype="float32")).models
+    assert not models.is_loaded
+    generator: Any = models.generator(None, plan.arms[0])
+    assert generator.model.dtype == torch.float32
+    assert models.generator(None, plan.arms[0]) is generator
+    count = models.token_counter(tiny)
+    own = Tokenizer.from_file(str(tiny.folder / "tokenizer.json"))
+    text = "the north pier opens at six"
+    assert count(text) == len(own.encode(text, add_special_tokens=False).ids)
+    assert models.tokenizer(tiny) is models.tokenizer(tiny)
+    remote = RemoteModel("tern-2", server.url)
+    assert (models.tokenizer(remote), models.control_tokens(remote)) == (None, ())
+    models.release()
+    assert not models.is_loaded
+
+
+def test_data_is_read_once_for_a_run_and_its_report(tiny: Model, server: Any, tmp_path: Path) -> None:
+    """What was noted when it was read is reported when the run begins."""
+    plan = two_models(tiny, server, tmp_path)
+    rows = [{"prompt": f"berth {n}", "completion": "Aye."} for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    files = plan.data.model_copy(update={"examples": tmp_path / "rows.jsonl"})
+    plan = plan.model_copy(update={"data": files})
+    data = read_data(plan)
+    for file in tmp_path.glob("*.jsonl"):
+        file.unlink()
+    events: list[dict[str, Any]] = []
+    run = carry_out(plan, tmp_path / "run", on_event=events.append, data=data)
+    assert [event["event"] for event in events].index("examples.read") == 0
+    assert run.questions is data.split.test
+    assert judge(run).data["guards"]["leakage"]["questions"] == 6
+
+
 def test_embedder_runs_on_the_wanted_device(
     tiny: Model, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TUNEWISE_DEVICE holds for the embedder as for the model."""
     other = next(kind for kind in ("xpu", "mps") if kind not in torch_device().type)
     plan = two_models(tiny, server, tmp_path)
-    context = RunContext(plan, RunFolder.create(tmp_path / "run", plan), tiny, tiny)
+    context = opened_run(plan, RunFolder.create(tmp_path / "run", plan), tiny, embedder_model=tiny)
     monkeypatch.setenv("TUNEWISE_DEVICE", other)
     with pytest.raises(BadInput, match=f"TUNEWISE_DEVICE={other}"):
-        _ = context.embedder
+        _ = context.models.embedder

@@ -18,7 +18,7 @@ import uvicorn
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
-from runners.runs.run import open_session
+from runners.runs.opened import Opening, OpenRun
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
 from runners.serving.http.middleware import AccessRules
@@ -116,7 +116,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         arm: str | None = None,
     ) -> Served:
         # With fewer digits a sampled token could differ between a batch and a request alone.
-        session = open_session(run, backend=backend, dtype="float32")
+        session = OpenRun.open(run, Opening(backend=backend, dtype="float32")).obtain()
         metrics = ServerMetrics()
         limits = limits or ServerLimits(max_tokens=64)
         models, _ = answerable_models(session, served_models(session, arm)[0])

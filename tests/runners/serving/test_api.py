@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from tests.support.limits import HANG_S
 
 HERON = "How many berths has the Heron Pier?"
@@ -35,7 +35,7 @@ def events(answer: httpx.Response) -> list[Any]:
 
 def test_models_lists_arms_base_and_adapters(http: httpx.Client, run: Any) -> None:
     rows = {row["id"]: row for row in http.get("/v1/models").json()["data"]}
-    winner = open_session(run).default_arm
+    winner = OpenRun.open(run).default_arm
     assert next(iter(rows)) == winner
     assert set(rows) == {"hybrid", "prompting", "few-shot", "rag", "lora", "model", "lora-s0", "embedder"}
     assert all(row["object"] == "model" and isinstance(row["created"], int) for row in rows.values())
@@ -49,7 +49,7 @@ def test_models_lists_arms_base_and_adapters(http: httpx.Client, run: Any) -> No
 
 @pytest.mark.parametrize("arm", ["hybrid", "rag", "prompting", "few-shot", "lora"])
 def test_chat_answers_equal_those_of_session_ask(http: httpx.Client, run: Any, arm: str) -> None:
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     answer = session.ask([HERON], session.arm(arm))[0]
     body = http.post(CHAT, json=chat_body(model=arm)).json()
     (choice,) = body["choices"]

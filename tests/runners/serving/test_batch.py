@@ -16,7 +16,7 @@ from rag.errors import BadInput
 from runners.data.questions import Question
 from runners.inference.types import Sampling
 from runners.plan.schema import parse_plan
-from runners.runs.run import RunSession, open_session
+from runners.runs.opened import OpenRun
 from runners.serving.request import AnswerRequest, RequestResult, RequestTimeout, RunUnusable
 from runners.serving.served_models import served_models
 from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
@@ -30,7 +30,7 @@ LABELS = {
 
 
 @pytest.fixture
-def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> RunSession:
+def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> OpenRun:
     """A run with a classifier, and a model at a remote endpoint."""
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
@@ -58,7 +58,7 @@ def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Ru
             "weights": {"exact_match": 1},
         }
     )
-    return open_session(run_plan(plan, tmp_path / "run").path)
+    return OpenRun.open(run_plan(plan, tmp_path / "run").path).obtain()
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def hang(server: Any) -> Iterator[Callable[[], Callable[[], None]]]:
 
 
 def test_waiting_for_an_endpoint_does_not_block_other_requests(
-    session: RunSession, server: Any, hang: Callable[[], Callable[[], None]]
+    session: OpenRun, server: Any, hang: Callable[[], Callable[[], None]]
 ) -> None:
     worker = BatchingWorker(session, BatchLimits(max_queue=1))
     models, _ = served_models(session)
@@ -129,7 +129,7 @@ def test_endpoint_request_ends_at_the_time_limit(
 
 
 @pytest.fixture
-def ask(session: RunSession) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+def ask(session: OpenRun) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
     """Return a function that asks a running worker, and returns the result and the streamed pieces."""
     worker = BatchingWorker(session)
     worker.start()

@@ -20,7 +20,7 @@ import pytest
 from advisor import cli
 from rag.version import __version__
 from runners.models.resolve import resolve_model
-from runners.runs.run import RunSession
+from runners.runs.opened import OpenRun
 from runners.serving.server_record import ServerRecord, find_servers, recorded_server, run_fingerprint
 from tests.runners.serving.test_process import ENDLESS, Process
 from tests.support.limits import HANG_S
@@ -135,7 +135,7 @@ def test_a_changed_run_and_another_model_are_answered_here(process: Process, run
         os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
     _, err = ask(QUESTION, "--arm", "prompting", "--backend", "local")
     assert "answered" in err, "local is where this server generates"
-    model = RunSession.open(run).plan.model.name
+    model = OpenRun.open(run).plan.model.name
     _, err = ask(QUESTION, "--arm", "prompting", "--model", model)
     assert "is not asked: --model names the model" in err
 
@@ -194,7 +194,7 @@ def test_a_stranger_on_the_port_is_not_asked_the_question(run: Path, ask: Ask) -
             os.getpid(),
             psutil.Process().create_time(),
             str(run.resolve()),
-            run_fingerprint(run, RunSession.open(run).plan),
+            run_fingerprint(run, OpenRun.open(run).plan),
         )
         with recorded_server(record):
             _, err = ask(QUESTION, "--arm", "prompting")

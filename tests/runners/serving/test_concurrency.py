@@ -189,7 +189,7 @@ def test_decoding_stops_when_the_client_disconnects(
 ) -> None:
     tokens: list[int] = []
     left = threading.Event()
-    generator = served.service.worker.session.context.generator(None, served.service.models["model"].step)
+    generator = served.service.worker.session.models.generator(None, served.service.models["model"].step)
     pieces = generator.pieces
 
     def slow_pieces(*arguments: Any) -> Any:
@@ -260,7 +260,7 @@ def test_index_update_is_served_at_once_and_damage_is_not(
     server = serve()
     documents = tmp_path / "documents"
     shutil.copytree(piers, documents)
-    embedder = server.service.session.context.embedder
+    embedder = server.service.session.models.embedder
     with server.client() as http:
 
         def search() -> tuple[int, str]:

@@ -47,7 +47,7 @@ def test_server_token_limit_bounds_requests_and_is_reported(http: httpx.Client, 
 
 
 def test_invented_citation_marks_are_removed_whole_and_streamed(served: Any, http: httpx.Client) -> None:
-    generator = served.service.worker.session.context.generator(None, served.service.models["prompting"].step)
+    generator = served.service.worker.session.models.generator(None, served.service.models["prompting"].step)
 
     def invented(*arguments: Any) -> Any:
         yield from ("Dogs are allowed", " [1", "]. Cats too [2].")

@@ -17,7 +17,8 @@ import pytest
 from rag.index import Index
 from rag.types import Results
 from runners.data.questions import Question
-from runners.runs.run import RunSession, open_session
+from runners.runs.opened import OpenRun
+from runners.runs.retrieval import RunRetrieval
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
 from runners.serving.http.middleware import AccessRules
@@ -41,7 +42,7 @@ def block() -> Iterator[Callable[[BatchingWorker], Callable[[], None]]]:
         started, release = threading.Event(), threading.Event()
         events.append(release)
 
-        def work(session: RunSession) -> None:
+        def work(session: OpenRun) -> None:
             started.set()
             release.wait(HANG_S)
 
@@ -147,7 +148,7 @@ def test_damaged_index_is_reported_stale_and_retried(
         (index / "CURRENT.away").rename(index / "CURRENT")
         assert (generation(), stale()) == (first, False)
         (documents / "pier07.md").write_text("# Heron Pier\n\nThe Heron Pier is closed.\n", "utf-8")
-        Index.update(index, documents, server.service.session.context.embedder)
+        Index.update(index, documents, server.service.session.models.embedder)
         part = next(
             path
             for path in sorted((index / f"gen-{first + 1:06d}").iterdir())
@@ -161,9 +162,9 @@ def test_damaged_index_is_reported_stale_and_retried(
         assert stale()
         part.write_bytes(original)
         assert generation() == first
-        server.service.session.context.retry_seconds = 0.0
+        server.service.session.retrieval.plain.retry_seconds = 0.0
         assert (generation(), stale()) == (first + 1, False)
-        Index.update(index, piers, server.service.session.context.embedder)
+        Index.update(index, piers, server.service.session.models.embedder)
 
 
 def test_error_of_one_request_leaves_its_batch_alone(
@@ -219,10 +220,12 @@ def test_shutdown_answers_unfinished_requests_with_503(run: Path) -> None:
             release.wait(HANG_S)
             return super().find_many(questions, *arguments)
 
-    session, metrics = open_session(run), ServerMetrics()
+    session, metrics = OpenRun.open(run).obtain(), ServerMetrics()
+    endless = EndlessIndex.open(run / "index", session.models.embedder)
+    searched = RunRetrieval(session.models, index=endless)
+    session = session.replace(retrieval=searched)
     worker = BatchingWorker(session, None, metrics.on_event)
     service = Service(session, worker, served_models(session)[0], ServerLimits(), metrics)
-    session.context.index = EndlessIndex.open(run / "index", session.context.embedder)
     config = server_config(create_app(service, AccessRules(service.limits)), drain_seconds=6)
     server = RunServer(config, "ready", worker, None)
     running = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

@@ -18,8 +18,9 @@ from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import RunFolder, read_journal
 from runners.runs.dataset import read_data
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
 from runners.trial import base_probe
+from tests.support.opened import data_of, opened_run
 
 STYLE = {"kind": "regex", "value": r"\?$", "text": "ends with a question"}
 
@@ -61,7 +62,7 @@ def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequenc
 @pytest.fixture
 def context(
     tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any
-) -> RunContext:
+) -> OpenRun:
     """A context on the tiny model and the word embedder."""
     names = [e.question.split()[5] for e in pier_examples[:12]]
     shown = [e for e in pier_examples if e.meta.get("refusal")]
@@ -77,15 +78,19 @@ def context(
         for n in range(3)
     ]
     plan = make_plan(piers, tmp_path, names, shown)
-    examples, split = read_data(plan)
-    context = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
-    context.embedder = words
-    return context
+    return opened_run(plan, RunFolder(tmp_path / "work"), tiny, read_data(plan), embedder=words)
 
 
-def test_probe_prompts_per_way_and_no_test_question(context: RunContext) -> None:
+def changed(context: OpenRun, plan: Plan | None = None, **more: Any) -> OpenRun:
+    """Return the run with another plan, other data or a handler of events."""
+    models, plan = context.models, plan or context.plan
+    more = {"data": context.data, "embedder": models.embedder, **more}
+    return opened_run(plan, context.folder, models.base, **more)
+
+
+def test_probe_prompts_per_way_and_no_test_question(context: OpenRun) -> None:
     asked = base_probe.probe_base_model(context)
-    rows = read_journal(context.run.path / "answers.jsonl")
+    rows = read_journal(context.folder.path / "answers.jsonl")
     dev = {q.id: q for q in context.split.dev}
     answerable = {id for id, q in dev.items() if q.answerable}
     assert asked.grounded == answerable
@@ -107,9 +112,9 @@ def test_probe_prompts_per_way_and_no_test_question(context: RunContext) -> None
     assert not {q.id for q in context.split.test} & ids[base_probe.CLOSED]
 
 
-def test_interrupted_probe_asks_nothing_twice(context: RunContext) -> None:
+def test_interrupted_probe_asks_nothing_twice(context: OpenRun) -> None:
     first = base_probe.probe_base_model(context)
-    journal = context.run.path / "answers.jsonl"
+    journal = context.folder.path / "answers.jsonl"
     lines = journal.read_text("utf-8").splitlines(keepends=True)
     journal.write_text("".join(lines[:9]) + lines[9][:20], "utf-8")
     assert base_probe.probe_base_model(context).replies == first.replies
@@ -117,7 +122,7 @@ def test_interrupted_probe_asks_nothing_twice(context: RunContext) -> None:
     assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
 
 
-def test_cut_answer_is_judged_by_gold_not_by_style(context: RunContext) -> None:
+def test_cut_answer_is_judged_by_gold_not_by_style(context: OpenRun) -> None:
     question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
     plan = context.plan
     judged = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 20 berths. Shall I book?")
@@ -132,7 +137,7 @@ def test_cut_answer_is_judged_by_gold_not_by_style(context: RunContext) -> None:
     assert base_probe.holds_gold(plan, Question("n", "Why?"), "Because.") is None
 
 
-def test_labels_and_json_must_equal_reference(context: RunContext) -> None:
+def test_labels_and_json_must_equal_reference(context: OpenRun) -> None:
     labels = context.plan.model_copy(
         update={"checks": (type(context.plan.checks[0])(kind="labels", value=["a", "b"]),)}
     )
@@ -160,14 +165,14 @@ def test_supporting_passage_is_span_else_matching_text(make_retriever: Any) -> N
     assert passages == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
 
 
-def test_large_corpus_is_sampled_and_sample_kept_on_resume(context: RunContext) -> None:
+def test_large_corpus_is_sampled_and_sample_kept_on_resume(context: OpenRun) -> None:
     """With a budget of nothing, only documents that the dev questions name or that contain their text are indexed."""
     nothing = EmbeddingBudget(seconds=0.0, small_chars=0)
     events: list[dict[str, Any]] = []
-    context.on_event = events.append
     unnamed = replace(context.split.dev[0], doc_id=None)
     assert context.split.dev[0].doc_id
-    context.split = replace(context.split, dev=(unnamed, *context.split.dev[1:]))
+    data = data_of(context.examples, (unnamed, *context.split.dev[1:]), context.split.test)
+    context = changed(context, data=data, on_event=events.append)
     asked = base_probe.probe_base_model(context, count=0, budget=nothing)
     answerable = [q for q in context.split.dev if q.answerable]
     assert asked.portion is not None
@@ -182,10 +187,10 @@ def test_large_corpus_is_sampled_and_sample_kept_on_resume(context: RunContext) 
     assert base_probe.probe_base_model(context, count=0, budget=nothing).portion == asked.portion
 
 
-def test_questions_are_asked_again_with_examples(context: RunContext) -> None:
+def test_questions_are_asked_again_with_examples(context: OpenRun) -> None:
     """Every question without passages once more; the examples that are asked themselves are not shown."""
     asked = base_probe.probe_base_model(context, count=2, shots=2)
-    rows = read_journal(context.run.path / "answers.jsonl")
+    rows = read_journal(context.folder.path / "answers.jsonl")
     alone, again = (
         {row["id"]: row["prompt"] for row in rows if row["arm"] in ways}
         for ways in ((base_probe.CLOSED, base_probe.ALONE), (base_probe.FEW_SHOT,))
@@ -199,14 +204,13 @@ def test_questions_are_asked_again_with_examples(context: RunContext) -> None:
     assert len(asked.of(base_probe.FEW_SHOT)) == len(alone)
 
 
-def test_labels_show_nearest_examples_and_are_classified(context: RunContext) -> None:
+def test_labels_show_nearest_examples_and_are_classified(context: OpenRun) -> None:
     """What is nearest differs by question; the label that one example has cannot be learnt and counts as wrong."""
     labels = {"type": "labels", "value": ["Open", "Closed", "Gone"]}
     check = type(context.plan.checks[0])(kind="labels", value=labels["value"])
-    context.plan = context.plan.model_copy(update={"checks": (check,)})
-    context.embedder_model = context.local_base
+    plan = context.plan.model_copy(update={"checks": (check,)})
     replies = ["Open", "Closed"] * 6 + ["Gone", "Odd"]
-    context.examples = tuple(
+    examples = tuple(
         Example(
             (
                 {"role": "user", "content": f"{'quay' if reply == 'Open' else 'dock'} {n} berths"},
@@ -217,11 +221,12 @@ def test_labels_show_nearest_examples_and_are_classified(context: RunContext) ->
         )
         for n, reply in enumerate(replies)
     )
+    context = changed(context, plan, data=data_of(examples, context.split.dev, context.split.test))
     asked = base_probe.probe_base_model(context, count=2, shots=3, classify=True)
     assert asked.classified == base_probe.ClassifiedRows(12, 13, 1)
     prompts = [
         tuple(turn["content"] for turn in row["prompt"][:-1])
-        for row in read_journal(context.run.path / "answers.jsonl")
+        for row in read_journal(context.folder.path / "answers.jsonl")
         if row["arm"] == base_probe.FEW_SHOT
     ]
     assert len(set(prompts)) > 1

@@ -21,8 +21,8 @@ from runners.plan.steps import TrainStep
 from runners.resources import usage
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
-from runners.runs.session import RunContext
 from runners.trial import dry_run
+from tests.support.opened import opened_run
 
 ESTIMATE = {"hours": {"likely": 0.01}, "memory_gib": {"likely": 1.0}}
 
@@ -201,7 +201,7 @@ def test_large_corpus_is_not_indexed_in_dry_run(tiny: Model, piers: Path, tmp_pa
             "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
         }
     )
-    context = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
+    context = opened_run(plan, RunFolder(tmp_path / "work"), tiny, read_data(plan))
     times = [step_time for _, step_time in dry_run.DryRun(context, max_bytes=10).measure()]
     assert [step_time.seconds for step_time in times] == [None, None]
     assert all("too long to index" in step_time.how for step_time in times)

@@ -26,8 +26,8 @@ from runners.plan.steps import EmbedderStep, EvaluateStep
 from runners.recheck.recheck import RecheckRequest, recheck
 from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, open_run_folder, read_journal, read_run_plan
 from runners.runs.dataset import read_data
-from runners.runs.run import open_session
-from runners.runs.tuned_retrieval import read_comparison, refused_arms
+from runners.runs.opened import OpenRun
+from runners.runs.retrieval import read_comparison, refused_arms
 from runners.trial.execute import run_plan
 from tests.support import synonyms
 
@@ -84,8 +84,8 @@ def test_accepted_retriever_is_asked_with_its_own_index_and_threshold(accepted: 
     assert comparison["test"]["questions"] == 3
     rows = read_journal(accepted / "trial" / "answers.jsonl")
     assert [sum(row["arm"] == arm for row in rows) for arm in ("rag", "rag-tuned")] == [3, 3]
-    session = open_session(accepted)
-    plain, tuned = (session.context.retriever_of(session.arm(name)) for name in ("rag", "rag-tuned"))
+    session = OpenRun.open(accepted).obtain()
+    plain, tuned = (session.retrieval.of(session.arm(name)).retriever for name in ("rag", "rag-tuned"))
     assert plain.index.fingerprint != tuned.index.fingerprint
     question = load_questions(files / "questions.jsonl")[0]
     assert tuned.find([question.question])[0].hits[0].chunk.doc == question.doc_id
@@ -157,7 +157,7 @@ def test_refused_retriever_is_not_asked_and_the_run_says_so(files: Path, tiny: M
     assert [e["arm"] for e in events if e["event"] == "arm.refused"] == ["rag-tuned"]
     pairs = next(e for e in events if e["event"] == "retriever.pairs")
     assert (pairs["pairs"], pairs["drawn_from"]) == (16, 80)
-    reranker = open_session(path).context.tuned_retriever.reranker
+    reranker = OpenRun.open(path).retrieval.tuned.retriever.reranker
     assert reranker is not None
     assert len(reranker.scores("when may pome be landed ?", ["the amber pier", "the birch pier"])) == 2
 
@@ -173,19 +173,20 @@ def test_export_of_index_and_bundle_hold_the_tuned_parts(accepted: Path, tmp_pat
         "text": ".",
     }
     (run / "report.json").write_text(json.dumps({"schema": 1, "verdict": verdict, "arms": []}))
-    session = open_session(run)
+    session = OpenRun.open(run).obtain()
     session.folder.seal({})
     export(run, ExportRequest("index", out=tmp_path / "exported"))
     assert (tmp_path / "exported" / "embedder" / "model.safetensors").is_file()
     assert (
-        session.context.index_of(session.searched_arm).fingerprint == session.context.tuned.index.fingerprint
+        session.retrieval.of(session.searched_arm).index.fingerprint
+        == session.retrieval.tuned.index.fingerprint
     )
     export(run, ExportRequest("bundle", out=tmp_path / "bundled"))
     from runners.export.bundle import unbundle
 
     unbundle(next((tmp_path / "bundled").glob("*.zip")), tmp_path / "copied")
-    moved = open_session(tmp_path / "copied")
-    assert moved.context.retriever_of(moved.arm("rag-tuned")).find(["when may pome be landed at resin ?"])
+    moved = OpenRun.open(tmp_path / "copied").obtain()
+    assert moved.retrieval.of(moved.arm("rag-tuned")).retriever.find(["when may pome be landed at resin ?"])
 
 
 def test_tripwire_held_out_questions_and_too_few_pairs_are_refused(accepted: Path, files: Path) -> None:
@@ -280,7 +281,7 @@ def test_recheck_searches_with_the_tuned_retriever(accepted: Path, files: Path, 
     from advisor.report.report import write_report
 
     plan = read_run_plan(accepted)
-    write_report(open_run_folder(accepted), plan, read_data(plan)[1].test)
+    write_report(open_run_folder(accepted), plan, read_data(plan).split.test)
     rows = (files / "documents.jsonl").read_text("utf-8").splitlines()
     (tmp_path / "documents.jsonl").write_text("\n".join(rows[::-1]) + "\n", "utf-8")
     request = RecheckRequest(documents=tmp_path / "documents.jsonl", all_arms=True, out=tmp_path / "same")

@@ -16,8 +16,9 @@ from runners.models import resolve
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import RunFolder, read_journal
-from runners.runs.session import RunContext
+from runners.runs.opened import OpenRun
 from runners.trial import forgetting
+from tests.support.opened import opened_run
 
 
 def plan(tiny: Model, **settings: Any) -> Plan:
@@ -38,12 +39,12 @@ def plan(tiny: Model, **settings: Any) -> Plan:
     )
 
 
-def context(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> RunContext:
+def context(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> OpenRun:
     """Return a run whose arm's weights exist already."""
     tuned_plan = plan(tiny, **settings)
     run = RunFolder.create(folder / "run", tuned_plan)
     shutil.copytree(adapter, run.adapter("lora", 0))
-    return RunContext(tuned_plan, run, tiny)
+    return opened_run(tuned_plan, run, tiny)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_forgetting_is_reported_and_nothing_asked_twice(
     assert row["text"].startswith(
         "lora lost some of the model's general ability: its loss on general text rose from"
     )
-    journal = at_work.run.path / "trial" / "forgetting.jsonl"
+    journal = at_work.folder.path / "trial" / "forgetting.jsonl"
     rows = read_journal(journal)
     assert len(rows) == 2 * (12 + 8)
     text = journal.read_text("utf-8").splitlines()

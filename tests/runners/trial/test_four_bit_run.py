@@ -24,6 +24,7 @@ from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import QUANTIZED_ANSWERS
 from runners.resources.device import MEMORY_ENV
 from runners.run_folder import read_journal
+from runners.runs.opened import OpenRun
 from runners.runs.run import load
 from runners.trial import execute
 
@@ -128,15 +129,14 @@ def reference(base: Model, adapter: Path | None, prompts: Sequence[Any]) -> list
 
 def test_every_arm_of_the_run_answers_from_nf4(run: Path, base: Model) -> None:
     rows = read_journal(run / "trial" / "answers.jsonl")
-    opened = load(run)
+    opened = OpenRun.open(run)
     for arm in ("prompting", "few-shot", "qlora"):
         first = next(row for row in rows if row["arm"] == arm)
         question = first["prompt"][-1]["content"]
         adapter = run / "adapters" / "qlora-s0" if arm == "qlora" else None
         (expected,) = reference(base, adapter, [first["prompt"]])
-        assert opened.ask(question, arm).text == expected
-        generator = opened._session.context._generator
-        assert generator is not None
+        assert opened.ask([question], opened.arm(arm))[0].text == expected
+        generator: Any = opened.models.generator(adapter, opened.arm(arm))
         kinds = {type(module).__name__ for module in generator.model.modules()}
         assert "Linear4bit" in kinds
     assert sum(event["event"] == "step.done" for event in opened.folder.events()) == 5

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runners.runs.UNKNOWN import obtain_bases
 
 from rag.errors import BadInput
 from runners.data.questions import Question
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
-from runners.runs.session import named_models, obtain_bases
+from runners.runs.plan_models import named_models
 from runners.trial.execute import run_plan
 from runners.trial.judge import agreed, agreement, comparisons, judge_prompt, read_judgement, summary
 from runners.trial.trial import ArmScores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import INDEX, RunFolder
-from runners.runs.session import REFUSAL_FILE, RunContext
+from runners.runs.opened import OpenRun
+from runners.runs.retrieval import REFUSAL_FILE, RunRetrieval
 from runners.trial import row_guard
 from runners.trial.row_guard import RowsLost, require_rows, training_accounts
+from tests.support.opened import data_of, opened_run
 
 
 def plan(*steps: dict[str, Any], **changes: Any) -> Plan:
@@ -26,7 +29,7 @@ def plan(*steps: dict[str, Any], **changes: Any) -> Plan:
         "choice": "hybrid",
         "model": {"name": "m"},
         "data": {"documents": "d", "examples": "e", "questions": "q", **changes},
-        "steps": [{"kind": "index"}, *steps],
+        "steps": [{"kind": "index", "k": 3}, *steps],
         "weights": {"style": 1},
     }
     return parse_plan(body)
@@ -40,17 +43,19 @@ LORA = ({"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "w
 
 
 @pytest.fixture
-def context(tmp_path: Path, tiny: Model, make_retriever: Callable[..., Any]) -> Callable[..., RunContext]:
+def context(tmp_path: Path, tiny: Model, make_retriever: Callable[..., Any]) -> Callable[..., OpenRun]:
     """Return a function that makes the context of a run whose index is built."""
 
-    def make(made: Plan, examples: Sequence[Example], indexed: bool = True) -> RunContext:
+    def make(made: Plan, examples: Sequence[Example], indexed: bool = True) -> OpenRun:
         run = RunFolder.create(tmp_path / "run", made, resume=True)
-        opened = RunContext(made, run, tiny, None, tuple(examples))
-        if indexed:
-            (run.path / INDEX).mkdir(exist_ok=True)
-            (run.path / REFUSAL_FILE).write_text("{}", "utf-8")
-            opened.retriever = make_retriever(k=3)
-        return opened
+        opened = opened_run(made, run, tiny, data_of(examples))
+        if not indexed:
+            return opened
+        retriever = make_retriever()
+        (run.path / INDEX).mkdir(exist_ok=True)
+        (run.path / REFUSAL_FILE).write_text(json.dumps(retriever.threshold.to_json()), "utf-8")
+        searched = RunRetrieval(opened.models, index=retriever.index)
+        return opened.replace(retrieval=searched)
 
     return make
 
@@ -62,11 +67,11 @@ def unsupported(examples: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def test_hybrid_with_passages_goes_on_and_says_how_many(
-    context: Callable[..., RunContext], pier_examples: Sequence[Example]
+    context: Callable[..., OpenRun], pier_examples: Sequence[Example]
 ) -> None:
     opened = context(plan(*HYBRID), pier_examples)
     assert require_rows(opened, opened.plan.steps, False) == ("hybrid",)
-    (event,) = [e for e in opened.run.events() if e["event"] == "rows.counted"]
+    (event,) = [e for e in opened.folder.events() if e["event"] == "rows.counted"]
     assert event["reason"] == (
         "hybrid trains on 14 of 14 examples; 13 have their passage or are refusals; for 1 no passage supports the reply, "
         "they keep those that the search returns (rows: line 14)"
@@ -74,7 +79,7 @@ def test_hybrid_with_passages_goes_on_and_says_how_many(
 
 
 def test_hybrid_without_passages_stops_and_names_rows(
-    context: Callable[..., RunContext], pier_examples: Sequence[Example]
+    context: Callable[..., OpenRun], pier_examples: Sequence[Example]
 ) -> None:
     rows = tuple(replace(row, meta={"doc_id": f"gone-{row.line}"}) for row in unsupported(pier_examples))
     opened = context(plan(*HYBRID), rows)
@@ -92,15 +97,15 @@ def test_hybrid_without_passages_stops_and_names_rows(
 
 
 def test_accepted_loss_is_remembered_by_the_run(
-    context: Callable[..., RunContext], pier_examples: Sequence[Example]
+    context: Callable[..., OpenRun], pier_examples: Sequence[Example]
 ) -> None:
     opened = context(plan(*HYBRID), unsupported(pier_examples))
     assert require_rows(opened, opened.plan.steps, True) == ("hybrid",)
     assert require_rows(opened, opened.plan.steps, False) == ("hybrid",), "a resumed run does not ask again"
-    assert [e["arm"] for e in opened.run.events() if e["event"] == row_guard.ACCEPTED] == ["hybrid"]
+    assert [e["arm"] for e in opened.folder.events() if e["event"] == row_guard.ACCEPTED] == ["hybrid"]
 
 
-def test_plan_accepts_a_loss(context: Callable[..., RunContext], pier_examples: Sequence[Example]) -> None:
+def test_plan_accepts_a_loss(context: Callable[..., OpenRun], pier_examples: Sequence[Example]) -> None:
     opened = context(plan(*HYBRID, lost_rows="accept"), unsupported(pier_examples))
     assert require_rows(opened, opened.plan.steps, False) == ("hybrid",)
     assert "lost_rows" not in plan(*HYBRID).model_dump(mode="json")["data"], "digests of older plans stay"
@@ -108,7 +113,7 @@ def test_plan_accepts_a_loss(context: Callable[..., RunContext], pier_examples: 
 
 @pytest.mark.parametrize(("long", "stops"), [(4, False), (5, True)])
 def test_plain_arm_that_loses_long_rows_stops(
-    context: Callable[..., RunContext], examples: Sequence[Example], long: int, stops: bool
+    context: Callable[..., OpenRun], examples: Sequence[Example], long: int, stops: bool
 ) -> None:
     """Below two thirds of 12 rows are left when 5 are longer than max_tokens."""
     reply = {"role": "assistant", "content": "the pier is open " * 400}
@@ -130,7 +135,7 @@ def test_plain_arm_that_loses_long_rows_stops(
 
 
 def test_classifier_whose_replies_are_no_labels_stops(
-    context: Callable[..., RunContext], pier_examples: Sequence[Example]
+    context: Callable[..., OpenRun], pier_examples: Sequence[Example]
 ) -> None:
     body = plan({"kind": "evaluate", "arm": "classifier", "classifier": True}).model_dump(by_alias=True)
     made = parse_plan({**body, "checks": [{"kind": "labels", "value": ["yes"]}]})
@@ -140,7 +145,7 @@ def test_classifier_whose_replies_are_no_labels_stops(
 
 
 def test_hybrid_is_counted_once_the_index_is_there(
-    context: Callable[..., RunContext], pier_examples: Sequence[Example]
+    context: Callable[..., OpenRun], pier_examples: Sequence[Example]
 ) -> None:
     opened = context(plan(*HYBRID), pier_examples, indexed=False)
     assert list(training_accounts(opened, opened.plan.steps)) == []

@@ -16,8 +16,8 @@ from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
-from runners.runs.session import RunContext
 from runners.trial.step_runner import step_inputs, with_replay
+from tests.support.opened import opened_run
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
@@ -61,7 +61,7 @@ def test_answers_depend_on_the_gate_before_them(tmp_path: Path) -> None:
     def inputs(data: dict[str, str], **more: Any) -> list[dict[str, Any]]:
         asked = parse_plan({**body, "data": {"documents": str(tmp_path / "none"), **data}, **more})
         remote = RemoteModel("m", "http://127.0.0.1:9/v1")
-        context = RunContext(asked, RunFolder(tmp_path), remote)
+        context = opened_run(asked, RunFolder(tmp_path), remote)
         return [step_inputs(context, step) for step in asked.arms]
 
     plain, of_log = inputs({}), inputs({"wordings": str(log)})
@@ -79,7 +79,7 @@ def test_plan_names_columns_and_reading_is_reported(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("...", "utf-8")
     events: list[dict[str, Any]] = []
     columns = {"prompt": "question", "reply": "answer"}
-    examples, _ = read_data(plan(examples=str(folder), columns=columns), events.append)
+    examples = read_data(plan(examples=str(folder), columns=columns), events.append).examples
     assert [row.question for row in examples] == [f"q {n}" for n in range(30)]
     assert [event["event"] for event in events] == ["examples.read", "file.skipped", "row.rejected"]
     assert events[0]["columns"] == columns
@@ -117,7 +117,7 @@ def test_finished_steps_of_models_that_reason_are_repeated(
         update={"steps": (EvaluateStep(arm="prompting"),)}
     )
     run = RunFolder.create(tmp_path / "run", asked)
-    context = RunContext(asked, run, resolve_model(str(folder)), None)
+    context = opened_run(asked, run, resolve_model(str(folder)))
     assert ("reasons" in step_inputs(context, asked.steps[0])) == recorded
 
 
@@ -139,5 +139,5 @@ def test_finished_steps_are_repeated_where_earlier_versions_asked_otherwise(
         update={"steps": (EvaluateStep(arm="prompting"),)}
     )
     run = RunFolder.create(tmp_path / "run", asked)
-    inputs = step_inputs(RunContext(asked, run, resolve_model(str(folder)), None), asked.steps[0])
+    inputs = step_inputs(opened_run(asked, run, resolve_model(str(folder))), asked.steps[0])
     assert {"chat_encoding", "generation_rules"} & inputs.keys() == ({key} if key else set())

@@ -17,7 +17,7 @@ from rag.grounding.refusal import RefusalThreshold
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import RunFolder, read_journal
-from runners.runs.run import open_session
+from runners.runs.opened import OpenRun
 from runners.trial import staleness
 from runners.trial.staleness import read_staleness
 
@@ -128,16 +128,16 @@ def test_update_test_changes_no_files(run: RunFolder, update: Path, piers: Path)
 
 
 def test_arm_reads_updated_index_only_during_test(run: RunFolder, update: Path, piers: Path) -> None:
-    context = open_session(run.path).context
+    context = OpenRun.open(run.path).obtain()
 
-    def read() -> str:
-        (result,) = context.retriever.find(["How many berths has the Amber Pier?"])
+    def read(opened: OpenRun) -> str:
+        (result,) = opened.retrieval.retriever.find(["How many berths has the Amber Pier?"])
         return " ".join(hit.chunk.text for hit in result.hits)
 
-    assert "20 berths" in read()
-    with staleness._with_updated_index(context, piers, update / "documents"):
-        assert "99 berths" in read()
-    assert "20 berths" in read()
+    assert "20 berths" in read(context)
+    with staleness._with_updated_index(context, piers, update / "documents") as updated:
+        assert "99 berths" in read(updated)
+    assert "20 berths" in read(context)
 
 
 def test_single_document_file_is_replaced_completely(

@@ -1,0 +1,267 @@
+"""The models of an opened run in this process, each loaded when it is first used and held once (:class:`RunModels`)."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.types import OnEvent
+from runners.arms.answer_constraint import constraint_input, constraint_report, demands_form
+from runners.arms.scored_labels import ScoredLabels, labels_of_plan, read_prior, require_local
+from runners.inference.types import Generator
+from runners.models import endpoint, resolve
+from runners.models.answer_reader import AnswerReader, load_answer_reader
+from runners.models.encoders import load_embedder, load_reranker
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep, PlanModel, Thinking
+from runners.resources.device import WantedDtype
+from runners.resources.machine import detect_machine
+from runners.run_folder import TRIAL, RunFolder
+from runners.runs.endpoint_consent import check_endpoint_allowed
+from runners.runs.plan_models import BaseModel, ObtainedModels
+from runners.runs.requirements import require_loading_memory
+from runners.tokenization.chat_template import ChatTokenizer
+from runners.tokenization.token_estimate import estimate_tokens
+
+if TYPE_CHECKING:
+    from rag.embedding.embedder import Embedder
+    from rag.embedding.reranker import Reranker
+    from runners.inference.local import LocalGenerator
+    from runners.inference.remote import RemoteGenerator
+
+
+def with_index_settings(embedder: Embedder, plan: Plan) -> Embedder:
+    """Return an embedder with the prompts and dimensions of a plan's index step."""
+    if (step := plan.index) is None:
+        return embedder
+    return embedder.configured(step.truncate_dim, step.query_prompt, step.document_prompt)
+
+
+@dataclass(kw_only=True, eq=False)
+class RunModels:
+    """The models that one run answers and searches with; only one local language model is in memory at a time."""
+
+    plan: Plan
+    run: RunFolder
+    """The folder with trained weights and classifiers."""
+    obtained: ObtainedModels
+    emit: OnEvent
+    """Receives what is noted of a model, as events of the run."""
+    dtype: WantedDtype = "auto"
+    """What models in this process compute their answers in."""
+    loaded_embedder: Embedder | None = None
+    """The embedder, where it is loaded."""
+    _reranker: Reranker | None = None
+    _tokenizers: dict[Path, ChatTokenizer] = field(default_factory=dict)
+    _generator: LocalGenerator | None = None
+    _generator_of: tuple[BaseModel, str, Thinking] | None = None
+    _scored: dict[tuple[str, Path | None], ScoredLabels] = field(default_factory=dict)
+    """The arms of the loaded model that score labels, by name and weights."""
+    _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
+    _decoding: dict[str, Any] = field(default_factory=dict)
+    _constrained: str = ""
+    """The decoding and the constraint that were reported last."""
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def base(self) -> BaseModel:
+        """The plan's own model."""
+        return self.obtained.base
+
+    @property
+    def local_base(self) -> resolve.Model:
+        """The base model to tune; a plan that tunes an endpoint was refused before the first step."""
+        assert isinstance(self.base, resolve.Model)
+        return self.base
+
+    def base_of(self, arm: EvaluateStep) -> BaseModel:
+        """Return the model that an arm answers with."""
+        return self.obtained.bases[arm.model.name] if arm.model else self.base
+
+    def settings_of(self, arm: EvaluateStep) -> PlanModel:
+        """Return the plan's entry of the model that an arm answers with."""
+        return arm.model or self.plan.model
+
+    def generates_here(self, arm: EvaluateStep) -> bool:
+        """Return whether an arm answers in this process: not by an endpoint, nor by a server of the backend."""
+        servers = self.obtained.servers
+        if servers is not None and servers.backend.model_of(arm):
+            return False
+        return arm.classifier or isinstance(self.base_of(arm), resolve.Model)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a local language model is in memory."""
+        return self._generator is not None
+
+    def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
+        """Return the generator of an arm with these weights (None: the base as it is): the backend's, else one here."""
+        if self.obtained.servers is not None:
+            seeds = self.plan.train_step(arm.weights).seeds[1:] if arm.weights else ()
+            later = [
+                s for s in seeds if weights and weights.name == self.run.adapter(str(arm.weights), s).name
+            ]
+            if remote := self.obtained.servers.generator(arm, later[0] if later else None, weights):
+                return remote
+        return self.generator_here(weights, arm)
+
+    def generator_here(self, weights: Path | None, arm: EvaluateStep) -> Generator:
+        """Return the same without a backend; the base stays loaded between arms.
+
+        An endpoint uses no memory here, so asking one leaves the loaded base where it is.
+        """
+        if arm.classifier:
+            from runners.arms import classifier
+
+            return classifier.load_classifier(self.run.path, arm.arm, self.embedder)
+        base, settings = self.base_of(arm), self.settings_of(arm)
+        if isinstance(base, resolve.RemoteModel):
+            if arm.labels == "scored":
+                require_local(arm, base)
+            if base not in self._remote:
+                self._remote[base] = self.connect_endpoint(base, settings)
+            return self._remote[base]
+        thinking = self.plan.thinking
+        if arm.labels == "scored":  # of a model that reasons, a label would have to follow its reasoning
+            thinking = thinking.model_copy(update={"enabled": False})
+        if self._generator is None or self._generator_of != (base, settings.quantization, thinking):
+            from runners.inference.local import local_generator
+
+            self.release()
+            require_loading_memory(settings, base.folder, detect_machine(self.run.path))
+            self._generator = local_generator(
+                base,
+                weights,
+                dtype=self.dtype,
+                kernels=self.plan.kernels,
+                quantization=settings.quantization,
+                thinking=thinking,
+            )
+            self._generator_of = (base, settings.quantization, thinking)
+            self._note_once([f"{base.name}: {note}" for note in self._generator.chat.notes])
+        self._generator.use(weights)
+        return (
+            self._scored_labels(self._generator, weights, arm) if arm.labels == "scored" else self._generator
+        )
+
+    def _scored_labels(
+        self, generator: LocalGenerator, weights: Path | None, arm: EvaluateStep
+    ) -> ScoredLabels:
+        """Return the generator of an arm that scores labels, with the prior that the trial stored, if it did."""
+        scored = self._scored.get((arm.arm, weights))
+        if scored is None:
+            labels = labels_of_plan(self.plan)
+            prior = read_prior(self.run.path / TRIAL, arm, weights, labels)
+            scored = ScoredLabels(generator, labels, prior.values if prior else None)
+            self._scored[arm.arm, weights] = scored
+        return scored
+
+    def _note_once(self, notes: list[str]) -> None:
+        """Emit the notes that the run's log does not hold yet."""
+        if not notes:
+            return
+        noted = {event.get("reason") for event in self.run.events() if event.get("event") == "model.note"}
+        with suppress(OSError):  # a finished run may be asked where its folder cannot be written to
+            for note in notes:
+                if note not in noted:
+                    self.emit({"event": "model.note", "reason": note})
+
+    def report_decoding(self, generator: Generator) -> None:
+        """Write the event that says how a model in this process decodes and why, where it differs from the last one."""
+        describe = getattr(generator, "decoding", None)  # an endpoint and a classifier have none
+        decoding = describe() if describe else self._decoding
+        if decoding != self._decoding:
+            self._decoding = decoding
+            self.emit({"event": "decode.start", **decoding})
+
+    def report_constraint(self, generator: Generator, step: EvaluateStep) -> None:
+        """Write the event that says what answers are held to, or why not to a form of the plan; once for arms in a row.
+
+        Only for models in this process: an endpoint says by itself what it is asked for.
+        """
+        if not hasattr(generator, "decoding") or step.labels == "scored":
+            return
+        report = constraint_report(self.plan)
+        has_form = self.plan.constrain == "auto" and any(map(demands_form, self.plan.checks))
+        if (has_form or constraint_input(self.plan, step)) and report != self._constrained:
+            self._constrained = report
+            self.emit({"event": "answers.constrained", "arm": step.arm, "reason": report})
+
+    def connect_endpoint(self, remote: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
+        """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan.
+
+        Raises:
+            BadInput: the run came from a bundle, and the endpoint has not been allowed.
+        """
+        from runners.inference.http_client import RequestLimits
+        from runners.inference.remote import RemoteGenerator
+
+        check_endpoint_allowed(self.run.path, endpoint.endpoint_host(remote.url))
+        limits = RequestLimits(at_once=settings.at_once, per_minute=settings.per_minute)
+        return RemoteGenerator(
+            remote.url,
+            remote.name,
+            limits,
+            self.plan.seed,
+            thinking=self.plan.thinking,
+            on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
+        )
+
+    def release(self) -> None:
+        """Free the language model's memory before something else needs it."""
+        self._generator = None
+        self._scored.clear()  # they hold it too
+        gc.collect()
+
+    def tokenizer(self, base: BaseModel) -> ChatTokenizer | None:
+        """Return the tokenizer of a model with local weights, read without loading these; None for an endpoint."""
+        if isinstance(base, resolve.RemoteModel):
+            return None
+        if base.folder not in self._tokenizers:
+            self._tokenizers[base.folder] = ChatTokenizer(base.folder)
+        return self._tokenizers[base.folder]
+
+    def token_counter(self, base: BaseModel) -> Callable[[str], int]:
+        """Return what counts the tokens of a text as a model does; an estimate from its characters for an endpoint."""
+        tokenizer = self.tokenizer(base)
+        return tokenizer.count if tokenizer else estimate_tokens
+
+    def control_tokens(self, base: BaseModel) -> tuple[str, ...]:
+        """Return the control tokens of a model, such as those that begin a turn; () for an endpoint."""
+        tokenizer = self.tokenizer(base)
+        return tokenizer.control_tokens if tokenizer else ()
+
+    @property
+    def has_embedder(self) -> bool:
+        """Whether there is an embedder."""
+        return self.loaded_embedder is not None or self.obtained.embedder is not None
+
+    @property
+    def embedder(self) -> Embedder:
+        """The plan's embedder, with the prompts and dimensions of its index step."""
+        with self._lock:  # shared by the threads of a server
+            if self.loaded_embedder is None:
+                model = self.obtained.embedder
+                assert model is not None
+                opened = load_embedder(model.folder, Path(model.name).name)
+                self.loaded_embedder = with_index_settings(opened, self.plan)
+            return self.loaded_embedder
+
+    @property
+    def reranker(self) -> Reranker | None:
+        """The cross-encoder of the plan's index step; None when it names none."""
+        with self._lock:
+            if self._reranker is None and (model := self.obtained.reranker):
+                self._reranker = load_reranker(model.folder, Path(model.name).name)
+            return self._reranker
+
+    @cached_property
+    def answer_reader(self) -> AnswerReader:
+        """The answerability model for the index, or why it cannot be used."""
+        return load_answer_reader(self.obtained.embedder)
