@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from runners.runs.UNKNOWN import obtain_bases
 
 from rag.errors import BadInput
 from runners.plan.schema import parse_plan
-from runners.runs.plan_models import named_models
+from runners.runs.plan_models import ModelSource, named_models
 
 pytestmark = pytest.mark.real  # the embedder
 
@@ -181,13 +180,13 @@ def test_local_data_and_remote_training_are_refused_before_sending(tmp_path: Pat
     local = {"data_must_stay_local": {"value": True, "source": "flag"}}
     for answers in (local, {"hosted_api_allowed": {"value": False, "source": "flag"}}):
         with pytest.raises(BadInput, match="must stay local"):
-            obtain_bases(parse_plan(write_plan(tmp_path, outside, answers=answers)))
-    assert obtain_bases(parse_plan(write_plan(tmp_path, outside)))
+            ModelSource(plan=parse_plan(write_plan(tmp_path, outside, answers=answers))).bases()
+    assert ModelSource(plan=parse_plan(write_plan(tmp_path, outside))).bases()
     near = "openai:tern-2@http://192.168.0.7:8000/v1"
     plan = parse_plan(write_plan(tmp_path, near, answers=local))
-    assert obtain_bases(plan)
+    assert ModelSource(plan=plan).bases()
     assert named_models(plan) == [{"model": "tern-2", "endpoint": "192.168.0.7:8000"}]
     steps = [{"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "weights": "lora"}]
     tuned = write_plan(tmp_path, near, steps=steps, choice="lora", data={"questions": "q", "examples": "e"})
     with pytest.raises(BadInput, match="lora cannot be trained"):
-        obtain_bases(parse_plan(tuned))
+        ModelSource(plan=parse_plan(tuned)).bases()

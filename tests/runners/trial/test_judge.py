@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runners.runs.UNKNOWN import obtain_bases
 
 from rag.errors import BadInput
 from runners.data.questions import Question
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
-from runners.runs.plan_models import named_models
+from runners.runs.plan_models import ModelSource, named_models
 from runners.trial.execute import run_plan
 from runners.trial.judge import agreed, agreement, comparisons, judge_prompt, read_judgement, summary
 from runners.trial.trial import ArmScores
@@ -240,7 +239,7 @@ def test_judge_must_be_endpoint_allowed_to_receive_data() -> None:
     answers = {"data_must_stay_local": {"value": True, "source": "flag"}}
     plan = parse_plan(body("openai:tern-2@http://127.0.0.1:1/v1", judge=outside, answers=answers))
     with pytest.raises(BadInput, match="must stay local"):
-        obtain_bases(plan)
+        ModelSource(plan=plan).bases()
     assert named_models(plan)[-1] == {"model": "big", "endpoint": "api.example.com", "as": "judge"}
 
 
