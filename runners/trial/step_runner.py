@@ -456,7 +456,8 @@ def _rows_digest(context: OpenRun) -> str:
 
 
 def _embedder_digest(context: OpenRun) -> str | None:
-    return context.models.obtained.embedder and context.models.obtained.embedder.fingerprint
+    embedder = context.models.obtained.embedder
+    return embedder.fingerprint if embedder else None
 
 
 def _reranker_input(context: OpenRun, retrieves: bool) -> dict[str, str]:
