@@ -19,16 +19,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from runners.models import hub
+import torch
+from torch import nn
+from torch.nn import functional as F
 
-hub.block_hub()
-
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from runners.inference.kv_cache import StaticKVCache  # noqa: E402
-from runners.inference.prefix_groups import Segment, shared_segments  # noqa: E402
+from runners.inference.kv_cache import StaticKVCache
+from runners.inference.prefix_groups import Segment, shared_segments
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""

@@ -7,6 +7,7 @@ switches its tuned weights without loading it again. Imports torch, transformers
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,33 +16,33 @@ from typing import Any
 
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from peft import LoraConfig, PeftModel  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import (  # noqa: E402
+import torch
+from peft import LoraConfig, PeftModel
+from torch import nn
+from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging  # noqa: E402
+from transformers.utils import logging as transformers_logging
 
-from rag.errors import BadInput, CannotRun  # noqa: E402
-from rag.files import (  # noqa: E402
+from rag.errors import BadInput, CannotRun
+from rag.files import (
     MANIFEST,
     check_manifest,
     sha256_file,
 )
-from runners.models.cards import CARD_FILE  # noqa: E402
-from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.resources import device  # noqa: E402
-from runners.resources.gpu import MachineProbe  # noqa: E402
-from runners.resources.machine import GIB, cpu_supports_bf16, free_ram  # noqa: E402
-from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
+from runners.models.cards import CARD_FILE
+from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash
+from runners.models.resolve import Model
+from runners.resources import device
+from runners.resources.gpu import MachineProbe
+from runners.resources.machine import GIB, cpu_supports_bf16, free_ram
+from runners.tokenization.chat_template import ChatTokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FOUR_BIT_BLOCK = 64
