@@ -14,6 +14,7 @@ from advisor.display import console
 from advisor.output import emit_result, print_plain
 from advisor.questionnaire.answers import format_answer
 from advisor.report.statements import right_count
+from advisor.workflows.run_watch import run_progress
 from rag.errors import BadInput, UsageProblem
 from rag.files import UPDATE_HINT
 from runners.run_folder import is_run, open_run_folder
@@ -209,8 +210,6 @@ def _progress(summary: RunSummary) -> str:
     """Return how far a run is that a process works on, and how to follow it; "" for other runs."""
     if summary.state != "writing":
         return ""
-    from advisor.workflows.run_watch import run_progress
-
     return f"{run_progress(summary.path)[0]}; follow it with --watch"
 
 
@@ -218,8 +217,6 @@ def _progress_json(summary: RunSummary) -> dict[str, Any]:
     """Return the key ``progress`` of a run that a process works on, with the keys of a status line of --watch."""
     if summary.state != "writing":
         return {}
-    from advisor.workflows.run_watch import run_progress
-
     return {"progress": run_progress(summary.path)[1]}
 
 

@@ -240,7 +240,14 @@ def test_server_gives_the_mark_and_its_client_reads_it(plan: Plan, hits: tuple[H
 
     with HTTPServer(("127.0.0.1", 0), Sending) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        record = ServerRecord("127.0.0.1", server.server_port, 0, 0.0, "run", "fingerprint")
+        record = ServerRecord(
+            host="127.0.0.1",
+            port=server.server_port,
+            pid=0,
+            started=0.0,
+            run="run",
+            fingerprint="fingerprint",
+        )
         pieces = RunningServer(record).stream(Question("q", ASKED), "rag")
         read = show_streaming(pieces, "rag", Console(file=io.StringIO()))
     assert read.beside
