@@ -27,7 +27,7 @@ TRASH_FOLDER = ".trash"
 _TRASHED_NAME = re.compile(r"(\d{6})\.(.+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run of a folder, as ``runs list`` shows it."""
 
@@ -82,7 +82,9 @@ def summarise_run(path: Path) -> RunSummary:
         plan = read_run_plan(path)
         report = read_report(path)
     except BadInput as problem:
-        return RunSummary(path.name, path, "damaged", problem.message, problem.hint, **common)
+        return RunSummary(
+            name=path.name, path=path, state="damaged", problem=problem.message, hint=problem.hint, **common
+        )
     verdict = report.get("verdict") or {}
     scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
     right = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
@@ -91,19 +93,19 @@ def summarise_run(path: Path) -> RunSummary:
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
     return RunSummary(
-        path.name,
-        path,
-        state,
-        "",
-        "",
-        plan.choice,
-        plan.model.name,
-        verdict.get("outcome", ""),
-        verdict.get("winner", ""),
-        scores.get(verdict.get("winner", "")),
-        use,
-        right.get(use or verdict.get("winner", "")),
-        f"{done} of {total}",
+        name=path.name,
+        path=path,
+        state=state,
+        problem="",
+        hint="",
+        choice=plan.choice,
+        model=plan.model.name,
+        outcome=verdict.get("outcome", ""),
+        winner=verdict.get("winner", ""),
+        score=scores.get(verdict.get("winner", "")),
+        use=use,
+        right=right.get(use or verdict.get("winner", "")),
+        steps=f"{done} of {total}",
         **common,
     )
 
