@@ -158,14 +158,14 @@ class Bert(nn.Module):
             model = cls(read_object(folder / "config.json"))
         wanted = model.state_dict().keys()
         whole = folder / "model.safetensors"
-        found: dict[str, torch.Tensor] = {}
+        weights: dict[str, torch.Tensor] = {}
         for file in [whole] if whole.is_file() else sorted(folder.glob("*.safetensors")):
             with safe_open(str(file), "pt") as tensors:
                 names: list[str] = tensors.keys()
                 own = {name: _module_name(name) for name in names}
-                found |= {own[n]: tensors.get_tensor(n).to(dtype) for n in names if own[n] in wanted}
+                weights |= {own[n]: tensors.get_tensor(n).to(dtype) for n in names if own[n] in wanted}
         try:
-            model.load_state_dict(found, assign=True)
+            model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise BadInput(f"the weights of {folder} do not fit its config.json: {error}") from error
         return model.eval()

@@ -273,7 +273,8 @@ class LocalGenerator:
         # Weights do not change what an architecture computes, so a switch of weights needs no new probe.
         architecture = (type(model), str(model.dtype), str(model.config.to_dict()))
         if architecture not in self._paths:
-            self._paths[architecture] = choose_path(model, self.kernels, self._ordinary_tokens())
+            base = self._weights.base.fingerprint
+            self._paths[architecture] = choose_path(model, self.kernels, self._ordinary_tokens, base)
         self.path = self._paths[architecture]
         self.decoder = self.path.decoder(model)
         self.reference = TransformersDecoder(

@@ -144,7 +144,7 @@ def test_unmerged_adapter_is_decoded_by_own_loops() -> None:
     for name, parameter in net.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    path = choose_path(net, "auto", ORDINARY)
+    path = choose_path(net, "auto", lambda: ORDINARY)
     decoder = path.decoder(net)
     assert decoder is not None, path.reason
     assert decoder.fused_step is None
@@ -162,7 +162,7 @@ def test_rotary_positions_that_depend_on_length_are_left_to_transformers(tmp_pat
     config.max_position_embeddings = 32
     config.rope_parameters = {**config.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
     model = type(model)(config).eval()
-    path = choose_path(model, "auto", ORDINARY)
+    path = choose_path(model, "auto", lambda: ORDINARY)
     assert (path.own, path.padded) == (False, 32)
     assert "dynamic" in path.reason
     assert "32 tokens" in path.padding_reason
