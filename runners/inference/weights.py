@@ -1,24 +1,26 @@
 """Load models and tokenizers from their folders, and tuned weights onto the base they were trained on.
 
 :func:`load_for_inference` returns a model ready to generate with; :class:`SwitchableModel` holds one base in memory and
-switches its tuned weights without loading it again. Imports torch, transformers and peft.
+switches its tuned weights without loading it again. Imports torch and transformers; PEFT, which takes seconds to import,
+where an adapter is more than plain LoRA on 16-bit weights, or to be trained.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runners.models import hub
 
 hub.block_hub()
 
 import torch  # noqa: E402
-from peft import LoraConfig, PeftModel  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
@@ -43,6 +45,9 @@ from runners.resources.gpu import MachineProbe  # noqa: E402
 from runners.resources.machine import GIB, cpu_supports_bf16, free_ram  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FOUR_BIT_BLOCK = 64
 """Weights of a layer's row that share one nf4 scale."""
@@ -54,6 +59,17 @@ _MUST_EQUAL = (
     ("fingerprint", "base"),
 )
 """Facts of a base that must be those of the training, with their names in messages; the clearest difference first."""
+
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_LORA_SETTINGS = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True}
+"""Settings of a plain LoRA adapter that must have these values."""
+_ANY_SETTING = frozenset(
+    {
+        *("r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "task_type", "inference_mode"),
+        *("base_model_name_or_path", "revision", "peft_version", "megatron_core", "qalora_group_size"),
+    }
+)
+"""Those that may have any; whatever else PEFT knows must be off."""
 
 transformers_logging.disable_progress_bar()  # progress is reported by events
 
@@ -247,6 +263,8 @@ def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | Non
 
     With ``dropout`` the adapter is trainable and has this dropout; with None it is for inference.
     """
+    from peft import LoraConfig, PeftModel
+
     check_same_base(folder, base, "adapter")
     settings = LoraConfig.from_pretrained(str(folder), local_files_only=True)
     if dropout is not None:
@@ -263,6 +281,42 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
     with torch.no_grad():
         model: PreTrainedModel = net.merge_and_unload()  # type: ignore[operator]
     return model.eval()
+
+
+def plain_lora_scale(settings: Mapping[str, Any]) -> float | None:
+    """Return what the product B·A of a plain LoRA adapter is multiplied by; None for an adapter that is more than that."""
+    named = any(settings.get(key, value) != value for key, value in _LORA_SETTINGS.items())
+    more = any(value for key, value in settings.items() if key not in _ANY_SETTING | _LORA_SETTINGS.keys())
+    if named or more or "peft_type" not in settings:
+        return None
+    rank = int(settings["r"])
+    return float(settings["lora_alpha"]) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+@torch.no_grad()
+def merge_plain_lora(model: PreTrainedModel, folder: Path) -> bool:
+    """Merge a plain LoRA adapter into a 16- or 32-bit model, with the bits that PEFT's merge gives.
+
+    Returns:
+        Whether it was; False, and nothing is changed, where only PEFT knows what the adapter is.
+    """
+    scale = plain_lora_scale(read_json(folder / "adapter_config.json"))
+    if scale is None or not (folder / _ADAPTER_WEIGHTS).is_file():
+        return False
+    layers = {f"base_model.model.{name}": layer for name, layer in model.named_modules()}
+    with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as tensors:
+        names = set(tensors.keys())
+        adapted = {name.rpartition(".lora_")[0] for name in names}
+        pairs = {f"{name}.lora_{side}.weight" for name in adapted for side in "AB"}
+        if names != pairs or not all(type(layers.get(name)) is nn.Linear for name in adapted):
+            return False
+        for name in sorted(adapted):
+            weight = layers[name].get_parameter("weight")
+            a, b = (
+                tensors.get_tensor(f"{name}.lora_{side}.weight").to(weight.device).float() for side in "AB"
+            )
+            weight.data += (b @ a) * scale
+    return True
 
 
 def load_for_inference(
@@ -308,6 +362,8 @@ def attach_adapter(
         The model, whose own layers hold the adapter, so that it generates as any model of transformers does; and
         PEFT's wrapper, whose ``unload`` takes the adapter away again, None for a merged one.
     """
+    if not four_bit and merge_plain_lora(model, folder):
+        return model, None
     with _packed_weights_kept(model):
         adapted = load_adapter(model, folder, base)
     if not four_bit:
