@@ -283,14 +283,11 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
     return model.eval()
 
 
-def plain_lora_scale(settings: Mapping[str, Any]) -> float | None:
-    """Return what the product B·A of a plain LoRA adapter is multiplied by; None for an adapter that is more than that."""
-    named = any(settings.get(key, value) != value for key, value in _LORA_SETTINGS.items())
-    more = any(value for key, value in settings.items() if key not in _ANY_SETTING | _LORA_SETTINGS.keys())
-    if named or more or "peft_type" not in settings:
-        return None
-    rank = int(settings["r"])
-    return float(settings["lora_alpha"]) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+def _is_plain_lora(settings: Mapping[str, Any]) -> bool:
+    """Return whether an adapter's settings say that it adds scaled products B·A to weights, and nothing else."""
+    return all(settings.get(key) == value for key, value in _LORA_SETTINGS.items()) and not any(
+        value for key, value in settings.items() if key not in _ANY_SETTING | _LORA_SETTINGS.keys()
+    )
 
 
 @torch.no_grad()
@@ -300,16 +297,26 @@ def merge_plain_lora(model: PreTrainedModel, folder: Path) -> bool:
     Returns:
         Whether it was; False, and nothing is changed, where only PEFT knows what the adapter is.
     """
-    scale = plain_lora_scale(read_json(folder / "adapter_config.json"))
-    if scale is None or not (folder / _ADAPTER_WEIGHTS).is_file():
+    settings = read_json(folder / "adapter_config.json")
+    if not (_is_plain_lora(settings) and (folder / _ADAPTER_WEIGHTS).is_file()):
         return False
+    rank = int(settings["r"])
+    scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     layers = {f"base_model.model.{name}": layer for name, layer in model.named_modules()}
     with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as tensors:
         names = set(tensors.keys())
         adapted = {name.rpartition(".lora_")[0] for name in names}
         pairs = {f"{name}.lora_{side}.weight" for name in adapted for side in "AB"}
-        if names != pairs or not all(type(layers.get(name)) is nn.Linear for name in adapted):
+        if names != pairs:
             return False
+        for name in adapted:
+            layer = layers.get(name)
+            shapes = [tensors.get_slice(f"{name}.lora_{side}.weight").get_shape() for side in "AB"]
+            if type(layer) is not nn.Linear or shapes != [
+                [rank, layer.in_features],
+                [layer.out_features, rank],
+            ]:
+                return False
         for name in sorted(adapted):
             weight = layers[name].get_parameter("weight")
             a, b = (

@@ -155,6 +155,35 @@ def test_unmerged_adapter_is_decoded_by_own_loops() -> None:
     assert until_end(list(decoder.decode_one(prompt, LIMIT, TokenSampler(), cache))) == expected
 
 
+def test_path_is_kept_between_starts_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the hash of the weights, the dtype and the kernels; a damaged file is probed again and replaced."""
+    monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path))
+    model, probes = build("llama"), 0
+
+    def ordinary() -> range:
+        nonlocal probes
+        probes += 1
+        return ORDINARY
+
+    first = choose_path(model, "auto", ordinary, "a")
+    assert first.own
+    (file,) = tmp_path.glob("decoding/*.json")
+    for text in (file.read_text("utf-8"), "", "{", "[]", '{"own": true, "other": 1}', '{"own": "yes"}'):
+        file.write_text(text, "utf-8")
+        assert choose_path(model, "auto", ordinary, "a") == first
+    assert probes == 6, "the first start, and five damaged files"
+    file.write_text('{"own": false, "reason": "of a start before"}', "utf-8")
+    assert choose_path(model, "auto", ordinary, "a").reason == "of a start before"
+    assert choose_path(model, "auto", ordinary, "b") == first
+    assert choose_path(build("llama", dtype=torch.bfloat16), "auto", ordinary, "a") == first
+    assert not choose_path(model, "plain", ordinary, "a").own
+    assert choose_path(model, "auto", ordinary) == first
+    assert probes == 10
+    assert len(list(tmp_path.glob("decoding/*.json"))) == 4, "nothing is kept without a hash"
+
+
 def test_rotary_positions_that_depend_on_length_are_left_to_transformers(tmp_path: Path) -> None:
     """Keys of a short cached prefix would be wrong in a text that outgrows the trained length."""
     model = build("llama")
