@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,12 @@ from rag.files import canonical_json, sha256_text
 from rag.version import __version__
 from runners.inference.decoding import Decoder, TokenSampler
 from runners.inference.kv_cache import MIN_SHARED, CachedPrefix, StaticKVCache, cacheable_layers, layer_caches
+from runners.inference.llama_step import StepModel, equals_whole_model
 from runners.inference.transformers_decoder import UNLIMITED, UNPADDED, TransformersDecoder
 from runners.models.digests import keep_entry
+from runners.models.fingerprint import read_json
 from runners.paths import cache_folder
+from runners.resources.device import torch_device
 from runners.resources.gpu import MachineProbe
 
 KNOWN = frozenset(
@@ -132,6 +135,8 @@ class DecodingPath:
     """Most tokens, answers included, up to which transformers' batches of unequal rows may be padded; 0: not at all."""
     padding_reason: str = ""
     """Why they may not, or only so far."""
+    step_only: bool = False
+    """Whether a :class:`runners.inference.llama_step.StepModel` is the same model, bit for bit."""
 
     @property
     def name(self) -> str:
@@ -148,7 +153,11 @@ class DecodingPath:
 
 
 def choose_path(
-    model: Any, kernels: str, ordinary: Callable[[], Sequence[int]], weights: str = ""
+    model: Any,
+    kernels: str,
+    ordinary: Callable[[], Sequence[int]],
+    file: Path | None = None,
+    step_model: Callable[[], StepModel | None] = lambda: None,
 ) -> DecodingPath:
     """Return how a loaded model is decoded: as a start before found it, else by the probes.
 
@@ -156,44 +165,54 @@ def choose_path(
         model: A causal language model of transformers.
         kernels: auto, or plain for transformers' ``generate``.
         ordinary: Returns the tokens of text that the probe's prompts are drawn from, none of them special.
-        weights: Hash of the base's weights, under which the path is kept between starts; "" keeps nothing.
+        file: Where the path is kept between starts (:func:`path_file`); None for nowhere.
+        step_model: Loads the same model without transformers' layers, to see whether that will do the next time.
     """
-    if not weights:
-        return _probed_path(model, kernels, ordinary())
-    key = sha256_text(canonical_json(_path_facts(model, kernels, weights)))
-    file = cache_folder() / PATHS_FOLDER / f"{key}.json"
-    if known := _kept_path(file):
+    if file and (known := read_path(file)):
         return known
     path = _probed_path(model, kernels, ordinary())
-    if _FAILS not in path.reasons():
+    if file and _FAILS not in path.reasons():
+        if path.own and path.fused and model.device.type == "cpu":
+            other = step_model()
+            path = replace(path, step_only=other is not None and equals_whole_model(other, model))
         keep_entry(file, asdict(path), MAX_KEPT_PATHS)
     return path
 
 
-def _path_facts(model: Any, kernels: str, weights: str) -> dict[str, Any]:
-    """Return everything that the probes' outcome depends on, the sources of this folder included."""
+def path_file(folder: Path, weights: str, dtype: str, kernels: str) -> Path:
+    """Return where the path of a model is kept, under everything that the probes' outcome depends on.
+
+    Args:
+        folder: The model's folder, with its config.
+        weights: Hash of the weights; adapters change nothing in what an architecture computes.
+        dtype: What the model computes in, and how its weights are held.
+        kernels: auto or plain.
+    """
     processor = (MachineProbe().read("proc/cpuinfo") or "").splitlines()
     named = ("model name", "flags", "CPU implementer", "CPU part", "Features")
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    return {
+    device = torch_device()
+    facts = {
         "weights": weights,
-        "architecture": [type(model).__name__, str(model.dtype), str(model.config.to_dict())],
+        "config": read_json(folder / "config.json"),
+        "dtype": dtype,
         "kernels": kernels,
         "versions": [torch.__version__, transformers.__version__, __version__],
         "sources": [sha256_text(path.read_text("utf-8")) for path in sources],
-        "device": torch.cuda.get_device_name() if model.device.type == "cuda" else str(model.device),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
         "processor": sorted({line for line in processor if line.startswith(named)}),
         "capability": [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA")],
     }
+    return cache_folder() / PATHS_FOLDER / f"{sha256_text(canonical_json(facts))}.json"
 
 
-def _kept_path(file: Path) -> DecodingPath | None:
+def read_path(file: Path) -> DecodingPath | None:
     """Return the path kept in a file; None where there is none, or one that is damaged."""
     try:
         path = DecodingPath(**json.loads(file.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return path if list(map(type, astuple(path))) == [bool, str, bool, int, str] else None
+    return path if list(map(type, astuple(path))) == [bool, str, bool, int, str, bool] else None
 
 
 def _probed_path(model: Any, kernels: str, ordinary: Sequence[int]) -> DecodingPath:

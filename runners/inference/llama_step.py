@@ -9,14 +9,18 @@ once for each, and the last layer to its end for tokens of which only keys and v
 :class:`FusedPrefill` the tokens of all rows stand one after the other without padding, those of a shared segment once;
 the parts of a layer that see one token at a time run on chunks that stay in the processor's cache; a block of queries sees
 the keys up to its last token, so half of the scores are never computed; and of the last layer only the last token of a row
-is computed to its end. Numbers are computed in the same order and dtype as well, but sums in other blocks. Imports torch.
+is computed to its end. Numbers are computed in the same order and dtype as well, but sums in other blocks.
+
+Neither calls transformers' layers, whose modules take seconds to import: :class:`StepModel` is a model that holds what the
+two read, and :func:`equals_whole_model` says whether it is the same bit for bit. Imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from runners.models import hub
@@ -24,11 +28,13 @@ from runners.models import hub
 hub.block_hub()
 
 import torch  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from runners.inference.kv_cache import StaticKVCache  # noqa: E402
 from runners.inference.prefix_groups import Segment, shared_segments  # noqa: E402
+from runners.models.fingerprint import weight_files  # noqa: E402
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""
@@ -272,6 +278,125 @@ class FusedPrefill:
         x.add_(weights.out(seen))
         gate, up = weights.gate_up(self.step.norm(x, weights.norm_mlp)).chunk(2, dim=-1)
         x.add_(weights.down(F.silu(gate).mul_(up)))
+
+
+class _Weight(nn.Module):
+    def __init__(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights[f"{name}.weight"], requires_grad=False)
+
+
+class _Rotary(nn.Module):
+    """The rotary positions of a config, as transformers' layers compute them."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        kind, self.scaling = config.rope_parameters["rope_type"], 1.0
+        if kind == "default":
+            size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            exponents = torch.arange(0, size, 2, dtype=torch.float) / size
+            self.frequencies = 1.0 / config.rope_parameters["rope_theta"] ** exponents
+        else:
+            from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+            self.frequencies, self.scaling = ROPE_INIT_FUNCTIONS[kind](config)
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = positions[..., None].float() * self.frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return (angles.cos() * self.scaling).to(x.dtype), (angles.sin() * self.scaling).to(x.dtype)
+
+
+def _linear(weights: Mapping[str, torch.Tensor], name: str) -> nn.Linear:
+    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+class _Products(nn.Module):
+    def __init__(self, weights: Mapping[str, torch.Tensor], name: str, parts: str, scaling: float) -> None:
+        super().__init__()
+        self.scaling = scaling
+        for part in parts.split():
+            self.add_module(f"{part}_proj", _linear(weights, f"{name}.{part}_proj"))
+
+
+class _StepLayer(nn.Module):
+    def __init__(self, weights: Mapping[str, torch.Tensor], name: str, scaling: float) -> None:
+        super().__init__()
+        self.input_layernorm = _Weight(weights, f"{name}.input_layernorm")
+        self.self_attn = _Products(weights, f"{name}.self_attn", "q k v o", scaling)
+        self.post_attention_layernorm = _Weight(weights, f"{name}.post_attention_layernorm")
+        self.mlp = _Products(weights, f"{name}.mlp", "gate up down", 1.0)
+
+
+class StepModel(nn.Module):
+    """A Llama-like model on the CPU that holds what the fused step reads, with transformers' names, and no forward pass."""
+
+    def __init__(
+        self, config: Any, generation_config: Any, weights: Mapping[str, torch.Tensor], dtype: torch.dtype
+    ) -> None:
+        """Take the weights by their names in the file; KeyError for one that is missing."""
+        super().__init__()
+        self.config, self.generation_config = config, generation_config
+        self.dtype, self.device = dtype, torch.device("cpu")
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.model: Any = nn.Module()
+        self.model.embed_tokens = _Weight(weights, "model.embed_tokens")
+        self.model.layers = nn.ModuleList(
+            _StepLayer(weights, f"model.layers.{number}", size**-0.5)
+            for number in range(config.num_hidden_layers)
+        )
+        self.model.norm = _Weight(weights, "model.norm")
+        self.model.rotary_emb = _Rotary(config)
+        self.lm_head = _linear(weights, "model.embed_tokens" if config.tie_word_embeddings else "lm_head")
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the layer of the logits."""
+        return self.lm_head
+
+
+def load_step_model(folder: Path, dtype: torch.dtype) -> StepModel | None:
+    """Return the model of a folder without transformers' layers; None where it is not built like Llama."""
+    from transformers import AutoConfig, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if config.model_type not in MODEL_TYPES:
+        return None
+    try:
+        settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:  # there is none
+        settings = GenerationConfig.from_model_config(config)
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        with safe_open(str(file), "pt") as tensors:
+            names: list[str] = tensors.keys()
+            weights |= {name: tensors.get_tensor(name).to(dtype) for name in names}
+    try:
+        return StepModel(config, settings, weights, dtype).eval()
+    except KeyError:
+        return None
+
+
+def equals_whole_model(step_model: StepModel, model: Any) -> bool:
+    """Return whether a fused step reads the same bits of both models: weights, positions and settings."""
+    known, weights = dict(model.named_parameters()), dict(step_model.named_parameters())
+    positions = torch.arange(model.config.max_position_embeddings)[None]
+    like = torch.empty(0, dtype=step_model.dtype)
+    turns = [each.model.rotary_emb(like, positions) for each in (step_model, model)]
+    return (
+        known.keys() == weights.keys()
+        and all(torch.equal(weight, known[name]) for name, weight in weights.items())
+        and all(torch.equal(*pair) for pair in zip(*turns, strict=True))
+        and {layer.self_attn.scaling for layer in model.model.layers}
+        == {layer.self_attn.scaling for layer in step_model.model.layers}
+        and step_model.generation_config.to_dict() == model.generation_config.to_dict()
+    )
 
 
 def unsupported_reason(model: Any) -> str:

@@ -1,8 +1,9 @@
 """Load models and tokenizers from their folders, and tuned weights onto the base they were trained on.
 
 :func:`load_for_inference` returns a model ready to generate with; :class:`SwitchableModel` holds one base in memory and
-switches its tuned weights without loading it again. Imports torch and transformers; PEFT, which takes seconds to import,
-where an adapter is more than plain LoRA on 16-bit weights, or to be trained.
+switches its tuned weights without loading it again. Imports torch. What takes seconds to import is imported where it is
+needed: transformers' model classes for any model but a :class:`runners.inference.llama_step.StepModel`, PEFT for an adapter
+that is more than plain LoRA, beside 4-bit weights, or to be trained.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import gc
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,7 @@ hub.block_hub()
 import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from torch import nn  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from rag.errors import BadInput, CannotRun  # noqa: E402
@@ -37,6 +32,8 @@ from rag.files import (  # noqa: E402
     check_manifest,
     sha256_file,
 )
+from runners.inference.llama_step import StepModel, load_step_model  # noqa: E402
+from runners.models.adapters import ADAPTER_CONFIG_FILE, is_plain_lora  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
 from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
@@ -47,6 +44,7 @@ from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FOUR_BIT_BLOCK = 64
@@ -61,15 +59,6 @@ _MUST_EQUAL = (
 """Facts of a base that must be those of the training, with their names in messages; the clearest difference first."""
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_LORA_SETTINGS = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True}
-"""Settings of a plain LoRA adapter that must have these values."""
-_ANY_SETTING = frozenset(
-    {
-        *("r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "task_type", "inference_mode"),
-        *("base_model_name_or_path", "revision", "peft_version", "megatron_core", "qalora_group_size"),
-    }
-)
-"""Those that may have any; whatever else PEFT knows must be off."""
 
 transformers_logging.disable_progress_bar()  # progress is reported by events
 
@@ -154,6 +143,8 @@ def load_model_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -
 
     Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
+    from transformers import AutoModelForCausalLM
+
     refuse_code(folder)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -220,9 +211,8 @@ def _packed_weights_kept(model: PreTrainedModel) -> Iterator[None]:
             state.packing_format_for_cpu = True
 
 
-def _uses_dora(adapter: Path) -> bool:
-    """Return whether an adapter is DoRA, which reads the base's weights to normalise them."""
-    return bool(read_json(adapter / "adapter_config.json").get("use_dora"))
+def _adapter_settings(adapter: Path) -> dict[str, Any]:
+    return read_json(adapter / ADAPTER_CONFIG_FILE)
 
 
 def base_facts(base: Model) -> dict[str, str]:
@@ -283,13 +273,6 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
     return model.eval()
 
 
-def _is_plain_lora(settings: Mapping[str, Any]) -> bool:
-    """Return whether an adapter's settings say that it adds scaled products B·A to weights, and nothing else."""
-    return all(settings.get(key) == value for key, value in _LORA_SETTINGS.items()) and not any(
-        value for key, value in settings.items() if key not in _ANY_SETTING | _LORA_SETTINGS.keys()
-    )
-
-
 @torch.no_grad()
 def merge_plain_lora(model: PreTrainedModel, folder: Path) -> bool:
     """Merge a plain LoRA adapter into a 16- or 32-bit model, with the bits that PEFT's merge gives.
@@ -297,8 +280,8 @@ def merge_plain_lora(model: PreTrainedModel, folder: Path) -> bool:
     Returns:
         Whether it was; False, and nothing is changed, where only PEFT knows what the adapter is.
     """
-    settings = read_json(folder / "adapter_config.json")
-    if not (_is_plain_lora(settings) and (folder / _ADAPTER_WEIGHTS).is_file()):
+    settings = _adapter_settings(folder)
+    if not (is_plain_lora(settings) and (folder / _ADAPTER_WEIGHTS).is_file()):
         return False
     rank = int(settings["r"])
     scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
@@ -342,7 +325,7 @@ def load_for_inference(
     """
     if weights is None:
         return load_base(base, dtype, four_bit), load_tokenizer(base.folder)
-    if (weights / "adapter_config.json").is_file():
+    if (weights / ADAPTER_CONFIG_FILE).is_file():
         check_same_base(weights, base, "adapter")
         model, _ = attach_adapter(load_base(base, dtype, four_bit), weights, base, four_bit)
     else:
@@ -375,8 +358,7 @@ def attach_adapter(
         adapted = load_adapter(model, folder, base)
     if not four_bit:
         return merged_for_inference(adapted), None
-    causal = adapted.eval().get_base_model()
-    assert isinstance(causal, PreTrainedModel)
+    causal: PreTrainedModel = adapted.eval().get_base_model()  # type: ignore[assignment]
     settings = adapted.peft_config["default"]
     return in_evaluation_mode(causal, repack=not getattr(settings, "use_dora", False)), adapted
 
@@ -397,6 +379,7 @@ class SwitchableModel:
         dtype: str,
         free: Callable[[], float] = free_gib,
         four_bit: bool = False,
+        step_only: bool = False,
     ) -> None:
         """Load the base, with an adapter or as a tuned model trained on exactly this base.
 
@@ -406,24 +389,20 @@ class SwitchableModel:
             dtype: float32, bfloat16, float16 or auto.
             free: Returns the free memory of the device in GiB.
             four_bit: Whether the linear layers are held as double-quantised nf4.
+            step_only: Whether a :class:`runners.inference.llama_step.StepModel` will do, where there is one.
         """
         self.base = base
         self.dtype = dtype
         self.four_bit = four_bit
+        self._step_only = step_only
         self._free = free
-        self.model: Any
+        self.model: Any = None
         self.weights: Path | None = None
         self._beside: PeftModel | None = None
         """PEFT's wrapper of a 4-bit model whose layers hold an adapter."""
         self._copy: dict[str, torch.Tensor] | None = None
-        self.tokenizer: Any
-        if four_bit and weights is not None:
-            self.model = None
-            self.use(weights)
-            self.tokenizer = load_tokenizer(weights)
-        else:
-            self.model, self.tokenizer = load_for_inference(base, weights, dtype, four_bit)
-            self.weights = weights
+        self._switch(weights, keep=False)
+        self.tokenizer: Any = load_tokenizer(weights or base.folder)
 
     @property
     def owner(self) -> tuple[str, str, str]:
@@ -437,9 +416,21 @@ class SwitchableModel:
         Raises BadInput for weights of another base, and then the current ones stay in use. After any other failure no
         model is in memory, and the next use loads it again.
         """
-        if weights == self.weights and self.model is not None:
-            return
-        adapter = weights is not None and (weights / "adapter_config.json").is_file()
+        if weights != self.weights or self.model is None:
+            self._switch(weights)
+
+    def load_whole(self) -> bool:
+        """Load the model by transformers if it was loaded without; return whether it was."""
+        if not isinstance(self.model, StepModel):
+            return False
+        self._step_only = False
+        self._drop()
+        self._switch(self.weights, keep=False)
+        return True
+
+    def _switch(self, weights: Path | None, keep: bool = True) -> None:
+        """Load what is needed for other weights; with ``keep``, the base is copied where the copy fits."""
+        adapter = weights is not None and (weights / ADAPTER_CONFIG_FILE).is_file()
         if weights is not None:
             check_same_base(weights, self.base, "adapter" if adapter else "model")
         try:
@@ -447,15 +438,18 @@ class SwitchableModel:
                 self._drop()
                 self.model = load_tuned_model(weights, self.dtype, self.four_bit)
             else:
-                self._restore()
-                if (
+                if weights is not None and self._step_only and not is_plain_lora(_adapter_settings(weights)):
+                    self._step_only = False  # only PEFT can merge it
+                    self._drop()
+                self._restore(keep)
+                if (  # DoRA reads the base's weights to normalise them
                     weights is not None
                     and self.four_bit
-                    and _uses_dora(weights)
+                    and _adapter_settings(weights).get("use_dora")
                     and _repacked_states(self.model)
                 ):
                     self._drop()
-                    self.model = load_base(self.base, self.dtype, self.four_bit)
+                    self.model = self._load_base()
                 if weights is not None:
                     self.model, self._beside = attach_adapter(self.model, weights, self.base, self.four_bit)
         except BaseException:
@@ -463,13 +457,19 @@ class SwitchableModel:
             raise
         self.weights = weights
 
-    def _restore(self) -> None:
+    def _load_base(self) -> Any:
+        """Return the base without tuned weights."""
+        if self._step_only and (model := load_step_model(self.base.folder, dtype_for(self.dtype)[0])):
+            return model
+        return load_base(self.base, self.dtype, self.four_bit)
+
+    def _restore(self, keep: bool) -> None:
         """Restore the base's own weights: detach the adapter, or take them from the copy or from the folder.
 
-        A 16-bit base is copied where the copy fits.
+        With ``keep``, a 16-bit base is copied where the copy fits.
         """
         if self.model is None:
-            self.model = load_base(self.base, self.dtype, self.four_bit)
+            self.model = self._load_base()
         elif self._beside is not None:
             with _packed_weights_kept(self.model):
                 plain: PreTrainedModel = self._beside.unload()  # type: ignore[operator]
@@ -481,9 +481,9 @@ class SwitchableModel:
                     parameter.copy_(self._copy[name])
         elif self.weights is not None:
             self._drop()
-            self.model = load_base(self.base, self.dtype, self.four_bit)
+            self.model = self._load_base()
         self.weights = None
-        if self.four_bit:
+        if self.four_bit or not keep:
             return
         size = sum(parameter.nbytes for parameter in self.model.parameters())
         # At most half of the free memory is used for the copy.
