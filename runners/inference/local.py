@@ -288,8 +288,8 @@ class LocalGenerator:
         # Weights do not change what an architecture computes, so a switch of weights needs no new probe.
         architecture = (type(model), str(model.dtype), str(model.config.to_dict()))
         if architecture not in self._paths:
-            known = self._known if isinstance(model, StepModel) else None
-            self._paths[architecture] = known or self._chosen_path()
+            earlier = self._known if isinstance(model, StepModel) else None
+            self._paths[architecture] = earlier or self._chosen_path()
         self.path = self._paths[architecture]
         self.decoder = self.path.decoder(model)
         self.reference = TransformersDecoder(

@@ -274,7 +274,7 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def merge_plain_lora(model: PreTrainedModel, folder: Path) -> bool:
+def merge_plain_lora(model: nn.Module, folder: Path) -> bool:
     """Merge a plain LoRA adapter into a 16- or 32-bit model, with the bits that PEFT's merge gives.
 
     Returns:
