@@ -16,13 +16,13 @@ Deterministic batching (:class:`DeterministicLinear`): a matrix product picks it
 rows, and kernels add up in different orders. On one CPU with AMX (torch 2.13, two threads) the 1536 to 384
 product of all-MiniLM gave other bits in bf16 for 33 to 511 rows than for 2,048, and in fp32 for 1 to 15 and
 57 to 192; elsewhere only fp32 below 16 rows did. So rows are padded with zeros to one of a few sizes, those
-that gave the same bits on this machine when the model was loaded.
+that give the same bits on this machine (:class:`ProductSizes`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ RowRun = tuple[int, int]
 MAX_ROWS_PER_PRODUCT = 2048
 """Rows of the largest product; more rows are multiplied in parts."""
 PRODUCT_SIZES = (32, 64, 128, 256, *range(512, MAX_ROWS_PER_PRODUCT + 1, 256))
-"""Numbers of rows that a product may be padded to; of a batch of 1,300 a twelfth is then padding on average.
-Trying all of them takes a tenth of a second for all-MiniLM in bf16."""
+"""Numbers of rows that a product may be padded to; of a batch of 1,300 a twelfth is then padding on average."""
 
 
 BATCH_TOKENS = MAX_ROWS_PER_PRODUCT
@@ -279,18 +278,53 @@ def why_not_packed(folder: EmbedderFolder) -> str:
     return "texts are put in lower case" if folder.lowers_case else ""
 
 
+class ProductSizes:
+    """The numbers of rows whose products with a layer equal, bit for bit, those of ``MAX_ROWS_PER_PRODUCT`` rows.
+
+    Each is tried when it is first needed: a question needs one, an index all. Random rows are multiplied once all together
+    and once as the first and the last ``size`` of them: a row's bits must depend neither on the number of rows nor on its
+    position among them.
+    """
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        """Take a layer; others of its shape and dtype have the same sizes."""
+        self._layer = layer
+        self._agree = {MAX_ROWS_PER_PRODUCT: True}
+
+    def smallest(self, rows: int) -> int:
+        """Return the smallest size of at least so many rows, at most ``MAX_ROWS_PER_PRODUCT``."""
+        return next(size for size in PRODUCT_SIZES if size >= rows and self._agrees(size))
+
+    @torch.inference_mode()
+    def _agrees(self, size: int) -> bool:
+        if size not in self._agree:
+            rows, full = self._products
+            first, last = self._layer(rows[:size]), self._layer(rows[-size:])
+            self._agree[size] = torch.equal(first, full[:size]) and torch.equal(last, full[-size:])
+        return self._agree[size]
+
+    @cached_property
+    def _products(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The random rows, [rows, in features], and their product, [rows, out features]."""
+        layer, generator = self._layer, torch.Generator().manual_seed(1234)
+        rows = torch.randn(MAX_ROWS_PER_PRODUCT, layer.in_features, generator=generator).to(
+            layer.weight.dtype
+        )
+        return rows, layer(rows)
+
+
 class DeterministicLinear(torch.nn.Module):
     """A linear layer whose output for a row has the same bits whatever other rows come with it.
 
     It multiplies only in sizes whose products agree bit for bit (see the module's text).
     """
 
-    def __init__(self, layer: torch.nn.Linear, sizes: tuple[int, ...]) -> None:
+    def __init__(self, layer: torch.nn.Linear, sizes: ProductSizes) -> None:
         """Share a layer's weights.
 
         Args:
             layer: the layer to replace.
-            sizes: allowed numbers of rows, ascending; the last is ``MAX_ROWS_PER_PRODUCT``.
+            sizes: allowed numbers of rows.
         """
         super().__init__()
         self.weight = layer.weight
@@ -306,37 +340,20 @@ class DeterministicLinear(torch.nn.Module):
 
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
         """Return [rows, out]: pad with zero rows to an allowed size, multiply, and drop the padding."""
-        size = next(size for size in self._sizes if size >= len(rows))
+        size = self._sizes.smallest(len(rows))
         return linear(pad(rows, (0, 0, 0, size - len(rows))), self.weight, self.bias)[: len(rows)]
 
 
-@torch.inference_mode()
 def make_deterministic(model: torch.nn.Module) -> None:
     """Replace every linear layer of a model by a :class:`DeterministicLinear` with the same weights."""
-    sizes: dict[tuple[int, int], tuple[int, ...]] = {}
+    sizes: dict[tuple[int, int], ProductSizes] = {}
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, torch.nn.Linear):
                 shape = (layer.in_features, layer.out_features)
                 if shape not in sizes:
-                    sizes[shape] = bit_identical_sizes(layer)
+                    sizes[shape] = ProductSizes(layer)
                 setattr(parent, name, DeterministicLinear(layer, sizes[shape]))
-
-
-def bit_identical_sizes(layer: torch.nn.Linear) -> tuple[int, ...]:
-    """Return the sizes whose products equal, bit for bit, those of ``MAX_ROWS_PER_PRODUCT`` rows.
-
-    Random rows are multiplied once all together and once as the first and the last ``size`` of them: a row's
-    bits must depend neither on the number of rows nor on its position among them.
-    """
-    generator = torch.Generator().manual_seed(1234)
-    rows = torch.randn(MAX_ROWS_PER_PRODUCT, layer.in_features, generator=generator).to(layer.weight.dtype)
-    full = layer(rows)
-    return tuple(
-        size
-        for size in PRODUCT_SIZES
-        if torch.equal(layer(rows[:size]), full[:size]) and torch.equal(layer(rows[-size:]), full[-size:])
-    )
 
 
 def equal_length_runs(rows: Sequence[Sequence[int]]) -> list[RowRun]:
