@@ -33,7 +33,7 @@ from rag.files import (  # noqa: E402
     sha256_file,
 )
 from runners.inference.llama_step import StepModel, load_step_model  # noqa: E402
-from runners.models.adapters import ADAPTER_CONFIG_FILE, is_plain_lora  # noqa: E402
+from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_lora  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
 from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
@@ -57,8 +57,6 @@ _MUST_EQUAL = (
     ("fingerprint", "base"),
 )
 """Facts of a base that must be those of the training, with their names in messages; the clearest difference first."""
-
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 transformers_logging.disable_progress_bar()  # progress is reported by events
 
@@ -211,10 +209,6 @@ def _packed_weights_kept(model: PreTrainedModel) -> Iterator[None]:
             state.packing_format_for_cpu = True
 
 
-def _adapter_settings(adapter: Path) -> dict[str, Any]:
-    return read_json(adapter / ADAPTER_CONFIG_FILE)
-
-
 def base_facts(base: Model) -> dict[str, str]:
     """Return name, origin and hashes of a base, by which tuned weights are matched to it."""
     return {
@@ -280,13 +274,13 @@ def merge_plain_lora(model: nn.Module, folder: Path) -> bool:
     Returns:
         Whether it was; False, and nothing is changed, where only PEFT knows what the adapter is.
     """
-    settings = _adapter_settings(folder)
-    if not (is_plain_lora(settings) and (folder / _ADAPTER_WEIGHTS).is_file()):
+    settings = read_json(folder / ADAPTER_CONFIG_FILE)
+    if not (is_plain_lora(settings) and (folder / ADAPTER_WEIGHTS).is_file()):
         return False
     rank = int(settings["r"])
     scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     layers = {f"base_model.model.{name}": layer for name, layer in model.named_modules()}
-    with safe_open(str(folder / _ADAPTER_WEIGHTS), "pt") as tensors:
+    with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as tensors:
         names = set(tensors.keys())
         adapted = {name.rpartition(".lora_")[0] for name in names}
         pairs = {f"{name}.lora_{side}.weight" for name in adapted for side in "AB"}
@@ -295,10 +289,9 @@ def merge_plain_lora(model: nn.Module, folder: Path) -> bool:
         for name in adapted:
             layer = layers.get(name)
             shapes = [tensors.get_slice(f"{name}.lora_{side}.weight").get_shape() for side in "AB"]
-            if type(layer) is not nn.Linear or shapes != [
-                [rank, layer.in_features],
-                [layer.out_features, rank],
-            ]:
+            if type(layer) is not nn.Linear:
+                return False
+            if shapes != [[rank, layer.in_features], [layer.out_features, rank]]:
                 return False
         for name in sorted(adapted):
             weight = layers[name].get_parameter("weight")
@@ -438,24 +431,32 @@ class SwitchableModel:
                 self._drop()
                 self.model = load_tuned_model(weights, self.dtype, self.four_bit)
             else:
-                if weights is not None and self._step_only and not is_plain_lora(_adapter_settings(weights)):
-                    self._step_only = False  # only PEFT can merge it
-                    self._drop()
                 self._restore(keep)
                 if (  # DoRA reads the base's weights to normalise them
                     weights is not None
                     and self.four_bit
-                    and _adapter_settings(weights).get("use_dora")
+                    and read_json(weights / ADAPTER_CONFIG_FILE).get("use_dora")
                     and _repacked_states(self.model)
                 ):
                     self._drop()
                     self.model = self._load_base()
-                if weights is not None:
+                if weights is not None and not self._merge(weights):
                     self.model, self._beside = attach_adapter(self.model, weights, self.base, self.four_bit)
         except BaseException:
             self._drop()  # a half switched model would answer in the name of other weights
             raise
         self.weights = weights
+
+    def _merge(self, weights: Path) -> bool:
+        """Merge an adapter into a step model; where only PEFT can, load the whole model, and return False."""
+        if not isinstance(self.model, StepModel):
+            return False
+        if merge_plain_lora(self.model, weights):
+            return True
+        self._step_only = False
+        self._drop()
+        self.model = self._load_base()
+        return False
 
     def _load_base(self) -> Any:
         """Return the base without tuned weights."""

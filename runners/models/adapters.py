@@ -19,6 +19,7 @@ from runners.models.cards import CARD_FILE
 from runners.models.fingerprint import read_json, template_hash, tokenizer_hash
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PLAIN_LORA = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True}
 """Settings of a plain LoRA adapter that must have these values."""
 _ANY_VALUE = frozenset(
