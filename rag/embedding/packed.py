@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
-from torch.nn.functional import gelu, linear, normalize, pad, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, linear, normalize, pad, scaled_dot_product_attention
 
 from rag.embedding.folder import EmbedderFolder, read_object
 from rag.embedding.low_rank import add_changes
@@ -46,18 +46,15 @@ _POSITIONS_AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
 PACKED_MODEL_TYPES = (*_POSITIONS_FROM_ZERO, *_POSITIONS_AFTER_PADDING)
 """Model types whose layers treat each token by itself, but for attention."""
 _BERT_DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 30522,
-    "hidden_size": 768,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
-    "intermediate_size": 3072,
     "hidden_act": "gelu",
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
 }
 """What transformers takes for settings that a ``config.json`` leaves out."""
 
+Weights = Mapping[str, torch.Tensor]
+"""Tensors by the names of parameters."""
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Attention: query, key and value [rows, heads, tokens, head width] to [rows, tokens, heads, head width]."""
 
@@ -77,15 +74,47 @@ _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 """CPU flags in /proc/cpuinfo that announce bf16 instructions."""
 
 
-class _SelfAttention(nn.Module):
-    def __init__(self, hidden: int, heads: int) -> None:
+def linear_layer(weights: Weights, name: str) -> nn.Linear:
+    """Return a linear layer with the weight and the bias, if there is one, of a name.
+
+    torch would first draw a weight at random. (On its meta device that imports ``torch._dynamo``, which takes seconds.)
+
+    Raises:
+        KeyError: when there is no such weight.
+    """
+    layer = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(layer)
+    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
+    return layer
+
+
+class _Norm(nn.Module):
+    """A layer norm with the weights of a name."""
+
+    def __init__(self, weights: Weights, name: str, eps: float) -> None:
         super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
+        self.weight = nn.Parameter(weights[f"{name}.weight"], requires_grad=False)
+        self.bias = nn.Parameter(weights[f"{name}.bias"], requires_grad=False)
+        self._eps = eps
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return layer_norm(hidden, self.weight.shape, self.weight, self.bias, self._eps)
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, weights: Weights, name: str, heads: int) -> None:
+        super().__init__()
+        self._heads = heads
+        self.query, self.key, self.value = (
+            linear_layer(weights, f"{name}.{part}") for part in ("query", "key", "value")
+        )
 
     def forward(self, hidden: torch.Tensor, attend: Attend) -> torch.Tensor:
         parts = (
-            layer(hidden).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value)
+            layer(hidden).unflatten(-1, (self._heads, -1)) for layer in (self.query, self.key, self.value)
         )
         return attend(*(part.transpose(1, 2) for part in parts)).flatten(2)
 
@@ -93,10 +122,10 @@ class _SelfAttention(nn.Module):
 class _AddAndNorm(nn.Module):
     """A linear layer; what came in before is added to its output, and the sum normalised."""
 
-    def __init__(self, width: int, hidden: int, eps: float) -> None:
+    def __init__(self, weights: Weights, name: str, eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, hidden)
-        self.LayerNorm = nn.LayerNorm(hidden, eps=eps)
+        self.dense = linear_layer(weights, f"{name}.dense")
+        self.LayerNorm = _Norm(weights, f"{name}.LayerNorm", eps)
 
     def forward(self, inputs: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         normed: torch.Tensor = self.LayerNorm(self.dense(inputs) + before)
@@ -104,17 +133,14 @@ class _AddAndNorm(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, weights: Weights, name: str, config: Mapping[str, Any]) -> None:
         super().__init__()
-        hidden, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
-        self.attention = nn.ModuleDict(
-            {
-                "self": _SelfAttention(hidden, config["num_attention_heads"]),
-                "output": _AddAndNorm(hidden, hidden, eps),
-            }
-        )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, inner)})
-        self.output = _AddAndNorm(inner, hidden, eps)
+        eps = config["layer_norm_eps"]
+        attention = _SelfAttention(weights, f"{name}.attention.self", config["num_attention_heads"])
+        output = _AddAndNorm(weights, f"{name}.attention.output", eps)
+        self.attention = nn.ModuleDict({"self": attention, "output": output})
+        self.intermediate = nn.ModuleDict({"dense": linear_layer(weights, f"{name}.intermediate.dense")})
+        self.output = _AddAndNorm(weights, f"{name}.output", eps)
         self._activation = _activation(str(config["hidden_act"]))
 
     def forward(self, hidden: torch.Tensor, attend: Attend) -> torch.Tensor:
@@ -126,48 +152,41 @@ class _Layer(nn.Module):
 class Bert(nn.Module):
     """A BERT, RoBERTa, XLM-RoBERTa or CamemBERT without pooler or head; its modules are named as transformers names them."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        """Make the modules of a ``config.json``; :meth:`load` reads their weights."""
+    def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
+        """Make the model of a ``config.json`` in evaluation mode; KeyError where a weight is missing."""
         super().__init__()
         config = {**_BERT_DEFAULTS, **config}
-        self.hidden_size = int(config["hidden_size"])
         after_padding = config["model_type"] in _POSITIONS_AFTER_PADDING
         self.first_position = int(config.get("pad_token_id", 1)) + 1 if after_padding else 0
         """Position id of a text's first token."""
-        tables = (
-            ("vocab_size", "word"),
-            ("max_position_embeddings", "position"),
-            ("type_vocab_size", "token_type"),
-        )
+        tables = [f"{table}_embeddings" for table in ("word", "position", "token_type")]
         self.embeddings = nn.ModuleDict(
-            {f"{name}_embeddings": nn.Embedding(config[size], self.hidden_size) for size, name in tables}
+            {name: nn.Embedding.from_pretrained(weights[f"embeddings.{name}.weight"]) for name in tables}
         )
-        self.embeddings["LayerNorm"] = nn.LayerNorm(self.hidden_size, eps=config["layer_norm_eps"])
-        layers = nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.embeddings["LayerNorm"] = _Norm(weights, "embeddings.LayerNorm", config["layer_norm_eps"])
+        numbers = range(config["num_hidden_layers"])
+        layers = nn.ModuleList(_Layer(weights, f"encoder.layer.{number}", config) for number in numbers)
         self.encoder = nn.ModuleDict({"layer": layers})
+        self.hidden_size = weights["embeddings.LayerNorm.weight"].shape[0]
+        self.eval()
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype) -> Bert:
-        """Return the model of a folder in evaluation mode, from safetensors.
+        """Return the model of a folder, from safetensors.
 
         Raises:
-            BadInput: when its files do not hold the weights that its ``config.json`` describes.
+            BadInput: when a weight is missing that its ``config.json`` describes.
         """
-        with torch.device("meta"):  # nothing is drawn at random that is replaced at once
-            model = cls(read_object(folder / "config.json"))
-        wanted = model.state_dict().keys()
         whole = folder / "model.safetensors"
         weights: dict[str, torch.Tensor] = {}
         for file in [whole] if whole.is_file() else sorted(folder.glob("*.safetensors")):
             with safe_open(str(file), "pt") as tensors:
                 names: list[str] = tensors.keys()
-                own = {name: _module_name(name) for name in names}
-                weights |= {own[n]: tensors.get_tensor(n).to(dtype) for n in names if own[n] in wanted}
+                weights |= {_parameter_name(name): tensors.get_tensor(name).to(dtype) for name in names}
         try:
-            model.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise BadInput(f"the weights of {folder} do not fit its config.json: {error}") from error
-        return model.eval()
+            return cls(read_object(folder / "config.json"), weights)
+        except KeyError as error:
+            raise BadInput(f"the weights in {folder} lack {error}, which its config.json describes") from None
 
     def forward(
         self, ids: torch.Tensor, positions: torch.Tensor, types: torch.Tensor, attend: Attend
@@ -213,7 +232,7 @@ def _activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return function
 
 
-def _module_name(name: str) -> str:
+def _parameter_name(name: str) -> str:
     """Return a stored tensor's name in :class:`Bert`: without the prefix of a model with a head, and TensorFlow's words."""
     name = name.removeprefix("bert.").removeprefix("roberta.")
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
