@@ -26,6 +26,7 @@ _ANY_VALUE = frozenset(
     {
         *("r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "task_type", "inference_mode"),
         *("base_model_name_or_path", "revision", "peft_version", "megatron_core", "qalora_group_size"),
+        "auto_mapping",
     }
 )
 """Those that may have any; whatever else PEFT knows must be off."""
