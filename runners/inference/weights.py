@@ -33,7 +33,7 @@ from rag.files import (  # noqa: E402
     sha256_file,
 )
 from runners.inference.llama_step import StepModel, load_step_model  # noqa: E402
-from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_lora  # noqa: E402
+from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_adapter  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
 from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
@@ -275,7 +275,7 @@ def merge_plain_lora(model: nn.Module, folder: Path) -> bool:
         Whether it was; False, and nothing is changed, where only PEFT knows what the adapter is.
     """
     settings = read_json(folder / ADAPTER_CONFIG_FILE)
-    if not (is_plain_lora(settings) and (folder / ADAPTER_WEIGHTS).is_file()):
+    if not (is_plain_adapter(settings) and (folder / ADAPTER_WEIGHTS).is_file()):
         return False
     rank = int(settings["r"])
     scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)

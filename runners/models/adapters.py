@@ -36,7 +36,7 @@ MAX_DEPTH = 4
 """Levels of subfolders that are searched: runs/NAME/adapters/ARM is three."""
 
 
-def is_plain_lora(settings: Mapping[str, Any]) -> bool:
+def is_plain_adapter(settings: Mapping[str, Any]) -> bool:
     """Return whether an ``adapter_config.json`` says that scaled products B·A are added to weights, and nothing else."""
     return all(settings.get(key) == value for key, value in _PLAIN_LORA.items()) and not any(
         value for key, value in settings.items() if key not in _ANY_VALUE | _PLAIN_LORA.keys()
