@@ -218,8 +218,6 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
     context.emit({"event": "run.start", **start})
     if context.backend and (note := context.backend.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
-    if plan.ignored:
-        context.emit({"event": "plan.note", "reason": plan.ignored})
     if outdated := plan.predicted.get(OUTDATED):
         reason = f"{outdated}: its prediction is shown, but not compared with times and memory"
         context.emit({"event": "plan.note", "reason": reason})

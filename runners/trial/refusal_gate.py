@@ -77,7 +77,7 @@ def question_drift(run: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> 
     """Compare the questions of a journal with those that the refusals of their search were fitted on.
 
     One comparison for all arms, over the different questions of those that search with the plan's retriever, or else with
-    the tuned one. None with under 20 questions on a side, where nothing was searched, and for files of earlier versions.
+    the tuned one. None with under 20 questions on a side, where nothing was searched, and for files of 0.2.0.
 
     Args:
         run: the folder with the index and its refusal threshold.

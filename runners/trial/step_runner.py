@@ -126,12 +126,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
 
 
 def _asking_inputs(base: Model, plan: Plan) -> dict[str, Any]:
-    """Return how a model is asked, where earlier versions asked it otherwise: there finished steps are repeated.
-
-    Models that reason were asked without switch and room, a model without a template without its first token, templates
-    that write the date with today's, and the generation_config was not followed. Steps of all other models that were
-    finished then stay finished.
-    """
+    """Return what of a model's own files decides how it is asked: its switch for reasoning, its template, its rules."""
     template = chat_template(base.folder)
     inputs: dict[str, Any] = {}
     if any(name in template for name in _REASONING):
@@ -157,7 +152,7 @@ def _followed_rules(file: Path) -> dict[str, Any]:
 
 
 def quantization_input(model: PlanModel) -> dict[str, str]:
-    """Return how the model is held when it answers, {} in 16 bits: steps finished before this setting stay finished."""
+    """Return how the model is held when it answers, {} in 16 bits."""
     return {} if model.quantization == NO_QUANTIZATION else {"quantization": model.quantization}
 
 
@@ -447,7 +442,7 @@ def _documents_digest(documents: Path | None) -> str:
 
 
 def _gate_inputs(context: RunContext, retrieves: bool) -> dict[str, Any]:
-    """Return the settings and the log that refusals depend on; {} for the usual ones, as for steps of earlier versions."""
+    """Return the settings and the log that refusals depend on; {} for the usual ones."""
     log = context.plan.data.wordings
     if not retrieves or log is None:
         return gate_inputs(context) if retrieves else {}
@@ -460,7 +455,7 @@ def _rows_digest(context: RunContext) -> str:
 
 
 def _reranker_input(context: RunContext, retrieves: bool) -> dict[str, str]:
-    """Return the reranker that a step depends on; {} where there is none, as for steps of earlier versions."""
+    """Return the reranker that a step depends on; {} where there is none."""
     model = context.reranker_model if retrieves else None
     return {"reranker": model.fingerprint} if model else {}
 

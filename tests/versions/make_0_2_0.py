@@ -76,10 +76,11 @@ def write_data(folder: Path) -> None:
 
 def write_models(folder: Path) -> None:
     """Write a Llama and a BERT of a few thousand parameters under the default names, as a model cache stores them."""
-    from rag.files import write_manifest
-    from runners.models.fingerprint import fingerprint
     from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
     from tokenizers.models import BPE, WordLevel
+
+    from rag.files import write_manifest
+    from runners.models.fingerprint import fingerprint
 
     texts = [path.read_text("utf-8") for path in sorted((folder / "documents").iterdir())]
     rows = read_rows(folder / "examples.jsonl")
