@@ -103,10 +103,7 @@ def test_index_check_reports_damage_and_repair_fixes_it(
     tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
 ) -> None:
     index = tmp_path / "index"
-    assert (
-        index_exit_code("build", index, "--documents", documents, "--embedder", embedder, "--store", "exact")
-        == 0
-    )
+    assert index_exit_code("build", index, "--documents", documents, "--embedder", embedder) == 0
     (index / "gen-000001" / "vectors.npy").write_bytes(b"damage")
     capsys.readouterr()
     assert index_exit_code("check", index) == 3
