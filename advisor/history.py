@@ -190,7 +190,7 @@ def read_history(path: Path | None = None) -> History:
     if path is None:
         return History(None)
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        lines = path.read_text("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return History(path)
     except OSError as error:

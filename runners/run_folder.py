@@ -298,7 +298,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    # not by str.splitlines: a text in a row may hold U+0085, U+2028 or U+2029
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
         try:
             row = parse_json(line)
         except ValueError:

@@ -345,7 +345,7 @@ def _documents_of_examples(run: Path, plan: dict[str, Any]) -> tuple[set[str], b
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         if line.strip() and isinstance(row := json.loads(line), dict):
             yield row
 

@@ -52,7 +52,7 @@ from runners.runs.session import (
 from runners.runs.tuned_retrieval import refused_arms
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step
-from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions
+from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 ALONE_QUESTIONS = 3
@@ -111,6 +111,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
         **_gate_inputs(context, step.retrieval),
+        **(reader_input(context) if step.retrieval else {}),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)

@@ -137,7 +137,7 @@ def check_lost_weights_are_trained_again(out: Path) -> None:
     assert "--resume --only train:hybrid" in asked.output.replace("\n", " ")
     again = run("--resume", "--only", "train:hybrid")
     assert again.exit_code == 0, again.output
-    assert "train:hybrid is trained again" in again.output
+    assert "train:hybrid is repeated" in again.output
     assert weights.read_bytes() == before
     assert run("--resume").exit_code in (0, 5)
     assert (out / "trial" / "answers.jsonl").read_bytes() == answers
