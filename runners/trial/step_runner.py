@@ -72,7 +72,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SEARCH_SIGNALS),
-            **_gate_inputs(context, True),
+            **_gate_inputs(context),
         }
     if isinstance(step, EmbedderStep):
         return made_from | {
@@ -110,8 +110,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
-        **_gate_inputs(context, step.retrieval),
-        **(reader_input(context) if step.retrieval else {}),
+        **({**_gate_inputs(context), **reader_input(context)} if step.retrieval else {}),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
@@ -442,11 +441,11 @@ def _documents_digest(documents: Path | None) -> str:
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
-def _gate_inputs(context: RunContext, retrieves: bool) -> dict[str, Any]:
+def _gate_inputs(context: RunContext) -> dict[str, Any]:
     """Return the settings and the log that refusals depend on; {} for the usual ones."""
     log = context.plan.data.wordings
-    if not retrieves or log is None:
-        return gate_inputs(context) if retrieves else {}
+    if log is None:
+        return gate_inputs(context)
     require_log(log)
     return {**gate_inputs(context), "wordings": sha256_file(log)}
 

@@ -52,7 +52,8 @@ def test_refusals_of_other_weights_are_fitted_again(plan: Any, tmp_path: Path) -
     run = run_plan(plan, tmp_path / "run")
     file = run.path / "refusal.json"
     fitted = json.loads(file.read_text("utf-8"))
-    assert fitted["read"] and fitted["reader"] == answerability_weights()
+    assert fitted["read"]
+    assert fitted["reader"] == answerability_weights()
 
     file.write_text(json.dumps({**fitted, "reader": "0" * 64}), "utf-8")
     with pytest.raises(BadInput, match="fitted with another answerability model") as problem:
