@@ -25,8 +25,8 @@ def build(
     embedder: str = typer.Option(EMBEDDER, help="The embedder: a known name or a folder."),
     store: str = typer.Option(
         "flat",
-        help="How vectors are searched: flat (exact, the default), exact (numpy), ivf, hnsw or sq8 "
-        "(approximate, for many), or auto, which measures latency, size and recall and chooses.",
+        help="How vectors are searched: flat (exact, the default), ivf (approximate, for many), or auto, which measures "
+        "latency, size and recall and chooses.",
     ),
     truncate_dim: int | None = typer.Option(
         None,

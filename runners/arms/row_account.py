@@ -173,19 +173,9 @@ def _recorded(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | Non
     account = result.get("account") or {}
     if not account:
         return RowAccount(arm, trained["rows"] + left_out, trained["rows"], causes=causes)
-    unsupported = int(account.get("unsupported", 0))
-    # earlier versions left the unsupported rows out and did not record the number of examples
-    of = int(account.get("examples", account["rows"] + unsupported))
-    if dropped := of - account["rows"]:
-        causes = (*causes, f"{dropped:,} were skipped because no passage supports their reply")
-    return RowAccount(
-        arm,
-        of,
-        max(0, account["rows"] - left_out),
-        None if dropped else of - unsupported,
-        int(account.get("by_document", 0)),
-        causes,
-    )
+    of = int(account["examples"])
+    supported = of - int(account["unsupported"])
+    return RowAccount(arm, of, max(0, of - left_out), supported, int(account["by_document"]), causes)
 
 
 def _classifier_account(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | None:

@@ -188,7 +188,7 @@ def _answer(
     made_from = {
         "plan": plan.digest(),
         "questions": [
-            # what is not set is left out: evaluations of earlier versions stay valid
+            # what is not set is left out: evaluations by 0.2.0 stay valid
             {k: v for k, v in asdict(q).items() if k not in ("made", "wordings", "wording_of") or v}
             for q in questions
         ],

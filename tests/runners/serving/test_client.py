@@ -19,6 +19,7 @@ import pytest
 
 from advisor import cli
 from rag.version import __version__
+from runners.models.resolve import resolve_model
 from runners.runs.run import RunSession
 from runners.serving.server_record import ServerRecord, find_servers, recorded_server, run_fingerprint
 from tests.runners.serving.test_process import ENDLESS, Process
@@ -30,8 +31,12 @@ Ask = Callable[..., tuple[str, str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of this module's own: no server of the user is found, and none of these by the user."""
+    """A cache folder of this module's own: no server of the user is found, and none of these by the user.
+
+    It has the user's models, as the gate of the run reads passages with all-MiniLM.
+    """
     folder = tmp_path_factory.mktemp("cache")
+    (folder / "models").symlink_to(resolve_model("all-minilm-l6-v2").folder.parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNEWISE_CACHE", str(folder))
         yield folder
