@@ -117,7 +117,7 @@ class PastRun(HistoryModel):
     winner: str | None = None
     questions: int | None = None
     confidence: Literal["high", "medium", "low"] | None = None
-    """Of the advice, as the plan recorded it; None in entries of earlier versions, as are the next five."""
+    """Of the advice, as the plan recorded it; None where it was not recorded, as are the next five."""
     probability: float | None = Field(None, ge=0, le=1)
     """That no other arm comes out surely ahead of the advised one."""
     shares: Mapping[str, float] | None = None
@@ -191,7 +191,7 @@ def read_history(path: Path | None = None) -> History:
     if path is None:
         return History(None)
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        lines = path.read_text("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return History(path)
     except OSError as error:

@@ -5,16 +5,15 @@ A run may continue an existing adapter, whose rank, alpha, variant and targets t
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, CannotRun, UsageProblem
-from rag.files import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock
+from rag.files import canonical_json, check_manifest, sha256_text, writer_lock
 from rag.types import OnEvent
 from runners import interrupts
 from runners.data.examples import Example
@@ -195,7 +194,7 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
     report.require()
     held_out = _valid_rows(request.valid, chat, config)
     data = _data_facts(used, held_out, report)
-    identity = _identity(config, model, data, held_out, _recorded(out, work))
+    identity = _identity(config, model, data, held_out)
     if out.exists() and any(out.iterdir()):
         if not request.resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
@@ -310,37 +309,20 @@ def _identity(
     model: Model,
     data: dict[str, Any],
     valid: list[EncodedRow],
-    recorded: Container[str] = (),
 ) -> str:
     """Return the hash of everything the result depends on, an adapter that is continued by its content, not its path.
 
-    How often checkpoints are written does not count. Earlier versions hashed epochs and alpha as they were given, so 2
-    and 2.0 had different identities; where one of those is ``recorded`` for the same settings, it is returned.
+    How often checkpoints are written does not count, nor the usual kernels.
     """
     settings = config.to_json() | {"init_adapter": None, "checkpoint_steps": 0}
     if config.kernels == KERNELS[0]:
-        del settings["kernels"]  # runs of versions without this setting keep their identity
+        del settings["kernels"]
     settings.pop("parallel", None)  # a run may be continued in another number of processes
     adapter_files = (
         check_manifest(config.init_adapter, "adapter", (CARD_FILE,))["files"] if config.init_adapter else None
     )
-    rest = [adapter_files, model.fingerprint, data, [[row.ids, row.learnt] for row in valid]]
-    identity = _hash([settings, *rest])
-    if not recorded or identity in recorded:
-        return identity
-    whole = {name: int(settings[name]) for name in ("epochs", "alpha") if settings[name].is_integer()}
-    earlier = [whole, *({name: number} for name, number in whole.items())]
-    hashes = [_hash([settings | numbers, *rest]) for numbers in earlier]
-    return next((earlier_identity for earlier_identity in hashes if earlier_identity in recorded), identity)
-
-
-def _recorded(out: Path, work: Path) -> set[str]:
-    """Return the identities of the finished run in ``out`` and the unfinished one in ``work``, of those that exist."""
-    unfinished = runtime.recorded_choices(work)
-    identities = {unfinished.identity} if unfinished else set()
-    with suppress(OSError, ValueError, AttributeError):  # a damaged manifest is reported when it is opened
-        identities.add(str(json.loads((out / MANIFEST).read_text("utf-8")).get("identity")))
-    return identities
+    held_out = [[row.ids, row.learnt] for row in valid]
+    return _hash([settings, adapter_files, model.fingerprint, data, held_out])
 
 
 def _hash(value: Any) -> str:

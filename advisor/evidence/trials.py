@@ -223,7 +223,7 @@ def measured_trials() -> tuple[MeasuredTrial, ...]:
 def own_trials(runs: Iterable[Mapping[str, Any]]) -> tuple[MeasuredTrial, ...]:
     """Return the trials among the runs of a history that hold the scores of their arms.
 
-    Runs without an outcome or without scores of arms (those of earlier versions, dry runs, the demo) are no trials.
+    Runs without an outcome or without scores of arms (dry runs, the demo) are no trials.
 
     Args:
         runs: lines of the history as mappings. ``arms`` is a list of ``{"arm", "mean", "low", "high", "n"}``,

@@ -144,7 +144,7 @@ async def train_tool(
     if (answer := _not_started(context, request, consent)) is not None:
         return answer
     _, printed = await _carry_out(context, services, request)
-    data = json.loads(printed.splitlines()[-1])
+    data = json.loads(printed.rstrip("\n").split("\n")[-1])
     losses = f"loss {data['first_loss']:.3f} at first, {data['last_loss']:.3f} at last"
     text = f"finished: {losses}."
     return success(text, _started("finished", request, result=data), f"Result: {request.costs.writes}")

@@ -41,7 +41,7 @@ from rag.text.bounded_yaml import load_yaml
 from rag.text.words import count_noun
 from runners.models import digests, resolve
 from runners.resources.device import torch_device
-from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, is_run, read_run_plan
+from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, is_run
 from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
 
 if TYPE_CHECKING:
@@ -119,21 +119,13 @@ def local_index(text: str) -> Path:
 def source_documents(index: Path | str, documents: Path | None) -> Path:
     """Return the documents to read: those given, else the path that the index was last built or updated from.
 
-    The index of a run of an earlier version does not record its path; there it is the path in the run's plan.
-
     Raises:
         UsageProblem: no path was given and the index does not record one, or the one recorded no longer exists.
     """
     if documents is not None:
         return documents
     shown = shown_url(index) if isinstance(index, str) else str(index)
-    if isinstance(index, str):
-        recorded = documents_path(build_folder(index))
-    else:
-        recorded = documents_path(index)
-        run = index.resolve().parent
-        if recorded is None and is_run(run):
-            recorded = read_run_plan(run).data.documents
+    recorded = documents_path(build_folder(index) if isinstance(index, str) else index)
     if recorded is None:
         raise UsageProblem(
             f"{shown} does not record where its documents are", "name them once: --documents PATH"
@@ -341,7 +333,7 @@ def _documents_of_examples(run: Path, plan: dict[str, Any]) -> tuple[set[str], b
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         if line.strip() and isinstance(row := json.loads(line), dict):
             yield row
 

@@ -16,7 +16,7 @@ from advisor.questionnaire.answers import format_answer
 from advisor.report.statements import right_count
 from advisor.workflows.run_watch import run_progress
 from rag.errors import BadInput, UsageProblem
-from rag.files import UPDATE_HINT
+from rag.files import UPDATE_HINT, older_file
 from runners.run_folder import is_run, open_run_folder
 from runners.runs import listing
 from runners.runs.endpoint_consent import allow_endpoints
@@ -68,9 +68,9 @@ def show_run(run: Path, as_json: bool) -> None:
     else:
         _print_run(summary)
     if summary.problem:
-        newer = summary.hint == UPDATE_HINT
+        other_version = summary.hint in (UPDATE_HINT, older_file("run", summary.path).hint)
         raise BadInput(
-            summary.problem if newer else f"{summary.path} is damaged: {summary.problem}",
+            summary.problem if other_version else f"{summary.path} is damaged: {summary.problem}",
             summary.hint or f"put it back, or run it again: tunewise run {summary.path} --overwrite",
         )
 

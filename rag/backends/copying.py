@@ -195,7 +195,7 @@ def _embedded_text(row: StoredChunk, shown: str) -> str:
         if sha256_text(text) == row.embedded:
             return text
     raise BadInput(
-        f"{shown}: the words of chunk {row.chunk.id} are not known, because an earlier version split its title differently",
+        f"{shown}: the words of chunk {row.chunk.id} are not known: none that its title gives have the recorded hash",
         "build the index again and copy that",
     )
 

@@ -149,6 +149,8 @@ class RefusalThreshold:
     """What ``answers`` must reach; then the weights are empty, and the score is how far it lies above the cut."""
     read: int = field(default=0, kw_only=True)
     """How many hits the answerability model reads, which are then shown in the order of their answers; 0 for none."""
+    reader: str = field(default="", kw_only=True)
+    """SHA-256 of the weights of the answerability model that it was fitted with."""
     gate: str = field(default="fitted", kw_only=True)
     """fitted, lenient or off, as the plan has it."""
     wordings: int = field(default=0, kw_only=True)
@@ -232,7 +234,7 @@ DRIFT_SIGNALS = ("answers", "coverage", "dense", "length")
 """The signals by which questions are compared with those that the threshold was fitted on."""
 SAMPLED = 300
 """Most questions whose drift signals a threshold keeps."""
-_NEW_KEYS = ("cuts", "read", "gate", "wordings", "sample")
+_NEW_KEYS = ("cuts", "read", "reader", "gate", "wordings", "sample")
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple[np.ndarray, float]:

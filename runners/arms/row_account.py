@@ -182,17 +182,13 @@ def _recorded(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | Non
     account = result.get("account") or {}
     if not account:
         return RowAccount(arm=arm, of=trained["rows"] + left_out, rows=trained["rows"], causes=causes)
-    unsupported = int(account.get("unsupported", 0))
-    # earlier versions left the unsupported rows out and did not record the number of examples
-    of = int(account.get("examples", account["rows"] + unsupported))
-    if dropped := of - account["rows"]:
-        causes = (*causes, f"{dropped:,} were skipped because no passage supports their reply")
+    of = int(account["examples"])
     return RowAccount(
         arm=arm,
         of=of,
-        rows=max(0, account["rows"] - left_out),
-        with_passage=None if dropped else of - unsupported,
-        by_document=int(account.get("by_document", 0)),
+        rows=max(0, of - left_out),
+        with_passage=of - int(account["unsupported"]),
+        by_document=int(account["by_document"]),
         causes=causes,
     )
 

@@ -20,7 +20,14 @@ from typing import Any
 from rag.errors import BadInput, UsageProblem
 from rag.files import MANIFEST, has_active_writer, move_folder, sync_folder, writer_lock
 from runners.plan.schema import Plan, plan_differences, step_name
-from runners.run_folder import is_run, open_run_folder, read_journal, read_report, read_run_plan
+from runners.run_folder import (
+    is_run,
+    open_run_folder,
+    read_journal,
+    read_report,
+    read_run_plan,
+    require_run_folder,
+)
 
 RUNS_FOLDER = Path("runs")
 TRASH_FOLDER = ".trash"
@@ -70,7 +77,7 @@ def find_runs(folder: Path = RUNS_FOLDER) -> list[RunSummary]:
 
 def summarise_run(path: Path) -> RunSummary:
     """Return what a run is and how far it got; BadInput when the folder is no run."""
-    open_run_folder(path)
+    require_run_folder(path)
     files = [file for file in _files(path) if not file.is_symlink()]
     sizes = [file.stat() for file in files]
     changed = max((stat.st_mtime for stat in sizes), default=path.stat().st_mtime)
@@ -79,6 +86,7 @@ def summarise_run(path: Path) -> RunSummary:
         "changed": datetime.fromtimestamp(changed).isoformat(" ", "minutes"),
     }
     try:
+        open_run_folder(path)
         plan = read_run_plan(path)
         report = read_report(path)
     except BadInput as problem:
@@ -146,7 +154,7 @@ def remove_run(path: Path) -> Path:
         UsageProblem: it is in the trash already, or is a link (what a link leads to is not this folder's).
     """
     path = _check_own(path)
-    open_run_folder(path)
+    require_run_folder(path)
     if (parent := path.resolve().parent).name == TRASH_FOLDER:
         raise UsageProblem(
             f"{path} is in the trash already",

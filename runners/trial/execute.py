@@ -20,7 +20,7 @@ from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
-from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
@@ -30,6 +30,7 @@ from runners.runs.dataset import read_guarded
 from runners.runs.endpoint_consent import check_index_hosts
 from runners.runs.run import Run, RunSession
 from runners.runs.session import (
+    REFUSAL_FILE,
     RunContext,
     model_identity,
     must_stay_local,
@@ -38,7 +39,7 @@ from runners.runs.session import (
     obtain_reranker,
 )
 from runners.runs.tuned_retrieval import refused_arms
-from runners.trial import embedder_step, forgetting, judge, row_guard, step_runner, trial
+from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
     from runners.runs.backend_servers import BackendServers
@@ -243,8 +244,6 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
     context.emit({"event": "run.start", **start})
     if context.backend and (note := context.backend.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
-    if plan.ignored:
-        context.emit({"event": "plan.note", "reason": plan.ignored})
     if outdated := plan.predicted.get(OUTDATED):
         reason = f"{outdated}: its prediction is shown, but not compared with times and memory"
         context.emit({"event": "plan.note", "reason": reason})
@@ -294,7 +293,7 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
         context.emit({"event": "step.skip", "step": name})
         return False
     if damage:
-        context.emit({"event": "plan.note", "reason": f"{name} is trained again: {damage}"})
+        context.emit({"event": "plan.note", "reason": f"{name} is repeated: {damage}"})
     context.run.unseal()
     with usage.measure_step_contention() as others:
         result = step_runner.run_step(context, step)
@@ -306,7 +305,9 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
 
 
 def _damage(context: RunContext, step: Step) -> str:
-    """Return what is missing or damaged of the weights of a finished training; "" when they are whole."""
+    """Return why a finished step is repeated though its inputs are the same; "" where it need not be."""
+    if isinstance(step, IndexStep):
+        return refusal_gate.why_fit_again(context.run.path / REFUSAL_FILE)
     if isinstance(step, EmbedderStep):
         return embedder_step.damaged_retriever(context)
     if not isinstance(step, TrainStep):

@@ -69,11 +69,7 @@ def forgetting_inputs(context: RunContext) -> Row:
 
 
 def _prompts_digest(prompts: Sequence[ifeval.VerifiablePrompt]) -> str:
-    """Return a SHA-256 over prompts and instructions, as runs of earlier versions recorded it.
-
-    They hashed the ``repr`` of a tuple of ``Prompt`` objects; the text is written here, so that the name of the class
-    is no part of it and finished measurements are not repeated.
-    """
+    """Return a SHA-256 over prompts and instructions, as 0.2.0 recorded it: measurements are not repeated."""
     rows = [
         f"Prompt(id={prompt.id!r}, text={prompt.text!r}, kinds={prompt.kinds!r}, values={prompt.values!r})"
         for prompt in prompts

@@ -267,8 +267,8 @@ def test_answers_beside_the_question_are_marked_and_counted(run: RunFolder) -> N
     assert page.count("The passage supports a part of the sentence only.") == 1
 
 
-def test_refusal_of_earlier_version_is_shown(run: RunFolder, root: Path) -> None:
-    old = json.loads((root / "tests/versions/477b318/run/refusal.json").read_text("utf-8"))
+def test_refusal_of_0_2_0_is_shown(run: RunFolder, root: Path) -> None:
+    old = json.loads((root / "tests/versions/0.2.0/run/refusal.json").read_text("utf-8"))
     assert "gate" not in old
     write_json(run.path / "refusal.json", old)
     data = write_report(run, PLAN)
