@@ -71,8 +71,8 @@ class BuildFlags:
     store: Annotated[
         str,
         flag(
-            "How vectors are searched: flat (exact, the default), exact (numpy), ivf, hnsw or sq8 "
-            "(approximate, for many), or auto, which measures latency, size and recall and chooses."
+            "How vectors are searched: flat (exact, the default), ivf (approximate, for many), or auto, which measures "
+            "latency, size and recall and chooses."
         ),
     ] = "flat"
     truncate_dim: Annotated[
