@@ -58,7 +58,7 @@ def chats(arm: str, count: int) -> list[list[Message]]:
         Index.build(Path(folder) / "index", desk / "documents", embedder)
         index, never = (
             Index.open(Path(folder) / "index", embedder),
-            RefusalThreshold({}, 1.0, "default"),
+            RefusalThreshold(weights={}, bias=1.0, how="default"),
         )
         retriever = Retriever(
             index, IndexStep(), never, ChatTokenizer(resolve.resolve_model(MODEL).folder).count

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ from rag.files import (
     canonical_json,
     check_manifest,
     check_schema,
+    is_older,
     is_reserved_name,
     move_folder,
+    older_file,
     parse_json,
     sha256_text,
     write_manifest,
@@ -85,10 +86,19 @@ class RunFolder:
     """The files of one run; finished steps are recorded with a digest of their inputs."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing folder with a plan in it; use :func:`open_run_folder` or :meth:`create`."""
+        """Open an existing folder with a plan in it; use :func:`open_run_folder` or :meth:`create`.
+
+        Raises BadInput for a run that a version before 0.2.0 made.
+        """
         self.path = path
         self._events: list[dict[str, Any]] = []
         self._events_size = 0
+        events = self.events()
+        if any(is_older((event.get("packages") or {}).get("tunewise")) for event in events):
+            raise older_file("run", path)
+        self._finished = {
+            event["step"]: event for event in events if event.get("event") == "step.done" and "step" in event
+        }
 
     @classmethod
     def create(cls, path: Path, plan: Plan, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -112,12 +122,6 @@ class RunFolder:
             (path / EVENTS).touch()
             write_plan(plan, path / PLAN)
         return cls(path)
-
-    @cached_property
-    def _finished(self) -> dict[str, dict[str, Any]]:
-        """The events of finished steps by name."""
-        done = (event for event in self.events() if event.get("event") == "step.done")
-        return {event["step"]: event for event in done if "step" in event}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -259,11 +263,16 @@ def check_replaceable(path: Path, plan: Plan) -> None:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """Open an existing run; BadInput when there is none at ``path``."""
+    """Open an existing run; BadInput when there is none at ``path``, or one that a version before 0.2.0 made."""
+    require_run_folder(path)
+    return RunFolder(path)
+
+
+def require_run_folder(path: Path) -> None:
+    """Raise BadInput when there is no run at ``path``."""
     if not is_run(path):
         problem = f"is not a run folder (no {PLAN} with {EVENTS})" if path.exists() else "does not exist"
         raise BadInput(f"{path} {problem}", "make one with: tunewise run plan.yaml")
-    return RunFolder(path)
 
 
 def read_run_plan(path: Path) -> Plan:
@@ -283,6 +292,8 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report = check_schema(parse_json(file.read_text("utf-8")), "report", file)
         str(report["verdict"]["winner"])
+        if "use" not in report["verdict"]:
+            raise older_file("run", path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{file} is damaged: {error!r}",
@@ -311,9 +322,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text("utf-8", errors="replace").split(
-        "\n"
-    ):  # the texts in it may hold other line ends
+    # not by str.splitlines: a text in a row may hold U+0085, U+2028 or U+2029
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
         try:
             row = parse_json(line)
         except ValueError:

@@ -21,8 +21,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from advisor.display.live_scores import board_for_plan
 from advisor.display.progress import ProgressBoard, format_duration
 from advisor.output import command_line, emit_result, print_wrapped
+from advisor.workflows.run import check_gate
 from rag.errors import BadInput, Problem
 from rag.files import MANIFEST, has_active_writer, writer_process
 from rag.text.words import count_noun
@@ -320,8 +322,6 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
     """Print how a run ended, and raise what its exit code stands for; see :func:`watch_run`."""
     resume = command_line("run", watch.path, "--resume")
     if state == "finished":
-        from advisor.workflows.run import check_gate
-
         report = read_report(watch.path)
         verdict = report["verdict"]
         if as_json:
@@ -350,8 +350,6 @@ def _emit(event: str, body: Mapping[str, Any]) -> None:
 
 def _board(plan: Plan, run: Path) -> ProgressBoard:
     """Return the board of a run; without estimates and scores where the plan's data cannot be read."""
-    from advisor.display.live_scores import board_for_plan
-
     try:
         return board_for_plan(plan, run)
     except (Problem, OSError):

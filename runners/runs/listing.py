@@ -20,14 +20,21 @@ from typing import Any
 from rag.errors import BadInput, UsageProblem
 from rag.files import MANIFEST, has_active_writer, move_folder, sync_folder, writer_lock
 from runners.plan.schema import Plan, plan_differences, step_name
-from runners.run_folder import RunFolder, is_run, open_run_folder, read_report, read_run_plan
+from runners.run_folder import (
+    RunFolder,
+    is_run,
+    open_run_folder,
+    read_report,
+    read_run_plan,
+    require_run_folder,
+)
 
 RUNS_FOLDER = Path("runs")
 TRASH_FOLDER = ".trash"
 _TRASHED_NAME = re.compile(r"(\d{6})\.(.+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run of a folder, as ``runs list`` shows it."""
 
@@ -70,7 +77,7 @@ def find_runs(folder: Path = RUNS_FOLDER) -> list[RunSummary]:
 
 def summarise_run(path: Path) -> RunSummary:
     """Return what a run is and how far it got; BadInput when the folder is no run."""
-    folder = open_run_folder(path)
+    require_run_folder(path)
     files = [file for file in _files(path) if not file.is_symlink()]
     sizes = [file.stat() for file in files]
     changed = max((stat.st_mtime for stat in sizes), default=path.stat().st_mtime)
@@ -79,10 +86,13 @@ def summarise_run(path: Path) -> RunSummary:
         "changed": datetime.fromtimestamp(changed).isoformat(" ", "minutes"),
     }
     try:
+        folder = open_run_folder(path)
         plan = read_run_plan(path)
         report = read_report(path)
     except BadInput as problem:
-        return RunSummary(path.name, path, "damaged", problem.message, problem.hint, **common)
+        return RunSummary(
+            name=path.name, path=path, state="damaged", problem=problem.message, hint=problem.hint, **common
+        )
     verdict = report.get("verdict") or {}
     scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
     right = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
@@ -91,19 +101,19 @@ def summarise_run(path: Path) -> RunSummary:
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
     return RunSummary(
-        path.name,
-        path,
-        state,
-        "",
-        "",
-        plan.choice,
-        plan.model.name,
-        verdict.get("outcome", ""),
-        verdict.get("winner", ""),
-        scores.get(verdict.get("winner", "")),
-        use,
-        right.get(use or verdict.get("winner", "")),
-        f"{done} of {total}",
+        name=path.name,
+        path=path,
+        state=state,
+        problem="",
+        hint="",
+        choice=plan.choice,
+        model=plan.model.name,
+        outcome=verdict.get("outcome", ""),
+        winner=verdict.get("winner", ""),
+        score=scores.get(verdict.get("winner", "")),
+        use=use,
+        right=right.get(use or verdict.get("winner", "")),
+        steps=f"{done} of {total}",
         **common,
     )
 
@@ -143,7 +153,7 @@ def remove_run(path: Path) -> Path:
         UsageProblem: it is in the trash already, or is a link (what a link leads to is not this folder's).
     """
     path = _check_own(path)
-    open_run_folder(path)
+    require_run_folder(path)
     if (parent := path.resolve().parent).name == TRASH_FOLDER:
         raise UsageProblem(
             f"{path} is in the trash already",

@@ -89,10 +89,7 @@ class ModelSource:
     on_event: OnEvent | None = None
     """Receives the events of downloads."""
     recorded: Mapping[str, str] | None = None
-    """The fingerprints in the run's log by name; None for a plan that is yet to be carried out.
-
-    Logs of earlier versions hold only that of the base: the other models of such a run are accepted as they are.
-    """
+    """The fingerprints in the run's log by name; None for a plan that is yet to be carried out."""
     folder: Path | None = None
     """The folder of the run's base, when it is elsewhere than the plan says."""
 

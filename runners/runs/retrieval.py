@@ -139,7 +139,7 @@ class OpenIndex:
                 models.token_counter(models.base),
                 models.control_tokens(models.base),
                 scorer,
-                models.answer_reader.required() if threshold.read else None,
+                models.answer_reader.required(threshold.reader) if threshold.read else None,
             )
         return self._retriever
 

@@ -29,7 +29,7 @@ from runners.resources.device import torch_device
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import obtain_model
 from runners.runs.retrieval import COMPARISON, TRAINING, TUNED_REFUSAL, read_comparison
-from runners.trial.refusal_gate import fit_gate_on_dev, log_questions
+from runners.trial.refusal_gate import fit_gate_on_dev, log_questions, why_fit_again
 
 WORK = ".training"
 """Folder of the checkpoints, in that of the tuned retriever; it is removed when the training is finished."""
@@ -294,4 +294,4 @@ def damaged_retriever(context: OpenRun) -> str:
         _ = tuned.index
     except BadInput as problem:
         return problem.message
-    return ""
+    return why_fit_again(tuned.folder / TUNED_REFUSAL)

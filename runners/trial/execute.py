@@ -1,6 +1,6 @@
 """Carry out a plan: build the index, train, let every arm answer, score; resumable after any step.
 
-:func:`run` is the public entry point, :func:`run_plan` the same for the command line.
+:func:`run` is the public entry point, :func:`carry_out` the same for a request.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from runners.arms import classifier, long_context, scored_labels
 from runners.models import cards, endpoint
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
-from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
@@ -28,9 +29,9 @@ from runners.runs.dataset import RunData, read_data
 from runners.runs.endpoint_consent import check_index_hosts
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.plan_models import ModelSource, ObtainedModels, model_identity, must_stay_local
-from runners.runs.retrieval import refused_arms
+from runners.runs.retrieval import REFUSAL_FILE, refused_arms
 from runners.runs.run import Run
-from runners.trial import embedder_step, forgetting, judge, row_guard, step_runner, trial
+from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
     from runners.runs.backend_servers import BackendServers
@@ -38,6 +39,29 @@ if TYPE_CHECKING:
 QUICK_LIMITS = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
 QUICK_PROMPTS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A plan to carry out.
+
+    Attributes:
+        plan: the plan.
+        out: the run folder.
+        resume: continue after the last finished step.
+        overwrite: start again in an existing folder.
+        only: the name of the only step to run.
+        accept_lost_rows: train arms also when under two thirds of their rows are left or have a passage.
+        data: the plan's data, where it is read already.
+    """
+
+    plan: Plan
+    out: Path
+    resume: bool = False
+    overwrite: bool = False
+    only: str | None = None
+    accept_lost_rows: bool = False
+    data: RunData | None = None
 
 
 def run(
@@ -71,38 +95,23 @@ def run(
     if resume and overwrite:
         raise UsageProblem("resume and overwrite exclude each other", "choose one")
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    plan = quick_plan(plan) if quick else plan
-    path = Path(out) if out is not None else Path("runs") / plan.name
-    return carry_out(plan, path, resume, overwrite, only, on_event, accept_lost_rows)
+    request = RunRequest(
+        plan=quick_plan(plan) if quick else plan,
+        out=Path(out) if out is not None else Path("runs") / plan.name,
+        resume=resume,
+        overwrite=overwrite,
+        only=only,
+        accept_lost_rows=accept_lost_rows,
+    )
+    return carry_out(request, on_event)
 
 
-def run_plan(
-    plan: Plan,
-    out: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    only: str | None = None,
-    on_event: OnEvent | None = None,
-    accept_lost_rows: bool = False,
-) -> RunFolder:
-    """Carry out the plan's steps in a folder, skipping those that are finished there; ``only`` names one step to run.
+def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
+    """Carry out the plan's steps in a folder, skipping those that are finished there, and return the run.
 
     Everything is checked before the first step starts. Raises the same errors as :func:`run`.
     """
-    return carry_out(plan, out, resume, overwrite, only, on_event, accept_lost_rows).folder
-
-
-def carry_out(
-    plan: Plan,
-    out: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    only: str | None = None,
-    on_event: OnEvent | None = None,
-    accept_lost_rows: bool = False,
-    data: RunData | None = None,
-) -> Run:
-    """Carry out a plan like :func:`run_plan`, and return the run; ``data`` is the plan's data where it is read already."""
+    plan, out, only, data = request.plan, request.out, request.only, request.data
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
@@ -119,7 +128,7 @@ def carry_out(
     classifier.check_classifier_plan(plan, data.examples)
     scored_labels.check_scored_labels(plan, obtained.bases)
     long_context.check_long_context(plan, obtained.bases, obtained.embedder, asked, on_event)
-    folder = RunFolder.create(out, plan, resume, overwrite)
+    folder = RunFolder.create(out, plan, request.resume, request.overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
     recorded = read_run_plan(folder.path)
     executed = plan.model_copy(update={"steps": recorded.steps})
@@ -130,7 +139,7 @@ def carry_out(
         context = OpenRun(folder, executed, obtained, data=data, on_event=on_event)
         _report_start(context, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        done = _run_steps(context, named, only, total, accept_lost_rows)
+        done = _run_steps(context, named, only, total, request.accept_lost_rows)
         # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
         if only is None and (any(done) or not (folder.path / TRIAL / SCORES).is_file()):
             _score_arms(context)
@@ -154,6 +163,11 @@ def _obtain_models(plan: Plan, out: Path, on_event: OnEvent | None) -> ObtainedM
     embedder, reranker = source.embedder(), source.reranker()
     embedder_step.check_embedder_plan(plan, on_event)
     return ObtainedModels(bases=bases, embedder=embedder, reranker=reranker, servers=servers)
+
+
+def run_plan(plan: Plan, out: Path, on_event: OnEvent | None = None, **options: Any) -> RunFolder:
+    """Carry out a plan as :func:`run` does and return the run folder; ``options`` are other fields of a request."""
+    return carry_out(RunRequest(plan=plan, out=out, **options), on_event).folder
 
 
 def _backend_servers(plan: Plan, out: Path, on_event: OnEvent | None) -> BackendServers | None:
@@ -226,8 +240,6 @@ def _report_start(context: OpenRun, machine: Machine, notes: Sequence[str]) -> N
     context.emit({"event": "run.start", **start})
     if obtained.servers and (note := obtained.servers.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
-    if plan.ignored:
-        context.emit({"event": "plan.note", "reason": plan.ignored})
     if outdated := plan.predicted.get(OUTDATED):
         reason = f"{outdated}: its prediction is shown, but not compared with times and memory"
         context.emit({"event": "plan.note", "reason": reason})
@@ -277,7 +289,7 @@ def _run_or_skip(context: OpenRun, name: str, step: Step, number: int, total: in
         context.emit({"event": "step.skip", "step": name})
         return False
     if damage:
-        context.emit({"event": "plan.note", "reason": f"{name} is trained again: {damage}"})
+        context.emit({"event": "plan.note", "reason": f"{name} is repeated: {damage}"})
     context.folder.unseal()
     with usage.measure_step_contention() as others:
         result = step_runner.run_step(context, step)
@@ -289,7 +301,9 @@ def _run_or_skip(context: OpenRun, name: str, step: Step, number: int, total: in
 
 
 def _damage(context: OpenRun, step: Step) -> str:
-    """Return what is missing or damaged of the weights of a finished training; "" when they are whole."""
+    """Return why a finished step is repeated though its inputs are the same; "" where it need not be."""
+    if isinstance(step, IndexStep):
+        return refusal_gate.why_fit_again(context.folder.path / REFUSAL_FILE)
     if isinstance(step, EmbedderStep):
         return embedder_step.damaged_retriever(context)
     if not isinstance(step, TrainStep):

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rag.evaluation.statistics import bootstrap_interval
 from rag.files import append_lines, write_json, write_text
 from rag.types import Citation, OnEvent
 from runners.arms.answer import Answer, answer_all
@@ -250,7 +251,7 @@ def run_arm(
 
     if len(known) == len(questions):
         return 0
-    return len(answer_all(plan, arm, questions, generator, retriever, shots, append_batch, known))
+    return len(answer_all(plan, arm, questions, lambda: generator, retriever, shots, append_batch, known))
 
 
 def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
@@ -352,8 +353,6 @@ def mean_over_seeds(scores_of_seeds: Sequence[dict[str, float]]) -> dict[str, fl
 
 def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their 95 % intervals, in the form that :func:`runners.models.cards.rewrite_card` takes."""
-    from rag.evaluation.statistics import bootstrap_interval
-
     values_by_name = {"combined": (arm.shown("combined"), arm.sources())} | {
         name: (arm.shown(name), arm.sources(name))
         for name in dict.fromkeys(name for row in arm.scores for name in row)

@@ -46,7 +46,7 @@ def make(folder: Path, name: str, finished: bool = True, **more: Any) -> Path:
     (run.path / "trial" / "answers.jsonl").write_text("{}\n" * 100, "utf-8")
     if finished:
         run.finish("evaluate:prompting", {}, {})
-        verdict = {"outcome": "confirmed", "winner": "prompting", "text": "It holds."}
+        verdict = {"outcome": "confirmed", "winner": "prompting", "use": "prompting", "text": "It holds."}
         score = {"mean": 0.75, "low": 0.5, "high": 0.9}
         report = {"schema": 1, "verdict": verdict, "arms": [{"arm": "prompting", "score": score}]}
         write_json(run.path / "report.json", report)
@@ -309,7 +309,7 @@ def test_run_without_an_arm_to_use_wants_one_named(tmp_path: Path, verb: list[st
 
     path = make(tmp_path, "a")
     report = json.loads((path / "report.json").read_text("utf-8"))
-    assert OpenRun.open(path).default_arm == "prompting", "reports of earlier versions have a winner only"
+    assert OpenRun.open(path).default_arm == "prompting"
     report["verdict"] |= {"use": None, "use_reason": "answers must name their source"}
     write_json(path / "report.json", report)
     (path / "manifest.json").unlink()

@@ -18,7 +18,7 @@ from runners.run_folder import RunFolder, read_journal
 from runners.runs.dataset import read_data
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.plan_models import BaseModel, ObtainedModels
-from runners.trial.execute import carry_out, run_plan
+from runners.trial.execute import RunRequest, carry_out, run_plan
 from tests.support.opened import opened_run
 
 
@@ -120,7 +120,7 @@ def test_data_is_read_once_for_a_run_and_its_report(tiny: Model, server: Any, tm
     for file in tmp_path.glob("*.jsonl"):
         file.unlink()
     events: list[dict[str, Any]] = []
-    run = carry_out(plan, tmp_path / "run", on_event=events.append, data=data)
+    run = carry_out(RunRequest(plan=plan, out=tmp_path / "run", data=data), events.append)
     assert [event["event"] for event in events].index("examples.read") == 0
     assert run.questions is data.split.test
     assert judge(run).data["guards"]["leakage"]["questions"] == 6

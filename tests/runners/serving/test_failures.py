@@ -14,10 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.errors import BadInput
 from rag.index import Index
 from rag.types import Results
 from runners.data.questions import Question
-from runners.runs.opened import OpenRun
+from runners.models.resolve import Model
+from runners.runs.opened import Opening, OpenRun
 from runners.runs.retrieval import RunRetrieval
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
@@ -102,6 +104,18 @@ def test_unreadable_weights_are_a_503_without_paths(
     assert str(run) not in damaged.text
     assert str(weights) in capsys.readouterr().err
     assert http.post(CHAT, json=body).status_code == 200
+
+
+def test_refused_question_needs_no_language_model(run: Path, tiny: Model, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny.folder, tmp_path / "base"))
+    session = OpenRun.open(run, Opening(model=base)).obtain()
+    arm = session.arm("rag")
+    assert session.models.base_of(arm)
+    (base / "model.safetensors").unlink()
+    (answer,) = session.ask(["Zyxwv?"], arm)
+    assert (answer.refused, answer.completion.finish) == (True, "refused")
+    with pytest.raises(BadInput, match="safetensors"):
+        session.ask([TURNS[0]["content"]], arm)
 
 
 def test_unreadable_index_is_a_503_without_paths(
