@@ -17,10 +17,10 @@ from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
 from tests.support.limits import HANG_S
 
 
-class StaticContext:
-    """The context of a session whose index never changes."""
+class StaticRetrieval:
+    """What a run searches whose index never changes."""
 
-    def refresh_index(self) -> bool:
+    def refresh(self) -> bool:
         """Return that there is no newer generation."""
         return False
 
@@ -29,7 +29,7 @@ class Harness:
     """A worker on a session without models, which can be blocked, and the results of its requests."""
 
     def __init__(self, **limits: Any) -> None:
-        session: Any = SimpleNamespace(context=StaticContext())
+        session: Any = SimpleNamespace(retrieval=StaticRetrieval())
         self.batches: list[list[str]] = []
         self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
         self.worker = BatchingWorker(
