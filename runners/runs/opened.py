@@ -149,13 +149,12 @@ class OpenRun:
     def default_arm(self) -> str | None:
         """The name of the arm that is asked by default; None where the verdict says that none can be used.
 
-        It is the verdict's ``use``, in reports of earlier versions its winner, and before a verdict the plan's choice.
+        It is the verdict's ``use``, and before a verdict the plan's choice.
         """
         report = self.report
         if not report:
             return self.plan.choice
-        verdict = report["verdict"]
-        name = verdict["use"] if "use" in verdict else verdict["winner"]
+        name = report["verdict"]["use"]
         return None if name is None else str(name)
 
     def arm(self, name: str | None = None) -> EvaluateStep:
