@@ -25,7 +25,7 @@ _ENGLISH = "English"
 
 def answerability_weights() -> str:
     """Return the SHA-256 of the answerability model's trained weights, without torch."""
-    return sha256_file(files("rag.embedding") / "answerability.safetensors")
+    return sha256_file(Path(str(files("rag.embedding"))) / "answerability.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
