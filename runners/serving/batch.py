@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from runners.inference.batched import BatchRow
     from runners.inference.local import LocalGenerator
     from runners.runs.run import RunSession
+    from runners.serving.served_models import ServedModel
 
 MOST_BROKEN_STREAMS = 4
 """How often a server's stream may break until its request is lost, where the client waits for the whole answer."""
@@ -135,7 +136,8 @@ def answer_batch(
         of_model = [request for request in requests if request.model.id == model_id]
         try:
             prepare = _prepare_raw if of_model[0].model.raw else _prepare_arm
-            prepared, generator = prepare(session, of_model, emit)
+            if prepared := prepare(session, of_model, emit):
+                generator = _generator(session, of_model[0].model)
             pending += prepared
         except Exception as problem:
             _fail(of_model, problem, emit)
@@ -162,14 +164,18 @@ def _fail(requests: Sequence[AnswerRequest], problem: Exception, emit: EmitEvent
         request.finish(problem)
 
 
+def _generator(session: RunSession, model: ServedModel) -> Generator:
+    with run_errors_as_unusable(f"the model {model.id!r}"):
+        if model.raw:
+            return session.context.generator(model.weights, model.step)
+        return session.generator(model.step)
+
+
 def _prepare_raw(
     session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
-) -> tuple[list[PendingRequest], Generator]:
+) -> list[PendingRequest]:
     """Prepare requests to a raw model: chats and texts are passed on unchanged."""
-    model = requests[0].model
-    with run_errors_as_unusable(f"the model {model.id!r}"):
-        generator = session.context.generator(model.weights, model.step)
-    pending = [
+    return [
         PendingRequest(
             request,
             cast("Sequence[Message] | str", request.prompt),
@@ -179,16 +185,15 @@ def _prepare_raw(
         )
         for request in requests
     ]
-    return pending, generator
 
 
 def _prepare_arm(
     session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
-) -> tuple[list[PendingRequest], Generator]:
+) -> list[PendingRequest]:
     """Retrieve the passages of each question and build its prompt; refusals finish at once."""
     step = requests[0].model.step
     with run_errors_as_unusable(f"the model {requests[0].model.id!r}"):
-        prepared, generator = session.prepare(step)
+        prepared = session.prepare(step)
     questions = [cast(Question, request.prompt) for request in requests]
     retrieved: list[Retrieved | None] = [None] * len(questions)
     if step.retrieval and prepared.finder is not None:
@@ -210,7 +215,7 @@ def _prepare_arm(
             chat = build_chat(prepared.plan, question, passages, prepared.shots)
             own = answer_constraint(prepared.plan)
             pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages, own))
-    return pending, generator
+    return pending
 
 
 def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerator, emit: EmitEvent) -> None:

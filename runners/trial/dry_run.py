@@ -200,7 +200,7 @@ class DryRun:
         shots = arm.shown_examples(context, step, context.examples)
         finder = arm.passage_finder(context, step)
         started = time.monotonic()
-        answer_all(context.plan, step, asked, generator, finder, shots)
+        answer_all(context.plan, step, asked, lambda: generator, finder, shots)
         return (time.monotonic() - started) / len(asked)
 
 

@@ -376,7 +376,9 @@ def time_alone(
     seconds: list[float] = []
     for question in context.split.dev[: 2 * ALONE_QUESTIONS]:
         started = time.perf_counter()
-        answers = answer_all(prepared.plan, step, [question], generator, prepared.finder, prepared.shots)
+        answers = answer_all(
+            prepared.plan, step, [question], lambda: generator, prepared.finder, prepared.shots
+        )
         if answers[0].completion.finish != "refused" and len(seconds) < ALONE_QUESTIONS:
             seconds.append(round(time.perf_counter() - started, 3))
         if len(seconds) == ALONE_QUESTIONS:

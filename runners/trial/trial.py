@@ -250,7 +250,7 @@ def run_arm(
 
     if len(known) == len(questions):
         return 0
-    return len(answer_all(plan, arm, questions, generator, retriever, shots, append_batch, known))
+    return len(answer_all(plan, arm, questions, lambda: generator, retriever, shots, append_batch, known))
 
 
 def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:

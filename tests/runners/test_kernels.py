@@ -377,8 +377,17 @@ ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
         },
         {"Decoder", "PREFILL_MULTIPLE", "TokenSampler"},
     ),
-    "inference.decoding_path": ({"inference/local"}, {"DecodingPath", "choose_path"}),
-    "inference.llama_step": ({"inference/decoding"}, None),
+    "inference.decoding_path": (
+        {"inference/local"},
+        {"DecodingPath", "choose_path", "path_file", "read_path"},
+    ),
+    "inference.llama_step": (
+        {
+            *("inference/decoding", "inference/decoding_path", "inference/local"),
+            "inference/weights",
+        },
+        None,
+    ),
     "inference.kv_cache": (
         {
             *("inference/decoding", "inference/decoding_path", "inference/local", "inference/llama_step"),

@@ -194,7 +194,7 @@ def answers(
     retriever = Retriever(index, IndexStep(context_tokens=4096), never, counted, control_tokens(tiny.folder))
     asked = [Question(d.id, f"When does the {d.id} close?") for d in documents]
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
-    return answer_all(plan, arm, asked, Echo(), retriever)
+    return answer_all(plan, arm, asked, Echo, retriever)
 
 
 def test_attacks_stay_inside_their_passage_block(documents: list[Planted], answers: list[Answer]) -> None:
