@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from advisor import cli, history
@@ -16,7 +15,7 @@ from advisor.workflows.dry_run import dry_run as show_dry_run
 from advisor.workflows.dry_run import show_steps
 from runners.data.examples import Example
 from runners.models.resolve import Model
-from runners.plan.schema import parse_plan, read_plan
+from runners.plan.schema import parse_plan, read_plan, read_plan_file, write_plan
 from runners.plan.steps import TrainStep
 from runners.resources import usage
 from runners.run_folder import RunFolder
@@ -55,7 +54,7 @@ def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch
         "max_new_tokens": 4,
         "predicted": {"ranked": [{"method": "lora", "estimate": ESTIMATE}]},
     }
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    write_plan(parse_plan(body), tmp_path / "plan.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
     return tmp_path
@@ -104,9 +103,8 @@ def test_dry_run_measures_steps_and_stores_ratio_without_run(
 
 
 def test_finished_run_records_prediction_and_measurement(folder: Path) -> None:
-    body = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
-    body["steps"] = body["steps"][:3]
-    (folder / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    plan = read_plan_file(folder / "plan.yaml")
+    write_plan(plan.model_copy(update={"steps": plan.steps[:3]}), folder / "plan.yaml")
     done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run"])
     assert done.exit_code in (0, 5), done.output
     measured = json.loads((folder / "run" / "report.json").read_text("utf-8"))["measured"]
