@@ -13,7 +13,7 @@ import pytest
 from advisor.report.report import write_report
 from runners.data.examples import Example
 from runners.models.resolve import Model
-from runners.plan.schema import parse_plan
+from runners.plan.schema import parse_plan, write_plan
 from runners.recheck.recheck import Recheck, RecheckRequest, recheck
 from runners.run_folder import open_run_folder
 from runners.runs.dataset import read_data
@@ -114,7 +114,7 @@ def test_other_model_is_asked_and_trained(run: Path, tmp_path: Path, other: Mode
 def test_settings_of_a_training_train_that_arm(run: Path, tmp_path: Path) -> None:
     plan = json.loads(json.dumps(parse_plan_of(run)))
     plan["steps"][0]["epochs"] = 2
-    (tmp_path / "plan.yaml").write_text(json.dumps(plan), "utf-8")
+    write_plan(parse_plan(plan), tmp_path / "plan.yaml")
     result, trained = measure(run, tmp_path / "out", plan=tmp_path / "plan.yaml")
     assert (trained, asked(result)) == (["lora"], {"prompting": 0, "few-shot": 0, "lora": 6})
 
