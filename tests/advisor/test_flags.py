@@ -88,7 +88,7 @@ def read_back(kind: type[Any], words: list[str]) -> Any:
     def command(flags: Any) -> None:
         received.append(flags)
 
-    command.__annotations__["flags"] = kind
+    command.__annotations__.update(flags=kind)
     app = typer.Typer()
     app.command()(takes_flags(command))
     done = CliRunner().invoke(app, words)
