@@ -133,9 +133,8 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def format_interval(interval: Mapping[str, Any], digits: int = 2, signed: bool = False) -> str:
-    """Return the ends ``low`` and ``high`` of an interval: "0.61–0.72", or signed "-0.010 to +0.120"."""
-    low, high = interval["low"], interval["high"]
+def format_interval(low: float, high: float, digits: int = 2, signed: bool = False) -> str:
+    """Return the ends of an interval: "0.61–0.72", or signed "-0.010 to +0.120"."""
     if signed:
         return f"{low:+.{digits}f} to {high:+.{digits}f}"
     return f"{low:.{digits}f}–{high:.{digits}f}"

@@ -9,60 +9,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advisor.verdict.run_records import RunRecords
 from runners.arms.prompt_selection import read_choices
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
-from runners.run_folder import TRIAL, RunFolder
+from runners.report.trial_report import DevBudget
+from runners.run_folder import TRIAL
 from runners.runs.arm import choosing_step
 
 
-def dev_budget(run: RunFolder, plan: Plan, test_questions: int) -> list[dict[str, Any]]:
-    """Return one row for each arm of a plan, in the plan's order.
-
-    Args:
-        run: the run folder, after its trial.
-        plan: its plan.
-        test_questions: number of test questions, which bounds every budget.
-
-    Returns:
-        Rows with ``arm``; ``allowed``, the most answers on dev questions; ``used``, how many were generated; ``tried``, the
-        prompts with their questions and scores; ``untried``, those beyond the budget; ``chosen``; ``lead`` of the best other
-        prompt over the default on fresh questions (difference, error, questions, differing, and the mean prompt tokens of
-        both: tokens, default_tokens), None where nothing was compared; and ``how`` in words. Of earlier versions ``used``
-        is None where an arm chose, and a lead has the first three keys only.
-    """
-    choices = read_choices(run.path / TRIAL)
-    events = run.events()
+def dev_budget(records: RunRecords, test_questions: int) -> tuple[DevBudget, ...]:
+    """Return one row for each arm of a plan, in the plan's order; the number of test questions bounds every budget."""
+    plan = records.plan
+    choices = read_choices(records.path / TRIAL)
     common = max((step.budget for step in plan.arms if step.chooses_prompt), default=0)
-    return [
-        _row(step, plan, choices.get(step.arm), min(common, test_questions), events)
-        if not step.chooses_prompt
-        else _row(step, plan, choices.get(step.arm), min(step.budget, test_questions), events)
-        for step in plan.arms
-    ]
-
-
-def _row(
-    step: EvaluateStep,
-    plan: Plan,
-    choice: Mapping[str, Any] | None,
-    allowed: int,
-    events: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": step.arm, "allowed": allowed, "used": 0, "tried": [], "untried": []}
-    row |= {"chosen": None, "lead": None}
-    if choice is None:
-        return row | {"how": _without_choice(step, plan, events)}
-    tried = [{"prompt": c["name"], "questions": c["questions"], "score": c["score"]} for c in choice["tried"]]
-    used = choice.get("used", None if tried else 0)
-    return row | {
-        "used": used,
-        "tried": tried,
-        "untried": choice.get("untried", []),
-        "chosen": choice["chosen"]["name"],
-        "lead": choice.get("lead"),
-        "how": choice["reason"],
-    }
+    rows = []
+    for step in plan.arms:
+        choice = choices.get(step.arm) or {}
+        rows.append(
+            DevBudget(
+                arm=step.arm,
+                allowed=min(step.budget if step.chooses_prompt else common, test_questions),
+                used=choice.get("used", None if choice.get("tried") else 0),
+                tried=tuple(
+                    {"prompt": one["name"], "questions": one["questions"], "score": one["score"]}
+                    for one in choice.get("tried", ())
+                ),
+                untried=tuple(choice.get("untried", ())),
+                chosen=choice["chosen"]["name"] if choice else None,
+                lead=choice.get("lead"),
+                how=choice["reason"] if choice else _without_choice(step, plan, records.events),
+            )
+        )
+    return tuple(rows)
 
 
 def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
@@ -120,29 +99,18 @@ def _is(event: Mapping[str, Any], kind: str, arm: str) -> bool:
     return event.get("event") == kind and event.get("arm") == arm
 
 
-def dev_budget_line(data: Mapping[str, Any]) -> str:
-    """Return a sentence on what a report's arms were allowed and used; "" where it has no such rows or nothing to choose."""
-    rows = data.get("dev_budget") or []
-    choosing = [row for row in rows if row["chosen"] is not None]
+def dev_budget_line(rows: Sequence[DevBudget]) -> str:
+    """Return a sentence on what a report's arms were allowed and used; "" where there was nothing to choose."""
+    choosing = [row for row in rows if row.chosen is not None]
     if not choosing:
         return ""
-    amounts = sorted({row["allowed"] for row in choosing})
+    amounts = sorted({row.allowed for row in choosing})
     if not amounts[-1]:
         return "No prompt was chosen on dev questions, as in every quick run: each arm uses its first one"
-    used = ", ".join(f"{row['arm']} {'?' if row['used'] is None else row['used']}" for row in choosing)
+    used = ", ".join(f"{row.arm} {'?' if row.used is None else row.used}" for row in choosing)
     allowed = f"up to {amounts[-1]}" if len(amounts) == 1 else f"{amounts[0]} to {amounts[-1]}"
     others = "; the other arms used none" if len(choosing) < len(rows) else ""
     return (
         f"Prompts were chosen on dev questions, which are not in the test: {allowed} answers for every arm; "
         f"used: {used}{others}"
     )
-
-
-def lead_text(row: Mapping[str, Any]) -> str:
-    """Return the lead of the best other prompt as shown in a table, "–" where nothing was compared."""
-    lead = row.get("lead")
-    if not lead:
-        return "–"
-    if "differing" not in lead:
-        return f"{lead['difference']:+.2f} ± {lead['error']:.2f} on {lead['questions']}"
-    return f"{lead['difference']:+.2f} on {lead['questions']}, {lead['differing']} differ"

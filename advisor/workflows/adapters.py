@@ -57,7 +57,9 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "state": adapter.problem or "whole",
     }
     for name, score in adapter.scores.get("scores", {}).items():
-        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {count_noun(score['n'], 'question')}"
+        lines[name] = (
+            f"{score['mean']:.2f} {format_interval(score['low'], score['high'])} on {count_noun(score['n'], 'question')}"
+        )
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
@@ -77,7 +79,9 @@ def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
         _method(adapter),
         rank,
         rows,
-        f"{COMBINED_SCORE} {score['mean']:.2f} {format_interval(score)}" if score else "not measured",
+        f"{COMBINED_SCORE} {score['mean']:.2f} {format_interval(score['low'], score['high'])}"
+        if score
+        else "not measured",
     )
 
 

@@ -196,7 +196,7 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
         limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
         seeds = f"1 seed, {len(setup.seeds)} if {limit:g} minutes suffice (--minutes, --seeds)"
     lines = [f"{setup.arm.arm} on {sizes} of {len(setup.rows)} rows, {seeds}; {len(setup.questions)} {part}"]
-    from advisor.verdict.conclusion import duration_text
+    from advisor.verdict.sentences import duration_text
     from runners.trial.curve import CurvePointName
 
     lines.append(f"estimated for the first seed: about {duration_text(estimated_seconds(setup))}")
@@ -283,7 +283,7 @@ def _points(
     for size, arms, row in zip(setup.sizes, by_size, values, strict=True):
         interval = bootstrap_interval([float(v) for v in row], documents=arms[0].sources())
         names = [CurvePointName(setup.arm.arm, size, seed) for seed in seeds]
-        right = [counted.total.n for counted in map(right_answers, arms) if counted]
+        right = [counted.n for counted in map(right_answers, arms) if counted]
         measured = {
             "n": size,
             "score": round(float(np.mean([arm.mean_score for arm in arms])), 4),

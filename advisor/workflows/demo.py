@@ -13,6 +13,7 @@ from advisor.output import command_line
 from rag.errors import UsageProblem
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.trial_report import TrialReport
 from runners.run_folder import RunFolder, read_journal
 
 # Answers of the example's team; everything else is counted or detected.
@@ -34,8 +35,8 @@ QUESTIONS_SHOWN = 2
 """Questions whose answers before and after the update are printed."""
 
 
-def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """Carry out ``tunewise demo``, and return the content of report.json."""
+def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> TrialReport:
+    """Carry out ``tunewise demo``, and return its report."""
     from advisor.display.trial_table import show_report
     from advisor.terminal import resume_hint
     from advisor.workflows.dry_run import show_steps
@@ -53,18 +54,18 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
         show_steps(plan)
         announce_downloads(plan)
         print_heading("Running")
-        run, data = run_and_report(plan, out, resume, overwrite, label="demo", full=full)
-        assert data is not None, "the demo's plan measures its choice"
+        run, report = run_and_report(plan, out, resume, overwrite, label="demo", full=full)
+        assert report is not None, "the demo's plan measures its choice"
         print_heading("The trial")
-        show_report(data)
+        show_report(report)
         print_heading("Asking, changing the documents, asking again")
         with run.writing():
             table = change_documents(run, plan, quick)
-            data = finish_report(run, plan, table)
+            report = finish_report(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f'ask it: {ask_command(run.path, data)} "What does entry to the Ropewalk Museum cost?"')
+    print(f'ask it: {ask_command(run.path, report)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
-    return data
+    return report
 
 
 def copy_example(folder: Path) -> dict[str, Any]:
@@ -162,14 +163,14 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     print()
 
 
-def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
+def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> TrialReport:
     """Write the report again, with the measurement after the update."""
     from advisor.report.report import write_report
     from runners.runs.dataset import read_data
     from runners.trial.staleness import keep_staleness
 
     keep_staleness(run.path, table)
-    return write_report(run, plan, read_data(plan)[1].test, table)
+    return write_report(run, plan, read_data(plan)[1].test)
 
 
 def print_heading(title: str) -> None:

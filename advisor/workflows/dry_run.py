@@ -30,6 +30,7 @@ from runners.data.questions import count_questions
 from runners.data.sampling import QuestionSplit
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
+from runners.report.json_records import to_json
 from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
@@ -183,7 +184,14 @@ def dry_run(
     estimates = list(by_name.values())
     counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
-    _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
+    _print(
+        estimates,
+        corrections,
+        counts,
+        history_note,
+        as_json,
+        [to_json(account.summary) for account in accounts],
+    )
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
 
 
@@ -225,7 +233,7 @@ def keep_measurements(
         and (pair := predicted_measured(row.estimated, row.measured))
     )
     # Times of answers are left out: here few are generated at once and in a trial many, so they cannot be compared.
-    hours, memory = predicted_pairs(plan, {"training": trained}, proxy=False)
+    hours, memory = predicted_pairs(plan, trained, proxy=False)
     if not (steps or hours or memory) or history.history_file() is None:
         return ""
     return history.append_to_history(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.terminal import resume_hint
@@ -16,6 +16,8 @@ from rag.errors import GateNotMet, UsageProblem
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, read_plan
 from runners.plan.train_config import KERNELS
+from runners.report.report_file import report_json
+from runners.report.trial_report import TrialReport
 from runners.run_folder import LAUNCH, RunFolder, check_run_folder, is_run, paths_read, read_run_plan
 from runners.runs.listing import RUNS_FOLDER
 
@@ -97,13 +99,13 @@ def execute_plan(
     whole = _full_run(path, out, kernels, backend) if quick and not is_run(path) else None
     flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *backend_flags(backend), *stale)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
-        run, data = run_and_report(
+        run, report = run_and_report(
             plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
         )
-        if data is not None and stale_test is not None:
-            data = report_staleness(run, plan, stale_test)
-    if data is not None:
-        _show_result(run, data, as_json)
+        if report is not None and stale_test is not None:
+            report = report_staleness(run, plan, stale_test)
+    if report is not None:
+        _show_result(run, report, as_json)
 
 
 def _launched_work(
@@ -178,39 +180,38 @@ def _measure_steps(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool)
     dry_run(plan, out, as_json, accept_lost_rows)
 
 
-def _show_result(run: RunFolder, data: dict[str, Any], as_json: bool) -> None:
+def _show_result(run: RunFolder, report: TrialReport, as_json: bool) -> None:
     """Print the report as JSON or for a person, then raise GateNotMet as :func:`check_gate` does."""
     if as_json:
-        emit_result(data)
+        emit_result(report_json(report))
     else:
-        _show_verdict(run, data)
-    check_gate(data)
+        _show_verdict(run, report)
+    check_gate(report)
 
 
-def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
+def _show_verdict(run: RunFolder, report: TrialReport) -> None:
     """Print the report's table and verdict, the prediction beside it, and what to do next."""
     from advisor.display import console
     from advisor.display.trial_table import show_report
     from advisor.report.html import learning_curve_steps
     from advisor.verdict.predictions import prediction_line
 
-    show_report(data)
-    for line in prediction_line(data):
+    show_report(report)
+    for line in prediction_line(report):
         print_plain(console.console(), f"  {line}")
-    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
+    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, report)} "..."')
     changing = read_run_plan(run.path).answers.get("facts_change")
     if changing is not None and changing.value in ("slow", "fast"):
         print(
             f"when the documents change, check whether the result is still valid: {command_line('recheck', run.path)}"
         )
-    for command, _ in learning_curve_steps(data, shlex.quote(str(run.path))):
+    for command, _ in learning_curve_steps(report, shlex.quote(str(run.path))):
         print(f"would more examples help: {command}")
 
 
-def ask_command(run: Path, data: dict[str, Any]) -> str:
+def ask_command(run: Path, report: TrialReport) -> str:
     """Return the start of a command that asks a run; it names the arm with the best score where none is asked by default."""
-    nothing = data["verdict"].get("use", "") is None
-    return command_line("ask", run, *(["--arm", data["arms"][0]["arm"]] if nothing else []))
+    return command_line("ask", run, *([] if report.verdict.use else ["--arm", report.arms[0].arm]))
 
 
 def check_kernels(kernels: str, path: Path) -> None:
@@ -294,7 +295,7 @@ def run_and_report(
     label: RunLabel = "run",
     accept_lost_rows: bool = False,
     full: FullRun | None = None,
-) -> tuple[RunFolder, dict[str, Any] | None]:
+) -> tuple[RunFolder, TrialReport | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
 
     Where too few rows are left for an arm, a person at a terminal is asked whether to go on.
@@ -311,7 +312,7 @@ def run_and_report(
         full: the full run, where this is a quick one.
 
     Returns:
-        The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
+        The run folder, and its report; None where only one step was run or the recommended arm was not
         measured.
     """
     from advisor.report.report import judge
@@ -330,20 +331,20 @@ def run_and_report(
             return run, None
         if full is not None:
             full.record(run)
-        data = dict(judge(done).data)
-        tracking.report(data)
-    _remember(run, plan, data, label)
-    return run, data
+        report = judge(done).content
+        tracking.report(report)
+    _remember(run, plan, report, label)
+    return run, report
 
 
-def _remember(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel) -> None:
+def _remember(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel) -> None:
     """Add a finished run to the history; say where that fails, and which times are not stored."""
     from advisor.verdict.predictions import remember_run
     from runners.resources.usage import busy_note
 
-    if warning := remember_run(run, plan, data, label):
+    if warning := remember_run(run, plan, report, label):
         print(f"  {warning}", file=sys.stderr)
-    if busy := busy_note(data["measured"]["busy"]):
+    if busy := busy_note(report.measured.busy):
         note(busy)
 
 
@@ -396,7 +397,7 @@ def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple
     return "--stale-test", update
 
 
-def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
+def report_staleness(run: RunFolder, plan: Plan, update: Path) -> TrialReport:
     """Measure what an update of the documents changes, and write the report again with it."""
     from advisor.report.report import write_report
     from runners.runs.dataset import read_data
@@ -407,23 +408,22 @@ def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]
         return write_report(run, plan, read_data(plan)[1].test)
 
 
-def check_gate(data: dict[str, Any]) -> None:
+def check_gate(report: TrialReport) -> None:
     """Raise GateNotMet when no arm can be used, or the recommended arm surely does not beat the arms it must.
 
-    The message names the arm to use, or what to do where there is none. Reports of earlier versions name the winner.
+    The message names the arm to use, or what to do where there is none.
     """
-    verdict = data["verdict"]
-    use = verdict["use"] if "use" in verdict else verdict["winner"]
-    if use is None:
-        arms = " or ".join(arm["arm"] for arm in data["arms"])
+    verdict = report.verdict
+    if verdict.use is None:
+        arms = " or ".join(arm.arm for arm in report.arms)
         raise GateNotMet(
-            f"no arm can be used: {verdict['use_reason']}",
+            f"no arm can be used: {verdict.use_reason}",
             f"the results are kept; to ask an arm nevertheless, name it: --arm {arms}",
         )
-    if verdict["gate_met"] is False:
+    if verdict.gate_met is False:
         raise GateNotMet(
-            f"the gate was not met: {verdict['recommended']} does not clearly beat what it has to beat",
-            f"the results are kept; the arm to use is {use}",
+            f"the gate was not met: {verdict.recommended} does not clearly beat what it has to beat",
+            f"the results are kept; the arm to use is {verdict.use}",
         )
 
 

@@ -23,11 +23,12 @@ from rich.text import Text
 
 from advisor.display.progress import ProgressBoard, format_duration
 from advisor.output import command_line, emit_result, print_wrapped
+from advisor.report.data import read_report
 from rag.errors import BadInput, Problem
 from rag.files import MANIFEST, has_active_writer, writer_process
 from rag.text.words import count_noun
 from runners.plan.schema import Plan, step_name
-from runners.run_folder import EVENTS, REPORT, open_run_folder, read_report, read_run_plan
+from runners.run_folder import EVENTS, REPORT, open_run_folder, read_run_plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -323,11 +324,11 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
         from advisor.workflows.run import check_gate
 
         report = read_report(watch.path)
-        verdict = report["verdict"]
+        verdict = report.verdict
         if as_json:
-            _emit("end", {"state": state, "outcome": verdict.get("outcome"), "text": verdict.get("text", "")})
+            _emit("end", {"state": state, "outcome": verdict.outcome, "text": verdict.text})
         else:
-            print_wrapped(screen, f"finished: {verdict.get('text', '')}")
+            print_wrapped(screen, f"finished: {verdict.text}")
         check_gate(report)
         return
     number = writer_process(watch.path)
