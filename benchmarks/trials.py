@@ -46,6 +46,7 @@ from benchmarks.trial_records import (
 )
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EmbedderStep, IndexStep, TrainStep
+from runners.report.report_file import report_json
 from runners.run_folder import PLAN, read_run_plan
 
 FILES = ("documents", "examples", "questions")
@@ -153,8 +154,8 @@ def trial(
     _, report = run_and_report(plan, out / "run", begun, False)
     if report is None:
         raise SystemExit(f"{part.name}: the plan holds no arm of its choice {plan.choice}")
-    print(f"{part.name}: {report['verdict']['text']} ({time.time() - started:.0f} s)", file=sys.stderr)
-    record = recorded(part, brought.left_out, plan, report, out / "run", frozen)
+    print(f"{part.name}: {report.verdict.text} ({time.time() - started:.0f} s)", file=sys.stderr)
+    record = recorded(part, brought.left_out, plan, report_json(report), out / "run", frozen)
     return {**record, "features": situation_features(plan.answers, at.profile)}
 
 

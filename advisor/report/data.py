@@ -18,7 +18,7 @@ from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
 from advisor.report.learning_curve import read_curves
 from advisor.report.statements import task_asked
-from advisor.verdict.guards import guard_warnings, lost_arms, run_guards, trained_rows
+from advisor.verdict.guards import guard_warnings, lost_arms, run_guards
 from advisor.verdict.made_questions import (
     JudgedTrial,
     judge_on_real_questions,
@@ -42,7 +42,6 @@ from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
 from rag.files import check_schema, parse_json, sha256_file
-from runners.arms.row_account import RowAccount
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
@@ -108,16 +107,16 @@ def report_of_run(records: RunRecords) -> TrialReport:
     """Return the report of a run whose arms are all scored: verdict, arms with intervals, prediction and measurement."""
     plan, events = records.plan, records.events
     measured_arms = read_scores(records.path)
-    accounts = trained_rows(plan, events)
+    guards = run_guards(records)
+    trained = {rows.arm: rows for rows in guards.training_rows or ()}
     alone = seconds_alone(plan, measured_arms, events)
-    judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost_arms(accounts), alone)
+    judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone)
     made = made_questions(measured_arms, records.last(event="run.start").get("made"))
     proxy = judged.verdict.strength is Strength.PROXY
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in judged.arms})
     drift = question_drift(records.path, plan, records.answers)
     comparison = read_comparison(records.path)
     notes = retriever_notes(comparison, plan)
-    guards = run_guards(records, accounts)
     warnings = [origin_note(made), *guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)]
     warnings += [drift.text] if drift and drift.sure else []
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
@@ -125,7 +124,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         name=plan.name,
         verdict=judged.verdict,
         warnings=tuple(filter(None, warnings)),
-        arms=_arm_reports(records, judged, accounts),
+        arms=_arm_reports(records, judged, trained),
         paired=tuple(map(pair_report, judged.pairs)),
         cost_order=tuple(sorted(cost, key=lambda name: cost[name])),
         weights=applied_weights(plan),
@@ -154,7 +153,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
 
 
 def _arm_reports(
-    records: RunRecords, judged: JudgedTrial, accounts: Mapping[str, RowAccount]
+    records: RunRecords, judged: JudgedTrial, trained: Mapping[str, TrainingRows]
 ) -> tuple[ArmReport, ...]:
     """Return the arms that were judged, the best by the combined score first."""
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
@@ -166,7 +165,7 @@ def _arm_reports(
             gpu=_gpu_of(records.events),
             times=answer_times(arm.arm, records.events),
             made=beside.get(arm.arm),
-            training_rows=accounts[arm.arm].summary if arm.arm in accounts else None,
+            training_rows=trained.get(arm.arm),
         )
         for arm in sorted(judged.arms, key=lambda a: -a.mean_score)
     )
@@ -462,7 +461,7 @@ def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, tup
     ]
     held = [str(event["reason"]) for event in events if event.get("event") == "answers.constrained"]
     asked = {"how_asked": notes, "reasoning": counts, "held_to_a_form": held}
-    return {key: tuple(dict.fromkeys(texts)) for key, texts in asked.items()}
+    return {key: tuple(dict.fromkeys(texts)) for key, texts in asked.items() if texts}
 
 
 def _judge_summary(run: Path, plan: Plan, arms: Sequence[ArmScores]) -> dict[str, Any] | None:

@@ -11,9 +11,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from advisor.costs.arm_costs import cost_per_1000
-from advisor.report.data import pair_json, seconds_alone
+from advisor.report.data import seconds_alone
 from advisor.verdict.comparison import compare_arms
-from advisor.verdict.guards import trained_rows
+from advisor.verdict.guards import lost_arms, trained_rows
 from advisor.verdict.regression import (
     REGRESSION,
     RIGHT,
@@ -24,13 +24,15 @@ from advisor.verdict.regression import (
     paired_changes,
     smallest_found_loss,
 )
-from advisor.verdict.verdict import Verdict, judge_trial
+from advisor.verdict.verdict import judge_trial
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.recheck.inputs import PRICES, Change
 from runners.recheck.recheck import Recheck, RecheckedArm
-from runners.run_folder import TRIAL, read_journal, read_report
+from runners.report.records import Verdict
+from runners.report.report_file import read_report
+from runners.run_folder import TRIAL, read_journal
 from runners.trial.trial import ANSWERS, ArmScores
 
 MAX_FLIPPED = 12
@@ -111,8 +113,8 @@ def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]
 
 def _reported_costs(result: Recheck) -> dict[str, float | None]:
     """Return what the run's report says that a thousand answers cost, by arm."""
-    rows = read_report(result.run.path).get("arms") or ()
-    return {arm["arm"]: arm.get("usd_per_1000") for arm in rows}
+    report = read_report(result.run.path)
+    return {arm.arm: arm.usd_per_1000 for arm in (report.arms if report else ())}
 
 
 def _price_changes(result: Recheck) -> list[Change]:
@@ -230,9 +232,9 @@ def _judged(result: Recheck, plan: Plan, arms: Sequence[ArmScores]) -> Verdict |
     """Return the verdict on these arms; None where the arm that is held to account is not among them."""
     if plan.choice not in {arm.arm for arm in arms if arm.combined}:
         return None
-    accounts = trained_rows(result.run, plan)
-    lost = {name: account.text for name, account in accounts.items() if account.lost}
-    return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, result.run.events()))[0]
+    events = result.run.events()
+    lost = lost_arms(trained_rows(plan, events))
+    return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, events))[0]
 
 
 def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: Verdict) -> tuple[str, bool]:
@@ -242,10 +244,10 @@ def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: V
         return f"{old.use} cannot be used any more: it {reason}; the arm to use is {new.use}", True
     by_name = {arm.arm: arm for arm in arms}
     if old.use in by_name and new.use in by_name:
-        pair = pair_json(compare_arms(by_name[str(new.use)], by_name[str(old.use)], result.plan.seed))
-        if pair["low"] > 0 and pair["p"] <= 0.05:
-            interval = f"[{pair['low']:+.2f}, {pair['high']:+.2f}]"
-            text = f"the arm to use is {new.use}, no longer {old.use}: {pair['difference']:+.2f} {interval}"
+        pair = compare_arms(by_name[str(new.use)], by_name[str(old.use)], result.plan.seed)
+        if pair.low > 0 and pair.p <= 0.05:
+            interval = f"[{pair.low:+.2f}, {pair.high:+.2f}]"
+            text = f"the arm to use is {new.use}, no longer {old.use}: {pair.difference:+.2f} {interval}"
             return text, True
     return f"{new.use} would be chosen in place of {old.use}, but it is not clearly better", False
 

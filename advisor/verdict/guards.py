@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from advisor.verdict.run_records import RunRecords
 from rag.files import check_schema
 from rag.text.words import count_noun
-from runners.arms.row_account import MIN_TRAINED_SHARE, RowAccount, recorded_accounts
+from runners.arms.row_account import MIN_TRAINED_SHARE, recorded_accounts
 from runners.plan.schema import Plan
+from runners.report.records import TrainingRows
 from runners.report.trial_report import Guards
 from runners.runs.session import REFUSAL_FILE
 from runners.trial import refusal_drift
@@ -26,13 +27,8 @@ LESS_FORGETTING = (
 )
 
 
-def run_guards(records: RunRecords, accounts: Mapping[str, RowAccount]) -> Guards:
-    """Return every guard's result.
-
-    Args:
-        records: of the run.
-        accounts: the rows that each tuned arm was trained on.
-    """
+def run_guards(records: RunRecords) -> Guards:
+    """Return every guard's result."""
     start = records.last(event="run.start")
     drift = refusal_drift.refusal_drift(records.plan, records.questions, records.answers)
     return Guards(
@@ -45,7 +41,7 @@ def run_guards(records: RunRecords, accounts: Mapping[str, RowAccount]) -> Guard
         refusal_drift=(tuple(drift) or None) if records.questions else None,
         staleness=records.staleness,
         refusal=_refusal(records.path),
-        training_rows=tuple(account.summary for account in accounts.values()) or None,
+        training_rows=trained_rows(records.plan, records.events) or None,
     )
 
 
@@ -84,14 +80,15 @@ def is_small_rise(arm: Mapping[str, Any]) -> bool:
     return bool(rise["difference"] < SMALL_RISE * arm["loss_before"])
 
 
-def trained_rows(plan: Plan, events: Sequence[Mapping[str, Any]]) -> dict[str, RowAccount]:
+def trained_rows(plan: Plan, events: Sequence[Mapping[str, Any]]) -> tuple[TrainingRows, ...]:
     """Return the rows that each tuned arm of a run was trained on, by the arm that answers."""
-    return {name: replace(account, arm=name) for name, account in recorded_accounts(plan, events).items()}
+    accounts = recorded_accounts(plan, events)
+    return tuple(replace(account, arm=name).summary for name, account in accounts.items())
 
 
-def lost_arms(accounts: Mapping[str, RowAccount]) -> dict[str, str]:
+def lost_arms(trained: Iterable[TrainingRows]) -> dict[str, str]:
     """Return the arms that were not trained as planned, each with the count of its rows in words."""
-    return {name: account.text for name, account in accounts.items() if account.lost}
+    return {rows.arm: rows.text for rows in trained if not rows.planned}
 
 
 def _refusal(run: Path) -> dict[str, Any] | None:

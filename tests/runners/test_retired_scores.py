@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from advisor.report.data import read_report, read_scores
-from advisor.report.report import write_report
 from runners.data.questions import load_questions
 from runners.plan.schema import parse_plan
+from runners.report.report_file import report_json
 from runners.runs.run import load
 from runners.trial.evaluate import evaluate
 from runners.trial.execute import quick_plan, run_plan
+from tests.support.reports import written
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -71,11 +72,11 @@ def test_an_old_run_with_the_score_opens_and_reports(old_plan: Any, server: Any,
         scores |= {"house_style": 0.25, "combined": (scores["token_f1"] + 0.25) / 2}
     path.write_text(json.dumps(body), "utf-8")
     before = path.read_bytes()
-    data = write_report(run, plan, load_questions(tmp_path / "test.jsonl"))
+    data = written(run, plan, load_questions(tmp_path / "test.jsonl"))
     (arm,) = data["arms"]
     assert arm["scores"]["house_style"]["mean"] == 0.25
     assert arm["score"]["mean"] == pytest.approx((arm["scores"]["token_f1"]["mean"] + 0.25) / 2)
-    assert read_report(run.path) == data
+    assert report_json(read_report(run.path)) == data
     assert load(run.path).scores()["prompting"] == pytest.approx(arm["score"]["mean"])
     run_plan(plan, tmp_path / "run", resume=True)
     assert path.read_bytes() == before, "a finished trial is not scored again"

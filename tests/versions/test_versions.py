@@ -100,7 +100,7 @@ def test_schema_1_run_opens(restored: Callable[[str], Path]) -> None:
     run = load(restored("run"))
     run.folder.check()
     assert run.scores() == {"prompting": 0.75, "prompting-again": 0.5}
-    assert read_report(run.path)["verdict"]["outcome"] == "undecided"
+    assert read_report(run.path).verdict.outcome == "undecided"
     assert [arm.arm for arm in read_scores(run.path)] == ["prompting", "prompting-again"]
     assert run.folder.finished("evaluate:prompting", {"n": 2}) == {"answers": 2}
     assert read_plan(run.path / "plan.yaml").answers["must_cite"].value is True
