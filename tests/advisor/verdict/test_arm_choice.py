@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.verdict import Verdict, judge_trial
+from advisor.verdict.verdict import judge_trial
 from runners.plan.schema import Plan, parse_plan
 from runners.report.json_records import to_json
 from runners.report.records import Verdict
@@ -260,7 +260,7 @@ def test_runs_without_judged_answers_go_by_the_combined_score() -> None:
 def compared_arms(verdict: Verdict) -> tuple[str | None, str | None]:
     """Return the arms that the used one is compared with: today's prompt and the alternative."""
     today, other = verdict.compared.today, verdict.compared.alternative
-    return today and today.arm, other and other.arm
+    return today.arm if today else None, other.arm if other else None
 
 
 def test_explaining_arm_is_neither_rival_nor_used_unless_surely_better() -> None:
@@ -353,8 +353,9 @@ def test_alternative_is_the_cheapest_useful_arm() -> None:
     assert verdict.use == "hybrid"
     assert compared_arms(verdict) == ("prompting", "rag")
     today, other = verdict.compared.today, verdict.compared.alternative
-    assert today and today.right and other and other.right
-    assert (today.right.n, other.right.n) == (2, 35)
+    assert today is not None
+    assert other is not None
+    assert (today.right and today.right.n, other.right and other.right.n) == (2, 35)
     assert today.difference > other.difference > 0
     strict = judged(PRINT_SHOP, arms)
     assert "rag" in strict.excluded, "surely fewer right where a wrong answer is expensive"
