@@ -40,7 +40,7 @@ from advisor.verdict.run_records import RunRecords, last_event
 from advisor.verdict.sentences import Conclusion
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
-from rag.evaluation.statistics import PairedDifference, bootstrap_interval, cluster_by_document
+from rag.evaluation.statistics import PairedDifference, cluster_by_document
 from rag.files import check_schema, parse_json, sha256_file
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
@@ -52,7 +52,6 @@ from runners.report.records import (
     Estimate,
     MadeColumn,
     PairReport,
-    ScoreEstimate,
     SecondsAlone,
     SeedScore,
     Strength,
@@ -74,7 +73,7 @@ from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.refusal_gate import question_drift
-from runners.trial.trial import ArmScores
+from runners.trial.trial import ArmScores, score_estimates
 
 FULL_RUN_EVENT = "run.full"
 """The event of a quick run with the command of the full one and its estimated minutes."""
@@ -313,6 +312,8 @@ def arm_report(
         made: what it scored on made questions beside the real ones.
         training_rows: the rows that it was trained on.
     """
+    scores = score_estimates(arm)
+    combined = scores.pop("combined")
     usd = cost_per_1000(arm, plan, gpu)
     step = next((step for step in plan.arms if step.arm == arm.arm), None)
     server = plan.servers.model_of(step) if step else None
@@ -321,11 +322,8 @@ def arm_report(
         arm=arm.arm,
         retrieval=step is not None and step.retrieval,
         weights=step.weights if step is not None else None,
-        score=Estimate(**_interval(arm.shown("combined"), arm.sources())),
-        scores={
-            name: ScoreEstimate(**_interval(arm.shown(name), arm.sources(name)), n=len(arm.of(name)))
-            for name in sorted({name for scores in arm.scores for name in scores})
-        },
+        score=Estimate(mean=combined.mean, low=combined.low, high=combined.high),
+        scores={name: scores[name] for name in sorted(scores)},
         right=right_answers(arm),
         beside=beside_answers(answers, arm.arm),
         n=len(arm.combined),
@@ -493,12 +491,6 @@ def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
         tuple(wording_of.get(question) for question in questions) if wording_of else (),
         tuple(hits.get(question) for question in questions) if wording_of else (),
     )
-
-
-def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
-    """Return the mean of scores between 0 and 1 with its interval; weighted values may be above 1, their mean is not."""
-    interval = bootstrap_interval(values, documents=documents)
-    return {"mean": interval.mean, "low": max(0.0, interval.low), "high": min(1.0, interval.high)}
 
 
 def _timed_alone(arm: str, events: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -359,11 +359,10 @@ def _carry_out(
     tracking: RunTracking,
 ) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
-    from advisor.display.live_scores import board_for_plan
-    from advisor.display.progress import watch_progress
+    from advisor.display.progress import board_for_plan, watch_progress
     from runners.trial.execute import run as run_steps
 
-    with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
+    with watch_progress(quiet, lambda: board_for_plan(plan, only)) as watcher:
         return run_steps(
             plan,
             out,
