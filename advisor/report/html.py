@@ -30,14 +30,7 @@ from rag.text.words import count_noun
 from runners.plan.schema import SCORES
 from runners.report.json_records import to_json
 from runners.report.records import NOT_JUDGED, Outcome, Strength
-from runners.report.trial_report import (
-    Forecast,
-    FullRun,
-    Guards,
-    TrialReport,
-    arm_named,
-    question_count,
-)
+from runners.report.trial_report import FullRun, TrialReport, arm_named, question_count
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -147,130 +140,64 @@ def render_page(report: TrialReport, records: RunRecords) -> str:
         records: its events, answers, and test questions, whose gold is shown beside the answers.
     """
     style, script = _template_file("report.css"), _template_file("report.js")
+    arms, used = [arm.arm for arm in report.arms], report.verdict.use or ""
+    browsed = browse_questions(records, arms)
+    headline, rest = _headline(report.verdict.conclusion)
     return _template().render(
         data=report,
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        labels=DATA_LABELS,
         steps=next_steps(report, records.path),
         source=to_json(report.data),
-        **_summary_parts(report),
-        **_score_parts(report),
-        **_advice_and_cost_parts(report, loss_curves(records.events)),
-        **_guard_parts(report.guards),
-        **_answer_parts(report, records),
+        questions=question_count(report.arms),
+        headline=headline,
+        conclusion=rest,
+        best=arm_named(report.arms, report.verdict.use),
+        use=used,
+        tiles=compared_tiles(report),
+        several=[arm for arm in report.arms if len(arm.seeds) > 1],
+        arm_titles={arm: title for arm in arms if (title := arm_title(arm))},
+        verdict_text=_with_unbroken_intervals(report.verdict.text),
+        browsed=browsed,
+        letters=arm_letters(arms),
+        examples=example_answers(browsed, used),
+        opened=first_opened(browsed, used),
+        **_score_names(report),
+        **_cost_parts(report, loss_curves(records.events)),
+        **memory_chart(report),
     )
 
 
-def _summary_parts(report: TrialReport) -> dict[str, Any]:
-    """Return what the template needs for the top of the page."""
-    verdict = report.verdict
-    headline, rest = _headline(verdict.conclusion)
-    return {
-        "questions": question_count(report.arms),
-        "strength": STRENGTHS[verdict.strength],
-        "task": statements.task_line(report),
-        "headline": headline,
-        "conclusion": rest,
-        "best": arm_named(report.arms, verdict.use),
-        "use": verdict.use or "",
-        "tiles": compared_tiles(report),
-        "arm_titles": {arm.arm: title for arm in report.arms if (title := arm_title(arm.arm))},
-        "terms": statements.words_used(report),
-        "verdict_text": _with_unbroken_intervals(verdict.text),
-    }
-
-
-def _score_parts(report: TrialReport) -> dict[str, Any]:
-    """Return what the template needs for the scores of the arms."""
-    arms, weights = report.arms, report.weights
-    counted = any(arm.right for arm in arms)
-    measured = {name for arm in arms for name in arm.scores} - {"right"}
-    measured -= set(REFUSAL_COUNTS) if counted else set()
+def _score_names(report: TrialReport) -> dict[str, list[str]]:
+    """Return the scores that the page draws, in the order of the plan's keys: with a weight, and without one."""
+    measured = {name for arm in report.arms for name in arm.scores} - {"right"}
+    measured -= set(REFUSAL_COUNTS) if any(arm.right for arm in report.arms) else set()
     names = [name for name in SCORES if name in measured] + sorted(measured - set(SCORES))
     return {
-        "counted": counted,
-        "with_made": any(arm.made for arm in arms),
-        "in_wordings": statements.wording_table(arms),
-        "made_note": origin_note(report.made_questions),
-        "score_names": [name for name in names if weights.get(name)],
-        "unweighed": [name for name in names if not weights.get(name)],
-        "several": [arm for arm in arms if len(arm.seeds) > 1],
-        "timing": statements.timing_notes(report),
-        "learning_curves": curve_sections(report.curves),
-        "dev_line": dev_budget_line(report.dev_budget),
-        "score_rule": statements.combined_score_rule(report),
-        "grading": statements.grading_weights(report),
+        "score_names": [name for name in names if report.weights.get(name)],
+        "unweighed": [name for name in names if not report.weights.get(name)],
     }
 
 
-def _advice_and_cost_parts(
-    report: TrialReport, curves: Mapping[str, list[tuple[int, float]]]
-) -> dict[str, Any]:
-    """Return what the template needs for the reasons of the advice, costs, memory and training."""
-    recommended, predicted = report.verdict.recommended, report.predicted
-    arms = [arm.arm for arm in report.arms]
-    colours = _arm_colours(arms, recommended)
+def _cost_parts(report: TrialReport, curves: Mapping[str, list[tuple[int, float]]]) -> dict[str, Any]:
+    """Return what the template needs for costs and training."""
+    recommended = report.verdict.recommended
+    arms = [*(arm.arm for arm in report.arms), recommended]
+    # The recommended arm has the first colour of all charts.
+    colours = {arm: number for number, arm in enumerate(dict.fromkeys([recommended, *arms]))}
     curves = _recommended_first(curves, recommended)
     smoothed = charts.smoothing_window(curves)
-    break_even = predicted.get("break_even") or {}
+    break_even = report.predicted.get("break_even") or {}
     free = statements.costs_nothing(report)
-    ranked = predicted.get("ranked", [])
     return {
-        "reasons": next((row.get("reasons", []) for row in ranked if row["method"] == recommended), []),
-        "counter": predicted.get("strongest_against"),
-        "flips": predicted.get("flips") or [],
-        "beside": predicted_beside_measured(report),
-        **_forecast_parts(report.forecast),
         "free": free,
-        "effort": statements.effort_sentence(report),
-        "cost_chart": "" if free else charts.cost_chart(break_even, [*arms, recommended], colours),
+        "cost_chart": "" if free else charts.cost_chart(break_even, arms, colours),
         "break_even": break_even,
-        "pairs": pairs_in_words(break_even, [*arms, recommended]),
-        **memory_chart(report),
+        "pairs": pairs_in_words(break_even, arms),
         "loss_chart": charts.loss_chart(curves, smoothed, colours) if curves else "",
         "smoothed": smoothed,
-    }
-
-
-def _forecast_parts(forecast: Forecast | None) -> dict[str, Any]:
-    """Return what the template needs for forecast against measured; empty for a plan without probabilities."""
-    return {
-        "forecast": forecast_sentence(forecast) if forecast else "",
-        "forecast_columns": FORECAST_COLUMNS,
-        "forecast_rows": forecast_rows(forecast) if forecast else [],
-        "forecast_basis": [
-            f"{row.arm}: {row.right.because}" for row in (forecast.arms if forecast else ()) if row.right
-        ],
-    }
-
-
-def _guard_parts(guards: Guards) -> dict[str, Any]:
-    """Return what the template needs for the checks beside the verdict."""
-    refusal = guards.refusal or {}
-    return {
-        "refusal": refusal,
-        "refusal_gate": statements.refusal_gate(refusal),
-        "refusal_chart": charts.refusal_chart(refusal) if refusal.get("chosen") else "",
-        "staleness": guards.staleness,
-        "staleness_caption": staleness_caption(guards.staleness),
-        "forgetting": (guards.forgetting or {}).get("arms", []),
-        "drift": guards.refusal_drift or [],
-    }
-
-
-def _answer_parts(report: TrialReport, records: RunRecords) -> dict[str, Any]:
-    """Return what the template needs for the examples on top and the answers of all arms."""
-    arms = [arm.arm for arm in report.arms]
-    used = report.verdict.use or ""
-    browsed = browse_questions(records, arms)
-    return {
-        "browsed": browsed,
-        "letters": arm_letters(arms),
-        "examples": example_answers(browsed, used),
-        "opened": first_opened(browsed, used),
     }
 
 
@@ -317,20 +244,6 @@ def loss_curves(events: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int
             name += f" {charts.VALIDATION_SERIES}" if kind == "train.eval" else ""
             curves.setdefault(name, {})[event["step"]] = event["loss"]
     return {name: sorted(points.items()) for name, points in curves.items()}
-
-
-def predicted_beside_measured(report: TrialReport) -> list[dict[str, Any]]:
-    """Return the predicted score of each method with the measured score of its arm."""
-    arms = {arm.arm: arm.score for arm in report.arms}
-    return [
-        {
-            "method": row["method"],
-            "predicted": row.get("score"),
-            "measured": arms.get(row["method"]),
-            "blocked": [blocker["text"] for blocker in row.get("blockers", [])],
-        }
-        for row in report.predicted.get("ranked", [])
-    ]
 
 
 def memory_chart(report: TrialReport) -> dict[str, Any]:
@@ -390,19 +303,21 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "track": charts.draw_interval,
-        "seeds": charts.draw_seeds,
-        "moved": charts.draw_change,
-        "scale": charts.draw_scale,
+        "charts": charts,
+        "statements": statements,
+        "guard_results": guard_results,
+        "strengths": STRENGTHS,
+        "labels": DATA_LABELS,
+        "arm_named": arm_named,
+        "curve_sections": curve_sections,
+        "dev_budget_line": dev_budget_line,
+        "forecast_columns": FORECAST_COLUMNS,
+        "forecast_rows": forecast_rows,
+        "forecast_sentence": forecast_sentence,
+        "origin_note": origin_note,
+        "staleness_caption": staleness_caption,
         "words": _spaced,
         "took": _duration,
-        "batch": statements.batch_text,
-        "ms": statements.milliseconds,
-        "price": statements.answer_price,
-        "p_text": statements.p_text,
-        "p_note": statements.P_VALUE_NOTE,
-        "small_rise": guard_results.is_small_rise,
-        "less_forgetting": guard_results.LESS_FORGETTING,
         "count_noun": count_noun,
     }
     return environment.get_template("report.html.j2")
@@ -434,12 +349,6 @@ def _headline(sentences: Sequence[str], least: int = 40) -> tuple[str, list[str]
             break
         first.append(sentence)
     return " ".join(first), list(sentences[len(first) :])
-
-
-def _arm_colours(arms: Sequence[str], recommended: str) -> dict[str, int]:
-    """Return the number of each arm's colour in all charts; the recommended arm has the first."""
-    order = dict.fromkeys([recommended, *arms])
-    return {arm: number for number, arm in enumerate(order)}
 
 
 def _with_unbroken_intervals(text: str) -> str:
