@@ -36,7 +36,7 @@ from advisor.verdict.predictions import (
     why_incomparable,
 )
 from advisor.verdict.right_answers import beside_answers, by_wording, right_answers
-from advisor.verdict.run_records import RunRecords, last_event
+from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import Conclusion
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
@@ -104,13 +104,13 @@ def read_report(run: Path) -> TrialReport:
 
 def report_of_run(records: RunRecords) -> TrialReport:
     """Return the report of a run whose arms are all scored: verdict, arms with intervals, prediction and measurement."""
-    plan, events = records.plan, records.events
+    plan = records.plan
     measured_arms = read_scores(records.path)
     guards = run_guards(records)
     trained = {rows.arm: rows for rows in guards.training_rows or ()}
-    alone = seconds_alone(plan, measured_arms, events)
+    alone = seconds_alone(records, measured_arms)
     judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone)
-    made = made_questions(measured_arms, records.last(event="run.start").get("made"))
+    made = made_questions(measured_arms, records.last("run.start").get("made"))
     proxy = judged.verdict.strength is Strength.PROXY
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in judged.arms})
     drift = question_drift(records.path, plan, records.answers)
@@ -129,9 +129,13 @@ def report_of_run(records: RunRecords) -> TrialReport:
         weights=applied_weights(plan),
         weight_reasons=plan.weight_reasons,
         training_reasons=training_reasons(plan),
-        judge=_judge_summary(records.path, plan, judged.arms),
+        judge=summary(
+            plan.judge.name, plan.choice, judged.arms, read_journal(records.path / TRIAL / JUDGE_JOURNAL)
+        )
+        if plan.judge
+        else None,
         predicted=plan.predicted,
-        measured=measured_facts(plan, events, max(len(arm.combined) for arm in judged.arms), proxy),
+        measured=measured_facts(records, max(len(arm.combined) for arm in judged.arms), proxy),
         guards=guards,
         dev_budget=dev_budget(records, max((arm.question_count for arm in judged.arms), default=0)),
         full_run=full_run(records),
@@ -143,7 +147,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         else None,
         curves=tuple(read_curves(records.path)),
         task=task_asked(plan),
-        environment=recorded_environment(events),
+        environment=recorded_environment(records),
         data=data_used(records),
     )
     forecast = compare_forecast(plan, report.verdict, report.arms, report.measured.seconds)
@@ -156,13 +160,14 @@ def _arm_reports(
 ) -> tuple[ArmReport, ...]:
     """Return the arms that were judged, the best by the combined score first."""
     beside = {arm.arm: made_column(arm) for arm in judged.beside}
+    gpu = next((str(event["gpu"] or "") for event in reversed(records.events) if "gpu" in event), "")
     return tuple(
         arm_report(
             arm,
             records.plan,
             records.answers,
-            gpu=_gpu_of(records.events),
-            times=answer_times(arm.arm, records.events),
+            gpu=gpu,
+            times=answer_times(records, arm.arm),
             made=beside.get(arm.arm),
             training_rows=trained.get(arm.arm),
         )
@@ -170,33 +175,24 @@ def _arm_reports(
     )
 
 
-def _gpu_of(events: Sequence[Mapping[str, Any]]) -> str:
-    """Return the GPU that the run recorded last; "" for none."""
-    return next((str(event["gpu"] or "") for event in reversed(events) if "gpu" in event), "")
-
-
-def seconds_alone(
-    plan: Plan, arms: Sequence[ArmScores], events: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def seconds_alone(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, float]:
     """Return the 95th percentile of the seconds of an answer that is asked alone, by arm.
 
     Those of an endpoint are the seconds of its requests in the trial; arms that were not timed alone are missing.
     """
-    asked = {step.arm for step in plan.arms if _asks_server(plan, step)}
+    asked = {step.arm for step in records.plan.arms if _asks_server(records.plan, step)}
     remote = {arm.arm: list(arm.seconds) for arm in arms if arm.arm in asked and arm.seconds}
-    timed = {arm.arm: _timed_alone(arm.arm, events) for arm in arms}
+    timed = {arm.arm: _timed_alone(records, arm.arm) for arm in arms}
     return {name: _percentile_95(values) for name, values in (timed | remote).items() if values}
 
 
-def answer_times(arm: str, events: Sequence[Mapping[str, Any]]) -> AnswerTimes:
+def answer_times(records: RunRecords, arm: str) -> AnswerTimes:
     """Return the seconds of an arm's answers asked alone, and its largest batch; None where they were not recorded."""
-    alone = _timed_alone(arm, events)
-    batches = [
-        e for e in events if e.get("event") == "answers.batch" and e.get("arm") == arm and "batch" in e
-    ]
+    alone = _timed_alone(records, arm)
+    batches = [e for e in records.events if (e.get("event"), e.get("arm")) == ("answers.batch", arm)]
     return AnswerTimes(
         alone=SecondsAlone(seconds=median(alone), p95=_percentile_95(alone), n=len(alone)) if alone else None,
-        batch=max((event["batch"] for event in batches), default=None),
+        batch=max((event["batch"] for event in batches if "batch" in event), default=None),
     )
 
 
@@ -204,59 +200,48 @@ def full_run(records: RunRecords) -> FullRun | None:
     """Return what a quick run left out; None for a run that was not shortened by ``--quick``."""
     if not is_quick(records.plan):
         return None
-    recorded = records.last(event=FULL_RUN_EVENT)
+    recorded = records.last(FULL_RUN_EVENT)
     return FullRun(quick=True, command=recorded.get("command"), minutes=recorded.get("minutes"))
 
 
-def measured_facts(
-    plan: Plan, events: Sequence[Mapping[str, Any]], test_questions: int, proxy: bool
-) -> Measured:
+def measured_facts(records: RunRecords, test_questions: int, proxy: bool) -> Measured:
     """Return what the run took, and how that compares with what was predicted of the chosen arm.
 
     Args:
-        plan: the plan that was run.
-        events: of the run.
+        records: of the run.
         test_questions: number of questions that were asked.
         proxy: whether another model than the plan's was measured.
     """
+    plan, events = records.plan, records.events
     started: dict[str, float] = {}
     seconds: dict[str, float] = {}
+    busy: dict[str, float] = {}
     for event in events:
         if event.get("event") == "step.start":
             started[event["step"]] = event["time"]
-        elif event.get("event") == "step.done" and event["step"] in started:
-            seconds[event["step"]] = round(event["time"] - started[event["step"]], 1)
-    trainings = {
-        step.arm: last_event(events, event="step.done", step=f"train:{step.arm}")
-        .get("result", {})
-        .get("trained")
-        for step in plan.steps
-        if isinstance(step, TrainStep)
-    }
+        elif event.get("event") == "step.done":
+            if event["step"] in started:
+                seconds[event["step"]] = round(event["time"] - started[event["step"]], 1)
+            busy[event["step"]] = float(event.get("lost", 0.0))
+    trained = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
+    trainings = {name: records.result(f"train:{name}").get("trained") for name in trained}
     memory = largest_memory(training_runs(plan, trainings))
     hours = measured_training_hours(plan, trainings)
-    ratios = [
-        None if pair is None else round(pair.ratio, 3) for pair in predicted_pairs(plan, trainings, proxy)
-    ]
+    pairs = predicted_pairs(plan, trainings, proxy)
+    time, held = (None if pair is None else round(pair.ratio, 3) for pair in pairs)
     return Measured(
         seconds=seconds,
         training=trainings,
-        busy=busy_steps(events),
-        answering=answering_conditions(events, plan),
+        busy={name: share for name, share in busy.items() if contention_note(share)},
+        answering=answering_conditions(records),
         memory_gib=memory.own,
         memory_expected_gib=memory.expected,
         process_gib=memory.peak,
         held_gib=memory.held,
         hours=None if hours is None else round(hours, 6),
-        ratios=Ratios(time=ratios[0], memory=ratios[1], not_compared=why_incomparable(plan, proxy)),
+        ratios=Ratios(time=time, memory=held, not_compared=why_incomparable(plan, proxy)),
         steps=timed_steps(plan, seconds, trainings, events, test_questions),
     )
-
-
-def busy_steps(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the steps during which other processes took much of the processor, with the share that they took."""
-    lost = {str(e["step"]): float(e.get("lost", 0.0)) for e in events if e.get("event") == "step.done"}
-    return {name: share for name, share in lost.items() if contention_note(share)}
 
 
 def training_reasons(plan: Plan) -> dict[str, dict[str, str]]:
@@ -275,16 +260,14 @@ def _asks_server(plan: Plan, step: EvaluateStep) -> bool:
     )
 
 
-def answering_conditions(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, AnsweringConditions]:
+def answering_conditions(records: RunRecords) -> dict[str, AnsweringConditions]:
     """Return by arm under which conditions its answers were timed; arms of which nothing is known are left out."""
-    rows: dict[str, AnsweringConditions] = {}
+    plan, rows = records.plan, {}
     for step in plan.arms:
-        model = step.model or plan.model
-        done = last_event(events, event="step.done", step=f"evaluate:{step.arm}")
-        busy = (done.get("result") or {}).get("busy")
-        server = plan.servers.model_of(step)
-        at_once = model.at_once * len(server.urls) if server else model.at_once
+        busy = records.result(f"evaluate:{step.arm}").get("busy")
         if _asks_server(plan, step):
+            server = plan.servers.model_of(step)
+            at_once = (step.model or plan.model).at_once * (len(server.urls) if server else 1)
             rows[step.arm] = AnsweringConditions(at_once=at_once)
         elif busy is not None:
             rows[step.arm] = AnsweringConditions(busy=busy)
@@ -388,30 +371,21 @@ def retriever_notes(comparison: Mapping[str, Any], plan: Plan) -> list[str]:
 
 def pair_report(pair: PairedDifference) -> PairReport:
     """Return a paired comparison as in the report."""
-    return PairReport(
-        a=pair.a,
-        b=pair.b,
-        difference=pair.difference,
-        low=pair.low,
-        high=pair.high,
-        p=pair.p,
-        p_holm=pair.p_holm,
-        units=pair.units,
-        n=pair.questions,
-    )
+    keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
+    return PairReport(**{key: getattr(pair, key) for key in keys}, n=pair.questions)
 
 
-def recorded_environment(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def recorded_environment(records: RunRecords) -> dict[str, Any]:
     """Return the environment that the run recorded when it was last started, and the date of its first event (UTC)."""
-    recorded = last_event(events, event=ENVIRONMENT_EVENT) or describe_environment()
-    started = next((event["time"] for event in events if "time" in event), None)
+    recorded = records.last(ENVIRONMENT_EVENT) or describe_environment()
+    started = next((event["time"] for event in records.events if "time" in event), None)
     date = datetime.fromtimestamp(started, UTC).date().isoformat() if started is not None else None
     return {"date": date, **{key: value for key, value in recorded.items() if key not in ("event", "time")}}
 
 
 def data_used(records: RunRecords) -> DataUsed:
     """Return the digests of plan, split, model, index input and data files, and the seeds."""
-    plan, start = records.plan, records.last(event="run.start")
+    plan, start = records.plan, records.last("run.start")
     return DataUsed(
         plan=plan.digest(),
         split=start.get("split"),
@@ -419,7 +393,7 @@ def data_used(records: RunRecords) -> DataUsed:
         model=plan.model.name,
         quantization=NF4 if plan.model.quantization == NF4 else None,
         backend=tuple(plan.backend),
-        index_input=records.last(event="step.done", step="index").get("inputs"),
+        index_input=records.last("step.done", step="index").get("inputs"),
         seed=plan.seed,
         training_seeds=tuple(
             sorted({seed for step in plan.steps if isinstance(step, TrainStep) for seed in step.seeds})
@@ -462,13 +436,6 @@ def _how_asked(events: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, tup
     return {key: tuple(dict.fromkeys(texts)) for key, texts in asked.items() if texts}
 
 
-def _judge_summary(run: Path, plan: Plan, arms: Sequence[ArmScores]) -> dict[str, Any] | None:
-    """Return the summary of the model judge's preferences; None for a plan without a judge."""
-    if plan.judge is None:
-        return None
-    return summary(plan.judge.name, plan.choice, list(arms), read_journal(run / TRIAL / JUDGE_JOURNAL))
-
-
 def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
     """Build an arm's scores from scores.json, of early versions too: its rows of named scores are by question id."""
     other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
@@ -493,10 +460,9 @@ def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
     )
 
 
-def _timed_alone(arm: str, events: Sequence[Mapping[str, Any]]) -> list[float]:
+def _timed_alone(records: RunRecords, arm: str) -> list[float]:
     """Return the seconds of the answers of an arm that were asked one at a time; [] where none was."""
-    done = last_event(events, event="step.done", step=f"evaluate:{arm}")
-    return list((done.get("result") or {}).get("seconds_alone") or ())
+    return list(records.result(f"evaluate:{arm}").get("seconds_alone") or ())
 
 
 def _percentile_95(values: Sequence[float]) -> float:
@@ -505,12 +471,9 @@ def _percentile_95(values: Sequence[float]) -> float:
 
 
 def _data_files(plan: Plan) -> dict[str, DataFile]:
-    paths: dict[str, Path | None] = {
-        name: getattr(plan.data, name)
-        for name in ("questions", "test_questions", "examples", "replay", "wordings")
-    }
+    names = ("questions", "test_questions", "examples", "replay", "wordings")
     return {
         name: DataFile(name=path.name, sha256=sha256_file(path))
-        for name, path in paths.items()
-        if path is not None and path.is_file()
+        for name in names
+        if (path := getattr(plan.data, name)) is not None and path.is_file()
     }

@@ -24,6 +24,7 @@ from advisor.verdict.regression import (
     paired_changes,
     smallest_found_loss,
 )
+from advisor.verdict.run_records import RunRecords
 from advisor.verdict.verdict import judge_trial
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
@@ -232,9 +233,9 @@ def _judged(result: Recheck, plan: Plan, arms: Sequence[ArmScores]) -> Verdict |
     """Return the verdict on these arms; None where the arm that is held to account is not among them."""
     if plan.choice not in {arm.arm for arm in arms if arm.combined}:
         return None
-    events = result.run.events()
-    lost = lost_arms(trained_rows(plan, events))
-    return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, events))[0]
+    records = RunRecords(path=result.run.path, plan=plan, events=result.run.events(), answers=())
+    lost = lost_arms(trained_rows(plan, records.events))
+    return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(records, arms))[0]
 
 
 def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: Verdict) -> tuple[str, bool]:

@@ -29,7 +29,7 @@ LESS_FORGETTING = (
 
 def run_guards(records: RunRecords) -> Guards:
     """Return every guard's result."""
-    start = records.last(event="run.start")
+    start = records.last("run.start")
     drift = refusal_drift.refusal_drift(records.plan, records.questions, records.answers)
     return Guards(
         leakage={
@@ -37,7 +37,7 @@ def run_guards(records: RunRecords) -> Guards:
             "overlapping_questions": start.get("overlap"),
             "split": start.get("split"),
         },
-        forgetting=records.last(event="step.done", step=STEP).get("result"),
+        forgetting=records.result(STEP) or None,
         refusal_drift=(tuple(drift) or None) if records.questions else None,
         staleness=records.staleness,
         refusal=_refusal(records.path),

@@ -41,12 +41,12 @@ class RunRecords:
             staleness=staleness.read_staleness(run.path),
         )
 
-    def last(self, **wanted: str) -> Mapping[str, Any]:
-        """Return the last event with these values; {} without one."""
-        return last_event(self.events, **wanted)
+    def last(self, kind: str, **wanted: str) -> Mapping[str, Any]:
+        """Return the last event of a kind, with these values; {} without one."""
+        wanted["event"] = kind
+        matching = (e for e in reversed(self.events) if wanted.items() <= e.items())
+        return next(matching, {})
 
-
-def last_event(events: Sequence[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any]:
-    """Return the last event with these values; {} without one."""
-    matching = (e for e in reversed(events) if all(e.get(key) == value for key, value in wanted.items()))
-    return next(matching, {})
+    def result(self, step: str) -> Mapping[str, Any]:
+        """Return the result of a step that is done; {} of one that is not."""
+        return self.last("step.done", step=step).get("result") or {}

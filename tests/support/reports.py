@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from advisor.report.report import write_report
+from advisor.verdict.run_records import RunRecords
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.report.json_records import from_json
@@ -100,6 +102,11 @@ def report_from(body: Mapping[str, Any]) -> TrialReport:
 def written(run: RunFolder, plan: Plan, questions: Sequence[Question] = ()) -> dict[str, Any]:
     """Write the report of a run, and return the content of its report.json."""
     return report_json(write_report(run, plan, questions))
+
+
+def records_of(plan: Plan, *events: Mapping[str, Any]) -> RunRecords:
+    """Return the records of a run without answers."""
+    return RunRecords(path=Path("run"), plan=plan, events=events, answers=())
 
 
 def _right(counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from runners.resources.machine import Machine
 from runners.run_folder import RunFolder
 from runners.trial.execute import quick_plan
 from runners.trial.trial import ArmScores
-from tests.support.reports import report_from
+from tests.support.reports import records_of, report_from
 
 
 def right(n: int, of: int = 65, refused: tuple[int, int] = (11, 12)) -> dict[str, Any]:
@@ -274,16 +274,6 @@ def test_quick_plan_is_recognised_and_its_full_run_recorded(
 
 
 def test_times_alone_and_batches_come_from_the_log(task_files: Any, laptop: Machine) -> None:
-    done = {"event": "step.done", "step": "evaluate:rag", "result": {"seconds_alone": [2.0, 1.0, 4.0]}}
-    batches = [{"event": "answers.batch", "arm": "rag", "done": n, "batch": b} for n, b in ((9, 0), (41, 32))]
-    assert to_json(answer_times("rag", [done, *batches])) == {
-        "alone": {"seconds": 2.0, "p95": 4.0, "n": 3},
-        "batch": 32,
-    }
-    assert to_json(answer_times("rag", [{"event": "answers.batch", "arm": "rag", "done": 9}])) == {
-        "alone": None,
-        "batch": None,
-    }, "runs of earlier versions"
     situation = complete_situation(
         flag_answers(
             ("model=openai:gpt@https://api.example.com/v1",),
@@ -293,6 +283,16 @@ def test_times_alone_and_batches_come_from_the_log(task_files: Any, laptop: Mach
         laptop,
     )
     plan = draft_with_notes(recommend_for_profile(situation.profile), situation).plan
-    assert seconds_alone(plan, planted({"rag": 3}), []) == {"rag": 0.1}, (
+    done = {"event": "step.done", "step": "evaluate:rag", "result": {"seconds_alone": [2.0, 1.0, 4.0]}}
+    batches = [{"event": "answers.batch", "arm": "rag", "done": n, "batch": b} for n, b in ((9, 0), (41, 32))]
+    assert to_json(answer_times(records_of(plan, done, *batches), "rag")) == {
+        "alone": {"seconds": 2.0, "p95": 4.0, "n": 3},
+        "batch": 32,
+    }
+    assert to_json(answer_times(records_of(plan), "rag")) == {
+        "alone": None,
+        "batch": None,
+    }
+    assert seconds_alone(records_of(plan), planted({"rag": 3})) == {"rag": 0.1}, (
         "requests of an endpoint are timed singly"
     )

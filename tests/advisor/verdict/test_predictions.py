@@ -15,11 +15,12 @@ from advisor.verdict import predictions
 from advisor.verdict.predictions import past_run, remember_run, time_corrections
 from runners.plan.schema import Plan, parse_plan
 from runners.report.json_records import to_json
+from runners.report.trial_report import Measured
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.usage import busy_note
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
-from tests.support.reports import written
+from tests.support.reports import records_of, written
 
 BODY: dict[str, Any] = {
     "name": "desk",
@@ -155,26 +156,26 @@ def test_quick_run_is_recognised_by_its_reasons() -> None:
     assert predictions.why_incomparable(plan(), proxy=False) == ""
 
 
-def trained(**result: Any) -> list[dict[str, Any]]:
-    """Return the events of a run whose training of lora had this result."""
-    return [{"event": "step.done", "step": "train:lora", "result": {"trained": [result]}}]
+def measured_of(tested: Plan, **result: Any) -> Measured:
+    """Return what a run took whose training of lora had this result."""
+    done = {"event": "step.done", "step": "train:lora", "result": {"trained": [result]}}
+    return measured_facts(records_of(tested, done), 40, False)
 
 
 def test_measurement_without_prediction_or_peak() -> None:
-    events = trained(seconds=60.0)
-    measured = measured_facts(plan(predicted={}), events, 40, False)
+    measured = measured_of(plan(predicted={}), seconds=60.0)
     assert (measured.memory_gib, to_json(measured.ratios), measured.steps) == (
         None,
         {"time": None, "memory": None},
         (),
     )
     rag = plan(choice="prompting", gate={})
-    assert measured_facts(rag, events, 40, False).hours is None
+    assert measured_of(rag, seconds=60.0).hours is None
 
 
 def test_memory_that_is_known_of_the_process_alone() -> None:
     run = {"seconds": 60.0, "peak_gib": 4.0}
-    measured = measured_facts(plan(), trained(**run), 40, False)
+    measured = measured_of(plan(), **run)
     assert (measured.memory_gib, measured.process_gib, measured.ratios.memory) == (None, 4.0, None)
     assert predictions.memory_lines(predictions.largest_memory([run]), None) == [
         "memory of training: not measured separately from the process",
