@@ -59,7 +59,6 @@ from runners.report.records import (
 )
 from runners.report.trial_report import (
     AnsweringConditions,
-    DataFile,
     DataUsed,
     FullRun,
     Measured,
@@ -470,10 +469,10 @@ def _percentile_95(values: Sequence[float]) -> float:
     return quantiles(values, n=20, method="inclusive")[-1] if len(values) >= 20 else max(values)
 
 
-def _data_files(plan: Plan) -> dict[str, DataFile]:
+def _data_files(plan: Plan) -> dict[str, dict[str, str]]:
     names = ("questions", "test_questions", "examples", "replay", "wordings")
     return {
-        name: DataFile(name=path.name, sha256=sha256_file(path))
+        name: {"name": path.name, "sha256": sha256_file(path)}
         for name in names
         if (path := getattr(plan.data, name)) is not None and path.is_file()
     }

@@ -35,25 +35,27 @@ def report_markdown(report: TrialReport) -> str:
     verdict = report.verdict
     first, *rest = verdict.conclusion
     paragraphs = [
-        f"## tunewise: {_escape(report.name)}",
-        _escape(task_line(report)),
-        f"**{_escape(first)}**",
-        _escape(" ".join(rest)),
-        f"**{verdict.outcome.upper()}** ({STRENGTHS[verdict.strength][0]}). {_escape(verdict.text)}",
-        _escape(verdict.taught),
+        f"## tunewise: {escape_markdown(report.name)}",
+        escape_markdown(task_line(report)),
+        f"**{escape_markdown(first)}**",
+        escape_markdown(" ".join(rest)),
+        f"**{verdict.outcome.upper()}** ({STRENGTHS[verdict.strength][0]}). {escape_markdown(verdict.text)}",
+        escape_markdown(verdict.taught),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
-        "\n".join(f"> - {_escape(warning)}" for warning in report.warnings),
-        _escape(" ".join(f"{note}." for note in report.retriever_notes)),
+        "\n".join(f"> - {escape_markdown(warning)}" for warning in report.warnings),
+        escape_markdown(" ".join(f"{note}." for note in report.retriever_notes)),
         "\n".join(_arms(report)),
         "\n".join(_wordings(report)),
-        _escape(f"What each arm is: {arms}." if (arms := arms_line(report)) else ""),
-        _escape(" ".join([combined_score_rule(report), *(f"{note}." for note in timing_notes(report))])),
+        escape_markdown(f"What each arm is: {arms}." if (arms := arms_line(report)) else ""),
+        escape_markdown(
+            " ".join([combined_score_rule(report), *(f"{note}." for note in timing_notes(report))])
+        ),
         "\n".join(_pairs(report)),
-        _escape(f"{P_VALUE_NOTE}.") if report.paired else "",
+        escape_markdown(f"{P_VALUE_NOTE}.") if report.paired else "",
         "\n".join(_dev_budget(report)),
         "\n".join(_forecast(report)),
-        _escape(refusal_line(report)),
+        escape_markdown(refusal_line(report)),
         _staleness(report),
         _words(report),
         "\n".join(_conditions(report)),
@@ -67,7 +69,8 @@ def markdown_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: 
     return [f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _folded(title: str, lines: Sequence[str]) -> list[str]:
+def folded_lines(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines below a title that opens them."""
     return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
 
 
@@ -91,7 +94,9 @@ def _arms(report: TrialReport) -> list[str]:
     ]
     rows = []
     for arm in arms:
-        label = f"**{_escape(arm.arm)}**" if arm.arm == report.verdict.use else _escape(arm.arm)
+        label = (
+            f"**{escape_markdown(arm.arm)}**" if arm.arm == report.verdict.use else escape_markdown(arm.arm)
+        )
         label += " (not trained as planned)" * (not arm.planned)
         scores = [f"{arm.scores[name].mean:.2f}" if name in arm.scores else NOT_JUDGED for name in names]
         right = arm.right_text + (f" ({arm.right.interval})" if arm.right else "")
@@ -105,20 +110,20 @@ def _arms(report: TrialReport) -> list[str]:
 def _wordings(report: TrialReport) -> list[str]:
     """Return the table of questions as their rows have them beside their other wordings; [] without any."""
     table = wording_table(report.arms)
-    rows = [[_escape(cell) for cell in row] for row in table.rows]
+    rows = [[escape_markdown(cell) for cell in row] for row in table.rows]
     return [f"**{table.title}**", "", *markdown_rows(table.columns, rows, 2)] if rows else []
 
 
 def _pairs(report: TrialReport) -> list[str]:
     right = {arm.arm: arm.right_text for arm in report.arms}
     recommended = report.verdict.recommended
-    title = f"{_escape(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with"
+    title = f"{escape_markdown(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with"
     rows = [
         (
-            _escape(pair.b),
+            escape_markdown(pair.b),
             right.get(pair.b, NOT_JUDGED),
             f"{pair.difference:+.2f} ({format_interval(pair.low, pair.high, signed=True)})",
-            _escape(p_text(pair.p_holm)),
+            escape_markdown(p_text(pair.p_holm)),
         )
         for pair in report.paired
     ]
@@ -137,23 +142,31 @@ def _dev_budget(report: TrialReport) -> list[str]:
     for row in report.dev_budget:
         tried = "; ".join(f"{one['prompt']} {one['score']:.2f}" for one in row.tried) or "–"
         used = "–" if row.used is None else str(row.used)
-        cells = [_escape(row.arm), str(row.allowed), used, _escape(tried), _escape(row.chosen or row.how)]
+        cells = [
+            escape_markdown(row.arm),
+            str(row.allowed),
+            used,
+            escape_markdown(tried),
+            escape_markdown(row.chosen or row.how),
+        ]
         table.append(f"| {' | '.join([*cells, row.lead_text])} |")
-    return _folded("How the prompts were chosen (dev questions)", [_escape(f"{line}."), "", *table])
+    return folded_lines(
+        "How the prompts were chosen (dev questions)", [escape_markdown(f"{line}."), "", *table]
+    )
 
 
 def _forecast(report: TrialReport) -> list[str]:
     """Return the folded table of what was forecast beside what was measured; [] for a plan without probabilities."""
     if not report.forecast:
         return []
-    rows = [[_escape(cell) for cell in row] for row in forecast_rows(report.forecast)]
-    lines = [_escape(forecast_sentence(report.forecast)), "", *markdown_rows(FORECAST_COLUMNS, rows)]
-    return _folded("Forecast against measured", lines)
+    rows = [[escape_markdown(cell) for cell in row] for row in forecast_rows(report.forecast)]
+    lines = [escape_markdown(forecast_sentence(report.forecast)), "", *markdown_rows(FORECAST_COLUMNS, rows)]
+    return folded_lines("Forecast against measured", lines)
 
 
 def _staleness(report: TrialReport) -> str:
     changes = [
-        f"{_escape(row['arm'])} new fact {row['new_before']} → {row['new_after']}, "
+        f"{escape_markdown(row['arm'])} new fact {row['new_before']} → {row['new_after']}, "
         f"old {row['old_before']} → {row['old_after']} of {row['n']}"
         for row in (report.guards.staleness or {}).get("arms", ())
     ]
@@ -162,7 +175,9 @@ def _staleness(report: TrialReport) -> str:
 
 def _words(report: TrialReport) -> str:
     """Return the terms that the report uses, each with its sentence, as one paragraph."""
-    terms = [f"**{_escape(term.name)}**: {_escape(term.sentence)}" for term in words_used(report)]
+    terms = [
+        f"**{escape_markdown(term.name)}**: {escape_markdown(term.sentence)}" for term in words_used(report)
+    ]
     return f"Words used here. {' '.join(terms)}"
 
 
@@ -171,18 +186,15 @@ def _conditions(report: TrialReport) -> list[str]:
     packages = ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items())
     known = (("plan", data.plan), ("split", data.split), ("base", data.base))
     digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in known if digest)
-    return _folded(
-        "How it was measured",
-        [
-            f"{questions_asked(report.arms)}, {_escape(report.verdict.model)}, seed {data.seed}; {digests}.",
-            "",
-            f"{_escape(str(machine.get('processor', '')))}, {machine.get('cores')} cores, {machine.get('ram_gib')} GiB RAM, "
-            f"GPU {_escape(str(machine.get('gpu', 'none')))}, {machine.get('system')}, Python {machine.get('python')}; "
-            f"{packages}.",
-        ],
+    asked = f"{questions_asked(report.arms)}, {escape_markdown(report.verdict.model)}, seed {data.seed}; {digests}."
+    processor, gpu = (escape_markdown(str(machine.get(key, ""))) for key in ("processor", "gpu"))
+    system = (
+        f"{processor}, {machine.get('cores')} cores, {machine.get('ram_gib')} GiB RAM, GPU {gpu or 'none'}, "
+        f"{machine.get('system')}, Python {machine.get('python')}; {packages}."
     )
+    return folded_lines("How it was measured", [asked, "", system])
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return a text from data on one line with Markdown's special characters escaped."""
     return _MARKUP.sub(r"\\\1", single_line(text))

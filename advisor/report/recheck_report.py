@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from advisor.costs.arm_costs import cost_per_1000
 from advisor.report.data import seconds_alone
+from advisor.report.markdown import escape_markdown, folded_lines, markdown_rows
 from advisor.verdict.comparison import compare_arms
 from advisor.verdict.guards import lost_arms, trained_rows
 from advisor.verdict.regression import (
@@ -40,7 +41,6 @@ MAX_FLIPPED = 12
 """Answers that were right and are not, shown in full."""
 MAX_TEXT = 300
 """Most characters of an answer that are shown."""
-_MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -300,25 +300,27 @@ def recheck_markdown(data: Mapping[str, Any]) -> str:
     """Return the result as Markdown, short enough for a comment on a pull request."""
     first, *rest = data["summary"]
     parts = [
-        f"## tunewise recheck, {_escape(data['outcome'])}: {_escape(data['name'])}",
-        f"**{_escape(first)}**",
+        f"## tunewise recheck, {escape_markdown(data['outcome'])}: {escape_markdown(data['name'])}",
+        f"**{escape_markdown(first)}**",
     ]
-    parts.append(" ".join(map(_escape, rest)))
-    changed = [f"- **{row['kind']}**: {_escape(row['text'])}" for row in data["changes"]]
+    parts.append(" ".join(map(escape_markdown, rest)))
+    changed = [f"- **{row['kind']}**: {escape_markdown(row['text'])}" for row in data["changes"]]
     parts.append("\n".join(["What changed:", "", *changed]) if changed else "Nothing changed.")
     rows = [
-        "| arm | score | before | now | difference (95 %) | p | asked again |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        (
+            escape_markdown(arm["arm"]),
+            change["score"],
+            f"{change['before']:.2f}",
+            f"{change['now']:.2f}",
+            f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]",
+            f"{change['p_loss']:.3g}" if change["decides"] else "–",
+            f"{arm['asked_again']} of {arm['asked_again'] + arm['taken_over']}",
+        )
+        for arm in data["arms"]
+        for change in arm["scores"]
     ]
-    for arm in data["arms"]:
-        for change in arm["scores"]:
-            p = f"{change['p_loss']:.3g}" if change["decides"] else "–"
-            rows.append(
-                f"| {_escape(arm['arm'])} | {change['score']} | {change['before']:.2f} | {change['now']:.2f} | "
-                f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}] | {p} | "
-                f"{arm['asked_again']} of {arm['asked_again'] + arm['taken_over']} |"
-            )
-    parts.append("\n".join(rows))
+    columns = ("arm", "score", "before", "now", "difference (95 %)", "p", "asked again")
+    parts.append("\n".join(markdown_rows(columns, rows, 2)))
     parts.append(
         "p is that of a loss, one-sided and corrected for all arms and scores together; a regression needs p ≤ 0.025 and "
         f"the whole interval below {-data['margin'] or 0:g}."
@@ -326,14 +328,10 @@ def recheck_markdown(data: Mapping[str, Any]) -> str:
     parts += _flipped_markdown(data["lost_answers"])
     if data["needs_new_gold"]:
         listed = [
-            f"- `{_escape(row['id'])}` {_escape(row['question'])}: {_escape(row['reason'])}"
+            f"- `{escape_markdown(row['id'])}` {escape_markdown(row['question'])}: {escape_markdown(row['reason'])}"
             for row in data["needs_new_gold"]
         ]
-        parts.append(
-            "\n".join(
-                ["<details><summary>Questions that need new gold</summary>", "", *listed, "", "</details>"]
-            )
-        )
+        parts.append("\n".join(folded_lines("Questions that need new gold", listed)))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -341,17 +339,13 @@ def _flipped_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     lines = [
-        f"- **{_escape(row['arm'])}** {_escape(row['question'])}<br>before: {_escape(row['before'])}"
-        f"<br>now: {_escape(row['now'])}"
+        f"- **{escape_markdown(row['arm'])}** {escape_markdown(row['question'])}<br>before: {escape_markdown(row['before'])}"
+        f"<br>now: {escape_markdown(row['now'])}"
         for row in rows[:MAX_FLIPPED]
     ]
     more = [f"- and {len(rows) - MAX_FLIPPED} more"] if len(rows) > MAX_FLIPPED else []
-    head = f"<details><summary>{count_noun(len(rows), 'answer')} that were right and are not</summary>"
-    return ["\n".join([head, "", *lines, *more, "", "</details>"])]
-
-
-def _escape(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", single_line(text))
+    title = f"{count_noun(len(rows), 'answer')} that were right and are not"
+    return ["\n".join(folded_lines(title, [*lines, *more]))]
 
 
 def recheck_junit(data: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from advisor.verdict.predictions import corrected_step_times, step_kind, why_inc
 from runners.plan.schema import Plan
 from runners.report.json_records import from_json
 from runners.report.records import ArmReport, Strength, Verdict
-from runners.report.trial_report import ExpectedShare, Forecast, ForecastArm, MeasuredShare
+from runners.report.trial_report import Forecast, ForecastArm, Share
 
 if TYPE_CHECKING:
     from advisor.recommendation.recommend import BaseRecommendation
@@ -234,7 +234,7 @@ FORECAST_COLUMNS = (
 """Titles of the cells of :func:`forecast_rows`."""
 
 
-def right_text(share: ExpectedShare | MeasuredShare | None, inside: bool | None = None) -> str:
+def right_text(share: Share | None, inside: bool | None = None) -> str:
     """Return a share with its interval as ".52 (.45–.59)", marked where it lies outside of what was forecast."""
     if not share:
         return "–"
@@ -279,9 +279,9 @@ def _expected_right(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | 
 
 def _compared_arm(row: Mapping[str, Any], rank: int, arm: ArmReport, seconds: float) -> ForecastArm:
     """Return the forecast of an arm with its measurements."""
-    measured, expected = None, from_json(ExpectedShare, row["right"]) if row["right"] else None
+    measured, expected = None, from_json(Share, row["right"]) if row["right"] else None
     if right := arm.right:
-        measured = MeasuredShare(likely=round(right.share, 4), low=right.low, high=right.high, n=right.of)
+        measured = Share(likely=round(right.share, 4), low=right.low, high=right.high, n=right.of)
     if expected and measured:
         expected = replace(expected, inside=expected.low <= measured.likely <= expected.high)
     return ForecastArm(

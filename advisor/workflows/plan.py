@@ -32,7 +32,7 @@ from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.report.json_records import from_json
-from runners.report.trial_report import ExpectedShare
+from runners.report.trial_report import Share
 from runners.runs import requirements
 
 if TYPE_CHECKING:
@@ -382,7 +382,7 @@ def _show_forecast(plan: Plan) -> None:
         (
             row["arm"],
             "–" if row["probability"] is None else f"{row['probability']:.2f}",
-            right_text(row["right"] and from_json(ExpectedShare, row["right"])),
+            right_text(row["right"] and from_json(Share, row["right"])),
             f"{row['minutes']:.1f}",
         )
         for row in forecast["arms"]

@@ -191,7 +191,7 @@ def _made_from(source: ExportSource) -> list[tuple[str, str]]:
     if source.report:
         data = source.report.data
         for name, file in data.files.items():
-            rows.append((name.replace("_", " "), f"{file.name}, SHA-256 {file.sha256[:16]}"))
+            rows.append((name.replace("_", " "), f"{file['name']}, SHA-256 {file['sha256'][:16]}"))
         if data.index_input:
             rows.append(("documents and settings of the index", f"SHA-256 {data.index_input[:16]}"))
         if data.split:

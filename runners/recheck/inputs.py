@@ -93,7 +93,7 @@ def measured_inputs(run: RunFolder) -> RunInputs:
     return RunInputs(
         plan,
         models,
-        {name: file.sha256 for name, file in files.items()},
+        {name: file["sha256"] for name, file in files.items()},
         {key: value for key, value in environment.items() if key not in ("event", "time")},
     )
 

@@ -112,25 +112,18 @@ class DevBudget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedShare:
-    """The share of right answers that was expected of an arm."""
+class Share:
+    """The share of right answers of an arm, expected or measured, with an interval."""
 
-    low: float
     likely: float
+    low: float
     high: float
-    because: str
+    because: str = ""
+    """What an expected share rests on."""
     inside: bool | None = None
-    """Whether the measured share is between ``low`` and ``high``; None where none was measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredShare:
-    """The share of right answers among ``n`` questions."""
-
-    likely: float
-    low: float
-    high: float
-    n: int
+    """Whether the measured share is in the interval of an expected one; None where none was measured."""
+    n: int | None = None
+    """The number of questions of a measured share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +134,10 @@ class ForecastArm:
     probability: float | None
     """Of coming out best; None, as the rank by it, for arms that the advice does not weigh apart."""
     rank: int | None
-    right: ExpectedShare | None
+    right: Share | None
     minutes: float | None
     measured_rank: int
-    measured_right: MeasuredShare | None
+    measured_right: Share | None
     score: Estimate
     measured_minutes: float | None
 
@@ -204,14 +197,6 @@ class TaskAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataFile:
-    """A file that the run read."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DataUsed:
     """Digests of plan, split, model, index input and data files, and the seeds; None for what is unknown."""
 
@@ -228,7 +213,8 @@ class DataUsed:
     how_asked: tuple[str, ...] = ()
     reasoning: tuple[str, ...] = ()
     held_to_a_form: tuple[str, ...] = ()
-    files: Mapping[str, DataFile]
+    files: Mapping[str, Mapping[str, str]]
+    """``name`` and ``sha256`` of each file that the run read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
