@@ -47,7 +47,6 @@ from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
 from runners.report import report_file
 from runners.report.records import (
-    AnswerTimes,
     ArmReport,
     Estimate,
     MadeColumn,
@@ -166,7 +165,8 @@ def _arm_reports(
             records.plan,
             records.answers,
             gpu=gpu,
-            times=answer_times(records, arm.arm),
+            alone=answers_alone(records, arm.arm),
+            batch=largest_batch(records, arm.arm),
             made=beside.get(arm.arm),
             training_rows=trained.get(arm.arm),
         )
@@ -185,14 +185,16 @@ def seconds_alone(records: RunRecords, arms: Sequence[ArmScores]) -> dict[str, f
     return {name: _percentile_95(values) for name, values in (timed | remote).items() if values}
 
 
-def answer_times(records: RunRecords, arm: str) -> AnswerTimes:
-    """Return the seconds of an arm's answers asked alone, and its largest batch; None where they were not recorded."""
+def answers_alone(records: RunRecords, arm: str) -> SecondsAlone | None:
+    """Return the seconds of an arm's answers to questions asked one at a time; None where none was."""
     alone = _timed_alone(records, arm)
+    return SecondsAlone(seconds=median(alone), p95=_percentile_95(alone), n=len(alone)) if alone else None
+
+
+def largest_batch(records: RunRecords, arm: str) -> int | None:
+    """Return the most answers that an arm generated at once; None where the run did not record it."""
     batches = [e for e in records.events if (e.get("event"), e.get("arm")) == ("answers.batch", arm)]
-    return AnswerTimes(
-        alone=SecondsAlone(seconds=median(alone), p95=_percentile_95(alone), n=len(alone)) if alone else None,
-        batch=max((event["batch"] for event in batches if "batch" in event), default=None),
-    )
+    return max((event["batch"] for event in batches if "batch" in event), default=None)
 
 
 def full_run(records: RunRecords) -> FullRun | None:
@@ -279,7 +281,8 @@ def arm_report(
     answers: Sequence[Mapping[str, Any]],
     *,
     gpu: str = "",
-    times: AnswerTimes | None = None,
+    alone: SecondsAlone | None = None,
+    batch: int | None = None,
     made: MadeColumn | None = None,
     training_rows: TrainingRows | None = None,
 ) -> ArmReport:
@@ -290,7 +293,8 @@ def arm_report(
         plan: the plan.
         answers: the rows of the journal, of all arms.
         gpu: the GPU for which 1,000 answers are priced; "" for a CPU.
-        times: how its answers were timed; None where that was not recorded.
+        alone: seconds of its answers to questions asked one at a time; None where it was not timed so.
+        batch: its largest batch; None where that was not recorded.
         made: what it scored on made questions beside the real ones.
         training_rows: the rows that it was trained on.
     """
@@ -320,7 +324,8 @@ def arm_report(
         questions=arm.question_count if wordings else None,
         by_wording=wordings,
         backend=server.entry if server else None,
-        times=times,
+        alone=alone,
+        batch=batch,
         made=made,
         training_rows=training_rows,
     )

@@ -177,8 +177,7 @@ def batch_text(report: ScoredReport, arm: ArmReport) -> str:
     conditions = report.measured.answering.get(arm.arm) if isinstance(report, TrialReport) else None
     if conditions and conditions.at_once:
         return "alone" if conditions.at_once == 1 else f"{conditions.at_once} at once"
-    batch = arm.times.batch if arm.times else None
-    return "in batches" if not batch else "alone" if batch == 1 else f"batch of {batch}"
+    return "in batches" if not arm.batch else "alone" if arm.batch == 1 else f"batch of {arm.batch}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -350,7 +350,7 @@ class Conclusion:
         if seconds := sum(run.get("seconds") or 0.0 for run in runs):
             memory = f" and {gib:.2g} GiB of memory" if gib else ""
             parts.append(f"Training {arm.arm} took {duration_text(seconds)}{memory} on this machine.")
-        each, batch = arm.seconds_per_answer, arm.times.batch if arm.times else None
+        each, batch = arm.seconds_per_answer, arm.batch
         in_batch = f"{each:.2g} s in a batch of {batch}" if each and batch and batch > 1 else ""
         if arm.alone:
             beside = f" ({in_batch})" if in_batch else ""

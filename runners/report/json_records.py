@@ -1,7 +1,7 @@
 """Records as JSON objects and back: :func:`to_json` and :func:`from_json`.
 
 A record is a frozen dataclass whose fields are the keys of the object. A field without a default is always written; one with
-a default is left out where it has that default. The fields of one marked as :data:`INLINED` are keys of the object itself.
+a default is left out where it has that default.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
-INLINED: Mapping[str, bool] = {"inlined": True}
-"""Metadata of a field with a record whose keys stand among those of the object around it; None without them."""
 _PLAIN: Mapping[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float), bool: (bool,)}
 
 
@@ -34,7 +32,7 @@ def to_json(value: Any) -> Any:
         item = getattr(value, key.name)
         if key.default is not MISSING and item == key.default:
             continue
-        body |= to_json(item) if key.metadata else {key.name: to_json(item)}
+        body[key.name] = to_json(item)
     return body
 
 
@@ -68,14 +66,9 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def _record(kind: Any, value: Any) -> Any:
-    """Return the record of an object, of an inlined one where the object has any of its keys."""
     values: dict[str, Any] = {}
     for key, wanted in _fields_of(kind):
-        if key.metadata:
-            (inner,) = (part for part in get_args(wanted) if part is not NoneType)
-            if any(other.name in value for other, _ in _fields_of(inner)):
-                values[key.name] = _record(inner, value)
-        elif key.name in value:
+        if key.name in value:
             values[key.name] = _convert(wanted, value[key.name])
         elif key.default is MISSING:
             if NoneType not in get_args(wanted):

@@ -7,10 +7,8 @@ recorded for itself (the plan's prediction, the result of a training, a refusal 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-
-from runners.report.json_records import INLINED
 
 NOT_JUDGED = "–"
 """Shown where answers cannot be judged right or wrong, or something was not measured."""
@@ -153,15 +151,6 @@ class SecondsAlone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerTimes:
-    """How an arm's answers were timed in a trial."""
-
-    alone: SecondsAlone | None
-    batch: int | None
-    """The largest batch; None where the run did not record it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SeedScore:
     """The mean combined score of one training seed."""
 
@@ -199,8 +188,10 @@ class ArmReport:
     by_wording: ByWording | None = None
     backend: str | None = None
     """The server that generated its answers, where the plan names a backend."""
-    times: AnswerTimes | None = field(default=None, metadata=INLINED)
-    """None in an evaluation on other questions."""
+    alone: SecondsAlone | None
+    """None where no question was asked alone, as in an evaluation on other questions."""
+    batch: int | None
+    """The largest batch; None where it was not recorded."""
     made: MadeColumn | None = None
     training_rows: TrainingRows | None = None
 
@@ -213,11 +204,6 @@ class ArmReport:
     def planned(self) -> bool:
         """Whether it was trained as planned, or not trained at all; else the verdict does not count it."""
         return self.training_rows is None or self.training_rows.planned
-
-    @property
-    def alone(self) -> SecondsAlone | None:
-        """Seconds of its answers to questions asked one at a time; None where it was not timed so."""
-        return self.times.alone if self.times else None
 
     @property
     def right_text(self) -> str:

@@ -9,13 +9,17 @@ from typing import Any
 from rag.errors import BadInput
 from rag.files import check_schema, parse_json
 from runners.report.json_records import from_json, to_json
-from runners.report.trial_report import ScoredReport, TrialReport
+from runners.report.trial_report import EvaluationReport, ScoredReport, TrialReport
 from runners.run_folder import REPORT
 
 
 def report_json(report: ScoredReport) -> dict[str, Any]:
     """Return a report as report.json and ``report --json`` have it, an evaluation as eval.json and ``eval --json``."""
-    return {"schema": 1, **to_json(report)}
+    body = {"schema": 1, **to_json(report)}
+    if isinstance(report, EvaluationReport):  # its answers are not timed
+        for arm in body["arms"]:
+            del arm["alone"], arm["batch"]
+    return body
 
 
 def read_report(run: Path) -> TrialReport | None:

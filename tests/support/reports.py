@@ -30,6 +30,8 @@ _ARM: dict[str, Any] = {
     "completion_tokens": 20.0,
     "usd_per_1000": None,
     "usd_basis": "",
+    "alone": None,
+    "batch": None,
 }
 _PAIR: dict[str, Any] = {"a": "rag", "p": 0.01, "p_holm": 0.01, "units": 40, "n": 40}
 _VERDICT: dict[str, Any] = {

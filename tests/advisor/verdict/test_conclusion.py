@@ -10,14 +10,14 @@ import pytest
 from advisor.drafting.draft import draft_with_notes
 from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
-from advisor.report.data import answer_times, full_run, seconds_alone
+from advisor.report.data import answers_alone, full_run, largest_batch, seconds_alone
 from advisor.report.html import next_steps
 from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import Conclusion, duration_text
 from advisor.verdict.verdict import judge_trial
 from advisor.workflows.run import ask_command, check_gate
 from rag.errors import GateNotMet
-from runners.report.json_records import to_json
+from runners.report.records import SecondsAlone
 from runners.report.trial_report import FullRun
 from runners.resources.machine import Machine
 from runners.run_folder import RunFolder
@@ -285,14 +285,11 @@ def test_times_alone_and_batches_come_from_the_log(task_files: Any, laptop: Mach
     plan = draft_with_notes(recommend_for_profile(situation.profile), situation).plan
     done = {"event": "step.done", "step": "evaluate:rag", "result": {"seconds_alone": [2.0, 1.0, 4.0]}}
     batches = [{"event": "answers.batch", "arm": "rag", "done": n, "batch": b} for n, b in ((9, 0), (41, 32))]
-    assert to_json(answer_times(records_of(plan, done, *batches), "rag")) == {
-        "alone": {"seconds": 2.0, "p95": 4.0, "n": 3},
-        "batch": 32,
-    }
-    assert to_json(answer_times(records_of(plan), "rag")) == {
-        "alone": None,
-        "batch": None,
-    }
+    records = records_of(plan, done, *batches)
+    assert answers_alone(records, "rag") == SecondsAlone(seconds=2.0, p95=4.0, n=3)
+    assert largest_batch(records, "rag") == 32
+    assert answers_alone(records_of(plan), "rag") is None
+    assert largest_batch(records_of(plan), "rag") is None
     assert seconds_alone(records_of(plan), planted({"rag": 3})) == {"rag": 0.1}, (
         "requests of an endpoint are timed singly"
     )
