@@ -18,6 +18,7 @@ from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
 from advisor.report.learning_curve import read_curves
 from advisor.report.statements import task_asked
+from advisor.verdict import predictions
 from advisor.verdict.guards import guard_warnings, lost_arms, run_guards
 from advisor.verdict.made_questions import (
     JudgedTrial,
@@ -25,15 +26,6 @@ from advisor.verdict.made_questions import (
     made_column,
     made_questions,
     origin_note,
-)
-from advisor.verdict.predictions import (
-    is_quick,
-    largest_memory,
-    measured_training_hours,
-    predicted_pairs,
-    timed_steps,
-    training_runs,
-    why_incomparable,
 )
 from advisor.verdict.right_answers import beside_answers, by_wording, right_answers
 from advisor.verdict.run_records import RunRecords
@@ -199,7 +191,7 @@ def largest_batch(records: RunRecords, arm: str) -> int | None:
 
 def full_run(records: RunRecords) -> FullRun | None:
     """Return what a quick run left out; None for a run that was not shortened by ``--quick``."""
-    if not is_quick(records.plan):
+    if not predictions.is_quick(records.plan):
         return None
     recorded = records.last(FULL_RUN_EVENT)
     return FullRun(quick=True, command=recorded.get("command"), minutes=recorded.get("minutes"))
@@ -226,9 +218,9 @@ def measured_facts(records: RunRecords, test_questions: int, proxy: bool) -> Mea
             busy[event["step"]] = float(event.get("lost", 0.0))
     trained = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
     trainings = {name: records.result(f"train:{name}").get("trained") for name in trained}
-    memory = largest_memory(training_runs(plan, trainings))
-    hours = measured_training_hours(plan, trainings)
-    pairs = predicted_pairs(plan, trainings, proxy)
+    memory = predictions.largest_memory(predictions.training_runs(plan, trainings))
+    hours = predictions.measured_training_hours(plan, trainings)
+    pairs = predictions.predicted_pairs(plan, trainings, proxy)
     time, held = (None if pair is None else round(pair.ratio, 3) for pair in pairs)
     return Measured(
         seconds=seconds,
@@ -240,8 +232,8 @@ def measured_facts(records: RunRecords, test_questions: int, proxy: bool) -> Mea
         process_gib=memory.peak,
         held_gib=memory.held,
         hours=None if hours is None else round(hours, 6),
-        ratios=Ratios(time=time, memory=held, not_compared=why_incomparable(plan, proxy)),
-        steps=timed_steps(plan, seconds, trainings, events, test_questions),
+        ratios=Ratios(time=time, memory=held, not_compared=predictions.why_incomparable(plan, proxy)),
+        steps=predictions.timed_steps(plan, seconds, trainings, events, test_questions),
     )
 
 

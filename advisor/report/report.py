@@ -14,7 +14,7 @@ from advisor.report.data import read_report, report_of_run
 from advisor.report.html import render_page
 from advisor.report.markdown import report_markdown
 from advisor.verdict.run_records import RunRecords
-from advisor.verdict.sentences import headline
+from advisor.verdict.sentences import STRENGTHS
 from rag.files import write_json, write_text
 from runners import notebook
 from runners.data.questions import Question
@@ -102,7 +102,8 @@ class Report:
         """Return the HTML that a notebook shows: conclusion, verdict, warnings, and the arms with their right answers."""
         report, verdict = self.content, self.content.verdict
         head = notebook.html_paragraph(" ".join(verdict.conclusion))
-        verdict_html = notebook.html_paragraph(f"{headline(verdict)}. {verdict.text}")
+        strength, _ = STRENGTHS[verdict.strength]
+        verdict_html = notebook.html_paragraph(f"{verdict.outcome.upper()} ({strength}). {verdict.text}")
         warnings = [notebook.html_list(report.warnings)] if report.warnings else []
         rows = [
             (

@@ -51,17 +51,17 @@ Trainings = Mapping[str, Sequence[Mapping[str, Any]] | None]
 """By arm, the results of its trainings as the step recorded them, one for each seed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredMemory:
     """Memory of the training run that took most; GiB, None where it was not recorded."""
 
-    own: float | None
+    own: float | None = None
     """How far the peak rose above what was allocated before: weights, gradients, optimiser, activations."""
-    expected: float | None
+    expected: float | None = None
     """The estimate of exactly that, for the run's own settings and method."""
-    peak: float | None
+    peak: float | None = None
     """The peak of everything: the process, or on a GPU what torch had reserved there."""
-    held: float | None
+    held: float | None = None
     """What was allocated before training began."""
     method: str = "lora"
     on_gpu: bool = False
@@ -90,23 +90,19 @@ class MeasuredMemory:
         return f"the whole process used {self.peak:.2g} GiB at its peak{before}"
 
 
-NO_MEMORY = MeasuredMemory(None, None, None, None)
-
-
 def largest_memory(runs: Iterable[Mapping[str, Any]]) -> MeasuredMemory:
     """Return the memory of the run that took most."""
     measured = [run for run in runs if run.get("peak_gib")]
     if not measured:
-        return NO_MEMORY
+        return MeasuredMemory()
     run = max(measured, key=lambda candidate: (candidate.get("own_gib") or 0.0, candidate["peak_gib"]))
-    peak = max(candidate["peak_gib"] for candidate in measured)
     return MeasuredMemory(
-        run.get("own_gib"),
-        run.get("expected_gib"),
-        peak,
-        run.get("held_gib"),
-        str(run.get("method", "lora")),
-        bool(run.get("on_gpu")),
+        own=run.get("own_gib"),
+        expected=run.get("expected_gib"),
+        peak=max(candidate["peak_gib"] for candidate in measured),
+        held=run.get("held_gib"),
+        method=str(run.get("method", "lora")),
+        on_gpu=bool(run.get("on_gpu")),
     )
 
 
@@ -142,11 +138,11 @@ def prediction_line(report: TrialReport) -> list[str]:
         hours = (row.get("hours") or {}).get("likely")
         lines.append(_predicted_and_measured("training", hours, measured.hours, "h"))
     memory = MeasuredMemory(
-        measured.memory_gib,
-        measured.memory_expected_gib,
-        measured.process_gib,
-        measured.held_gib,
-        on_gpu=any(run.get("on_gpu") for run in measured.training_runs),
+        own=measured.memory_gib,
+        expected=measured.memory_expected_gib,
+        peak=measured.process_gib,
+        held=measured.held_gib,
+        on_gpu=any(run.get("on_gpu") for runs in measured.training.values() for run in runs or ()),
     )
     lines += memory_lines(memory, (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ())
     if (arm := arm_named(report.arms, choice)) and arm.usd_per_1000 is not None:

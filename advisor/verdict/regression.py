@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from advisor.verdict.comparison import LEANING_BELOW, STATISTICAL_POWER
@@ -29,6 +29,7 @@ from advisor.verdict.right_answers import RIGHT
 from rag.evaluation.statistics import MIN_SPREAD, bootstrap_interval, cluster_by_document
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
+from runners.report.json_records import to_json
 from runners.trial.trial import ArmScores, mean_by_question
 
 if TYPE_CHECKING:
@@ -90,10 +91,7 @@ class ScoreChange:
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as a report has it."""
-        values = asdict(self)
-        del values["error"]
-        if self.questions is None:
-            del values["questions"]
+        values = {name: value for name, value in to_json(self).items() if name != "error"}
         return {
             name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()
         }

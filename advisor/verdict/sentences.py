@@ -38,11 +38,6 @@ STRENGTHS: Mapping[Strength, tuple[str, str]] = {
 """The strength of a verdict as people read it, and its explanation."""
 
 
-def headline(verdict: Verdict) -> str:
-    """Return outcome and strength: CONFIRMED (measured)."""
-    return f"{verdict.outcome.upper()} ({STRENGTHS[verdict.strength][0]})"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictFacts:
     """Everything that a verdict's text states."""

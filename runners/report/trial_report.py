@@ -62,11 +62,6 @@ class Measured:
     ratios: Ratios
     steps: tuple[StepTime, ...]
 
-    @property
-    def training_runs(self) -> list[Mapping[str, Any]]:
-        """The results of all trainings."""
-        return [run for runs in self.training.values() for run in runs or ()]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guards:

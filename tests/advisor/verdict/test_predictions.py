@@ -197,7 +197,7 @@ def test_memory_text_of_a_gpu_run() -> None:
     assert memory.expected_range is not None
     low, likely, high = memory.expected_range
     assert low < likely < high
-    assert predictions.largest_memory([]) == predictions.NO_MEMORY
+    assert predictions.largest_memory([]) == predictions.MeasuredMemory()
 
 
 def test_finished_run_is_stored_once_and_corrects_estimates(
