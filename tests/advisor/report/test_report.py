@@ -106,6 +106,23 @@ def test_report_json_has_all_parts(run: RunFolder) -> None:
     assert "index" in data["measured"]["seconds"]
 
 
+class CountingRun(RunFolder):
+    """A run folder that counts how often its event log is read."""
+
+    reads = 0
+
+    def events(self) -> list[dict[str, Any]]:
+        self.reads += 1
+        return super().events()
+
+
+def test_event_log_is_read_once_for_a_report(run: RunFolder) -> None:
+    counting = CountingRun(run.path)
+    opened = counting.reads
+    write_report(counting, PLAN)
+    assert counting.reads == opened + 1
+
+
 def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -> None:
     body = PLAN.model_dump(mode="json", by_alias=True)
     body["steps"][1]["instructions"] = "chosen"
