@@ -6,12 +6,10 @@ collects it from the plan and from `trial/prompts.json`, :func:`dev_budget_line`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from advisor.verdict.run_records import RunRecords
 from runners.arms.prompt_selection import read_choices
-from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.report.trial_report import DevBudget
 from runners.run_folder import TRIAL
@@ -38,39 +36,33 @@ def dev_budget(records: RunRecords, test_questions: int) -> tuple[DevBudget, ...
                 untried=tuple(choice.get("untried", ())),
                 chosen=choice["chosen"]["name"] if choice else None,
                 lead=choice.get("lead"),
-                how=choice["reason"] if choice else _without_choice(step, plan, records.events),
+                how=choice["reason"] if choice else _without_choice(step, records),
             )
         )
     return tuple(rows)
 
 
-def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
+def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
     """Return how the settings of an arm came about that chose no prompt on dev questions."""
     if step.classifier:
-        trained: Mapping[str, Any] = next(
-            (e for e in reversed(events) if _is(e, "classifier.trained", step.arm)), {}
-        )
-        accuracy = trained.get("accuracy")
-        if accuracy is None:
+        trained = records.last("classifier.trained", arm=step.arm)
+        if trained.get("accuracy") is None:
             return (
                 "no dev question: a fixed strength of regularisation, too few examples for a cross-validation"
             )
         return (
             f"no dev question: its strength of regularisation by cross-validation on {trained['rows']} examples "
-            f"(accuracy {accuracy:.2f})"
+            f"(accuracy {trained['accuracy']:.2f})"
         )
     if step.labels == "scored":
-        return _scored_labels(step, plan, events)
+        return _scored_labels(step, records)
     if step.weights:
-        train = plan.train_step(step.weights)
-        done: Mapping[str, Any] = next(
-            (e for e in reversed(events) if e.get("step") == f"train:{train.arm}" and "result" in e), {}
-        )
-        valid = [t.get("valid_loss") for t in (done.get("result") or {}).get("trained", ())]
-        measured = [loss for loss in valid if loss is not None]
+        train = records.plan.train_step(step.weights)
+        trainings = records.result(f"train:{train.arm}").get("trained", ())
+        losses = [run["valid_loss"] for run in trainings if run.get("valid_loss") is not None]
         stopped = (
-            f"the weights with the lowest loss on validation rows ({measured[0]:.3f})"
-            if measured
+            f"the weights with the lowest loss on validation rows ({losses[0]:.3f})"
+            if losses
             else "no validation rows, no early stopping"
         )
         return (
@@ -79,24 +71,20 @@ def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str
     return "no dev question: the plan fixes its prompt"
 
 
-def _scored_labels(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
+def _scored_labels(step: EvaluateStep, records: RunRecords) -> str:
     """Return whose prompt an arm shows that scores labels, and of what the prior of its labels is the mean."""
-    chooser = choosing_step(plan, step)
+    chooser = choosing_step(records.plan, step)
     prompt = (
         f"no answer of its own: the prompt that {chooser.arm} chose"
         if chooser.chooses_prompt
         else "no answer: the plan fixes its prompt"
     )
-    prior = next((e for e in reversed(events) if _is(e, "labels.prior", step.arm)), None)
+    prior = records.last("labels.prior", arm=step.arm)
     return (
         f"{prompt}; the prior of its labels from {prior['reference']}, without their answers"
         if prior
         else prompt
     )
-
-
-def _is(event: Mapping[str, Any], kind: str, arm: str) -> bool:
-    return event.get("event") == kind and event.get("arm") == arm
 
 
 def dev_budget_line(rows: Sequence[DevBudget]) -> str:

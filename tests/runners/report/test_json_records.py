@@ -95,6 +95,6 @@ def test_report_that_is_damaged_says_how_to_write_it_again(tmp_path: Path) -> No
     body = report_json(report_from({"arms": ARMS}))
     del body["verdict"]["use_reason"]
     write_json(tmp_path / "report.json", body)
-    with pytest.raises(BadInput, match="report.json is damaged: KeyError") as caught:
+    with pytest.raises(BadInput, match=r"report\.json is damaged: KeyError") as caught:
         read_report(tmp_path)
     assert caught.value.hint == f"write it again with: tunewise run {tmp_path} --resume"
