@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from advisor.output import format_interval, print_plain, print_wrapped
+from advisor.output import print_plain, print_wrapped
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
     P_VALUE_NOTE,
@@ -345,7 +345,7 @@ def _table(*titles: str) -> Table:
 
 
 def _difference(difference: float, low: float, high: float) -> tuple[str, str]:
-    return f"{difference:+.3f}", format_interval(low, high, 3, signed=True)
+    return f"{difference:+.3f}", f"{low:+.3f} to {high:+.3f}"
 
 
 def _columns(report: ScoredReport) -> dict[str, list[str]]:
@@ -357,7 +357,7 @@ def _columns(report: ScoredReport) -> dict[str, list[str]]:
     columns = {
         "right": [arm.right_text for arm in arms],
         "combined,\n[dim]95 % range[/]": [
-            f"{arm.score.mean:.2f} [dim]{format_interval(arm.score.low, arm.score.high)}[/]" for arm in arms
+            f"{arm.score.mean:.2f} [dim]{arm.score.interval}[/]" for arm in arms
         ],
     }
     if any(arm.made for arm in arms):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from advisor.output import format_interval
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
     P_VALUE_NOTE,
@@ -100,7 +99,7 @@ def _arms(report: TrialReport) -> list[str]:
         label += " (not trained as planned)" * (not arm.planned)
         scores = [f"{arm.scores[name].mean:.2f}" if name in arm.scores else NOT_JUDGED for name in names]
         right = arm.right_text + (f" ({arm.right.interval})" if arm.right else "")
-        combined = f"{arm.score.mean:.2f} ({format_interval(arm.score.low, arm.score.high)})"
+        combined = f"{arm.score.mean:.2f} ({arm.score.interval})"
         times = [milliseconds(arm.alone.seconds) if arm.alone else NOT_JUDGED] if with_alone else []
         times.append(f"{milliseconds(arm.seconds_per_answer)} ({batch_text(report, arm)})")
         rows.append([label, right, combined, *(arm.made_cells if with_made else ()), *scores, *times])
@@ -122,7 +121,7 @@ def _pairs(report: TrialReport) -> list[str]:
         (
             escape_markdown(pair.b),
             right.get(pair.b, NOT_JUDGED),
-            f"{pair.difference:+.2f} ({format_interval(pair.low, pair.high, signed=True)})",
+            f"{pair.difference:+.2f} ({pair.low:+.2f} to {pair.high:+.2f})",
             escape_markdown(p_text(pair.p_holm)),
         )
         for pair in report.paired

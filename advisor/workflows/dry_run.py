@@ -184,14 +184,8 @@ def dry_run(
     estimates = list(by_name.values())
     counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
-    _print(
-        estimates,
-        corrections,
-        counts,
-        history_note,
-        as_json,
-        [to_json(account.summary) for account in accounts],
-    )
+    trained_rows = to_json([account.summary for account in accounts])
+    _print(estimates, corrections, counts, history_note, as_json, trained_rows)
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
 
 

@@ -195,7 +195,7 @@ def _print_run(summary: RunSummary) -> None:
                 escape(arm),
                 right[arm].text if right[arm] else NOT_JUDGED,
                 f"{score.mean:.2f}",
-                f"{score.low:.2f}–{score.high:.2f}",
+                score.interval,
             )
             for arm, score in arms.items()
         ]

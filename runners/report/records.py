@@ -42,6 +42,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def interval(self) -> str:
+        """The ends of the interval: 0.61–0.72."""
+        return f"{self.low:.2f}–{self.high:.2f}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreEstimate(Estimate):
