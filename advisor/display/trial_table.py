@@ -32,7 +32,7 @@ from advisor.verdict.sentences import STRENGTHS
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
 from runners.report.records import NOT_JUDGED, ArmReport, Outcome, Verdict
-from runners.report.trial_report import Forecast, ScoredReport, TrialReport
+from runners.report.trial_report import ScoredReport, TrialForecast, TrialReport
 
 MIN_CHART_COLUMNS, MAX_CHART_COLUMNS = 20, 60
 """Width of the scale; on a terminal with less space for it there is no chart."""
@@ -206,7 +206,7 @@ def show_arms(report: ScoredReport, console: Console) -> None:
     show_wordings(report, console)
 
 
-def show_forecast(forecast: Forecast, console: Console) -> None:
+def show_forecast(forecast: TrialForecast, console: Console) -> None:
     """Print what was forecast of each arm beside what was measured."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, COLUMN_GAP, 0, 0))
     for title in FORECAST_COLUMNS:

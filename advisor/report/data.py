@@ -63,7 +63,7 @@ from runners.runs.tuned_retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
 from runners.trial.refusal_gate import question_drift
-from runners.trial.trial import ArmScores, score_estimates
+from runners.trial.trial import ArmScores, scores_with_intervals
 
 FULL_RUN_EVENT = "run.full"
 """The event of a quick run with the command of the full one and its estimated minutes."""
@@ -100,13 +100,13 @@ def report_of_run(records: RunRecords) -> TrialReport:
     trained = {rows.arm: rows for rows in guards.training_rows or ()}
     alone = seconds_alone(records, measured_arms)
     judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone)
-    made = made_questions(measured_arms, records.last("run.start").get("made"))
+    origins = made_questions(measured_arms, records.last("run.start").get("made"))
     proxy = judged.verdict.strength is Strength.PROXY
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in judged.arms})
     drift = question_drift(records.path, plan, records.answers)
     comparison = read_comparison(records.path)
     notes = retriever_notes(comparison, plan)
-    warnings = [origin_note(made), *guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)]
+    warnings = [origin_note(origins), *guard_warnings(guards), *_answering_notes(plan), *left_out_notes(plan)]
     warnings += [drift.text] if drift and drift.sure else []
     warnings += [] if not comparison or comparison["accepted"] else notes[:1]
     report = TrialReport(
@@ -130,7 +130,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
         dev_budget=dev_budget(records, max((arm.question_count for arm in judged.arms), default=0)),
         full_run=full_run(records),
         max_test=plan.data.max_test,
-        made_questions=made,
+        made_questions=origins,
         drift=drift.to_json() if drift else None,
         retriever={**{k: v for k, v in comparison.items() if k != "schema"}, "notes": notes}
         if comparison
@@ -159,7 +159,7 @@ def _arm_reports(
             gpu=gpu,
             alone=answers_alone(records, arm.arm),
             batch=largest_batch(records, arm.arm),
-            made=beside.get(arm.arm),
+            on_made=beside.get(arm.arm),
             training_rows=trained.get(arm.arm),
         )
         for arm in sorted(judged.arms, key=lambda a: -a.mean_score)
@@ -275,7 +275,7 @@ def arm_report(
     gpu: str = "",
     alone: SecondsAlone | None = None,
     batch: int | None = None,
-    made: MadeColumn | None = None,
+    on_made: MadeColumn | None = None,
     training_rows: TrainingRows | None = None,
 ) -> ArmReport:
     """Return an arm as in the report: each score with its 95 % interval, right answers, time, tokens and costs.
@@ -287,10 +287,10 @@ def arm_report(
         gpu: the GPU for which 1,000 answers are priced; "" for a CPU.
         alone: seconds of its answers to questions asked one at a time; None where it was not timed so.
         batch: its largest batch; None where that was not recorded.
-        made: what it scored on made questions beside the real ones.
+        on_made: what it scored on made questions beside the real ones.
         training_rows: the rows that it was trained on.
     """
-    scores = score_estimates(arm)
+    scores = scores_with_intervals(arm)
     combined = scores.pop("combined")
     usd = cost_per_1000(arm, plan, gpu)
     step = next((step for step in plan.arms if step.arm == arm.arm), None)
@@ -318,7 +318,7 @@ def arm_report(
         backend=server.entry if server else None,
         alone=alone,
         batch=batch,
-        made=made,
+        made=on_made,
         training_rows=training_rows,
     )
 

@@ -28,7 +28,7 @@ from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.report.json_records import to_json
 from runners.report.records import Strength
-from runners.report.trial_report import Forecast, StepTime, TrialReport, arm_named
+from runners.report.trial_report import StepReport, TrialForecast, TrialReport, arm_named
 from runners.resources.machine import GIB, Machine, detect_machine
 from runners.resources.memory_estimate import CPU_ACCURACY, ESTIMATE_ACCURACY
 from runners.resources.memory_terms import CUDA_CONTEXT_BYTES
@@ -217,7 +217,7 @@ def timed_steps(
     trainings: Trainings,
     events: Sequence[Mapping[str, Any]],
     test_questions: int,
-) -> tuple[StepTime, ...]:
+) -> tuple[StepReport, ...]:
     """Return each step's seconds, estimated and measured, without interrupted steps.
 
     Estimates are those before any correction, for the rows that were trained on.
@@ -230,7 +230,7 @@ def timed_steps(
         kind, _, arm = name.partition(":")
         if took and estimated and name not in broken and kind in _KINDS:
             step = TimedStep(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=took)
-            timed.append(StepTime(**step.model_dump(), ratio=round(step.ratio, 3)))
+            timed.append(StepReport(**step.model_dump(), ratio=round(step.ratio, 3)))
     return tuple(timed)
 
 
@@ -290,7 +290,7 @@ def past_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel, m
     )
 
 
-def _advice(plan: Plan, forecast: Forecast | None) -> dict[str, Any]:
+def _advice(plan: Plan, forecast: TrialForecast | None) -> dict[str, Any]:
     """Return what the history keeps to score the advice: how sure it was, by arm too.
 
     {} for a plan without a probability, or one that was changed after its prediction was made.

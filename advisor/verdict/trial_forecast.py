@@ -20,7 +20,7 @@ from advisor.verdict.predictions import corrected_step_times, step_kind, why_inc
 from runners.plan.schema import Plan
 from runners.report.json_records import from_json
 from runners.report.records import ArmReport, Strength, Verdict
-from runners.report.trial_report import Forecast, ForecastArm, Share
+from runners.report.trial_report import ForecastArm, Share, TrialForecast
 
 if TYPE_CHECKING:
     from advisor.recommendation.recommend import BaseRecommendation
@@ -150,7 +150,7 @@ def predictive_interval(share: ProbeShare, n: int) -> tuple[float, float]:
 
 def compare_forecast(
     plan: Plan, verdict: Verdict, arms: Sequence[ArmReport], seconds: Mapping[str, float]
-) -> Forecast | None:
+) -> TrialForecast | None:
     """Return forecast and measurement of each arm for the report; None where the plan brings no probabilities.
 
     Args:
@@ -171,7 +171,7 @@ def compare_forecast(
     weighed = [row for row in rows if row.rank is not None]
     pairs = [(a, b) for at, a in enumerate(weighed) for b in weighed[at + 1 :]]
     best = arms[0].arm
-    return Forecast(
+    return TrialForecast(
         probability=forecast["probability"],
         outcome=verdict.outcome,
         best=best,
@@ -186,7 +186,7 @@ def compare_forecast(
     )
 
 
-def forecast_sentence(forecast: Forecast) -> str:
+def forecast_sentence(forecast: TrialForecast) -> str:
     """Return what was forecast and what came, in words."""
     share = forecast.best_probability
     given = (
@@ -206,11 +206,11 @@ def forecast_sentence(forecast: Forecast) -> str:
     if forecast.not_compared:
         text += f" Right answers and minutes cannot be compared with the forecast: {forecast.not_compared}."
     elif forecast.minutes:
-        text += f" Forecast {forecast.minutes:.0f} minutes in all, took {forecast.measured_minutes:.0f}."
+        text += f" TrialForecast {forecast.minutes:.0f} minutes in all, took {forecast.measured_minutes:.0f}."
     return text
 
 
-def forecast_rows(forecast: Forecast) -> list[tuple[str, str, str, str, str]]:
+def forecast_rows(forecast: TrialForecast) -> list[tuple[str, str, str, str, str]]:
     """Return the cells of a table: arm, chance of best, right forecast, right measured, minutes forecast and measured."""
     return [
         (

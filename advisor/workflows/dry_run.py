@@ -184,8 +184,7 @@ def dry_run(
     estimates = list(by_name.values())
     counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
-    trained_rows = to_json([account.summary for account in accounts])
-    _print(estimates, corrections, counts, history_note, as_json, trained_rows)
+    _print(estimates, corrections, counts, history_note, as_json, accounts)
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
 
 
@@ -288,7 +287,7 @@ def _print(
     counts: dict[str, int],
     history_note: str,
     as_json: bool,
-    accounts: Sequence[dict[str, Any]],
+    accounts: Sequence[RowAccount],
 ) -> None:
     """Print the steps, and ``accounts``, the rows of the trained arms: as a table, or everything as JSON."""
     if as_json:
@@ -297,11 +296,12 @@ def _print(
             for kind, correction in corrections.items()
             if correction.runs
         }
-        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": list(accounts)}
+        rows = to_json([account.summary for account in accounts])
+        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": rows}
         busy = "; ".join(contention_notes(estimates))
         emit_result({"schema": 1, **body, "corrections": applied, "busy": busy, "note": history_note})
         return
-    lines = [str(account["text"]) for account in accounts]
+    lines = [account.text for account in accounts]
     lines += [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
     if any(row.measured_gib is not None for row in estimates):
         lines.append("memory is that of training alone; the process is what has to fit")

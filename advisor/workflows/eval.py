@@ -37,7 +37,7 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
     Arms, pairs and verdict are as in the report; the verdict is None where the recommended arm was not asked.
     """
     arms = [arm for arm in evaluation.arms if arm.combined]
-    made = made_questions(arms)
+    origins = made_questions(arms)
     counted, beside = split_by_origin(arms)
     judged = (
         judge_on_real_questions(plan, arms, plan.model.name)
@@ -47,7 +47,7 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
     columns = {arm.arm: made_column(arm) for arm in beside}
     answers = read_journal(evaluation.folder / ANSWERS)
     rows = tuple(
-        arm_report(arm, plan, answers, made=columns.get(arm.arm))
+        arm_report(arm, plan, answers, on_made=columns.get(arm.arm))
         for arm in sorted(counted, key=lambda arm: -arm.mean_score)
         if arm.combined
     )
@@ -61,14 +61,14 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
         questions={"file": str(file), **evaluation.asked.to_json()},
         generation=evaluation.generation,
         verdict=verdict,
-        warnings=tuple(filter(None, [origin_note(made), *_warnings(evaluation, plan)])),
+        warnings=tuple(filter(None, [origin_note(origins), *_warnings(evaluation, plan)])),
         arms=rows,
         paired=tuple(map(pair_report, judged.pairs if judged else ())),
         weights=applied_weights(plan),
         trial=_trial_scores(run),
         drift=evaluation.drift.to_json() if evaluation.drift else None,
         folder=str(evaluation.folder),
-        made_questions=made,
+        made_questions=origins,
     )
     write_json(evaluation.folder / EVAL_FILE, report_json(report))
     return report

@@ -31,7 +31,6 @@ from runners.models.licenses import accepted_licenses
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
-from runners.report.json_records import from_json
 from runners.report.trial_report import Share
 from runners.runs import requirements
 
@@ -373,8 +372,7 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
 
 def _show_forecast(plan: Plan) -> None:
     """Print what is expected of each arm of the trial."""
-    forecast = plan.predicted.get(TRIAL_FORECAST)
-    if forecast is None:
+    if (forecast := plan.predicted.get(TRIAL_FORECAST)) is None:
         return
     from advisor.display import console
 
@@ -382,7 +380,7 @@ def _show_forecast(plan: Plan) -> None:
         (
             row["arm"],
             "–" if row["probability"] is None else f"{row['probability']:.2f}",
-            right_text(row["right"] and from_json(Share, row["right"])),
+            right_text(row["right"] and Share(**row["right"])),
             f"{row['minutes']:.1f}",
         )
         for row in forecast["arms"]

@@ -30,7 +30,7 @@ class Ratios:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepTime:
+class StepReport:
     """Seconds of one step, estimated before any correction and measured."""
 
     predicted: float
@@ -60,7 +60,7 @@ class Measured:
     """What was allocated before training began."""
     hours: float | None
     ratios: Ratios
-    steps: tuple[StepTime, ...]
+    steps: tuple[StepReport, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class ForecastArm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
+class TrialForecast:
     """What was forecast before the trial beside what was measured."""
 
     probability: float
@@ -242,7 +242,7 @@ class TrialReport:
     """What was asked against what refusals were fitted on, as :class:`rag.refusal.drift.Drift` has it."""
     retriever: Mapping[str, Any] | None = None
     """What the gate of a tuned retriever decided, as its file has it, with its ``notes``."""
-    forecast: Forecast | None = None
+    forecast: TrialForecast | None = None
     """None for a plan without probabilities."""
     curves: tuple[Mapping[str, Any], ...] = ()
     """Learning curves, as their files have them."""

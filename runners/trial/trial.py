@@ -386,7 +386,7 @@ def mean_over_seeds(scores_of_seeds: Sequence[dict[str, float]]) -> dict[str, fl
     return {name: fmean([scores[name] for scores in scores_of_seeds if name in scores]) for name in names}
 
 
-def score_estimates(arm: ArmScores) -> dict[str, ScoreEstimate]:
+def scores_with_intervals(arm: ArmScores) -> dict[str, ScoreEstimate]:
     """Return the combined score of an arm and each of its other scores, with their 95 % intervals over the questions."""
     from rag.evaluation.statistics import bootstrap_interval
 
@@ -406,7 +406,7 @@ def score_estimates(arm: ArmScores) -> dict[str, ScoreEstimate]:
 
 def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their intervals, in the form that :func:`runners.models.cards.rewrite_card` takes."""
-    return {"arm": arm.arm, "questions": len(arm.questions), "scores": to_json(score_estimates(arm))}
+    return {"arm": arm.arm, "questions": len(arm.questions), "scores": to_json(scores_with_intervals(arm))}
 
 
 def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
