@@ -206,7 +206,7 @@ def forecast_sentence(forecast: TrialForecast) -> str:
     if forecast.not_compared:
         text += f" Right answers and minutes cannot be compared with the forecast: {forecast.not_compared}."
     elif forecast.minutes:
-        text += f" TrialForecast {forecast.minutes:.0f} minutes in all, took {forecast.measured_minutes:.0f}."
+        text += f" Forecast {forecast.minutes:.0f} minutes in all, took {forecast.measured_minutes:.0f}."
     return text
 
 
