@@ -64,20 +64,17 @@ def forecast_trial(
     asked = round(test * (questions + wordings) / questions) if questions else 0
     steps, corrections = corrected_step_times(plan, examples, asked)
     seconds = {name: corrected for name, _, corrected in steps}
-    shares = recommendation.probability.shares
-    names = [arm.arm for arm in plan.arms]
-    ranked = sorted((name for name in names if name in shares), key=lambda name: -shares[name])
     like = trials_like(recommendation.profile, measured_trials())
     rows = [
         {
             "arm": name,
-            "probability": round(shares[name], 4) if name in shares else None,
-            "rank": ranked.index(name) + 1 if name in shares else None,
+            "probability": None if share is None else round(share, 4),
+            "rank": rank,
             "right": _expected_right(name, recommendation.profile.probe, test)
             or expected_of_trials(name, like),
             "minutes": round(arm_seconds(seconds, name) / 60, 1),
         }
-        for name in (*ranked, *(name for name in names if name not in shares))
+        for name, share, rank in _ranked(plan, recommendation.probability.shares)
     ]
     used = {step_kind(name) for name in seconds}
     notes = [f"{kind}: {corrections[kind].text}" for kind in sorted(used) if corrections[kind].runs]
@@ -251,19 +248,19 @@ def _recorded(plan: Plan) -> dict[str, Any] | None:
     shares |= predicted.get("also_measure_probability") or {}
     if "probability" not in predicted:
         return None
-    names = [arm.arm for arm in plan.arms]
-    ranked = sorted((name for name in names if shares.get(name) is not None), key=lambda name: -shares[name])
     rows = [
-        {
-            "arm": name,
-            "probability": shares.get(name),
-            "rank": ranked.index(name) + 1 if name in ranked else None,
-            "right": None,
-            "minutes": None,
-        }
-        for name in (*ranked, *(name for name in names if name not in ranked))
+        {"arm": name, "probability": share, "rank": rank, "right": None, "minutes": None}
+        for name, share, rank in _ranked(plan, shares)
     ]
     return {"probability": predicted["probability"], "arms": rows}
+
+
+def _ranked(plan: Plan, shares: Mapping[str, float]) -> list[tuple[str, float | None, int | None]]:
+    """Return each arm of a plan with its probability and the rank by it, those without one last."""
+    names = [arm.arm for arm in plan.arms]
+    ranked = sorted((name for name in names if shares.get(name) is not None), key=lambda name: -shares[name])
+    rest = [(name, None, None) for name in names if name not in ranked]
+    return [*((name, shares[name], rank) for rank, name in enumerate(ranked, 1)), *rest]
 
 
 def _expected_right(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | None:

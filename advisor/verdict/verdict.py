@@ -373,11 +373,5 @@ def _margin(standing: ArmStanding, rival: ArmComparison | None) -> Margin | None
     if rival is None:
         return None
     pair = standing.shown[rival.pair.b].pair
-    return Margin(
-        against=pair.b,
-        difference=pair.difference,
-        low=pair.low,
-        high=pair.high,
-        p=pair.p,
-        p_holm=pair.p_holm,
-    )
+    keys = ("difference", "low", "high", "p", "p_holm")
+    return Margin(against=pair.b, **{key: getattr(pair, key) for key in keys})
