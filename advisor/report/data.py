@@ -141,7 +141,8 @@ def report_of_run(records: RunRecords) -> TrialReport:
         data=data_used(records),
     )
     forecast = compare_forecast(plan, report.verdict, report.arms, report.measured.seconds)
-    verdict = replace(report.verdict, conclusion=Conclusion.of(report).sentences)
+    conclusion = Conclusion(report=report, verdict=report.verdict, prompt_in_use=report.task.prompt)
+    verdict = replace(report.verdict, conclusion=conclusion.sentences)
     return replace(report, forecast=forecast, verdict=verdict)
 
 

@@ -16,14 +16,7 @@ from advisor.verdict.right_answers import right_answers
 from rag.text.words import count_noun
 from runners.arms.few_shot import PLAN_INSTRUCTIONS
 from runners.report.records import AnswerCount, ArmReport, Outcome, RightAnswers, Strength, Verdict
-from runners.report.trial_report import (
-    DevBudget,
-    FullRun,
-    Measured,
-    TrialReport,
-    arm_named,
-    question_count,
-)
+from runners.report.trial_report import DevBudget, ScoredReport, TrialReport, arm_named, question_count
 from runners.trial.trial import ArmScores
 
 STRENGTHS: Mapping[Strength, tuple[str, str]] = {
@@ -229,35 +222,22 @@ def _beside(right: AnswerCount, first: AnswerCount) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """What the plain conclusion states; it says nothing that was not measured or stated in the run."""
+    """The plain conclusion of a report; it says nothing that was not measured or stated in the run."""
 
+    report: ScoredReport
     verdict: Verdict
-    arms: Sequence[ArmReport]
     prompt_in_use: bool
     """Whether the plan holds instructions, so that the arm prompting answers as today."""
-    measured: Measured | None = None
-    """What the run took; None, as the next three are empty, in an evaluation on other questions."""
-    staleness: Mapping[str, Any] | None = None
-    dev_budget: Sequence[DevBudget] = ()
-    full_run: FullRun | None = None
 
-    @classmethod
-    def of(cls, report: TrialReport) -> Conclusion:
-        """Return the conclusion of a report."""
-        return cls(
-            verdict=report.verdict,
-            arms=report.arms,
-            prompt_in_use=report.task.prompt,
-            measured=report.measured,
-            staleness=report.guards.staleness,
-            dev_budget=report.dev_budget,
-            full_run=report.full_run,
-        )
+    @property
+    def _trial(self) -> TrialReport | None:
+        """The report, where it is not an evaluation on other questions: only a trial says what the run took."""
+        return self.report if isinstance(self.report, TrialReport) else None
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """One to seven entries of one or two sentences each; the first names the right answers where there are any."""
-        if arm := arm_named(self.arms, self.verdict.use):
+        if arm := arm_named(self.report.arms, self.verdict.use):
             lines = [self._use(arm), _weak(arm), self._standing(arm.arm), _refusals(arm)]
             lines += [self._needs(arm), self._change(arm)]
         else:
@@ -281,7 +261,7 @@ class Conclusion:
         today, other = self.verdict.compared.today, self.verdict.compared.alternative
         beside = []
         if today and today.right:
-            mine = own_prompt(self.dev_budget, self.prompt_in_use)
+            mine = own_prompt(self._trial.dev_budget if self._trial else (), self.prompt_in_use)
             beside.append(f"{mine} answers {_beside(today.right, right)}")
         if other and other.right:
             verb = "" if beside else " answers"
@@ -307,7 +287,7 @@ class Conclusion:
             return f"{recommended} was recommended, but the trial speaks against it: {self._why_not}.{beside}"
         if not margin:
             return ""
-        arm = arm_named(self.arms, recommended)
+        arm = arm_named(self.report.arms, recommended)
         count = (arm.right.of if arm.right else arm.n) if arm else 0
         questions = f" with {count_noun(count, 'question')}" if count else ""
         pair = f"{recommended} and {margin.against}"
@@ -316,10 +296,10 @@ class Conclusion:
     @property
     def _best(self) -> ArmReport:
         """The arm with the highest combined score, whatever was said."""
-        return max(self.arms, key=lambda arm: arm.score.mean)
+        return max(self.report.arms, key=lambda arm: arm.score.mean)
 
     def _right(self, name: str) -> RightAnswers | None:
-        arm = arm_named(self.arms, name)
+        arm = arm_named(self.report.arms, name)
         return arm.right if arm else None
 
     @property
@@ -336,7 +316,7 @@ class Conclusion:
 
     def _trainings(self, arm: ArmReport) -> Sequence[Mapping[str, Any]]:
         """Return the results of the training whose weights an arm answers with; () for an untuned one."""
-        return (self.measured.training.get(arm.weights or arm.arm) if self.measured else None) or ()
+        return (self._trial.measured.training.get(arm.weights or arm.arm) if self._trial else None) or ()
 
     def _needs(self, arm: ArmReport) -> str:
         """Return what it takes: training, memory, and the seconds of an answer, alone and in a batch."""
@@ -362,7 +342,8 @@ class Conclusion:
 
     def _change(self, arm: ArmReport) -> str:
         """Return what to do when documents change, with what the staleness test measured."""
-        seconds = self.measured.seconds.get("index") if self.measured else None
+        trial = self._trial
+        seconds = trial.measured.seconds.get("index") if trial else None
         tuned = bool(self._trainings(arm))
         if arm.retrieval:
             built = f": building it again took {duration_text(seconds)} here" if seconds else ""
@@ -372,7 +353,7 @@ class Conclusion:
             line = f"When facts change, {arm.arm} must be trained again."
         else:
             return ""
-        stale = self.staleness["arms"] if self.staleness else ()
+        stale = trial.guards.staleness["arms"] if trial and trial.guards.staleness else ()
         if row := next((row for row in stale if row["arm"] == arm.arm and row["n"]), None):
             line += (
                 f" After a test update it gave the new fact on {row['new_after']} of {row['n']} questions, "
@@ -399,10 +380,10 @@ class Conclusion:
     @property
     def _limits(self) -> str:
         """How far the numbers can be trusted: a quick run, another model, few questions."""
-        if full := self.full_run:
+        if self._trial and (full := self._trial.full_run):
             about = f" (about {duration_text(60 * full.minutes)})" if full.minutes else ""
             return f"This was a quick run, for a first impression: run it in full before you decide{about}."
-        count, strength = question_count(self.arms), self.verdict.strength
+        count, strength = question_count(self.report.arms), self.verdict.strength
         if strength is Strength.PROXY:
             return f"Measured with {self.verdict.model} in place of the planned model: take the result as a hint."
         if strength is Strength.MADE:

@@ -51,16 +51,12 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
         for arm in sorted(counted, key=lambda arm: -arm.mean_score)
         if arm.combined
     )
-    verdict = judged.verdict if judged else None
-    if verdict:
-        conclusion = Conclusion(verdict=verdict, arms=rows, prompt_in_use=bool(plan.prompts.system))
-        verdict = replace(verdict, conclusion=conclusion.sentences)
     report = EvaluationReport(
         run=str(run),
         name=plan.name,
         questions={"file": str(file), **evaluation.asked.to_json()},
         generation=evaluation.generation,
-        verdict=verdict,
+        verdict=judged.verdict if judged else None,
         warnings=tuple(filter(None, [origin_note(origins), *_warnings(evaluation, plan)])),
         arms=rows,
         paired=tuple(map(pair_report, judged.pairs if judged else ())),
@@ -70,6 +66,10 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
         folder=str(evaluation.folder),
         made_questions=origins,
     )
+    if judged:
+        in_use = bool(plan.prompts.system)
+        conclusion = Conclusion(report=report, verdict=judged.verdict, prompt_in_use=in_use)
+        report = replace(report, verdict=replace(judged.verdict, conclusion=conclusion.sentences))
     write_json(evaluation.folder / EVAL_FILE, report_json(report))
     return report
 

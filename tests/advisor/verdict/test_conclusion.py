@@ -59,7 +59,9 @@ def row(name: str, n: int | None, **more: Any) -> dict[str, Any]:
 
 
 def conclude(data: dict[str, Any], prompt_in_use: bool) -> list[str]:
-    return list(Conclusion.of(report_from({**data, "task": {"prompt": prompt_in_use}})).sentences)
+    whole = report_from(data)
+    conclusion = Conclusion(report=whole, verdict=whole.verdict, prompt_in_use=prompt_in_use)
+    return list(conclusion.sentences)
 
 
 def report(**changes: Any) -> dict[str, Any]:
