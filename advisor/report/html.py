@@ -29,7 +29,7 @@ from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, fore
 from rag.text.words import count_noun
 from runners.plan.schema import SCORES
 from runners.report.json_records import to_json
-from runners.report.records import NOT_JUDGED, Outcome, Strength
+from runners.report.records import Outcome, Strength
 from runners.report.trial_report import FullRun, TrialReport, arm_named, question_count
 
 if TYPE_CHECKING:
@@ -156,7 +156,6 @@ def render_page(report: TrialReport, records: RunRecords) -> str:
         conclusion=rest,
         best=arm_named(report.arms, report.verdict.use),
         use=used,
-        tiles=compared_tiles(report),
         several=[arm for arm in report.arms if len(arm.seeds) > 1],
         arm_titles={arm: title for arm in arms if (title := arm_title(arm))},
         verdict_text=_with_unbroken_intervals(report.verdict.text),
@@ -199,24 +198,6 @@ def _cost_parts(report: TrialReport, curves: Mapping[str, list[tuple[int, float]
         "loss_chart": charts.loss_chart(curves, smoothed, colours) if curves else "",
         "smoothed": smoothed,
     }
-
-
-def compared_tiles(report: TrialReport) -> list[dict[str, Any]]:
-    """Return what the used arm is compared with, as tiles: title, right answers and the difference of the scores."""
-    today, alternative = report.verdict.compared.today, report.verdict.compared.alternative
-    titles = {
-        own_prompt(report.dev_budget, report.task.prompt): today,
-        "cheapest useful alternative": alternative,
-    }
-    return [
-        {
-            "title": f"{title}: {pair.arm}",
-            "right": pair.right.text if pair.right else NOT_JUDGED,
-            "difference": pair.difference,
-        }
-        for title, pair in titles.items()
-        if pair is not None
-    ]
 
 
 def staleness_caption(staleness: Mapping[str, Any] | None) -> str:
@@ -315,6 +296,7 @@ def _template() -> Template:
         "forecast_rows": forecast_rows,
         "forecast_sentence": forecast_sentence,
         "origin_note": origin_note,
+        "own_prompt": own_prompt,
         "staleness_caption": staleness_caption,
         "words": _spaced,
         "took": _duration,
