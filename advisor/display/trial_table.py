@@ -17,6 +17,8 @@ from advisor.output import print_plain, print_wrapped
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
     P_VALUE_NOTE,
+    WORDING_COLUMNS,
+    WORDING_TITLE,
     arms_line,
     batch_text,
     combined_score_rule,
@@ -25,7 +27,7 @@ from advisor.report.statements import (
     p_text,
     task_line,
     timing_notes,
-    wording_table,
+    wording_rows,
     words_used,
 )
 from advisor.verdict.sentences import STRENGTHS
@@ -70,13 +72,12 @@ def show_margins(report: TrialReport, console: Console) -> None:
 
 def show_wordings(report: ScoredReport, console: Console) -> None:
     """Print how each arm did on the questions as their rows have them and on their other wordings; nothing without any."""
-    shown = wording_table(report.arms)
-    if shown.rows:
-        table = _table(*(title.replace(" ", "\n") for title in shown.columns))
+    if rows := wording_rows(report.arms):
+        table = _table(*(title.replace(" ", "\n") for title in WORDING_COLUMNS))
         table.columns[1].justify = "left"
-        for row in shown.rows:
+        for row in rows:
             table.add_row(*map(escape, row))
-        console.print(f"\n{shown.title}", table)
+        console.print(f"\n{WORDING_TITLE}", table)
 
 
 def paired_table(report: ScoredReport, recommended: str) -> Table:

@@ -45,11 +45,6 @@ class ComparedRun:
         return list(dict.fromkeys(question_id for arm in self.arms.values() for question_id in arm.questions))
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The weights of the combined score."""
-        return dict(self.report.weights)
-
-    @property
     def judges_right(self) -> bool:
         """Whether the run's answers were judged right or not right; runs of early versions were not."""
         return any("right" in scores for arm in self.arms.values() for scores in arm.scores)
@@ -87,9 +82,9 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
             "run both on the same questions: data.test_questions in the plan",
         )
     notes = _notes(a, b)
-    if a.weights != b.weights or a.judges_right != b.judges_right:
+    if a.report.weights != b.report.weights or a.judges_right != b.judges_right:
         without_right = not (a.judges_right and b.judges_right)
-        weights = a.weights or b.weights
+        weights = dict(a.report.weights or b.report.weights)
         a, b = (replace(run, arms=_reweighted(run.arms, weights, without_right)) for run in (a, b))
     weight_of = {**b.weight_of(matched), **a.weight_of(matched)}
     values = {
@@ -230,8 +225,8 @@ def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
             f"{older} was scored before answers were judged right or not: both are compared by the weighted mean of their "
             "scores, as it was"
         )
-    if a.weights != b.weights:
+    if a.report.weights != b.report.weights:
         notes.append(
-            f"the weights of the scores differ: both are weighed as in {a.path if a.weights else b.path}"
+            f"the weights of the scores differ: both are weighed as in {a.path if a.report.weights else b.path}"
         )
     return notes

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
     P_VALUE_NOTE,
+    WORDING_COLUMNS,
+    WORDING_TITLE,
     arms_line,
     batch_text,
     combined_score_rule,
@@ -17,7 +19,7 @@ from advisor.report.statements import (
     refusal_line,
     task_line,
     timing_notes,
-    wording_table,
+    wording_rows,
     words_used,
 )
 from advisor.verdict.sentences import STRENGTHS
@@ -108,9 +110,8 @@ def _arms(report: TrialReport) -> list[str]:
 
 def _wordings(report: TrialReport) -> list[str]:
     """Return the table of questions as their rows have them beside their other wordings; [] without any."""
-    table = wording_table(report.arms)
-    rows = [[escape_markdown(cell) for cell in row] for row in table.rows]
-    return [f"**{table.title}**", "", *markdown_rows(table.columns, rows, 2)] if rows else []
+    rows = [[escape_markdown(cell) for cell in row] for row in wording_rows(report.arms)]
+    return [f"**{WORDING_TITLE}**", "", *markdown_rows(WORDING_COLUMNS, rows, 2)] if rows else []
 
 
 def _pairs(report: TrialReport) -> list[str]:

@@ -81,7 +81,9 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
         },
         "arms": [_arm_json(arm, result, changes) for arm in result.arms],
         "needs_new_gold": _lost_gold_rows(result),
-        "made": _made_scores(pairs, result, demanded) if result.made and real else [],
+        "made": [change.to_json() for change in paired_changes(pairs, demanded, result.made)]
+        if result.made and real
+        else [],
         "power": _power(result, changes),
         "lost_answers": _flipped(result),
         "verdict": _verdicts(result),
@@ -142,13 +144,6 @@ def _lost_gold_rows(result: Recheck) -> list[dict[str, str]]:
 def _question_texts(result: Recheck) -> dict[str, str]:
     rows = read_journal(result.folder / TRIAL / ANSWERS)
     return {str(row["id"]): str(row.get("question", "")) for row in rows}
-
-
-def _made_scores(
-    pairs: Sequence[tuple[ArmScores, ArmScores]], result: Recheck, demanded: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the changes on the made questions alone, which decide nothing."""
-    return [change.to_json() for change in paired_changes(pairs, demanded, result.made)]
 
 
 def _power(result: Recheck, changes: Sequence[ScoreChange]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ What a run did not record is shown as "–" or not shown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from advisor.glossary import Term, terms_in
@@ -63,18 +62,14 @@ def refusal_line(report: TrialReport) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WordingTable:
-    """Questions as their rows have them beside their other wordings: two rows for each arm, none without any."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+WORDING_TITLE = "In the documents' words and in others"
+WORDING_COLUMNS = ("arm", "asked in", "right", "passage found", "refused wrongly", "refused rightly")
+"""Titles of the table of :func:`wording_rows`, and of its cells."""
 
 
-def wording_table(arms: Sequence[ArmReport]) -> WordingTable:
-    """Return right answers, passages found and refusals of each arm in the documents' words and in others."""
-    rows = tuple(
+def wording_rows(arms: Sequence[ArmReport]) -> list[tuple[str, ...]]:
+    """Return questions as their rows have them beside their other wordings: two rows for each arm, [] without any."""
+    return [
         (
             arm.arm,
             title,
@@ -89,9 +84,7 @@ def wording_table(arms: Sequence[ArmReport]) -> WordingTable:
             (arm.by_wording.question, "documents' words"),
             (arm.by_wording.wordings, "other words"),
         )
-    )
-    columns = ("arm", "asked in", "right", "passage found", "refused wrongly", "refused rightly")
-    return WordingTable(title="In the documents' words and in others", columns=columns, rows=rows)
+    ]
 
 
 def questions_asked(arms: Sequence[ArmReport]) -> str:
