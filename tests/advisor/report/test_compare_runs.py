@@ -198,7 +198,7 @@ def test_report_compare_prints_json(make_run: Make, tunewise: Any) -> None:
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     assert data.pop("compared") == json.loads(json.dumps(compare_runs(first, second)))
-    assert data == read_report(first)
+    assert data == json.loads((first / "report.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(

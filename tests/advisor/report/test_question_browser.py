@@ -57,7 +57,14 @@ def test_browser_counts_questions_left_out(tmp_path: Path) -> None:
         for arm in ("rag", "few-shot")
     ]
     plan = parse_plan(
-        {"name": "p", "choice": "rag", "model": {"name": "m"}, "weights": {"style": 1}, "steps": []}
+        {
+            "name": "p",
+            "choice": "rag",
+            "model": {"name": "m"},
+            "data": {},
+            "weights": {"style": 1},
+            "steps": [],
+        }
     )
     records = RunRecords(
         path=tmp_path, plan=plan, events=[], answers=rows, questions=[Question("q0", "?", ("x",))]

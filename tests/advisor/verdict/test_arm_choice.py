@@ -194,7 +194,7 @@ def test_no_arm_retrieves_although_sources_are_demanded() -> None:
         "answers must name their source, and no arm of this run does that: give the"
     )
     assert set(verdict.excluded) == {"prompting", "few-shot", "lora"}
-    assert verdict.compared == {"today": None, "alternative": None}
+    assert compared_arms(verdict) == (None, None)
     assert "no arm can be used" in verdict.text
 
 
