@@ -39,6 +39,8 @@ def to_json(value: Any) -> Any:
 def from_json(kind: type[Record], value: Any) -> Record:
     """Return the record of this kind that an object holds; keys that it has no field for are left out.
 
+    The messages of errors do not repeat what the object holds: it may be text of documents.
+
     Raises:
         KeyError: a key is missing that is not None or left out.
         TypeError: a value is of another type.
@@ -59,9 +61,11 @@ def _convert(kind: Any, value: Any) -> Any:
     if origin is not None:
         return {key: _convert(arguments[1], item) for key, item in value.items()}
     if isinstance(kind, type) and issubclass(kind, Enum):
+        if value not in [member.value for member in kind]:
+            raise ValueError(f"a value is no {kind.__name__}")
         return kind(value)
     if kind in _PLAIN and (not isinstance(value, _PLAIN[kind]) or isinstance(value, bool) != (kind is bool)):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"a value is no {kind.__name__}")
     return value
 
 
