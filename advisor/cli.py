@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     install_stand_ins(sys.stdout, sys.stderr)
     terminal.patch_rich_broken_pipe()
     given = with_options_first(list(sys.argv[1:] if arguments is None else arguments))
-    if len(given) > 1 and given[0] in completion.SCRIPT_OPTIONS:
+    if len(given) > 1 and given[0] in ("--show-completion", "--install-completion"):
         # Without this Typer ignores the name of the shell that follows.
         os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
     # Idle OpenMP threads spin for a short while, then sleep. With the default time, training nearly stops beside another
@@ -162,8 +162,7 @@ def _run_app(arguments: list[str]) -> None:
     """Run the command line; a full disk becomes a message."""
     try:
         try:
-            with completion.whole_line_completion(arguments):
-                app(args=arguments, prog_name="tunewise")
+            app(args=arguments, prog_name="tunewise")
         finally:
             terminal.flush_output()
     except OSError as error:

@@ -1,140 +1,22 @@
-"""Shell completion: the ``complete_*`` functions suggest runs, plans, models, rules, questions and arms.
+"""Shell completion: the ``complete_*`` functions suggest runs, plans, models, rules, questions and arms to Typer.
 
-Nothing heavy is imported, and broken files suggest nothing instead of raising. Typer completes; only for bash its script
-(Typer 0.29) splits words at "=", adds a blank after "folder/" and "key=", and does not quote names with blanks: 7 of the 12
-lines of tests/advisor/test_completion.py come out wrong. :func:`whole_line_completion` puts a script in its place that
-passes the whole line, and quotes the answers, by the variables that Typer reads and the text that it prints.
+Nothing heavy is imported, and broken files suggest nothing instead of raising.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rag.errors import Problem
-
-COMPLETE_VARIABLE = "_TUNEWISE_COMPLETE"
-"""The variable by which Typer is asked to complete (complete_SHELL) or to print a script (source_SHELL)."""
-SCRIPT_OPTIONS = ("--show-completion", "--install-completion")
-
-BASH_SCRIPT = """
-_tunewise_completion() {
-    mapfile -t COMPREPLY < <(env COMP_WORDS="${COMP_LINE:0:COMP_POINT}" COMP_CWORD=-1 TUNEWISE_WORD="$2" \\
-                             _TUNEWISE_COMPLETE=complete_bash "$1")
-    [[ -n ${COMPREPLY[0]} ]] || COMPREPLY=()
-    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[/=] ]] && compopt -o nospace
-    return 0
-}
-
-complete -o default -F _tunewise_completion tunewise
-""".strip()
-WORD_VARIABLE = "TUNEWISE_WORD"
-"""The variable with the part of the last word that bash replaces: what follows a "=" or ":"."""
-_SPECIAL = re.compile(r"([^\w@%+:,./=~-])")
-
 
 Suggestions = list[tuple[str, str]]
 """Values, each with a short help text."""
 PLAN = "plan.yaml"
 RUNS_FOLDER = "runs"
-
-
-@contextmanager
-def whole_line_completion(arguments: Sequence[str]) -> Iterator[None]:
-    """While the command line runs, let Typer complete whole lines of bash, and print or install our script for bash.
-
-    Scripts of Typer itself, which earlier versions may have installed, pass words: they are answered by Typer alone.
-
-    Args:
-        arguments: those of the command line.
-    """
-    asked = os.environ.get(COMPLETE_VARIABLE, "")
-    completes = asked == "complete_bash" and os.environ.get("COMP_CWORD") == "-1"
-    if not completes and not asked.startswith("source_") and not {*arguments[:1]} & {*SCRIPT_OPTIONS}:
-        yield
-        return
-    line = os.environ.get("COMP_WORDS", "")
-    typed = last_word(line)
-    if completes:
-        words = split_line(line)
-        os.environ |= {"COMP_WORDS": shlex.join(words), "COMP_CWORD": str(len(words) - bool(typed))}
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            yield
-    finally:
-        text = printed.getvalue()
-        if completes:
-            replaced = os.environ.get(WORD_VARIABLE, "")
-            text = "\n".join(replacement_for_word(value, typed, replaced) for value in text.splitlines())
-        else:
-            text = _with_our_script(text)
-        print(text)
-
-
-def _with_our_script(printed: str) -> str:
-    """Return what Typer printed, with our script in place of its own for bash, also where it has installed it."""
-    if "=complete_bash " in printed:
-        return BASH_SCRIPT
-    if installed := re.match(r"bash completion installed in (.+)", printed):
-        from rag.files import write_text
-
-        write_text(installed[1].strip(), f"{BASH_SCRIPT}\n")
-    return printed.rstrip("\n")
-
-
-def split_line(line: str) -> list[str]:
-    """Return the words of a line without quotes; the last word may be incomplete."""
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    words: list[str] = []
-    try:
-        for word in lexer:
-            words.append(word)
-    except ValueError:
-        words.append(lexer.token)
-    return words
-
-
-def last_word(line: str) -> str:
-    """Return the last word of a line as it was typed, with quotes; "" after a blank."""
-    start, quote, position = 0, "", 0
-    while position < len(line):
-        letter = line[position]
-        if letter == "\\" and quote != "'":
-            position += 1
-        elif quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter.isspace():
-            start = position + 1
-        position += 1
-    return line[start:]
-
-
-def replacement_for_word(value: str, typed: str, word: str) -> str:
-    """Return the text to insert for a suggestion.
-
-    Args:
-        value: the suggestion.
-        typed: the last word as it was typed.
-        word: the end of it that bash replaces.
-    """
-    if typed.startswith("-") and "=" in typed:
-        typed = typed.partition("=")[2]
-    quote = typed[:1] if typed[:1] in ('"', "'") else ""
-    if quote:
-        typed = typed[1:]
-        value = re.sub(r'(["\\$`])', r"\\\1", value) if quote == '"' else value
-    else:
-        value = _SPECIAL.sub(r"\\\1", value)
-    return value.removeprefix(typed[: len(typed) - len(word)])
 
 
 def complete_runs(incomplete: str) -> Suggestions:
@@ -236,8 +118,12 @@ def complete_profiles(incomplete: str) -> Suggestions:
 def complete_arms(incomplete: str) -> Suggestions:
     """Suggest the arms of the run that is named earlier on the line."""
     # Typer's context is empty here: an option without a value ends the parsing, so the line is read again.
-    words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
-    run = next((Path(word) for word in split_line(words) if _is_run(Path(word))), None)
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quote that is still open
+        words = line.split()
+    run = next((Path(word) for word in words if _is_run(Path(word))), None)
     if run is None:
         return []
     import yaml

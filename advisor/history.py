@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rag.errors import CannotRun
 from rag.files import append_line
+from runners.resources.calibration import processor_name
 from runners.resources.machine import Machine
 
 ENV = "TUNEWISE_HISTORY"
@@ -116,7 +117,7 @@ class PastRun(HistoryModel):
     winner: str | None = None
     questions: int | None = None
     confidence: Literal["high", "medium", "low"] | None = None
-    """Of the advice, as the plan recorded it; None in entries of earlier versions, as are the next five."""
+    """Of the advice, as the plan recorded it; None where it was not recorded, as are the next five."""
     probability: float | None = Field(None, ge=0, le=1)
     """That no other arm comes out surely ahead of the advised one."""
     shares: Mapping[str, float] | None = None
@@ -190,7 +191,7 @@ def read_history(path: Path | None = None) -> History:
     if path is None:
         return History(None)
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        lines = path.read_text("utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return History(path)
     except OSError as error:
@@ -230,8 +231,6 @@ def clear_history() -> int:
 
 def machine_mark(machine: Machine) -> MachineMark:
     """Return what identifies this machine."""
-    from runners.resources.calibration import processor_name
-
     ram = machine.ram_gib.value
     name = machine.gpu_name.value or machine.gpu_kind.value
     gpu = None if name in (None, "none") else f"{machine.gpu_count.value or 1} x {name}"

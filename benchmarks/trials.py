@@ -48,6 +48,7 @@ from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EmbedderStep, IndexStep, TrainStep
 from runners.report.report_file import report_json
 from runners.run_folder import PLAN, read_run_plan
+from runners.trial.execute import RunRequest
 
 FILES = ("documents", "examples", "questions")
 MACHINE = ("gpu_kind=none", "cpu_cores=2", "ram_gib=24", "disk_gib=60")
@@ -151,7 +152,7 @@ def trial(
         plan = with_tuned_retriever(plan) if TUNED_ARM in arms else plan
         plan = only_arms(plan, arms, [scored.method.name for scored in advice.ranking.methods])
     started = time.time()
-    _, report = run_and_report(plan, out / "run", begun, False)
+    _, report = run_and_report(RunRequest(plan=plan, out=out / "run", resume=begun))
     if report is None:
         raise SystemExit(f"{part.name}: the plan holds no arm of its choice {plan.choice}")
     print(f"{part.name}: {report.verdict.text} ({time.time() - started:.0f} s)", file=sys.stderr)

@@ -7,8 +7,8 @@ fsynced: a crash leaves the old content or the new, never a mixture. A folder of
 
 Every file format carries a schema number (:func:`check_schema`); one that this version does not know is
 refused, and the message says what to do. A format's number goes up when older versions could not read what is
-written. Until one does, every format has number 1; the files kept in ``tests/versions`` show that what
-earlier commits wrote still opens.
+written. Until one does, every format has number 1; the files kept in ``tests/versions`` show that what 0.2.0
+wrote still opens. What versions before it wrote, which were never published, is refused (:func:`older_file`).
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _REMAKE = {
     "calibration": "measure again: tunewise doctor --calibrate",
 }
 """How a damaged file of each format, or kind of manifest, is made again: the hint of the error."""
+_REMAKE_ANY = "make it again with this version"
 
 MANIFEST = "manifest.json"
 LOCK_WAIT_SECONDS = 0.5
@@ -66,6 +67,22 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 _DISK_FULL_TEXTS = (*(os.strerror(number) for number in sorted(_DISK_FULL_ERRORS)), "disk is full")
 
 
+def older_file(name: str, file: object) -> BadInput:
+    """Return the error for a file or folder that a version before 0.2.0 made.
+
+    Args:
+        name: the format, or the kind of a manifest.
+        file: the path that the message names.
+    """
+    remake = _REMAKE.get(name, _REMAKE_ANY)
+    return BadInput(f"{file} was made by a tunewise before 0.2.0, whose files are not read", remake)
+
+
+def is_older(version: object) -> bool:
+    """Return whether the version that made something, as it records it, is one before 0.2.0; False where it does not."""
+    return str(version).startswith(("0.0.", "0.1."))
+
+
 def check_number(number: object, name: str, file: object) -> None:
     """Raise BadInput when a schema number is not a number, or newer than this version reads.
 
@@ -75,7 +92,7 @@ def check_number(number: object, name: str, file: object) -> None:
         file: the path that the message names.
     """
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MAX_SCHEMA:
-        remake = _REMAKE.get(name, "make it again with this version")
+        remake = _REMAKE.get(name, _REMAKE_ANY)
         raise BadInput(f"{file} is damaged: its schema is {number!r}, not a number", remake)
     if number > SCHEMA:
         raise BadInput(
@@ -127,22 +144,31 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         CannotRun: when the disk is full or the path cannot be written; it names path and size.
     """
     path = Path(path)
-    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
+        with temporary_beside(path, [data]) as temporary:
+            replace_file(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, len(data), error) from error
+
+
+@contextmanager
+def temporary_beside(path: Path, blocks: Iterable[bytes]) -> Iterator[Path]:
+    """Yield a durable file of these bytes in the folder of ``path``, which is made; its new name is durable at the end.
+
+    It is removed at the end, unless it was renamed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            stream.writelines(blocks)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
-        replace_file(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, len(data), error) from error
+        yield temporary
     finally:
-        if temporary:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -438,6 +464,9 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     if actual_kind != kind:
         raise BadInput(f"{folder} is a {actual_kind!r}, not a {kind!r}")
     manifest = check_schema(manifest, kind, folder)
+    settings = manifest.get("config")  # of a training: before 0.2.0 they had no kernels
+    if is_older(manifest.get("made_by")) or (isinstance(settings, dict) and "kernels" not in settings):
+        raise older_file(kind, folder)
     if not complete or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")
     return manifest

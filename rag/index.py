@@ -256,7 +256,7 @@ class Index:
 
     @property
     def encoding(self) -> dict[str, Any]:
-        """What the index records of its embedder: path, prompts, dimensions kept; empty for earlier versions."""
+        """What the index records of its embedder: path, prompts, dimensions kept; empty for one without these."""
         return dict(self.backend.facts.encoding)
 
     @property

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rag.errors import BadInput, CannotRun, Problem, install_hint, system_reason
-from rag.files import MANIFEST, disk_full_as_problem, sha256_file, sync_folder
+from rag.files import MANIFEST, disk_full_as_problem, sha256_file, temporary_beside
 
 SCHEMES = ("s3", "file", "memory")
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -171,7 +170,7 @@ def put_object(url: str, source: bytes | Path) -> None:
     fs, path = filesystem(url)
     scheme = _check_object(url, path)
     if scheme == "file":
-        with _temporary_copy(Path(path), url, source) as temporary:
+        with _file_errors(url, path), temporary_beside(Path(path), _blocks(source)) as temporary:
             temporary.replace(path)
         return
     with _storage_errors(url):
@@ -389,27 +388,13 @@ def _check_object(url: str, path: str) -> str:
 
 
 @contextmanager
-def _temporary_copy(path: Path, url: str, source: bytes | Path) -> Iterator[Path]:
-    """Yield a durable copy of the source next to `path`; it is removed afterwards unless it was renamed."""
-    temporary: Path | None = None
+def _file_errors(url: str, path: Path | str) -> Iterator[None]:
+    """Turn errors of a local file into a problem of one line that names the URL."""
     try:
         with disk_full_as_problem(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-            temporary = Path(name)
-            with os.fdopen(handle, "wb") as stream:
-                for block in _blocks(source):
-                    stream.write(block)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)
-            yield temporary
-            sync_folder(path.parent)
+            yield
     except OSError as error:
         raise CannotRun(f"cannot write {url}: {system_reason(error)}", "choose another place") from error
-    finally:
-        if temporary:
-            temporary.unlink(missing_ok=True)
 
 
 def _blocks(source: bytes | Path) -> Iterator[bytes]:
@@ -424,7 +409,7 @@ def _blocks(source: bytes | Path) -> Iterator[bytes]:
 def _link_new(path: Path, url: str, source: bytes | Path) -> bool:
     """Publish a local file by a hard link, or where a rename never replaces (Windows) by a rename."""
     publish: Callable[[Path, Path], Any] = os.rename if os.name == "nt" else os.link
-    with _temporary_copy(path, url, source) as temporary:
+    with _file_errors(url, path), temporary_beside(path, _blocks(source)) as temporary:
         try:
             publish(temporary, path)
         except FileExistsError:

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rag.errors import BadInput
-from rag.stores.base import AUTO, is_store, unknown_store
+from rag.stores.base import AUTO, OLDER_STORES, is_store, unknown_store
 
 _LEFT_OUT_UNSET = (
     *("truncate_dim", "query_prompt", "document_prompt"),
     *("large_chunks", "added_share", "most_removed", "unit_chars", "max_unindexed", "max_fragments"),
 )
-"""Settings that indexes of earlier versions do not record."""
+"""Settings that indexes record only where they are set."""
 _OF_BEFORE: dict[str, Any] = {"weigh_by_rarity": False, "question_adapter": False}
 """How indexes of 0.2.0 are searched, which do not record these settings."""
 
@@ -110,4 +110,5 @@ class IndexSettings:
         """Return the settings of a JSON object; BadInput for an unknown key."""
         if unknown := sorted(set(obj) - {field.name for field in fields(cls)}):
             raise BadInput(f"unknown index setting {unknown[0]!r}")
-        return cls(**{**_OF_BEFORE, **obj})
+        store = OLDER_STORES.get(str(obj.get("store")))
+        return cls(**{**_OF_BEFORE, **obj, **({"store": store} if store else {})})

@@ -22,8 +22,10 @@ from rag.files import (
     append_line,
     canonical_json,
     check_manifest,
+    is_older,
     is_reserved_name,
     move_folder,
+    older_file,
     parse_json,
     sha256_text,
     write_manifest,
@@ -82,12 +84,16 @@ class RunFolder:
     """The files of one run; finished steps are recorded with a digest of their inputs."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing folder with a plan in it; use :func:`open_run_folder` or :meth:`create`."""
+        """Open an existing folder with a plan in it; use :func:`open_run_folder` or :meth:`create`.
+
+        Raises BadInput for a run that a version before 0.2.0 made.
+        """
         self.path = path
+        events = self.events()
+        if any(is_older((event.get("packages") or {}).get("tunewise")) for event in events):
+            raise older_file("run", path)
         self._finished = {
-            event["step"]: event
-            for event in self.events()
-            if event.get("event") == "step.done" and "step" in event
+            event["step"]: event for event in events if event.get("event") == "step.done" and "step" in event
         }
 
     @classmethod
@@ -246,11 +252,16 @@ def check_replaceable(path: Path, plan: Plan) -> None:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """Open an existing run; BadInput when there is none at ``path``."""
+    """Open an existing run; BadInput when there is none at ``path``, or one that a version before 0.2.0 made."""
+    require_run_folder(path)
+    return RunFolder(path)
+
+
+def require_run_folder(path: Path) -> None:
+    """Raise BadInput when there is no run at ``path``."""
     if not is_run(path):
         problem = f"is not a run folder (no {PLAN} with {EVENTS})" if path.exists() else "does not exist"
         raise BadInput(f"{path} {problem}", "make one with: tunewise run plan.yaml")
-    return RunFolder(path)
 
 
 def read_run_plan(path: Path) -> Plan:
@@ -267,7 +278,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    # not by str.splitlines: a text in a row may hold U+0085, U+2028 or U+2029
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
         try:
             row = parse_json(line)
         except ValueError:

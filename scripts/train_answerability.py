@@ -28,11 +28,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import AutoModel
 
 from rag.embedding.answerability import AnswerabilityNetwork, padded, pair_tokenizer
 from rag.embedding.embedder import Embedder
 from rag.embedding.low_rank import base_digest
+from rag.embedding.packed import Bert
 from rag.index import Index
 from rag.indexing.chunking import Chunker
 from rag.search.query import Query
@@ -257,12 +257,10 @@ def train(groups: Sequence[Group], folder: Path, arguments: argparse.Namespace) 
     """Train for the given epochs, or until the minutes are over, with a rate that falls to 0 by then."""
     torch.manual_seed(arguments.seed)
     rng = random.Random(arguments.seed)
-    bert = AutoModel.from_pretrained(
-        str(folder), dtype=torch.float32, local_files_only=True, add_pooling_layer=False
-    )
+    bert: Any = Bert.load(folder, torch.float32)
     targets = ["query", "key", "value", "dense"]
-    wrapped = get_peft_model(bert, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets))
-    network = AnswerabilityNetwork(wrapped, bert.config.hidden_size)
+    wrapped: Any = get_peft_model(bert, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets))
+    network = AnswerabilityNetwork(wrapped, bert.hidden_size)
     if arguments.start:
         load_start(network, arguments.start)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

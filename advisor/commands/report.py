@@ -7,10 +7,11 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
+    run: options.Run,
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     open_page: bool = typer.Option(False, "--open", help="Open report.html in the browser."),
     compare: Path | None = typer.Option(

@@ -51,7 +51,6 @@ SCORE_COLUMNS = {
     "refusal": "refusal",
     "citation": "citation",
     "spurious": "spurious",
-    "house_style": "house\nstyle",
     "token_f1": "token\nf1",
 }
 """Titles of the scores in the table of arms, in their order and as the report names them; a score is shown where it was

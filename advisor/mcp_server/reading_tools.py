@@ -9,6 +9,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
+from advisor.flags.estimate import EstimateRequest
 from advisor.mcp_server import contracts
 from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import CallProgress, in_thread
@@ -16,6 +17,7 @@ from advisor.mcp_server.results import bullet_lines, success
 from advisor.mcp_server.services import services_of
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
+from rag.search.query import Query
 from rag.text.words import count_noun
 
 if TYPE_CHECKING:
@@ -93,10 +95,16 @@ async def estimate_tool(
     folder = services_of(context).folder
 
     def work(progress: CallProgress) -> dict[str, Any]:
-        from advisor.workflows.estimate import EstimateRequest, estimate_request
+        from advisor.workflows.estimate import estimate_request
 
         request = EstimateRequest(
-            folder.model(model) if model else None, None, params_b, method, devices, gpu, gpu_memory, examples
+            model=folder.model(model) if model else None,
+            params_b=params_b,
+            method=method,
+            devices=devices,
+            gpu=gpu,
+            gpu_memory=gpu_memory,
+            examples=examples,
         )
         return estimate_request(request, {"batch": batch, "seq_len": seq_len, "rank": rank}).to_json()
 
@@ -149,8 +157,6 @@ async def index_search_tool(
     services = services_of(context)
 
     def work(progress: CallProgress) -> dict[str, Any]:
-        from rag.search.query import Query
-
         path = services.folder.existing(index, "index")
         name = services.folder.model(embedder, "embedder")
         with services.model_lock:

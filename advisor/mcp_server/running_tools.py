@@ -29,12 +29,16 @@ from mcp.server.mcpserver import Context, Elicit, ElicitationResult, Resolve
 from mcp.types import CallToolResult
 from pydantic import BaseModel, Field
 
+from advisor.flags.estimate import EstimateRequest
+from advisor.flags.train import TrainRequest
 from advisor.mcp_server import contracts
 from advisor.mcp_server.background import CallProgress, in_thread
 from advisor.mcp_server.contracts import Costs
 from advisor.mcp_server.results import success
 from advisor.mcp_server.services import Services, refuse_endpoints, services_of
 from rag.errors import BadInput, CannotRun, GateNotMet, Problem, UsageProblem
+from runners.data.examples import load_examples
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 if TYPE_CHECKING:
     from advisor.report.report import Report
@@ -143,7 +147,7 @@ async def train_tool(
     if (answer := _not_started(context, request, consent)) is not None:
         return answer
     _, printed = await _carry_out(context, services, request)
-    data = json.loads(printed.splitlines()[-1])
+    data = json.loads(printed.rstrip("\n").split("\n")[-1])
     losses = f"loss {data['first_loss']:.3f} at first, {data['last_loss']:.3f} at last"
     text = f"finished: {losses}."
     return success(text, _started("finished", request, result=data), f"Result: {request.costs.writes}")
@@ -190,23 +194,22 @@ def training_request(
     services: Services, examples: str, out: str, method: str, model: str, epochs: float | None, resume: bool
 ) -> StartRequest:
     """Check a call of `train` without starting anything; errors as of :func:`run_request`."""
-    from advisor.workflows.estimate import EstimateRequest, estimate_request
-    from advisor.workflows.train import TrainRequest, refuse_impossible_request
-    from runners.data.examples import load_examples
+    from advisor.workflows.estimate import estimate_request
+    from advisor.workflows.train import refuse_impossible_request
     from runners.models.resolve import downloads_needed, parse_remote
     from runners.run_folder import ADAPTER_MIB
-    from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
     path, folder = services.folder.existing(examples, "examples"), services.folder.path(out, "out")
     name = services.folder.model(model)
     _check_out(folder, out, resume)
-    refuse_impossible_request(TrainRequest(method, name, folder, resume=resume))
+    request = TrainRequest(examples=path, method=method, model=name, out=folder, resume=resume)
+    refuse_impossible_request(request)
     if parse_remote(name):
         raise BadInput(f"{name} is on an endpoint and cannot be trained here", "name a model of this machine")
     rows = load_examples(path).rows
     letters = [sum(len(turn["content"]) for turn in row.messages) for row in rows]
     tokens = max(1, round(sum(letters) / max(1, len(rows)) / CHARS_PER_TOKEN))
-    sets = ("prompt_tokens=0", f"answer_tokens={tokens}")
+    sets = ["prompt_tokens=0", f"answer_tokens={tokens}"]
     estimated = estimate_request(
         EstimateRequest(model=name, method=method, examples=max(1, len(rows)), sets=sets), {}
     )

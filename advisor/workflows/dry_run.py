@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import history
 from advisor.costs.speed_measurement import measure_plan_speeds
+from advisor.display import console
+from advisor.display.progress import watch_progress
 from advisor.history import Correction, Kind, PastRun, TimedStep
 from advisor.output import emit_result, print_plain
 from advisor.verdict.predictions import (
@@ -28,13 +30,18 @@ from rag.files import sha256_text
 from rag.text.words import count_noun
 from runners.data.questions import count_questions
 from runners.data.sampling import QuestionSplit
-from runners.plan.schema import Plan
+from runners.models.resolve import Model
+from runners.plan.schema import Plan, step_name
 from runners.plan.steps import TrainStep
 from runners.report.json_records import to_json
 from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
 from runners.runs import requirements
+from runners.runs.dataset import read_data, require_gold_documents
+from runners.runs.session import RunContext, obtain_bases, obtain_embedder
+from runners.trial import row_guard
+from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
 
 if TYPE_CHECKING:
     from runners.arms.row_account import RowAccount
@@ -88,8 +95,6 @@ def step_estimates(
 
 def show_steps(plan: Plan) -> None:
     """Check the data, measure the speed of training, and print the plan's steps with their estimated times."""
-    from runners.runs.dataset import read_data
-
     examples, split = read_data(plan)
     for line in measure_plan_speeds(plan, len(examples)):
         print(f"  {line}")
@@ -144,14 +149,6 @@ def dry_run(
         CannotRun: after the table, when a step cannot be carried out here.
         RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
-    from advisor.display.progress import watch_progress
-    from runners.models.resolve import Model
-    from runners.plan.schema import step_name
-    from runners.runs.dataset import read_data, require_gold_documents
-    from runners.runs.session import RunContext, obtain_bases, obtain_embedder
-    from runners.trial import row_guard
-    from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
-
     with (
         watch_progress(quiet=as_json) as watcher,
         tempfile.TemporaryDirectory(prefix="tunewise-") as work_folder,
@@ -190,8 +187,6 @@ def dry_run(
 
 def _require_possible(obstacles: Sequence[str], accounts: Sequence[RowAccount], accepted: bool) -> None:
     """Raise what a dry run found in the way; ``accepted``: arms may train on fewer rows than asked for."""
-    from runners.trial import row_guard
-
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
     short = [account for account in accounts if account.short and not (accepted and account.acceptable)]
@@ -312,8 +307,6 @@ def _print(
 
 def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], lines: Sequence[str]) -> None:
     """Print the steps as a table, and lines below it."""
-    from advisor.display import console
-
     cells = [
         (
             row.step,

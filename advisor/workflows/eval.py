@@ -97,8 +97,6 @@ def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
     asked = evaluation.asked
     lines = [*asked.notes, *([asked.unchecked] if asked.unchecked else [])]
     lines += left_out_notes(plan)
-    if plan.weights.get("house_style"):
-        lines.append(plan.ignored)
     if asked.near:
         were = (
             "was skipped because it nearly repeats"

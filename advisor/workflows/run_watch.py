@@ -24,6 +24,7 @@ from rich.text import Text
 from advisor.display.progress import ProgressBoard, board_for_plan, format_duration
 from advisor.output import command_line, emit_result, print_wrapped
 from advisor.report.data import read_report
+from advisor.workflows.run import check_gate
 from rag.errors import BadInput, Problem
 from rag.files import MANIFEST, has_active_writer, writer_process
 from rag.text.words import count_noun
@@ -320,8 +321,6 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
     """Print how a run ended, and raise what its exit code stands for; see :func:`watch_run`."""
     resume = command_line("run", watch.path, "--resume")
     if state == "finished":
-        from advisor.workflows.run import check_gate
-
         report = read_report(watch.path)
         verdict = report.verdict
         if as_json:

@@ -13,8 +13,9 @@ from rich.markup import escape
 from advisor.display import console
 from advisor.output import emit_result, print_plain
 from advisor.questionnaire.answers import format_answer
+from advisor.workflows.run_watch import run_progress
 from rag.errors import BadInput, UsageProblem
-from rag.files import UPDATE_HINT
+from rag.files import UPDATE_HINT, older_file
 from runners.report.records import NOT_JUDGED
 from runners.run_folder import is_run, open_run_folder
 from runners.runs import listing
@@ -67,9 +68,9 @@ def show_run(run: Path, as_json: bool) -> None:
     else:
         _print_run(summary)
     if summary.problem:
-        newer = summary.hint == UPDATE_HINT
+        other_version = summary.hint in (UPDATE_HINT, older_file("run", summary.path).hint)
         raise BadInput(
-            summary.problem if newer else f"{summary.path} is damaged: {summary.problem}",
+            summary.problem if other_version else f"{summary.path} is damaged: {summary.problem}",
             summary.hint or f"put it back, or run it again: tunewise run {summary.path} --overwrite",
         )
 
@@ -209,8 +210,6 @@ def _progress(summary: RunSummary) -> str:
     """Return how far a run is that a process works on, and how to follow it; "" for other runs."""
     if summary.state != "writing":
         return ""
-    from advisor.workflows.run_watch import run_progress
-
     return f"{run_progress(summary.path)[0]}; follow it with --watch"
 
 
@@ -218,8 +217,6 @@ def _progress_json(summary: RunSummary) -> dict[str, Any]:
     """Return the key ``progress`` of a run that a process works on, with the keys of a status line of --watch."""
     if summary.state != "writing":
         return {}
-    from advisor.workflows.run_watch import run_progress
-
     return {"progress": run_progress(summary.path)[1]}
 
 

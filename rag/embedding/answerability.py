@@ -18,9 +18,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from rag.embedding.library import best_device, quiet_loading
+from rag.embedding.library import best_device
 from rag.embedding.low_rank import add_changes, why_not_base
-from rag.embedding.packed import resolve_dtype
+from rag.embedding.packed import Bert, resolve_dtype
 from rag.errors import BadInput
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ KEPT = 500
 class AnswerabilityNetwork(nn.Module):
     """A BERT with two heads: one score of the pair, and one of each token for belonging to the evidence."""
 
-    def __init__(self, bert: nn.Module, hidden_size: int) -> None:
-        """Take the transformer; the heads are new."""
+    def __init__(self, bert: Bert, hidden_size: int) -> None:
+        """Take the transformer, or PEFT's wrapper of it; the heads are new."""
         super().__init__()
         self.bert = bert
         self.pair = nn.Linear(3 * hidden_size, 1)
@@ -53,7 +53,7 @@ class AnswerabilityNetwork(nn.Module):
             mask: 1 for tokens, 0 for padding, [rows, tokens].
             types: 0 for the question, 1 for the text, [rows, tokens].
         """
-        hidden = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state.float()
+        hidden = self.bert.encode_padded(ids, mask, types).float()
         of_text = (types * mask).float()
         of_question = mask.float() - of_text
         of_question[:, 0] = 0  # without [CLS], which has a part of its own
@@ -82,8 +82,6 @@ class AnswerabilityModel:
         Raises:
             BadInput: when the folder is another model, or the weights are damaged.
         """
-        from transformers import AutoModel
-
         if reason := why_not_base(folder, weights):
             raise BadInput(f"the answerability model cannot be loaded: {reason}")
         self.truncated = 0
@@ -91,11 +89,8 @@ class AnswerabilityModel:
         self._tokenizer = pair_tokenizer(Path(folder))
         self._device = best_device() if device == "auto" else device
         self._dtype = resolve_dtype(dtype)
-        with quiet_loading():
-            bert = AutoModel.from_pretrained(
-                str(folder), dtype=torch.float32, local_files_only=True, add_pooling_layer=False
-            )
-        network = AnswerabilityNetwork(bert, bert.config.hidden_size)
+        bert = Bert.load(Path(folder), torch.float32)
+        network = AnswerabilityNetwork(bert, bert.hidden_size)
         _apply(network, weights)
         network.bert.to(self._dtype)
         self._network = network.eval().to(self._device)

@@ -215,22 +215,17 @@ class Embedder:
     def matching(self, fingerprint: str, path: str = "") -> Embedder | None:
         """Return this embedder as it was when it had a fingerprint, None when it never had.
 
-        Tried are the library's path in place of the packed one, and the prompts that earlier versions read from the
-        folder: so an index or a classifier that was made with them still opens.
+        Tried is the library's path in place of the packed one.
 
         Args:
             fingerprint: as an index recorded it.
             path: the path that the index recorded, "" for none: what the library embedded (on a GPU, say) without a
                 comparison of the paths is searched by the library as well.
         """
-        legacy = copy.copy(self)
-        legacy._set_prompts(self._folder.legacy_prompts())
-        for candidate in (self, legacy):
-            marked = candidate._by_library("the paths disagreed when the index was built")
-            for other in (candidate, marked):
-                if other.fingerprint == fingerprint:
-                    plain = path == "library" and other.path == "packed"
-                    return other._by_library("the index was built by it", marked=False) if plain else other
+        for other in (self, self._by_library("the paths disagreed when the index was built")):
+            if other.fingerprint == fingerprint:
+                plain = path == "library" and other.path == "packed"
+                return other._by_library("the index was built by it", marked=False) if plain else other
         return None
 
     def checked(self, texts: Sequence[str]) -> Embedder:

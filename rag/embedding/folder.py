@@ -239,11 +239,6 @@ class EmbedderFolder:
             return Prompts(query, document, "folder")
         return known_prompts(iter((name, *self._names()))) or Prompts()
 
-    def legacy_prompts(self) -> Prompts:
-        """Return the prompts that versions before this one used: those named query and document, nothing else."""
-        stored = self.config.get("prompts") or {}
-        return Prompts(str(stored.get("query") or ""), str(stored.get("document") or ""), "folder")
-
     def dimension(self) -> int | None:
         """Return the length of a whole vector; None where only the loaded model tells."""
         kinds = [module.kind for module in self.modules] or ["Transformer", "Pooling"]
@@ -263,10 +258,7 @@ class EmbedderFolder:
         return dimension
 
     def fingerprint(self, dimension: int, prompts: Prompts) -> str:
-        """Return everything of the folder that decides a vector, as text.
-
-        Folders of a transformer with mean or cls pooling have the text that earlier versions gave them.
-        """
+        """Return everything of the folder that decides a vector, as text."""
         weights, tokenizer = self._hashes
         prefixes = [prompts.document, prompts.query]
         pooling = "+".join(self.pooling_modes)

@@ -121,7 +121,7 @@ class AnswerCuts:
         return self.other_words + (self.same_words - self.other_words) * share
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalThreshold:
     """A fitted (or the default) decision; plain values, so that it is stored as JSON."""
 
@@ -149,6 +149,8 @@ class RefusalThreshold:
     """What ``answers`` must reach; then the weights are empty, and the score is how far it lies above the cut."""
     read: int = field(default=0, kw_only=True)
     """How many hits the answerability model reads, which are then shown in the order of their answers; 0 for none."""
+    reader: str = field(default="", kw_only=True)
+    """SHA-256 of the weights of the answerability model that it was fitted with."""
     gate: str = field(default="fitted", kw_only=True)
     """fitted, lenient or off, as the plan has it."""
     wordings: int = field(default=0, kw_only=True)
@@ -232,7 +234,7 @@ DRIFT_SIGNALS = ("answers", "coverage", "dense", "length")
 """The signals by which questions are compared with those that the threshold was fitted on."""
 SAMPLED = 300
 """Most questions whose drift signals a threshold keeps."""
-_NEW_KEYS = ("cuts", "read", "gate", "wordings", "sample")
+_NEW_KEYS = ("cuts", "read", "reader", "gate", "wordings", "sample")
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple[np.ndarray, float]:
@@ -339,7 +341,14 @@ def default_threshold(answerable: int = 0, unanswerable: int = 0) -> RefusalThre
         f"{answerable} answerable and {unanswerable} unanswerable dev questions are too few to fit a refusal "
         f"threshold ({MIN_QUESTIONS_PER_CLASS} of each are needed): the default is used"
     )
-    return RefusalThreshold(DEFAULT_WEIGHTS, DEFAULT_BIAS, "default", answerable, unanswerable, note=note)
+    return RefusalThreshold(
+        weights=DEFAULT_WEIGHTS,
+        bias=DEFAULT_BIAS,
+        how="default",
+        answerable=answerable,
+        unanswerable=unanswerable,
+        note=note,
+    )
 
 
 def fit_threshold(
@@ -371,17 +380,17 @@ def fit_threshold(
     bias = bias - cut
     chosen = refusal_point(0.0, scores, y)
     return RefusalThreshold(
-        dict(zip(SEARCH_SIGNALS, weights.tolist(), strict=True)),
-        bias,
-        "logistic",
-        positive,
-        negative,
-        int(constructed.sum()),
-        round((chosen.right + 1 - chosen.wrong) / 2, 4),
-        round(auroc(scores, y), 4),
-        chosen,
-        threshold_for_refusal_share(REPORTED_REFUSAL_SHARE, scores, y),
-        refusal_curve(scores, y),
+        weights=dict(zip(SEARCH_SIGNALS, weights.tolist(), strict=True)),
+        bias=bias,
+        how="logistic",
+        answerable=positive,
+        unanswerable=negative,
+        made=int(constructed.sum()),
+        balanced_accuracy=round((chosen.right + 1 - chosen.wrong) / 2, 4),
+        auroc=round(auroc(scores, y), 4),
+        chosen=chosen,
+        at_most=threshold_for_refusal_share(REPORTED_REFUSAL_SHARE, scores, y),
+        curve=refusal_curve(scores, y),
         sample=drift_sample(rows[: len(questions)]),
     )
 

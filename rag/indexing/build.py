@@ -44,6 +44,7 @@ from rag.loading.incremental import ScanState
 from rag.loading.reader import LoadedDocuments
 from rag.settings import IndexSettings
 from rag.stores import text, vector_cache
+from rag.stores.base import OLDER_STORES
 from rag.stores.choose import StoreMeasurement
 from rag.stores.sqlite import database_files, is_database
 from rag.stores.text import TextStore
@@ -243,6 +244,9 @@ def update_index(
             elif not as_delta and (options.purge or not plan.is_empty):
                 _clean_up(folder, store, cache, current.number, current.texts, options.purge)
         scan_state.save(folder, __version__)
+        if (was := str(manifest["store"])) in OLDER_STORES and current.store != was:
+            remark = f"its vectors were in the store {was}, which is no longer written: they are in {current.store} now"
+            loaded = replace(loaded, remarks=(*loaded.remarks, remark))
         return build_report(loaded, plan, current, start, checked, gone)
 
 

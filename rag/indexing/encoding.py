@@ -21,7 +21,7 @@ from rag.settings import IndexSettings
 from rag.types import OnEvent
 
 RECORD = "encoder"
-"""Key of a manifest under which the embedder is described; indexes of earlier versions lack it."""
+"""Key of a manifest under which the embedder is described, where it is :class:`Configurable`."""
 CHECKED_PACKAGES = ("sentence-transformers", "transformers", "torch")
 """Packages whose versions a comparison of the paths holds for."""
 

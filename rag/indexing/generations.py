@@ -36,7 +36,7 @@ from rag.settings import IndexSettings
 GENERATION_KIND = "tunewise-index-generation"
 DELTA_KIND = "tunewise-index-delta-generation"
 """A generation whose vectors and words are those of an earlier one with a few rows removed and added: see
-:mod:`rag.indexing.segments`. It has a kind of its own, so that an earlier version does not read only half of it."""
+:mod:`rag.indexing.segments`. It has a kind of its own, so that a reader of whole ones does not read only half of it."""
 CURRENT_POINTER = "CURRENT"
 KEPT_GENERATIONS = 2
 

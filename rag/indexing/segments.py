@@ -2,9 +2,9 @@
 
 ::
 
-    gen-000002/manifest.json, vectors.faiss, lexical/    a whole generation
-    gen-000003/vectors.faiss, lexical/                   the same files again (hard links): the base
-               delta/vectors.faiss, delta/lexical/       rows added since the base was built
+    gen-000002/manifest.json, vectors.npy, lexical/      a whole generation
+    gen-000003/vectors.npy, lexical/                     the same files again (hard links): the base
+               delta/vectors.npy, delta/lexical/         rows added since the base was built
                delta/removed.npy                         ids of the base that are left out
                delta/removed_words.npy                   words of these rows and in how many of them each occurs
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from rag.indexing.generations import DELTA_KIND
 from rag.settings import IndexSettings
-from rag.stores.base import VectorStore, read_array, store_class
+from rag.stores.base import VectorStore, read_array, store_class, stored_class
 from rag.stores.bm25 import BM25Index, TermRows, word_lengths
 from rag.stores.segments import SegmentedStore, SegmentedWords, WordSegment
 
@@ -42,7 +42,7 @@ def is_delta(manifest: dict[str, Any]) -> bool:
 
 def load_base_store(path: Path, manifest: dict[str, Any], *, mapped: bool = MAPPED) -> VectorStore:
     """Return the vector store that the last whole build wrote."""
-    return store_class(manifest["store"]).load(path, int(manifest["dimension"]), mapped=mapped)
+    return stored_class(str(manifest["store"])).load(path, int(manifest["dimension"]), mapped=mapped)
 
 
 def load_store(path: Path, manifest: dict[str, Any], *, mapped: bool = MAPPED) -> VectorStore:

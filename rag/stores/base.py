@@ -10,17 +10,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from rag.errors import BadInput
+from rag.files import disk_full_as_problem
 from rag.plugins import STORES as STORES_GROUP
 from rag.plugins import PluginGroup, UnusablePlugin
 
-STORES: dict[str, str] = {
-    "exact": "rag.stores.exact:ExactStore",
-    "flat": "rag.stores.faiss:FlatStore",
-    "ivf": "rag.stores.faiss:IvfStore",
-    "hnsw": "rag.stores.faiss:HnswStore",
-    "sq8": "rag.stores.faiss:Sq8Store",
-}
+STORES: dict[str, str] = {"flat": "rag.stores.exact:ExactStore", "ivf": "rag.stores.faiss:IvfStore"}
 """Name to "module:class"; the module is imported only when the store is used."""
+OLDER_STORES = {"exact": "flat", "hnsw": "flat", "sq8": "flat"}
+"""Stores of 0.2.0 that are no longer written, and the one that reads their exact vectors."""
 AUTO = "auto"
 """Not a store but a setting: the fastest store that finds what exact search finds; see :mod:`rag.stores.choose`."""
 NUMPY_READ_LOCK = threading.Lock()
@@ -82,6 +79,11 @@ def _check_plugin(name: str, store: Any) -> type[VectorStore]:
 
 
 PLUGINS = PluginGroup(STORES_GROUP, (*STORES, AUTO), _check_plugin)
+
+
+def stored_class(name: str) -> type[VectorStore]:
+    """Return the class that reads a store by the name in a manifest, which may be one of :data:`OLDER_STORES`."""
+    return store_class(OLDER_STORES.get(name, name))
 
 
 def is_store(name: str) -> bool:
@@ -148,6 +150,18 @@ def store_recall(returned: np.ndarray, wanted: np.ndarray) -> float:
     """Return the share of the wanted ids that were returned, over all rows; both arrays are [queries, k]."""
     pairs = zip(returned.tolist(), wanted.tolist(), strict=True)
     return sum(len(set(row) & set(wanted_row)) for row, wanted_row in pairs) / max(1, wanted.size)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a ``.npy`` file as ``numpy.save`` does, which would overlook what cannot be written when the file is closed.
+
+    Raises:
+        CannotRun: the disk is full.
+    """
+    layout = np.lib.format
+    with disk_full_as_problem(path), path.open("wb") as stream:
+        layout.write_array_header_1_0(stream, layout.header_data_from_array_1_0(array))
+        stream.write(np.ascontiguousarray(array).data)
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Lexical search: BM25 (bm25s) over stemmed words, saved as plain arrays and JSON.
+"""Lexical search: BM25 over stemmed words, saved as plain arrays and JSON, which bm25s writes.
 
 :class:`TermRows` holds the words of an index's chunks as numbers; it is stored with a generation, so that an update
 reads only new texts. :class:`BM25Index` scores questions against it. Words are numbered in order of first appearance,
@@ -13,19 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import numpy as np
 
 from rag.errors import BadInput
 from rag.stores import base
-from rag.stores.base import NUMPY_READ_LOCK
 from rag.text.words import content_words, count_noun, words
 
-if TYPE_CHECKING:
-    import bm25s
-
 _VOCABULARY = "vocab.index.json"
+_PARAMETERS = "params.index.json"
 _WORDS = "terms.json"
 _ROWS = "terms.npy"
 _LENGTHS = "term_lengths.npy"
@@ -97,17 +94,21 @@ class TermRows:
 class BM25Index:
     """BM25 over a list of texts; rows are numbered in the order of the texts."""
 
-    def __init__(self, retriever: bm25s.BM25, rows: int, vocabulary: Path | None = None) -> None:
-        """Wrap a finished index; use :meth:`build`, :meth:`of` or :meth:`load`.
+    def __init__(
+        self, scores: Mapping[str, np.ndarray], rows: int, vocabulary: Path | None, retriever: Any = None
+    ) -> None:
+        """Take a finished index; use :meth:`build`, :meth:`of` or :meth:`load`.
 
         Args:
-            retriever: holds the scores of all words and rows.
+            scores: of all words and rows, a sparse matrix in CSC layout: column = word, row = text.
             rows: number of rows.
             vocabulary: the file of the words, read at the first search; None if the retriever has them.
+            retriever: the :class:`bm25s.BM25` of an index that can be saved.
         """
-        self._retriever = retriever
+        self._scores = scores
         self._rows = rows
         self._vocabulary_file = vocabulary
+        self._retriever = retriever
 
     @classmethod
     def build(cls, texts: Sequence[str], k1: float, b: float) -> BM25Index:
@@ -139,14 +140,13 @@ class BM25Index:
         retriever.vocab_dict = {word: n for n, word in enumerate([*terms.vocabulary, ""])}
         retriever.nonoccurrence_array = None
         retriever.unique_token_ids_set = set(retriever.vocab_dict.values())
-        retriever.scores = {
-            # a sparse matrix in CSC layout: column = word, row = text
+        scores = {
             "data": idf[word] * (tf / (norm[row] + tf)),
             "indices": row.astype(np.int32),
             "indptr": np.concatenate([[0], frequency.cumsum()]).astype(np.int64),
-            "num_docs": rows,
         }
-        return cls(retriever, rows)
+        retriever.scores = {**scores, "num_docs": rows}
+        return cls(scores, rows, None, retriever)
 
     @cached_property
     def numbers(self) -> Mapping[str, int]:
@@ -158,8 +158,8 @@ class BM25Index:
 
     def postings(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that contain a word, ascending, int32, and its score in each, float32."""
-        start, end = (int(self._retriever.scores["indptr"][n]) for n in (number, number + 1))
-        return self._retriever.scores["indices"][start:end], self._retriever.scores["data"][start:end]
+        start, end = (int(self._scores["indptr"][n]) for n in (number, number + 1))
+        return self._scores["indices"][start:end], self._scores["data"][start:end]
 
     def scores(self, question: str) -> np.ndarray:
         """Return the BM25 score of every row, float32 [rows]; 0 where no content word of the question occurs."""
@@ -187,23 +187,17 @@ class BM25Index:
         Raises:
             BadInput: if it has another number of rows.
         """
-        import bm25s
-
-        with NUMPY_READ_LOCK:
-            retriever = bm25s.BM25.load(
-                folder,
-                load_corpus=False,
-                load_vocab=False,
-                show_progress=False,
-                allow_pickle=False,
-                mmap=mapped,
-            )
-        for name in ("data", "indices", "indptr"):
+        covered = json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))["num_docs"]
+        if covered != rows:
+            raise BadInput(f"{folder} covers {covered} chunks, not {rows}")
+        scores = {
             # a plain view of the mapped file: every slice of a memmap makes another one
-            retriever.scores[name] = np.asarray(retriever.scores[name]).view(np.ndarray)
-        if retriever.scores["num_docs"] != rows:
-            raise BadInput(f"{folder} covers {retriever.scores['num_docs']} chunks, not {rows}")
-        return cls(retriever, rows, folder / _VOCABULARY)
+            name: np.asarray(base.read_array(folder / f"{name}.csc.index.npy", mapped=mapped)).view(
+                np.ndarray
+            )
+            for name in ("data", "indices", "indptr")
+        }
+        return cls(scores, rows, folder / _VOCABULARY)
 
 
 def word_lengths(folder: Path) -> np.ndarray:

@@ -66,7 +66,7 @@ def choose_store(
         measuring: False uses a store that was asked for without measuring it.
         fast_ms: the limit for exact search, in milliseconds.
     """
-    if wanted in ("exact", "flat") or len(ids) == 0 or (wanted != AUTO and not measuring):
+    if wanted == "flat" or len(ids) == 0 or (wanted != AUTO and not measuring):
         name = "flat" if wanted == AUTO else wanted
         return name, filled_store(name, ids, vectors), ()
     flat = filled_store("flat", ids, vectors)
@@ -75,7 +75,7 @@ def choose_store(
     measured = [measure_store("flat", flat, queries, best)]
     if wanted == AUTO and measured[0].ms <= fast_ms and vectors.nbytes <= LARGE_BYTES:
         return "flat", flat, tuple(measured)
-    names = [wanted] if wanted != AUTO else [name for name in STORES if name not in ("exact", "flat")]
+    names = [wanted] if wanted != AUTO else [name for name in STORES if name != "flat"]
     stores: dict[str, VectorStore] = {"flat": flat}
     for name in names:
         stores[name] = filled_store(name, ids, vectors)

@@ -1,4 +1,4 @@
-"""The reference store: one numpy matrix, exact search. Every other store is tested against it."""
+"""Exact search in one numpy matrix: the default store, and the reference for every other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rag.stores.base import checked_ids, checked_vectors, refuse_mapped
 
 IDS = "ids.npy"
 VECTORS = "vectors.npy"
+FAISS_FLAT = "vectors.faiss"
+"""The file of a store "flat" of 0.2.0, a FAISS index."""
 
 
 class ExactStore:
@@ -25,6 +27,8 @@ class ExactStore:
         self._matrix = np.empty((0, dimension), dtype=np.float32)
         self._order: np.ndarray | None = None
         self._mapped = False
+        self._kept: object = None
+        """The FAISS index whose memory the matrix is."""
 
     @property
     def ids(self) -> np.ndarray:
@@ -53,24 +57,26 @@ class ExactStore:
         """Return the best ids and inner products; equal scores keep the order in which they were added."""
         queries = checked_vectors(queries, self._dimension)
         if among is None:
-            return _best(queries @ self._matrix.T, self._ids, k)
+            return _best(_products(queries, self._matrix), self._ids, k)
         rows, present = self._rows(np.unique(np.asarray(among, dtype=np.int64)))
         rows = np.sort(rows[present])
-        return _best(queries @ self._matrix[rows].T, self._ids[rows], k)
+        return _best(_products(queries, self._matrix[rows]), self._ids[rows], k)
 
     def save(self, folder: Path) -> None:
         """Write ``ids.npy`` and ``vectors.npy``."""
-        np.save(folder / IDS, self._ids, allow_pickle=False)
-        np.save(folder / VECTORS, self._matrix, allow_pickle=False)
+        base.write_array(folder / IDS, self._ids)
+        base.write_array(folder / VECTORS, self._matrix)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what :meth:`save` wrote; BadInput if shapes or values do not fit."""
+        """Read what :meth:`save` wrote, or a flat index of 0.2.0; BadInput if shapes or values do not fit."""
         store = cls(dimension)
-        matrix = base.read_array(folder / VECTORS, mapped=mapped)
+        if (folder / FAISS_FLAT).is_file():
+            ids, matrix, store._kept = _read_faiss(folder / FAISS_FLAT, mapped)
+        else:
+            ids, matrix = base.read_array(folder / IDS), base.read_array(folder / VECTORS, mapped=mapped)
         if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
-            raise BadInput(f"{folder / VECTORS} has {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
-        ids = base.read_array(folder / IDS)
+            raise BadInput(f"the vectors in {folder} are {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
         store._ids = checked_ids(ids, len(matrix), store._ids)
         store._matrix = matrix if mapped else checked_vectors(matrix, dimension)
         store._mapped = mapped
@@ -88,7 +94,47 @@ class ExactStore:
         return rows, self._ids[rows] == ids
 
 
+def _read_faiss(file: Path, mapped: bool) -> tuple[np.ndarray, np.ndarray, object]:
+    """Return ids and vectors of a FAISS index ``IDMap2,Flat``, and the index, in whose memory or file the vectors are."""
+    import faiss
+
+    try:
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except RuntimeError as error:
+        raise BadInput(f"{file} cannot be read: {error}") from error
+    if not isinstance(index, faiss.IndexIDMap2):
+        raise BadInput(f"{file} is a {type(index).__name__}")
+    flat = faiss.downcast_index(index.index)
+    if not isinstance(flat, faiss.IndexFlat):
+        raise BadInput(f"{file} is a {type(flat).__name__}")
+    matrix = np.empty((0, flat.d), dtype=np.float32)
+    if flat.ntotal:
+        matrix = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    return faiss.vector_to_array(index.id_map), matrix, index
+
+
+def _products(queries: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the inner products, float32 [queries, rows].
+
+    One row after the other: in a product of matrices the last digits of a score depend on where its row stands and how
+    many queries are asked, so that equal texts would not tie, and an updated index would differ from a new one.
+    """
+    scores = np.empty((len(queries), len(matrix)), dtype=np.float32)
+    for number, query in enumerate(queries):
+        np.vecdot(matrix, query, out=scores[number])
+    return scores
+
+
 def _best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids and scores of the k best of each row, both [queries, k]; a stable sort keeps the order of ties."""
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(k, 0)]
+    """Return the ids and scores of the k best of each row, both [queries, k]; ties keep the order of their columns."""
+    k = max(0, min(k, scores.shape[1]))
+    best = np.array([_best_columns(row, k) for row in scores], dtype=np.int64).reshape(len(scores), k)
     return ids[best], np.take_along_axis(scores, best, axis=1)
+
+
+def _best_columns(row: np.ndarray, k: int) -> np.ndarray:
+    """Return the columns of the k highest values, highest first; only these and their ties are sorted."""
+    columns = np.arange(len(row))
+    if 0 < k < len(row):
+        columns = np.flatnonzero(row >= np.partition(row, len(row) - k)[len(row) - k])
+    return columns[np.argsort(-row[columns], kind="stable")[:k]]

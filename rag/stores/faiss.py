@@ -1,12 +1,10 @@
-"""Vector stores on FAISS: exact search, and approximate search for many vectors.
+"""The vector store on FAISS: approximate search for many vectors.
 
-:class:`FlatStore` is the default: ``IDMap2,Flat`` with inner product, exact, fast enough up to about a million
-vectors. :class:`ApproximateStore` and its subclasses find candidates in a compressed index (inverted lists, a graph,
-or a plain scan; one byte per value) and rescore them exactly: FAISS returns four times as many candidates as were
-asked for, which are scored again by their full vectors from a memory-mapped file. So every score is exact, and only a
-vector that was not among the candidates can be missed; ``recall`` says how often that happened when the index was
-built. The search effort of FAISS is raised until :data:`TARGET_RECALL` is reached. One thread and fixed seeds make
-equal contents give equal bytes.
+:class:`IvfStore` finds candidates in a compressed index (inverted lists, one byte per value) and rescores them exactly:
+FAISS returns four times as many candidates as were asked for, which are scored again by their full vectors from a
+memory-mapped file. So every score is exact, and only a vector that was not among the candidates can be missed;
+``recall`` says how often that happened when the index was built. The search effort of FAISS is raised until
+:data:`TARGET_RECALL` is reached. One thread and fixed seeds make equal contents give equal bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +19,9 @@ import faiss
 import numpy as np
 
 from rag.errors import BadInput, CannotRun
-from rag.stores.base import checked_ids, checked_vectors, refuse_mapped, sample_queries, store_recall
+from rag.stores.base import checked_vectors, sample_queries, store_recall
 from rag.stores.exact import ExactStore
 
-_FLAT_FILE = "vectors.faiss"
 _APPROXIMATE_FILE = "proposer.faiss"
 _FACTS = "proposer.json"
 MIN_TRAINING_VECTORS = 1000
@@ -37,94 +34,29 @@ RECALL_DEPTH = 10
 _QUERIES = 64
 
 
-class FlatStore:
-    """An exact FAISS index behind our own checks of shape, type, finiteness and ids."""
+class IvfStore(ExactStore):
+    """Exact vectors, found through a compressed FAISS index over their positions: only the nearest cells are scanned."""
 
-    def __init__(self, dimension: int) -> None:
-        """Create an empty store."""
-        self._dimension = dimension
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
-        self._mapped = False
-
-    @property
-    def ids(self) -> np.ndarray:
-        """All ids in the order in which they were added."""
-        return np.array(faiss.vector_to_array(self._index.id_map), dtype=np.int64)
-
-    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Add vectors under new ids."""
-        refuse_mapped(self._mapped)
-        vectors = checked_vectors(vectors, self._dimension)
-        self._index.add_with_ids(vectors, checked_ids(ids, len(vectors), self.ids))
-
-    def vectors(self, ids: np.ndarray) -> np.ndarray:
-        """Return the stored vectors of ids."""
-        if not len(ids):
-            return np.empty((0, self._dimension), dtype=np.float32)
-        try:
-            vectors = self._index.reconstruct_batch(np.ascontiguousarray(ids, dtype=np.int64))
-        except RuntimeError as error:
-            raise KeyError(f"not in the store: one of {list(ids)[:5]}") from error
-        return np.asarray(vectors, dtype=np.float32)
-
-    def search(
-        self, queries: np.ndarray, k: int, among: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best ids and inner products."""
-        queries = checked_vectors(queries, self._dimension)
-        allowed = None
-        if among is not None:
-            allowed = self.ids[np.isin(self.ids, np.asarray(among, dtype=np.int64))]
-        k = min(k, self._index.ntotal if allowed is None else len(allowed))
-        if k <= 0 or not len(queries):
-            shape = (len(queries), max(k, 0))
-            return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
-        parameters = None
-        if allowed is not None:
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
-        scores, ids = self._index.search(queries, k, params=parameters)
-        return np.asarray(ids, dtype=np.int64), np.asarray(scores, dtype=np.float32)
-
-    def save(self, folder: Path) -> None:
-        """Write ``vectors.faiss``."""
-        write_faiss_index(self._index, folder / _FLAT_FILE)
-
-    @classmethod
-    def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what :meth:`save` wrote; BadInput if it has another kind of index or dimension."""
-        store = cls(dimension)
-        try:
-            index = faiss.read_index(str(folder / _FLAT_FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-        except RuntimeError as error:
-            raise BadInput(f"{folder / _FLAT_FILE} cannot be read: {error}") from error
-        if not isinstance(index, faiss.IndexIDMap2) or index.d != dimension:
-            raise BadInput(f"{folder / _FLAT_FILE} is a {type(index).__name__} of dimension {index.d}")
-        store._index = index
-        store._mapped = mapped
-        return store
-
-
-class ApproximateStore(ExactStore):
-    """Exact vectors, found through a compressed FAISS index over their positions."""
-
-    efforts: ClassVar[tuple[int, ...]] = (1,)
-    """Search efforts tried in this order until the recall is good enough."""
+    efforts: ClassVar[tuple[int, ...]] = (4, 8, 16, 32, 64, 128, 256)
+    """Numbers of cells tried in this order until the recall is good enough."""
 
     def __init__(self, dimension: int) -> None:
         """Create an empty store."""
         super().__init__(dimension)
         self._index: faiss.Index | None = None
         self.effort = 0
-        """Number of cells probed or search depth of FAISS; 0 while the search is exact."""
+        """Number of cells that are scanned; 0 while the search is exact."""
         self.recall = 1.0
         """Share of the exact ten best that were found, over artificial queries."""
 
     def factory(self, count: int) -> str:
-        """Return FAISS's factory string for the index over ``count`` vectors."""
-        raise NotImplementedError
+        """Return 4 * sqrt(count) lists (FAISS's guidelines), but at most so many that 39 vectors train each."""
+        return f"IVF{max(1, min(int(4 * count**0.5), count // 39))},SQ8"
 
     def set_effort(self, effort: int) -> None:
-        """Set how far FAISS searches."""
+        """Set the number of cells that are scanned."""
+        if self._index is not None:
+            faiss.extract_index_ivf(self._index).nprobe = effort
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors under new ids; the index over all of them is built at the next search or save."""
@@ -134,10 +66,7 @@ class ApproximateStore(ExactStore):
     def search(
         self, queries: np.ndarray, k: int, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best ids among the candidates, with exact inner products; a filtered search is exact.
-
-        Filtering a graph search loses most results (HNSW32, one in 200 allowed: recall .09).
-        """
+        """Return the best ids among the candidates, with exact inner products; a filtered search is exact."""
         queries = checked_vectors(queries, self._dimension)
         self._build_index()
         if self._index is None or among is not None or k * RESCORE_FACTOR >= len(self._ids):
@@ -203,44 +132,6 @@ class ApproximateStore(ExactStore):
                 self.recall = store_recall(self.search(queries, RECALL_DEPTH)[0], wanted)
                 if self.recall >= TARGET_RECALL:
                     break
-
-
-class IvfStore(ApproximateStore):
-    """Inverted lists: only the cells nearest to the query are scanned."""
-
-    efforts = (4, 8, 16, 32, 64, 128, 256)
-
-    def factory(self, count: int) -> str:
-        """Return 4 * sqrt(count) lists (FAISS's guidelines), but at most so many that 39 vectors train each."""
-        return f"IVF{max(1, min(int(4 * count**0.5), count // 39))},SQ8"
-
-    def set_effort(self, effort: int) -> None:
-        """Set the number of cells that are scanned."""
-        if self._index is not None:
-            faiss.extract_index_ivf(self._index).nprobe = effort
-
-
-class HnswStore(ApproximateStore):
-    """A graph of neighbours: fastest, largest, slow to build."""
-
-    efforts = (16, 32, 64, 128, 256, 512)
-
-    def factory(self, count: int) -> str:
-        """Return a graph of 32 links each."""
-        return "HNSW32,SQ8"
-
-    def set_effort(self, effort: int) -> None:
-        """Set how many candidates the search keeps (efSearch)."""
-        if isinstance(self._index, faiss.IndexHNSW):
-            self._index.hnsw.efSearch = effort
-
-
-class Sq8Store(ApproximateStore):
-    """A scan over one byte per value: a quarter of the memory."""
-
-    def factory(self, count: int) -> str:
-        """Return a plain list of 8-bit codes."""
-        return "SQ8"
 
 
 def write_faiss_index(index: faiss.Index, path: Path) -> None:

@@ -55,8 +55,6 @@ _DIED_INDEXES = "".join(
 _LIVES = "born <= :at and (died is null or died > :at)"
 _FIELDS = ", ".join(CHUNK_COLUMNS)
 _COLUMNS = "id, sha256, fields, raw_sha256"
-_UNNUMBERED = 1_529_774_588
-"""``user_version`` of stores of format 1 that were made before formats had numbers: the checksum of their tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class TextStore:
                 if write:
                     self._db.executescript(_DIED_INDEXES)
                 number = self._db.execute("pragma user_version").fetchone()[0]
-            check_number(1 if number == _UNNUMBERED else number, "text store", path)
+            check_number(number, "text store", path)
         except BaseException:
             self._db.close()
             raise

@@ -299,7 +299,7 @@ def answer_all(
     plan: Plan,
     arm: EvaluateStep,
     questions: Sequence[Question],
-    generator: Generator,
+    generator: Callable[[], Generator],
     retriever: PassageFinder | None,
     shots: FewShotExamples = (),
     on_answers: OnAnswers = None,
@@ -314,7 +314,7 @@ def answer_all(
         plan: the run's plan.
         arm: the arm that answers.
         questions: the questions.
-        generator: the arm's model.
+        generator: returns the arm's model; called where there is something to ask it.
         retriever: provides the passages; None for an arm without.
         shots: the examples to show.
         on_answers: called with each batch of answers as it is finished.
@@ -348,8 +348,9 @@ def answer_all(
             on_answers(answers)
 
     known_positions = {n for n, i in enumerate(asked_positions) if questions[i].id in known}
-    held = constraint_keyword(plan)
-    generator.generate(chats, plan.max_new_tokens, finished, known=known_positions, **held)
+    if len(known_positions) < len(chats):
+        held = constraint_keyword(plan)
+        generator().generate(chats, plan.max_new_tokens, finished, known=known_positions, **held)
     return [done[i] for i in range(len(questions)) if i in done]
 
 
@@ -357,14 +358,14 @@ def stream_answer(
     plan: Plan,
     arm: EvaluateStep,
     question: Question,
-    generator: Generator,
+    generator: Callable[[], Generator],
     retriever: PassageFinder | None,
     shots: FewShotExamples = (),
 ) -> Running[str, None, Answer]:
     """Yield the pieces of one answer while the model generates it; return the answer that :func:`answer_all` gives.
 
     The pieces are what is shown, ``marked`` of the answer: cited sentence by sentence, without marks of the
-    model's own.
+    model's own. The arguments are those of :func:`answer_all`: the model is requested when the passages are found.
     """
     retrieved = retriever.find([question.question])[0] if arm.retrieval and retriever is not None else None
     if retrieved is not None and retrieved.refuse:
@@ -373,7 +374,7 @@ def stream_answer(
         return refused
     chat = build_chat(plan, question, retrieved, shots)
     streamed = stream_of(plan, question, retrieved)
-    stream = generator.stream(chat, plan.max_new_tokens, **constraint_keyword(plan))
+    stream = generator().stream(chat, plan.max_new_tokens, **constraint_keyword(plan))
     try:
         for piece in stream:
             if shown := streamed.add(piece):

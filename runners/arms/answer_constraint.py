@@ -9,7 +9,6 @@ closings or the shape of free text are judged afterwards only.
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -23,7 +22,6 @@ from runners.scoring.scores import ANSWER_GROUP
 from runners.scoring.style_checks import rule_text
 
 _VALUE = f"(?P<{ANSWER_GROUP}>"
-_EARLIER_KEYS = ["type", "required", "properties", "additionalProperties"]
 
 
 class _ConstraintKeyword(TypedDict, total=False):
@@ -53,10 +51,7 @@ def constraint_keyword(plan: Plan) -> _ConstraintKeyword:
 
 
 def constraint_input(plan: Plan, step: EvaluateStep) -> dict[str, Any]:
-    """Return the constraint as something that a step's answers depend on; {} for a step whose answers are held to nothing.
-
-    Without one there is no key, so that steps which earlier versions finished stay finished.
-    """
+    """Return the constraint as something that a step's answers depend on; {} for answers that are held to nothing."""
     if step.classifier or step.labels == "scored" or (constraint := answer_constraint(plan)) is None:
         return {}
     return {"constraint": asdict(constraint)}
@@ -123,31 +118,13 @@ def _candidate(check: StyleCheck) -> tuple[int, OutputConstraint, str]:
         return 0, OutputConstraint.of_labels(labels), f"the {len(labels)} labels of the plan"
     if check.kind == "json_schema":
         words = "JSON with the keys and types of the plan's schema"
-        return 1, OutputConstraint.of_schema(_in_any_order(check.value)), words
+        return 1, OutputConstraint.of_schema(check.value), words
     if check.kind != "regex":
         raise NotWhole("it is judged when the answer is whole")
     whole = whole_pattern(check.value)
     valued = _VALUE in check.value
     rank = 4 if whole.tail else 2 if valued else 3 if whole.opening else 5
     return rank, OutputConstraint("regex", whole.pattern, tail=whole.tail), f"a form: {_words(check)}"
-
-
-def _in_any_order(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose keys may come in any order, of one that earlier versions drafted; others as they are.
-
-    Those list keys by the alphabet, which is not the order of the examples, and a decoder would follow it.
-    """
-    properties = schema.get("properties")
-    if list(schema) != _EARLIER_KEYS or not isinstance(properties, dict) or len(properties) < 2:
-        return schema
-    groups: dict[str, list[str]] = {}
-    for key, value in properties.items():
-        groups.setdefault(json.dumps(value), []).append(key)
-    patterns = {
-        f"^(?:{'|'.join(map(re.escape, keys))})$": json.loads(value) for value, keys in groups.items()
-    }
-    bounds = {"minProperties": len(schema["required"]), "maxProperties": len(properties)}
-    return {"type": "object", "patternProperties": patterns, **bounds, "additionalProperties": False}
 
 
 def _problem(constraint: OutputConstraint) -> str:

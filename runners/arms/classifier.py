@@ -173,7 +173,7 @@ def load_classifier(run: Path, arm: str, encoder: Encoder) -> Classifier:
             f"the run has no classifier for the arm {arm}", f"finish it with: tunewise run {run} --resume"
         )
     if isinstance(encoder, Configurable):
-        # A head of an earlier version may have been trained without prompts that are known by name today.
+        # The head may have been trained on vectors of the library's path, which other weights do not share.
         encoder = encoder.matching(_trained_with(folder), "") or encoder
     return Classifier(load_head(folder, encoder), encoder)
 

@@ -321,7 +321,7 @@ def _ask(
         # Dev questions may be drawn from the examples' file: the answer itself is not to be copied.
         return tuple(shot for shot in examples if _same_text(shot.question) != _same_text(question.question))
 
-    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, append_batch, known)
+    answer_all(stage.plan, stage.arm, asked, stage.generator, stage.finder, shots, append_batch, known)
 
 
 def _same_text(text: str) -> str:

@@ -157,7 +157,7 @@ def open_retriever(
     refusal_file: Path,
     base: Path | None,
     reranker: Scorer | None,
-    reader: Callable[[], Scorer],
+    reader: Callable[[str], Scorer],
 ) -> Retriever:
     """Return the retriever of a run with the refusal threshold of a file.
 
@@ -167,7 +167,8 @@ def open_retriever(
         refusal_file: the fitted threshold.
         base: folder of the base model, whose tokens are counted; None for an endpoint.
         reranker: puts the best candidates in order.
-        reader: loads the answerability model, where the threshold reads.
+        reader: loads the answerability model, where the threshold reads; takes the SHA-256 of the weights that it was
+            fitted with.
     """
     threshold = RefusalThreshold.from_json(json.loads(refusal_file.read_text("utf-8")))
     return Retriever(
@@ -177,7 +178,7 @@ def open_retriever(
         token_counter(base),
         control_tokens(base),
         reranker,
-        reader() if threshold.read else None,
+        reader(threshold.reader) if threshold.read else None,
     )
 
 

@@ -25,7 +25,7 @@ ROWS_SHOWN = 3
 """Rows and documents named in a text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowAccount:
     """The rows of one trained arm."""
 
@@ -102,14 +102,14 @@ class RowAccount:
 def account_of_retrieval(arm: str, prepared: RetrievalRows) -> RowAccount:
     """Return the account of the retrieval-aware rows of an arm."""
     return RowAccount(
-        arm,
-        len(prepared.rows),
-        len(prepared.rows),
-        len(prepared.rows) - len(prepared.unsupported),
-        prepared.by_document,
-        (),
-        prepared.unsupported,
-        prepared.unknown_documents,
+        arm=arm,
+        of=len(prepared.rows),
+        rows=len(prepared.rows),
+        with_passage=len(prepared.rows) - len(prepared.unsupported),
+        by_document=prepared.by_document,
+        causes=(),
+        places=prepared.unsupported,
+        unknown_documents=prepared.unknown_documents,
     )
 
 
@@ -128,7 +128,16 @@ def account_of_passages(arm: str, chunks: Sequence[Chunk], examples: Sequence[Ex
         if not gold.passages:
             places.append(row_place(example))
     count = len(examples)
-    return RowAccount(arm, count, count, count - len(places), by_document, (), tuple(places), tuple(unknown))
+    return RowAccount(
+        arm=arm,
+        of=count,
+        rows=count,
+        with_passage=count - len(places),
+        by_document=by_document,
+        causes=(),
+        places=tuple(places),
+        unknown_documents=tuple(unknown),
+    )
 
 
 def recorded_accounts(plan: Plan, events: Sequence[Mapping[str, Any]]) -> dict[str, RowAccount]:
@@ -174,19 +183,15 @@ def _recorded(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | Non
     causes = (f"{left_out:,} are longer than max_tokens",) if left_out else ()
     account = result.get("account") or {}
     if not account:
-        return RowAccount(arm, trained["rows"] + left_out, trained["rows"], causes=causes)
-    unsupported = int(account.get("unsupported", 0))
-    # earlier versions left the unsupported rows out and did not record the number of examples
-    of = int(account.get("examples", account["rows"] + unsupported))
-    if dropped := of - account["rows"]:
-        causes = (*causes, f"{dropped:,} were skipped because no passage supports their reply")
+        return RowAccount(arm=arm, of=trained["rows"] + left_out, rows=trained["rows"], causes=causes)
+    of = int(account["examples"])
     return RowAccount(
-        arm,
-        of,
-        max(0, account["rows"] - left_out),
-        None if dropped else of - unsupported,
-        int(account.get("by_document", 0)),
-        causes,
+        arm=arm,
+        of=of,
+        rows=max(0, of - left_out),
+        with_passage=of - int(account["unsupported"]),
+        by_document=int(account["by_document"]),
+        causes=causes,
     )
 
 
@@ -197,7 +202,7 @@ def _classifier_account(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAcc
         return None
     left_out = int(done[-1]["left_out"])
     causes = (f"{left_out:,} have a reply that is none of the plan's labels",) if left_out else ()
-    return RowAccount(arm, done[-1]["rows"] + left_out, done[-1]["rows"], causes=causes)
+    return RowAccount(arm=arm, of=done[-1]["rows"] + left_out, rows=done[-1]["rows"], causes=causes)
 
 
 def _first(values: Sequence[RowPlace]) -> str:

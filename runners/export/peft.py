@@ -20,11 +20,11 @@ from runners.arms.prompts import user_turn
 from runners.export.card import short_model_name
 from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.export.source import ADAPTER_CONFIG, ExportSource
+from runners.models.adapters import ADAPTER_WEIGHTS
 from runners.models.resolve import Model
 from runners.plan.steps import NF4
 from runners.tokenization.chat_template import ChatTokenizer
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _USAGE = """```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer

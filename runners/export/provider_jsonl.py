@@ -127,11 +127,9 @@ def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dic
     )
     trained = _trained_row_counts(source, step) if counts else []
     if trained and not any({key: counts.get(key) for key in recorded} == recorded for recorded in trained):
-        # runs of earlier versions recorded fewer counts, and left out rows that are kept now
-        earlier = "" if "examples" in trained[-1] else ", or an earlier version made its rows"
         notes.insert(
             0,
-            f"The documents have changed since the arm was trained{earlier}: it learnt from "
+            f"The documents have changed since the arm was trained: it learnt from "
             f"{trained[-1]['rows']} rows, {trained[-1]['with_gold']} of them with the supporting passage; "
             "these are made from the index as it is now.",
         )

@@ -16,14 +16,10 @@ from typing import Any
 
 import torch
 
+from runners.inference.generation_rules import RowRules
+from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers
+from runners.inference.llama_step import FusedLlamaStep, StepModel, unsupported_reason
 from runners.inference.types import GREEDY, Sampling
-from runners.models import hub
-
-hub.block_hub()
-
-from runners.inference.generation_rules import RowRules  # noqa: E402
-from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
-from runners.inference.llama_step import FusedLlamaStep, unsupported_reason  # noqa: E402
 
 MAX_GUESSES = 6
 """Most tokens that are guessed at once."""
@@ -135,7 +131,8 @@ class Decoder:
         # PEFT's wrapper of an unmerged adapter hides the arguments of the model; the adapter is in the model's own layers.
         model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
-        self.layers = cacheable_layers(model.config)
+        is_step_model = isinstance(model, StepModel)
+        self.layers = model.config.num_hidden_layers if is_step_model else cacheable_layers(model.config)
         self.reason = unsupported_reason(model) if fused else "the fused step is switched off"
         self.fused_step = None if self.reason else FusedLlamaStep(model)
         # Its chunks and blocks are made for a processor's caches; on a GPU they would be many small launches.

@@ -4,22 +4,35 @@
 before (:data:`KNOWN`), and only where a probe finds the logits of the model's own forward pass without cache: a batch of
 unequal lengths with a shared beginning and rows that leave it, and a single row with several tokens in one step, each with
 and without a cached prefix, all prompts read in several chunks. Where either fails, transformers decodes, and the reason is
-recorded. A second probe says whether transformers' own batches bear padding on this model. Imports torch.
+recorded. A second probe says whether transformers' own batches bear padding on this model. What the probes found is kept in
+the cache folder under everything that it depends on. Imports torch.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
+from rag.files import canonical_json, sha256_text
+from rag.version import __version__
 from runners.inference.decoding import Decoder, TokenSampler
 from runners.inference.kv_cache import MIN_SHARED, CachedPrefix, StaticKVCache, cacheable_layers, layer_caches
+from runners.inference.llama_step import StepModel, equals_whole_model
 from runners.inference.transformers_decoder import UNLIMITED, UNPADDED, TransformersDecoder
+from runners.models.digests import keep_entry
+from runners.models.fingerprint import read_json
+from runners.paths import cache_folder
+from runners.resources.device import torch_device
+from runners.resources.gpu import MachineProbe
 
 KNOWN = frozenset(
     {
@@ -98,6 +111,12 @@ own batch with a shared prefix 0.09 on the former."""
 ROUNDING_MARGIN = 4
 MAX_PADDED_ERROR = 0.35
 """The same for transformers' own padded batches in 16 bits, whose rounding cannot be measured apart."""
+PATHS_FOLDER = "decoding"
+"""The folder of kept paths in the cache folder."""
+MAX_KEPT_PATHS = 64
+"""Number of kept paths; the oldest are removed."""
+_FAILS = "fails on this model"
+"""In the reason of a probe that ended in an error: it may have another cause the next time, and is not kept."""
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 """What a model raises whose layers cannot be called as the own loops call them."""
 
@@ -116,6 +135,8 @@ class DecodingPath:
     """Most tokens, answers included, up to which transformers' batches of unequal rows may be padded; 0: not at all."""
     padding_reason: str = ""
     """Why they may not, or only so far."""
+    step_only: bool = False
+    """Whether a :class:`runners.inference.llama_step.StepModel` is the same model, bit for bit."""
 
     @property
     def name(self) -> str:
@@ -131,14 +152,70 @@ class DecodingPath:
         return "; ".join(reason for reason in (self.reason, self.padding_reason) if reason)
 
 
-def choose_path(model: Any, kernels: str, ordinary: Sequence[int]) -> DecodingPath:
-    """Return how a loaded model is decoded.
+def choose_path(
+    model: Any,
+    kernels: str,
+    ordinary: Callable[[], Sequence[int]],
+    file: Path | None = None,
+    step_model: Callable[[], StepModel | None] = lambda: None,
+) -> DecodingPath:
+    """Return how a loaded model is decoded: as a start before found it, else by the probes.
 
     Args:
         model: A causal language model of transformers.
         kernels: auto, or plain for transformers' ``generate``.
-        ordinary: Tokens of text that the probe's prompts are drawn from, none of them special.
+        ordinary: Returns the tokens of text that the probe's prompts are drawn from, none of them special.
+        file: Where the path is kept between starts (:func:`path_file`); None for nowhere.
+        step_model: Loads the same model without transformers' layers, to see whether that will do the next time.
     """
+    if file and (known := read_path(file)):
+        return known
+    path = _probed_path(model, kernels, ordinary())
+    if file and _FAILS not in path.reasons():
+        if path.own and path.fused and model.device.type == "cpu":
+            other = step_model()
+            path = replace(path, step_only=other is not None and equals_whole_model(other, model))
+        keep_entry(file, asdict(path), MAX_KEPT_PATHS)
+    return path
+
+
+def path_file(folder: Path, weights: str, dtype: str, kernels: str) -> Path:
+    """Return where the path of a model is kept, under everything that the probes' outcome depends on.
+
+    Args:
+        folder: The model's folder, with its config.
+        weights: Hash of the weights; adapters change nothing in what an architecture computes.
+        dtype: What the model computes in, and how its weights are held.
+        kernels: auto or plain.
+    """
+    processor = (MachineProbe().read("proc/cpuinfo") or "").splitlines()
+    named = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    device = torch_device()
+    facts = {
+        "weights": weights,
+        "config": read_json(folder / "config.json"),
+        "dtype": dtype,
+        "kernels": kernels,
+        "versions": [torch.__version__, transformers.__version__, __version__],
+        "sources": [sha256_text(path.read_text("utf-8")) for path in sources],
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
+        "processor": sorted({line for line in processor if line.startswith(named)}),
+        "capability": [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA")],
+    }
+    return cache_folder() / PATHS_FOLDER / f"{sha256_text(canonical_json(facts))}.json"
+
+
+def read_path(file: Path) -> DecodingPath | None:
+    """Return the path kept in a file; None where there is none, or one that is damaged."""
+    try:
+        path = DecodingPath(**json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return path if list(map(type, astuple(path))) == [bool, str, bool, int, str, bool] else None
+
+
+def _probed_path(model: Any, kernels: str, ordinary: Sequence[int]) -> DecodingPath:
     reason = PLAIN_REQUESTED if kernels == "plain" else unknown_reason(model.config)
     if not reason:
         for fused in (True, False):
@@ -228,7 +305,7 @@ def own_error(decoder: Decoder, ordinary: Sequence[int]) -> str:
     except torch.OutOfMemoryError:
         raise
     except _FAILURES as error:
-        return f"the own decoding fails on this model: {type(error).__name__}: {error}"
+        return f"the own decoding {_FAILS}: {type(error).__name__}: {error}"
     return ""
 
 
@@ -261,7 +338,7 @@ def padding_limit(model: Any, ordinary: Sequence[int]) -> tuple[int, str]:
     except torch.OutOfMemoryError:
         raise
     except _FAILURES as error:
-        return 0, f"a padded batch fails on this model ({type(error).__name__}: {error}): {together}"
+        return 0, f"a padded batch {_FAILS} ({type(error).__name__}: {error}): {together}"
     why = _difference(computed, expected, MAX_PADDED_ERROR if half else MAX_ERROR, half)
     if why:
         return 0, f"a padded row's logits differ from those of the row alone {why}: {together}"

@@ -9,26 +9,28 @@ once for each, and the last layer to its end for tokens of which only keys and v
 :class:`FusedPrefill` the tokens of all rows stand one after the other without padding, those of a shared segment once;
 the parts of a layer that see one token at a time run on chunks that stay in the processor's cache; a block of queries sees
 the keys up to its last token, so half of the scores are never computed; and of the last layer only the last token of a row
-is computed to its end. Numbers are computed in the same order and dtype as well, but sums in other blocks. Imports torch.
+is computed to its end. Numbers are computed in the same order and dtype as well, but sums in other blocks.
+
+Neither calls transformers' layers, whose modules take seconds to import: :class:`StepModel` is a model that holds what the
+two read, and :func:`equals_whole_model` says whether it is the same bit for bit. Imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from runners.models import hub
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.nn import functional as F
 
-hub.block_hub()
-
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from runners.inference.kv_cache import StaticKVCache  # noqa: E402
-from runners.inference.prefix_groups import Segment, shared_segments  # noqa: E402
+from rag.embedding.packed import Weights, linear_layer
+from runners.inference.kv_cache import StaticKVCache
+from runners.inference.prefix_groups import PromptPart, prompt_parts, shared_segments
+from runners.models.fingerprint import read_json, weight_files
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""
@@ -123,26 +125,6 @@ class FusedLlamaStep:
         return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Tokens that are computed together in attention: a shared segment, or the ends of neighbouring rows of one shape."""
-
-    rows: tuple[int, ...]
-    """Rows of the cache that they are written to."""
-    shared: bool
-    """Whether it is one segment of all these rows; else each row has its own."""
-    start: int
-    end: int
-    """Index of the first token in each of the rows, and of the one after the last."""
-    place: slice
-    """Where the tokens stand among those of all parts."""
-
-    @property
-    def sources(self) -> slice:
-        """The rows of the cache whose keys the tokens see."""
-        return slice(self.rows[0], self.rows[0] + (1 if self.shared else len(self.rows)))
-
-
 class FusedPrefill:
     """The prefill of a Llama-like model over a :class:`runners.inference.kv_cache.StaticKVCache`."""
 
@@ -160,7 +142,7 @@ class FusedPrefill:
         was cached; keys and values of padding are zeros.
         """
         step, before, width = self.step, cache.length, max(map(len, rows))
-        parts = _parts(shared_segments(rows), rows)
+        parts = prompt_parts(shared_segments(rows), rows)
         pads = [before + width - len(row) for row in rows]
         x, turns = self.embedded(rows, parts, before)
         mask = self.causal_mask(before + width, x)
@@ -194,7 +176,7 @@ class FusedPrefill:
         return step.head(step.norm(x, step.inner.norm.weight))
 
     def embedded(
-        self, rows: Sequence[Sequence[int]], parts: Sequence[_Part], before: int
+        self, rows: Sequence[Sequence[int]], parts: Sequence[PromptPart], before: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return the embeddings [tokens, hidden] of all parts, and cosines and sines [tokens, 1, d] of their positions."""
         step, half = self.step, self.step.size // 2
@@ -274,6 +256,149 @@ class FusedPrefill:
         x.add_(weights.down(F.silu(gate).mul_(up)))
 
 
+class _Weight(nn.Module):
+    def __init__(self, weights: Weights, name: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights[f"{name}.weight"], requires_grad=False)
+
+
+class _Rotary(nn.Module):
+    """Rotary positions without scaling, as transformers' layers compute them."""
+
+    def __init__(self, theta: float, size: int) -> None:
+        super().__init__()
+        self.frequencies = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.float) / size)
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = positions[..., None].float() * self.frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+class _Products(nn.Module):
+    def __init__(self, weights: Weights, name: str, parts: str, scaling: float) -> None:
+        super().__init__()
+        self.scaling = scaling
+        for part in parts.split():
+            self.add_module(f"{part}_proj", linear_layer(weights, f"{name}.{part}_proj"))
+
+
+class _StepLayer(nn.Module):
+    def __init__(self, weights: Weights, name: str, scaling: float) -> None:
+        super().__init__()
+        self.input_layernorm = _Weight(weights, f"{name}.input_layernorm")
+        self.self_attn = _Products(weights, f"{name}.self_attn", "q k v o", scaling)
+        self.post_attention_layernorm = _Weight(weights, f"{name}.post_attention_layernorm")
+        self.mlp = _Products(weights, f"{name}.mlp", "gate up down", 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepConfig:
+    """What decoding reads of a Llama-like model's config, with transformers' names."""
+
+    model_type: str
+    hidden_act: str
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    max_position_embeddings: int
+    vocab_size: int
+    tie_word_embeddings: bool = False
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> StepConfig:
+        """Return the config of a ``config.json``; KeyError where it leaves out what has no one default."""
+        heads = values["num_attention_heads"]
+        size = values.get("head_dim") or values["hidden_size"] // heads
+        known = {key: values[key] for key in cls.__dataclass_fields__ if values.get(key) is not None}
+        return cls(**{"num_key_value_heads": heads, "hidden_act": "silu", **known, "head_dim": size})
+
+    def get_text_config(self) -> StepConfig:
+        """Return this, as a config of transformers does that is of text alone."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values."""
+        return asdict(self)
+
+
+class StepModel(nn.Module):
+    """A Llama-like model on the CPU that holds what the fused step reads, with transformers' names, and no forward pass."""
+
+    def __init__(
+        self, config: StepConfig, theta: float, generation_config: Any, weights: Weights, dtype: torch.dtype
+    ) -> None:
+        """Take the weights by their names in the file; KeyError for one that is missing."""
+        super().__init__()
+        self.config, self.generation_config = config, generation_config
+        self.dtype, self.device = dtype, torch.device("cpu")
+        self.model: Any = nn.Module()
+        self.model.embed_tokens = _Weight(weights, "model.embed_tokens")
+        self.model.layers = nn.ModuleList(
+            _StepLayer(weights, f"model.layers.{number}", config.head_dim**-0.5)
+            for number in range(config.num_hidden_layers)
+        )
+        self.model.norm = _Weight(weights, "model.norm")
+        self.model.rotary_emb = _Rotary(theta, config.head_dim)
+        self.lm_head = linear_layer(
+            weights, "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
+        )
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the layer of the logits."""
+        return self.lm_head
+
+
+def load_step_model(folder: Path, dtype: torch.dtype) -> StepModel | None:
+    """Return the model of a folder without transformers' layers; None where it is not built like Llama."""
+    from transformers import GenerationConfig
+
+    values = read_json(folder / "config.json")
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    plain = rope.get("rope_type", rope.get("type", "default")) == "default"
+    settings = folder / "generation_config.json"
+    if values.get("model_type") not in MODEL_TYPES or not (plain and settings.is_file()):
+        return None
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        with safe_open(str(file), "pt") as tensors:
+            names: list[str] = tensors.keys()
+            weights |= {name: tensors.get_tensor(name).to(dtype) for name in names}
+    try:
+        config = StepConfig.read(values)
+        theta = rope["rope_theta"] if "rope_theta" in rope else values["rope_theta"]
+        generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return StepModel(config, theta, generation, weights, dtype).eval()
+    except (KeyError, TypeError):
+        return None
+
+
+def equals_whole_model(step_model: StepModel, model: Any) -> bool:
+    """Return whether a fused step reads the same bits of both models: weights, positions and settings."""
+    known, weights = dict(model.named_parameters()), dict(step_model.named_parameters())
+    positions = torch.arange(model.config.max_position_embeddings)[None]
+    like = torch.empty(0, dtype=step_model.dtype)
+    turns = [each.model.rotary_emb(like, positions) for each in (step_model, model)]
+    config = step_model.config.to_dict()
+    config["head_dim"] = getattr(model.config, "head_dim", None) and config["head_dim"]
+    return (
+        known.keys() == weights.keys()
+        and all(torch.equal(weight, known[name]) for name, weight in weights.items())
+        and all(torch.equal(*pair) for pair in zip(*turns, strict=True))
+        and all(getattr(model.config, key, None) == value for key, value in config.items())
+        and all(
+            own.self_attn.scaling == other.self_attn.scaling
+            for own, other in zip(step_model.model.layers, model.model.layers, strict=True)
+        )
+        and step_model.generation_config.to_dict() == model.generation_config.to_dict()
+    )
+
+
 def unsupported_reason(model: Any) -> str:
     """Return why a model's steps are computed by transformers, "" when they can be fused."""
     config = model.config
@@ -317,27 +442,9 @@ def _join(*linears: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
     return joined[0], joined[1] if len(joined) == 2 else None
 
 
-def _parts(segments: Sequence[Segment], rows: Sequence[Sequence[int]]) -> list[_Part]:
-    """Return the shared segments, then the ends of rows, those of neighbouring rows with one shape together."""
-    parts: list[_Part] = []
-
-    def add(members: tuple[int, ...], shared: bool, start: int, end: int) -> None:
-        at = parts[-1].place.stop if parts else 0
-        count = (end - start) * (1 if shared else len(members))
-        parts.append(_Part(members, shared, start, end, slice(at, at + count)))
-
-    for segment in segments:
-        if len(segment.rows) > 1:
-            add(segment.rows, True, segment.start, segment.end)
-    own = sorted((s.rows[0], s.start, s.end) for s in segments if len(s.rows) == 1)
-    for (start, end), equal in groupby(own, key=lambda each: each[1:]):
-        add(tuple(row for row, _, _ in equal), False, start, end)
-    return parts
-
-
 def _write(
     heads: torch.Tensor,
-    parts: Sequence[_Part],
+    parts: Sequence[PromptPart],
     pads: Sequence[int],
     before: int,
     stored: tuple[torch.Tensor, torch.Tensor],

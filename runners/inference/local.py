@@ -11,35 +11,33 @@ import time
 from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.models import hub
-
-hub.block_hub()
-
-from rag.errors import BadInput  # noqa: E402
-from runners.data.formats import Message  # noqa: E402
-from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
-from runners.inference.constraints.answer_forms import AnswerForms  # noqa: E402
-from runners.inference.constraints.constraint import OutputConstraint  # noqa: E402
-from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
-from runners.inference.decoding_path import DecodingPath, choose_path  # noqa: E402
-from runners.inference.generation_rules import read_rules  # noqa: E402
-from runners.inference.kv_cache import (  # noqa: E402
+from rag.errors import BadInput
+from runners.data.formats import Message
+from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning
+from runners.inference.constraints.answer_forms import AnswerForms
+from runners.inference.constraints.constraint import OutputConstraint
+from runners.inference.decoding import Decoder, TokenSampler
+from runners.inference.decoding_path import DecodingPath, choose_path, path_file, read_path
+from runners.inference.generation_rules import read_rules
+from runners.inference.kv_cache import (
     CachedPrefix,
     PrefixCache,
     PromptPrefixes,
     StaticKVCache,
 )
-from runners.inference.prefix_groups import PromptBatch, prompt_batches  # noqa: E402
-from runners.inference.streaming import TextStream  # noqa: E402
-from runners.inference.transformers_decoder import TransformersDecoder  # noqa: E402
-from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
-from runners.inference.weights import SwitchableModel  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.plan.steps import NO_QUANTIZATION, Thinking  # noqa: E402
-from runners.tokenization.chat_template import (  # noqa: E402
+from runners.inference.llama_step import StepModel, load_step_model
+from runners.inference.prefix_groups import PromptBatch, prompt_batches
+from runners.inference.streaming import TextStream
+from runners.inference.transformers_decoder import TransformersDecoder
+from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
+from runners.inference.weights import SwitchableModel, dtype_for, merge_plain_lora
+from runners.models.resolve import Model
+from runners.plan.steps import NO_QUANTIZATION, Thinking
+from runners.tokenization.chat_template import (
     ChatTokenizer,
     control_token_breaker,
     neutralise_chat,
@@ -96,7 +94,11 @@ class LocalGenerator:
         self.kernels = kernels
         self.thinking = thinking
         self._base_folder = model.folder
-        self._weights = SwitchableModel(model, weights, dtype, four_bit=quantization != NO_QUANTIZATION)
+        held, four_bit = f"{dtype_for(dtype)[0]} {quantization}", quantization != NO_QUANTIZATION
+        self._path_file = partial(path_file, weights=model.fingerprint, dtype=held, kernels=kernels)
+        self._known = read_path(self._path_file(model.folder))
+        step_only = bool(self._known and self._known.step_only)
+        self._weights = SwitchableModel(model, weights, dtype, four_bit=four_bit, step_only=step_only)
         self.tokenizer: Any = self._weights.tokenizer
         self.prefixes: PrefixCache[CachedPrefix] = PrefixCache()
         added = self.tokenizer.added_tokens_decoder.values()
@@ -115,8 +117,16 @@ class LocalGenerator:
 
     @property
     def model(self) -> Any:
-        """The model with the current weights."""
+        """The model with the current weights as transformers loads it, with a forward pass of its own."""
+        if self._weights.load_whole():
+            self._prepare()
         return self._weights.model
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model gives logits for."""
+        head = self._weights.model.get_output_embeddings()
+        return int(self._config.vocab_size if head is None else head.weight.shape[0])
 
     def decoding(self) -> dict[str, Any]:
         """Return as JSON values how answers are decoded and why, and what of the model's generation_config they follow."""
@@ -138,7 +148,7 @@ class LocalGenerator:
 
         Raises BadInput for weights that were made on another base, and then the current ones stay in use.
         """
-        if weights == self._weights.weights and self.model is not None:
+        if weights == self._weights.weights and self._weights.model is not None:
             return  # a server asks before every request, and reading a tokenizer of 262,144 tokens takes a second
         # Both hold the model, whose memory may be needed.
         self.decoder: Decoder | None = None
@@ -146,7 +156,7 @@ class LocalGenerator:
         try:
             self._weights.use(weights)
         finally:
-            if self.model is not None:
+            if self._weights.model is not None:
                 self._prepare()
 
     def count_tokens(self, text: str) -> int:
@@ -252,13 +262,14 @@ class LocalGenerator:
 
     def most_tokens(self, prompt: Sequence[int], limit: int, trim: bool = True) -> int:
         """Return the most tokens of an answer and its reasoning; the room for that ends where the model's context does."""
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = getattr(self._config, "max_position_embeddings", None)
         most = limit + (self.room if trim else 0)
         return max(limit, min(most, context - len(prompt))) if context else most
 
     def _prepare(self) -> None:
         """Read what the current weights' generation_config asks, and choose and make their decoder."""
         model = self._weights.model
+        self._config = model.config.get_text_config()
         tuned = self._weights.weights
         # The folder of tuned weights holds the template that they were trained with.
         folder = self._base_folder if tuned is None or not (tuned / TOKENIZER_FILE).is_file() else tuned
@@ -273,17 +284,31 @@ class LocalGenerator:
         # Weights do not change what an architecture computes, so a switch of weights needs no new probe.
         architecture = (type(model), str(model.dtype), str(model.config.to_dict()))
         if architecture not in self._paths:
-            self._paths[architecture] = choose_path(model, self.kernels, self._ordinary_tokens())
+            earlier = self._known if isinstance(model, StepModel) else None
+            self._paths[architecture] = earlier or self._chosen_path()
         self.path = self._paths[architecture]
         self.decoder = self.path.decoder(model)
         self.reference = TransformersDecoder(
             model, sorted(self.ends), self.tokenizer.pad_token_id, self.path.padded
         )
 
+    def _chosen_path(self) -> DecodingPath:
+        """Return how the current model is decoded, by what is kept of earlier starts or by the probes."""
+        model, tuned = self._weights.model, self._weights.weights
+        file = self._path_file(self._base_folder)
+        if tuned and (tuned / "config.json").is_file():  # another model than the base
+            file = self._path_file(tuned, weights=" ".join(self._weights.owner[:2]))
+
+        def step_model() -> StepModel | None:
+            other = load_step_model(self._base_folder, model.dtype)
+            return other if other and (tuned is None or merge_plain_lora(other, tuned)) else None
+
+        return choose_path(model, self.kernels, self._ordinary_tokens, file, step_model)
+
     def _ordinary_tokens(self) -> list[int]:
         """Return the tokens of the vocabulary that are text: none that is special or was added."""
         added = set(self.tokenizer.added_tokens_decoder) | set(self.tokenizer.all_special_ids)
-        size = self.model.get_input_embeddings().num_embeddings
+        size = self._weights.model.get_input_embeddings().num_embeddings
         tokens = sorted(set(self.tokenizer.get_vocab().values()) - added)
         return [token for token in tokens if token < size] or [0]
 
@@ -294,7 +319,7 @@ class LocalGenerator:
 
     def _fitting(self, prompts: list[list[int]], limit: int) -> list[list[int]]:
         """Return the prompts; BadInput for an empty one, and for one with which `limit` more do not fit the context."""
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = getattr(self._config, "max_position_embeddings", None)
         for number, prompt in enumerate(prompts, 1):
             which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
             if not prompt:
@@ -379,7 +404,7 @@ class LocalGenerator:
         shared: tuple[int, CachedPrefix] | None = None,
     ) -> None:
         """Decode prompts together by the path of this model; the arguments are those of :meth:`Decoder.decode_batch`."""
-        rules = self.rules.for_prompts(prompts, limit, self.model.device)
+        rules = self.rules.for_prompts(prompts, limit, self._weights.model.device)
         if self.decoder is not None:
             self.decoder.decode_batch(prompts, limit, on_token, sampler, names, shared, rules)
         else:
@@ -447,7 +472,7 @@ class LocalGenerator:
         self, prompt: list[int], limit: int, sampler: TokenSampler, cache: StaticKVCache | None
     ) -> Running[int, None, None]:
         """Yield the tokens of one answer by the path of this model; the own decoder computes into `cache`."""
-        rules = self.rules.for_prompts([prompt], limit, self.model.device)
+        rules = self.rules.for_prompts([prompt], limit, self._weights.model.device)
         if self.decoder is not None and cache is not None:
             yield from self.decoder.decode_one(prompt, limit, sampler, cache, rules=rules)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 MIN_SEGMENT = 16
 """Fewest tokens of a segment that several rows share: fewer cost less to compute again than the calls that share them."""
@@ -144,3 +144,41 @@ def _shared(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many first tokens two prompts share."""
     count = min(len(a), len(b))
     return next((n for n in range(count) if a[n] != b[n]), count)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPart:
+    """Tokens of rows that are computed together: a shared segment, or the ends of neighbouring rows of one shape."""
+
+    rows: tuple[int, ...]
+    """Rows of the cache that they are written to."""
+    shared: bool
+    """Whether it is one segment of all these rows; else each row has its own."""
+    start: int
+    end: int
+    """Index of the first token in each of the rows, and of the one after the last."""
+    place: slice
+    """Where the tokens stand among those of all parts."""
+
+    @property
+    def sources(self) -> slice:
+        """The rows of the cache whose keys the tokens see."""
+        return slice(self.rows[0], self.rows[0] + (1 if self.shared else len(self.rows)))
+
+
+def prompt_parts(segments: Sequence[Segment], rows: Sequence[Sequence[int]]) -> list[PromptPart]:
+    """Return the shared segments, then the ends of rows, those of neighbouring rows with one shape together."""
+    parts: list[PromptPart] = []
+
+    def add(members: tuple[int, ...], shared: bool, start: int, end: int) -> None:
+        at = parts[-1].place.stop if parts else 0
+        count = (end - start) * (1 if shared else len(members))
+        parts.append(PromptPart(members, shared, start, end, slice(at, at + count)))
+
+    for segment in segments:
+        if len(segment.rows) > 1:
+            add(segment.rows, True, segment.start, segment.end)
+    own = sorted((s.rows[0], s.start, s.end) for s in segments if len(s.rows) == 1)
+    for (start, end), equal in groupby(own, key=lambda each: each[1:]):
+        add(tuple(row for row, _, _ in equal), False, start, end)
+    return parts

@@ -1,47 +1,51 @@
 """Load models and tokenizers from their folders, and tuned weights onto the base they were trained on.
 
 :func:`load_for_inference` returns a model ready to generate with; :class:`SwitchableModel` holds one base in memory and
-switches its tuned weights without loading it again. Imports torch, transformers and peft.
+switches its tuned weights without loading it again. Imports torch. What takes seconds to import is imported where it is
+needed: transformers' model classes for any model but a :class:`runners.inference.llama_step.StepModel`, PEFT for an adapter
+that is more than plain LoRA, beside 4-bit weights, or to be trained.
 """
 
 from __future__ import annotations
 
 import gc
+import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from peft import LoraConfig, PeftModel  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging as transformers_logging  # noqa: E402
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
-from rag.errors import BadInput, CannotRun  # noqa: E402
-from rag.files import (  # noqa: E402
+from rag.errors import BadInput, CannotRun
+from rag.files import (
     MANIFEST,
     check_manifest,
     sha256_file,
 )
-from runners.models.cards import CARD_FILE  # noqa: E402
-from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.resources import device  # noqa: E402
-from runners.resources.gpu import MachineProbe  # noqa: E402
-from runners.resources.machine import GIB, cpu_supports_bf16, free_ram  # noqa: E402
-from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
+from runners.inference.llama_step import StepModel, load_step_model
+from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_adapter
+from runners.models.cards import CARD_FILE
+from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash
+from runners.models.resolve import Model
+from runners.resources import device
+from runners.resources.gpu import MachineProbe
+from runners.resources.machine import GIB, cpu_supports_bf16, free_ram
+from runners.tokenization.chat_template import ChatTokenizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FOUR_BIT_BLOCK = 64
@@ -138,6 +142,8 @@ def load_model_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -
 
     Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
+    from transformers import AutoModelForCausalLM
+
     refuse_code(folder)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -204,11 +210,6 @@ def _packed_weights_kept(model: PreTrainedModel) -> Iterator[None]:
             state.packing_format_for_cpu = True
 
 
-def _uses_dora(adapter: Path) -> bool:
-    """Return whether an adapter is DoRA, which reads the base's weights to normalise them."""
-    return bool(read_json(adapter / "adapter_config.json").get("use_dora"))
-
-
 def base_facts(base: Model) -> dict[str, str]:
     """Return name, origin and hashes of a base, by which tuned weights are matched to it."""
     return {
@@ -247,6 +248,8 @@ def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | Non
 
     With ``dropout`` the adapter is trainable and has this dropout; with None it is for inference.
     """
+    from peft import LoraConfig, PeftModel
+
     check_same_base(folder, base, "adapter")
     settings = LoraConfig.from_pretrained(str(folder), local_files_only=True)
     if dropout is not None:
@@ -265,6 +268,41 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
     return model.eval()
 
 
+@torch.no_grad()
+def merge_plain_lora(model: nn.Module, folder: Path) -> bool:
+    """Merge a plain LoRA adapter into a 16- or 32-bit model, with the bits that PEFT's merge gives.
+
+    Returns:
+        Whether it was; False, and nothing is changed, where only PEFT knows what the adapter is.
+    """
+    settings = read_json(folder / ADAPTER_CONFIG_FILE)
+    if not (is_plain_adapter(settings) and (folder / ADAPTER_WEIGHTS).is_file()):
+        return False
+    rank = int(settings["r"])
+    scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    layers = {f"base_model.model.{name}": layer for name, layer in model.named_modules()}
+    with safe_open(str(folder / ADAPTER_WEIGHTS), "pt") as tensors:
+        names = set(tensors.keys())
+        adapted = {name.rpartition(".lora_")[0] for name in names}
+        pairs = {f"{name}.lora_{side}.weight" for name in adapted for side in "AB"}
+        if names != pairs:
+            return False
+        for name in adapted:
+            layer = layers.get(name)
+            shapes = [tensors.get_slice(f"{name}.lora_{side}.weight").get_shape() for side in "AB"]
+            if type(layer) is not nn.Linear:
+                return False
+            if shapes != [[rank, layer.in_features], [layer.out_features, rank]]:
+                return False
+        for name in sorted(adapted):
+            weight = layers[name].get_parameter("weight")
+            a, b = (
+                tensors.get_tensor(f"{name}.lora_{side}.weight").to(weight.device).float() for side in "AB"
+            )
+            weight.data += (b @ a) * scale
+    return True
+
+
 def load_for_inference(
     base: Model, weights: Path | None = None, dtype: str = "auto", four_bit: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -281,7 +319,7 @@ def load_for_inference(
     """
     if weights is None:
         return load_base(base, dtype, four_bit), load_tokenizer(base.folder)
-    if (weights / "adapter_config.json").is_file():
+    if (weights / ADAPTER_CONFIG_FILE).is_file():
         check_same_base(weights, base, "adapter")
         model, _ = attach_adapter(load_base(base, dtype, four_bit), weights, base, four_bit)
     else:
@@ -308,12 +346,13 @@ def attach_adapter(
         The model, whose own layers hold the adapter, so that it generates as any model of transformers does; and
         PEFT's wrapper, whose ``unload`` takes the adapter away again, None for a merged one.
     """
+    if not four_bit and merge_plain_lora(model, folder):
+        return model, None
     with _packed_weights_kept(model):
         adapted = load_adapter(model, folder, base)
     if not four_bit:
         return merged_for_inference(adapted), None
-    causal = adapted.eval().get_base_model()
-    assert isinstance(causal, PreTrainedModel)
+    causal: PreTrainedModel = adapted.eval().get_base_model()  # type: ignore[assignment]
     settings = adapted.peft_config["default"]
     return in_evaluation_mode(causal, repack=not getattr(settings, "use_dora", False)), adapted
 
@@ -334,6 +373,7 @@ class SwitchableModel:
         dtype: str,
         free: Callable[[], float] = free_gib,
         four_bit: bool = False,
+        step_only: bool = False,
     ) -> None:
         """Load the base, with an adapter or as a tuned model trained on exactly this base.
 
@@ -343,24 +383,20 @@ class SwitchableModel:
             dtype: float32, bfloat16, float16 or auto.
             free: Returns the free memory of the device in GiB.
             four_bit: Whether the linear layers are held as double-quantised nf4.
+            step_only: Whether a :class:`runners.inference.llama_step.StepModel` will do, where there is one.
         """
         self.base = base
         self.dtype = dtype
         self.four_bit = four_bit
+        self._step_only = step_only
         self._free = free
-        self.model: Any
+        self.model: Any = None
         self.weights: Path | None = None
         self._beside: PeftModel | None = None
         """PEFT's wrapper of a 4-bit model whose layers hold an adapter."""
         self._copy: dict[str, torch.Tensor] | None = None
-        self.tokenizer: Any
-        if four_bit and weights is not None:
-            self.model = None
-            self.use(weights)
-            self.tokenizer = load_tokenizer(weights)
-        else:
-            self.model, self.tokenizer = load_for_inference(base, weights, dtype, four_bit)
-            self.weights = weights
+        self._switch(weights, keep=False)
+        self.tokenizer: Any = load_tokenizer(weights or base.folder)
 
     @property
     def owner(self) -> tuple[str, str, str]:
@@ -374,9 +410,21 @@ class SwitchableModel:
         Raises BadInput for weights of another base, and then the current ones stay in use. After any other failure no
         model is in memory, and the next use loads it again.
         """
-        if weights == self.weights and self.model is not None:
-            return
-        adapter = weights is not None and (weights / "adapter_config.json").is_file()
+        if weights != self.weights or self.model is None:
+            self._switch(weights)
+
+    def load_whole(self) -> bool:
+        """Load the model by transformers if it was loaded without; return whether it was."""
+        if not isinstance(self.model, StepModel):
+            return False
+        self._step_only = False
+        self._drop()
+        self._switch(self.weights, keep=False)
+        return True
+
+    def _switch(self, weights: Path | None, keep: bool = True) -> None:
+        """Load what is needed for other weights; with ``keep``, the base is copied where the copy fits."""
+        adapter = weights is not None and (weights / ADAPTER_CONFIG_FILE).is_file()
         if weights is not None:
             check_same_base(weights, self.base, "adapter" if adapter else "model")
         try:
@@ -384,29 +432,46 @@ class SwitchableModel:
                 self._drop()
                 self.model = load_tuned_model(weights, self.dtype, self.four_bit)
             else:
-                self._restore()
-                if (
+                self._restore(keep)
+                if (  # DoRA reads the base's weights to normalise them
                     weights is not None
                     and self.four_bit
-                    and _uses_dora(weights)
+                    and read_json(weights / ADAPTER_CONFIG_FILE).get("use_dora")
                     and _repacked_states(self.model)
                 ):
                     self._drop()
-                    self.model = load_base(self.base, self.dtype, self.four_bit)
-                if weights is not None:
+                    self.model = self._load_base()
+                if weights is not None and not self._merge(weights):
                     self.model, self._beside = attach_adapter(self.model, weights, self.base, self.four_bit)
         except BaseException:
             self._drop()  # a half switched model would answer in the name of other weights
             raise
         self.weights = weights
 
-    def _restore(self) -> None:
+    def _merge(self, weights: Path) -> bool:
+        """Merge an adapter into a step model; where only PEFT can, load the whole model, and return False."""
+        if not isinstance(self.model, StepModel):
+            return False
+        if merge_plain_lora(self.model, weights):
+            return True
+        self._step_only = False
+        self._drop()
+        self.model = self._load_base()
+        return False
+
+    def _load_base(self) -> Any:
+        """Return the base without tuned weights."""
+        if self._step_only and (model := load_step_model(self.base.folder, dtype_for(self.dtype)[0])):
+            return model
+        return load_base(self.base, self.dtype, self.four_bit)
+
+    def _restore(self, keep: bool) -> None:
         """Restore the base's own weights: detach the adapter, or take them from the copy or from the folder.
 
-        A 16-bit base is copied where the copy fits.
+        With ``keep``, a 16-bit base is copied where the copy fits.
         """
         if self.model is None:
-            self.model = load_base(self.base, self.dtype, self.four_bit)
+            self.model = self._load_base()
         elif self._beside is not None:
             with _packed_weights_kept(self.model):
                 plain: PreTrainedModel = self._beside.unload()  # type: ignore[operator]
@@ -418,9 +483,9 @@ class SwitchableModel:
                     parameter.copy_(self._copy[name])
         elif self.weights is not None:
             self._drop()
-            self.model = load_base(self.base, self.dtype, self.four_bit)
+            self.model = self._load_base()
         self.weights = None
-        if self.four_bit:
+        if self.four_bit or not keep:
             return
         size = sum(parameter.nbytes for parameter in self.model.parameters())
         # At most half of the free memory is used for the copy.

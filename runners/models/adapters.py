@@ -19,10 +19,28 @@ from runners.models.cards import CARD_FILE
 from runners.models.fingerprint import read_json, template_hash, tokenizer_hash
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PLAIN_LORA = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True}
+"""Settings of a plain LoRA adapter that must have these values."""
+_ANY_VALUE = frozenset(
+    {
+        *("r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "task_type", "inference_mode"),
+        *("base_model_name_or_path", "revision", "peft_version", "megatron_core", "qalora_group_size"),
+        "auto_mapping",
+    }
+)
+"""Those that may have any; whatever else PEFT knows must be off."""
 DEFAULT_FOLDERS = ("runs",)
 """Folders that are searched when none is named."""
 MAX_DEPTH = 4
 """Levels of subfolders that are searched: runs/NAME/adapters/ARM is three."""
+
+
+def is_plain_adapter(settings: Mapping[str, Any]) -> bool:
+    """Return whether an ``adapter_config.json`` says that scaled products B·A are added to weights, and nothing else."""
+    return all(settings.get(key) == value for key, value in _PLAIN_LORA.items()) and not any(
+        value for key, value in settings.items() if key not in _ANY_VALUE | _PLAIN_LORA.keys()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag.errors import CannotRun
+from rag.embedding.language import detect_language
+from rag.errors import BadInput, CannotRun
+from rag.files import sha256_file
 from runners.models.resolve import Model, downloads_needed, resolve_model
 from runners.resources.device import torch_device
 
@@ -17,7 +20,13 @@ if TYPE_CHECKING:
 
 BASE = "all-minilm-l6-v2"
 """The model whose weights it changes."""
+OTHER_WEIGHTS = "its refusals were fitted with another answerability model than this tunewise has"
 _ENGLISH = "English"
+
+
+def answerability_weights() -> str:
+    """Return the SHA-256 of the answerability model's trained weights, without torch."""
+    return sha256_file(Path(str(files("rag.embedding"))) / "answerability.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +36,15 @@ class AnswerReader:
     model: AnswerabilityModel | None = None
     why_not: str = ""
 
-    def required(self) -> AnswerabilityModel:
-        """Return the model.
+    def required(self, fitted_with: str) -> AnswerabilityModel:
+        """Return the model for a threshold that was fitted with the weights of a SHA-256.
 
         Raises:
-            CannotRun: if it cannot be used here, for a run whose gate was fitted with it.
+            CannotRun: if it cannot be used here.
+            BadInput: if this version has other weights.
         """
+        if fitted_with != answerability_weights():
+            raise BadInput(OTHER_WEIGHTS, "fit them again: tunewise run RUN --resume")
         if self.model is None:
             raise CannotRun(
                 f"this run's refusals need the answerability model: {self.why_not}",
@@ -67,8 +79,6 @@ def load_answer_reader(embedder: Path | Model | None) -> AnswerReader:
 
 def why_not_english(texts: Sequence[str]) -> str:
     """Return why texts cannot be read by a model of English, "" where most of them seem to be English."""
-    from rag.embedding.language import detect_language
-
     counts = Counter(detect_language(text) for text in texts[:200])
     known = Counter({name: count for name, count in counts.items() if name})
     if not known or known[_ENGLISH] * 2 >= known.total():

@@ -74,12 +74,8 @@ class KeptDigests:
         fresh = time.time() - changed < self._settled_seconds
         if fresh or sum(row[1] for row in state) < MIN_BYTES:
             return
-        folder = cache_folder() / FOLDER
-        with suppress(OSError, Problem):
-            write_json(folder / f"{key}.json", {"name": name, "files": state, "digest": digest})
-            entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-            for path in entries[: -self._max_kept]:
-                path.unlink(missing_ok=True)
+        body = {"name": name, "files": state, "digest": digest}
+        keep_entry(cache_folder() / FOLDER / f"{key}.json", body, self._max_kept)
 
 
 _PROCESS = KeptDigests()
@@ -104,6 +100,21 @@ def recomputed() -> Iterator[None]:
         yield
     finally:
         _RECOMPUTE.reset(token)
+
+
+def keep_entry(file: Path, body: dict[str, Any], most: int) -> None:
+    """Write a file of the cache folder atomically; one that cannot be written costs only time.
+
+    Args:
+        file: the file, in a folder of files of its kind.
+        body: its content.
+        most: number of files of this kind that stay; the oldest are removed.
+    """
+    with suppress(OSError, Problem):
+        write_json(file, body)
+        entries = sorted(file.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in entries[:-most]:
+            path.unlink(missing_ok=True)
 
 
 def file_states(files: Sequence[Path]) -> _FileStates:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from runners.plan.steps import StrictModel
+from runners.plan.train_config import implied
 
 PATH_KEYS = ("documents", "examples", "replay", "questions", "test_questions", "wordings")
 """Keys of :class:`PlanData` that name a file or a folder."""
@@ -26,7 +27,7 @@ class PlanData(StrictModel):
     )
     questions: Path | None = Field(None, description="Held-out questions; divided once into dev and test.")
     test_questions: Path | None = Field(None, description="Your own test half; then `questions` is all dev.")
-    wordings: Path | None = Field(
+    wordings: Path | None = implied(
         None,
         description="Questions of a log, without answers: the words of those who ask, for fitting when to refuse.",
     )
@@ -40,18 +41,11 @@ class PlanData(StrictModel):
         "refuse",
         description="What to do with questions that nearly repeat a training row: stop, or not ask them.",
     )
-    lost_rows: Literal["refuse", "accept"] = Field(
+    lost_rows: Literal["refuse", "accept"] = implied(
         "refuse",
         description="What to do when under two thirds of an arm's examples are trained on, or have their passage in a "
         "hybrid: stop, or go on.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later keys at their defaults: the digests of older plans lack them."""
-        values: dict[str, Any] = serialize(self)
-        later = {"lost_rows": "refuse", "wordings": None}
-        return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
 class Prompts(StrictModel):
@@ -68,16 +62,10 @@ class Prompts(StrictModel):
         description="The user turn of an arm with retrieval; {passages} and {question} are filled in.",
     )
 
-    formulas: tuple[str, ...] = Field(
+    formulas: tuple[str, ...] = implied(
         (),
         description="Sentences that replies open or close with, a greeting for instance: they need no citation.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_empty_formulas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out empty formulas: older plans lack the key, and a resumed run compares the inputs of its steps."""
-        values: dict[str, Any] = serialize(self)
-        return {key: value for key, value in values.items() if key != "formulas" or value}
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:

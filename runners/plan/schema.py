@@ -1,7 +1,7 @@
 """The plan: everything that a run does, as YAML that a person can edit.
 
-The advisor writes it, `tunewise run` executes it, and nothing else decides anything in between. Every key that is not
-marked deprecated changes something; unknown keys are refused with the closest known one. :func:`read_plan` and
+The advisor writes it, `tunewise run` executes it, and nothing else decides anything in between. Every key changes
+something; unknown keys are refused with the closest known one. :func:`read_plan` and
 :func:`write_plan` read and write files, :func:`plan_differences` compares two plans key by key, and :func:`with_seeds` asks
 for several training runs of each arm.
 """
@@ -17,15 +17,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from rag import plugins
 from rag.errors import BadInput, UsageProblem
-from rag.files import canonical_json, check_schema, sha256_text, write_text
+from rag.files import canonical_json, check_schema, older_file, sha256_text, write_text
 from runners.data.refusals import is_refusal
 from runners.plan.backend import Backend, check_backend_arms, entry_list, parse_backend
 from runners.plan.checks import StyleCheck
@@ -45,16 +43,16 @@ from runners.plan.steps import (
     Thinking,
     TrainStep,
 )
-from runners.plan.train_config import TUNING_METHODS, Parallelism, switch_word
+from runners.plan.train_config import TUNING_METHODS, Parallelism, implied, switch_word
 
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
 """The built-in methods, simplest first."""
 SCORES: tuple[str, ...] = tuple(SCORE_BY_NAME)
-"""Names that `weights` may hold; those that are no longer computed are ignored."""
+"""Names that `weights` may hold."""
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
-RECORD_KEYS = frozenset({"answers", "predicted", "house_style", "weight_reasons", "reasons"})
-"""Keys that only record something (free disk space, for one, changes by the hour) or are ignored: a plan that differs in
+RECORD_KEYS = frozenset({"answers", "predicted", "weight_reasons", "reasons"})
+"""Keys that only record something (free disk space, for one, changes by the hour): a plan that differs in
 them alone does the same. ``reasons`` is a key of train steps and of ``refusal``."""
 Difference = tuple[str, Any, Any]
 """A dotted key and its values in the first and the second plan; None where a plan has no such key."""
@@ -151,63 +149,43 @@ class Plan(StrictModel):
         default_factory=dict,
         description="Why each score weighs what it does, shown with the verdict: read from the comment behind a weight.",
     )
-    house_style: bool = Field(
-        False,
-        description="Ignored: plans of before had it, for a score that is no longer computed.",
-        json_schema_extra={"deprecated": True},
-    )
     judge: PlanModel | None = Field(
         None,
         description="A model by URL that compares the choice with every other arm; it never decides the gate.",
     )
     gate: PlanGate = PlanGate()
-    refusal: RefusalSettings = RefusalSettings()
+    refusal: RefusalSettings = implied(RefusalSettings())
     forgetting: Forgetting = Forgetting()
-    kernels: Literal["auto", "plain"] = Field(
+    kernels: Literal["auto", "plain"] = implied(
         "auto",
         description="auto: this project's own training kernels and decoding where they give the same result; plain: "
         "the layers, the loss and the generation of transformers and PEFT, as a reference.",
     )
-    parallel: Parallelism = Field(
+    parallel: Parallelism = implied(
         "auto",
         description="How several processes share a training (tunewise run --launcher): ddp, a whole copy in each; fsdp, "
         "weights and state sharded; auto, ddp where it fits one device.",
     )
-    constrain: Annotated[Literal["auto", "off"], BeforeValidator(switch_word)] = Field(
+    constrain: Annotated[Literal["auto", "off"], BeforeValidator(switch_word)] = implied(
         "auto",
         description="auto: every arm that generates is constrained to the labels, the JSON or the last line that the checks "
         "ask for, token by token; off: decoding is free.",
     )
-    backend: Annotated[tuple[str, ...], BeforeValidator(entry_list)] = Field(
+    backend: Annotated[tuple[str, ...], BeforeValidator(entry_list)] = implied(
         (),
         description="Servers that generate the answers in place of this process, `openai:NAME@URL[,URL...]`; arms with "
         "weights are asked by the weights' name, or as `ARM=openai:NAME@URL` says. Training stays here.",
     )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
-    thinking: Thinking = Thinking()
+    thinking: Thinking = implied(Thinking())
     seed: int = Field(0, ge=0)
     answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
     predicted: dict[str, Any] = Field(
         default_factory=dict,
-        description="The recommendation that the trial tests: read from NAME.forecast.json beside NAME.yaml; plans of "
-        "before contain it themselves.",
+        description="The recommendation that the trial tests: read from NAME.forecast.json beside NAME.yaml.",
     )
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out keys that older plans do not have or that are ignored, unless they are set.
-
-        The digest of an older plan depends on it. One serializer for all keys: pydantic uses only the last one of a
-        class.
-        """
-        values: dict[str, Any] = serialize(self)
-        usual = Thinking().model_dump()
-        defaults = {"kernels": "auto", "constrain": "auto", "house_style": False, "thinking": usual}
-        defaults |= {"parallel": "auto", "backend": type(values.get("backend", ()))()}
-        defaults |= {"refusal": RefusalSettings().model_dump()}
-        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
@@ -255,23 +233,12 @@ class Plan(StrictModel):
         if self.judge is not None and not self.judge.name.startswith("openai:"):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
         check_backend_arms(self.backend, [s.arm for s in self.steps if isinstance(s, ArmStep)])
-        if self.weights.get("house_style") and not self.house_style:
-            raise ValueError("weights.house_style: this score is no longer computed")
         return self
 
     @property
     def servers(self) -> Backend:
         """The plan's backend; an empty one where everything is generated in this process."""
         return parse_backend(self.backend)
-
-    @property
-    def ignored(self) -> str:
-        """One sentence about a setting of the plan that is no longer used; "" when there is none."""
-        if self.weights.get("house_style"):
-            return "house_style is no longer scored: its weight is ignored in the combined score"
-        return (
-            "house_style in the plan is ignored: that score is no longer computed" if self.house_style else ""
-        )
 
     @property
     def arms(self) -> tuple[EvaluateStep, ...]:
@@ -308,11 +275,9 @@ class Plan(StrictModel):
         raise KeyError(arm)
 
     def digest(self) -> str:
-        """SHA-256 of the plan's values, independent of the YAML's layout.
-
-        The ignored ``house_style`` is part of it, as when older runs recorded their plan's digest.
-        """
-        values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
+        """SHA-256 of the plan's values, independent of the YAML's layout."""
+        # the digests that runs of 0.2.0 recorded include a key that plans no longer have
+        values = {"house_style": False, **self.model_dump(mode="json", by_alias=True)}
         return sha256_text(canonical_json(values))
 
     def work_digest(self) -> str:
@@ -352,7 +317,7 @@ PLAN_MODELS = (
 def read_plan(path: Path | str) -> Plan:
     """Read a plan from a YAML file; relative data paths become absolute, from the plan's own folder.
 
-    The prediction is read from the plan's forecast file, unless the plan holds one itself, as earlier versions wrote it.
+    The prediction is read from the plan's forecast file.
 
     Raises:
         BadInput: the file cannot be read, or a key is wrong; the message names the line and the key, and the closest
@@ -377,9 +342,10 @@ def read_plan_file(path: Path) -> Plan:
         raise BadInput(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}", "check the file") from None
-    plan = _validate(read_source(text, path), str(path))
-    if plan.predicted:
-        return plan
+    source = read_source(text, path)
+    if "predicted" in source.values or "house_style" in source.values:  # keys of plans before 0.2.0
+        raise older_file("plan", path)
+    plan = _validate(source, str(path))
     return plan.model_copy(update={"predicted": read_forecast(path, plan.work_digest())})
 
 

@@ -91,13 +91,7 @@ SCORE_DEFINITIONS: tuple[ScoreDefinition, ...] = (
         lower=True,
     ),
 )
-RETIRED_SCORES: tuple[ScoreDefinition, ...] = (
-    ScoreDefinition(
-        "house_style", "as the examples are written, where 0 is how the untuned model writes", "an older run"
-    ),
-)
-"""Scores that are no longer computed; older plans and runs that have them can still be opened."""
 SCORE_NAMES: tuple[str, ...] = tuple(definition.name for definition in SCORE_DEFINITIONS)
 SCORE_BY_NAME: Mapping[str, ScoreDefinition] = {
-    definition.name: definition for definition in (*SCORE_DEFINITIONS, *RETIRED_SCORES)
+    definition.name: definition for definition in SCORE_DEFINITIONS
 }

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag.errors import BadInput, UsageProblem
 from rag.training.settings import TuningMethod, TuningSettings
-from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_conflicting_settings
+from runners.plan.train_config import (
+    Seed,
+    TrainConfig,
+    TrainSettings,
+    implied,
+    refuse_conflicting_settings,
+)
 
 Quantization = Literal["none", "nf4"]
 NO_QUANTIZATION: Quantization = "none"
@@ -49,19 +48,11 @@ class PlanModel(StrictModel):
     per_minute: float | None = Field(
         None, gt=0, description="Most requests a minute, to a remote model; null is no limit of ours."
     )
-    quantization: Quantization = Field(
+    quantization: Quantization = implied(
         NO_QUANTIZATION,
         description="How a local model is loaded when it answers: nf4 in 4 bits, with adapters on top, where "
         "16 bits do not fit; training has its own setting, the method.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_default_quantization(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the quantization of a model in 16 bits: older plans lack the key, and their digests stay."""
-        values: dict[str, Any] = serialize(self)
-        if values.get("quantization") == NO_QUANTIZATION:
-            del values["quantization"]
-        return values
 
     @model_validator(mode="after")
     def _quantized_is_local(self) -> PlanModel:
@@ -88,22 +79,22 @@ class IndexStep(StrictModel):
     )
     lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 relative to the dense score.")
     context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
-    truncate_dim: int | None = Field(
+    truncate_dim: int | None = implied(
         None,
         ge=1,
         description="Dimensions kept of a vector; null takes the setting of the embedder's folder.",
     )
-    query_prompt: str | None = Field(
+    query_prompt: str | None = implied(
         None,
         description="Put before questions; null takes the embedder's own prompt, or one known for its name.",
     )
-    document_prompt: str | None = Field(None, description="Put before passages; null as for questions.")
-    reranker: PlanModel | None = Field(
+    document_prompt: str | None = implied(None, description="Put before passages; null as for questions.")
+    reranker: PlanModel | None = implied(
         None,
         description="A cross-encoder that puts the best candidates of every search in order; null is none.",
     )
-    rerank: int = Field(30, ge=1, le=1000, description="Candidates that the reranker reads; at least k.")
-    backend: str | None = Field(
+    rerank: int = implied(30, ge=1, le=1000, description="Candidates that the reranker reads; at least k.")
+    backend: str | None = implied(
         None,
         description="The index in a database, by its URL: `postgresql://USER@HOST:PORT/DATABASE?index=NAME` or "
         "`lancedb:///FOLDER`, without a password; null is a folder of the run. See docs/backends.md.",
@@ -119,14 +110,6 @@ class IndexStep(StrictModel):
             except UsageProblem as problem:
                 raise ValueError(f"backend: {problem}") from None
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out keys of embedder, reranker and backend at their defaults: older plans and their digests lack them."""
-        values: dict[str, Any] = serialize(self)
-        defaults = {"reranker": None, "rerank": 30, "truncate_dim": None, "query_prompt": None}
-        defaults |= {"document_prompt": None, "backend": None}
-        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 
 class EmbedderStep(StrictModel):
@@ -251,7 +234,7 @@ class EvaluateStep(StrictModel):
     passages: Literal["found", "all"] = Field(
         "found", description="all: every passage of the index in each prompt, in place of those found."
     )
-    retriever: Literal["plan", "tuned"] = Field(
+    retriever: Literal["plan", "tuned"] = implied(
         "plan",
         description="tuned: searches with the tuned embedder, if its gate on dev questions accepts it; else the arm is not "
         "asked.",
@@ -277,11 +260,11 @@ class EvaluateStep(StrictModel):
     classifier: bool = Field(
         False, description="A linear head over the embedder's vectors of the examples answers, for labels."
     )
-    instructions: Literal["plan", "chosen"] = Field(
+    instructions: Literal["plan", "chosen"] = implied(
         "plan",
         description="plan: prompts.system; chosen: the best of a few ways to word it, on dev questions, within the budget.",
     )
-    labels: Literal["generated", "scored"] = Field(
+    labels: Literal["generated", "scored"] = implied(
         "generated",
         description="scored: the answer is the label of the labels check with the highest likelihood, corrected for how "
         "likely it is before any question; nothing is generated.",
@@ -295,13 +278,6 @@ class EvaluateStep(StrictModel):
     def chooses_prompt(self) -> bool:
         """Whether the arm's examples or instructions are chosen on dev questions, within the budget."""
         return self.bank == "chosen" or self.instructions == "chosen"
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the keys that older plans lack at their defaults: a resumed run compares the inputs of its steps."""
-        values: dict[str, Any] = serialize(self)
-        defaults = {"instructions": "plan", "labels": "generated", "retriever": "plan"}
-        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> EvaluateStep:

@@ -40,6 +40,19 @@ PARALLELISMS: tuple[Parallelism, ...] = get_args(Parallelism)
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
+def implied(default: Any, **settings: Any) -> Any:
+    """Return a field that is left out of dumps at its default, so that digests do not depend on it there.
+
+    Keys that a plan got after others were recorded in runs are such fields: :meth:`runners.plan.schema.Plan.digest` and the
+    inputs of a run's steps stay what they were.
+
+    Args:
+        default: the field's default.
+        settings: as of pydantic's ``Field``.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **settings)
+
+
 def switch_word(value: Any) -> Any:
     """Return "on" or "off" for true and false, as which YAML 1.1 reads these words without quotes; others as they are."""
     return ("on" if value else "off") if isinstance(value, bool) else value
@@ -160,13 +173,13 @@ class TrainConfig(TrainSettings):
         description="auto takes the fastest path that gives the plain one's loss; plain is the reference: padded rows, "
         "the layers of transformers and PEFT, torch's cross-entropy.",
     )
-    parallel: Parallelism = Field(
+    parallel: Parallelism = implied(
         "auto",
         description="How several processes share the training: ddp has a whole copy in each, fsdp shards weights, "
         "gradients and optimiser state; auto takes ddp where it fits one device. fsdp leaves 4-bit weights whole; "
         "fsdp_4bit shards them too (unverified on GPUs). No effect in one process.",
     )
-    thinking: bool = Field(
+    thinking: bool = implied(
         False,
         description="Whether a model whose chat template can switch its reasoning on and off is asked to reason later.",
     )
@@ -191,11 +204,7 @@ class TrainConfig(TrainSettings):
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        # Left out at their defaults, so that the settings of earlier runs compare equal.
-        usual = {"thinking": False, "parallel": PARALLELISMS[0]}
-        return self.model_dump(
-            mode="json", exclude={name for name, value in usual.items() if getattr(self, name) == value}
-        )
+        return self.model_dump(mode="json")
 
 
 def allowed_values(name: str) -> str:

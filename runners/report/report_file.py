@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import check_schema, parse_json
+from rag.files import check_schema, older_file, parse_json
 from runners.report.json_records import from_json, to_json
 from runners.report.trial_report import EvaluationReport, ScoredReport, TrialReport
 from runners.run_folder import REPORT
@@ -23,12 +23,15 @@ def report_json(report: ScoredReport) -> dict[str, Any]:
 
 
 def read_report(run: Path) -> TrialReport | None:
-    """Return a run's report, None before there is one; BadInput when it is damaged or newer."""
+    """Return a run's report, None before there is one; BadInput when it is damaged, newer or of before 0.2.0."""
     file = run / REPORT
     if not file.is_file():
         return None
     try:
-        return from_json(TrialReport, check_schema(parse_json(file.read_text("utf-8")), "report", file))
+        body = check_schema(parse_json(file.read_text("utf-8")), "report", file)
+        if "use" not in body["verdict"]:
+            raise older_file("run", run)
+        return from_json(TrialReport, body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{file} is damaged: {error!r}",

@@ -17,12 +17,11 @@ from runners.inference.remote import RemoteGenerator
 from runners.inference.servers.health import HealthTimes, Server
 from runners.inference.servers.pool import ServerPool
 from runners.models import digests, endpoint
+from runners.models.adapters import ADAPTER_WEIGHTS
 from runners.plan.backend import Backend, ServerModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.runs.endpoint_consent import check_endpoint_allowed
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class BackendServers:

@@ -23,14 +23,14 @@ from runners.plan.schema import Plan, plan_differences, step_name
 from runners.report.records import RightAnswers
 from runners.report.report_file import read_report
 from runners.report.trial_report import arm_named
-from runners.run_folder import is_run, open_run_folder, read_journal, read_run_plan
+from runners.run_folder import is_run, open_run_folder, read_journal, read_run_plan, require_run_folder
 
 RUNS_FOLDER = Path("runs")
 TRASH_FOLDER = ".trash"
 _TRASHED_NAME = re.compile(r"(\d{6})\.(.+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run of a folder, as ``runs list`` shows it."""
 
@@ -73,7 +73,7 @@ def find_runs(folder: Path = RUNS_FOLDER) -> list[RunSummary]:
 
 def summarise_run(path: Path) -> RunSummary:
     """Return what a run is and how far it got; BadInput when the folder is no run."""
-    open_run_folder(path)
+    require_run_folder(path)
     files = [file for file in _files(path) if not file.is_symlink()]
     sizes = [file.stat() for file in files]
     changed = max((stat.st_mtime for stat in sizes), default=path.stat().st_mtime)
@@ -82,10 +82,13 @@ def summarise_run(path: Path) -> RunSummary:
         "changed": datetime.fromtimestamp(changed).isoformat(" ", "minutes"),
     }
     try:
+        open_run_folder(path)
         plan = read_run_plan(path)
         report = read_report(path)
     except BadInput as problem:
-        return RunSummary(path.name, path, "damaged", problem.message, problem.hint, **common)
+        return RunSummary(
+            name=path.name, path=path, state="damaged", problem=problem.message, hint=problem.hint, **common
+        )
     verdict, arms = (report.verdict, report.arms) if report else (None, ())
     winner = arm_named(arms, verdict.winner if verdict else None)
     used = arm_named(arms, verdict.use if verdict else None) or winner
@@ -93,19 +96,19 @@ def summarise_run(path: Path) -> RunSummary:
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
     return RunSummary(
-        path.name,
-        path,
-        state,
-        "",
-        "",
-        plan.choice,
-        plan.model.name,
-        verdict.outcome.value if verdict else "",
-        verdict.winner if verdict else "",
-        winner.score.mean if winner else None,
-        verdict.use if verdict else None,
-        used.right if used else None,
-        f"{done} of {total}",
+        name=path.name,
+        path=path,
+        state=state,
+        problem="",
+        hint="",
+        choice=plan.choice,
+        model=plan.model.name,
+        outcome=verdict.outcome.value if verdict else "",
+        winner=verdict.winner if verdict else "",
+        score=winner.score.mean if winner else None,
+        use=verdict.use if verdict else None,
+        right=used.right if used else None,
+        steps=f"{done} of {total}",
         **common,
     )
 
@@ -146,7 +149,7 @@ def remove_run(path: Path) -> Path:
         UsageProblem: it is in the trash already, or is a link (what a link leads to is not this folder's).
     """
     path = _check_own(path)
-    open_run_folder(path)
+    require_run_folder(path)
     if (parent := path.resolve().parent).name == TRASH_FOLDER:
         raise UsageProblem(
             f"{path} is in the trash already",

@@ -42,11 +42,7 @@ def recorded_fingerprints(
 
 
 class RecordedModels:
-    """The models that a run was made with; another one under the same name is refused.
-
-    Logs of earlier versions hold only the fingerprint of the base: the other models of such a run are
-    accepted as they are.
-    """
+    """The models that a run was made with; another one under the same name is refused."""
 
     def __init__(
         self, run: RunFolder, plan: Plan, folder: Path | None = None, on_event: OnEvent | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator as Running
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,19 +248,20 @@ class RunSession:
             seed: the seed of the arm's weights; the first trained one by default.
         """
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
-        prepared, generator = self.prepare(arm, seed)
-        return answer_all(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
+        prepared = self.prepare(arm, seed)
+        load = partial(self.generator, arm, seed)
+        return answer_all(prepared.plan, arm, asked, load, prepared.finder, prepared.shots)
 
     def stream(
         self, question: str, arm: EvaluateStep, history: tuple[Message, ...] = ()
     ) -> Running[str, None, Answer]:
         """Yield the pieces of one answer while the model generates them; return the answer with its citations."""
         asked = Question("ask-0", question, history=history)
-        prepared, generator = self.prepare(arm)
-        return stream_answer(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
+        prepared, load = self.prepare(arm), partial(self.generator, arm)
+        return stream_answer(prepared.plan, arm, asked, load, prepared.finder, prepared.shots)
 
-    def prepare(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
-        """Return the prepared arm (instructions, examples, passages) and the generator with the weights of this seed."""
+    def prepare(self, arm: EvaluateStep, seed: int | None = None) -> PreparedArm:
+        """Return the arm ready to search: instructions, examples, passages; its language model is not loaded."""
         context = self.context
         weights = self.weights(arm, seed)
         if arm.labels == "scored" and not read_prior(
@@ -276,7 +277,11 @@ class RunSession:
         finder = passage_finder(context, arm)
         if isinstance(finder, Retriever):
             self._watches[arm.retriever] = finder.drift
-        return replace(self._prepared[arm.arm], finder=finder), context.generator(weights, arm)
+        return replace(self._prepared[arm.arm], finder=finder)
+
+    def generator(self, arm: EvaluateStep, seed: int | None = None) -> Generator:
+        """Return the arm's model with the weights of this seed, loaded if it is not yet."""
+        return self.context.generator(self.weights(arm, seed), arm)
 
     @property
     def drift(self) -> Drift | None:

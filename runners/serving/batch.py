@@ -19,6 +19,8 @@ from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.constraints.constraint import OutputConstraint
+from runners.inference.http_client import BrokenStream, RequestCaller
+from runners.inference.servers.pool import NoServerAnswers
 from runners.inference.types import Completion, Generator
 from runners.models.endpoint import EndpointRefused
 from runners.plan.schema import Plan
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from runners.inference.batched import BatchRow
     from runners.inference.local import LocalGenerator
     from runners.runs.run import RunSession
+    from runners.serving.served_models import ServedModel
 
 MOST_BROKEN_STREAMS = 4
 """How often a server's stream may break until its request is lost, where the client waits for the whole answer."""
@@ -45,7 +48,7 @@ EmitEvent = Callable[..., None]
 """Called with the fields of an event: the size of each batch, or an error that the operator should know of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest:
     """A request whose prompt is ready for the model."""
 
@@ -135,7 +138,8 @@ def answer_batch(
         of_model = [request for request in requests if request.model.id == model_id]
         try:
             prepare = _prepare_raw if of_model[0].model.raw else _prepare_arm
-            prepared, generator = prepare(session, of_model, emit)
+            if prepared := prepare(session, of_model, emit):
+                generator = _generator(session, of_model[0].model)
             pending += prepared
         except Exception as problem:
             _fail(of_model, problem, emit)
@@ -162,33 +166,36 @@ def _fail(requests: Sequence[AnswerRequest], problem: Exception, emit: EmitEvent
         request.finish(problem)
 
 
+def _generator(session: RunSession, model: ServedModel) -> Generator:
+    with run_errors_as_unusable(f"the model {model.id!r}"):
+        if model.raw:
+            return session.context.generator(model.weights, model.step)
+        return session.generator(model.step)
+
+
 def _prepare_raw(
     session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
-) -> tuple[list[PendingRequest], Generator]:
+) -> list[PendingRequest]:
     """Prepare requests to a raw model: chats and texts are passed on unchanged."""
-    model = requests[0].model
-    with run_errors_as_unusable(f"the model {model.id!r}"):
-        generator = session.context.generator(model.weights, model.step)
-    pending = [
+    return [
         PendingRequest(
-            request,
-            cast("Sequence[Message] | str", request.prompt),
-            session.plan,
-            StreamedAnswer() if request.constraint is None else StreamedJson(),
-            emit,
+            request=request,
+            prompt=cast("Sequence[Message] | str", request.prompt),
+            plan=session.plan,
+            stream=StreamedAnswer() if request.constraint is None else StreamedJson(),
+            emit=emit,
         )
         for request in requests
     ]
-    return pending, generator
 
 
 def _prepare_arm(
     session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
-) -> tuple[list[PendingRequest], Generator]:
+) -> list[PendingRequest]:
     """Retrieve the passages of each question and build its prompt; refusals finish at once."""
     step = requests[0].model.step
     with run_errors_as_unusable(f"the model {requests[0].model.id!r}"):
-        prepared, generator = session.prepare(step)
+        prepared = session.prepare(step)
     questions = [cast(Question, request.prompt) for request in requests]
     retrieved: list[Retrieved | None] = [None] * len(questions)
     if step.retrieval and prepared.finder is not None:
@@ -209,8 +216,18 @@ def _prepare_arm(
         else:
             chat = build_chat(prepared.plan, question, passages, prepared.shots)
             own = answer_constraint(prepared.plan)
-            pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages, own))
-    return pending, generator
+            pending.append(
+                PendingRequest(
+                    request=request,
+                    prompt=chat,
+                    plan=prepared.plan,
+                    stream=stream,
+                    emit=emit,
+                    retrieved=passages,
+                    own_constraint=own,
+                )
+            )
+    return pending
 
 
 def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerator, emit: EmitEvent) -> None:
@@ -243,13 +260,19 @@ def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
         limit, constraint = item.max_tokens, None
     prompt = generator.prompt(item.prompt, limit)
     trim = not isinstance(item.prompt, str)
-    return BatchRow(prompt, limit, request.sampling, item.on_text, request.is_cancelled, trim, constraint)
+    return BatchRow(
+        prompt=prompt,
+        limit=limit,
+        sampling=request.sampling,
+        on_text=item.on_text,
+        is_cancelled=request.is_cancelled,
+        trim=trim,
+        constraint=constraint,
+    )
 
 
 def _generate(item: PendingRequest, generator: Any) -> None:
     """Answer a request with a generator that decodes nothing in this process: an endpoint, a classifier, scored labels."""
-    from runners.inference.servers.pool import NoServerAnswers
-
     try:
         item.finish(_stream_completion(item, generator))
     except (
@@ -263,8 +286,6 @@ def _generate(item: PendingRequest, generator: Any) -> None:
 
 def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
     """Read a generator's stream to its end; where it breaks and the client has seen none of it, once more from the start."""
-    from runners.inference.http_client import BrokenStream
-
     if isinstance(item.prompt, str):
         raise BadInput("only a model on this machine can continue a text", "send a chat")
     for _ in range(MOST_BROKEN_STREAMS):
@@ -283,8 +304,6 @@ def _read_completion(item: PendingRequest, generator: Any) -> Completion:
     if request.model.answers_at_once:
         stream = generator.stream(item.prompt, item.max_tokens)
     else:
-        from runners.inference.http_client import RequestCaller
-
         caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())
         # As in the trial; a form that the client asks for instead is only checked.
         own = None if request.plain_text else item.own_constraint

@@ -50,13 +50,12 @@ WANDB_SETTINGS: Mapping[str, Any] = {
 """Settings of wandb: it sends what it is given alone, prints nothing, and gives a silent server up after 30 s."""
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Event files that ``tensorboard --logdir`` shows, a folder for each run."""
 
     def __init__(self, folder: Path) -> None:
         """Write below a folder."""
-        self.folder = folder / "tensorboard"
-        self._writers: dict[str, Any] = {}
+        super().__init__(folder / "tensorboard")
         self._steps: dict[str, int] = {}
 
     def begin(self, run: TrackedRun, earlier: str, sent: int, parent: str) -> str:
@@ -65,7 +64,7 @@ class TensorBoardTracker:
 
         name = earlier or self._free_name(run.key or run.name)
         writer = SummaryWriter(str(self.folder / name), purge_step=sent + 1 if earlier else None)
-        self._writers[run.key], self._steps[run.key] = writer, sent
+        self._runs[run.key], self._steps[run.key] = writer, sent
         if not earlier:
             rows = "".join(f"| {key} | {config_text(value)} |\n" for key, value in run.config.items())
             writer.add_text("settings", f"| setting | value |\n| --- | --- |\n{rows}", 0)
@@ -82,12 +81,12 @@ class TensorBoardTracker:
         """Write the values of each row at its step."""
         for row in rows:
             for name, value in row.values.items():
-                self._writers[row.key].add_scalar(name, value, row.step, walltime=row.time)
+                self._runs[row.key].add_scalar(name, value, row.step, walltime=row.time)
             self._steps[row.key] = row.step
 
     def summarise(self, summary: Summary) -> None:
         """Write final values at the last step, and texts."""
-        writer, step = self._writers[summary.key], self._steps[summary.key]
+        writer, step = self._runs[summary.key], self._steps[summary.key]
         for name, value in summary.values.items():
             writer.add_scalar(name, value, step)
         for name, text in summary.tags.items():
@@ -95,35 +94,30 @@ class TensorBoardTracker:
 
     def note(self, note: Note) -> None:
         """Write a note as text."""
-        self._writers[note.key].add_text(f"notes/{note.kind}", note.text, note.step)
+        self._runs[note.key].add_text(f"notes/{note.kind}", note.text, note.step)
 
     def end(self, end: End) -> None:
         """Write how the run ended, and close its file."""
-        writer = self._writers.pop(end.key)
+        writer = self._runs.pop(end.key)
         writer.add_text("state", end.status, self._steps[end.key])
         writer.close()
 
     def flush(self) -> None:
         """Write everything to the files."""
-        for writer in self._writers.values():
+        for writer in self._runs.values():
             writer.flush()
-
-    def may_repeat(self, error: Exception) -> bool:
-        """Return False: part of a batch may be in the file."""
-        return False
 
     def location(self) -> str:
         """Return the command that shows the runs."""
         return f"tensorboard --logdir {self.folder}"
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Weights & Biases: a run for each training, grouped under the name of the whole run."""
 
     def __init__(self, folder: Path) -> None:
         """Keep the client's files in a folder ``wandb`` below this one, unless WANDB_DIR names another."""
-        self.folder = folder
-        self._runs: dict[str, Any] = {}
+        super().__init__(folder)
         self._urls: list[str] = []
 
     def begin(self, run: TrackedRun, earlier: str, sent: int, parent: str) -> str:
@@ -151,11 +145,6 @@ class WandbTracker:
         self._urls += [started.url] if not (started.offline or self._urls) and started.url else []
         return str(started.id)
 
-    def log(self, rows: Sequence[MetricRow]) -> None:
-        """Log the values of each row at its step; rows of the same step become one."""
-        for row in rows:
-            self._runs[row.key].log(dict(row.values), step=row.step)
-
     def summarise(self, summary: Summary) -> None:
         """Put final results and texts into the run's summary."""
         self._runs[summary.key].summary.update({**summary.values, **summary.tags})
@@ -169,13 +158,6 @@ class WandbTracker:
     def end(self, end: End) -> None:
         """Finish the run with an exit code."""
         self._runs.pop(end.key).finish(exit_code=EXIT_CODES[end.status])
-
-    def flush(self) -> None:
-        """Do nothing: the client's own process writes and sends."""
-
-    def may_repeat(self, error: Exception) -> bool:
-        """Return False: part of a batch may be logged."""
-        return False
 
     def location(self) -> str:
         """Return the run's address, or the command that sends what was kept offline."""
@@ -216,7 +198,7 @@ def _has_wandb_key(wandb: Any) -> bool:
     return False
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """MLflow: the whole run as a parent, trainings nested in it; a batch of metrics is one request."""
 
     def __init__(self, folder: Path) -> None:
@@ -224,10 +206,9 @@ class MlflowTracker:
 
         A folder of files as the store is in maintenance mode since MLflow 3 and refused.
         """
-        self.folder = folder / "mlflow"
+        super().__init__(folder / "mlflow")
         self._client: Any = None
         self._experiment = ""
-        self._ids: dict[str, str] = {}
         self._notes: dict[str, list[str]] = {}
         self._last: dict[tuple[str, str], int] = {}
         """The last step that the store holds of a run and series; it may know of more than was recorded here."""
@@ -242,19 +223,21 @@ class MlflowTracker:
         client = self._connect()
         if earlier and self._is_there(earlier):
             client.update_run(earlier, status="RUNNING")
-            self._ids[run.key] = earlier
+            self._runs[run.key] = earlier
             for series in ("train", "eval"):
                 steps = [metric.step for metric in client.get_metric_history(earlier, f"{series}/loss")]
                 self._last[run.key, series] = max(steps, default=0)
             return earlier
         from mlflow.entities import Param
 
-        if run.key not in self._ids:  # it is there when only its parameters could not be sent
+        if run.key not in self._runs:  # it is there when only its parameters could not be sent
             tags = {"mlflow.source.name": PROJECT} | ({"mlflow.parentRunId": parent} if parent else {})
-            self._ids[run.key] = client.create_run(self._experiment, run_name=run.name, tags=tags).info.run_id
+            self._runs[run.key] = client.create_run(
+                self._experiment, run_name=run.name, tags=tags
+            ).info.run_id
         params = [Param(name, _last_part(config_text(value), 6000)) for name, value in run.config.items()]
-        client.log_batch(self._ids[run.key], params=params)
-        return self._ids[run.key]
+        client.log_batch(self._runs[run.key], params=params)
+        return self._runs[run.key]
 
     def _connect(self) -> Any:
         """Return the client, and find or create the experiment."""
@@ -305,11 +288,11 @@ class MlflowTracker:
             for name, value in row.values.items()
         ]
         for start in range(0, len(metrics), 1000):
-            self._client.log_batch(self._ids[rows[0].key], metrics=metrics[start : start + 1000])
+            self._client.log_batch(self._runs[rows[0].key], metrics=metrics[start : start + 1000])
 
     def summarise(self, summary: Summary) -> None:
         """Log final results as metrics, and texts as tags."""
-        run_id = self._ids[summary.key]
+        run_id = self._runs[summary.key]
         self.log([MetricRow(summary.key, "", 0, summary.values)])
         for name, text in summary.tags.items():
             self._client.set_tag(run_id, f"{PROJECT}.{name}", _last_part(text))
@@ -318,16 +301,13 @@ class MlflowTracker:
         """Add a line to the run's description, and the text as a tag of its kind."""
         lines = self._notes.setdefault(note.key, [])
         lines.append(f"- step {note.step}: {note.text}")
-        run_id = self._ids[note.key]
+        run_id = self._runs[note.key]
         self._client.set_tag(run_id, "mlflow.note.content", _last_part("\n".join(lines)))
         self._client.set_tag(run_id, f"{PROJECT}.{note.kind}", _last_part(note.text))
 
     def end(self, end: End) -> None:
         """Set the run's status."""
-        self._client.set_terminated(self._ids.pop(end.key), status=end.status.upper())
-
-    def flush(self) -> None:
-        """Do nothing: every batch is sent at once."""
+        self._client.set_terminated(self._runs.pop(end.key), status=end.status.upper())
 
     def may_repeat(self, error: Exception) -> bool:
         """Return whether the store could not be reached or was busy; a request that it refused is not sent again."""
@@ -346,13 +326,12 @@ def _last_part(text: str, longest: int = 5000) -> str:
     return text if len(text) <= longest else f"...{text[3 - longest :]}"
 
 
-class TrackioTracker:
+class TrackioTracker(Tracker):
     """Trackio: a local database, or a Space where TRACKIO_SPACE_ID names one."""
 
     def __init__(self, folder: Path) -> None:
         """Keep the database in a folder ``trackio`` below this one, unless TRACKIO_DIR names another."""
-        self.folder = folder / "trackio"
-        self._runs: dict[str, Any] = {}
+        super().__init__(folder / "trackio")
 
     def begin(self, run: TrackedRun, earlier: str, sent: int, parent: str) -> str:
         """Start a run, or continue the newest of this name."""
@@ -375,11 +354,6 @@ class TrackioTracker:
         self._runs[run.key] = started
         return str(started.id)
 
-    def log(self, rows: Sequence[MetricRow]) -> None:
-        """Log the values of each row at its step."""
-        for row in rows:
-            self._runs[row.key].log(dict(row.values), step=row.step)
-
     def summarise(self, summary: Summary) -> None:
         """Log final results and texts; it has no summary."""
         self._runs[summary.key].log({**summary.values, **summary.tags})
@@ -394,13 +368,6 @@ class TrackioTracker:
         run.log({"state": end.status})
         with redirect_stdout(sys.stderr):
             run.finish()
-
-    def flush(self) -> None:
-        """Do nothing: the client's own thread writes."""
-
-    def may_repeat(self, error: Exception) -> bool:
-        """Return False: part of a batch may be logged."""
-        return False
 
     def location(self) -> str:
         """Return the Space, or the command that shows the local runs."""

@@ -1,6 +1,6 @@
 """What a tracker is told: a run begins, rows of metrics, a summary, notes, and how the run ended. Plain data.
 
-:class:`Tracker` is what each client in :mod:`runners.tracking.clients` implements; :mod:`runners.tracking.sender` calls it.
+:class:`Tracker` is the base of the clients in :mod:`runners.tracking.clients`; :mod:`runners.tracking.sender` calls it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
 from rag.errors import UsageProblem
 
@@ -102,8 +103,14 @@ class End:
 TrackerRecord = Begin | Forget | MetricRow | Summary | Note | Flush | End
 
 
-class Tracker(Protocol):
+class Tracker:
     """The client of one tracker. All calls come from one thread; any of them may raise anything."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep the tracker's own files in a folder."""
+        self.folder = folder
+        self._runs: dict[str, Any] = {}
+        """The open runs of the client by key."""
 
     def begin(self, run: TrackedRun, earlier: str, sent: int, parent: str) -> str:
         """Begin a run, or continue it; return its id, which differs from ``earlier`` when it is a new one.
@@ -114,27 +121,35 @@ class Tracker(Protocol):
             sent: the last step that is not measured again, or was sent.
             parent: id of the whole run, "" for that run itself.
         """
+        raise NotImplementedError
 
     def log(self, rows: Sequence[MetricRow]) -> None:
-        """Add rows of one run, in order of their steps."""
+        """Add rows of one run, in order of their steps; rows of the same step become one."""
+        for row in rows:
+            self._runs[row.key].log(dict(row.values), step=row.step)
 
     def summarise(self, summary: Summary) -> None:
         """Add final results."""
+        raise NotImplementedError
 
     def note(self, note: Note) -> None:
         """Add a note."""
+        raise NotImplementedError
 
     def end(self, end: End) -> None:
         """Close a run."""
+        raise NotImplementedError
 
     def flush(self) -> None:
-        """Write out what the client buffers, so far as it can without waiting for a network."""
+        """Write out what the client buffers, so far as it can without waiting for a network; most write by themselves."""
 
     def may_repeat(self, error: Exception) -> bool:
-        """Return whether rows that failed with this error may be sent again without being doubled."""
+        """Return whether rows that failed with this error may be sent again: not where part of them may be there."""
+        return False
 
     def location(self) -> str:
         """Return where the user finds the runs, in words; "" before the first one began."""
+        raise NotImplementedError
 
 
 def metric_name(*parts: str) -> str:

@@ -293,7 +293,7 @@ def choose_loss(
 def restore_loss(net: nn.Module, path: str, reason: str = "") -> TrainingLoss:
     """Return the loss that an earlier run of the same settings chose, so that the resumed run is bit-identical.
 
-    Raises BadInput where an earlier version had packed the rows of a model for which that is wrong.
+    Raises BadInput where it packed the rows of a model for which that is wrong.
     """
     causal = _causal(net)
     inner = torch.compile(causal.base_model, dynamic=True) if path == "compiled" else None

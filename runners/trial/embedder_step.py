@@ -28,7 +28,7 @@ from runners.plan.steps import EmbedderStep
 from runners.resources.device import torch_device
 from runners.runs.session import RunContext, obtain_model
 from runners.runs.tuned_retrieval import COMPARISON, TRAINING, TUNED_REFUSAL, read_comparison
-from runners.trial.refusal_gate import fit_gate_on_dev, log_questions
+from runners.trial.refusal_gate import fit_gate_on_dev, log_questions, why_fit_again
 
 WORK = ".training"
 """Folder of the checkpoints, in that of the tuned retriever; it is removed when the training is finished."""
@@ -293,4 +293,4 @@ def damaged_retriever(context: RunContext) -> str:
         _ = tuned.index
     except BadInput as problem:
         return problem.message
-    return ""
+    return why_fit_again(tuned.folder / TUNED_REFUSAL)

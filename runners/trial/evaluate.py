@@ -188,7 +188,7 @@ def _answer(
     made_from = {
         "plan": plan.digest(),
         "questions": [
-            # what is not set is left out: evaluations of earlier versions stay valid
+            # what is not set is left out: evaluations by 0.2.0 stay valid
             {k: v for k, v in asdict(q).items() if k not in ("made", "wordings", "wording_of") or v}
             for q in questions
         ],
@@ -199,13 +199,13 @@ def _answer(
     trial.drop_outdated_answers(folder, arm.arm, sha256_text(canonical_json(made_from)))
     answered = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
     for seed in (s for s in seeds if any((s, q.id) not in answered for q in questions)):
-        prepared, generator = session.prepare(arm, seed)
+        prepared = session.prepare(arm, seed)
         trial.run_arm(
             prepared.plan,
             arm,
             seed,
             questions,
-            generator,
+            session.generator(arm, seed),
             prepared.finder,
             prepared.shots,
             folder / ANSWERS,

@@ -1,6 +1,6 @@
 """Carry out a plan: build the index, train, let every arm answer, score; resumable after any step.
 
-:func:`run` is the public entry point, :func:`run_plan` the same for the command line.
+:func:`run` is the public entry point, :func:`carry_out` the same for a request.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from runners.models import cards, endpoint
 from runners.models.resolve import Model
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
-from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, TrainStep
+from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateStep, IndexStep, TrainStep
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
@@ -29,6 +30,7 @@ from runners.runs.dataset import read_guarded
 from runners.runs.endpoint_consent import check_index_hosts
 from runners.runs.run import Run, RunSession
 from runners.runs.session import (
+    REFUSAL_FILE,
     RunContext,
     model_identity,
     must_stay_local,
@@ -37,7 +39,7 @@ from runners.runs.session import (
     obtain_reranker,
 )
 from runners.runs.tuned_retrieval import refused_arms
-from runners.trial import embedder_step, forgetting, judge, row_guard, step_runner, trial
+from runners.trial import embedder_step, forgetting, judge, refusal_gate, row_guard, step_runner, trial
 
 if TYPE_CHECKING:
     from runners.runs.backend_servers import BackendServers
@@ -45,6 +47,27 @@ if TYPE_CHECKING:
 QUICK_LIMITS = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
 QUICK_PROMPTS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A plan to carry out.
+
+    Attributes:
+        plan: the plan.
+        out: the run folder.
+        resume: continue after the last finished step.
+        overwrite: start again in an existing folder.
+        only: the name of the only step to run.
+        accept_lost_rows: train arms also when under two thirds of their rows are left or have a passage.
+    """
+
+    plan: Plan
+    out: Path
+    resume: bool = False
+    overwrite: bool = False
+    only: str | None = None
+    accept_lost_rows: bool = False
 
 
 def run(
@@ -78,25 +101,23 @@ def run(
     if resume and overwrite:
         raise UsageProblem("resume and overwrite exclude each other", "choose one")
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    plan = quick_plan(plan) if quick else plan
-    path = Path(out) if out is not None else Path("runs") / plan.name
-    folder = run_plan(plan, path, resume, overwrite, only, on_event, accept_lost_rows)
-    return Run(RunSession(folder, plan, on_event))
+    request = RunRequest(
+        plan=quick_plan(plan) if quick else plan,
+        out=Path(out) if out is not None else Path("runs") / plan.name,
+        resume=resume,
+        overwrite=overwrite,
+        only=only,
+        accept_lost_rows=accept_lost_rows,
+    )
+    return carry_out(request, on_event)
 
 
-def run_plan(
-    plan: Plan,
-    out: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    only: str | None = None,
-    on_event: OnEvent | None = None,
-    accept_lost_rows: bool = False,
-) -> RunFolder:
-    """Carry out the plan's steps in a folder, skipping those that are finished there; ``only`` names one step to run.
+def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
+    """Carry out the plan's steps in a folder, skipping those that are finished there, and return the run.
 
     Everything is checked before the first step starts. Raises the same errors as :func:`run`.
     """
+    plan, out, only = request.plan, request.out, request.only
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
@@ -124,7 +145,7 @@ def run_plan(
     classifier.check_classifier_plan(plan, examples)
     scored_labels.check_scored_labels(plan, bases)
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
-    run = RunFolder.create(out, plan, resume, overwrite)
+    run = RunFolder.create(out, plan, request.resume, request.overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
     recorded = read_run_plan(run.path)
     plan = plan.model_copy(update={"steps": recorded.steps})
@@ -135,7 +156,7 @@ def run_plan(
         context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker, servers)
         _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        executed = _run_steps(context, named, only, total, accept_lost_rows)
+        executed = _run_steps(context, named, only, total, request.accept_lost_rows)
         # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
         if only is None and (any(executed) or not (run.path / TRIAL / SCORES).is_file()):
             _score_arms(context)
@@ -143,7 +164,12 @@ def run_plan(
             judge.judge_trial(context)
         if only is None and total > len(named):
             _measure_forgetting(context, total)
-    return run
+    return Run(RunSession(run, request.plan, on_event))
+
+
+def run_plan(plan: Plan, out: Path, on_event: OnEvent | None = None, **options: Any) -> RunFolder:
+    """Carry out a plan as :func:`run` does and return the run folder; ``options`` are other fields of a request."""
+    return carry_out(RunRequest(plan=plan, out=out, **options), on_event).folder
 
 
 def _backend_servers(plan: Plan, out: Path, on_event: OnEvent | None) -> BackendServers | None:
@@ -218,8 +244,6 @@ def _report_start(context: RunContext, left_out: int, machine: Machine, notes: S
     context.emit({"event": "run.start", **start})
     if context.backend and (note := context.backend.adapters_note()):
         context.emit({"event": "backend.note", "reason": note})
-    if plan.ignored:
-        context.emit({"event": "plan.note", "reason": plan.ignored})
     if outdated := plan.predicted.get(OUTDATED):
         reason = f"{outdated}: its prediction is shown, but not compared with times and memory"
         context.emit({"event": "plan.note", "reason": reason})
@@ -269,7 +293,7 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
         context.emit({"event": "step.skip", "step": name})
         return False
     if damage:
-        context.emit({"event": "plan.note", "reason": f"{name} is trained again: {damage}"})
+        context.emit({"event": "plan.note", "reason": f"{name} is repeated: {damage}"})
     context.run.unseal()
     with usage.measure_step_contention() as others:
         result = step_runner.run_step(context, step)
@@ -281,7 +305,9 @@ def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total:
 
 
 def _damage(context: RunContext, step: Step) -> str:
-    """Return what is missing or damaged of the weights of a finished training; "" when they are whole."""
+    """Return why a finished step is repeated though its inputs are the same; "" where it need not be."""
+    if isinstance(step, IndexStep):
+        return refusal_gate.why_fit_again(context.run.path / REFUSAL_FILE)
     if isinstance(step, EmbedderStep):
         return embedder_step.damaged_retriever(context)
     if not isinstance(step, TrainStep):

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
+from rag.evaluation.statistics import paired_test
 from rag.files import append_line, append_lines, canonical_json, sha256_text
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -68,11 +69,7 @@ def forgetting_inputs(context: RunContext) -> Row:
 
 
 def _prompts_digest(prompts: Sequence[ifeval.VerifiablePrompt]) -> str:
-    """Return a SHA-256 over prompts and instructions, as runs of earlier versions recorded it.
-
-    They hashed the ``repr`` of a tuple of ``Prompt`` objects; the text is written here, so that the name of the class
-    is no part of it and finished measurements are not repeated.
-    """
+    """Return a SHA-256 over prompts and instructions, as 0.2.0 recorded it: measurements are not repeated."""
     rows = [
         f"Prompt(id={prompt.id!r}, text={prompt.text!r}, kinds={prompt.kinds!r}, values={prompt.values!r})"
         for prompt in prompts
@@ -201,8 +198,6 @@ def _compare(plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row],
 
     ``after`` holds the rows of all seeds; what they measured of one text or prompt is averaged.
     """
-    from rag.evaluation.statistics import paired_test
-
     table_row: Row = {
         "arm": name,
         "arms": [arm.arm for arm in plan.arms if arm.weights == name],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rag.refusal.drift import Drift, compare_questions
 from rag.refusal.gate import DevQuestion, GateSettings, fit_gate
 from runners.data.log_questions import LogQuestions, load_log_questions
 from runners.data.questions import Question, with_wordings
-from runners.models.answer_reader import AnswerReader, why_not_english
+from runners.models.answer_reader import OTHER_WEIGHTS, AnswerReader, answerability_weights, why_not_english
 from runners.plan.schema import Plan, RefusalSettings
 from runners.run_folder import RETRIEVER
 from runners.runs.session import REFUSAL_FILE, RunContext
@@ -49,7 +50,8 @@ def fit_gate_on_dev(context: RunContext, index: Index, log: LogQuestions | None)
         reader=reader.model,
         why_not_read=reader.why_not,
     )
-    return fit_gate(index, dev, settings, texts)
+    threshold = fit_gate(index, dev, settings, texts)
+    return replace(threshold, reader=answerability_weights()) if threshold.read else threshold
 
 
 def dev_questions(questions: Sequence[Question]) -> list[DevQuestion]:
@@ -73,11 +75,29 @@ def gate_inputs(context: RunContext) -> dict[str, Any]:
     return {} if wanted == RefusalSettings().model_dump(exclude={"reasons"}) else {"refusal": wanted}
 
 
+def reader_input(context: RunContext) -> dict[str, Any]:
+    """Return the answerability model by which the run's plain index refuses; {} where passages are not read."""
+    threshold = _stored(context.run.path / REFUSAL_FILE)
+    return {"reader": answerability_weights()} if threshold and threshold.read else {}
+
+
+def why_fit_again(file: Path) -> str:
+    """Return why the fitted refusals of a finished step are fitted again, "" where they need not be."""
+    threshold = _stored(file)
+    if threshold is None or not threshold.read or threshold.reader == answerability_weights():
+        return ""
+    return OTHER_WEIGHTS
+
+
+def _stored(file: Path) -> RefusalThreshold | None:
+    return RefusalThreshold.from_json(json.loads(file.read_text("utf-8"))) if file.is_file() else None
+
+
 def question_drift(run: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Drift | None:
     """Compare the questions of a journal with those that the refusals of their search were fitted on.
 
     One comparison for all arms, over the different questions of those that search with the plan's retriever, or else with
-    the tuned one. None with under 20 questions on a side, where nothing was searched, and for files of earlier versions.
+    the tuned one. None with under 20 questions on a side, where nothing was searched, and for files of 0.2.0.
 
     Args:
         run: the folder with the index and its refusal threshold.
@@ -88,8 +108,7 @@ def question_drift(run: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> 
     for retriever, file in files.items():
         arms = {step.arm for step in plan.arms if step.retrieval and step.retriever == retriever}
         asked = {str(row["question"]): row["decision"]["signals"] for row in rows if _is_searched(row, arms)}
-        if asked and file.is_file():
-            threshold = RefusalThreshold.from_json(json.loads(file.read_text("utf-8")))
+        if asked and (threshold := _stored(file)):
             values = [[float(signals[name]) for name in DRIFT_SIGNALS] for signals in asked.values()]
             return compare_questions(values, threshold.sample)
     return None

@@ -53,7 +53,7 @@ from runners.runs.session import (
 from runners.runs.tuned_retrieval import refused_arms
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step
-from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions
+from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
 from runners.trial.trial import ANSWERS, RunningScores, drop_outdated_answers, run_arm
 
 ALONE_QUESTIONS = 3
@@ -73,7 +73,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
             "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SEARCH_SIGNALS),
-            **_gate_inputs(context, True),
+            **_gate_inputs(context),
         }
     if isinstance(step, EmbedderStep):
         return made_from | {
@@ -111,7 +111,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
         "index": _index_digest(plan, step.retrieval),
         "shots": _rows_digest(context) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
-        **_gate_inputs(context, step.retrieval),
+        **({**_gate_inputs(context), **reader_input(context)} if step.retrieval else {}),
     }
     if step.retriever == "tuned" and plan.embedder_step:
         made_from["retriever"] = step_inputs(context, plan.embedder_step)
@@ -127,12 +127,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
 
 
 def _asking_inputs(base: Model, plan: Plan) -> dict[str, Any]:
-    """Return how a model is asked, where earlier versions asked it otherwise: there finished steps are repeated.
-
-    Models that reason were asked without switch and room, a model without a template without its first token, templates
-    that write the date with today's, and the generation_config was not followed. Steps of all other models that were
-    finished then stay finished.
-    """
+    """Return what of a model's own files decides how it is asked: its switch for reasoning, its template, its rules."""
     template = chat_template(base.folder)
     inputs: dict[str, Any] = {}
     if any(name in template for name in _REASONING):
@@ -158,7 +153,7 @@ def _followed_rules(file: Path) -> dict[str, Any]:
 
 
 def quantization_input(model: PlanModel) -> dict[str, str]:
-    """Return how the model is held when it answers, {} in 16 bits: steps finished before this setting stay finished."""
+    """Return how the model is held when it answers, {} in 16 bits."""
     return {} if model.quantization == NO_QUANTIZATION else {"quantization": model.quantization}
 
 
@@ -384,7 +379,9 @@ def time_alone(
     seconds: list[float] = []
     for question in context.split.dev[: 2 * ALONE_QUESTIONS]:
         started = time.perf_counter()
-        answers = answer_all(prepared.plan, step, [question], generator, prepared.finder, prepared.shots)
+        answers = answer_all(
+            prepared.plan, step, [question], lambda: generator, prepared.finder, prepared.shots
+        )
         if answers[0].completion.finish != "refused" and len(seconds) < ALONE_QUESTIONS:
             seconds.append(round(time.perf_counter() - started, 3))
         if len(seconds) == ALONE_QUESTIONS:
@@ -449,11 +446,11 @@ def _documents_digest(documents: Path | None) -> str:
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
-def _gate_inputs(context: RunContext, retrieves: bool) -> dict[str, Any]:
-    """Return the settings and the log that refusals depend on; {} for the usual ones, as for steps of earlier versions."""
+def _gate_inputs(context: RunContext) -> dict[str, Any]:
+    """Return the settings and the log that refusals depend on; {} for the usual ones."""
     log = context.plan.data.wordings
-    if not retrieves or log is None:
-        return gate_inputs(context) if retrieves else {}
+    if log is None:
+        return gate_inputs(context)
     require_log(log)
     return {**gate_inputs(context), "wordings": sha256_file(log)}
 
@@ -463,7 +460,7 @@ def _rows_digest(context: RunContext) -> str:
 
 
 def _reranker_input(context: RunContext, retrieves: bool) -> dict[str, str]:
-    """Return the reranker that a step depends on; {} where there is none, as for steps of earlier versions."""
+    """Return the reranker that a step depends on; {} where there is none."""
     model = context.reranker_model if retrieves else None
     return {"reranker": model.fingerprint} if model else {}
 

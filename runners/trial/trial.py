@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rag.evaluation.statistics import bootstrap_interval
 from rag.files import append_lines, write_json, write_text
 from rag.types import Citation, OnEvent
 from runners.arms.answer import Answer, answer_all
@@ -255,7 +256,7 @@ def run_arm(
 
     if len(known) == len(questions):
         return 0
-    return len(answer_all(plan, arm, questions, generator, retriever, shots, append_batch, known))
+    return len(answer_all(plan, arm, questions, lambda: generator, retriever, shots, append_batch, known))
 
 
 def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
@@ -388,8 +389,6 @@ def mean_over_seeds(scores_of_seeds: Sequence[dict[str, float]]) -> dict[str, fl
 
 def scores_with_intervals(arm: ArmScores) -> dict[str, ScoreEstimate]:
     """Return the combined score of an arm and each of its other scores, with their 95 % intervals over the questions."""
-    from rag.evaluation.statistics import bootstrap_interval
-
     estimates = {}
     for name in dict.fromkeys(["combined", *(name for row in arm.scores for name in row)]):
         whole = name == "combined"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from advisor import completion
@@ -103,69 +100,6 @@ def test_completions_of_every_kind(work_folder: Path, root: Path) -> None:
     assert suggestions == expected
 
 
-TAB = """
-PS1= PS2=
-bind 'set bell-style none'
-bind -x '"\\C-g": printf "LINE<%s>\\n" "$READLINE_LINE"'
-eval "$(tunewise --show-completion bash)"
-echo READY
-"""
-
-
-@pytest.fixture
-def press_tab(work_folder: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
-    """Return a function that types a line into a real bash, presses Tab, and returns the completed line."""
-    (tmp_path / "bin").mkdir()
-    shim = tmp_path / "bin" / "tunewise"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m advisor "$@"\n', "utf-8")
-    shim.chmod(0o755)
-    (tmp_path / "tab.sh").write_text(TAB, "utf-8")
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "PATH": f"{shim.parent}:{os.environ['PATH']}",
-        "TERM": "dumb",
-        "HISTFILE": "/dev/null",
-    }
-    shell = pexpect.spawn(
-        "bash", ["--norc", "--noprofile"], cwd=str(work_folder), env=env, encoding="utf-8", timeout=HANG_S
-    )
-    shell.setwinsize(50, 400)
-    shell.sendline(". ./tab.sh")
-    shell.expect("READY\r\n")
-
-    def press(line: str) -> str:
-        shell.send(f"{line}\t\x07")
-        shell.expect("LINE<(.*)>\r\n")
-        assert shell.match
-        shell.send("\x15")
-        return str(shell.match[1])
-
-    return press
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_tab_in_bash_completes_the_line(work_folder: Path, press_tab: Callable[[str], str]) -> None:
-    """No blank after a folder or "key=", values behind "=", names with blanks quoted as what was typed is."""
-    (work_folder / "runs/Prüf eins").mkdir()
-    (work_folder / "runs/Prüf eins/plan.yaml").write_text(PLAN, "utf-8")
-    lines = {
-        "tunewise ask ol": "tunewise ask old/",
-        "tunewise ask old/": "tunewise ask old/desk ",
-        "tunewise plan --set facts_ch": "tunewise plan --set facts_change=",
-        "tunewise plan --set facts_change=st": "tunewise plan --set facts_change=static ",
-        "tunewise plan --set facts_change=": "tunewise plan --set facts_change=",
-        "tunewise plan --set=must_cite=y": "tunewise plan --set=must_cite=yes ",
-        "tunewise ask runs/P": "tunewise ask runs/Prüf\\ eins ",
-        "tunewise ask runs/Prüf\\ e": "tunewise ask runs/Prüf\\ eins ",
-        'tunewise ask "runs/Prüf e': 'tunewise ask "runs/Prüf eins" ',
-        'tunewise ask "runs/Prüf eins" q --arm ra': 'tunewise ask "runs/Prüf eins" q --arm rag ',
-        "tunewise ask runs/Prüf\\ eins q --arm=p": "tunewise ask runs/Prüf\\ eins q --arm=prompting ",
-        "tunewise report tab": "tunewise report tab.sh ",
-    }
-    assert {line: press_tab(line) for line in lines} == lines
-
-
 @pytest.mark.skipif(os.name == "nt", reason="names shells of POSIX")
 def test_show_completion_prints_script_of_named_shell(root: Path, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(root)}
@@ -182,47 +116,13 @@ def test_show_completion_prints_script_of_named_shell(root: Path, tmp_path: Path
         assert mark in done.stdout, (shell, done)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names shells of POSIX")
-def test_install_completion_writes_the_script_that_is_shown(root: Path, tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(root), "HOME": str(tmp_path)}
-    shown, installed, zsh = (
-        subprocess.run(
-            [sys.executable, "-m", "advisor", *line],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=True,
-        ).stdout
-        for line in (
-            ("--show-completion", "bash"),
-            ("--install-completion", "bash"),
-            ("--install-completion", "zsh"),
-        )
-    )
-    path = tmp_path / ".bash_completions" / "tunewise.sh"
-    assert str(path) in installed
-    assert path.read_text("utf-8") == shown
-    assert "COMP_CWORD=-1" in shown
-    assert str(path) in (tmp_path / ".bashrc").read_text("utf-8")
-    assert "zsh completion installed" in zsh
-    assert "#compdef tunewise" in (tmp_path / ".zfunc" / "_tunewise").read_text("utf-8")
-
-
-def test_line_is_split_like_the_shell_does() -> None:
-    assert completion.split_line('a "b c" d\\ e \'f') == ["a", "b c", "d e", "f"]
-    for line, typed in {
-        "a b": "b",
-        "a ": "",
-        'a "b c': '"b c',
-        "a b\\ c": "b\\ c",
-        "a 'b\\' c": "c",
-        "": "",
-    }.items():
-        assert completion.last_word(line) == typed, line
-    assert completion.replacement_for_word("$x y", "$", "$") == "\\$x\\ y"
-    assert completion.replacement_for_word('a"b', '"a', "a") == 'a\\"b'
+def test_arms_are_those_of_the_run_on_the_line(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind a quote that is still open, and of no run that cannot be read."""
+    monkeypatch.chdir(work_folder)
+    lines = {"ask runs/desk 'one q": ["rag"], "ask runs/other q": []}
+    for line, arms in lines.items():
+        monkeypatch.setenv("COMP_WORDS", f"tunewise {line} --arm r")
+        assert [name for name, _ in completion.complete_arms("r")] == arms, line
 
 
 def test_broken_user_facts_complete_no_models(work_folder: Path, root: Path) -> None:
@@ -243,13 +143,3 @@ def test_completions_include_every_rule_method_and_question() -> None:
     assert [value for value, _ in completion.complete_answers("")] == [
         f"{question.id}=" for question in QUESTIONS
     ]
-
-
-def test_bash_script_is_printed(tmp_path: Path, root: Path) -> None:
-    """Typer's own options install it or show it."""
-    env = {**os.environ, "PYTHONPATH": str(root), "_TUNEWISE_COMPLETE": "source_bash"}
-    code = "from advisor.cli import main; main([])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert "_tunewise_completion()" in done.stdout

@@ -128,7 +128,7 @@ def run(
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(PACKAGES), str(site))),
-        "TUNEWISE_CACHE": str(root / "tests" / "versions" / "477b318" / "cache"),
+        "TUNEWISE_CACHE": str(root / "tests" / "versions" / "0.2.0" / "cache"),
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
@@ -150,7 +150,7 @@ def run(
 @pytest.fixture
 def plugin_task(tmp_path: Path, root: Path) -> Path:
     """A folder of documents, one of them in the plug-in's format, with examples and questions."""
-    fixture = root / "tests" / "versions" / "477b318"
+    fixture = root / "tests" / "versions" / "0.2.0"
     shutil.copytree(fixture / "documents", tmp_path / "plugin_task" / "documents")
     for name in ("examples.jsonl", "questions.jsonl", "prompt.txt"):
         shutil.copy(fixture / name, tmp_path / "plugin_task")
@@ -201,9 +201,8 @@ def write_small_plan(path: Path, arms: tuple[str, ...]) -> None:
     body: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
     assert body["choice"] == "terse"
     body["data"] |= {"max_dev": 3, "max_test": 3}
-    body |= {"max_new_tokens": 6, "gate": {"must_beat": []}, "house_style": False}
+    body |= {"max_new_tokens": 6, "gate": {"must_beat": []}}
     body["steps"] = [step for step in body["steps"] if step["kind"] == "index" or step["arm"] in arms]
-    body["weights"].pop("house_style", None)
     path.write_text(yaml.safe_dump(body, sort_keys=False), "utf-8")
 
 

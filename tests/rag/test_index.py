@@ -65,12 +65,9 @@ def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny: TinyEncoder)
         Index.open(tmp_path / "index").search("x")
 
 
-@pytest.mark.parametrize("store", ["flat", "exact"])
-def test_build_is_deterministic(
-    corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder], store: str
-) -> None:
+def test_build_is_deterministic(corpus: Path, tmp_path: Path, make_tiny: type[TinyEncoder]) -> None:
     for name in ("a", "b"):
-        Index.build(tmp_path / name, corpus, make_tiny(), IndexSettings(store=store))
+        Index.build(tmp_path / name, corpus, make_tiny())
     assert derived(tmp_path / "a") == derived(tmp_path / "b")
 
 

@@ -134,7 +134,17 @@ def test_notebook_html_escapes_user_text() -> None:
     from runners.inference.types import Completion
     from tests.support.reports import report_from
 
-    cited = Citation(1, HOSTILE, HOSTILE, None, 1, 1, 0, 5, HOSTILE)
+    cited = Citation(
+        n=1,
+        doc=HOSTILE,
+        title=HOSTILE,
+        page=None,
+        line_start=1,
+        line_end=1,
+        char_start=0,
+        char_end=5,
+        quote=HOSTILE,
+    )
     words = Completion(HOSTILE, 1, 1, 0.1, "stop")
     answer = Answer(Question("q", HOSTILE), HOSTILE, HOSTILE, (cited,), False, None, (), words, arm=HOSTILE)
     body = {

@@ -144,6 +144,13 @@ def test_incomplete_last_line_is_no_event(tmp_path: Path) -> None:
     assert [e["event"] for e in read_journal(tmp_path / "run" / "events.jsonl")] == ["whole", "next"]
 
 
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+def test_row_with_another_line_end_in_its_text_is_read(tmp_path: Path, end: str) -> None:
+    run = RunFolder.create(tmp_path / "run", plan())
+    run.write({"event": "answer", "text": f"one{end}two"})
+    assert [event["text"] for event in open_run_folder(tmp_path / "run").events()] == [f"one{end}two"]
+
+
 def test_files_that_are_nested_too_deep_are_damaged(tmp_path: Path) -> None:
     """A bundle may bring them."""
     deep = "[" * 100_000 + "]" * 100_000

@@ -33,13 +33,7 @@ class AnswerForms:
 
         generator = self._generator
         if self._compiler is None or self._compiler.ends != generator.ends:
-            head = generator.model.get_output_embeddings()
-            size = (
-                head.weight.shape[0]
-                if head is not None
-                else generator.model.config.get_text_config().vocab_size
-            )
-            self._compiler = ConstraintCompiler(generator.tokenizer, generator.ends, size)
+            self._compiler = ConstraintCompiler(generator.tokenizer, generator.ends, generator.vocabulary)
         return self._compiler
 
     def problem(self, constraint: OutputConstraint) -> str:

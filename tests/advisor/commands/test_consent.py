@@ -24,8 +24,8 @@ from rag.backends.consent import INDEX_HOSTS
 from rag.files import MANIFEST, sha256_file
 from tests.support.silent_server import SilentServer
 
-FIXTURES = Path(__file__).parents[2] / "versions" / "477b318"
-ORIGINAL_FOLDER = "/tmp/tunewise-477b318"
+FIXTURES = Path(__file__).parents[2] / "versions" / "0.2.0"
+ORIGINAL_FOLDER = "/tmp/tunewise-0.2.0"
 
 OPENING: dict[str, list[list[str]]] = {
     "run": [["plan.yaml", "--out", "new"], ["plan.yaml", "--out", "run", "--resume"]],

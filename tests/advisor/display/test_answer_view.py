@@ -123,7 +123,7 @@ class FixedReader:
 def ask(plan: Plan, hits: tuple[Hit, ...], text: str, reader: Scorer | None = None) -> Answer:
     scripted = Scripted(hits, text, reader)
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
-    return answer_all(plan, arm, [Question("q", ASKED)], scripted, scripted)[0]
+    return answer_all(plan, arm, [Question("q", ASKED)], lambda: scripted, scripted)[0]
 
 
 def printed(answer: Answer) -> str:
@@ -240,7 +240,14 @@ def test_server_gives_the_mark_and_its_client_reads_it(plan: Plan, hits: tuple[H
 
     with HTTPServer(("127.0.0.1", 0), Sending) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        record = ServerRecord("127.0.0.1", server.server_port, 0, 0.0, "run", "fingerprint")
+        record = ServerRecord(
+            host="127.0.0.1",
+            port=server.server_port,
+            pid=0,
+            started=0.0,
+            run="run",
+            fingerprint="fingerprint",
+        )
         pieces = RunningServer(record).stream(Question("q", ASKED), "rag")
         read = show_streaming(pieces, "rag", Console(file=io.StringIO()))
     assert read.beside
@@ -271,7 +278,7 @@ def test_refusal_shows_search_and_nearest_passages(plan: Plan, hits: tuple[Hit, 
 def test_arm_without_retrieval_shows_no_sources(plan: Plan) -> None:
     arm = EvaluateStep(arm="prompting")
     answer = answer_all(
-        plan, arm, [Question("q", ASKED)], Scripted((), "It costs \x1b[1m3\x1b[0m [1]."), None
+        plan, arm, [Question("q", ASKED)], lambda: Scripted((), "It costs \x1b[1m3\x1b[0m [1]."), None
     )[0]
     assert printed(answer) == "It costs 3.\n  (arm: rag)\n"
     reply = answer.reply_json("prompting")

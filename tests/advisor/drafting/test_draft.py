@@ -67,7 +67,6 @@ def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
     assert plan.checks[0].text.startswith("one statement, then one closing question (100 % of ")
     assert plan.weights["style"] > 0
     assert plan.weight_reasons.keys() == plan.weights.keys()
-    assert "house_style" not in plan.weights
     assert plan.predicted["choice"] == "hybrid"
     assert plan.answers["labelled_examples"].source == "counted"
 

@@ -15,7 +15,7 @@ from advisor.drafting.score_weights import score_weights
 from advisor.questionnaire.profile import Profile
 from runners.data.questions import Question
 from runners.plan.schema import SCORES, Plan, StyleCheck, parse_plan
-from runners.plan.score_names import RETIRED_SCORES, SCORE_BY_NAME, SCORE_DEFINITIONS
+from runners.plan.score_names import SCORE_BY_NAME, SCORE_DEFINITIONS
 from runners.trial.trial import ArmScores
 from tests.support.reports import report_from
 
@@ -70,7 +70,7 @@ def test_score_weights_follow_questions() -> None:
 
 
 def test_score_definitions_have_unique_names() -> None:
-    assert len(SCORE_BY_NAME) == len(SCORE_DEFINITIONS) + len(RETIRED_SCORES) == len(SCORES)
+    assert len(SCORE_BY_NAME) == len(SCORE_DEFINITIONS) == len(SCORES)
     assert {score.name for score in SCORE_DEFINITIONS if score.lower} == {"false_refusal", "spurious"}
     assert SCORE_BY_NAME["spurious"].gain(0.25) == 0.75
     assert SCORE_BY_NAME["style"].gain(0.25) == 0.25

@@ -26,11 +26,11 @@ INJECTION = (
 def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: the files, the finished run and the tiny models of tests/versions, and a hostile document."""
     folder = tmp_path_factory.mktemp("mcp") / "project"
-    fixtures = root / "tests" / "versions" / "477b318"
+    fixtures = root / "tests" / "versions" / "0.2.0"
     shutil.copytree(fixtures, folder)
     run = folder / "run"
     plan = (run / "plan.yaml").read_text("utf-8")
-    changed = plan.replace("/tmp/tunewise-477b318", str(folder))
+    changed = plan.replace("/tmp/tunewise-0.2.0", str(folder))
     (run / "plan.yaml").write_text(changed, "utf-8")
     seal(run, "plan.yaml")
     (folder / "hostile").mkdir()

@@ -58,7 +58,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     "data.wordings": lambda plan, path: plan["data"].update(wordings=path),
     "forgetting.file": lambda plan, path: plan.update(forgetting={"file": path}),
     "model": lambda plan, path: plan["model"].update(name=path),
-    "embedder": lambda plan, path: plan["embedder"].update(name=path),
+    "embedder": lambda plan, path: plan.update(embedder={"name": path}),
     "steps[0].reranker": lambda plan, path: plan["steps"][0].update(reranker={"name": path}),
     "steps[1].reranker": lambda plan, path: plan["steps"].insert(
         1, {"kind": "embedder", "reranker": {"name": path}}
@@ -115,10 +115,9 @@ def test_every_key_of_a_plan_that_may_name_a_path_is_checked_above() -> None:
 def test_a_run_that_needs_a_model_outside_is_not_asked(copy: Path) -> None:
     outside = copy.parent / "model"
     shutil.copytree(copy / "adapter", outside)
-    text = (copy / "run" / "plan.yaml").read_text("utf-8")
-    (copy / "run" / "plan.yaml").write_text(
-        text.replace("name: all-minilm-l6-v2", f"name: {outside}", 1), "utf-8"
-    )
+    plan = yaml.safe_load((copy / "run" / "plan.yaml").read_text("utf-8"))
+    plan["embedder"] = {"name": str(outside)}
+    (copy / "run" / "plan.yaml").write_text(yaml.safe_dump(plan), "utf-8")
     seal(copy / "run", "plan.yaml")
     result = call(make_server(copy, False), "ask", run="run", question="Well?")
     assert result.is_error

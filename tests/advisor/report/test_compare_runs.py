@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from advisor.display.trial_table import show_comparison, show_margins
+from advisor.flags.run import RunFlags
 from advisor.report.compare_runs import compare_runs
 from advisor.report.data import read_report, read_scores
 from advisor.report.report import write_report
@@ -207,7 +208,7 @@ def test_report_compare_prints_json(make_run: Make, tunewise: Any) -> None:
 def test_seeds_without_effect_are_rejected(make_run: Make, quick: bool, message: str) -> None:
     run = make_run("first", ["prompting", "rag"], ferry_questions(1, 2))
     with pytest.raises(UsageProblem, match=message):
-        execute_plan(run, None, False, False, quick, None, False, False, seeds=2)
+        execute_plan(RunFlags(plan=run, quick=quick, seeds=2))
 
 
 @pytest.mark.parametrize(
@@ -216,5 +217,5 @@ def test_seeds_without_effect_are_rejected(make_run: Make, quick: bool, message:
 def test_kernels_without_effect_are_rejected(make_run: Make, kernels: str, message: str) -> None:
     run = make_run("first", ["prompting", "rag"], ferry_questions(1, 2))
     with pytest.raises(UsageProblem) as refused:
-        execute_plan(run, None, False, False, False, None, False, False, kernels=kernels)
+        execute_plan(RunFlags(plan=run, kernels=kernels))
     assert message in f"{refused.value.message}; {refused.value.hint}"

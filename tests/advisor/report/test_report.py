@@ -224,10 +224,22 @@ def test_page_shows_refusal_threshold(run: RunFolder) -> None:
     assert "Gate:" not in report_markdown(read_report(run.path))
     points = tuple(RefusalPoint(cut, cut, cut / 2) for cut in (0.0, 0.5, 1.0))
     fitted = RefusalThreshold(
-        {"dense": 1.0}, 0.0, "logistic", 20, 10, 5, 0.9, 0.95, points[1], points[2], points
+        weights={"dense": 1.0},
+        bias=0.0,
+        how="logistic",
+        answerable=20,
+        unanswerable=10,
+        made=5,
+        balanced_accuracy=0.9,
+        auroc=0.95,
+        chosen=points[1],
+        at_most=points[2],
+        curve=points,
     )
     read = replace(fitted, how="answers", read=12, wordings=4, note="for other words it is the shipped one")
-    none = RefusalThreshold({}, 1.0, "off", gate="off", note="nothing is refused before the model is asked")
+    none = RefusalThreshold(
+        weights={}, bias=1.0, how="off", gate="off", note="nothing is refused before the model is asked"
+    )
     for threshold, gate, sentence in (
         (fitted, "Gate: fitted; a question is refused by signals", "refuses 50 % of the unanswerable ones"),
         (read, "which are read, seems to answer it. For other words it is the shipped one.", "; 4 are other"),
@@ -277,8 +289,8 @@ def test_answers_beside_the_question_are_marked_and_counted(run: RunFolder) -> N
     assert page.count("The passage supports a part of the sentence only.") == 1
 
 
-def test_refusal_of_earlier_version_is_shown(run: RunFolder, root: Path) -> None:
-    old = json.loads((root / "tests/versions/477b318/run/refusal.json").read_text("utf-8"))
+def test_refusal_of_0_2_0_is_shown(run: RunFolder, root: Path) -> None:
+    old = json.loads((root / "tests/versions/0.2.0/run/refusal.json").read_text("utf-8"))
     assert "gate" not in old
     write_json(run.path / "refusal.json", old)
     data = written(run, PLAN)

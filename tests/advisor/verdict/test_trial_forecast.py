@@ -109,7 +109,11 @@ def test_arms_without_a_probe_are_forecast_from_trials_of_the_like() -> None:
     like = [t for t in measured_trials() if trials_like(labels, (t,))]
     assert all(t.features["output_format"] == "labels" and not t.features.get("has_documents") for t in like)
     made_up = [
-        replace(measured_trials()[0], arms=(TrialArm("lora", m, 0, 1, 100, round(100 * m)),)) for m in MEANS
+        replace(
+            measured_trials()[0],
+            arms=(TrialArm(arm="lora", mean=m, low=0, high=1, n=100, right=round(100 * m)),),
+        )
+        for m in MEANS
     ]
     expected = expected_of_trials("lora", made_up)
     assert expected is not None
@@ -154,7 +158,7 @@ def test_forecast_is_beside_measurement_in_every_view(
     assert past.shares == {"few-shot": 0.5, "classifier": 0.3, "prompting": 0.2}
     assert past.features == {"gpu_kind": "none", "model": "tern", "labelled_examples": 300}
     (trial,) = own_trials([past.model_dump(mode="json")])
-    assert trial.best() == TrialArm("classifier", **to_json(report.arms[0].score), n=40)
+    assert trial.best() == TrialArm(arm="classifier", **to_json(report.arms[0].score), n=40)
     surely = trial.difference("few-shot", "classifier")
     assert surely is not None
     assert (surely.paired, surely.sure) == (True, -1)

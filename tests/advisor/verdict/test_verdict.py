@@ -172,7 +172,9 @@ def test_verdict_text_outcome_winner_and_gate_agree(seed: int) -> None:
 
 
 def test_interval_touching_the_margin_decides_nothing() -> None:
-    touching = PairedDifference("a", "b", 0.2, 0.1, 0.3, 0.001, units=40, p_holm=0.001)
+    touching = PairedDifference(
+        a="a", b="b", difference=0.2, low=0.1, high=0.3, p=0.001, units=40, p_holm=0.001
+    )
     assert not ArmComparison(touching, by=0.1).above
     assert not ArmComparison(touching, by=0.3).below
     assert ArmComparison(touching, by=0.09).above

@@ -72,9 +72,10 @@ def test_long_texts_are_cut_and_counted(minilm_folder: Path) -> None:
     assert model.truncated == 1
 
 
-def test_other_models_are_refused(tmp_path: Path, minilm_folder: Path) -> None:
+@pytest.mark.parametrize("changed", ["LayerNorm.weight", "query.weight"], ids=["all weights", "a LoRA"])
+def test_other_models_are_refused(tmp_path: Path, minilm_folder: Path, changed: str) -> None:
     weights = load_file(minilm_folder / "model.safetensors")
-    key = next(name for name in weights if "LayerNorm.weight" in name)
+    key = next(name for name in weights if name.endswith(changed))
     weights[key] = weights[key] + 0.01
     save_file(weights, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), "utf-8")

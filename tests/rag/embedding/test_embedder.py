@@ -14,7 +14,7 @@ from rag.embedding.embedder import Embedder
 from rag.embedding.packed import (
     MAX_ROWS_PER_PRODUCT,
     DeterministicLinear,
-    bit_identical_sizes,
+    ProductSizes,
     cpu_supports_bf16,
 )
 from rag.errors import BadInput
@@ -58,8 +58,8 @@ def test_vectors_are_bit_identical_in_any_batch(minilm_folder: Path, dtype: str)
 def test_deterministic_linear_gives_equal_bits_for_any_row_count() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         layer = torch.nn.Linear(1536, 384, dtype=dtype)
-        sizes = bit_identical_sizes(layer)
-        assert sizes[-1] == MAX_ROWS_PER_PRODUCT
+        sizes = ProductSizes(layer)
+        assert sizes.smallest(MAX_ROWS_PER_PRODUCT) == MAX_ROWS_PER_PRODUCT
         deterministic = DeterministicLinear(layer, sizes)
         rows = torch.randn(2 * MAX_ROWS_PER_PRODUCT + 7, 1536).to(dtype)
         with torch.inference_mode():

@@ -479,19 +479,6 @@ def test_index_stores_its_prompts_and_dimensions(saved: Saved, tmp_path: Path) -
         Index.open(tmp_path / "index", Embedder(folder))
 
 
-def test_index_of_before_prompts_were_known_by_name_opens_with_its_own(older: Saved, tmp_path: Path) -> None:
-    documents = tmp_path / "documents"
-    documents.mkdir()
-    (documents / "a.txt").write_text(TEXTS[0])
-    folder = older(window=40)
-    Index.build(tmp_path / "index", documents, Embedder(folder))
-    renamed = folder.rename(tmp_path / "multilingual-e5-small")
-    assert Embedder(renamed).prompts.query == "query: "
-    index = Index.open(tmp_path / "index", Embedder(renamed))
-    assert index.search(TEXTS[0], k=1)[0].dense > 0.5
-    assert Index.update(tmp_path / "index", documents, Embedder(renamed)).embedded == 0
-
-
 def test_folders_that_cannot_be_loaded_safely_are_refused(saved: Saved, older: Saved) -> None:
     folder = saved(pooling(), dense())
     (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")

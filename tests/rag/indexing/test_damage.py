@@ -18,7 +18,6 @@ from tests.rag.conftest import TinyEncoder
 MUTATIONS, DEEP_MUTATIONS = 100, 900
 SETTINGS = {
     "flat": IndexSettings(store="flat"),
-    "exact": IndexSettings(store="exact"),
     "delta": IndexSettings(store="flat", large_chunks=1, added_share=10),
 }
 QUESTIONS = ("When does ferry 3 leave?", "seat euros", "bicycles", "nothing of the kind")
@@ -41,7 +40,7 @@ def documents(workspace: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["flat", "exact", "delta"])
+@pytest.fixture(params=["flat", "delta"])
 def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny: TinyEncoder) -> Path:
     """An index with two generations, the second one written beside the first one's files for "delta"."""
     folder = workspace / f"whole-{request.param}"

@@ -78,7 +78,7 @@ QUERIES = (
 )
 
 
-@pytest.mark.parametrize(("store", "rounds"), [("flat", 5), ("exact", 2), ("ivf", 2)])
+@pytest.mark.parametrize(("store", "rounds"), [("flat", 5), ("ivf", 2)])
 def test_updates_give_the_results_of_a_new_build(
     tmp_path: Path, tiny: TinyEncoder, store: str, rounds: int
 ) -> None:

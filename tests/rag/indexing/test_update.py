@@ -18,7 +18,7 @@ import pytest
 from rag import files
 from rag.embedding.protocol import Encoder
 from rag.errors import BadInput, CannotRun
-from rag.files import sha256_text
+from rag.files import sha256_file, sha256_text
 from rag.index import Index, watch_documents
 from rag.indexing.build import CutDocuments
 from rag.indexing.chunking import Chunker
@@ -259,7 +259,7 @@ def test_failed_first_build_removes_its_files(
     assert Index.open(tmp_path / "empty", make_tiny()).check()["generation"] == 1
 
 
-@pytest.mark.parametrize("name", ["vectors.faiss", "lexical/terms.npy", "manifest.json"])
+@pytest.mark.parametrize("name", ["vectors.npy", "lexical/terms.npy", "manifest.json"])
 def test_repair_restores_files_without_the_embedder(
     corpus: Path, tmp_path: Path, tiny: TinyEncoder, name: str
 ) -> None:
@@ -287,7 +287,7 @@ def test_repair_embeds_vectors_that_are_lost_everywhere(
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     files_before = derived(folder)
-    (folder / "gen-000001" / "vectors.faiss").unlink()
+    (folder / "gen-000001" / "vectors.npy").unlink()
     (folder / caches.CACHE_DATABASE).unlink()
     with pytest.raises(BadInput, match="another embedder"):
         Index.repair(folder, lambda: make_tiny(fingerprint="tiny-2"))
@@ -370,14 +370,36 @@ def test_documents_can_be_removed_with_every_store(tmp_path: Path, tiny: TinyEnc
     rows = [f'{{"id": "{n}", "text": "Boat {n} lies at pier {n % 7}."}}' for n in range(1100)]
     path = tmp_path / "boats.jsonl"
     path.write_text("\n".join(rows))
-    report = Index.build(tmp_path / "index", path, tiny, IndexSettings(store="hnsw"))
-    assert [m.store for m in report.stores] == ["flat", "hnsw"]
+    report = Index.build(tmp_path / "index", path, tiny, IndexSettings(store="ivf"))
+    assert [m.store for m in report.stores] == ["flat", "ivf"]
     path.write_text("\n".join(rows[:-50]))
     report = Index.update(tmp_path / "index", path, tiny)
-    assert (report.removed, report.embedded, report.store, report.stores) == (50, 0, "hnsw", ())
+    assert (report.removed, report.embedded, report.store, report.stores) == (50, 0, "ivf", ())
     index = Index.open(tmp_path / "index", tiny)
     assert {hit.chunk.doc for hit in index.search("Boat 1099 lies", 60)} <= {str(n) for n in range(1050)}
     assert index.check()["chunks"] == 1050
+
+
+@pytest.mark.parametrize("older", ["exact", "hnsw", "sq8"])
+def test_index_with_a_store_of_0_2_0_is_read_and_written_anew(
+    corpus: Path, tmp_path: Path, tiny: TinyEncoder, older: str
+) -> None:
+    """Its exact vectors are searched; the first update writes them as a flat store and says so."""
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    hits = Index.open(folder, tiny).search("Dogs on board", 3)
+    manifest = folder / "gen-000001" / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace('"store": "flat"', f'"store": "{older}"'))
+    (folder / "CURRENT").write_text(f"gen-000001 {sha256_file(manifest)}\n")
+    assert Index.open(folder, tiny).search("Dogs on board", 3) == hits
+    (corpus / "new.txt").write_text("Bicycles ride free.")
+    report = Index.update(folder, corpus, tiny)
+    assert (report.store, report.added) == ("flat", 1)
+    assert report.remarks == (
+        f"its vectors were in the store {older}, which is no longer written: they are in flat now",
+    )
+    assert Index.update(folder, corpus, tiny).remarks == ()
+    assert Index.open(folder, tiny).check()["chunks"] == 6
 
 
 def test_watch_documents_updates_the_index(corpus: Path, tmp_path: Path, tiny: TinyEncoder) -> None:

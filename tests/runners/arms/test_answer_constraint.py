@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import unicodedata
@@ -236,26 +235,6 @@ def test_refusals_are_allowed_where_documents_or_weights_ask_for_them() -> None:
         assert constraint is not None
         assert constraint.also == ("I could not find that.",)
         assert constraint_report(plan).endswith("or a refusal of the plan")
-
-
-def test_schemas_of_earlier_plans_do_not_force_the_alphabet() -> None:
-    """Earlier versions listed keys by the alphabet: these may come in any order; other schemas are taken as they are."""
-    types = {"b.c": {"type": ["string"]}, "d": {"type": ["array"]}, "x": {"type": ["string"]}}
-    earlier = {"type": "object", "required": ["d", "x"], "properties": types, "additionalProperties": False}
-    constraint = answer_constraint(_plan([{"kind": "json_schema", "value": earlier}]))
-    assert constraint is not None
-    assert _accepts_json(constraint.schema, '{"x": "1", "d": [2], "b.c": "3"}')
-    assert not _accepts_json(constraint.schema, '{"x": 1, "d": [2]}')
-    mine = {"type": "object", "properties": types, "additionalProperties": False}
-    constraint = answer_constraint(_plan([{"kind": "json_schema", "value": mine}]))
-    assert constraint is not None
-    assert constraint.schema == mine
-
-
-def _accepts_json(schema: dict[str, Any], text: str) -> bool:
-    matcher = LLMatcher(_tokenizer(), LLMatcher.grammar_from_json_schema(json.dumps(schema)))
-    tokens = _tokenizer().tokenize_str(text)
-    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
 def test_what_no_grammar_can_be_made_of_is_said() -> None:

@@ -188,13 +188,13 @@ def answers(
     long.max_tokens = 500
     settings = IndexSettings(lexical_weight=1.0, max_tokens=400)
     Index.build(folder / "index", folder / "rows.jsonl", long, settings)
-    never = RefusalThreshold({}, 1.0, "default")
+    never = RefusalThreshold(weights={}, bias=1.0, how="default")
     counted = Echo().count_tokens
     index = Index.open(folder / "index", long)
     retriever = Retriever(index, IndexStep(context_tokens=4096), never, counted, control_tokens(tiny.folder))
     asked = [Question(d.id, f"When does the {d.id} close?") for d in documents]
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
-    return answer_all(plan, arm, asked, Echo(), retriever)
+    return answer_all(plan, arm, asked, Echo, retriever)
 
 
 def test_attacks_stay_inside_their_passage_block(documents: list[Planted], answers: list[Answer]) -> None:

@@ -62,8 +62,8 @@ def test_stream_ends_in_same_answer_as_batch(
 ) -> None:
     retriever = make_retriever(k=1) if arm.retrieval else None
     shots = examples[: arm.shots]
-    (whole,) = answer_all(PLAN, arm, [QUESTION], generator, retriever, shots)
-    pieces, answer = collect(stream_answer(PLAN, arm, QUESTION, generator, retriever, shots))
+    (whole,) = answer_all(PLAN, arm, [QUESTION], lambda: generator, retriever, shots)
+    pieces, answer = collect(stream_answer(PLAN, arm, QUESTION, lambda: generator, retriever, shots))
     assert len(pieces) > 1
     assert "".join(pieces) == answer.marked
     assert bool(answer.hits) == arm.retrieval
@@ -72,18 +72,22 @@ def test_stream_ends_in_same_answer_as_batch(
 
 
 def test_refusal_is_one_piece_without_asking_model(make_retriever: Callable[..., Retriever]) -> None:
-    always = RefusalThreshold({}, -1.0, "default")
-    no_generator: Any = None
-    pieces, answer = collect(stream_answer(PLAN, RAG, QUESTION, no_generator, make_retriever(always)))
+    always = RefusalThreshold(weights={}, bias=-1.0, how="default")
+
+    def model() -> Any:
+        raise AssertionError("the language model was loaded")
+
+    pieces, answer = collect(stream_answer(PLAN, RAG, QUESTION, model, make_retriever(always)))
     assert pieces == [answer.text] == ["Not in our papers."]
     assert answer.refused
+    assert answer_all(PLAN, RAG, [QUESTION], model, make_retriever(always)) == [answer]
 
 
 def test_interrupted_stream_releases_model(generator: LocalGenerator) -> None:
-    running = stream_answer(PLAN, PLAIN, QUESTION, generator, None)
+    running = stream_answer(PLAN, PLAIN, QUESTION, lambda: generator, None)
     first = next(running)
     running.close()
-    pieces, _ = collect(stream_answer(PLAN, PLAIN, QUESTION, generator, None))
+    pieces, _ = collect(stream_answer(PLAN, PLAIN, QUESTION, lambda: generator, None))
     assert pieces[0] == first
 
 

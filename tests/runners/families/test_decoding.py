@@ -13,12 +13,18 @@ from transformers import GenerationConfig
 from rag.errors import BadInput
 from runners.inference.batched import BatchRow, generate_batch
 from runners.inference.decoding import Decoder, TokenSampler
-from runners.inference.decoding_path import choose_path, own_error
+from runners.inference.decoding_path import choose_path, own_error, path_file
 from runners.inference.generation_rules import read_rules
 from runners.inference.kv_cache import StaticKVCache
-from runners.inference.llama_step import FusedPrefill
+from runners.inference.llama_step import (
+    FusedPrefill,
+    StepModel,
+    equals_whole_model,
+    load_step_model,
+)
 from runners.inference.local import LocalGenerator
 from runners.inference.types import Sampling
+from runners.models.resolve import resolve_model
 from tests.families import FAMILIES, VOCABULARY, Family, build, family_parameters
 from tests.runners.families.decoding import (
     DEEP_LENGTHS,
@@ -144,7 +150,7 @@ def test_unmerged_adapter_is_decoded_by_own_loops() -> None:
     for name, parameter in net.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    path = choose_path(net, "auto", ORDINARY)
+    path = choose_path(net, "auto", lambda: ORDINARY)
     decoder = path.decoder(net)
     assert decoder is not None, path.reason
     assert decoder.fused_step is None
@@ -155,6 +161,67 @@ def test_unmerged_adapter_is_decoded_by_own_loops() -> None:
     assert until_end(list(decoder.decode_one(prompt, LIMIT, TokenSampler(), cache))) == expected
 
 
+def test_path_is_kept_between_starts_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the hash of the weights, the config, the dtype and the kernels; a damaged file is probed again and replaced."""
+    monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path / "cache"))
+    model, probes = build("llama"), 0
+
+    def ordinary() -> range:
+        nonlocal probes
+        probes += 1
+        return ORDINARY
+
+    file = path_file(tmp_path, "a", "float32", "auto")
+    first = choose_path(model, "auto", ordinary, file)
+    assert first.own
+    for text in (file.read_text("utf-8"), "", "{", "[]", '{"own": true, "other": 1}', '{"own": "yes"}'):
+        file.write_text(text, "utf-8")
+        assert choose_path(model, "auto", ordinary, file) == first
+    assert probes == 6, "the first start, and five damaged files"
+    file.write_text('{"own": false, "reason": "of a start before"}', "utf-8")
+    assert choose_path(model, "auto", ordinary, file).reason == "of a start before"
+    assert choose_path(model, "auto", ordinary) == first, "kept nowhere"
+    others = [("b", "float32", "auto"), ("a", "bfloat16", "auto"), ("a", "float32", "plain")]
+    files = {file, *(path_file(tmp_path, *facts) for facts in others)}
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+    files.add(path_file(tmp_path, "a", "float32", "auto"))
+    assert len(files) == 5
+    assert path_file(tmp_path, "a", "float32", "auto") in files
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen2", "mistral-full"])
+def test_second_start_decodes_without_the_layers_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+) -> None:
+    """The same answers; the whole model is there when something asks for it, and then again the same answers."""
+    monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path / "cache"))
+    save_family(name, tmp_path / name)
+    base = resolve_model(str(tmp_path / name))
+    chats = [[{"role": "user", "content": words(prompt)}] for prompt in make_prompts((20, 33))]
+    first, second = (LocalGenerator(base, None, dtype) for _ in range(2))
+    assert (first.path.step_only, second.path.step_only) == (True, True)
+    answers = [[c.text for c in each.generate(chats, 12)] for each in (first, second)]
+    assert isinstance(second.decoder and second.decoder.model, StepModel)
+    assert answers[0] == answers[1]
+    assert torch.equal(second.model.lm_head.weight, first.model.lm_head.weight)
+    assert not isinstance(second.decoder and second.decoder.model, StepModel)
+    assert [c.text for c in second.generate(chats, 12)] == answers[0]
+
+
+def test_model_that_differs_is_not_decoded_alone(tmp_path: Path) -> None:
+    model = save_family("llama", tmp_path / "llama")
+    alone = load_step_model(tmp_path / "llama", torch.float32)
+    assert alone is not None
+    assert equals_whole_model(alone, model)
+    alone.model.rotary_emb.frequencies = alone.model.rotary_emb.frequencies * 1.001
+    assert not equals_whole_model(alone, model)
+    save_family("gpt2", tmp_path / "gpt2")
+    assert load_step_model(tmp_path / "gpt2", torch.float32) is None
+
+
 def test_rotary_positions_that_depend_on_length_are_left_to_transformers(tmp_path: Path) -> None:
     """Keys of a short cached prefix would be wrong in a text that outgrows the trained length."""
     model = build("llama")
@@ -162,7 +229,7 @@ def test_rotary_positions_that_depend_on_length_are_left_to_transformers(tmp_pat
     config.max_position_embeddings = 32
     config.rope_parameters = {**config.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
     model = type(model)(config).eval()
-    path = choose_path(model, "auto", ORDINARY)
+    path = choose_path(model, "auto", lambda: ORDINARY)
     assert (path.own, path.padded) == (False, 32)
     assert "dynamic" in path.reason
     assert "32 tokens" in path.padding_reason
@@ -270,7 +337,10 @@ def test_plain_path_draws_as_the_fast_path(tmp_path: Path) -> None:
     answers = []
     for kernels in ("auto", "plain"):
         generator = open_generator(tmp_path / "model", kernels)
-        rows = [BatchRow(p, 4 + n, s) for n, (p, s) in enumerate(zip(prompts, samplings, strict=True))]
+        rows = [
+            BatchRow(prompt=p, limit=4 + n, sampling=s)
+            for n, (p, s) in enumerate(zip(prompts, samplings, strict=True))
+        ]
         together = [answer.text for answer in generate_batch(generator, rows)]
         assert together == [generate_batch(generator, [row])[0].text for row in rows]
         answers.append(together)

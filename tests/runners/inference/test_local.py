@@ -178,7 +178,7 @@ def test_prefill_padding_does_not_change_logits_or_cache(
     assert decoder is not None
     ids = generator._tokens(chats(examples, 1)[0])
     assert len(ids) % PREFILL_MULTIPLE
-    whole = decoder.model(input_ids=torch.tensor([ids]), use_cache=False).logits[:, -1]
+    whole = generator.model(input_ids=torch.tensor([ids]), use_cache=False).logits[:, -1]
     for first in (0, 3, PREFILL_MULTIPLE, len(ids) - 1):
         cache = StaticKVCache(decoder.layers, 1, len(ids) + spare)
         if first:

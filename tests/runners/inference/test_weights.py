@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -15,12 +17,13 @@ from rag.errors import BadInput
 from rag.files import MANIFEST, write_manifest
 from runners.data.examples import Example
 from runners.inference.local import LocalGenerator
-from runners.inference.weights import SwitchableModel, base_facts
+from runners.inference.weights import SwitchableModel, base_facts, merge_plain_lora
 from runners.models.resolve import Model
 from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import RunFolder
 from runners.runs.session import RunContext
+from tests.families import build
 
 ARM = EvaluateStep(arm="prompting")
 
@@ -55,6 +58,30 @@ def test_switching_adapters_restores_base_bit_for_bit(
         assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in before]
     direct.use(None)
     assert all(torch.equal(p, bare[name]) for name, p in direct.model.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", ["use_rslora", "use_dora", "modules_to_save", "rank_pattern", ""])
+def test_plain_adapter_is_merged_with_the_bits_of_peft(
+    tmp_path: Path, dtype: torch.dtype, variant: str
+) -> None:
+    values: dict[str, Any] = {"modules_to_save": ["lm_head"], "rank_pattern": {"q_proj": 2}}
+    extra = {variant: values.get(variant, True)} if variant else {}
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "down_proj"], **extra)
+    net = get_peft_model(build("llama", dtype=dtype), config)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.3)
+    net.save_pretrained(str(tmp_path))
+    bare, model = build("llama", dtype=dtype), build("llama", dtype=dtype)
+    expected: Any = PeftModel.from_pretrained(build("llama", dtype=dtype), tmp_path)
+    expected = expected.merge_and_unload()
+    merged = merge_plain_lora(model, tmp_path)
+    assert merged == (variant in ("", "use_rslora"))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, (expected if merged else bare).get_parameter(name))
+    assert any(not torch.equal(p, bare.get_parameter(name)) for name, p in expected.named_parameters())
 
 
 def test_adapter_of_another_base_is_refused_and_base_stays(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rag.errors import CannotRun
-from runners.models.answer_reader import load_answer_reader
+from runners.models.answer_reader import answerability_weights, load_answer_reader
 from runners.models.resolve import resolve_model
 
 
@@ -23,9 +23,9 @@ def other_embedder(tmp_path: Path) -> Path:
 
 
 def test_another_embedder_uses_the_copy_on_this_machine(other_embedder: Path) -> None:
-    own = load_answer_reader(resolve_model("all-minilm-l6-v2")).required()
+    own = load_answer_reader(resolve_model("all-minilm-l6-v2")).required(answerability_weights())
     for embedder in (other_embedder, None):
-        reader = load_answer_reader(embedder).required()
+        reader = load_answer_reader(embedder).required(answerability_weights())
         texts = ["Dogs travel for 3 euros.", "The ferry leaves at 7.10."]
         assert (
             reader.scores("What does a dog cost?", texts).tolist()
@@ -44,4 +44,4 @@ def test_nothing_is_downloaded_for_it(
     assert "tunewise models pull all-minilm-l6-v2" in reader.why_not
     assert not (tmp_path / "cache").exists()
     with pytest.raises(CannotRun, match="answerability model"):
-        reader.required()
+        reader.required(answerability_weights())

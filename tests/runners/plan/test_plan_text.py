@@ -383,11 +383,3 @@ def test_damaged_forecast_is_refused_with_its_name(tmp_path: Path, text: str) ->
     forecast_path(path).write_text(text, "utf-8")
     with pytest.raises(BadInput, match=r"desk\.forecast\.json is damaged"):
         read_plan(path)
-
-
-def test_plan_that_holds_its_prediction_opens(tmp_path: Path) -> None:
-    """Plans of before hold it, and their digests cover it."""
-    body = {**yaml.safe_load(PLAN), "predicted": {"choice": "rag"}}
-    plan = read_plan_file(written(tmp_path, yaml.safe_dump(body)))
-    assert plan.predicted == {"choice": "rag"}
-    assert plan.digest() == parse_plan(body).digest()

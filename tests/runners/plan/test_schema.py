@@ -116,7 +116,6 @@ def test_scored_labels_need_labels() -> None:
         ),
         ({"weights": {"style": 0}}, "weights", "not all zero"),
         ({"weights": {"charm": 1}}, "weights", "charm"),
-        ({"weights": {"house_style": 1}}, "weights: house_style: ", "no longer computed"),
         ({"judge": {"name": "big"}}, "judge", "openai:NAME@URL"),
         ({"choice": "magic"}, "choice", "given 'magic'"),
         ({"checks": [{"kind": "regex", "value": "("}]}, "checks[0]", "regular expression"),
@@ -174,9 +173,7 @@ def test_every_plan_key_is_used_by_the_code() -> None:
                 read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {kind.__name__ for kind in PLAN_MODELS} == {"Plan", *Plan.model_json_schema()["$defs"]}
     fields = {name: field for kind in PLAN_MODELS for name, field in kind.model_fields.items()}
-    retired = [name for name, f in fields.items() if f.json_schema_extra == {"deprecated": True}]
-    assert retired == ["house_style"]
-    keys = [name for name in fields if name not in ("schema_version", *retired)]
+    keys = [name for name in fields if name != "schema_version"]
     assert len(keys) > 50
     assert not sorted(set(keys) - read)
 
@@ -189,16 +186,7 @@ def test_plan_without_formulas_is_written_without_the_key() -> None:
     assert Prompts.model_validate(kept.model_dump(mode="json")) == kept
 
 
-DIGESTS_BEFORE = {
-    None: "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2",
-    False: "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2",
-    True: "a1e1278980c6a7ae8bfdeebfebf92dc648b1d4d66c7069f81a7355f80e1bbdf3",
-}
-"""Digests of one plan by its key house_style, as they were when the key had an effect."""
-
-
-@pytest.mark.parametrize("value", DIGESTS_BEFORE)
-def test_plan_with_retired_house_style_key_keeps_its_digest(tmp_path: Path, value: bool | None) -> None:
+def test_digest_of_a_plan_is_that_of_0_2_0() -> None:
     plan = {
         "name": "p",
         "choice": "lora",
@@ -207,14 +195,17 @@ def test_plan_with_retired_house_style_key_keeps_its_digest(tmp_path: Path, valu
         "weights": {"style": 1},
         "steps": [{"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "weights": "lora"}],
     }
-    parsed = parse_plan(plan if value is None else {**plan, "house_style": value})
-    assert parsed.digest() == DIGESTS_BEFORE[value]
-    write_plan(parsed, tmp_path / "plan.yaml")
-    assert ("house_style" in (tmp_path / "plan.yaml").read_text("utf-8")) is bool(value)
-    again = read_plan(tmp_path / "plan.yaml")
-    assert again.model_copy(update={"data": parsed.data}).digest() == parsed.digest()
-    assert bool(parsed.ignored) is bool(value)
-    assert plan_differences(parsed, parse_plan(plan)) == []
+    digest = "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2"
+    assert parse_plan(plan).digest() == digest
+
+
+@pytest.mark.parametrize("key", ["house_style: true", "predicted: {}"])
+def test_plan_of_a_version_before_0_2_0_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(body()) + key + "\n", "utf-8")
+    with pytest.raises(BadInput, match=r"plan\.yaml was made by a tunewise before 0\.2\.0") as refused:
+        read_plan(path)
+    assert refused.value.hint == "make it again: tunewise plan"
 
 
 def test_plan_with_default_kernels_keeps_its_digest() -> None:

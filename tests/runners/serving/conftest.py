@@ -123,7 +123,9 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
         service = Service(session, worker, models, limits, metrics)
         app = create_app(service, AccessRules(limits))
-        session.prepare(next(iter(models.values())).step)
+        step = next(iter(models.values())).step
+        session.prepare(step)
+        session.generator(step)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
         thread.start()

@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.errors import BadInput
 from rag.index import Index
 from rag.types import Results
 from runners.data.questions import Question
+from runners.models.resolve import Model
 from runners.runs.run import RunSession, open_session
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
@@ -101,6 +103,18 @@ def test_unreadable_weights_are_a_503_without_paths(
     assert str(run) not in damaged.text
     assert str(weights) in capsys.readouterr().err
     assert http.post(CHAT, json=body).status_code == 200
+
+
+def test_refused_question_needs_no_language_model(run: Path, tiny: Model, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny.folder, tmp_path / "base"))
+    session = open_session(run, model=base)
+    arm = session.arm("rag")
+    assert session.context.base_of(arm)
+    (base / "model.safetensors").unlink()
+    (answer,) = session.ask(["Zyxwv?"], arm)
+    assert (answer.refused, answer.completion.finish) == (True, "refused")
+    with pytest.raises(BadInput, match="safetensors"):
+        session.ask([TURNS[0]["content"]], arm)
 
 
 def test_unreadable_index_is_a_503_without_paths(

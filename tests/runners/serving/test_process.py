@@ -64,6 +64,7 @@ def process(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
 
 def test_sigterm_finishes_a_running_answer(process: Any) -> None:
     assert process.url.startswith("http://127.0.0.1:")
+    assert any(line == "loading embedder, the index, model with lora-s0\n" for line in process.log)
     headers = {"Authorization": f"Bearer {process.token}"}
     assert httpx.get(f"{process.url}/health", timeout=HANG_S).status_code == 401
     body = {"model": "model", "prompt": "The", "max_tokens": 400, "stream": True, "temperature": 2, "seed": 5}

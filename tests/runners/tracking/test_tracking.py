@@ -15,7 +15,7 @@ import pytest
 
 from runners.export.bundle import _file_names
 from runners.run_folder import open_run_folder, read_journal, read_run_plan
-from runners.tracking.records import TRACK_ENV, Begin, End, MetricRow, Note, Summary, TrackedRun
+from runners.tracking.records import TRACK_ENV, Begin, End, MetricRow, Note, Summary, TrackedRun, Tracker
 from runners.tracking.sender import TrackerSender
 from runners.tracking.tracking import cut_paths, public_facts, public_model_name
 from tests.runners.tracking.conftest import Run, invoke
@@ -152,10 +152,11 @@ def test_unknown_or_missing_tracker_is_refused_before_anything_is_read(
         assert "rows of" not in done.stderr
 
 
-class Unsteady:
+class Unsteady(Tracker):
     """A client whose server is away for some calls, does not answer until it may, or refuses a row."""
 
     def __init__(self, away: int = 0, silent: bool = False, repeats: bool = True) -> None:
+        super().__init__(Path())
         self.away, self.silent, self.repeats = away, silent, repeats
         self.may_answer = threading.Event()
         self.sent: list[int] = []
@@ -179,9 +180,6 @@ class Unsteady:
 
     def end(self, end: End) -> None:
         self.status = end.status
-
-    def flush(self) -> None:
-        """Nothing."""
 
     def may_repeat(self, error: Exception) -> bool:
         return self.repeats

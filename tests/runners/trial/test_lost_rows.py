@@ -112,7 +112,7 @@ def run(*flags: str) -> Any:
 
 
 def test_cards_are_trained_on_all_rows(make_plan: Callable[..., Path]) -> None:
-    """At 477b318 none of these cards had a passage: the keys and the priority are in no document."""
+    """The keys and the priority are in no document; each card has a passage nevertheless."""
     folder = make_plan(wrong=0)
     done = run()
     assert done.exit_code in (0, 5), done.output
@@ -137,7 +137,7 @@ def check_lost_weights_are_trained_again(out: Path) -> None:
     assert "--resume --only train:hybrid" in asked.output.replace("\n", " ")
     again = run("--resume", "--only", "train:hybrid")
     assert again.exit_code == 0, again.output
-    assert "train:hybrid is trained again" in again.output
+    assert "train:hybrid is repeated" in again.output
     assert weights.read_bytes() == before
     assert run("--resume").exit_code in (0, 5)
     assert (out / "trial" / "answers.jsonl").read_bytes() == answers
@@ -145,11 +145,11 @@ def check_lost_weights_are_trained_again(out: Path) -> None:
 
 
 def check_report_of_an_arm_that_lost_its_rows(out: Path) -> None:
-    """Judge the run as if it had left rows out, as versions before this one did: no verdict stands on the arm."""
-    account = {"rows": 1, "with_gold": 1, "without_gold": 0, "refusals": 0, "quoted": 0, "unsupported": 149}
+    """Judge the run as if most rows had been too long: no verdict stands on the arm."""
     events = read_journal(out / "events.jsonl")
     done = next(e for e in events if (e["event"], e.get("step")) == ("step.done", "train:hybrid"))
-    trained = [{**training, "rows": 1} for training in done["result"]["trained"]]
+    trained = [{**training, "rows": 1, "left_out": 149} for training in done["result"]["trained"]]
+    account = {**done["result"]["account"], "examples": 150}
     result = {**done["result"], "account": account, "trained": trained}
     append_line(out / "events.jsonl", {**done, "time": events[-1]["time"] + 1, "result": result})
     report = judge(out)
@@ -214,6 +214,7 @@ def test_person_at_a_terminal_is_asked(
 
     from advisor.workflows.run import run_and_report
     from runners.plan.schema import read_plan
+    from runners.trial.execute import RunRequest
     from runners.trial.row_guard import RowsLost
 
     folder = make_plan(wrong=5)
@@ -224,10 +225,10 @@ def test_person_at_a_terminal_is_asked(
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
             keys.send_text(answer)
             if trained:
-                assert run_and_report(plan, folder / "out", True, False)[1] is not None
+                assert run_and_report(RunRequest(plan=plan, out=folder / "out", resume=True))[1] is not None
             else:
                 with pytest.raises(RowsLost):
-                    run_and_report(plan, folder / "out", False, False)
+                    run_and_report(RunRequest(plan=plan, out=folder / "out"))
         assert bool(list((folder / "out" / "adapters").glob("hybrid-*"))) is trained
 
 

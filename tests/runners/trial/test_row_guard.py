@@ -150,19 +150,18 @@ def done(arm: str, **result: Any) -> dict[str, Any]:
     return {"event": "step.done", "step": f"train:{arm}", "result": result}
 
 
-def test_account_of_a_run_of_an_earlier_version() -> None:
-    """It left the rows without passage out: 149 of 150 in the report that this guard comes from."""
-    old = {"rows": 1, "with_gold": 1, "without_gold": 0, "refusals": 0, "quoted": 0, "unsupported": 149}
-    events = [done("hybrid", account=old, trained=[{"rows": 1, "left_out": 0}])]
+def test_account_of_rows_that_were_too_long() -> None:
+    counts = {"examples": 150, "rows": 150, "unsupported": 0, "by_document": 0}
+    events = [done("hybrid", account=counts, trained=[{"rows": 1, "left_out": 149}])]
     account = recorded_accounts(plan(*HYBRID), events)["hybrid"]
     assert (account.rows, account.of, account.lost) == (1, 150, True)
-    assert account.text == (
-        "hybrid trains on 1 of 150 examples; 149 were skipped because no passage supports their reply"
+    assert account.text.startswith(
+        "hybrid trains on 1 of 150 examples; 149 are longer than max_tokens; 150 have"
     )
 
 
 def test_account_of_kept_rows_is_not_lost_but_short() -> None:
-    kept = {"examples": 150, "rows": 150, "unsupported": 120}
+    kept = {"examples": 150, "rows": 150, "unsupported": 120, "by_document": 0}
     account = recorded_accounts(plan(*HYBRID), [done("hybrid", account=kept, trained=[{"rows": 150}])])[
         "hybrid"
     ]
@@ -176,7 +175,7 @@ def test_arm_with_weights_of_another_shares_its_account() -> None:
         {**HYBRID[0], "start_from": "lora"},
         HYBRID[1],
     ]
-    full = {"examples": 60, "rows": 60, "unsupported": 0}
+    full = {"examples": 60, "rows": 60, "unsupported": 0, "by_document": 0}
     events = [
         done("lora", trained=[{"rows": 10, "left_out": 50}]),
         done("hybrid", account=full, trained=[{"rows": 60, "left_out": 0}]),
@@ -191,4 +190,4 @@ def test_arm_with_weights_of_another_shares_its_account() -> None:
 
 @pytest.mark.parametrize(("rows", "lost"), [(100, False), (99, True)])
 def test_exactly_two_thirds_are_enough(rows: int, lost: bool) -> None:
-    assert RowAccount("lora", 150, rows).lost is lost
+    assert RowAccount(arm="lora", of=150, rows=rows).lost is lost

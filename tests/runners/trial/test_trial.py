@@ -120,7 +120,7 @@ def test_answer_is_cited_from_its_passages(make_retriever: Any, tmp_path: Path) 
 
 
 def test_refused_question_is_never_sent_to_model(make_retriever: Any, tmp_path: Path) -> None:
-    always, echo = RefusalThreshold({}, -1.0, "default"), Echo()
+    always, echo = RefusalThreshold(weights={}, bias=-1.0, how="default"), Echo()
     assert run_arm(PLAN, RAG, 0, QUESTIONS, echo, make_retriever(always), (), tmp_path / "a.jsonl") == 3
     rows = read_journal(tmp_path / "a.jsonl")
     assert echo.asked == []
