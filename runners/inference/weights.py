@@ -28,11 +28,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerB
 from transformers.utils import logging as transformers_logging
 
 from rag.errors import BadInput, CannotRun
-from rag.files import (
-    MANIFEST,
-    check_manifest,
-    sha256_file,
-)
+from rag.files import MANIFEST, check_manifest, sha256_file
 from runners.inference.llama_step import StepModel, load_step_model
 from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_adapter
 from runners.models.cards import CARD_FILE
