@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from advisor.drafting.draft import draft_plan
 from advisor.questionnaire.answers import Answers
-from advisor.questionnaire.gather import Situation, check_model, complete_situation, with_answers_of
+from advisor.questionnaire.gather import check_model, complete_situation, with_answers_of
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation import recommend as recommendation_recommend
+from advisor.recommendation.recommend import BaseRecommendation
 from runners.plan.schema import Plan
 from runners.resources.machine import Machine
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation(recommendation_recommend.BaseRecommendation):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation(BaseRecommendation):
     """The ranking with reasons, estimates and what would change it; it can become a plan."""
 
     def plan(self, name: str = "") -> Plan:
@@ -46,7 +46,7 @@ def recommend(
         BadInput: for an unknown question, an invalid value, or files that are missing or broken.
     """
     if isinstance(answers, Profile):
-        return _with_plan(recommendation_recommend.recommend_for_profile(answers, today))
+        return Recommendation.of(answers, today)
     if isinstance(answers, str | Path):
         answers = with_answers_of(Answers(), Path(answers))
     if not isinstance(answers, Answers):
@@ -55,12 +55,4 @@ def recommend(
         if "model" in answers:
             check_model(answers["model"].value)
     situation = complete_situation(answers, machine)
-    return _with_plan(recommendation_recommend.recommend_for_profile(situation.profile, today), situation)
-
-
-def _with_plan(
-    recommendation: recommendation_recommend.BaseRecommendation, situation: Situation | None = None
-) -> Recommendation:
-    """Return the recommendation as the class that has ``plan``: the engine knows no plans."""
-    values = {field.name: getattr(recommendation, field.name) for field in fields(recommendation)}
-    return Recommendation(**{**values, "situation": situation})
+    return Recommendation.of(situation.profile, today, situation)

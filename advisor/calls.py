@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import UsageProblem
+from advisor.flags.train import TrainRequest
+from advisor.terminal import require_extra
+from rag.errors import BadInput, UsageProblem
 from rag.types import OnEvent
+from runners.plan.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from runners.export.job import ExportResult
@@ -72,68 +75,40 @@ def train(
     """
     from advisor.workflows import train as work
     from advisor.workflows import train_inputs
-    from rag.errors import BadInput
-    from rag.files import disk_full_as_problem
-    from runners.models.resolve import resolve_model
-    from runners.plan.train_config import RunOrigin, TrainConfig
 
     if unknown := [name for name in settings if name not in TrainConfig.model_fields]:
         known = ", ".join(name for name in TrainConfig.model_fields if name != "method")
         raise UsageProblem(f"train has no setting {unknown[0]!r}", f"its settings: {known}")
-    folder = Path(out)
-    given = {name: settings.get(name) for name in TrainConfig.model_fields if name != "method"}
-    if given["targets"] is not None and not isinstance(given["targets"], str):
+    given = {name: settings[name] for name in TrainConfig.model_fields if settings.get(name) is not None}
+    if not isinstance(given.get("targets", ""), str):
         given["targets"] = ",".join(given["targets"])
-    request = work.TrainRequest(
-        method, model, folder, accept=tuple(accept), resume=resume, overwrite=overwrite
+    request = TrainRequest(
+        examples=Path(examples),
+        prompt=prompt,
+        columns=columns,
+        max_rows=max_rows,
+        valid=None if valid is None else Path(valid),
+        valid_share=valid_share,
+        questions=None if questions is None else Path(questions),
+        method=method,
+        model=model,
+        out=Path(out),
+        seed=given.get("seed"),
+        accept=list(accept),
+        resume=resume,
+        overwrite=overwrite,
     )
     work.refuse_impossible_request(request)
     train_inputs.refuse_bad_flags(given, method)
-    files = train_inputs.TrainFiles(
-        Path(examples),
-        prompt,
-        columns,
-        max_rows,
-        None if valid is None else Path(valid),
-        valid_share,
-        questions=None if questions is None else Path(questions),
-        seed=given["seed"] or 0,
-    )
-    inputs = train_inputs.read_train_inputs(files)
-    work.refuse_flags_without_effect(inputs, given)
-    base = resolve_model(model, on_event=on_event)
+    inputs = train_inputs.read_train_inputs(request)
     try:
-        config, reasons = train_inputs.settle_settings(
-            inputs.rows, inputs.valid, inputs.distinct, base, method, given
-        )
+        prepared = work.prepare_training(inputs, request, given, on_event)
     except TypeError as error:
         raise BadInput(f"a setting has a value of the wrong type: {error}") from None
-    from runners.preflight.run_checks import run_preflight
-    from runners.train import fit
-
-    run_preflight(
-        inputs.rows,
-        base,
-        config,
-        valid=inputs.valid,
-        questions=inputs.questions,
-        out=folder,
-        accept=request.accept,
-        measure=False,
-    ).require()
+    prepared.preflight().require()
     if overwrite:
-        work.remove_result(folder)
-    with disk_full_as_problem(folder):
-        return fit(
-            inputs.rows,
-            config,
-            base,
-            folder,
-            inputs.valid,
-            on_event,
-            resume,
-            RunOrigin(files=inputs.files, reasons=reasons),
-        )
+        work.remove_result(Path(out))
+    return prepared.train(on_event)
 
 
 def export(
@@ -175,13 +150,13 @@ def export(
     from runners.export.job import ExportRequest
 
     request = ExportRequest(
-        to,
-        arm,
-        seed,
-        None if out is None else str(out),
-        overwrite,
-        dtype,
-        None if model is None else Path(model),
+        to=to,
+        arm=arm,
+        seed=seed,
+        out=None if out is None else str(out),
+        overwrite=overwrite,
+        dtype=dtype,
+        model=None if model is None else Path(model),
     )
     return export_run(_run_path(run), request, on_event)
 
@@ -230,8 +205,6 @@ def serve(
         BadInput: the run is damaged, or others can read the token's file.
         CannotRun: the address is in use, or the extra is missing.
     """
-    from advisor.terminal import require_extra
-
     require_extra("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
     if threading.current_thread() is not threading.main_thread() or _in_event_loop():
         raise UsageProblem(
@@ -242,15 +215,15 @@ def serve(
     from runners.serving.http.service import ServerLimits
 
     options = server.ServeOptions(
-        _run_path(run),
-        host,
-        port,
-        None if token is None else Path(token),
-        tuple(allow_hosts),
-        tuple(allow_origins),
-        None if model is None else Path(model),
-        arm,
-        None if backend is None else tuple(backend),
+        run=_run_path(run),
+        host=host,
+        port=port,
+        token=None if token is None else Path(token),
+        hosts=tuple(allow_hosts),
+        origins=tuple(allow_origins),
+        model=None if model is None else Path(model),
+        arm=arm,
+        backend=None if backend is None else tuple(backend),
     )
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
     server.serve(options, limits, queue, on_event)

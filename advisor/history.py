@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rag.errors import CannotRun
 from rag.files import append_line
+from runners.resources.calibration import processor_name
 from runners.resources.machine import Machine
 
 ENV = "TUNEWISE_HISTORY"
@@ -230,8 +231,6 @@ def clear_history() -> int:
 
 def machine_mark(machine: Machine) -> MachineMark:
     """Return what identifies this machine."""
-    from runners.resources.calibration import processor_name
-
     ram = machine.ram_gib.value
     name = machine.gpu_name.value or machine.gpu_kind.value
     gpu = None if name in (None, "none") else f"{machine.gpu_count.value or 1} x {name}"

@@ -57,7 +57,7 @@ def chats(arm: str, count: int) -> list[list[Message]]:
         Index.build(Path(folder) / "index", desk / "documents", embedder)
         index, never = (
             Index.open(Path(folder) / "index", embedder),
-            RefusalThreshold({}, 1.0, "default"),
+            RefusalThreshold(weights={}, bias=1.0, how="default"),
         )
         retriever = Retriever(index, IndexStep(), never, token_counter(resolve.resolve_model(MODEL).folder))
         found = retriever.find([q.question for q in asked])

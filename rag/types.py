@@ -204,19 +204,19 @@ class Results:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
     """One ``[n]`` of an answer: the passage that supports a sentence, with its position."""
 
-    n: int
-    doc: str
-    title: str
-    page: int | None
-    line_start: int
-    line_end: int
-    char_start: int
-    char_end: int
-    quote: str
+    n: int = 0
+    doc: str = ""
+    title: str = ""
+    page: int | None = None
+    line_start: int = 0
+    line_end: int = 0
+    char_start: int = 0
+    char_end: int = 0
+    quote: str = ""
     """An exact substring of the cited chunk."""
     supported: bool = True
     """Whether the passage supports all of the sentence."""

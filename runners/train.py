@@ -8,38 +8,32 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runners.models import hub
-
-hub.block_hub()
-
-from runners.resources import environment  # noqa: E402
-
-environment.limit_kernel_cache()
-
-from rag.errors import BadInput, CannotRun, UsageProblem  # noqa: E402
-from rag.files import canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
-from rag.types import OnEvent  # noqa: E402
-from runners import interrupts  # noqa: E402
-from runners.data.examples import Example  # noqa: E402
-from runners.distributed import environment as launch_environment  # noqa: E402
-from runners.distributed import process_group  # noqa: E402
-from runners.inference import weights  # noqa: E402
-from runners.models.cards import CARD_FILE  # noqa: E402
-from runners.models.fingerprint import fingerprint, read_json  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.paths import work_folder  # noqa: E402
-from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
-from runners.preflight import machine_checks, run_checks  # noqa: E402
-from runners.resources.device import INITIAL_LOSS_SCALE  # noqa: E402
-from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
-from runners.tokenization.token_cache import TokenCache  # noqa: E402
-from runners.training import lora, runtime  # noqa: E402
-from runners.training.loop import TrainingLoop  # noqa: E402
-from runners.training.session import (  # noqa: E402
+from rag.errors import BadInput, CannotRun, UsageProblem
+from rag.files import canonical_json, check_manifest, sha256_text, writer_lock
+from rag.types import OnEvent
+from runners import interrupts
+from runners.data.examples import Example
+from runners.distributed import environment as launch_environment
+from runners.distributed import process_group
+from runners.inference import weights
+from runners.models.cards import CARD_FILE
+from runners.models.fingerprint import fingerprint, read_json
+from runners.models.resolve import Model
+from runners.paths import work_folder
+from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult
+from runners.preflight import machine_checks, run_checks
+from runners.resources.device import INITIAL_LOSS_SCALE
+from runners.resources.environment import limit_kernel_cache
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
+from runners.tokenization.token_cache import TokenCache
+from runners.training import lora, runtime
+from runners.training.loop import TrainingLoop
+from runners.training.session import (
+    TrainingJob,
     clear_work_folder,
     finished_result,
     manifest_facts,
@@ -47,6 +41,8 @@ from runners.training.session import (  # noqa: E402
     refuse_unfinished,
     start_training,
 )
+
+limit_kernel_cache()
 
 PEFT_CONFIG_FILE = "adapter_config.json"
 
@@ -128,7 +124,17 @@ def fit(
     if launch_environment.is_follower():
         return follow_training()
     with process_group.lead() as leader:
-        request = _FitRequest(rows, config, model, out, valid, on_event, resume, origin, loss_scale)
+        request = _FitRequest(
+            rows=rows,
+            config=config,
+            model=model,
+            out=out,
+            valid=valid,
+            on_event=on_event,
+            resume=resume,
+            origin=origin,
+            loss_scale=loss_scale,
+        )
         return _fit(request, leader)
 
 
@@ -146,17 +152,13 @@ def follow_training() -> TrainResult:
 
 def _follow(group: process_group.ProcessGroup) -> TrainResult:
     """Carry out a follower's part of one training and return its result."""
-    job: dict[str, Any] = group.broadcast(None)
-    base = Model(**{**job["model"], "folder": Path(job["model"]["folder"])})
-    _require_model(base, group)
-    rows, valid = _rows_from_json(job["rows"]), _rows_from_json(job["valid"])
-    config, work, out = TrainConfig(**job["config"]), Path(job["work"]), Path(job["out"])
-    identity, scale = job["identity"], job["loss_scale"]
-    loop = start_training(rows, valid, config, base, work, identity, _ignore_event, group, loss_scale=scale)
+    job = TrainingJob.from_json(group.broadcast(None))
+    _require_model(job.base, group)
+    loop = start_training(job, _ignore_event, group)
     loop.run()
-    publish_weights(loop, base, out, {})
+    publish_weights(loop, job.base, job.out, {})
     result: dict[str, Any] = group.broadcast(None)
-    return _result_from_json({"folder": str(out), **result})
+    return _result_from_json({"folder": str(job.out), **result})
 
 
 def _result_from_json(values: dict[str, Any]) -> TrainResult:
@@ -164,7 +166,7 @@ def _result_from_json(values: dict[str, Any]) -> TrainResult:
     return TrainResult(**{**values, "folder": Path(values["folder"]), "notes": tuple(values["notes"])})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _FitRequest:
     """The arguments of :func:`fit`."""
 
@@ -206,14 +208,20 @@ def _fit(request: _FitRequest, leader: process_group.TrainingLead) -> TrainResul
             clear_work_folder(work)
         tokens.keep()
         group = leader.join()
-        if group.size > 1:
-            job = _job(used, held_out, config, model, out, work, identity)
-            group.broadcast({**job, "loss_scale": request.loss_scale})
-            _require_model(model, group)
-        scale = request.loss_scale
-        loop = start_training(
-            used, held_out, config, model, work, identity, on_event, group, loss_scale=scale
+        job = TrainingJob(
+            rows=used,
+            valid=held_out,
+            config=config,
+            base=model,
+            out=out,
+            work=work,
+            identity=identity,
+            loss_scale=request.loss_scale,
         )
+        if group.size > 1:
+            group.broadcast(job.to_json())
+            _require_model(model, group)
+        loop = start_training(job, on_event, group)
         on_event(_started(loop, report))
         loop.run()
         result = _result(loop, model, out, report, adapter_notes)
@@ -232,28 +240,6 @@ def _remove_leftovers(work: Path) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _job(
-    rows: Sequence[EncodedRow],
-    valid: Sequence[EncodedRow],
-    config: TrainConfig,
-    model: Model,
-    out: Path,
-    work: Path,
-    identity: str,
-) -> dict[str, Any]:
-    """Return what the other processes of a group need for a training, as JSON values."""
-    folder = str(model.folder.absolute())
-    return {
-        "rows": [[row.ids, row.learnt, row.line] for row in rows],
-        "valid": [[row.ids, row.learnt, row.line] for row in valid],
-        "config": config.model_dump(mode="json"),
-        "model": {**asdict(model), "folder": folder},
-        "out": str(out.absolute()),
-        "work": str(work.absolute()),
-        "identity": identity,
-    }
-
-
 def _require_model(base: Model, group: process_group.ProcessGroup) -> None:
     """Raise CannotRun in every process when one of them has no folder of the base, or one of other weights."""
     same = base.folder.is_dir() and fingerprint(base.folder) == base.fingerprint
@@ -262,11 +248,6 @@ def _require_model(base: Model, group: process_group.ProcessGroup) -> None:
             f"not every node has {base.name} in {base.folder}",
             "a folder that all nodes share, or the same cache on each",
         )
-
-
-def _rows_from_json(rows: Sequence[Sequence[Any]]) -> list[EncodedRow]:
-    """Return the rows of :func:`_job`."""
-    return [EncodedRow(tuple(ids), tuple(learnt), line) for ids, learnt, line in rows]
 
 
 def _variant(adapter: dict[str, Any]) -> str:

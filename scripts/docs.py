@@ -97,7 +97,7 @@ def verb_section(name: str, command: Callable[..., Any], level: str) -> list[str
             argument = key.upper()
             arguments.append((f"`{argument if required else f'[{argument}]'}`", kind, info.help or ""))
         else:
-            declared = info.param_decls or (() if info is parameter.default else (info.default,))
+            declared = (*(() if info is parameter.default else (info.default,)), *(info.param_decls or ()))
             names = (
                 ", ".join(f"`{item}`" for item in declared if isinstance(item, str))
                 or f"`--{key.replace('_', '-')}`"

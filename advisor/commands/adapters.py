@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from advisor.flags import options
+
 group = typer.Typer(help="List fine-tuned weights and show what each was made from.")
 
 
@@ -14,7 +16,7 @@ def list_adapters(
     places: list[Path] | None = typer.Argument(
         None, help="Run folders or folders of fine-tuned weights; ./runs by default.", metavar="[PLACE]..."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """List fine-tuned weights, grouped by base model; damaged ones are marked with the reason."""
     from advisor.workflows import adapters as workflows_adapters
@@ -27,7 +29,7 @@ def list_adapters(
 @group.command("show")
 def show(
     folder: Path = typer.Argument(help="A folder of fine-tuned weights."),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Show one folder of fine-tuned weights; exit code 3 when it is damaged or does not fit its base model."""
     from advisor.workflows import adapters as workflows_adapters

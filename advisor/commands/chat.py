@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
-from advisor import completion
-from advisor.commands import backend_option
+from advisor.flags import options
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
-    arm: str | None = typer.Option(
-        None,
-        help="Answer with this arm (method) in place of the one the verdict chose.",
-        autocompletion=completion.complete_arms,
-    ),
-    model: Path | None = typer.Option(
-        None, help="Folder of the run's base model, if it has moved; other weights are refused."
-    ),
-    backend: backend_option.BackendOption = None,
-    server: bool = typer.Option(
-        True,
-        "--server/--no-server",
-        help="Ask a server of this machine that has the run loaded (tunewise serve), where there is one.",
-    ),
+    run: options.Run,
+    arm: options.Arm = None,
+    model: options.MovedModel = None,
+    backend: options.Backend = None,
+    server: options.Server = True,
     as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask a finished run one question after another.
@@ -35,4 +22,4 @@ def command(
     """
     from advisor.workflows.chat import converse
 
-    converse(run, arm, as_json, model, backend_option.backend_entries(backend), server)
+    converse(run, arm, as_json, model, backend, server)

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 
 def command(
@@ -26,7 +27,7 @@ def command(
         autocompletion=completion.complete_runs,
         help="With --bundle, the run it is about: its shape and numbers go in.",
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+    as_json: options.ResultJson = False,
 ) -> None:
     """Show what this machine can do, and what is missing.
 

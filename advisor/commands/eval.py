@@ -7,11 +7,11 @@ from pathlib import Path
 import typer
 
 from advisor import completion
-from advisor.commands import backend_option
+from advisor.flags import options
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
+    run: options.Run,
     questions: Path = typer.Option(help="The questions to ask: rows as for `plan --questions`."),
     arm: list[str] = typer.Option(
         [],
@@ -20,7 +20,7 @@ def command(
         show_default=False,
     ),
     out: Path | None = typer.Option(None, help="Folder for answers and scores; one in RUN/evals by default."),
-    backend: backend_option.BackendOption = None,
+    backend: options.Backend = None,
     as_json: bool = typer.Option(False, "--json", help="Print the scores as JSON."),
 ) -> None:
     """Score a finished run on other questions.
@@ -31,7 +31,8 @@ def command(
     from advisor import output
     from advisor.display.progress import watch_progress
     from advisor.terminal import resume_hint
-    from advisor.workflows.eval import evaluation_json, show_evaluation
+    from advisor.workflows.eval import report_evaluation, show_evaluation
+    from runners.report.report_file import report_json
     from runners.run_folder import read_run_plan
     from runners.trial.evaluate import evaluate
 
@@ -39,10 +40,10 @@ def command(
     flags += [part for entry in backend or () for part in ("--backend", entry)]
     line = output.command_line("eval", run, "--questions", questions, *flags)
     with resume_hint(line, "answers"), watch_progress(as_json) as watcher:
-        evaluation = evaluate(run, questions, arm, out, watcher, backend_option.backend_entries(backend))
+        evaluation = evaluate(run, questions, arm, out, watcher, backend)
         plan = read_run_plan(run).model_copy(update={"backend": evaluation.backend})
-        data = evaluation_json(run, plan, questions, evaluation)
+        report = report_evaluation(run, plan, questions, evaluation)
     if as_json:
-        output.emit_result(data)
+        output.emit_result(report_json(report))
     else:
-        show_evaluation(data)
+        show_evaluation(report)

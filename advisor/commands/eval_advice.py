@@ -6,10 +6,12 @@ from pathlib import Path
 
 import typer
 
+from advisor.flags import options
+
 
 def command(
     cases: Path = typer.Argument(..., help="A file of cases: situations with the method that won in each."),
-    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+    as_json: options.ResultJson = False,
 ) -> None:
     """Score the advice itself on a file of published cases.
 

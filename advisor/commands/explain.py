@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 
 def command(
@@ -13,7 +14,7 @@ def command(
         autocompletion=completion.complete_explained,
         help="A word (RAG), a rule (KN002), a method (hybrid), a question (must_cite) or a plan; without it, a list of all.",
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+    as_json: options.ResultJson = False,
 ) -> None:
     """Explain a word, a rule, a method, a question or a plan."""
     from advisor.workflows.explain import explain_topic

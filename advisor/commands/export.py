@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 
 def command(
@@ -41,9 +42,7 @@ def command(
         "auto",
         help="Number type of merged, gguf and ollama: auto (the base's own), float32, bfloat16, float16; in GGUF also q8_0.",
     ),
-    model: Path | None = typer.Option(
-        None, help="Folder of the run's base model, if it has moved; other weights are refused."
-    ),
+    model: options.MovedModel = None,
     as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON."),
 ) -> None:
     """Write a result in the form that another tool reads.
@@ -55,7 +54,7 @@ def command(
     from advisor.workflows.export import export_run, import_run
     from runners.export.job import ExportRequest
 
-    request = ExportRequest(to, arm, seed, out, overwrite, dtype, model)
+    request = ExportRequest(to=to, arm=arm, seed=seed, out=out, overwrite=overwrite, dtype=dtype, model=model)
     if to == "run":
         import_run(run, request, as_json)
     else:

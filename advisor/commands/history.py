@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from advisor.flags import options
+
 
 def command(
     clear: bool = typer.Option(False, "--clear", help="Remove the history."),
-    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+    as_json: options.ResultJson = False,
 ) -> None:
     """Compare what was predicted with what your runs measured.
 

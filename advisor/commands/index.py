@@ -3,82 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from advisor.commands import cluster_options
+from advisor.flags import options
+from advisor.flags.index import DATABASE, BuildFlags, TuneFlags
+from advisor.flags.records import flag, takes_flags
 
 group = typer.Typer(help="Build, update and search an index of documents by itself.")
-EMBEDDER = "all-minilm-l6-v2"
-_INDEX = "The index folder, a run folder with an index, or the URL of an index in a database."
-_TO = "The index in a database: postgresql://USER@HOST:PORT/DATABASE?index=NAME or lancedb:///FOLDER (docs/backends.md)."
-_BUILT_WITH = "The embedder the index was built with: a known name or a folder."
+INDEX = "The index folder, a run folder with an index, or the URL of an index in a database."
+Index = Annotated[str, typer.Argument(help=INDEX)]
+TrustMtime = Annotated[bool, flag("Do not read files whose size and time are as they were.", "--trust-mtime")]
 
 
 @group.command("build")
-def build(
-    index: str | None = typer.Argument(None, help="The index folder; left out with --to."),
-    to: str | None = typer.Option(None, "--to", help=_TO),
-    documents: str = typer.Option(
-        ..., help="A folder, a file, or a .jsonl of document rows; with --engine ray also a URL (s3://...)."
-    ),
-    embedder: str = typer.Option(EMBEDDER, help="The embedder: a known name or a folder."),
-    store: str = typer.Option(
-        "flat",
-        help="How vectors are searched: flat (exact, the default), ivf (approximate, for many), or auto, which measures "
-        "latency, size and recall and chooses.",
-    ),
-    truncate_dim: int | None = typer.Option(
-        None,
-        min=1,
-        help="Dimensions of a vector to use (Matryoshka embedders); as the embedder says by default.",
-    ),
-    query_prompt: str | None = typer.Option(
-        None,
-        help='Put before questions, "" for nothing. Without it, the embedder\'s own, or one known for its name.',
-    ),
-    document_prompt: str | None = typer.Option(None, help="Put before passages; else as --query-prompt."),
-    engine: cluster_options.Engine = "local",
-    actors: cluster_options.Actors = None,
-    actor_cpus: cluster_options.ActorCpus = None,
-    actor_gpus: cluster_options.ActorGpus = None,
-    ray_address: cluster_options.RayAddress = None,
-    shards: cluster_options.Shards = None,
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
-) -> None:
+@takes_flags
+def build(flags: BuildFlags) -> None:
     """Build an index from documents.
 
     Every file is indexed, or named with the reason why not. An index that was there answers until the new one is
     complete. An interrupted build continues where it stopped, and a rebuild embeds only texts that are new.
     """
-    from advisor.workflows.index_build import build_index, target_index
-    from rag.settings import IndexSettings
+    from advisor.workflows.index_build import build_index
 
-    settings = IndexSettings(
-        store=store, truncate_dim=truncate_dim, query_prompt=query_prompt, document_prompt=document_prompt
-    )
-    cluster = cluster_options.cluster_flags((engine, actors, actor_cpus, actor_gpus, ray_address, shards))
-    build_index(target_index(index, to), documents, embedder, as_json, settings, cluster)
+    build_index(flags)
 
 
 @group.command("update")
 def update(
-    index: str | None = typer.Argument(None, help=_INDEX),
-    to: str | None = typer.Option(None, "--to", help=_TO),
+    index: Annotated[str | None, typer.Argument(help=INDEX)] = None,
+    to: Annotated[str | None, flag(DATABASE, "--to")] = None,
     documents: Path | None = typer.Option(
         None, help="The documents as they are now. Without it, the path of the last build or update."
     ),
-    embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
+    embedder: options.IndexEmbedder = options.EMBEDDER,
     purge: bool = typer.Option(
         False,
         "--purge",
         help="Leave nothing of what was removed: no older generation, no cached vector, no byte of text. "
         "Adapters that were trained on it are named.",
     ),
-    trust_mtime: bool = typer.Option(
-        False, "--trust-mtime", help="Do not read files whose size and time are as they were."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    trust_mtime: TrustMtime = False,
+    as_json: options.Json = False,
 ) -> None:
     """Bring an index up to date; only changed passages are embedded."""
     from advisor.workflows.index_build import source_documents, target_index, update_index
@@ -89,7 +56,7 @@ def update(
 
 @group.command("search")
 def search(
-    index: str = typer.Argument(help=_INDEX),
+    index: Index,
     question: str | None = typer.Argument(None, help="The question."),
     questions: Path | None = typer.Option(None, help="A file of questions, answered at once, one line each."),
     k: int = typer.Option(5, min=1, max=1000, help="How many passages."),
@@ -128,7 +95,7 @@ def search(
     most_wrong: float = typer.Option(
         0.05, min=0.001, max=0.999, help="With --gate, most answerable dev questions refused, as a share."
     ),
-    embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
+    embedder: options.IndexEmbedder = options.EMBEDDER,
     as_json: bool = typer.Option(
         False, "--json", help="Print as JSON, with the milliseconds of every stage."
     ),
@@ -173,16 +140,16 @@ def search(
 
 @group.command("check")
 def check(
-    index: str = typer.Argument(help=_INDEX),
+    index: Index,
     repair: bool = typer.Option(
         False,
         "--repair",
         help="Repair what is damaged: everything but the text itself can be computed again.",
     ),
     embedder: str = typer.Option(
-        EMBEDDER, help="With --repair, the embedder, used only when vectors are lost everywhere."
+        options.EMBEDDER, help="With --repair, the embedder, used only when vectors are lost everywhere."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Verify every file, row and vector of an index; exit code 3 where one is damaged."""
     from advisor.workflows.index_build import check_index, index_path
@@ -192,10 +159,10 @@ def check(
 
 @group.command("copy")
 def copy(
-    index: str = typer.Argument(help=_INDEX),
-    to: str = typer.Option(..., "--to", help=_TO),
+    index: Index,
+    to: str = typer.Option(..., "--to", help=DATABASE),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an index that is there already."),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Copy an index into a database without embedding anything, and verify the copy.
 
@@ -209,15 +176,13 @@ def copy(
 
 @group.command("watch")
 def watch(
-    index: str = typer.Argument(help=_INDEX),
+    index: Index,
     documents: Path | None = typer.Option(
         None, help="The documents to follow. Without it, the path of the last build or update."
     ),
     every: float = typer.Option(10.0, min=0.1, help="Seconds between two checks."),
-    embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
-    trust_mtime: bool = typer.Option(
-        False, "--trust-mtime", help="Do not read files whose size and time are as they were."
-    ),
+    embedder: options.IndexEmbedder = options.EMBEDDER,
+    trust_mtime: TrustMtime = False,
     as_json: bool = typer.Option(False, "--json", help="Print each change as one line of JSON."),
 ) -> None:
     """Update an index whenever its documents change, until Ctrl-C."""
@@ -228,39 +193,13 @@ def watch(
 
 
 @group.command("tune")
-def tune(
-    index: str = typer.Argument(help="The index folder, or a run folder with an index."),
-    documents: Path | None = typer.Option(
-        None, help="The documents of the index. Without it, the path of the last build or update."
-    ),
-    questions: Path | None = typer.Option(
-        None,
-        help="Questions with gold; without them some are made from the documents, and reported as synthetic.",
-    ),
-    budget: int = typer.Option(
-        1024, min=64, help="Tokens of passages in one prompt, the same for every candidate."
-    ),
-    reranker: str = typer.Option("", help="Also try this reranker: the folder of a cross-encoder."),
-    apply: bool = typer.Option(False, "--apply", help="Rebuild the index with what was chosen."),
-    all_dev: bool = typer.Option(
-        False,
-        "--all-dev",
-        help="All questions of the file are dev questions: use every one that is not marked test.",
-    ),
-    keep_made: Path | None = typer.Option(None, help="Write the questions that were made into this file."),
-    embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON, with every candidate."),
-) -> None:
+@takes_flags
+def tune(flags: TuneFlags) -> None:
     """Compare settings of an index on dev questions: passages, their size, and how they are ranked.
 
     Every candidate may use the same number of prompt tokens. The index keeps its settings unless one candidate is
     clearly better. Test questions are never read.
     """
-    from advisor.workflows.index_build import local_index, source_documents
-    from advisor.workflows.index_tune import TuneRequest, tune_index
+    from advisor.workflows.index_tune import tune_index
 
-    folder = local_index(index)
-    source = source_documents(folder, documents)
-    tune_index(
-        TuneRequest(folder, source, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)
-    )
+    tune_index(flags)

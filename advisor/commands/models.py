@@ -5,12 +5,13 @@ from __future__ import annotations
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 group = typer.Typer(help="List known models, download one, verify the files.")
 
 
 @group.command("list")
-def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
+def list_models(as_json: options.Json = False) -> None:
     """List the known models and whether they are on this machine."""
     from advisor.display.trial_table import show_models
     from advisor.output import emit_result
@@ -31,19 +32,15 @@ def pull(
         autocompletion=completion.complete_obtainable_models,
     ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
-    accept_license: list[str] = typer.Option(
-        [],
-        help="Accept the terms of this licence, so that models under it are fetched: gemma; repeatable.",
-        autocompletion=completion.complete_licenses,
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    accept_license: options.AcceptLicense = None,
+    as_json: options.Json = False,
 ) -> None:
     """Download a model into the cache; its files are verified and stored as safetensors."""
     from advisor.display.progress import watch_progress
     from advisor.output import emit_result
     from runners.models import licenses, resolve
 
-    licenses.accept_licenses(accept_license)
+    licenses.accept_licenses(accept_license or ())
     with watch_progress() as watcher:
         watcher.say(f"getting {name} ...")
         model = resolve.resolve_model(name, allow_hub=allow_hub, on_event=watcher)
@@ -63,7 +60,7 @@ def verify(
         help="A known name, a folder or a hub id; every known model in the cache without one.",
         autocompletion=completion.complete_obtainable_models,
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Read every file of models on this machine again and compare it with its recorded hash.
 

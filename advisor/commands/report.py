@@ -7,10 +7,11 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
+    run: options.Run,
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     open_page: bool = typer.Option(False, "--open", help="Open report.html in the browser."),
     compare: Path | None = typer.Option(
@@ -25,12 +26,12 @@ def command(
     from advisor.report.compare_runs import compare_runs
     from advisor.report.report import Report
 
-    data = dict(Report.read(run).data)
+    report = Report.read(run)
     compared = compare_runs(run, compare) if compare else None
     if as_json:
-        emit_result({**data, "compared": compared} if compared else data)
+        emit_result({**report.data, "compared": compared} if compared else report.data)
     else:
-        show_report(data)
+        show_report(report.content)
         if compared:
             show_comparison(compared)
     if open_page:

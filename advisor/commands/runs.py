@@ -7,17 +7,17 @@ from pathlib import Path
 import typer
 
 from advisor import completion
+from advisor.flags import options
 
 group = typer.Typer(help="List, compare, remove and restore runs.")
 RUN = typer.Argument(
     help="A run folder, or the name of one in ./runs.", autocompletion=completion.complete_runs
 )
 PLACE = typer.Argument(Path("runs"), help="The folder of runs.", metavar="[PLACE]")
-JSON = typer.Option(False, "--json", help="Print as JSON.")
 
 
 @group.command("list")
-def list_runs(place: Path = PLACE, as_json: bool = JSON) -> None:
+def list_runs(place: Path = PLACE, as_json: options.Json = False) -> None:
     """List the runs of a folder: how far each got, its verdict and its size; damaged ones say why."""
     from advisor.workflows import runs
 
@@ -30,7 +30,7 @@ def show(
     watch: bool = typer.Option(
         False, "--watch", help="Follow a run that another process carries out, until it ends."
     ),
-    as_json: bool = JSON,
+    as_json: options.Json = False,
 ) -> None:
     """Show one run: verdict, scores, and disk space of its parts; exit code 3 when it is damaged.
 
@@ -50,7 +50,7 @@ def show(
 
 
 @group.command("diff")
-def diff(a: Path = RUN, b: Path = RUN, as_json: bool = JSON) -> None:
+def diff(a: Path = RUN, b: Path = RUN, as_json: options.Json = False) -> None:
     """Show how the plans of two runs differ, and how each ended; `report --compare` compares their scores."""
     from advisor.workflows import runs
 
@@ -69,7 +69,7 @@ def remove(
         False, "--empty-trash", help="Delete what was removed before, for good."
     ),
     place: Path = typer.Option(Path("runs"), help="With --empty-trash, the folder of runs."),
-    as_json: bool = JSON,
+    as_json: options.Json = False,
 ) -> None:
     """Remove runs: they move to the trash folder beside them, and `tunewise runs undo` restores the last one.
 
@@ -81,7 +81,7 @@ def remove(
 
 
 @group.command("undo")
-def undo(place: Path = PLACE, as_json: bool = JSON) -> None:
+def undo(place: Path = PLACE, as_json: options.Json = False) -> None:
     """Restore the run that was removed last."""
     from advisor.workflows import runs
 
@@ -96,7 +96,7 @@ def allow(
         metavar="[HOST]...",
         help="Hosts as named in the error message; all that the run waits for by default.",
     ),
-    as_json: bool = JSON,
+    as_json: options.Json = False,
 ) -> None:
     """Allow a run that came from a bundle to ask the endpoints that its plan names."""
     from advisor.workflows import runs

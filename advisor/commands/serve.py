@@ -7,11 +7,11 @@ from pathlib import Path
 import typer
 
 from advisor import completion
-from advisor.commands import backend_option
+from advisor.flags import options
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
+    run: options.Run,
     arm: str | None = typer.Option(
         None,
         help="Default arm (method) in place of the one the verdict chose.",
@@ -31,10 +31,8 @@ def command(
     allow_origin: list[str] = typer.Option(
         [], help="Origin of a page elsewhere that may ask, as https://desk.example; may be repeated."
     ),
-    model: Path | None = typer.Option(
-        None, help="Folder of the run's base model, if it has moved; other weights are refused."
-    ),
-    backend: backend_option.BackendOption = None,
+    model: options.MovedModel = None,
+    backend: options.Backend = None,
     max_tokens: int = typer.Option(
         1024, min=1, help="Longest answer in tokens, whatever a request asks for."
     ),
@@ -59,7 +57,16 @@ def command(
     from runners.serving.http.service import ServerLimits
 
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    hosts, origins = tuple(allow_host), tuple(allow_origin)
-    servers = backend_option.backend_entries(backend)
-    options = ServeOptions(run, host, port, token, hosts, origins, model, arm, servers, arm_titles())
-    serve(options, limits, queue, print_event)
+    served = ServeOptions(
+        run=run,
+        host=host,
+        port=port,
+        token=token,
+        hosts=tuple(allow_host),
+        origins=tuple(allow_origin),
+        model=model,
+        arm=arm,
+        backend=tuple(backend) if backend else None,
+        words=arm_titles(),
+    )
+    serve(served, limits, queue, print_event)

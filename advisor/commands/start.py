@@ -14,13 +14,15 @@ def start(context: typer.Context) -> None:
         with redirect_stdout(sys.stderr):
             print(context.get_help())
         raise SystemExit(2)
+    from advisor.flags.plan import PlanRequest
     from advisor.wizard.prompter import confirm, offer_saved_answers
-    from advisor.workflows.plan import PlanRequest, make_plan
+    from advisor.workflows.plan import make_plan
 
     plan = make_plan(PlanRequest(answers=offer_saved_answers()))
     if plan is None:
         return
+    from advisor.flags.run import RunFlags
     from advisor.workflows.run import estimated_duration, execute_plan
 
     if confirm(f"Run {plan} now? It takes about {estimated_duration(plan)} here."):
-        execute_plan(plan, None, False, False, False, None, False, False)
+        execute_plan(RunFlags(plan=plan))

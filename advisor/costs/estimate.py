@@ -40,7 +40,7 @@ class Launch:
         return {"devices": self.devices, "parallel": self.parallel, "flags": self.flags, "why": self.why}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodEstimate:
     """What a method takes in this situation; None is not known (no model size, for instance)."""
 

@@ -17,8 +17,11 @@ from rag.errors import CannotRun, system_reason
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
 from runners.plan.train_config import TrainConfig
+from runners.preflight.speed_probe import MAX_TABLE, PROBE_LAYERS, RowsOfRun, measure_training_speed
 from runners.resources import calibration, usage
 from runners.resources.calibration import TrainingSpeed
+from runners.resources.gpu import MachineProbe
+from runners.resources.machine import GIB, detect_machine, free_ram
 from runners.resources.model_shape import ModelShape
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
@@ -95,8 +98,6 @@ def measure_run_seconds(
         learnt: those of them that are targets.
         prefix: first tokens that all rows share.
     """
-    from runners.resources.machine import detect_machine
-
     machine = detect_machine()
     row = tokens / max(1, rows)
     device = training_time.cpu_device(machine.cpu_cores.value, machine.bf16.value)
@@ -113,10 +114,6 @@ def measure_run_seconds(
 
 def _can_be_measured(shape: ModelShape) -> bool:
     """Return whether the measured blocks of a model fit into half of the free memory, in fp32 with gradients."""
-    from runners.preflight.speed_probe import MAX_TABLE, PROBE_LAYERS
-    from runners.resources.gpu import MachineProbe
-    from runners.resources.machine import GIB, free_ram
-
     parameters = PROBE_LAYERS * sum(rows * columns for rows, columns in shape.matrices()) + MAX_TABLE
     return parameters * BYTES_PER_PARAMETER / GIB < free_ram(MachineProbe()).value / 2
 
@@ -139,8 +136,6 @@ def training_speed(
         learnt: share of the tokens that are targets.
         seconds: time of the measurement.
     """
-    from runners.preflight.speed_probe import RowsOfRun, measure_training_speed
-
     return measure_training_speed(shape, config, RowsOfRun(row, prefix, learnt), seconds)
 
 

@@ -28,7 +28,7 @@ TEXTS_AND_PATHS = ("documents", "examples", "questions", "goal", "prompt", "colu
 """Answers that are no features."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialArm:
     """One arm's mean combined score with its 95 % interval, 0 to 1.
 
@@ -188,13 +188,13 @@ def trial_of_row(row: Mapping[str, Any]) -> MeasuredTrial:
         outcome=row["outcome"],
         arms=tuple(
             TrialArm(
-                arm["arm"],
-                arm["mean"],
-                arm["low"],
-                arm["high"],
-                arm["n"],
-                arm.get("right"),
-                arm.get("minutes"),
+                arm=arm["arm"],
+                mean=arm["mean"],
+                low=arm["low"],
+                high=arm["high"],
+                n=arm["n"],
+                right=arm.get("right"),
+                minutes=arm.get("minutes"),
             )
             for arm in row["arms"]
         ),
@@ -238,7 +238,13 @@ def own_trials(runs: Iterable[Mapping[str, Any]]) -> tuple[MeasuredTrial, ...]:
             advised=str(run.get("choice", "")),
             outcome=str(run["outcome"]),
             arms=tuple(
-                TrialArm(arm["arm"], arm["mean"], arm["low"], arm["high"], arm.get("n") or run["questions"])
+                TrialArm(
+                    arm=arm["arm"],
+                    mean=arm["mean"],
+                    low=arm["low"],
+                    high=arm["high"],
+                    n=arm.get("n") or run["questions"],
+                )
                 for arm in run["arms"]
             ),
             differences=tuple(

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import anyio.to_thread
@@ -29,12 +29,19 @@ from mcp.server.mcpserver import Context, Elicit, ElicitationResult, Resolve
 from mcp.types import CallToolResult
 from pydantic import BaseModel, Field
 
+from advisor.flags.estimate import EstimateRequest
+from advisor.flags.train import TrainRequest
 from advisor.mcp_server import contracts
 from advisor.mcp_server.background import CallProgress, in_thread
 from advisor.mcp_server.contracts import Costs
-from advisor.mcp_server.results import arm_to_use, success
+from advisor.mcp_server.results import success
 from advisor.mcp_server.services import Services, refuse_endpoints, services_of
 from rag.errors import BadInput, CannotRun, GateNotMet, Problem, UsageProblem
+from runners.data.examples import load_examples
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+if TYPE_CHECKING:
+    from advisor.report.report import Report
 
 PlanPath = Annotated[str, Field(description="The plan.yaml.")]
 ExamplesPath = Annotated[str, Field(description="The file or folder of training rows.")]
@@ -110,16 +117,16 @@ async def run_tool(
         return answer
     code, _ = await _carry_out(context, services, request)
 
-    def read(progress: CallProgress) -> dict[str, Any]:
+    def read(progress: CallProgress) -> Report:
         from advisor.report.report import Report
 
-        return dict(Report.read(request.out).data)
+        return Report.read(request.out)
 
-    data = await in_thread(context, read)
-    verdict = data["verdict"]
+    report = await in_thread(context, read)
+    verdict = report.content.verdict
     state = "gate_not_met" if code == GateNotMet.exit_code else "finished"
-    shown = f"{verdict['outcome']}, {arm_to_use(verdict)}. Run: {request.costs.writes}\n{verdict['text']}"
-    return success(f"The run ended: {state}.", _started(state, request, result=data), shown)
+    shown = f"{verdict.outcome}, {verdict.use_text}. Run: {request.costs.writes}\n{verdict.text}"
+    return success(f"The run ended: {state}.", _started(state, request, result=report.data), shown)
 
 
 async def train_tool(
@@ -187,23 +194,22 @@ def training_request(
     services: Services, examples: str, out: str, method: str, model: str, epochs: float | None, resume: bool
 ) -> StartRequest:
     """Check a call of `train` without starting anything; errors as of :func:`run_request`."""
-    from advisor.workflows.estimate import EstimateRequest, estimate_request
-    from advisor.workflows.train import TrainRequest, refuse_impossible_request
-    from runners.data.examples import load_examples
+    from advisor.workflows.estimate import estimate_request
+    from advisor.workflows.train import refuse_impossible_request
     from runners.models.resolve import downloads_needed, parse_remote
     from runners.run_folder import ADAPTER_MIB
-    from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
     path, folder = services.folder.existing(examples, "examples"), services.folder.path(out, "out")
     name = services.folder.model(model)
     _check_out(folder, out, resume)
-    refuse_impossible_request(TrainRequest(method, name, folder, resume=resume))
+    request = TrainRequest(examples=path, method=method, model=name, out=folder, resume=resume)
+    refuse_impossible_request(request)
     if parse_remote(name):
         raise BadInput(f"{name} is on an endpoint and cannot be trained here", "name a model of this machine")
     rows = load_examples(path).rows
     letters = [sum(len(turn["content"]) for turn in row.messages) for row in rows]
     tokens = max(1, round(sum(letters) / max(1, len(rows)) / CHARS_PER_TOKEN))
-    sets = ("prompt_tokens=0", f"answer_tokens={tokens}")
+    sets = ["prompt_tokens=0", f"answer_tokens={tokens}"]
     estimated = estimate_request(
         EstimateRequest(model=name, method=method, examples=max(1, len(rows)), sets=sets), {}
     )

@@ -25,6 +25,7 @@ from advisor.mcp_server.background import Cancelled
 from advisor.mcp_server.results import failure, failure_text
 from advisor.mcp_server.services import Services
 from rag.errors import Problem, UsageProblem
+from rag.version import __version__
 
 INSTRUCTIONS = (
     "tunewise recommends how to adapt a language model (prompting, few-shot, RAG, LoRA, QLoRA, full fine-tuning, hybrid) "
@@ -50,8 +51,6 @@ class TunewiseServer(MCPServer[Any]):
 
     def __init__(self, services: Services, allow_run: bool) -> None:
         """Register the tools that read, and with ``allow_run`` those that run and train."""
-        from rag.version import __version__
-
         super().__init__(
             "tunewise",
             title="tunewise",

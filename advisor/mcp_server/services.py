@@ -18,6 +18,7 @@ from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import CallProgress
 from rag.errors import BadInput, CannotRun
 from rag.files import MANIFEST
+from runners.plan.backend import LOCAL_BACKEND
 
 if TYPE_CHECKING:
     from runners.arms.answer import Answer
@@ -162,7 +163,6 @@ def refuse_database(index: Path, command: str) -> None:
 def refuse_endpoints(plan: Plan, command: str) -> None:
     """Raise BadInput for a plan that asks model endpoints or a database: the server sends nothing and reads no key."""
     from rag.backends.base import shown_url
-    from runners.plan.backend import LOCAL_BACKEND
     from runners.runs.requirements import remote_models
 
     hosts = {remote.url for remote in remote_models(plan)}

@@ -89,11 +89,11 @@ def inference_estimate(
     if why:
         assumptions += (why,)
     return MethodEstimate(
-        memory,
-        profile.device_gib,
-        ZERO_RANGE,
-        ZERO_RANGE,
-        call,
-        (*assumptions, *estimate_basis(profile)),
-        call_usd_range(method, call),
+        memory=memory,
+        device_gib=profile.device_gib,
+        hours=ZERO_RANGE,
+        usd=ZERO_RANGE,
+        per_call_usd=call,
+        assumptions=(*assumptions, *estimate_basis(profile)),
+        per_call_range=call_usd_range(method, call),
     )

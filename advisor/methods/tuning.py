@@ -73,14 +73,14 @@ class Lora(Method):
         usd = training_cost(profile, self.name) if hours else None
         call = usd_per_call(profile, *call_tokens(profile, self.name))
         return MethodEstimate(
-            memory,
-            profile.device_gib,
-            hours,
-            usd,
-            call,
-            (*assumptions, *estimate_basis(profile, self.name)),
-            call_usd_range(self.name, call),
-            launch,
+            memory=memory,
+            device_gib=profile.device_gib,
+            hours=hours,
+            usd=usd,
+            per_call_usd=call,
+            assumptions=(*assumptions, *estimate_basis(profile, self.name)),
+            per_call_range=call_usd_range(self.name, call),
+            launch=launch,
         )
 
     def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:

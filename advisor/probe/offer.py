@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from advisor.costs.tokens import PASSAGE_TOKENS
 from advisor.questionnaire.answers import PERSON_SOURCES
 from advisor.questionnaire.probe_facts import ProbeFacts
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.probability import AdviceProbability
 from runners.catalog.models import DEFAULT_MODEL
-from runners.plan.steps import NO_QUANTIZATION
-from runners.resources.machine import Machine, detect_machine
+from runners.plan.data import PlanData
+from runners.plan.steps import NO_QUANTIZATION, IndexStep
+from runners.resources.gpu import MachineProbe
+from runners.resources.machine import Machine, detect_machine, free_ram
+from runners.runs.requirements import answering_memory
 
 PROBED_QUESTIONS = ("behaviour_gap", "prompting_pass_rate")
 """The questions that a probe can answer when they are asked: how far a plain model's answers are from what is needed, and
@@ -220,11 +224,8 @@ def price_of_probe(profile: Profile) -> ProbePrice:
     measured for answering corrects the answers.
     """
     from advisor.costs import step_time
-    from advisor.costs.tokens import PASSAGE_TOKENS
     from advisor.verdict.predictions import time_corrections
     from runners.arms.few_shot import NEAREST_TOKENS_CPU
-    from runners.plan.data import PlanData
-    from runners.plan.steps import IndexStep
     from runners.trial.base_probe import PROBE_EXAMPLES, PROBE_SHOTS
 
     rows = _example_rows(profile)
@@ -277,9 +278,6 @@ def _example_rows(profile: Profile) -> int:
 def too_large(profile: Profile, machine: Machine, answers: int, quantization: str = NO_QUANTIZATION) -> str:
     """Return why the model cannot give that many answers here: memory or time; "" when it can, or its size is unknown."""
     from advisor.costs import step_time
-    from runners.resources.gpu import MachineProbe
-    from runners.resources.machine import free_ram
-    from runners.runs.requirements import answering_memory
 
     shape, params_b = profile.model_shape, profile.params_b
     if shape is None or not params_b:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from advisor.display import console
+from advisor.display.progress import watch_progress
+from advisor.flags.plan import ProbeRequest, answers_of
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.probe.answers_from_probe import overridden_answers
 from advisor.probe.offer import MAX_PROBE_QUESTIONS, MAX_PROBE_TOKENS
 from advisor.probe.probe import ProbeOutcome, probe_model
 from advisor.questionnaire.answers import PERSON_SOURCES, Answers, format_answer, names_a_path
 from advisor.questionnaire.answers_files import probe_facts_entry
+from advisor.questionnaire.gather import flag_answers, refuse_unknown_model, with_answers_of
 from advisor.questionnaire.probe_facts import PROBE_FACTS
+from advisor.settings import with_settings_answers
+from advisor.terminal import resume_hint
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
 from runners.trial.base_probe import RETRIEVED
@@ -37,26 +41,10 @@ _MODE_TEXTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeRequest:
-    """What the command line gave."""
-
-    answers: Path | None = None
-    sets: tuple[str, ...] = ()
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    out: Path = PROBE_OUT
-    limit: int = MAX_PROBE_QUESTIONS
-    as_json: bool = False
-
-
 def run_probe(request: ProbeRequest) -> None:
     """Probe, print what was measured and what it changes, and write the answers file."""
-    from advisor.questionnaire.gather import flag_answers, refuse_unknown_model, with_answers_of
-    from advisor.settings import with_settings_answers
-    from advisor.terminal import resume_hint
-
     answers = with_settings_answers(
-        with_answers_of(flag_answers(request.sets, **request.flags), request.answers)
+        with_answers_of(flag_answers(request.sets or (), **answers_of(request)), request.answers)
     )
     refuse_unknown_model(answers)
     with resume_hint(command_line(*sys.argv[1:]), "answers so far"):
@@ -75,8 +63,6 @@ def probe_with_progress(
     answers: Answers, out: Path = PROBE_OUT, limit: int = MAX_PROBE_QUESTIONS, quiet: bool = False
 ) -> ProbeOutcome:
     """Probe with progress on stderr; the work folder is beside ``out`` until the probe is done."""
-    from advisor.display.progress import watch_progress
-
     with watch_progress(quiet) as watcher:
         return probe_model(answers, out.with_name(f".{out.stem}.work"), limit, watcher)
 
@@ -108,8 +94,6 @@ def write_probe_answers(outcome: ProbeOutcome, out: Path) -> Path | None:
 
 def show_probe(outcome: ProbeOutcome, with_change: bool = True) -> None:
     """Print the shares, their interpretation, what was settled, and what that changes unless it is shown elsewhere."""
-    from advisor.display import console
-
     screen = console.console()
     proxy = f" in place of the plan's model: {outcome.proxy}" if outcome.proxy else ""
     print_plain(screen, f"asked {outcome.model}{proxy}")

@@ -25,6 +25,8 @@ from advisor.questionnaire.questions import QUESTION_BY_ID
 from rag.errors import BadInput
 from runners.catalog import models
 from runners.data.formats import parse_columns
+from runners.models.resolve import parse_remote
+from runners.paths import cache_folder
 from runners.plan.schema import Plan
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.model_shape import ModelShape, read_shape
@@ -67,8 +69,6 @@ def check_model(name: str | None, sized: bool = False) -> str:
     if not name or models.find_model(name) or names_a_path(name):
         return ""
     if name.startswith("openai:"):
-        from runners.models.resolve import parse_remote
-
         parse_remote(name)
         return ""
     if HUB_ID.match(name):
@@ -299,8 +299,6 @@ def _existing_path(answers: Answers, key: str) -> Path | None:
 
 def _token_counting(answers: Answers) -> TokenCounting:
     """Return how tokens are counted for the answered model: with its tokenizer where that is stored here."""
-    from runners.paths import cache_folder
-
     name = answers["model"].value if "model" in answers else None
     model = models.find_model(name) if name else None
     if name and names_a_path(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from advisor.costs.estimate import MethodEstimate
 from advisor.questionnaire.profile import Profile
@@ -32,7 +32,7 @@ MAX_SHOWN = 5
 """Number of reasons, changes and notes that a notebook shows; ``to_json`` has them all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseRecommendation:
     """The ranking with reasons, estimates and what would change it.
 
@@ -63,6 +63,34 @@ class BaseRecommendation:
     ask_again_when: tuple[str, ...]
     situation: Situation | None = None
     """The answers it was made from; None where only a profile was given."""
+
+    @classmethod
+    def of(cls, profile: Profile, today: date | None = None, situation: Situation | None = None) -> Self:
+        """Recommend a method, with reasons, blockers, estimates, what would change it and when to ask again.
+
+        ``today`` (default: now) only decides which prices are called old.
+        """
+        ranking = rank_methods(profile)
+        choice = ranking.choice
+        sensitivity = Sensitivity.of(profile)
+        changes = counterfactuals(profile, choice, sensitivity)
+        estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
+        also = arms_to_measure(profile)
+        probability = advice_probability(profile, ranking, also)
+        return cls(
+            profile=profile,
+            ranking=ranking,
+            estimates=estimates,
+            confidence=confidence(profile, ranking, probability, also),
+            probability=probability,
+            also_measure=also,
+            worth_finding=information_values(profile, choice, sensitivity),
+            flips=changes,
+            ladder=relaxations(profile, ranking),
+            break_even=break_even(profile, estimates, today),
+            ask_again_when=review_triggers(profile, changes, today or date.today()),
+            situation=situation,
+        )
 
     @property
     def choice(self) -> str:
@@ -188,30 +216,8 @@ class BaseRecommendation:
 
 
 def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRecommendation:
-    """Recommend a method, with reasons, blockers, estimates, what would change it and when to ask again.
-
-    ``today`` (default: now) only decides which prices are called old.
-    """
-    ranking = rank_methods(profile)
-    choice = ranking.choice
-    sensitivity = Sensitivity.of(profile)
-    changes = counterfactuals(profile, choice, sensitivity)
-    estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
-    also = arms_to_measure(profile)
-    probability = advice_probability(profile, ranking, also)
-    return BaseRecommendation(
-        profile=profile,
-        ranking=ranking,
-        estimates=estimates,
-        confidence=confidence(profile, ranking, probability, also),
-        probability=probability,
-        also_measure=also,
-        worth_finding=information_values(profile, choice, sensitivity),
-        flips=changes,
-        ladder=relaxations(profile, ranking),
-        break_even=break_even(profile, estimates, today),
-        ask_again_when=review_triggers(profile, changes, today or date.today()),
-    )
+    """Recommend a method for a profile: :meth:`BaseRecommendation.of`."""
+    return BaseRecommendation.of(profile, today)
 
 
 def _named(reasons: list[tuple[str, str]]) -> list[str]:

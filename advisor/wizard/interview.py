@@ -53,7 +53,7 @@ class InterviewMove:
     MEASURE = "« measure »"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskedQuestion:
     """One question as it is asked, with what is known about it.
 
@@ -278,15 +278,15 @@ class Interview:
         )
         number = 0 if changing else answered + 1
         return AskedQuestion(
-            question,
-            known,
-            number,
-            most,
-            can_decide(question, profile),
-            question.closed(values),
-            profile,
-            missing_packages(self.answers),
-            self._measurement(question),
+            question=question,
+            known=known,
+            number=number,
+            most=most,
+            decides=can_decide(question, profile),
+            closed=question.closed(values),
+            profile=profile,
+            lacking=missing_packages(self.answers),
+            measurement=self._measurement(question),
         )
 
     def _measurement(self, question: Question) -> ProbeOffer | None:

@@ -8,6 +8,8 @@ from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
 from runners.catalog import models
+from runners.models import resolve
+from runners.plan.schema import EMBEDDER
 
 
 def offer_probe(profile: Profile) -> tuple[str, ...]:
@@ -30,9 +32,6 @@ def measure_first_line(recommendation: BaseRecommendation) -> str:
 
 def probe_downloads(answers: Answers) -> str:
     """Return what a probe would download first, "" for nothing."""
-    from runners.models import resolve
-    from runners.plan.schema import EMBEDDER
-
     downloads = resolve.downloads_needed([answers.value("model") or models.DEFAULT_MODEL, EMBEDDER])
     return "; ".join(fetch.text for fetch in downloads)
 

@@ -22,12 +22,15 @@ from prompt_toolkit.key_binding import KeyBindings
 
 from advisor.drafting.tuned_retriever import offers_tuned_retriever
 from advisor.output import command_line
+from advisor.questionnaire import answers_files
 from advisor.questionnaire.answers import Answer, Answers, format_answer, read_answer
 from advisor.questionnaire.answers_files import read_answers, save_answers
 from advisor.questionnaire.gather import complete_situation
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS
+from advisor.recommendation.questions_left import known_by_source, unknown_answers
 from advisor.recommendation.ranking import Ranking
+from advisor.recommendation.recommend import recommend_for_profile
 from advisor.wizard.interview import AskedQuestion, Interview, InterviewMove, Prompter
 from advisor.wizard.leader_line import StyledText, leader_lines
 from advisor.wizard.model_choices import doubt_about, missing_packages, model_offers
@@ -179,8 +182,6 @@ class TerminalPrompter(Prompter):
 
     def review(self, answers: Answers, profile: Profile) -> str:
         """Show what is known and what is not, then list all answers to change one of them."""
-        from advisor.recommendation.questions_left import known_by_source, unknown_answers
-
         self._print([("class:section", "\n── What is known ──")])
         for title, items in known_by_source(answers):
             self._wrap("", ", ".join(items), f"{title:<13} ")
@@ -249,8 +250,6 @@ class TerminalPrompter(Prompter):
 
     def save(self, answers: Answers) -> None:
         """Ask for a name and save the answers under it; an empty name saves nothing."""
-        from advisor.questionnaire import answers_files
-
         name = (
             questionary.text(
                 "Name of the profile (Enter: do not save):",
@@ -302,8 +301,6 @@ class TerminalPrompter(Prompter):
 
     def _advice(self, profile: Profile) -> None:
         """Show the recommendation so far, its confidence, and what is worth finding out."""
-        from advisor.recommendation.recommend import recommend_for_profile
-
         recommendation = recommend_for_profile(profile)
         confidence = recommendation.confidence
         self._wrap(

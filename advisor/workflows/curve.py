@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.output import command_line, note, print_plain
+from advisor.advice import recommend
+from advisor.display.progress import watch_progress
+from advisor.drafting.draft import tuning_settings, with_full_paths
+from advisor.flags.curve import CurveRequest
+from advisor.output import note, print_plain
+from advisor.report.learning_curve import curve_page
+from advisor.report.report import HTML, write_report
 from advisor.terminal import resume_hint
+from advisor.verdict.right_answers import right_answers
+from advisor.verdict.sentences import duration_text
+from advisor.workflows.dry_run import step_estimates
 from rag.errors import BadInput, UsageProblem
+from rag.evaluation.statistics import bootstrap_interval
 from rag.files import write_json, write_text
 from rag.text.words import count_noun
 from runners.plan.schema import Plan, read_plan
-from runners.run_folder import CURVES_FOLDER, is_run, read_run_plan
+from runners.plan.steps import EvaluateStep, TrainStep
+from runners.plan.train_config import TUNING_METHODS
+from runners.run_folder import CURVES_FOLDER, RunFolder, is_run, read_run_plan
+from runners.scoring.learning_curve import TYPICAL_SD, CurvePoint, LearningCurve
+from runners.trial import curve as curves
+from runners.trial.curve import CurvePointName, point_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from runners.trial.curve import CurvePointName, CurveSetup
+    from runners.trial.curve import CurveSetup
     from runners.trial.trial import ArmScores
 
 CURVE_FILE = "curve.json"
@@ -27,43 +41,12 @@ FEW_QUESTIONS = 30
 SEEDS = 2
 NOTHING = 0.01
 """Largest score of a curve that has learnt nothing: its forecast would be that of other curves."""
-WORTH = 0.01
 DEFAULT_MINUTES = 60.0
 FORECAST_TIMES = (2, 4, 8)
 """Multiples of the rows at hand that are forecast."""
 DRAWN_SIZES = 33
 SPREAD_FREEDOM = 4.0
 """Weight, in trainings, of the typical spread between trainings beside that of a few seeds."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurveRequest:
-    """What to measure; see advisor/commands/curve.py for the flags."""
-
-    target: Path | None = None
-    examples: Path | None = None
-    questions: Path | None = None
-    model: str | None = None
-    method: str | None = None
-    arm: str | None = None
-    sizes: tuple[int, ...] = ()
-    seeds: int | None = None
-    minutes: float | None = None
-    worth: float = WORTH
-    out: Path | None = None
-    resume: bool = False
-    overwrite: bool = False
-
-    @property
-    def resume_line(self) -> str:
-        """The command that goes on with this curve."""
-        flags: list[object] = [self.target] if self.target else []
-        names = ("examples", "questions", "model", "method", "arm", "seeds", "minutes", "out")
-        named = {f"--{name}": getattr(self, name) for name in names}
-        flags += [part for flag, value in named.items() if value is not None for part in (flag, value)]
-        flags += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
-        flags += ["--worth", self.worth] if self.worth != WORTH else []
-        return command_line("curve", *flags, "--resume")
 
 
 def parse_sizes(text: str | None) -> tuple[int, ...]:
@@ -80,26 +63,27 @@ def parse_sizes(text: str | None) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def measure(request: CurveRequest, quiet: bool) -> dict[str, Any]:
+def measure(request: CurveRequest) -> dict[str, Any]:
     """Measure a curve, or go on with it, and return what ``curve --json`` prints; curve.json and the page are written.
 
     Raises:
         UsageProblem: flags that exclude each other or leave nothing to measure.
         BadInput, CannotRun: as :func:`runners.trial.curve.open_curve`.
     """
+    sizes = parse_sizes(request.sizes)
     _refuse_impossible(request)
     plan, run = _source(request)
-    from advisor.display.progress import watch_progress
-    from runners.trial import curve as curves
-
     seeds = request.seeds if request.seeds is not None else SEEDS
-    with resume_hint(request.resume_line, "trained sizes and answers"), watch_progress(quiet) as watcher:
+    with (
+        resume_hint(request.resume_line, "trained sizes and answers"),
+        watch_progress(request.as_json) as watcher,
+    ):
         setup = curves.open_curve(
             plan,
             run,
             request.out,
             request.arm,
-            request.sizes,
+            sizes,
             seeds,
             request.resume,
             request.overwrite,
@@ -113,8 +97,6 @@ def measure(request: CurveRequest, quiet: bool) -> dict[str, Any]:
     data = curve_json(setup, complete, scores, request.worth)
     folder = setup.context.run.path
     write_json(folder / CURVE_FILE, data)
-    from advisor.report.learning_curve import curve_page
-
     write_text(folder / PAGE_FILE, curve_page(data))
     if setup.run is not None and folder.resolve().parent == (setup.run / CURVES_FOLDER).resolve():
         data["report"] = _report_again(setup)
@@ -162,11 +144,6 @@ def _source(request: CurveRequest) -> tuple[Plan, Path | None]:
 
 def _drafted(request: CurveRequest) -> Plan:
     """Return the plan that ``tunewise plan`` drafts for the files, with the tuning method that was asked for."""
-    from advisor.advice import recommend
-    from advisor.drafting.draft import tuning_settings, with_full_paths
-    from runners.plan.steps import EvaluateStep, TrainStep
-    from runners.plan.train_config import TUNING_METHODS
-
     method = request.method or "lora"
     if method not in TUNING_METHODS:
         raise UsageProblem(
@@ -196,9 +173,6 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
         limit = request.minutes if request.minutes is not None else DEFAULT_MINUTES
         seeds = f"1 seed, {len(setup.seeds)} if {limit:g} minutes suffice (--minutes, --seeds)"
     lines = [f"{setup.arm.arm} on {sizes} of {len(setup.rows)} rows, {seeds}; {len(setup.questions)} {part}"]
-    from advisor.verdict.conclusion import duration_text
-    from runners.trial.curve import CurvePointName
-
     lines.append(f"estimated for the first seed: about {duration_text(estimated_seconds(setup))}")
 
     if setup.reused(CurvePointName(setup.arm.arm, len(setup.rows), setup.seeds[0])):
@@ -210,8 +184,6 @@ def _announcement(setup: CurveSetup, request: CurveRequest) -> list[str]:
 
 def estimated_seconds(setup: CurveSetup) -> float:
     """Return the estimated seconds of a curve's first seed: training by rows, and the answers of each size."""
-    from advisor.workflows.dry_run import step_estimates
-
     rows, _ = step_estimates(setup.source, len(setup.rows), len(setup.questions))
     seconds = {row.step: row.corrected for row in rows}
     train, ask = seconds.get(f"train:{setup.arm.weights}", 0.0), seconds.get(f"evaluate:{setup.arm.arm}", 0.0)
@@ -224,8 +196,6 @@ def curve_json(
 ) -> dict[str, Any]:
     """Return the measured points, the fitted curve and what it forecasts, as curve.json holds them."""
     import numpy as np
-
-    from runners.scoring.learning_curve import LearningCurve
 
     points, noise = _points(setup, seeds, scores)
     curve = LearningCurve([point for point, _ in points], noise=noise)
@@ -268,11 +238,6 @@ def _points(
     """
     import numpy as np
 
-    from advisor.verdict.right_answers import right_answers
-    from rag.evaluation.statistics import bootstrap_interval
-    from runners.scoring.learning_curve import TYPICAL_SD, CurvePoint
-    from runners.trial.curve import CurvePointName, point_seconds
-
     by_size = [[scores[CurvePointName(setup.arm.arm, size, seed)] for seed in seeds] for size in setup.sizes]
     values = np.array([np.mean([arm.shown("combined") for arm in arms], axis=0) for arms in by_size])
     means = [[arm.mean_score for arm in arms] for arms in by_size]
@@ -283,7 +248,7 @@ def _points(
     for size, arms, row in zip(setup.sizes, by_size, values, strict=True):
         interval = bootstrap_interval([float(v) for v in row], documents=arms[0].sources())
         names = [CurvePointName(setup.arm.arm, size, seed) for seed in seeds]
-        right = [counted.total.n for counted in map(right_answers, arms) if counted]
+        right = [counted.n for counted in map(right_answers, arms) if counted]
         measured = {
             "n": size,
             "score": round(float(np.mean([arm.mean_score for arm in arms])), 4),
@@ -342,9 +307,6 @@ def conclusion_text(data: dict[str, Any]) -> str:
 
 def _report_again(setup: CurveSetup) -> str:
     """Write the run's report again, with the curve; return its path."""
-    from advisor.report.report import HTML, write_report
-    from runners.run_folder import RunFolder
-
     assert setup.run is not None
     run = RunFolder(setup.run)
     with run.writing():

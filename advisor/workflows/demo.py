@@ -8,12 +8,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from advisor.advice import recommend
+from advisor.display import console
+from advisor.display.trial_table import show_report
+from advisor.drafting.draft import draft_with_notes, with_full_paths
 from advisor.harbor_desk.folder import example_folder
 from advisor.output import command_line
+from advisor.questionnaire import gather
+from advisor.report.report import write_report
+from advisor.terminal import resume_hint
+from advisor.workflows.dry_run import show_steps
+from advisor.workflows.run import FullRun, adapt_threads, announce_downloads, ask_command, run_and_report
 from rag.errors import UsageProblem
+from rag.refusal.relevance import BESIDE
+from rag.text.sanitize import defang_text
 from rag.text.words import count_noun
+from runners.arms.answer import BESIDE_NOTE
 from runners.plan.schema import Plan
-from runners.run_folder import RunFolder, read_journal
+from runners.report.trial_report import TrialReport
+from runners.run_folder import TRIAL, RunFolder, read_journal
+from runners.runs.dataset import read_data
+from runners.runs.run import open_session
+from runners.trial.execute import RunRequest, quick_plan
+from runners.trial.staleness import (
+    JOURNAL,
+    ask_stale,
+    keep_staleness,
+    load_stale,
+    staleness,
+    update_index,
+    updated_documents,
+)
 
 # Answers of the example's team; everything else is counted or detected.
 DEMO_ANSWERS = {
@@ -34,14 +59,8 @@ QUESTIONS_SHOWN = 2
 """Questions whose answers before and after the update are printed."""
 
 
-def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """Carry out ``tunewise demo``, and return the content of report.json."""
-    from advisor.display.trial_table import show_report
-    from advisor.terminal import resume_hint
-    from advisor.workflows.dry_run import show_steps
-    from advisor.workflows.run import FullRun, adapt_threads, announce_downloads, ask_command, run_and_report
-    from runners.trial.execute import quick_plan
-
+def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> TrialReport:
+    """Carry out ``tunewise demo``, and return its report."""
     started = time.monotonic()
     line = command_line("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
     with resume_hint(line):
@@ -53,18 +72,19 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
         show_steps(plan)
         announce_downloads(plan)
         print_heading("Running")
-        run, data = run_and_report(plan, out, resume, overwrite, label="demo", full=full)
-        assert data is not None, "the demo's plan measures its choice"
+        request = RunRequest(plan=plan, out=out, resume=resume, overwrite=overwrite)
+        run, report = run_and_report(request, label="demo", full=full)
+        assert report is not None, "the demo's plan measures its choice"
         print_heading("The trial")
-        show_report(data)
+        show_report(report)
         print_heading("Asking, changing the documents, asking again")
         with run.writing():
             table = change_documents(run, plan, quick)
-            data = finish_report(run, plan, table)
+            report = finish_report(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f'ask it: {ask_command(run.path, data)} "What does entry to the Ropewalk Museum cost?"')
+    print(f'ask it: {ask_command(run.path, report)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
-    return data
+    return report
 
 
 def copy_example(folder: Path) -> dict[str, Any]:
@@ -80,11 +100,6 @@ def copy_example(folder: Path) -> dict[str, Any]:
 
 def recommend_and_draft() -> Plan:
     """Print the recommendation for the example, and return the plan drafted from it."""
-    from advisor.advice import recommend
-    from advisor.display import console
-    from advisor.drafting.draft import draft_with_notes, with_full_paths
-    from advisor.questionnaire import gather
-
     folder = example_folder()
     files = {
         "documents": folder / "documents",
@@ -106,9 +121,6 @@ def recommend_and_draft() -> Plan:
 
 def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
     """Ask questions about facts that the update changes, apply it, ask again, and print the differences."""
-    from runners.runs.run import open_session
-    from runners.trial.staleness import ask_stale, load_stale, staleness, update_index, updated_documents
-
     folder = example_folder()
     questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
     arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
@@ -136,12 +148,6 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
 
 def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     """Print the answers to a few questions before and after the update."""
-    from rag.refusal.relevance import BESIDE
-    from rag.text.sanitize import defang_text
-    from runners.arms.answer import BESIDE_NOTE
-    from runners.run_folder import TRIAL
-    from runners.trial.staleness import JOURNAL
-
     rows = read_journal(run / TRIAL / JOURNAL)
     for question_id in ids:
         answers = [row for row in rows if row["id"] == question_id]
@@ -162,14 +168,10 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     print()
 
 
-def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
+def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> TrialReport:
     """Write the report again, with the measurement after the update."""
-    from advisor.report.report import write_report
-    from runners.runs.dataset import read_data
-    from runners.trial.staleness import keep_staleness
-
     keep_staleness(run.path, table)
-    return write_report(run, plan, read_data(plan)[1].test, table)
+    return write_report(run, plan, read_data(plan)[1].test)
 
 
 def print_heading(title: str) -> None:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from advisor import settings
+from advisor.display import console
 from advisor.methods import registry as method_table
 from advisor.methods.registry import METHODS, all_methods
 from advisor.output import print_plain
@@ -17,9 +19,15 @@ from advisor.questionnaire.gather import with_machine, with_model
 from advisor.questionnaire.profile import Profile
 from advisor.rules import registry as rule_table
 from rag.errors import BadInput, install_hint
+from rag.loading import registry
 from rag.plugins import declared_plugins
+from rag.stores import base
+from runners.models.resolve import cached_models, list_models
+from runners.paths import cache_folder
+from runners.resources import calibration
 from runners.resources.device import DEVICE_TABLE
 from runners.resources.machine import Machine, detect_machine
+from runners.tokenization.chat_template import ChatTokenizer
 
 CHECKED_PACKAGES: tuple[str, ...] = (
     "torch",
@@ -83,9 +91,6 @@ def examine_machine(
         calibrate: whether to measure the matrix speed (about two seconds, stored in the cache folder). Only this imports
             torch.
     """
-    from runners.models.resolve import list_models
-    from runners.paths import cache_folder
-
     calibration = _calibration(calibrate)
 
     machine = machine or detect_machine(Path("runs"))
@@ -114,9 +119,6 @@ def examine_machine(
 
 def plugin_problems() -> list[str]:
     """Import every plug-in and return why some cannot be used, one line each."""
-    from rag.loading import registry
-    from rag.stores import base
-
     groups = (rule_table.RULE_PLUGINS, method_table.METHOD_PLUGINS, registry.PLUGINS, base.PLUGINS)
     return [problem for group in groups for problem in group.problems()]
 
@@ -124,8 +126,6 @@ def plugin_problems() -> list[str]:
 def show_examination(examined: dict[str, Any]) -> None:
     """Print the result of :func:`examine_machine` for people."""
     from rich.markup import escape
-
-    from advisor.display import console
 
     screen = console.console()
     machine = [(key, format_answer(row["value"]), row["how"]) for key, row in examined["machine"].items()]
@@ -178,8 +178,6 @@ def show_examination(examined: dict[str, Any]) -> None:
 
 def _environment_settings() -> dict[str, str]:
     """Return the environment variables that the user set, without those from the settings file."""
-    from advisor import settings
-
     from_file = {
         setting.key
         for setting in settings.current_settings()
@@ -193,8 +191,6 @@ def _environment_settings() -> dict[str, str]:
 
 def _configuration() -> dict[str, Any]:
     """Return every setting with its value and source, the answers of the settings file, and what is wrong with it."""
-    from advisor import settings
-
     file = settings.settings_file()
     exists = file is not None and file.is_file()
     values = [
@@ -214,8 +210,6 @@ def _configuration() -> dict[str, Any]:
 
 def _calibration(measure: bool) -> dict[str, Any]:
     """Return the stored matrix speed with a line for people; ``measure`` measures it first."""
-    from runners.resources import calibration
-
     if measure:
         # Speeds of training that runs measured here stay: this measures the matrix speed alone.
         before = calibration.read_calibration().calibration
@@ -244,9 +238,6 @@ def _calibration(measure: bool) -> dict[str, Any]:
 
 def chat_notes(name: str) -> list[str]:
     """Return how chats are written for a model that is on this machine, where that is not simply its own template."""
-    from runners.models.resolve import cached_models
-    from runners.tokenization.chat_template import ChatTokenizer
-
     folder = Path(name).expanduser()
     if not (folder / "tokenizer.json").is_file():
         cached = next(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import history
 from advisor.costs.speed_measurement import measure_plan_speeds
+from advisor.display import console
+from advisor.display.progress import watch_progress
 from advisor.history import Correction, Kind, PastRun, TimedStep
 from advisor.output import emit_result, print_plain
 from advisor.verdict.predictions import (
@@ -28,12 +30,18 @@ from rag.files import sha256_text
 from rag.text.words import count_noun
 from runners.data.questions import count_questions
 from runners.data.sampling import QuestionSplit
-from runners.plan.schema import Plan
+from runners.models.resolve import Model
+from runners.plan.schema import Plan, step_name
 from runners.plan.steps import TrainStep
+from runners.report.json_records import to_json
 from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
 from runners.runs import requirements
+from runners.runs.dataset import read_data, require_gold_documents
+from runners.runs.session import RunContext, obtain_bases, obtain_embedder
+from runners.trial import row_guard
+from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
 
 if TYPE_CHECKING:
     from runners.arms.row_account import RowAccount
@@ -87,8 +95,6 @@ def step_estimates(
 
 def show_steps(plan: Plan) -> None:
     """Check the data, measure the speed of training, and print the plan's steps with their estimated times."""
-    from runners.runs.dataset import read_data
-
     examples, split = read_data(plan)
     for line in measure_plan_speeds(plan, len(examples)):
         print(f"  {line}")
@@ -143,14 +149,6 @@ def dry_run(
         CannotRun: after the table, when a step cannot be carried out here.
         RowsLost: after it, when too few rows are left for an arm and neither plan nor ``accept_lost_rows`` accepts that.
     """
-    from advisor.display.progress import watch_progress
-    from runners.models.resolve import Model
-    from runners.plan.schema import step_name
-    from runners.runs.dataset import read_data, require_gold_documents
-    from runners.runs.session import RunContext, obtain_bases, obtain_embedder
-    from runners.trial import row_guard
-    from runners.trial.dry_run import MAX_DRY_RUN_SECONDS, DryRun
-
     with (
         watch_progress(quiet=as_json) as watcher,
         tempfile.TemporaryDirectory(prefix="tunewise-") as work_folder,
@@ -183,14 +181,12 @@ def dry_run(
     estimates = list(by_name.values())
     counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
-    _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
+    _print(estimates, corrections, counts, history_note, as_json, accounts)
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
 
 
 def _require_possible(obstacles: Sequence[str], accounts: Sequence[RowAccount], accepted: bool) -> None:
     """Raise what a dry run found in the way; ``accepted``: arms may train on fewer rows than asked for."""
-    from runners.trial import row_guard
-
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
     short = [account for account in accounts if account.short and not (accepted and account.acceptable)]
@@ -225,7 +221,7 @@ def keep_measurements(
         and (pair := predicted_measured(row.estimated, row.measured))
     )
     # Times of answers are left out: here few are generated at once and in a trial many, so they cannot be compared.
-    hours, memory = predicted_pairs(plan, {"training": trained}, proxy=False)
+    hours, memory = predicted_pairs(plan, trained, proxy=False)
     if not (steps or hours or memory) or history.history_file() is None:
         return ""
     return history.append_to_history(
@@ -286,7 +282,7 @@ def _print(
     counts: dict[str, int],
     history_note: str,
     as_json: bool,
-    accounts: Sequence[dict[str, Any]],
+    accounts: Sequence[RowAccount],
 ) -> None:
     """Print the steps, and ``accounts``, the rows of the trained arms: as a table, or everything as JSON."""
     if as_json:
@@ -295,11 +291,12 @@ def _print(
             for kind, correction in corrections.items()
             if correction.runs
         }
-        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": list(accounts)}
+        rows = to_json([account.summary for account in accounts])
+        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": rows}
         busy = "; ".join(contention_notes(estimates))
         emit_result({"schema": 1, **body, "corrections": applied, "busy": busy, "note": history_note})
         return
-    lines = [str(account["text"]) for account in accounts]
+    lines = [account.text for account in accounts]
     lines += [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
     if any(row.measured_gib is not None for row in estimates):
         lines.append("memory is that of training alone; the process is what has to fit")
@@ -310,8 +307,6 @@ def _print(
 
 def _print_table(estimates: Sequence[StepEstimate], counts: dict[str, int], lines: Sequence[str]) -> None:
     """Print the steps as a table, and lines below it."""
-    from advisor.display import console
-
     cells = [
         (
             row.step,

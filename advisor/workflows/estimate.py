@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +18,7 @@ from advisor.costs.estimate import with_coverage
 from advisor.costs.rental import RENT_RANGE, training_usd
 from advisor.costs.tokens import Range, training_tokens
 from advisor.costs.training_time import training_hours_alone
+from advisor.flags.estimate import EstimateRequest
 from advisor.output import emit_result
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import closest_model, detected_hardware, flag_answers, with_machine
@@ -31,7 +32,6 @@ from advisor.workflows.estimate_devices import (
 )
 from rag.errors import BadInput, UsageProblem
 from runners.catalog import models
-from runners.plan.train_config import PARALLELISMS
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate
 from runners.resources.memory_terms import MemorySetup, MemoryUse
@@ -80,41 +80,7 @@ OTHER_ANSWERS = ("gpu_kind", "ram_gib", "cpu_cores", "prompt_tokens", "answer_to
 _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
 
 
-@dataclass(frozen=True, slots=True)
-class EstimateRequest:
-    """What to estimate and for which device; the settings of the run are a :class:`MemorySetup`.
-
-    Attributes:
-        model: a known model or a model's folder.
-        config: a model's config.json, or its folder.
-        params_b: only a size, in billions of parameters.
-        method: one of :data:`MEMORY_USES`.
-        devices: number of GPUs that train or answer together, over all nodes; 1 by default, as a run without a launcher.
-        gpu: name of a card.
-        gpu_memory: memory of one card in GiB.
-        examples: training examples, for hours and cost.
-        tokens: training tokens, for hours and cost.
-        sets: answers to the questionnaire, ``key=value``: those in :data:`ANSWER_FIELDS` fill the fields above, those in
-            :data:`OTHER_ANSWERS` describe the machine and the rows.
-        nodes: machines that the GPUs are spread over evenly.
-        parallel: how they share a training: auto, ddp, fsdp or fsdp_4bit.
-    """
-
-    model: str | None = None
-    config: Path | None = None
-    params_b: float | None = None
-    method: str | None = None
-    devices: int | None = None
-    gpu: str | None = None
-    gpu_memory: float | None = None
-    examples: int | None = None
-    tokens: int | None = None
-    sets: tuple[str, ...] = ()
-    nodes: int = 1
-    parallel: str = PARALLELISMS[0]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EstimateResult:
     """An estimate with what it was made for.
 
@@ -156,6 +122,13 @@ class EstimateResult:
         }
 
 
+def setup_flags(flags: EstimateRequest) -> dict[str, Any]:
+    """Return the flags that are settings of the run, as :class:`MemorySetup` takes them."""
+    names = {each.name for each in fields(MemorySetup)} - {"devices", "parallel"}
+    given = {each.name: getattr(flags, each.name) for each in fields(flags) if each.name in names}
+    return {**given, "compiled": flags.compile}
+
+
 def estimate_request(
     request: EstimateRequest, setup: Mapping[str, Any], machine: Machine | None = None
 ) -> EstimateResult:
@@ -171,13 +144,7 @@ def estimate_request(
         BadInput: for a name or value that is not known.
     """
     request, others = _with_set_answers(request)
-    if request.method is None:
-        raise UsageProblem("estimate needs --method", f"one of {', '.join(MEMORY_USES)}; or --rows FILE")
-    use = MEMORY_USES.get(request.method)
-    if use is None:
-        raise BadInput(
-            f"unknown method {request.method!r}", known_names_hint(request.method, tuple(MEMORY_USES))
-        )
+    method, use = _method(request)
     name, shape, notes = _shape(request)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
@@ -189,9 +156,7 @@ def estimate_request(
     if profile.computes_in_fp32 and memory_setup.weights is None and use != "qlora":
         memory_setup = replace(memory_setup, weights="fp32")
     if use in ("full", "lora") and memory_setup.weights in ("nf4", "nf4-dq"):
-        raise BadInput(
-            f"{request.method} cannot train on {memory_setup.weights} weights", "use --method qlora"
-        )
+        raise BadInput(f"{method} cannot train on {memory_setup.weights} weights", "use --method qlora")
     known_model = models.find_model(name)
     if known_model and memory_setup.seq_len > known_model.context:
         notes += (
@@ -211,8 +176,28 @@ def estimate_request(
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
     return EstimateResult(
-        name, request.method, shared.memory, device, profile.device_gib, hours, usd, notes, sharing
+        name=name,
+        method=method,
+        memory=shared.memory,
+        device=device,
+        device_gib=profile.device_gib,
+        hours=hours,
+        usd=usd,
+        notes=notes,
+        sharing=sharing,
     )
+
+
+def _method(request: EstimateRequest) -> tuple[str, MemoryUse]:
+    """Return the method and what it uses memory for; UsageProblem without one, BadInput for an unknown one."""
+    if request.method is None:
+        raise UsageProblem("estimate needs --method", f"one of {', '.join(MEMORY_USES)}; or --rows FILE")
+    use = MEMORY_USES.get(request.method)
+    if use is None:
+        raise BadInput(
+            f"unknown method {request.method!r}", known_names_hint(request.method, tuple(MEMORY_USES))
+        )
+    return request.method, use
 
 
 def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
@@ -277,8 +262,8 @@ def _with_set_answers(request: EstimateRequest) -> tuple[EstimateRequest, dict[s
         UsageProblem: for an answer that changes no estimate, or that a flag gives too.
         BadInput: for an unknown key or an invalid value.
     """
-    answers = flag_answers(request.sets)
-    fields: dict[str, Any] = {}
+    answers = flag_answers(request.sets or ())
+    filled: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key in answers:
         value = answers[key].value
@@ -286,13 +271,13 @@ def _with_set_answers(request: EstimateRequest) -> tuple[EstimateRequest, dict[s
             field, flag = ANSWER_FIELDS[key]
             if getattr(request, field) is not None:
                 raise UsageProblem(f"--set {key} and {flag} exclude each other", "give one of them")
-            fields[field] = value
+            filled[field] = value
         elif key in OTHER_ANSWERS:
             others[key] = value
         else:
             known = ", ".join((*ANSWER_FIELDS, *OTHER_ANSWERS))
             raise UsageProblem(f"--set {key} changes no estimate", f"these do: {known}")
-    return replace(request, **fields), others
+    return replace(request, **filled), others
 
 
 def _shape(request: EstimateRequest) -> tuple[str, ModelShape, tuple[str, ...]]:

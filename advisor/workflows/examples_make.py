@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.catalog.prices import find_price
-from advisor.output import command_line, emit_result, note
+from advisor.display.events import print_event
+from advisor.display.progress import watch_progress
+from advisor.drafting.form_checks import derive_checks
+from advisor.flags.examples import MakeFlags
+from advisor.output import emit_result, note
 from advisor.settings import read_settings
 from advisor.terminal import resume_hint
 from advisor.workflows.examples_summary import (
@@ -26,108 +29,47 @@ from advisor.workflows.examples_summary import (
     summarise_making,
     summarise_rewording,
 )
+from advisor.workflows.index_build import index_path, load_embedder
+from advisor.workflows.train_inputs import read_prompt
+from rag.embedding.language import detect_language
 from rag.errors import BadInput, CannotRun, UsageProblem
+from rag.evaluation.gold_documents import match_documents
 from rag.files import write_text, writer_lock
+from rag.index import Index
+from rag.loading.reader import load_documents
 from rag.text.words import count_noun
 from runners.catalog.models import DEFAULT_MODEL
+from runners.data.examples import load_examples
+from runners.data.questions import load_questions, with_document_ids
+from runners.data.tabular import read_rows
+from runners.inference.http_client import RequestLimits
+from runners.inference.remote import RemoteGenerator
 from runners.models.endpoint import check_may_contact, endpoint_host
 from runners.models.resolve import RemoteModel, parse_remote
+from runners.synthesis.making import (
+    GRAMMAR,
+    BaseModelCheck,
+    RowMaker,
+    Teacher,
+    example_row,
+    make_without_teacher,
+    question_row,
+    rejected_row,
+)
+from runners.synthesis.question_form import language_name
+from runners.synthesis.rewording import WORDING_FORM, WordingMaker, worded_rows
+from runners.synthesis.row_checks import RowChecker
+from runners.synthesis.teacher import ROW_FORM, TeacherTask, load_local_model
 
 if TYPE_CHECKING:
-    from rag.index import Index
     from rag.types import Chunk
     from runners.inference.constraints.constraint import OutputConstraint
     from runners.inference.types import Generator
-    from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher
-    from runners.synthesis.row_checks import RowChecker
-    from runners.synthesis.teacher import TeacherTask
+    from runners.synthesis.making import MakingOutcome
 
 EXAMPLES, QUESTIONS = "examples", "questions"
 KEEP, DROP, SKIP = "keep", "drop", "skip"
 _PRICE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class MakeFlags:
-    """The flags of ``examples make``."""
-
-    documents: Path | None
-    """None where questions are reworded."""
-    out: Path
-    teacher: str | None
-    count: int
-    rows_as: str
-    prompt: str | None
-    questions: Path | None
-    examples: Path | None
-    model: str | None
-    known: str
-    index: Path | None
-    embedder: str
-    k: int
-    strict: bool
-    language: str
-    seed: int
-    at_once: int
-    per_minute: float | None
-    price: str | None
-    local_only: bool
-    resume: bool
-    overwrite: bool
-    dry_run: bool
-    yes: bool
-    as_json: bool
-    wordings: Path | None = None
-    """The questions to reword; None where rows are made."""
-
-    @property
-    def work(self) -> Path:
-        """Folder of what the teacher wrote and of the index, beside the file of rows."""
-        return self.out.with_name(f"{self.out.name}.work")
-
-    @property
-    def rejected(self) -> Path:
-        """File of the rows that did not pass."""
-        return self.out.with_name(f"{self.out.name}.rejected.jsonl")
-
-    @property
-    def corpus(self) -> Path:
-        """The documents of rows."""
-        assert self.documents is not None
-        return self.documents
-
-    @property
-    def sent(self) -> str:
-        """What a teacher is shown, in words."""
-        return f"the questions of {self.wordings}" if self.wordings else f"passages of {self.documents}"
-
-    def resume_line(self) -> str:
-        """Return the command that goes on where this one stopped."""
-        flags: list[object] = ["--out", self.out]
-        values = {
-            "--documents": self.documents,
-            "--wordings": self.wordings,
-            "--teacher": self.teacher,
-            "--count": None if self.wordings else self.count,
-            "--as": self.rows_as or None,
-            "--prompt": self.prompt,
-            "--questions": self.questions,
-            "--examples": self.examples,
-            "--model": self.model,
-            "--known": None if self.known == KEEP else self.known,
-            "--index": self.index,
-            "--embedder": None if self.embedder == "all-minilm-l6-v2" else self.embedder,
-            "--k": None if self.k == 10 else self.k,
-            "--language": self.language or None,
-            "--seed": self.seed or None,
-            "--at-once": None if self.at_once == 4 else self.at_once,
-            "--per-minute": self.per_minute,
-            "--price": self.price,
-        }
-        for name, value in values.items():
-            flags += [] if value is None else [name, value]
-        flags += ["--strict"] * self.strict + ["--data-must-stay-local"] * self.local_only
-        return command_line("examples", "make", *flags, "--resume", *["--yes"] * self.yes)
 
 
 def make_rows(flags: MakeFlags) -> None:
@@ -221,10 +163,6 @@ def _settings_say_local() -> bool:
 
 
 def _make(flags: MakeFlags, kind: str, remote: RemoteModel | None, price: tuple[float, float] | None) -> None:
-    from advisor.display.progress import watch_progress
-    from advisor.workflows.train_inputs import read_prompt
-    from runners.synthesis.teacher import TeacherTask
-
     started = time.monotonic()
     system = read_prompt(flags.prompt) or ""
     language = _language(flags.language)
@@ -266,11 +204,6 @@ def _make_wordings(
     flags: MakeFlags, source: Path, remote: RemoteModel | None, price: tuple[float, float] | None
 ) -> None:
     """Have the teacher reword the questions of a file, and write its rows with the wordings that pass."""
-    from advisor.display.progress import watch_progress
-    from runners.data.questions import load_questions
-    from runners.data.tabular import read_rows
-    from runners.synthesis.rewording import WORDING_FORM, WordingMaker, worded_rows
-
     started = time.monotonic()
     questions = load_questions(source)
     language = _language(flags.language)
@@ -306,15 +239,11 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _language(given: str) -> str:
-    from runners.synthesis.question_form import language_name
-
     return language_name(given) if given else ""
 
 
 def _note_language(chunks: Sequence[Chunk], flags: MakeFlags) -> None:
     """Say where the documents are in a language of which no questions can be made by rule."""
-    from rag.embedding.language import detect_language
-
     sample = chunks[:: max(1, len(chunks) // 60)][:60]
     names = [detect_language(chunk.text) for chunk in sample]
     other = sorted({name for name in names if name and name != "English"})
@@ -332,9 +261,6 @@ def _refuse_other_languages(flags: MakeFlags) -> None:
 
     What is left is decided by :func:`_note_language`, on passages.
     """
-    from rag.embedding.language import detect_language
-    from rag.loading.reader import load_documents
-
     documents = load_documents(flags.corpus).documents
     names = [detect_language(document.raw) for document in documents[:: max(1, len(documents) // 60)]]
     if names and all(name and name != "English" for name in names):
@@ -351,10 +277,6 @@ def _no_rules_for(flags: MakeFlags, finding: str) -> BadInput:
 
 def _open_index(flags: MakeFlags) -> Index:
     """Return the index that was named, or one in the work folder, built or brought up to date."""
-    from advisor.display.progress import watch_progress
-    from advisor.workflows.index_build import index_path, load_embedder
-    from rag.index import Index
-
     embedder = load_embedder(flags.embedder)
     if flags.index is not None:
         return Index.open(index_path(str(flags.index)), embedder)
@@ -371,12 +293,6 @@ def _open_index(flags: MakeFlags) -> Index:
 
 
 def _checker(flags: MakeFlags, index: Index, language: str) -> RowChecker:
-    from advisor.drafting.form_checks import derive_checks
-    from rag.evaluation.gold_documents import match_documents
-    from runners.data.examples import load_examples
-    from runners.data.questions import load_questions, with_document_ids
-    from runners.synthesis.row_checks import RowChecker
-
     questions = load_questions(flags.questions) if flags.questions else ()
     documents = {chunk.doc for chunk in index.chunks}
     named = [question.doc_id for question in questions if question.doc_id]
@@ -408,15 +324,9 @@ def _teacher(
     flags: MakeFlags, remote: RemoteModel | None, form: OutputConstraint | None = None
 ) -> Teacher | None:
     """Return the teacher; None without one. ``form``: what a local model's texts are held to, that of rows by default."""
-    from runners.synthesis.making import Teacher
-    from runners.synthesis.teacher import ROW_FORM
-
     if not flags.teacher:
         return None
     if remote is not None:
-        from runners.inference.http_client import RequestLimits
-        from runners.inference.remote import RemoteGenerator
-
         limits = RequestLimits(at_once=flags.at_once, per_minute=flags.per_minute)
         generator = RemoteGenerator(
             remote.url, remote.name, limits, flags.seed, on_note=lambda line: note(f"  {line}")
@@ -426,24 +336,16 @@ def _teacher(
 
 
 def _local_generator(name: str) -> Generator:
-    from advisor.display.events import print_event
-    from runners.synthesis.teacher import load_local_model
-
     return load_local_model(name, print_event)
 
 
 def _base(flags: MakeFlags, teacher: Teacher | None, system: str) -> BaseModelCheck | None:
     """Return the base model that is asked without the passage; None where that is skipped or it cannot be had."""
-    from runners.synthesis.making import BaseModelCheck
-
     if flags.known == SKIP:
         return None
     name = flags.model or DEFAULT_MODEL
     remote = parse_remote(name)
     if remote is not None:
-        from runners.inference.http_client import RequestLimits
-        from runners.inference.remote import RemoteGenerator
-
         check_may_contact(remote.name, remote.url, flags.local_only or _settings_say_local())
         limits = RequestLimits(at_once=flags.at_once, per_minute=flags.per_minute)
         generator: Generator = RemoteGenerator(remote.url, remote.name, limits, flags.seed)
@@ -464,8 +366,6 @@ def _outcome(
     chunks: Sequence[Chunk],
     watch: Any,
 ) -> MakingOutcome:
-    from runners.synthesis.making import RowMaker, make_without_teacher
-
     if flags.overwrite:  # last: the texts may have been paid for, and what comes before may refuse or fail
         (flags.work / JOURNAL).unlink(missing_ok=True)
     watch.begin("making rows" if teacher else "making questions by rule")
@@ -488,8 +388,6 @@ def _texts_saved(flags: MakeFlags) -> Iterator[None]:
 
 def _write(flags: MakeFlags, kind: str, system: str, teacher: Teacher | None, outcome: MakingOutcome) -> None:
     """Write the rows and those that did not pass, each file whole or not at all."""
-    from runners.synthesis.making import GRAMMAR, example_row, question_row, rejected_row
-
     by = {"name": teacher.name, "host": teacher.host} if teacher else {"name": GRAMMAR, "host": ""}
     rows = [
         example_row(id, row, system, by) if kind == EXAMPLES else question_row(id, row, by)

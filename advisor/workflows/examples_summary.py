@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 from advisor.output import command_line, note
 from rag.text.words import count_noun
 from runners.models.resolve import RemoteModel
+from runners.run_folder import read_journal
+from runners.synthesis.drawing import usable_passages
+from runners.synthesis.making import MOST_ASKED
+from runners.synthesis.rewording import needs_wordings, rewording_chat
+from runners.synthesis.teacher import QUESTION_STYLES, teacher_chat
+from runners.tokenization.token_estimate import estimate_tokens
 
 if TYPE_CHECKING:
-    from advisor.workflows.examples_make import MakeFlags
+    from advisor.flags.examples import MakeFlags
     from rag.types import Chunk
     from runners.data.questions import Question
     from runners.synthesis.making import BaseModelCheck, MakingOutcome, Teacher, TeacherUse
@@ -50,12 +56,6 @@ def estimate_requests(
     flags: MakeFlags, task: TeacherTask, chunks: Sequence[Chunk], price: tuple[float, float] | None
 ) -> dict[str, Any]:
     """Return about how many requests and tokens are needed, and at most."""
-    from runners.run_folder import read_journal
-    from runners.synthesis.drawing import usable_passages
-    from runners.synthesis.making import MOST_ASKED
-    from runners.synthesis.teacher import QUESTION_STYLES, teacher_chat
-    from runners.tokenization.token_estimate import estimate_tokens
-
     usable = usable_passages(chunks)
     sample = usable[:: max(1, len(usable) // 40)][:40]
     sizes = [
@@ -81,10 +81,6 @@ def estimate_rewording(
     flags: MakeFlags, questions: Sequence[Question], language: str, price: tuple[float, float] | None
 ) -> dict[str, Any]:
     """Return the requests and about how many tokens the rewording of questions needs: one request for each."""
-    from runners.run_folder import read_journal
-    from runners.synthesis.rewording import needs_wordings, rewording_chat
-    from runners.tokenization.token_estimate import estimate_tokens
-
     wanted = [question.question for question in questions if needs_wordings(question)]
     prompt = sum(
         estimate_tokens(turn["content"]) for text in wanted for turn in rewording_chat(text, language)

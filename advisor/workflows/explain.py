@@ -6,6 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from advisor.advice import recommend
+from advisor.display import console
 from advisor.evidence.claims import claim_text
 from advisor.evidence.trials import own_trials
 from advisor.glossary import TERMS, Term, find_term
@@ -15,7 +17,8 @@ from advisor.methods import registry as method_table
 from advisor.methods.arm_titles import ARMS, METHOD_TITLES
 from advisor.methods.registry import all_methods, methods_by_name
 from advisor.output import emit_result
-from advisor.questionnaire.answers import names_a_path
+from advisor.questionnaire.answers import Answers, names_a_path
+from advisor.questionnaire.gather import with_answers_of
 from advisor.questionnaire.question_types import Question
 from advisor.questionnaire.questions import QUESTION_BY_ID
 from advisor.rules import registry as rule_table
@@ -186,8 +189,6 @@ def explanation(topic: str | None) -> dict[str, Any]:
         return {"schema": 1, **page}
     assert topic is not None
     if names_a_path(topic):
-        from advisor.advice import recommend
-
         return recommend(Path(topic)).to_json()
     raise BadInput(
         f"{topic!r} is no word of the glossary, rule, method, arm, question or plan", _closest(topic)
@@ -196,16 +197,10 @@ def explanation(topic: str | None) -> dict[str, Any]:
 
 def _explain_plan(path: Path, as_json: bool) -> None:
     """Explain a plan: compute its recommendation again from its answers, with today's rules."""
-    from advisor.advice import recommend
-    from advisor.questionnaire.answers import Answers
-    from advisor.questionnaire.gather import with_answers_of
-
     rec = recommend(with_answers_of(Answers(), path))
     if as_json:
         emit_result(rec.to_json())
         return
-    from advisor.display import console
-
     screen = console.console()
     screen.print(console.render_recommendation(rec))
     screen.print()
@@ -218,8 +213,6 @@ def _explain_plan(path: Path, as_json: bool) -> None:
 
 
 def _print(page: dict[str, Any]) -> None:
-    from advisor.display import console
-
     screen = console.console()
     if "rules" in page and "methods" in page:
         _print_topics(page)
@@ -254,8 +247,6 @@ def _print_question(page: dict[str, Any]) -> None:
     """Print a question of the questionnaire with its answers, and how one is given."""
     from rich.markup import escape
 
-    from advisor.display import console
-
     screen = console.console()
     key, answers = page["question"], page["answers"]
     text = f"{page['text']} {page['why']}"
@@ -273,8 +264,6 @@ def _print_question(page: dict[str, Any]) -> None:
 def _print_topics(page: dict[str, Any]) -> None:
     """Print the list of everything that can be explained."""
     from rich.markup import escape
-
-    from advisor.display import console
 
     screen = console.console()
     methods = {term.name for row in page["methods"] if (term := find_term(row["method"]))}
@@ -300,8 +289,6 @@ def _print_topics(page: dict[str, Any]) -> None:
 
 def _print_method(page: dict[str, Any]) -> None:
     """Print a method: the plain sentence and its example first, then when it is chosen and by which rules."""
-    from advisor.display import console
-
     screen = console.console()
     text = _paragraphs(page["text"])
     screen.print(console.render_finding(page["method"], page.get("plain") or text, [], page["title"]))
@@ -317,8 +304,6 @@ def _print_example(page: dict[str, Any]) -> None:
     """Print the example of a word, and the page that says more."""
     from rich.padding import Padding
     from rich.text import Text
-
-    from advisor.display import console
 
     screen = console.console()
     examples = [f"Example: {page['example']}"] if page["example"] else []

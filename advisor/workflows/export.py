@@ -14,15 +14,15 @@ from rag.errors import UsageProblem
 from rag.object_storage import is_url
 from rag.text.sanitize import strip_invisible
 from rag.text.words import count_noun
+from runners.export.bundle import unbundle
 from runners.export.card import checked_value
+from runners.export.export import export
 from runners.export.job import ExportRequest, ExportResult
 from runners.runs.endpoint_consent import allow_endpoints, unconfirmed_endpoints
 
 
 def export_run(run: Path, request: ExportRequest, as_json: bool) -> None:
     """Export a run and print the result."""
-    from runners.export.export import export
-
     with _repeat_hint(run, request):
         result = export(run, request, None if as_json else _print_progress)
     show_export(result, as_json)
@@ -30,8 +30,6 @@ def export_run(run: Path, request: ExportRequest, as_json: bool) -> None:
 
 def import_run(file: Path | str, request: ExportRequest, as_json: bool) -> None:
     """Unpack a bundle, at a path or a URL, and print the result; UsageProblem for flags that have no effect on it."""
-    from runners.export.bundle import unbundle
-
     if (
         request.arm is not None
         or request.seed is not None

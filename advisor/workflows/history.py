@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from advisor.display import console
 from advisor.history import History, Kind, PastRun
 from advisor.output import print_plain
 from rag.evaluation.statistics import WilsonShare
@@ -111,8 +112,6 @@ def ratio_spread(ratios: Sequence[float]) -> dict[str, float | int] | None:
 
 def show_history(summary: dict[str, Any]) -> None:
     """Print the summary for people."""
-    from advisor.display import console
-
     screen = console.console()
     if summary["path"] is None:
         screen.print("no history is stored: TUNEWISE_HISTORY is empty")

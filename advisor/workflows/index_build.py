@@ -17,23 +17,35 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from advisor.display.events import print_event
+from advisor.display.progress import watch_progress
+from advisor.flags.index import BuildFlags
 from advisor.output import emit_result, note
-from advisor.workflows.index_cluster import start_engine
+from advisor.workflows.index_cluster import (
+    check_cluster,
+    embedding_device,
+    refuse_cluster_for_database,
+    start_engine,
+)
 from rag.backends.base import backend_class, check_backend_url, shown_url
 from rag.backends.build import build_folder
 from rag.backends.consent import index_location
+from rag.embedding.reranker import Reranker
 from rag.errors import BadInput, UsageProblem
+from rag.index import Index, watch_documents
 from rag.indexing.generations import CURRENT_POINTER
 from rag.loading.incremental import documents_path
+from rag.loading.reader import require_documents
 from rag.object_storage import is_url
+from rag.settings import IndexSettings
 from rag.text.bounded_yaml import load_yaml
 from rag.text.words import count_noun
-from runners.run_folder import INDEX, is_run
+from runners.models import digests, resolve
+from runners.resources.device import torch_device
+from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, is_run
+from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
 
 if TYPE_CHECKING:
-    from advisor.workflows.index_cluster import ClusterFlags
     from rag.indexing.build import BuildReport
-    from rag.settings import IndexSettings
     from rag.types import OnEvent
 
 
@@ -127,38 +139,32 @@ def source_documents(index: Path | str, documents: Path | None) -> Path:
     return recorded
 
 
-def build_index(
-    folder: Path | str,
-    documents: str,
-    embedder: str,
-    as_json: bool,
-    settings: IndexSettings,
-    cluster: ClusterFlags,
-) -> None:
+def build_index(flags: BuildFlags) -> None:
     """Build an index with these settings and print what was done with every file."""
-    from advisor.display.progress import watch_progress
-    from rag.index import Index
-    from rag.loading.reader import require_documents
-
-    cluster.check(documents)
+    settings = IndexSettings(
+        store=flags.store,
+        truncate_dim=flags.truncate_dim,
+        query_prompt=flags.query_prompt,
+        document_prompt=flags.document_prompt,
+    )
+    folder, documents = target_index(flags.index, flags.to), flags.documents
+    check_cluster(flags.cluster, documents)
     if not is_url(documents):
         require_documents(Path(documents))
     if isinstance(folder, str):
-        cluster.refuse_database(shown_url(folder))
+        refuse_cluster_for_database(flags.cluster, shown_url(folder))
         require_default_store(folder, settings)
         with backend_class(folder).writer(folder):
             pass  # a server that cannot be reached, or a right that is missing, is said before the embedder is loaded
-    encoder = load_embedder(embedder, cluster.device)
-    with watch_progress(as_json) as watcher, keep_on_interrupt(folder), ExitStack() as stack:
-        engine = start_engine(cluster, encoder, stack)
+    encoder = load_embedder(flags.embedder, embedding_device(flags.cluster))
+    with watch_progress(flags.as_json) as watcher, keep_on_interrupt(folder), ExitStack() as stack:
+        engine = start_engine(flags.cluster, encoder, stack)
         report = Index.build(folder, documents, encoder, settings, watcher, engine=engine)
-    _print_report(folder, report, as_json)
+    _print_report(folder, report, flags.as_json)
 
 
 def require_default_store(url: str, settings: IndexSettings) -> None:
     """Raise UsageProblem where a vector store of index folders is asked for at a URL."""
-    from rag.settings import IndexSettings
-
     if settings.store != IndexSettings().store:
         raise UsageProblem(
             f"--store {settings.store} is for an index folder",
@@ -170,10 +176,6 @@ def update_index(
     folder: Path | str, documents: Path, embedder: str, as_json: bool, purge: bool, trust_mtime: bool
 ) -> None:
     """Update an index to the current documents and print what was done with every file."""
-    from advisor.display.progress import watch_progress
-    from rag.index import Index
-    from rag.loading.reader import require_documents
-
     Index.open(folder).close()
     require_documents(documents)
     encoder = load_embedder(embedder)
@@ -199,9 +201,6 @@ def update_tuned_index(
 ) -> BuildReport | None:
     """Update the index of a run's tuned embedder to the same documents; None where a run has none, or for no run's index."""
     from rag.embedding.embedder import Embedder
-    from rag.index import Index
-    from runners.run_folder import RETRIEVER, TUNED_INDEX
-    from runners.runs.tuned_retrieval import EMBEDDER_FOLDER
 
     run = folder.resolve().parent if isinstance(folder, Path) else None
     if run is None or not (is_run(run) and (run / TUNED_INDEX).is_dir()):
@@ -211,8 +210,6 @@ def update_tuned_index(
 
 
 def _device() -> str:
-    from runners.resources.device import torch_device
-
     return str(torch_device().type)
 
 
@@ -226,7 +223,6 @@ def watch_index(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Update an index again and again, printing a line for every change, until Ctrl-C."""
-    from rag.index import watch_documents
 
     def print_outcome(outcome: Any) -> bool:
         if isinstance(outcome, BadInput):
@@ -266,8 +262,6 @@ def keep_on_interrupt(folder: Path | str) -> Iterator[None]:
 
 def check_index(folder: Path | str, repair: bool, embedder: str, as_json: bool) -> None:
     """Verify an index, repairing it first where that was asked for, and print what it contains."""
-    from rag.index import Index
-
     repaired = Index.repair(folder, lambda: load_embedder(embedder)) if repair else None
     index = Index.open(folder)
     body = index.check()
@@ -287,8 +281,6 @@ def check_index(folder: Path | str, repair: bool, embedder: str, as_json: bool) 
 def load_embedder(name: str, device: str | None = None) -> Any:
     """Resolve and load an embedder; ``device`` is where it computes, None takes the best of this machine."""
     from rag.embedding.embedder import Embedder
-    from runners.models import digests, resolve
-    from runners.resources.device import torch_device
 
     model = resolve.resolve_model(name, on_event=print_event)
     if model.kind != "embedder":
@@ -299,10 +291,6 @@ def load_embedder(name: str, device: str | None = None) -> Any:
 
 def load_reranker(name: str) -> Any:
     """Resolve and load a reranker: the folder of a cross-encoder, or its id where the model hub is allowed."""
-    from rag.embedding.reranker import Reranker
-    from runners.models import digests, resolve
-    from runners.resources.device import torch_device
-
     return Reranker(
         resolve.resolve_model(name).folder, name=name, device=torch_device().type, digest=digests.file_sha256
     )

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from advisor.display.progress import watch_progress
 from advisor.output import emit_result
 from advisor.workflows.index_build import index_path
+from rag.backends.copying import copy_index
 from rag.errors import UsageProblem
 from rag.text.words import count_noun
 
@@ -26,9 +28,6 @@ def copy_to_url(index: str, to: str, overwrite: bool, as_json: bool) -> None:
     Raises:
         UsageProblem: the target is no URL.
     """
-    from advisor.display.progress import watch_progress
-    from rag.backends.copying import copy_index
-
     if "://" not in to:
         raise UsageProblem(
             f"--to {to} is no URL",

@@ -12,15 +12,21 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import emit_result, note
+from advisor.workflows.index_build import load_embedder, load_reranker
 from rag.backends.base import shown_url
 from rag.evaluation import metrics
 from rag.evaluation.gold_documents import match_documents, require_match
 from rag.grounding.context import select_passages
 from rag.grounding.refusal import SIGNAL_DEPTH
+from rag.index import Index, newest_generation
 from rag.loading.base import printable
+from rag.refusal.gate import GateSettings, fit_gate, read_hits
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
 from rag.types import Chunk, Hit, Results
+from runners.data.questions import load_questions, with_document_ids, with_wordings
+from runners.models.answer_reader import AnswerReader, load_answer_reader, why_not_english
+from runners.trial.refusal_gate import dev_questions
 
 if TYPE_CHECKING:
     from rag.embedding.reranker import Scorer
@@ -43,9 +49,6 @@ class SearchSource:
 
     def open(self) -> Any:
         """Load the models and open the index."""
-        from advisor.workflows.index_build import load_embedder, load_reranker
-        from rag.index import Index, newest_generation
-
         newest_generation(self.location)  # what is wrong with the index is said before models are loaded
         reranker = load_reranker(self.reranker) if self.reranker else None
         return Index.open(self.location, load_embedder(self.embedder), reranker)
@@ -81,8 +84,6 @@ def search_file(source: SearchSource, path: Path, query: Query, request: GateReq
     With a gate each line says whether the question is refused, and hits are in the order in which they would be shown to a
     model. With gold, scores go to stderr.
     """
-    from runners.data.questions import with_wordings
-
     index = source.open()
     rows = with_wordings(_matched_questions(index, source, path))
     gate = _fitted_gate(index, source, request, rows) if request else None
@@ -106,8 +107,6 @@ def search_file(source: SearchSource, path: Path, query: Query, request: GateReq
 
 def _matched_questions(index: Any, source: SearchSource, path: Path) -> tuple[Question, ...]:
     """Read questions whose gold documents are those of the index."""
-    from runners.data.questions import load_questions, with_document_ids
-
     rows = load_questions(path)
     match = match_documents([row.doc_id for row in rows if row.doc_id], index.backend.document_ids())
     require_match(match, path, shown_url(str(source.location)))
@@ -124,8 +123,6 @@ class _FittedGate:
 
     def decide(self, index: Any, question: str, hits: Sequence[Hit]) -> tuple[Sequence[Hit], RefusalDecision]:
         """Return the hits as they would be shown, and the decision."""
-        from rag.refusal.gate import read_hits
-
         return read_hits(index, self.threshold, self.reader, question, hits)
 
 
@@ -133,10 +130,6 @@ def _fitted_gate(
     index: Any, source: SearchSource, request: GateRequest, asked: Sequence[Question]
 ) -> _FittedGate:
     """Fit the gate on the dev questions; a note says how many of those are asked too."""
-    from rag.refusal.gate import GateSettings, fit_gate
-    from runners.models.answer_reader import AnswerReader, load_answer_reader, why_not_english
-    from runners.trial.refusal_gate import dev_questions
-
     dev = dev_questions(_matched_questions(index, source, request.dev))
     known = {question.question for question in dev}
     if both := sum(row.question in known for row in asked):

@@ -6,18 +6,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.display.progress import watch_progress
+from advisor.flags.index import TuneFlags
 from advisor.output import emit_result
-from advisor.workflows.index_build import keep_on_interrupt, load_embedder, load_reranker
+from advisor.workflows.index_build import (
+    keep_on_interrupt,
+    load_embedder,
+    load_reranker,
+    local_index,
+    source_documents,
+)
 from rag.errors import BadInput
 from rag.evaluation.gold_documents import match_documents, require_match
-from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
+from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions, label_questions
 from rag.evaluation.statistics import PairedDifference
-from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
+from rag.evaluation.synthetic import make_questions
+from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, IndexTuner, TuningOutcome
+from rag.evaluation.workbench import Workbench
+from rag.files import write_text, writer_lock
+from rag.index import Index
+from rag.loading.reader import load_documents
+from rag.stores.vector_cache import VectorCache
 from rag.text.words import count_noun
+from runners.data.questions import load_questions
+from runners.data.sampling import split_questions
+from runners.data.tabular import read_rows
+from runners.plan.data import PlanData
 
 if TYPE_CHECKING:
     from advisor.display.progress import ProgressWatcher
@@ -34,55 +51,32 @@ CANDIDATES_SHOWN = 12
 """Candidates in the table; --json has all."""
 
 
-@dataclass(frozen=True, slots=True)
-class TuneRequest:
-    """What ``index tune`` was asked for."""
-
-    index: Path
-    documents: Path
-    questions: Path | None
-    embedder: str
-    reranker: str
-    budget: int
-    apply: bool
-    all_dev: bool
-    keep_made: Path | None
-    as_json: bool
-
-
-def tune_index(request: TuneRequest) -> None:
+def tune_index(flags: TuneFlags) -> None:
     """Compare settings, print the best and by how much, and rebuild the index with it if that was asked for."""
-    from advisor.display.progress import watch_progress
-    from rag.evaluation.labelled import label_questions
-    from rag.evaluation.tuning import IndexTuner
-    from rag.evaluation.workbench import Workbench
-    from rag.files import writer_lock
-    from rag.index import Index
-    from rag.loading.reader import load_documents
-    from rag.stores.vector_cache import VectorCache
-
-    present = Index.open(request.index, load_embedder(request.embedder))
+    folder = local_index(flags.index)
+    path = source_documents(folder, flags.documents)
+    present = Index.open(folder, load_embedder(flags.embedder))
     base, encoder = present.settings, present.encoder
-    reranker = load_reranker(request.reranker) if request.reranker else None
-    documents = load_documents(request.documents)
+    reranker = load_reranker(flags.reranker) if flags.reranker else None
+    documents = load_documents(path)
     with (
-        watch_progress(request.as_json) as watcher,
-        keep_on_interrupt(request.index),
-        writer_lock(request.index),
-        VectorCache(request.index, encoder.fingerprint, encoder.dimension) as cache,
+        watch_progress(flags.as_json) as watcher,
+        keep_on_interrupt(folder),
+        writer_lock(folder),
+        VectorCache(folder, encoder.fingerprint, encoder.dimension) as cache,
     ):
         for item in documents.skipped:
             watcher.say(f"  skipped {item.path}: {item.reason}")
         on_event = _progress_callback(watcher)
         workbench = Workbench(documents.documents, encoder, cache, reranker, on_event)
         rows, source = (
-            _read_questions(request) if request.questions else _make_questions(request, workbench.cut(base))
+            _read_questions(flags) if flags.questions else _make_questions(flags, path, workbench.cut(base))
         )
-        if request.questions:
+        if flags.questions:
             names = [row.doc_id for row in rows if row.doc_id]
             match = match_documents(names, [document.id for document in documents.documents])
-            require_match(match, request.questions, request.documents)
-            for line in match.lines(request.questions):
+            require_match(match, flags.questions, path)
+            for line in match.lines(flags.questions):
                 watcher.say(f"  {line}")
         questions = label_questions(rows, documents.documents)
         if not questions.questions:
@@ -91,18 +85,18 @@ def tune_index(request: TuneRequest) -> None:
                 "give questions with gold: doc_id",
             )
         watcher.begin(f"measuring on {count_noun(len(questions.questions), 'question')}")
-        tuner = IndexTuner(workbench, questions.questions, request.budget, encoder.count_tokens, on_event)
-        outcome = tuner.tune(base, reranker=reranker is not None, fusion=request.questions is not None)
+        tuner = IndexTuner(workbench, questions.questions, flags.budget, encoder.count_tokens, on_event)
+        outcome = tuner.tune(base, reranker=reranker is not None, fusion=flags.questions is not None)
     generation = 0
-    if request.apply and outcome.changed:
-        with watch_progress(request.as_json) as watcher:
+    if flags.apply and outcome.changed:
+        with watch_progress(flags.as_json) as watcher:
             settings = outcome.chosen.candidate.settings
-            generation = Index.build(request.index, request.documents, encoder, settings, watcher).generation
-    if request.as_json:
-        body = outcome_json(outcome, questions, request.questions is None, request.budget, generation)
+            generation = Index.build(folder, path, encoder, settings, watcher).generation
+    if flags.as_json:
+        body = outcome_json(outcome, questions, flags.questions is None, flags.budget, generation)
         emit_result(body)
     else:
-        print_outcome(outcome, questions, source, request.budget, generation)
+        print_outcome(outcome, questions, source, flags.budget, generation)
 
 
 def print_outcome(
@@ -172,39 +166,33 @@ def unjudged_reasons(questions: LabelledQuestions) -> str:
     return ", ".join(f"{number} {reason}" for reason, number in questions.left_out.items())
 
 
-def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
+def _read_questions(flags: TuneFlags) -> tuple[Sequence[QuestionRow], str]:
     """Return the dev questions of the file, and which these are in words; test questions are never read."""
-    from runners.data.questions import load_questions
-    from runners.data.sampling import split_questions
-    from runners.data.tabular import read_rows
-    from runners.plan.data import PlanData
-
-    assert request.questions is not None
-    rows = load_questions(request.questions)
-    test = {line for line, row in read_rows(request.questions) if row.get("split") == "test"}
+    assert flags.questions is not None
+    rows = load_questions(flags.questions)
+    test = {line for line, row in read_rows(flags.questions) if row.get("split") == "test"}
     untested = [row for row in rows if row.line not in test]
-    share = 1.0 if test or request.all_dev else PlanData.model_fields["dev_share"].default
+    share = 1.0 if test or flags.all_dev else PlanData.model_fields["dev_share"].default
     dev = split_questions(untested, share, seed=0, max_dev=MAX_TUNE_QUESTIONS).dev
     selection = (
         "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
     )
-    return dev, f"{len(dev)} of {count_noun(len(rows), 'question')} of {request.questions} ({selection})"
+    return dev, f"{len(dev)} of {count_noun(len(rows), 'question')} of {flags.questions} ({selection})"
 
 
-def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:
+def _make_questions(
+    flags: TuneFlags, path: Path, chunks: Sequence[Chunk]
+) -> tuple[Sequence[QuestionRow], str]:
     """Return questions made from the documents, and a line about them; write them to a file if that was asked for."""
-    from rag.evaluation.synthetic import make_questions
-    from rag.files import write_text
-
     questions = make_questions(chunks, SYNTHETIC_QUESTIONS)
     if not questions:
         raise BadInput(
-            f"no questions could be made from {request.documents}: that needs plain statements in English",
+            f"no questions could be made from {path}: that needs plain statements in English",
             "write some questions with their doc_id, one JSON object a line, and give --questions FILE",
         )
-    if request.keep_made:
+    if flags.keep_made:
         rows = (json.dumps(item.to_json(), ensure_ascii=False) for item in questions)
-        write_text(request.keep_made, "".join(f"{row}\n" for row in rows))
+        write_text(flags.keep_made, "".join(f"{row}\n" for row in rows))
     return questions, (
         f"{len(questions)} synthetic questions, made from the documents: they use the documents' own words, "
         "so only chunk size and overlap are tried"

@@ -10,10 +10,12 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from advisor.flags.launch import LaunchFlags
+from advisor.flags.records import given_flags
 from advisor.output import command_line, emit_result, is_verbose, note, output_format
 from rag.errors import BadInput, CannotRun, GateNotMet, UsageProblem
 from rag.files import disk_full_as_problem, has_active_writer, write_text
@@ -31,48 +33,9 @@ from runners.launch.group import (
 from runners.resources.device import torch_build
 from runners.resources.gpu import MachineProbe, find_gpu
 
-_LAUNCH_PARAMETERS = (
-    "launcher",
-    "nodes",
-    "gpus_per_node",
-    "gpu",
-    "max_restarts",
-    "rdzv_endpoint",
-    "rdzv_id",
-    "sbatch",
-    "print_only",
-)
+_LAUNCH_PARAMETERS = {field.name for field in fields(LaunchFlags)}
 _PATHS_OR_TEXTS = ("model", "prompt")
 _NOT_REPEATED = ("resume", "overwrite", "out")
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchFlags:
-    """The flags of the launcher; None where one was not given. See advisor/commands/run.py."""
-
-    launcher: str | None = None
-    nodes: int | None = None
-    gpus_per_node: int | None = None
-    gpu: str | None = None
-    max_restarts: int | None = None
-    rdzv_endpoint: str | None = None
-    rdzv_id: str | None = None
-    sbatch: Sequence[str] | None = None
-    print_only: bool = False
-
-    def given(self) -> list[str]:
-        """Return the flags that were given beside --launcher, as they are written."""
-        values = {
-            "--nodes": self.nodes,
-            "--gpus-per-node": self.gpus_per_node,
-            "--gpu": self.gpu,
-            "--max-restarts": self.max_restarts,
-            "--rdzv-endpoint": self.rdzv_endpoint,
-            "--rdzv-id": self.rdzv_id,
-            "--sbatch": self.sbatch or None,
-            "--print": self.print_only or None,
-        }
-        return [name for name, value in values.items() if value is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +103,7 @@ class LaunchRequest:
     command: GivenCommand
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a group is to carry out.
 
@@ -165,20 +128,28 @@ class Work:
     planned_gpus: int | None = None
 
 
-def check_launch_flags(flags: LaunchFlags, excluded: Mapping[str, bool]) -> bool:
-    """Return whether a launcher is to be used.
+def launch_request(context: Any, flags: LaunchFlags, excluded: Mapping[str, bool]) -> LaunchRequest | None:
+    """Return the launcher's flags and the command line; None without --launcher.
 
     Args:
+        context: Typer's context of the verb.
         flags: the flags of the launcher.
         excluded: flags of the verb that a launcher cannot carry out, and whether each was given.
 
     Raises:
         UsageProblem: for flags that cannot be combined or have no meaning.
     """
+    _refuse_bad_flags(flags, excluded)
+    return LaunchRequest(flags, GivenCommand.from_context(context)) if flags.launcher else None
+
+
+def _refuse_bad_flags(flags: LaunchFlags, excluded: Mapping[str, bool]) -> None:
+    """Raise UsageProblem for flags that cannot be combined or have no meaning."""
+    given = given_flags(flags)
     if flags.launcher is None:
-        if given := flags.given():
-            raise UsageProblem(f"{given[0]} needs a launcher", f"give --launcher: {', '.join(LAUNCHERS)}")
-        return False
+        for name in given:
+            raise UsageProblem(f"{name} needs a launcher", f"give --launcher: {', '.join(LAUNCHERS)}")
+        return
     if flags.launcher not in LAUNCHERS:
         raise UsageProblem(f"--launcher {flags.launcher} is unknown", f"choose one of {', '.join(LAUNCHERS)}")
     for name in (name for name, was_given in excluded.items() if was_given):
@@ -188,16 +159,10 @@ def check_launch_flags(flags: LaunchFlags, excluded: Mapping[str, bool]) -> bool
     if world_size() > 1:
         raise UsageProblem("--launcher inside a group that a launcher started", "remove --launcher")
     lowest = {"--nodes": 1, "--gpus-per-node": int(flags.launcher == "torchrun"), "--max-restarts": 0}
-    values = {
-        "--nodes": flags.nodes,
-        "--gpus-per-node": flags.gpus_per_node,
-        "--max-restarts": flags.max_restarts,
-    }
-    for name, value in values.items():
-        if value is not None and value < lowest[name]:
-            raise UsageProblem(f"{name} {value} is too small", f"at least {lowest[name]}")
+    for name, least in lowest.items():
+        if name in given and given[name] < least:
+            raise UsageProblem(f"{name} {given[name]} is too small", f"at least {least}")
     _refuse_flags_of_others(flags)
-    return True
 
 
 def _refuse_flags_of_others(flags: LaunchFlags) -> None:
@@ -206,9 +171,9 @@ def _refuse_flags_of_others(flags: LaunchFlags) -> None:
         "--rdzv-endpoint": ("torchrun",),
         "--rdzv-id": ("torchrun",),
         "--sbatch": ("slurm",),
+        "--gpu": ("slurm", "skypilot"),
     }
-    takers["--gpu"] = ("slurm", "skypilot")
-    for name in flags.given():
+    for name in given_flags(flags):
         if name in takers and flags.launcher not in takers[name]:
             raise UsageProblem(
                 f"{name} is not for --launcher {flags.launcher}", f"it is for {' and '.join(takers[name])}"
@@ -333,14 +298,14 @@ def _launch_slurm(flags: LaunchFlags, work: Work) -> None:
     arguments = work.command.for_process(work.out.absolute(), absolute=True)
     folder = work.launch_folder.absolute()
     job = slurm.SlurmJob(
-        _group(flags, arguments, max(1, gpus)),
-        short_name(work.out.name),
-        Path.cwd(),
-        folder,
-        work.command.resume_line(work.out),
-        gpus,
-        flags.gpu or "",
-        slurm.parse_options(flags.sbatch or ()),
+        group=_group(flags, arguments, max(1, gpus)),
+        name=short_name(work.out.name),
+        folder=Path.cwd(),
+        launch_folder=folder,
+        resume=work.command.resume_line(work.out),
+        gpus=gpus,
+        gpu=flags.gpu or "",
+        options=slurm.parse_options(flags.sbatch or ()),
     )
     text = job.script()
     if flags.print_only:

@@ -6,32 +6,45 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import output
 from advisor.advice import recommend
+from advisor.display import console
+from advisor.drafting.draft import draft_with_notes
+from advisor.drafting.log_wordings import with_log_questions
+from advisor.drafting.row_sorting import sort_rows_of_files
+from advisor.drafting.tuned_retriever import with_tuned_retriever
+from advisor.flags.plan import PlanRequest, answers_of
 from advisor.output import emit_result, print_plain
 from advisor.probe import answers_from_probe
 from advisor.probe.offer import ProbeOffer, offer_when_unsure
 from advisor.questionnaire.answers import Answer, Answers, format_answer
+from advisor.questionnaire.answers_files import all_profiles, find_profile, profiles_folder, save_profile
 from advisor.questionnaire.gather import Situation, flag_answers, refuse_unknown_model, with_answers_of
 from advisor.questionnaire.made_rows import making_offer
 from advisor.recommendation.recommend import BaseRecommendation
+from advisor.report.decision_record import decision_record
 from advisor.settings import with_settings_answers
+from advisor.terminal import resume_hint
 from advisor.verdict import predictions
 from advisor.verdict.trial_forecast import TRIAL_FORECAST, forecast_trial, right_text
 from rag.errors import BadInput, CannotRun, UsageProblem
 from rag.files import write_bytes, write_text
 from rag.text.words import count_noun
+from runners.data.document_sample import block_texts
 from runners.data.log_questions import require_log
-from runners.models.licenses import accepted_licenses
+from runners.models import resolve
+from runners.models.licenses import accepted_licenses, find_terms
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
+from runners.report.trial_report import Share
 from runners.runs import requirements
+from runners.runs.dataset import read_data, require_gold_documents
 
 if TYPE_CHECKING:
     from advisor.probe.probe import ProbeOutcome
@@ -42,24 +55,6 @@ RECORD_OUT = Path("decision.md")
 WRITE_QUESTIONS = "write test questions with their answers, 45 or more, and name the file: --questions"
 MAX_SORTED_TOKENS, MAX_SORTED_ROWS = 100_000, 500
 """Largest corpus, and most examples, that are sorted into facts and behaviour while the user waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """What the command line gave."""
-
-    answers: Path | None = None
-    sets: tuple[str, ...] = ()
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    out: Path | None = None
-    yes: bool = False
-    as_json: bool = False
-    profile: str | None = None
-    save: str | None = None
-    record: Path | None = None
-    probe: bool = False
-    tune_retriever: bool = False
-    wordings: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +123,6 @@ def probe_first(answers: Answers, request: PlanRequest) -> ProbeOutcome | None:
         CannotRun: when no model can be obtained.
     """
     from advisor.probe.probe_view import probe_with_progress, show_probe
-    from advisor.terminal import resume_hint
 
     if not any(answers.value(key) for key in ("questions", "examples")):
         output.note(
@@ -170,8 +164,6 @@ def check_target(path: Path, flag: str) -> None:
 
 def print_profiles(as_json: bool) -> None:
     """Print the saved profiles: name, day and goal; one that cannot be read says why."""
-    from advisor.questionnaire.answers_files import all_profiles, profiles_folder
-
     profiles = all_profiles()
     if as_json:
         rows = [profile.to_json() for profile in profiles]
@@ -180,8 +172,6 @@ def print_profiles(as_json: bool) -> None:
     if not profiles:
         print(f"no profile is saved in {profiles_folder()}; save one with: tunewise plan --save NAME")
         return
-    from advisor.display import console
-
     cells = [
         (
             profile.name,
@@ -219,10 +209,8 @@ def _collect_answers(request: PlanRequest) -> Answers:
 
     Prints a note when answers of a probe of another model were dropped.
     """
-    answers = flag_answers(request.sets, **request.flags)
+    answers = flag_answers(request.sets or (), **answers_of(request))
     if request.profile:
-        from advisor.questionnaire.answers_files import find_profile
-
         answers = with_answers_of(answers, find_profile(request.profile))
     answers = with_answers_of(answers, request.answers)
     refuse_unknown_model(answers)
@@ -237,16 +225,12 @@ def _save_profile_and_record(
 ) -> None:
     """Save the answers as a profile and write the decision record, where these were asked for."""
     if name:
-        from advisor.questionnaire.answers_files import save_profile
-
         save_profile(name, situation.answers)
         output.note(
             f"saved as the profile {name}; use it with: {output.command_line('plan', '--profile', name)}"
         )
     if record:
-        from advisor.report.decision_record import decision_record as page
-
-        write_text(record, page(rec.to_json(), situation.answers, date.today()))
+        write_text(record, decision_record(rec.to_json(), situation.answers, date.today()))
         output.note(f"wrote the decision record {record}")
 
 
@@ -259,8 +243,6 @@ def _about(answers: Mapping[str, Answer], problem: str) -> str:
 
 def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> None:
     """Print the recommendation; before it the answers, unless these were just reviewed."""
-    from advisor.display import console
-
     screen = console.console()
     answers = situation.answers
     no_gpu = situation.profile.has_gpu is False
@@ -287,10 +269,6 @@ def _write(rec: BaseRecommendation, situation: Situation, request: PlanRequest) 
     Raises:
         BadInput: the questions name gold documents, and none of them exists.
     """
-    from advisor.drafting.draft import draft_with_notes
-    from advisor.drafting.log_wordings import with_log_questions
-    from advisor.drafting.tuned_retriever import with_tuned_retriever
-
     profile = situation.profile
     if not (profile.documents or profile.examples or profile.questions):
         reason = "no plan was written: name --documents, --examples or --questions, and it can be run"
@@ -371,16 +349,13 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
 
 def _show_forecast(plan: Plan) -> None:
     """Print what is expected of each arm of the trial."""
-    forecast = plan.predicted.get(TRIAL_FORECAST)
-    if forecast is None:
+    if (forecast := plan.predicted.get(TRIAL_FORECAST)) is None:
         return
-    from advisor.display import console
-
     rows = [
         (
             row["arm"],
             "–" if row["probability"] is None else f"{row['probability']:.2f}",
-            right_text(row["right"]),
+            right_text(row["right"] and Share(**row["right"])),
             f"{row['minutes']:.1f}",
         )
         for row in forecast["arms"]
@@ -415,8 +390,6 @@ def problem_of_plan(plan: Plan, folder: Path, situation: Situation) -> BadInput 
     Raises:
         BadInput: the questions name gold documents, and none of them exists: no plan can be right about retrieval then.
     """
-    from runners.runs.dataset import read_data, require_gold_documents
-
     examples = situation.stats.examples
     if examples is not None and examples.total > len(examples.rows) + len(examples.rejected):
         if not situation.stats.questions:
@@ -442,15 +415,11 @@ def _note_doc_ids(event: Mapping[str, Any]) -> None:
 
 def _downloads_need_terms(plan: Plan) -> bool:
     """Whether running the plan would first fetch a model whose licence must be accepted."""
-    from runners.models.licenses import find_terms
-
     return any(find_terms(download.license) for download in requirements.plan_downloads(plan))
 
 
 def _note_downloads(plan: Plan) -> None:
     """Print what running the plan would download first, and whether the disk has no space for it."""
-    from runners.models import resolve
-
     downloads = requirements.plan_downloads(plan)
     for download in downloads:
         output.note(f"running it first fetches {download.text}")
@@ -477,8 +446,6 @@ def _note_rows(situation: Situation, plan: Plan) -> None:
                 "in documents of this size is counted by: tunewise run --dry-run"
             )
         return
-    from advisor.drafting.row_sorting import sort_rows_of_files
-
     rows = stats.examples.rows[:MAX_SORTED_ROWS]
     total = len(stats.examples.rows)
     first = f" (the first {MAX_SORTED_ROWS:,} of {total:,})" if total > MAX_SORTED_ROWS else ""
@@ -487,7 +454,6 @@ def _note_rows(situation: Situation, plan: Plan) -> None:
         return
     from rag.loading.reader import load_documents
     from runners.arms.row_account import account_of_passages
-    from runners.data.document_sample import block_texts
 
     blocks = block_texts(load_documents(Path(path)).documents)
     for arm in hybrids:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +12,23 @@ from rich.table import Table
 
 from advisor.display import console
 from advisor.display.progress import watch_progress
+from advisor.flags.recheck import RecheckFlags
 from advisor.output import command_line, emit_result, note, print_plain
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import prompt_text
 from advisor.report.ci_workflow import CI_SERVERS, ci_workflow, outside_paths
 from advisor.report.recheck_report import recheck_json, recheck_junit, recheck_markdown
 from advisor.terminal import resume_hint
-from advisor.verdict.conclusion import duration_text
 from advisor.verdict.regression import NEW_GOLD, REGRESSION
+from advisor.verdict.sentences import duration_text
 from rag.errors import BadInput, GateNotMet, UsageProblem
 from rag.files import write_json, write_text
 from rag.text.words import count_noun
 from runners.catalog.user_catalog import CATALOG_VARIABLE
 from runners.plan.steps import TrainStep
 from runners.recheck.recheck import RecheckRequest, recheck
-from runners.run_folder import RunFolder, open_run_folder, read_report, read_run_plan
+from runners.report.report_file import read_report
+from runners.run_folder import RunFolder, open_run_folder, read_run_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,52 +42,46 @@ LISTED = 5
 """Questions without gold, and answers that are no longer right, that the terminal lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecheckOptions:
-    """The flags of ``tunewise recheck`` that are not about what is measured."""
-
-    margin: float = 0.0
-    prices: Path | None = None
-    junit: Path | None = None
-    markdown: Path | None = None
-    accept: bool = False
-    yes: bool = False
-    as_json: bool = False
-
-
-def recheck_run(run: Path, request: RecheckRequest, options: RecheckOptions, flags: Sequence[object]) -> None:
+def recheck_run(flags: RecheckFlags) -> None:
     """Recheck a run, write the reports and print the result.
-
-    Args:
-        run: the run folder.
-        request: what is given in place of the run's own; a prompt may be the name of a file.
-        options: the other flags.
-        flags: the flags as they were given, for the line that resumes.
 
     Raises:
         GateNotMet: a sure regression.
         BadInput: as in :func:`runners.recheck.recheck.recheck`, and where most questions need new gold.
     """
-    if options.prices:
-        if not options.prices.is_file():
-            raise BadInput(f"there is no file of prices at {options.prices}", "correct --prices")
-        os.environ[CATALOG_VARIABLE] = str(options.prices)
-    for file in (options.junit, options.markdown):
+    if flags.prices:
+        if not flags.prices.is_file():
+            raise BadInput(f"there is no file of prices at {flags.prices}", "correct --prices")
+        os.environ[CATALOG_VARIABLE] = str(flags.prices)
+    for file in (flags.junit, flags.markdown):
         if file and not file.absolute().parent.is_dir():
             raise UsageProblem(
                 f"{file.parent} is not a folder, so {file.name} cannot be written", "make it first"
             )
-    if request.prompt is not None:
-        text = prompt_text(Answers().put("flag", {"prompt": request.prompt}))
-        request = replace(request, prompt=text)
-    request = replace(request, accept=options.accept)
-    line = command_line("recheck", run, *flags)
-    with resume_hint(line, "answers"), watch_progress(options.as_json) as watcher:
-        result = recheck(run, request, lambda steps, base: _confirm(steps, base, options.yes), watcher)
-    data = recheck_json(result, options.margin)
-    data["accepted"] = options.accept
-    _write_reports(result.folder, data, options)
-    if options.as_json:
+    prompt = (
+        prompt_text(Answers().put("flag", {"prompt": flags.prompt})) if flags.prompt is not None else None
+    )
+    request = RecheckRequest(
+        documents=flags.documents,
+        prompt=prompt,
+        examples=flags.examples,
+        questions=flags.questions,
+        model=flags.model,
+        plan=flags.plan,
+        arms=tuple(flags.arm or ()),
+        all_arms=flags.all_arms,
+        ask_all=flags.ask_all,
+        out=flags.out,
+        count_lost_gold=flags.count_lost_gold,
+        accept=flags.accept,
+    )
+    line = command_line("recheck", flags.run, *flags.measured, *flags.others)
+    with resume_hint(line, "answers"), watch_progress(flags.as_json) as watcher:
+        result = recheck(flags.run, request, lambda steps, base: _confirm(steps, base, flags.yes), watcher)
+    data = recheck_json(result, flags.margin)
+    data["accepted"] = flags.accept
+    _write_reports(result.folder, data, flags)
+    if flags.as_json:
         emit_result(data)
     else:
         show_recheck(data)
@@ -95,7 +90,8 @@ def recheck_run(run: Path, request: RecheckRequest, options: RecheckOptions, fla
 
 def _confirm(steps: Sequence[TrainStep], base: RunFolder, yes: bool) -> None:
     """Say what is trained again and how long it took before; UsageProblem where no one agreed to it."""
-    trained = (read_report(base.path).get("measured") or {}).get("training") or {}
+    report = read_report(base.path)
+    trained = report.measured.training if report else {}
     seconds = sum(float(row.get("seconds") or 0) for step in steps for row in trained.get(step.arm) or ())
     took = f"; in the run that took {duration_text(seconds)}" if seconds else ""
     text = f"{', '.join(step.arm for step in steps)} must be trained again{took}"
@@ -110,11 +106,11 @@ def _confirm(steps: Sequence[TrainStep], base: RunFolder, yes: bool) -> None:
     raise UsageProblem(text, "agree to it with --yes, or name arms without weights: --arm ARM")
 
 
-def _write_reports(folder: Path, data: Mapping[str, Any], options: RecheckOptions) -> None:
+def _write_reports(folder: Path, data: Mapping[str, Any], flags: RecheckFlags) -> None:
     """Write the three reports into the recheck's folder, and to the places that were named."""
     markdown, junit = recheck_markdown(data), recheck_junit(data)
     write_json(folder / RESULT, dict(data))
-    for name, text, place in ((MARKDOWN, markdown, options.markdown), (JUNIT, junit, options.junit)):
+    for name, text, place in ((MARKDOWN, markdown, flags.markdown), (JUNIT, junit, flags.junit)):
         write_text(folder / name, text)
         if place:
             write_text(place, text)
@@ -186,23 +182,24 @@ def _table(data: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_ci_workflow(server: str, run: Path, request: RecheckRequest, flags: Sequence[object]) -> None:
+def print_ci_workflow(flags: RecheckFlags) -> None:
     """Print the workflow file of a CI server for a run.
 
     Raises:
         UsageProblem: the server is unknown.
         BadInput: the run has no plan.
     """
+    server, run = flags.workflow, flags.run
     if server not in CI_SERVERS:
         raise UsageProblem(f"--workflow {server} is unknown", f"choose one of {', '.join(CI_SERVERS)}")
     open_run_folder(run)
     plan = read_run_plan(run)
-    data = {"documents": request.documents, "examples": request.examples}
-    data["test_questions" if plan.data.test_questions else "questions"] = request.questions
+    data = {"documents": flags.documents, "examples": flags.examples}
+    data["test_questions" if plan.data.test_questions else "questions"] = flags.questions
     given = {name: path.absolute() for name, path in data.items() if path}
     plan = plan.model_copy(update={"data": plan.data.model_copy(update=given)})
     for path in outside_paths(run, plan):
         note(
             f"{path} is not below this folder: put it into the repository, and change the path in the workflow"
         )
-    print(ci_workflow(server, run, plan, flags, request.prompt or ""), end="")
+    print(ci_workflow(server, run, plan, flags.measured, flags.prompt or ""), end="")

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from advisor.costs.speed_measurement import measure_plan_speeds
+from advisor.display import console
+from advisor.display.progress import board_for_plan, watch_progress
+from advisor.display.trial_table import show_report
+from advisor.flags.records import flag_words
+from advisor.flags.run import RunFlags
 from advisor.output import command_line, emit_result, note, print_plain
+from advisor.report.data import FULL_RUN_EVENT
+from advisor.report.html import learning_curve_steps
+from advisor.report.report import judge, write_report
 from advisor.terminal import resume_hint
+from advisor.verdict.predictions import prediction_line, remember_run
+from advisor.workflows.dry_run import dry_run, duration_words, step_estimates
 from advisor.workflows.launch import GivenCommand, LaunchRequest, Work, settle_resumption, start_launcher
+from advisor.workflows.tracking import track_flags, tracked_run
 from rag.errors import GateNotMet, UsageProblem
+from runners.models import resolve
 from runners.plan.forecast import forecast_path
-from runners.plan.schema import Plan, read_plan
+from runners.plan.schema import Plan, read_plan, with_seeds
 from runners.plan.train_config import KERNELS
+from runners.report.report_file import report_json
+from runners.report.trial_report import TrialReport
+from runners.resources.usage import adapt_spinning_to_load, busy_note
 from runners.run_folder import LAUNCH, RunFolder, check_run_folder, is_run, paths_read, read_run_plan
+from runners.runs import requirements
+from runners.runs.dataset import read_data
 from runners.runs.listing import RUNS_FOLDER
+from runners.runs.run import chosen_backend
+from runners.trial.execute import RunRequest, carry_out, quick_plan
+from runners.trial.row_guard import RowsLost
+from runners.trial.staleness import check_update, try_update
 
 if TYPE_CHECKING:
     from advisor.verdict.predictions import RunLabel
@@ -34,121 +55,89 @@ class FullRun:
 
     def record(self, run: RunFolder) -> None:
         """Write the command and the estimated minutes into the quick run's log, for its report."""
-        from advisor.report.data import FULL_RUN_EVENT
-        from advisor.workflows.dry_run import step_estimates
-        from runners.runs.dataset import read_data
-
-        examples, split = read_data(self.plan)
-        rows, _ = step_estimates(self.plan, len(examples), len(split.test))
-        minutes = round(sum(row.corrected for row in rows) / 60, 1)
+        minutes = round(_estimated_seconds(self.plan) / 60, 1)
         run.write({"event": FULL_RUN_EVENT, "command": self.command, "minutes": minutes})
 
 
-def execute_plan(
-    path: Path,
-    out: Path | None,
-    resume: bool,
-    overwrite: bool,
-    quick: bool,
-    only: str | None,
-    dry_run: bool,
-    as_json: bool,
-    stale_test: Path | None = None,
-    seeds: int | None = None,
-    kernels: str | None = None,
-    accept_lost_rows: bool = False,
-    launch: LaunchRequest | None = None,
-    backend: Sequence[str] | None = None,
-) -> None:
+def execute_plan(flags: RunFlags, launch: LaunchRequest | None = None) -> None:
     """Run a plan file, or resume a run folder, and print the verdict; with a launcher, start the processes that do.
 
     Args:
-        path: a plan file or a run folder.
-        out: the run folder; None for runs/NAME.
-        resume: whether to continue after the last finished step.
-        overwrite: whether to replace an existing run folder.
-        quick: whether to use fewer questions and rows, and one epoch.
-        only: name of the only step to run, None for all.
-        dry_run: whether to only check everything and measure a little of each step.
-        as_json: whether to print the report as JSON.
-        stale_test: folder with an update of the documents to test after the trial, or None.
-        seeds: training runs of each tuned arm; None for the plan's number.
-        kernels: auto or plain; None for the plan's choice.
-        accept_lost_rows: whether to train arms of which under two thirds of the rows are left or have a passage.
+        flags: the plan or run folder, and how to carry it out.
         launch: the flags of a launcher, and the command line for it; None without.
-        backend: the servers that generate the answers, as the values of ``--backend``; None for the plan's.
 
     Raises:
         UsageProblem: for options that exclude each other.
         GateNotMet: when the recommended arm does not meet the plan's gate, or no arm can be used; the results are kept.
     """
-    resume, overwrite = settle_resumption(resume, overwrite)
-    plan = _with_backend(_read_plan(path, quick, seeds, kernels), backend)
-    out, resume = (out or path, not overwrite) if is_run(path) else (out, resume)
-    out = _run_folder(out, plan)
-    stale = check_stale_test(plan, stale_test, only)
+    resume, overwrite = settle_resumption(flags.resume, flags.overwrite)
+    plan = _with_backend(_read_plan(flags), flags.backend)
+    out, resume = (flags.out or flags.plan, not overwrite) if is_run(flags.plan) else (flags.out, resume)
+    request = RunRequest(
+        plan=plan,
+        out=_run_folder(out, plan),
+        resume=resume,
+        overwrite=overwrite,
+        only=flags.only,
+        accept_lost_rows=flags.accept_lost_rows,
+    )
+    _check_stale_test(plan, flags)
     if launch is not None:
-        start_launcher(launch.flags, _launched_work(launch.command, path, plan, out, resume, overwrite))
+        start_launcher(launch.flags, _launched_work(launch.command, flags.plan, request))
         return
-    if dry_run:
-        _measure_steps(plan, out, as_json, accept_lost_rows)
+    if flags.dry_run:
+        dry_run(plan, request.out, flags.as_json, flags.accept_lost_rows)
         return
     announce(plan)
-    whole = _full_run(path, out, kernels, backend) if quick and not is_run(path) else None
-    flags = (*_repeated_flags(quick, seeds, kernels, accept_lost_rows), *backend_flags(backend), *stale)
-    with resume_hint(command_line("run", path, "--out", out, "--resume", *flags)):
-        run, data = run_and_report(
-            plan, out, resume, overwrite, only, as_json, "run", accept_lost_rows, whole
-        )
-        if data is not None and stale_test is not None:
-            data = report_staleness(run, plan, stale_test)
-    if data is not None:
-        _show_result(run, data, as_json)
+    whole = _full_run(flags, request.out) if flags.quick and not is_run(flags.plan) else None
+    with resume_hint(_resume_line(flags, request.out)):
+        run, report = run_and_report(request, quiet=flags.as_json, full=whole)
+        if report is not None and flags.stale_test is not None:
+            report = report_staleness(run, plan, flags.stale_test)
+    if report is not None:
+        _show_result(run, report, flags.as_json)
 
 
-def _launched_work(
-    command: GivenCommand, path: Path, plan: Plan, out: Path, resume: bool, overwrite: bool
-) -> Work:
+def _launched_work(command: GivenCommand, path: Path, request: RunRequest) -> Work:
     """Return what a launcher's processes carry out."""
+    plan, out = request.plan, request.out
 
     def make_way(remove: bool) -> None:
-        if remove:
-            RunFolder.create(
-                out, plan, overwrite=True
-            )  # with the plan, which may lie in the folder that is replaced
+        if remove:  # with the plan, which may lie in the folder that is replaced
+            RunFolder.create(out, plan, overwrite=True)
         else:
-            check_run_folder(out, plan, resume, overwrite)
+            check_run_folder(out, plan, request.resume, request.overwrite)
 
     answer = plan.answers.get("gpu_count")
     return Work(
-        command,
-        out,
-        out / LAUNCH,
-        out,
-        make_way,
-        overwrite and out.exists(),
-        (path, forecast_path(path), *paths_read(plan)),
-        int(answer.value) if answer is not None and answer.value else None,
+        command=command,
+        out=out,
+        launch_folder=out / LAUNCH,
+        written=out,
+        make_way=make_way,
+        overwrite=request.overwrite and out.exists(),
+        files=(path, forecast_path(path), *paths_read(plan)),
+        planned_gpus=int(answer.value) if answer is not None and answer.value else None,
     )
 
 
-def _full_run(path: Path, out: Path, kernels: str | None, backend: Sequence[str] | None) -> FullRun:
+def _full_run(flags: RunFlags, out: Path) -> FullRun:
     """Return the full run of a plan file that a quick run shortens, in a folder beside that of the quick run."""
-    flags = [*(["--kernels", kernels] if kernels is not None else []), *backend_flags(backend)]
-    return FullRun(read_plan(path), command_line("run", path, "--out", f"{out}-full", *flags))
+    words = flag_words(flags, "kernels", "backend")
+    return FullRun(read_plan(flags.plan), command_line("run", flags.plan, "--out", f"{out}-full", *words))
 
 
-def backend_flags(backend: Sequence[str] | None) -> list[str]:
-    """Return the flags that a command must repeat to ask the same servers."""
-    return [part for entry in backend or () for part in ("--backend", entry)]
+def _resume_line(flags: RunFlags, out: Path) -> str:
+    """Return the command that goes on with a run, with the flags that it must repeat."""
+    repeated = flag_words(flags, "quick", "seeds", "kernels", "accept_lost_rows")
+    others = flag_words(flags, "backend", "stale_test")
+    return command_line("run", flags.plan, "--out", out, "--resume", *repeated, *track_flags(), *others)
 
 
-def _with_backend(plan: Plan, backend: Sequence[str] | None) -> Plan:
+def _with_backend(plan: Plan, backend: list[str] | None) -> Plan:
     """Return the plan with the servers of --backend, which may change when a run goes on."""
     if backend is None:
         return plan
-    from runners.runs.run import chosen_backend
-
     return plan.model_copy(update={"backend": chosen_backend(plan, backend).entries})
 
 
@@ -159,58 +148,33 @@ def _run_folder(out: Path | None, plan: Plan) -> Path:
     return out or RUNS_FOLDER / plan.name
 
 
-def _repeated_flags(
-    quick: bool, seeds: int | None, kernels: str | None, accept_lost_rows: bool
-) -> list[object]:
-    """Return the flags that a command to resume must repeat."""
-    from advisor.workflows.tracking import track_flags
-
-    flags: list[object] = ["--quick"] if quick else []
-    flags += ["--seeds", seeds] if seeds is not None else []
-    flags += ["--kernels", kernels] if kernels is not None else []
-    return flags + (["--accept-lost-rows"] if accept_lost_rows else []) + track_flags()
-
-
-def _measure_steps(plan: Plan, out: Path, as_json: bool, accept_lost_rows: bool) -> None:
-    """Carry out ``tunewise run --dry-run``."""
-    from advisor.workflows.dry_run import dry_run
-
-    dry_run(plan, out, as_json, accept_lost_rows)
-
-
-def _show_result(run: RunFolder, data: dict[str, Any], as_json: bool) -> None:
+def _show_result(run: RunFolder, report: TrialReport, as_json: bool) -> None:
     """Print the report as JSON or for a person, then raise GateNotMet as :func:`check_gate` does."""
     if as_json:
-        emit_result(data)
+        emit_result(report_json(report))
     else:
-        _show_verdict(run, data)
-    check_gate(data)
+        _show_verdict(run, report)
+    check_gate(report)
 
 
-def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
+def _show_verdict(run: RunFolder, report: TrialReport) -> None:
     """Print the report's table and verdict, the prediction beside it, and what to do next."""
-    from advisor.display import console
-    from advisor.display.trial_table import show_report
-    from advisor.report.html import learning_curve_steps
-    from advisor.verdict.predictions import prediction_line
-
-    show_report(data)
-    for line in prediction_line(data):
+    show_report(report)
+    for line in prediction_line(report):
         print_plain(console.console(), f"  {line}")
-    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
+    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, report)} "..."')
     changing = read_run_plan(run.path).answers.get("facts_change")
     if changing is not None and changing.value in ("slow", "fast"):
         print(
             f"when the documents change, check whether the result is still valid: {command_line('recheck', run.path)}"
         )
-    for command, _ in learning_curve_steps(data, shlex.quote(str(run.path))):
+    for command, _ in learning_curve_steps(report, shlex.quote(str(run.path))):
         print(f"would more examples help: {command}")
 
 
-def ask_command(run: Path, data: dict[str, Any]) -> str:
+def ask_command(run: Path, report: TrialReport) -> str:
     """Return the start of a command that asks a run; it names the arm with the best score where none is asked by default."""
-    nothing = data["verdict"].get("use", "") is None
-    return command_line("ask", run, *(["--arm", data["arms"][0]["arm"]] if nothing else []))
+    return command_line("ask", run, *([] if report.verdict.use else ["--arm", report.arms[0].arm]))
 
 
 def check_kernels(kernels: str, path: Path) -> None:
@@ -235,9 +199,6 @@ def announce_downloads(plan: Plan) -> None:
     Raises:
         CannotRun: the licence of a model was not accepted, or the disk has no space.
     """
-    from runners.models import resolve
-    from runners.runs import requirements
-
     downloads = requirements.plan_downloads(plan)
     for download in downloads:
         note(f"not here yet, fetched first: {download.text}")
@@ -247,8 +208,6 @@ def announce_downloads(plan: Plan) -> None:
 
 def adapt_threads() -> None:
     """Let idle threads sleep sooner where other processes use this machine, and say so; called before torch is imported."""
-    from runners.resources.usage import adapt_spinning_to_load
-
     if adapt_spinning_to_load():
         note("other processes use this machine: idle threads give up the processor sooner")
 
@@ -259,10 +218,6 @@ def announce_time(plan: Plan) -> None:
     Nothing is printed for a plan whose trainings take less than a minute. Idle threads are adapted to the load first.
     """
     adapt_threads()
-    from advisor.costs.speed_measurement import measure_plan_speeds
-    from advisor.workflows.dry_run import duration_words, step_estimates
-    from runners.runs.dataset import read_data
-
     examples, split = read_data(plan)
     lines = measure_plan_speeds(plan, len(examples))
     if not lines:
@@ -275,103 +230,65 @@ def announce_time(plan: Plan) -> None:
 
 def estimated_duration(path: Path) -> str:
     """Return about how long all steps of a plan take on this machine, in words, without measuring anything."""
-    from advisor.workflows.dry_run import duration_words, step_estimates
-    from runners.runs.dataset import read_data
+    return duration_words(_estimated_seconds(read_plan(path)))
 
-    plan = read_plan(path)
+
+def _estimated_seconds(plan: Plan) -> float:
+    """Return about how long all steps of a plan take on this machine."""
     examples, split = read_data(plan)
     rows, _ = step_estimates(plan, len(examples), len(split.test))
-    return duration_words(sum(row.corrected for row in rows))
+    return sum(row.corrected for row in rows)
 
 
 def run_and_report(
-    plan: Plan,
-    out: Path,
-    resume: bool,
-    overwrite: bool,
-    only: str | None = None,
-    quiet: bool = False,
-    label: RunLabel = "run",
-    accept_lost_rows: bool = False,
-    full: FullRun | None = None,
-) -> tuple[RunFolder, dict[str, Any] | None]:
+    request: RunRequest, *, quiet: bool = False, label: RunLabel = "run", full: FullRun | None = None
+) -> tuple[RunFolder, TrialReport | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
 
     Where too few rows are left for an arm, a person at a terminal is asked whether to go on.
 
     Args:
-        plan: the plan.
-        out: the run folder.
-        resume: whether to continue after the last finished step.
-        overwrite: whether to replace an existing run folder.
-        only: name of the only step to run, None for all.
+        request: the plan, and how to carry it out.
         quiet: whether to show no progress.
         label: label of the run in the user's history.
-        accept_lost_rows: whether to train such arms without asking.
         full: the full run, where this is a quick one.
 
     Returns:
-        The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
+        The run folder, and its report; None where only one step was run or the recommended arm was not
         measured.
     """
-    from advisor.report.report import judge
-    from advisor.workflows.tracking import tracked_run
-    from runners.trial.row_guard import RowsLost
-
-    with tracked_run(plan, out, resume, label) as tracking:
+    plan = request.plan
+    with tracked_run(plan, request.out, request.resume, label) as tracking:
         try:
-            done = _carry_out(plan, out, resume, overwrite, only, quiet, accept_lost_rows, tracking)
+            done = _carry_out(request, quiet, tracking)
         except RowsLost as problem:
             if quiet or not problem.acceptable or not accepts_lost_rows(problem.message):
                 raise
-            done = _carry_out(plan, out, True, False, only, quiet, True, tracking)
+            again = replace(request, resume=True, overwrite=False, accept_lost_rows=True)
+            done = _carry_out(again, quiet, tracking)
         run = done.folder
-        if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
+        if request.only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
             return run, None
         if full is not None:
             full.record(run)
-        data = dict(judge(done).data)
-        tracking.report(data)
-    _remember(run, plan, data, label)
-    return run, data
+        report = judge(done).content
+        tracking.report(report)
+    _remember(run, plan, report, label)
+    return run, report
 
 
-def _remember(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel) -> None:
+def _remember(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel) -> None:
     """Add a finished run to the history; say where that fails, and which times are not stored."""
-    from advisor.verdict.predictions import remember_run
-    from runners.resources.usage import busy_note
-
-    if warning := remember_run(run, plan, data, label):
+    if warning := remember_run(run, plan, report, label):
         print(f"  {warning}", file=sys.stderr)
-    if busy := busy_note(data["measured"]["busy"]):
+    if busy := busy_note(report.measured.busy):
         note(busy)
 
 
-def _carry_out(
-    plan: Plan,
-    out: Path,
-    resume: bool,
-    overwrite: bool,
-    only: str | None,
-    quiet: bool,
-    accepted: bool,
-    tracking: RunTracking,
-) -> Run:
+def _carry_out(request: RunRequest, quiet: bool, tracking: RunTracking) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
-    from advisor.display.live_scores import board_for_plan
-    from advisor.display.progress import watch_progress
-    from runners.trial.execute import run as run_steps
-
-    with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
-        return run_steps(
-            plan,
-            out,
-            resume=resume,
-            overwrite=overwrite,
-            only=only,
-            on_event=tracking.listen_with(watcher),
-            accept_lost_rows=accepted,
-        )
+    with watch_progress(quiet, lambda: board_for_plan(request.plan, request.only)) as watcher:
+        return carry_out(request, tracking.listen_with(watcher))
 
 
 def accepts_lost_rows(text: str) -> bool:
@@ -384,55 +301,45 @@ def accepts_lost_rows(text: str) -> bool:
     return confirm("Train on these rows all the same?", default=False)
 
 
-def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple[object, ...]:
-    """Check the update of --stale-test before any time is spent; return the flag for the command that resumes."""
-    if update is None:
-        return ()
-    from runners.trial.staleness import check_update
-
-    if only is not None:
+def _check_stale_test(plan: Plan, flags: RunFlags) -> None:
+    """Check the update of --stale-test before any time is spent."""
+    if flags.stale_test is None:
+        return
+    if flags.only is not None:
         raise UsageProblem("--stale-test asks finished arms, --only runs one step", "remove one of them")
-    check_update(plan, update)
-    return "--stale-test", update
+    check_update(plan, flags.stale_test)
 
 
-def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
+def report_staleness(run: RunFolder, plan: Plan, update: Path) -> TrialReport:
     """Measure what an update of the documents changes, and write the report again with it."""
-    from advisor.report.report import write_report
-    from runners.runs.dataset import read_data
-    from runners.trial.staleness import try_update
-
     with run.writing():
         try_update(run, update)
         return write_report(run, plan, read_data(plan)[1].test)
 
 
-def check_gate(data: dict[str, Any]) -> None:
+def check_gate(report: TrialReport) -> None:
     """Raise GateNotMet when no arm can be used, or the recommended arm surely does not beat the arms it must.
 
-    The message names the arm to use, or what to do where there is none. Reports of earlier versions name the winner.
+    The message names the arm to use, or what to do where there is none.
     """
-    verdict = data["verdict"]
-    use = verdict["use"] if "use" in verdict else verdict["winner"]
-    if use is None:
-        arms = " or ".join(arm["arm"] for arm in data["arms"])
+    verdict = report.verdict
+    if verdict.use is None:
+        arms = " or ".join(arm.arm for arm in report.arms)
         raise GateNotMet(
-            f"no arm can be used: {verdict['use_reason']}",
+            f"no arm can be used: {verdict.use_reason}",
             f"the results are kept; to ask an arm nevertheless, name it: --arm {arms}",
         )
-    if verdict["gate_met"] is False:
+    if verdict.gate_met is False:
         raise GateNotMet(
-            f"the gate was not met: {verdict['recommended']} does not clearly beat what it has to beat",
-            f"the results are kept; the arm to use is {use}",
+            f"the gate was not met: {verdict.recommended} does not clearly beat what it has to beat",
+            f"the results are kept; the arm to use is {verdict.use}",
         )
 
 
-def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) -> Plan:
+def _read_plan(flags: RunFlags) -> Plan:
     """Return the plan of a file with these options applied, or that of a run folder, which no option changes."""
-    from runners.plan.schema import with_seeds
-    from runners.trial.execute import quick_plan
-
-    if seeds is not None and quick:
+    path, seeds, kernels = flags.plan, flags.seeds, flags.kernels
+    if seeds is not None and flags.quick:
         raise UsageProblem("--quick trains one seed", "remove --quick, or --seeds")
     if kernels is not None:
         check_kernels(kernels, path)
@@ -443,6 +350,6 @@ def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) 
             )
         return read_run_plan(path)
     plan = read_plan(path)
-    plan = quick_plan(plan) if quick else plan
+    plan = quick_plan(plan) if flags.quick else plan
     plan = with_seeds(plan, seeds) if seeds is not None else plan
     return plan.model_copy(update={"kernels": kernels}) if kernels is not None else plan

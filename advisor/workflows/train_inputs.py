@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.flags.train import TrainRequest
 from advisor.output import note
 from rag.errors import BadInput, UsageProblem, system_reason
 from runners.data import formats as roles
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
 
 REPLAY_SHARE = 0.1
 """Share of replay rows where --replay is given without --replay-share."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainFiles:
-    """The files and shares that the flags name."""
-
-    examples: Path
-    prompt: str | None = None
-    columns: str | None = None
-    max_rows: int | None = None
-    valid: Path | None = None
-    valid_share: float | None = None
-    replay: Path | None = None
-    replay_share: float | None = None
-    questions: Path | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +53,7 @@ class TrainInputs:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_train_inputs(files: TrainFiles) -> TrainInputs:
+def read_train_inputs(files: TrainRequest) -> TrainInputs:
     """Read all files.
 
     Raises:
@@ -76,6 +61,7 @@ def read_train_inputs(files: TrainFiles) -> TrainInputs:
         BadInput: for what cannot be read.
     """
     _refuse_bad_file_flags(files)
+    seed = files.seed or 0
     columns = roles.parse_columns(files.columns) if files.columns else None
     loaded = load_examples(files.examples, columns, files.max_rows)
     notes = describe_examples(loaded, files.examples)
@@ -86,12 +72,12 @@ def read_train_inputs(files: TrainFiles) -> TrainInputs:
         valid = with_prompt(validation.rows, read_prompt(files.prompt))
         notes += [f"validation: {line}" for line in describe_examples(validation, files.valid)]
     elif files.valid_share:
-        rows, valid = sampling.hold_out(rows, files.valid_share, files.seed)
+        rows, valid = sampling.hold_out(rows, files.valid_share, seed)
         notes.append(f"set apart for validation, by document and near repeat: {count_of_rows(len(valid))}")
     if files.replay is not None:
         replay = load_examples(files.replay)
         share = REPLAY_SHARE if files.replay_share is None else files.replay_share
-        rows = sampling.mix_replay_rows(rows, replay.rows, share, files.seed)
+        rows = sampling.mix_replay_rows(rows, replay.rows, share, seed)
         replayed = count_of_rows(sampling.count_replay_rows(rows))
         notes.append(f"mixed in from {files.replay.name}: {replayed} for replay ({share:.0%} of all)")
     questions = load_questions(files.questions, columns) if files.questions else ()
@@ -141,17 +127,25 @@ def print_indented(lines: Sequence[str]) -> None:
         note(f"  {line}")
 
 
-def settings_from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the flags give, as TrainConfig takes them."""
-    given = {name: value for name, value in flags.items() if value is not None}
+def given_settings(request: TrainRequest) -> dict[str, Any]:
+    """Return the training settings that the flags give, by name."""
+    given = {name: getattr(request, name, None) for name in TrainConfig.model_fields if name != "method"}
+    if request.checkpointing is not None:
+        given["checkpointing"] = "on" if request.checkpointing else "off"
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _as_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings as TrainConfig takes them: names of layers, but for all of them, as a tuple."""
+    given = dict(settings)
     if given.get("targets", ALL_LINEAR) != ALL_LINEAR:
         given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
     return given
 
 
-def refuse_bad_flags(flags: Mapping[str, Any], method: str) -> None:
-    """Raise UsageProblem for a flag out of its bounds, without effect, or that excludes another; no file is read."""
-    given = settings_from_flags(flags)
+def refuse_bad_flags(settings: Mapping[str, Any], method: str) -> None:
+    """Raise UsageProblem for a setting out of its bounds, without effect, or that excludes another; no file is read."""
+    given = _as_config(settings)
     adapter_flags = [name for name in ("rank", "alpha", "variant", "targets") if name in given]
     if "init_adapter" in given and adapter_flags:
         flag = flag_of(adapter_flags[0])
@@ -177,30 +171,23 @@ def flag_of(name: str) -> str:
 
 
 def settle_settings(
-    rows: Sequence[Example],
-    valid: Sequence[Example],
-    distinct: int,
-    base: Model,
-    method: str,
-    flags: Mapping[str, Any],
+    inputs: TrainInputs, base: Model, method: str, settings: Mapping[str, Any]
 ) -> tuple[TrainConfig, dict[str, str]]:
     """Return the settings of a training, and why each is as it is.
 
     Args:
-        rows: the training rows.
-        valid: the validation rows.
-        distinct: number of training rows without duplicates.
+        inputs: the rows.
         base: the base model.
         method: lora, qlora or full.
-        flags: settings by name, checked by :func:`refuse_bad_flags`; those that are not None win.
+        settings: the settings that were given, by name; :func:`refuse_bad_flags` has checked them.
     """
-    given = settings_from_flags(flags)
+    given = _as_config(settings)
     chat = ChatTokenizer(base.folder)
-    lengths = chat_lengths(rows, chat)
-    longest = max((*lengths, *chat_lengths(valid, chat)), default=0)
+    lengths = chat_lengths(inputs.rows, chat)
+    longest = max((*lengths, *chat_lengths(inputs.valid, chat)), default=0)
     chosen = choose_defaults(
         method,
-        rows=distinct,
+        rows=inputs.distinct,
         params_b=count_params_b(base.folder),
         longest=longest,
         tokens=sum(lengths),
@@ -226,7 +213,7 @@ def chat_lengths(rows: Sequence[Example], chat: ChatTokenizer) -> list[int]:
     return lengths
 
 
-def _refuse_bad_file_flags(files: TrainFiles) -> None:
+def _refuse_bad_file_flags(files: TrainRequest) -> None:
     """Raise UsageProblem for flags about files that exclude each other or are out of range."""
     if files.valid is not None and files.valid_share is not None:
         raise UsageProblem("--valid and --valid-share exclude each other", "give one of them")

@@ -44,7 +44,7 @@ METHODS = tuple(use for use in get_args(MemoryUse) if use != "inference")
 _PERCENTILE = re.compile(r"\b\d+(st|nd|rd|th) percentile\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredPeak:
     """One measured peak and the run it was measured on."""
 
@@ -240,13 +240,13 @@ class _PeakReader:
         use: MemoryUse = self.take("method", one_of_reader(METHODS))
         unit = self.take("unit", MEMORY_UNITS.__getitem__)
         return MeasuredPeak(
-            self.id,
-            _publisher(self.take("source", str, "unknown")),
-            use,
-            self.shape(),
-            self.setup(use),
-            self.take("peak", positive_number) * unit,
-            tuple(self.assumed),
+            id=self.id,
+            source=_publisher(self.take("source", str, "unknown")),
+            use=use,
+            shape=self.shape(),
+            setup=self.setup(use),
+            gib=self.take("peak", positive_number) * unit,
+            assumed=tuple(self.assumed),
         )
 
     def shape(self) -> ModelShape:

@@ -303,12 +303,12 @@ class _Run:
     ) -> BuildReport:
         """Return the account of every document."""
         published = PublishedGeneration(
-            facts.generation,
-            facts.chunks,
-            (),
-            urlsplit(self.shown).scheme,
-            resolved.embedded,
-            resolved.cached,
+            number=facts.generation,
+            chunks=facts.chunks,
+            texts=(),
+            store=urlsplit(self.shown).scheme,
+            embedded=resolved.embedded,
+            cached=resolved.cached,
         )
         remarks = tuple(getattr(self._writer, "remarks", ()))
         return build_report(loaded, plan, published, self._start, checked, gone, remarks)

@@ -50,7 +50,7 @@ _BATCH = 2_000
 """Chunks that are read at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CopyReport:
     """What was copied, and how the copy compares with its source."""
 
@@ -118,10 +118,18 @@ def copy_index(
             copied.close()
     finally:
         backend.close()
-    queries = min(QUERIES, facts.chunks)
-    seconds = round(time.monotonic() - start, 3)
-    counts = (facts.generation, facts.documents, facts.chunks, facts.dimension)
-    return CopyReport(shown, shown_url(target), *counts, rounding, queries, recall, seconds)
+    return CopyReport(
+        source=shown,
+        target=shown_url(target),
+        generation=facts.generation,
+        documents=facts.documents,
+        chunks=facts.chunks,
+        dimension=facts.dimension,
+        vectors=rounding,
+        queries=min(QUERIES, facts.chunks),
+        recall=recall,
+        seconds=round(time.monotonic() - start, 3),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from rag.index import Index
 from rag.types import Document
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalScores:
     """Retrieval metrics of an index over many questions, each a mean from 0 to 1 with its 95 % interval."""
 
@@ -102,13 +102,13 @@ def evaluate(
         bootstrap_interval([row[column] for row in ranks], documents=ranked_documents) for column in range(3)
     )
     return RetrievalScores(
-        k,
-        len(labelled.questions),
-        labelled.left_out,
-        hit,
-        mrr,
-        ndcg,
-        bootstrap_interval(shown, documents=documents),
+        k=k,
+        questions=len(labelled.questions),
+        left_out=labelled.left_out,
+        hit=hit,
+        mrr=mrr,
+        ndcg=ndcg,
+        gold_shown=bootstrap_interval(shown, documents=documents),
     )
 
 

@@ -56,7 +56,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
     """By how much arm ``a`` scores above arm ``b`` on the same questions, with interval and p-value."""
 
@@ -293,8 +293,6 @@ def paired_test(
     Raises:
         ValueError: if the lengths differ.
     """
-    from scipy import stats
-
     if len(of_a) != len(of_b):
         raise ValueError(f"{a} has {count_noun(len(of_a), 'question')}, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
@@ -304,24 +302,35 @@ def paired_test(
     if groups is not None:
         # one sign for each document: the sum of its differences changes sign as a whole
         flipped = np.bincount(groups.index, flipped)
-    if flipped.size < 2 or np.all(np.abs(flipped) < MIN_SPREAD):
-        p = 1.0
-    else:
-        p = float(
-            stats.permutation_test(
-                (flipped,),
-                np.mean,
-                permutation_type="samples",  # with one sample scipy flips signs
-                vectorized=True,
-                n_resamples=resamples,
-                batch=max(1, MAX_DRAWN_VALUES // flipped.size),
-                rng=np.random.default_rng(seed),
-            ).pvalue
-        )
-    error = _standard_error(differences, groups)
     return PairedDifference(
-        a, b, interval.mean, interval.low, interval.high, p, error, differences.size, flipped.size
+        a=a,
+        b=b,
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        p=_sign_flip_p(flipped, seed, resamples),
+        error=_standard_error(differences, groups),
+        questions=differences.size,
+        units=flipped.size,
     )
+
+
+def _sign_flip_p(differences: np.ndarray, seed: int, resamples: int) -> float:
+    """Return the two-sided p-value of a sign-flip test of the mean; 1 where nothing differs."""
+    if differences.size < 2 or np.all(np.abs(differences) < MIN_SPREAD):
+        return 1.0
+    from scipy import stats
+
+    tested = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",  # with one sample scipy flips signs
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, MAX_DRAWN_VALUES // differences.size),
+        rng=np.random.default_rng(seed),
+    )
+    return float(tested.pvalue)
 
 
 def compare_with_many(
@@ -359,7 +368,9 @@ def compare_with_many(
     width = _spread_of_largest(table, means, rng, resamples)
     chances = _chances(table, rng, resamples)
     return tuple(
-        PairedDifference(a, b, float(mean), float(mean - half), float(mean + half), float(p))
+        PairedDifference(
+            a=a, b=b, difference=float(mean), low=float(mean - half), high=float(mean + half), p=float(p)
+        )
         for a, mean, half, p in zip(others, means, width, chances, strict=True)
     )
 

@@ -180,23 +180,24 @@ def _citation(support: Support, hit: Hit, level: str, span: tuple[int, int]) -> 
     first = chunk.line_start + chunk.text.count("\n", 0, support.start) if exact else chunk.line_start
     last = first + support.quote.count("\n") if exact else chunk.line_end
     return Citation(
-        support.position + 1,
-        chunk.doc,
-        chunk.title,
-        chunk.page,
-        first,
-        last,
-        start,
-        end,
-        support.quote,
-        level == SUPPORTED,
-        hit.date,
-        hit.valid_until,
-        hit.expired,
-        level,
-        *span,
+        n=support.position + 1,
+        doc=chunk.doc,
+        title=chunk.title,
+        page=chunk.page,
+        line_start=first,
+        line_end=last,
+        char_start=start,
+        char_end=end,
+        quote=support.quote,
+        supported=level == SUPPORTED,
+        date=hit.date,
+        valid_until=hit.valid_until,
+        expired=hit.expired,
+        support=level,
+        answer_start=span[0],
+        answer_end=span[1],
     )
 
 
 def _uncited(span: tuple[int, int]) -> Citation:
-    return Citation(0, "", "", None, 0, 0, 0, 0, "", False, "", "", False, UNSUPPORTED, *span)
+    return Citation(supported=False, support=UNSUPPORTED, answer_start=span[0], answer_end=span[1])

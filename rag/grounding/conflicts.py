@@ -76,7 +76,7 @@ class Statement:
     particles: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConflictSide:
     """One of two sentences that contradict each other, with its place."""
 
@@ -222,7 +222,14 @@ class _ComparedHit:
         last = first + chunk.text.count("\n", statement.start, statement.end) if exact else chunk.line_end
         quote = chunk.text[statement.start : statement.end]
         return ConflictSide(
-            self.n, chunk.doc, chunk.title, self.hit.date, self.hit.valid_until, first, last, quote
+            n=self.n,
+            doc=chunk.doc,
+            title=chunk.title,
+            date=self.hit.date,
+            valid_until=self.hit.valid_until,
+            line_start=first,
+            line_end=last,
+            quote=quote,
         )
 
 

@@ -74,7 +74,7 @@ _SMALL_UNITS = frozenset(("s", "h", "m", "g", "l", "b", "t", "v", "w", "in", "mi
 """Abbreviations that are also words or letters: units only right after digits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
     """One number, time or date of a text."""
 
@@ -171,7 +171,15 @@ def _quantity(text: str, value: str, date: Date | None, start: int, end: int, pr
             through += scaled.end()
         unit, length = _unit(before, text[through : through + 40], text[start:end])
         through += length
-    return Quantity(value, date, unit, _bound(before, after, bool(previous), timed), start, end, through)
+    return Quantity(
+        value=value,
+        date=date,
+        unit=unit,
+        bound=_bound(before, after, bool(previous), timed),
+        start=start,
+        end=end,
+        through=through,
+    )
 
 
 def _unit(before: str, after: str, digits: str) -> tuple[str, int]:

@@ -121,7 +121,7 @@ class AnswerCuts:
         return self.other_words + (self.same_words - self.other_words) * share
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalThreshold:
     """A fitted (or the default) decision; plain values, so that it is stored as JSON."""
 
@@ -341,7 +341,14 @@ def default_threshold(answerable: int = 0, unanswerable: int = 0) -> RefusalThre
         f"{answerable} answerable and {unanswerable} unanswerable dev questions are too few to fit a refusal "
         f"threshold ({MIN_QUESTIONS_PER_CLASS} of each are needed): the default is used"
     )
-    return RefusalThreshold(DEFAULT_WEIGHTS, DEFAULT_BIAS, "default", answerable, unanswerable, note=note)
+    return RefusalThreshold(
+        weights=DEFAULT_WEIGHTS,
+        bias=DEFAULT_BIAS,
+        how="default",
+        answerable=answerable,
+        unanswerable=unanswerable,
+        note=note,
+    )
 
 
 def fit_threshold(
@@ -373,17 +380,17 @@ def fit_threshold(
     bias = bias - cut
     chosen = refusal_point(0.0, scores, y)
     return RefusalThreshold(
-        dict(zip(SEARCH_SIGNALS, weights.tolist(), strict=True)),
-        bias,
-        "logistic",
-        positive,
-        negative,
-        int(constructed.sum()),
-        round((chosen.right + 1 - chosen.wrong) / 2, 4),
-        round(auroc(scores, y), 4),
-        chosen,
-        threshold_for_refusal_share(REPORTED_REFUSAL_SHARE, scores, y),
-        refusal_curve(scores, y),
+        weights=dict(zip(SEARCH_SIGNALS, weights.tolist(), strict=True)),
+        bias=bias,
+        how="logistic",
+        answerable=positive,
+        unanswerable=negative,
+        made=int(constructed.sum()),
+        balanced_accuracy=round((chosen.right + 1 - chosen.wrong) / 2, 4),
+        auroc=round(auroc(scores, y), 4),
+        chosen=chosen,
+        at_most=threshold_for_refusal_share(REPORTED_REFUSAL_SHARE, scores, y),
+        curve=refusal_curve(scores, y),
         sample=drift_sample(rows[: len(questions)]),
     )
 

@@ -80,7 +80,7 @@ _MAX_SUBJECT = 4
 """Content words before the verb that are taken for the subject."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedStatement:
     """A sentence as statements are compared."""
 
@@ -114,13 +114,13 @@ def read_statement(sentence: str) -> ParsedStatement:
     clauses = with_context(clauses, sentence)
     first = [token.key for token in tokens[:2]]
     return ParsedStatement(
-        clauses,
-        frozenset(token.key for token in tokens if token.content),
-        frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
-        quantities,
-        _names(_without(sentence, quantities)),
-        leading,
-        bool(_ANAPHORS & set(first)),
+        clauses=clauses,
+        content=frozenset(token.key for token in tokens if token.content),
+        words=frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
+        quantities=quantities,
+        names=_names(_without(sentence, quantities)),
+        leading=leading,
+        continues=bool(_ANAPHORS & set(first)),
     )
 
 

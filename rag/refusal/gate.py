@@ -110,7 +110,7 @@ def fit_gate(
     """
     if settings.gate == "off":
         return RefusalThreshold(
-            {}, 1.0, "off", gate="off", note="nothing is refused before the model is asked"
+            weights={}, bias=1.0, how="off", gate="off", note="nothing is refused before the model is asked"
         )
     if settings.reader is None:
         return _without_reading(index, questions, settings)
@@ -122,12 +122,12 @@ def fit_gate(
     constructed = np.array([row.made for row in rows], dtype=bool)
     own = [row for row in rows if not row.made]
     threshold = RefusalThreshold(
-        {},
-        0.0,
-        "answers",
-        int(answerable.sum()),
-        int((~answerable).sum()),
-        int(constructed.sum()),
+        weights={},
+        bias=0.0,
+        how="answers",
+        answerable=int(answerable.sum()),
+        unanswerable=int((~answerable).sum()),
+        made=int(constructed.sum()),
         note=_note(own, settings),
         cuts=cuts,
         read=READ,
@@ -258,7 +258,9 @@ def _without_reading(
     )
     if settings.gate == "lenient":
         weights = {"dense": 1.0}
-        return RefusalThreshold(weights, -NO_MODEL_LENIENT_COSINE, "default", gate="lenient", note=note)
+        return RefusalThreshold(
+            weights=weights, bias=-NO_MODEL_LENIENT_COSINE, how="default", gate="lenient", note=note
+        )
     fitted = refusal.fit_threshold(
         index,
         [(row.question, row.doc, row.answerable) for row in questions],

@@ -90,7 +90,7 @@ class TextRow:
     negatives: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TuningResult:
     """What one training did."""
 

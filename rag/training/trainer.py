@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from rag.files import publish_folder
 from rag.training.settings import (
     LORA_LEARNING_RATE_FACTOR,
     LORA_RANK,
@@ -228,16 +229,16 @@ def run_trainer(
     reported = max(1, round(REPORTED_SHARE * len(progress.losses)))
     parameters = list(model.parameters())
     return TuningResult(
-        method,
-        sum(p.numel() for p in parameters),
-        sum(p.numel() for p in parameters if p.requires_grad),
-        pairs,
-        int(trainer.state.global_step),
-        round(time.monotonic() - started, 1),
-        progress.started_at,
-        _mean(progress.losses[:reported]),
-        _mean(progress.losses[-reported:]),
-        cut,
+        method=method,
+        parameters=sum(p.numel() for p in parameters),
+        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        pairs=pairs,
+        steps=int(trainer.state.global_step),
+        seconds=round(time.monotonic() - started, 1),
+        resumed_at=progress.started_at,
+        loss_first=_mean(progress.losses[:reported]),
+        loss_last=_mean(progress.losses[-reported:]),
+        cut=cut,
     )
 
 
@@ -273,8 +274,6 @@ def text_columns(rows: Sequence[TextRow]) -> dict[str, list[str]]:
 @contextlib.contextmanager
 def published_folder(final: Path) -> Iterator[Path]:
     """Yield a new folder beside ``final`` to save a model in, and rename it into place at the end."""
-    from rag.files import publish_folder
-
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed

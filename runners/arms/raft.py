@@ -34,7 +34,7 @@ SPARE_PASSAGES = 6
 """Hits fetched beyond the plan's k, to replace passages that are left out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalRows:
     """The training rows, and counts of what became of every example."""
 
@@ -130,14 +130,14 @@ def _counted_rows(
 ) -> RetrievalRows:
     """Return the rows with the counts by kind."""
     return RetrievalRows(
-        tuple(rows),
-        counts["with_gold"],
-        counts["without_gold"],
-        counts["refusals"],
-        counts["quoted"],
-        tuple(unsupported),
-        counts["by_document"],
-        unknown_documents,
+        rows=tuple(rows),
+        with_gold=counts["with_gold"],
+        without_gold=counts["without_gold"],
+        refusals=counts["refusals"],
+        quoted=counts["quoted"],
+        unsupported=tuple(unsupported),
+        by_document=counts["by_document"],
+        unknown_documents=unknown_documents,
     )
 
 

@@ -17,6 +17,7 @@ from runners.arms.raft import RetrievalRows
 from runners.data.examples import Example, RowPlace, row_place
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, TrainStep
+from runners.report.records import TrainingRows
 
 MIN_TRAINED_SHARE = 2 / 3
 """Share of an arm's examples that must be trained on, and in a hybrid have a passage; below it the user is asked."""
@@ -24,7 +25,7 @@ ROWS_SHOWN = 3
 """Rows and documents named in a text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowAccount:
     """The rows of one trained arm."""
 
@@ -83,31 +84,32 @@ class RowAccount:
         places = f" (rows: {_first(self.places)})" if self.places else ""
         return "; ".join(parts) + places
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the account as JSON values."""
-        return {
-            "arm": self.arm,
-            "rows": self.rows,
-            "of": self.of,
-            "with_passage": self.with_passage,
-            "by_document": self.by_document,
-            "unknown_documents": list(self.unknown_documents[:ROWS_SHOWN]),
-            "planned": not self.lost,
-            "text": self.text,
-        }
+    @property
+    def summary(self) -> TrainingRows:
+        """The account as a report has it."""
+        return TrainingRows(
+            arm=self.arm,
+            rows=self.rows,
+            of=self.of,
+            with_passage=self.with_passage,
+            by_document=self.by_document,
+            unknown_documents=self.unknown_documents[:ROWS_SHOWN],
+            planned=not self.lost,
+            text=self.text,
+        )
 
 
 def account_of_retrieval(arm: str, prepared: RetrievalRows) -> RowAccount:
     """Return the account of the retrieval-aware rows of an arm."""
     return RowAccount(
-        arm,
-        len(prepared.rows),
-        len(prepared.rows),
-        len(prepared.rows) - len(prepared.unsupported),
-        prepared.by_document,
-        (),
-        prepared.unsupported,
-        prepared.unknown_documents,
+        arm=arm,
+        of=len(prepared.rows),
+        rows=len(prepared.rows),
+        with_passage=len(prepared.rows) - len(prepared.unsupported),
+        by_document=prepared.by_document,
+        causes=(),
+        places=prepared.unsupported,
+        unknown_documents=prepared.unknown_documents,
     )
 
 
@@ -126,7 +128,16 @@ def account_of_passages(arm: str, chunks: Sequence[Chunk], examples: Sequence[Ex
         if not gold.passages:
             places.append(row_place(example))
     count = len(examples)
-    return RowAccount(arm, count, count, count - len(places), by_document, (), tuple(places), tuple(unknown))
+    return RowAccount(
+        arm=arm,
+        of=count,
+        rows=count,
+        with_passage=count - len(places),
+        by_document=by_document,
+        causes=(),
+        places=tuple(places),
+        unknown_documents=tuple(unknown),
+    )
 
 
 def recorded_accounts(plan: Plan, events: Sequence[Mapping[str, Any]]) -> dict[str, RowAccount]:
@@ -172,10 +183,16 @@ def _recorded(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | Non
     causes = (f"{left_out:,} are longer than max_tokens",) if left_out else ()
     account = result.get("account") or {}
     if not account:
-        return RowAccount(arm, trained["rows"] + left_out, trained["rows"], causes=causes)
+        return RowAccount(arm=arm, of=trained["rows"] + left_out, rows=trained["rows"], causes=causes)
     of = int(account["examples"])
-    supported = of - int(account["unsupported"])
-    return RowAccount(arm, of, max(0, of - left_out), supported, int(account["by_document"]), causes)
+    return RowAccount(
+        arm=arm,
+        of=of,
+        rows=max(0, of - left_out),
+        with_passage=of - int(account["unsupported"]),
+        by_document=int(account["by_document"]),
+        causes=causes,
+    )
 
 
 def _classifier_account(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAccount | None:
@@ -185,7 +202,7 @@ def _classifier_account(arm: str, events: Sequence[Mapping[str, Any]]) -> RowAcc
         return None
     left_out = int(done[-1]["left_out"])
     causes = (f"{left_out:,} have a reply that is none of the plan's labels",) if left_out else ()
-    return RowAccount(arm, done[-1]["rows"] + left_out, done[-1]["rows"], causes=causes)
+    return RowAccount(arm=arm, of=done[-1]["rows"] + left_out, rows=done[-1]["rows"], causes=causes)
 
 
 def _first(values: Sequence[RowPlace]) -> str:

@@ -38,6 +38,7 @@ from runners.inference.types import Completion, CompletionStream
 from runners.models.resolve import Model, RemoteModel
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.tokenization.chat_template import ChatTokenizer
 
 if TYPE_CHECKING:
     from runners.inference.label_scores import AnswerTokens, SharedPrefix
@@ -225,8 +226,6 @@ def require_local(arm: EvaluateStep, base: Model | RemoteModel) -> None:
 
 def check_scored_labels(plan: Plan, bases: Mapping[str, Model | RemoteModel]) -> None:
     """Raise BadInput for arms whose model cannot score labels: an endpoint, or one that always reasons."""
-    from runners.tokenization.chat_template import ChatTokenizer
-
     for arm in plan.arms:
         if arm.labels != "scored":
             continue

@@ -26,7 +26,7 @@ MIN_PAIRS = 16
 """With fewer pairs nothing is trained: half a batch of the default size."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairSet:
     """The pairs of a run's training examples, and what became of the others."""
 
@@ -110,7 +110,16 @@ def training_pairs(
         drawn = [pairs[n] for n in chosen]
     texts = sum(e.raw for e in examples)
     refusals = sum(e.refuses for e in examples if not e.raw)
-    return PairSet(tuple(drawn), len(examples), refusals, texts, repeated, tuple(unsupported), by, len(pairs))
+    return PairSet(
+        pairs=tuple(drawn),
+        examples=len(examples),
+        refusals=refusals,
+        texts=texts,
+        repeated=repeated,
+        unsupported=tuple(unsupported),
+        by=by,
+        drawn_from=len(pairs),
+    )
 
 
 def require_pairs(pairs: PairSet, held_out: Sequence[Question] = ()) -> None:

@@ -38,6 +38,7 @@ from rag.files import (
     sha256_file,
     writer_lock,
 )
+from rag.indexing.repair import check_index
 from rag.object_storage import is_url
 from runners.export.job import ExportedFiles, ExportJob, ExportResult, require_disk_space, working_folder
 from runners.export.upload import local_archive
@@ -87,8 +88,6 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
     file = f"{source.plan.name}.zip"
     with _lock_if_writable(run):
         if (run / INDEX).is_dir() and stored_url(run / INDEX) is None:
-            from rag.indexing.repair import check_index
-
             with _lock_if_writable(run / INDEX):
                 check_index(run / INDEX)
                 if (run / TUNED_INDEX).is_dir():
@@ -160,7 +159,15 @@ def _unbundle_archive(
         raise BadInput(f"{file} cannot be read: {error}", _DAMAGED_HINT) from None
     sizes = {name: int(entry["bytes"]) for name, entry in entries.items()}
     return ExportResult(
-        "run", None, None, out, sizes, checked, "", notes, round(time.perf_counter() - started, 2)
+        to="run",
+        arm=None,
+        seed=None,
+        out=out,
+        files=sizes,
+        checked=checked,
+        line="",
+        notes=notes,
+        seconds=round(time.perf_counter() - started, 2),
     )
 
 
@@ -421,8 +428,6 @@ def _check_run(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if url := stored_url(folder / INDEX):
         facts["index"] = f"in a database, {shown_url(url)}, and not in the archive"
     elif (folder / INDEX).is_dir():
-        from rag.indexing.repair import check_index
-
         checked = check_index(folder / INDEX)
         facts |= {"documents": checked["documents"], "passages": checked["chunks"]}
         if (folder / TUNED_INDEX).is_dir():

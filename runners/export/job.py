@@ -90,7 +90,7 @@ class ExportedFiles:
     """Rows for the card's table "Made from"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
     """A finished export."""
 

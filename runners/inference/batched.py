@@ -26,7 +26,7 @@ def never_cancelled() -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRow:
     """One request in a batch."""
 

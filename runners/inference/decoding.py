@@ -16,14 +16,10 @@ from typing import Any
 
 import torch
 
+from runners.inference.generation_rules import RowRules
+from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers
+from runners.inference.llama_step import FusedLlamaStep, StepModel, unsupported_reason
 from runners.inference.types import GREEDY, Sampling
-from runners.models import hub
-
-hub.block_hub()
-
-from runners.inference.generation_rules import RowRules  # noqa: E402
-from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
-from runners.inference.llama_step import FusedLlamaStep, StepModel, unsupported_reason  # noqa: E402
 
 MAX_GUESSES = 6
 """Most tokens that are guessed at once."""

@@ -9,17 +9,19 @@ transformers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag.errors import BadInput
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from transformers.generation import logits_process as processors  # noqa: E402
+import torch
+from transformers.generation import logits_process as processors
+
+from rag.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the keys and values of earlier prompts for reuse. Imports torch and transformers
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from transformers import DynamicCache  # noqa: E402
-from transformers.cache_utils import Cache, DynamicLayer  # noqa: E402
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
 
 MIN_SHARED = 16
 """Fewest shared tokens for which caching pays: fewer cost less to compute again than to manage."""

@@ -15,23 +15,24 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from transformers import DynamicCache  # noqa: E402
+import torch
+from transformers import DynamicCache
 
-from runners.data.examples import Example  # noqa: E402
-from runners.data.formats import Message  # noqa: E402
-from runners.inference.decoding import PREFILL_MULTIPLE  # noqa: E402
-from runners.inference.kv_cache import CachedPrefix, StaticKVCache, layer_caches, shared_length  # noqa: E402
-from runners.inference.transformers_decoder import UNPADDED  # noqa: E402
-from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
+from runners.data.examples import Example
+from runners.data.formats import Message
+from runners.inference.decoding import PREFILL_MULTIPLE
+from runners.inference.kv_cache import CachedPrefix, StaticKVCache, layer_caches, shared_length
+from runners.inference.transformers_decoder import UNPADDED
+from runners.tokenization.chat_template import ChatTokenizer
 
 if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator

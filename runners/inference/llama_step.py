@@ -22,19 +22,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runners.models import hub
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.nn import functional as F
 
-hub.block_hub()
-
-import torch  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from rag.embedding.packed import Weights, linear_layer  # noqa: E402
-from runners.inference.kv_cache import StaticKVCache  # noqa: E402
-from runners.inference.prefix_groups import PromptPart, prompt_parts, shared_segments  # noqa: E402
-from runners.models.fingerprint import read_json, weight_files  # noqa: E402
+from rag.embedding.packed import Weights, linear_layer
+from runners.inference.kv_cache import StaticKVCache
+from runners.inference.prefix_groups import PromptPart, prompt_parts, shared_segments
+from runners.models.fingerprint import read_json, weight_files
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""

@@ -15,33 +15,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.models import hub
-
-hub.block_hub()
-
-from rag.errors import BadInput  # noqa: E402
-from runners.data.formats import Message  # noqa: E402
-from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning  # noqa: E402
-from runners.inference.constraints.answer_forms import AnswerForms  # noqa: E402
-from runners.inference.constraints.constraint import OutputConstraint  # noqa: E402
-from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
-from runners.inference.decoding_path import DecodingPath, choose_path, path_file, read_path  # noqa: E402
-from runners.inference.generation_rules import read_rules  # noqa: E402
-from runners.inference.kv_cache import (  # noqa: E402
+from rag.errors import BadInput
+from runners.data.formats import Message
+from runners.data.reasoning import TAGS, ReasoningSplitter, opened_reasoning
+from runners.inference.constraints.answer_forms import AnswerForms
+from runners.inference.constraints.constraint import OutputConstraint
+from runners.inference.decoding import Decoder, TokenSampler
+from runners.inference.decoding_path import DecodingPath, choose_path, path_file, read_path
+from runners.inference.generation_rules import read_rules
+from runners.inference.kv_cache import (
     CachedPrefix,
     PrefixCache,
     PromptPrefixes,
     StaticKVCache,
 )
-from runners.inference.llama_step import StepModel, load_step_model  # noqa: E402
-from runners.inference.prefix_groups import PromptBatch, prompt_batches  # noqa: E402
-from runners.inference.streaming import TextStream  # noqa: E402
-from runners.inference.transformers_decoder import TransformersDecoder  # noqa: E402
-from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
-from runners.inference.weights import SwitchableModel, dtype_for, merge_plain_lora  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.plan.steps import NO_QUANTIZATION, Thinking  # noqa: E402
-from runners.tokenization.chat_template import (  # noqa: E402
+from runners.inference.llama_step import StepModel, load_step_model
+from runners.inference.prefix_groups import PromptBatch, prompt_batches
+from runners.inference.streaming import TextStream
+from runners.inference.transformers_decoder import TransformersDecoder
+from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
+from runners.inference.weights import SwitchableModel, dtype_for, merge_plain_lora
+from runners.models.resolve import Model
+from runners.plan.steps import NO_QUANTIZATION, Thinking
+from runners.tokenization.chat_template import (
     ChatTokenizer,
     control_token_breaker,
     neutralise_chat,

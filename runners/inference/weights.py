@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,29 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
-from rag.errors import BadInput, CannotRun  # noqa: E402
-from rag.files import (  # noqa: E402
-    MANIFEST,
-    check_manifest,
-    sha256_file,
-)
-from runners.inference.llama_step import StepModel, load_step_model  # noqa: E402
-from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_adapter  # noqa: E402
-from runners.models.cards import CARD_FILE  # noqa: E402
-from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.resources import device  # noqa: E402
-from runners.resources.gpu import MachineProbe  # noqa: E402
-from runners.resources.machine import GIB, cpu_supports_bf16, free_ram  # noqa: E402
-from runners.tokenization.chat_template import ChatTokenizer  # noqa: E402
+from rag.errors import BadInput, CannotRun
+from rag.files import MANIFEST, check_manifest, sha256_file
+from runners.inference.llama_step import StepModel, load_step_model
+from runners.models.adapters import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS, is_plain_adapter
+from runners.models.cards import CARD_FILE
+from runners.models.fingerprint import read_json, refuse_code, template_hash, tokenizer_hash
+from runners.models.resolve import Model
+from runners.resources import device
+from runners.resources.gpu import MachineProbe
+from runners.resources.machine import GIB, cpu_supports_bf16, free_ram
+from runners.tokenization.chat_template import ChatTokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -38,7 +38,7 @@ _UNFIT_OPTIONS = ("array", "a", "wrap", "output", "o", "chdir", "D", "open-mode"
 """Options that would make another script of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmJob:
     """What a batch script asks for and starts.
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag.embedding.language import detect_language
 from rag.errors import BadInput, CannotRun
 from rag.files import sha256_file
 from runners.models.resolve import Model, downloads_needed, resolve_model
@@ -78,8 +79,6 @@ def load_answer_reader(embedder: Path | Model | None) -> AnswerReader:
 
 def why_not_english(texts: Sequence[str]) -> str:
     """Return why texts cannot be read by a model of English, "" where most of them seem to be English."""
-    from rag.embedding.language import detect_language
-
     counts = Counter(detect_language(text) for text in texts[:200])
     known = Counter({name: count for name, count in counts.items() if name})
     if not known or known[_ENGLISH] * 2 >= known.total():

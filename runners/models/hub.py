@@ -16,25 +16,26 @@ ALLOW_HUB_VARIABLE = "TUNEWISE_ALLOW_HUB"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "1_Pooling/config.json")
 _UNWANTED = ("onnx/*", "openvino/*", "*.index.json.bak", "original/*")
 
+# It warns on import that it could not fetch a kernel for the CPU from the hub, which is intended here.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 
 def hub_allowed(flag: bool = False) -> bool:
     """Whether the hub may be accessed: by the caller's flag or by TUNEWISE_ALLOW_HUB=1."""
     return flag or os.environ.get(ALLOW_HUB_VARIABLE, "").lower() in {"1", "true", "yes", "on"}
 
 
-def block_hub() -> None:
-    """Set environment variables that stop libraries from accessing the hub, unless it is allowed.
+def offline_variables() -> dict[str, str]:
+    """Return the environment variables that stop libraries from accessing the hub, unless it is allowed.
 
-    Must run before transformers, huggingface_hub or bitsandbytes are imported: they read the variables at import
-    (bitsandbytes asks the hub for a CPU kernel when it is imported). Telemetry is switched off in every case.
+    Those that are set already are left out. Telemetry is switched off in every case. They have to be set before
+    transformers, huggingface_hub or bitsandbytes are imported, which read them then (bitsandbytes asks the hub for a CPU
+    kernel when it is imported): the modules that import one of these first begin with it.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    # bitsandbytes warns on import that it could not fetch that kernel, which is intended here.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    variables = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     if not hub_allowed():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+        variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def has_folder(repo: str) -> bool:

@@ -35,7 +35,7 @@ SPARE_GIB = 0.2
 """Space left free on the disk: a full disk does more harm than a missing model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model on this machine: a folder of safetensors with a fingerprint of its content."""
 
@@ -386,7 +386,14 @@ def _from_cache(known: KnownModel) -> Model | None:
     except BadInput as error:
         hint = f"remove {folder} and run `tunewise models pull {known.name}`"
         raise BadInput(error.message, hint) from error
-    return Model(known.name, folder, known.kind, manifest["fingerprint"], manifest["source"], known.license)
+    return Model(
+        name=known.name,
+        folder=folder,
+        kind=known.kind,
+        fingerprint=manifest["fingerprint"],
+        source=manifest["source"],
+        license=known.license,
+    )
 
 
 def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
@@ -397,7 +404,15 @@ def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
     license_ = known.license if known else facts.licence if facts else "see its model card"
     # The hub's cache names the folder of a snapshot by its commit.
     revision = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else ""
-    return Model(known.name if known else name, folder, kind, fingerprint(folder), "hub", license_, revision)
+    return Model(
+        name=known.name if known else name,
+        folder=folder,
+        kind=kind,
+        fingerprint=fingerprint(folder),
+        source="hub",
+        license=license_,
+        revision=revision,
+    )
 
 
 def _from_path(path: Path) -> Model:
@@ -407,7 +422,14 @@ def _from_path(path: Path) -> Model:
         raise BadInput(f"model folder {path} has no config.json, so it is not a model")
     refuse_code(path)
     require_complete(path)
-    return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", _recorded_license(path))
+    return Model(
+        name=str(path),
+        folder=path.resolve(),
+        kind=_kind(path),
+        fingerprint=fingerprint(path),
+        source="path",
+        license=_recorded_license(path),
+    )
 
 
 def _recorded_license(folder: Path) -> str:

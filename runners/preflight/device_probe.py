@@ -15,22 +15,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from rag.types import OnEvent
-from runners.models import hub
-
-hub.block_hub()
-
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from runners.inference.weights import default_device, dtype_for, free_gib  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.plan.train_config import TrainConfig  # noqa: E402
-from runners.resources import usage  # noqa: E402
-from runners.resources.device import device_counters, device_kind, device_name, loss_scaler  # noqa: E402
-from runners.resources.machine import GIB  # noqa: E402
-from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
-from runners.tokenization.template_features import FIXED_DATE  # noqa: E402
+from runners.inference.weights import default_device, dtype_for, free_gib
+from runners.models.resolve import Model
+from runners.plan.train_config import TrainConfig
+from runners.resources import usage
+from runners.resources.device import device_counters, device_kind, device_name, loss_scaler
+from runners.resources.machine import GIB
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
+from runners.tokenization.template_features import FIXED_DATE
 
 
 def probe_arithmetic() -> dict[str, Any]:

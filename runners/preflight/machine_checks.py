@@ -39,7 +39,7 @@ TIGHT_SHARE = 0.9
 """From this share of the free memory on a run is tight: other processes must not need more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
     """The memory that a run needs on the device, as a range in GiB, and what is free."""
 
@@ -95,7 +95,15 @@ def needed_memory(
         base.folder, config, longest, None if free is None else free - bare, half, own_memory, shards
     ).on
     need = gradient_checkpointing.estimate_largest_pass(shape, config, longest, half, on, own_memory, shards)
-    return MemoryNeed(need.low, need.likely, need.high, free, how, on, not own_memory)
+    return MemoryNeed(
+        low=need.low,
+        likely=need.likely,
+        high=need.high,
+        free=free,
+        how=how,
+        checkpointing=on,
+        shared=not own_memory,
+    )
 
 
 def memory_check(memory: MemoryNeed | None, longest: int, config: TrainConfig) -> PreflightCheck:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag.errors import BadInput, UsageProblem
 from rag.files import parse_json
@@ -28,8 +28,10 @@ from runners.inference.types import Generator
 from runners.plan.backend import Backend, check_backend_arms, parse_backend
 from runners.plan.schema import ArmStep, Plan
 from runners.plan.steps import EvaluateStep
+from runners.report.report_file import read_report
+from runners.report.trial_report import TrialReport
 from runners.resources.device import WantedDtype
-from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_report, read_run_plan
+from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_run_plan
 from runners.runs.arm import PreparedArm, passage_finder, recall_arm
 from runners.runs.dataset import read_examples
 from runners.runs.recorded_models import RecordedModels
@@ -104,22 +106,18 @@ class RunSession:
             self._checked = True
 
     @property
-    def report(self) -> dict[str, Any]:
-        """The current report; {} before there is one, BadInput when it is damaged."""
+    def report(self) -> TrialReport | None:
+        """The current report; None before there is one, BadInput when it is damaged."""
         return read_report(self.folder.path)
 
     @property
     def default_arm(self) -> str | None:
         """The name of the arm that is asked by default; None where the verdict says that none can be used.
 
-        It is the verdict's ``use``, in reports of earlier versions its winner, and before a verdict the plan's choice.
+        It is the verdict's ``use``, and before a verdict the plan's choice.
         """
         report = self.report
-        if not report:
-            return self.plan.choice
-        verdict = report["verdict"]
-        name = verdict["use"] if "use" in verdict else verdict["winner"]
-        return None if name is None else str(name)
+        return report.verdict.use if report else self.plan.choice
 
     def arm(self, name: str | None = None) -> EvaluateStep:
         """Return the arm of this name, by default the one to use.
@@ -133,9 +131,10 @@ class RunSession:
 
     def find_arm(self, name: str | None = None) -> EvaluateStep:
         """Return the arm as :meth:`arm` does, without checking the run's files."""
-        wanted = name or self.default_arm
+        report = None if name else self.report
+        wanted = name or (report.verdict.use if report else self.plan.choice)
         if wanted is None:
-            reason = self.report["verdict"].get("use_reason") or "the verdict names none"
+            reason = report.verdict.use_reason if report else ""
             arms = " or ".join(step.arm for step in self.plan.arms)
             raise UsageProblem(f"no arm is asked by default: {reason}", f"choose one yourself: --arm {arms}")
         for step in self.plan.arms:

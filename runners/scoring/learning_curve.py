@@ -113,7 +113,7 @@ class Forecast:
         return {"n": n, **{key: round(getattr(self, key), 4) for key in ("median", "low", "high")}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
     """What more rows are expected to bring."""
 
@@ -212,7 +212,15 @@ class LearningCurve:
         gains = scores[:, 1] - scores[:, 0]
         low, median, high = np.quantile(gains, [0.5 - LEVEL / 2, 0.5, 0.5 + LEVEL / 2])
         chance = float(np.mean(gains > worth))
-        return Gain(from_n, to_n, float(median), float(low), float(high), chance, worth)
+        return Gain(
+            from_n=from_n,
+            to_n=to_n,
+            median=float(median),
+            low=float(low),
+            high=float(high),
+            chance=chance,
+            worth=worth,
+        )
 
     def stop_size(self, worth: float = WORTH) -> float | None:
         """Return the size from which one more doubling brings ``worth`` with a chance below one half.

@@ -19,6 +19,8 @@ from runners.arms.retriever import Retrieved
 from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.inference.constraints.constraint import OutputConstraint
+from runners.inference.http_client import BrokenStream, RequestCaller
+from runners.inference.servers.pool import NoServerAnswers
 from runners.inference.types import Completion, Generator
 from runners.models.endpoint import EndpointRefused
 from runners.plan.schema import Plan
@@ -46,7 +48,7 @@ EmitEvent = Callable[..., None]
 """Called with the fields of an event: the size of each batch, or an error that the operator should know of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest:
     """A request whose prompt is ready for the model."""
 
@@ -177,11 +179,11 @@ def _prepare_raw(
     """Prepare requests to a raw model: chats and texts are passed on unchanged."""
     return [
         PendingRequest(
-            request,
-            cast("Sequence[Message] | str", request.prompt),
-            session.plan,
-            StreamedAnswer() if request.constraint is None else StreamedJson(),
-            emit,
+            request=request,
+            prompt=cast("Sequence[Message] | str", request.prompt),
+            plan=session.plan,
+            stream=StreamedAnswer() if request.constraint is None else StreamedJson(),
+            emit=emit,
         )
         for request in requests
     ]
@@ -214,7 +216,17 @@ def _prepare_arm(
         else:
             chat = build_chat(prepared.plan, question, passages, prepared.shots)
             own = answer_constraint(prepared.plan)
-            pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages, own))
+            pending.append(
+                PendingRequest(
+                    request=request,
+                    prompt=chat,
+                    plan=prepared.plan,
+                    stream=stream,
+                    emit=emit,
+                    retrieved=passages,
+                    own_constraint=own,
+                )
+            )
     return pending
 
 
@@ -248,13 +260,19 @@ def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
         limit, constraint = item.max_tokens, None
     prompt = generator.prompt(item.prompt, limit)
     trim = not isinstance(item.prompt, str)
-    return BatchRow(prompt, limit, request.sampling, item.on_text, request.is_cancelled, trim, constraint)
+    return BatchRow(
+        prompt=prompt,
+        limit=limit,
+        sampling=request.sampling,
+        on_text=item.on_text,
+        is_cancelled=request.is_cancelled,
+        trim=trim,
+        constraint=constraint,
+    )
 
 
 def _generate(item: PendingRequest, generator: Any) -> None:
     """Answer a request with a generator that decodes nothing in this process: an endpoint, a classifier, scored labels."""
-    from runners.inference.servers.pool import NoServerAnswers
-
     try:
         item.finish(_stream_completion(item, generator))
     except (
@@ -268,8 +286,6 @@ def _generate(item: PendingRequest, generator: Any) -> None:
 
 def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
     """Read a generator's stream to its end; where it breaks and the client has seen none of it, once more from the start."""
-    from runners.inference.http_client import BrokenStream
-
     if isinstance(item.prompt, str):
         raise BadInput("only a model on this machine can continue a text", "send a chat")
     for _ in range(MOST_BROKEN_STREAMS):
@@ -288,8 +304,6 @@ def _read_completion(item: PendingRequest, generator: Any) -> Completion:
     if request.model.answers_at_once:
         stream = generator.stream(item.prompt, item.max_tokens)
     else:
-        from runners.inference.http_client import RequestCaller
-
         caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())
         # As in the trial; a form that the client asks for instead is only checked.
         own = None if request.plain_text else item.own_constraint

@@ -239,14 +239,14 @@ def _answer_of(
     marked = str(extra.get("answer", text))
     details = usage.get("completion_tokens_details") or {}
     completion = Completion(
-        marked,
-        int(usage["prompt_tokens"]),
-        int(usage["completion_tokens"]),
-        float(extra["seconds"]),
-        finish,
-        bool(extra.get("tokens_estimated", False)),
-        int(details.get("reasoning_tokens", 0)),
-        bool(extra.get("reasoning_cut", False)),
+        text=marked,
+        prompt_tokens=int(usage["prompt_tokens"]),
+        completion_tokens=int(usage["completion_tokens"]),
+        seconds=float(extra["seconds"]),
+        finish=finish,
+        estimated=bool(extra.get("tokens_estimated", False)),
+        reasoning_tokens=int(details.get("reasoning_tokens", 0)),
+        reasoning_cut=bool(extra.get("reasoning_cut", False)),
     )
     retrieved = None
     if (decision := extra["decision"]) is not None:
@@ -260,16 +260,16 @@ def _answer_of(
             dict(extra["searched"] or {}),
         )
     return Answer(
-        question,
-        str(extra.get("unmarked", marked)),
-        marked,
-        tuple(Citation(**row) for row in extra["citations"]),
-        bool(extra["refused"]),
-        retrieved,
-        (),
-        completion,
-        tuple(_conflict(row) for row in extra["conflicts"]),
-        arm,
+        question=question,
+        text=str(extra.get("unmarked", marked)),
+        marked=marked,
+        citations=tuple(Citation(**row) for row in extra["citations"]),
+        refused=bool(extra["refused"]),
+        found=retrieved,
+        chat=(),
+        completion=completion,
+        conflicts=tuple(_conflict(row) for row in extra["conflicts"]),
+        arm=arm,
     )
 
 

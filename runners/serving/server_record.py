@@ -35,7 +35,7 @@ _HASHED = (MANIFEST, PLAN, REPORT)
 """Files of a run whose bytes count; of the others name, size and time of change do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRecord:
     """What is known of one running server."""
 
@@ -122,16 +122,16 @@ def own_record(
     started = psutil.Process().create_time()
     token_file = str(token.resolve()) if token is not None else ""
     return ServerRecord(
-        host,
-        port,
-        os.getpid(),
-        started,
-        str(run.resolve()),
-        fingerprint,
-        __version__,
-        token_file,
-        tuple(backend),
-        max_tokens,
+        host=host,
+        port=port,
+        pid=os.getpid(),
+        started=started,
+        run=str(run.resolve()),
+        fingerprint=fingerprint,
+        version=__version__,
+        token_file=token_file,
+        backend=tuple(backend),
+        max_tokens=max_tokens,
     )
 
 

@@ -58,7 +58,7 @@ class ReplySupport:
     """(start, end) in the passage's text of the sentences that bear it out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassageSentence:
     """One sentence of the passage."""
 
@@ -72,7 +72,7 @@ class PassageSentence:
     cosine: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassageReading:
     """The passage and the question, as replies are compared with them."""
 
@@ -120,13 +120,13 @@ def take_apart(question: str, passage: Chunk, similarity: Similarity | None) -> 
     cosines = list(similarity(question, titled)) if similarity and titled else [0.0] * len(titled)
     sentences = tuple(
         PassageSentence(
-            start,
-            end,
-            text,
-            statement,
-            frozenset(words(text)),
-            (coverage(asked - title, frozenset(words(window))) + max(0.0, cosine)) / 2,
-            cosine,
+            start=start,
+            end=end,
+            text=text,
+            statement=statement,
+            words=frozenset(words(text)),
+            relevance=(coverage(asked - title, frozenset(words(window))) + max(0.0, cosine)) / 2,
+            cosine=cosine,
         )
         for (start, end), text, statement, window, cosine in zip(
             spans, texts, statements, windows, cosines, strict=True
@@ -134,15 +134,15 @@ def take_apart(question: str, passage: Chunk, similarity: Similarity | None) -> 
     )
     ordered = (*words(above), *words(passage.text))
     return PassageReading(
-        question,
-        passage,
-        sentences,
-        ordered,
-        frozenset(ordered) | frozenset(words(question)),
-        title,
-        asked,
-        (*read_quantities(question), *read_quantities(f"{above}.")),
-        similarity,
+        question=question,
+        passage=passage,
+        sentences=sentences,
+        ordered=ordered,
+        words=frozenset(ordered) | frozenset(words(question)),
+        title=title,
+        asked=asked,
+        quantities=(*read_quantities(question), *read_quantities(f"{above}.")),
+        similarity=similarity,
     )
 
 

@@ -107,7 +107,7 @@ def loss_rise_note(first: float, last: float, steps: int) -> str:
     return f"the loss rose from {first:.3g} to {last:.3g}: lower the learning rate"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingLoop:
     """One training run in progress: :meth:`run` takes the steps that are left, :meth:`result` summarises them."""
 

@@ -10,6 +10,7 @@ whether it helps here is for the validation loss to show. Imports torch and peft
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,21 +18,21 @@ from typing import Any
 
 from runners.models import hub
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
-import torch  # noqa: E402
-from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
-from peft.tuners.lora import LoraLayer  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from transformers import PreTrainedModel  # noqa: E402
-from transformers.pytorch_utils import Conv1D  # noqa: E402
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from rag.errors import BadInput  # noqa: E402
-from rag.files import write_json, write_manifest  # noqa: E402
-from runners.inference.weights import base_facts, load_adapter, load_base, load_tokenizer  # noqa: E402
-from runners.models.cards import CARD_FILE, model_card  # noqa: E402
-from runners.models.resolve import Model  # noqa: E402
-from runners.plan.train_config import ALL_LINEAR, TrainConfig  # noqa: E402
+from rag.errors import BadInput
+from rag.files import write_json, write_manifest
+from runners.inference.weights import base_facts, load_adapter, load_base, load_tokenizer
+from runners.models.cards import CARD_FILE, model_card
+from runners.models.resolve import Model
+from runners.plan.train_config import ALL_LINEAR, TrainConfig
 
 PISSA_INIT = "pissa_niter_16"
 """PiSSA by randomised SVD with 16 iterations: seconds where the exact one takes minutes, with the same loss

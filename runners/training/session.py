@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,63 +38,101 @@ TRAINING_LOG = "training.jsonl"
 """File with every step's loss, gradient norm and learning rate, and every validation loss, in the result's folder."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """What every process of a training needs.
+
+    Attributes:
+        rows: Training rows.
+        valid: Validation rows.
+        config: Settings of the run.
+        base: The base model.
+        out: Folder of the result.
+        work: Folder of the checkpoints.
+        identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
+        loss_scale: The loss scale that a run in float16 begins with.
+    """
+
+    rows: list[EncodedRow]
+    valid: list[EncodedRow]
+    config: TrainConfig
+    base: Model
+    out: Path
+    work: Path
+    identity: str
+    loss_scale: float = INITIAL_LOSS_SCALE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the job as JSON values, its paths absolute."""
+        return {
+            "rows": [[row.ids, row.learnt, row.line] for row in self.rows],
+            "valid": [[row.ids, row.learnt, row.line] for row in self.valid],
+            "config": self.config.model_dump(mode="json"),
+            "base": {**asdict(self.base), "folder": str(self.base.folder.absolute())},
+            "out": str(self.out.absolute()),
+            "work": str(self.work.absolute()),
+            "identity": self.identity,
+            "loss_scale": self.loss_scale,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingJob:
+        """Return the job of :meth:`to_json`."""
+        encoded = {
+            name: [EncodedRow(tuple(ids), tuple(learnt), line) for ids, learnt, line in values[name]]
+            for name in ("rows", "valid")
+        }
+        base = Model(**{**values["base"], "folder": Path(values["base"]["folder"])})
+        paths = {name: Path(values[name]) for name in ("out", "work")}
+        return cls(**{**values, **encoded, **paths, "config": TrainConfig(**values["config"]), "base": base})
+
+
 def start_training(
-    rows: list[EncodedRow],
-    valid: list[EncodedRow],
-    config: TrainConfig,
-    base: Model,
-    work: Path,
-    identity: str,
+    job: TrainingJob,
     on_event: OnEvent,
     group: ProcessGroup = ProcessGroup(),
     *,
-    loss_scale: float = INITIAL_LOSS_SCALE,
     memory: parallel_choice.GroupMemory | None = None,
     replicate: Replicate = wrapping.replicate,
 ) -> TrainingLoop:
     """Load the base, attach what is trained, plan every step, and restore the last checkpoint if there is one.
 
     Args:
-        rows: Training rows.
-        valid: Validation rows.
-        config: Settings of the run.
-        base: The base model.
-        work: Folder of the checkpoints.
-        identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
+        job: What is trained.
         on_event: Receives the events of the run.
         group: The processes that train together, all of which call it; rank 0 alone chooses and reports.
-        loss_scale: The loss scale that a run in float16 begins with.
         memory: What each process may use; None measures it.
         replicate: Wraps the step where every process has a whole copy of the model.
     """
+    config, rows, work = job.config, job.rows, job.work
     memory = memory or prepared_model.group_memory(group)
-    chosen, folder, resumed = _decided_start(rows, config, base, work, identity, on_event, group, memory)
+    chosen, folder, resumed = _decided_start(job, on_event, group, memory)
     checkpoint.seed_everything(config.seed)
     passes = schedule.plan_steps(
         [len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed
     )
     tokens = sum(len(rows[i].ids) for steps in passes for step in steps for i in step)
-    prepared = prepared_model.prepare(base, config, chosen, rows, tokens, resumed, group, replicate)
+    prepared = prepared_model.prepare(job.base, config, chosen, rows, tokens, resumed, group, replicate)
     group.first(lambda: chosen.write(work))
     prepared_model.require_shared_folder(work, group)
     optimizer = _optimizer(prepared.net, config)
     # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(step_shares.process_seed(config.seed, group.rank))
     causal = prepared.loss.causal
-    optimizer.scaler = loss_scaler(causal.dtype, causal.device, loss_scale)
-    progress = _restored_progress(folder, identity, optimizer, group.rank)
+    optimizer.scaler = loss_scaler(causal.dtype, causal.device, job.loss_scale)
+    progress = _restored_progress(folder, job.identity, optimizer, group.rank)
     return TrainingLoop(
-        config,
-        prepared.net,
-        prepared.loss,
-        optimizer,
-        rows,
-        valid,
-        passes,
-        work,
-        progress,
-        chosen,
-        on_event,
+        config=config,
+        net=prepared.net,
+        loss=prepared.loss,
+        optimizer=optimizer,
+        rows=rows,
+        valid=job.valid,
+        passes=passes,
+        work=work,
+        progress=progress,
+        choices=chosen,
+        on_event=on_event,
         group=group,
         wrapped=prepared.wrapped,
     )
@@ -111,14 +151,7 @@ def _optimizer(net: nn.Module, config: TrainConfig) -> MasterOptimizer:
 
 
 def _decided_start(
-    rows: list[EncodedRow],
-    config: TrainConfig,
-    base: Model,
-    work: Path,
-    identity: str,
-    on_event: OnEvent,
-    group: ProcessGroup,
-    memory: parallel_choice.GroupMemory,
+    job: TrainingJob, on_event: OnEvent, group: ProcessGroup, memory: parallel_choice.GroupMemory
 ) -> tuple[runtime.RuntimeChoices, Path | None, bool]:
     """Return what rank 0 decides for all: the choices, the checkpoint to continue from, whether a run is resumed.
 
@@ -126,11 +159,11 @@ def _decided_start(
     """
 
     def decide() -> dict[str, Any]:
-        recorded, folder = _unfinished_run(work, config, identity, on_event, group.size)
-        chosen = recorded or _new_choices(base, config, rows, identity, group.size, memory)
+        recorded, folder = _unfinished_run(job.work, job.config, job.identity, on_event, group.size)
+        chosen = recorded or _new_choices(job, group.size, memory)
         if recorded and recorded.processes != group.size:
-            _share_anew(recorded, base, config, rows, group.size, memory)
-        for text in step_shares.apply_failures(work, chosen):
+            _share_anew(recorded, job, group.size, memory)
+        for text in step_shares.apply_failures(job.work, chosen):
             on_event({"event": "train.memory", "step": chosen.sizes[-1][0] + 1, "reason": text})
         return {
             "resumed": recorded is not None,
@@ -144,28 +177,18 @@ def _decided_start(
 
 
 def _new_choices(
-    base: Model,
-    config: TrainConfig,
-    rows: list[EncodedRow],
-    identity: str,
-    processes: int,
-    memory: parallel_choice.GroupMemory,
+    job: TrainingJob, processes: int, memory: parallel_choice.GroupMemory
 ) -> runtime.RuntimeChoices:
     """Return the choices of a new run."""
-    parallel = _parallel(base, config, rows, processes, memory, dtype_for()[0])
-    return runtime.choose_runtime(base, config, rows, identity, memory.device_gib, parallel)
+    parallel = _parallel(job, processes, memory, dtype_for()[0])
+    return runtime.choose_runtime(job.base, job.config, job.rows, job.identity, memory.device_gib, parallel)
 
 
 def _share_anew(
-    chosen: runtime.RuntimeChoices,
-    base: Model,
-    config: TrainConfig,
-    rows: list[EncodedRow],
-    processes: int,
-    memory: parallel_choice.GroupMemory,
+    chosen: runtime.RuntimeChoices, job: TrainingJob, processes: int, memory: parallel_choice.GroupMemory
 ) -> None:
     """Change the choices of an unfinished run for another number of processes; dtype and path of the loss stay."""
-    parallel = _parallel(base, config, rows, processes, memory, DTYPES[chosen.dtype])
+    parallel = _parallel(job, processes, memory, DTYPES[chosen.dtype])
     chosen.parallel, chosen.parallel_reason, chosen.load = parallel.kind, parallel.reason, parallel.load
     chosen.replicas = parallel.replicas
     chosen.machine = runtime.numeric_environment(processes)
@@ -174,17 +197,14 @@ def _share_anew(
 
 
 def _parallel(
-    base: Model,
-    config: TrainConfig,
-    rows: list[EncodedRow],
-    processes: int,
-    memory: parallel_choice.GroupMemory,
-    dtype: torch.dtype,
+    job: TrainingJob, processes: int, memory: parallel_choice.GroupMemory, dtype: torch.dtype
 ) -> parallel_choice.ParallelChoice:
     """Return how so many processes share a run of these rows in a dtype."""
-    longest = max(len(row.ids) for row in rows)
+    longest = max(len(row.ids) for row in job.rows)
     own_memory = DEVICE_TABLE[device_kind()].own_memory
-    return parallel_choice.choose_parallel(base, config, longest, dtype, own_memory, processes, memory)
+    return parallel_choice.choose_parallel(
+        job.base, job.config, longest, dtype, own_memory, processes, memory
+    )
 
 
 def _restored_progress(

@@ -57,7 +57,7 @@ PROBE_EXAMPLES = 10
 RECALL_SHARE = 0.5
 """Share of the gold's content words that a correct answer must contain, besides all numbers and the yes or
 no; a paraphrase keeps names and amounts, and seldom more."""
-_NEVER = RefusalThreshold({}, 1.0, "probe")
+_NEVER = RefusalThreshold(weights={}, bias=1.0, how="probe")
 """A threshold that never refuses: the probe measures whether the passages suffice."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rag.text.words import count_noun
+from runners.arms.answer import answer_all
 from runners.data.examples import Example
 from runners.models.resolve import Model
 from runners.plan.schema import Step
@@ -29,7 +30,7 @@ MAX_DRY_RUN_BYTES = 20_000_000
 """A larger corpus takes too long to index for a dry run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
     """The predicted time and memory of one step from what was measured, or the reason why nothing was."""
 
@@ -99,7 +100,7 @@ class DryRun:
             step_runner.build_index(self.context, step.model_copy(update={"backend": None}))
         self._index = ""
         self._index_seconds = time.monotonic() - started
-        return StepTime(self._index_seconds, how="built", lost=contention.lost)
+        return StepTime(seconds=self._index_seconds, how="built", lost=contention.lost)
 
     def _tune(self, step: EmbedderStep) -> StepTime:
         """Take a few training steps of the embedder, and count on the time of the index for the second one."""
@@ -111,7 +112,7 @@ class DryRun:
         overhead = time.monotonic() - started
         how = f"{count_noun(pairs, 'pair')}; a few of {steps:,} steps of {seconds:.1f} s each, and the index once more"
         whole = steps * seconds + overhead + (self._index_seconds or 0.0)
-        return StepTime(whole, how=how, lost=contention.lost)
+        return StepTime(seconds=whole, how=how, lost=contention.lost)
 
     def _train(self, step: TrainStep) -> StepTime:
         if step.rows == "retrieval" and self._index:
@@ -146,13 +147,13 @@ class DryRun:
         training = tokens * batch["seconds"] / batch["tokens"]
         overhead = max(0.0, wall - 3 * batch["seconds"])
         return StepTime(
-            len(step.seeds) * training + overhead,
-            training,
-            _rounded_gib(batch["own_gib"]),
-            _rounded_gib(batch["expected_gib"]),
-            _rounded_gib(max(batch["peak_gib"], probe.peak_gib)),
-            probe.findings.get("contention", {}).get("lost", 0.0),
-            f"3 steps, the last of {batch['tokens']:,} tokens in {batch['seconds']:.1f} s",
+            seconds=len(step.seeds) * training + overhead,
+            training_seconds=training,
+            memory_gib=_rounded_gib(batch["own_gib"]),
+            estimated_gib=_rounded_gib(batch["expected_gib"]),
+            process_gib=_rounded_gib(max(batch["peak_gib"], probe.peak_gib)),
+            lost=probe.findings.get("contention", {}).get("lost", 0.0),
+            how=f"3 steps, the last of {batch['tokens']:,} tokens in {batch['seconds']:.1f} s",
         )
 
     def _rows(self, step: TrainStep) -> tuple[Example, ...]:
@@ -188,12 +189,10 @@ class DryRun:
         how = f"{count_noun(len(asked), 'answer')} at once, {seconds_each:.2f} s each" + (
             ", on the base" if step.weights else ""
         )
-        return StepTime(seconds_each * len(context.split.test) * seeds, how=how, lost=lost)
+        return StepTime(seconds=seconds_each * len(context.split.test) * seeds, how=how, lost=lost)
 
     def _time(self, step: EvaluateStep) -> float:
         """Return the seconds per answer for a few answers of an arm, without loading the model."""
-        from runners.arms.answer import answer_all
-
         context = self.context
         generator = context.generator(None, step)
         asked = context.split.dev[:DRY_RUN_QUESTIONS]

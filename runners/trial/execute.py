@@ -1,6 +1,6 @@
 """Carry out a plan: build the index, train, let every arm answer, score; resumable after any step.
 
-:func:`run` is the public entry point, :func:`run_plan` the same for the command line.
+:func:`run` is the public entry point, :func:`carry_out` the same for a request.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,27 @@ QUICK_EPOCHS = 1.0
 QUICK_PROMPTS = 12
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A plan to carry out.
+
+    Attributes:
+        plan: the plan.
+        out: the run folder.
+        resume: continue after the last finished step.
+        overwrite: start again in an existing folder.
+        only: the name of the only step to run.
+        accept_lost_rows: train arms also when under two thirds of their rows are left or have a passage.
+    """
+
+    plan: Plan
+    out: Path
+    resume: bool = False
+    overwrite: bool = False
+    only: str | None = None
+    accept_lost_rows: bool = False
+
+
 def run(
     plan: Plan | Path | str,
     out: Path | str | None = None,
@@ -79,25 +101,23 @@ def run(
     if resume and overwrite:
         raise UsageProblem("resume and overwrite exclude each other", "choose one")
     plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    plan = quick_plan(plan) if quick else plan
-    path = Path(out) if out is not None else Path("runs") / plan.name
-    folder = run_plan(plan, path, resume, overwrite, only, on_event, accept_lost_rows)
-    return Run(RunSession(folder, plan, on_event))
+    request = RunRequest(
+        plan=quick_plan(plan) if quick else plan,
+        out=Path(out) if out is not None else Path("runs") / plan.name,
+        resume=resume,
+        overwrite=overwrite,
+        only=only,
+        accept_lost_rows=accept_lost_rows,
+    )
+    return carry_out(request, on_event)
 
 
-def run_plan(
-    plan: Plan,
-    out: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    only: str | None = None,
-    on_event: OnEvent | None = None,
-    accept_lost_rows: bool = False,
-) -> RunFolder:
-    """Carry out the plan's steps in a folder, skipping those that are finished there; ``only`` names one step to run.
+def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
+    """Carry out the plan's steps in a folder, skipping those that are finished there, and return the run.
 
     Everything is checked before the first step starts. Raises the same errors as :func:`run`.
     """
+    plan, out, only = request.plan, request.out, request.only
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
@@ -125,7 +145,7 @@ def run_plan(
     classifier.check_classifier_plan(plan, examples)
     scored_labels.check_scored_labels(plan, bases)
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
-    run = RunFolder.create(out, plan, resume, overwrite)
+    run = RunFolder.create(out, plan, request.resume, request.overwrite)
     # The recorded steps differ in their reasons at most: one that was reworded since must not repeat a finished step.
     recorded = read_run_plan(run.path)
     plan = plan.model_copy(update={"steps": recorded.steps})
@@ -136,7 +156,7 @@ def run_plan(
         context = RunContext(plan, run, base, embedder, examples, split, on_event, bases, reranker, servers)
         _report_start(context, left_out, machine, notes)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        executed = _run_steps(context, named, only, total, accept_lost_rows)
+        executed = _run_steps(context, named, only, total, request.accept_lost_rows)
         # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
         if only is None and (any(executed) or not (run.path / TRIAL / SCORES).is_file()):
             _score_arms(context)
@@ -144,7 +164,12 @@ def run_plan(
             judge.judge_trial(context)
         if only is None and total > len(named):
             _measure_forgetting(context, total)
-    return run
+    return Run(RunSession(run, request.plan, on_event))
+
+
+def run_plan(plan: Plan, out: Path, on_event: OnEvent | None = None, **options: Any) -> RunFolder:
+    """Carry out a plan as :func:`run` does and return the run folder; ``options`` are other fields of a request."""
+    return carry_out(RunRequest(plan=plan, out=out, **options), on_event).folder
 
 
 def _backend_servers(plan: Plan, out: Path, on_event: OnEvent | None) -> BackendServers | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
+from rag.evaluation.statistics import paired_test
 from rag.files import append_line, append_lines, canonical_json, sha256_text
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -197,8 +198,6 @@ def _compare(plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row],
 
     ``after`` holds the rows of all seeds; what they measured of one text or prompt is averaged.
     """
-    from rag.evaluation.statistics import paired_test
-
     table_row: Row = {
         "arm": name,
         "arms": [arm.arm for arm in plan.arms if arm.weights == name],

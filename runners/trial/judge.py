@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import Problem
+from rag.evaluation.statistics import bootstrap_interval
 from rag.files import append_line, canonical_json, disk_full_as_problem, sha256_text, write_text
 from rag.grounding.context import make_delimiter
 from rag.types import OnEvent
@@ -205,8 +206,6 @@ def summary(
         arms: the scores of all arms.
         rows: the rows of the judge's journal.
     """
-    from rag.evaluation.statistics import bootstrap_interval
-
     by_name = {arm.arm: dict(zip(arm.questions, arm.combined, strict=True)) for arm in arms}
     orders: dict[tuple[str, str], list[int | None]] = {}
     for row in rows:

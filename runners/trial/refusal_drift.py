@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rag.evaluation.statistics import paired_test
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
@@ -64,8 +65,6 @@ def _compare(
     plan: Plan, arm: str, base: str, questions: Sequence[Question], share: Mapping[tuple[str, str], float]
 ) -> Row:
     """Return an arm's shares of refusals beside its base's, with the intervals of the paired differences."""
-    from rag.evaluation.statistics import paired_test
-
     row: Row = {"arm": arm, "against": base}
     for answerable, name in ((False, "unanswerable"), (True, "answerable")):
         ids = [

@@ -16,6 +16,7 @@ from runners.data.examples import row_place
 from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.preflight import run_checks
+from runners.report.json_records import to_json
 from runners.run_folder import INDEX
 from runners.runs.session import REFUSAL_FILE, RunContext
 from runners.tokenization.chat_template import ChatTokenizer
@@ -75,7 +76,7 @@ def require_rows(context: RunContext, steps: Sequence[Step], accepted: bool) -> 
     short = [account for account in accounts if account.short and account.arm not in earlier]
     for account in accounts:
         if account.with_passage is not None or account.rows < account.of:
-            context.emit({"event": "rows.counted", "reason": account.text, **account.to_json()})
+            context.emit({"event": "rows.counted", "reason": account.text, **to_json(account.summary)})
         if account in short and accepted:
             context.emit({"event": ACCEPTED, "arm": account.arm, "reason": account.text})
     refused = [account for account in short if not (accepted and account.acceptable)]
@@ -120,7 +121,7 @@ def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
         rows, account = prepared.rows, account_of_retrieval(step.arm, prepared)
     else:
         rows, _ = step_runner.training_rows_of(context, step, seed)
-        account = RowAccount(step.arm, len(rows), len(rows))
+        account = RowAccount(arm=step.arm, of=len(rows), rows=len(rows))
     # Reasoning changes the prompts, and with them which rows are too long.
     config = step.config(seed).replace(thinking=context.plan.thinking.enabled)
     chat = ChatTokenizer(context.local_base.folder, config.thinking)
@@ -131,15 +132,15 @@ def _account_of_training(context: RunContext, step: TrainStep) -> RowAccount:
         check for check in report.checks if check.code in LOSING_CODES and check.level != "ok" and check.rows
     ]
     return RowAccount(
-        step.arm,
-        account.of,
-        account.rows - report.left_out,
-        account.with_passage,
-        account.by_document,
-        tuple(check.text for check in losing),
-        (*(row for check in losing for row in check.rows), *account.places),
-        account.unknown_documents,
-        not report.stops,
+        arm=step.arm,
+        of=account.of,
+        rows=account.rows - report.left_out,
+        with_passage=account.with_passage,
+        by_document=account.by_document,
+        causes=tuple(check.text for check in losing),
+        places=(*(row for check in losing for row in check.rows), *account.places),
+        unknown_documents=account.unknown_documents,
+        acceptable=not report.stops,
     )
 
 
@@ -147,8 +148,10 @@ def _account_of_classifier(context: RunContext, step: EvaluateStep) -> RowAccoun
     """Return the account of a classifier, whose rows must have a label of the plan."""
     labelled, left_out = classifier.labelled_texts(context.plan, context.examples)
     if not left_out:
-        return RowAccount(step.arm, len(labelled), len(labelled))
+        return RowAccount(arm=step.arm, of=len(labelled), rows=len(labelled))
     known = {text for text, _ in labelled}
     places = tuple(row_place(e) for e in context.examples if e.question not in known)
     cause = f"{left_out:,} have a reply that is none of the plan's labels"
-    return RowAccount(step.arm, len(labelled) + left_out, len(labelled), causes=(cause,), places=places)
+    return RowAccount(
+        arm=step.arm, of=len(labelled) + left_out, rows=len(labelled), causes=(cause,), places=places
+    )

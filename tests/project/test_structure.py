@@ -19,14 +19,14 @@ ORDER: dict[str, tuple[str, ...]] = {
         "settings", "indexing", "search", "backends", "index", "grounding", "refusal", "evaluation", "training", "__init__",
     ),
     "runners": (
-        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
-        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis", "notebook",
-        "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
+        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
+        "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis",
+        "notebook", "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",
-        "recommendation", "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk",
-        "wizard", "completion", "workflows", "calls", "mcp_server", "commands", "cli", "__main__", "__init__",
+        "completion", "flags", "recommendation", "drafting", "advice", "history", "verdict", "report", "display", "probe",
+        "harbor_desk", "wizard", "workflows", "calls", "mcp_server", "commands", "cli", "__main__", "__init__",
     ),
     "tunewise.py": ("",),  # the one import, above all packages
 }  # fmt: skip
@@ -43,13 +43,7 @@ MAX_FUNCTION_LINES = 60
 LONG_FUNCTIONS: dict[str, str] = {
     "advisor/calls.py:serve": "one parameter for each flag",
     "advisor/calls.py:train": "one parameter for each flag",
-    "advisor/commands/examples.py:make": "one parameter for each flag",
-    "advisor/commands/estimate.py:command": "one parameter for each flag",
     "advisor/commands/index.py:search": "one parameter for each flag",
-    "advisor/commands/plan.py:command": "one parameter for each flag",
-    "advisor/commands/recheck.py:command": "one parameter for each flag",
-    "advisor/commands/run.py:command": "one parameter for each flag",
-    "advisor/commands/train.py:command": "one parameter for each flag",
 }
 
 MAX_MODULES_PER_FOLDER = 15

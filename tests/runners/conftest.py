@@ -20,7 +20,7 @@ from runners.models.resolve import Model
 from tests.support.limits import HANG_S
 from tests.support.processor_times import LONG_LIVED
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
@@ -218,7 +218,7 @@ def make_retriever(tmp_path_factory: pytest.TempPathFactory, piers: Path) -> Cal
 
     folder, encoder = tmp_path_factory.mktemp("piers") / "index", WordEncoder()
     Index.build(folder, piers, encoder)
-    never = RefusalThreshold({}, 1.0, "default")
+    never = RefusalThreshold(weights={}, bias=1.0, how="default")
 
     def make(threshold: RefusalThreshold = never, **settings: Any) -> Retriever:
         index = Index.open(folder, encoder)

@@ -296,7 +296,7 @@ def test_plain_generator_uses_transformers_with_equal_answers(
     assert [answer.text for answer in auto.generate(asked, 12)] == expected
     for generator in (auto, plain):
         assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
-        rows = [BatchRow(generator.prompt(chat, 12), 12) for chat in asked]
+        rows = [BatchRow(prompt=generator.prompt(chat, 12), limit=12) for chat in asked]
         assert [answer.text for answer in generate_batch(generator, rows)] == expected
     plain.use(None)
     assert plain.decoder is None, "and with other weights too"

@@ -132,13 +132,27 @@ def test_notebook_html_escapes_user_text() -> None:
     from runners.arms.answer import Answer
     from runners.data.questions import Question
     from runners.inference.types import Completion
+    from tests.support.reports import report_from
 
-    cited = Citation(1, HOSTILE, HOSTILE, None, 1, 1, 0, 5, HOSTILE)
+    cited = Citation(
+        n=1,
+        doc=HOSTILE,
+        title=HOSTILE,
+        page=None,
+        line_start=1,
+        line_end=1,
+        char_start=0,
+        char_end=5,
+        quote=HOSTILE,
+    )
     words = Completion(HOSTILE, 1, 1, 0.1, "stop")
     answer = Answer(Question("q", HOSTILE), HOSTILE, HOSTILE, (cited,), False, None, (), words, arm=HOSTILE)
-    verdict = {"outcome": "confirmed", "strength": "measured", "text": HOSTILE, "winner": HOSTILE}
-    arm = {"arm": HOSTILE, "score": {"mean": 0.5, "low": 0.4, "high": 0.6}, "n": 9}
-    report = advisor.Report(Path("run"), {"verdict": verdict, "warnings": [HOSTILE], "arms": [arm]})
+    body = {
+        "verdict": {"text": HOSTILE, "winner": HOSTILE},
+        "warnings": [HOSTILE],
+        "arms": [{"arm": HOSTILE}],
+    }
+    report = advisor.Report(Path("run"), report_from(body))
     for shown in (answer, report):
         html = shown._repr_html_()
         page = Elements(html)

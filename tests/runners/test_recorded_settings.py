@@ -34,7 +34,7 @@ PLAN: dict[str, Any] = {
         {"kind": "evaluate", "arm": "lora", "weights": "lora"},
     ],
 }
-ANY = Model("any", Path("any"), "base", "f", "path", "")
+ANY = Model(name="any", folder=Path("any"), kind="base", fingerprint="f", source="path", license="")
 ROWS = {"rows": 3}
 
 

@@ -140,7 +140,7 @@ def test_plain_kernels_use_reference_path_also_on_resume(
 
 def test_identity_of_runs_without_kernels_setting_is_unchanged() -> None:
     """The digest is the one that this configuration had before the setting existed."""
-    base = Model("n", Path("x"), "base", "f", "path", "")
+    base = Model(name="n", folder=Path("x"), kind="base", fingerprint="f", source="path", license="")
     identities = [
         _identity(TrainConfig(rank=4, kernels=kernels), base, {"rows": 1}, [])
         for kernels in ("auto", "plain")

@@ -324,7 +324,16 @@ class PostgresPublication:
         )
         if self.whole:
             self._execute(f"analyze {', '.join(self.tables.tables())}")
-        return PublishedRecord(self.number, self.tables, next_id, facts, documents, chunks, words, indexed)
+        return PublishedRecord(
+            number=self.number,
+            tables=self.tables,
+            next_id=next_id,
+            facts=facts,
+            documents=documents,
+            chunks=chunks,
+            words=words,
+            indexed=indexed,
+        )
 
     def _index_vectors(self, chunks: int) -> bool:
         """Make the HNSW index unless the index is small, or is to be searched exactly; return whether it was made."""

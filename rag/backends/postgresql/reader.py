@@ -24,7 +24,7 @@ from rag.files import UPDATE_HINT
 from rag.search.backend import IndexFacts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRecord:
     """A row of the table of generations."""
 
@@ -74,8 +74,17 @@ def read_newest(connection: psycopg.Connection[Any], address: PostgresAddress) -
     ).fetchone()
     if row is None:
         return None
-    number, tables, next_id, facts, *counts = row
-    return PublishedRecord(number, TableSet(address.schema, tables), next_id, json.loads(facts), *counts)
+    number, tables, next_id, facts, documents, chunks, words, indexed = row
+    return PublishedRecord(
+        number=number,
+        tables=TableSet(address.schema, tables),
+        next_id=next_id,
+        facts=json.loads(facts),
+        documents=documents,
+        chunks=chunks,
+        words=words,
+        indexed=indexed,
+    )
 
 
 class GenerationReader:

@@ -11,6 +11,8 @@ from fastapi import Request
 from rag.backends.files import GenerationReplaced
 from rag.embedding.protocol import Encoder
 from rag.errors import UsageProblem
+from rag.search.filters import Condition, parse_day
+from rag.search.query import Query
 from rag.text.sanitize import strip_invisible
 from rag.text.words import count_noun
 from runners.runs.run import RunSession
@@ -70,9 +72,6 @@ async def create_embeddings(service: Service, body: EmbeddingRequest, request: R
 
 async def search_passages(service: Service, body: SearchRequest, request: Request) -> dict[str, Any]:
     """Search the run's index; the body is that of `tunewise index search --json`, with the generation searched."""
-    from rag.search.filters import Condition, parse_day
-    from rag.search.query import Query
-
     _require_index(service)
     if not body.query.strip() or len(body.query) > service.limits.characters:
         raise ApiError(400, f"query takes 1 to {service.limits.characters:,} characters", param="query")

@@ -40,7 +40,7 @@ ABORT_BEFORE_SECONDS = 2.0
 """Seconds before the end of the drain when the remaining requests end without an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """What is served, at which address, and for which hosts and origins."""
 

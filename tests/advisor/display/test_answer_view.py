@@ -191,7 +191,7 @@ def test_answer_beside_the_question_is_marked_everywhere(plan: Plan, hits: tuple
     assert BESIDE_NOTE not in liked._repr_html_()
     assert answer_text(liked.reply_json("rag"))[0] == "Answered with 1 citations."
     counted = beside_answers([row, refused, liked.to_json("rag", 0), {**row, "arm": "hybrid"}], "rag")
-    assert counted.to_json() == {"n": 1, "of": 2}
+    assert counted.text == "1 of 2"
     # A plan may leave the check out.
     unchecked = plan.model_copy(update={"refusal": RefusalSettings(check=False)})
     assert not ask(unchecked, hits, text, FixedReader(-6.0)).beside
@@ -240,7 +240,14 @@ def test_server_gives_the_mark_and_its_client_reads_it(plan: Plan, hits: tuple[H
 
     with HTTPServer(("127.0.0.1", 0), Sending) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        record = ServerRecord("127.0.0.1", server.server_port, 0, 0.0, "run", "fingerprint")
+        record = ServerRecord(
+            host="127.0.0.1",
+            port=server.server_port,
+            pid=0,
+            started=0.0,
+            run="run",
+            fingerprint="fingerprint",
+        )
         pieces = RunningServer(record).stream(Question("q", ASKED), "rag")
         read = show_streaming(pieces, "rag", Console(file=io.StringIO()))
     assert read.beside

@@ -24,12 +24,12 @@ def replies(mode: str, right: int, of: int, style: int | None = None) -> list[Pr
     """Return replies of which the first are right, and the first are in style."""
     return [
         ProbeReply(
-            mode,
-            f"{mode}{number}" if mode == ALONE else f"q{number}",
-            True,
-            number < right,
-            None if style is None else number < style,
-            "",
+            way=mode,
+            id=f"{mode}{number}" if mode == ALONE else f"q{number}",
+            answerable=True,
+            right=number < right,
+            style=None if style is None else number < style,
+            answer="",
         )
         for number in range(of)
     ]
@@ -47,7 +47,13 @@ def probe_of(
             ALONE, 0 if style is None else style * 10 // n, 10, None if style is None else style * 10 // n
         ),
     ]
-    return ProbeReplies(tuple(rows), n, frozenset(f"q{i}" for i in range(n)), 0, brought)
+    return ProbeReplies(
+        replies=tuple(rows),
+        questions=n,
+        grounded=frozenset(f"q{i}" for i in range(n)),
+        ungrounded=0,
+        brought=brought,
+    )
 
 
 KNOWN = {"task_needs_facts": "known", "behaviour_gap": "none"}
@@ -79,16 +85,39 @@ def test_diagnose_settles_answers(probe: ProbeReplies, settled: dict[str, object
 
 def test_low_behaviour_gap_needs_both_thresholds_excluded() -> None:
     rows = replies(CLOSED, 0, 200, style=130)
-    probe = ProbeReplies(tuple(rows), 200, frozenset(), 0, 0)
+    probe = ProbeReplies(replies=tuple(rows), questions=200, grounded=frozenset(), ungrounded=0, brought=0)
     assert diagnose(probe).settled["behaviour_gap"] == "low"
-    assert "behaviour_gap" not in diagnose(ProbeReplies(tuple(rows[:12]), 12, frozenset(), 0, 0)).settled
+    assert (
+        "behaviour_gap"
+        not in diagnose(
+            ProbeReplies(
+                replies=tuple(rows[:12]), questions=12, grounded=frozenset(), ungrounded=0, brought=0
+            )
+        ).settled
+    )
 
 
 def test_style_alone_is_no_proof_of_skill() -> None:
     """Labels are always in style, and may be wrong."""
-    diagnosis = diagnose(ProbeReplies(tuple(replies(CLOSED, 15, 40, style=40)), 40, frozenset(), 0, 0))
+    diagnosis = diagnose(
+        ProbeReplies(
+            replies=tuple(replies(CLOSED, 15, 40, style=40)),
+            questions=40,
+            grounded=frozenset(),
+            ungrounded=0,
+            brought=0,
+        )
+    )
     assert "behaviour_gap" not in diagnosis.settled
-    right = diagnose(ProbeReplies(tuple(replies(CLOSED, 40, 40, style=40)), 40, frozenset(), 0, 0))
+    right = diagnose(
+        ProbeReplies(
+            replies=tuple(replies(CLOSED, 40, 40, style=40)),
+            questions=40,
+            grounded=frozenset(),
+            ungrounded=0,
+            brought=0,
+        )
+    )
     assert right.settled["behaviour_gap"] == "none"
 
 
@@ -107,20 +136,37 @@ def test_style_settles_nothing_when_many_answers_were_cut() -> None:
 
 def test_ten_right_examples_do_not_settle_the_pass_rate() -> None:
     """The interval of 10 of 10 starts at 0.72, below the threshold of 0.8."""
-    diagnosis = diagnose(ProbeReplies(tuple(replies(ALONE, 10, 10, style=10)), 0, frozenset(), 0, 0))
+    diagnosis = diagnose(
+        ProbeReplies(
+            replies=tuple(replies(ALONE, 10, 10, style=10)),
+            questions=0,
+            grounded=frozenset(),
+            ungrounded=0,
+            brought=0,
+        )
+    )
     assert diagnosis.shares["stop_rule"].hits == 10
     assert "prompting_pass_rate" not in diagnosis.settled
 
 
 def test_low_knowledge_without_documents_settles_nothing() -> None:
-    diagnosis = diagnose(ProbeReplies(tuple(replies(CLOSED, 0, 30)), 30, frozenset(), 0, 0))
+    diagnosis = diagnose(
+        ProbeReplies(
+            replies=tuple(replies(CLOSED, 0, 30)), questions=30, grounded=frozenset(), ungrounded=0, brought=0
+        )
+    )
     assert "task_needs_facts" not in diagnosis.settled
     assert any("it is not known whether" in line for line in diagnosis.reading)
 
 
 def test_unanswerable_questions_count_only_for_passing() -> None:
-    rows = [ProbeReply(CLOSED, f"u{n}", False, True, None, "") for n in range(30)]
-    diagnosis = diagnose(ProbeReplies(tuple(rows), 30, frozenset(), 0, 0))
+    rows = [
+        ProbeReply(way=CLOSED, id=f"u{n}", answerable=False, right=True, style=None, answer="")
+        for n in range(30)
+    ]
+    diagnosis = diagnose(
+        ProbeReplies(replies=tuple(rows), questions=30, grounded=frozenset(), ungrounded=0, brought=0)
+    )
     assert diagnosis.shares[CLOSED].n == 0
     assert diagnosis.settled == {"prompting_pass_rate": 1.0}
     assert diagnosis.to_json()["lift"] is None
@@ -149,11 +195,25 @@ def test_facts_hold_what_was_measured() -> None:
     cut = diagnose(replace(probe, cut=len(rows) // 5)).facts()
     assert (cut.style, cut.passes, cut.few_shot) == (None, None, None)
     assert cut.closed_book == share(2, 30)
-    alone = diagnose(ProbeReplies((), 0, frozenset(), 0, 0, classified=ClassifiedRows(90, 100, 0)))
+    alone = diagnose(
+        ProbeReplies(
+            replies=(),
+            questions=0,
+            grounded=frozenset(),
+            ungrounded=0,
+            brought=0,
+            classified=ClassifiedRows(90, 100, 0),
+        )
+    )
     assert alone.facts() == ProbeFacts(classifier=share(90, 100))
     passing = diagnose(
         ProbeReplies(
-            tuple(replies(CLOSED, 3, 30, 30)), 30, frozenset(), 0, 0, classified=ClassifiedRows(90, 100, 0)
+            replies=tuple(replies(CLOSED, 3, 30, 30)),
+            questions=30,
+            grounded=frozenset(),
+            ungrounded=0,
+            brought=0,
+            classified=ClassifiedRows(90, 100, 0),
         )
     )
     assert any("measure it first" in line for line in passing.reading)

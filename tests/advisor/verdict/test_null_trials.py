@@ -141,7 +141,15 @@ def test_planted_difference_is_found() -> None:
 def test_questions_needed_have_the_stated_power() -> None:
     """The power calculation after 40 questions, against trials of the size that it gives."""
     seen = PairedDifference(
-        "a", "b", 0.06, -0.01, 0.13, 0.07, error=0.2 / math.sqrt(40), questions=40, units=40
+        a="a",
+        b="b",
+        difference=0.06,
+        low=-0.01,
+        high=0.13,
+        p=0.07,
+        error=0.2 / math.sqrt(40),
+        questions=40,
+        units=40,
     )
     needed = questions_needed([ArmComparison(seen)])
     assert needed is not None

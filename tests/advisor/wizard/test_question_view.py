@@ -14,7 +14,15 @@ from advisor.wizard.question_view import CHANGES, IntroducedWords, help_lines, q
 def asked(key: str, **more: Any) -> AskedQuestion:
     """Return a question as it is asked first."""
     return AskedQuestion(
-        QUESTION_BY_ID[key], None, 1, 9, more.pop("decides", False), {}, Profile.of({}), {}, **more
+        question=QUESTION_BY_ID[key],
+        known=None,
+        number=1,
+        most=9,
+        decides=more.pop("decides", False),
+        closed={},
+        profile=Profile.of({}),
+        lacking={},
+        **more,
     )
 
 

@@ -18,7 +18,7 @@ def write_adapter(folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text('{"r": 8}', "utf-8")
-    config = {"method": "lora", "variant": "dora"}
+    config = {"method": "lora", "variant": "dora", "kernels": "auto"}
     score = {"scores": {"combined": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 30}}}
     write_manifest(folder, "adapter", {"base": BASE, "config": config, "scores": score, "data": {"rows": 7}})
     return folder

@@ -11,7 +11,8 @@ import pytest
 
 from advisor.cli import main
 from advisor.costs.tokens import Range
-from advisor.workflows.estimate import MEMORY_USES, EstimateRequest, estimate_request, hours_text
+from advisor.flags.estimate import EstimateRequest
+from advisor.workflows.estimate import MEMORY_USES, estimate_request, hours_text
 from rag.errors import BadInput, Problem, UsageProblem
 from runners.resources.machine import Detected, Machine
 
@@ -236,10 +237,10 @@ def test_estimate_of_a_machine_without_bf16_is_for_float32() -> None:
 def test_estimate_takes_answers_as_other_verbs_do() -> None:
     flags = EstimateRequest(params_b=7, method="lora", gpu_memory=24, examples=300)
     answers = ("model_params_b=7", "gpu_memory_gib=24", "labelled_examples=300")
-    same = estimate_request(EstimateRequest(method="lora", sets=answers), {}, machine())
+    same = estimate_request(EstimateRequest(method="lora", sets=[*answers]), {}, machine())
     assert same.to_json() == estimate_request(flags, {}, machine()).to_json()
     longer = estimate_request(
-        EstimateRequest(method="lora", sets=(*answers, "answer_tokens=900")), {}, machine()
+        EstimateRequest(method="lora", sets=[*answers, "answer_tokens=900"]), {}, machine()
     )
     assert longer.hours is not None
     assert same.hours is not None
@@ -275,7 +276,7 @@ def test_estimate_notes_assumptions() -> None:
         (EstimateRequest(params_b=7, method="lora", gpu="RTX 9999"), {}, "unknown GPU"),
         (EstimateRequest(params_b=7, method="lora", gpu="H100"), {}, "GPUs called 'H100'"),
         (EstimateRequest(params_b=7, method="lora", gpu="24"), {}, "--gpu 24 is not the name of a GPU"),
-        (EstimateRequest(method="lora", sets=("gpu_memory=24",)), {}, "did you mean gpu_memory_gib"),
+        (EstimateRequest(method="lora", sets=["gpu_memory=24"]), {}, "did you mean gpu_memory_gib"),
         (EstimateRequest(params_b=-1, method="lora"), {}, "--params-b -1"),
         (EstimateRequest(config=Path("nowhere.json"), method="lora"), {}, "cannot be read"),
         (EstimateRequest(params_b=7, method="lora"), {"optimizer": "adan"}, "unknown --optimizer 'adan'"),
@@ -295,8 +296,8 @@ def test_estimate_rejects_bad_values(estimate: EstimateRequest, setup: dict[str,
     [
         EstimateRequest(),
         EstimateRequest(model="qwen3-4b", params_b=4, method="lora"),
-        EstimateRequest(params_b=4, method="lora", sets=("model_params_b=7",)),
-        EstimateRequest(params_b=4, method="lora", sets=("must_cite=yes",)),
+        EstimateRequest(params_b=4, method="lora", sets=["model_params_b=7"]),
+        EstimateRequest(params_b=4, method="lora", sets=["must_cite=yes"]),
     ],
 )
 def test_estimate_rejects_wrong_usage(wanted: EstimateRequest) -> None:

@@ -145,11 +145,12 @@ def test_training_keeps_its_script_beside_the_result(folder: Path) -> None:
 
 
 def test_launcher_inside_a_group_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from advisor.workflows.launch import LaunchFlags, check_launch_flags
+    from advisor.flags.launch import LaunchFlags
+    from advisor.workflows.launch import launch_request
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageProblem, match="inside a group"):
-        check_launch_flags(LaunchFlags("torchrun", gpus_per_node=2), {})
+        launch_request(None, LaunchFlags(launcher="torchrun", gpus_per_node=2), {})
 
 
 def test_restarted_process_resumes(

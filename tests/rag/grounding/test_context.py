@@ -152,11 +152,33 @@ def test_location_format_is_shared() -> None:
         (3, 12, 14, "a b.md, page 3", "a b.md p. 3"),
     ):
         chunk = Chunk(0, "a\x1b[31m\nb.md", "T", 0, "x", 0, 1, "", first, last, page)
-        cited = Citation(1, chunk.doc, "T", page, first, last, 0, 1, "x")
+        cited = Citation(
+            n=1,
+            doc=chunk.doc,
+            title="T",
+            page=page,
+            line_start=first,
+            line_end=last,
+            char_start=0,
+            char_end=1,
+            quote="x",
+        )
         assert chunk.location() == cited.location() == long
         assert chunk.location(short=True) == cited.location(short=True) == short
         if page is None:
-            assert ConflictSide(1, chunk.doc, "T", "", "", first, last, "x").location() == long
+            assert (
+                ConflictSide(
+                    n=1,
+                    doc=chunk.doc,
+                    title="T",
+                    date="",
+                    valid_until="",
+                    line_start=first,
+                    line_end=last,
+                    quote="x",
+                ).location()
+                == long
+            )
 
 
 def test_passages_leave_out_copies_but_not_other_headings(

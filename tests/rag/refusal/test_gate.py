@@ -190,7 +190,19 @@ def test_drift_keeps_its_level() -> None:
 
 def test_an_answer_beside_the_question_is_marked() -> None:
     answer = "It is on deck 6 -3.0."
-    cited = Citation(1, "deck.md", "Deck", None, 1, 1, 0, 9, "on deck 6 -3.0", answer_start=0, answer_end=20)
+    cited = Citation(
+        n=1,
+        doc="deck.md",
+        title="Deck",
+        page=None,
+        line_start=1,
+        line_end=1,
+        char_start=0,
+        char_end=9,
+        quote="on deck 6 -3.0",
+        answer_start=0,
+        answer_end=20,
+    )
     uncited = replace(cited, n=0, quote="", supported=False, support="unsupported")
 
     class Reader(ScriptedReader):

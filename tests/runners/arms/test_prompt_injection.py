@@ -188,7 +188,7 @@ def answers(
     long.max_tokens = 500
     settings = IndexSettings(lexical_weight=1.0, max_tokens=400)
     Index.build(folder / "index", folder / "rows.jsonl", long, settings)
-    never = RefusalThreshold({}, 1.0, "default")
+    never = RefusalThreshold(weights={}, bias=1.0, how="default")
     counted = Echo().count_tokens
     index = Index.open(folder / "index", long)
     retriever = Retriever(index, IndexStep(context_tokens=4096), never, counted, control_tokens(tiny.folder))

@@ -10,7 +10,7 @@ from rag.grounding.refusal import RefusalThreshold
 from runners.arms.retriever import token_counter
 from runners.models.resolve import Model
 
-ALWAYS = RefusalThreshold({}, -1.0, "default")
+ALWAYS = RefusalThreshold(weights={}, bias=-1.0, how="default")
 QUESTIONS = ["How many berths has the Heron Pier?", "How many berths has the Kelp Pier?"]
 
 
@@ -41,7 +41,7 @@ def test_passages_stay_within_token_budget(
 
 
 def test_refusal_uses_fixed_depth_independent_of_k(make_retriever: Callable[..., Any]) -> None:
-    margin = RefusalThreshold({"margin": 1.0}, -0.01, "logistic")
+    margin = RefusalThreshold(weights={"margin": 1.0}, bias=-0.01, how="logistic")
     decided = [[result.refuse for result in make_retriever(margin, k=k).find(QUESTIONS)] for k in (1, 3, 8)]
     assert decided[0] == decided[1] == decided[2]
     assert all(result.refuse for result in make_retriever(ALWAYS).find(QUESTIONS))

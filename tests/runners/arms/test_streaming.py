@@ -72,7 +72,7 @@ def test_stream_ends_in_same_answer_as_batch(
 
 
 def test_refusal_is_one_piece_without_asking_model(make_retriever: Callable[..., Retriever]) -> None:
-    always = RefusalThreshold({}, -1.0, "default")
+    always = RefusalThreshold(weights={}, bias=-1.0, how="default")
 
     def model() -> Any:
         raise AssertionError("the language model was loaded")

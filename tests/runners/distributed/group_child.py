@@ -28,7 +28,7 @@ from runners.plan.train_config import RunOrigin, TrainConfig
 from runners.tokenization.chat_template import EncodedRow
 from runners.training import checkpoint
 from runners.training.group import prepared_model
-from runners.training.session import manifest_facts, publish_weights, start_training
+from runners.training.session import TrainingJob, manifest_facts, publish_weights, start_training
 
 
 def wrap_net_only(step: wrapping.Step, processes: int, unused_parameters: bool) -> wrapping.WrappedStep:
@@ -71,13 +71,11 @@ def train_case(case: dict[str, Any], group: ProcessGroup, out: Path) -> None:
     memory = prepared_model.group_memory(group)
     if case.get("load") == "shards":  # no room for a copy in each process
         memory = replace(memory, host_gib=0.0)
+    job = TrainingJob(
+        rows=rows, valid=valid, config=config, base=base, out=out, work=work, identity="identity"
+    )
     loop = start_training(
-        rows,
-        valid,
-        config,
-        base,
-        work,
-        "identity",
+        job,
         on_event,
         group,
         memory=memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from runners.models import hub
 from tests.support.object_server import bucket, make_bucket, object_server  # noqa: F401
 
-hub.block_hub()
+os.environ.update(hub.offline_variables())
 
 NAMES = ("Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron", "Indigo", "Juniper")
 SYSTEM = "You answer for the harbour in one sentence."

@@ -293,7 +293,15 @@ def test_vllm_command_is_valid_shell_with_documented_flags(
 
 
 def test_vllm_command_names_the_hub_revision_and_quotes_paths() -> None:
-    base = resolve.Model("smollm2-135m-instruct", Path("x"), "base", "f" * 64, "hub", "Apache-2.0", "a" * 40)
+    base = resolve.Model(
+        name="smollm2-135m-instruct",
+        folder=Path("x"),
+        kind="base",
+        fingerprint="f" * 64,
+        source="hub",
+        license="Apache-2.0",
+        revision="a" * 40,
+    )
     parts = vllm.launch_command("harbour-lora", base, 16, local=False)
     assert parts[2:5] == ("HuggingFaceTB/SmolLM2-135M-Instruct", "--revision", "a" * 40)
     line = job.shell_line(parts, "my exports/it's")

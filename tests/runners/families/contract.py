@@ -81,7 +81,9 @@ def family_rows(lengths: Sequence[int] = (5, 37, 18, 44), prefix: int = 4) -> li
 def save_family(family: Family, folder: Path) -> Model:
     """Write a family's model into a folder and return it as the base of a run."""
     build(family).save_pretrained(folder)
-    return Model(family.name, folder, "base", "0" * 64, "path", "none")
+    return Model(
+        name=family.name, folder=folder, kind="base", fingerprint="0" * 64, source="path", license="none"
+    )
 
 
 def training_contract(

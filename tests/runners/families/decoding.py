@@ -216,7 +216,8 @@ def answers_in_one_batch(
     """Return the answers of the batch that a server makes of requests, and the pieces that each request was sent."""
     pieces: list[list[str]] = [[] for _ in prompts]
     rows = [
-        BatchRow(prompt, limit, on_text=sent.append) for prompt, sent in zip(prompts, pieces, strict=True)
+        BatchRow(prompt=prompt, limit=limit, on_text=sent.append)
+        for prompt, sent in zip(prompts, pieces, strict=True)
     ]
     return [completion.text for completion in generate_batch(generator, rows)], pieces
 

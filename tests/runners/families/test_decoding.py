@@ -337,7 +337,10 @@ def test_plain_path_draws_as_the_fast_path(tmp_path: Path) -> None:
     answers = []
     for kernels in ("auto", "plain"):
         generator = open_generator(tmp_path / "model", kernels)
-        rows = [BatchRow(p, 4 + n, s) for n, (p, s) in enumerate(zip(prompts, samplings, strict=True))]
+        rows = [
+            BatchRow(prompt=p, limit=4 + n, sampling=s)
+            for n, (p, s) in enumerate(zip(prompts, samplings, strict=True))
+        ]
         together = [answer.text for answer in generate_batch(generator, rows)]
         assert together == [generate_batch(generator, [row])[0].text for row in rows]
         answers.append(together)

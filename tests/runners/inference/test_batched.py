@@ -30,7 +30,7 @@ def prompts(generator: LocalGenerator, examples: tuple[Example, ...]) -> list[li
 def test_batched_answers_equal_single_answers(generator: LocalGenerator, prompts: list[list[int]]) -> None:
     pieces_of: list[list[str]] = [[] for _ in prompts]
     rows = [
-        BatchRow(prompt, 4 + 3 * n, on_text=pieces_of[n].append, trim=n < 4)
+        BatchRow(prompt=prompt, limit=4 + 3 * n, on_text=pieces_of[n].append, trim=n < 4)
         for n, prompt in enumerate(prompts)
     ]
     sizes: list[int] = []
@@ -50,7 +50,7 @@ def test_batched_answers_equal_single_answers(generator: LocalGenerator, prompts
 
 def test_each_row_has_its_own_sampling_and_stop(generator: LocalGenerator, prompts: list[list[int]]) -> None:
     samplings = [Sampling(), Sampling(1.2, 0.9, seed=3), Sampling(1.2, 0.9, seed=4), Sampling(stop=("oses",))]
-    rows = [BatchRow(prompts[0], 14, sampling) for sampling in samplings]
+    rows = [BatchRow(prompt=prompts[0], limit=14, sampling=sampling) for sampling in samplings]
     completions = generate_batch(generator, rows)
     assert [c.text for c in completions] == [generate_batch(generator, [row])[0].text for row in rows]
     assert completions[1].text != completions[2].text
@@ -64,8 +64,8 @@ def test_cancelled_row_is_not_computed(
 ) -> None:
     sizes: list[int] = []
     rows = [
-        BatchRow(prompts[0], 4, is_cancelled=lambda: True),
-        *(BatchRow(prompts[1], 4) for _ in range(others)),
+        BatchRow(prompt=prompts[0], limit=4, is_cancelled=lambda: True),
+        *(BatchRow(prompt=prompts[1], limit=4) for _ in range(others)),
     ]
     completions = generate_batch(generator, rows, sizes.append)
     assert completions[0] is CANCELLED
@@ -77,8 +77,10 @@ def test_row_cancelled_while_decoding_leaves_others_unchanged(
     generator: LocalGenerator, prompts: list[list[int]]
 ) -> None:
     pieces: list[str] = []
-    cancelled = BatchRow(prompts[0], 16, on_text=pieces.append, is_cancelled=lambda: len(pieces) >= 2)
-    other = BatchRow(prompts[1], 16)
+    cancelled = BatchRow(
+        prompt=prompts[0], limit=16, on_text=pieces.append, is_cancelled=lambda: len(pieces) >= 2
+    )
+    other = BatchRow(prompt=prompts[1], limit=16)
     partial, complete = generate_batch(generator, [cancelled, other])
     assert partial.completion_tokens < 6
     assert complete.text == generate_batch(generator, [other])[0].text
@@ -90,7 +92,9 @@ def test_row_cancelled_while_decoding_leaves_others_unchanged(
 
 def test_continued_text_keeps_leading_space_without_trim(generator: LocalGenerator) -> None:
     prompt = generator.prompt("Yes, the lounge", 6)
-    whole, trimmed = generate_batch(generator, [BatchRow(prompt, 6, trim=False), BatchRow(prompt, 6)])
+    whole, trimmed = generate_batch(
+        generator, [BatchRow(prompt=prompt, limit=6, trim=False), BatchRow(prompt=prompt, limit=6)]
+    )
     assert whole.text.strip() == trimmed.text
     assert whole.text.startswith(" ")
 

@@ -140,7 +140,12 @@ def test_streams_and_served_batches_hold_each_row_to_its_own_form(generator: Loc
     assert list(generator.stream(CHATS[1], 64, constraint=labels))
     forms = [schema, labels, None, LAST_LINE, schema]
     rows = [
-        BatchRow(generator.prompt(chat, 64), 64, Sampling(0.9 * (n == 4), seed=n), constraint=form)
+        BatchRow(
+            prompt=generator.prompt(chat, 64),
+            limit=64,
+            sampling=Sampling(0.9 * (n == 4), seed=n),
+            constraint=form,
+        )
         for n, (chat, form) in enumerate(zip(CHATS, forms, strict=False))
     ]
     answers = generate_batch(generator, rows)

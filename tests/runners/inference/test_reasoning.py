@@ -73,7 +73,7 @@ def test_reasoning_is_in_no_answer_and_no_stream(reasoner: tuple[Model, Path], k
     stream = generator.stream(ASKED, 8)
     assert "".join(stream) == "at seven."
     pieces: list[list[str]] = [[], []]
-    rows = [BatchRow(generator.prompt(ASKED, 8), 8, on_text=shown.append) for shown in pieces]
+    rows = [BatchRow(prompt=generator.prompt(ASKED, 8), limit=8, on_text=shown.append) for shown in pieces]
     assert [done.text for done in generate_batch(generator, rows)] == ["at seven."] * 2
     assert ["".join(shown) for shown in pieces] == ["at seven."] * 2
 

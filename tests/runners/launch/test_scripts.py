@@ -105,7 +105,14 @@ def test_several_nodes_meet_at_an_endpoint() -> None:
 def make_job(folder: Path, **changes: Any) -> slurm.SlurmJob:
     values: dict[str, Any] = {"gpus": 8, "gpu": "h100", "options": slurm.parse_options(["time=04:00:00"])}
     group = LaunchedGroup(AWKWARD, 8, nodes=2, python="python")
-    return slurm.SlurmJob(group, "tunewise-x", folder, folder / "launch", RESUME, **{**values, **changes})
+    return slurm.SlurmJob(
+        group=group,
+        name="tunewise-x",
+        folder=folder,
+        launch_folder=folder / "launch",
+        resume=RESUME,
+        **{**values, **changes},
+    )
 
 
 def test_slurm_script_starts_torchrun_on_each_node(folder: Path) -> None:

@@ -117,12 +117,26 @@ def test_estimated_memory_grows_with_rank(tiny: Model) -> None:
 
 def test_memory_check_suggests_smaller_settings() -> None:
     full = TrainConfig(method="full")
-    check = memory_check(MemoryNeed(9, 10, 11, 4.0, "available memory", False), 300, full)
+    check = memory_check(
+        MemoryNeed(low=9, likely=10, high=11, free=4.0, how="available memory", checkpointing=False),
+        300,
+        full,
+    )
     assert (check.level, check.text.startswith("does not fit: about 10.0 GiB")) == ("stop", True)
     assert "--method lora" in check.next
     assert "--micro-tokens 300" in check.next
-    assert memory_check(MemoryNeed(9, 10, 11, 10.5, "", False), 300, full).level == "warn"
-    assert memory_check(MemoryNeed(9, 10, 11, None, "", False), 300, full).level == "ok"
+    assert (
+        memory_check(
+            MemoryNeed(low=9, likely=10, high=11, free=10.5, how="", checkpointing=False), 300, full
+        ).level
+        == "warn"
+    )
+    assert (
+        memory_check(
+            MemoryNeed(low=9, likely=10, high=11, free=None, how="", checkpointing=False), 300, full
+        ).level
+        == "ok"
+    )
     assert memory_check(None, 300, full).level == "ok"
 
 

@@ -279,7 +279,23 @@ def row(arm: str, id: str, text: str, cited: bool) -> dict[str, Any]:
         "seed": 0,
         "id": id,
         "answer": text,
-        "citations": [asdict(Citation(1, "d", "t", None, 1, 1, 0, len(text), text))] if cited else [],
+        "citations": [
+            asdict(
+                Citation(
+                    n=1,
+                    doc="d",
+                    title="t",
+                    page=None,
+                    line_start=1,
+                    line_end=1,
+                    char_start=0,
+                    char_end=len(text),
+                    quote=text,
+                )
+            )
+        ]
+        if cited
+        else [],
         "seconds": 1.0,
         "prompt_tokens": 10,
         "completion_tokens": 5,

@@ -189,12 +189,12 @@ def test_a_stranger_on_the_port_is_not_asked_the_question(run: Path, ask: Ask) -
     with HTTPServer(("127.0.0.1", 0), Stranger) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         record = ServerRecord(
-            "127.0.0.1",
-            server.server_port,
-            os.getpid(),
-            psutil.Process().create_time(),
-            str(run.resolve()),
-            run_fingerprint(run, RunSession.open(run).plan),
+            host="127.0.0.1",
+            port=server.server_port,
+            pid=os.getpid(),
+            started=psutil.Process().create_time(),
+            run=str(run.resolve()),
+            fingerprint=run_fingerprint(run, RunSession.open(run).plan),
         )
         with recorded_server(record):
             _, err = ask(QUESTION, "--arm", "prompting")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from runners.training.checkpoint import TrainingProgress
 from runners.training.loop import TrainingLoop
 from runners.training.loss import TrainingLoss
 from runners.training.optimizer import MasterOptimizer
+from runners.training.session import TrainingJob
 
 CONFIG = TrainConfig(epochs=2.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, micro_tokens=4096)
 CPU_OUT_OF_MEMORY = RuntimeError(
@@ -97,17 +98,17 @@ def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
         work.mkdir()
         limit = Limit(most_rows, error)
         return WatchedLoop(
-            config,
-            net,
-            LimitedLoss(**{each.name: getattr(real, each.name) for each in fields(real)}, limit=limit),
-            optimizer,
-            rows[valid:],
-            rows[:valid],
-            passes,
-            work,
-            TrainingProgress("identity"),
-            chosen,
-            events.append,
+            config=config,
+            net=net,
+            loss=LimitedLoss(**{each.name: getattr(real, each.name) for each in fields(real)}, limit=limit),
+            optimizer=optimizer,
+            rows=rows[valid:],
+            valid=rows[:valid],
+            passes=passes,
+            work=work,
+            progress=TrainingProgress("identity"),
+            choices=chosen,
+            on_event=events.append,
             limit=limit,
             events=events,
         )
@@ -422,3 +423,21 @@ def test_full_disk_at_publishing_leaves_no_partial_result(
     assert "no space left" in log.read_text("utf-8").splitlines()[-1]
     assert not out.exists()
     assert not (work_folder(out) / "out").exists()
+
+
+def test_job_is_the_same_in_every_process(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
+    """What rank 0 broadcasts as JSON is read as what it trains itself."""
+    rows = list(run_checks.inspect_rows(examples, ChatTokenizer(tiny.folder), CONFIG)[0])
+    job = TrainingJob(
+        rows=rows[1:],
+        valid=rows[:1],
+        config=CONFIG,
+        base=tiny,
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+        identity="identity",
+        loss_scale=256.0,
+    )
+    received = TrainingJob.from_json(json.loads(json.dumps(job.to_json())))
+    assert len(rows) > 2
+    assert received == replace(job, base=replace(tiny, folder=tiny.folder.absolute()))

@@ -156,18 +156,19 @@ def test_second_process_in_a_curve_changes_nothing(examples: Sequence[Example], 
 
 def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan, tmp_path: Path) -> None:
     """Test questions are asked; all rows are not trained again; the run stays whole, and its report has the chart."""
+    from advisor.flags.curve import CurveRequest
     from advisor.report.html import next_steps
     from advisor.report.report import Report, judge
-    from advisor.workflows.curve import CurveRequest, measure
+    from advisor.workflows.curve import measure
     from runners.run_folder import RunFolder
     from runners.trial.execute import run
 
     out = tmp_path / "run"
-    report = dict(judge(run(plan, out)).data)
-    (score,) = [arm["score"]["mean"] for arm in report["arms"] if arm["arm"] == "lora"]
+    report = judge(run(plan, out)).content
+    (score,) = [arm.score.mean for arm in report.arms if arm.arm == "lora"]
     offered = [command for command, _ in next_steps(report, out) if command.startswith("tunewise curve")]
     assert offered == ([f"tunewise curve {out.name} --arm lora"] if score else [])
-    data = measure(CurveRequest(out, arm="lora", sizes=(9, 36), seeds=1), quiet=True)
+    data = measure(CurveRequest(target=out, arm="lora", sizes="9,36", seeds=1, as_json=True))
     assert [(row["n"], row["from_run"]) for row in data["points"]] == [(9, 0), (36, 1)]
     assert data["points"][-1]["score"] == pytest.approx(score, abs=1e-4)
     assert data["questions"] == {"n": 8, "part": "test"}
@@ -182,9 +183,9 @@ def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan,
     page = (out / "report.html").read_text("utf-8")
     assert 'id="curve-lora"' in page
     assert '<polygon class="band"' in page
-    assert not any("curve" in command for command, _ in next_steps(Report.read(out).data, out))
+    assert not any("curve" in command for command, _ in next_steps(Report.read(out).content, out))
     assert "<svg" in (out / "curves" / "lora" / "curve.html").read_text("utf-8")
-    again = measure(CurveRequest(out, arm="lora", sizes=(9, 36), seeds=1, resume=True), quiet=True)
+    again = measure(CurveRequest(target=out, arm="lora", sizes="9,36", seeds=1, resume=True, as_json=True))
     assert again == data
 
 

@@ -214,6 +214,7 @@ def test_person_at_a_terminal_is_asked(
 
     from advisor.workflows.run import run_and_report
     from runners.plan.schema import read_plan
+    from runners.trial.execute import RunRequest
     from runners.trial.row_guard import RowsLost
 
     folder = make_plan(wrong=5)
@@ -224,10 +225,10 @@ def test_person_at_a_terminal_is_asked(
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
             keys.send_text(answer)
             if trained:
-                assert run_and_report(plan, folder / "out", True, False)[1] is not None
+                assert run_and_report(RunRequest(plan=plan, out=folder / "out", resume=True))[1] is not None
             else:
                 with pytest.raises(RowsLost):
-                    run_and_report(plan, folder / "out", False, False)
+                    run_and_report(RunRequest(plan=plan, out=folder / "out"))
         assert bool(list((folder / "out" / "adapters").glob("hybrid-*"))) is trained
 
 

@@ -190,4 +190,4 @@ def test_arm_with_weights_of_another_shares_its_account() -> None:
 
 @pytest.mark.parametrize(("rows", "lost"), [(100, False), (99, True)])
 def test_exactly_two_thirds_are_enough(rows: int, lost: bool) -> None:
-    assert RowAccount("lora", 150, rows).lost is lost
+    assert RowAccount(arm="lora", of=150, rows=rows).lost is lost

@@ -19,6 +19,7 @@ from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
 from runners.trial.trial import (
+    RunningScores,
     drop_outdated_answers,
     mean_by_question,
     run_arm,
@@ -95,6 +96,19 @@ def test_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
     assert len(read_journal(journal)) == 6
 
 
+def test_each_batch_says_what_was_right_so_far(tmp_path: Path) -> None:
+    """After a resumption the answers of before count as well."""
+    journal = tmp_path / "answers.jsonl"
+    run_arm(PLAN, PLAIN, 0, QUESTIONS[:1], Echo(), None, (), journal)
+    scores = RunningScores(PLAN, PLAIN, QUESTIONS, lambda question: "")
+    scores.add(read_journal(journal))
+    events: list[dict[str, Any]] = []
+    run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal, events.append, scores)
+    assert [(event["right"], event["judged"]) for event in events] == [(0, 2), (0, 3)]
+    (arm, _) = score_trial(PLAN, QUESTIONS, read_journal(journal), lambda question: "")
+    assert events[-1]["score"] == pytest.approx(arm.mean_score)
+
+
 def test_answer_is_cited_from_its_passages(make_retriever: Any, tmp_path: Path) -> None:
     run_arm(PLAN, RAG, 0, QUESTIONS[:1], Echo(), make_retriever(), (), tmp_path / "answers.jsonl")
     (row,) = read_journal(tmp_path / "answers.jsonl")
@@ -106,7 +120,7 @@ def test_answer_is_cited_from_its_passages(make_retriever: Any, tmp_path: Path) 
 
 
 def test_refused_question_is_never_sent_to_model(make_retriever: Any, tmp_path: Path) -> None:
-    always, echo = RefusalThreshold({}, -1.0, "default"), Echo()
+    always, echo = RefusalThreshold(weights={}, bias=-1.0, how="default"), Echo()
     assert run_arm(PLAN, RAG, 0, QUESTIONS, echo, make_retriever(always), (), tmp_path / "a.jsonl") == 3
     rows = read_journal(tmp_path / "a.jsonl")
     assert echo.asked == []

@@ -70,7 +70,7 @@ def run(tiny: Model, adapter: Path, embedder: Path, piers: Path, tmp_path: Path)
     run_plan = plan(tiny, embedder, piers)
     folder = RunFolder.create(tmp_path / "run", run_plan)
     Index.build(folder.path / "index", piers, Embedder(embedder))
-    write_json(folder.path / "refusal.json", RefusalThreshold({}, 1.0, "default").to_json())
+    write_json(folder.path / "refusal.json", RefusalThreshold(weights={}, bias=1.0, how="default").to_json())
     shutil.copytree(adapter, folder.adapter("lora", 0))
     folder.seal({})
     return folder
