@@ -133,14 +133,6 @@ def note(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def format_interval(interval: Mapping[str, Any], digits: int = 2, signed: bool = False) -> str:
-    """Return the ends ``low`` and ``high`` of an interval: "0.61–0.72", or signed "-0.010 to +0.120"."""
-    low, high = interval["low"], interval["high"]
-    if signed:
-        return f"{low:+.{digits}f} to {high:+.{digits}f}"
-    return f"{low:.{digits}f}–{high:.{digits}f}"
-
-
 def plain_lines(result: Mapping[str, Any]) -> list[str]:
     """Return a result as plain lines, without its schema number.
 

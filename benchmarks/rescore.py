@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.report.data import read_scores, report_json
+from advisor.report.data import read_scores, report_of_run
+from advisor.verdict.run_records import RunRecords
 from benchmarks.cast import CAST
 from benchmarks.trial_records import RECORD, recorded
 from rag.errors import Problem
@@ -26,6 +27,7 @@ from rag.indexing.generations import current_generation
 from rag.stores.text import TextStore
 from runners.data.questions import Question
 from runners.plan.schema import Plan
+from runners.report.report_file import report_json
 from runners.run_folder import INDEX, SCORES, TRIAL, is_run, open_run_folder, read_journal, read_run_plan
 from runners.runs.dataset import read_data
 from runners.scoring.scores import combined_score
@@ -68,7 +70,7 @@ def rescore(run: Path) -> tuple[Plan, dict[str, float], list[ArmScores], dict[st
         copy = Path(folder) / "run"
         shutil.copytree(run, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
         write_scores(arms, copy / TRIAL / SCORES)
-        report = report_json(open_run_folder(copy), plan, questions)
+        report = report_json(report_of_run(RunRecords.read(open_run_folder(copy), plan, questions)))
     return plan, before, arms, report
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from advisor.evidence.trials import TABLE, situation_features
 from advisor.questionnaire.answers import format_answer
-from advisor.report.data import read_report, read_scores
+from advisor.report.data import read_scores
+from advisor.report.report import Report
 from advisor.verdict.comparison import compare_arms
 from benchmarks.cast import CAST, Part
 from runners.arms.answer_constraint import constraint_report
@@ -128,7 +129,7 @@ def all_pairs(run: Path, seed: int) -> list[dict[str, Any]]:
 def remeasured_arms(run: Path) -> dict[str, Any]:
     """Return the arms of a later run of the same questions, for a record whose untrained arms were measured before answers
     were held to a form: its scores take the place of the older ones in the shipped table."""
-    plan, report = read_run_plan(run), read_report(run)
+    plan, report = read_run_plan(run), Report.read(run).data
     return {"arms": [_arm(arm, ["right"]) for arm in report["arms"]], "pairs": all_pairs(run, plan.seed)}
 
 

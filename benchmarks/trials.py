@@ -29,7 +29,7 @@ from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire import gather
 from advisor.questionnaire.gather import Situation
 from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
-from advisor.report.data import read_report
+from advisor.report.report import Report
 from advisor.workflows.run import run_and_report
 from benchmarks.cast import CAST, Part
 from benchmarks.cast_files import Brought, bring
@@ -46,6 +46,7 @@ from benchmarks.trial_records import (
 )
 from runners.plan.schema import Plan, parse_plan
 from runners.plan.steps import EmbedderStep, IndexStep, TrainStep
+from runners.report.report_file import report_json
 from runners.run_folder import PLAN, read_run_plan
 from runners.trial.execute import RunRequest
 
@@ -154,8 +155,8 @@ def trial(
     _, report = run_and_report(RunRequest(plan=plan, out=out / "run", resume=begun))
     if report is None:
         raise SystemExit(f"{part.name}: the plan holds no arm of its choice {plan.choice}")
-    print(f"{part.name}: {report['verdict']['text']} ({time.time() - started:.0f} s)", file=sys.stderr)
-    record = recorded(part, brought.left_out, plan, report, out / "run", frozen)
+    print(f"{part.name}: {report.verdict.text} ({time.time() - started:.0f} s)", file=sys.stderr)
+    record = recorded(part, brought.left_out, plan, report_json(report), out / "run", frozen)
     return {**record, "features": situation_features(plan.answers, at.profile)}
 
 
@@ -224,7 +225,7 @@ def _from_run(part: Part, brought: Brought, out: Path) -> dict[str, Any]:
 
     Answers that are derived from the files now, and were not when the run was planned, are added.
     """
-    plan, report = read_run_plan(out / "run"), read_report(out / "run")
+    plan, report = read_run_plan(out / "run"), Report.read(out / "run").data
     advice = out / "advice.json"
     frozen = json.loads(advice.read_text("utf-8")) if advice.is_file() else None
     record = recorded(part, brought.left_out, plan, report, out / "run", frozen)

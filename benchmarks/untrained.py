@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advisor.report.data import read_report
+from advisor.report.report import Report
 from benchmarks.cast import CAST
 from benchmarks.trial_records import RECORD as TRIALS
 from runners.run_folder import read_run_plan
@@ -28,7 +28,7 @@ RECORD = Path(__file__).parent / "untrained.json"
 
 def arms_of(run: Path) -> dict[str, dict[str, Any]]:
     """Return right answers, questions, share of answers in the form, and ms of an answer, for each arm of a run."""
-    report = read_report(run)
+    report = Report.read(run).data
     return {
         arm["arm"]: {
             "right": arm["right"]["n"] if arm["right"] else None,

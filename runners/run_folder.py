@@ -1,7 +1,6 @@
 """The run folder: plan, event log, finished steps and results. It can be moved or deleted as a whole.
 
-:class:`RunFolder` creates, resumes and seals a run; :func:`open_run_folder`, :func:`read_run_plan` and
-:func:`read_report` read a finished one.
+:class:`RunFolder` creates, resumes and seals a run; :func:`open_run_folder` and :func:`read_run_plan` read a finished one.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from rag.files import (
     append_line,
     canonical_json,
     check_manifest,
-    check_schema,
     is_older,
     is_reserved_name,
     move_folder,
@@ -282,24 +280,6 @@ def read_run_plan(path: Path) -> Plan:
     except BadInput as problem:
         hint = problem.hint if problem.hint == UPDATE_HINT else "put it back, or start again with --overwrite"
         raise BadInput(problem.message, hint) from None
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Return a run's report, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
-    file = path / REPORT
-    if not file.is_file():
-        return {}
-    try:
-        report = check_schema(parse_json(file.read_text("utf-8")), "report", file)
-        str(report["verdict"]["winner"])
-        if "use" not in report["verdict"]:
-            raise older_file("run", path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{file} is damaged: {error!r}",
-            f"write it again with: tunewise run {shlex.quote(str(path))} --resume",
-        ) from None
-    return report
 
 
 def read_scores(run: Path) -> dict[str, Any]:

@@ -31,10 +31,12 @@ def command(
     from advisor.output import emit_result
     from advisor.workflows.demo import copy_example, run_demo
     from advisor.workflows.run import check_gate
+    from runners.report.report_file import report_json
 
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        data = run_demo(out, quick, resume, overwrite) if copy is None else copy_example(copy)
+        report = run_demo(out, quick, resume, overwrite) if copy is None else None
+        data = report_json(report) if report else copy_example(copy or Path())
     if as_json:
         emit_result(data)
-    if copy is None:
-        check_gate(data)
+    if report:
+        check_gate(report)

@@ -31,7 +31,8 @@ def command(
     from advisor import output
     from advisor.display.progress import watch_progress
     from advisor.terminal import resume_hint
-    from advisor.workflows.eval import evaluation_json, show_evaluation
+    from advisor.workflows.eval import report_evaluation, show_evaluation
+    from runners.report.report_file import report_json
     from runners.run_folder import read_run_plan
     from runners.trial.evaluate import evaluate
 
@@ -41,8 +42,8 @@ def command(
     with resume_hint(line, "answers"), watch_progress(as_json) as watcher:
         evaluation = evaluate(run, questions, arm, out, watcher, backend)
         plan = read_run_plan(run).model_copy(update={"backend": evaluation.backend})
-        data = evaluation_json(run, plan, questions, evaluation)
+        report = report_evaluation(run, plan, questions, evaluation)
     if as_json:
-        output.emit_result(data)
+        output.emit_result(report_json(report))
     else:
-        show_evaluation(data)
+        show_evaluation(report)

@@ -26,12 +26,12 @@ def command(
     from advisor.report.compare_runs import compare_runs
     from advisor.report.report import Report
 
-    data = dict(Report.read(run).data)
+    report = Report.read(run)
     compared = compare_runs(run, compare) if compare else None
     if as_json:
-        emit_result({**data, "compared": compared} if compared else data)
+        emit_result({**report.data, "compared": compared} if compared else report.data)
     else:
-        show_report(data)
+        show_report(report.content)
         if compared:
             show_comparison(compared)
     if open_page:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -32,14 +32,16 @@ from rich.text import Text
 from advisor.display.events import event_lines
 from advisor.output import is_quiet, is_verbose, print_wrapped
 from rag.text.words import count_noun
+from runners.plan.schema import Plan, step_name
+
+if TYPE_CHECKING:
+    from runners.runs.dataset import RunData
 
 BAR_CHARACTERS = " ▁▂▃▄▅▆▇█"
 SPARKLINE_COLUMNS = 48
 """Width of the line of bars that shows the loss."""
 BAR_COLUMNS = 14
 """Width of the progress bar of a step."""
-Scorer = Callable[[str], str | None]
-"""Function from an arm's name to its right answers and score so far in words, None where nothing is known yet."""
 
 
 @dataclass
@@ -69,7 +71,6 @@ class ProgressBoard:
         name: str,
         steps: Sequence[str],
         estimates: Mapping[str, float] | None = None,
-        scorer: Scorer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Start with all steps waiting.
@@ -78,13 +79,11 @@ class ProgressBoard:
             name: name of the plan.
             steps: names of its steps, in order.
             estimates: estimated seconds of each step, where known.
-            scorer: right answers and score of an arm so far; None to show none.
             clock: current time in seconds.
         """
         self.name = name
         self.steps: dict[str, StepProgress] = {step: StepProgress() for step in steps}
         self.estimates = dict(estimates or {})
-        self.scorer = scorer
         self.clock = clock
         self.started = clock()
         self.current = ""
@@ -120,8 +119,11 @@ class ProgressBoard:
         if step.first is None or done < step.first[1]:
             step.first = (now, int(done))
         step.done, step.total = int(done), int(total)
-        if kind == "answers.batch" and self.scorer:
-            step.scored = self.scorer(str(event["arm"]))
+        if "score" in event:
+            # The right answers are left out where answers cannot be judged. With several seeds the count is a mean.
+            judged = event["judged"]
+            right = f"right {round(event['right'], 1):g} of {judged}, " if judged else ""
+            step.scored = f"{right}score so far {event['score']:.2f}"
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds left of the run: of the step at work and of those that wait; None if any is unknown."""
@@ -399,3 +401,21 @@ def watch_progress(
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield ProgressWatcher(console, bars)
+
+
+def board_for_plan(plan: Plan, only: str | None = None, data: RunData | None = None) -> ProgressBoard:
+    """Return the progress board of a plan: its steps, and their estimated times on this machine.
+
+    Args:
+        plan: the plan.
+        only: name of the only step that is run, None for all.
+        data: the plan's data, where it is read already.
+    """
+    from advisor.verdict.predictions import corrected_step_times
+    from runners.runs.dataset import read_data
+
+    data = data or read_data(plan)
+    times, _ = corrected_step_times(plan, len(data.examples), len(data.split.test))
+    estimates = {name: corrected for name, _, corrected in times}
+    steps = [name for name in map(step_name, plan.steps) if only in (None, name)]
+    return ProgressBoard(plan.name, steps, estimates)

@@ -13,32 +13,28 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from advisor.output import format_interval, print_plain, print_wrapped
+from advisor.output import print_plain, print_wrapped
 from advisor.report.dev_budget import dev_budget_line
-from advisor.report.markdown import is_unplanned
 from advisor.report.statements import (
-    NOT_JUDGED,
     P_VALUE_NOTE,
-    STRENGTHS,
+    WORDING_COLUMNS,
+    WORDING_TITLE,
     arms_line,
     batch_text,
     combined_score_rule,
-    conclusion,
-    corrected_p,
     grading_weights,
-    made_cells,
-    median_alone,
     milliseconds,
     p_text,
-    right_count,
     task_line,
     timing_notes,
-    used_arm,
-    wording_table,
+    wording_rows,
     words_used,
 )
+from advisor.verdict.sentences import STRENGTHS
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import strip_invisible
+from runners.report.records import NOT_JUDGED, ArmReport, Outcome, Verdict
+from runners.report.trial_report import ScoredReport, TrialForecast, TrialReport
 
 MIN_CHART_COLUMNS, MAX_CHART_COLUMNS = 20, 60
 """Width of the scale; on a terminal with less space for it there is no chart."""
@@ -61,45 +57,44 @@ SCORE_COLUMNS = {
 measured."""
 COLUMN_GAP = 2
 """Characters between the columns of a table."""
-OUTCOME_COLOURS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
+OUTCOME_COLOURS = {Outcome.CONFIRMED: "green", Outcome.OVERTURNED: "red", Outcome.UNDECIDED: "yellow"}
 
 
-def show_margins(data: dict[str, Any], console: Console) -> None:
+def show_margins(report: TrialReport, console: Console) -> None:
     """Print the paired differences of the recommended arm, and how much the training seeds differ."""
-    if data["paired"]:
-        console.print("", paired_table(data))
+    if report.paired:
+        console.print("", paired_table(report, report.verdict.recommended))
         print_plain(console, P_VALUE_NOTE, "dim")
-    for line in seed_lines(data):
+    for line in seed_lines(report):
         print_plain(console, line, "dim")
 
 
-def show_wordings(data: Mapping[str, Any], console: Console) -> None:
+def show_wordings(report: ScoredReport, console: Console) -> None:
     """Print how each arm did on the questions as their rows have them and on their other wordings; nothing without any."""
-    shown = wording_table(data)
-    if shown.rows:
-        table = _table(*(title.replace(" ", "\n") for title in shown.columns))
+    if rows := wording_rows(report.arms):
+        table = _table(*(title.replace(" ", "\n") for title in WORDING_COLUMNS))
         table.columns[1].justify = "left"
-        for row in shown.rows:
+        for row in rows:
             table.add_row(*map(escape, row))
-        console.print(f"\n{shown.title}", table)
+        console.print(f"\n{WORDING_TITLE}", table)
 
 
-def paired_table(data: dict[str, Any]) -> Table:
+def paired_table(report: ScoredReport, recommended: str) -> Table:
     """Return a table with a row for each other arm: its right answers, difference, 95 % interval, and corrected p."""
-    table = _table(f"{data['verdict']['recommended']} compared with", "right", "difference", "95 %", "p")
-    right = {arm["arm"]: right_count(arm.get("right")) for arm in data["arms"]}
-    for pair in data["paired"]:
-        cells = (right.get(pair["b"], NOT_JUDGED), *_difference(pair), p_text(corrected_p(pair)))
-        table.add_row(escape(pair["b"]), *cells)
+    table = _table(f"{recommended} compared with", "right", "difference", "95 %", "p")
+    right = {arm.arm: arm.right_text for arm in report.arms}
+    for pair in report.paired:
+        difference = _difference(pair.difference, pair.low, pair.high)
+        table.add_row(escape(pair.b), right.get(pair.b, NOT_JUDGED), *difference, p_text(pair.p_holm))
     return table
 
 
-def seed_lines(data: dict[str, Any]) -> list[str]:
+def seed_lines(report: TrialReport) -> list[str]:
     """Return the score of each training seed; where a tuned arm has one seed, a line that says so."""
-    several = [arm for arm in data["arms"] if len(arm.get("seeds", ())) > 1]
+    several = [arm for arm in report.arms if len(arm.seeds) > 1]
     if several:
         return [_seed_line(arm) for arm in several]
-    trained = [name for name, runs in (data["measured"].get("training") or {}).items() if runs]
+    trained = [name for name, runs in report.measured.training.items() if runs]
     if not trained:
         return []
     return [
@@ -119,7 +114,8 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         rows.append((f"winners: {winners['a']}, {winners['b']}", winners))
     for name, row in rows:
         means = (f"{row['mean_a']:.2f}", f"{row['mean_b']:.2f}")
-        table.add_row(escape(name), *means, *_difference(row), p_text(row["p_holm"]))
+        difference = _difference(row["difference"], row["low"], row["high"])
+        table.add_row(escape(name), *means, *difference, p_text(row["p_holm"]))
     console.print(table)
     lines = [P_VALUE_NOTE] if rows else []
     lines += [_question_counts(comparison["questions"]), *comparison["notes"]]
@@ -130,22 +126,17 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         print_plain(console, line, "dim")
 
 
-def score_chart(data: Mapping[str, Any], width: int) -> Text:
-    """Return a line of characters for each arm, best first, the winner in colour; empty if ``width`` is too narrow."""
-    arms = data["arms"]
-    name_width = max((len(arm["arm"]) for arm in arms), default=0)
+def score_chart(arms: Sequence[ArmReport], used: str | None, width: int) -> Text:
+    """Return a line of characters for each arm, the arm to use in colour; empty if ``width`` is too narrow."""
+    name_width = max((len(arm.arm) for arm in arms), default=0)
     columns = min(MAX_CHART_COLUMNS, width - name_width - 2)
     if columns < MIN_CHART_COLUMNS:
         return Text()
     lines = []
-    used = (used_arm(data) or {}).get("arm")
     for arm in arms:
-        best = arm["arm"] == used
-        line = Text(f"{arm['arm']:<{name_width}}  ", style="bold" if best else "")
-        score = arm["score"]
-        line.append(
-            chart_row(score["mean"], score["low"], score["high"], columns, "bold cyan" if best else "default")
-        )
+        best, score = arm.arm == used, arm.score
+        line = Text(f"{arm.arm:<{name_width}}  ", style="bold" if best else "")
+        line.append(chart_row(score.mean, score.low, score.high, columns, "bold cyan" if best else "default"))
         lines.append(line)
     lines.append(Text(" " * (name_width + 2) + chart_scale(columns), style="dim"))
     return Text("\n").join(lines)
@@ -175,87 +166,86 @@ def chart_scale(columns: int) -> str:
     return "".join(cells)
 
 
-def show_report(data: dict[str, Any], console: Console | None = None) -> None:
+def show_report(report: TrialReport, console: Console | None = None) -> None:
     """Print the task, the conclusion, the arms with their scores, the comparisons, the verdict and the warnings."""
     console = console or Console()
-    if task := task_line(data):
+    if task := task_line(report):
         print_plain(console, task, "dim")
-    show_conclusion(data, console)
-    console.print(*arms_tables(data, console.width))
-    console.print(score_chart(data, console.width))
-    show_wordings(data, console)
-    show_margins(data, console)
+    show_arms(report, console)
+    show_margins(report, console)
     for line in (
-        *(f"arms: {arms}" for arms in [arms_line(data)] if arms),
-        *timing_notes(data),
-        weights_line(data),
-        *filter(None, [dev_budget_line(data)]),
-        *judge_lines(data),
+        *(f"arms: {arms}" for arms in [arms_line(report)] if arms),
+        *timing_notes(report),
+        weights_line(report),
+        *filter(None, [dev_budget_line(report.dev_budget)]),
+        *judge_lines(report.judge),
     ):
         print_plain(console, line, "dim")
-    verdict = data["verdict"]
-    show_verdict(verdict, console)
-    if gains := verdict.get("taught"):
-        print_plain(console, f"  {gains}")
-    show_guards(data, console)
-    show_forecast(data, console)
-    words = words_used(data)
+    show_verdict(report.verdict, console)
+    if report.verdict.taught:
+        print_plain(console, f"  {report.verdict.taught}")
+    show_guards(report, console)
+    if report.forecast:
+        show_forecast(report.forecast, console)
+    words = words_used(report)
     explained = ", ".join(term.name for term in words)
     print_plain(console, f"words: {explained}; what one means: tunewise explain {words[0].name}", "dim")
 
 
-def show_forecast(data: Mapping[str, Any], console: Console) -> None:
-    """Print what was forecast of each arm beside what was measured; nothing for a plan without probabilities."""
-    if forecast := data.get("forecast"):
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, COLUMN_GAP, 0, 0))
-        for title in FORECAST_COLUMNS:
-            table.add_column(title)
-        for row in forecast_rows(forecast):
-            table.add_row(*map(escape, row))
-        console.print("", table)
-        print_plain(console, forecast_sentence(forecast), "dim")
-
-
-def show_conclusion(data: Mapping[str, Any], console: Console) -> None:
-    """Print the sentences of the conclusion, the first one in bold; nothing where there are none."""
-    if sentences := conclusion(data):
-        print_plain(console, sentences[0], "bold")
-        if len(sentences) > 1:
-            print_plain(console, " ".join(sentences[1:]))
+def show_arms(report: ScoredReport, console: Console) -> None:
+    """Print the conclusion, the first sentence in bold, then the arms: their table, their chart, their wordings."""
+    verdict = report.verdict
+    if verdict:
+        first, *rest = verdict.conclusion
+        print_plain(console, first, "bold")
+        if rest:
+            print_plain(console, " ".join(rest))
         console.print()
+    console.print(*arms_tables(report, console.width))
+    console.print(score_chart(report.arms, verdict.use if verdict else None, console.width))
+    show_wordings(report, console)
 
 
-def show_verdict(verdict: Mapping[str, Any], console: Console) -> None:
+def show_forecast(forecast: TrialForecast, console: Console) -> None:
+    """Print what was forecast of each arm beside what was measured."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, COLUMN_GAP, 0, 0))
+    for title in FORECAST_COLUMNS:
+        table.add_column(title)
+    for row in forecast_rows(forecast):
+        table.add_row(*map(escape, row))
+    console.print("", table)
+    print_plain(console, forecast_sentence(forecast), "dim")
+
+
+def show_verdict(verdict: Verdict, console: Console) -> None:
     """Print the outcome in its colour, its strength and the verdict's text."""
-    outcome = (verdict["outcome"].upper(), f"{OUTCOME_COLOURS[verdict['outcome']]} bold")
-    head = Text.assemble(outcome, f" ({STRENGTHS[verdict['strength']]})  ")
-    print_wrapped(console, head.append(strip_invisible(verdict["text"])))
+    outcome = (verdict.outcome.upper(), f"{OUTCOME_COLOURS[verdict.outcome]} bold")
+    head = Text.assemble(outcome, f" ({STRENGTHS[verdict.strength][0]})  ")
+    print_wrapped(console, head.append(strip_invisible(verdict.text)))
 
 
-def show_guards(data: dict[str, Any], console: Console) -> None:
+def show_guards(report: TrialReport, console: Console) -> None:
     """Print the warnings of the report, what a tuned retriever gained, and what an update of the documents changed."""
-    for warning in data.get("warnings", ()):
+    for warning in report.warnings:
         print_plain(console, f"  warning: {warning}", "yellow")
-    for note in (data.get("retriever") or {}).get("notes", ()):
-        if note not in data.get("warnings", ()):
+    for note in report.retriever_notes:
+        if note not in report.warnings:
             print_plain(console, f"  {note}")
-    stale = data["guards"].get("staleness") or {}
-    if stale.get("line"):
-        print_plain(console, f"  {stale['line']}")
+    if line := (report.guards.staleness or {}).get("line"):
+        print_plain(console, f"  {line}")
 
 
-def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
+def arms_tables(report: ScoredReport, width: int) -> list[Table]:
     """Return the arms by combined score, with their right answers and the scores that it is made of.
 
     Columns that do not fit into ``width`` follow in further tables, each of which names the arms again.
     """
-    used = (used_arm(data) or {}).get("arm")
-    names = [f"[bold]{arm['arm']}[/]" if arm["arm"] == used else arm["arm"] for arm in data["arms"]]
+    used = report.verdict.use if report.verdict else None
     names = [
-        f"{name} (not as planned)" if is_unplanned(arm) else name
-        for name, arm in zip(names, data["arms"], strict=True)
+        (f"[bold]{arm.arm}[/]" if arm.arm == used else arm.arm) + " (not as planned)" * (not arm.planned)
+        for arm in report.arms
     ]
-    columns = _columns(data)
+    columns = _columns(report)
     # Scores are never cut off: on the narrowest terminals the names of the arms are.
     widest = max(_width(title, cells) for title, cells in columns.items())
     name_width = max(1, min(_width("arm", names), width - COLUMN_GAP - widest))
@@ -270,20 +260,19 @@ def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
     return [_arms_table(table_columns, name_width) for table_columns in tables]
 
 
-def weights_line(data: dict[str, Any]) -> str:
+def weights_line(report: ScoredReport) -> str:
     """Return how the combined score is computed and its weights, each with its reason where the plan gives one."""
-    reasons = data.get("weight_reasons") or {}
+    reasons = report.weight_reasons if isinstance(report, TrialReport) else {}
     weighed = [
         f"{name.replace('_', ' ')} {weight:g}" + (f" ({reasons[name]})" if name in reasons else "")
-        for name, weight in grading_weights(data).items()
+        for name, weight in grading_weights(report).items()
     ]
-    rule = combined_score_rule(data)
+    rule = combined_score_rule(report)
     return f"{rule} Weights: {'; '.join(weighed)}" if weighed else rule
 
 
-def judge_lines(data: dict[str, Any]) -> list[str]:
+def judge_lines(judge: Mapping[str, Any] | None) -> list[str]:
     """Return what the model judge preferred, and how often it agrees with the combined score; [] without a judge."""
-    judge = data.get("judge")
     if not judge:
         return []
     lines = []
@@ -342,10 +331,10 @@ def _question_counts(questions: Mapping[str, int]) -> str:
     return f"{questions['common']} questions in both runs" + (f" ({', '.join(only_in)})" if only_in else "")
 
 
-def _seed_line(arm: dict[str, Any]) -> str:
-    means = [row["mean"] for row in arm["seeds"]]
-    each = ", ".join(f"{row['mean']:.3f} (seed {row['seed']})" for row in arm["seeds"])
-    return f"{arm['arm']}: {each}; the training seeds differ by {max(means) - min(means):.3f}"
+def _seed_line(arm: ArmReport) -> str:
+    means = [seed.mean for seed in arm.seeds]
+    each = ", ".join(f"{seed.mean:.3f} (seed {seed.seed})" for seed in arm.seeds)
+    return f"{arm.arm}: {each}; the training seeds differ by {max(means) - min(means):.3f}"
 
 
 def _table(*titles: str) -> Table:
@@ -355,48 +344,34 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _difference(row: dict[str, Any]) -> tuple[str, str]:
-    return f"{row['difference']:+.3f}", format_interval(row, 3, signed=True)
+def _difference(difference: float, low: float, high: float) -> tuple[str, str]:
+    return f"{difference:+.3f}", f"{low:+.3f} to {high:+.3f}"
 
 
-def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
+def _columns(report: ScoredReport) -> dict[str, list[str]]:
     """Return the cells of each column by its title, without the names of the arms; both are markup."""
-    arms = data["arms"]
-    measured = {name for arm in arms for name in arm["scores"]}
-    weighed = {name for name, weight in data["weights"].items() if weight} & measured
+    arms = report.arms
+    measured = {name for arm in arms for name in arm.scores}
+    weighed = {name for name, weight in report.weights.items() if weight} & measured
     shown = {name: title for name, title in SCORE_COLUMNS.items() if name in (weighed or measured)}
-    scores = [arm["score"] for arm in arms]
-    return {
-        "right": [right_count(arm.get("right")) for arm in arms],
+    columns = {
+        "right": [arm.right_text for arm in arms],
         "combined,\n[dim]95 % range[/]": [
-            f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
+            f"{arm.score.mean:.2f} [dim]{arm.score.interval}[/]" for arm in arms
         ],
-        **_made_columns(arms),
-        **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
-        **_alone_column(data),
-        f"ms\n{_asked_together(data)}": [milliseconds(arm["seconds_per_answer"]) for arm in arms],
     }
-
-
-def _made_columns(arms: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return right answers and combined score on made questions, beside those on real ones; {} where there are none."""
-    if not any(arm.get("made") for arm in arms):
-        return {}
-    right, combined = zip(*(made_cells(arm) for arm in arms), strict=True)
-    return {"right,\n[dim]made[/]": list(right), "combined,\n[dim]made[/]": list(combined)}
-
-
-def _alone_column(data: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the column of milliseconds of questions that were asked one at a time; {} where none were."""
-    timed = [median_alone(arm) for arm in data["arms"]]
-    cells = [NOT_JUDGED if seconds is None else milliseconds(seconds) for seconds in timed]
-    return {"ms\nalone": cells} if any(seconds is not None for seconds in timed) else {}
-
-
-def _asked_together(data: Mapping[str, Any]) -> str:
-    """Return how the answers of all arms were timed; "in batches" where the arms differ."""
-    texts = {batch_text(data, arm) for arm in data["arms"]}
-    return texts.pop() if len(texts) == 1 else "in batches"
+    if any(arm.made for arm in arms):
+        right, combined = zip(*(arm.made_cells for arm in arms), strict=True)
+        columns |= {"right,\n[dim]made[/]": list(right), "combined,\n[dim]made[/]": list(combined)}
+    for name, title in shown.items():
+        columns[title] = [
+            f"{arm.scores[name].mean:.2f}" if name in arm.scores else NOT_JUDGED for arm in arms
+        ]
+    if any(arm.alone for arm in arms):
+        columns["ms\nalone"] = [milliseconds(arm.alone.seconds) if arm.alone else NOT_JUDGED for arm in arms]
+    together = {batch_text(report, arm) for arm in arms}
+    title = f"ms\n{together.pop() if len(together) == 1 else 'in batches'}"
+    return columns | {title: [milliseconds(arm.seconds_per_answer) for arm in arms]}
 
 
 def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
@@ -418,7 +393,3 @@ def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
 def _width(title: str, cells: Sequence[str]) -> int:
     lines = (line for cell in (title, *cells) for line in Text.from_markup(cell).split("\n"))
     return max(line.cell_len for line in lines)
-
-
-def _mean(arm: dict[str, Any], name: str) -> str:
-    return f"{arm['scores'][name]['mean']:.2f}" if name in arm["scores"] else "–"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
@@ -13,12 +13,15 @@ from advisor.flags.estimate import EstimateRequest
 from advisor.mcp_server import contracts
 from advisor.mcp_server.allowed_folder import AllowedFolder
 from advisor.mcp_server.background import CallProgress, in_thread
-from advisor.mcp_server.results import arm_to_use, bullet_lines, success
+from advisor.mcp_server.results import bullet_lines, success
 from advisor.mcp_server.services import services_of
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
 from rag.search.query import Query
 from rag.text.words import count_noun
+
+if TYPE_CHECKING:
+    from advisor.report.report import Report
 
 PATH_ANSWERS = ("documents", "examples", "questions")
 MAX_HITS = 50
@@ -216,22 +219,20 @@ async def report_tool(
     """Return the verdict of a finished run, with the scores of every arm and their intervals."""
     folder = services_of(context).folder
 
-    def work(progress: CallProgress) -> dict[str, Any]:
+    def work(progress: CallProgress) -> Report:
         from advisor.report.report import Report
 
-        return dict(Report.read(folder.existing(run, "run")).data)
+        return Report.read(folder.existing(run, "run"))
 
-    data = await in_thread(context, work)
-    verdict = data["verdict"]
+    report = await in_thread(context, work)
+    verdict = report.content.verdict
     scores = [
-        f"{arm['arm']}: {arm['score']['mean']:.3f} [{arm['score']['low']:.3f}, {arm['score']['high']:.3f}], "
-        f"{arm['n']} questions"
-        for arm in data["arms"]
-        if arm.get("score")
+        f"{arm.arm}: {arm.score.mean:.3f} [{arm.score.low:.3f}, {arm.score.high:.3f}], {arm.n} questions"
+        for arm in report.content.arms
     ]
-    head = f"{verdict['outcome']} ({verdict['strength']}); {arm_to_use(verdict)}."
-    shown = "\n".join([head, bullet_lines(scores), str(verdict["text"])])
-    return success(f"The verdict and the scores of {count_noun(len(scores), 'arm')}.", data, shown)
+    head = f"{verdict.outcome} ({verdict.strength}); {verdict.use_text}."
+    shown = "\n".join([head, bullet_lines(scores), verdict.text])
+    return success(f"The verdict and the scores of {count_noun(len(scores), 'arm')}.", report.data, shown)
 
 
 async def list_runs_tool(

@@ -60,9 +60,3 @@ def failure_text(message: str, hint: str = "") -> CallToolResult:
 def bullet_lines(rows: Sequence[str]) -> str:
     """Return lines as a list."""
     return "\n".join(f"- {row}" for row in rows)
-
-
-def arm_to_use(verdict: Mapping[str, Any]) -> str:
-    """Return the arm that a verdict says to use, in words; reports of earlier versions name only a winner."""
-    name = verdict["use"] if "use" in verdict else verdict["winner"]
-    return f"to use: {name}" if name else "no arm can be used"

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import anyio.to_thread
@@ -34,11 +34,14 @@ from advisor.flags.train import TrainRequest
 from advisor.mcp_server import contracts
 from advisor.mcp_server.background import CallProgress, in_thread
 from advisor.mcp_server.contracts import Costs
-from advisor.mcp_server.results import arm_to_use, success
+from advisor.mcp_server.results import success
 from advisor.mcp_server.services import Services, refuse_endpoints, services_of
 from rag.errors import BadInput, CannotRun, GateNotMet, Problem, UsageProblem
 from runners.data.examples import load_examples
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+if TYPE_CHECKING:
+    from advisor.report.report import Report
 
 PlanPath = Annotated[str, Field(description="The plan.yaml.")]
 ExamplesPath = Annotated[str, Field(description="The file or folder of training rows.")]
@@ -114,16 +117,16 @@ async def run_tool(
         return answer
     code, _ = await _carry_out(context, services, request)
 
-    def read(progress: CallProgress) -> dict[str, Any]:
+    def read(progress: CallProgress) -> Report:
         from advisor.report.report import Report
 
-        return dict(Report.read(request.out).data)
+        return Report.read(request.out)
 
-    data = await in_thread(context, read)
-    verdict = data["verdict"]
+    report = await in_thread(context, read)
+    verdict = report.content.verdict
     state = "gate_not_met" if code == GateNotMet.exit_code else "finished"
-    shown = f"{verdict['outcome']}, {arm_to_use(verdict)}. Run: {request.costs.writes}\n{verdict['text']}"
-    return success(f"The run ended: {state}.", _started(state, request, result=data), shown)
+    shown = f"{verdict.outcome}, {verdict.use_text}. Run: {request.costs.writes}\n{verdict.text}"
+    return success(f"The run ended: {state}.", _started(state, request, result=report.data), shown)
 
 
 async def train_tool(

@@ -14,6 +14,7 @@ from typing import Any
 
 from advisor.report import cost_plot
 from rag.evaluation.statistics import risk_coverage
+from runners.report.records import SeedScore
 
 TICK_STEPS = (1, 2, 2.5, 5, 10)
 MAX_TICKS = 6
@@ -101,9 +102,9 @@ def draw_interval(mean: float, low: float, high: float, best: bool = False, lowe
     )
 
 
-def draw_seeds(seeds: Sequence[Mapping[str, float]], best: bool = False) -> str:
+def draw_seeds(seeds: Sequence[SeedScore], best: bool = False) -> str:
     """Draw the mean of each training seed as a dot on a scale from 0 to 1, with a line from the lowest to the highest."""
-    x = [_percent(mean) for mean in sorted(row["mean"] for row in seeds)]
+    x = [_percent(mean) for mean in sorted(seed.mean for seed in seeds)]
     highlight = " best" if best else ""
     dots = "".join(f'<circle class="dot{highlight}" cx="{position}" cy="10" r="4.5"/>' for position in x)
     return _row(f'{_grid()}<line class="span{highlight}" x1="{x[0]}" x2="{x[-1]}" y1="10" y2="10"/>{dots}')

@@ -12,6 +12,8 @@ from advisor.verdict.comparison import corrected_comparisons
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, paired_test
 from runners.data.examples import normalise_text
+from runners.report.json_records import to_json
+from runners.report.trial_report import TrialReport
 from runners.run_folder import TRIAL, read_journal
 from runners.scoring.scores import combined_score
 from runners.trial.trial import ANSWERS, ArmScores, mean_by_question
@@ -27,13 +29,13 @@ class ComparedRun:
 
     Attributes:
         path: the run folder.
-        report: content of its report.json.
+        report: its report.
         arms: scores of each arm by its name; only arms that have scores.
         texts: normalised text of each question by its id.
     """
 
     path: Path
-    report: Mapping[str, Any]
+    report: TrialReport
     arms: Mapping[str, ArmScores]
     texts: Mapping[str, str]
 
@@ -41,11 +43,6 @@ class ComparedRun:
     def questions(self) -> list[str]:
         """The ids of all questions that an arm answered, in order."""
         return list(dict.fromkeys(question_id for arm in self.arms.values() for question_id in arm.questions))
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weights of the combined score."""
-        return dict(self.report.get("weights") or {})
 
     @property
     def judges_right(self) -> bool:
@@ -63,9 +60,9 @@ class ComparedRun:
 
     def to_json(self) -> dict[str, Any]:
         """Return the run's path, name and verdict as they are printed with ``report --compare --json``."""
-        verdict = self.report["verdict"]
+        verdict = to_json(self.report.verdict)
         shown = {key: verdict[key] for key in ("outcome", "strength", "recommended", "winner", "model")}
-        return {"run": str(self.path), "name": self.report["name"], **shown}
+        return {"run": str(self.path), "name": self.report.name, **shown}
 
 
 def compare_runs(first: Path, second: Path) -> dict[str, Any]:
@@ -85,16 +82,16 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
             "run both on the same questions: data.test_questions in the plan",
         )
     notes = _notes(a, b)
-    if a.weights != b.weights or a.judges_right != b.judges_right:
+    if a.report.weights != b.report.weights or a.judges_right != b.judges_right:
         without_right = not (a.judges_right and b.judges_right)
-        weights = a.weights or b.weights
+        weights = dict(a.report.weights or b.report.weights)
         a, b = (replace(run, arms=_reweighted(run.arms, weights, without_right)) for run in (a, b))
     weight_of = {**b.weight_of(matched), **a.weight_of(matched)}
     values = {
         name: _values(a.arms[name], b.arms[name], matched, weight_of) for name in a.arms if name in b.arms
     }
     comparisons = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
-    winners = [str(run.report["verdict"]["winner"]) for run in (a, b)]
+    winners = [run.report.verdict.winner for run in (a, b)]
     winner_values = _values(a.arms[winners[0]], b.arms[winners[1]], matched, weight_of)
     winner_comparison = corrected_comparisons([_pair(winners[1], winner_values)] if winner_values else [])
     return {
@@ -219,7 +216,7 @@ def _row(pair: PairedDifference, rows: Sequence[ScoredQuestion]) -> dict[str, An
 def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
     """Return what differs between the two runs besides the arms: model and weights."""
     notes = []
-    models = [run.report["verdict"]["model"] for run in (a, b)]
+    models = [run.report.verdict.model for run in (a, b)]
     if models[0] != models[1]:
         notes.append(f"the models differ: {models[0]} and {models[1]}")
     if a.judges_right != b.judges_right:
@@ -228,8 +225,8 @@ def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
             f"{older} was scored before answers were judged right or not: both are compared by the weighted mean of their "
             "scores, as it was"
         )
-    if a.weights != b.weights:
+    if a.report.weights != b.report.weights:
         notes.append(
-            f"the weights of the scores differ: both are weighed as in {a.path if a.weights else b.path}"
+            f"the weights of the scores differ: both are weighed as in {a.path if a.report.weights else b.path}"
         )
     return notes

@@ -94,21 +94,6 @@ def plotted_usd(lines: Mapping[str, MonthlyCost], low: float, high: float) -> tu
     return bottom, max(bottom + 1, math.ceil(math.log10(max(costs))))
 
 
-def right_edge_labels(lines: Mapping[str, MonthlyCost], calls: float) -> list[tuple[float, list[str]]]:
-    """Return USD a month at ``calls``, lowest first, with the methods to label there.
-
-    Methods within a factor of 1.35 of the lowest in their group share a label.
-    """
-    labels: list[tuple[float, list[str]]] = []
-    for name, line in sorted(lines.items(), key=lambda item: item[1].month(calls)):
-        usd = line.month(calls)
-        if labels and usd < labels[-1][0] * 1.35:
-            labels[-1][1].append(name)
-        else:
-            labels.append((usd, [name]))
-    return labels
-
-
 def crossing_point(break_even: Mapping[str, Any]) -> tuple[float, float] | None:
     """Return the calls and USD a month at which the two methods of the headline cost the same, None if they never do."""
     pair = set(break_even["between"])

@@ -6,92 +6,63 @@ collects it from the plan and from `trial/prompts.json`, :func:`dev_budget_line`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from advisor.verdict.run_records import RunRecords
 from runners.arms.prompt_selection import read_stored_prompts
-from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
-from runners.run_folder import TRIAL, RunFolder
+from runners.report.trial_report import DevBudget
+from runners.run_folder import TRIAL
 from runners.runs.arm import choosing_step
 
 
-def dev_budget(run: RunFolder, plan: Plan, test_questions: int) -> list[dict[str, Any]]:
-    """Return one row for each arm of a plan, in the plan's order.
-
-    Args:
-        run: the run folder, after its trial.
-        plan: its plan.
-        test_questions: number of test questions, which bounds every budget.
-
-    Returns:
-        Rows with ``arm``; ``allowed``, the most answers on dev questions; ``used``, how many were generated; ``tried``, the
-        prompts with their questions and scores; ``untried``, those beyond the budget; ``chosen``; ``lead`` of the best other
-        prompt over the default on fresh questions (difference, error, questions, differing, and the mean prompt tokens of
-        both: tokens, default_tokens), None where nothing was compared; and ``how`` in words. Of earlier versions ``used``
-        is None where an arm chose, and a lead has the first three keys only.
-    """
-    choices = read_stored_prompts(run.path / TRIAL).choices
-    events = run.events()
+def dev_budget(records: RunRecords, test_questions: int) -> tuple[DevBudget, ...]:
+    """Return one row for each arm of a plan, in the plan's order; the number of test questions bounds every budget."""
+    plan = records.plan
+    choices = read_stored_prompts(records.path / TRIAL).choices
     common = max((step.budget for step in plan.arms if step.chooses_prompt), default=0)
-    return [
-        _row(step, plan, choices.get(step.arm), min(common, test_questions), events)
-        if not step.chooses_prompt
-        else _row(step, plan, choices.get(step.arm), min(step.budget, test_questions), events)
-        for step in plan.arms
-    ]
+    rows = []
+    for step in plan.arms:
+        choice = choices.get(step.arm) or {}
+        rows.append(
+            DevBudget(
+                arm=step.arm,
+                allowed=min(step.budget if step.chooses_prompt else common, test_questions),
+                used=choice.get("used", None if choice.get("tried") else 0),
+                tried=tuple(
+                    {"prompt": one["name"], "questions": one["questions"], "score": one["score"]}
+                    for one in choice.get("tried", ())
+                ),
+                untried=tuple(choice.get("untried", ())),
+                chosen=choice["chosen"]["name"] if choice else None,
+                lead=choice.get("lead"),
+                how=choice["reason"] if choice else _without_choice(step, records),
+            )
+        )
+    return tuple(rows)
 
 
-def _row(
-    step: EvaluateStep,
-    plan: Plan,
-    choice: Mapping[str, Any] | None,
-    allowed: int,
-    events: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": step.arm, "allowed": allowed, "used": 0, "tried": [], "untried": []}
-    row |= {"chosen": None, "lead": None}
-    if choice is None:
-        return row | {"how": _without_choice(step, plan, events)}
-    tried = [{"prompt": c["name"], "questions": c["questions"], "score": c["score"]} for c in choice["tried"]]
-    used = choice.get("used", None if tried else 0)
-    return row | {
-        "used": used,
-        "tried": tried,
-        "untried": choice.get("untried", []),
-        "chosen": choice["chosen"]["name"],
-        "lead": choice.get("lead"),
-        "how": choice["reason"],
-    }
-
-
-def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
+def _without_choice(step: EvaluateStep, records: RunRecords) -> str:
     """Return how the settings of an arm came about that chose no prompt on dev questions."""
     if step.classifier:
-        trained: Mapping[str, Any] = next(
-            (e for e in reversed(events) if _is(e, "classifier.trained", step.arm)), {}
-        )
-        accuracy = trained.get("accuracy")
-        if accuracy is None:
+        trained = records.last("classifier.trained", arm=step.arm)
+        if trained.get("accuracy") is None:
             return (
                 "no dev question: a fixed strength of regularisation, too few examples for a cross-validation"
             )
         return (
             f"no dev question: its strength of regularisation by cross-validation on {trained['rows']} examples "
-            f"(accuracy {accuracy:.2f})"
+            f"(accuracy {trained['accuracy']:.2f})"
         )
     if step.labels == "scored":
-        return _scored_labels(step, plan, events)
+        return _scored_labels(step, records)
     if step.weights:
-        train = plan.train_step(step.weights)
-        done: Mapping[str, Any] = next(
-            (e for e in reversed(events) if e.get("step") == f"train:{train.arm}" and "result" in e), {}
-        )
-        valid = [t.get("valid_loss") for t in (done.get("result") or {}).get("trained", ())]
-        measured = [loss for loss in valid if loss is not None]
+        train = records.plan.train_step(step.weights)
+        trainings = records.result(f"train:{train.arm}").get("trained", ())
+        losses = [run["valid_loss"] for run in trainings if run.get("valid_loss") is not None]
         stopped = (
-            f"the weights with the lowest loss on validation rows ({measured[0]:.3f})"
-            if measured
+            f"the weights with the lowest loss on validation rows ({losses[0]:.3f})"
+            if losses
             else "no validation rows, no early stopping"
         )
         return (
@@ -100,15 +71,15 @@ def _without_choice(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str
     return "no dev question: the plan fixes its prompt"
 
 
-def _scored_labels(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str, Any]]) -> str:
+def _scored_labels(step: EvaluateStep, records: RunRecords) -> str:
     """Return whose prompt an arm shows that scores labels, and of what the prior of its labels is the mean."""
-    chooser = choosing_step(plan, step)
+    chooser = choosing_step(records.plan, step)
     prompt = (
         f"no answer of its own: the prompt that {chooser.arm} chose"
         if chooser.chooses_prompt
         else "no answer: the plan fixes its prompt"
     )
-    prior = next((e for e in reversed(events) if _is(e, "labels.prior", step.arm)), None)
+    prior = records.last("labels.prior", arm=step.arm)
     return (
         f"{prompt}; the prior of its labels from {prior['reference']}, without their answers"
         if prior
@@ -116,33 +87,18 @@ def _scored_labels(step: EvaluateStep, plan: Plan, events: Sequence[Mapping[str,
     )
 
 
-def _is(event: Mapping[str, Any], kind: str, arm: str) -> bool:
-    return event.get("event") == kind and event.get("arm") == arm
-
-
-def dev_budget_line(data: Mapping[str, Any]) -> str:
-    """Return a sentence on what a report's arms were allowed and used; "" where it has no such rows or nothing to choose."""
-    rows = data.get("dev_budget") or []
-    choosing = [row for row in rows if row["chosen"] is not None]
+def dev_budget_line(rows: Sequence[DevBudget]) -> str:
+    """Return a sentence on what a report's arms were allowed and used; "" where there was nothing to choose."""
+    choosing = [row for row in rows if row.chosen is not None]
     if not choosing:
         return ""
-    amounts = sorted({row["allowed"] for row in choosing})
+    amounts = sorted({row.allowed for row in choosing})
     if not amounts[-1]:
         return "No prompt was chosen on dev questions, as in every quick run: each arm uses its first one"
-    used = ", ".join(f"{row['arm']} {'?' if row['used'] is None else row['used']}" for row in choosing)
+    used = ", ".join(f"{row.arm} {'?' if row.used is None else row.used}" for row in choosing)
     allowed = f"up to {amounts[-1]}" if len(amounts) == 1 else f"{amounts[0]} to {amounts[-1]}"
     others = "; the other arms used none" if len(choosing) < len(rows) else ""
     return (
         f"Prompts were chosen on dev questions, which are not in the test: {allowed} answers for every arm; "
         f"used: {used}{others}"
     )
-
-
-def lead_text(row: Mapping[str, Any]) -> str:
-    """Return the lead of the best other prompt as shown in a table, "–" where nothing was compared."""
-    lead = row.get("lead")
-    if not lead:
-        return "–"
-    if "differing" not in lead:
-        return f"{lead['difference']:+.2f} ± {lead['error']:.2f} on {lead['questions']}"
-    return f"{lead['difference']:+.2f} on {lead['questions']}, {lead['differing']} differ"

@@ -17,30 +17,23 @@ from typing import TYPE_CHECKING, Any
 from advisor.methods.arm_titles import arm_title
 from advisor.report import charts, statements
 from advisor.report.cost_plot import pairs_in_words
-from advisor.report.dev_budget import dev_budget_line, lead_text
-from advisor.report.learning_curve import curve_sections
-from advisor.report.markdown import is_unplanned
+from advisor.report.dev_budget import dev_budget_line
+from advisor.report.learning_curve import curve_chart
 from advisor.report.question_browser import arm_letters, browse_questions, example_answers, first_opened
 from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
-from advisor.verdict.conclusion import duration_text, own_prompt, question_count
 from advisor.verdict.made_questions import origin_note
+from advisor.verdict.run_records import RunRecords
+from advisor.verdict.sentences import STRENGTHS, duration_text, own_prompt
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.words import count_noun
-from runners.data.questions import Question
 from runners.plan.schema import SCORES
-from runners.run_folder import RunFolder
+from runners.report.json_records import to_json
+from runners.report.records import Outcome, Strength
+from runners.report.trial_report import FullRun, TrialReport, arm_named, question_count
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-STRENGTH_TEXTS = {
-    "measured": "on the plan's own model, with enough questions",
-    "leaning": "fewer than 30 test questions, no firm result",
-    "proxy": "not with the plan's own, so a hint only",
-    "made": "all test questions come from the documents, so nothing is confirmed",
-}
-"""Explanation of the strength of a verdict."""
 
 REFUSAL_COUNTS = ("correct_refusal", "false_refusal")
 """Scores that the page shows as counts beside the right answers."""
@@ -64,75 +57,55 @@ DATA_LABELS = {
 """Labels of keys of the data and environment tables; other keys are shown as they are."""
 
 
-def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
+def next_steps(report: TrialReport, run: Path) -> list[tuple[str, str]]:
     """Return (command, reason) pairs, the most useful first.
 
     Commands name the run by the path as given, or by the name of its folder where that path is absolute.
     """
-    verdict = data["verdict"]
-    run_argument = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
-    use = verdict["use"] if "use" in verdict else verdict["winner"]
-    asked = use or data["arms"][0]["arm"]
-    arm = f" --arm {asked}" if use is None else ""
-    asks = "the arm to use" if use else "the best by its score; no arm is asked by default"
-    steps = [(f'tunewise ask {run_argument}{arm} "your question"', f"asks {asked}, {asks}")]
-    new_run = shlex.quote(f"{run_argument.strip(chr(39))}-more")
-    if any(arm["arm"] == verdict["recommended"] and is_unplanned(arm) for arm in data["arms"]):
-        steps.append(
-            (
-                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
-                f"after correcting the rows that {verdict['recommended']} was not trained on",
-            )
-        )
-    elif data.get("full_run"):
-        steps.insert(0, _full_run_step(data["full_run"]))
-    elif verdict["strength"] == "made":
-        steps.insert(
-            0,
-            (
-                f"tunewise eval {run_argument} --questions FILE",
-                "with questions that people asked: the verdict comes from generated questions so far",
-            ),
-        )
-    elif verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
+    verdict = report.verdict
+    name = str(run if not run.is_absolute() else Path(run.name))
+    quoted, new_run = shlex.quote(name), shlex.quote(f"{name}-more")
+    asked = verdict.use or report.arms[0].arm
+    arm = "" if verdict.use else f" --arm {asked}"
+    asks = "the arm to use" if verdict.use else "the best by its score; no arm is asked by default"
+    steps = [(f'tunewise ask {quoted}{arm} "your question"', f"asks {asked}, {asks}")]
+    again = f"tunewise run {quoted}/plan.yaml --out {new_run}"
+    if any(arm.arm == verdict.recommended and not arm.planned for arm in report.arms):
+        steps.append((again, f"after correcting the rows that {verdict.recommended} was not trained on"))
+    elif report.full_run:
+        steps.insert(0, _full_run_step(report.full_run))
+    elif verdict.strength is Strength.MADE:
+        why = "with questions that people asked: the verdict comes from generated questions so far"
+        steps.insert(0, (f"tunewise eval {quoted} --questions FILE", why))
+    elif verdict.outcome is Outcome.UNDECIDED or verdict.strength is Strength.LEANING:
         steps += [
-            (f"tunewise run {run_argument}/plan.yaml --out {new_run}", _more_questions_reason(data)),
-            (f"tunewise report {new_run} --compare {run_argument}", "compares the two runs"),
+            (again, _more_questions_reason(report)),
+            (f"tunewise report {new_run} --compare {quoted}", "compares the two runs"),
         ]
-    if verdict["outcome"] == "overturned":
-        steps.append(
-            (f"tunewise explain {run_argument}/plan.yaml", f"why {verdict['recommended']} was recommended")
-        )
-    if verdict["strength"] == "proxy":
-        steps.append(
-            (
-                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
-                "on a machine that can run the plan's own model",
-            )
-        )
-    steps += learning_curve_steps(data, run_argument)
-    if any("retrieval" in str(step) or step == "index" for step in data["measured"].get("seconds", {})):
+    if verdict.outcome is Outcome.OVERTURNED:
+        steps.append((f"tunewise explain {quoted}/plan.yaml", f"why {verdict.recommended} was recommended"))
+    if verdict.strength is Strength.PROXY:
+        steps.append((again, "on a machine that can run the plan's own model"))
+    steps += learning_curve_steps(report, quoted)
+    if any("retrieval" in step or step == "index" for step in report.measured.seconds):
         steps.append(
             (
-                f"tunewise index update {run_argument}/index --documents PATH",
+                f"tunewise index update {quoted}/index --documents PATH",
                 "after the documents changed: answers follow at once, nothing is trained",
             ),
         )
-    steps.append(
-        (f"tunewise chat {run_argument}{arm}", "the same as a conversation; follow-ups are understood")
-    )
+    steps.append((f"tunewise chat {quoted}{arm}", "the same as a conversation; follow-ups are understood"))
     return steps
 
 
-def learning_curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, str]]:
+def learning_curve_steps(report: TrialReport, run: str) -> list[tuple[str, str]]:
     """Return the step that measures a learning curve, where a tuned arm is used or scored nearly as well and has none."""
-    tuned = set(data["measured"].get("training") or {})
-    scores = {arm["arm"]: arm["score"]["mean"] for arm in data["arms"]}
-    if not tuned & set(scores) or data.get("curves"):
+    use = report.verdict.use
+    scores = {arm.arm: arm.score.mean for arm in report.arms}
+    tuned = sorted(set(report.measured.training) & set(scores))
+    if not tuned or report.curves:
         return []
-    verdict = data["verdict"]
-    use = verdict["use"] if "use" in verdict else verdict["winner"]
-    best = max(sorted(tuned & set(scores)), key=lambda name: scores[name])
+    best = max(tuned, key=lambda name: scores[name])
     close = scores[best] >= max(scores.values()) - CLOSE
     if not scores[best] or (use not in tuned and not close):
         return []
@@ -141,177 +114,90 @@ def learning_curve_steps(data: Mapping[str, Any], run: str) -> list[tuple[str, s
     return [(f"tunewise curve {run} --arm {arm}", why)]
 
 
-def _full_run_step(full: Mapping[str, Any]) -> tuple[str, str]:
+def _full_run_step(full: FullRun) -> tuple[str, str]:
     """Return the step after a quick run: the full one, with its minutes where they are known."""
-    minutes = full.get("minutes")
-    about = f" (about {duration_text(60 * minutes)})" if minutes else ""
+    about = f" (about {duration_text(60 * full.minutes)})" if full.minutes else ""
     return (
-        full.get("command") or "tunewise run plan.yaml",
+        full.command or "tunewise run plan.yaml",
         f"the same plan in full, without --quick: this was a quick run{about}",
     )
 
 
-def _more_questions_reason(data: Mapping[str, Any]) -> str:
+def _more_questions_reason(report: TrialReport) -> str:
     """Return what to do before a run that would decide: raise the plan's limit of test questions, or add some."""
-    missing = data["verdict"].get("more_questions_needed")
-    if limit := data.get("max_test"):
+    missing, limit = report.verdict.more_questions_needed, report.max_test
+    if limit:
         return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
     wanted = f"about {count_noun(missing, 'more test question')}" if missing else "30 or more test questions"
     return f"after adding {wanted} to the plan's data"
 
 
-def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] = ()) -> str:
+def render_page(report: TrialReport, records: RunRecords) -> str:
     """Return the page: one file that loads nothing, with its only style and script allowed by their hashes.
 
     Args:
-        data: content of report.json.
-        run: the run folder.
-        questions: the test questions with their gold, shown beside the answers.
+        report: of the run.
+        records: its events, answers, and test questions, whose gold is shown beside the answers.
     """
     style, script = _template_file("report.css"), _template_file("report.js")
+    arms, used = [arm.arm for arm in report.arms], report.verdict.use or ""
+    browsed = browse_questions(records, arms)
+    headline, rest = _headline(report.verdict.conclusion)
     return _template().render(
-        data=data,
+        data=report,
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        labels=DATA_LABELS,
-        steps=next_steps(data, run.path),
-        environment=data.get("environment") or {},
-        source=data.get("data") or {},
-        **_summary_parts(data),
-        **_score_parts(data),
-        **_advice_and_cost_parts(data, run),
-        **_guard_parts(data["guards"]),
-        **_answer_parts(data, run.path, questions),
+        steps=next_steps(report, records.path),
+        source=to_json(report.data),
+        questions=question_count(report.arms),
+        headline=headline,
+        conclusion=rest,
+        best=arm_named(report.arms, report.verdict.use),
+        use=used,
+        several=[arm for arm in report.arms if len(arm.seeds) > 1],
+        arm_titles={arm: title for arm in arms if (title := arm_title(arm))},
+        verdict_text=_with_unbroken_intervals(report.verdict.text),
+        browsed=browsed,
+        letters=arm_letters(arms),
+        examples=example_answers(browsed, used),
+        opened=first_opened(browsed, used),
+        **_score_names(report),
+        **_cost_parts(report, loss_curves(records.events)),
+        **memory_chart(report),
     )
 
 
-def _summary_parts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template needs for the top of the page."""
-    used = statements.used_arm(data)
-    headline, rest = _headline(statements.conclusion(data))
-    return {
-        "questions": question_count(data),
-        "strength": STRENGTH_TEXTS.get(data["verdict"]["strength"], ""),
-        "task": statements.task_line(data),
-        "headline": headline,
-        "conclusion": rest,
-        "best": used,
-        "use": used["arm"] if used else "",
-        "tiles": compared_tiles(data),
-        "arm_titles": {arm["arm"]: title for arm in data["arms"] if (title := arm_title(arm["arm"]))},
-        "terms": statements.words_used(data),
-        "verdict_text": _with_unbroken_intervals(data["verdict"]["text"]),
-        "warnings": data.get("warnings") or [],
-    }
-
-
-def _score_parts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template needs for the scores of the arms."""
-    counted = any(arm.get("right") for arm in data["arms"])
-    measured = {name for arm in data["arms"] for name in arm["scores"]} - {"right"}
-    measured -= set(REFUSAL_COUNTS) if counted else set()
+def _score_names(report: TrialReport) -> dict[str, list[str]]:
+    """Return the scores that the page draws, in the order of the plan's keys: with a weight, and without one."""
+    measured = {name for arm in report.arms for name in arm.scores} - {"right"}
+    measured -= set(REFUSAL_COUNTS) if any(arm.right for arm in report.arms) else set()
     names = [name for name in SCORES if name in measured] + sorted(measured - set(SCORES))
     return {
-        "counted": counted,
-        "with_made": any(arm.get("made") for arm in data["arms"]),
-        "in_wordings": statements.wording_table(data),
-        "made_note": origin_note(data.get("made_questions")),
-        "score_names": [name for name in names if data["weights"].get(name)],
-        "unweighed": [name for name in names if not data["weights"].get(name)],
-        "several": [arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
-        "timing": statements.timing_notes(data),
-        "learning_curves": curve_sections(data.get("curves") or []),
-        "dev_rows": [{**row, "lead": lead_text(row)} for row in data.get("dev_budget") or []],
-        "dev_line": dev_budget_line(data),
-        "score_rule": statements.combined_score_rule(data),
-        "grading": statements.grading_weights(data),
+        "score_names": [name for name in names if report.weights.get(name)],
+        "unweighed": [name for name in names if not report.weights.get(name)],
     }
 
 
-def _advice_and_cost_parts(data: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
-    """Return what the template needs for the reasons of the advice, costs, memory and training."""
-    recommended = data["verdict"]["recommended"]
-    arms = [arm["arm"] for arm in data["arms"]]
-    colours = _arm_colours(arms, recommended)
-    curves = _recommended_first(loss_curves(run), recommended)
+def _cost_parts(report: TrialReport, curves: Mapping[str, list[tuple[int, float]]]) -> dict[str, Any]:
+    """Return what the template needs for costs and training."""
+    recommended = report.verdict.recommended
+    arms = [*(arm.arm for arm in report.arms), recommended]
+    # The recommended arm has the first colour of all charts.
+    colours = {arm: number for number, arm in enumerate(dict.fromkeys([recommended, *arms]))}
+    curves = _recommended_first(curves, recommended)
     smoothed = charts.smoothing_window(curves)
-    break_even = data["predicted"].get("break_even") or {}
-    free = statements.costs_nothing(data)
+    break_even = report.predicted.get("break_even") or {}
+    free = statements.costs_nothing(report)
     return {
-        "reasons": _recommended_row(data).get("reasons", []),
-        "counter": data["predicted"].get("strongest_against"),
-        "flips": data["predicted"].get("flips") or [],
-        "beside": predicted_beside_measured(data),
-        **_forecast_parts(data),
         "free": free,
-        "effort": statements.effort_sentence(data),
-        "cost_chart": "" if free else charts.cost_chart(break_even, [*arms, recommended], colours),
+        "cost_chart": "" if free else charts.cost_chart(break_even, arms, colours),
         "break_even": break_even,
-        "pairs": pairs_in_words(break_even, [*arms, recommended]),
-        **memory_chart(data),
+        "pairs": pairs_in_words(break_even, arms),
         "loss_chart": charts.loss_chart(curves, smoothed, colours) if curves else "",
         "smoothed": smoothed,
     }
-
-
-def _forecast_parts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template needs for forecast against measured; empty for a plan without probabilities."""
-    forecast = data.get("forecast")
-    return {
-        "forecast": forecast_sentence(forecast) if forecast else "",
-        "forecast_columns": FORECAST_COLUMNS,
-        "forecast_rows": forecast_rows(forecast) if forecast else [],
-        "forecast_basis": [
-            f"{row['arm']}: {row['right']['because']}" for row in forecast["arms"] if row["right"]
-        ]
-        if forecast
-        else [],
-    }
-
-
-def _guard_parts(guards: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template needs for the checks beside the verdict."""
-    refusal = guards.get("refusal") or {}
-    return {
-        "refusal": refusal,
-        "refusal_gate": statements.refusal_gate(refusal),
-        "refusal_chart": charts.refusal_chart(refusal) if refusal.get("chosen") else "",
-        "staleness": guards["staleness"],
-        "staleness_caption": staleness_caption(guards["staleness"]),
-        "forgetting": _guard_rows(guards.get("forgetting")),
-        "drift": _guard_rows(guards.get("refusal_drift")),
-    }
-
-
-def _answer_parts(data: Mapping[str, Any], run: Path, questions: Sequence[Question]) -> dict[str, Any]:
-    """Return what the template needs for the examples on top and the answers of all arms."""
-    arms = [arm["arm"] for arm in data["arms"]]
-    used = (statements.used_arm(data) or {}).get("arm", "")
-    browsed = browse_questions(run, arms, questions)
-    return {
-        "browsed": browsed,
-        "letters": arm_letters(arms),
-        "examples": example_answers(browsed, used),
-        "opened": first_opened(browsed, used),
-    }
-
-
-def compared_tiles(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what the used arm is compared with, as tiles: title, right answers and the difference of the scores."""
-    compared = data["verdict"].get("compared") or {}
-    today = own_prompt(data, bool((data.get("task") or {}).get("prompt", True)))
-    titles = {"today": today, "alternative": "cheapest useful alternative"}
-    return [
-        {
-            "title": f"{title}: {pair['arm']}",
-            "right": statements.right_count(pair.get("right")),
-            "difference": pair["difference"],
-        }
-        for key, title in titles.items()
-        if (pair := compared.get(key)) is not None
-    ]
 
 
 def staleness_caption(staleness: Mapping[str, Any] | None) -> str:
@@ -325,13 +211,13 @@ def staleness_caption(staleness: Mapping[str, Any] | None) -> str:
     return " ".join([first, *[still] * bool(repeat)])
 
 
-def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
+def loss_curves(events: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     """Return the losses by step of every training and its validation losses, from the events; one series for each seed.
 
     Where a step was taken again by a resumed training, its last loss counts.
     """
     curves: dict[str, dict[int, float]] = {}
-    for event in run.events():
+    for event in events:
         kind = event.get("event")
         if kind in ("train.step", "train.eval") and "loss" in event:
             name = str(event.get("arm", "train"))
@@ -341,21 +227,7 @@ def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 
-def predicted_beside_measured(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the predicted score of each method with the measured score of its arm."""
-    arms = {arm["arm"]: arm["score"] for arm in data["arms"]}
-    return [
-        {
-            "method": row["method"],
-            "predicted": row.get("score"),
-            "measured": arms.get(row["method"]),
-            "blocked": [blocker["text"] for blocker in row.get("blockers", [])],
-        }
-        for row in data["predicted"].get("ranked", [])
-    ]
-
-
-def memory_chart(data: Mapping[str, Any]) -> dict[str, Any]:
+def memory_chart(report: TrialReport) -> dict[str, Any]:
     """Return the estimated and measured memory of the methods that were trained or recommended, on one scale.
 
     For a trained method the estimate is the one for the settings of its run, otherwise the plan's.
@@ -364,14 +236,14 @@ def memory_chart(data: Mapping[str, Any]) -> dict[str, Any]:
         ``memory``: the rows, with the chart of each; ``memory_scale``: the labels of their scale.
     """
     rows: list[dict[str, Any]] = []
-    trained = data["measured"].get("training") or {}
-    available = (data.get("environment") or {}).get("ram_gib")
-    for row in data["predicted"].get("ranked", []):
+    trained = report.measured.training
+    available = report.environment.get("ram_gib")
+    for row in report.predicted.get("ranked", []):
         name = row["method"]
         estimate = (row.get("estimate") or {}).get("memory_gib") or {}
-        if "likely" not in estimate or not (name in trained or name == data["verdict"]["recommended"]):
+        if "likely" not in estimate or not (name in trained or name == report.verdict.recommended):
             continue
-        peak = predictions.largest_memory([run for run in trained.get(name) or () if isinstance(run, dict)])
+        peak = predictions.largest_memory(trained.get(name) or ())
         by_plan = {"low": estimate["likely"], "high": estimate["likely"], **estimate}
         low, likely, high = peak.expected_range or (by_plan["low"], by_plan["likely"], by_plan["high"])
         lines = predictions.memory_lines(
@@ -412,43 +284,25 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "track": charts.draw_interval,
-        "seeds": charts.draw_seeds,
-        "moved": charts.draw_change,
-        "scale": charts.draw_scale,
+        "charts": charts,
+        "statements": statements,
+        "guard_results": guard_results,
+        "strengths": STRENGTHS,
+        "labels": DATA_LABELS,
+        "arm_named": arm_named,
+        "curve_chart": curve_chart,
+        "dev_budget_line": dev_budget_line,
+        "forecast_columns": FORECAST_COLUMNS,
+        "forecast_rows": forecast_rows,
+        "forecast_sentence": forecast_sentence,
+        "origin_note": origin_note,
+        "own_prompt": own_prompt,
+        "staleness_caption": staleness_caption,
         "words": _spaced,
         "took": _duration,
-        "right_count": statements.right_count,
-        "made_cells": statements.made_cells,
-        "right_interval": statements.right_interval,
-        "as_count": statements.share_as_count,
-        "batch": statements.batch_text,
-        "alone": statements.median_alone,
-        "ms": statements.milliseconds,
-        "price": statements.answer_price,
-        "p_text": statements.p_text,
-        "corrected_p": statements.corrected_p,
-        "p_note": statements.P_VALUE_NOTE,
-        "strengths": statements.STRENGTHS,
-        "small_rise": guard_results.is_small_rise,
-        "less_forgetting": guard_results.LESS_FORGETTING,
         "count_noun": count_noun,
     }
     return environment.get_template("report.html.j2")
-
-
-def _guard_rows(guard: Any) -> list[dict[str, Any]]:
-    """Return the rows of a check, stored as a list, as {"arms": [row]} or as {arm: row}; none if it was not measured."""
-    rows = guard.get("arms", guard) if isinstance(guard, Mapping) else guard
-    if isinstance(rows, Mapping):
-        return [{"arm": arm, **row} for arm, row in rows.items() if isinstance(row, Mapping)]
-    return [dict(row) for row in rows or ()]
-
-
-def _recommended_row(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of the recommended method in the plan's prediction."""
-    ranked = data["predicted"].get("ranked", [])
-    return next((row for row in ranked if row.get("method") == data["verdict"]["recommended"]), {})
 
 
 def _template_file(name: str) -> str:
@@ -477,12 +331,6 @@ def _headline(sentences: Sequence[str], least: int = 40) -> tuple[str, list[str]
             break
         first.append(sentence)
     return " ".join(first), list(sentences[len(first) :])
-
-
-def _arm_colours(arms: Sequence[str], recommended: str) -> dict[str, int]:
-    """Return the number of each arm's colour in all charts; the recommended arm has the first."""
-    order = dict.fromkeys([recommended, *arms])
-    return {arm: number for number, arm in enumerate(order)}
 
 
 def _with_unbroken_intervals(text: str) -> str:

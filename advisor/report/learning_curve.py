@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -80,22 +80,6 @@ def curve_chart(data: Mapping[str, Any]) -> str:
         band=[(row["n"], row["low"], row["high"]) for row in fitted],
         bars=[(row["n"], row["low"], row["high"]) for row in points],
     )
-
-
-def curve_sections(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return arm, sentence, chart, points and warnings of each curve, for the page's template."""
-    return [
-        {
-            "arm": data["arm"],
-            "text": data["text"],
-            "chart": curve_chart(data),
-            "points": data["points"],
-            "forecast": data["forecast"],
-            "warnings": data["warnings"],
-            "asked": f"{data['questions']['n']} {data['questions']['part']} questions",
-        }
-        for data in curves
-    ]
 
 
 def curve_page(data: Mapping[str, Any]) -> str:

@@ -3,80 +3,87 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from advisor.output import format_interval
-from advisor.report.dev_budget import dev_budget_line, lead_text
+from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
-    NOT_JUDGED,
     P_VALUE_NOTE,
-    STRENGTHS,
+    WORDING_COLUMNS,
+    WORDING_TITLE,
     arms_line,
     batch_text,
     combined_score_rule,
-    conclusion,
-    corrected_p,
-    made_cells,
-    median_alone,
     milliseconds,
     p_text,
     questions_asked,
     refusal_line,
-    right_count,
-    right_interval,
     task_line,
     timing_notes,
-    used_arm,
-    wording_table,
+    wording_rows,
     words_used,
 )
+from advisor.verdict.sentences import STRENGTHS
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.sanitize import single_line
+from runners.report.records import NOT_JUDGED
+from runners.report.trial_report import TrialReport
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 
 
-def report_markdown(data: Mapping[str, Any]) -> str:
+def report_markdown(report: TrialReport) -> str:
     """Return verdict, warnings, arms with intervals, paired differences and how it was measured."""
-    verdict, sentences = data["verdict"], conclusion(data)
+    verdict = report.verdict
+    first, *rest = verdict.conclusion
     paragraphs = [
-        f"## tunewise: {_escape(data['name'])}",
-        _escape(task_line(data)),
-        *([f"**{_escape(sentences[0])}**", _escape(" ".join(sentences[1:]))] if sentences else ()),
-        f"**{verdict['outcome'].upper()}** ({STRENGTHS[verdict['strength']]}). {_escape(verdict['text'])}",
-        _escape(verdict.get("taught") or ""),
+        f"## tunewise: {escape_markdown(report.name)}",
+        escape_markdown(task_line(report)),
+        f"**{escape_markdown(first)}**",
+        escape_markdown(" ".join(rest)),
+        f"**{verdict.outcome.upper()}** ({STRENGTHS[verdict.strength][0]}). {escape_markdown(verdict.text)}",
+        escape_markdown(verdict.taught),
         # A list of its own in the quote keeps warnings apart; the blank line after it ends the quote: without one, GitHub
         # reads the table that follows as the quote's last paragraph.
-        "\n".join(f"> - {_escape(warning)}" for warning in data.get("warnings") or []),
-        _escape(" ".join(f"{note}." for note in (data.get("retriever") or {}).get("notes", ()))),
-        "\n".join(_arms(data)),
-        "\n".join(_wordings(data)),
-        _escape(f"What each arm is: {arms}." if (arms := arms_line(data)) else ""),
-        _escape(" ".join([combined_score_rule(data), *(f"{note}." for note in timing_notes(data))])),
-        "\n".join(_pairs(data)),
-        _escape(f"{P_VALUE_NOTE}.") if data["paired"] else "",
-        "\n".join(_dev_budget(data)),
-        "\n".join(_forecast(data)),
-        _escape(refusal_line(data)),
-        _staleness(data),
-        _words(data),
-        "\n".join(_conditions(data)),
+        "\n".join(f"> - {escape_markdown(warning)}" for warning in report.warnings),
+        escape_markdown(" ".join(f"{note}." for note in report.retriever_notes)),
+        "\n".join(_arms(report)),
+        "\n".join(_wordings(report)),
+        escape_markdown(f"What each arm is: {arms}." if (arms := arms_line(report)) else ""),
+        escape_markdown(
+            " ".join([combined_score_rule(report), *(f"{note}." for note in timing_notes(report))])
+        ),
+        "\n".join(_pairs(report)),
+        escape_markdown(f"{P_VALUE_NOTE}.") if report.paired else "",
+        "\n".join(_dev_budget(report)),
+        "\n".join(_forecast(report)),
+        escape_markdown(refusal_line(report)),
+        _staleness(report),
+        _words(report),
+        "\n".join(_conditions(report)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def is_unplanned(arm: Mapping[str, Any]) -> bool:
-    """Return whether an arm of the report lost most of its training rows, so that the verdict does not count it."""
-    return not (arm.get("training_rows") or {"planned": True})["planned"]
+def markdown_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> list[str]:
+    """Return a table, whose first ``texts`` columns hold text and the others numbers."""
+    rule = "---|" * texts + "---:|" * (len(columns) - texts)
+    return [f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _arms(data: Mapping[str, Any]) -> list[str]:
-    weights = data["weights"]
-    names = [name for name in weights if weights[name] and any(name in arm["scores"] for arm in data["arms"])]
-    names = [name for name in names if name != "right"]
-    with_made = any(arm.get("made") for arm in data["arms"])
-    with_alone = any(median_alone(arm) is not None for arm in data["arms"])
+def folded_lines(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines below a title that opens them."""
+    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def _arms(report: TrialReport) -> list[str]:
+    arms = report.arms
+    names = [
+        name
+        for name, weight in report.weights.items()
+        if weight and name != "right" and any(name in arm.scores for arm in arms)
+    ]
+    with_made = any(arm.made for arm in arms)
+    with_alone = any(arm.alone for arm in arms)
     columns = [
         "arm",
         "right (95 %)",
@@ -86,130 +93,108 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
         *(["ms alone"] if with_alone else []),
         "ms in a batch",
     ]
-    rows = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
-    used = used_arm(data)
-    for arm in data["arms"]:
-        label = f"**{_escape(arm['arm'])}**" if used and arm["arm"] == used["arm"] else _escape(arm["arm"])
-        label += " (not trained as planned)" * is_unplanned(arm)
-        scores = [f"{arm['scores'][name]['mean']:.2f}" if name in arm["scores"] else "–" for name in names]
-        share = right_interval(arm.get("right"))
-        right = right_count(arm.get("right")) + (f" ({share})" if share else "")
-        combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
-        alone = median_alone(arm)
-        times = [NOT_JUDGED if alone is None else milliseconds(alone)] if with_alone else []
-        times.append(f"{milliseconds(arm['seconds_per_answer'])} ({batch_text(data, arm)})")
-        cells = [label, right, combined, *(made_cells(arm) if with_made else ()), *scores, *times]
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+    rows = []
+    for arm in arms:
+        label = (
+            f"**{escape_markdown(arm.arm)}**" if arm.arm == report.verdict.use else escape_markdown(arm.arm)
+        )
+        label += " (not trained as planned)" * (not arm.planned)
+        scores = [f"{arm.scores[name].mean:.2f}" if name in arm.scores else NOT_JUDGED for name in names]
+        right = arm.right_text + (f" ({arm.right.interval})" if arm.right else "")
+        combined = f"{arm.score.mean:.2f} ({arm.score.interval})"
+        times = [milliseconds(arm.alone.seconds) if arm.alone else NOT_JUDGED] if with_alone else []
+        times.append(f"{milliseconds(arm.seconds_per_answer)} ({batch_text(report, arm)})")
+        rows.append([label, right, combined, *(arm.made_cells if with_made else ()), *scores, *times])
+    return markdown_rows(columns, rows)
 
 
-def _wordings(data: Mapping[str, Any]) -> list[str]:
+def _wordings(report: TrialReport) -> list[str]:
     """Return the table of questions as their rows have them beside their other wordings; [] without any."""
-    table = wording_table(data)
-    head = [
-        f"**{table.title}**",
-        "",
-        f"| {' | '.join(table.columns)} |",
-        f"|---|---|{'---:|' * (len(table.columns) - 2)}",
-    ]
-    return [*head, *(f"| {' | '.join(map(_escape, row))} |" for row in table.rows)] if table.rows else []
+    rows = [[escape_markdown(cell) for cell in row] for row in wording_rows(report.arms)]
+    return [f"**{WORDING_TITLE}**", "", *markdown_rows(WORDING_COLUMNS, rows, 2)] if rows else []
 
 
-def _pairs(data: Mapping[str, Any]) -> list[str]:
-    right = {arm["arm"]: right_count(arm.get("right")) for arm in data["arms"]}
-    recommended = data["verdict"]["recommended"]
+def _pairs(report: TrialReport) -> list[str]:
+    right = {arm.arm: arm.right_text for arm in report.arms}
+    recommended = report.verdict.recommended
+    title = f"{escape_markdown(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with"
     rows = [
-        f"| {_escape(recommended)} ({right.get(recommended, NOT_JUDGED)} right) compared with "
-        "| right | difference (95 %) | p |",
-        "|---|---:|---:|---:|",
+        (
+            escape_markdown(pair.b),
+            right.get(pair.b, NOT_JUDGED),
+            f"{pair.difference:+.2f} ({pair.low:+.2f} to {pair.high:+.2f})",
+            escape_markdown(p_text(pair.p_holm)),
+        )
+        for pair in report.paired
     ]
-    for pair in data["paired"]:
-        difference = f"{pair['difference']:+.2f} ({format_interval(pair, signed=True)})"
-        cells = [
-            _escape(pair["b"]),
-            right.get(pair["b"], NOT_JUDGED),
-            difference,
-            _escape(p_text(corrected_p(pair))),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows if data["paired"] else []
+    return markdown_rows((title, "right", "difference (95 %)", "p"), rows) if rows else []
 
 
-def _dev_budget(data: Mapping[str, Any]) -> list[str]:
+def _dev_budget(report: TrialReport) -> list[str]:
     """Return the folded table of the answers on dev questions that each arm was given; [] where none was to choose."""
-    rows, line = data.get("dev_budget") or [], dev_budget_line(data)
+    line = dev_budget_line(report.dev_budget)
     if not line:
         return []
     table = [
         "| arm | answers allowed | used | tried | chosen | lead of the best other |",
         "|---|---:|---:|---|---|---:|",
     ]
-    for row in rows:
-        tried = "; ".join(f"{one['prompt']} {one['score']:.2f}" for one in row["tried"]) or "–"
-        used = "–" if row["used"] is None else str(row["used"])
-        chosen = row["chosen"] or row["how"]
+    for row in report.dev_budget:
+        tried = "; ".join(f"{one['prompt']} {one['score']:.2f}" for one in row.tried) or "–"
+        used = "–" if row.used is None else str(row.used)
         cells = [
-            _escape(row["arm"]),
-            str(row["allowed"]),
+            escape_markdown(row.arm),
+            str(row.allowed),
             used,
-            _escape(tried),
-            _escape(chosen),
-            lead_text(row),
+            escape_markdown(tried),
+            escape_markdown(row.chosen or row.how),
         ]
-        table.append(f"| {' | '.join(cells)} |")
-    summary = "<details><summary>How the prompts were chosen (dev questions)</summary>"
-    return [summary, "", _escape(f"{line}."), "", *table, "", "</details>"]
+        table.append(f"| {' | '.join([*cells, row.lead_text])} |")
+    return folded_lines(
+        "How the prompts were chosen (dev questions)", [escape_markdown(f"{line}."), "", *table]
+    )
 
 
-def _forecast(data: Mapping[str, Any]) -> list[str]:
+def _forecast(report: TrialReport) -> list[str]:
     """Return the folded table of what was forecast beside what was measured; [] for a plan without probabilities."""
-    forecast = data.get("forecast")
-    if not forecast:
+    if not report.forecast:
         return []
-    rows = [f"| {' | '.join(FORECAST_COLUMNS)} |", f"|---|{'---:|' * (len(FORECAST_COLUMNS) - 1)}"]
-    rows += [f"| {' | '.join(map(_escape, row))} |" for row in forecast_rows(forecast)]
-    summary = "<details><summary>Forecast against measured</summary>"
-    return [summary, "", _escape(forecast_sentence(forecast)), "", *rows, "", "</details>"]
+    rows = [[escape_markdown(cell) for cell in row] for row in forecast_rows(report.forecast)]
+    lines = [escape_markdown(forecast_sentence(report.forecast)), "", *markdown_rows(FORECAST_COLUMNS, rows)]
+    return folded_lines("Forecast against measured", lines)
 
 
-def _staleness(data: Mapping[str, Any]) -> str:
-    stale = data["guards"].get("staleness")
-    if not stale:
-        return ""
+def _staleness(report: TrialReport) -> str:
     changes = [
-        f"{_escape(row['arm'])} new fact {row['new_before']} → {row['new_after']}, "
+        f"{escape_markdown(row['arm'])} new fact {row['new_before']} → {row['new_after']}, "
         f"old {row['old_before']} → {row['old_after']} of {row['n']}"
-        for row in stale["arms"]
+        for row in (report.guards.staleness or {}).get("arms", ())
     ]
-    return f"After the documents changed: {'; '.join(changes)}."
+    return f"After the documents changed: {'; '.join(changes)}." if changes else ""
 
 
-def _words(data: Mapping[str, Any]) -> str:
+def _words(report: TrialReport) -> str:
     """Return the terms that the report uses, each with its sentence, as one paragraph."""
-    terms = [f"**{_escape(term.name)}**: {_escape(term.sentence)}" for term in words_used(data)]
+    terms = [
+        f"**{escape_markdown(term.name)}**: {escape_markdown(term.sentence)}" for term in words_used(report)
+    ]
     return f"Words used here. {' '.join(terms)}"
 
 
-def _conditions(data: Mapping[str, Any]) -> list[str]:
-    data_used, machine = data.get("data") or {}, data.get("environment") or {}
+def _conditions(report: TrialReport) -> list[str]:
+    data, machine = report.data, report.environment
     packages = ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items())
-    digests = ", ".join(
-        f"{key} `{data_used[key][:12]}`" for key in ("plan", "split", "base") if data_used.get(key)
+    known = (("plan", data.plan), ("split", data.split), ("base", data.base))
+    digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in known if digest)
+    asked = f"{questions_asked(report.arms)}, {escape_markdown(report.verdict.model)}, seed {data.seed}; {digests}."
+    processor, gpu = (escape_markdown(str(machine.get(key, ""))) for key in ("processor", "gpu"))
+    system = (
+        f"{processor}, {machine.get('cores')} cores, {machine.get('ram_gib')} GiB RAM, GPU {gpu or 'none'}, "
+        f"{machine.get('system')}, Python {machine.get('python')}; {packages}."
     )
-    text = f"{questions_asked(data)}, {_escape(data['verdict']['model'])}, seed {data_used.get('seed', 0)}; {digests}."
-    return [
-        "<details><summary>How it was measured</summary>",
-        "",
-        text,
-        "",
-        f"{_escape(str(machine.get('processor', '')))}, {machine.get('cores')} cores, {machine.get('ram_gib')} GiB RAM, "
-        f"GPU {_escape(str(machine.get('gpu', 'none')))}, {machine.get('system')}, Python {machine.get('python')}; "
-        f"{packages}.",
-        "",
-        "</details>",
-    ]
+    return folded_lines("How it was measured", [asked, "", system])
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return a text from data on one line with Markdown's special characters escaped."""
     return _MARKUP.sub(r"\\\1", single_line(text))

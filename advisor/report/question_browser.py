@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from advisor.verdict.right_answers import is_beside
+from advisor.verdict.run_records import RunRecords
 from rag.text.numbers import extract_numbers
 from rag.text.sanitize import defang_text, strip_invisible
 from rag.text.words import content_words
 from runners.data.questions import Question
-from runners.run_folder import SCORES, TRIAL, read_journal
+from runners.run_folder import SCORES, TRIAL
 from runners.scoring.correctness import stored_right
-from runners.trial.trial import ANSWERS
 
 MAX_CHARACTERS = 4_000_000
 """Most characters of answers and quotes on the page; the questions beyond are left out and counted."""
@@ -41,26 +41,22 @@ class BrowsedQuestions:
 
 
 def browse_questions(
-    run: Path,
-    arms: Sequence[str],
-    questions: Sequence[Question],
-    max_characters: int = MAX_CHARACTERS,
+    records: RunRecords, arms: Sequence[str], max_characters: int = MAX_CHARACTERS
 ) -> BrowsedQuestions:
     """Return every test question with the answers of all arms (of the first seed), in the order of the trial.
 
     Each answer is split into pieces: see :func:`answer_pieces`.
 
     Args:
-        run: the run folder.
+        records: of the run; a question that is not among its test questions is shown without gold.
         arms: names of the arms, in the order to show.
-        questions: the test questions with their gold; a question that is missing here is shown without gold.
         max_characters: of answers and quotes on the page.
     """
-    gold = {question.id: question for question in questions}
-    scores = _scores(run)
-    by_id: dict[str, dict[str, dict[str, Any]]] = {}
+    gold = {question.id: question for question in records.questions}
+    scores = _scores(records.path)
+    by_id: dict[str, dict[str, Mapping[str, Any]]] = {}
     seeds: dict[str, set[int]] = {}
-    for row in read_journal(run / TRIAL / ANSWERS):
+    for row in records.answers:
         seeds.setdefault(row["arm"], set()).add(row["seed"])
         by_id.setdefault(row["id"], {}).setdefault(row["arm"], row)
     rows: list[dict[str, Any]] = []
@@ -182,7 +178,7 @@ def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Ite
 def _row(
     number: int,
     key: str,
-    answers: Mapping[str, dict[str, Any]],
+    answers: Mapping[str, Mapping[str, Any]],
     arms: Sequence[str],
     scores: Mapping[str, Mapping[str, dict[str, float]]],
     question: Question | None,

@@ -11,9 +11,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from advisor.costs.arm_costs import cost_per_1000
-from advisor.report.data import pair_json, seconds_alone
+from advisor.report.data import seconds_alone
+from advisor.report.markdown import escape_markdown, folded_lines, markdown_rows
 from advisor.verdict.comparison import compare_arms
-from advisor.verdict.guards import trained_rows
+from advisor.verdict.guards import lost_arms, trained_rows
 from advisor.verdict.regression import (
     REGRESSION,
     RIGHT,
@@ -24,20 +25,22 @@ from advisor.verdict.regression import (
     paired_changes,
     smallest_found_loss,
 )
-from advisor.verdict.verdict import Verdict, judge_trial
+from advisor.verdict.run_records import RunRecords
+from advisor.verdict.verdict import judge_trial
 from rag.text.sanitize import single_line
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.recheck.inputs import PRICES, Change
 from runners.recheck.recheck import Recheck, RecheckedArm
-from runners.run_folder import TRIAL, read_journal, read_report
+from runners.report.records import Verdict
+from runners.report.report_file import read_report
+from runners.run_folder import TRIAL, read_journal
 from runners.trial.trial import ANSWERS, ArmScores
 
 MAX_FLIPPED = 12
 """Answers that were right and are not, shown in full."""
 MAX_TEXT = 300
 """Most characters of an answer that are shown."""
-_MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -78,7 +81,9 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
         },
         "arms": [_arm_json(arm, result, changes) for arm in result.arms],
         "needs_new_gold": _lost_gold_rows(result),
-        "made": _made_scores(pairs, result, demanded) if result.made and real else [],
+        "made": [change.to_json() for change in paired_changes(pairs, demanded, result.made)]
+        if result.made and real
+        else [],
         "power": _power(result, changes),
         "lost_answers": _flipped(result),
         "verdict": _verdicts(result),
@@ -111,8 +116,8 @@ def _arm_json(arm: RecheckedArm, result: Recheck, changes: Sequence[ScoreChange]
 
 def _reported_costs(result: Recheck) -> dict[str, float | None]:
     """Return what the run's report says that a thousand answers cost, by arm."""
-    rows = read_report(result.run.path).get("arms") or ()
-    return {arm["arm"]: arm.get("usd_per_1000") for arm in rows}
+    report = read_report(result.run.path)
+    return {arm.arm: arm.usd_per_1000 for arm in (report.arms if report else ())}
 
 
 def _price_changes(result: Recheck) -> list[Change]:
@@ -139,13 +144,6 @@ def _lost_gold_rows(result: Recheck) -> list[dict[str, str]]:
 def _question_texts(result: Recheck) -> dict[str, str]:
     rows = read_journal(result.folder / TRIAL / ANSWERS)
     return {str(row["id"]): str(row.get("question", "")) for row in rows}
-
-
-def _made_scores(
-    pairs: Sequence[tuple[ArmScores, ArmScores]], result: Recheck, demanded: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the changes on the made questions alone, which decide nothing."""
-    return [change.to_json() for change in paired_changes(pairs, demanded, result.made)]
 
 
 def _power(result: Recheck, changes: Sequence[ScoreChange]) -> list[dict[str, Any]]:
@@ -230,9 +228,9 @@ def _judged(result: Recheck, plan: Plan, arms: Sequence[ArmScores]) -> Verdict |
     """Return the verdict on these arms; None where the arm that is held to account is not among them."""
     if plan.choice not in {arm.arm for arm in arms if arm.combined}:
         return None
-    accounts = trained_rows(result.run, plan)
-    lost = {name: account.text for name, account in accounts.items() if account.lost}
-    return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(plan, arms, result.run.events()))[0]
+    records = RunRecords(path=result.run.path, plan=plan, events=result.run.events(), answers=())
+    lost = lost_arms(trained_rows(plan, records.events))
+    return judge_trial(plan, arms, plan.model.name, lost, seconds_alone(records, arms))[0]
 
 
 def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: Verdict) -> tuple[str, bool]:
@@ -242,10 +240,10 @@ def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: V
         return f"{old.use} cannot be used any more: it {reason}; the arm to use is {new.use}", True
     by_name = {arm.arm: arm for arm in arms}
     if old.use in by_name and new.use in by_name:
-        pair = pair_json(compare_arms(by_name[str(new.use)], by_name[str(old.use)], result.plan.seed))
-        if pair["low"] > 0 and pair["p"] <= 0.05:
-            interval = f"[{pair['low']:+.2f}, {pair['high']:+.2f}]"
-            text = f"the arm to use is {new.use}, no longer {old.use}: {pair['difference']:+.2f} {interval}"
+        pair = compare_arms(by_name[str(new.use)], by_name[str(old.use)], result.plan.seed)
+        if pair.low > 0 and pair.p <= 0.05:
+            interval = f"[{pair.low:+.2f}, {pair.high:+.2f}]"
+            text = f"the arm to use is {new.use}, no longer {old.use}: {pair.difference:+.2f} {interval}"
             return text, True
     return f"{new.use} would be chosen in place of {old.use}, but it is not clearly better", False
 
@@ -297,25 +295,27 @@ def recheck_markdown(data: Mapping[str, Any]) -> str:
     """Return the result as Markdown, short enough for a comment on a pull request."""
     first, *rest = data["summary"]
     parts = [
-        f"## tunewise recheck, {_escape(data['outcome'])}: {_escape(data['name'])}",
-        f"**{_escape(first)}**",
+        f"## tunewise recheck, {escape_markdown(data['outcome'])}: {escape_markdown(data['name'])}",
+        f"**{escape_markdown(first)}**",
     ]
-    parts.append(" ".join(map(_escape, rest)))
-    changed = [f"- **{row['kind']}**: {_escape(row['text'])}" for row in data["changes"]]
+    parts.append(" ".join(map(escape_markdown, rest)))
+    changed = [f"- **{row['kind']}**: {escape_markdown(row['text'])}" for row in data["changes"]]
     parts.append("\n".join(["What changed:", "", *changed]) if changed else "Nothing changed.")
     rows = [
-        "| arm | score | before | now | difference (95 %) | p | asked again |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        (
+            escape_markdown(arm["arm"]),
+            change["score"],
+            f"{change['before']:.2f}",
+            f"{change['now']:.2f}",
+            f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]",
+            f"{change['p_loss']:.3g}" if change["decides"] else "–",
+            f"{arm['asked_again']} of {arm['asked_again'] + arm['taken_over']}",
+        )
+        for arm in data["arms"]
+        for change in arm["scores"]
     ]
-    for arm in data["arms"]:
-        for change in arm["scores"]:
-            p = f"{change['p_loss']:.3g}" if change["decides"] else "–"
-            rows.append(
-                f"| {_escape(arm['arm'])} | {change['score']} | {change['before']:.2f} | {change['now']:.2f} | "
-                f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}] | {p} | "
-                f"{arm['asked_again']} of {arm['asked_again'] + arm['taken_over']} |"
-            )
-    parts.append("\n".join(rows))
+    columns = ("arm", "score", "before", "now", "difference (95 %)", "p", "asked again")
+    parts.append("\n".join(markdown_rows(columns, rows, 2)))
     parts.append(
         "p is that of a loss, one-sided and corrected for all arms and scores together; a regression needs p ≤ 0.025 and "
         f"the whole interval below {-data['margin'] or 0:g}."
@@ -323,14 +323,10 @@ def recheck_markdown(data: Mapping[str, Any]) -> str:
     parts += _flipped_markdown(data["lost_answers"])
     if data["needs_new_gold"]:
         listed = [
-            f"- `{_escape(row['id'])}` {_escape(row['question'])}: {_escape(row['reason'])}"
+            f"- `{escape_markdown(row['id'])}` {escape_markdown(row['question'])}: {escape_markdown(row['reason'])}"
             for row in data["needs_new_gold"]
         ]
-        parts.append(
-            "\n".join(
-                ["<details><summary>Questions that need new gold</summary>", "", *listed, "", "</details>"]
-            )
-        )
+        parts.append("\n".join(folded_lines("Questions that need new gold", listed)))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -338,17 +334,13 @@ def _flipped_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     lines = [
-        f"- **{_escape(row['arm'])}** {_escape(row['question'])}<br>before: {_escape(row['before'])}"
-        f"<br>now: {_escape(row['now'])}"
+        f"- **{escape_markdown(row['arm'])}** {escape_markdown(row['question'])}<br>before: {escape_markdown(row['before'])}"
+        f"<br>now: {escape_markdown(row['now'])}"
         for row in rows[:MAX_FLIPPED]
     ]
     more = [f"- and {len(rows) - MAX_FLIPPED} more"] if len(rows) > MAX_FLIPPED else []
-    head = f"<details><summary>{count_noun(len(rows), 'answer')} that were right and are not</summary>"
-    return ["\n".join([head, "", *lines, *more, "", "</details>"])]
-
-
-def _escape(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", single_line(text))
+    title = f"{count_noun(len(rows), 'answer')} that were right and are not"
+    return ["\n".join(folded_lines(title, [*lines, *more]))]
 
 
 def recheck_junit(data: Mapping[str, Any]) -> str:

@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.report import statements
-from advisor.report.data import data_used, read_report, recorded_environment, report_json
+from advisor.report.data import read_report, report_of_run
 from advisor.report.html import render_page
 from advisor.report.markdown import report_markdown
+from advisor.verdict.run_records import RunRecords
+from advisor.verdict.sentences import STRENGTHS
 from rag.files import write_json, write_text
 from runners import notebook
 from runners.data.questions import Question
 from runners.plan.schema import Plan
+from runners.report.report_file import report_json
+from runners.report.trial_report import TrialReport
 from runners.run_folder import REPORT, RunFolder
 from runners.runs.plan_models import named_models
 
@@ -28,36 +31,29 @@ if TYPE_CHECKING:
 HTML, MARKDOWN = "report.html", "report.md"
 
 
-def write_report(
-    run: RunFolder, plan: Plan, questions: Sequence[Question] = (), staleness: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Write the three files, seal the manifest of the run folder, and return the content of report.json.
+def write_report(run: RunFolder, plan: Plan, questions: Sequence[Question] = ()) -> TrialReport:
+    """Write the three files, seal the manifest of the run folder, and return the report.
 
     Args:
         run: the run folder.
         plan: its plan.
         questions: the test questions, whose gold is shown beside the answers.
-        staleness: measurement after an update of the documents, None if there was none.
     """
-    data = report_json(run, plan, questions, staleness)
-    data |= {
-        "task": statements.task_asked(plan),
-        "environment": recorded_environment(run.events()),
-        "data": data_used(run, plan),
-    }
+    records = RunRecords.read(run, plan, questions)
+    report = report_of_run(records)
     run.unseal()
-    write_json(run.path / REPORT, data)
-    write_text(run.path / HTML, render_page(data, run, questions))
-    write_text(run.path / MARKDOWN, report_markdown(data))
+    write_json(run.path / REPORT, report_json(report))
+    write_text(run.path / HTML, render_page(report, records))
+    write_text(run.path / MARKDOWN, report_markdown(report))
     run.seal(
         {
             "plan": plan.digest(),
-            "split": data["guards"]["leakage"]["split"],
-            "outcome": data["verdict"]["outcome"],
+            "split": report.data.split,
+            "outcome": report.verdict.outcome,
             "models": named_models(plan),
         }
     )
-    return data
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,8 @@ class Report:
 
     path: Path
     """The run folder, with report.html, report.md and report.json."""
-    data: Mapping[str, Any]
-    """What ``tunewise report --json`` prints."""
+    content: TrialReport
+    """The same as a record."""
 
     @classmethod
     def read(cls, path: Path | str) -> Report:
@@ -75,47 +71,48 @@ class Report:
         return cls(Path(path), read_report(Path(path)))
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What ``tunewise report --json`` prints."""
+        return report_json(self.content)
+
+    @property
     def outcome(self) -> str:
         """Return confirmed, overturned or undecided."""
-        return str(self.data["verdict"]["outcome"])
+        return self.content.verdict.outcome.value
 
     @property
     def winner(self) -> str:
         """The cheapest arm within noise of the best by the combined score, whatever was said."""
-        return str(self.data["verdict"]["winner"])
+        return self.content.verdict.winner
 
     @property
     def use(self) -> str | None:
-        """The arm to use; None where no arm can meet what was said. In reports of earlier versions the winner."""
-        verdict = self.data["verdict"]
-        name = verdict["use"] if "use" in verdict else verdict["winner"]
-        return None if name is None else str(name)
+        """The arm to use; None where no arm can meet what was said."""
+        return self.content.verdict.use
 
     def __repr__(self) -> str:
         """Return the verdict in a line."""
-        return f"Report({str(self.path)!r}, {self.outcome}: {self.data['verdict']['text']})"
+        return f"Report({str(self.path)!r}, {self.outcome}: {self.content.verdict.text})"
 
     def _repr_markdown_(self) -> str:
         """Return the content of report.md."""
-        return report_markdown(self.data)
+        return report_markdown(self.content)
 
     def _repr_html_(self) -> str:
         """Return the HTML that a notebook shows: conclusion, verdict, warnings, and the arms with their right answers."""
-        verdict = self.data["verdict"]
-        sentences = statements.conclusion(self.data)
-        head = notebook.html_paragraph(" ".join(sentences)) if sentences else ""
-        verdict_html = notebook.html_paragraph(
-            f"{verdict['outcome'].upper()} ({statements.STRENGTHS[verdict['strength']]}). {verdict['text']}"
-        )
-        warnings = [notebook.html_list(self.data["warnings"])] if self.data.get("warnings") else []
+        report, verdict = self.content, self.content.verdict
+        head = notebook.html_paragraph(" ".join(verdict.conclusion))
+        strength, _ = STRENGTHS[verdict.strength]
+        verdict_html = notebook.html_paragraph(f"{verdict.outcome.upper()} ({strength}). {verdict.text}")
+        warnings = [notebook.html_list(report.warnings)] if report.warnings else []
         rows = [
             (
-                arm["arm"],
-                statements.right_count(arm.get("right")),
-                *(f"{arm['score'][key]:.2f}" for key in ("mean", "low", "high")),
-                arm.get("questions", arm["n"]),
+                arm.arm,
+                arm.right_text,
+                *(f"{value:.2f}" for value in (arm.score.mean, arm.score.low, arm.score.high)),
+                arm.question_count,
             )
-            for arm in self.data["arms"]
+            for arm in report.arms
         ]
         table = notebook.html_table(("arm", "right", "combined", "95 % from", "to", "questions"), rows)
         return f"<div>{head}{verdict_html}{''.join(warnings)}{table}</div>"

@@ -143,7 +143,7 @@ def choose_arm(
         return ArmToUse(None, _nothing_meets(failed, excluded), excluded)
     useful = _useful(remaining)
     if not useful.arms:
-        asked = max(right.total.of for right in map(right_answers, remaining.arms.values()) if right)
+        asked = max(right.of for right in map(right_answers, remaining.arms.values()) if right)
         reason = (
             f"no arm that could be used answers one of the {asked} questions right: look at the answers in report.html, "
             "then try a larger model"
@@ -173,7 +173,7 @@ def _useful(trial: Trial) -> Trial:
     """Return the trial without arms that have no right answer, surely fewer than the best, or only explain others."""
     counted = {name: right for name, arm in trial.arms.items() if (right := right_answers(arm))}
     if counted:
-        trial = trial.only([name for name in trial.arms if name in counted and counted[name].total.n > 0])
+        trial = trial.only([name for name in trial.arms if name in counted and counted[name].n > 0])
         if not trial.arms:
             return trial
         most = _most_right(trial)
@@ -339,7 +339,7 @@ def _surely_more_wrong(trial: Trial) -> dict[str, str]:
         return {}
     most = _most_right(trial)
     behind = surely_below(most, trial.arms, RIGHT, trial.plan.seed)
-    return {name: f"answers {counted[name].text} right, {most} {counted[most].total.n}" for name in behind}
+    return {name: f"answers {counted[name].text} right, {most} {counted[most].n}" for name in behind}
 
 
 REQUIREMENTS: tuple[Requirement, ...] = (

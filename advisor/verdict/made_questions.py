@@ -3,25 +3,24 @@
 Made questions are worded by a model or a rule that has read the passage, so they are easier to find it for, and they ask
 what a document states instead of what somebody needs to know. Where a trial has both kinds, everything is judged on the real
 ones, and the made ones are shown beside them. Where it has made ones alone, nothing is confirmed or overturned: the strength
-of the verdict is :data:`MADE`.
+of the verdict is :attr:`Strength.MADE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from advisor.verdict.comparison import LEANING_BELOW
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.verdict import Verdict, judge_trial
+from advisor.verdict.verdict import judge_trial
 from rag.evaluation.statistics import PairedDifference, bootstrap_interval
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.records import Estimate, MadeColumn, Outcome, Strength, Verdict
+from runners.report.trial_report import MadeQuestions
 from runners.trial.trial import ArmScores
 
-MADE = "made"
-"""Strength of a verdict on made questions alone."""
 REAL_QUESTIONS_NEEDED = (
     f"Collect {LEANING_BELOW} or more questions that people asked, and measure again: "
     "tunewise eval RUN --questions FILE."
@@ -55,8 +54,8 @@ def judge_on_real_questions(
 ) -> JudgedTrial:
     """Judge a trial as :func:`advisor.verdict.verdict.judge_trial` does, on the questions that were not made.
 
-    On made questions alone the outcome is undecided, the gate open and the strength :data:`MADE`; the arm to use is the one
-    that came out ahead on them.
+    On made questions alone the outcome is undecided, the gate open and the strength :attr:`Strength.MADE`; the arm to use is
+    the one that came out ahead on them.
     """
     counted, beside = split_by_origin(arms)
     verdict, pairs = judge_trial(plan, counted, model, lost, seconds_alone)
@@ -78,56 +77,57 @@ def split_by_origin(arms: Sequence[ArmScores]) -> tuple[tuple[ArmScores, ...], t
     return real, tuple(arm.of_origin(from_documents=True) for arm in arms)
 
 
-def made_column(arm: ArmScores) -> dict[str, Any]:
-    """Return the column of an arm's made questions in the report: how many, score with interval, right answers."""
-    right = right_answers(arm) if arm.questions else None
+def made_column(arm: ArmScores) -> MadeColumn:
+    """Return what an arm scored on made questions, as the report has it beside the real ones."""
     interval = bootstrap_interval(arm.shown("combined"), documents=arm.sources()) if arm.combined else None
-    return {
-        "n": len(arm.combined),
-        "score": {"mean": interval.mean, "low": interval.low, "high": interval.high} if interval else None,
-        "right": right.to_json() if right else None,
-    }
+    return MadeColumn(
+        n=len(arm.combined),
+        score=Estimate(mean=interval.mean, low=interval.low, high=interval.high) if interval else None,
+        right=right_answers(arm) if arm.questions else None,
+    )
 
 
-def origin_counts(arms: Sequence[ArmScores], dev: Mapping[str, int] | None = None) -> dict[str, Any] | None:
+def made_questions(arms: Sequence[ArmScores], dev: Mapping[str, int] | None = None) -> MadeQuestions | None:
     """Return how many test questions, dev questions and training rows are made, as far as recorded; None where none is."""
     longest = max(arms, key=lambda arm: len(arm.questions), default=None)
     count = longest.of_origin(from_documents=True).question_count if longest is not None else 0
-    if not count and not any((dev or {}).get(key) for key in ("dev", "rows")):
+    known: Mapping[str, int] = dev or {}
+    if not count and not any(known.get(key) for key in ("dev", "rows")):
         return None
-    counts: dict[str, Any] = {"test": count, "test_of": longest.question_count if longest is not None else 0}
-    return {**counts, **{key: (dev or {}).get(key) for key in ("dev", "dev_of", "rows", "rows_of")}}
+    return MadeQuestions(
+        test=count,
+        test_of=longest.question_count if longest is not None else 0,
+        dev=known.get("dev"),
+        dev_of=known.get("dev_of"),
+        rows=known.get("rows"),
+        rows_of=known.get("rows_of"),
+    )
 
 
-def origin_note(counts: Mapping[str, Any] | None) -> str:
+def origin_note(counts: MadeQuestions | None) -> str:
     """Return a sentence on how many questions are made, and what was judged; "" where none is."""
     if not counts:
         return ""
     parts = []
-    if counts["test"]:
-        real = counts["test_of"] - counts["test"]
+    if counts.test:
+        real = counts.test_of - counts.test
         judged = (
             f"the verdict and every count are by the {count_noun(real, 'real one')}"
             if real
             else "none was asked by anybody"
         )
-        were = "was" if counts["test"] == 1 else "were"
+        were = "was" if counts.test == 1 else "were"
         parts.append(
-            f"{counts['test']} of {count_noun(counts['test_of'], 'test question')} {were} made from the documents: {judged}"
+            f"{counts.test} of {count_noun(counts.test_of, 'test question')} {were} made from the documents: {judged}"
         )
-    if counts.get("dev"):
+    if counts.dev:
         parts.append(
-            f"{counts['dev']} of {count_noun(counts['dev_of'], 'dev question')}, by which prompts and settings are "
+            f"{counts.dev} of {count_noun(counts.dev_of or 0, 'dev question')}, by which prompts and settings are "
             "chosen, were made"
         )
-    if counts.get("rows"):
-        parts.append(f"{counts['rows']} of {count_noun(counts['rows_of'], 'training row')} were made")
+    if counts.rows:
+        parts.append(f"{counts.rows} of {count_noun(counts.rows_of or 0, 'training row')} were made")
     return "; ".join(parts)
-
-
-def origin_notes(counts: Mapping[str, Any] | None) -> list[str]:
-    """Return the sentence of :func:`origin_note` in a list; [] where no question is made."""
-    return [text] if (text := origin_note(counts)) else []
 
 
 def _on_made_alone(verdict: Verdict, count: int) -> Verdict:
@@ -138,8 +138,8 @@ def _on_made_alone(verdict: Verdict, count: int) -> Verdict:
     )
     return replace(
         verdict,
-        outcome="undecided",
-        strength=MADE,
+        outcome=Outcome.UNDECIDED,
+        strength=Strength.MADE,
         gate_met=None,
         text=text,
         more_questions_needed=LEANING_BELOW,

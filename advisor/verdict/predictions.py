@@ -1,6 +1,6 @@
 """Predictions held against measurements: training time, memory and the seconds of each step.
 
-:func:`compare_prediction` gives what a report adds for the chosen arm, :func:`prediction_line` its text.
+:func:`predicted_pairs` gives both figures of the chosen arm, :func:`prediction_line` the text for a report.
 Memory is compared for training alone, as the estimate is; the whole process, which has to fit, is shown
 beside it. :func:`remember_run` adds a finished run to the user's history, :func:`hours_line` and
 :func:`time_corrections` give what earlier runs here say about an estimate.
@@ -8,8 +8,8 @@ beside it. :func:`remember_run` adds a finished run to the user's history, :func
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,9 @@ from rag.text.words import count_noun
 from runners.plan.forecast import NO_FORECAST, OUTDATED
 from runners.plan.schema import Plan
 from runners.plan.steps import TrainStep
+from runners.report.json_records import to_json
+from runners.report.records import Strength
+from runners.report.trial_report import StepReport, TrialForecast, TrialReport, arm_named
 from runners.resources.machine import GIB, Machine, detect_machine
 from runners.resources.memory_estimate import CPU_ACCURACY, ESTIMATE_ACCURACY
 from runners.resources.memory_terms import CUDA_CONTEXT_BYTES
@@ -44,32 +47,24 @@ _KINDS: Mapping[str, Kind] = {
     "evaluate": "evaluate",
 }
 RunLabel = Literal["run", "demo"]
+Trainings = Mapping[str, Sequence[Mapping[str, Any]] | None]
+"""By arm, the results of its trainings as the step recorded them, one for each seed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredMemory:
     """Memory of the training run that took most; GiB, None where it was not recorded."""
 
-    own: float | None
+    own: float | None = None
     """How far the peak rose above what was allocated before: weights, gradients, optimiser, activations."""
-    expected: float | None
+    expected: float | None = None
     """The estimate of exactly that, for the run's own settings and method."""
-    peak: float | None
+    peak: float | None = None
     """The peak of everything: the process, or on a GPU what torch had reserved there."""
-    held: float | None
+    held: float | None = None
     """What was allocated before training began."""
     method: str = "lora"
     on_gpu: bool = False
-
-    @property
-    def measured(self) -> dict[str, Any]:
-        """The keys of the report's ``measured``."""
-        return {
-            "memory_gib": self.own,
-            "memory_expected_gib": self.expected,
-            "process_gib": self.peak,
-            "held_gib": self.held,
-        }
 
     @property
     def expected_range(self) -> tuple[float, float, float] | None:
@@ -95,23 +90,19 @@ class MeasuredMemory:
         return f"the whole process used {self.peak:.2g} GiB at its peak{before}"
 
 
-NO_MEMORY = MeasuredMemory(None, None, None, None)
-
-
-def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
-    """Return the memory of the run that took most; earlier versions recorded only the process's peak."""
+def largest_memory(runs: Iterable[Mapping[str, Any]]) -> MeasuredMemory:
+    """Return the memory of the run that took most."""
     measured = [run for run in runs if run.get("peak_gib")]
     if not measured:
-        return NO_MEMORY
+        return MeasuredMemory()
     run = max(measured, key=lambda candidate: (candidate.get("own_gib") or 0.0, candidate["peak_gib"]))
-    peak = max(candidate["peak_gib"] for candidate in measured)
     return MeasuredMemory(
-        run.get("own_gib"),
-        run.get("expected_gib"),
-        peak,
-        run.get("held_gib"),
-        str(run.get("method", "lora")),
-        bool(run.get("on_gpu")),
+        own=run.get("own_gib"),
+        expected=run.get("expected_gib"),
+        peak=max(candidate["peak_gib"] for candidate in measured),
+        held=run.get("held_gib"),
+        method=str(run.get("method", "lora")),
+        on_gpu=bool(run.get("on_gpu")),
     )
 
 
@@ -132,87 +123,49 @@ def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequenc
     return lines
 
 
-def compare_prediction(
-    plan: Plan,
-    measured: Mapping[str, Any],
-    events: Sequence[Mapping[str, Any]],
-    test_questions: int,
-    proxy: bool,
-) -> dict[str, Any]:
-    """Return what the report's ``measured`` adds for the chosen arm.
-
-    A ratio is measured over predicted; it is null, with the reason, where the two are not about the same
-    work. Memory is that of training alone, compared with the estimate for the run's own settings.
-
-    Args:
-        plan: the plan that was run.
-        measured: the seconds of each step and the results of each training run.
-        events: the run's event log.
-        test_questions: number of questions that were asked.
-        proxy: whether another model than the plan's was measured.
-    """
-    memory = largest_memory(_training_runs(plan, measured))
-    hours = measured_training_hours(plan, measured)
-    why = why_incomparable(plan, proxy)
-    likely = (_estimate(plan).get("hours") or {}).get("likely")
-    pairs = {
-        "time": predicted_measured(likely, hours),
-        "memory": predicted_measured(memory.expected, memory.own),
-    }
-    ratios: dict[str, Any] = {
-        name: None if why or both is None else round(both.ratio, 3) for name, both in pairs.items()
-    }
-    steps = timed_steps(plan, measured, events, test_questions)
-    return {
-        **memory.measured,
-        "hours": None if hours is None else round(hours, 6),
-        "ratios": ratios | ({"not_compared": why} if why else {}),
-        "steps": [step.model_dump(exclude_none=True) | {"ratio": round(step.ratio, 3)} for step in steps],
-    }
-
-
-def prediction_line(data: Mapping[str, Any]) -> list[str]:
-    """Return lines with what was predicted of the chosen arm and what was measured, from a report's data."""
-    choice = data["verdict"]["recommended"]
-    measured = data["measured"]
-    ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
-    arms = [arm["arm"] for arm in data["arms"]]
-    lines = [] if data["predicted"] else [NO_FORECAST]
-    if both := [name for name in ranked if name in arms]:
+def prediction_line(report: TrialReport) -> list[str]:
+    """Return lines with what was predicted of the chosen arm and what was measured."""
+    choice, measured = report.verdict.recommended, report.measured
+    ranked = report.predicted.get("ranked") or ()
+    arms = [arm.arm for arm in report.arms]
+    lines = [] if report.predicted else [NO_FORECAST]
+    if both := [row["method"] for row in ranked if row["method"] in arms]:
         lines.append(
             f"order predicted {' > '.join(both)}; measured {' > '.join(a for a in arms if a in both)}"
         )
-    row = next(
-        (r.get("estimate") or {} for r in data["predicted"].get("ranked") or () if r.get("method") == choice),
-        {},
+    row = next((row.get("estimate") or {} for row in ranked if row["method"] == choice), {})
+    if measured.hours:
+        hours = (row.get("hours") or {}).get("likely")
+        lines.append(_predicted_and_measured("training", hours, measured.hours, "h"))
+    memory = MeasuredMemory(
+        own=measured.memory_gib,
+        expected=measured.memory_expected_gib,
+        peak=measured.process_gib,
+        held=measured.held_gib,
+        on_gpu=any(run.get("on_gpu") for runs in measured.training.values() for run in runs or ()),
     )
-    if hours := measured.get("hours"):
-        lines.append(_predicted_and_measured("training", (row.get("hours") or {}).get("likely"), hours, "h"))
-    lines += memory_lines(
-        memory_of_report(data), (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ()
-    )
-    cost = next((arm.get("usd_per_1000") for arm in data["arms"] if arm["arm"] == choice), None)
-    if cost is not None:
+    lines += memory_lines(memory, (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ())
+    if (arm := arm_named(report.arms, choice)) and arm.usd_per_1000 is not None:
         call = row.get("per_call_usd")
-        lines.append(
-            _predicted_and_measured("1,000 calls", None if call is None else call * 1000, cost, "USD")
-        )
-    if why := measured.get("ratios", {}).get("not_compared"):
-        lines.append(f"not compared further: {why}")
+        predicted = None if call is None else call * 1000
+        lines.append(_predicted_and_measured("1,000 calls", predicted, arm.usd_per_1000, "USD"))
+    if measured.ratios.not_compared:
+        lines.append(f"not compared further: {measured.ratios.not_compared}")
     return lines
 
 
 def predicted_pairs(
-    plan: Plan, measured: Mapping[str, Any], proxy: bool
+    plan: Plan, trainings: Trainings, proxy: bool
 ) -> tuple[PredictedMeasured | None, PredictedMeasured | None]:
-    """Return hours and memory of the chosen arm as pairs; None where they cannot be compared."""
+    """Return hours and memory of the chosen arm as pairs; None where they cannot be compared.
+
+    Memory is that of training alone, compared with the estimate for the run's own settings.
+    """
     if why_incomparable(plan, proxy):
         return None, None
-    estimate = _estimate(plan)
-    hours = predicted_measured(
-        (estimate.get("hours") or {}).get("likely"), measured_training_hours(plan, measured)
-    )
-    memory = largest_memory(_training_runs(plan, measured))
+    likely = (_estimate(plan).get("hours") or {}).get("likely")
+    memory = largest_memory(training_runs(plan, trainings))
+    hours = predicted_measured(likely, measured_training_hours(plan, trainings))
     return hours, predicted_measured(memory.expected, memory.own)
 
 
@@ -249,48 +202,35 @@ def is_quick(plan: Plan) -> bool:
     )
 
 
-def memory_of_report(data: Mapping[str, Any]) -> MeasuredMemory:
-    """Return the memory in a report; older ones gave that of the whole process as memory_gib."""
-    measured = data["measured"]
-    if "process_gib" not in measured:
-        return replace(NO_MEMORY, peak=measured.get("memory_gib"))
-    runs = [run for runs in (measured.get("training") or {}).values() for run in runs or ()]
-    return MeasuredMemory(
-        measured["memory_gib"],
-        measured["memory_expected_gib"],
-        measured["process_gib"],
-        measured["held_gib"],
-        on_gpu=any(run.get("on_gpu") for run in runs),
-    )
-
-
-def measured_training_hours(plan: Plan, measured: Mapping[str, Any]) -> float | None:
+def measured_training_hours(plan: Plan, trainings: Trainings) -> float | None:
     """Return the hours that training the chosen arm took, one seed; None where it was not trained."""
     runs = [
-        [run["seconds"] for run in runs if run.get("seconds")]
-        for runs in _training_runs_by_arm(plan, measured)
+        [run["seconds"] for run in trainings.get(arm) or () if run.get("seconds")]
+        for arm in _trained_arms(plan)
     ]
     return sum(sum(seconds) / len(seconds) for seconds in runs if seconds) / 3600 or None
 
 
 def timed_steps(
-    plan: Plan, measured: Mapping[str, Any], events: Sequence[Mapping[str, Any]], test_questions: int
-) -> tuple[TimedStep, ...]:
+    plan: Plan,
+    seconds: Mapping[str, float],
+    trainings: Trainings,
+    events: Sequence[Mapping[str, Any]],
+    test_questions: int,
+) -> tuple[StepReport, ...]:
     """Return each step's seconds, estimated and measured, without interrupted steps.
 
     Estimates are those before any correction, for the rows that were trained on.
     """
-    trained = [run for runs in measured["training"].values() for run in runs or ()]
-    rows = max((run.get("rows", 0) for run in trained), default=0)
+    rows = max((run.get("rows", 0) for runs in trainings.values() for run in runs or ()), default=0)
     broken = interrupted_steps(events)
     timed = []
     for name, estimated in estimate_step_times(plan, rows, test_questions):
-        seconds = measured["seconds"].get(name)
+        took = seconds.get(name)
         kind, _, arm = name.partition(":")
-        if seconds and estimated and name not in broken and kind in _KINDS:
-            timed.append(
-                TimedStep(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=seconds)
-            )
+        if took and estimated and name not in broken and kind in _KINDS:
+            step = TimedStep(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=took)
+            timed.append(StepReport(**step.model_dump(), ratio=round(step.ratio, 3)))
     return tuple(timed)
 
 
@@ -307,22 +247,24 @@ def interrupted_steps(events: Sequence[Mapping[str, Any]]) -> set[str]:
     return {step for step, count in starts.items() if count > 1}
 
 
-def remember_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel = "run") -> str:
+def remember_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel = "run") -> str:
     """Add a finished run with its report to the history; return why that failed, "" when it worked."""
     if history.history_file() is None:
         return ""
-    return history.append_to_history(past_run(run, plan, data, label, detect_machine(run.path)))
+    return history.append_to_history(past_run(run, plan, report, label, detect_machine(run.path)))
 
 
-def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, machine: Machine) -> PastRun:
+def past_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel, machine: Machine) -> PastRun:
     """Return the history entry of a run: prediction, measurement, verdict, machine; no text of the user's."""
-    verdict = data["verdict"]
-    busy = data["measured"].get("busy") or {}
-    hours, memory = predicted_pairs(plan, data["measured"], verdict["strength"] == "proxy")
+    verdict, busy = report.verdict, report.measured.busy
+    hours, memory = predicted_pairs(plan, report.measured.training, verdict.strength is Strength.PROXY)
     # A time that was measured on a busy machine would make every later estimate too long.
     if any(f"train:{arm}" in busy for arm in _trained_arms(plan)):
         hours = None
-    steps = [TimedStep.model_validate(step) for step in data["measured"]["steps"]]
+    steps = [
+        TimedStep(kind=step_kind(step.kind), arm=step.arm, predicted=step.predicted, measured=step.measured)
+        for step in report.measured.steps
+    ]
     started = next((e["time"] for e in run.events() if e.get("event") == "run.start" and "time" in e), None)
     return PastRun(
         id=sha256_text(canonical_json([plan.digest(), started]))[:16],
@@ -333,13 +275,13 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
         model=public_model_name(plan.model.name),
         choice=plan.choice,
         plan=plan.digest(),
-        outcome=verdict["outcome"],
-        strength=verdict["strength"],
-        winner=verdict["winner"],
-        questions=max((arm["n"] for arm in data["arms"]), default=None),
-        **_advice(plan, data),
-        arms=[{"arm": arm["arm"], **arm["score"], "n": arm["n"]} for arm in data["arms"]],
-        differences=data["paired"],
+        outcome=verdict.outcome.value,
+        strength=verdict.strength.value,
+        winner=verdict.winner,
+        questions=max((arm.n for arm in report.arms), default=None),
+        **_advice(plan, report.forecast),
+        arms=[{"arm": arm.arm, **to_json(arm.score), "n": arm.n} for arm in report.arms],
+        differences=to_json(report.paired),
         features=_features(plan),
         hours=hours,
         memory_gib=memory,
@@ -348,21 +290,18 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
     )
 
 
-def _advice(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any]:
+def _advice(plan: Plan, forecast: TrialForecast | None) -> dict[str, Any]:
     """Return what the history keeps to score the advice: how sure it was, by arm too.
 
     {} for a plan without a probability, or one that was changed after its prediction was made.
     """
-    predicted = plan.predicted
-    forecast = data.get("forecast")
-    if forecast is None or predicted.get(OUTDATED):
+    if forecast is None or plan.predicted.get(OUTDATED):
         return {}
+    shares = {row.arm: row.probability for row in forecast.arms if row.probability is not None}
     return {
-        "confidence": predicted.get("confidence"),
-        "probability": forecast["probability"],
-        "shares": {
-            row["arm"]: row["probability"] for row in forecast["arms"] if row["probability"] is not None
-        },
+        "confidence": plan.predicted.get("confidence"),
+        "probability": forecast.probability,
+        "shares": shares,
     }
 
 
@@ -451,14 +390,9 @@ def _predicted_and_measured(quantity: str, predicted: float | None, measured: fl
     return f"{quantity}: {guess}, measured {measured:.2g} {unit}"
 
 
-def _training_runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+def training_runs(plan: Plan, trainings: Trainings) -> list[Mapping[str, Any]]:
     """Return the training runs of the chosen arm, those it started from included."""
-    return [run for runs in _training_runs_by_arm(plan, measured) for run in runs]
-
-
-def _training_runs_by_arm(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Return the training runs of the chosen arm and of those it started from, one list each."""
-    return [measured["training"].get(arm) or [] for arm in _trained_arms(plan)]
+    return [run for arm in _trained_arms(plan) for run in trainings.get(arm) or ()]
 
 
 def _trained_arms(plan: Plan) -> list[str]:

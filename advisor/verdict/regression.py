@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from advisor.verdict.comparison import LEANING_BELOW, STATISTICAL_POWER
@@ -29,6 +29,7 @@ from advisor.verdict.right_answers import RIGHT
 from rag.evaluation.statistics import MIN_SPREAD, bootstrap_interval, cluster_by_document
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
+from runners.report.json_records import to_json
 from runners.trial.trial import ArmScores, mean_by_question
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ REGRESSION, IMPROVED, UNCHANGED = "regression", "improved", "unchanged"
 UNDECIDED, NEW_GOLD = "undecided", "needs new gold"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreChange:
     """One score of one arm, before and now, on the same questions."""
 
@@ -90,10 +91,7 @@ class ScoreChange:
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as a report has it."""
-        values = asdict(self)
-        del values["error"]
-        if self.questions is None:
-            del values["questions"]
+        values = {name: value for name, value in to_json(self).items() if name != "error"}
         return {
             name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()
         }
@@ -119,7 +117,6 @@ class Decision:
     """regression, improved, unchanged, undecided or needs new gold."""
     text: str
     """One sentence, with numbers."""
-    changes: tuple[ScoreChange, ...]
     more_questions_needed: int | None = None
     """Further questions that would decide, at the difference seen; None where it is decided or no number would."""
 
@@ -200,20 +197,21 @@ def _change(row: _ScoreRow, p: tuple[float, float], decides: bool) -> ScoreChang
     count = len(differences)
     spread = sum((d - interval.mean) ** 2 for d in by_question) / max(1, len(by_question) - 1)
     return ScoreChange(
-        row.arm,
-        row.score,
-        sum(old) / count,
-        sum(new) / count,
-        interval.mean,
-        interval.low,
-        interval.high,
-        *p,
-        sum(d < -MIN_SPREAD for d in differences),
-        sum(d > MIN_SPREAD for d in differences),
-        count,
-        decides,
-        math.sqrt(spread / len(by_question)),
-        len(by_question) if len(by_question) < count else None,
+        arm=row.arm,
+        score=row.score,
+        before=sum(old) / count,
+        now=sum(new) / count,
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        p_loss=p[0],
+        p_gain=p[1],
+        losses=sum(d < -MIN_SPREAD for d in differences),
+        gains=sum(d > MIN_SPREAD for d in differences),
+        n=count,
+        decides=decides,
+        error=math.sqrt(spread / len(by_question)),
+        questions=len(by_question) if len(by_question) < count else None,
     )
 
 
@@ -354,38 +352,34 @@ def decide(
     if (lost or gained) and made_only:
         named = (lost or gained)[0]
         text = f"{change_text(named)}, on questions that were made from documents alone: they decide nothing"
-        return Decision(UNDECIDED, text, tuple(changes))
+        return Decision(UNDECIDED, text)
     if lost:
         named = min(lost, key=lambda change: (change.score != RIGHT, change.difference))
         beyond = f", more than the margin of {margin:g}" if margin else ""
-        return Decision(REGRESSION, f"{change_text(named)}{beyond}", tuple(changes))
+        return Decision(REGRESSION, f"{change_text(named)}{beyond}")
     if worst is None:
         outcome = NEW_GOLD if lost_gold else UNDECIDED
-        return Decision(outcome, "no question can be compared", tuple(changes))
+        return Decision(outcome, "no question can be compared")
     if gained:
         named = max(gained, key=lambda change: (change.score == RIGHT, change.difference))
-        return Decision(IMPROVED, change_text(named), tuple(changes))
-    return _open_decision(deciding, worst, margin, lost_gold, tuple(changes))
+        return Decision(IMPROVED, change_text(named))
+    return _open_decision(deciding, worst, margin, lost_gold)
 
 
 def _open_decision(
-    deciding: Sequence[ScoreChange],
-    worst: ScoreChange,
-    margin: float,
-    lost_gold: int,
-    changes: tuple[ScoreChange, ...],
+    deciding: Sequence[ScoreChange], worst: ScoreChange, margin: float, lost_gold: int
 ) -> Decision:
     """Return the decision where nothing is sure: unchanged, undecided or in need of new gold."""
     if all(not (change.losses or change.gains) for change in deciding):
         text = f"every score of {count_noun(worst.n, 'question')} is as before"
-        return Decision(NEW_GOLD if lost_gold else UNCHANGED, text, changes)
+        return Decision(NEW_GOLD if lost_gold else UNCHANGED, text)
     allowed = max(margin, SMALL_LOSS)
     if worst.low >= -allowed and worst.independent >= LEANING_BELOW:
         text = f"{change_text(worst)}; a loss of more than {allowed:g} is excluded"
-        return Decision(NEW_GOLD if lost_gold else UNCHANGED, text, changes)
+        return Decision(NEW_GOLD if lost_gold else UNCHANGED, text)
     needed = _questions_needed(deciding, margin)
     text = f"{change_text(worst)}; a loss of {-worst.low:.2f} cannot be excluded"
-    return Decision(NEW_GOLD if lost_gold else UNDECIDED, text, changes, needed)
+    return Decision(NEW_GOLD if lost_gold else UNDECIDED, text, needed)
 
 
 def _questions_needed(deciding: Sequence[ScoreChange], margin: float) -> int | None:

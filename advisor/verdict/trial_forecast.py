@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
 from advisor.verdict.predictions import corrected_step_times, step_kind, why_incomparable
 from runners.plan.schema import Plan
+from runners.report.json_records import from_json
+from runners.report.records import ArmReport, Strength, Verdict
+from runners.report.trial_report import ForecastArm, Share, TrialForecast
 
 if TYPE_CHECKING:
     from advisor.recommendation.recommend import BaseRecommendation
@@ -60,20 +64,17 @@ def forecast_trial(
     asked = round(test * (questions + wordings) / questions) if questions else 0
     steps, corrections = corrected_step_times(plan, examples, asked)
     seconds = {name: corrected for name, _, corrected in steps}
-    shares = recommendation.probability.shares
-    names = [arm.arm for arm in plan.arms]
-    ranked = sorted((name for name in names if name in shares), key=lambda name: -shares[name])
     like = trials_like(recommendation.profile, measured_trials())
     rows = [
         {
             "arm": name,
-            "probability": round(shares[name], 4) if name in shares else None,
-            "rank": ranked.index(name) + 1 if name in shares else None,
+            "probability": None if share is None else round(share, 4),
+            "rank": rank,
             "right": _expected_right(name, recommendation.profile.probe, test)
             or expected_of_trials(name, like),
             "minutes": round(arm_seconds(seconds, name) / 60, 1),
         }
-        for name in (*ranked, *(name for name in names if name not in shares))
+        for name, share, rank in _ranked(plan, recommendation.probability.shares)
     ]
     used = {step_kind(name) for name in seconds}
     notes = [f"{kind}: {corrections[kind].text}" for kind in sorted(used) if corrections[kind].runs]
@@ -144,83 +145,79 @@ def predictive_interval(share: ProbeShare, n: int) -> tuple[float, float]:
     return float(expected.ppf(tail)) / n, float(expected.ppf(1 - tail)) / n
 
 
-def compare_forecast(plan: Plan, data: Mapping[str, Any]) -> dict[str, Any] | None:
+def compare_forecast(
+    plan: Plan, verdict: Verdict, arms: Sequence[ArmReport], seconds: Mapping[str, float]
+) -> TrialForecast | None:
     """Return forecast and measurement of each arm for the report; None where the plan brings no probabilities.
 
     Args:
         plan: the plan that was run, with its prediction.
-        data: the report so far: ``arms`` in the order of their measured means, ``measured`` and ``verdict``.
-
-    Returns:
-        ``probability`` of the advice, the ``outcome`` that it was about, the arm with the ``best`` mean and the
-        ``best_probability`` that was given to it, ``pairs_in_order`` of all ``pairs`` of arms whose order was forecast,
-        ``not_compared`` (why minutes and scores are of other work; "" where they are not), and ``arms``.
+        verdict: the verdict on it.
+        arms: the arms in the order of their measured means.
+        seconds: of each step.
     """
     forecast = _recorded(plan)
     if forecast is None:
         return None
-    seconds = data["measured"].get("seconds") or {}
-    measured = {arm["arm"]: (rank, arm) for rank, arm in enumerate(data["arms"], 1)}
-    rows = [
+    measured = {arm.arm: (rank, arm) for rank, arm in enumerate(arms, 1)}
+    rows = tuple(
         _compared_arm(row, *measured[row["arm"]], arm_seconds(seconds, row["arm"]))
         for row in forecast["arms"]
         if row["arm"] in measured
-    ]
-    weighed = [row for row in rows if row["rank"] is not None]
+    )
+    weighed = [row for row in rows if row.rank is not None]
     pairs = [(a, b) for at, a in enumerate(weighed) for b in weighed[at + 1 :]]
-    best = data["arms"][0]["arm"]
-    return {
-        "probability": forecast["probability"],
-        "outcome": data["verdict"]["outcome"],
-        "best": best,
-        "best_probability": next((row["probability"] for row in rows if row["arm"] == best), None),
-        "pairs_in_order": sum(a["measured_rank"] < b["measured_rank"] for a, b in pairs),
-        "pairs": len(pairs),
-        "minutes": forecast.get("minutes"),
-        "measured_minutes": round(sum(seconds.values()) / 60, 1),
-        "corrected": forecast.get("corrected"),
-        "not_compared": why_incomparable(plan, data["verdict"]["strength"] == "proxy"),
-        "arms": rows,
-    }
+    best = arms[0].arm
+    return TrialForecast(
+        probability=forecast["probability"],
+        outcome=verdict.outcome,
+        best=best,
+        best_probability=next((row.probability for row in rows if row.arm == best), None),
+        pairs_in_order=sum(a.measured_rank < b.measured_rank for a, b in pairs),
+        pairs=len(pairs),
+        minutes=forecast.get("minutes"),
+        measured_minutes=round(sum(seconds.values()) / 60, 1),
+        corrected=forecast.get("corrected"),
+        not_compared=why_incomparable(plan, verdict.strength is Strength.PROXY),
+        arms=rows,
+    )
 
 
-def forecast_sentence(forecast: Mapping[str, Any]) -> str:
-    """Return what was forecast and what came, in words, from a report's ``forecast``."""
-    best, share = forecast["best"], forecast["best_probability"]
+def forecast_sentence(forecast: TrialForecast) -> str:
+    """Return what was forecast and what came, in words."""
+    share = forecast.best_probability
     given = (
         "no probability was forecast for it"
         if share is None
         else f"its forecast probability of being best was {share:.2f}"
     )
     pairs = (
-        f" In {forecast['pairs_in_order']} of {forecast['pairs']} pairs of arms the better one was forecast."
-        if forecast["pairs"]
+        f" In {forecast.pairs_in_order} of {forecast.pairs} pairs of arms the better one was forecast."
+        if forecast.pairs
         else ""
     )
     text = (
-        f"Before the trial the advice was given a probability of {forecast['probability']:.2f}; it is now "
-        f"{forecast['outcome']}. {best} scored best; {given}.{pairs}"
+        f"Before the trial the advice was given a probability of {forecast.probability:.2f}; it is now "
+        f"{forecast.outcome}. {forecast.best} scored best; {given}.{pairs}"
     )
-    if why := forecast["not_compared"]:
-        text += f" Right answers and minutes cannot be compared with the forecast: {why}."
-    elif forecast["minutes"]:
-        text += (
-            f" Forecast {forecast['minutes']:.0f} minutes in all, took {forecast['measured_minutes']:.0f}."
-        )
+    if forecast.not_compared:
+        text += f" Right answers and minutes cannot be compared with the forecast: {forecast.not_compared}."
+    elif forecast.minutes:
+        text += f" Forecast {forecast.minutes:.0f} minutes in all, took {forecast.measured_minutes:.0f}."
     return text
 
 
-def forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+def forecast_rows(forecast: TrialForecast) -> list[tuple[str, str, str, str, str]]:
     """Return the cells of a table: arm, chance of best, right forecast, right measured, minutes forecast and measured."""
     return [
         (
-            row["arm"],
-            "–" if row["probability"] is None else f"{row['probability']:.2f}",
-            right_text(row["right"]),
-            right_text(row["measured_right"], (row["right"] or {}).get("inside")),
-            f"{_minutes(row['minutes'])} / {_minutes(row['measured_minutes'])}",
+            row.arm,
+            "–" if row.probability is None else f"{row.probability:.2f}",
+            right_text(row.right),
+            right_text(row.measured_right, row.right.inside if row.right else None),
+            f"{_minutes(row.minutes)} / {_minutes(row.measured_minutes)}",
         )
-        for row in forecast["arms"]
+        for row in forecast.arms
     ]
 
 
@@ -234,11 +231,11 @@ FORECAST_COLUMNS = (
 """Titles of the cells of :func:`forecast_rows`."""
 
 
-def right_text(share: Mapping[str, Any] | None, inside: bool | None = None) -> str:
+def right_text(share: Share | None, inside: bool | None = None) -> str:
     """Return a share with its interval as ".52 (.45–.59)", marked where it lies outside of what was forecast."""
     if not share:
         return "–"
-    value = f"{share['likely']:.2f} ({share['low']:.2f}–{share['high']:.2f})".replace("0.", ".")
+    value = f"{share.likely:.2f} ({share.low:.2f}–{share.high:.2f})".replace("0.", ".")
     return value if inside is not False else f"{value}, outside"
 
 
@@ -251,19 +248,19 @@ def _recorded(plan: Plan) -> dict[str, Any] | None:
     shares |= predicted.get("also_measure_probability") or {}
     if "probability" not in predicted:
         return None
-    names = [arm.arm for arm in plan.arms]
-    ranked = sorted((name for name in names if shares.get(name) is not None), key=lambda name: -shares[name])
     rows = [
-        {
-            "arm": name,
-            "probability": shares.get(name),
-            "rank": ranked.index(name) + 1 if name in ranked else None,
-            "right": None,
-            "minutes": None,
-        }
-        for name in (*ranked, *(name for name in names if name not in ranked))
+        {"arm": name, "probability": share, "rank": rank, "right": None, "minutes": None}
+        for name, share, rank in _ranked(plan, shares)
     ]
     return {"probability": predicted["probability"], "arms": rows}
+
+
+def _ranked(plan: Plan, shares: Mapping[str, float]) -> list[tuple[str, float | None, int | None]]:
+    """Return each arm of a plan with its probability and the rank by it, those without one last."""
+    names = [arm.arm for arm in plan.arms]
+    ranked = sorted((name for name in names if shares.get(name) is not None), key=lambda name: -shares[name])
+    rest = [(name, None, None) for name in names if name not in ranked]
+    return [*((name, shares[name], rank) for rank, name in enumerate(ranked, 1)), *rest]
 
 
 def _expected_right(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | None:
@@ -277,26 +274,24 @@ def _expected_right(arm: str, facts: ProbeFacts, test: int) -> dict[str, Any] | 
     return {"low": round(low, 4), "likely": round(share.rate, 4), "high": round(high, 4), "because": because}
 
 
-def _compared_arm(
-    row: Mapping[str, Any], rank: int, arm: Mapping[str, Any], seconds: float
-) -> dict[str, Any]:
+def _compared_arm(row: Mapping[str, Any], rank: int, arm: ArmReport, seconds: float) -> ForecastArm:
     """Return the forecast of an arm with its measurements."""
-    right = arm.get("right")
-    measured = None
-    if right and right.get("of"):
-        share = right["n"] / right["of"]
-        measured = {"likely": round(share, 4), "low": right["low"], "high": right["high"], "n": right["of"]}
-    expected = dict(row["right"]) if row["right"] else None
+    measured, expected = None, from_json(Share, row["right"]) if row["right"] else None
+    if right := arm.right:
+        measured = Share(likely=round(right.share, 4), low=right.low, high=right.high, n=right.of)
     if expected and measured:
-        expected["inside"] = expected["low"] <= measured["likely"] <= expected["high"]
-    return {
-        **row,
-        "right": expected,
-        "measured_rank": rank,
-        "measured_right": measured,
-        "score": arm["score"],
-        "measured_minutes": round(seconds / 60, 1) if seconds else None,
-    }
+        expected = replace(expected, inside=expected.low <= measured.likely <= expected.high)
+    return ForecastArm(
+        arm=row["arm"],
+        probability=row["probability"],
+        rank=row["rank"],
+        right=expected,
+        minutes=row["minutes"],
+        measured_rank=rank,
+        measured_right=measured,
+        score=arm.score,
+        measured_minutes=round(seconds / 60, 1) if seconds else None,
+    )
 
 
 def _minutes(minutes: float | None) -> str:

@@ -19,9 +19,8 @@ did not: a format is soon learned, a skill or a fact seldom.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, upkeep_costs
 from advisor.verdict.arm_choice import ArmToUse, Trial, choose_arm
@@ -41,12 +40,13 @@ from advisor.verdict.comparison import (
 )
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.wording import VerdictFacts, unverdicted_text, verdict_text
+from advisor.verdict.sentences import VerdictFacts, unverdicted_text
 from rag.evaluation.statistics import PairedDifference, cluster_by_document
 from rag.text.words import count_noun
 from runners.models.registry import find_known_model
 from runners.plan.schema import Plan
 from runners.plan.score_names import SCORE_BY_NAME
+from runners.report.records import Compared, ComparedArm, Margin, Outcome, Strength, Verdict
 from runners.trial.trial import ArmScores
 
 LOW_SCORE = 0.5
@@ -57,44 +57,6 @@ USEFUL_SHARE = 0.5
 """Share of the used arm's right answers from which a cheaper arm counts as an alternative to it."""
 TODAY = "prompting"
 """The arm that answers as today: the instructions that are in use, and nothing else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the trial says about the recommendation."""
-
-    outcome: str
-    """confirmed, overturned or undecided."""
-    strength: str
-    """measured, leaning (fewer than 30 test questions) or proxy (another model than the plan's)."""
-    recommended: str
-    """The arm that the plan holds to account."""
-    winner: str
-    """The cheapest arm within noise of the best on the combined score, whatever was said."""
-    model: str
-    text: str
-    more_questions_needed: int | None
-    gate_met: bool | None
-    """None when the interval still includes both answers."""
-    more_documents_needed: int | None = None
-    """The number of documents those questions come from, where questions share documents."""
-    margin: dict[str, Any] | None = None
-    """The comparison named in the text: against which arm, difference, low, high and p_holm."""
-    taught: str = ""
-    """Which scores tuning surely raised and which stayed low; "" without tuning, or when all of them rose."""
-    advised: str = ""
-    """The arm that was recommended: another than ``recommended`` where it could not be measured."""
-    use: str | None = None
-    """The arm that ask, chat, serve and export take; None where no arm can meet what was said."""
-    use_reason: str = ""
-    excluded: Mapping[str, str] = field(default_factory=dict)
-    """Arms that cannot meet what was said, each with the reason."""
-    compared: Mapping[str, Any] = field(default_factory=lambda: {"today": None, "alternative": None})
-    """The used arm against ``today``'s prompt and the cheapest useful ``alternative``; None where there is none."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the verdict as `report --json` prints it."""
-        return asdict(self)
 
 
 def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
@@ -170,45 +132,48 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
     winner = cheapest_within_noise(by_name, trial.costs, standing, plan.seed)
     advised = advised_arm(plan)
     outcome = _outcome(standing, gate, winner)
-    use = choose_arm(trial, standing, outcome == "confirmed", lost)
-    outcome = outcome if advised == plan.choice else "undecided"
-    blocking = _undecided_comparisons(standing, winner) if outcome == "undecided" else []
+    use = choose_arm(trial, standing, outcome is Outcome.CONFIRMED, lost)
+    outcome = outcome if advised == plan.choice else Outcome.UNDECIDED
+    blocking = _undecided_comparisons(standing, winner) if outcome is Outcome.UNDECIDED else []
     needed = None if missing or advised != plan.choice else questions_needed(blocking)
     rival = _rival(outcome, standing, by_name, blocking)
     count = min([by_name[plan.choice].question_count, *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
     limits = (*limits, *(_left_out_sentence(name, lost[name]) for name in lost))
     facts = VerdictFacts(
-        outcome,
-        winner,
-        standing,
-        by_name,
-        rival,
-        missing,
-        needed,
-        count,
-        model,
-        limits,
-        use,
-        frozenset(lost),
-        substitute_sentence(plan, by_name),
-        is_quick(plan),
+        outcome=outcome,
+        winner=winner,
+        standing=standing,
+        arms=by_name,
+        rival=rival,
+        missing=missing,
+        needed=needed,
+        count=count,
+        model=model,
+        limits=limits,
+        use=use,
+        lost=frozenset(lost),
+        substitute=substitute_sentence(plan, by_name),
+        quick=is_quick(plan),
     )
-    verdict = Verdict(
-        outcome,
-        strength,
-        plan.choice,
-        winner,
-        model,
-        verdict_text(facts),
-        needed.questions if needed else None,
-        gate,
-        needed.documents if needed else None,
-        _margin(standing, rival),
-        gains_by_score(plan, by_name),
-        advised,
+    return Verdict(
+        outcome=outcome,
+        strength=strength,
+        recommended=plan.choice,
+        winner=winner,
+        model=model,
+        text=facts.text,
+        more_questions_needed=needed.questions if needed else None,
+        gate_met=gate,
+        more_documents_needed=needed.documents if needed else None,
+        margin=_margin(standing, rival),
+        taught=gains_by_score(plan, by_name),
+        advised=advised,
+        use=use.arm,
+        use_reason=use.reason,
+        excluded=dict(use.excluded),
+        compared=_compared(trial, use),
     )
-    return _with_use(verdict, trial, use)
 
 
 def advised_arm(plan: Plan) -> str:
@@ -233,30 +198,18 @@ def substitute_sentence(plan: Plan, measured: Collection[str]) -> str:
     return f"{advised} was recommended but not measured, because {why}."
 
 
-def _with_use(verdict: Verdict, trial: Trial, use: ArmToUse) -> Verdict:
-    """Return the verdict with the arm to use and its comparisons with what the reader has."""
-    return replace(
-        verdict,
-        use=use.arm,
-        use_reason=use.reason,
-        excluded=dict(use.excluded),
-        compared=_compared(trial, use),
-    )
-
-
-def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
+def _compared(trial: Trial, use: ArmToUse) -> Compared:
     """Return the used arm against today's prompt and against the cheapest useful alternative.
 
     Useful is an arm that can meet what was said, is no mere explanation, and has at least half as many right answers
     as the used one; without such an arm the one with most right answers is taken.
     """
-    arms = trial.arms
-    pairs: dict[str, Any] = {"today": None, "alternative": None}
+    arms, today, alternative = trial.arms, None, None
     if use.arm is None:
-        return pairs
+        return Compared(today=None, alternative=None)
     if TODAY in arms and use.arm != TODAY:
-        pairs["today"] = _pair_with(trial, use.arm, TODAY)
-    right = {name: answers.total.n for name in arms if (answers := right_answers(arms[name]))}
+        today = _pair_with(trial, use.arm, TODAY)
+    right = {name: answers.n for name in arms if (answers := right_answers(arms[name]))}
     others = [
         name
         for name in arms
@@ -264,30 +217,24 @@ def _compared(trial: Trial, use: ArmToUse) -> dict[str, Any]:
         and (name not in use.excluded or name in use.outdone)
         and right.get(name, 1) > 0
     ]
-    if not others:
-        return pairs
     least = USEFUL_SHARE * right.get(use.arm, 0)
-    useful = [name for name in others if right.get(name, 0) >= least]
-    alternative = (
-        min(useful, key=lambda name: trial.costs[name])
-        if useful
-        else max(others, key=lambda name: right.get(name, 0))
-    )
-    pairs["alternative"] = _pair_with(trial, use.arm, alternative)
-    return pairs
+    if useful := [name for name in others if right.get(name, 0) >= least]:
+        alternative = _pair_with(trial, use.arm, min(useful, key=lambda name: trial.costs[name]))
+    elif others:
+        alternative = _pair_with(trial, use.arm, max(others, key=lambda name: right.get(name, 0)))
+    return Compared(today=today, alternative=alternative)
 
 
-def _pair_with(trial: Trial, use: str, other: str) -> dict[str, Any]:
+def _pair_with(trial: Trial, use: str, other: str) -> ComparedArm:
     """Return by how much the used arm is above another one, with that one's right answers."""
     pair = compare_arms(trial.arms[use], trial.arms[other], trial.plan.seed)
-    right = right_answers(trial.arms[other])
-    return {
-        "arm": other,
-        "difference": pair.difference,
-        "low": pair.low,
-        "high": pair.high,
-        "right": right.to_json() if right else None,
-    }
+    return ComparedArm(
+        arm=other,
+        difference=pair.difference,
+        low=pair.low,
+        high=pair.high,
+        right=right_answers(trial.arms[other]),
+    )
 
 
 def _left_out_sentence(arm: str, rows: str) -> str:
@@ -313,10 +260,24 @@ def _without_verdict(
     strength, _ = _strength_and_limits(plan, measured, None, measured[plan.choice].question_count)
     left_out = [_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice]
     text = unverdicted_text(plan.choice, model, lost[plan.choice], left_out, use, others)
-    verdict = Verdict(
-        "undecided", strength, plan.choice, winner, model, text, None, None, advised=advised_arm(plan)
+    return Verdict(
+        outcome=Outcome.UNDECIDED,
+        strength=strength,
+        recommended=plan.choice,
+        winner=winner,
+        model=model,
+        text=text,
+        more_questions_needed=None,
+        gate_met=None,
+        more_documents_needed=None,
+        margin=None,
+        taught="",
+        advised=advised_arm(plan),
+        use=use.arm,
+        use_reason=use.reason,
+        excluded=dict(use.excluded),
+        compared=_compared(trial, use),
     )
-    return _with_use(verdict, trial, use)
 
 
 def same_model(a: str, b: str) -> bool:
@@ -339,11 +300,12 @@ def _joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _outcome(standing: ArmStanding, gate: bool | None, winner: str) -> str:
+def _outcome(standing: ArmStanding, gate: bool | None, winner: str) -> Outcome:
     """Return confirmed, overturned or undecided."""
     if gate is False or standing.better or (winner in standing.shown and standing.shown[winner].same):
-        return "overturned"
-    return "confirmed" if gate and winner == standing.choice and standing.shown else "undecided"
+        return Outcome.OVERTURNED
+    confirmed = gate and winner == standing.choice and standing.shown
+    return Outcome.CONFIRMED if confirmed else Outcome.UNDECIDED
 
 
 def _undecided_comparisons(standing: ArmStanding, winner: str) -> list[ArmComparison]:
@@ -355,7 +317,7 @@ def _undecided_comparisons(standing: ArmStanding, winner: str) -> list[ArmCompar
 
 
 def _rival(
-    outcome: str, standing: ArmStanding, arms: Mapping[str, ArmScores], blocking: Sequence[ArmComparison]
+    outcome: Outcome, standing: ArmStanding, arms: Mapping[str, ArmScores], blocking: Sequence[ArmComparison]
 ) -> ArmComparison | None:
     """Return the comparison to name: what overturned, what is still open, else the strongest other arm.
 
@@ -364,7 +326,7 @@ def _rival(
     if standing.better:
         named = [name for name in standing.better if name not in COMPARISON_ARMS] or standing.better
         return standing.shown[named[0]]
-    if outcome == "overturned":
+    if outcome is Outcome.OVERTURNED:
         lost = [c for c in (*standing.gate.values(), *standing.shown.values()) if c.below]
         return min(lost, key=lambda c: c.pair.difference)
     if blocking:
@@ -375,10 +337,10 @@ def _rival(
 
 def _strength_and_limits(
     plan: Plan, arms: Mapping[str, ArmScores], rival: ArmComparison | None, count: int
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[Strength, tuple[str, ...]]:
     """Return the verdict's strength, the weakest that applies, and a sentence for each weakness."""
     sentences = []
-    strength = "measured"
+    strength = Strength.MEASURED
     documents = cluster_by_document(arms[plan.choice].sources())
     if not documents.by_document:
         sentences.append(
@@ -394,21 +356,22 @@ def _strength_and_limits(
     if rival and 0 < abs(rival.pair.difference) < spread:
         sentences.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
     if count < LEANING_BELOW:
-        strength = "leaning"
+        strength = Strength.LEANING
         sentences.append(f"With fewer than {LEANING_BELOW} questions the result is a tendency only.")
     arm_model = next((step.model for step in plan.arms if step.arm == plan.choice), None)
     measured = (arm_model or plan.model).name
     wanted = plan.answers.get("model")
     meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
     if not same_model(meant, measured):
-        strength = "proxy"
+        strength = Strength.PROXY
         sentences.append(f"Measured with {measured} in place of {meant}: take it as a hint.")
     return strength, tuple(sentences)
 
 
-def _margin(standing: ArmStanding, rival: ArmComparison | None) -> dict[str, Any] | None:
-    """Return the named comparison as JSON values."""
+def _margin(standing: ArmStanding, rival: ArmComparison | None) -> Margin | None:
+    """Return the named comparison as a report has it."""
     if rival is None:
         return None
-    pair = asdict(standing.shown[rival.pair.b].pair)
-    return {"against": pair["b"]} | {key: pair[key] for key in ("difference", "low", "high", "p", "p_holm")}
+    pair = standing.shown[rival.pair.b].pair
+    keys = ("difference", "low", "high", "p", "p_holm")
+    return Margin(against=pair.b, **{key: getattr(pair, key) for key in keys})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
-from advisor.output import emit_result, format_interval
+from advisor.output import emit_result
 from rag.text.words import count_noun
 from runners.models.adapters import StoredAdapter
 
@@ -57,10 +57,14 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
         "state": adapter.problem or "whole",
     }
     for name, score in adapter.scores.get("scores", {}).items():
-        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {count_noun(score['n'], 'question')}"
+        lines[name] = f"{_mean(score)} on {count_noun(score['n'], 'question')}"
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
+
+
+def _mean(score: Mapping[str, float]) -> str:
+    return f"{score['mean']:.2f} {score['low']:.2f}–{score['high']:.2f}"
 
 
 def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
@@ -77,7 +81,7 @@ def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
         _method(adapter),
         rank,
         rows,
-        f"{COMBINED_SCORE} {score['mean']:.2f} {format_interval(score)}" if score else "not measured",
+        f"{COMBINED_SCORE} {_mean(score)}" if score else "not measured",
     )
 
 

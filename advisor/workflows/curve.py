@@ -14,8 +14,8 @@ from advisor.output import note, print_plain
 from advisor.report.learning_curve import curve_page
 from advisor.report.report import HTML, write_report
 from advisor.terminal import resume_hint
-from advisor.verdict.conclusion import duration_text
 from advisor.verdict.right_answers import right_answers
+from advisor.verdict.sentences import duration_text
 from advisor.workflows.dry_run import step_estimates
 from rag.errors import BadInput, UsageProblem
 from rag.evaluation.statistics import bootstrap_interval
@@ -248,7 +248,7 @@ def _points(
     for size, arms, row in zip(setup.sizes, by_size, values, strict=True):
         interval = bootstrap_interval([float(v) for v in row], documents=arms[0].sources())
         names = [CurvePointName(setup.arm.arm, size, seed) for seed in seeds]
-        right = [counted.total.n for counted in map(right_answers, arms) if counted]
+        right = [counted.n for counted in map(right_answers, arms) if counted]
         measured = {
             "n": size,
             "score": round(float(np.mean([arm.mean_score for arm in arms])), 4),

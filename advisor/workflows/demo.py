@@ -25,6 +25,7 @@ from rag.text.sanitize import defang_text
 from rag.text.words import count_noun
 from runners.arms.answer import BESIDE_NOTE
 from runners.plan.schema import Plan
+from runners.report.trial_report import TrialReport
 from runners.run_folder import TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs.opened import OpenRun
 from runners.trial.execute import RunRequest, quick_plan
@@ -56,8 +57,8 @@ QUESTIONS_SHOWN = 2
 """Questions whose answers before and after the update are printed."""
 
 
-def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """Carry out ``tunewise demo``, and return the content of report.json."""
+def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> TrialReport:
+    """Carry out ``tunewise demo``, and return its report."""
     started = time.monotonic()
     line = command_line("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
     with resume_hint(line):
@@ -70,19 +71,19 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
         announce_downloads(plan)
         print_heading("Running")
         request = RunRequest(plan=plan, out=out, resume=resume, overwrite=overwrite, data=inputs)
-        run, data = run_and_report(request, label="demo", full=full)
-        assert data is not None, "the demo's plan measures its choice"
+        run, report = run_and_report(request, label="demo", full=full)
+        assert report is not None, "the demo's plan measures its choice"
         print_heading("The trial")
-        show_report(data)
+        show_report(report)
         print_heading("Asking, changing the documents, asking again")
         with run.writing():
             table = change_documents(run, plan, quick)
             keep_staleness(run.path, table)
-            data = write_report(run, plan, inputs.split.test, table)
+            report = write_report(run, plan, inputs.split.test)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f'ask it: {ask_command(run.path, data)} "What does entry to the Ropewalk Museum cost?"')
+    print(f'ask it: {ask_command(run.path, report)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
-    return data
+    return report
 
 
 def copy_example(folder: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from runners.data.questions import count_questions
 from runners.data.sampling import QuestionSplit
 from runners.plan.schema import Plan, step_name
 from runners.plan.steps import TrainStep
+from runners.report.json_records import to_json
 from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
@@ -184,7 +185,7 @@ def dry_run(
     estimates = list(by_name.values())
     counts = {"examples": len(examples), **_counts(split)}
     history_note = keep_measurements(plan, estimates, trained, out, max_contention)
-    _print(estimates, corrections, counts, history_note, as_json, [account.to_json() for account in accounts])
+    _print(estimates, corrections, counts, history_note, as_json, accounts)
     _require_possible(obstacles, accounts, accept_lost_rows or plan.data.lost_rows == "accept")
 
 
@@ -224,7 +225,7 @@ def keep_measurements(
         and (pair := predicted_measured(row.estimated, row.measured))
     )
     # Times of answers are left out: here few are generated at once and in a trial many, so they cannot be compared.
-    hours, memory = predicted_pairs(plan, {"training": trained}, proxy=False)
+    hours, memory = predicted_pairs(plan, trained, proxy=False)
     if not (steps or hours or memory) or history.history_file() is None:
         return ""
     return history.append_to_history(
@@ -285,7 +286,7 @@ def _print(
     counts: dict[str, int],
     history_note: str,
     as_json: bool,
-    accounts: Sequence[dict[str, Any]],
+    accounts: Sequence[RowAccount],
 ) -> None:
     """Print the steps, and ``accounts``, the rows of the trained arms: as a table, or everything as JSON."""
     if as_json:
@@ -294,11 +295,12 @@ def _print(
             for kind, correction in corrections.items()
             if correction.runs
         }
-        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": list(accounts)}
+        rows = to_json([account.summary for account in accounts])
+        body: dict[str, Any] = {"steps": [asdict(row) for row in estimates], **counts, "rows": rows}
         busy = "; ".join(contention_notes(estimates))
         emit_result({"schema": 1, **body, "corrections": applied, "busy": busy, "note": history_note})
         return
-    lines = [str(account["text"]) for account in accounts]
+    lines = [account.text for account in accounts]
     lines += [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
     if any(row.measured_gib is not None for row in estimates):
         lines.append("memory is that of training alone; the process is what has to fit")

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from advisor.display import trial_table
-from advisor.display.trial_table import arms_tables, paired_table, weights_line
+from advisor.display.trial_table import paired_table, show_arms, show_verdict, weights_line
 from advisor.output import print_plain
-from advisor.report.data import applied_weights, arm_json, left_out_notes, pair_json, read_scores
-from advisor.verdict.conclusion import conclude
+from advisor.report.data import applied_weights, arm_report, left_out_notes, pair_report, read_scores
 from advisor.verdict.made_questions import (
     judge_on_real_questions,
     made_column,
-    origin_counts,
-    origin_notes,
+    made_questions,
+    origin_note,
     split_by_origin,
 )
+from advisor.verdict.sentences import Conclusion
 from rag.errors import BadInput
 from rag.files import write_json
 from rag.text.words import count_noun
 from runners.plan.schema import Plan
+from runners.report.report_file import report_json
+from runners.report.trial_report import EvaluationReport
 from runners.run_folder import read_journal
 from runners.trial.evaluate import Evaluation
 from runners.trial.trial import ANSWERS
@@ -30,70 +31,66 @@ from runners.trial.trial import ANSWERS
 EVAL_FILE = "eval.json"
 
 
-def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the evaluation as ``tunewise eval --json`` prints it, and store it beside the answers as eval.json.
+def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -> EvaluationReport:
+    """Return the evaluation as ``tunewise eval`` shows it, and store it beside the answers as eval.json.
 
-    Arms, pairs and verdict are as in the report; the verdict is None where the recommended arm was not asked. ``trial`` has
-    each arm's mean combined score in the run's own trial.
+    Arms, pairs and verdict are as in the report; the verdict is None where the recommended arm was not asked.
     """
     arms = [arm for arm in evaluation.arms if arm.combined]
-    origins = origin_counts(arms)
+    origins = made_questions(arms)
     counted, beside = split_by_origin(arms)
     judged = (
         judge_on_real_questions(plan, arms, plan.model.name)
         if plan.choice in {arm.arm for arm in counted if arm.combined}
         else None
     )
-    verdict, pairs = (judged.verdict, judged.pairs) if judged else (None, ())
     columns = {arm.arm: made_column(arm) for arm in beside}
-    rows = read_journal(evaluation.folder / ANSWERS)
-    data: dict[str, Any] = {
-        "schema": 1,
-        "run": str(run),
-        "name": plan.name,
-        "questions": {"file": str(file), **evaluation.asked.to_json()},
-        "generation": evaluation.generation,
-        "verdict": verdict.to_json() if verdict else None,
-        "warnings": [*origin_notes(origins), *_warnings(evaluation, plan)],
-        "arms": [
-            arm_json(arm, plan, "", rows) | ({"made": columns[arm.arm]} if arm.arm in columns else {})
-            for arm in sorted(counted, key=lambda arm: -arm.mean_score)
-            if arm.combined
-        ],
-        "paired": [pair_json(pair) for pair in pairs],
-        "weights": applied_weights(plan),
-        "trial": _trial_scores(run),
-        "drift": evaluation.drift.to_json() if evaluation.drift else None,
-        "folder": str(evaluation.folder),
-    }
-    if origins:
-        data["made_questions"] = origins
-    if verdict:
-        data["verdict"]["conclusion"] = conclude(data, bool(plan.prompts.system))
-    write_json(evaluation.folder / EVAL_FILE, data)
-    return data
+    answers = read_journal(evaluation.folder / ANSWERS)
+    rows = tuple(
+        arm_report(arm, plan, answers, on_made=columns.get(arm.arm))
+        for arm in sorted(counted, key=lambda arm: -arm.mean_score)
+        if arm.combined
+    )
+    report = EvaluationReport(
+        run=str(run),
+        name=plan.name,
+        questions={"file": str(file), **evaluation.asked.to_json()},
+        generation=evaluation.generation,
+        verdict=judged.verdict if judged else None,
+        warnings=tuple(filter(None, [origin_note(origins), *_warnings(evaluation, plan)])),
+        arms=rows,
+        paired=tuple(map(pair_report, judged.pairs if judged else ())),
+        weights=applied_weights(plan),
+        trial=_trial_scores(run),
+        drift=evaluation.drift.to_json() if evaluation.drift else None,
+        folder=str(evaluation.folder),
+        made_questions=origins,
+    )
+    if judged:
+        in_use = bool(plan.prompts.system)
+        conclusion = Conclusion(report=report, verdict=judged.verdict, prompt_in_use=in_use)
+        report = replace(report, verdict=replace(judged.verdict, conclusion=conclusion.sentences))
+    write_json(evaluation.folder / EVAL_FILE, report_json(report))
+    return report
 
 
-def show_evaluation(data: dict[str, Any], console: Console | None = None) -> None:
+def show_evaluation(report: EvaluationReport, console: Console | None = None) -> None:
     """Print the table of arms, their scores in the trial, and the verdict on these questions."""
     console = console or Console()
-    trial_table.show_conclusion(data, console)
-    console.print(*arms_tables(data, console.width))
-    console.print(trial_table.score_chart(data, console.width))
-    trial_table.show_wordings(data, console)
-    if data["paired"]:
-        console.print("", paired_table(data))
+    show_arms(report, console)
+    if report.verdict and report.paired:
+        console.print("", paired_table(report, report.verdict.recommended))
     trial_scores = [
-        f"{arm['arm']} {data['trial'][arm['arm']]:.2f}" for arm in data["arms"] if arm["arm"] in data["trial"]
+        f"{arm.arm} {report.trial[arm.arm]:.2f}" for arm in report.arms if arm.arm in report.trial
     ]
     if trial_scores:
         print_plain(console, f"in the run's own trial: {', '.join(trial_scores)}", "dim")
-    print_plain(console, weights_line(data), "dim")
-    if verdict := data["verdict"]:
-        trial_table.show_verdict(verdict, console)
-    for warning in data["warnings"]:
+    print_plain(console, weights_line(report), "dim")
+    if report.verdict:
+        show_verdict(report.verdict, console)
+    for warning in report.warnings:
         print_plain(console, f"  warning: {warning}", "yellow")
-    print_plain(console, f"answers and scores: {data['folder']}")
+    print_plain(console, f"answers and scores: {report.folder}")
 
 
 def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:

@@ -42,6 +42,7 @@ from runners.models.licenses import accepted_licenses, find_terms
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
+from runners.report.trial_report import Share
 from runners.runs import requirements
 from runners.runs.dataset import read_data, require_gold_documents
 
@@ -348,14 +349,13 @@ def with_forecast(plan: Plan, rec: BaseRecommendation, situation: Situation) -> 
 
 def _show_forecast(plan: Plan) -> None:
     """Print what is expected of each arm of the trial."""
-    forecast = plan.predicted.get(TRIAL_FORECAST)
-    if forecast is None:
+    if (forecast := plan.predicted.get(TRIAL_FORECAST)) is None:
         return
     rows = [
         (
             row["arm"],
             "–" if row["probability"] is None else f"{row['probability']:.2f}",
-            right_text(row["right"]),
+            right_text(row["right"] and Share(**row["right"])),
             f"{row['minutes']:.1f}",
         )
         for row in forecast["arms"]

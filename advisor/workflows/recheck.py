@@ -19,15 +19,16 @@ from advisor.questionnaire.gather import prompt_text
 from advisor.report.ci_workflow import CI_SERVERS, ci_workflow, outside_paths
 from advisor.report.recheck_report import recheck_json, recheck_junit, recheck_markdown
 from advisor.terminal import resume_hint
-from advisor.verdict.conclusion import duration_text
 from advisor.verdict.regression import NEW_GOLD, REGRESSION
+from advisor.verdict.sentences import duration_text
 from rag.errors import BadInput, GateNotMet, UsageProblem
 from rag.files import write_json, write_text
 from rag.text.words import count_noun
 from runners.catalog.user_catalog import CATALOG_VARIABLE
 from runners.plan.steps import TrainStep
 from runners.recheck.recheck import RecheckRequest, recheck
-from runners.run_folder import RunFolder, open_run_folder, read_report, read_run_plan
+from runners.report.report_file import read_report
+from runners.run_folder import RunFolder, open_run_folder, read_run_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,8 @@ def recheck_run(flags: RecheckFlags) -> None:
 
 def _confirm(steps: Sequence[TrainStep], base: RunFolder, yes: bool) -> None:
     """Say what is trained again and how long it took before; UsageProblem where no one agreed to it."""
-    trained = (read_report(base.path).get("measured") or {}).get("training") or {}
+    report = read_report(base.path)
+    trained = report.measured.training if report else {}
     seconds = sum(float(row.get("seconds") or 0) for step in steps for row in trained.get(step.arm) or ())
     took = f"; in the run that took {duration_text(seconds)}" if seconds else ""
     text = f"{', '.join(step.arm for step in steps)} must be trained again{took}"

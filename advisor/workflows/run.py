@@ -6,12 +6,11 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.display import console
-from advisor.display.live_scores import board_for_plan
-from advisor.display.progress import watch_progress
+from advisor.display.progress import board_for_plan, watch_progress
 from advisor.display.trial_table import show_report
 from advisor.flags.records import flag_words
 from advisor.flags.run import RunFlags
@@ -29,6 +28,8 @@ from runners.models import resolve
 from runners.plan.forecast import forecast_path
 from runners.plan.schema import Plan, read_plan, with_seeds
 from runners.plan.train_config import KERNELS
+from runners.report.report_file import report_json
+from runners.report.trial_report import TrialReport
 from runners.resources.usage import adapt_spinning_to_load, busy_note
 from runners.run_folder import LAUNCH, RunFolder, check_run_folder, is_run, paths_read, read_run_plan
 from runners.runs import requirements
@@ -91,11 +92,11 @@ def execute_plan(flags: RunFlags, launch: LaunchRequest | None = None) -> None:
     request = replace(request, data=announce(plan))
     whole = _full_run(flags, request.out) if flags.quick and not is_run(flags.plan) else None
     with resume_hint(_resume_line(flags, request.out)):
-        run, data = run_and_report(request, quiet=flags.as_json, full=whole)
-        if data is not None and flags.stale_test is not None:
-            data = report_staleness(run, request, flags.stale_test)
-    if data is not None:
-        _show_result(run, data, flags.as_json)
+        run, report = run_and_report(request, quiet=flags.as_json, full=whole)
+        if report is not None and flags.stale_test is not None:
+            report = report_staleness(run, request, flags.stale_test)
+    if report is not None:
+        _show_result(run, report, flags.as_json)
 
 
 def _launched_work(command: GivenCommand, path: Path, request: RunRequest) -> Work:
@@ -148,34 +149,33 @@ def _run_folder(out: Path | None, plan: Plan) -> Path:
     return out or RUNS_FOLDER / plan.name
 
 
-def _show_result(run: RunFolder, data: dict[str, Any], as_json: bool) -> None:
+def _show_result(run: RunFolder, report: TrialReport, as_json: bool) -> None:
     """Print the report as JSON or for a person, then raise GateNotMet as :func:`check_gate` does."""
     if as_json:
-        emit_result(data)
+        emit_result(report_json(report))
     else:
-        _show_verdict(run, data)
-    check_gate(data)
+        _show_verdict(run, report)
+    check_gate(report)
 
 
-def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
+def _show_verdict(run: RunFolder, report: TrialReport) -> None:
     """Print the report's table and verdict, the prediction beside it, and what to do next."""
-    show_report(data)
-    for line in prediction_line(data):
+    show_report(report)
+    for line in prediction_line(report):
         print_plain(console.console(), f"  {line}")
-    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, data)} "..."')
+    print(f'report: {run.path / "report.html"}\nask it: {ask_command(run.path, report)} "..."')
     changing = read_run_plan(run.path).answers.get("facts_change")
     if changing is not None and changing.value in ("slow", "fast"):
         print(
             f"when the documents change, check whether the result is still valid: {command_line('recheck', run.path)}"
         )
-    for command, _ in learning_curve_steps(data, shlex.quote(str(run.path))):
+    for command, _ in learning_curve_steps(report, shlex.quote(str(run.path))):
         print(f"would more examples help: {command}")
 
 
-def ask_command(run: Path, data: dict[str, Any]) -> str:
+def ask_command(run: Path, report: TrialReport) -> str:
     """Return the start of a command that asks a run; it names the arm with the best score where none is asked by default."""
-    nothing = data["verdict"].get("use", "") is None
-    return command_line("ask", run, *(["--arm", data["arms"][0]["arm"]] if nothing else []))
+    return command_line("ask", run, *([] if report.verdict.use else ["--arm", report.arms[0].arm]))
 
 
 def check_kernels(kernels: str, path: Path) -> None:
@@ -246,7 +246,7 @@ def _estimated_seconds(plan: Plan) -> float:
 
 def run_and_report(
     request: RunRequest, *, quiet: bool = False, label: RunLabel = "run", full: FullRun | None = None
-) -> tuple[RunFolder, dict[str, Any] | None]:
+) -> tuple[RunFolder, TrialReport | None]:
     """Run every step with progress on stderr, then judge the arms and write the report.
 
     Where too few rows are left for an arm, a person at a terminal is asked whether to go on.
@@ -258,7 +258,7 @@ def run_and_report(
         full: the full run, where this is a quick one.
 
     Returns:
-        The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
+        The run folder, and its report; None where only one step was run or the recommended arm was not
         measured.
     """
     plan = request.plan
@@ -275,24 +275,23 @@ def run_and_report(
             return run, None
         if full is not None:
             full.record(run)
-        data = dict(judge(done).data)
-        tracking.report(data)
-    _remember(run, plan, data, label)
-    return run, data
+        report = judge(done).content
+        tracking.report(report)
+    _remember(run, plan, report, label)
+    return run, report
 
 
-def _remember(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel) -> None:
+def _remember(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel) -> None:
     """Add a finished run to the history; say where that fails, and which times are not stored."""
-    if warning := remember_run(run, plan, data, label):
+    if warning := remember_run(run, plan, report, label):
         print(f"  {warning}", file=sys.stderr)
-    if busy := busy_note(data["measured"]["busy"]):
+    if busy := busy_note(report.measured.busy):
         note(busy)
 
 
 def _carry_out(request: RunRequest, quiet: bool, tracking: RunTracking) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
-    place = request.plan, request.out, request.only, request.data
-    with watch_progress(quiet, lambda: board_for_plan(*place)) as watcher:
+    with watch_progress(quiet, lambda: board_for_plan(request.plan, request.only, request.data)) as watcher:
         return carry_out(request, tracking.listen_with(watcher))
 
 
@@ -315,7 +314,7 @@ def _check_stale_test(plan: Plan, flags: RunFlags) -> None:
     check_update(plan, flags.stale_test)
 
 
-def report_staleness(run: RunFolder, request: RunRequest, update: Path) -> dict[str, Any]:
+def report_staleness(run: RunFolder, request: RunRequest, update: Path) -> TrialReport:
     """Measure what an update of the documents changes, and write the report again with it."""
     with run.writing():
         try_update(run, update)
@@ -323,23 +322,22 @@ def report_staleness(run: RunFolder, request: RunRequest, update: Path) -> dict[
         return write_report(run, request.plan, data.split.test)
 
 
-def check_gate(data: dict[str, Any]) -> None:
+def check_gate(report: TrialReport) -> None:
     """Raise GateNotMet when no arm can be used, or the recommended arm surely does not beat the arms it must.
 
-    The message names the arm to use, or what to do where there is none. Reports of earlier versions name the winner.
+    The message names the arm to use, or what to do where there is none.
     """
-    verdict = data["verdict"]
-    use = verdict["use"] if "use" in verdict else verdict["winner"]
-    if use is None:
-        arms = " or ".join(arm["arm"] for arm in data["arms"])
+    verdict = report.verdict
+    if verdict.use is None:
+        arms = " or ".join(arm.arm for arm in report.arms)
         raise GateNotMet(
-            f"no arm can be used: {verdict['use_reason']}",
+            f"no arm can be used: {verdict.use_reason}",
             f"the results are kept; to ask an arm nevertheless, name it: --arm {arms}",
         )
-    if verdict["gate_met"] is False:
+    if verdict.gate_met is False:
         raise GateNotMet(
-            f"the gate was not met: {verdict['recommended']} does not clearly beat what it has to beat",
-            f"the results are kept; the arm to use is {use}",
+            f"the gate was not met: {verdict.recommended} does not clearly beat what it has to beat",
+            f"the results are kept; the arm to use is {verdict.use}",
         )
 
 

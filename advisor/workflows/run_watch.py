@@ -21,15 +21,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from advisor.display.live_scores import board_for_plan
-from advisor.display.progress import ProgressBoard, format_duration
+from advisor.display.progress import ProgressBoard, board_for_plan, format_duration
 from advisor.output import command_line, emit_result, print_wrapped
+from advisor.report.data import read_report
 from advisor.workflows.run import check_gate
 from rag.errors import BadInput, Problem
 from rag.files import MANIFEST, has_active_writer, writer_process
 from rag.text.words import count_noun
 from runners.plan.schema import Plan, step_name
-from runners.run_folder import EVENTS, REPORT, open_run_folder, read_report, read_run_plan
+from runners.run_folder import EVENTS, REPORT, open_run_folder, read_run_plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -147,8 +147,7 @@ class RunStatus:
         peaks = [row["peak_gib"] for row in event.get("trained", ()) if row.get("peak_gib")]
         if peaks:
             parts.append(f"at most {max(peaks):.1f} GiB")
-        if name.startswith("evaluate:") and self.board.scorer:
-            parts.append(self.board.scorer(name.partition(":")[2]) or "")
+        parts.append(self.board.steps[name].scored or "")
         return Milestone(self.last, "step", name, ", ".join(filter(None, parts)))
 
     def to_json(self, now: float, memory: float | None) -> dict[str, Any]:
@@ -214,14 +213,14 @@ class RunWatch:
         self.path = open_run_folder(path).path
         self.plan = read_run_plan(self.path)
         self._follower = EventFollower(self.path / EVENTS)
-        self.status = RunStatus(_board(self.plan, self.path))
+        self.status = RunStatus(_board(self.plan))
         self._silent_since: float | None = None
 
     def read(self) -> list[Milestone]:
         """Take the events written since the last call; return the milestones among them."""
         events, replaced = self._follower.read()
         if replaced:
-            self.status = RunStatus(_board(self.plan, self.path))
+            self.status = RunStatus(_board(self.plan))
         return [reached for event in events if (reached := self.status.update(event)) is not None]
 
     def state(self) -> str:
@@ -323,11 +322,11 @@ def _show_end(watch: RunWatch, state: str, as_json: bool, screen: Console) -> No
     resume = command_line("run", watch.path, "--resume")
     if state == "finished":
         report = read_report(watch.path)
-        verdict = report["verdict"]
+        verdict = report.verdict
         if as_json:
-            _emit("end", {"state": state, "outcome": verdict.get("outcome"), "text": verdict.get("text", "")})
+            _emit("end", {"state": state, "outcome": verdict.outcome, "text": verdict.text})
         else:
-            print_wrapped(screen, f"finished: {verdict.get('text', '')}")
+            print_wrapped(screen, f"finished: {verdict.text}")
         check_gate(report)
         return
     number = writer_process(watch.path)
@@ -348,9 +347,9 @@ def _emit(event: str, body: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _board(plan: Plan, run: Path) -> ProgressBoard:
-    """Return the board of a run; without estimates and scores where the plan's data cannot be read."""
+def _board(plan: Plan) -> ProgressBoard:
+    """Return the board of a run; without estimates where the plan's data cannot be read."""
     try:
-        return board_for_plan(plan, run)
+        return board_for_plan(plan)
     except (Problem, OSError):
         return ProgressBoard(plan.name, [step_name(step) for step in plan.steps])

@@ -13,10 +13,10 @@ from rich.markup import escape
 from advisor.display import console
 from advisor.output import emit_result, print_plain
 from advisor.questionnaire.answers import format_answer
-from advisor.report.statements import right_count
 from advisor.workflows.run_watch import run_progress
 from rag.errors import BadInput, UsageProblem
 from rag.files import UPDATE_HINT, older_file
+from runners.report.records import NOT_JUDGED
 from runners.run_folder import is_run, open_run_folder
 from runners.runs import listing
 from runners.runs.endpoint_consent import allow_endpoints
@@ -190,13 +190,13 @@ def _print_run(summary: RunSummary) -> None:
             print_plain(screen, f"{name:<8} {value}")
     if arms := extra.get("arms"):
         screen.print()
-        right = extra.get("arms_right") or {}
+        right = extra["arms_right"]
         rows = [
             (
                 escape(arm),
-                right_count(right.get(arm)),
-                f"{score['mean']:.2f}",
-                f"{score['low']:.2f}–{score['high']:.2f}",
+                right[arm].text if right[arm] else NOT_JUDGED,
+                f"{score.mean:.2f}",
+                score.interval,
             )
             for arm, score in arms.items()
         ]
@@ -222,7 +222,7 @@ def _progress_json(summary: RunSummary) -> dict[str, Any]:
 
 def _verdict(run: RunSummary) -> str:
     if run.outcome:
-        count = f" {right_count(run.right)} right" if run.right else ""
+        count = f" {run.right.text} right" if run.right else ""
         score = f" {run.score:.2f}" if run.score is not None else ""
         arm = escape(run.use) if run.use else "no arm to use; best " + escape(run.winner)
         return f"{run.outcome}, {arm}{count or score}"

@@ -17,6 +17,7 @@ from runners.arms.raft import RetrievalRows
 from runners.data.examples import Example, RowPlace, row_place
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, TrainStep
+from runners.report.records import TrainingRows
 
 MIN_TRAINED_SHARE = 2 / 3
 """Share of an arm's examples that must be trained on, and in a hybrid have a passage; below it the user is asked."""
@@ -83,18 +84,19 @@ class RowAccount:
         places = f" (rows: {_first(self.places)})" if self.places else ""
         return "; ".join(parts) + places
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the account as JSON values."""
-        return {
-            "arm": self.arm,
-            "rows": self.rows,
-            "of": self.of,
-            "with_passage": self.with_passage,
-            "by_document": self.by_document,
-            "unknown_documents": list(self.unknown_documents[:ROWS_SHOWN]),
-            "planned": not self.lost,
-            "text": self.text,
-        }
+    @property
+    def summary(self) -> TrainingRows:
+        """The account as a report has it."""
+        return TrainingRows(
+            arm=self.arm,
+            rows=self.rows,
+            of=self.of,
+            with_passage=self.with_passage,
+            by_document=self.by_document,
+            unknown_documents=self.unknown_documents[:ROWS_SHOWN],
+            planned=not self.lost,
+            text=self.text,
+        )
 
 
 def account_of_retrieval(arm: str, prepared: RetrievalRows) -> RowAccount:

@@ -7,8 +7,6 @@ plan names by its path is named by the last part of it. `export_card` writes the
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from runners.export.source import ExportSource
 from runners.models import endpoint, registry, resolve
 from runners.models.cards import markdown_table, terms_section
 from runners.plan.steps import TrainStep
+from runners.report.records import Estimate
+from runners.report.trial_report import arm_named
 
 LIBRARY_OF_TARGET = {
     "peft": "peft",
@@ -143,37 +143,28 @@ def _summary(source: ExportSource) -> str:
         summary = f"The arm {arm.arm}{seed} of the plan {source.plan.name}, on {short_model_name(source.plan.model.name)}."
     if not source.report:
         return f"{summary} The run was not finished: there is no verdict."
-    verdict = source.report["verdict"]
-    return f"{summary}\n\nVerdict of the run: {verdict['outcome']} ({verdict['strength']}). {verdict['text']}"
-
-
-def _right(arm: Mapping[str, Any]) -> str:
-    """Return the right answers of an arm as "48 of 65"; "–" in reports that do not count them."""
-    right = arm.get("right")
-    return f"{right['n']:g} of {right['of']}" if right else "–"
+    verdict = source.report.verdict
+    return f"{summary}\n\nVerdict of the run: {verdict.outcome} ({verdict.strength}). {verdict.text}"
 
 
 def _scores(source: ExportSource) -> str:
-    arms: list[Mapping[str, Any]] = source.report["arms"] if source.report else []
+    arms = source.report.arms if source.report else ()
     if source.arm is None:
-        rows = [
-            (a["arm"], _right(a), f"{a['score']['mean']:.3f}", _interval(a["score"]), a["n"]) for a in arms
-        ]
+        rows = [(a.arm, a.right_text, f"{a.score.mean:.3f}", _interval(a.score), a.n) for a in arms]
         header = ("arm", "right", "combined", "95 % interval", "questions")
         return markdown_table(header, rows) if rows else "Not measured on held-out questions."
-    row = next((a for a in arms if a["arm"] == source.arm.arm), None)
+    row = arm_named(arms, source.arm.arm)
     if row is None:
         return "Not measured on held-out questions."
-    scores = {"combined": {**row["score"], "n": row["n"]}, **row["scores"]}
-    score_rows = [(name, f"{s['mean']:.3f}", _interval(s), s["n"]) for name, s in scores.items()]
-    averaged = len(row["seeds"]) > 1
-    note = f"\n\nMeans over {len(row['seeds'])} seeds." if averaged else ""
-    right = f"Right answers: {_right(row)}.\n\n" if row.get("right") else ""
+    score_rows = [("combined", f"{row.score.mean:.3f}", _interval(row.score), row.n)]
+    score_rows += [(name, f"{s.mean:.3f}", _interval(s), s.n) for name, s in row.scores.items()]
+    note = f"\n\nMeans over {len(row.seeds)} seeds." if len(row.seeds) > 1 else ""
+    right = f"Right answers: {row.right_text}.\n\n" if row.right else ""
     return right + markdown_table(("score", "mean", "95 % interval", "questions"), score_rows) + note
 
 
-def _interval(score: Mapping[str, float]) -> str:
-    return f"{score['low']:.3f} to {score['high']:.3f}"
+def _interval(score: Estimate) -> str:
+    return f"{score.low:.3f} to {score.high:.3f}"
 
 
 def _made_from(source: ExportSource) -> list[tuple[str, str]]:
@@ -197,13 +188,14 @@ def _made_from(source: ExportSource) -> list[tuple[str, str]]:
         ]
     elif resolve.parse_remote(plan.model.name):
         rows.append(("model", short_model_name(plan.model.name)))
-    data_used = source.report.get("data", {})
-    for name, file in data_used.get("files", {}).items():
-        rows.append((re.sub("_", " ", name), f"{file['name']}, SHA-256 {file['sha256'][:16]}"))
-    if data_used.get("index_input"):
-        rows.append(("documents and settings of the index", f"SHA-256 {data_used['index_input'][:16]}"))
-    if data_used.get("split"):
-        rows.append(("split of the questions", f"SHA-256 {data_used['split'][:16]}"))
+    if source.report:
+        data = source.report.data
+        for name, file in data.files.items():
+            rows.append((name.replace("_", " "), f"{file['name']}, SHA-256 {file['sha256'][:16]}"))
+        if data.index_input:
+            rows.append(("documents and settings of the index", f"SHA-256 {data.index_input[:16]}"))
+        if data.split:
+            rows.append(("split of the questions", f"SHA-256 {data.split[:16]}"))
     return rows
 
 

@@ -17,8 +17,9 @@ from rag.files import check_schema, parse_json, sha256_file, sha256_text
 from runners.arms.answer_constraint import constraint_input
 from runners.plan.schema import RECORD_KEYS, Plan, plan_differences
 from runners.plan.steps import EvaluateStep, TrainStep
+from runners.report.report_file import read_report
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
-from runners.run_folder import RunFolder, read_report, read_run_plan
+from runners.run_folder import RunFolder, read_run_plan
 
 STATE = "state.json"
 """What a recheck was made with, in its folder."""
@@ -87,11 +88,12 @@ def measured_inputs(run: RunFolder) -> RunInputs:
     models = {**(start.get("models") or {})}
     if start.get("base"):
         models[plan.model.name] = start["base"]
-    files = (read_report(run.path).get("data") or {}).get("files") or {}
+    report = read_report(run.path)
+    files = report.data.files if report else {}
     return RunInputs(
         plan,
         models,
-        {name: str(row["sha256"]) for name, row in files.items()},
+        {name: file["sha256"] for name, file in files.items()},
         {key: value for key, value in environment.items() if key not in ("event", "time")},
     )
 

@@ -48,6 +48,7 @@ from runners.recheck.workspace import (
     remove_index,
     update_workspace_index,
 )
+from runners.report.report_file import read_report
 from runners.run_folder import (
     INDEX,
     RECHECKS,
@@ -58,7 +59,6 @@ from runners.run_folder import (
     read_journal,
     read_scores,
 )
-from runners.run_folder import read_report as read_run_report
 from runners.runs.dataset import RunData, read_data
 from runners.runs.opened import OpenRun
 from runners.runs.plan_models import ModelSource, ObtainedModels
@@ -182,7 +182,7 @@ def recheck(
 def _require_finished(run: RunFolder, base: RunFolder) -> None:
     """Raise BadInput for a run without a report, scores or answers."""
     resume = f"finish it with: tunewise run {run.path} --resume"
-    if not read_run_report(run.path):
+    if not read_report(run.path):
         raise BadInput(f"{run.path} has no report yet, so there is nothing to compare with", resume)
     if not read_journal(base.path / TRIAL / ANSWERS) or not (base.path / TRIAL / SCORES).is_file():
         raise BadInput(f"{base.path} has no answers of its trial", resume)
@@ -223,7 +223,6 @@ def _chosen_arms(
     """Return the arms to measure: those that are named, all, or the one in use with the recommended one."""
     measured = {row["arm"] for row in rows}
     by_name = {step.arm: step for step in plan.arms}
-    verdict = read_run_report(run.path)["verdict"]
     if request.arms:
         for name in request.arms:
             if name not in by_name or name not in measured:
@@ -233,8 +232,8 @@ def _chosen_arms(
     elif request.all_arms:
         names = by_name
     else:
-        use = verdict.get("use", verdict.get("winner"))
-        names = [name for name in (use, verdict.get("recommended", plan.choice)) if name]
+        report = read_report(run.path)
+        names = [report.verdict.use or "", report.verdict.recommended] if report else []
     chosen = tuple(step for step in plan.arms if step.arm in names and step.arm in measured)
     if not chosen:
         raise BadInput(

@@ -20,14 +20,10 @@ from typing import Any
 from rag.errors import BadInput, UsageProblem
 from rag.files import MANIFEST, has_active_writer, move_folder, sync_folder, writer_lock
 from runners.plan.schema import Plan, plan_differences, step_name
-from runners.run_folder import (
-    RunFolder,
-    is_run,
-    open_run_folder,
-    read_report,
-    read_run_plan,
-    require_run_folder,
-)
+from runners.report.records import RightAnswers
+from runners.report.report_file import read_report
+from runners.report.trial_report import arm_named
+from runners.run_folder import RunFolder, is_run, open_run_folder, read_run_plan, require_run_folder
 
 RUNS_FOLDER = Path("runs")
 TRASH_FOLDER = ".trash"
@@ -53,8 +49,8 @@ class RunSummary:
     """The winner's combined score."""
     use: str | None = None
     """The arm that is asked by default; None where the verdict names none."""
-    right: dict[str, Any] | None = None
-    """That arm's right answers, as in the report, else the winner's; None where they are not known."""
+    right: RightAnswers | None = None
+    """That arm's right answers, else the winner's; None where they are not known."""
     steps: str = ""
     """Finished steps of all, as "5 of 7"."""
     bytes: int = 0
@@ -93,10 +89,9 @@ def summarise_run(path: Path) -> RunSummary:
         return RunSummary(
             name=path.name, path=path, state="damaged", problem=problem.message, hint=problem.hint, **common
         )
-    verdict = report.get("verdict") or {}
-    scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
-    right = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
-    use = verdict["use"] if "use" in verdict else verdict.get("winner")
+    verdict, arms = (report.verdict, report.arms) if report else (None, ())
+    winner = arm_named(arms, verdict.winner if verdict else None)
+    used = arm_named(arms, verdict.use if verdict else None) or winner
     done, total = _steps(folder, plan)
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
@@ -108,11 +103,11 @@ def summarise_run(path: Path) -> RunSummary:
         hint="",
         choice=plan.choice,
         model=plan.model.name,
-        outcome=verdict.get("outcome", ""),
-        winner=verdict.get("winner", ""),
-        score=scores.get(verdict.get("winner", "")),
-        use=use,
-        right=right.get(use or verdict.get("winner", "")),
+        outcome=verdict.outcome.value if verdict else "",
+        winner=verdict.winner if verdict else "",
+        score=winner.score.mean if winner else None,
+        use=verdict.use if verdict else None,
+        right=used.right if used else None,
         steps=f"{done} of {total}",
         **common,
     )
@@ -124,9 +119,9 @@ def describe_run(path: Path) -> RunSummary:
     extra: dict[str, Any] = {"parts": {part.name: _size(part) for part in sorted(path.iterdir())}}
     if summary.state != "damaged":
         report = read_report(path)
-        extra["verdict"] = (report.get("verdict") or {}).get("text", "")
-        extra["arms"] = {arm["arm"]: arm["score"] for arm in report.get("arms", ())}
-        extra["arms_right"] = {arm["arm"]: arm.get("right") for arm in report.get("arms", ())}
+        extra["verdict"] = report.verdict.text if report else ""
+        extra["arms"] = {arm.arm: arm.score for arm in (report.arms if report else ())}
+        extra["arms_right"] = {arm.arm: arm.right for arm in (report.arms if report else ())}
         try:
             open_run_folder(path).check()
         except BadInput as problem:

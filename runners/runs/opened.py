@@ -23,8 +23,10 @@ from runners.inference.types import Generator
 from runners.plan.backend import Backend, check_backend_arms, parse_backend
 from runners.plan.schema import ArmStep, Plan
 from runners.plan.steps import EvaluateStep
+from runners.report.report_file import read_report
+from runners.report.trial_report import TrialReport
 from runners.resources.device import WantedDtype
-from runners.run_folder import TRIAL, RunFolder, open_run_folder, read_report, read_run_plan
+from runners.run_folder import TRIAL, RunFolder, open_run_folder, read_run_plan
 from runners.runs.arm import PreparedArm, recall_arm
 from runners.runs.dataset import RunData, read_data, read_examples
 from runners.runs.loaded_models import RunModels
@@ -141,8 +143,8 @@ class OpenRun:
         return self.data.split
 
     @property
-    def report(self) -> dict[str, Any]:
-        """The current report; {} before there is one, BadInput when it is damaged."""
+    def report(self) -> TrialReport | None:
+        """The current report; None before there is one, BadInput when it is damaged."""
         return read_report(self.folder.path)
 
     @property
@@ -152,10 +154,7 @@ class OpenRun:
         It is the verdict's ``use``, and before a verdict the plan's choice.
         """
         report = self.report
-        if not report:
-            return self.plan.choice
-        name = report["verdict"]["use"]
-        return None if name is None else str(name)
+        return report.verdict.use if report else self.plan.choice
 
     def arm(self, name: str | None = None) -> EvaluateStep:
         """Return the arm of this name, by default the one to use.
@@ -171,7 +170,8 @@ class OpenRun:
         """Return the arm as :meth:`arm` does, without checking the run's files."""
         wanted = name or self.default_arm
         if wanted is None:
-            reason = self.report["verdict"].get("use_reason") or "the verdict names none"
+            report = self.report
+            reason = report.verdict.use_reason if report else ""
             arms = " or ".join(step.arm for step in self.plan.arms)
             raise UsageProblem(f"no arm is asked by default: {reason}", f"choose one yourself: --arm {arms}")
         for step in self.plan.arms:

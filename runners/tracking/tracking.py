@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from rag.types import OnEvent
 from runners.plan.schema import Plan
 from runners.plan.train_config import TrainConfig
+from runners.report.records import ArmReport, Estimate
+from runners.report.trial_report import TrialReport
 from runners.run_folder import TRACKING
 from runners.tracking.clients import TRACKERS
 from runners.tracking.records import (
@@ -103,18 +105,14 @@ class RunTracking:
         elif kind == "train.end":
             self._end_training(event)
 
-    def report(self, data: Mapping[str, Any]) -> None:
-        """Record the scores of all arms with their intervals, and the verdict.
-
-        Args:
-            data: content of report.json.
-        """
+    def report(self, report: TrialReport) -> None:
+        """Record the scores of all arms with their intervals, and the verdict."""
         if WHOLE not in self._open:
             self._begin(TrackedRun(WHOLE, self.name, self.facts))
-        verdict = data["verdict"]
         names = ("outcome", "strength", "recommended", "winner", "use", "gate_met", "text")
-        tags = {name: str(verdict[name]) for name in names if verdict.get(name) is not None}
-        self._send(Summary(WHOLE, score_values(data["arms"]), tags))
+        values = {name: getattr(report.verdict, name) for name in names}
+        tags = {name: str(value) for name, value in values.items() if value is not None}
+        self._send(Summary(WHOLE, score_values(report.arms), tags))
 
     def locations(self) -> list[str]:
         """Return a line for each tracker that a run began in, with where its runs are seen."""
@@ -292,23 +290,21 @@ def cut_paths(text: str) -> str:
     return _PATH_IN_TEXT.sub(r"\1", text)
 
 
-def score_values(arms: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def score_values(arms: Iterable[ArmReport]) -> dict[str, float]:
     """Return the scores of a report's arms by name: ARM/SCORE with ARM/SCORE_low and _high, the ends of the interval.
 
     The combined score is ARM/score; ARM/right is the share of right answers, ARM/questions their number.
     """
     values: dict[str, float] = {}
     for arm in arms:
-        name = str(arm["arm"])
-        values[metric_name(name, "questions")] = float(arm["n"])
-        right = arm.get("right")
-        shares = {"mean": right["n"] / right["of"], **right} if right and right["of"] else {}
-        for score, interval in {"score": arm["score"], **arm["scores"], "right": shares}.items():
-            for suffix, key in (("", "mean"), ("_low", "low"), ("_high", "high")):
-                if interval.get(key) is not None:
-                    values[metric_name(name, f"{score}{suffix}")] = float(interval[key])
-        if arm.get("seconds_per_answer") is not None:
-            values[metric_name(name, "seconds_per_answer")] = float(arm["seconds_per_answer"])
+        values[metric_name(arm.arm, "questions")] = float(arm.n)
+        shown = {"score": arm.score, **arm.scores}
+        if right := arm.right:
+            shown["right"] = Estimate(mean=right.share, low=right.low, high=right.high)
+        for name, score in shown.items():
+            for suffix, value in (("", score.mean), ("_low", score.low), ("_high", score.high)):
+                values[metric_name(arm.arm, f"{name}{suffix}")] = value
+        values[metric_name(arm.arm, "seconds_per_answer")] = arm.seconds_per_answer
     return values
 
 

@@ -16,6 +16,7 @@ from runners.data.examples import row_place
 from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.preflight import run_checks
+from runners.report.json_records import to_json
 from runners.run_folder import INDEX
 from runners.runs.opened import OpenRun
 from runners.runs.retrieval import REFUSAL_FILE
@@ -76,7 +77,7 @@ def require_rows(context: OpenRun, steps: Sequence[Step], accepted: bool) -> tup
     short = [account for account in accounts if account.short and account.arm not in earlier]
     for account in accounts:
         if account.with_passage is not None or account.rows < account.of:
-            context.emit({"event": "rows.counted", "reason": account.text, **account.to_json()})
+            context.emit({"event": "rows.counted", "reason": account.text, **to_json(account.summary)})
         if account in short and accepted:
             context.emit({"event": ACCEPTED, "arm": account.arm, "reason": account.text})
     refused = [account for account in short if not (accepted and account.acceptable)]

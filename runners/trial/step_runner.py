@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from runners.runs.retrieval import REFUSAL_FILE, check_backend_allowed, refused_
 from runners.tokenization.template_features import EFFORT, SWITCHES
 from runners.trial import embedder_step
 from runners.trial.refusal_gate import fit_gate_on_dev, gate_inputs, log_questions, reader_input
-from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
+from runners.trial.trial import ANSWERS, RunningScores, drop_outdated_answers, run_arm
 
 ALONE_QUESTIONS = 3
 """Dev questions that are asked one at a time, for the time of one answer."""
@@ -284,9 +285,10 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
         context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
     first_weights = context.folder.adapter(step.weights, seeds[0]) if step.weights else None
     indexed = (context.folder.path / INDEX).exists()  # a plan may evaluate an arm before its index step
-    prepared = arm.prepare_arm(
-        context, step, first_weights, lambda question: gold_text(context, question) if indexed else ""
-    )
+    gold = partial(gold_text, context) if indexed else lambda question: ""
+    prepared = arm.prepare_arm(context, step, first_weights, gold)
+    scores = RunningScores(plan, step, context.split.test, gold)
+    scores.add(read_journal(context.folder.path / TRIAL / ANSWERS))
     asked = 0
     with usage.measure_contention() as others:
         for seed_index, seed in enumerate(seeds):
@@ -306,6 +308,7 @@ def evaluate_arm(context: OpenRun, step: EvaluateStep) -> dict[str, Any]:
                 prepared.shots,
                 context.folder.path / TRIAL / ANSWERS,
                 _with_total(context, seed_index, len(seeds)),
+                scores,
             )
     alone = time_alone(context, step, prepared, generator)
     rows = [row for row in read_journal(context.folder.path / TRIAL / ANSWERS) if row["arm"] == step.arm]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,6 +23,8 @@ from runners.data.questions import Question
 from runners.inference.types import Generator
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.report.json_records import to_json
+from runners.report.records import ScoreEstimate
 from runners.run_folder import read_journal
 from runners.scoring.scores import combined_score, question_weights, score_answer
 
@@ -206,6 +208,7 @@ def run_arm(
     shots: FewShotExamples,
     journal: Path,
     on_event: OnEvent | None = None,
+    scores: RunningScores | None = None,
 ) -> int:
     """Answer the questions that the journal does not hold yet; return how many were asked.
 
@@ -223,6 +226,7 @@ def run_arm(
         shots: the examples to show.
         journal: the file that answers are appended to.
         on_event: receives an event after each batch.
+        scores: score the answers of each batch for its event; None for events without scores.
     """
     from runners.arms.long_context import store_passages_once
 
@@ -246,6 +250,7 @@ def run_arm(
                     "done": done,
                     "total": len(questions),
                     "batch": generated,
+                    **(scores.add(rows) if scores else {}),
                 }
             )
 
@@ -331,6 +336,37 @@ def score_trial(
     return arms
 
 
+class RunningScores:
+    """Right answers and combined score of one arm so far, as :func:`score_trial` scores the same answers at the end."""
+
+    def __init__(
+        self, plan: Plan, arm: EvaluateStep, questions: Sequence[Question], gold: Callable[[Question], str]
+    ) -> None:
+        """Start without answers; the parameters are those of :func:`score_trial`, and the arm's step."""
+        self._plan, self._arm, self._gold = plan, arm, gold
+        self._questions = {question.id: question for question in questions}
+        self._weights = {str(name): weight for name, weight in plan.weights.items()}
+        self._question_weights = question_weights(plan, questions)
+        self._scores: dict[str, list[dict[str, float]]] = {}
+        """By question: one dictionary for the answer of each training seed."""
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Score further rows of the journal; return ``right`` of ``judged`` and the mean ``score``, {} before the first."""
+        for row in rows:
+            question = self._questions.get(row["id"])
+            if question and row["arm"] == self._arm.arm:
+                gold = self._gold(question)
+                scores = _score_row(self._plan, question, row, self._arm.retrieval, gold)
+                self._scores.setdefault(question.id, []).append(scores)
+        if not self._scores:
+            return {}
+        right = [mean["right"] for s in self._scores.values() if "right" in (mean := mean_over_seeds(s))]
+        weights = [self._question_weights[question] for question in self._scores]
+        means = [mean_combined_score(seeds, self._weights) for seeds in self._scores.values()]
+        score = sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / sum(weights)
+        return {"right": sum(right), "judged": len(right), "score": score}
+
+
 def _gold_shown(arm: EvaluateStep, question: Question, answers: Sequence[Mapping[str, Any]]) -> float | None:
     """Return whether the gold document is among the passages of an answer (the mean over seeds); None without either."""
     if not arm.retrieval or arm.passages == "all" or not (question.doc_id and question.answerable):
@@ -351,27 +387,25 @@ def mean_over_seeds(scores_of_seeds: Sequence[dict[str, float]]) -> dict[str, fl
     return {name: fmean([scores[name] for scores in scores_of_seeds if name in scores]) for name in names}
 
 
+def scores_with_intervals(arm: ArmScores) -> dict[str, ScoreEstimate]:
+    """Return the combined score of an arm and each of its other scores, with their 95 % intervals over the questions."""
+    estimates = {}
+    for name in dict.fromkeys(["combined", *(name for row in arm.scores for name in row)]):
+        whole = name == "combined"
+        interval = bootstrap_interval(arm.shown(name), documents=arm.sources(None if whole else name))
+        estimates[name] = ScoreEstimate(
+            mean=interval.mean,
+            # The values of a weighted mean may lie outside of 0 to 1, and so may a resample's mean; no score does.
+            low=max(0.0, interval.low),
+            high=min(1.0, interval.high),
+            n=len(arm.questions) if whole else len(arm.of(name)),
+        )
+    return estimates
+
+
 def with_intervals(arm: ArmScores) -> dict[str, Any]:
-    """Return an arm's scores with their 95 % intervals, in the form that :func:`runners.models.cards.rewrite_card` takes."""
-    values_by_name = {"combined": (arm.shown("combined"), arm.sources())} | {
-        name: (arm.shown(name), arm.sources(name))
-        for name in dict.fromkeys(name for row in arm.scores for name in row)
-    }
-    intervals = {
-        name: asdict(bootstrap_interval(values, documents=documents))
-        for name, (values, documents) in values_by_name.items()
-    }
-    # The values of a weighted mean may lie outside of 0 to 1, and so may a resample's mean; no score does.
-    scores = {
-        name: {
-            **interval,
-            "low": max(0.0, interval["low"]),
-            "high": min(1.0, interval["high"]),
-            "n": len(arm.questions) if name == "combined" else len(arm.of(name)),
-        }
-        for name, interval in intervals.items()
-    }
-    return {"arm": arm.arm, "questions": len(arm.questions), "scores": scores}
+    """Return an arm's scores with their intervals, in the form that :func:`runners.models.cards.rewrite_card` takes."""
+    return {"arm": arm.arm, "questions": len(arm.questions), "scores": to_json(scores_with_intervals(arm))}
 
 
 def write_scores(arms: Sequence[ArmScores], path: Path) -> None:

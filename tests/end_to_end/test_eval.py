@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advisor.workflows.eval import evaluation_json, show_evaluation
+from advisor.workflows.eval import report_evaluation, show_evaluation
 from rag.errors import BadInput
 from runners.data.questions import Question
 from runners.runs.dataset import read_data
@@ -93,9 +93,9 @@ def test_eval_without_the_recommended_arm_has_no_verdict(run: Path, tmp_path: Pa
     rows = [{"question": "Who won the world chess championship of 1972?", "answerable": False}]
     file, plan, out = write_questions(tmp_path / "new.jsonl", rows), OpenRun.open(run).plan, tmp_path / "kept"
     evaluation = evaluate(run, file, ("rag", "prompting"), out)
-    body = evaluation_json(run, plan, file, evaluation)
-    assert body["verdict"] is None
-    show_evaluation(body)
+    report = report_evaluation(run, plan, file, evaluation)
+    assert report.verdict is None
+    show_evaluation(report)
     printed = capsys.readouterr().out
     assert "in the run's own trial: " in printed
     assert not any(word in printed for word in ("UNDECIDED", "CONFIRMED", "OVERTURNED", "warning"))

@@ -19,9 +19,9 @@ ORDER: dict[str, tuple[str, ...]] = {
         "settings", "indexing", "search", "backends", "index", "grounding", "refusal", "evaluation", "training", "__init__",
     ),
     "runners": (
-        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "tracking",
-        "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis", "notebook",
-        "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
+        "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
+        "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis",
+        "notebook", "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (
         "output", "terminal", "glossary", "catalog", "questionnaire", "evidence", "settings", "costs", "rules", "methods",

@@ -132,6 +132,7 @@ def test_notebook_html_escapes_user_text() -> None:
     from runners.arms.answer import Answer
     from runners.data.questions import Question
     from runners.inference.types import Completion
+    from tests.support.reports import report_from
 
     cited = Citation(
         n=1,
@@ -146,9 +147,12 @@ def test_notebook_html_escapes_user_text() -> None:
     )
     words = Completion(HOSTILE, 1, 1, 0.1, "stop")
     answer = Answer(Question("q", HOSTILE), HOSTILE, HOSTILE, (cited,), False, None, (), words, arm=HOSTILE)
-    verdict = {"outcome": "confirmed", "strength": "measured", "text": HOSTILE, "winner": HOSTILE}
-    arm = {"arm": HOSTILE, "score": {"mean": 0.5, "low": 0.4, "high": 0.6}, "n": 9}
-    report = advisor.Report(Path("run"), {"verdict": verdict, "warnings": [HOSTILE], "arms": [arm]})
+    body = {
+        "verdict": {"text": HOSTILE, "winner": HOSTILE},
+        "warnings": [HOSTILE],
+        "arms": [{"arm": HOSTILE}],
+    }
+    report = advisor.Report(Path("run"), report_from(body))
     for shown in (answer, report):
         html = shown._repr_html_()
         page = Elements(html)

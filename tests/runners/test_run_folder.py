@@ -8,15 +8,8 @@ import pytest
 
 from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import Plan, parse_plan, write_plan
-from runners.run_folder import (
-    EVENTS,
-    RunFolder,
-    is_run,
-    open_run_folder,
-    read_journal,
-    read_report,
-    read_run_plan,
-)
+from runners.report.report_file import read_report
+from runners.run_folder import EVENTS, RunFolder, is_run, open_run_folder, read_journal, read_run_plan
 from runners.runs import listing
 
 

@@ -29,7 +29,6 @@ from runners.train import fit
 
 PRELOADED = (
     "advisor.report.report",
-    "advisor.display.live_scores",
     "advisor.display.progress",
     "runners.trial.execute",
     "runners.inference.local",

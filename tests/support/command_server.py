@@ -37,7 +37,6 @@ PRELOADED = (
     "transformers.models.bert.modeling_bert",
     "transformers.models.llama.modeling_llama",
     "advisor.cli",
-    "advisor.display.live_scores",
     "advisor.display.progress",
     "advisor.report.report",
     "rag.embedding.embedder",

@@ -191,7 +191,7 @@ def test_answer_beside_the_question_is_marked_everywhere(plan: Plan, hits: tuple
     assert BESIDE_NOTE not in liked._repr_html_()
     assert answer_text(liked.reply_json("rag"))[0] == "Answered with 1 citations."
     counted = beside_answers([row, refused, liked.to_json("rag", 0), {**row, "arm": "hybrid"}], "rag")
-    assert counted.to_json() == {"n": 1, "of": 2}
+    assert counted.text == "1 of 2"
     # A plan may leave the check out.
     unchecked = plan.model_copy(update={"refusal": RefusalSettings(check=False)})
     assert not ask(unchecked, hits, text, FixedReader(-6.0)).beside

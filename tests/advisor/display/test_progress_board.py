@@ -14,9 +14,14 @@ import pexpect
 import pytest
 from rich.console import Console
 
-from advisor.display.live_scores import LiveScores, board_for_plan
-from advisor.display.progress import ProgressBoard, ProgressWatcher, format_duration, replay_events, sparkline
-from runners.data.questions import Question
+from advisor.display.progress import (
+    ProgressBoard,
+    ProgressWatcher,
+    board_for_plan,
+    format_duration,
+    replay_events,
+    sparkline,
+)
 from runners.plan.schema import parse_plan
 from tests.support.limits import HANG_S
 
@@ -184,41 +189,17 @@ def test_watcher_with_board_prints_only_what_was_left_out() -> None:
     assert watcher.board.steps["index"].state == "done"
 
 
-def test_live_scores_follow_the_journal(tmp_path: Path) -> None:
-    journal = tmp_path / "trial" / "answers.jsonl"
-    journal.parent.mkdir()
-    questions = {f"q{n}": Question(f"q{n}", "How many?", (f"{n} boats",)) for n in range(3)}
-    scores = LiveScores(PLAN, tmp_path, questions)
-    assert scores.mean("prompting") is None
-
-    def row(n: int, answer: str) -> str:
-        return (
-            json.dumps(
-                {"arm": "prompting", "id": f"q{n}", "answer": answer, "citations": [{"n": 0, "new": 1}]}
-            )
-            + "\n"
-        )
-
-    citation = {
-        "n": 0,
-        "doc": "",
-        "title": "",
-        "page": None,
-        "line_start": 0,
-        "line_end": 0,
-        "char_start": 0,
-        "char_end": 0,
-        "quote": "",
-    }
-    text = row(0, "0 boats").replace('{"n": 0, "new": 1}', json.dumps({**citation, "new": 1}))
-    second_row = row(1, "none").replace('[{"n": 0, "new": 1}]', "[]")
-    journal.write_text(text + second_row[:9], "utf-8")
-    assert scores.mean("prompting") == 1.0
-    journal.write_text(text + second_row, "utf-8")
-    assert scores.mean("prompting") == 0.5
-    assert scores.mean("few-shot") is None
-    journal.write_text("", "utf-8")
-    assert scores.mean("prompting") is None
+def test_board_shows_the_scores_of_the_events() -> None:
+    board = ProgressBoard("desk", ["evaluate:rag"])
+    board.update({"event": "step.start", "step": "evaluate:rag"})
+    batch = {"event": "answers.batch", "arm": "rag", "done": 1, "total": 2}
+    board.update(batch)
+    assert board.steps["evaluate:rag"].scored is None, "a run of 0.2.0"
+    board.update({**batch, "right": 12.5, "judged": 32, "score": 0.524})
+    assert board.steps["evaluate:rag"].scored == "right 12.5 of 32, score so far 0.52"
+    board.update({**batch, "right": 0, "judged": 0, "score": 0.5})
+    assert "   score so far 0.50" not in board_text(board)
+    assert "score so far 0.50" in board_text(board)
 
 
 def test_board_for_plan_has_steps_and_estimates(tmp_path: Path) -> None:
@@ -228,10 +209,10 @@ def test_board_for_plan_has_steps_and_estimates(tmp_path: Path) -> None:
     plan = PLAN.model_copy(
         update={"data": PLAN.data.model_copy(update={"questions": questions, "examples": None})}
     )
-    board = board_for_plan(plan, tmp_path / "run")
+    board = board_for_plan(plan)
     assert list(board.steps) == ["evaluate:prompting", "evaluate:few-shot"]
     assert board.time_left(board.started) == pytest.approx(sum(board.estimates.values()))
-    assert list(board_for_plan(plan, tmp_path / "run", "evaluate:few-shot").steps) == ["evaluate:few-shot"]
+    assert list(board_for_plan(plan, "evaluate:few-shot").steps) == ["evaluate:few-shot"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00"), (3725, "1:02:05")])

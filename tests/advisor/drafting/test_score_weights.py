@@ -17,6 +17,7 @@ from runners.data.questions import Question
 from runners.plan.schema import SCORES, Plan, StyleCheck, parse_plan
 from runners.plan.score_names import SCORE_BY_NAME, SCORE_DEFINITIONS
 from runners.trial.trial import ArmScores
+from tests.support.reports import report_from
 
 PROSE = (StyleCheck(kind="max_words", value=20),)
 LABELS = (StyleCheck(kind="labels", value=["a", "b"]),)
@@ -80,7 +81,7 @@ def report(**more: Any) -> dict[str, Any]:
     arm = {
         "arm": "rag",
         "score": score,
-        "scores": {"slot_f1": score, "chrf": score},
+        "scores": {"slot_f1": {**score, "n": 9}, "chrf": {**score, "n": 9}},
         "seconds_per_answer": 0.1,
     }
     return {"arms": [arm], "verdict": {"winner": "rag"}, "weights": {"slot_f1": 1.0, "style": 0}, **more}
@@ -88,10 +89,10 @@ def report(**more: Any) -> dict[str, Any]:
 
 def test_arms_table_shows_weights_and_scored_columns() -> None:
     mean = "The combined score of an answer is the weighted mean of its scores. Weights:"
-    assert weights_line(report()) == f"{mean} slot f1 1"
-    text = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
+    assert weights_line(report_from(report())) == f"{mean} slot f1 1"
+    text = weights_line(report_from(report(weight_reasons={"slot_f1": "the slots are the answer"})))
     assert text == f"{mean} slot f1 1 (the slots are the answer)"
-    (table,) = arms_tables(report(), 80)
+    (table,) = arms_tables(report_from(report()), 80)
     titles = [str(column.header) for column in table.columns]
     assert titles[:2] == ["arm", "right"]
     assert titles[3:] == ["slot\nf1", "ms\nin batches"]
@@ -99,12 +100,12 @@ def test_arms_table_shows_weights_and_scored_columns() -> None:
 
 def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
     data = report(weights={"slot_f1": 1.0, "style": 2.0, "citation": 0.5})
-    data["arms"][0]["scores"] |= {"right": {"mean": 0.5}}
-    assert weights_line(data) == (
+    data["arms"][0]["scores"] |= {"right": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}}
+    assert weights_line(report_from(data)) == (
         "The combined score of an answer is 0 if the answer is not right; if it is right, 0.8 and up to 0.2 more by the "
         "weighted mean of style and citation. Weights: style 2; citation 0.5"
     )
-    assert weights_line({**data, "weights": {"slot_f1": 1.0}}).endswith(
+    assert weights_line(report_from({**data, "weights": {"slot_f1": 1.0}})).endswith(
         "is 1 if the answer is right, else 0."
     )
 
@@ -112,13 +113,15 @@ def test_weights_line_says_that_wrong_answers_score_nothing() -> None:
 def test_arms_table_splits_on_narrow_terminals() -> None:
     """Columns that do not fit beside the combined score follow in a second table; no value is cut."""
     data = report(weights=dict.fromkeys(SCORE_COLUMNS, 1.0))
-    scores = {name: {"mean": 0.111 * n} for n, name in enumerate(SCORE_COLUMNS, 1)}
+    scores = {
+        name: {"mean": 0.111 * n, "low": 0.0, "high": 1.0, "n": 9} for n, name in enumerate(SCORE_COLUMNS, 1)
+    }
     data["arms"] = [
         {**data["arms"][0], "arm": arm, "scores": scores} for arm in ("rag", "hybrid-of-everything")
     ]
     for width in (36, 60, 80, 200):
         out = io.StringIO()
-        Console(file=out, width=width).print(*arms_tables(data, width))
+        Console(file=out, width=width).print(*arms_tables(report_from(data), width))
         text = out.getvalue()
         assert "…" not in text, (width, text)
         assert all(len(line) <= width for line in text.splitlines()), (width, text)
@@ -127,12 +130,12 @@ def test_arms_table_splits_on_narrow_terminals() -> None:
         assert values[:2] == ["0.50", "0.40–0.60"]
         assert {f"{0.111 * n:.2f}" for n in range(1, len(SCORE_COLUMNS) + 1)} < set(values), (width, text)
     cut = io.StringIO()
-    Console(file=cut, width=26).print(*arms_tables(data, 26))
+    Console(file=cut, width=26).print(*arms_tables(report_from(data), 26))
     assert "0.50 0.40–0.60" in cut.getvalue()
 
 
 def test_judge_lines() -> None:
-    assert judge_lines(report()) == judge_lines(report(judge=None)) == []
+    assert judge_lines(None) == []
     pair = {
         "a": "hybrid",
         "b": "rag",
@@ -144,7 +147,7 @@ def test_judge_lines() -> None:
         "inconsistent": 2,
     }
     judge = {"model": "openai:j@http://127.0.0.1/v1", "same_sign": 0.75, "kappa": 0.5, "against": [pair]}
-    line, agrees = judge_lines(report(judge=judge))
+    line, agrees = judge_lines(judge)
     assert "hybrid better than rag on 5 of 9 questions, worse on 1" in line
     assert "1 not judged" in line
     assert agrees.endswith("on 75% (kappa 0.50)")

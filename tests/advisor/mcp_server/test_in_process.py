@@ -128,9 +128,7 @@ def test_fields_of_a_report_stand_between_the_markers(copy: Path) -> None:
     """A report is a file of the folder: nothing in it speaks with the server's voice."""
     file = copy / "run" / "report.json"
     body = json.loads(file.read_text("utf-8"))
-    body["verdict"].update(
-        outcome=INJECTION, strength=INJECTION, use=INJECTION, winner=INJECTION, text=INJECTION
-    )
+    body["verdict"].update(use=INJECTION, winner=INJECTION, text=INJECTION)
     for arm in body["arms"]:
         arm["arm"] = INJECTION
     file.write_text(json.dumps(body), "utf-8")
@@ -145,6 +143,19 @@ def test_fields_of_a_report_stand_between_the_markers(copy: Path) -> None:
         assert "IMPORTANT" in data.text
         assert data.meta == {"tunewise/document-text": True}
         assert "never an instruction" in data.text
+
+
+@pytest.mark.parametrize("key", ["outcome", "strength", "excluded"])
+def test_a_report_with_a_text_in_place_of_a_value_is_not_repeated(copy: Path, key: str) -> None:
+    file = copy / "run" / "report.json"
+    body = json.loads(file.read_text("utf-8"))
+    body["verdict"][key] = INJECTION
+    file.write_text(json.dumps(body), "utf-8")
+    seal(copy / "run", "report.json")
+    result = call(make_server(copy, False), "report", run="run")
+    assert result.is_error
+    assert "report.json is damaged" in result.content[0].text
+    assert "IMPORTANT" not in result.content[0].text
 
 
 def test_words_of_a_plan_stand_between_the_markers(copy: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from advisor.report.report import write_report
 from advisor.workflows.run import execute_plan
 from rag.errors import BadInput, UsageProblem
 from runners.plan.schema import parse_plan
+from runners.report.records import SeedScore
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
 from tests.support.worded import repeat_in_wordings
@@ -158,23 +160,20 @@ def test_compare_runs_lists_differences_of_the_runs(make_run: Make) -> None:
 
 def test_margins_show_corrected_p_and_seed_differences(make_run: Make) -> None:
     run = make_run("first", ["prompting", "rag"], ferry_questions(*range(40)))
-    data = read_report(run)
-    pair = data["paired"][0]
-    assert {"p_holm", "n", "units"} <= set(pair)
-    assert data["arms"][0]["seeds"] == [{"seed": 0, "mean": 0.4}]
-    assert data["arms"][0]["documents"] == 11
-    assert data["cost_order"] == ["prompting", "rag"]
-    text = printed(show_margins, data)
+    report = read_report(run)
+    (rag, _), measured = report.arms, report.measured
+    assert rag.seeds == (SeedScore(seed=0, mean=0.4),)
+    assert rag.documents == 11
+    assert report.cost_order == ("prompting", "rag")
+    text = printed(show_margins, report)
     assert "rag compared with  right" in text
     assert "corrected for the number of arms compared (Holm)" in text
     assert "training seed" not in text, "nothing was trained"
-    data["arms"][0]["seeds"].append({"seed": 1, "mean": 0.46})
-    assert "rag: 0.400 (seed 0), 0.460 (seed 1); the training seeds differ by 0.060" in printed(
-        show_margins, data
-    )
-    data["arms"][0]["seeds"].pop()
-    data["measured"]["training"] = {"lora": [{"seed": 0}]}
-    assert "trained once (lora): --seeds 2" in printed(show_margins, data)
+    twice = replace(report, arms=(replace(rag, seeds=(*rag.seeds, SeedScore(seed=1, mean=0.46))),))
+    differ = "rag: 0.400 (seed 0), 0.460 (seed 1); the training seeds differ by 0.060"
+    assert differ in printed(show_margins, twice)
+    once = replace(report, measured=replace(measured, training={"lora": ({"seed": 0},)}))
+    assert "trained once (lora): --seeds 2" in printed(show_margins, once)
 
 
 def test_scores_without_documents_and_seeds_still_load(make_run: Make) -> None:
@@ -200,7 +199,7 @@ def test_report_compare_prints_json(make_run: Make, tunewise: Any) -> None:
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     assert data.pop("compared") == json.loads(json.dumps(compare_runs(first, second)))
-    assert data == read_report(first)
+    assert data == json.loads((first / "report.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(

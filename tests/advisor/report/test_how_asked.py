@@ -24,10 +24,10 @@ def test_notes_are_listed_once_and_reasoning_is_counted_by_arm() -> None:
     result = {"arm": "prompting", "reasoned": 12, "reasoning_cut": 3}
     done = {"event": "step.done", "step": "evaluate:prompting", "inputs": "x", "result": result}
     assert _how_asked([note, note, done], PLAN) == {
-        "how_asked": ["qwen3-8b: the model can reason"],
-        "reasoning": [
+        "how_asked": ("qwen3-8b: the model can reason",),
+        "reasoning": (
             "prompting: reasoning cut from 12 answers, 3 of them empty because it reached 200 tokens",
-        ],
+        ),
     }
     assert _how_asked([{"event": "step.done", "step": "index", "result": {}}], PLAN) == {}
 
@@ -38,4 +38,4 @@ def test_the_form_that_answers_were_held_to() -> None:
         "arm": "lora",
         "reason": "answers are constrained to the 2 labels of the plan",
     }
-    assert _how_asked([held, {**held, "arm": "hybrid"}], PLAN) == {"held_to_a_form": [held["reason"]]}
+    assert _how_asked([held, {**held, "arm": "hybrid"}], PLAN) == {"held_to_a_form": (held["reason"],)}

@@ -13,11 +13,13 @@ import pytest
 from pypdf import PdfReader
 
 from advisor.report.html import render_page
-from advisor.report.report import write_report
+from advisor.verdict.run_records import RunRecords
 from runners.data.questions import Question
 from runners.plan.schema import parse_plan
 from runners.run_folder import RunFolder
+from runners.trial.staleness import keep_staleness
 from runners.trial.trial import ArmScores, write_scores
+from tests.support.reports import report_from, written
 
 PLAN = parse_plan(
     {
@@ -111,7 +113,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "arms": [{"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 3, "old_after": 0}],
     }
     questions = [Question(i, "?", (f"{n} euros", NASTY)) for n, i in enumerate(ids)]
-    data = write_report(folder, PLAN, questions, stale)
+    keep_staleness(folder.path, stale)
+    data = written(folder, PLAN, questions)
     changed = {"before": 0.5, "after": 0.9, "difference": 0.4, "low": 0.1, "high": 0.6, "p": 0.01, "n": 10}
     data["guards"] |= {
         "forgetting": {
@@ -153,7 +156,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         ]
     }
-    (folder.path / "report.html").write_text(render_page(data, folder, questions), "utf-8")
+    (folder.path / "report.html").write_text(
+        render_page(report_from(data), RunRecords.read(folder, PLAN, questions)), "utf-8"
+    )
     return folder.path / "report.html"
 
 

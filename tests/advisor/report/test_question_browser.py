@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,10 @@ from advisor.display import trial_table
 from advisor.report import charts, question_browser
 from advisor.report.charts import Axis
 from advisor.report.html import next_steps
+from advisor.verdict.run_records import RunRecords
 from runners.data.questions import Question
+from runners.plan.schema import parse_plan
+from tests.support.reports import report_from
 
 DATA: dict[str, Any] = {
     "verdict": {"winner": "rag", "recommended": "rag", "outcome": "confirmed", "strength": "measured"},
@@ -23,6 +25,7 @@ DATA: dict[str, Any] = {
     ],
     "measured": {"seconds": {"index": 2.0}},
 }
+REPORT = report_from(DATA)
 
 
 def test_answer_pieces_mark_gold_and_unknown_words() -> None:
@@ -40,7 +43,6 @@ def test_answer_pieces_mark_gold_and_unknown_words() -> None:
 
 
 def test_browser_counts_questions_left_out(tmp_path: Path) -> None:
-    (tmp_path / "trial").mkdir()
     rows: list[dict[str, Any]] = [
         {
             "arm": arm,
@@ -54,33 +56,41 @@ def test_browser_counts_questions_left_out(tmp_path: Path) -> None:
         for n in range(5)
         for arm in ("rag", "few-shot")
     ]
-    (tmp_path / "trial" / "answers.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows), "utf-8"
+    plan = parse_plan(
+        {
+            "name": "p",
+            "choice": "rag",
+            "model": {"name": "m"},
+            "data": {},
+            "weights": {"style": 1},
+            "steps": [],
+        }
     )
-    browsed = question_browser.browse_questions(
-        tmp_path, ["few-shot", "rag"], [Question("q0", "?", ("x",))], max_characters=500
+    records = RunRecords(
+        path=tmp_path, plan=plan, events=[], answers=rows, questions=[Question("q0", "?", ("x",))]
     )
+    browsed = question_browser.browse_questions(records, ["few-shot", "rag"], max_characters=500)
     assert (len(browsed.rows), browsed.left_out, browsed.seeds) == (2, 3, 1)
     assert [arm["arm"] for arm in browsed.rows[0]["answers"]] == ["few-shot", "rag"]
     assert browsed.rows[0]["gold"] == ["x"]
 
 
 def test_score_chart_draws_arms_on_one_scale() -> None:
-    rag, few, scale = trial_table.score_chart(DATA, 80).plain.split("\n")
+    rag, few, scale = trial_table.score_chart(REPORT.arms, "rag", 80).plain.split("\n")
     assert rag.index("●") - len("few-shot  ") == round(0.75 * 59)
     assert rag.rstrip().endswith("━")
     assert few.startswith("few-shot  ●━")
     assert scale.strip().startswith("0")
     assert scale.endswith("1")
-    assert trial_table.score_chart(DATA, 25).plain == ""
+    assert trial_table.score_chart(REPORT.arms, "rag", 25).plain == ""
 
 
 def test_next_steps_follow_from_the_verdict() -> None:
-    commands = [command for command, _ in next_steps(DATA, Path("runs/a desk"))]
+    commands = [command for command, _ in next_steps(REPORT, Path("runs/a desk"))]
     assert commands[0] == "tunewise ask 'runs/a desk' \"your question\""
     assert any(command.startswith("tunewise index update 'runs/a desk'/index") for command in commands)
     undecided = {**DATA["verdict"], "outcome": "undecided", "more_questions_needed": 70}
-    steps = next_steps({**DATA, "verdict": undecided}, Path("/somewhere/desk"))
+    steps = next_steps(report_from({**DATA, "verdict": undecided}), Path("/somewhere/desk"))
     assert ("tunewise report desk-more --compare desk", "compares the two runs") in steps
     assert any("about 70 more" in why for _, why in steps)
     assert not any("/somewhere" in command for command, _ in steps)

@@ -21,10 +21,11 @@ from advisor.questionnaire.profile import Profile
 from advisor.recommendation.break_even import break_even
 from advisor.report.charts import refusal_chart
 from advisor.report.data import read_report
-from advisor.report.dev_budget import dev_budget, dev_budget_line, lead_text
+from advisor.report.dev_budget import dev_budget, dev_budget_line
 from advisor.report.markdown import report_markdown
 from advisor.report.report import Report, write_report
 from advisor.verdict.guards import guard_warnings
+from advisor.verdict.run_records import RunRecords
 from rag.errors import BadInput
 from rag.evaluation.statistics import risk_coverage
 from rag.files import write_json
@@ -33,9 +34,13 @@ from rag.grounding.refusal import RefusalThreshold, default_threshold
 from runners.data.questions import Question
 from runners.plan.schema import RecordedAnswer, parse_plan
 from runners.plan.steps import QUANTIZED_ANSWERS
+from runners.report.report_file import report_json
+from runners.report.trial_report import DevBudget
 from runners.resources.environment import ENVIRONMENT_EVENT
 from runners.run_folder import RunFolder
+from runners.trial.staleness import keep_staleness
 from runners.trial.trial import ArmScores, write_scores
+from tests.support.reports import report_from, written
 
 PLAN = parse_plan(
     {
@@ -86,9 +91,9 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_report_json_has_all_parts(run: RunFolder) -> None:
-    data = write_report(run, PLAN, [Question("q0", NASTY, ("gold",))])
+    data = written(run, PLAN, [Question("q0", NASTY, ("gold",))])
     assert {"schema", "verdict", "arms", "paired", "predicted", "measured", "guards"} <= set(data)
-    assert data == read_report(run.path)
+    assert data == report_json(read_report(run.path))
     assert data["verdict"]["outcome"] == "confirmed"
     assert (data["judge"], data["weight_reasons"]) == (None, {})
     assert {arm["usd_basis"] for arm in data["arms"]} == {"no price of an hour of this machine is known"}
@@ -99,6 +104,23 @@ def test_report_json_has_all_parts(run: RunFolder) -> None:
     assert rag["scores"]["fact_recall"]["mean"] == pytest.approx(0.7)
     assert data["paired"][0]["a"] == "rag"
     assert "index" in data["measured"]["seconds"]
+
+
+class CountingRun(RunFolder):
+    """A run folder that counts how often its event log is read."""
+
+    reads = 0
+
+    def events(self) -> list[dict[str, Any]]:
+        self.reads += 1
+        return super().events()
+
+
+def test_event_log_is_read_once_for_a_report(run: RunFolder) -> None:
+    counting = CountingRun(run.path)
+    opened = counting.reads
+    write_report(counting, PLAN)
+    assert counting.reads == opened + 1
 
 
 def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -> None:
@@ -116,7 +138,7 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
         "lead": {"difference": 0.2, "error": 0.1, "questions": 18, "differing": 6},
     }
     write_json(run.path / "trial" / "prompts.json", {"schema": 1, "arms": {"prompting": choice}})
-    data = write_report(run, plan)
+    data = written(run, plan)
     chosen, fixed = data["dev_budget"]
     assert (chosen["arm"], chosen["allowed"], chosen["used"], chosen["chosen"]) == (
         "prompting",
@@ -126,6 +148,7 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     )
     assert chosen["tried"] == [{"prompt": NASTY, "questions": 18, "score": 0.25}]
     assert (fixed["arm"], fixed["allowed"], fixed["used"], fixed["chosen"]) == ("rag", 40, 0, None)
+    report = read_report(run.path)
     page = (run.path / "report.html").read_text("utf-8")
     assert "How the prompts were chosen (dev questions)" in page
     assert "your prompt with its rules listed" in page
@@ -134,22 +157,21 @@ def test_report_shows_what_each_arm_was_given_on_dev_questions(run: RunFolder) -
     assert "| prompting | 40 | 36 |" in markdown
     assert "| +0.20 on 18, 6 differ |" in markdown
     assert "+0.20 on 18, 6 differ" in page
-    assert lead_text({"lead": {"difference": 0.2, "error": 0.1, "questions": 18}}) == "+0.20 ± 0.10 on 18"
+    old = replace(report.dev_budget[0], lead={"difference": 0.2, "error": 0.1, "questions": 18})
+    assert old.lead_text == "+0.20 ± 0.10 on 18", "a report of 0.2.0"
     console = Console(file=io.StringIO(), width=300)
-    show_report(data, console)
+    show_report(report, console)
     assert "up to 40 answers for every arm" in console.file.getvalue()  # type: ignore[attr-defined]
-    before = {key: value for key, value in data.items() if key != "dev_budget"}
-    assert "dev questions that each" not in report_markdown(before), "a report of an earlier version"
 
 
 def test_sentence_on_dev_questions_of_quick_runs_and_scored_arms(run: RunFolder) -> None:
-    rows = [
-        {"arm": "prompting", "allowed": 6, "used": 4, "chosen": "rules listed"},
-        {"arm": "prompting-scored", "allowed": 6, "used": 0, "chosen": None},
-    ]
-    assert dev_budget_line({"dev_budget": rows}).endswith("used: prompting 4; the other arms used none")
-    quick = [{**row, "allowed": 0} for row in rows]
-    assert dev_budget_line({"dev_budget": quick}).startswith("No prompt was chosen on dev questions")
+    prompting = DevBudget(
+        arm="prompting", allowed=6, used=4, tried=(), untried=(), chosen="rules listed", lead=None, how=""
+    )
+    rows = [prompting, replace(prompting, arm="prompting-scored", used=0, chosen=None)]
+    assert dev_budget_line(rows).endswith("used: prompting 4; the other arms used none")
+    quick = [replace(row, allowed=0) for row in rows]
+    assert dev_budget_line(quick).startswith("No prompt was chosen on dev questions")
     body = PLAN.model_dump(mode="json", by_alias=True)
     arm = {"kind": "evaluate", "instructions": "chosen"}
     scored = {**arm, "arm": "prompting-scored", "labels": "scored"}
@@ -161,7 +183,7 @@ def test_sentence_on_dev_questions_of_quick_runs_and_scored_arms(run: RunFolder)
             "checks": [{"kind": "labels", "value": ["a", "b"]}],
         }
     )
-    assert "the prompt that prompting chose" in dev_budget(run, plan, 10)[1]["how"]
+    assert "the prompt that prompting chose" in dev_budget(RunRecords.read(run, plan), 10)[1].how
 
 
 def test_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
@@ -197,9 +219,9 @@ def test_page_strips_escapes_and_links_from_answers(run: RunFolder) -> None:
 
 
 def test_page_shows_refusal_threshold(run: RunFolder) -> None:
-    data = write_report(run, PLAN)
+    data = written(run, PLAN)
     assert "When it refuses" not in (run.path / "report.html").read_text("utf-8")
-    assert "Gate:" not in report_markdown(data)
+    assert "Gate:" not in report_markdown(read_report(run.path))
     points = tuple(RefusalPoint(cut, cut, cut / 2) for cut in (0.0, 0.5, 1.0))
     fitted = RefusalThreshold(
         weights={"dense": 1.0},
@@ -227,12 +249,12 @@ def test_page_shows_refusal_threshold(run: RunFolder) -> None:
     ):
         run.unseal()
         write_json(run.path / "refusal.json", threshold.to_json())
-        data = write_report(run, PLAN)
+        data = written(run, PLAN)
         assert data["guards"]["refusal"] == json.loads(json.dumps(threshold.to_json()))
         page = (run.path / "report.html").read_text("utf-8")
         assert gate in page
         assert sentence in page
-        line = next(line for line in report_markdown(data).splitlines() if "Gate:" in line)
+        line = next(line for line in report_markdown(read_report(run.path)).splitlines() if "Gate:" in line)
         assert gate in line
         # 15 of the 20 answerable and 5 of the 10 unanswerable dev questions are answered.
         assert ("it answers 67%; without an answer in the documents of these: 5 of 20 (95 %" in line) is bool(
@@ -258,7 +280,7 @@ def test_answers_beside_the_question_are_marked_and_counted(run: RunFolder) -> N
     (run.path / "trial" / "answers.jsonl").write_text(
         "".join(json.dumps(one) + "\n" for one in rows), "utf-8"
     )
-    data = write_report(run, PLAN)
+    data = written(run, PLAN)
     counts = {arm["arm"]: arm["beside"] for arm in data["arms"]}
     assert counts == {"rag": {"n": 1, "of": 2}, "prompting": {"n": 0, "of": 0}}
     page = (run.path / "report.html").read_text("utf-8")
@@ -271,7 +293,7 @@ def test_refusal_of_0_2_0_is_shown(run: RunFolder, root: Path) -> None:
     old = json.loads((root / "tests/versions/0.2.0/run/refusal.json").read_text("utf-8"))
     assert "gate" not in old
     write_json(run.path / "refusal.json", old)
-    data = write_report(run, PLAN)
+    data = written(run, PLAN)
     page = (run.path / "report.html").read_text("utf-8")
     part = page[page.index("When it refuses") :]
     assert "Gate: fitted; a question is refused by signals of the search" in part
@@ -338,7 +360,7 @@ def test_report_records_data_and_environment(run: RunFolder, tmp_path: Path) -> 
     questions = tmp_path / "questions.jsonl"
     questions.write_text("{}\n", "utf-8")
     plan = PLAN.model_copy(update={"data": PLAN.data.model_copy(update={"questions": questions})})
-    data = write_report(run, plan)
+    data = written(run, plan)
     assert data["data"]["plan"] == plan.digest()
     assert data["data"]["split"] == "abc"
     assert data["data"]["files"] == {
@@ -347,21 +369,13 @@ def test_report_records_data_and_environment(run: RunFolder, tmp_path: Path) -> 
     assert data["environment"]["packages"]["torch"]
     assert data["environment"]["cores"] >= 1
     run.write({"event": ENVIRONMENT_EVENT, "python": "3.99", "packages": {}})
-    assert write_report(run, plan)["environment"]["python"] == "3.99"
+    assert written(run, plan)["environment"]["python"] == "3.99"
 
 
 def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
-    data = write_report(
-        run,
-        PLAN,
-        (),
-        {
-            "text": "",
-            "arms": [
-                {"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 2, "old_after": 0}
-            ],
-        },
-    )
+    stale = {"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 2, "old_after": 0}
+    keep_staleness(run.path, {"text": "", "arms": [stale]})
+    data = written(run, PLAN)
     markdown = (run.path / "report.md").read_text("utf-8")
     assert markdown.startswith(f"## tunewise: desk\n\nRun of {data['environment']['date']}.\n\n**Use rag.")
     assert "\n\n**CONFIRMED** (measured). rag scored 0.73" in markdown
@@ -370,7 +384,7 @@ def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
     assert "rag new fact 0 → 3, old 2 → 0 of 4" in markdown
     assert len(markdown.splitlines()) < 40
     assert "report.md" in json.loads((run.path / "manifest.json").read_text("utf-8"))["files"]
-    with_warning = report_markdown({**data, "warnings": ["a <b> | `c`\n# d"], "name": "x\n## y"})
+    with_warning = report_markdown(report_from({**data, "warnings": ["a <b> | `c`\n# d"], "name": "x\n## y"}))
     assert "> - a \\<b\\> \\| \\`c\\` \\# d\n" in with_warning
     assert "## tunewise: x \\#\\# y\n" in with_warning
 
@@ -379,31 +393,31 @@ def row_of(arm: str, **more: Any) -> dict[str, Any]:
     return {"arm": arm, "warned": True, "text": f"{arm} | refuses less: 0.92 → 0.40\n- of *12*", **more}
 
 
+ROWS = {"arm": "hybrid", "rows": 9, "of": 9, "by_document": 0, "unknown_documents": []}
 WARNED: dict[str, dict[str, Any]] = {
     "none": {},
     "withheld": {"leakage": {"withheld": True}},
     "left out": {"leakage": {"left_out": 3}},
-    "not as planned": {
-        "training_rows": [
-            {"arm": "hybrid", "planned": False, "text": "1 of 9", "with_passage": None, "of": 9}
-        ]
-    },
-    "without passages": {
-        "training_rows": [{"arm": "hybrid", "planned": True, "text": "2 of 9", "with_passage": 2, "of": 9}]
-    },
+    "not as planned": {"training_rows": [{**ROWS, "planned": False, "text": "1 of 9"}]},
+    "without passages": {"training_rows": [{**ROWS, "planned": True, "text": "2 of 9", "with_passage": 2}]},
     "forgetting": {"forgetting": {"arms": [row_of("hybrid")]}},
     "refusal drift": {"refusal_drift": [row_of("lora"), row_of("hybrid")]},
-    "staleness": {"staleness": {"warnings": ["4 facts > changed", "> quoted", "| a | b |"]}},
 }
 """Results of the guards that give each kind of warning."""
 
 
 @pytest.mark.parametrize("kind", [*WARNED, "four bits"])
 def test_markdown_renders_on_github_with_every_kind_of_warning(run: RunFolder, kind: str) -> None:
-    data = write_report(run, PLAN)
-    warnings = [QUANTIZED_ANSWERS] if kind == "four bits" else guard_warnings(WARNED[kind])
+    data = written(run, PLAN)
+    warnings = (
+        [QUANTIZED_ANSWERS]
+        if kind == "four bits"
+        else guard_warnings(report_from({"guards": WARNED[kind]}).guards)
+    )
     assert bool(warnings) == (kind != "none")
-    html = cmarkgfm.github_flavored_markdown_to_html(report_markdown({**data, "warnings": warnings}))
+    html = cmarkgfm.github_flavored_markdown_to_html(
+        report_markdown(report_from({**data, "warnings": warnings}))
+    )
     assert html.count("<table>") == 2, html
     quotes = re.findall(r"<blockquote>(.*?)</blockquote>", html, re.S)
     assert len(quotes) == bool(warnings)
@@ -415,16 +429,17 @@ def test_markdown_renders_on_github_with_every_kind_of_warning(run: RunFolder, k
 
 def test_markdown_begins_with_the_task_and_the_conclusion(run: RunFolder) -> None:
     answers = {"goal": RecordedAnswer(value="answer <guests>", source="asked")}
-    data = write_report(run, PLAN.model_copy(update={"answers": answers}))
+    data = written(run, PLAN.model_copy(update={"answers": answers}))
     data["verdict"] |= {"use": "rag", "conclusion": ["Use rag.", "It answers 28 of 40 right."]}
     data["arms"][0]["right"] = {"n": 28, "of": 40, "low": 0.55, "high": 0.81}
-    lines = report_markdown(data).splitlines()
+    report = report_from(data)
+    lines = report_markdown(report).splitlines()
     assert lines[2].startswith(
         "Task: answer \\<guests\\>. The advice used 1 answer of a person and 0 that were counted"
     )
     assert lines[4:7] == ["**Use rag.**", "", "It answers 28 of 40 right."]
-    assert "| **rag** | 28 of 40 (55–81\u00a0%) |" in report_markdown(data)
-    html = Report(run.path, data)._repr_html_()
+    assert "| **rag** | 28 of 40 (55–81\u00a0%) |" in report_markdown(report)
+    html = Report(run.path, report)._repr_html_()
     assert "Use rag. It answers 28 of 40 right." in html
     assert html.index("28 of 40</td>") < html.index("0.73</td>")
 
@@ -435,9 +450,9 @@ def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
         run.write({"event": "answers.batch", "arm": "rag", "done": done, "total": 40, "batch": asked})
     run.finish("evaluate:rag", {}, {"arm": "rag", "busy": 0.4, "seconds_alone": [8.0, 7.5, 9.0]})
     run.write({"event": "answers.batch", "arm": "prompting", "done": 1, "total": 40, "batch": 1})
-    data = write_report(run, PLAN)
+    data = written(run, PLAN)
     assert data["measured"]["answering"] == {"rag": {"busy": 0.4}}
-    markdown = report_markdown(data)
+    markdown = report_markdown(read_report(run.path))
     assert "| 8,000 | 200 (batch of 32) |" in markdown
     assert "200 (alone)" in markdown
     assert "the median of 3 questions asked one at a time" in markdown
@@ -449,11 +464,11 @@ def test_report_says_how_answers_were_timed(run: RunFolder) -> None:
 @pytest.mark.parametrize("width", [38, 60, 80])
 def test_terminal_report_fits_the_terminal(run: RunFolder, width: int) -> None:
     """Every line of task, conclusion, tables, verdict and warnings ends between words."""
-    data = write_report(run, PLAN)
+    data = written(run, PLAN)
     data["warnings"] = ["hybrid has forgotten: its loss on neutral prose rose from 3.77 to 3.91 " * 3]
     data["task"] = {"goal": "answer guests of a harbour with sources, " * 3, "answers": {"asked": 9}}
     screen = io.StringIO()
-    show_report(data, Console(file=screen, width=width, force_terminal=True, color_system=None))
+    show_report(report_from(data), Console(file=screen, width=width, force_terminal=True, color_system=None))
     lines = screen.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert lines[0].startswith("Task: answer guests")

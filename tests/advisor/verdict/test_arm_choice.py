@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from advisor.verdict.right_answers import right_answers
-from advisor.verdict.verdict import Verdict, judge_trial
+from advisor.verdict.verdict import judge_trial
 from runners.plan.schema import Plan, parse_plan
+from runners.report.json_records import to_json
+from runners.report.records import Verdict
 from runners.trial.trial import ArmScores
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -192,7 +194,7 @@ def test_no_arm_retrieves_although_sources_are_demanded() -> None:
         "answers must name their source, and no arm of this run does that: give the"
     )
     assert set(verdict.excluded) == {"prompting", "few-shot", "lora"}
-    assert verdict.compared == {"today": None, "alternative": None}
+    assert compared_arms(verdict) == (None, None)
     assert "no arm can be used" in verdict.text
 
 
@@ -250,7 +252,15 @@ def test_runs_without_judged_answers_go_by_the_combined_score() -> None:
     assert right_answers(unjudged("rag", 0.5)) is None
     arms = [unjudged("prompting", 0.2), unjudged("rag", 0.5), unjudged("hybrid", 0.8)]
     assert judged({}, arms, gate={"must_beat": ["rag"]}).use == "hybrid"
-    assert judged({}, arms, gate={"must_beat": ["rag"]}).compared["today"]["right"] is None
+    today = judged({}, arms, gate={"must_beat": ["rag"]}).compared.today
+    assert today is not None
+    assert today.right is None
+
+
+def compared_arms(verdict: Verdict) -> tuple[str | None, str | None]:
+    """Return the arms that the used one is compared with: today's prompt and the alternative."""
+    today, other = verdict.compared.today, verdict.compared.alternative
+    return today.arm if today else None, other.arm if other else None
 
 
 def test_explaining_arm_is_neither_rival_nor_used_unless_surely_better() -> None:
@@ -261,12 +271,9 @@ def test_explaining_arm_is_neither_rival_nor_used_unless_surely_better() -> None
     verdict = judged({}, equal, gate={"must_beat": ["prompting", "rag"]})
     assert (verdict.outcome, verdict.winner, verdict.use) == ("confirmed", "hybrid", "hybrid")
     assert verdict.margin
-    assert verdict.margin["against"] == "rag"
+    assert verdict.margin.against == "rag"
     assert "naive-stack" not in verdict.text
-    assert {name: pair and pair["arm"] for name, pair in verdict.compared.items()} == {
-        "today": "prompting",
-        "alternative": "rag",
-    }
+    assert compared_arms(verdict) == ("prompting", "rag")
     better = [*equal[:2], arm("naive-stack", first(58, 60)), equal[3]]
     verdict = judged({}, better, gate={"must_beat": ["prompting", "rag"]})
     assert (verdict.outcome, verdict.use) == ("overturned", "naive-stack")
@@ -344,28 +351,24 @@ def test_alternative_is_the_cheapest_useful_arm() -> None:
     arms = [arm(name, first(n, 65), citation=cited(0.9, 65)) for name, n in counts.items()]
     verdict = judged({}, arms)
     assert verdict.use == "hybrid"
-    today, other = verdict.compared["today"], verdict.compared["alternative"]
-    assert (today["arm"], today["right"]["n"], other["arm"], other["right"]["n"]) == (
-        "prompting",
-        2,
-        "rag",
-        35,
-    )
-    assert today["difference"] > other["difference"] > 0
+    assert compared_arms(verdict) == ("prompting", "rag")
+    today, other = verdict.compared.today, verdict.compared.alternative
+    assert today is not None
+    assert other is not None
+    assert (today.right and today.right.n, other.right and other.right.n) == (2, 35)
+    assert today.difference > other.difference > 0
     strict = judged(PRINT_SHOP, arms)
     assert "rag" in strict.excluded, "surely fewer right where a wrong answer is expensive"
-    assert strict.compared["alternative"]["arm"] == "rag", "it cites, and stays the alternative"
+    assert compared_arms(strict)[1] == "rag", "it cites, and stays the alternative"
     weak = [row for row in arms if row.arm not in ("rag", "naive-stack")]
     verdict = judged({}, weak, gate={"must_beat": ["prompting", "few-shot", "lora"]})
-    assert verdict.compared["alternative"]["arm"] == "few-shot", (
-        "without a useful one, that with most right answers"
-    )
+    assert compared_arms(verdict)[1] == "few-shot", "without a useful one, that with most right answers"
 
 
 def test_right_answers_are_counted_with_both_parts_and_an_interval() -> None:
     row = right_answers(arm("hybrid", [*first(37, 53), *first(11, 12)], unanswerable=12))
     assert row
-    assert row.to_json() | {"low": 0, "high": 0} == {
+    assert to_json(row) | {"low": 0, "high": 0} == {
         "n": 48,
         "of": 65,
         "low": 0,
@@ -396,7 +399,7 @@ def test_counts_of_several_seeds_add_up() -> None:
     )
     row = right_answers(seeds)
     assert row
-    assert (row.total.n, row.answered.n + row.refused.n) == (2, 2)
+    assert (row.n, row.answered.n + row.refused.n) == (2, 2)
 
 
 def test_shared_documents_widen_the_interval_of_right_answers() -> None:

@@ -10,16 +10,20 @@ import pytest
 from advisor.drafting.draft import draft_with_notes
 from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
-from advisor.report.data import answer_times, full_run, seconds_alone
+from advisor.report.data import answers_alone, full_run, largest_batch, seconds_alone
 from advisor.report.html import next_steps
-from advisor.verdict.conclusion import conclude, duration_text
+from advisor.verdict.run_records import RunRecords
+from advisor.verdict.sentences import Conclusion, duration_text
 from advisor.verdict.verdict import judge_trial
 from advisor.workflows.run import ask_command, check_gate
 from rag.errors import GateNotMet
+from runners.report.records import SecondsAlone
+from runners.report.trial_report import FullRun
 from runners.resources.machine import Machine
 from runners.run_folder import RunFolder
 from runners.trial.execute import quick_plan
 from runners.trial.trial import ArmScores
+from tests.support.reports import records_of, report_from
 
 
 def right(n: int, of: int = 65, refused: tuple[int, int] = (11, 12)) -> dict[str, Any]:
@@ -52,6 +56,12 @@ def row(name: str, n: int | None, **more: Any) -> dict[str, Any]:
         "weights": name if name in ("lora", "hybrid") else None,
         **more,
     }
+
+
+def conclude(data: dict[str, Any], prompt_in_use: bool) -> list[str]:
+    whole = report_from(data)
+    conclusion = Conclusion(report=whole, verdict=whole.verdict, prompt_in_use=prompt_in_use)
+    return list(conclusion.sentences)
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -138,24 +148,22 @@ def test_no_arm_to_use_says_why_and_what_to_do() -> None:
         "Answers must name their source, and no arm of this run does that: give the plan its documents.",
     ]
     with pytest.raises(GateNotMet, match="no arm can be used: answers must name") as caught:
-        check_gate(data)
+        check_gate(report_from(data))
     assert "--arm hybrid or rag or lora or prompting" in caught.value.hint
     assert caught.value.exit_code == 5
     data["arms"].sort(key=lambda row: row["arm"] != "lora")
-    assert ask_command(Path("runs/shop"), data) == "tunewise ask runs/shop --arm lora"
-    assert next_steps(data, Path("runs/shop"))[0][0] == 'tunewise ask runs/shop --arm lora "your question"'
+    assert ask_command(Path("runs/shop"), report_from(data)) == "tunewise ask runs/shop --arm lora"
+    assert (
+        next_steps(report_from(data), Path("runs/shop"))[0][0]
+        == 'tunewise ask runs/shop --arm lora "your question"'
+    )
 
 
 def test_exit_5_names_the_arm_to_use() -> None:
     with pytest.raises(GateNotMet) as caught:
-        check_gate(report(gate_met=False, use="rag", winner="few-shot"))
+        check_gate(report_from(report(gate_met=False, use="rag", winner="few-shot")))
     assert caught.value.hint.endswith("the arm to use is rag")
-    old = report(gate_met=False, winner="few-shot")
-    del old["verdict"]["use"]
-    with pytest.raises(GateNotMet) as caught:
-        check_gate(old)
-    assert caught.value.hint.endswith("the arm to use is few-shot"), "reports of earlier versions"
-    check_gate(report())
+    check_gate(report_from(report()))
 
 
 def test_run_without_judged_answers_names_the_score() -> None:
@@ -181,7 +189,7 @@ def test_quick_run_points_to_the_full_one() -> None:
     assert conclude(data, True)[-1] == (
         "This was a quick run, for a first impression: run it in full before you decide (about 17 minutes)."
     )
-    steps = next_steps(data, Path("runs/shop"))
+    steps = next_steps(report_from(data), Path("runs/shop"))
     assert steps[0] == (
         "tunewise run plan.yaml --out runs/shop-full",
         "the same plan in full, without --quick: this was a quick run (about 17 minutes)",
@@ -189,10 +197,14 @@ def test_quick_run_points_to_the_full_one() -> None:
     assert not any("1,065" in reason or "more test" in reason for _, reason in steps)
     data["full_run"] = None
     assert any(
-        "about 1,065 more test questions" in reason for _, reason in next_steps(data, Path("runs/shop"))
+        "about 1,065 more test questions" in reason
+        for _, reason in next_steps(report_from(data), Path("runs/shop"))
     )
     data["verdict"]["more_questions_needed"] = 1
-    assert any("about 1 more test question to" in reason for _, reason in next_steps(data, Path("runs/shop")))
+    assert any(
+        "about 1 more test question to" in reason
+        for _, reason in next_steps(report_from(data), Path("runs/shop"))
+    )
 
 
 def test_durations_in_words() -> None:
@@ -255,29 +267,15 @@ def test_quick_plan_is_recognised_and_its_full_run_recorded(
     )
     plan = draft_with_notes(recommend_for_profile(situation.profile), situation).plan
     folder = RunFolder.create(tmp_path / "run", quick_plan(plan))
-    assert full_run(folder, plan) is None
-    assert full_run(folder, quick_plan(plan)) == {"quick": True, "command": None, "minutes": None}, (
-        "no tuned arm"
-    )
+    assert full_run(RunRecords.read(folder, plan)) is None
+    unknown = FullRun(quick=True, command=None, minutes=None)
+    assert full_run(RunRecords.read(folder, quick_plan(plan))) == unknown, "no tuned arm"
     folder.write({"event": "run.full", "command": "tunewise run plan.yaml", "minutes": 3.5})
-    assert full_run(folder, quick_plan(plan)) == {
-        "quick": True,
-        "command": "tunewise run plan.yaml",
-        "minutes": 3.5,
-    }
+    known = FullRun(quick=True, command="tunewise run plan.yaml", minutes=3.5)
+    assert full_run(RunRecords.read(folder, quick_plan(plan))) == known
 
 
 def test_times_alone_and_batches_come_from_the_log(task_files: Any, laptop: Machine) -> None:
-    done = {"event": "step.done", "step": "evaluate:rag", "result": {"seconds_alone": [2.0, 1.0, 4.0]}}
-    batches = [{"event": "answers.batch", "arm": "rag", "done": n, "batch": b} for n, b in ((9, 0), (41, 32))]
-    assert answer_times("rag", [done, *batches]) == {
-        "alone": {"seconds": 2.0, "p95": 4.0, "n": 3},
-        "batch": 32,
-    }
-    assert answer_times("rag", [{"event": "answers.batch", "arm": "rag", "done": 9}]) == {
-        "alone": None,
-        "batch": None,
-    }, "runs of earlier versions"
     situation = complete_situation(
         flag_answers(
             ("model=openai:gpt@https://api.example.com/v1",),
@@ -287,6 +285,13 @@ def test_times_alone_and_batches_come_from_the_log(task_files: Any, laptop: Mach
         laptop,
     )
     plan = draft_with_notes(recommend_for_profile(situation.profile), situation).plan
-    assert seconds_alone(plan, planted({"rag": 3}), []) == {"rag": 0.1}, (
+    done = {"event": "step.done", "step": "evaluate:rag", "result": {"seconds_alone": [2.0, 1.0, 4.0]}}
+    batches = [{"event": "answers.batch", "arm": "rag", "done": n, "batch": b} for n, b in ((9, 0), (41, 32))]
+    records = records_of(plan, done, *batches)
+    assert answers_alone(records, "rag") == SecondsAlone(seconds=2.0, p95=4.0, n=3)
+    assert largest_batch(records, "rag") == 32
+    assert answers_alone(records_of(plan), "rag") is None
+    assert largest_batch(records_of(plan), "rag") is None
+    assert seconds_alone(records_of(plan), planted({"rag": 3})) == {"rag": 0.1}, (
         "requests of an endpoint are timed singly"
     )

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from advisor.report.data import read_scores
-from advisor.report.statements import made_cells
 from advisor.verdict.made_questions import (
-    MADE,
     judge_on_real_questions,
     made_column,
-    origin_counts,
-    origin_notes,
+    made_questions,
+    origin_note,
     split_by_origin,
 )
 from advisor.verdict.verdict import judge_trial
 from runners.data.questions import load_questions
+from runners.report.json_records import to_json
 from runners.trial.trial import ArmScores, write_scores
 from tests.advisor.verdict.test_verdict import arms, plan
+from tests.support.reports import report_from
 
 
 def marked(measured: list[ArmScores], made: int) -> list[ArmScores]:
@@ -40,8 +40,8 @@ def test_without_made_questions_nothing_changes() -> None:
     judged = judge_on_real_questions(plan(), measured, "m")
     assert judged.verdict == judge_trial(plan(), measured, "m")[0]
     assert judged.beside == ()
-    assert origin_counts(measured) is None
-    assert origin_notes(None) == []
+    assert made_questions(measured) is None
+    assert origin_note(None) == ""
 
 
 def test_the_verdict_is_that_on_the_real_questions() -> None:
@@ -72,13 +72,15 @@ def test_the_verdict_is_that_on_the_real_questions() -> None:
     assert judged.verdict.text == alone.text
     assert [len(arm.combined) for arm in judged.arms] == [60] * 4
     column = made_column(next(arm for arm in judged.beside if arm.arm == "rag"))
-    assert column["n"] == 60
-    assert column["score"]["mean"] > 0.8
-    assert made_cells({"made": column})[1] == f"{column['score']['mean']:.2f}"
-    assert made_cells({}) == ("–", "–")
-    counts = origin_counts(both, {"dev": 3, "dev_of": 20, "rows": 0, "rows_of": 9})
-    assert counts == {"test": 60, "test_of": 120, "dev": 3, "dev_of": 20, "rows": 0, "rows_of": 9}
-    (note,) = origin_notes(counts)
+    assert column.n == 60
+    assert column.score is not None
+    assert column.score.mean > 0.8
+    rag, lora = report_from({"arms": [{"arm": "rag", "made": to_json(column)}, {"arm": "lora"}]}).arms
+    assert rag.made_cells[1] == f"{column.score.mean:.2f}"
+    assert lora.made_cells == ("–", "–")
+    counts = made_questions(both, {"dev": 3, "dev_of": 20, "rows": 0, "rows_of": 9})
+    assert to_json(counts) == {"test": 60, "test_of": 120, "dev": 3, "dev_of": 20, "rows": 0, "rows_of": 9}
+    note = origin_note(counts)
     assert "60 of 120 test questions were made" in note
     assert "60 real ones" in note
     assert "3 of 20 dev questions" in note
@@ -88,12 +90,12 @@ def test_the_verdict_is_that_on_the_real_questions() -> None:
 def test_made_questions_alone_confirm_and_overturn_nothing(scores: dict[str, float]) -> None:
     measured = marked(arms(60, **scores), 60)
     verdict = judge_on_real_questions(plan(), measured, "m").verdict
-    assert (verdict.outcome, verdict.strength, verdict.gate_met) == ("undecided", MADE, None)
+    assert (verdict.outcome, verdict.strength, verdict.gate_met) == ("undecided", "made", None)
     assert verdict.use
     assert "nothing is confirmed or overturned" in verdict.text
     assert "tunewise eval RUN --questions FILE" in verdict.text
     assert split_by_origin(measured)[1] == ()
-    assert "none was asked by anybody" in origin_notes(origin_counts(measured))[0]
+    assert "none was asked by anybody" in origin_note(made_questions(measured))
 
 
 def test_the_mark_is_in_scores_and_question_files(tmp_path: Path) -> None:

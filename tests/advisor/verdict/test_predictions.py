@@ -9,14 +9,18 @@ import pytest
 
 from advisor import history
 from advisor.evidence.trials import own_trials
+from advisor.report.data import measured_facts
 from advisor.report.report import write_report
 from advisor.verdict import predictions
 from advisor.verdict.predictions import past_run, remember_run, time_corrections
 from runners.plan.schema import Plan, parse_plan
+from runners.report.json_records import to_json
+from runners.report.trial_report import Measured
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.usage import busy_note
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
+from tests.support.reports import records_of, written
 
 BODY: dict[str, Any] = {
     "name": "desk",
@@ -100,7 +104,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_report_holds_prediction_ratios(run: RunFolder) -> None:
-    memory = write_report(run, plan())["measured"]
+    memory = written(run, plan())["measured"]
     assert (memory["memory_gib"], memory["memory_expected_gib"]) == (1.2, 0.8)
     assert (memory["process_gib"], memory["held_gib"]) == (4.0, pytest.approx(1.8))
     assert memory["hours"] == 0.5
@@ -136,7 +140,7 @@ def test_prediction_line_shows_predicted_and_measured(run: RunFolder) -> None:
     ],
 )
 def test_different_work_is_not_compared(run: RunFolder, changes: dict[str, Any], why: str) -> None:
-    ratios = write_report(run, plan(**changes))["measured"]["ratios"]
+    ratios = written(run, plan(**changes))["measured"]["ratios"]
     assert ratios["time"] is None
     assert ratios["memory"] is None
     assert why in ratios["not_compared"]
@@ -152,30 +156,28 @@ def test_quick_run_is_recognised_by_its_reasons() -> None:
     assert predictions.why_incomparable(plan(), proxy=False) == ""
 
 
-def test_compare_prediction_without_prediction_or_peak() -> None:
-    measured = {"seconds": {}, "training": {"lora": [{"seconds": 60.0}]}}
-    comparison = predictions.compare_prediction(plan(predicted={}), measured, [], 40, False)
-    assert (comparison["memory_gib"], comparison["ratios"], comparison["steps"]) == (
+def measured_of(tested: Plan, **result: Any) -> Measured:
+    """Return what a run took whose training of lora had this result."""
+    done = {"event": "step.done", "step": "train:lora", "result": {"trained": [result]}}
+    return measured_facts(records_of(tested, done), 40, False)
+
+
+def test_measurement_without_prediction_or_peak() -> None:
+    measured = measured_of(plan(predicted={}), seconds=60.0)
+    assert (measured.memory_gib, to_json(measured.ratios), measured.steps) == (
         None,
         {"time": None, "memory": None},
-        [],
+        (),
     )
     rag = plan(choice="prompting", gate={})
-    assert predictions.compare_prediction(rag, measured, [], 40, False)["hours"] is None
+    assert measured_of(rag, seconds=60.0).hours is None
 
 
-def test_earlier_version_recorded_only_process_memory() -> None:
-    old = {"seconds": {}, "training": {"lora": [{"seconds": 60.0, "peak_gib": 4.0}]}}
-    comparison = predictions.compare_prediction(plan(), old, [], 40, False)
-    assert (comparison["memory_gib"], comparison["process_gib"], comparison["ratios"]["memory"]) == (
-        None,
-        4.0,
-        None,
-    )
-    report = {"measured": {"memory_gib": 4.0, "training": old["training"]}}
-    memory = predictions.memory_of_report(report)
-    assert (memory.own, memory.peak) == (None, 4.0)
-    assert predictions.memory_lines(memory, None) == [
+def test_memory_that_is_known_of_the_process_alone() -> None:
+    run = {"seconds": 60.0, "peak_gib": 4.0}
+    measured = measured_of(plan(), **run)
+    assert (measured.memory_gib, measured.process_gib, measured.ratios.memory) == (None, 4.0, None)
+    assert predictions.memory_lines(predictions.largest_memory([run]), None) == [
         "memory of training: not measured separately from the process",
         "the whole process used 4 GiB at its peak",
     ]
@@ -195,7 +197,7 @@ def test_memory_text_of_a_gpu_run() -> None:
     assert memory.expected_range is not None
     low, likely, high = memory.expected_range
     assert low < likely < high
-    assert predictions.largest_memory([]) == predictions.NO_MEMORY
+    assert predictions.largest_memory([]) == predictions.MeasuredMemory()
 
 
 def test_finished_run_is_stored_once_and_corrects_estimates(
@@ -231,20 +233,18 @@ def test_times_of_a_busy_machine_are_reported_but_not_stored(run: RunFolder) -> 
     run.write({"event": "step.start", "step": "train:lora", "number": 2, "total": 3})
     run.finish("train:lora", {}, {"trained": TRAINED}, lost=0.4)
     data = write_report(run, plan())
-    assert data["measured"]["busy"] == {"train:lora": 0.4}
-    assert data["measured"]["hours"] == 0.5
+    assert data.measured.busy == {"train:lora": 0.4}
+    assert data.measured.hours == 0.5
     stored = past_run(run, plan(), data, "run", detect_machine(run.path))
     assert stored.hours is None
     assert "train:lora" not in [step.name for step in stored.steps]
     assert stored.memory_gib is not None, "memory does not depend on what others do"
-    assert busy_note(data["measured"]["busy"]) == (
+    assert busy_note(data.measured.busy) == (
         "train:lora: the machine was busy: other programs took 40% of the processor time that this needed; "
         "the time is too long, and is not kept for later estimates"
     )
     run.finish("train:lora", {}, {"trained": TRAINED}, lost=0.1)
-    assert write_report(run, plan())["measured"]["busy"] == {}, (
-        "a tenth is no reason, and the last time counts"
-    )
+    assert write_report(run, plan()).measured.busy == {}, "a tenth is no reason, and the last time counts"
 
 
 def test_report_has_the_reasons_of_training_settings(run: RunFolder) -> None:
@@ -252,11 +252,11 @@ def test_report_has_the_reasons_of_training_settings(run: RunFolder) -> None:
         {**step, "reasons": {"rank": "16 because"}} if step["kind"] == "train" else step
         for step in BODY["steps"]
     ]
-    assert write_report(run, plan(steps=steps))["training_reasons"] == {"lora": {"rank": "16 because"}}
-    assert write_report(run, plan())["training_reasons"] == {}
+    assert write_report(run, plan(steps=steps)).training_reasons == {"lora": {"rank": "16 because"}}
+    assert write_report(run, plan()).training_reasons == {}
 
 
 def test_prediction_of_a_changed_plan_is_not_compared(run: RunFolder) -> None:
     outdated = {**BODY["predicted"], "outdated": "plan.yaml was changed after plan.forecast.json was made"}
-    data = write_report(run, plan(predicted=outdated))
+    data = written(run, plan(predicted=outdated))
     assert data["measured"]["ratios"] == {"time": None, "memory": None, "not_compared": outdated["outdated"]}

@@ -25,8 +25,10 @@ from advisor.verdict.trial_forecast import (
     trials_like,
 )
 from runners.plan.schema import parse_plan
+from runners.report.json_records import to_json
 from runners.run_folder import RunFolder
 from runners.trial.trial import ArmScores, write_scores
+from tests.support.reports import written
 
 BODY: dict[str, Any] = {
     "name": "sorting",
@@ -125,35 +127,38 @@ def test_forecast_is_beside_measurement_in_every_view(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = parse_plan({**BODY, "predicted": {**PREDICTED, "trial": TRIAL}})
-    data = write_report(run, plan)
-    forecast = data["forecast"]
-    assert [(row["arm"], row["rank"], row["measured_rank"]) for row in forecast["arms"]] == [
+    report = write_report(run, plan)
+    forecast = report.forecast
+    assert forecast is not None
+    assert [(row.arm, row.rank, row.measured_rank) for row in forecast.arms] == [
         ("few-shot", 1, 2),
         ("classifier", 2, 1),
         ("prompting", 3, 3),
     ]
-    classifier = forecast["arms"][1]
-    assert classifier["right"]["inside"] is False
-    assert classifier["measured_right"]["likely"] == 0.9
-    assert (forecast["best"], forecast["best_probability"]) == ("classifier", 0.3)
-    assert (forecast["pairs_in_order"], forecast["pairs"]) == (2, 3)
+    classifier = forecast.arms[1]
+    assert classifier.right is not None
+    assert classifier.right.inside is False
+    assert classifier.measured_right is not None
+    assert classifier.measured_right.likely == 0.9
+    assert (forecast.best, forecast.best_probability) == ("classifier", 0.3)
+    assert (forecast.pairs_in_order, forecast.pairs) == (2, 3)
     sentence = forecast_sentence(forecast)
-    assert f"probability of 0.70; it is now {data['verdict']['outcome']}. classifier scored best" in sentence
+    assert f"probability of 0.70; it is now {report.verdict.outcome}. classifier scored best" in sentence
     screen = io.StringIO()
-    show_report(data, Console(file=screen, width=150))
-    pages = (screen.getvalue(), report_markdown(data), (run.path / "report.html").read_text("utf-8"))
+    show_report(report, Console(file=screen, width=150))
+    pages = (screen.getvalue(), report_markdown(report), (run.path / "report.html").read_text("utf-8"))
     for page in pages:
         assert "chance of being best" in page
         assert "outside" in page
         assert "In 2 of 3 pairs of arms the better one was forecast" in " ".join(page.split())
     monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
-    assert remember_run(run, plan, data) == ""
+    assert remember_run(run, plan, report) == ""
     (past,) = history.read_history().runs
     assert (past.confidence, past.probability) == ("medium", 0.7)
     assert past.shares == {"few-shot": 0.5, "classifier": 0.3, "prompting": 0.2}
     assert past.features == {"gpu_kind": "none", "model": "tern", "labelled_examples": 300}
     (trial,) = own_trials([past.model_dump(mode="json")])
-    assert trial.best() == TrialArm(arm="classifier", **data["arms"][0]["score"], n=40)
+    assert trial.best() == TrialArm(arm="classifier", **to_json(report.arms[0].score), n=40)
     surely = trial.difference("few-shot", "classifier")
     assert surely is not None
     assert (surely.paired, surely.sure) == (True, -1)
@@ -161,12 +166,12 @@ def test_forecast_is_beside_measurement_in_every_view(
 
 def test_plan_without_minutes_or_probabilities_still_has_a_report(run: RunFolder) -> None:
     """A plan that was drafted by code has the probabilities alone; one of an earlier version has none."""
-    data = write_report(run, parse_plan({**BODY, "predicted": PREDICTED}))
+    data = written(run, parse_plan({**BODY, "predicted": PREDICTED}))
     assert [(row["arm"], row["minutes"]) for row in data["forecast"]["arms"]] == [
         ("few-shot", None),
         ("classifier", None),
         ("prompting", None),
     ]
-    old = write_report(run, parse_plan({**BODY, "predicted": {"choice": "few-shot"}}))
+    old = written(run, parse_plan({**BODY, "predicted": {"choice": "few-shot"}}))
     assert "forecast" not in old
     assert "Forecast against measured" not in (run.path / "report.html").read_text("utf-8")

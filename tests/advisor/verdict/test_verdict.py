@@ -11,8 +11,8 @@ import pytest
 from advisor.catalog import prices
 from advisor.costs.arm_costs import cost_per_1000
 from advisor.verdict.comparison import ArmComparison, compare_arms
+from advisor.verdict.sentences import rounded_up, signed_number
 from advisor.verdict.verdict import judge_trial
-from advisor.verdict.wording import rounded_up, signed_number
 from rag.evaluation.statistics import PairedDifference
 from runners.plan.schema import Plan, parse_plan
 from runners.trial.trial import ArmScores
@@ -168,7 +168,7 @@ def test_verdict_text_outcome_winner_and_gate_agree(seed: int) -> None:
     assert verdict.outcome == "overturned" or verdict.gate_met is not False
     assert verdict.outcome == "undecided" or verdict.more_questions_needed is None
     assert verdict.margin is not None
-    assert verdict.margin["against"] in verdict.text
+    assert verdict.margin.against in verdict.text
 
 
 def test_interval_touching_the_margin_decides_nothing() -> None:
@@ -234,8 +234,8 @@ def test_better_costlier_arm_overturns_despite_met_gate() -> None:
     )
     assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("overturned", "hybrid", True)
     assert verdict.margin
-    assert verdict.margin["against"] == "hybrid"
-    assert verdict.margin["high"] < 0
+    assert verdict.margin.against == "hybrid"
+    assert verdict.margin.high < 0
     assert "against hybrid" in verdict.text
     assert {p.b: p.p_holm >= p.p for p in pairs} == dict.fromkeys(("prompting", "lora", "hybrid"), True)
 

@@ -11,7 +11,7 @@ import pytest
 
 from advisor.report.recheck_report import recheck_json
 from advisor.workflows.chat import converse
-from advisor.workflows.eval import evaluation_json
+from advisor.workflows.eval import report_evaluation
 from benchmarks.recheck import make_run, write_rows
 from runners.data.questions import Question
 from runners.plan.schema import read_plan
@@ -87,12 +87,13 @@ def test_a_trial_unlike_its_dev_questions_is_said(run: Path) -> None:
 def test_eval_says_that_its_questions_differ(run: Path, other: Path, tmp_path: Path) -> None:
     plan = read_plan(run / "plan.yaml")
     for _ in range(2):  # the second time all answers are in the journal already
-        data = evaluation_json(run, plan, other, evaluate(run, other, out=tmp_path / "eval"))
-        assert (data["drift"]["asked"], data["drift"]["differs"]) == (24, True)
-        (line,) = [line for line in data["warnings"] if LINE in line]
+        report = report_evaluation(run, plan, other, evaluate(run, other, out=tmp_path / "eval"))
+        assert report.drift is not None
+        assert (report.drift["asked"], report.drift["differs"]) == (24, True)
+        (line,) = [line for line in report.warnings if LINE in line]
         assert "tunewise plan --wordings FILE" in line
-    without = evaluation_json(run, plan, other, evaluate(run, other, ["prompting"], tmp_path / "prompting"))
-    assert without["drift"] is None
+    asked = evaluate(run, other, ["prompting"], tmp_path / "prompting")
+    assert report_evaluation(run, plan, other, asked).drift is None
 
 
 def test_recheck_compares_too(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from advisor import cli, output
 from advisor.display.trial_table import show_report
 from advisor.report.markdown import report_markdown
+from advisor.report.report import Report
 from benchmarks.recheck import Base, make_run, write_rows
 from rag.errors import BadInput
 from runners.plan.schema import parse_plan, read_plan, read_plan_file
@@ -108,26 +110,25 @@ def test_every_wording_is_asked_once_and_counted_apart(base: Base) -> None:
 
 
 def test_all_views_show_both_wordings_side_by_side(base: Base) -> None:
-    report = json.loads((base.run / "report.json").read_text("utf-8"))
-    parts = next(arm["by_wording"] for arm in report["arms"] if arm["arm"] == "rag")
-    counts = [f"{part['right']['n']} of {part['right']['of']}" for part in parts.values()]
+    report = Report.read(base.run).content
+    parts = next(arm.by_wording for arm in report.arms if arm.arm == "rag")
+    assert parts is not None
+    own, other = parts.question.right, parts.wordings.right
+    assert own is not None
+    assert other is not None
     printed = Console(file=io.StringIO(), width=80, record=True)
     show_report(report, printed)
     page = (base.run / "report.html").read_text("utf-8").replace("&#39;", "'")
     for view in (printed.export_text(), report_markdown(report), page):
         assert TITLE in view
-        for title, count in zip(("documents' words", "other words"), counts, strict=True):
+        for title, count in zip(("documents' words", "other words"), (own, other), strict=True):
             line = next(line for line in view.splitlines() if "rag" in line and title in line)
-            assert count in line
-    assert page.count('<span class="tag">other wording</span>') == parts["wordings"]["right"]["of"]
-    assert (
-        f"Counted are all wordings of {parts['question']['right']['of']} questions"
-        in report["verdict"]["text"]
-    )
-    assert f"{parts['question']['right']['of']} held-out questions and " in report_markdown(report)
-    for arm in report["arms"]:
-        del arm["by_wording"], arm["questions"]
-    assert TITLE not in report_markdown(report)
+            assert count.text in line
+    assert page.count('<span class="tag">other wording</span>') == other.of
+    assert f"Counted are all wordings of {own.of} questions" in report.verdict.text
+    assert f"{own.of} held-out questions and " in report_markdown(report)
+    arms = tuple(replace(arm, by_wording=None, questions=None) for arm in report.arms)
+    assert TITLE not in report_markdown(replace(report, arms=arms))
 
 
 def test_eval_asks_and_counts_wordings(base: Base, tmp_path: Path, tunewise: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from advisor.report.report import write_report
 from runners.data.examples import Example
@@ -112,15 +113,8 @@ def test_other_model_is_asked_and_trained(run: Path, tmp_path: Path, other: Mode
 
 
 def test_settings_of_a_training_train_that_arm(run: Path, tmp_path: Path) -> None:
-    plan = json.loads(json.dumps(parse_plan_of(run)))
+    plan = yaml.safe_load((run / "plan.yaml").read_text("utf-8"))
     plan["steps"][0]["epochs"] = 2
     write_plan(parse_plan(plan), tmp_path / "plan.yaml")
     result, trained = measure(run, tmp_path / "out", plan=tmp_path / "plan.yaml")
     assert (trained, asked(result)) == (["lora"], {"prompting": 0, "few-shot": 0, "lora": 6})
-
-
-def parse_plan_of(run: Path) -> dict[str, Any]:
-    """Return the plan of a run as values."""
-    from runners.run_folder import read_run_plan
-
-    return read_run_plan(run).model_dump(mode="json", by_alias=True)

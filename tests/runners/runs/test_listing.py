@@ -13,9 +13,11 @@ import pytest
 from rag.errors import BadInput, UsageProblem
 from rag.files import has_active_writer, write_json
 from runners.plan.schema import Plan, parse_plan
+from runners.report.report_file import report_json
 from runners.run_folder import RunFolder
 from runners.runs import listing
 from tests.support.limits import wait_until
+from tests.support.reports import report_from
 
 HOLDS = """
 import sys, time
@@ -46,10 +48,10 @@ def make(folder: Path, name: str, finished: bool = True, **more: Any) -> Path:
     (run.path / "trial" / "answers.jsonl").write_text("{}\n" * 100, "utf-8")
     if finished:
         run.finish("evaluate:prompting", {}, {})
-        verdict = {"outcome": "confirmed", "winner": "prompting", "use": "prompting", "text": "It holds."}
+        verdict = {"winner": "prompting", "use": "prompting", "text": "It holds."}
         score = {"mean": 0.75, "low": 0.5, "high": 0.9}
-        report = {"schema": 1, "verdict": verdict, "arms": [{"arm": "prompting", "score": score}]}
-        write_json(run.path / "report.json", report)
+        report = report_from({"verdict": verdict, "arms": [{"arm": "prompting", "score": score}]})
+        write_json(run.path / "report.json", report_json(report))
         run.seal({})
     return run.path
 
@@ -84,7 +86,7 @@ def test_list_reports_state_of_each_run(tmp_path: Path) -> None:
 def test_show_checks_files_against_manifest(tmp_path: Path) -> None:
     path = make(tmp_path, "a")
     summary = listing.describe_run(path)
-    assert (summary.state, summary.extra["arms"]["prompting"]["mean"]) == ("finished", 0.75)
+    assert (summary.state, summary.extra["arms"]["prompting"].mean) == ("finished", 0.75)
     assert summary.extra["parts"]["trial"] == 300
     (path / "trial" / "answers.jsonl").write_text("{}\n", "utf-8")
     summary = listing.describe_run(path)
@@ -289,14 +291,16 @@ def test_next_step_hints_match_the_problem(
 def test_right_answers_of_the_used_arm_are_listed(tmp_path: Path) -> None:
     path = make(tmp_path, "a")
     report = json.loads((path / "report.json").read_text("utf-8"))
-    right = {"n": 48, "of": 65, "low": 0.6, "high": 0.8}
+    answered, refused = {"n": 37, "of": 53}, {"n": 11, "of": 12}
+    right = {"n": 48, "of": 65, "low": 0.6, "high": 0.8, "answered": answered, "refused": refused}
     report["arms"][0]["right"] = right
     for use, shown in (("prompting", "prompting"), (None, None)):
         report["verdict"] |= {"use": use}
         write_json(path / "report.json", report)
         run = listing.summarise_run(path)
-        assert (run.use, run.right, run.winner) == (shown, right, "prompting")
-    assert listing.describe_run(path).extra["arms_right"] == {"prompting": right}
+        assert (run.use, run.winner) == (shown, "prompting")
+        assert run.to_json()["right"] == right
+    assert listing.describe_run(path).to_json()["arms_right"] == {"prompting": right}
 
 
 @pytest.mark.parametrize("verb", [["ask", "RUN", "When?"], ["export", "RUN", "--to", "peft"]])

@@ -164,8 +164,8 @@ def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan,
     from runners.trial.execute import run
 
     out = tmp_path / "run"
-    report = dict(judge(run(plan, out)).data)
-    (score,) = [arm["score"]["mean"] for arm in report["arms"] if arm["arm"] == "lora"]
+    report = judge(run(plan, out)).content
+    (score,) = [arm.score.mean for arm in report.arms if arm.arm == "lora"]
     offered = [command for command, _ in next_steps(report, out) if command.startswith("tunewise curve")]
     assert offered == ([f"tunewise curve {out.name} --arm lora"] if score else [])
     data = measure(CurveRequest(target=out, arm="lora", sizes="9,36", seeds=1, as_json=True))
@@ -183,7 +183,7 @@ def test_curve_of_a_run_takes_its_weights_and_is_drawn_in_its_report(plan: Plan,
     page = (out / "report.html").read_text("utf-8")
     assert 'id="curve-lora"' in page
     assert '<polygon class="band"' in page
-    assert not any("curve" in command for command, _ in next_steps(Report.read(out).data, out))
+    assert not any("curve" in command for command, _ in next_steps(Report.read(out).content, out))
     assert "<svg" in (out / "curves" / "lora" / "curve.html").read_text("utf-8")
     again = measure(CurveRequest(target=out, arm="lora", sizes="9,36", seeds=1, resume=True, as_json=True))
     assert again == data

@@ -14,6 +14,7 @@ import pytest
 
 from rag.embedding.embedder import Embedder
 from rag.errors import BadInput, CannotRun
+from rag.files import write_json
 from rag.index import Index, newest_generation
 from runners.arms.training_pairs import require_pairs, training_pairs
 from runners.data.examples import Example, load_examples
@@ -24,12 +25,14 @@ from runners.models.resolve import Model
 from runners.plan.schema import Plan, parse_plan, step_name
 from runners.plan.steps import EmbedderStep, EvaluateStep
 from runners.recheck.recheck import RecheckRequest, recheck
+from runners.report.report_file import report_json
 from runners.run_folder import INDEX, RETRIEVER, TUNED_INDEX, open_run_folder, read_journal, read_run_plan
 from runners.runs.dataset import read_data
 from runners.runs.opened import OpenRun
 from runners.runs.retrieval import read_comparison, refused_arms
 from runners.trial.execute import run_plan
 from tests.support import synonyms
+from tests.support.reports import report_from
 
 STEP = {"kind": "embedder", "epochs": 8, "batch_size": 16, "learning_rate": 0.01}
 """Enough for the planted case."""
@@ -165,14 +168,8 @@ def test_refused_retriever_is_not_asked_and_the_run_says_so(files: Path, tiny: M
 def test_export_of_index_and_bundle_hold_the_tuned_parts(accepted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(accepted, run)
-    verdict = {
-        "winner": "rag-tuned",
-        "use": "rag-tuned",
-        "outcome": "overturned",
-        "strength": "leaning",
-        "text": ".",
-    }
-    (run / "report.json").write_text(json.dumps({"schema": 1, "verdict": verdict, "arms": []}))
+    report = report_from({"verdict": {"winner": "rag-tuned", "use": "rag-tuned", "outcome": "overturned"}})
+    write_json(run / "report.json", report_json(report))
     session = OpenRun.open(run).obtain()
     session.folder.seal({})
     export(run, ExportRequest("index", out=tmp_path / "exported"))

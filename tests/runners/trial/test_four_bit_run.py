@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from advisor.report.data import report_json
+from advisor.report.data import report_of_run
 from advisor.report.markdown import report_markdown
+from advisor.verdict.run_records import RunRecords
 from rag.errors import CannotRun
 from runners.data.examples import Example
 from runners.export.export import export
@@ -145,9 +146,9 @@ def test_every_arm_of_the_run_answers_from_nf4(run: Path, base: Model) -> None:
 def test_run_and_report_say_that_answers_are_from_nf4(run: Path, plan: Plan) -> None:
     notes = [event["reason"] for event in load(run).folder.events() if event.get("event") == "plan.note"]
     assert QUANTIZED_ANSWERS in notes
-    data = report_json(load(run).folder, plan)
-    assert QUANTIZED_ANSWERS in data["warnings"]
-    assert "4 bits" in report_markdown({**data, "data": {}, "environment": {}})
+    report = report_of_run(RunRecords.read(load(run).folder, plan))
+    assert QUANTIZED_ANSWERS in report.warnings
+    assert "4 bits" in report_markdown(report)
 
 
 def test_adapter_is_exported_and_checked_on_the_base_in_four_bits(

@@ -19,6 +19,7 @@ from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import read_journal
 from runners.trial.trial import (
+    RunningScores,
     drop_outdated_answers,
     mean_by_question,
     run_arm,
@@ -93,6 +94,19 @@ def test_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
     assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal) == 0
     assert run_arm(PLAN, PLAIN, 1, QUESTIONS, again, None, (), journal) == 3
     assert len(read_journal(journal)) == 6
+
+
+def test_each_batch_says_what_was_right_so_far(tmp_path: Path) -> None:
+    """After a resumption the answers of before count as well."""
+    journal = tmp_path / "answers.jsonl"
+    run_arm(PLAN, PLAIN, 0, QUESTIONS[:1], Echo(), None, (), journal)
+    scores = RunningScores(PLAN, PLAIN, QUESTIONS, lambda question: "")
+    scores.add(read_journal(journal))
+    events: list[dict[str, Any]] = []
+    run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal, events.append, scores)
+    assert [(event["right"], event["judged"]) for event in events] == [(0, 2), (0, 3)]
+    (arm, _) = score_trial(PLAN, QUESTIONS, read_journal(journal), lambda question: "")
+    assert events[-1]["score"] == pytest.approx(arm.mean_score)
 
 
 def test_answer_is_cited_from_its_passages(make_retriever: Any, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""What a report is made of, read once: the plan, the event log and the answers of a run, and its test questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runners.data.questions import Question
+from runners.plan.schema import Plan
+from runners.run_folder import TRIAL, RunFolder, read_journal
+from runners.trial import staleness
+from runners.trial.trial import ANSWERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecords:
+    """The records of one run, after all of its arms were scored."""
+
+    path: Path
+    """The run folder."""
+    plan: Plan
+    events: Sequence[Mapping[str, Any]]
+    answers: Sequence[Mapping[str, Any]]
+    """The rows of the trial's journal."""
+    questions: Sequence[Question] = ()
+    """The test questions, for what needs their text; () where they are not at hand."""
+    staleness: Mapping[str, Any] | None = None
+    """What was measured after an update of the index; None for a run without."""
+
+    @classmethod
+    def read(cls, run: RunFolder, plan: Plan, questions: Sequence[Question] = ()) -> RunRecords:
+        """Read events, answers and the result of a staleness test."""
+        return cls(
+            path=run.path,
+            plan=plan,
+            events=run.events(),
+            answers=read_journal(run.path / TRIAL / ANSWERS),
+            questions=questions,
+            staleness=staleness.read_staleness(run.path),
+        )
+
+    def last(self, kind: str, **wanted: str) -> Mapping[str, Any]:
+        """Return the last event of a kind, with these values; {} without one."""
+        wanted["event"] = kind
+        matching = (e for e in reversed(self.events) if wanted.items() <= e.items())
+        return next(matching, {})
+
+    def result(self, step: str) -> Mapping[str, Any]:
+        """Return the result of a step that is done; {} of one that is not."""
+        return self.last("step.done", step=step).get("result") or {}

@@ -1,0 +1,425 @@
+"""Every sentence on a verdict: its text with the margin and what follows, the plain conclusion, and how strong it is.
+
+:class:`VerdictFacts` has the text: right answers, the margin with its interval, and limits. :class:`Conclusion` has the few
+plain sentences on top of every view: which arm to use, what it needs, and what is not settled yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advisor.verdict.arm_choice import ArmToUse
+from advisor.verdict.comparison import ArmComparison, ArmStanding, QuestionsNeeded, mean_combined
+from advisor.verdict.right_answers import right_answers
+from rag.text.words import count_noun
+from runners.arms.few_shot import PLAN_INSTRUCTIONS
+from runners.report.records import AnswerCount, ArmReport, Outcome, RightAnswers, Strength, Verdict
+from runners.report.trial_report import DevBudget, ScoredReport, TrialReport, arm_named, question_count
+from runners.trial.trial import ArmScores
+
+STRENGTHS: Mapping[Strength, tuple[str, str]] = {
+    Strength.MEASURED: ("measured", "on the plan's own model, with enough questions"),
+    Strength.LEANING: ("a tendency only", "fewer than 30 test questions, no firm result"),
+    Strength.PROXY: ("with another model", "not with the plan's own, so a hint only"),
+    Strength.MADE: (
+        "on generated questions",
+        "all test questions come from the documents, so nothing is confirmed",
+    ),
+}
+"""The strength of a verdict as people read it, and its explanation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictFacts:
+    """Everything that a verdict's text states."""
+
+    outcome: Outcome
+    winner: str
+    standing: ArmStanding
+    arms: Mapping[str, ArmScores]
+    rival: ArmComparison | None
+    """The comparison that decided, or that is still open; None when only one arm was measured."""
+    missing: tuple[str, ...]
+    """Arms of the gate that were not measured."""
+    needed: QuestionsNeeded | None
+    count: int
+    model: str
+    limits: tuple[str, ...]
+    """What the numbers cannot say, a sentence each."""
+    use: ArmToUse
+    lost: frozenset[str]
+    """Arms that were measured and left out, because they were not trained as planned."""
+    substitute: str
+    """A sentence on the recommended arm, where the plan holds another one to account; else ""."""
+    quick: bool
+    """Whether the run was shortened by ``--quick``."""
+
+    @property
+    def text(self) -> str:
+        """The verdict's text: right answers, the margin with its interval, a conclusion, its limits."""
+        choice = self.standing.choice
+        right = right_answers(self.arms[choice])
+        combined = f"{mean_combined(self.arms[choice]):.2f}"
+        answers = f"{choice} answers {right.text} right and" if right else choice
+        score = f"{answers} scored {combined} on {count_noun(self.count, 'question')} with {self.model}"
+        if self.rival is None:
+            only = f"Only {choice} was measured: {score}; there was no other arm to compare it with."
+            return " ".join((only, *self.limits))
+        other = self.rival.pair.b
+        theirs = right_answers(self.arms[other])
+        if right and theirs:
+            score = (
+                f"{choice} answers {right.text} right with {self.model}, {other} {_beside(theirs, right)}; "
+                f"combined score {combined}"
+            )
+        return " ".join((f"{score}, {margin_text(self.rival)}.", self._conclusion(other), *self.limits))
+
+    def _conclusion(self, other: str) -> str:
+        """Return what follows for the recommendation."""
+        choice = self.standing.choice
+        if self.substitute:
+            beats = "clearly" if self.standing.gate_met else "not clearly"
+            gate = f"{choice} is {beats} better than the arms it must beat; " if self.standing.gate else ""
+            return f"{self.substitute} Of the arms measured: {gate}{self._use_clause}."
+        if self.outcome is Outcome.CONFIRMED:
+            holds = "The recommendation is confirmed"
+            if other not in self.standing.beaten:
+                holds += f": {other} costs more and is not clearly better"
+            return f"{holds}." if self.use.arm == choice else f"{holds}; but {self._use_clause}."
+        if self.outcome is Outcome.OVERTURNED:
+            return f"The trial speaks against the recommendation: {self._overturned(other)}."
+        return f"Not decided: {self._undecided(other)}{self._more_questions}"
+
+    def _overturned(self, other: str) -> str:
+        """Return what to use instead of an overturned recommendation."""
+        use, clause = self.use.arm, self._use_clause
+        if self.standing.better:
+            within_noise = use == self.winner and use != other
+            return clause + ", the cheapest arm that is not clearly worse than the best" * within_noise
+        if self.rival and self.rival.by:
+            return (
+                f"{self.standing.choice} had to be more than {self.rival.by:g} better than {other}; {clause}"
+            )
+        return f"{clause}, no worse and cheaper" if use == other else clause
+
+    @property
+    def _use_clause(self) -> str:
+        """Which arm to use, and why not the one that scored best; or that none can be used."""
+        if self.use.arm is None:
+            return f"no arm can be used: {self.use.reason}"
+        best = max(self.arms, key=lambda name: mean_combined(self.arms[name]))
+        why = self.use.excluded.get(best)
+        return f"use {self.use.arm}" + (f" ({best} {why})" if why and best not in self.lost else "")
+
+    def _undecided(self, other: str) -> str:
+        """Return what keeps the verdict open."""
+        choice = self.standing.choice
+        until = f"stay with {choice}" if self.use.arm == choice else self._use_clause
+        if self.missing:
+            *most, last = self.missing
+            were = "were" if most else "was"
+            compared = "compared" if self.lost.intersection(self.missing) else "measured"
+            names = f"{', '.join(most)}{' and ' if most else ''}{last}"
+            return f"{names}, which {choice} must beat, {were} not {compared}; until then {until}."
+        by = self.rival.by if self.rival else 0.0
+        better = f"more than {by:g} better" if by else "better"
+        if self.rival and (self.rival.pair.low > by or self.rival.pair.high < by):
+            other += f" (p {self.rival.pair.p_holm:.2f}, corrected for the number of arms)"
+        return f"{choice} is not clearly {better} than {other}; until then {until}."
+
+    @property
+    def _more_questions(self) -> str:
+        """What would decide: the full run after a quick one, else how many more questions."""
+        if self.quick:
+            return " This was a quick run; the full one is the next step."
+        if self.needed is None:
+            return ""
+        questions, of = self.needed.questions, self.needed.documents
+        documents = f", from about {rounded_up(of)} more documents," if of else ""
+        return f" About {rounded_up(questions)} more question{'s' * (questions != 1)}{documents} would decide it."
+
+
+def unverdicted_text(
+    choice: str,
+    model: str,
+    rows: str,
+    left_out: Sequence[str],
+    use: ArmToUse,
+    others: Mapping[str, ArmScores],
+) -> str:
+    """Return the text where the recommended arm was not trained as planned, so that there is no verdict on it.
+
+    Args:
+        choice: the recommended arm.
+        model: the name of the base model.
+        rows: the count of its rows in words.
+        left_out: sentences on other arms that are left out.
+        use: the arm to use until then.
+        others: the arms that were compared.
+    """
+    until = ""
+    if use.arm:
+        right = right_answers(others[use.arm])
+        until = f"Until then use {use.arm}" + (f", which answers {right.text} right." if right else ".")
+    elif others:
+        until = f"No other arm can be used: {use.reason}."
+    first = f"No verdict on {choice} with {model}: it was not trained as planned: {rows}."
+    return " ".join(filter(None, (first, *left_out, until)))
+
+
+def margin_text(comparison: ArmComparison) -> str:
+    """Return the difference with its interval, such as +0.18 [+0.13, +0.24] against rag."""
+    pair = comparison.pair
+    if pair.low == pair.high == 0:
+        return f"the same as {pair.b}"
+    return f"{signed_number(pair.difference)} [{signed_number(pair.low)}, {signed_number(pair.high)}] against {pair.b}"
+
+
+def signed_number(value: float) -> str:
+    """Return a signed number of two decimals, or of as many as show that it is not zero (four at most)."""
+    for decimals in (2, 3, 4):
+        if float(f"{value:.{decimals}f}") or value == 0:
+            return f"{value:+.{decimals}f}"
+    return f"{value:+.0e}"
+
+
+def rounded_up(count: int) -> str:
+    """Return a count rounded up to two significant digits from a hundred on: 1,041 as 1,100."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // step) * step:,}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in words: 5 seconds, 17 minutes, 1.5 hours."""
+    if seconds < 90:
+        return count_noun(max(1, round(seconds)), "second")
+    if seconds < 5400:
+        return count_noun(round(seconds / 60), "minute")
+    return f"{seconds / 3600:.1f} hours"
+
+
+def own_prompt(dev_budget: Sequence[DevBudget], in_use: bool) -> str:
+    """Return what the arm prompting is called beside the arm to use.
+
+    Its instructions may have been worded anew on dev questions; then the words say so.
+
+    Args:
+        dev_budget: of a report.
+        in_use: whether the plan holds instructions.
+    """
+    wording = next((row.chosen for row in dev_budget if row.arm == "prompting"), None)
+    if wording in (None, PLAN_INSTRUCTIONS):
+        return "your prompt today" if in_use else "the model alone"
+    return f"your prompt with its {wording}" if in_use else f"the model with its {wording}"
+
+
+def _beside(right: AnswerCount, first: AnswerCount) -> str:
+    """Return a count, with its number of questions where that is another one than in the count before."""
+    return str(right.n) if right.of == first.of else right.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """The plain conclusion of a report; it says nothing that was not measured or stated in the run."""
+
+    report: ScoredReport
+    verdict: Verdict
+    prompt_in_use: bool
+    """Whether the plan holds instructions, so that the arm prompting answers as today."""
+
+    @property
+    def _trial(self) -> TrialReport | None:
+        """The report, where it is not an evaluation on other questions: only a trial says what the run took."""
+        return self.report if isinstance(self.report, TrialReport) else None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One to seven entries of one or two sentences each; the first names the right answers where there are any."""
+        if arm := arm_named(self.report.arms, self.verdict.use):
+            lines = [self._use(arm), _weak(arm), self._standing(arm.arm), _refusals(arm)]
+            lines += [self._needs(arm), self._change(arm)]
+        else:
+            lines = [self._nothing_to_use, self._what_to_do]
+        return tuple(filter(None, (*lines, self._limits)))
+
+    @property
+    def _first(self) -> str:
+        """The arm to use."""
+        verdict, use = self.verdict, self.verdict.use
+        stay = "Stay with your prompt" if self.prompt_in_use else "A prompt is enough"
+        settled = verdict.outcome is Outcome.CONFIRMED and verdict.strength is Strength.MEASURED
+        firm = settled or verdict.outcome is Outcome.OVERTURNED
+        return (stay if use == "prompting" else f"Use {use}") + ("." if firm else " for now.")
+
+    def _use(self, arm: ArmReport) -> str:
+        """Return which arm to use and how many answers are right, beside today's prompt and the best alternative."""
+        right = arm.right
+        if not right:
+            return f"{self._first} It scored {arm.score.mean:.2f}; which answers are right was not counted."
+        today, other = self.verdict.compared.today, self.verdict.compared.alternative
+        beside = []
+        if today and today.right:
+            mine = own_prompt(self._trial.dev_budget if self._trial else (), self.prompt_in_use)
+            beside.append(f"{mine} answers {_beside(today.right, right)}")
+        if other and other.right:
+            verb = "" if beside else " answers"
+            beside.append(f"{other.arm}{verb} {_beside(other.right, right)}")
+        text = f"It answers {right.n} of {right.of} questions right{_in_both_wordings(arm)}"
+        return f"{self._first} {text}" + (f"; {', '.join(beside)}." if beside else ".")
+
+    def _standing(self, use: str) -> str:
+        """Return what the trial says of the recommendation."""
+        verdict = self.verdict
+        recommended, excluded, margin = verdict.recommended, verdict.excluded, verdict.margin
+        if (advised := verdict.advised) != recommended:
+            return f"{advised} was recommended but could not be measured, so whether it would do better is not known."
+        if verdict.outcome is Outcome.CONFIRMED:
+            if use == recommended:
+                return f"{use} was recommended, and the trial confirms it."
+            return f"{recommended} was recommended, but {self._why_not}."
+        if use != recommended and recommended in excluded:
+            return f"{recommended} was recommended, but it {excluded[recommended]}."
+        best = self._best.arm
+        beside = f" {best} scored best, but it {excluded[best]}." if best != use and best in excluded else ""
+        if verdict.outcome is Outcome.OVERTURNED:
+            return f"{recommended} was recommended, but the trial speaks against it: {self._why_not}.{beside}"
+        if not margin:
+            return ""
+        arm = arm_named(self.report.arms, recommended)
+        count = (arm.right.of if arm.right else arm.n) if arm else 0
+        questions = f" with {count_noun(count, 'question')}" if count else ""
+        pair = f"{recommended} and {margin.against}"
+        return f"The result is too close to call{questions}: {pair} could be equally good.{beside}"
+
+    @property
+    def _best(self) -> ArmReport:
+        """The arm with the highest combined score, whatever was said."""
+        return max(self.report.arms, key=lambda arm: arm.score.mean)
+
+    def _right(self, name: str) -> RightAnswers | None:
+        arm = arm_named(self.report.arms, name)
+        return arm.right if arm else None
+
+    @property
+    def _why_not(self) -> str:
+        """Why the recommended arm is not the one to use, as a clause."""
+        verdict = self.verdict
+        if reason := verdict.excluded.get(verdict.recommended):
+            return f"it {reason}"
+        if margin := verdict.margin:
+            mine, theirs = self._right(verdict.recommended), self._right(margin.against)
+            if mine and theirs:
+                return f"it answers {mine.n} right, {margin.against} {_beside(theirs, mine)}"
+        return verdict.use_reason or "another arm did better"
+
+    def _trainings(self, arm: ArmReport) -> Sequence[Mapping[str, Any]]:
+        """Return the results of the training whose weights an arm answers with; () for an untuned one."""
+        return (self._trial.measured.training.get(arm.weights or arm.arm) if self._trial else None) or ()
+
+    def _needs(self, arm: ArmReport) -> str:
+        """Return what it takes: training, memory, and the seconds of an answer, alone and in a batch."""
+        parts, runs = [], self._trainings(arm)
+        gib = max((run.get("peak_gib") or 0.0 for run in runs), default=0.0)
+        if seconds := sum(run.get("seconds") or 0.0 for run in runs):
+            memory = f" and {gib:.2g} GiB of memory" if gib else ""
+            parts.append(f"Training {arm.arm} took {duration_text(seconds)}{memory} on this machine.")
+        each, batch = arm.seconds_per_answer, arm.batch
+        in_batch = f"{each:.2g} s in a batch of {batch}" if each and batch and batch > 1 else ""
+        if arm.alone:
+            beside = f" ({in_batch})" if in_batch else ""
+            parts.append(
+                f"An answer takes {arm.alone.seconds:.2g} s when asked alone on this machine{beside}."
+            )
+        elif in_batch:
+            parts.append(f"An answer takes {in_batch}; alone it takes longer, which was not measured.")
+        elif each:
+            parts.append(f"An answer took {each:.2g} s in the trial.")
+        if arm.usd_per_1000:
+            parts.append(f"1,000 answers cost {arm.usd_per_1000:.2g} USD.")
+        return " ".join(parts)
+
+    def _change(self, arm: ArmReport) -> str:
+        """Return what to do when documents change, with what the staleness test measured."""
+        trial = self._trial
+        seconds = trial.measured.seconds.get("index") if trial else None
+        tuned = bool(self._trainings(arm))
+        if arm.retrieval:
+            built = f": building it again took {duration_text(seconds)} here" if seconds else ""
+            stays = "; no new training is needed" if tuned else ""
+            line = f"When documents change, update the index{built}{stays}."
+        elif tuned:
+            line = f"When facts change, {arm.arm} must be trained again."
+        else:
+            return ""
+        stale = trial.guards.staleness["arms"] if trial and trial.guards.staleness else ()
+        if row := next((row for row in stale if row["arm"] == arm.arm and row["n"]), None):
+            line += (
+                f" After a test update it gave the new fact on {row['new_after']} of {row['n']} questions, "
+                f"the old one on {row['old_after']}."
+            )
+        return line
+
+    @property
+    def _nothing_to_use(self) -> str:
+        """The first line where no arm can be used: what the best one answers, and why it cannot be taken."""
+        best = self._best
+        if not best.right:
+            return "No arm can be used as it is."
+        reason = self.verdict.excluded.get(best.arm)
+        count = f"{best.arm}, the best by its score, answers {best.right.text} right"
+        return f"No arm can be used as it is: {count}" + (f", but it {reason}." if reason else ".")
+
+    @property
+    def _what_to_do(self) -> str:
+        """Why no arm can be used, and what to do."""
+        reason = self.verdict.use_reason
+        return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+    @property
+    def _limits(self) -> str:
+        """How far the numbers can be trusted: a quick run, another model, few questions."""
+        if self._trial and (full := self._trial.full_run):
+            about = f" (about {duration_text(60 * full.minutes)})" if full.minutes else ""
+            return f"This was a quick run, for a first impression: run it in full before you decide{about}."
+        count, strength = question_count(self.report.arms), self.verdict.strength
+        if strength is Strength.PROXY:
+            return f"Measured with {self.verdict.model} in place of the planned model: take the result as a hint."
+        if strength is Strength.MADE:
+            return (
+                f"All {count_noun(count, 'test question')} were generated from the documents: take the result as a hint, "
+                "and test with questions that people asked before you decide."
+            )
+        if strength is Strength.LEANING:
+            return (
+                f"{count_noun(count, 'question')} show a tendency only; with 30 or more the result is firm."
+            )
+        return ""
+
+
+def _in_both_wordings(arm: ArmReport) -> str:
+    """Return right answers in the questions' own words and in others, in brackets; "" without other wordings."""
+    own, other = (
+        (arm.by_wording.question.right, arm.by_wording.wordings.right) if arm.by_wording else (None,) * 2
+    )
+    return f" ({own.text} as the file words them, {other.text} in other words)" if own and other else ""
+
+
+def _weak(arm: ArmReport) -> str:
+    """Return a warning where the arm to use answers fewer than half of the questions right."""
+    if not arm.right or 2 * arm.right.n >= arm.right.of:
+        return ""
+    return "That is fewer than half: have a person check its answers, or try a larger model first."
+
+
+def _refusals(arm: ArmReport) -> str:
+    """Return how it treats questions without an answer, and whether it refuses others wrongly."""
+    if not arm.right or not arm.right.refused.of:
+        return ""
+    refused, answered = arm.right.refused, arm.right.answered
+    line = f"Of {count_noun(refused.of, 'question')} without an answer in the documents {arm.arm} refuses {refused.n}"
+    if (wrongly := arm.scores.get("false_refusal")) and answered.of:
+        count = round(wrongly.mean * wrongly.n)
+        line += f"; of the {answered.of} with an answer it wrongly refuses {count or 'none'}"
+    return f"{line}."

@@ -1,0 +1,308 @@
+"""The report of a run as records, from the judgement to every view: terminal, HTML, Markdown, JSON, MCP, history.
+
+The fields of a record are the keys of report.json, which :mod:`runners.report.report_file` writes and reads. What a step
+recorded for itself (the plan's prediction, the result of a training, a refusal threshold) stays the object that it wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+NOT_JUDGED = "–"
+"""Shown where answers cannot be judged right or wrong, or something was not measured."""
+
+
+class Outcome(StrEnum):
+    """What a trial says about the recommendation."""
+
+    CONFIRMED = "confirmed"
+    OVERTURNED = "overturned"
+    UNDECIDED = "undecided"
+
+
+class Strength(StrEnum):
+    """How much a verdict's numbers can carry."""
+
+    MEASURED = "measured"
+    LEANING = "leaning"
+    """Fewer than 30 test questions."""
+    PROXY = "proxy"
+    """Another model than the plan's."""
+    MADE = "made"
+    """Questions that were made from the documents alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean with the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> str:
+        """The ends of the interval: 0.61–0.72."""
+        return f"{self.low:.2f}–{self.high:.2f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreEstimate(Estimate):
+    """The mean of one score over the ``n`` answers that have it."""
+
+    n: int
+
+    @property
+    def as_count(self) -> str:
+        """A mean of zeros and ones as a count: 11 of 12."""
+        return f"{round(self.mean * self.n, 1):g} of {self.n}" if self.n else NOT_JUDGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCount:
+    """How many of some questions were answered rightly."""
+
+    n: int
+    of: int
+
+    @property
+    def text(self) -> str:
+        """The count in words: 48 of 65; "–" of no questions."""
+        return f"{self.n:g} of {self.of}" if self.of else NOT_JUDGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RightAnswers(AnswerCount):
+    """The right answers of one arm."""
+
+    low: float
+    """Lower end of the 95 % interval of the share, clustered by document and by question."""
+    high: float
+    answered: AnswerCount
+    """Right answers to the questions that have an answer."""
+    refused: AnswerCount
+    """Right refusals of the questions without an answer."""
+
+    @property
+    def share(self) -> float:
+        """The share of right answers."""
+        return self.n / self.of
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval of the share as "62–83 %", without a break."""
+        return f"{100 * self.low:.0f}–{100 * self.high:.0f}\u00a0%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordingCounts:
+    """What became of the questions as their rows have them, or of their other wordings."""
+
+    right: RightAnswers | None
+    """None where no answer could be judged."""
+    refused_wrongly: AnswerCount
+    """Of the questions that have an answer."""
+    refused_rightly: AnswerCount
+    """Of those without."""
+    hit: AnswerCount | None = None
+    """Questions whose gold document is among the passages shown; None where nothing was looked up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByWording:
+    """An arm's counts of the questions as their rows have them, and of their other wordings."""
+
+    question: WordingCounts
+    wordings: WordingCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeColumn:
+    """What an arm scored on made questions, beside the real ones that are judged."""
+
+    n: int
+    score: Estimate | None
+    right: RightAnswers | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRows:
+    """The rows that an arm was trained on."""
+
+    arm: str
+    rows: int
+    of: int
+    """Examples that the plan gives it."""
+    with_passage: int | None
+    """Of a hybrid: examples with a gold passage, and refusals, which need none."""
+    by_document: int
+    """Of those, examples whose passage is only known by the document that the row names."""
+    unknown_documents: tuple[str, ...]
+    """Some ids of rows that the documents do not have."""
+    planned: bool
+    """False where so many rows are lost that the verdict does not count the arm."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondsAlone:
+    """Seconds of the ``n`` answers of an arm that were asked one at a time: median and 95th percentile."""
+
+    seconds: float
+    p95: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedScore:
+    """The mean combined score of one training seed."""
+
+    seed: int
+    mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmReport:
+    """One arm: its scores, its right answers, and what an answer takes."""
+
+    arm: str
+    retrieval: bool
+    weights: str | None
+    """The arm whose weights it answers with; None for an untuned one."""
+    score: Estimate
+    """The combined score."""
+    scores: Mapping[str, ScoreEstimate]
+    right: RightAnswers | None
+    """None where no answer could be judged."""
+    beside: AnswerCount | None = None
+    """Of the answers given, those that cite something else than was asked; None in reports of 0.2.0."""
+    n: int
+    """All that was asked, wordings included."""
+    documents: int
+    seeds: tuple[SeedScore, ...]
+    seconds_per_answer: float
+    ms_per_answer: float
+    prompt_tokens: float
+    completion_tokens: float
+    usd_per_1000: float | None
+    usd_basis: str
+    questions: int | None = None
+    """How many questions ``n`` are, where some are other wordings of others."""
+    by_wording: ByWording | None = None
+    backend: str | None = None
+    """The server that generated its answers, where the plan names a backend."""
+    alone: SecondsAlone | None
+    """None where no question was asked alone, as in an evaluation on other questions."""
+    batch: int | None
+    """The largest batch; None where it was not recorded."""
+    made: MadeColumn | None = None
+    training_rows: TrainingRows | None = None
+
+    @property
+    def question_count(self) -> int:
+        """How many questions it answered, other wordings of one not counted."""
+        return self.n if self.questions is None else self.questions
+
+    @property
+    def planned(self) -> bool:
+        """Whether it was trained as planned, or not trained at all; else the verdict does not count it."""
+        return self.training_rows is None or self.training_rows.planned
+
+    @property
+    def right_text(self) -> str:
+        """Right answers as "48 of 65"; "–" where none could be judged."""
+        return self.right.text if self.right else NOT_JUDGED
+
+    @property
+    def made_cells(self) -> tuple[str, str]:
+        """Right answers and combined score on made questions; "–" without them."""
+        right, score = (self.made.right, self.made.score) if self.made else (None, None)
+        return right.text if right else NOT_JUDGED, f"{score.mean:.2f}" if score else NOT_JUDGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairReport:
+    """The scores of arm ``a`` minus those of ``b`` on the same ``n`` questions, with the 95 % interval."""
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    """Corrected for the number of arms."""
+    units: int
+    """Documents, of which questions are not independent."""
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """The comparison that a verdict's text names."""
+
+    against: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedArm:
+    """By how much the arm to use is above another one, with that one's right answers."""
+
+    arm: str
+    difference: float
+    low: float
+    high: float
+    right: RightAnswers | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """The arm to use against ``today``'s prompt and the cheapest useful ``alternative``; None where there is none."""
+
+    today: ComparedArm | None
+    alternative: ComparedArm | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the trial says about the recommendation."""
+
+    outcome: Outcome
+    strength: Strength
+    recommended: str
+    """The arm that the plan holds to account."""
+    winner: str
+    """The cheapest arm within noise of the best on the combined score, whatever was said."""
+    model: str
+    text: str
+    more_questions_needed: int | None
+    gate_met: bool | None
+    """None when the interval still includes both answers."""
+    more_documents_needed: int | None
+    """The number of documents those questions come from, where questions share documents."""
+    margin: Margin | None
+    """None where the recommended arm was compared with no other."""
+    taught: str
+    """Which scores tuning surely raised and which stayed low; "" without tuning, or when all of them rose."""
+    advised: str
+    """The arm that was recommended: another than ``recommended`` where it could not be measured."""
+    use: str | None
+    """The arm that ask, chat, serve and export take; None where no arm can meet what was said."""
+    use_reason: str
+    excluded: Mapping[str, str]
+    """Arms that cannot meet what was said, each with the reason."""
+    compared: Compared
+    conclusion: tuple[str, ...] = ()
+    """The plain sentences on top of every view; () while the verdict is not part of a report yet."""
+
+    @property
+    def use_text(self) -> str:
+        """Which arm to use, in words."""
+        return f"to use: {self.use}" if self.use else "no arm can be used"
