@@ -25,7 +25,7 @@ from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.report.json_records import to_json
 from runners.report.records import ScoreEstimate
-from runners.run_folder import read_journal
+from runners.run_folder import SCORES, read_journal
 from runners.scoring.scores import combined_score, question_weights, score_answer
 
 ANSWERS = "answers.jsonl"
@@ -262,7 +262,8 @@ def run_arm(
 def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
     """Remove the journal's answers of an arm that were made from other inputs; return how many.
 
-    Answers from before the documents or the weights changed must not be scored together with later ones.
+    Answers from before the documents or the weights changed must not be scored together with later ones. The trial's scores
+    go first, as they are no longer those of its answers: a run that ends before it scores them again has none.
     """
     path = folder / MADE_FROM
     digests: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -271,6 +272,7 @@ def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
     rows = read_journal(folder / ANSWERS)
     others = [row for row in rows if row["arm"] != arm]
     if len(others) < len(rows):
+        (folder / SCORES).unlink(missing_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in others)
         write_text(folder / ANSWERS, text)
     write_json(path, {**digests, arm: made_from})

@@ -72,6 +72,30 @@ def test_refusals_of_other_weights_are_fitted_again(plan: Any, tmp_path: Path) -
     assert {e["step"] for e in events if e["event"] == "step.skip"} == {"index", "evaluate:rag"}
 
 
+def test_scores_are_those_of_the_answers_after_single_steps(plan: Any, server: Any, tmp_path: Path) -> None:
+    """An arm that is asked again by itself, with other answers, and then a resume for which all steps are finished."""
+    run = run_plan(plan, tmp_path / "run")
+    scores = run.path / "trial" / "scores.json"
+    before = json.loads(scores.read_text("utf-8"))["arms"]["rag"]
+    file = run.path / "refusal.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "reader": "0" * 64}), "utf-8")
+    # as after another version: the arm's answers were made by another threshold
+    made_from = run.path / "trial" / "made_from.json"
+    made_from.write_text(json.dumps({"rag": "0" * 64}), "utf-8")
+    log = run.path / "events.jsonl"
+    log.write_text(
+        "".join(row + "\n" for row in log.read_text("utf-8").split("\n") if '"evaluate:rag"' not in row)
+    )
+    server.answer = lambda body: "Never, says the harbour master."
+    for step in ("index", "evaluate:rag"):
+        run_plan(plan, tmp_path / "run", resume=True, only=step)
+    assert not scores.exists()
+    run_plan(plan, tmp_path / "run", resume=True)
+    after = json.loads(scores.read_text("utf-8"))["arms"]["rag"]
+    assert before.keys() == after.keys()
+    assert sum(row["right"] for row in after.values()) < sum(row["right"] for row in before.values())
+
+
 def test_refusals_by_signals_of_the_search_belong_to_no_model(plan: Any, tmp_path: Path) -> None:
     off = plan.model_copy(update={"refusal": plan.refusal.model_copy(update={"gate": "off"})})
     run = run_plan(off, tmp_path / "run")
