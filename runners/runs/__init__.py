@@ -1,1 +1,1 @@
-"""An opened run: session, context, recorded models, data set, listing."""
+"""An opened run: its models, what it searches, its data, requirements, endpoints it may ask, listing."""
