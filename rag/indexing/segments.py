@@ -2,9 +2,9 @@
 
 ::
 
-    gen-000002/manifest.json, vectors.npy, lexical/      a whole generation
-    gen-000003/vectors.npy, lexical/                     the same files again (hard links): the base
-               delta/vectors.npy, delta/lexical/         rows added since the base was built
+    gen-000002/manifest.json, vectors.faiss, lexical/    a whole generation
+    gen-000003/vectors.faiss, lexical/                   the same files again (hard links): the base
+               delta/vectors.faiss, delta/lexical/       rows added since the base was built
                delta/removed.npy                         ids of the base that are left out
                delta/removed_words.npy                   words of these rows and in how many of them each occurs
 

@@ -14,10 +14,10 @@ from rag.files import disk_full_as_problem
 from rag.plugins import STORES as STORES_GROUP
 from rag.plugins import PluginGroup, UnusablePlugin
 
-STORES: dict[str, str] = {"flat": "rag.stores.exact:ExactStore", "ivf": "rag.stores.faiss:IvfStore"}
+STORES: dict[str, str] = {"flat": "rag.stores.faiss:FlatStore", "ivf": "rag.stores.faiss:IvfStore"}
 """Name to "module:class"; the module is imported only when the store is used."""
 OLDER_STORES = {"exact": "flat", "hnsw": "flat", "sq8": "flat"}
-"""Stores of 0.2.0 that are no longer written, and the one that reads their exact vectors."""
+"""Stores of 0.2.0 that are no longer written, and the one in which an update writes their vectors, read as exact ones."""
 AUTO = "auto"
 """Not a store but a setting: the fastest store that finds what exact search finds; see :mod:`rag.stores.choose`."""
 NUMPY_READ_LOCK = threading.Lock()
@@ -83,7 +83,10 @@ PLUGINS = PluginGroup(STORES_GROUP, (*STORES, AUTO), _check_plugin)
 
 def stored_class(name: str) -> type[VectorStore]:
     """Return the class that reads a store by the name in a manifest, which may be one of :data:`OLDER_STORES`."""
-    return store_class(OLDER_STORES.get(name, name))
+    if name not in OLDER_STORES:
+        return store_class(name)
+    older: type[VectorStore] = import_module("rag.stores.exact").ExactStore
+    return older
 
 
 def is_store(name: str) -> bool:

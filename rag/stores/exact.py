@@ -1,4 +1,4 @@
-"""Exact search in one numpy matrix: the default store, and the reference for every other."""
+"""Exact search in one numpy matrix: the reference for every store, and what reads the vectors of older ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from rag.stores.base import checked_ids, checked_vectors, refuse_mapped
 
 IDS = "ids.npy"
 VECTORS = "vectors.npy"
-FAISS_FLAT = "vectors.faiss"
-"""The file of a store "flat" of 0.2.0, a FAISS index."""
 
 
 class ExactStore:
@@ -27,8 +25,6 @@ class ExactStore:
         self._matrix = np.empty((0, dimension), dtype=np.float32)
         self._order: np.ndarray | None = None
         self._mapped = False
-        self._kept: object = None
-        """The FAISS index whose memory the matrix is."""
 
     @property
     def ids(self) -> np.ndarray:
@@ -69,12 +65,9 @@ class ExactStore:
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what :meth:`save` wrote, or a flat index of 0.2.0; BadInput if shapes or values do not fit."""
+        """Read what :meth:`save` wrote; BadInput if shapes or values do not fit."""
         store = cls(dimension)
-        if (folder / FAISS_FLAT).is_file():
-            ids, matrix, store._kept = _read_faiss(folder / FAISS_FLAT, mapped)
-        else:
-            ids, matrix = base.read_array(folder / IDS), base.read_array(folder / VECTORS, mapped=mapped)
+        ids, matrix = base.read_array(folder / IDS), base.read_array(folder / VECTORS, mapped=mapped)
         if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
             raise BadInput(f"the vectors in {folder} are {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
         store._ids = checked_ids(ids, len(matrix), store._ids)
@@ -92,25 +85,6 @@ class ExactStore:
         positions = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), len(self._ids) - 1)
         rows = self._order[positions]
         return rows, self._ids[rows] == ids
-
-
-def _read_faiss(file: Path, mapped: bool) -> tuple[np.ndarray, np.ndarray, object]:
-    """Return ids and vectors of a FAISS index ``IDMap2,Flat``, and the index, in whose memory or file the vectors are."""
-    import faiss
-
-    try:
-        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-    except RuntimeError as error:
-        raise BadInput(f"{file} cannot be read: {error}") from error
-    if not isinstance(index, faiss.IndexIDMap2):
-        raise BadInput(f"{file} is a {type(index).__name__}")
-    flat = faiss.downcast_index(index.index)
-    if not isinstance(flat, faiss.IndexFlat):
-        raise BadInput(f"{file} is a {type(flat).__name__}")
-    matrix = np.empty((0, flat.d), dtype=np.float32)
-    if flat.ntotal:
-        matrix = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
-    return faiss.vector_to_array(index.id_map), matrix, index
 
 
 def _products(queries: np.ndarray, matrix: np.ndarray) -> np.ndarray:

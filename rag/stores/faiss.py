@@ -1,5 +1,6 @@
-"""The vector store on FAISS: approximate search for many vectors.
+"""Vector stores on FAISS: exact search, and approximate search for many vectors.
 
+:class:`FlatStore` is the default: ``IDMap2,Flat`` with inner product, exact, fast enough up to about a million vectors.
 :class:`IvfStore` finds candidates in a compressed index (inverted lists, one byte per value) and rescores them exactly:
 FAISS returns four times as many candidates as were asked for, which are scored again by their full vectors from a
 memory-mapped file. So every score is exact, and only a vector that was not among the candidates can be missed;
@@ -19,9 +20,10 @@ import faiss
 import numpy as np
 
 from rag.errors import BadInput, CannotRun
-from rag.stores.base import checked_vectors, sample_queries, store_recall
+from rag.stores.base import checked_ids, checked_vectors, refuse_mapped, sample_queries, store_recall
 from rag.stores.exact import ExactStore
 
+_FLAT_FILE = "vectors.faiss"
 _APPROXIMATE_FILE = "proposer.faiss"
 _FACTS = "proposer.json"
 MIN_TRAINING_VECTORS = 1000
@@ -32,6 +34,78 @@ TARGET_RECALL = 0.99
 RECALL_DEPTH = 10
 """Recall is measured at this depth."""
 _QUERIES = 64
+
+
+class FlatStore:
+    """An exact FAISS index behind our own checks of shape, type, finiteness and ids."""
+
+    def __init__(self, dimension: int) -> None:
+        """Create an empty store."""
+        self._dimension = dimension
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+        self._mapped = False
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All ids in the order in which they were added."""
+        return np.array(faiss.vector_to_array(self._index.id_map), dtype=np.int64)
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """Add vectors under new ids."""
+        refuse_mapped(self._mapped)
+        vectors = checked_vectors(vectors, self._dimension)
+        self._index.add_with_ids(vectors, checked_ids(ids, len(vectors), self.ids))
+
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Return the stored vectors of ids."""
+        if not len(ids):
+            return np.empty((0, self._dimension), dtype=np.float32)
+        try:
+            vectors = self._index.reconstruct_batch(np.ascontiguousarray(ids, dtype=np.int64))
+        except RuntimeError as error:
+            raise KeyError(f"not in the store: one of {list(ids)[:5]}") from error
+        return np.asarray(vectors, dtype=np.float32)
+
+    def search(
+        self, queries: np.ndarray, k: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best ids and inner products; equal scores are in the order in which they were added.
+
+        One query after the other: for twenty at once FAISS multiplies matrices, where the last digits of a score depend on
+        where its row stands, so that equal texts would not tie, and an updated index would differ from a new one.
+        """
+        queries, own = checked_vectors(queries, self._dimension), self.ids
+        parameters, count = None, len(own)
+        if among is not None:
+            rows = np.flatnonzero(np.isin(own, np.asarray(among, dtype=np.int64)))
+            parameters, count = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows)), len(rows)  # type: ignore[call-arg]
+        shape = (len(queries), max(0, min(k, count)))
+        ids, scores = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
+        for number in range(len(queries) if shape[1] else 0):
+            found = self._index.index.search(queries[number : number + 1], shape[1], params=parameters)
+            best = np.lexsort((found[1][0], -found[0][0]))  # FAISS puts the later one of equal scores first
+            scores[number], ids[number] = found[0][0][best], own[found[1][0][best]]
+        return ids, scores
+
+    def save(self, folder: Path) -> None:
+        """Write ``vectors.faiss``."""
+        write_faiss_index(self._index, folder / _FLAT_FILE)
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
+        """Read what :meth:`save` wrote; BadInput if it has another kind of index or dimension."""
+        store = cls(dimension)
+        try:
+            index = faiss.read_index(str(folder / _FLAT_FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        except RuntimeError as error:
+            raise BadInput(f"{folder / _FLAT_FILE} cannot be read: {error}") from error
+        if not isinstance(index, faiss.IndexIDMap2):
+            raise BadInput(f"{folder / _FLAT_FILE} is a {type(index).__name__}")
+        if not isinstance(flat := faiss.downcast_index(index.index), faiss.IndexFlat) or index.d != dimension:
+            raise BadInput(f"{folder / _FLAT_FILE} is a {type(flat).__name__} of dimension {index.d}")
+        store._index = index
+        store._mapped = mapped
+        return store
 
 
 class IvfStore(ExactStore):

@@ -104,11 +104,11 @@ def test_index_check_reports_damage_and_repair_fixes_it(
 ) -> None:
     index = tmp_path / "index"
     assert index_exit_code("build", index, "--documents", documents, "--embedder", embedder) == 0
-    (index / "gen-000001" / "vectors.npy").write_bytes(b"damage")
+    (index / "gen-000001" / "vectors.faiss").write_bytes(b"damage")
     capsys.readouterr()
     assert index_exit_code("check", index) == 3
     output = capsys.readouterr().err
-    assert "vectors.npy has 6 bytes" in output
+    assert "vectors.faiss has 6 bytes" in output
     assert "index check" in output
     assert "--repair" in output
     assert index_exit_code("check", index, "--repair", "--embedder", embedder) == 0

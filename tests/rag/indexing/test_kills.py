@@ -191,7 +191,7 @@ def test_killed_repair_can_be_repeated(scenario: Scenario, run_job: RunJob, work
     for turn in range(10):
         folder = copied(scenario.states[3], workspace / "damaged")
         (folder / generations.CURRENT_POINTER).write_text("damage")
-        (folder / generations.generation_name(3) / "vectors.npy").write_bytes(b"damage")
+        (folder / generations.generation_name(3) / "vectors.faiss").write_bytes(b"damage")
         if turn % 2:
             (folder / "vectors.sqlite").write_bytes(b"damage")
         calls = run_job(index=str(copied(folder, workspace / "counted")), step=step, kind="touching")["calls"]

@@ -18,7 +18,7 @@ import pytest
 from rag import files
 from rag.embedding.protocol import Encoder
 from rag.errors import BadInput, CannotRun
-from rag.files import sha256_file, sha256_text
+from rag.files import sha256_file, sha256_text, write_manifest
 from rag.index import Index, watch_documents
 from rag.indexing.build import CutDocuments
 from rag.indexing.chunking import Chunker
@@ -28,6 +28,8 @@ from rag.loading.base import CUT_VERSION
 from rag.loading.reader import load_documents
 from rag.settings import IndexSettings
 from rag.stores import vector_cache as caches
+from rag.stores.base import stored_class
+from rag.stores.exact import ExactStore
 from rag.stores.text import TextStore
 from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
@@ -259,7 +261,7 @@ def test_failed_first_build_removes_its_files(
     assert Index.open(tmp_path / "empty", make_tiny()).check()["generation"] == 1
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "lexical/terms.npy", "manifest.json"])
+@pytest.mark.parametrize("name", ["vectors.faiss", "lexical/terms.npy", "manifest.json"])
 def test_repair_restores_files_without_the_embedder(
     corpus: Path, tmp_path: Path, tiny: TinyEncoder, name: str
 ) -> None:
@@ -287,7 +289,7 @@ def test_repair_embeds_vectors_that_are_lost_everywhere(
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     files_before = derived(folder)
-    (folder / "gen-000001" / "vectors.npy").unlink()
+    (folder / "gen-000001" / "vectors.faiss").unlink()
     (folder / caches.CACHE_DATABASE).unlink()
     with pytest.raises(BadInput, match="another embedder"):
         Index.repair(folder, lambda: make_tiny(fingerprint="tiny-2"))
@@ -388,10 +390,20 @@ def test_index_with_a_store_of_0_2_0_is_read_and_written_anew(
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     hits = Index.open(folder, tiny).search("Dogs on board", 3)
-    manifest = folder / "gen-000001" / "manifest.json"
-    manifest.write_text(manifest.read_text("utf-8").replace('"store": "flat"', f'"store": "{older}"'))
-    (folder / "CURRENT").write_text(f"gen-000001 {sha256_file(manifest)}\n")
-    assert Index.open(folder, tiny).search("Dogs on board", 3) == hits
+    generation = folder / "gen-000001"
+    flat = stored_class("flat").load(generation, tiny.dimension)
+    exact = ExactStore(tiny.dimension)
+    exact.add(flat.ids, flat.vectors(flat.ids))
+    exact.save(generation)
+    (generation / "vectors.faiss").unlink()
+    manifest = json.loads((generation / "manifest.json").read_text("utf-8"))
+    names = {*manifest.pop("files"), "ids.npy", "vectors.npy"} - {"vectors.faiss"}
+    extra = {**manifest, "store": older, "settings": {**manifest["settings"], "store": older}}
+    write_manifest(generation, manifest["kind"], extra, names)
+    (folder / "CURRENT").write_text(f"gen-000001 {sha256_file(generation / 'manifest.json')}\n")
+    again = Index.open(folder, tiny).search("Dogs on board", 3)
+    assert [hit.chunk for hit in again] == [hit.chunk for hit in hits]
+    assert [hit.dense for hit in again] == pytest.approx([hit.dense for hit in hits])
     (corpus / "new.txt").write_text("Bicycles ride free.")
     report = Index.update(folder, corpus, tiny)
     assert (report.store, report.added) == ("flat", 1)

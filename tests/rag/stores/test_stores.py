@@ -1,4 +1,4 @@
-"""The contract of all vector stores, with the flat store as the reference, and the checks around FAISS."""
+"""The contract of all vector stores, with the exact store as the reference, and the checks around FAISS."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rag.stores import base
 from rag.stores import faiss as stores_faiss
 from rag.stores.base import STORES, VectorStore, store_class, stored_class
 from rag.stores.choose import choose_store
+from rag.stores.exact import ExactStore
 
 DIMENSION = 16
 MANY = stores_faiss.MIN_TRAINING_VECTORS + 500
@@ -38,7 +39,7 @@ def store(request: pytest.FixtureRequest) -> VectorStore:
 
 
 def test_store_search_equals_exact_reference(store: VectorStore) -> None:
-    reference = store_class("flat")(DIMENSION)
+    reference = ExactStore(DIMENSION)
     ids, vectors = np.arange(100, 300, dtype=np.int64)[::-1].copy(), unit(200)
     for either in (store, reference):
         either.add(ids[:150], vectors[:150])
@@ -55,7 +56,7 @@ def test_store_filter_is_exact_and_returns_k_results(store: VectorStore) -> None
     ids = np.arange(MANY, dtype=np.int64)
     store.add(ids, unit(MANY))
     few = ids[::173]
-    reference = store_class("flat")(DIMENSION)
+    reference = ExactStore(DIMENSION)
     reference.add(few, unit(MANY)[few])
     wanted, best = reference.search(unit(3, 1), 5)
     actual, scores = store.search(unit(3, 1), 5, among=np.append(few, [10**9, few[0]]))
@@ -148,42 +149,35 @@ def test_store_checks_work_under_python_O(root: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
 @pytest.mark.parametrize(("count", "limit"), [(10, 100), (50, 1500), (400, 8000)])
-@pytest.mark.parametrize("kind", ["flat", "faiss"])
+@pytest.mark.parametrize("kind", ["faiss:FlatStore", "exact:ExactStore"])
 def test_truncated_file_raises_cannot_run(
     root: Path, tmp_path: Path, count: int, limit: int, kind: str
 ) -> None:
     """FAISS and numpy raise only if a whole buffer cannot be written, not for a failure at closing."""
-    save = "store.save(folder)" if kind == "flat" else "write_faiss_index(index, folder / 'x.faiss')"
+    module, _, name = kind.partition(":")
     code = (
-        "import faiss, resource, signal, numpy as np\nfrom pathlib import Path\nfrom rag.errors import Problem\n"
-        "from rag.stores.base import store_class\nfrom rag.stores.faiss import write_faiss_index\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"rows, folder = np.eye({count}, 8, dtype='f4'), Path({str(tmp_path)!r})\n"
-        f"store = store_class('flat')(8)\nstore.add(np.arange({count}), rows)\n"
-        f"index = faiss.IndexIDMap2(faiss.IndexFlatIP(8))\nindex.add_with_ids(rows, np.arange({count}))\n"
+        "import resource, signal, numpy as np\nfrom pathlib import Path\nfrom rag.errors import Problem\n"
+        f"from rag.stores.{module} import {name}\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"store = {name}(8)\nstore.add(np.arange({count}), np.eye({count}, 8, dtype='f4'))\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, -1))\n"
-        f"try: {save}\nexcept (Problem, RuntimeError): print('refused')"
+        f"try: store.save(Path({str(tmp_path)!r}))\nexcept (Problem, RuntimeError): print('refused')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("refused")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stores are mapped on POSIX only")
-@pytest.mark.parametrize("older", [False, True])
-def test_mapped_store_does_not_read_vectors_into_memory(older: bool, root: Path, tmp_path: Path) -> None:
-    """Opening 49 MiB of vectors costs a reader only the ids; loading them costs all of it. So does an index of 0.2.0."""
+@pytest.mark.parametrize("name", ["flat", "exact"])
+def test_mapped_store_does_not_read_vectors_into_memory(name: str, root: Path, tmp_path: Path) -> None:
+    """Opening 49 MiB of vectors costs a reader only the ids; loading them costs all of it."""
     count, dimension = 100_000, 128
-    vectors = np.random.default_rng(0).normal(size=(count, dimension)).astype(np.float32)
-    if older:
-        write_flat_index_of_0_2_0(tmp_path, np.arange(count), vectors)
-    else:
-        store = store_class("flat")(dimension)
-        store.add(np.arange(count), vectors)
-        store.save(tmp_path)
+    store = stored_class(name)(dimension)
+    draw = np.random.default_rng(0)
+    store.add(np.arange(count), draw.normal(size=(count, dimension)).astype(np.float32))
+    store.save(tmp_path)
     code = (
-        "import faiss, psutil, sys, numpy as np\nfrom pathlib import Path\n"
-        "from rag.stores.base import store_class\n"
-        f"kind, folder = store_class('flat'), Path({str(tmp_path)!r})\nrss = psutil.Process().memory_info\n"
+        "import psutil, sys, numpy as np\nfrom pathlib import Path\nfrom rag.stores.base import stored_class\n"
+        f"kind, folder = stored_class({name!r}), Path({str(tmp_path)!r})\nrss = psutil.Process().memory_info\n"
         "kind(8).search(np.ones((1, 8)), 1)\nbefore = rss().rss\n"
         f"store = kind.load(folder, {dimension}, mapped=sys.argv[1] == 'mapped')\n"
         "print((rss().rss - before) / 2**20)"
@@ -197,43 +191,24 @@ def test_mapped_store_does_not_read_vectors_into_memory(older: bool, root: Path,
     assert grown("mapped") < 15
 
 
-def write_flat_index_of_0_2_0(folder: Path, ids: np.ndarray, vectors: np.ndarray) -> None:
-    """Write the file of a store "flat" as 0.2.0 wrote it."""
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-    index.add_with_ids(vectors, ids)
-    faiss.write_index(index, str(folder / "vectors.faiss"))
-
-
-@pytest.mark.parametrize("mapped", [False, True])
-@pytest.mark.parametrize("count", [0, 40])
-def test_flat_store_of_0_2_0_is_read(tmp_path: Path, mapped: bool, count: int) -> None:
-    ids = np.arange(count, dtype=np.int64)[::-1] * 7
-    write_flat_index_of_0_2_0(tmp_path, ids, unit(count))
-    store = stored_class("flat").load(tmp_path, DIMENSION, mapped=mapped)
-    assert np.array_equal(store.ids, ids)
-    assert np.array_equal(store.vectors(ids), unit(count))
-    reference = store_class("flat")(DIMENSION)
-    reference.add(ids, unit(count))
-    for found, wanted in zip(store.search(unit(3, 1), 5), reference.search(unit(3, 1), 5), strict=True):
-        assert np.array_equal(found, wanted)
-    with pytest.raises(BadInput):
+def test_files_that_are_no_flat_store_are_refused(tmp_path: Path) -> None:
+    filled("flat", 40).save(tmp_path)
+    with pytest.raises(BadInput, match="of dimension"):
         stored_class("flat").load(tmp_path, DIMENSION + 1)
-    (tmp_path / "vectors.faiss").write_bytes(b"damage")
-    with pytest.raises(BadInput, match="cannot be read"):
-        stored_class("flat").load(tmp_path, DIMENSION)
-
-
-def test_another_faiss_index_in_its_place_is_refused(tmp_path: Path) -> None:
     plain, codes = faiss.IndexFlatIP(DIMENSION), faiss.index_factory(DIMENSION, "IDMap2,SQfp16")
     for index, name in ((plain, "IndexFlatIP"), (codes, "IndexScalarQuantizer")):
         faiss.write_index(index, str(tmp_path / "vectors.faiss"))
         with pytest.raises(BadInput, match=name):
             stored_class("flat").load(tmp_path, DIMENSION)
+    (tmp_path / "vectors.faiss").write_bytes(b"damage")
+    with pytest.raises(BadInput, match="cannot be read"):
+        stored_class("flat").load(tmp_path, DIMENSION)
 
 
 @pytest.mark.parametrize("name", ["exact", "hnsw", "sq8"])
 def test_other_stores_of_0_2_0_are_read_exactly(tmp_path: Path, name: str) -> None:
-    store = filled("flat", 30)
+    store = ExactStore(DIMENSION)
+    store.add(np.arange(30), unit(30))
     store.save(tmp_path)
     (tmp_path / "proposer.faiss").write_bytes(b"of hnsw or sq8, not read")
     again = stored_class(name).load(tmp_path, DIMENSION)

@@ -325,7 +325,7 @@ def test_unfinished_run_or_run_with_a_link_is_not_bundled(llama: Any, tmp_path: 
 
 def test_damaged_index_is_not_exported(llama: Any, tmp_path: Path) -> None:
     shutil.copytree(llama.path, tmp_path / "run")
-    vectors = next((tmp_path / "run" / "index").rglob("vectors.npy"))
+    vectors = next((tmp_path / "run" / "index").rglob("vectors.faiss"))
     vectors.write_bytes(vectors.read_bytes()[:-1] + b"\x01")
     for to in ("bundle", "index"):
         with pytest.raises(BadInput, match="damaged"):
