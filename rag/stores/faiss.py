@@ -24,6 +24,10 @@ from rag.stores.base import checked_ids, checked_vectors, refuse_mapped, sample_
 from rag.stores.exact import ExactStore
 
 _FLAT_FILE = "vectors.faiss"
+SPARE = 8
+"""Vectors beyond those asked for that are fetched, so that a tie with the last one is seen."""
+ROUNDING = 1e-6
+"""Largest difference of two inner products of the same unit vectors."""
 _APPROXIMATE_FILE = "proposer.faiss"
 _FACTS = "proposer.json"
 MIN_TRAINING_VECTORS = 1000
@@ -71,20 +75,25 @@ class FlatStore:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the best ids and inner products; equal scores are in the order in which they were added.
 
-        One query after the other: for twenty at once FAISS multiplies matrices, where the last digits of a score depend on
-        where its row stands, so that equal texts would not tie, and an updated index would differ from a new one.
+        FAISS finds them, and their scores are computed again, each from its two vectors alone: the last digits of those of
+        FAISS depend on how many are asked for and on where a row stands, so that equal texts would not tie, and an updated
+        index would differ from a new one. For the same reason all that tie with the last one are looked at.
         """
-        queries, own = checked_vectors(queries, self._dimension), self.ids
+        queries, own, flat = checked_vectors(queries, self._dimension), self.ids, self._index.index
         parameters, count = None, len(own)
         if among is not None:
-            rows = np.flatnonzero(np.isin(own, np.asarray(among, dtype=np.int64)))
-            parameters, count = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows)), len(rows)  # type: ignore[call-arg]
+            allowed = np.flatnonzero(np.isin(own, np.asarray(among, dtype=np.int64)))
+            parameters, count = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed)), len(allowed)  # type: ignore[call-arg]
         shape = (len(queries), max(0, min(k, count)))
         ids, scores = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
-        for number in range(len(queries) if shape[1] else 0):
-            found = self._index.index.search(queries[number : number + 1], shape[1], params=parameters)
-            best = np.lexsort((found[1][0], -found[0][0]))  # FAISS puts the later one of equal scores first
-            scores[number], ids[number] = found[0][0][best], own[found[1][0][best]]
+        for number, query in enumerate(queries if shape[1] else ()):
+            (near,), (rows,) = flat.search(query[None], min(count, shape[1] + SPARE), params=parameters)
+            last = near[shape[1] - 1] - ROUNDING
+            if near[-1] > last and len(rows) < count:
+                rows = flat.range_search(query[None], float(last), params=parameters)[2]
+            again = (flat.reconstruct_batch(rows) * query).sum(axis=1)
+            best = np.lexsort((rows, -again))[: shape[1]]
+            ids[number], scores[number] = own[rows[best]], again[best]
         return ids, scores
 
     def save(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BASE = "all-minilm-l6-v2"
 """The model whose weights it changes."""
-OTHER_WEIGHTS = "its refusals were fitted with another answerability model than this tunewise has"
+OTHER_WEIGHTS = "the refusals of the run were fitted with another answerability model than this tunewise has"
 _ENGLISH = "English"
 
 

@@ -229,6 +229,19 @@ def test_scores_do_not_depend_on_other_rows_and_queries() -> None:
         assert (pairs[:, 1] == pairs[:, 0] + 37).all(), "a repeat follows its first, with the same score"
 
 
+@pytest.mark.parametrize("name", ["flat", "exact"])
+def test_of_many_ties_the_first_added_are_returned(name: str) -> None:
+    """FAISS alone keeps the last ones, and others when more are asked for."""
+    vectors = np.repeat(unit(3), 60, axis=0)
+    store = stored_class(name)(DIMENSION)
+    store.add(np.arange(180)[::-1].copy(), vectors)
+    query = unit(3)[1:2]
+    for k in (1, 5, 40, 60):
+        assert store.search(query, k)[0].tolist() == [list(range(119, 119 - k, -1))]
+    even = np.arange(0, 180, 2)
+    assert store.search(query, 7, among=even)[0].tolist() == [list(range(118, 104, -2))]
+
+
 def test_faiss_still_needs_our_checks() -> None:
     """If one of these fails, FAISS has changed its behaviour and the check for it can be removed."""
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(DIMENSION))
