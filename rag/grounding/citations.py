@@ -89,11 +89,18 @@ class SentenceCiter:
         """Number of different sentences that were compared with the passages."""
         return len(self._supports)
 
-    def add(self, text: str) -> str:
-        """Append whole sentences without marks; return them with ``[n]`` after each supported one."""
+    def add(self, text: str, after: str = "") -> str:
+        """Append whole sentences without marks; return them with ``[n]`` after each supported one.
+
+        Args:
+            text: the sentences.
+            after: what follows them and is added later; without it "2." at the end begins no item of a list.
+        """
         before = len(self.text)
         position = 0
-        for start, end in sentence_spans(text):
+        for start, end in sentence_spans(text + after):
+            if end > len(text):
+                break
             sentence = text[start:end]
             self.text += text[position:start]
             span = (len(self.text), len(self.text) + len(sentence))

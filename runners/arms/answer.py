@@ -264,7 +264,7 @@ class StreamedAnswer:
             harmless = self._make_harmless(text[:end])
             if not harmless.startswith(self._harmless + self._words):
                 return ""  # It differs from what was given out: wait until it fits again.
-            new_text = self.citer.add(harmless[len(self._harmless) :])[len(self._words) :]
+            new_text = self.citer.add(harmless[len(self._harmless) :], text[end:])[len(self._words) :]
             self._end, self._harmless, self._words = end, harmless, ""
         match = _PLAIN.match(text, end)
         plain = text[end : match.end() if match else end]

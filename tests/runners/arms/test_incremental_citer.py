@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag.grounding.citations import (
@@ -241,6 +241,7 @@ def test_streamed_answer_is_cited_like_whole_answer(parts: list[str], data: st.D
 
 @settings(max_examples=settings.default.max_examples // 5)
 @given(st.lists(st.sampled_from(PLAIN_PARTS)))
+@example(["Cats pay 3.50 euros", "\n", "2. ", "Good day from Fern Hill!"])
 def test_pieces_without_markup_equal_shown_answer(parts: list[str]) -> None:
     """Without markup nothing has to be taken back, so the pieces make up the answer as it is shown."""
     words = "".join(parts)
