@@ -125,10 +125,12 @@ def run(
     site: Path, root: Path, *arguments: object, cwd: Path, code: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb with a folder of packages on the path; it must end with the exit code."""
+    cache = site.parent / "cache"  # a copy, since runs add to it
+    shutil.copytree(root / "tests" / "versions" / "0.2.0" / "cache", cache, dirs_exist_ok=True)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(PACKAGES), str(site))),
-        "TUNEWISE_CACHE": str(root / "tests" / "versions" / "0.2.0" / "cache"),
+        "TUNEWISE_CACHE": str(cache),
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
