@@ -13,7 +13,7 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ class ConnectionPool:
             open=True,
         )
         self._pool = pool
-        self.close = weakref.finalize(self, pool.close)
+        self.close = weakref.finalize(self, _close, pool)
         """Ends all connections; called at the end of the process as well."""
 
     @contextmanager
@@ -204,6 +204,12 @@ class ConnectionPool:
             ):  # the server is gone, or was: every other connection is checked before its next use
                 self._used.clear()
             self._pool.putconn(connection)
+
+
+def _close(pool: psycopg_pool.ConnectionPool[Any]) -> None:
+    # The garbage collector may run in a thread of the pool, which cannot wait for itself; the connections end with the pool.
+    with suppress(RuntimeError):
+        pool.close()
 
 
 def _checker(used: Mapping[psycopg.Connection[Any], float]) -> Callable[[psycopg.Connection[Any]], None]:
