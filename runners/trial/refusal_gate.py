@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.errors import BadInput
 from rag.grounding.refusal import DRIFT_SIGNALS, RefusalThreshold
 from rag.refusal.drift import Drift, compare_questions
 from rag.refusal.gate import DevQuestion, GateSettings, fit_gate
@@ -83,14 +84,25 @@ def reader_input(context: OpenRun) -> dict[str, Any]:
 
 def why_fit_again(file: Path) -> str:
     """Return why the fitted refusals of a finished step are fitted again, "" where they need not be."""
-    threshold = _stored(file)
-    if threshold is None or not threshold.read or threshold.reader == answerability_weights():
-        return ""
-    return OTHER_WEIGHTS
+    try:
+        threshold = _stored(file)
+    except BadInput as damage:
+        return damage.message
+    if threshold is None:
+        return f"{file.name} is missing"
+    return OTHER_WEIGHTS if threshold.read and threshold.reader != answerability_weights() else ""
 
 
 def _stored(file: Path) -> RefusalThreshold | None:
-    return RefusalThreshold.from_json(json.loads(file.read_text("utf-8"))) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        body = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise BadInput(
+            f"{file} is damaged: {error}", "fit it again with: tunewise run RUN --resume"
+        ) from error
+    return RefusalThreshold.from_json(body)
 
 
 def question_drift(run: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Drift | None:

@@ -72,6 +72,18 @@ def test_refusals_of_other_weights_are_fitted_again(plan: Any, tmp_path: Path) -
     assert {e["step"] for e in events if e["event"] == "step.skip"} == {"index", "evaluate:rag"}
 
 
+@pytest.mark.parametrize("content", [None, "{", "{}", "[1]"])
+def test_lost_or_damaged_refusals_are_fitted_again(plan: Any, tmp_path: Path, content: str | None) -> None:
+    run = run_plan(plan, tmp_path / "run")
+    file = run.path / "refusal.json"
+    fitted = file.read_bytes()
+    file.unlink()
+    if content is not None:
+        file.write_text(content, "utf-8")
+    run_plan(plan, tmp_path / "run", resume=True)
+    assert file.read_bytes() == fitted
+
+
 def test_scores_are_those_of_the_answers_after_single_steps(plan: Any, server: Any, tmp_path: Path) -> None:
     """An arm that is asked again by itself, with other answers, and then a resume for which all steps are finished."""
     run = run_plan(plan, tmp_path / "run")
