@@ -120,10 +120,10 @@ def varied(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> LocalGenera
     config = LlamaConfig.from_pretrained(tiny.folder)
     config.initializer_range = 0.4
     torch.manual_seed(5)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    generator = LocalGenerator(resolve.resolve_model(str(folder)), None, "float32")
-    generator.ends = frozenset(range(0, 400, 19)) | generator.ends
-    return generator
+    model = LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = sorted({*range(0, 400, 19), config.eos_token_id})
+    model.save_pretrained(folder)
+    return LocalGenerator(resolve.resolve_model(str(folder)), None, "float32")
 
 
 def test_adapter_changes_the_answers(
