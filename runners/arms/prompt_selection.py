@@ -1,13 +1,14 @@
 """The prompt of an arm without weights, chosen on dev questions: its examples and its instructions.
 
-:func:`select_prompt` chooses by successive halving (Karnin, Koren and Somekh 2013) with the plan's own combined score: a
-few questions for all prompts but the default, a few more for the better half, and so on, and more than half of all
-answers, on fresh questions, for the best one and the default. Only those decide, because the questions that picked the
-best prompt flatter it, and the default is not asked before, because it is not picked. :attr:`ScoreLead.replaces` has the
-rule. Certainty is not required: choosing a prompt claims nothing, since the test questions judge it afterwards, and
-waiting for certainty gives a third or more of the gain away (`benchmarks/audition.py` has the expected gain and loss of
-several rules). No test question is read. Every answer is in a journal before the next batch starts, so that nothing is
-asked twice.
+:func:`select_prompt` chooses by successive halving (Karnin, Koren and Somekh 2013) with the plan's own combined
+score: a few questions for all prompts but the default, a few more for the better half, and so on, and more than half
+of all answers, on fresh questions, for the best one and the default. Only those decide, because the questions that
+picked the best prompt flatter it, and the default is not asked before, because it is not picked.
+:attr:`ScoreLead.replaces` has the rule; where no prompt has scored anything on :data:`MIN_WITHOUT_SCORE` questions,
+nothing more is asked. Certainty is not required: choosing a prompt claims nothing, since the test questions judge it
+afterwards, and waiting for certainty gives a third or more of the gain away (`benchmarks/audition.py` has the
+expected gain and loss of several rules). No test question is read. Every answer is in a journal before the next batch
+starts, so that nothing is asked twice.
 
 Every arm without weights has the same budget of answers. Where it is too small for all prompts, the first ones are tried
 (:func:`runners.arms.few_shot.prompt_candidates` has the order), and the decision names the others.
@@ -58,6 +59,8 @@ SCREENING_SHARE = 0.5
 ANSWERS_PER_PROMPT = 6
 """Answers of the budget for each prompt that is tried: 10 prompts for 60 answers. Eight to twelve gain as much as each
 other when simulated, five less (`benchmarks/audition.py`)."""
+MIN_WITHOUT_SCORE = 4
+"""Questions on which no prompt of a round scores anything, after which none is tried further: the arm answers nothing."""
 LONG_BANK = 16
 """Examples of a bank whose questions are asked apart from those of other prompts, so that it is read once."""
 
@@ -117,20 +120,9 @@ def select_prompt(
     if not rounds:
         reason = _reason_for_no_rounds(stage, len(candidates), budget)
         return _store_choice(stage, made_from, PromptChoice(candidates[0], reason), (), [], budget)
-    other, scores, tokens = _try_prompts(stage, tried, rounds, made_from)
-    default, fresh = tried[0], rounds[-1][1]
-    lead = score_lead(
-        scores[other.name][-fresh:],
-        scores[default.name][-fresh:],
-        sum(tokens[other.name][-fresh:]) / fresh,
-        sum(tokens[default.name][-fresh:]) / fresh,
-    )
-    choice = PromptChoice(
-        other if lead.replaces else default,
-        lead.reason(other.name, _default_name(stage)),
-        lead,
-        sum(size * each for size, each in rounds),
-    )
+    tries = _try_prompts(stage, tried, rounds, made_from)
+    choice = _decide(tried[0], tries, _default_name(stage))
+    scores = tries.scores
     rows = [
         {**_described(c), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in tried
     ]
@@ -205,45 +197,83 @@ def with_instructions(plan: Plan, system: str) -> Plan:
     return plan.model_copy(update={"prompts": plan.prompts.model_copy(update={"system": system})})
 
 
+@dataclass(kw_only=True, slots=True)
+class _Tries:
+    """What the rounds gave: scores and prompt tokens of every prompt, question by question."""
+
+    scores: dict[str, list[float]]
+    tokens: dict[str, list[int]]
+    other: PromptCandidate | None = None
+    """The best prompt beside the default; None where no prompt scored anything."""
+    fresh: int = 0
+    """Questions on which it was compared with the default."""
+
+    def scored_nothing(self, running: Sequence[PromptCandidate]) -> bool:
+        """Return whether these prompts have been asked enough and scored nothing."""
+        scores = [self.scores[c.name] for c in running]
+        return min(map(len, scores)) >= MIN_WITHOUT_SCORE and not any(map(any, scores))
+
+
 def _try_prompts(
     stage: SelectionContext,
     tried: Sequence[PromptCandidate],
     rounds: Sequence[tuple[int, int]],
     made_from: str,
-) -> tuple[PromptCandidate, dict[str, list[float]], dict[str, list[int]]]:
-    """Carry the rounds out; return the best prompt beside the default, and scores and prompt tokens by prompt."""
-    scores: dict[str, list[float]] = {c.name: [] for c in tried}
-    tokens: dict[str, list[int]] = {c.name: [] for c in tried}
-    weight_of = question_weights(stage.plan, stage.dev)
+) -> _Tries:
+    """Carry the rounds out."""
+    tries = _Tries(scores={c.name: [] for c in tried}, tokens={c.name: [] for c in tried})
     default, *others = tried
     asked = 0
-    for number, (size, each) in enumerate(rounds, 1):
-        if number < len(rounds):
-            running = others = _best(others, scores, size)
-        else:
-            others = [_finalist(others, scores, tokens)]
-            running = [default, *others]
-        questions = stage.dev[asked : asked + each]
+    for size, each in rounds[:-1]:
+        others = _best(others, tries.scores, size)
+        _ask_round(stage, others, stage.dev[asked : asked + each], made_from, tries)
         asked += each
-        for group in _groups(running, each):
-            _ask(stage, group, questions, made_from)
-        journal = _journal(stage, made_from)
-        for candidate in running:
-            rows = [journal[candidate.name, q.id] for q in questions]
-            tokens[candidate.name] += [row["prompt_tokens"] for row in rows]
-            scores[candidate.name] += [
-                row["score"] * weight_of[q.id] for row, q in zip(rows, questions, strict=True)
-            ]
-            stage.emit(
-                {
-                    "event": "prompt.tried",
-                    "arm": stage.arm.arm,
-                    "prompt": candidate.name,
-                    "questions": len(scores[candidate.name]),
-                    "score": _mean(scores[candidate.name]),
-                }
-            )
-    return others[0], scores, tokens
+        if tries.scored_nothing(others):
+            return tries
+    other = tries.other = _finalist(others, tries.scores, tries.tokens)
+    tries.fresh = rounds[-1][1]
+    _ask_round(stage, [default, other], stage.dev[asked : asked + tries.fresh], made_from, tries)
+    return tries
+
+
+def _ask_round(
+    stage: SelectionContext,
+    running: Sequence[PromptCandidate],
+    questions: Sequence[Question],
+    made_from: str,
+    tries: _Tries,
+) -> None:
+    """Ask these questions with every prompt, and add the scores and tokens."""
+    weight_of = question_weights(stage.plan, stage.dev)
+    for group in _groups(running, len(questions)):
+        _ask(stage, group, questions, made_from)
+    journal = _journal(stage, made_from)
+    for candidate in running:
+        rows = [journal[candidate.name, q.id] for q in questions]
+        scores = tries.scores[candidate.name]
+        tries.tokens[candidate.name] += [row["prompt_tokens"] for row in rows]
+        scores += [row["score"] * weight_of[q.id] for row, q in zip(rows, questions, strict=True)]
+        stage.emit(
+            {
+                "event": "prompt.tried",
+                "arm": stage.arm.arm,
+                "prompt": candidate.name,
+                "questions": len(scores),
+                "score": _mean(scores),
+            }
+        )
+
+
+def _decide(default: PromptCandidate, tries: _Tries, name: str) -> PromptChoice:
+    """Return the prompt to use by what the rounds gave; ``name`` is what the default is called."""
+    used, fresh, other = sum(map(len, tries.scores.values())), tries.fresh, tries.other
+    if other is None:
+        most = max(map(len, tries.scores.values()))
+        return PromptChoice(default, f"{name} kept: no prompt scored anything on {most} questions", used=used)
+    of_other, of_default = (tries.scores[c.name][-fresh:] for c in (other, default))
+    tokens = [sum(tries.tokens[c.name][-fresh:]) / fresh for c in (other, default)]
+    lead = score_lead(of_other, of_default, *tokens)
+    return PromptChoice(other if lead.replaces else default, lead.reason(other.name, name), lead, used)
 
 
 def _groups(running: Sequence[PromptCandidate], each: int) -> list[list[PromptCandidate]]:

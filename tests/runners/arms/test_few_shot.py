@@ -179,6 +179,18 @@ def test_fixed_bank_stays_without_better_prompt(tmp_path: Path, banks: tuple[Pro
         assert chosen.name == "fixed"
 
 
+def test_no_further_question_is_asked_where_no_prompt_scores_anything(
+    tmp_path: Path, banks: tuple[PromptCandidate, ...]
+) -> None:
+    events: list[dict[str, Any]] = []
+    model = ScriptedModel(lambda prompt, number: False)
+    assert select_prompt(stage(model, tmp_path, events), banks, 60) is banks[0]
+    *screening, (_, fresh) = halving_rounds(len(banks), len(DEV), 60)
+    assert model.asked == sum(size * each for size, each in screening) < 60 - 2 * fresh + 1
+    each = sum(each for _, each in screening)
+    assert events[-1]["reason"] == f"the examples drawn by the seed kept: no prompt scored anything on {each} questions"
+
+
 def test_longer_prompt_with_one_lucky_answer_is_not_taken(
     tmp_path: Path, banks: tuple[PromptCandidate, ...]
 ) -> None:
