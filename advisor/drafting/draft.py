@@ -25,7 +25,7 @@ from advisor.drafting.example_refusals import refusals_of_examples
 from advisor.drafting.form_checks import derive_checks, fixed_sentences
 from advisor.drafting.score_weights import score_weights
 from advisor.drafting.seeds import with_second_seed
-from advisor.drafting.train_steps import with_refusal_share, with_smaller_batches
+from advisor.drafting.train_steps import with_passages_settings, with_refusal_share, with_smaller_batches
 from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.registry import METHOD_PLUGINS, methods_by_name
@@ -105,6 +105,7 @@ def draft_with_notes(
     notes = list(situation.stats.warnings)
     tuning = _tuning_method(recommendation, profile, bool(learnable), notes)
     steps = with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
+    steps = with_passages_settings(steps, len(learnable), _params_b(profile))
     prompts = _prompts(answers, rows, profile.data.language, notes)
     steps = with_additional_arms(
         with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
@@ -154,9 +155,7 @@ def tuning_settings(tuning: str, rows: int, profile: Profile) -> Mapping[str, An
     from runners.training.defaults import choose_defaults
 
     row_tokens = (profile.prompt_tokens or 0) + (profile.answer_tokens or 0)
-    chosen = choose_defaults(
-        tuning, rows=rows, params_b=profile.params_b or models.MODELS[0].params_b, row_tokens=row_tokens
-    )
+    chosen = choose_defaults(tuning, rows=rows, params_b=_params_b(profile), row_tokens=row_tokens)
     values = {key: value for key, value in chosen.values.items() if key != "method"}
     reasons = chosen.reasons
     known = profile.model_shape is not None and not profile.remote
@@ -167,6 +166,11 @@ def tuning_settings(tuning: str, rows: int, profile: Profile) -> Mapping[str, An
             why = f"adamw because the weights are sharded over {profile.devices} GPUs, where 8-bit states are refused"
             reasons = {**reasons, "optimizer": why}
     return {**values, "reasons": reasons}
+
+
+def _params_b(profile: Profile) -> float:
+    """Return the parameters of the base in billions, those of the built-in model where they are unknown."""
+    return profile.params_b or models.MODELS[0].params_b
 
 
 def _tuning_method(

@@ -45,6 +45,21 @@ def with_smaller_batches(steps: Sequence[Step], rows: Sequence[Example], system:
     return tuple(map(smaller, steps))
 
 
+def with_passages_settings(steps: Sequence[Step], rows: int, params_b: float) -> tuple[Step, ...]:
+    """Give the train steps whose rows hold passages the passes and the learning rate of such rows."""
+    from runners.training.defaults import passages_settings
+
+    def changed(step: Step) -> Step:
+        if not isinstance(step, TrainStep) or step.rows != "retrieval":
+            return step
+        chosen = passages_settings(step.method, rows, params_b)
+        if chosen is None:
+            return step
+        return step.model_copy(update={**chosen.values, "reasons": {**step.reasons, **chosen.reasons}})
+
+    return tuple(map(changed, steps))
+
+
 def with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
     """Set how often a hybrid learns to refuse: more often where questions without an answer are expected.
 

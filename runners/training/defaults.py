@@ -18,6 +18,15 @@ MIN_ROWS_PER_STEP = 8
 """About the fewest rows of an optimiser step: the small end of the 8 to 32 of most runners. Where long rows share a
 prefix (instructions with a list of labels), it is computed once for all rows of a step."""
 
+FEW_ROWS = 200
+"""Below, LoRA takes four passes over the rows."""
+SEVERAL_ROWS = 2000
+"""From here on a step holds more rows (:func:`_usual_batch`)."""
+PASSAGES_RATE = 1.5e-3
+"""Learning rate of LoRA over rows with passages, on a model below :data:`SMALL_MODEL_B`, in one pass."""
+SMALL_MODEL_B = 1.0
+"""Models with fewer parameters, in billions, take higher learning rates."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingDefaults:
@@ -105,6 +114,25 @@ def smaller_batch(rows: int, row_tokens: float, epochs: float, batch: int) -> tu
     return (smaller, f"{smaller} because {why}") if smaller < batch else None
 
 
+def passages_settings(method: str, rows: int, params_b: float) -> TrainingDefaults | None:
+    """Return the settings of rows with passages that differ from :func:`choose_defaults`; None where none does.
+
+    Such a row has about three times the tokens of a plain one, so a pass has three times the optimiser steps. On a small
+    model one pass at three times the rate answered as many questions as two, in half of the time (benchmarks/LOG.md); on
+    larger models it was not measured.
+    """
+    if method == "full" or params_b >= SMALL_MODEL_B or not FEW_ROWS <= rows < SEVERAL_ROWS:
+        return None
+    return TrainingDefaults(
+        {"epochs": 1.0, "learning_rate": PASSAGES_RATE},
+        {
+            "epochs": "1.0 because a row with its passages is long: one pass at three times the rate learnt as much as two "
+            "(measured on 135M)",
+            "learning_rate": f"{PASSAGES_RATE} because one pass has to learn as much as two at {_lora_rate(params_b)[0]}",
+        },
+    )
+
+
 def count_params_b(folder: Path) -> float:
     """Return a model folder's parameters in billions, counted from its safetensors headers."""
     return sum(tensor_sizes(folder)) / 1e9
@@ -112,7 +140,7 @@ def count_params_b(folder: Path) -> float:
 
 def _epochs(rows: int, full: bool) -> tuple[float, str]:
     """Return the passes over the data, and why."""
-    if rows < 200:
+    if rows < FEW_ROWS:
         if full:
             return 3.0, f"{rows} rows are few, but with all weights moving they are soon known by heart"
         return (
@@ -131,7 +159,7 @@ def _epochs(rows: int, full: bool) -> tuple[float, str]:
 
 def _lora_rate(params_b: float) -> tuple[float, str]:
     """Return the learning rate of LoRA and QLoRA, and why."""
-    if params_b < 1:
+    if params_b < SMALL_MODEL_B:
         return (
             5e-4,
             f"LoRA takes about 10 times full tuning's rate, and a {params_b:.2g}B model more than the usual 2e-4 "
@@ -144,7 +172,7 @@ def _lora_rate(params_b: float) -> tuple[float, str]:
 
 def _full_rate(params_b: float) -> tuple[float, str]:
     """Return the learning rate of full tuning, and why."""
-    if params_b < 1:
+    if params_b < SMALL_MODEL_B:
         return 5e-5, "all weights move, so about a tenth of LoRA's rate (LoRA Without Regret)"
     return 1e-5, "full tuning forgets quickly; runners use 1e-5 to 2e-5"
 
@@ -181,7 +209,7 @@ def _batch_of_estimated(rows: int, row_tokens: float) -> tuple[int, str]:
 
 def _usual_batch(rows: int) -> tuple[int, str]:
     """Return the tokens of a step by the number of rows alone, and why."""
-    if rows < 2000:
+    if rows < SEVERAL_ROWS:
         return 1024, f"{rows} rows need small steps to get enough of them (at least 100 is advised)"
     if rows < 20_000:
         return 4096, f"{rows} rows: about 8-32 a step, as most runners use"

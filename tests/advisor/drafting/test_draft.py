@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from advisor.drafting.draft import DraftedPlan, draft_with_notes
-from advisor.drafting.train_steps import dev_questions
+from advisor.drafting.train_steps import dev_questions, with_passages_settings
 from advisor.questionnaire.gather import complete_situation, flag_answers
 from advisor.recommendation.recommend import recommend_for_profile
 from rag.errors import UsageProblem
@@ -69,6 +69,19 @@ def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
     assert plan.weight_reasons.keys() == plan.weights.keys()
     assert plan.predicted["choice"] == "hybrid"
     assert plan.answers["labelled_examples"].source == "counted"
+
+
+def test_only_rows_with_passages_take_their_own_passes() -> None:
+    plain, passages = (
+        TrainStep(arm="lora", reasons={"rank": "16 because"}),
+        TrainStep(arm="hybrid", rows="retrieval"),
+    )
+    first, second = with_passages_settings((plain, passages), 357, 0.135)
+    assert first == plain
+    assert isinstance(second, TrainStep)
+    assert (second.epochs, second.learning_rate) == (1.0, 1.5e-3)
+    assert second.reasons.keys() == {"epochs", "learning_rate"}
+    assert with_passages_settings((plain, passages), 357, 7.0) == (plain, passages)
 
 
 def test_expensive_wrong_answers_are_refused_sooner(task_files: Any, laptop: Machine) -> None:

@@ -188,7 +188,10 @@ def test_no_further_question_is_asked_where_no_prompt_scores_anything(
     *screening, (_, fresh) = halving_rounds(len(banks), len(DEV), 60)
     assert model.asked == sum(size * each for size, each in screening) < 60 - 2 * fresh + 1
     each = sum(each for _, each in screening)
-    assert events[-1]["reason"] == f"the examples drawn by the seed kept: no prompt scored anything on {each} questions"
+    assert (
+        events[-1]["reason"]
+        == f"the examples drawn by the seed kept: no prompt scored anything on {each} questions"
+    )
 
 
 def test_longer_prompt_with_one_lucky_answer_is_not_taken(

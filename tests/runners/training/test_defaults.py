@@ -86,3 +86,29 @@ def test_smaller_batch_for_few_short_rows(rows: int, mean: int, batch: int | Non
     if smaller:
         assert smaller[1].startswith(f"{batch} because {rows} rows of about {mean} tokens")
         assert defaults.smaller_batch(rows, mean, epochs, smaller[0]) is None or smaller[0] == 256
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "params_b", "once"),
+    [
+        ("lora", 357, 0.135, True),
+        ("qlora", 1999, 0.6, True),
+        ("lora", 199, 0.135, False),
+        ("lora", 2000, 0.135, False),
+        ("lora", 357, 1.5, False),
+        ("full", 357, 0.135, False),
+    ],
+)
+def test_small_models_take_one_pass_over_rows_with_passages(
+    method: str, rows: int, params_b: float, once: bool
+) -> None:
+    settings = defaults.passages_settings(method, rows, params_b)
+    assert (settings is not None) is once
+    if settings:
+        usual = defaults.choose_defaults(method, rows=rows, params_b=params_b).values
+        assert settings.values == pytest.approx(
+            {"epochs": usual["epochs"] / 2, "learning_rate": usual["learning_rate"] * 3}
+        )
+        assert all(
+            settings.reasons[name].startswith(f"{value} because") for name, value in settings.values.items()
+        )
