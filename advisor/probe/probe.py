@@ -186,11 +186,10 @@ def probe_model(
     # The journal holds answers by their place in a file, and the index passages: by other files it is begun again.
     files = [data.files, plan.data.documents and content_digest(plan.data.documents)]
     made_from = [plan.digest(), split.digest, files, model_identity(chosen.base)]
-    bases = {chosen.model.name: chosen.base}
     classify = labels and embedder is not None
     with writer_lock(work):
         folder = probe_folder(work, [*made_from, embedder and embedder.fingerprint, shots])
-        obtained = ObtainedModels(bases=bases, embedder=embedder)
+        obtained = ObtainedModels(bases={chosen.model.name: chosen.base}, embedder=embedder)
         context = OpenRun(folder, plan, obtained, data=data, on_event=on_event)
         replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
         diagnosis = diagnose(replies, plan.seed)
