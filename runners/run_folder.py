@@ -113,8 +113,6 @@ class RunFolder:
             BadInput: the run was started with another plan; the message names the keys that differ.
         """
         if check_run_folder(path, plan, resume, overwrite):
-            with writer_lock(path):  # nothing is removed while another process writes there
-                pass
             _remove(path)
         path.mkdir(parents=True, exist_ok=True)
         if not (path / PLAN).exists():

@@ -287,7 +287,7 @@ class OpenRun:
         for arm in showing:
             match = match_shown(self.folder, self.plan, arm.arm, self.shown_examples)
             hint = f"put the file back, or measure again: tunewise recheck {self.folder.path}"
-            for line in file_lines(match, self.plan, f"other examples are shown; {hint}"):
+            for line in file_lines(match, self.plan, f"the examples shown may be others; {hint}"):
                 lines.setdefault(line, []).append(arm.arm)
         for line, names in lines.items():
             self._note(f"{', '.join(names)}: {line}")

@@ -13,10 +13,8 @@ import pytest
 from advisor.cli import main
 from advisor.report.report import Report, judge
 from benchmarks.recheck import small_embedder
-from rag.errors import BadInput
-from rag.files import writer_lock
 from runners.plan.schema import Plan, parse_plan
-from runners.run_folder import RunFolder, read_journal
+from runners.run_folder import read_journal
 from runners.runs.opened import OpenRun
 from runners.serving.server_record import run_fingerprint
 from runners.trial.curve import CurvePointName, open_curve
@@ -180,7 +178,7 @@ def test_ask_says_that_other_examples_are_shown(
     code, err = tunewise("ask", finished, "Is boat 3 painted?", "--arm", "few-shot", "--json")
     (line,) = err.splitlines()
     assert code == 0
-    assert f"few-shot: {file} {LINE}: other examples are shown" in line
+    assert f"few-shot: {file} {LINE}: the examples shown may be others" in line
     assert "tunewise recheck" in line
     assert tunewise("ask", finished, "Is boat 3 painted?", "--arm", "prompting", "--json") == (0, "")
     if old:
@@ -268,13 +266,3 @@ def test_one_step_that_is_repeated_leaves_the_files_of_the_others_known(finished
     ]
     assert len(starts) == 2
     assert starts[0] == starts[1]
-
-
-def test_a_run_that_is_being_written_is_not_replaced(finished: Path) -> None:
-    """--overwrite of a run, and of a curve, begins with removing the folder."""
-    plan = OpenRun.open(finished).plan
-    with writer_lock(finished), pytest.raises(BadInput, match="is being written by another process"):
-        RunFolder.create(finished, plan, overwrite=True)
-    assert (finished / "report.json").is_file()
-    RunFolder.create(finished, plan, overwrite=True)
-    assert not (finished / "report.json").exists()
