@@ -26,20 +26,14 @@ FILES = ("examples", "replay", "questions", "test_questions", "wordings")
 """Data of a plan that is compared by the digest of a file or folder."""
 MADE_FROM = "made_from.json"
 """In a folder of answers: what those of each arm were made from."""
-_PART_WORDS = {
-    "examples": "the examples",
-    "shots": "the examples",
-    "replay": "the replay rows",
-    "documents": "the documents",
-    "index": "the documents",
-    "split": "the questions",
-    "base": "the model",
-    "prompts": "the instructions",
-    "embedder": "the embedder",
-    "reranker": "the reranker",
-    "wordings": "the log of questions",
+_PART_NAMES = {
+    "shots": "examples",
+    "index": "documents",
+    "split": "questions",
+    "base": "model",
+    "step": "settings",
 }
-"""What a part of a step's inputs is called; the others are settings."""
+"""What parts of a step's inputs are called, where not by their own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +61,9 @@ def compare(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> Match:
 
 
 def match_step(run: RunFolder, step: str, inputs: Mapping[str, Any]) -> Match:
-    """Compare what a finished step of a run was made from with what it would be made from now.
+    """Compare what a step of a run was made from with what it would be made from now.
 
-    ``changed`` is in words; of a step that is not finished, or that 0.2.0 recorded and that is not the same, it is unknown
-    what changed.
+    Of a step that is not finished, or is not the same and of 0.2.0, it is unknown what changed.
     """
     if run.finished(step, inputs) is not None:
         return Match()
@@ -80,16 +73,14 @@ def match_step(run: RunFolder, step: str, inputs: Mapping[str, Any]) -> Match:
     now = part_digests(inputs)
     absent = dict.fromkeys([*parts, *now], "")  # a part that is recorded only where it is not the usual one
     changed = compare(absent | parts, absent | now).changed
-    words = (_PART_WORDS.get(name.rpartition(".")[2], "the settings") for name in changed)
-    return Match(changed=tuple(dict.fromkeys(words)))
+    names = (name.rpartition(".")[2] for name in changed)
+    return Match(changed=tuple(dict.fromkeys(_PART_NAMES.get(name, name) for name in names)))
 
 
-def content_digest(path: Path) -> str:
+def content_digest(path: Path | None) -> str:
     """Return the digest of a file, or of the paths and contents below a folder; "" where there is neither."""
-    if path.is_file():
-        return sha256_file(path)
-    if not path.is_dir():
-        return ""
+    if path is None or not path.is_dir():
+        return sha256_file(path) if path and path.is_file() else ""
     files = sorted(p for p in path.rglob("*") if p.is_file())
     return sha256_text("".join(f"{p.relative_to(path).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
@@ -101,8 +92,7 @@ def rows_digest(rows: Sequence[Example]) -> str:
 
 def data_files(plan: Plan, names: Iterable[str] = FILES) -> dict[str, str]:
     """Return the digests of a plan's data that is there, by its key in the plan."""
-    paths = {name: getattr(plan.data, name) for name in names}
-    return {name: digest for name, path in paths.items() if path and (digest := content_digest(path))}
+    return {name: digest for name in names if (digest := content_digest(getattr(plan.data, name)))}
 
 
 def recorded_files(run: RunFolder) -> dict[str, str]:
@@ -127,9 +117,7 @@ def match_shown(run: RunFolder, plan: Plan, arm: str, rows: Sequence[Example]) -
     parts = (run.recorded(f"evaluate:{arm}") or {}).get("parts") or {}
     if "shots" not in parts:
         return match_files(run, plan, ("examples",))
-    return compare(
-        {"examples": parts["shots"]}, {"examples": part_digests({"shots": rows_digest(rows)})["shots"]}
-    )
+    return compare({"examples": parts["shots"]}, part_digests({"examples": rows_digest(rows)}))
 
 
 def recorded_answers(folder: Path) -> dict[str, str]:

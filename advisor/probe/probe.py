@@ -184,7 +184,7 @@ def probe_model(
     labels = any(arm.classifier for arm in full_plan.arms)
     embedder, missing = _embedder(plan, labels, on_event)
     # The journal holds answers by their place in a file, and the index passages: by other files it is begun again.
-    files = [data.files, plan.data.documents and content_digest(plan.data.documents)]
+    files = [data.files, content_digest(plan.data.documents)]
     made_from = [plan.digest(), split.digest, files, model_identity(chosen.base)]
     classify = labels and embedder is not None
     with writer_lock(work):

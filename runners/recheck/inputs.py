@@ -101,7 +101,7 @@ def present_inputs(plan: Plan, models: Mapping[str, str]) -> RunInputs:
         plan: the plan, with the paths of today.
         models: what identifies the models that are here, by name.
     """
-    documents = content_digest(plan.data.documents) if plan.data.documents else ""
+    documents = content_digest(plan.data.documents)
     return RunInputs(plan, models, data_files(plan), describe_environment(), documents)
 
 

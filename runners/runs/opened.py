@@ -283,14 +283,11 @@ class OpenRun:
         if file is None or not file.exists():  # then those arms are refused when they are prepared
             return
         self._compared.update(arm.arm for arm in showing)
-        lines: dict[str, list[str]] = {}
+        hint = f"put the file back, or measure again: tunewise recheck {self.folder.path}"
         for arm in showing:
             match = match_shown(self.folder, self.plan, arm.arm, self.shown_examples)
-            hint = f"put the file back, or measure again: tunewise recheck {self.folder.path}"
             for line in file_lines(match, self.plan, f"the examples shown may be others; {hint}"):
-                lines.setdefault(line, []).append(arm.arm)
-        for line, names in lines.items():
-            self._note(f"{', '.join(names)}: {line}")
+                self._note(f"{arm.arm}: {line}")
 
     def ask(
         self,

@@ -139,9 +139,8 @@ class TeacherTexts:
                 asked again.
         """
         self._teacher, self._journal = teacher, journal
-        self._asked_as = sha256_text(canonical_json([teacher.name, teacher.host or teacher.weights, task]))[
-            :16
-        ]
+        asked_as = [teacher.name, teacher.host or teacher.weights, task]
+        self._asked_as = sha256_text(canonical_json(asked_as))[:16]
         self._rows = {
             row["id"]: row
             for row in read_journal(journal)

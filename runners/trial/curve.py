@@ -318,9 +318,9 @@ def _match_run(session: OpenRun, data: RunData, arm: EvaluateStep) -> tuple[bool
         return False, [f"all rows are trained and asked again: {problem.message}"]
     changed = list(match.changed)
     if arm.retrieval and index_updated(run):
-        changed.append("the index")
-    if asked.changed and choosing_step(session.plan, arm).chooses_prompt and "the questions" not in changed:
-        changed.append("the gold of the questions")
+        changed.append("index")
+    if asked.changed and choosing_step(session.plan, arm).chooses_prompt and "questions" not in changed:
+        changed.append("gold of the questions")
     if changed or match.unknown:
         what = ", ".join(changed) or "something that its answers depend on"
         return False, [f"all rows are trained and asked again, not taken from the run: {what} changed since"]

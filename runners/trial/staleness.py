@@ -309,7 +309,7 @@ def _digest(run: RunFolder, plan: Plan, update: Path) -> str:
     """Return what identifies this test: the digests of the update, the documents, and the run's index, weights, examples."""
     from rag.index import newest_generation
 
-    digests = [content_digest(path) for path in (update, plan.data.documents) if path]
+    digests = [content_digest(path) for path in (update, plan.data.documents)]
     if any(shows_file(plan, arm) for arm in plan.arms):
         digests += data_files(plan, ("examples",)).values()
     digests += [sha256_file(p) for p in sorted(run.path.glob(f"adapters/*/{MANIFEST}"))]

@@ -67,7 +67,7 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
     if isinstance(step, IndexStep):
         return made_from | {
-            "documents": _index_digest(plan, True),
+            "documents": content_digest(plan.data.documents),
             "embedder": _embedder_digest(context),
             "signals": list(SEARCH_SIGNALS),
             **_gate_inputs(context),
@@ -95,7 +95,7 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
             **_reranker_input(context, step.rows == "retrieval"),
         }
         if step.replay:
-            made_from["replay"] = content_digest(plan.data.replay) if plan.data.replay else ""
+            made_from["replay"] = content_digest(plan.data.replay)
         if step.start_from:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
@@ -460,4 +460,4 @@ def _tuned_reranker_input(context: OpenRun) -> dict[str, str]:
 
 
 def _index_digest(plan: Plan, needed: bool) -> str:
-    return content_digest(plan.data.documents) if needed and plan.data.documents else ""
+    return content_digest(plan.data.documents) if needed else ""

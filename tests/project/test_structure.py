@@ -20,7 +20,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "runners": (
         "paths", "interrupts", "resources", "catalog", "data", "plan", "models", "tokenization", "run_folder", "report",
-        "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis",
+        "made_from", "tracking", "inference", "distributed", "launch", "training", "preflight", "train", "scoring", "synthesis",
         "notebook", "arms", "runs", "trial", "recheck", "serving", "export", "__init__",
     ),
     "advisor": (

@@ -97,8 +97,8 @@ def test_curve_takes_the_runs_answers_only_from_the_same_files(finished: Path, o
         as_0_2_0(finished)
     reworded = [row | {"question": row["question"].replace("shut", "open")} for row in questions()]
     changes = {
-        "the examples": [(examples(count=ROWS + 60), questions()), (examples("Nay"), questions())],
-        "the questions": [(examples(), reworded)],
+        "examples": [(examples(count=ROWS + 60), questions()), (examples("Nay"), questions())],
+        "questions": [(examples(), reworded)],
         "": [(examples(), questions("Nay.")), (examples(), questions())],
     }
     for what, files in changes.items():
@@ -135,7 +135,7 @@ def test_curve_after_the_runs_index_was_updated(server: Any, tmp_path: Path) -> 
     Index.update(tmp_path / "run" / "index", other, OpenRun.open(tmp_path / "run").obtain().models.embedder)
     taken, (note,) = curve_of(tmp_path / "run", "after", ROWS)
     assert not taken
-    assert note.endswith("the index changed since")
+    assert note.endswith(": index changed since")
 
 
 def test_report_written_again_names_the_files_that_the_run_read(finished: Path) -> None:
