@@ -285,27 +285,25 @@ def open_curve(
             "name a local model, or an arm that is not trained, such as few-shot: --arm",
         )
     data = read_data(plan, on_event)
-    examples, questions = data.examples, data.split.test if finished else data.split.dev
+    rows, questions = data.examples, data.split.test if finished else data.split.dev
     if len(questions) < 2:
         raise BadInput(
             f"too few questions to score a curve on: {len(questions)} {'test' if finished else 'dev'}",
             "give a larger file of questions: a third of them is dev",
         )
-    numbers = curve_sizes(len(examples), sizes)
+    numbers = curve_sizes(len(rows), sizes)
     first = plan.train_step(chosen.weights).seeds[0] if chosen.weights else plan.seed
     numbered = tuple(range(first, first + seeds))
     names = [CurvePointName(chosen.arm, size, seed) for seed in numbered for size in numbers]
-    own = curve_plan(plan, _asked(chosen, finished), names, mean_row_tokens(plan, examples))
+    own = curve_plan(plan, _asked(chosen, finished), names, mean_row_tokens(plan, rows))
     place = out or (
         run / CURVES_FOLDER / chosen.arm if run else Path(CURVES_FOLDER) / f"{plan.name}-{chosen.arm}"
     )
     context = _curve_context(own, session, data, place, resume, overwrite, on_event)
     part, ended = ("test", run) if finished else ("dev", None)
-    taken, since = _match_run(session, data, chosen) if session and finished else (False, [])
-    notes = [*_notes(plan, chosen, finished), *since]
-    return CurveSetup(
-        chosen, plan, context, examples, questions, part, numbers, numbered, ended, taken, notes
-    )
+    taken, notes = _match_run(session, data, chosen) if session and finished else (False, [])
+    notes += _notes(plan, chosen, finished)
+    return CurveSetup(chosen, plan, context, rows, questions, part, numbers, numbered, ended, taken, notes)
 
 
 def _match_run(session: OpenRun, data: RunData, arm: EvaluateStep) -> tuple[bool, list[str]]:
