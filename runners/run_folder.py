@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,12 @@ class RunFolder:
         same = event is not None and event.get("inputs") == sha256_text(canonical_json(inputs))
         return event["result"] if event is not None and same else None
 
-    def finish(self, step: str, inputs: Any, result: dict[str, Any], lost: float = 0.0) -> None:
-        """Record a step as finished in the event log, with a digest of its inputs.
+    def recorded(self, step: str) -> dict[str, Any] | None:
+        """Return the event of a step that was finished, whatever its inputs were; None where it was not."""
+        return self._finished.get(step)
+
+    def finish(self, step: str, inputs: Mapping[str, Any], result: dict[str, Any], lost: float = 0.0) -> None:
+        """Record a step as finished in the event log, with the digests of its inputs, all together and by part.
 
         Args:
             step: its name.
@@ -161,6 +165,7 @@ class RunFolder:
             "event": "step.done",
             "step": step,
             "inputs": sha256_text(canonical_json(inputs)),
+            "parts": part_digests(inputs),
             "result": result,
             **({"lost": lost} if lost else {}),
         }
@@ -199,6 +204,17 @@ class RunFolder:
             arm = shlex.quote(f"train:{weights['arm']}")
             return f"put that file back, or train it again: tunewise run {name} --resume --only {arm}"
         return f"put that file back, or run it again: tunewise run {name} --overwrite"
+
+
+def part_digests(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return a digest of each part that a step depends on; another step's inputs among them count by their own parts."""
+    digests: dict[str, str] = {}
+    for name, value in inputs.items():
+        if isinstance(value, dict) and "step" in value:
+            digests |= {f"{name}.{part}": digest for part, digest in part_digests(value).items()}
+        else:
+            digests[name] = sha256_text(canonical_json(value))[:16]
+    return digests
 
 
 def check_run_folder(path: Path, plan: Plan, resume: bool, overwrite: bool) -> bool:

@@ -33,6 +33,7 @@ from rag.files import canonical_json, empty_folder, sha256_text, write_json, wri
 from rag.types import OnEvent
 from runners.arms.few_shot import NEAREST_TOKENS_CPU
 from runners.catalog import models as facts
+from runners.made_from import content_digest
 from runners.models.endpoint import check_may_contact
 from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan
@@ -182,12 +183,13 @@ def probe_model(
     plan = plan.model_copy(update={"model": chosen.model})
     labels = any(arm.classifier for arm in full_plan.arms)
     embedder, missing = _embedder(plan, labels, on_event)
-    made_from = [plan.digest(), split.digest, model_identity(chosen.base), embedder and embedder.fingerprint]
-    bases = {chosen.model.name: chosen.base}
+    # The journal holds answers by their place in a file, and the index passages: by other files it is begun again.
+    files = [data.files, content_digest(plan.data.documents)]
+    made_from = [plan.digest(), split.digest, files, model_identity(chosen.base)]
     classify = labels and embedder is not None
     with writer_lock(work):
-        folder = probe_folder(work, [*made_from, shots])
-        obtained = ObtainedModels(bases=bases, embedder=embedder)
+        folder = probe_folder(work, [*made_from, embedder and embedder.fingerprint, shots])
+        obtained = ObtainedModels(bases={chosen.model.name: chosen.base}, embedder=embedder)
         context = OpenRun(folder, plan, obtained, data=data, on_event=on_event)
         replies = probe_base_model(context, longest=full_plan.max_new_tokens, shots=shots, classify=classify)
         diagnosis = diagnose(replies, plan.seed)

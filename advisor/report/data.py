@@ -33,7 +33,8 @@ from advisor.verdict.sentences import Conclusion
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
 from rag.evaluation.statistics import PairedDifference, cluster_by_document
-from rag.files import check_schema, parse_json, sha256_file
+from rag.files import check_schema, parse_json
+from runners.made_from import data_files, recorded_files
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EvaluateStep, TrainStep
@@ -58,7 +59,7 @@ from runners.report.trial_report import (
 )
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.usage import contention_note
-from runners.run_folder import SCORES, TRIAL, open_run_folder, read_journal
+from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_journal
 from runners.runs.retrieval import read_comparison
 from runners.scoring.scores import inapplicable_scores
 from runners.trial.judge import JUDGE_JOURNAL, summary
@@ -397,7 +398,7 @@ def data_used(records: RunRecords) -> DataUsed:
         ),
         longest_answer_tokens=plan.max_new_tokens,
         **_how_asked(records.events, plan),
-        files=_data_files(plan),
+        files=_data_files(records),
     )
 
 
@@ -467,10 +468,12 @@ def _percentile_95(values: Sequence[float]) -> float:
     return quantiles(values, n=20, method="inclusive")[-1] if len(values) >= 20 else max(values)
 
 
-def _data_files(plan: Plan) -> dict[str, dict[str, str]]:
-    names = ("questions", "test_questions", "examples", "replay", "wordings")
+def _data_files(records: RunRecords) -> dict[str, dict[str, str]]:
+    """Return the files that the run read, by what it recorded: a later report is of the same answers."""
+    data = records.plan.data
+    files = recorded_files(RunFolder(records.path)) or data_files(records.plan)
     return {
-        name: {"name": path.name, "sha256": sha256_file(path)}
-        for name in names
-        if (path := getattr(plan.data, name)) is not None and path.is_file()
+        name: {"name": path.name, "sha256": digest}
+        for name, digest in files.items()
+        if (path := getattr(data, name)) is not None
     }

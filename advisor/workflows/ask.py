@@ -55,6 +55,8 @@ class Answerer:
         self._session = OpenRun.open(path, Opening(on_event=print_event, model=model, backend=backend))
         self.arm = self._session.find_arm(arm)
         self._server = usable_server(self._session, note, model is not None) if server else None
+        if self._server is not None:
+            self._session.note_examples([self.arm])
         self._announced = False
         self._opened = False
 

@@ -332,11 +332,8 @@ def _teacher(
             remote.url, remote.name, limits, flags.seed, on_note=lambda line: note(f"  {line}")
         )
         return Teacher(remote.name, endpoint_host(remote.url), generator, 4 * flags.at_once)
-    return Teacher(flags.teacher, "", _local_generator(flags.teacher), form=form or ROW_FORM)
-
-
-def _local_generator(name: str) -> Generator:
-    return load_local_model(name, print_event)
+    local, weights = load_local_model(flags.teacher, print_event)
+    return Teacher(flags.teacher, "", local, form=form or ROW_FORM, weights=weights)
 
 
 def _base(flags: MakeFlags, teacher: Teacher | None, system: str) -> BaseModelCheck | None:
@@ -349,12 +346,12 @@ def _base(flags: MakeFlags, teacher: Teacher | None, system: str) -> BaseModelCh
         check_may_contact(remote.name, remote.url, flags.local_only or _settings_say_local())
         limits = RequestLimits(at_once=flags.at_once, per_minute=flags.per_minute)
         generator: Generator = RemoteGenerator(remote.url, remote.name, limits, flags.seed)
-        name = remote.name
+        name, identity = remote.name, endpoint_host(remote.url)
     elif teacher is not None and teacher.name == name and not teacher.host:
-        generator = teacher.generator
+        generator, identity = teacher.generator, teacher.weights
     else:
-        generator = _local_generator(name)
-    return BaseModelCheck(name, generator, system, flags.known == DROP)
+        generator, identity = load_local_model(name, print_event)
+    return BaseModelCheck(name, generator, system, flags.known == DROP, identity)
 
 
 def _outcome(

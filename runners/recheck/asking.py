@@ -10,8 +10,9 @@ from typing import Any
 from runners.arms.prompt_selection import read_stored_prompts
 from runners.data.questions import Question
 from runners.inference.types import Generator
+from runners.made_from import compare
 from runners.plan.steps import EvaluateStep
-from runners.recheck.inputs import EXAMPLES, Change, RunInputs, asking_inputs, same_where_known
+from runners.recheck.inputs import EXAMPLES, Change, RunInputs, asking_inputs
 from runners.recheck.recorded import REFUSED, RecordedAnswers, RecordedGenerator
 from runners.run_folder import TRIAL, RunFolder, read_journal
 from runners.runs.arm import PreparedArm, choosing_step, prepare_arm, recall_arm
@@ -126,7 +127,7 @@ class ArmAsking:
         before = self._before(arm)
         if self.ask_all or before is None or arm.weights != before.weights or arm.weights in self.again:
             return False
-        return same_where_known(asking_inputs(self.old, before), asking_inputs(self.new, arm))
+        return not compare(asking_inputs(self.old, before), asking_inputs(self.new, arm)).changed
 
     def _generator(self, arm: EvaluateStep, prepared: PreparedArm, seed: int) -> Generator:
         """Return what answers: the recorded rows where they hold, else the arm's model, loaded when it is needed."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import check_schema, parse_json, sha256_file, sha256_text
+from rag.files import check_schema, parse_json
 from runners.arms.answer_constraint import constraint_input
+from runners.made_from import compare, content_digest, data_files, recorded_files
 from runners.plan.schema import RECORD_KEYS, Plan, plan_differences
 from runners.plan.steps import EvaluateStep, TrainStep
-from runners.report.report_file import read_report
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.run_folder import RunFolder, read_run_plan
 
@@ -26,8 +26,6 @@ STATE = "state.json"
 DOCUMENTS, PROMPT, EXAMPLES, MODEL = "documents", "prompt", "examples", "model"
 EMBEDDER, RERANKER, SETTINGS = "embedder", "reranker", "settings"
 QUESTIONS, ENVIRONMENT, PRICES = "questions", "environment", "prices"
-FILES = ("examples", "replay", "questions", "test_questions", "wordings")
-"""Data of a plan that is compared by the digest of a file."""
 MACHINE_KEYS = ("processor", "gpu", "python")
 _SHOWN = 4
 
@@ -88,12 +86,10 @@ def measured_inputs(run: RunFolder) -> RunInputs:
     models = {**(start.get("models") or {})}
     if start.get("base"):
         models[plan.model.name] = start["base"]
-    report = read_report(run.path)
-    files = report.data.files if report else {}
     return RunInputs(
         plan,
         models,
-        {name: file["sha256"] for name, file in files.items()},
+        recorded_files(run),
         {key: value for key, value in environment.items() if key not in ("event", "time")},
     )
 
@@ -105,10 +101,8 @@ def present_inputs(plan: Plan, models: Mapping[str, str]) -> RunInputs:
         plan: the plan, with the paths of today.
         models: what identifies the models that are here, by name.
     """
-    paths: dict[str, Path | None] = {name: getattr(plan.data, name) for name in FILES}
-    files = {name: digest for name, path in paths.items() if path and (digest := content_digest(path))}
-    documents = content_digest(plan.data.documents) if plan.data.documents else ""
-    return RunInputs(plan, models, files, describe_environment(), documents)
+    documents = content_digest(plan.data.documents)
+    return RunInputs(plan, models, data_files(plan), describe_environment(), documents)
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -119,16 +113,6 @@ def read_state(file: Path) -> dict[str, Any]:
         return state
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is damaged: {error!r}", "remove its folder, and recheck again") from None
-
-
-def content_digest(path: Path) -> str:
-    """Return the digest of a file, or of the paths and contents below a folder; "" where there is neither."""
-    if path.is_file():
-        return sha256_file(path)
-    if not path.is_dir():
-        return ""
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    return sha256_text("".join(f"{p.relative_to(path).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
 def find_changes(old: RunInputs, new: RunInputs) -> list[Change]:
@@ -159,12 +143,7 @@ def _prompt_changes(old: RunInputs, new: RunInputs) -> list[Change]:
 
 
 def _file_changes(old: RunInputs, new: RunInputs) -> list[Change]:
-    changed = [
-        name
-        for name in FILES
-        if (before := old.files.get(name)) and (now := new.files.get(name)) and before != now
-    ]
-    changes = []
+    changed, changes = compare(old.files, new.files).changed, []
     if rows := [name for name in changed if name in ("examples", "replay")]:
         arms = tuple(arm.arm for arm in new.plan.arms if uses_examples(arm))
         changes.append(Change(EXAMPLES, " and ".join(_shown_file(new.plan, name) for name in rows), arms))
@@ -193,15 +172,13 @@ def _model_changes(old: RunInputs, new: RunInputs) -> list[Change]:
         if before is None or arm.classifier:
             continue
         names = (before.model or old.plan.model).name, (arm.model or new.plan.model).name
-        known = old.models.get(names[0]), new.models.get(names[1])
-        if None not in known and known[0] != known[1]:
+        if compare({"": old.models.get(names[0])}, {"": new.models.get(names[1])}).changed:
             by_models.setdefault(names, []).append(arm.arm)
     for (was, name), answering in by_models.items():
         text = f"{name} in place of {was}" if was != name else f"{name} has other weights"
         changes.append(Change(MODEL, text, tuple(answering)))
     for kind, was, now, arms in _retrieval_models(old.plan, new.plan):
-        known = old.models.get(was), new.models.get(now)
-        if was != now or (None not in known and known[0] != known[1]):
+        if was != now or compare({"": old.models.get(was)}, {"": new.models.get(now)}).changed:
             text = f"{now} in place of {was}" if was != now else f"{now} has other weights"
             changes.append(Change(kind, text, arms))
     return changes
@@ -264,23 +241,15 @@ def asking_inputs(inputs: RunInputs, step: EvaluateStep) -> dict[str, Any]:
     return made_from
 
 
-def same_where_known(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Return whether two mappings have the same values, but for those that one of them does not know (None)."""
-    return all(None in (old.get(key), new.get(key)) or old.get(key) == new.get(key) for key in {*old, *new})
-
-
 def trained_again(old: RunInputs, new: RunInputs) -> list[TrainStep]:
     """Return the train steps whose weights no longer are what the plan, its model and its examples make.
 
     Changed documents or instructions train nothing again: the weights that are in use are asked with them.
     """
-    examples, replay = (
-        name in old.files and name in new.files and old.files[name] != new.files[name]
-        for name in ("examples", "replay")
-    )
+    files = compare(old.files, new.files).changed
+    examples, replay = "examples" in files, "replay" in files
     names = old.plan.model.name, new.plan.model.name
-    models = old.models.get(names[0]), new.models.get(names[1])
-    other_model = None not in models and models[0] != models[1]
+    other_model = compare({"": old.models.get(names[0])}, {"": new.models.get(names[1])}).changed
     before = {step.arm: step for step in old.plan.steps if isinstance(step, TrainStep)}
     again: list[TrainStep] = []
     for step in (step for step in new.plan.steps if isinstance(step, TrainStep)):

@@ -21,6 +21,7 @@ from rag.text.words import count_noun
 from rag.types import OnEvent
 from runners.data.questions import Question, load_questions, with_wordings
 from runners.data.sampling import QuestionSplit
+from runners.made_from import Match, compare, file_lines
 from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.recheck.asking import ArmAsking
@@ -272,6 +273,8 @@ class _Work:
         obtained = ObtainedModels(bases=bases, embedder=embedder, reranker=reranker)
         new = present_inputs(self.plan, obtained.fingerprints(self.part))
         changes = find_changes(self.old, new)
+        known = {name: self.old.files.get(name) for name in new.files}
+        self.notes += file_lines(Match(unknown=compare(known, new.files).unknown), self.plan, "")
         again = self._trained_again(new)
         if any(arm.retriever == "tuned" for arm in self.chosen) and any(
             change.kind in (EXAMPLES, EMBEDDER) for change in changes
@@ -388,7 +391,7 @@ class _Work:
             "models": dict(new.models),
             "files": {name: new.files[name] for name in sorted(new.files)},
             "documents": new.documents,
-            "base": [self.base.path.name, sha256_text(canonical_json([row["id"] for row in self.rows]))],
+            "base": [self.base.path.name, sha256_text(canonical_json([_asked_as(row) for row in self.rows]))],
             "arms": [arm.arm for arm in self.chosen],
             "questions": [question.id for question in questions],
             "ask_all": self.request.ask_all,
@@ -461,6 +464,11 @@ class _Work:
         return self.plan.model_copy(
             update={"prompts": self.old.plan.prompts, "steps": (*steps, *self.old.plan.arms)}
         )
+
+
+def _asked_as(row: Mapping[str, Any]) -> list[Any]:
+    """Return what tells an answer of the base from one that another state of it gave to the same question."""
+    return [row["arm"], row["seed"], row["id"], row.get("answer")]
 
 
 def _with_recorded(

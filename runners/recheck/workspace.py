@@ -21,6 +21,7 @@ from rag.files import check_schema, empty_folder, write_json, writer_lock
 from runners.arms.few_shot import candidate_instructions
 from runners.arms.prompt_selection import PROMPTS
 from runners.arms.retriever import index_settings
+from runners.made_from import index_updated, measured_generation
 from runners.plan.schema import Plan, write_plan
 from runners.plan.steps import TrainStep
 from runners.recheck.inputs import DOCUMENTS, EMBEDDER, STATE, Change, RunInputs, read_state
@@ -224,16 +225,6 @@ def remove_index(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def measured_generation(base: RunFolder) -> int:
-    """Return the generation of the index that a run was measured with; 0 where that is not recorded."""
-    results = [
-        event.get("result") or {}
-        for event in base.events()
-        if event.get("event") == "step.done" and event.get("step") == "index"
-    ]
-    return int(results[-1].get("generation") or 0) if results else 0
-
-
 def open_measured_index(base: RunFolder) -> Index | None:
     """Open the index that a run was measured with, for reading; None where it was updated since and that one is gone."""
     from rag.index import Index, newest_generation
@@ -256,7 +247,7 @@ def update_workspace_index(
     another embedder or other settings the refusal threshold is fitted anew too. Otherwise the threshold stays, as it does
     when the index of a run is updated. The index of a tuned retriever is updated, and the retriever stays as it is.
     """
-    from rag.index import Index, newest_generation
+    from rag.index import Index
 
     step, documents = context.plan.index, context.plan.data.documents
     assert step is not None
@@ -281,8 +272,7 @@ def update_workspace_index(
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         context.emit({"event": DOCUMENTS_EVENT, "reason": f"{text} of {report.found}"})
     reasons = [str(e["reason"]) for e in context.folder.events() if e.get("event") == DOCUMENTS_EVENT][:1]
-    measured = measured_generation(base)
-    if measured and not held_elsewhere and newest_generation(base.path / INDEX) > measured:
+    if index_updated(base):
         reasons.append("the run's index was updated since it was measured")
     retrieving = tuple(arm.arm for arm in context.plan.arms if arm.retrieval)
     return Change(DOCUMENTS, "; ".join(reasons), retrieving) if reasons else None

@@ -237,6 +237,11 @@ def choosing_step(plan: Plan, step: EvaluateStep) -> EvaluateStep:
     return next(same, generated)
 
 
+def shows_file(plan: Plan, step: EvaluateStep) -> bool:
+    """Return whether an arm of a finished run shows examples that are read from the plan's file, not from the run."""
+    return bool(step.shots) and not choosing_step(plan, step).chooses_prompt
+
+
 def shown_examples(context: OpenRun, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:
     """Return the examples of an arm with a fixed bank, or the lookup of the nearest examples."""
     if step.bank == "similar":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from runners.data.questions import (
     with_document_ids,
 )
 from runners.data.sampling import QuestionSplit, split_questions
+from runners.made_from import data_files
 from runners.plan.schema import Plan
 from runners.runs import requirements
 
@@ -71,6 +72,8 @@ class RunData:
     """Questions that are withheld from the trial as near repeats of rows."""
     events: tuple[dict[str, Any], ...] = ()
     """What was reported when it was read: how files were understood, and what of them is left out."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the files that were read, by their key in the plan."""
 
 
 def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example, ...]:
@@ -97,6 +100,7 @@ def read_data(plan: Plan, on_event: OnEvent | None = None) -> RunData:
             on_event(event)
 
     requirements.require_plan_documents(plan)
+    files = data_files(plan)
     examples = read_examples(plan, report)
     questions = _read_questions(plan, plan.data.questions, report)
     own_test = _read_questions(plan, plan.data.test_questions, report)
@@ -113,7 +117,7 @@ def read_data(plan: Plan, on_event: OnEvent | None = None) -> RunData:
             f"give a file of questions to the plan (data.questions): at least {MIN_QUESTIONS}, of which a third is dev; "
             "30 test questions or more decide something",
         )
-    return RunData(examples=examples, split=split, left_out=first + second, events=tuple(events))
+    return RunData(examples=examples, split=split, left_out=first + second, events=tuple(events), files=files)
 
 
 def _read_questions(plan: Plan, path: Path | None, on_event: OnEvent) -> tuple[Question, ...]:

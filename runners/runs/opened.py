@@ -20,6 +20,7 @@ from runners.data.formats import Message
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
 from runners.inference.types import Generator
+from runners.made_from import file_lines, match_shown
 from runners.plan.backend import Backend, check_backend_arms, parse_backend
 from runners.plan.schema import ArmStep, Plan
 from runners.plan.steps import EvaluateStep
@@ -27,7 +28,7 @@ from runners.report.report_file import read_report
 from runners.report.trial_report import TrialReport
 from runners.resources.device import WantedDtype
 from runners.run_folder import TRIAL, RunFolder, open_run_folder, read_run_plan
-from runners.runs.arm import PreparedArm, recall_arm
+from runners.runs.arm import PreparedArm, recall_arm, shows_file
 from runners.runs.dataset import RunData, read_data, read_examples
 from runners.runs.loaded_models import RunModels
 from runners.runs.plan_models import ModelSource, ObtainedModels, must_stay_local
@@ -89,6 +90,8 @@ class OpenRun:
         self.backend = plan.servers if entries is None else chosen_backend(plan, entries)
         self._obtained, self._data, self._embedder = obtained, data, embedder
         self._checked = False
+        self._compared = set[str]()
+        """Arms whose examples were compared with those of their trial."""
         self._prepared: dict[str, PreparedArm] = {}
 
     @classmethod
@@ -264,13 +267,27 @@ class OpenRun:
             self._opening.on_event({"event": "backend.note", "reason": text})
 
     def note_difference(self, arms: Sequence[EvaluateStep]) -> None:
-        """Say where arms are answered by another model or other servers than those that the verdict was measured with."""
+        """Say where arms are answered by another model, servers or examples than the verdict was measured with."""
         from runners.runs.backend_servers import backend_difference
 
         if (self.backend or self.plan.backend) and (
             text := backend_difference(self.plan, self.backend, arms)
         ):
             self._note(text)
+        self.note_examples(arms)
+
+    def note_examples(self, arms: Sequence[EvaluateStep]) -> None:
+        """Say, once, where arms show examples of a file that is not the one of their trial."""
+        file = self.plan.data.examples
+        showing = [arm for arm in arms if shows_file(self.plan, arm) and arm.arm not in self._compared]
+        if file is None or not file.exists():  # then those arms are refused when they are prepared
+            return
+        self._compared.update(arm.arm for arm in showing)
+        hint = f"put the file back, or measure again: tunewise recheck {self.folder.path}"
+        for arm in showing:
+            match = match_shown(self.folder, self.plan, arm.arm, self.shown_examples)
+            for line in file_lines(match, self.plan, f"the examples shown may be others; {hint}"):
+                self._note(f"{arm.arm}: {line}")
 
     def ask(
         self,

@@ -22,9 +22,11 @@ import psutil
 
 from rag.files import SCHEMA, canonical_json, replace_file, sha256_text
 from rag.version import __version__
+from runners.made_from import data_files
 from runners.paths import cache_folder
 from runners.plan.schema import Plan
 from runners.run_folder import MANIFEST, PLAN, REPORT, UNSEALED
+from runners.runs.arm import shows_file
 from runners.serving.http.auth import is_loopback
 
 SERVERS_FOLDER = "servers"
@@ -66,9 +68,9 @@ class ServerRecord:
 def run_fingerprint(path: Path, plan: Plan) -> str:
     """Return a hash of what the answers of a run depend on; it changes when a file is replaced.
 
-    Manifest, plan and report count by their bytes, the run's other sealed files and the examples that arms show by
-    name, size and time of change: reading gigabytes of weights would take longer than an answer. The index is left out,
-    because a server takes up its updates.
+    Manifest, plan, report and the examples that arms show count by their bytes, the run's other sealed files by name, size
+    and time of change: reading gigabytes of weights would take longer than an answer. The index is left out, because a
+    server takes up its updates.
     """
     names = sorted(
         file.relative_to(path).as_posix()
@@ -76,8 +78,8 @@ def run_fingerprint(path: Path, plan: Plan) -> str:
         if file.is_file() and not _is_unsealed(file.relative_to(path))
     )
     rows: list[Any] = [[name, _file_state(path / name, name in _HASHED)] for name in names]
-    if plan.data.examples is not None:
-        rows.append([str(plan.data.examples), _file_state(plan.data.examples, False)])
+    if any(shows_file(plan, arm) for arm in plan.arms):
+        rows.append(data_files(plan, ("examples",)))
     return sha256_text(canonical_json(rows))
 
 

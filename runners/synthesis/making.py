@@ -48,6 +48,7 @@ class Teacher:
         generator: what generates its texts.
         at_once: passages asked about before the rows are checked.
         form: what its text is held to while it is generated; None for an endpoint, which is asked for it in words alone.
+        weights: fingerprint of a model on this machine; "" for an endpoint.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Teacher:
     generator: Generator
     at_once: int = 16
     form: OutputConstraint | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,19 @@ class BaseModelCheck:
         generator: what generates its answers.
         system: its instructions.
         drop: whether rows that it answers rightly are thrown out.
+        identity: what tells it from another of its name: its fingerprint, or the host of its endpoint.
     """
 
     name: str
     generator: Generator
     system: str = ""
     drop: bool = False
+    identity: str = ""
+
+    def asked_as(self, row: CandidateRow) -> str:
+        """Return the digest of all that decides whether it knows a row."""
+        parts = [self.name, self.identity, self.system, row.question, row.reply]
+        return sha256_text(canonical_json(parts))[:16]
 
 
 @dataclass(kw_only=True)
@@ -130,7 +139,8 @@ class TeacherTexts:
                 asked again.
         """
         self._teacher, self._journal = teacher, journal
-        self._asked_as = sha256_text(canonical_json([teacher.name, teacher.host, task]))[:16]
+        asked_as = [teacher.name, teacher.host or teacher.weights, task]
+        self._asked_as = sha256_text(canonical_json(asked_as))[:16]
         self._rows = {
             row["id"]: row
             for row in read_journal(journal)
@@ -192,10 +202,11 @@ class RowMaker:
         self._checker, self._task, self._teacher = checker, task, teacher
         self._journal, self._base, self._on_event = journal, base, on_event
         self._texts = TeacherTexts(teacher, journal, asdict(task))
+        # 0.2.0 recorded the draw alone, whose question may be another by now: the base is asked again.
         self._known = {
-            row["id"]: bool(row["known"])
+            row["asked_as"]: bool(row["known"])
             for row in read_journal(journal)
-            if "known" in row and base and row.get("base") == base.name
+            if {"known", "asked_as"} <= row.keys()
         }
 
     def make(self, chunks: Sequence[Chunk], count: int, seed: int) -> MakingOutcome:
@@ -253,19 +264,17 @@ class RowMaker:
         self, results: list[tuple[Draw, CheckedRow | None]]
     ) -> list[tuple[Draw, CheckedRow | None]]:
         """Return the results with what the base model knows marked, or thrown out."""
-        if self._base is None:
+        base = self._base
+        if base is None:
             return results
-        to_ask = [
-            (draw, row)
-            for draw, row in results
-            if row is not None and not row.kind and draw.id not in self._known
-        ]
-        answers = closed_book([row.row for _, row in to_ask], self._base.generator, self._base.system)
-        for (draw, _), known in zip(to_ask, answers, strict=True):
-            append_line(self._journal, {"id": draw.id, "base": self._base.name, "known": known})
-            self._known[draw.id] = known
+        sound = [(draw.id, base.asked_as(row.row), row.row) for draw, row in results if row and not row.kind]
+        to_ask = [(id, key, row) for id, key, row in sound if key not in self._known]
+        answers = closed_book([row for _, _, row in to_ask], base.generator, base.system)
+        for (id, key, _), known in zip(to_ask, answers, strict=True):
+            append_line(self._journal, {"id": id, "base": base.name, "asked_as": key, "known": known})
+            self._known[key] = known
         return [
-            (draw, row if row is None or row.kind else self._marked(row, self._known[draw.id]))
+            (draw, row if row is None or row.kind else self._marked(row, self._known[base.asked_as(row.row)]))
             for draw, row in results
         ]
 

@@ -132,8 +132,8 @@ def _from_json(text: str) -> tuple[str, str] | None:
     return question.strip(), reply.strip()
 
 
-def load_local_model(name: str, on_event: OnEvent | None = None) -> Generator:
-    """Return a generator with a model on this machine, the teacher or the base that is asked without the passage.
+def load_local_model(name: str, on_event: OnEvent | None = None) -> tuple[Generator, str]:
+    """Return a model on this machine, the teacher or the base that is asked without the passage, and its fingerprint.
 
     Args:
         name: a known name or a folder.
@@ -151,4 +151,4 @@ def load_local_model(name: str, on_event: OnEvent | None = None) -> Generator:
         raise BadInput(
             f"{name} is a model of kind {model.kind}, which writes no text", "see: tunewise models list"
         )
-    return local_generator(model)
+    return local_generator(model), model.fingerprint

@@ -28,12 +28,14 @@ from runners.arms.prompts import training_row
 from runners.data.examples import Example
 from runners.data.questions import Question
 from runners.data.sampling import QuestionSplit
+from runners.made_from import file_lines, index_updated, match_files, match_step
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, PlanGate, Step, step_name
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.resources.machine import detect_machine
 from runners.run_folder import CURVES_FOLDER, INDEX, SCORES, TRIAL, RunFolder, read_journal
 from runners.runs import requirements
+from runners.runs.arm import choosing_step
 from runners.runs.dataset import RunData, read_data
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.plan_models import ModelSource
@@ -83,7 +85,9 @@ class CurveSetup:
     sizes: tuple[int, ...]
     seeds: tuple[int, ...]
     run: Path | None = None
-    """The finished run whose trained weights and answers stand for the largest size; None without."""
+    """The finished run whose index and questions these are; None without."""
+    taken: bool = False
+    """Whether its answers stand for the largest size: they were made from what the others are made from."""
     notes: list[str] = field(default_factory=list)
 
     def names(self, seed: int) -> list[CurvePointName]:
@@ -96,7 +100,7 @@ class CurveSetup:
 
     def reused(self, name: CurvePointName) -> bool:
         """Whether the run has trained this point and asked its questions already."""
-        return self.run is not None and name.rows == len(self.rows) and bool(self.reused_answers(name))
+        return self.taken and name.rows == len(self.rows) and bool(self.reused_answers(name))
 
     def reused_answers(self, name: CurvePointName) -> list[dict[str, Any]]:
         """Return the answers of the run's trial that stand for a point, [] unless they are complete."""
@@ -281,24 +285,44 @@ def open_curve(
             "name a local model, or an arm that is not trained, such as few-shot: --arm",
         )
     data = read_data(plan, on_event)
-    examples, questions = data.examples, data.split.test if finished else data.split.dev
+    rows, questions = data.examples, data.split.test if finished else data.split.dev
     if len(questions) < 2:
         raise BadInput(
             f"too few questions to score a curve on: {len(questions)} {'test' if finished else 'dev'}",
             "give a larger file of questions: a third of them is dev",
         )
-    numbers = curve_sizes(len(examples), sizes)
+    numbers = curve_sizes(len(rows), sizes)
     first = plan.train_step(chosen.weights).seeds[0] if chosen.weights else plan.seed
     numbered = tuple(range(first, first + seeds))
     names = [CurvePointName(chosen.arm, size, seed) for seed in numbered for size in numbers]
-    own = curve_plan(plan, _asked(chosen, finished), names, mean_row_tokens(plan, examples))
+    own = curve_plan(plan, _asked(chosen, finished), names, mean_row_tokens(plan, rows))
     place = out or (
         run / CURVES_FOLDER / chosen.arm if run else Path(CURVES_FOLDER) / f"{plan.name}-{chosen.arm}"
     )
     context = _curve_context(own, session, data, place, resume, overwrite, on_event)
     part, ended = ("test", run) if finished else ("dev", None)
-    notes = list(_notes(plan, chosen, finished))
-    return CurveSetup(chosen, plan, context, examples, questions, part, numbers, numbered, ended, notes)
+    taken, notes = _match_run(session, data, chosen) if session and finished else (False, [])
+    notes += _notes(plan, chosen, finished)
+    return CurveSetup(chosen, plan, context, rows, questions, part, numbers, numbered, ended, taken, notes)
+
+
+def _match_run(session: OpenRun, data: RunData, arm: EvaluateStep) -> tuple[bool, list[str]]:
+    """Return whether a run's answers of an arm were made from what there is now, and what is to be said of it."""
+    run = session.folder
+    asked = match_files(run, session.plan, ("questions", "test_questions"))
+    try:
+        match = match_step(run, step_name(arm), step_runner.step_inputs(session.replace(data=data), arm))
+    except BadInput as problem:
+        return False, [f"all rows are trained and asked again: {problem.message}"]
+    changed = list(match.changed)
+    if arm.retrieval and index_updated(run):
+        changed.append("index")
+    if asked.changed and choosing_step(session.plan, arm).chooses_prompt and "questions" not in changed:
+        changed.append("gold of the questions")
+    if changed or match.unknown:
+        what = ", ".join(changed) or "something that its answers depend on"
+        return False, [f"all rows are trained and asked again, not taken from the run: {what} changed since"]
+    return True, file_lines(asked, session.plan, "all sizes are scored by today's gold, unlike the report")
 
 
 def _notes(plan: Plan, arm: EvaluateStep, finished: bool) -> Iterator[str]:

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, writer_lock
+from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json, writer_lock
 from rag.index import newest_generation
 from rag.refusal.drift import Drift
 from rag.types import OnEvent
 from runners.data.questions import Question, count_questions, read_question_file, with_wordings
+from runners.made_from import MADE_FROM, file_lines, match_files, recorded_answers, rows_digest
 from runners.plan.backend import LOCAL_BACKEND
-from runners.plan.schema import Plan
+from runners.plan.schema import Plan, step_name
 from runners.plan.steps import EvaluateStep
 from runners.run_folder import EVALS_FOLDER, INDEX, SCORES, read_journal
 from runners.runs import dataset
+from runners.runs.arm import shows_file
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.retrieval import refused_arms
 from runners.scoring.correctness import references_of
@@ -158,6 +160,10 @@ def read_eval_questions(session: OpenRun, file: Path) -> EvalQuestions:
         raise BadInput(
             f"{file}: every question nearly repeats a training row", "give questions of another kind"
         )
+    match = match_files(session.folder, session.plan, ("examples", "questions", "test_questions"))
+    notes += tuple(
+        file_lines(match, session.plan, "repeats and dev questions are found by its rows of today")
+    )
     return EvalQuestions(asked, len(guarded.left_out), dev, test, notes=notes)
 
 
@@ -194,7 +200,17 @@ def _answer(
     }
     if (server := session.backend.model_of(arm)) != plan.servers.model_of(arm):
         made_from["backend"] = server.entry if server else LOCAL_BACKEND
-    trial.drop_outdated_answers(folder, arm.arm, sha256_text(canonical_json(made_from)))
+    by_0_2_0 = sha256_text(canonical_json(made_from))
+    steps = (name, f"train:{arm.weights}", step_name(plan.embedder_step) if plan.embedder_step else "")
+    made_from["trial"] = [(session.folder.recorded(step) or {}).get("inputs") for step in steps]
+    made_from["shown"] = rows_digest(session.shown_examples) if shows_file(plan, arm) else ""
+    digest = sha256_text(canonical_json(made_from))
+    if (recorded := recorded_answers(folder)).get(arm.arm) == by_0_2_0:
+        write_json(folder / MADE_FROM, {**recorded, arm.arm: digest})
+        if on_event:
+            reason = f"{arm.arm}: answers of 0.2.0 are kept; of which weights and examples was not recorded"
+            on_event({"event": "plan.note", "reason": reason})
+    trial.drop_outdated_answers(folder, arm.arm, digest)
     answered = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
     for seed in (s for s in seeds if any((s, q.id) not in answered for q in questions)):
         prepared = session.prepare(arm, seed)

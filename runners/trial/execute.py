@@ -16,6 +16,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
+from runners.made_from import recorded_files
 from runners.models import cards, endpoint
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
@@ -137,7 +138,7 @@ def carry_out(request: RunRequest, on_event: OnEvent | None = None) -> Run:
             folder.unseal()
             write_plan(recorded.model_copy(update={"backend": plan.backend}), folder.path / PLAN)
         context = OpenRun(folder, executed, obtained, data=data, on_event=on_event)
-        _report_start(context, machine, notes)
+        _report_start(context, machine, notes, only is not None)
         total = len(named) + bool(forgetting.tuned_arms(plan))
         done = _run_steps(context, named, only, total, request.accept_lost_rows)
         # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
@@ -220,14 +221,18 @@ def _quick_step(step: Step) -> Step:
     return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
 
 
-def _report_start(context: OpenRun, machine: Machine, notes: Sequence[str]) -> None:
-    """Write the event that says what the run starts from: plan, split, models, leakage, machine and environment."""
+def _report_start(context: OpenRun, machine: Machine, notes: Sequence[str], one_step: bool) -> None:
+    """Write the event that says what the run starts from: plan, split, files, models, leakage, machine and environment.
+
+    With ``one_step`` the others stay as they were made, and so do the files that are known.
+    """
     plan, split, obtained = context.plan, context.split, context.models.obtained
     asked = (*split.dev, *split.test)
     leaks = dataset.count_leaks(plan, context.examples, asked, context.data.left_out)
     start = {
         "plan": plan.digest(),
         "split": split.digest,
+        "files": {**context.data.files, **(recorded_files(context.folder) if one_step else {})},
         "base": model_identity(obtained.base),
         "models": obtained.fingerprints(plan),
         "overlap": leaks["exact"] + leaks["normalised"] + leaks["same_fact"],

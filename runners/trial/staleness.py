@@ -26,8 +26,10 @@ from rag.text.words import content_words, count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer
 from runners.data.tabular import read_rows
+from runners.made_from import content_digest, data_files
 from runners.plan.schema import Plan
 from runners.run_folder import INDEX, TRIAL, TUNED_INDEX, RunFolder, read_journal, read_run_plan
+from runners.runs.arm import shows_file
 from runners.runs.opened import Opening, OpenRun
 from runners.runs.retrieval import RunRetrieval, refused_arms
 
@@ -67,7 +69,7 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) ->
     arms = [arm for arm in arms_with_knowledge(plan) if arm not in refused]
     weights_only = [arm for arm in arms if not session.arm(arm).retrieval]
     retrieving = [arm for arm in arms if arm not in weights_only]
-    journal = f"stale-{_digest(run, update)[:12]}.jsonl"
+    journal = f"stale-{_digest(run, plan, update)[:12]}.jsonl"
     run.unseal()
     ask_stale(session, questions, arms, "before", journal)
     _copy_answers(run.path / TRIAL / journal, weights_only)
@@ -303,12 +305,13 @@ def _copy_answers(journal: Path, arms: list[str]) -> None:
             append_line(journal, {**row, "when": "after", "repeated": True})
 
 
-def _digest(run: RunFolder, update: Path) -> str:
-    """Return what identifies this test: the digests of the update's files, and the run's index and weights."""
+def _digest(run: RunFolder, plan: Plan, update: Path) -> str:
+    """Return what identifies this test: the digests of the update, the documents, and the run's index, weights, examples."""
     from rag.index import newest_generation
 
-    files = sorted(p for p in update.rglob("*") if p.is_file())
-    digests = [f"{p.relative_to(update).as_posix()}\0{sha256_file(p)}" for p in files]
+    digests = [content_digest(path) for path in (update, plan.data.documents)]
+    if any(shows_file(plan, arm) for arm in plan.arms):
+        digests += data_files(plan, ("examples",)).values()
     digests += [sha256_file(p) for p in sorted(run.path.glob(f"adapters/*/{MANIFEST}"))]
     current = run.path / INDEX / CURRENT_FILE
     generation = current.read_text("utf-8") if current.is_file() else ""

@@ -28,6 +28,7 @@ from runners.data.log_questions import require_log
 from runners.data.questions import Question
 from runners.data.reasoning import TAGS
 from runners.inference.types import Generator
+from runners.made_from import content_digest, rows_digest
 from runners.models.fingerprint import chat_template
 from runners.models.resolve import Model, parse_remote
 from runners.plan.schema import Plan, Step
@@ -66,7 +67,7 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
     if isinstance(step, IndexStep):
         return made_from | {
-            "documents": _documents_digest(plan.data.documents),
+            "documents": content_digest(plan.data.documents),
             "embedder": _embedder_digest(context),
             "signals": list(SEARCH_SIGNALS),
             **_gate_inputs(context),
@@ -74,7 +75,7 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     if isinstance(step, EmbedderStep):
         return made_from | {
             "index": step_inputs(context, plan.index) if plan.index else {},
-            "examples": _rows_digest(context),
+            "examples": rows_digest(context.examples),
             "split": context.split.digest,
             **_tuned_reranker_input(context),
             **_reranker_input(context, True),
@@ -89,12 +90,12 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
         made_from |= {
-            "examples": _rows_digest(context),
+            "examples": rows_digest(context.examples),
             "index": _index_digest(plan, step.rows == "retrieval"),
             **_reranker_input(context, step.rows == "retrieval"),
         }
         if step.replay:
-            made_from["replay"] = _documents_digest(plan.data.replay)
+            made_from["replay"] = content_digest(plan.data.replay)
         if step.start_from:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
@@ -105,7 +106,7 @@ def step_inputs(context: OpenRun, step: Step) -> dict[str, Any]:
     made_from |= constraint_input(plan, step)
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
-        "shots": _rows_digest(context) if step.shots or step.classifier else "",
+        "shots": rows_digest(context.examples) if step.shots or step.classifier else "",
         **_reranker_input(context, step.retrieval),
         **({**_gate_inputs(context), **reader_input(context)} if step.retrieval else {}),
     }
@@ -432,16 +433,6 @@ def _with_total(context: OpenRun, seed_index: int, seeds: int) -> Callable[[dict
     return emit
 
 
-def _documents_digest(documents: Path | None) -> str:
-    """Return the digest of a file, or of the paths and contents below a folder; "" for None."""
-    if documents is None:
-        return ""
-    if documents.is_file():
-        return sha256_file(documents)
-    files = sorted(p for p in documents.rglob("*") if p.is_file())
-    return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
-
-
 def _gate_inputs(context: OpenRun) -> dict[str, Any]:
     """Return the settings and the log that refusals depend on; {} for the usual ones."""
     log = context.plan.data.wordings
@@ -449,10 +440,6 @@ def _gate_inputs(context: OpenRun) -> dict[str, Any]:
         return gate_inputs(context)
     require_log(log)
     return {**gate_inputs(context), "wordings": sha256_file(log)}
-
-
-def _rows_digest(context: OpenRun) -> str:
-    return sha256_text(repr([(e.messages, e.line) for e in context.examples]))
 
 
 def _embedder_digest(context: OpenRun) -> str | None:
@@ -473,4 +460,4 @@ def _tuned_reranker_input(context: OpenRun) -> dict[str, str]:
 
 
 def _index_digest(plan: Plan, needed: bool) -> str:
-    return _documents_digest(plan.data.documents) if needed else ""
+    return content_digest(plan.data.documents) if needed else ""

@@ -21,6 +21,7 @@ from runners.arms.prompts import FewShotExamples
 from runners.arms.retriever import PassageFinder
 from runners.data.questions import Question
 from runners.inference.types import Generator
+from runners.made_from import MADE_FROM, recorded_answers
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 from runners.report.json_records import to_json
@@ -29,7 +30,6 @@ from runners.run_folder import SCORES, read_journal
 from runners.scoring.scores import combined_score, question_weights, score_answer
 
 ANSWERS = "answers.jsonl"
-MADE_FROM = "made_from.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +265,7 @@ def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
     Answers from before the documents or the weights changed must not be scored together with later ones. The trial's scores
     go first, as they are no longer those of its answers: a run that ends before it scores them again has none.
     """
-    path = folder / MADE_FROM
-    digests: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    digests = recorded_answers(folder)
     if digests.get(arm) == made_from:
         return 0
     rows = read_journal(folder / ANSWERS)
@@ -275,7 +274,7 @@ def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:
         (folder / SCORES).unlink(missing_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in others)
         write_text(folder / ANSWERS, text)
-    write_json(path, {**digests, arm: made_from})
+    write_json(folder / MADE_FROM, {**digests, arm: made_from})
     return len(rows) - len(others)
 
 

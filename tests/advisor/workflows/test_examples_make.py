@@ -348,6 +348,31 @@ def test_overwrite_removes_the_texts_only_when_it_begins(
     assert mine.is_file()
 
 
+def test_what_the_base_knows_is_asked_for_the_question_and_the_model_of_today(
+    folder: Path, endpoints: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With other instructions the teacher writes another question about a passage; another host is another model."""
+    server, base, other = endpoints(), endpoints(), endpoints()
+    server.answer = good_teacher
+    base.answer = lambda body: dict(GOOD.values()).get(text_of(body), "I do not know.")
+    (folder / "system.txt").write_text("Answer in one sentence.", "utf-8")
+    flags = ("--teacher", f"openai:tern-2@{server.url}", "--out", "e.jsonl", "--count", "4")
+
+    def make(at: Any, *more: str) -> tuple[list[bool], int]:
+        """Return of each row whether the base knows it, and how many questions it was asked."""
+        before = len(at.seen)
+        assert run(*flags, "--model", f"openai:gull@{at.url}", *more) == 0
+        return [row["meta"]["checks"]["known"] for row in rows_of(folder / "e.jsonl")], len(at.seen) - before
+
+    assert make(base) == ([True] * 4, 4)
+    assert make(base, "--resume") == ([True] * 4, 0)
+    assert make(other, "--resume") == ([False] * 4, 4)
+    old, new = GOOD["fares.md"][0], "How much is a day ticket for the Plover?"
+    server.answer = lambda body: good_teacher(body).replace(old, new)
+    known, asked = make(base, "--resume", "--prompt", "system.txt")
+    assert (sorted(known), asked) == ([False, True, True, True], 4)
+
+
 def test_bad_flags_say_what_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--out", "q.jsonl", "--as", "poems") == 2
     assert run("--out", "q.jsonl", "--teacher", "openai:broken") == 3

@@ -142,6 +142,18 @@ def test_interrupted_probe_continues_with_its_replies(piers: Path, server: Any) 
     assert not (piers / ".probe.work").exists()
 
 
+def test_interrupted_probe_begins_again_with_other_files(piers: Path, server: Any) -> None:
+    """Its journal holds the replies by their place in the file of examples."""
+    line = ("probe", "--examples", "examples.jsonl", "--model", f"openai:tern@{server.url}")
+    server.faults = [None] * 6 + [lambda handler: handler.reply(401, {"error": {"message": "no"}})] * 20
+    run_command(*line, code=3)
+    rows = (piers / "examples.jsonl").read_text("utf-8")
+    (piers / "examples.jsonl").write_text(rows.replace("When does", "At what hour does"), "utf-8")
+    server.faults, before = [], len(server.seen)
+    run_command(*line)
+    assert len(server.seen) - before == 10
+
+
 def test_answers_of_a_person_override_the_probe() -> None:
     answers = Answers().put("file", {"behaviour_gap": "low", "must_cite": True})
     answers = answers.put(

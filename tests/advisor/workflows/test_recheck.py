@@ -309,6 +309,17 @@ def test_accepted_recheck_is_the_next_base(run: Path, tunewise: Tunewise, tmp_pa
     assert "accepted last" in err
 
 
+def test_answers_of_another_state_of_the_run_are_not_those_of_a_recheck(run: Path, tmp_path: Path) -> None:
+    """The run was carried out again meanwhile: with its weights of today, a recheck of the same files begins anew."""
+    (run / "manifest.json").unlink()
+    first = recheck(run, RecheckRequest()).folder
+    assert recheck(run, RecheckRequest()).folder == first
+    rows = answers(run)
+    rows[0]["answer"] = "None."
+    write_rows(run / "trial" / "answers.jsonl", rows)
+    assert recheck(run, RecheckRequest()).folder != first
+
+
 def test_index_of_a_recheck_that_was_accepted_meanwhile_stays(run: Path, tmp_path: Path) -> None:
     """It is removed under the lock of its folder, and not where another process has accepted it."""
     changed = write_rows(tmp_path / "documents.jsonl", documents(wrong=4))
