@@ -16,7 +16,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.files import append_line, check_manifest, disk_full_as_problem
 from rag.types import OnEvent
 from runners.arms import classifier, long_context, scored_labels
-from runners.made_from import recorded_files
+from runners.made_from import index_updated, recorded_files
 from runners.models import cards, endpoint
 from runners.plan.forecast import OUTDATED
 from runners.plan.schema import ArmStep, Plan, Step, read_plan, step_name, write_plan
@@ -24,7 +24,7 @@ from runners.plan.steps import NF4, QUANTIZED_ANSWERS, EmbedderStep, EvaluateSte
 from runners.resources import usage
 from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
-from runners.run_folder import EVENTS, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
+from runners.run_folder import EVENTS, INDEX, PLAN, SCORES, TRIAL, RunFolder, read_journal, read_run_plan
 from runners.runs import dataset, requirements
 from runners.runs.dataset import RunData, read_data
 from runners.runs.endpoint_consent import check_index_hosts
@@ -295,6 +295,7 @@ def _run_or_skip(context: OpenRun, name: str, step: Step, number: int, total: in
         return False
     if damage:
         context.emit({"event": "plan.note", "reason": f"{name} is repeated: {damage}"})
+    _refuse_updated_index(context, name, step)
     context.folder.unseal()
     with usage.measure_step_contention() as others:
         result = step_runner.run_step(context, step)
@@ -303,6 +304,19 @@ def _run_or_skip(context: OpenRun, name: str, step: Step, number: int, total: in
     context.folder.finish(name, inputs, result, 0.0 if remote else others.lost)
     context.emit({"event": "step.end", "step": name, **result})
     return True
+
+
+def _refuse_updated_index(context: OpenRun, name: str, step: Step) -> None:
+    """Raise UsageProblem for a step that would search other documents than the steps before it did."""
+    searches = isinstance(step, EvaluateStep) and step.retrieval
+    searches |= isinstance(step, TrainStep) and step.rows == "retrieval"
+    if searches and index_updated(context.folder):
+        path = context.folder.path
+        raise UsageProblem(
+            f"{path / INDEX} was updated after it was built for this run: {name} would search other documents than the "
+            "arms before it, judged by answers that may be outdated",
+            f"carry the plan out anew, with today's documents and questions: tunewise run {path / PLAN} --out NEW",
+        )
 
 
 def _damage(context: OpenRun, step: Step) -> str:

@@ -13,6 +13,7 @@ import pytest
 from advisor.cli import main
 from advisor.report.report import Report, judge
 from benchmarks.recheck import small_embedder
+from rag.errors import UsageProblem
 from runners.plan.schema import Plan, parse_plan
 from runners.run_folder import read_journal
 from runners.runs.opened import OpenRun
@@ -65,6 +66,15 @@ def plan_for(folder: Path, server: Any, bank: str = "fixed") -> Plan:
             "forgetting": {"prompts": 0},
         }
     )
+
+
+def searching_plan(folder: Path, server: Any, documents: Rows) -> Plan:
+    """Return a plan of one arm that shows examples and the passages of an index."""
+    body = plan_for(folder, server).model_dump(mode="json", by_alias=True)
+    body["data"]["documents"] = str(write(folder / "documents.jsonl", documents))
+    body["embedder"] = {"name": str(small_embedder(folder / "embedder", [row["text"] for row in documents]))}
+    body["steps"] = [{"kind": "index", "k": 1}, body["steps"][1] | {"retrieval": True}]
+    return parse_plan(body)
 
 
 @pytest.fixture
@@ -123,11 +133,7 @@ def test_curve_after_the_runs_index_was_updated(server: Any, tmp_path: Path) -> 
     from rag.index import Index
 
     piers = [{"id": f"p{n}", "text": f"Pier {n} has {100 + n} berths for visitors."} for n in range(12)]
-    body = plan_for(tmp_path, server).model_dump(mode="json", by_alias=True)
-    body["data"]["documents"] = str(write(tmp_path / "documents.jsonl", piers))
-    body["embedder"] = {"name": str(small_embedder(tmp_path / "embedder", [row["text"] for row in piers]))}
-    body["steps"] = [{"kind": "index", "k": 1}, body["steps"][1] | {"retrieval": True}]
-    plan = parse_plan(body)
+    plan = searching_plan(tmp_path, server, piers)
     judge(run(plan, tmp_path / "run"))
     assert curve_of(tmp_path / "run", "before", ROWS) == (True, [])
     other = write(tmp_path / "other.jsonl", [*piers[1:], {"id": "p0", "text": "Pier 0 has 7 berths."}])
@@ -136,6 +142,19 @@ def test_curve_after_the_runs_index_was_updated(server: Any, tmp_path: Path) -> 
     taken, (note,) = curve_of(tmp_path / "run", "after", ROWS)
     assert not taken
     assert note.endswith(": index changed since")
+
+
+def test_run_goes_on_with_the_index_that_it_began_with(server: Any, tmp_path: Path) -> None:
+    """Else arms of one table would have searched different documents."""
+    from rag.index import Index
+
+    piers = [{"id": f"p{n}", "text": f"Pier {n} has {100 + n} berths for visitors."} for n in range(12)]
+    plan = searching_plan(tmp_path, server, piers)
+    run(plan, tmp_path / "run", only="index")
+    other = write(tmp_path / "other.jsonl", piers[1:])
+    Index.update(tmp_path / "run" / "index", other, OpenRun.open(tmp_path / "run").obtain().models.embedder)
+    with pytest.raises(UsageProblem, match="updated after it was built for this run: evaluate:few-shot"):
+        run(plan, tmp_path / "run", resume=True)
 
 
 def test_report_written_again_names_the_files_that_the_run_read(finished: Path) -> None:
