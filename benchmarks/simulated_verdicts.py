@@ -31,7 +31,7 @@ EACH = (5, 12, 40)
 LUCKS = (1.0, 3.0)
 SHAPES = ("alike", "unlike")
 BETTER = 1.5
-"""Log odds by which the better arm is better where power is simulated: about 59 right of 100 become 80."""
+"""Log odds by which the better arm is better where power is simulated: about 50 right of 100 become 75."""
 LEADS: Mapping[int, Sequence[float]] = {
     30: (0.2, 0.3, 0.4),
     60: (0.15, 0.2, 0.3),
