@@ -11,7 +11,7 @@ combined scores mostly change together. For right answers alone the test is the 
 
 **A sure regression** is such a loss whose whole 95 % interval also lies below minus the margin. **A sure gain** is the same
 upwards. The interval is that of :mod:`rag.evaluation.statistics`, clustered by document; requiring both can only lower the
-share of false alarms. Of effectively fewer than six documents the p are those of Student's t over documents, corrected by
+share of false alarms. Of fewer than six documents the p are those of Student's t over documents, corrected by
 Holm; of two or fewer nothing is sure. With a margin above 0 the interval decides about the margin: its one-sided error is
 that of the bootstrap (about 2.5 %, up to 4 % with few questions).
 
@@ -34,6 +34,7 @@ from rag.evaluation.clusters import (
     cluster_by_document,
     clustered_error,
     document_groups,
+    pull,
     student_p,
 )
 from rag.evaluation.statistics import bootstrap_interval, holm_correction
@@ -246,7 +247,7 @@ def _family(rows: Sequence[_ScoreRow], seed: int) -> tuple[list[float], list[flo
     units = cluster_by_document(list(documents.values()))
     if not units.by_document:
         return [1.0] * len(rows), [1.0] * len(rows)
-    if units.effective < MIN_CLUSTERS and not units.single:
+    if units.units < MIN_CLUSTERS and not units.single:
         losses = [_student_loss_p(row) for row in rows]
         return holm_correction(losses), holm_correction([1 - p for p in losses])
     table = np.zeros((len(rows), units.units))
@@ -353,7 +354,7 @@ def smallest_found_loss(
     flips = rng.gamma(gains, 1.0, (SIMULATIONS, 1))
     won = (draws < flips / max(1, len(values) - right)) & ~values
     tests = (max(1, sum(change.decides for change in changes)), max(1, arms_asked))
-    bound = LEVEL / tests[units.effective >= MIN_CLUSTERS]
+    bound = LEVEL / tests[units.units >= MIN_CLUSTERS]
 
     def power(lost: int) -> float:
         chance = (lost + flips) / right
@@ -390,7 +391,7 @@ def _found(changes: np.ndarray, units: Clusters, bound: float, margin: float) ->
     sums = residuals @ by_unit
     error = _error_of_sums(sums, count)
     if units.few:
-        error = np.maximum(error, _error_of_sums(residuals, count))
+        error = np.maximum(_error_of_sums(sums * pull(units), count), _error_of_sums(residuals, count))
         high = mean + stdtrit(units.effective - 1, 1 - LEVEL) * error
     else:
         spread = np.sqrt((sums**2).mean(axis=1)) + MIN_SPREAD
@@ -399,7 +400,7 @@ def _found(changes: np.ndarray, units: Clusters, bound: float, margin: float) ->
         quantile = normal if units.single else stdtrit(units.units - 1, 1 - LEVEL)
         quantile = skew + (skew + quantile) / (1 - skew * (skew + quantile))
         high = mean + error * (quantile + skew * (quantile**2 - 1))
-    if units.effective < MIN_CLUSTERS and not units.single:
+    if units.units < MIN_CLUSTERS and not units.single:
         p = student_p(mean, error, units.effective)
     else:
         p = _loss_p(changes @ by_unit)
@@ -407,10 +408,8 @@ def _found(changes: np.ndarray, units: Clusters, bound: float, margin: float) ->
 
 
 def _error_of_sums(residuals: np.ndarray, count: int) -> np.ndarray:
-    import numpy as np
-
     units = residuals.shape[1]
-    return np.asarray(np.sqrt(units / (units - 1) * (residuals**2).sum(axis=1)) / count)
+    return (units / (units - 1) * (residuals**2).sum(axis=1)) ** 0.5 / count
 
 
 def _loss_p(sums: np.ndarray) -> np.ndarray:

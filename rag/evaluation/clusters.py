@@ -16,7 +16,7 @@ import numpy as np
 from rag.text.words import count_noun
 
 MIN_CLUSTERS = 6
-"""Fewest effective documents whose differences are tested by changing their signs, else by Student's t: with n documents the
+"""Fewest documents whose differences are tested by changing their signs, else by Student's t: with n documents the
 smallest two-sided p of a sign-flip test is 2 / 2**n, so five could never reach p = .05."""
 FEW_CLUSTERS = 10
 """Effective documents below which an interval is Student's t over documents, and no bootstrap."""
@@ -97,15 +97,29 @@ def clustered_error(data: np.ndarray, groups: Clusters | None) -> float:
     """Return the mean's standard error, clustered if there are groups (Liang and Zeger 1986); nan for one unit.
 
     With residuals r summed in each of G units and n values: sqrt(G / (G - 1) * sum(r²)) / n. Where every value is its
-    own unit, G = n and this is the usual standard deviation / sqrt(n). With few groups it is at least that: by luck
-    the means of three documents come close together.
+    own unit, G = n and this is the usual standard deviation / sqrt(n). With few groups it is that of the jackknife, and
+    at least that of single values: by luck the means of three documents come close together.
     """
     residuals = data - data.mean() if data.size else data
     alone = _error_of_sums(residuals, data.size)
     if groups is None:
         return alone
-    clustered = _error_of_sums(np.bincount(groups.index, residuals), data.size)
-    return max(clustered, alone) if groups.few else clustered
+    sums = np.bincount(groups.index, residuals)
+    return (
+        max(_error_of_sums(sums * pull(groups), data.size), alone)
+        if groups.few
+        else _error_of_sums(sums, data.size)
+    )
+
+
+def pull(groups: Clusters) -> np.ndarray:
+    """Return by how much each group's residual is enlarged, float [units]: a large document pulls the mean to itself.
+
+    Leaving a group of share h out moves the mean by its residual over 1 - h (jackknife: Bell and McCaffrey 2002); with
+    groups of one size every factor is 1.
+    """
+    shares = np.bincount(groups.index) / groups.index.size
+    return np.asarray((1 - 1 / groups.units) / (1 - shares))
 
 
 def _error_of_sums(residuals: np.ndarray, count: int) -> float:

@@ -246,7 +246,7 @@ def paired_test(
 ) -> PairedDifference:
     """Compare two arms on the same questions: bootstrap interval and sign-flip test of the mean difference a - b.
 
-    Differences of one document are drawn, and flipped, together. Of effectively fewer than :data:`MIN_CLUSTERS` documents
+    Differences of one document are drawn, and flipped, together. Of fewer than :data:`MIN_CLUSTERS` documents
     ``p`` is that of Student's t over documents, of two or fewer it is 1: whatever was seen, nothing is sure.
 
     Args:
@@ -296,7 +296,7 @@ def _paired_p(
         return 1.0, max(1, int(clusters.effective))
     if groups is None:
         return _sign_flip_p(differences, seed, resamples), differences.size
-    if groups.effective < MIN_CLUSTERS:
+    if groups.units < MIN_CLUSTERS:
         lower = student_p(-np.abs(differences.mean(keepdims=True)), np.array([error]), groups.effective)
         return float(min(1.0, 2 * lower[0])), groups.units
     # one sign for each document: the sum of its differences changes sign as a whole
