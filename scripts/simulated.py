@@ -11,10 +11,10 @@ from scripts.pages import table
 
 RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "simulated_verdicts.json"
 FALSE_TEXT = """\
-Two equal arms, simulated through the function that decides: the share of {few} trials ({many} from ten documents on) in
-which one came out as surely better; lowest and highest over strong and very strong luck by document, and documents alike
-and unlike in size. Nominal is .05; chance alone moves a cell by {narrow} ({wide} from ten documents on).
-`python -m benchmarks.simulated_verdicts --record` makes the tables again."""
+Two equal arms, simulated through the function that decides: the share of trials in which one came out as surely better;
+lowest and highest over strong and very strong luck by document, and documents alike and unlike in size. Nominal is .05. A
+share is of {trials} trials, so chance alone moves it by up to {wobble}; the number of each is in
+`benchmarks/simulated_verdicts.json`. `python -m benchmarks.simulated_verdicts --record` makes the tables again."""
 POWER_TEXT = """\
 How often an arm that is truly better is found, by 1.5 in log odds (about 50 against 75 right of 100), documents alike in
 size; without luck by document, and with strong luck:"""
@@ -27,24 +27,23 @@ when asked again, half of them in either direction; every recheck states its los
 def simulated_section() -> list[str]:
     """Return the tables: false alarms and power by number of documents, and the stated power of rechecks."""
     record = json.loads(RECORD.read_text("utf-8"))
-    trials = {name: rows[0]["trials"] for name, rows in record.items()}
+    false = [*record["few"], *record["many"]]
+    trials = {row["trials"] for row in false}
     each = sorted({row["each"] for row in record["few"]})
     columns = ("documents", *(f"{count} questions each" for count in each))
     return [
         FALSE_TEXT.format(
-            few=trials["few"],
-            many=trials["many"],
-            narrow=_wobble(trials["few"]),
-            wide=_wobble(trials["many"]),
+            trials=f"{min(trials)} to {max(trials)}",
+            wobble=f"{2 * (0.05 * 0.95 / min(trials)) ** 0.5:.2f}"[1:],
         ),
         "",
-        *table(columns, _rows([*record["few"], *record["many"]], each, "false", " to ")),
+        *table(columns, _rows(false, each, "false", " to ")),
         "",
         POWER_TEXT,
         "",
-        *table(columns, _rows([*record["few power"], *record["many power"]], each, "found", ", ")),
+        *table(columns, _rows([*record["few power"], *record.get("many power", ())], each, "found", ", ")),
         "",
-        RECHECK_TEXT.format(trials=trials["recheck"]),
+        RECHECK_TEXT.format(trials=record["recheck"][0]["trials"]),
         "",
         *table(
             ("questions", "of a document", "margin", "change by chance", "stated loss", "found"),
@@ -63,11 +62,6 @@ def simulated_section() -> list[str]:
     ]
 
 
-def _wobble(trials: int) -> str:
-    """Return two standard errors of a share of .05."""
-    return f"{2 * (0.05 * 0.95 / trials) ** 0.5:.3f}"[1:]
-
-
 def _rows(
     rows: Sequence[Mapping[str, Any]], each: Sequence[int], key: str, between: str
 ) -> list[tuple[str, ...]]:
@@ -77,7 +71,11 @@ def _rows(
         cells = []
         for count in each:
             shares = [row[key] for row in rows if (row["documents"], row["each"]) == (documents, count)]
-            shown = [min(shares), max(shares)] if key == "false" else shares
-            cells.append(between.join(f"{share:.3f}"[1:] if share < 1 else "1" for share in shown))
+            shown = [min(shares), max(shares)] if key == "false" and shares else shares
+            cells.append(
+                "–"
+                if not shares
+                else between.join(f"{share:.3f}"[1:] if share < 1 else "1" for share in shown)
+            )
         lines.append((str(documents), *cells))
     return lines
