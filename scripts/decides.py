@@ -21,7 +21,7 @@ NUMBERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runners.resources.memory_terms", ("EIGHT_BIT_FROM",)),
     ("advisor.verdict.comparison", ("SIGNIFICANCE_LEVEL", "LEANING_BELOW", "STATISTICAL_POWER")),
     ("advisor.verdict.arm_choice", ("CLOSE_SHARE", "MIN_VALID_SHARE", "MIN_UNANSWERABLE", "REFUSING_SHARE")),
-    ("rag.evaluation.statistics", ("MIN_CLUSTERS",)),
+    ("rag.evaluation.clusters", ("MIN_CLUSTERS", "FEW_CLUSTERS", "ENOUGH_ABOVE")),
 )
 """Constants that a recommendation or a verdict rests on, by their module."""
 

@@ -28,6 +28,7 @@ from scripts.pages import Part, table, with_parts  # noqa: E402
 from scripts.scale import figures_page, training_parts  # noqa: E402
 from scripts.scale_retrieval import retrieval_parts  # noqa: E402
 from scripts.scores import scores_parts  # noqa: E402
+from scripts.simulated import simulated_section  # noqa: E402
 
 
 def yaml_value(value: Any) -> str:
@@ -267,7 +268,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
 """Pages of which every line is generated."""
 PARTS: dict[str, dict[str, Part]] = {
     "docs/how-it-decides.md": {"needs": needs_table, "how-sure": how_sure_section, "numbers": numbers_table},
-    "docs/how-it-measures.md": scores_parts(),
+    "docs/how-it-measures.md": {**scores_parts(), "simulated-verdicts": simulated_section},
     "docs/plan.md": {"keys": plan_keys},
     "docs/settings.md": {"keys": setting_keys},
     "docs/scale.md": {**training_parts(), **retrieval_parts()},

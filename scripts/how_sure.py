@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.recommendation import probability
-from advisor.recommendation.confidence import HIGH_FROM, LOW_BELOW
+from advisor.recommendation.confidence import HIGH_FROM, LOW_BELOW, unseen_text
 from scripts.pages import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,9 +21,12 @@ MARGIN = 50
 MEANING = """\
 A recommendation carries a `probability`. It answers one question: *if this were tried properly, how often would no other
 way turn out surely better?* Properly is a trial with at least 200 questions, or a published comparison; surely means that
-chance alone does not explain the difference. Take 100 situations like yours in which the advice says 0.90: in about 90 of
-them nothing else comes out surely ahead, in about 10 something does. It does not say that the advised way is good enough
-for you, nor by how much it leads.
+chance alone does not explain the difference. It does not say that the advised way is good enough for you, nor by how much
+it leads.
+
+**On decisions that no rule had seen the number did not hold.** The advice was right in {unseen}, and not more often where it
+was surer. So take the number and its word for what they are, a count of the doubts that apply here, and a trial of your own
+for the answer.
 
 It is not an opinion of the program about itself. The rules choose the method. Then a small formula looks at what made
 advice fail before, on published decisions and on the public trials of [accuracy](accuracy.md), and takes something off for
@@ -34,15 +37,16 @@ The words are cuts of that number: high from {high:g}, low below {low:g}."""
 PICTURE_TEXT = """\
 Each dot is a group of published decisions to which the advice gave about the same probability (left to right). Its height
 is the share in which it held, the bar is the 95 % interval of that share, and on the dashed line 80 means that 80 of 100
-held. None of these decisions helped to fit the number that it is judged by: each source was left out in turn. But the list
-of doubts was chosen by people who had read the decisions, so expect somewhat less on new ones. Over all {n} decisions of
+held. Each source was left out in turn when the weights were fitted, but rules, doubts and cuts were chosen by people who
+had read these decisions, so the picture shows how well they fit and not how well they foretell. Over all {n} decisions of
 {sources} sources the mean squared error (Brier score) is {brier:.3f}; always giving the same probability would have
 {constant:.3f}."""
 PUBLISHED_TEXT = """\
 {n} decisions of {sources} sources: papers, guides and benchmarks in which one way of adapting a model came out ahead. In
 {accepted} the advice names it, or one that the source supports nearly as well. Each probability is computed from the other
-sources alone; Brier score {brier:.3f}, of a constant {constant:.3f}. `tunewise eval-advice CASES` prints the same for your
-own file, and [how sure](how-it-decides.md#how-sure) explains it."""
+sources alone; Brier score {brier:.3f}, of a constant {constant:.3f}. Rules, doubts and cuts were chosen with these decisions
+in view: on decisions that no rule had seen the advice was right in {unseen}, and not more often where it was surer.
+`tunewise eval-advice CASES` prints the same for your own file, and [how sure](how-it-decides.md#how-sure) explains it."""
 WEIGHTS = """\
 The weight is in log odds: at 0.90, a weight of 1 brings the number to 0.77, a weight of 0.5 to 0.85. Without any doubt it
 is {published:.2f} for published comparisons and {trial:.2f} for trials. A weight may only have the sign that makes sense,
@@ -55,18 +59,13 @@ def how_sure_section() -> list[str]:
     """Return the part of the page: what the number means, the picture, how well it holds, and what lowers it."""
     record: Mapping[str, Any] = json.loads(RECORD.read_text("utf-8"))
     published, coefficients = record["published"], record["coefficients"]
-    spans = (f"{HIGH_FROM:g} and more", f"{LOW_BELOW:g} to {HIGH_FROM:g}", f"below {LOW_BELOW:g}")
-    levels = [
-        (level, span, str(row["n"]), str(row["hits"]), _share(row))
-        for (level, row), span in zip(published["levels"].items(), spans, strict=True)
-    ]
     text = inspect.getdoc(probability.AdviceDoubts) or ""
     described = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE)
     doubts = [
         (f"`{name}`", " ".join(words.split()), f"{coefficients[name]:.2f}") for name, words in described
     ]
     return [
-        MEANING.format(high=HIGH_FROM, low=LOW_BELOW),
+        MEANING.format(high=HIGH_FROM, low=LOW_BELOW, unseen=unseen_text()),
         "",
         f"![How often advice of a given probability held]({PICTURE})",
         "",
@@ -76,8 +75,6 @@ def how_sure_section() -> list[str]:
             brier=published["brier"],
             constant=published["brier_of_constant"],
         ),
-        "",
-        *table(("confidence", "probability", "decisions", "held", "share, 95 % interval"), levels),
         "",
         "What lowers it (`confidence_because` names what applies to you, and what would raise the number):",
         "",
@@ -103,7 +100,6 @@ def published_section() -> list[str]:
         for row in published["reliability"]
         if row["n"]
     ]
-    levels = [(level, "", str(row["n"]), _share(row)) for level, row in published["levels"].items()]
     return [
         "## Published decisions",
         "",
@@ -111,11 +107,12 @@ def published_section() -> list[str]:
             n=published["n"],
             sources=published["sources"],
             accepted=published["accepted"],
+            unseen=unseen_text(),
             brier=published["brier"],
             constant=published["brier_of_constant"],
         ),
         "",
-        *table(("probability, or confidence", "mean", "decisions", "held, 95 % interval"), [*bands, *levels]),
+        *table(("probability", "mean", "decisions", "held, 95 % interval"), bands),
     ]
 
 

@@ -27,8 +27,8 @@ PROBED_QUESTIONS = ("behaviour_gap", "prompting_pass_rate")
 """The questions that a probe can answer when they are asked: how far a plain model's answers are from what is needed, and
 how many are good with a prompt alone."""
 PROBE_BELOW = 0.85
-"""Probability of the advice below which a probe is offered: more than one such advice in seven would be overturned by a
-trial, and a probe takes minutes where the trial takes hours. Above it a probe seldom changes the choice."""
+"""Probability of the advice below which a probe is offered: it takes minutes where the trial takes hours. Above it a probe
+seldom changes the choice."""
 MAX_PROBE_SECONDS = 1800.0
 """Half an hour: a model that would take longer without a GPU is not asked."""
 PROBE_PROMPT_TOKENS = 300

@@ -108,7 +108,7 @@ QUESTIONS: tuple[Question, ...] = (
         "measure. They must be held-out: not among the examples.",
         example=(
             'questions.jsonl with rows such as {"question": "When does the ferry leave?", "answers": '
-            '["9:40"]}; 45 or more give a firm result'
+            '["9:40"]}; bring 45 or more: with fewer than 30 in the test the result is a tendency'
         ),
     ),
     Question(

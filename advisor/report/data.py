@@ -32,7 +32,8 @@ from advisor.verdict.run_records import RunRecords
 from advisor.verdict.sentences import Conclusion
 from advisor.verdict.trial_forecast import compare_forecast
 from rag.errors import BadInput
-from rag.evaluation.statistics import PairedDifference, cluster_by_document
+from rag.evaluation.clusters import cluster_by_document
+from rag.evaluation.statistics import PairedDifference
 from rag.files import check_schema, parse_json
 from runners.made_from import data_files, recorded_files
 from runners.models.resolve import parse_remote

@@ -128,7 +128,11 @@ def _more_questions_reason(report: TrialReport) -> str:
     missing, limit = report.verdict.more_questions_needed, report.max_test
     if limit:
         return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
-    wanted = f"about {count_noun(missing, 'more test question')}" if missing else "30 or more test questions"
+    wanted = (
+        f"about {count_noun(missing, 'more test question')}"
+        if missing
+        else "30 or more test questions from ten or more documents"
+    )
     return f"after adding {wanted} to the plan's data"
 
 

@@ -52,7 +52,7 @@ def read_curves(run: Path) -> list[dict[str, Any]]:
 
 
 def curve_chart(data: Mapping[str, Any]) -> str:
-    """Draw the points with their 95 % intervals, and the fitted curve with its 90 % band, over the rows (logarithmic)."""
+    """Draw the points with their 95 % intervals, and the fitted curve with its band, over the rows (logarithmic)."""
     points, fitted = data["points"], data["fitted"]
     values = [row[key] for row in (*points, *fitted) for key in ("low", "high")]
     low, high = min(values), max(values)
@@ -69,14 +69,14 @@ def curve_chart(data: Mapping[str, Any]) -> str:
         "Learning curve",
         description,
         {
-            "fitted curve, 90 % band": [(row["n"], row["median"]) for row in fitted],
+            "fitted curve and its band": [(row["n"], row["median"]) for row in fitted],
             "measured, 95 % interval": [(row["n"], row["score"]) for row in points],
         },
         x,
         y,
         dot_suffix="interval",
         vertical_line=points[-1]["n"],
-        colours={"fitted curve, 90 % band": 0, "measured, 95 % interval": 0},
+        colours={"fitted curve and its band": 0, "measured, 95 % interval": 0},
         band=[(row["n"], row["low"], row["high"]) for row in fitted],
         bars=[(row["n"], row["low"], row["high"]) for row in points],
     )
@@ -84,6 +84,8 @@ def curve_chart(data: Mapping[str, Any]) -> str:
 
 def curve_page(data: Mapping[str, Any]) -> str:
     """Return an HTML page of one curve, with the report's style and no script."""
+    from runners.scoring.learning_curve import BAND_TEXT
+
     style = (resources.files("advisor") / "templates" / "report.css").read_text("utf-8")
     rows = "".join(
         f'<tr><th scope="row">{row["n"]:,}</th><td>{row["score"]:.3f}</td><td>{row["low"]:.2f}–{row["high"]:.2f}</td>'
@@ -110,5 +112,5 @@ def curve_page(data: Mapping[str, Any]) -> str:
         f'<div class="wide"><table><thead><tr><th scope="col">rows</th><th scope="col">combined</th>'
         f'<th scope="col">interval</th><th scope="col"></th></tr></thead><tbody>{rows}</tbody></table></div>'
         f'<p class="soft">{escape(data["model"])}, scored on {asked}. Measured: 95 % interval over questions; forecast: '
-        f"90 % band.</p><ul>{warnings}</ul></div></section></main></body></html>\n"
+        f"{BAND_TEXT}.</p><ul>{warnings}</ul></div></section></main></body></html>\n"
     )

@@ -84,7 +84,7 @@ def recheck_json(result: Recheck, margin: float) -> dict[str, Any]:
         "made": [change.to_json() for change in paired_changes(pairs, demanded, result.made)]
         if result.made and real
         else [],
-        "power": _power(result, changes),
+        "power": _power(result, changes, margin),
         "lost_answers": _flipped(result),
         "verdict": _verdicts(result),
         "not_measured_again": list(result.stale),
@@ -146,12 +146,12 @@ def _question_texts(result: Recheck) -> dict[str, str]:
     return {str(row["id"]): str(row.get("question", "")) for row in rows}
 
 
-def _power(result: Recheck, changes: Sequence[ScoreChange]) -> list[dict[str, Any]]:
-    """Return for each arm the smallest loss of right answers that is found with 80 % chance."""
+def _power(result: Recheck, changes: Sequence[ScoreChange], margin: float) -> list[dict[str, Any]]:
+    """Return for each arm the smallest loss of right answers that is found, beyond the margin, with 80 % chance."""
     arms_asked = sum(bool(arm.asked) for arm in result.arms)
     rows = []
     for arm in result.arms:
-        loss = smallest_found_loss(arm.before, changes, max(1, arms_asked), result.plan.seed)
+        loss = smallest_found_loss(arm.before, changes, max(1, arms_asked), result.plan.seed, margin)
         count = len(arm.before.of(RIGHT))
         if loss is not None:
             text = (

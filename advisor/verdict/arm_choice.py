@@ -16,10 +16,10 @@ score alone; an arm can win there and still be of no use, because it names no so
 **Which of those is taken.** An arm without a right answer never is, nor one that surely has fewer right answers than
 the one with most. An arm that only explains the others is left out unless it is surely better than all of them. Of the
 rest it is the recommended arm when the verdict is confirmed, else the cheapest within noise of the best. With fewer
-than :data:`advisor.verdict.comparison.LEANING_BELOW` questions "within noise" holds for nearly every arm: 1 of 24 and 6
-of 24 right are within noise of each other. So there the best one is taken, unless a cheaper one is close by its own
-numbers: at most :data:`CLOSE_SHARE` of the questions, or a single question, fewer right, and a combined score no more
-than that below.
+than :data:`advisor.verdict.comparison.LEANING_BELOW` questions, or ten documents, "within noise" holds for nearly every
+arm: 1 of 24 and 6 of 24 right are within noise of each other. So there the best one is taken, unless a cheaper one is
+close by its own numbers: at most :data:`CLOSE_SHARE` of the questions, or a single question, fewer right, and a combined
+score no more than that below.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from typing import Any
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, UpkeepCost
 from advisor.verdict.comparison import (
-    LEANING_BELOW,
     SIGNIFICANCE_LEVEL,
     ArmStanding,
     best_combined,
     compare_arms,
     corrected_comparisons,
+    finds_little,
     mean_combined,
     surely_below,
 )
@@ -217,14 +217,14 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
         compare_arms(trial.arms[best], trial.arms[name], trial.plan.seed) for name in cheaper
     )
     within = [name for name in cheaper if not compared[name].above]
-    count = min(arm.question_count for arm in trial.arms.values())
-    if count < LEANING_BELOW:
+    little = any(map(finds_little, trial.arms.values()))
+    if little:
         within = [name for name in within if _is_close(trial.arms[name], trial.arms[best])]
     use = min([best, *within], key=lambda name: trial.costs[name])
     if use != best:
-        near = "close to" if count < LEANING_BELOW else "not clearly worse than"
+        near = "close to" if little else "not clearly worse than"
         reason = f"{use} is {near} {best}, the best of the arms that can be used, and costs less"
-    elif cheaper and count < LEANING_BELOW:
+    elif cheaper and little:
         reason = f"{use} did best of the arms that can be used, and no cheaper one comes close"
     elif len(names) > 1:
         reason = f"{use} did best of the arms that can be used"

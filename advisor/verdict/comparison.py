@@ -4,7 +4,9 @@
 95 % paired interval is above zero, and the Holm-corrected p of the sign-flip test is at most .05. The
 interval says by how much, the p keeps the error rate: of 1,000 trials of two equal arms with 12 to 60
 questions the interval alone excluded zero in 5.7 to 8.7 %, most with few questions, both together in 4.0 to
-5.3 % (benchmarks/LOG.md).
+5.3 % (benchmarks/LOG.md). Of effectively fewer than ten documents the interval is Student's t over documents, of
+fewer than six the p too; of two or fewer nothing is sure. So two equal arms come out as surely different in at most
+5 % of trials with 3 to 30 documents of 5 to 40 questions (``python -m benchmarks.simulated_verdicts``).
 
 **What is corrected together.** Two questions are asked about the recommendation, and each gets its own
 correction: does it beat the arms of its gate, and is there another arm that does better? All of the gate's
@@ -28,16 +30,22 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from advisor.costs.arm_costs import COMPARISON_ARMS, UpkeepCost
-from rag.evaluation.statistics import MIN_CLUSTERS, PairedDifference, holm_correction, paired_test
+from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, cluster_by_document
+from rag.evaluation.statistics import PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.trial.trial import ArmScores, mean_by_question
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest Holm-corrected p that still counts."""
 LEANING_BELOW = 30
-"""With fewer test questions than this the verdict is only a tendency ("leaning")."""
+"""With fewer test questions than this, or with two documents, the verdict is only a tendency ("leaning")."""
 STATISTICAL_POWER = 0.8
 """Probability that this many questions decide, if the true difference is the one seen."""
+
+
+def finds_little(arm: ArmScores) -> bool:
+    """Return whether an arm was asked so little that only large differences are sure: few questions, or few documents."""
+    return arm.question_count < LEANING_BELOW or cluster_by_document(arm.sources()).effective < FEW_CLUSTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +296,9 @@ def _needed_for(comparison: ArmComparison, level: float) -> QuestionsNeeded | No
     # the error shrinks with the square root of the number of questions, so their ratio is squared.
     normal = NormalDist()
     quantiles = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(STATISTICAL_POWER)
-    # Below MIN_CLUSTERS documents no interval counts, however large the gap.
-    fewest = MIN_CLUSTERS * pair.questions / pair.units
+    clustered = pair.units < pair.questions
+    # Fewer than MIN_CLUSTERS questions are never sure; below FEW_CLUSTERS documents Student's t needs more than the normal.
+    fewest = (FEW_CLUSTERS if clustered else MIN_CLUSTERS) * pair.questions / pair.units
     total = max(fewest, pair.questions * (quantiles * pair.error / gap) ** 2)
     more = max(1, math.ceil(total) - pair.questions)
-    clustered = pair.units < pair.questions
     return QuestionsNeeded(more, math.ceil(more * pair.units / pair.questions) if clustered else None)

@@ -10,9 +10,10 @@ questions and however the scores hang together. Holm's correction would be valid
 combined scores mostly change together. For right answers alone the test is the exact McNemar test.
 
 **A sure regression** is such a loss whose whole 95 % interval also lies below minus the margin. **A sure gain** is the same
-upwards. The interval is the bootstrap of :mod:`rag.evaluation.statistics`, clustered by document; requiring both can only
-lower the share of false alarms. With a margin above 0 the interval decides about the margin: its one-sided error is that of
-the bootstrap (about 2.5 %, up to 4 % with few questions).
+upwards. The interval is that of :mod:`rag.evaluation.statistics`, clustered by document; requiring both can only lower the
+share of false alarms. Of fewer than six documents the p are those of Student's t over documents, corrected by
+Holm; of two or fewer nothing is sure. With a margin above 0 the interval decides about the margin: its one-sided error is
+that of the bootstrap (about 2.5 %, up to 4 % with few questions).
 
 :func:`smallest_found_loss` says which loss the questions find with 80 % chance, :func:`decide` gives the outcome.
 """
@@ -26,7 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.verdict.comparison import LEANING_BELOW, STATISTICAL_POWER
 from advisor.verdict.right_answers import RIGHT
-from rag.evaluation.statistics import MIN_SPREAD, bootstrap_interval, cluster_by_document
+from rag.evaluation.clusters import (
+    MIN_CLUSTERS,
+    MIN_SPREAD,
+    Clusters,
+    cluster_by_document,
+    clustered_error,
+    document_groups,
+    pull,
+    student_p,
+)
+from rag.evaluation.statistics import bootstrap_interval, holm_correction
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.report.json_records import to_json
@@ -46,6 +57,7 @@ MOST_ENUMERATED = 12
 """Documents with differences up to which all sign changes are tried: 4,096 of them."""
 DRAWS = 9_999
 SIMULATIONS = 2_000
+SIMULATED_SIGNS = 1_999
 REGRESSION, IMPROVED, UNCHANGED = "regression", "improved", "unchanged"
 UNDECIDED, NEW_GOLD = "undecided", "needs new gold"
 
@@ -172,6 +184,16 @@ class _ScoreRow:
         """The id of the question itself for each of the values."""
         return [self.originals[asked] for asked in self.values]
 
+    @property
+    def by_question(self) -> list[float]:
+        """New minus old of each question, the mean over its wordings."""
+        return mean_by_question([new - old for old, new in self.values.values()], self.questions)
+
+    @property
+    def documents(self) -> list[str | None]:
+        """The document of each value of :attr:`by_question`."""
+        return [self.sources[question] for question in dict.fromkeys(self.questions)]
+
 
 def _pairs_of(before: ArmScores, now: ArmScores, score: str) -> dict[str, tuple[float, float]]:
     """Return both values of each question that has the score on both sides; higher is better."""
@@ -190,12 +212,9 @@ def _pairs_of(before: ArmScores, now: ArmScores, score: str) -> dict[str, tuple[
 def _change(row: _ScoreRow, p: tuple[float, float], decides: bool) -> ScoreChange:
     old, new = zip(*row.values.values(), strict=True)
     differences = [b - a for a, b in row.values.values()]
-    by_question = mean_by_question(differences, row.questions)
-    interval = bootstrap_interval(
-        by_question, documents=[row.sources[q] for q in dict.fromkeys(row.questions)]
-    )
+    by_question = row.by_question
+    interval = bootstrap_interval(by_question, documents=row.documents)
     count = len(differences)
-    spread = sum((d - interval.mean) ** 2 for d in by_question) / max(1, len(by_question) - 1)
     return ScoreChange(
         arm=row.arm,
         score=row.score,
@@ -210,7 +229,7 @@ def _change(row: _ScoreRow, p: tuple[float, float], decides: bool) -> ScoreChang
         gains=sum(d > MIN_SPREAD for d in differences),
         n=count,
         decides=decides,
-        error=math.sqrt(spread / len(by_question)),
+        error=_row_error(row),
         questions=len(by_question) if len(by_question) < count else None,
     )
 
@@ -226,11 +245,33 @@ def _family(rows: Sequence[_ScoreRow], seed: int) -> tuple[list[float], list[flo
         documents |= {question: row.sources[question] for question in row.questions}
     position = {question: n for n, question in enumerate(documents)}
     units = cluster_by_document(list(documents.values()))
+    if not units.by_document:
+        return [1.0] * len(rows), [1.0] * len(rows)
+    if units.units < MIN_CLUSTERS and not units.single:
+        losses = [_student_loss_p(row) for row in rows]
+        return holm_correction(losses), holm_correction([1 - p for p in losses])
     table = np.zeros((len(rows), units.units))
     for n, row in enumerate(rows):
         for question, (old, new) in zip(row.questions, row.values.values(), strict=True):
             table[n, units.index[position[question]]] += new - old
     return sign_flip_family(table, seed), sign_flip_family(-table, seed)
+
+
+def _row_error(row: _ScoreRow) -> float:
+    """Return the standard error of the mean difference, clustered by document."""
+    import numpy as np
+
+    differences = np.array(row.by_question)
+    return clustered_error(differences, document_groups(differences, row.documents))
+
+
+def _student_loss_p(row: _ScoreRow) -> float:
+    """Return the one-sided p of a loss over few documents."""
+    import numpy as np
+
+    mean = np.array([sum(row.by_question) / len(row.by_question)])
+    effective = cluster_by_document(row.documents).effective
+    return float(student_p(mean, np.array([_row_error(row)]), effective)[0]) if effective > 1 else 0.5
 
 
 def sign_flip_family(table: np.ndarray, seed: int = 0) -> list[float]:
@@ -272,48 +313,53 @@ def sign_flip_family(table: np.ndarray, seed: int = 0) -> list[float]:
 
 
 def smallest_found_loss(
-    before: ArmScores, changes: Sequence[ScoreChange], arms_asked: int = 1, seed: int = 0
+    before: ArmScores,
+    changes: Sequence[ScoreChange],
+    arms_asked: int = 1,
+    seed: int = 0,
+    margin: float = 0.0,
 ) -> FoundLoss | None:
     """Return the smallest loss of right answers that the arm's questions find with 80 % chance.
 
-    Simulated: each right answer becomes wrong with the same chance, independently; as many others as were seen become right
-    and wrong by chance. An alarm is the sign test over documents at the level of the test, divided by the arms that were
-    asked again.
+    Simulated: each right answer becomes wrong with the same chance, independently; about as many others as were seen to
+    become right (a gamma distribution of that mean, as one count is all that is known) become right, and wrong, by chance.
+    Found is what :meth:`ScoreChange.sure_loss` finds, its level divided by the arms that were asked again.
 
     Args:
         before: the arm's scores before, on the compared questions.
         changes: the changes that were measured: the gains that chance brings are taken from them.
         arms_asked: arms with answers that were asked again.
         seed: of the simulation.
+        margin: the loss that is accepted.
 
     Returns:
-        None where no loss would be found: too few answers were right, or none can be judged.
+        None where no loss would be found: too few answers were right, or all are of two documents, or none can be judged.
     """
     import numpy as np
 
-    values = [round(v) for v in before.of(RIGHT)]
-    right = sum(values)
-    if not right:
-        return None
+    values = np.array([round(v) for v in before.of(RIGHT)], dtype=bool)
+    right = int(values.sum())
     units = cluster_by_document(before.sources(RIGHT))
-    originals = before.originals_of(RIGHT)
-    number = {question: n for n, question in enumerate(dict.fromkeys(originals))}
-    unit_of = [units.index[number[question]] for question in originals]
+    if not right or not units.by_document:
+        return None
+    number = {question: n for n, question in enumerate(dict.fromkeys(before.originals_of(RIGHT)))}
+    # each question's share of its wordings, float [answers, questions]
+    shares = np.zeros((len(values), len(number)))
+    shares[np.arange(len(values)), [number[question] for question in before.originals_of(RIGHT)]] = 1.0
+    shares /= shares.sum(axis=0)
     gains = next((c.gains for c in changes if (c.arm, c.score) == (before.arm, RIGHT)), 0)
-    was_right = np.array(values, dtype=bool)
     rng = np.random.default_rng(seed)
     draws = rng.random((SIMULATIONS, len(values)))
-    by_unit = np.zeros((len(values), units.units))
-    by_unit[np.arange(len(values)), unit_of] = 1.0
-    chance_gain = gains / max(1, len(values) - right)
-    won = (draws < chance_gain) & ~was_right
-    bound = LEVEL / max(1, arms_asked)
+    # how many change by chance is itself known from one count only
+    flips = rng.gamma(gains, 1.0, (SIMULATIONS, 1))
+    won = (draws < flips / max(1, len(values) - right)) & ~values
+    tests = (max(1, sum(change.decides for change in changes)), max(1, arms_asked))
+    bound = LEVEL / tests[units.units >= MIN_CLUSTERS]
 
     def power(lost: int) -> float:
-        chance = min(1.0, (lost + min(gains, right)) / right)
-        sums = (won.astype(float) - ((draws < chance) & was_right)) @ by_unit
-        below, above = (sums < 0).sum(axis=1), (sums > 0).sum(axis=1)
-        return float((_sign_test(below, above) <= bound).mean())
+        chance = (lost + flips) / right
+        changed = (won.astype(float) - ((draws < chance) & values)) @ shares
+        return float(_found(changed, units, bound, margin).mean())
 
     low, high = 1, right
     if power(right) < STATISTICAL_POWER:
@@ -324,11 +370,59 @@ def smallest_found_loss(
     return FoundLoss(low, low / len(values), right)
 
 
-def _sign_test(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Return the exact one-sided p of so many units below and above zero: the chance of at most ``above`` of all."""
-    from scipy import stats
+def _found(changes: np.ndarray, units: Clusters, bound: float, margin: float) -> np.ndarray:
+    """Return whether each simulated recheck finds a loss, bool [rechecks], as :meth:`ScoreChange.sure_loss` does.
 
-    return stats.binom.cdf(above, below + above, 0.5)
+    The bootstrap's upper end is that of BCa to the second order (Efron 1987), which needs no resamples.
+
+    Args:
+        changes: new minus old by question, float [rechecks, questions].
+        units: the documents of the questions.
+        bound: largest one-sided p.
+        margin: the loss that is accepted.
+    """
+    import numpy as np
+    from scipy.special import ndtri, stdtrit
+
+    count, mean = changes.shape[1], changes.mean(axis=1)
+    by_unit = np.zeros((count, units.units))
+    by_unit[np.arange(count), units.index] = 1.0
+    residuals = changes - mean[:, None]
+    sums = residuals @ by_unit
+    error = _error_of_sums(sums, count)
+    if units.few:
+        error = np.maximum(_error_of_sums(sums * pull(units), count), _error_of_sums(residuals, count))
+        high = mean + stdtrit(units.effective - 1, 1 - LEVEL) * error
+    else:
+        spread = np.sqrt((sums**2).mean(axis=1)) + MIN_SPREAD
+        skew = (sums**3).mean(axis=1) / spread**3 / (6 * math.sqrt(units.units))
+        normal = ndtri(1 - LEVEL) * math.sqrt((units.units - 1) / units.units)
+        quantile = normal if units.single else stdtrit(units.units - 1, 1 - LEVEL)
+        quantile = skew + (skew + quantile) / (1 - skew * (skew + quantile))
+        high = mean + error * (quantile + skew * (quantile**2 - 1))
+    if units.units < MIN_CLUSTERS and not units.single:
+        p = student_p(mean, error, units.effective)
+    else:
+        p = _loss_p(changes @ by_unit)
+    return (p <= bound) & (high < -margin)
+
+
+def _error_of_sums(residuals: np.ndarray, count: int) -> np.ndarray:
+    units = residuals.shape[1]
+    return (units / (units - 1) * (residuals**2).sum(axis=1)) ** 0.5 / count
+
+
+def _loss_p(sums: np.ndarray) -> np.ndarray:
+    """Return the one-sided p of a loss by sign changes of the units' sums [rechecks, units], of single answers exactly."""
+    import numpy as np
+    from scipy.special import bdtr
+
+    below, above = (sums < -MIN_SPREAD).sum(axis=1), (sums > MIN_SPREAD).sum(axis=1)
+    if np.all(np.isin(np.round(sums, 9), (-1.0, 0.0, 1.0))):
+        return np.asarray(bdtr(above, below + above, 0.5))
+    signs = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), (sums.shape[1], SIMULATED_SIGNS))
+    lower = (sums @ signs <= sums.sum(axis=1, keepdims=True) + MIN_SPREAD).sum(axis=1)
+    return np.asarray((1 + lower) / (1 + SIMULATED_SIGNS))
 
 
 def decide(

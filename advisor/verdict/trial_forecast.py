@@ -17,6 +17,7 @@ from advisor.evidence.trials import HAS_DOCUMENTS, MeasuredTrial, measured_trial
 from advisor.questionnaire.probe_facts import ProbeFacts, ProbeShare
 from advisor.questionnaire.profile import Profile
 from advisor.verdict.predictions import corrected_step_times, step_kind, why_incomparable
+from rag.text.words import count_noun
 from runners.plan.schema import Plan
 from runners.report.json_records import from_json
 from runners.report.records import ArmReport, Strength, Verdict
@@ -166,7 +167,8 @@ def compare_forecast(
         if row["arm"] in measured
     )
     weighed = [row for row in rows if row.rank is not None]
-    pairs = [(a, b) for at, a in enumerate(weighed) for b in weighed[at + 1 :]]
+    both = [(a, b) for at, a in enumerate(weighed) for b in weighed[at + 1 :]]
+    pairs = [(a, b) for a, b in both if not _is_tie(a, b)]
     best = arms[0].arm
     return TrialForecast(
         probability=forecast["probability"],
@@ -175,6 +177,7 @@ def compare_forecast(
         best_probability=next((row.probability for row in rows if row.arm == best), None),
         pairs_in_order=sum(a.measured_rank < b.measured_rank for a, b in pairs),
         pairs=len(pairs),
+        ties=len(both) - len(pairs),
         minutes=forecast.get("minutes"),
         measured_minutes=round(sum(seconds.values()) / 60, 1),
         corrected=forecast.get("corrected"),
@@ -192,10 +195,12 @@ def forecast_sentence(forecast: TrialForecast) -> str:
         else f"its forecast probability of being best was {share:.2f}"
     )
     pairs = (
-        f" In {forecast.pairs_in_order} of {forecast.pairs} pairs of arms the better one was forecast."
+        f" In {forecast.pairs_in_order} of {count_noun(forecast.pairs, 'pair')} of arms the better one was forecast."
         if forecast.pairs
         else ""
     )
+    if forecast.ties:
+        pairs += f" {count_noun(forecast.ties, 'pair')} {'was a tie' if forecast.ties == 1 else 'were ties'}."
     text = (
         f"Before the trial the advice was given a probability of {forecast.probability:.2f}; it is now "
         f"{forecast.outcome}. {forecast.best} scored best; {given}.{pairs}"
@@ -292,6 +297,12 @@ def _compared_arm(row: Mapping[str, Any], rank: int, arm: ArmReport, seconds: fl
         score=arm.score,
         measured_minutes=round(seconds / 60, 1) if seconds else None,
     )
+
+
+def _is_tie(a: ForecastArm, b: ForecastArm) -> bool:
+    """Return whether two arms were forecast alike or came out alike, in the decimals that are shown."""
+    forecast_alike = round(a.probability or 0.0, 2) == round(b.probability or 0.0, 2)
+    return forecast_alike or round(a.score.mean, 2) == round(b.score.mean, 2)
 
 
 def _minutes(minutes: float | None) -> str:

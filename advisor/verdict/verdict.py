@@ -41,7 +41,8 @@ from advisor.verdict.comparison import (
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import right_answers
 from advisor.verdict.sentences import VerdictFacts, unverdicted_text
-from rag.evaluation.statistics import PairedDifference, cluster_by_document
+from rag.evaluation.clusters import cluster_by_document
+from rag.evaluation.statistics import PairedDifference
 from rag.text.words import count_noun
 from runners.models.registry import find_known_model
 from runners.plan.schema import Plan
@@ -344,8 +345,13 @@ def _strength_and_limits(
     documents = cluster_by_document(arms[plan.choice].sources())
     if not documents.by_document:
         sentences.append(
-            f"The questions come from {count_noun(documents.documents, 'document')}, too few to judge by: "
-            "the intervals are valid for these documents only."
+            f"The questions come from {count_noun(documents.documents, 'document')}, too few to judge by: nothing is sure "
+            "beyond them, and the intervals are valid for these documents only."
+        )
+    elif documents.few:
+        sentences.append(
+            f"The questions come from {documents.documents} documents, so only large differences are sure: intervals are by "
+            "document."
         )
     if len(arms[plan.choice].questions) > arms[plan.choice].question_count:
         sentences.append(
@@ -358,6 +364,8 @@ def _strength_and_limits(
     if count < LEANING_BELOW:
         strength = Strength.LEANING
         sentences.append(f"With fewer than {LEANING_BELOW} questions the result is a tendency only.")
+    elif not documents.by_document:
+        strength = Strength.LEANING
     arm_model = next((step.model for step in plan.arms if step.arm == plan.choice), None)
     measured = (arm_model or plan.model).name
     wanted = plan.answers.get("model")

@@ -25,7 +25,7 @@ from runners.plan.schema import Plan, read_plan
 from runners.plan.steps import EvaluateStep, TrainStep
 from runners.plan.train_config import TUNING_METHODS
 from runners.run_folder import CURVES_FOLDER, RunFolder, is_run, read_run_plan
-from runners.scoring.learning_curve import TYPICAL_SD, CurvePoint, LearningCurve
+from runners.scoring.learning_curve import TYPICAL_SD, CurvePoint, LearningCurve, band_held
 from runners.trial import curve as curves
 from runners.trial.curve import CurvePointName, point_seconds
 
@@ -214,7 +214,12 @@ def curve_json(
         "seeds": list(seeds),
         "points": [row for _, row in points],
         "doubling": gain.to_json(),
-        "forecast": [row.to_json() for row in curve.forecast([most * times for times in FORECAST_TIMES])],
+        "forecast": [
+            row.to_json() | {"held": list(band_held(times))}
+            for times, row in zip(
+                FORECAST_TIMES, curve.forecast([most * times for times in FORECAST_TIMES]), strict=True
+            )
+        ],
         "fitted": [
             row.to_json() | {"n": round(row.n, 1)} for row in curve.forecast([float(n) for n in drawn])
         ],
@@ -333,7 +338,7 @@ def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
             f"{row['n']:,}",
             f"{row['median']:.3f}",
             f"{row['low']:.2f}–{row['high']:.2f}",
-            "forecast, 90 %",
+            "forecast, held in {:.0f} %".format(100 * row["held"][0] / row["held"][1]),
             "",
         )
     console.print(table)

@@ -3,9 +3,9 @@
 :func:`bootstrap_interval` gives a mean with its BCa bootstrap interval (Efron 1987), :func:`paired_test` compares two
 arms on the same questions with a sign-flip permutation test, :func:`compare_with_many` compares one baseline with many
 candidates at once (max-T: Westfall and Young 1993) and :func:`holm_correction` adjusts several p-values (Holm 1979).
-Questions about one document are not independent: :func:`cluster_by_document` groups them, so that the bootstrap draws
-and the test flips whole documents. :class:`WilsonShare` is a share of counted cases with its Wilson score interval
-(Wilson 1927), :func:`clustered_share` one of answers that share documents.
+Questions about one document are not independent: the bootstrap draws and the test flips whole documents, and few
+documents have the interval of Student's t (:mod:`rag.evaluation.clusters`). :class:`WilsonShare` is a share of counted
+cases with its Wilson score interval (Wilson 1927), :func:`clustered_share` one of answers that share documents.
 """
 
 from __future__ import annotations
@@ -16,35 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from rag.evaluation.clusters import (
+    LEVEL,
+    MIN_CLUSTERS,
+    MIN_SPREAD,
+    Clusters,
+    cluster_by_document,
+    clustered_error,
+    document_groups,
+    student_p,
+    student_quantile,
+)
 from rag.text.words import count_noun
 
-MIN_CLUSTERS = 6
-"""Fewest effective groups that are drawn whole. With n groups the smallest two-sided p of a sign-flip test is
-2 / 2**n: five groups cannot go below .0625, so they could never reach p = .05."""
 RESAMPLES = 10_000
-LEVEL = 0.95
 MAX_DRAWN_VALUES = 5_000_000
 """Values drawn at a time, so that thousands of questions do not need gigabytes."""
-MIN_SPREAD = 1e-9
-"""Values closer than this differ by rounding only; the bootstrap's acceleration is undefined there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clusters:
-    """The units that are drawn and flipped together: whole documents, or single questions if documents are too few."""
-
-    index: np.ndarray
-    """The unit of each question, int [questions], counted from 0."""
-    documents: int
-    """How many documents the questions come from; a question without one counts as its own."""
-    units: int
-    single: bool
-    """Whether every question is its own unit."""
-
-    @property
-    def by_document(self) -> bool:
-        """Whether the units are documents; if not, a result says nothing about other documents than these."""
-        return self.units == self.documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,32 +152,6 @@ def risk_coverage(
     return sorted(points, key=lambda point: point.coverage)
 
 
-def cluster_by_document(documents: Sequence[str | None]) -> Clusters:
-    """Group questions by their documents; a question without a document is its own group.
-
-    What decides is the effective number of groups, n² over the sum of squared group sizes (Kish 1965): forty questions
-    about one document and ten about others are hardly eleven groups. Below :data:`MIN_CLUSTERS` every question is its
-    own unit: an interval then holds for these documents and no others.
-
-    Args:
-        documents: the document of each question; None or "" for a question without one.
-    """
-    units: dict[str, int] = {}
-    # "=name" and "#row" are kept apart, so that a document named "#1" is not taken for the question in row 1
-    index = np.array(
-        [units.setdefault(f"={d}" if d else f"#{n}", len(units)) for n, d in enumerate(documents)],
-        dtype=int,
-    )
-    sizes = np.bincount(index) if index.size else np.zeros(0)
-    count = len(units)
-    if count == index.size:
-        return Clusters(index, count, count, True)
-    # Kish's effective number of groups: equals the number of groups if all are of one size, and 1 if one has everything
-    if index.size**2 / float((sizes**2).sum()) < MIN_CLUSTERS:
-        return Clusters(np.arange(index.size), count, int(index.size), True)
-    return Clusters(index, count, count, False)
-
-
 def bootstrap_interval(
     values: Sequence[float],
     seed: int = 0,
@@ -200,8 +161,10 @@ def bootstrap_interval(
     """Return the mean with its BCa bootstrap 95 % interval (Efron 1987).
 
     With the ``documents`` of the values, those of one document are drawn together, and the acceleration comes from
-    leaving out whole documents. With few documents a bootstrap is too narrow (it divides by their number and takes
-    their spread as known), so the level is raised to what Student's t requires (Hesterberg 2015).
+    leaving out whole documents. A bootstrap of documents is too narrow (it divides by their number and takes their
+    spread as known), so the level is raised to what Student's t requires (Hesterberg 2015). Of effectively fewer than
+    :data:`rag.evaluation.clusters.FEW_CLUSTERS` it is the interval of Student's t over documents, with the effective
+    number less one as degrees of freedom, cut to what scores (0 to 1) or their differences (-1 to 1) can be.
 
     Args:
         values: one score for each question.
@@ -221,9 +184,11 @@ def bootstrap_interval(
     mean = float(data.mean())
     if np.ptp(data) < MIN_SPREAD:
         return Interval(mean, mean, mean)
-    groups = _grouped(data, documents)
+    groups = document_groups(data, documents)
     if groups is None:
         bounds = _bca((data,), np.mean, seed, resamples, LEVEL)
+    elif groups.few:
+        bounds = _student(data, groups)
     else:
         # the mean over questions is a ratio of two sums over documents: scores, and numbers of questions
         sums, sizes = _per_group(data, groups)
@@ -236,7 +201,8 @@ def clustered_share(values: Sequence[float], documents: Sequence[str | None] | N
 
     The effective number is that of independent values with the same standard error: share * (1 - share) / error², with
     the error clustered by document (Korn and Graubard 1998), at most the number of values. Unlike a bootstrap, the
-    interval has a width where all values are 0 or 1; there the effective number is that of the documents.
+    interval has a width where all values are 0 or 1; there the effective number is that of the documents. With few
+    documents the normal quantile gives way to that of Student's t, as in :func:`bootstrap_interval`.
 
     Args:
         values: one for each question, between 0 and 1; those between come from several seeds.
@@ -254,11 +220,13 @@ def clustered_share(values: Sequence[float], documents: Sequence[str | None] | N
     if data.size == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     mean = float(data.mean())
-    error = _standard_error(data, _grouped(data, documents))
+    groups = document_groups(data, documents)
+    error = clustered_error(data, groups)
     effective = float(data.size if documents is None else cluster_by_document(documents).units)
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
     if error > MIN_SPREAD:
         effective = min(float(data.size), max(1.0, mean * (1 - mean) / error**2))
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+        z = student_quantile(groups) if groups is not None and groups.few else z
     centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * np.sqrt(mean * (1 - mean) / effective + z**2 / (4 * effective**2))
     # at shares of 0 and 1 the bound is exact; computed, it would be off by rounding
@@ -278,7 +246,8 @@ def paired_test(
 ) -> PairedDifference:
     """Compare two arms on the same questions: bootstrap interval and sign-flip test of the mean difference a - b.
 
-    Differences of one document are drawn, and flipped, together.
+    Differences of one document are drawn, and flipped, together. Of fewer than :data:`MIN_CLUSTERS` documents
+    ``p`` is that of Student's t over documents, of two or fewer it is 1: whatever was seen, nothing is sure.
 
     Args:
         a: name of the first arm.
@@ -297,22 +266,41 @@ def paired_test(
         raise ValueError(f"{a} has {count_noun(len(of_a), 'question')}, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
     interval = bootstrap_interval(differences.tolist(), seed, resamples, documents)
-    groups = _grouped(differences, documents)
-    flipped = differences - above
-    if groups is not None:
-        # one sign for each document: the sum of its differences changes sign as a whole
-        flipped = np.bincount(groups.index, flipped)
+    groups = document_groups(differences, documents)
+    error = clustered_error(differences, groups)
+    p, units = _paired_p(differences - above, error, groups, documents, seed, resamples)
     return PairedDifference(
         a=a,
         b=b,
         difference=interval.mean,
         low=interval.low,
         high=interval.high,
-        p=_sign_flip_p(flipped, seed, resamples),
-        error=_standard_error(differences, groups),
+        p=p,
+        error=error,
         questions=differences.size,
-        units=flipped.size,
+        units=units,
     )
+
+
+def _paired_p(
+    differences: np.ndarray,
+    error: float,
+    groups: Clusters | None,
+    documents: Sequence[str | None] | None,
+    seed: int,
+    resamples: int,
+) -> tuple[float, int]:
+    """Return the two-sided p of a mean difference of 0, and the number of units that it rests on."""
+    clusters = None if documents is None else cluster_by_document(documents)
+    if clusters is not None and not clusters.by_document:
+        return 1.0, max(1, int(clusters.effective))
+    if groups is None:
+        return _sign_flip_p(differences, seed, resamples), differences.size
+    if groups.units < MIN_CLUSTERS:
+        lower = student_p(-np.abs(differences.mean(keepdims=True)), np.array([error]), groups.effective)
+        return float(min(1.0, 2 * lower[0])), groups.units
+    # one sign for each document: the sum of its differences changes sign as a whole
+    return _sign_flip_p(np.bincount(groups.index, differences), seed, resamples), groups.units
 
 
 def _sign_flip_p(differences: np.ndarray, seed: int, resamples: int) -> float:
@@ -339,6 +327,7 @@ def compare_with_many(
     others: Mapping[str, Sequence[float]],
     seed: int = 0,
     resamples: int = RESAMPLES,
+    documents: Sequence[str | None] | None = None,
 ) -> tuple[PairedDifference, ...]:
     """Compare many candidates with one on the same questions, corrected for the number of candidates.
 
@@ -347,6 +336,7 @@ def compare_with_many(
     any candidate would come out this far above ``b`` if none were better. Candidates that are much alike cost little.
     Require both ``low`` above 0 and a small ``p``: where no candidate was better, of 300 simulated sets of 15 to 150
     questions and 5 to 100 candidates, up to 8 % had a ``low`` above 0 (with 15 questions), up to 5 % a ``p`` of .05.
+    With ``documents`` the test flips whole documents; the intervals stay those of single questions.
 
     Args:
         b: name of the one that the candidates are compared with.
@@ -354,6 +344,8 @@ def compare_with_many(
         others: scores of each candidate by its name, on the same questions in the same order.
         seed: of the random draws.
         resamples: how many bootstrap samples and sign flips are drawn.
+        documents: the document of each question, None to treat all questions as independent; of two documents or fewer
+            every p is 1.
 
     Raises:
         ValueError: if a candidate has another number of questions.
@@ -366,7 +358,9 @@ def compare_with_many(
     rng = np.random.default_rng(seed)
     means = table.mean(axis=1)
     width = _spread_of_largest(table, means, rng, resamples)
-    chances = _chances(table, rng, resamples)
+    units = cluster_by_document(documents if documents is not None else [None] * len(of_b))
+    flipped = table if units.single else np.stack([np.bincount(units.index, row) for row in table])
+    chances = _chances(flipped, rng, resamples) if units.by_document else np.ones(len(table))
     return tuple(
         PairedDifference(
             a=a, b=b, difference=float(mean), low=float(mean - half), high=float(mean + half), p=float(p)
@@ -387,19 +381,6 @@ def holm_correction(chances: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, chances[position] * (len(chances) - rank)))
         adjusted[position] = largest
     return adjusted
-
-
-def _grouped(data: np.ndarray, documents: Sequence[str | None] | None) -> Clusters | None:
-    """Return the documents' groups; None if every value is its own unit, or if all groups have one mean."""
-    if documents is None:
-        return None
-    if len(documents) != data.size:
-        raise ValueError(f"{data.size} values of {count_noun(len(documents), 'document')}")
-    clusters = cluster_by_document(documents)
-    # groups with one common mean have no spread between them: drawn whole, they would look like certainty
-    if clusters.single or np.all(np.abs(np.bincount(clusters.index, data - data.mean())) < MIN_SPREAD):
-        return None
-    return clusters
 
 
 def _per_group(data: np.ndarray, groups: Clusters) -> tuple[np.ndarray, np.ndarray]:
@@ -424,6 +405,14 @@ def _widened(units: int) -> float:
     return float(2 * stats.norm.cdf(student) - 1)
 
 
+def _student(data: np.ndarray, groups: Clusters) -> tuple[float, float]:
+    """Return the bounds of Student's t over documents, within what such values can be."""
+    mean, half = float(data.mean()), student_quantile(groups) * clustered_error(data, groups)
+    largest = 1.0 if np.abs(data).max() <= 1.0 else np.inf
+    smallest = 0.0 if largest == 1.0 and data.min() >= 0 else -largest
+    return max(smallest, mean - half), min(largest, mean + half)
+
+
 def _bca(
     data: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int, resamples: int, level: float
 ) -> tuple[float, float]:
@@ -444,20 +433,6 @@ def _bca(
     return float(interval.low), float(interval.high)
 
 
-def _standard_error(data: np.ndarray, groups: Clusters | None) -> float:
-    """Return the mean's standard error, clustered if there are groups (Liang and Zeger 1986); nan for one unit.
-
-    With residuals r summed in each of G units and n values: sqrt(G / (G - 1) * sum(r²)) / n. Where every value is its
-    own unit, G = n and this is the usual standard deviation / sqrt(n).
-    """
-    residuals = data - data.mean() if data.size else data
-    if groups is not None:
-        residuals = np.bincount(groups.index, residuals)
-    if residuals.size < 2:
-        return float("nan")
-    return float(np.sqrt(residuals.size / (residuals.size - 1) * (residuals**2).sum()) / data.size)
-
-
 def _spread_of_largest(
     table: np.ndarray, means: np.ndarray, rng: np.random.Generator, resamples: int
 ) -> np.ndarray:
@@ -476,7 +451,7 @@ def _spread_of_largest(
 
 
 def _chances(table: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Return each candidate's one-sided max-T p-value [candidates] under random signs of each question's differences."""
+    """Return each candidate's one-sided max-T p-value [candidates] under random signs of each unit's differences."""
     scale = np.sqrt((table**2).sum(axis=1))  # the spread of a sum of differences with random signs
     moving = scale > MIN_SPREAD
     if not moving.any():

@@ -184,9 +184,9 @@ class IndexTuner:
                 searcher = self._workbench.searcher(chunks, settings, reranked=True)
                 others.append(self._measured(IndexCandidate(settings, reranked=True), chunks, searcher))
         scores = {str(n): score.scores for n, score in enumerate(others)}
-        outcome = TuningOutcome(
-            baseline, tuple(others), compare_with_many("baseline", baseline.scores, scores), ()
-        )
+        documents = [question.doc for question in self._questions]
+        leads = compare_with_many("baseline", baseline.scores, scores, documents=documents)
+        outcome = TuningOutcome(baseline, tuple(others), leads, ())
         return replace(outcome, depths=tuple(self._depths(outcome.chosen.candidate)))
 
     def _cuts(self, base: IndexSettings) -> Iterator[tuple[IndexSettings, tuple[Chunk, ...]]]:

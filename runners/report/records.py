@@ -27,7 +27,7 @@ class Strength(StrEnum):
 
     MEASURED = "measured"
     LEANING = "leaning"
-    """Fewer than 30 test questions."""
+    """Fewer than 30 test questions, or one or two documents that they come from."""
     PROXY = "proxy"
     """Another model than the plan's."""
     MADE = "made"

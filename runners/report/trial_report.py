@@ -149,13 +149,15 @@ class TrialForecast:
     best_probability: float | None
     pairs_in_order: int
     pairs: int
-    """Pairs of arms whose order was forecast."""
+    """Pairs of arms of which one was forecast and one measured to be better."""
     minutes: float | None
     measured_minutes: float
     corrected: str | None
     not_compared: str
     """Why minutes and scores are of other work; "" where they are not."""
     arms: tuple[ForecastArm, ...]
+    ties: int = 0
+    """Pairs beside these whose probabilities or whose scores are equal in two decimals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,8 +79,10 @@ def _compare(
             row[name] = None
             continue
         originals = {question.id: question.original for question in questions}
+        documents = {question.original: question.doc_id for question in questions}
         of_arm, of_base = (mean_by_question(values, [originals[id] for id in ids]) for values in (now, was))
-        pair = paired_test(arm, base, of_arm, of_base, plan.seed)
+        sources = [documents[original] for original in dict.fromkeys(originals[id] for id in ids)]
+        pair = paired_test(arm, base, of_arm, of_base, plan.seed, sources)
         row[name] = {
             "before": sum(was) / len(ids),
             "after": sum(now) / len(ids),

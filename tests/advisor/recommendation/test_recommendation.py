@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from advisor.methods.registry import METHOD_BY_NAME
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.also_measure import arms_to_measure
+from advisor.recommendation.confidence import UNSEEN, UNSEEN_RIGHT, unseen_text
 from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import recommend_for_profile
+from rag.evaluation.statistics import WilsonShare
 
 NEW = {"task_needs_facts": "new"}
 TUNE = {"task_needs_facts": "none", "behaviour_gap": "high"}
@@ -75,6 +78,22 @@ def test_prompting_and_few_shot_are_no_rivals() -> None:
     assert recommendation.runner_up is not None
     assert (recommendation.choice, recommendation.runner_up.method.name) == ("prompting", "few-shot")
     assert recommendation.confidence.level == "medium"
+
+
+@pytest.mark.parametrize(
+    "answers", [{}, {"task_needs_facts": "new", "facts_change": "fast", "must_cite": True}]
+)
+def test_confidence_gives_the_rate_on_unseen_decisions(answers: dict[str, Any], root: Path) -> None:
+    """Not the share among the decisions that rules and cuts were chosen with; nor do the pages print that one."""
+    because = recommend_for_profile(Profile.of(answers)).confidence.because
+    assert because.startswith(f"on decisions that no rule had seen, the advice was right in {unseen_text()}")
+    share = WilsonShare.of(UNSEEN_RIGHT, UNSEEN)
+    interval = f"({share.hits / share.n:.2f}, {share.low:.2f} to {share.high:.2f})".replace("0.", ".")
+    assert unseen_text() == f"{UNSEEN_RIGHT} of {UNSEEN} {interval}"
+    for name in ("docs/how-it-decides.md", "docs/accuracy.md"):
+        page = (root / name).read_text("utf-8")
+        assert unseen_text() in page
+        assert "0.96, 0.92 to 0.98" not in page
 
 
 def test_substitute_for_blocked_method_is_never_high_confidence() -> None:

@@ -13,7 +13,7 @@ from advisor.recommendation.recommend import recommend_for_profile
 from advisor.report.data import answers_alone, full_run, largest_batch, seconds_alone
 from advisor.report.html import next_steps
 from advisor.verdict.run_records import RunRecords
-from advisor.verdict.sentences import Conclusion, duration_text
+from advisor.verdict.sentences import FOUND_WITH_MORE, Conclusion, duration_text
 from advisor.verdict.verdict import judge_trial
 from advisor.workflows.run import ask_command, check_gate
 from rag.errors import GateNotMet
@@ -124,7 +124,10 @@ def test_undecided_verdict_is_for_now() -> None:
     assert (
         lines[1] == "The result is too close to call with 65 questions: hybrid and rag could be equally good."
     )
-    assert lines[-1] == "65 questions show a tendency only; with 30 or more the result is firm."
+    assert lines[-1].startswith("The questions are about too few documents to say more than a tendency")
+    data = report(outcome="undecided", strength="leaning")
+    data["arms"] = [arm | {"n": 12} for arm in data["arms"]]
+    assert conclude(data, True)[-1] == f"12 questions show a tendency only; {FOUND_WITH_MORE}."
 
 
 def test_prompt_that_suffices_is_kept() -> None:

@@ -123,6 +123,19 @@ def test_arms_without_a_probe_are_forecast_from_trials_of_the_like() -> None:
     assert expected_of_trials("rag", made_up) is None
 
 
+def test_equal_forecasts_and_equal_scores_are_ties(run: RunFolder) -> None:
+    """Neither arm of such a pair was forecast, or came out, as the better one."""
+    arms = [{**row, "probability": 0.25} if row["rank"] > 1 else row for row in TRIAL["arms"]]
+    forecast = write_report(
+        run, parse_plan({**BODY, "predicted": {**PREDICTED, "trial": {**TRIAL, "arms": arms}}})
+    ).forecast
+    assert forecast is not None
+    assert (forecast.pairs_in_order, forecast.pairs, forecast.ties) == (1, 2, 1)
+    assert "In 1 of 2 pairs of arms the better one was forecast. 1 pair was a tie." in forecast_sentence(
+        forecast
+    )
+
+
 def test_forecast_is_beside_measurement_in_every_view(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

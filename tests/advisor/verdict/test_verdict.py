@@ -338,14 +338,18 @@ def test_every_wording_counts_in_the_difference() -> None:
 
 
 def test_wordings_of_a_question_stay_together_where_documents_are_too_few() -> None:
-    """Of two documents no cluster is made: then each question is one, with all its wordings."""
+    """Of two documents nothing is sure, and intervals are over questions, each with all its wordings."""
     measured = [
         replace(arm, documents=("a", "b") * 20)
         for arm in arms(40, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.6)
     ]
     worded = [repeat_in_wordings(arm, 2) for arm in measured]
-    assert [pair.units for pair in judge_trial(plan(), worded, "m")[1]] == [40] * 3
-    assert "The questions come from 2 documents" in judge_trial(plan(), worded, "m")[0].text
+    verdict, pairs = judge_trial(plan(), worded, "m")
+    once = judge_trial(plan(), [replace(arm, documents=()) for arm in measured], "m")[1]
+    assert [(pair.questions, pair.units, pair.p) for pair in pairs] == [(40, 2, 1.0)] * 3
+    assert [pair.low for pair in pairs] == pytest.approx([pair.low for pair in once], abs=0.01)
+    assert "The questions come from 2 documents" in verdict.text
+    assert (verdict.outcome, verdict.strength, verdict.gate_met) == ("undecided", "leaning", None)
     apart = [replace(arm, documents=tuple(f"d{n // 4}" for n in range(40))) for arm in measured]
     worded = [repeat_in_wordings(arm, 2) for arm in apart]
     assert [pair.units for pair in judge_trial(plan(), worded, "m")[1]] == [10] * 3

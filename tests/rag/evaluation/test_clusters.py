@@ -6,14 +6,10 @@ import random
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rag.evaluation.statistics import (
-    MIN_CLUSTERS,
-    bootstrap_interval,
-    cluster_by_document,
-    holm_correction,
-    paired_test,
-)
+from rag.evaluation.clusters import MIN_CLUSTERS, cluster_by_document
+from rag.evaluation.statistics import bootstrap_interval, holm_correction, paired_test
 
 
 def documents(count: int, questions_each: int) -> list[str]:
@@ -32,12 +28,41 @@ def test_cluster_by_document_keeps_odd_names_apart() -> None:
     assert cluster_by_document(["#1", None, ""]).documents == 3
 
 
-@pytest.mark.parametrize("names", [["a"] * 40, documents(MIN_CLUSTERS - 1, 5), ["a"] * 50 + documents(10, 1)])
-def test_few_documents_give_single_question_clusters(names: list[str]) -> None:
+@pytest.mark.parametrize("names", [["a"] * 40, documents(2, 5), ["a"] * 50 + documents(10, 1)])
+def test_two_documents_say_nothing_about_others(names: list[str]) -> None:
     clusters = cluster_by_document(names)
     assert clusters.single
     assert not clusters.by_document
     assert clusters.units == len(names)
+    ones, none = [1.0] * len(names), [0.0] * len(names)
+    assert paired_test("a", "b", ones, none, documents=names).p == 1
+    assert paired_test("a", "b", ones, none, documents=[None] * len(names)).p < 0.01
+
+
+@pytest.mark.parametrize(("count", "each"), [(3, 12), (5, 12), (9, 4)])
+def test_few_documents_have_the_interval_of_student(count: int, each: int) -> None:
+    """By hand: the mean of the documents' means and their standard error, with one degree of freedom less."""
+    draw = np.random.default_rng(count)
+    values = np.repeat(draw.normal(0, 0.1, count), each) + draw.normal(0, 0.1, count * each)
+    names = documents(count, each)
+    means = values.reshape(count, each).mean(axis=1)
+    error = means.std(ddof=1) / count**0.5
+    half = stats.t.ppf(0.975, count - 1) * error
+    interval = bootstrap_interval(values.tolist(), documents=names)
+    assert (interval.low, interval.high) == pytest.approx((means.mean() - half, means.mean() + half))
+    pair = paired_test("a", "b", values.tolist(), [0.0] * len(values), documents=names)
+    assert (pair.units, pair.error) == (count, pytest.approx(error))
+    if count < MIN_CLUSTERS:
+        assert pair.p == pytest.approx(stats.ttest_1samp(means, 0.0).pvalue)
+
+
+def test_documents_whose_means_agree_by_luck_are_no_certainty() -> None:
+    """Never narrower than single questions would be."""
+    draw = np.random.default_rng(3)
+    values = np.tile(draw.permutation(np.repeat([1.0, 0.0, -1.0], (5, 4, 3))), 3).tolist()
+    interval = bootstrap_interval(values, documents=documents(3, 12))
+    alone = bootstrap_interval(values)
+    assert interval.high - interval.low > 1.5 * (alone.high - alone.low)
 
 
 def test_single_question_clusters_equal_no_clusters() -> None:

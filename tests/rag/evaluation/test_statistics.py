@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from rag.evaluation.statistics import bootstrap_interval, compare_with_many, paired_test
@@ -94,6 +95,28 @@ def test_compare_with_many_error_rate() -> None:
         differences = compare_with_many("base", base, others, seed=trial, resamples=500)
         mistaken += any(difference.low > 0 and difference.p <= 0.05 for difference in differences)
     assert mistaken <= 4  # 5 % of 20 is 1, give or take three standard errors
+
+
+def test_compare_with_many_flips_whole_documents() -> None:
+    """Candidates with luck by document, none better: with documents ignored most trials name one."""
+    draw, found, blind = np.random.default_rng(4), 0, 0
+    names = [f"{n // 6}.md" for n in range(60)]
+    for trial in range(60):
+        base = draw.random(60).tolist()
+        others = {
+            str(n): (
+                np.array(base) + np.repeat(draw.normal(0, 0.2, 10), 6) + draw.normal(0, 0.05, 60)
+            ).tolist()
+            for n in range(5)
+        }
+        found += any(
+            d.low > 0 and d.p <= 0.05
+            for d in compare_with_many("base", base, others, trial, 400, documents=names)
+        )
+        blind += any(d.low > 0 and d.p <= 0.05 for d in compare_with_many("base", base, others, trial, 400))
+    assert found <= 9  # all but one of a thousand sessions at 5 %
+    assert blind > 20
+    assert {d.p for d in compare_with_many("base", base, others, documents=["a"] * 60)} == {1.0}
 
 
 def test_compare_with_many_of_equal_candidates() -> None:

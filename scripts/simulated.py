@@ -1,0 +1,81 @@
+"""The part of docs/how-it-measures.md on simulated verdicts and rechecks, from benchmarks/simulated_verdicts.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.pages import table
+
+RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "simulated_verdicts.json"
+FALSE_TEXT = """\
+Two equal arms, simulated through the function that decides: the share of trials in which one came out as surely better;
+lowest and highest over strong and very strong luck by document, and documents alike and unlike in size. Nominal is .05. A
+share is of {trials} trials, so chance alone moves it by up to {wobble}; the number of each is in
+`benchmarks/simulated_verdicts.json`. `python -m benchmarks.simulated_verdicts --record` makes the tables again."""
+POWER_TEXT = """\
+How often an arm that is truly better is found, by 1.5 in log odds (about 50 against 75 right of 100), documents alike in
+size; without luck by document, and with strong luck:"""
+RECHECK_TEXT = """\
+What a recheck prints as found with 80 % chance, and how often its decision found a loss of that size in {trials} simulated
+rechecks of which 70 % of the answers were right. "Change by chance" is the share of the answers that come out otherwise
+when asked again, half of them in either direction; every recheck states its loss by what it saw, so there it is a span."""
+
+
+def simulated_section() -> list[str]:
+    """Return the tables: false alarms and power by number of documents, and the stated power of rechecks."""
+    record = json.loads(RECORD.read_text("utf-8"))
+    false = [*record["few"], *record["many"]]
+    trials = {row["trials"] for row in false}
+    each = sorted({row["each"] for row in record["few"]})
+    columns = ("documents", *(f"{count} questions each" for count in each))
+    return [
+        FALSE_TEXT.format(
+            trials=f"{min(trials)} to {max(trials)}",
+            wobble=f"{2 * (0.05 * 0.95 / min(trials)) ** 0.5:.2f}"[1:],
+        ),
+        "",
+        *table(columns, _rows(false, each, "false", " to ")),
+        "",
+        POWER_TEXT,
+        "",
+        *table(columns, _rows([*record["few power"], *record.get("many power", ())], each, "found", ", ")),
+        "",
+        RECHECK_TEXT.format(trials=record["recheck"][0]["trials"]),
+        "",
+        *table(
+            ("questions", "of a document", "margin", "change by chance", "stated loss", "found"),
+            [
+                (
+                    str(row["questions"]),
+                    str(row["each"]),
+                    f"{row['margin']:g}",
+                    f"{row['flips']:g}",
+                    " to ".join(str(count) for count in dict.fromkeys(row["stated"])),
+                    f"{row['found']:.2f}",
+                )
+                for row in record["recheck"]
+            ],
+        ),
+    ]
+
+
+def _rows(
+    rows: Sequence[Mapping[str, Any]], each: Sequence[int], key: str, between: str
+) -> list[tuple[str, ...]]:
+    """Return a row for each number of documents: of false alarms the lowest and highest, else every value."""
+    lines = []
+    for documents in sorted({row["documents"] for row in rows}):
+        cells = []
+        for count in each:
+            shares = [row[key] for row in rows if (row["documents"], row["each"]) == (documents, count)]
+            shown = [min(shares), max(shares)] if key == "false" and shares else shares
+            cells.append(
+                "–"
+                if not shares
+                else between.join(f"{share:.3f}"[1:] if share < 1 else "1" for share in shown)
+            )
+        lines.append((str(documents), *cells))
+    return lines
