@@ -98,7 +98,7 @@ def share_led(questions: int, lead: float, trials: int) -> float:
     return found / trials
 
 
-def found_losses(margin: float, questions: int, each: int, flips: float, trials: int) -> Mapping[str, Any]:
+def found_losses(margin: float, questions: int, each: int, flips: float, trials: int) -> dict[str, Any]:
     """Return the losses that rechecks of so many questions state, and how often their decisions find one of that size.
 
     Every recheck states its loss by the gains that it saw, as a report does, so the statement varies with chance too.

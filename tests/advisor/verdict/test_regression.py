@@ -120,7 +120,7 @@ def test_stated_power_is_reached(margin: float, each: int) -> None:
         count = 0
         for _ in range(100):
             right = np.where(rng.random(80) < answers / stated.right, 0.0, before.of("right"))
-            now = arm([float(value) for value in right], list(before.sources()))
+            now = arm([float(value) for value in right], [str(source) for source in before.sources()])
             count += decide(paired_changes([(before, now)]), margin, 0).outcome == "regression"
         return count / 100
 
