@@ -7,8 +7,8 @@ it in its own answers. For other models the prompt is computed once by transform
 and where the model remembers more than keys and values, every answer is a row of its own with its prompt. A probe compares
 the way that is taken with plain rows. Imports torch.
 
-The head computes in fp32 also where the model does not: logits of 16 to 32 are 0.06 to 0.13 apart in bf16, which changed
-log-likelihoods of labels by up to half.
+The head computes in fp32 also where the model does not, as logits of 16 to 32 are 0.06 to 0.13 apart in bf16; the hidden
+states before it keep their rounding.
 
 What a model's generation_config asks (penalties, forbidden tokens) changes which tokens are chosen, not how likely they
 are, so it is not applied to likelihoods.
