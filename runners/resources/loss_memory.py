@@ -45,10 +45,10 @@ def row_loss_bytes(shape: ModelShape, wide: int, learnt: float, trained_head: bo
 def plain_loss_bytes(shape: ModelShape, wide: int, tokens: float, learnt: float, trained_head: bool) -> float:
     """Return the bytes of :func:`runners.training.loss.plain_loss`, the most at any moment.
 
-    A model that caps its logits keeps the tanh's output, of their size, from the forward pass to its own backward pass.
     The moments, in this order: logits of all tokens, with those of the learnt ones and their log-probabilities in fp32;
-    then, the logits being freed, the log-probabilities with two gradients of their size; the gradient of all logits beside
-    that of the learnt ones, or beside that before a cap or scale; the gradient of a trained head beside that of all logits.
+    then, the logits being freed, the log-probabilities with two gradients of their size; the gradient of the learnt ones'
+    logits, the zeros it is written into and, as autograd does not write in place, the result; the gradient of a trained
+    head beside that of all logits. A model that caps its logits keeps the tanh's output, of their size, up to the last.
 
     Args:
         shape: the model.
@@ -58,11 +58,9 @@ def plain_loss_bytes(shape: ModelShape, wide: int, tokens: float, learnt: float,
         trained_head: whether the head is trained.
     """
     of_all, of_learnt = wide * tokens * shape.vocab, learnt * shape.vocab
-    kept = of_all if shape.capped_logits else 0.0
-    forward = max(of_all + 8 * of_learnt, of_all if shape.whole_logits else 0.0) + kept
-    spread = of_all + max(wide * of_learnt, of_all if shape.whole_logits else 0.0)
-    head = of_all + (wide * shape.table if trained_head else 0)
-    return float(max(forward, kept + 12 * of_learnt, kept + spread, head))
+    capped = of_all if shape.capped_logits else 0.0
+    held = max(of_all + 8 * of_learnt, 12 * of_learnt, 2 * of_all + wide * of_learnt)
+    return float(max(capped + held, of_all + (wide * shape.table if trained_head else 0)))
 
 
 def other_loss_bytes(shape: ModelShape, logits: float, each: float, output: float, head: float) -> float:
