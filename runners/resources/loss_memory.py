@@ -77,5 +77,5 @@ def other_loss_bytes(shape: ModelShape, logits: float, each: float, output: floa
         head: bytes of a trained head's gradient, 0 for a frozen one.
     """
     # The tanh's output, in 16 bits.
-    kept = 2 * logits if shape.capped_logits else 0.0
-    return max(kept + each * logits, (output + 2) * logits + head)
+    capped = 2 * logits if shape.capped_logits else 0.0
+    return max(capped + each * logits, (output + 2) * logits + head)
