@@ -32,7 +32,15 @@ from runners.resources.memory_terms import (
     OptimizerKind,
     WeightKind,
 )
-from runners.resources.model_shape import ALL_LINEAR, ModelShape, count_parameters, lora_targets
+from runners.resources.model_shape import (
+    ALL_LINEAR,
+    CAPPED_LOGITS_FAMILIES,
+    FOUR_NORM_FAMILIES,
+    HEAD_NORM_FAMILIES,
+    ModelShape,
+    count_parameters,
+    lora_targets,
+)
 
 MAX_UNDERESTIMATE = -0.1
 """Error below which an estimate counts as too low, the costly kind: a run that was expected to fit does not."""
@@ -41,6 +49,14 @@ WORST_SHOWN = 5
 MEMORY_UNITS = {"GiB": 1.0, "MiB": 2**-10, "1e9": 1e9 / GIB, "GB": 1e9 / GIB}
 """GiB of each unit that a row may use."""
 METHODS = tuple(use for use in get_args(MemoryUse) if use != "inference")
+FAMILY_BY_NAME = (
+    ("gemma-2-", "gemma2"),
+    ("gemma-3n", "gemma3n_text"),
+    ("gemma-3-", "gemma3_text"),
+    ("qwen3-", "qwen3"),
+    ("recurrentgemma", "recurrent_gemma"),
+)
+"""Model types by how a model's name starts: a row has dimensions and a name, and no model type."""
 _PERCENTILE = re.compile(r"\b\d+(st|nd|rd|th) percentile\b", re.IGNORECASE)
 
 
@@ -280,7 +296,14 @@ class _PeakReader:
             untied_params = count_parameters(shape)
             tied = params is not None and abs(tied_params - params) < abs(untied_params - params)
         shape = replace(shape, tied=bool(tied))
-        return replace(shape, params=params or count_parameters(shape))
+        family = _family_of(str(self.row.get("model") or ""))
+        return replace(
+            shape,
+            params=params or count_parameters(shape),
+            norms=4 if family in FOUR_NORM_FAMILIES else 2,
+            head_norms=family in HEAD_NORM_FAMILIES,
+            capped_logits=family in CAPPED_LOGITS_FAMILIES,
+        )
 
     def setup(self, use: MemoryUse) -> MemorySetup:
         """Return the setup of the run: batch, optimiser, loss and the like."""
@@ -369,6 +392,12 @@ def one_of_reader(allowed: tuple[Any, ...]) -> Callable[[Any], Any]:
         return value
 
     return read
+
+
+def _family_of(model: str) -> str:
+    """Return the model type that a model's name tells, where its blocks or logits differ from Llama's; "" for others."""
+    name = model.rpartition("/")[2].lower()
+    return next((family for start, family in FAMILY_BY_NAME if name.startswith(start)), "")
 
 
 def _publisher(source: str) -> str:

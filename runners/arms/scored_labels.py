@@ -51,7 +51,7 @@ MIN_REFERENCE = 4
 """Dev questions with fewer of which the prior is that of the content-free question."""
 CONTENT_FREE = "N/A"
 """The question without content (Zhao et al. 2021)."""
-FORMULA = 2
+FORMULA = 3
 """Counted up when scores or priors are computed in another way: stored priors are then measured again."""
 
 

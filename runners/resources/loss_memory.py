@@ -45,8 +45,10 @@ def row_loss_bytes(shape: ModelShape, wide: int, learnt: float, trained_head: bo
 def plain_loss_bytes(shape: ModelShape, wide: int, tokens: float, learnt: float, trained_head: bool) -> float:
     """Return the bytes of :func:`runners.training.loss.plain_loss`, the most at any moment.
 
-    Forward: logits of all tokens, those of the learnt ones in the model's dtype and in fp32, and their log-probabilities.
-    Backward: log-probabilities with two gradients of their size, or the gradient of all logits beside that of the learnt.
+    The moments, in this order: logits of all tokens, with those of the learnt ones and their log-probabilities in fp32;
+    then, the logits being freed, the log-probabilities with two gradients of their size; the gradient of the learnt ones'
+    logits, the zeros it is written into and, as autograd does not write in place, the result; the gradient of a trained
+    head beside that of all logits. A model that caps its logits keeps the tanh's output, of their size, up to the last.
 
     Args:
         shape: the model.
@@ -55,9 +57,25 @@ def plain_loss_bytes(shape: ModelShape, wide: int, tokens: float, learnt: float,
         learnt: those of them that are targets.
         trained_head: whether the head is trained.
     """
-    cast = 4 if wide == 2 else 0
     of_all, of_learnt = wide * tokens * shape.vocab, learnt * shape.vocab
-    forward = of_all + of_learnt * (wide + cast + 4)
-    backward = max(12 * of_learnt, of_all + of_learnt * (4 + wide))
-    head = wide * shape.table if trained_head else 0
-    return float(max(forward, backward) + head)
+    capped = of_all if shape.capped_logits else 0.0
+    held = max(of_all + 8 * of_learnt, 12 * of_learnt, 2 * of_all + wide * of_learnt)
+    return float(max(capped + held, of_all + (wide * shape.table if trained_head else 0)))
+
+
+def other_loss_bytes(shape: ModelShape, logits: float, each: float, output: float, head: float) -> float:
+    """Return the bytes of the loss of another program that holds all logits in 16 bits, the most at any moment.
+
+    The gradient of a trained head is made when the log-probabilities are freed: beside the output and the gradient of
+    the logits, 2 bytes each.
+
+    Args:
+        shape: the model.
+        logits: number of logits, tokens times vocabulary.
+        each: bytes of a logit when the loss is at its highest.
+        output: bytes of a logit of the model's output that are held to the end; 0 where it is freed.
+        head: bytes of a trained head's gradient, 0 for a frozen one.
+    """
+    # The tanh's output, in 16 bits.
+    capped = 2 * logits if shape.capped_logits else 0.0
+    return max(capped + each * logits, (output + 2) * logits + head)

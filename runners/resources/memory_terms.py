@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from runners.resources.loss_memory import plain_loss_bytes, row_loss_bytes
+from runners.resources.loss_memory import other_loss_bytes, plain_loss_bytes, row_loss_bytes
 from runners.resources.model_shape import ALL_LINEAR, ModelShape
 
 MemoryUse = Literal["full", "lora", "qlora", "inference"]
@@ -230,21 +230,21 @@ def optimizer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> fl
 def gradient_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> tuple[float, float]:
     """Bytes of the gradients held at once, when the loss is computed and at the end of the backward pass.
 
-    First only the head's (in this project's loop it is among the logits, :func:`logits_bytes`), in the end all of them,
-    and a second one of a tied embedding, as the head's and the input's are made one after the other and then added. With
-    the optimiser's step inside the backward pass never more than the largest tensor's (torchtune's
-    optimizer_in_backward); with gradient accumulation always all.
+    First none but those of earlier batches: the head's is among the logits (:func:`logits_bytes`). In the end all of them;
+    of a tied embedding also the head's, the input's and, as autograd does not add in place there, their sum. With the
+    optimiser's step inside the backward pass never more than the largest tensor's (torchtune's optimizer_in_backward);
+    with gradient accumulation always all, and the largest one of this batch before it is added.
     """
     number, value_bytes = trained_parameters(shape, use, setup)
     all_gradients = float(number * value_bytes)
     largest = float(value_bytes * min(number, shape.table)) if use == "full" else 0.0
-    own = setup.program == "tunewise"
+    parts = 3 if shape.tied else 1
     if setup.optimizer_in_backward and use == "full":
-        return 0.0 if own else largest, largest
-    at_end = all_gradients + (largest if shape.tied else 0.0)
+        return 0.0, parts * largest
     if setup.accumulation:
-        return all_gradients, at_end
-    return 0.0 if own else largest, at_end
+        return all_gradients, all_gradients + parts * largest
+    # The sum, or the only one, is among all.
+    return 0.0, all_gradients + (parts - 1) * largest
 
 
 def update_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -332,9 +332,9 @@ def block_bytes(
         if shape.experts > 1:
             # Every token is copied for each of its experts, and their outputs are summed.
             total += 2 * wide * shape.active * h
-    if setup.attention == "eager":
-        # One row of scores for each head: fp32 softmax (4) and its bf16 copy (2) for every key.
-        total += 6 * shape.heads * setup.seq_len
+    if setup.attention == "eager" or shape.capped_scores:
+        # One row of scores for each head: fp32 softmax (4), its bf16 copy (2) and a cap's tanh (2) for every key.
+        total += (6 + (wide if shape.capped_scores else 0)) * shape.heads * setup.seq_len
     elif setup.packed and setup.seq_len <= MAX_STORED_SCORES:
         total += wide * shape.heads * setup.seq_len
     if use in ("lora", "qlora"):
@@ -420,11 +420,13 @@ def logits_bytes(
 
     - full: bf16 logits that the model's output holds (2), fp32 log-probabilities, their gradient and that of the
       logits (4 each), 14 in all (Soup's fit to checkpointed runs gives the same); 16 with fp32 adapters or a prepared
-      base, which mean mixed precision: accelerate's ``convert_outputs_to_fp32`` holds the output in 4; compiled, the
-      16-bit copy is freed: 12. Of a prepared base's fp32 head, the backward pass needs the 16-bit cast (2 a weight).
+      base, which mean mixed precision: accelerate's ``convert_outputs_to_fp32`` holds the output in 4, and with fp32
+      weights; compiled, the 16-bit copy is freed: 12. 2 more where the model caps its logits. Of a prepared base's fp32
+      head, the backward pass needs the 16-bit cast (2 a weight).
     - chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before the backward
       pass; compiled only bf16 logits, 2.
-    - rows and fused: 128 rows at 10 bytes, and the gradient of the last hidden state.
+    - of both, a trained head's gradient comes later (:func:`runners.resources.loss_memory.other_loss_bytes`).
+    - rows and fused: 128 rows at 10 bytes, the gradient of the last hidden state, and that of a trained head.
     - of this project's loop: full, and for models that change logits outside their head, by :func:`plain_loss_bytes`,
       else by :func:`row_loss_bytes`.
     - inference: logits of one row per sequence, in bf16 (2) and fp32 (4).
@@ -441,14 +443,17 @@ def logits_bytes(
     logits = tokens * shape.vocab
     prepared = use == "qlora" and setup.prepared
     mixed = prepared or (use == "lora" and setup.adapter_dtype == "fp32")
-    eager = {"full": 16.0 if mixed else 14.0, "chunked": 8.0}
-    value_bytes = {"full": 12.0, "chunked": 2.0} if setup.compiled else eager
-    if setup.loss in value_bytes:
+    output = 4.0 if mixed or bytes_per_value(use, setup) == 4 else 2.0
+    each = {"full": 12.0 + output, "chunked": 8.0}
+    if setup.compiled:
+        each, output = {"full": 12.0, "chunked": 2.0}, 0.0
+    head = float(bytes_per_value(use, setup) * shape.table) if use == "full" else 0.0
+    if setup.loss in each:
         cast = 2.0 * shape.table if prepared and not setup.compiled else 0.0
-        return value_bytes[setup.loss] * logits + cast
-    rows = 10.0 * min(tokens, CHUNKED_LOSS_ROWS) * shape.vocab + 2.0 * tokens * shape.hidden
+        return other_loss_bytes(shape, logits, each[setup.loss], output, head) + cast
+    rows = 10.0 * min(tokens, CHUNKED_LOSS_ROWS) * shape.vocab + 2.0 * tokens * shape.hidden + head
     # min: a loss on few rows never needs more than the chunked one.
-    return min(rows, value_bytes["chunked"] * logits)
+    return min(rows, other_loss_bytes(shape, logits, each["chunked"], output, head))
 
 
 def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:

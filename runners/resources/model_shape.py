@@ -85,6 +85,10 @@ WHOLE_LOGITS_FAMILIES = frozenset(
         "gemma2",
         "gemma3n_text",
         "gptj",
+        "inkling",
+        "inkling2",
+        "inkling2_loop",
+        "minicpm3",
         "nanochat",
         "phi",
         "recurrent_gemma",
@@ -93,14 +97,25 @@ WHOLE_LOGITS_FAMILIES = frozenset(
 )
 """Model types that scale or cap their logits whatever their config says (transformers' defaults), or whose head has a bias:
 the row-wise loss of :mod:`runners.training.loss` does not fit them."""
-LOGIT_SCALES = (
-    "logits_scaling",
-    "logit_scale",
-    "lm_head_multiplier",
-    "final_logit_softcapping",
-    "logits_soft_cap",
+CAPPED_LOGITS_FAMILIES = frozenset(
+    (
+        "beam",
+        "gemma2",
+        "gemma3n_text",
+        "inkling2",
+        "inkling2_loop",
+        "nanochat",
+        "recurrent_gemma",
+        "vaultgemma",
+    )
 )
-"""Settings of a config that do the same; None, 0 and 1 change nothing."""
+"""Those of them that cap logits by a tanh where their config does not say how."""
+CAPPED_SCORES_FAMILIES = frozenset(("gemma2", "vaultgemma"))
+"""Model types that cap attention's scores by a tanh where their config does not say how."""
+LOGIT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
+"""Settings of a config that cap logits by a tanh; None and 0 do not."""
+LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier", *LOGIT_CAPS)
+"""Settings of a config that change logits; None, 0 and 1 change nothing."""
 COMPOSED_ACTIVATIONS = frozenset(("gelu_new", "gelu_fast", "gelu_python", "quick_gelu"))
 """Activations that transformers composes of several operations, each of which saves its input."""
 
@@ -136,6 +151,10 @@ class ModelShape:
     """Whether the MLP's activation is composed of several operations (:data:`COMPOSED_ACTIVATIONS`)."""
     whole_logits: bool = False
     """Whether training holds the logits of all tokens, as the model changes them outside its head."""
+    capped_logits: bool = False
+    """Whether it caps them by a tanh, whose output is kept for the backward pass."""
+    capped_scores: bool = False
+    """Whether it caps attention's scores so, which no kernel does that does not store them."""
     assumed: bool = False
     """Whether the shape was derived from the parameter count alone."""
 
@@ -313,6 +332,8 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         whole_logits=family in WHOLE_LOGITS_FAMILIES
         or any(config.get(name) not in (None, 0, 1) for name in LOGIT_SCALES)
         or config.get("dim_model_base") not in (None, hidden),  # MiniCPM divides by their ratio
+        capped_logits=_is_capped(config, LOGIT_CAPS, CAPPED_LOGITS_FAMILIES),
+        capped_scores=_is_capped(config, ("attn_logit_softcapping",), CAPPED_SCORES_FAMILIES),
     )
     if experts == 1:
         return replace(single_expert, params=count_parameters(single_expert))
@@ -327,6 +348,12 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         shared=shared,
         adapted_experts=family in ADAPTED_EXPERT_FAMILIES,
     )
+
+
+def _is_capped(config: Mapping[str, Any], settings: tuple[str, ...], families: frozenset[str]) -> bool:
+    """Return whether one of these settings of a config is on, or is by the family's default where the config is silent."""
+    given = [config[name] for name in settings if name in config]
+    return any(given) if given else config.get("model_type") in families
 
 
 def _activation(config: Mapping[str, Any]) -> str:

@@ -30,7 +30,9 @@ from runners.tokenization.chat_template import EncodedRow
 from runners.training.cpu_kernels import CpuKernels, select
 from runners.training.packing import TokenBatch, collate, shared_prefix
 from runners.training.path_probe import (
+    MAX_LOSS_TOKENS,
     adapters_not_zero,
+    cut_row,
     head_difference,
     layers_difference,
     length_dependent,
@@ -264,7 +266,7 @@ def choose_loss(
     causal = _causal(net)
     if kernels == "plain":
         return TrainingLoss(net, causal, "plain", PLAIN_REQUESTED, f"torch.compile is off: {PLAIN_REQUESTED}")
-    shortest = sorted(rows, key=lambda row: len(row.ids))[:2]
+    shortest = [cut_row(row, MAX_LOSS_TOKENS) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
     longest = max(len(row.ids) for row in rows)
     device = causal.device
     drawing = [device] if device.type == "cuda" else []

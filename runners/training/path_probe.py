@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from runners.resources.model_shape import LOGIT_CAPS, LOGIT_SCALES
 from runners.tokenization.chat_template import EncodedRow
 from runners.training.packing import TokenBatch, collate, shared_prefix
 
@@ -31,6 +32,10 @@ NEGLIGIBLE = 1e-3
 for rounding, such as that of a key's bias, which shifts all scores of a query alike."""
 HEAD_TOLERANCE = 1e-3
 """Largest relative difference of logits that are the same product of the same numbers."""
+HEAD_TOKENS = 32
+"""Tokens whose logits are compared: with a vocabulary of 262,144 those of a row of 600 take 600 MiB in fp32."""
+MAX_LOSS_TOKENS = 128
+"""Longer rows are cut to this where the whole model's losses are compared, whose reference holds all their logits."""
 MAX_PROBE_TOKENS = 1024
 """Longer rows are cut to this for the comparison: past every length at which the fast path computes differently."""
 MAX_LAYERS = 12
@@ -39,14 +44,7 @@ ADAPTER_SCALE = 0.02
 """Deviation of the numbers in place of an adapter's zeros: its part of a layer's output is about a tenth then."""
 HEAD_WIDTH = 64
 """Classes of the random head used in place of that of the vocabulary."""
-LOGIT_SETTINGS = (
-    "logits_scaling",
-    "logit_scale",
-    "lm_head_multiplier",
-    "final_logit_softcapping",
-    "logits_soft_cap",
-    "dim_model_base",
-)
+LOGIT_SETTINGS = (*LOGIT_SCALES, "dim_model_base")
 """Settings of configs that change logits outside the head, for the reason given."""
 
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
@@ -70,18 +68,18 @@ def probe_rows(rows: Sequence[EncodedRow]) -> list[list[EncodedRow]]:
     """
     ordered = sorted(rows, key=lambda row: len(row.ids))
     chosen = [0, len(ordered) // 2, len(ordered) - 1]
-    unequal = [_cut(ordered[at]) for at in sorted(set(chosen))]
-    shortest = [_cut(row) for row in ordered[:2]]
+    unequal = [cut_row(ordered[at]) for at in sorted(set(chosen))]
+    shortest = [cut_row(row) for row in ordered[:2]]
     return [unequal] if len(ordered) <= 2 else [unequal, shortest]
 
 
-def _cut(row: EncodedRow) -> EncodedRow:
-    """Return a row of at most MAX_PROBE_TOKENS tokens; its last tokens are the targets where none is left."""
-    if len(row.ids) <= MAX_PROBE_TOKENS:
+def cut_row(row: EncodedRow, limit: int = MAX_PROBE_TOKENS) -> EncodedRow:
+    """Return a row of at most ``limit`` tokens; its last 16 tokens are the targets where none is left."""
+    if len(row.ids) <= limit:
         return row
-    learnt = tuple(at for at in row.learnt if at < MAX_PROBE_TOKENS)
-    last = tuple(range(MAX_PROBE_TOKENS - 16, MAX_PROBE_TOKENS))
-    return EncodedRow(row.ids[:MAX_PROBE_TOKENS], learnt or last, row.line)
+    learnt = tuple(at for at in row.learnt if at < limit)
+    last = tuple(range(max(1, limit - 16), limit))
+    return EncodedRow(row.ids[:limit], learnt or last, row.line)
 
 
 def layers_difference(
@@ -119,14 +117,20 @@ def layers_difference(
 def head_difference(causal: PreTrainedModel, row: EncodedRow) -> str:
     """Return what a model does with its logits besides the product with its head, "" where they are that product.
 
-    The head's own input and output are compared with the last hidden states and with the logits.
+    A cap is known by the config, as it changes small logits by nothing that can be measured. For everything else the head's
+    own input and output are compared with the last hidden states and with the logits, on a row's first tokens.
     """
+    settings = _logit_settings(causal)
+    named = f" ({', '.join(settings)})" if settings else ""
+    changed = f"the model scales or caps its logits outside the head{named}"
+    if any(text.startswith(LOGIT_CAPS) for text in settings):
+        return changed
     head = causal.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None or not head.weight.is_floating_point():
         return "the output head is not a plain linear layer"
     seen: list[tuple[Tensor, Tensor]] = []
     hook = head.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
-    batch = collate([row], False, causal.device)
+    batch = collate([cut_row(row, HEAD_TOKENS)], False, causal.device)
     try:
         logits = causal(input_ids=batch.ids, use_cache=False).logits
     finally:
@@ -134,12 +138,16 @@ def head_difference(causal: PreTrainedModel, row: EncodedRow) -> str:
     if len(seen) != 1:
         return "the output head is not called once for each token"
     hidden = plain_hidden(causal, batch).view_as(seen[0][0])
-    settings = [f"{name} {value}" for name in LOGIT_SETTINGS if (value := getattr(causal.config, name, None))]
-    named = f" ({', '.join(settings)})" if settings else ""
     for ours, own in ((hidden, seen[0][0]), (seen[0][1], logits)):
         if relative_distance(ours, own) > HEAD_TOLERANCE:
-            return f"the model scales or caps its logits outside the head{named}"
+            return changed
     return ""
+
+
+def _logit_settings(causal: PreTrainedModel) -> list[str]:
+    """Return the settings of a model's config that change logits, each as "name value"."""
+    text = causal.config.get_text_config(decoder=True)
+    return [f"{name} {value}" for name in LOGIT_SETTINGS if (value := getattr(text, name, None))]
 
 
 def length_dependent(causal: PreTrainedModel, longest: int) -> str:

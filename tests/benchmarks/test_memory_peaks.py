@@ -207,6 +207,16 @@ def test_invalid_peaks_file_is_refused(tmp_path: Path, text: str) -> None:
         memory_peaks.read_measured_peaks(tmp_path / "missing.json")
 
 
+@pytest.mark.parametrize(
+    ("model", "norms", "capped"),
+    [("google/gemma-2-9b", 4, True), ("google/gemma-2b", 2, False), ("google/gemma-3-1b-it", 4, False)],
+)
+def test_family_by_name_tells_norms_and_cap(tmp_path: Path, model: str, norms: int, capped: bool) -> None:
+    """Gemma 2 keeps the output of the cap of its logits, 2 bytes each; the 2B of the first Gemma has neither."""
+    (peak,) = memory_peaks.read_measured_peaks(written(tmp_path, {**ROW, "model": model}))
+    assert (peak.shape.norms, peak.shape.capped_logits) == (norms, capped)
+
+
 def test_accuracy_on_published_peaks(shared: Path) -> None:
     """The target is 12 % and one in twenty too low; what was reached is held with a little room."""
     scored = memory_peaks.score_estimates(

@@ -12,11 +12,18 @@ import torch
 from torch import nn
 
 from runners.plan.train_config import TrainConfig
+from runners.tokenization.chat_template import EncodedRow
 from runners.training import cpu_kernels, lora
 from runners.training.cpu_kernels import CpuKernels, fuse
 from runners.training.loss import choose_loss, evaluation_mode, restore_loss
 from runners.training.packing import TokenBatch
-from runners.training.path_probe import layers_difference, plain_hidden
+from runners.training.path_probe import (
+    MAX_LOSS_TOKENS,
+    cut_row,
+    head_difference,
+    layers_difference,
+    plain_hidden,
+)
 from tests.families import DEFAULT, FAMILIES, MISSING, Family, build, family_named, family_parameters
 from tests.runners.families.contract import (
     FEW,
@@ -314,3 +321,25 @@ def test_logits_changed_outside_the_head_take_the_plain_path(name: str) -> None:
     assert "outside the head (" in chosen.reason
     causal.bfloat16()
     assert choose_loss(net, family_rows()).path == "plain"
+
+
+@pytest.mark.parametrize("name", ["gemma2", "recurrent-gemma", "nanochat"])
+def test_caps_are_known_by_the_config_while_logits_are_small(name: str) -> None:
+    """Logits of 0.1 are changed by a cap of 15 or 30 less than by rounding; a trained model's are not so small."""
+    net, causal = adapted(name)
+    with torch.no_grad():
+        causal.get_output_embeddings().weight.mul_(0.02)
+    chosen = choose_loss(net, family_rows())
+    assert chosen.path in ("plain", "alone")
+    assert "logit" in head_difference(causal, family_rows()[0])
+
+
+def test_losses_of_long_rows_are_compared_on_their_first_tokens() -> None:
+    row = EncodedRow(tuple(range(300)), (250, 299), 1)
+    short = cut_row(row, MAX_LOSS_TOKENS)
+    assert (len(short.ids), short.learnt) == (
+        MAX_LOSS_TOKENS,
+        tuple(range(MAX_LOSS_TOKENS - 16, MAX_LOSS_TOKENS)),
+    )
+    assert cut_row(row, 260).learnt == (250,)
+    assert cut_row(row, 300) is row

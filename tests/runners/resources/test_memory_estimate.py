@@ -33,7 +33,7 @@ def test_peak_is_at_loss_or_at_end_of_backward() -> None:
     early = estimate_memory(
         LLAMA_7B, "full", MemorySetup(program="other", batch=8, checkpointing=False, loss="full")
     )
-    assert early.terms["gradients"] == pytest.approx(2 * 32000 * 4096 / GIB, abs=0.01)
+    assert "gradients" not in early.terms, "the head's is made when the log-probabilities are freed"
     assert early.terms["logits"] == pytest.approx(14 * 8192 * 32000 / GIB, abs=0.01)
 
 

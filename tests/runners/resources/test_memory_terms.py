@@ -63,11 +63,13 @@ def test_adapter_and_optimizer_bytes_of_lora() -> None:
 
 
 def test_gradient_bytes_at_loss_and_at_end() -> None:
-    """At the loss only the head's; at the end all; in the backward pass only the largest; accumulated all."""
-    assert memory_terms.gradient_bytes(LLAMA, "full", BASE) == (2 * V * H, 2 * P)
+    """None but the head's at the loss, which is among the logits; at the end all; in the backward pass only the largest;
+    accumulated all, and the largest once more."""
+    assert memory_terms.gradient_bytes(LLAMA, "full", BASE) == (0, 2 * P)
     inside = replace(BASE, optimizer_in_backward=True)
-    assert memory_terms.gradient_bytes(LLAMA, "full", inside) == (2 * V * H, 2 * V * H)
-    assert memory_terms.gradient_bytes(LLAMA, "full", replace(BASE, accumulation=True)) == (2 * P, 2 * P)
+    assert memory_terms.gradient_bytes(LLAMA, "full", inside) == (0, 2 * V * H)
+    accumulated = memory_terms.gradient_bytes(LLAMA, "full", replace(BASE, accumulation=True))
+    assert accumulated == (2 * P, 2 * P + 2 * V * H)
     assert memory_terms.gradient_bytes(LLAMA, "inference", BASE) == (0, 0)
 
 

@@ -136,6 +136,28 @@ def test_grouped_query_attention_narrows_keys_and_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "logits", "scores"),
+    [
+        ({"model_type": "gemma2"}, True, True),
+        ({"model_type": "gemma2", "attn_logit_softcapping": None}, True, False),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}, True, False),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": None}, False, False),
+        ({"model_type": "granite", "logits_scaling": 8.0}, False, False),
+    ],
+)
+def test_caps_are_read_from_the_config_and_by_family(
+    changed: dict[str, Any], logits: bool, scores: bool
+) -> None:
+    """A scale keeps nothing for the backward pass; a cap keeps the tanh's output, that of scores for every head and key."""
+    shape = read_shape(SMOLLM2 | changed)
+    assert (shape.capped_logits, shape.capped_scores) == (logits, scores)
+    setup = MemorySetup(seq_len=512)
+    uncapped = replace(shape, capped_scores=False)
+    more = memory_terms.block_bytes(shape, "full", setup) - memory_terms.block_bytes(uncapped, "full", setup)
+    assert more == (8 * shape.heads * 512 if scores else 0)
+
+
+@pytest.mark.parametrize(
     ("changed", "whole"),
     [
         ({"model_type": "gemma2"}, True),
@@ -143,6 +165,7 @@ def test_grouped_query_attention_narrows_keys_and_values() -> None:
         ({"model_type": "granite", "logits_scaling": 8.0}, True),
         ({"model_type": "granite", "logits_scaling": 1.0}, False),
         ({"model_type": "phi"}, True),
+        ({"model_type": "minicpm3"}, True),
     ],
 )
 def test_models_that_change_their_logits_are_trained_on_whole_logits(
