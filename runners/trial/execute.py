@@ -315,7 +315,7 @@ def _refuse_updated_index(context: OpenRun, name: str, step: Step) -> None:
         raise UsageProblem(
             f"{path / INDEX} was updated after it was built for this run: {name} would search other documents than the "
             "arms before it, judged by answers that may be outdated",
-            f"carry the plan out anew, with today's documents and questions: tunewise run {path / PLAN} --out NEW",
+            f"carry the plan out again, with today's documents and questions: tunewise run {path / PLAN} --out NEW",
         )
 
 
