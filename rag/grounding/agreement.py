@@ -14,8 +14,9 @@ from difflib import SequenceMatcher
 from rag.grounding import lexicon
 from rag.grounding.clauses import PREPOSITIONS, Clause, Token, coverage, is_covered, object_words, verb_words
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
-from rag.grounding.quantities import Quantity, agree, ends_of_range, same_unit
+from rag.text.quantities import Quantity, agree, ends_of_range, same_unit
 from rag.grounding.statements import ParsedStatement, leading_words
+from rag.text.units import UNITS
 from rag.text.words import stem
 
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -141,7 +142,7 @@ def _checked_words(content: frozenset[str], source: Source, counted: bool) -> li
     Units neither, where something is counted: "17 euros an hour".
     """
     before = source.above.words.union(*(other.words for other in source.before))
-    plain = [word for word in content if word not in FILLERS and not (counted and word in lexicon.UNITS)]
+    plain = [word for word in content if word not in FILLERS and not (counted and word in UNITS)]
     own = source.statement.words
     return [
         word

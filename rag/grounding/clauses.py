@@ -10,7 +10,7 @@ from itertools import pairwise, zip_longest
 
 from rag.grounding import lexicon
 from rag.grounding.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
-from rag.grounding.quantities import Quantity
+from rag.text.quantities import Quantity
 from rag.text.words import stem
 
 WORD_PATTERN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")

@@ -16,7 +16,7 @@ from rag.grounding.agreement import MIN_SHARE, NEARLY, NO, YES, Source, compare
 from rag.grounding.claims import Claim, normalise_quotation
 from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.fields import Field
-from rag.grounding.quantities import Quantity, agree, same_unit
+from rag.text.quantities import Quantity, agree, same_unit
 from rag.grounding.statements import ParsedStatement, parts, read_statement
 from rag.text.words import sentence_spans, words
 from rag.types import Chunk

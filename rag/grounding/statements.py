@@ -23,7 +23,7 @@ from rag.grounding.clauses import (
     with_context,
 )
 from rag.grounding.lexicon import RELATIONS
-from rag.grounding.quantities import Quantity, read_quantities
+from rag.text.quantities import Quantity, read_quantities
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 

@@ -9,7 +9,7 @@ from rag.grounding.clauses import is_covered
 from rag.grounding.evidence import supports_field
 from rag.grounding.fields import Field
 from rag.grounding.gold import MIN_FIELDS_SUPPORTED
-from rag.grounding.quantities import read_quantities
+from rag.text.quantities import read_quantities
 from rag.grounding.statements import read_statement
 from rag.text.words import sentence_spans, words
 from runners.synthesis.passage_reading import (

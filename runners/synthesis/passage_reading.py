@@ -12,7 +12,7 @@ from rag.grounding import lexicon
 from rag.grounding.agreement import FILLERS
 from rag.grounding.claims import proper_names
 from rag.grounding.clauses import Clause, coverage, is_covered
-from rag.grounding.quantities import Quantity, agree, read_quantities
+from rag.text.quantities import Quantity, agree, read_quantities
 from rag.grounding.statements import ParsedStatement, read_statement, states_fact
 from rag.text.words import STOP_WORDS, content_words, sentence_spans, stem, words
 from rag.types import Chunk
