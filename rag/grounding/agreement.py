@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from rag.grounding import lexicon
-from rag.grounding.clauses import PREPOSITIONS, Clause, Token, coverage, is_covered, object_words, verb_words
+from rag.grounding.clauses import PREPOSITIONS, Clause, Token, conditions_of, coverage, is_covered, object_words, verb_words
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
 from rag.text.quantities import Quantity, agree, ends_of_range, same_unit
+from rag.grounding.qualifiers import left_out, same_extent, same_modality
 from rag.grounding.statements import ParsedStatement, leading_words
 from rag.text.units import UNITS
 from rag.text.words import stem
 
-YES, NEARLY, NO = "yes", "nearly", "no"
+YES, NEARLY, LIMITED, NO = "yes", "nearly", "limited", "no"
+"""LIMITED: the source says it with a restriction that the claim lacks."""
 MIN_SHARE = 0.5
 """Share of a clause's content words that the sentence, what it continues and the title must contain."""
 MAX_MISSING = 0.67
@@ -87,7 +89,26 @@ def compare(claim: ParsedStatement, source: Source) -> str:
     clauses = [clause for clause in claim.clauses if clause.content or clause.quantities]
     if not clauses or not all(_bears_out(clause, claim, source) for clause in clauses):
         return NO
-    return _words_stand(claim, source)
+    stands = _words_stand(claim, source)
+    return LIMITED if stands == YES and any(_is_limited(c, claim, source) for c in clauses) else stands
+
+
+def _is_limited(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
+    """Return whether the source says a clause only with a restriction that the claim lacks."""
+    content = clause.content | clause.subject
+    own_clauses = source.statement.clauses
+    chosen = _nearest(content, clause, source)
+    nearest = [n for n, own in enumerate(own_clauses) if any(own is other for other in chosen)]
+    return bool(nearest) and all(
+        left_out(
+            claim.words,
+            claim.quantities,
+            own_clauses[n],
+            conditions_of(own_clauses, n),
+            source.statement.quantities,
+        )
+        for n in nearest
+    )
 
 
 def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
@@ -102,7 +123,10 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
         and not _joins_clauses(clause, content, claim, source)
         and _quantities_agree(clause, content, claim, source)
         and all(
-            _clause_agrees(clause, content, claim, own, source) for own in _nearest(content, clause, source)
+            _clause_agrees(clause, content, claim, own, source)
+            and same_modality(clause, own)
+            and same_extent(clause, own)
+            for own in _nearest(content, clause, source)
         )
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise, zip_longest
+from itertools import pairwise, takewhile, zip_longest
 
 from rag.grounding import lexicon
 from rag.grounding.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
@@ -90,6 +90,9 @@ JOINS = frozenset(
     ("", "and", "but", "so", "yet", "while", "whereas", "y", "pero", "mientras", "und", "aber", "während")
 )
 """Words that join clauses of which each says something by itself; "" for a comma or semicolon alone."""
+_CONDITION_WORDS = "if when whenever while except unless until wenn falls außer si cuando excepto salvo".split()
+CONDITIONS = frozenset((*_CONDITION_WORDS, *map(stem, _CONDITION_WORDS)))
+"""Words that begin a condition or an exception."""
 _EXCEPTIONS = frozenset(("except", "außer", "excepto", "salvo"))
 PREPOSITIONS = frozenset(
     (
@@ -142,6 +145,8 @@ class Clause:
     """Words of the sentence's subject, for a clause that has none of its own."""
     context: frozenset[str] = frozenset()
     """Words of the clauses beside it that it takes part in: of one that it depends on, or that it leaves out."""
+    condition: bool = False
+    """Whether it begins with "if", "when", "except" and the like."""
 
     @property
     def words(self) -> frozenset[str]:
@@ -272,7 +277,31 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
         for m in range(len(clauses)):
             if group[n] == group[m]:
                 shared[n] |= whole[m].words | whole[m].subject | shared[m]
-    return tuple(replace(clause, context=frozenset(shared[n])) for n, clause in enumerate(whole))
+    return tuple(
+        replace(clause, context=frozenset(shared[n]), condition=_is_condition(sentence, clauses[n]))
+        for n, clause in enumerate(whole)
+    )
+
+
+def _is_condition(sentence: str, clause: Clause) -> bool:
+    """Return whether a clause begins with a word of a condition or an exception, or stands behind one."""
+    keys = [token.key for token in clause.tokens[:2]]
+    if keys[:1] == ["only"] or keys[:1] == ["and"]:
+        keys = keys[1:]
+    if keys and keys[0] in CONDITIONS:
+        return True
+    start = min((token.start for token in clause.tokens), default=0)
+    before = WORD_PATTERN.findall(sentence[max(0, start - _MAX_JOIN) : start].lower())
+    return bool(before) and before[-1] in CONDITIONS
+
+
+def conditions_of(clauses: Sequence[Clause], at: int) -> list[Clause]:
+    """Return the conditions and exceptions of a clause: those that follow it, or that begin the sentence before it."""
+    if clauses[at].condition:
+        return []
+    after = list(takewhile(lambda clause: clause.condition, clauses[at + 1 :]))
+    before = list(takewhile(lambda clause: clause.condition, reversed(clauses[:at])))
+    return [*after, *(before if len(before) == at else ())]
 
 
 def _join(sentence: str, clause: Clause) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from rag.grounding import claims
-from rag.grounding.agreement import MIN_SHARE, NEARLY, NO, YES, Source, compare
+from rag.grounding.agreement import LIMITED, MIN_SHARE, NEARLY, NO, YES, Source, compare
 from rag.grounding.claims import Claim, normalise_quotation
 from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.fields import Field
@@ -63,8 +63,8 @@ def best_support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
 
 
 def nearest_support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
-    """Return the best passage that supports a sentence but for one word that stands for another; None if none does."""
-    return _best(read_statement(sentence), claims.quotations(sentence), passages, (YES, NEARLY))
+    """Return the best passage that supports a sentence with a restriction that it lacks, or but for one word."""
+    return _best(read_statement(sentence), claims.quotations(sentence), passages, (YES, LIMITED, NEARLY))
 
 
 def clause_supports(sentence: str, passages: Sequence[Chunk]) -> list[Support | None]:

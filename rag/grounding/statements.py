@@ -24,6 +24,7 @@ from rag.grounding.clauses import (
 )
 from rag.grounding.lexicon import RELATIONS
 from rag.text.quantities import Quantity, read_quantities
+from rag.grounding.wording import plain_wording
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 
@@ -173,7 +174,7 @@ def without_lead(sentence: str) -> str:
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
         sentence = sentence[lead.end() :]
     sentence = _NOT_LATER.sub("by", _NOT_EARLIER.sub("from", sentence))
-    return _HYPHEN.sub(r"\1", _HERE.sub("", sentence))
+    return plain_wording(_HYPHEN.sub(r"\1", _HERE.sub("", sentence)))
 
 
 def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
