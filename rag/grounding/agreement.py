@@ -14,7 +14,8 @@ from difflib import SequenceMatcher
 from rag.grounding import lexicon
 from rag.grounding.clauses import PREPOSITIONS, Clause, Token, conditions_of, coverage, is_covered, object_words, verb_words
 from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
-from rag.text.quantities import Quantity, agree, ends_of_range, same_unit
+from rag.text.derived import is_derived
+from rag.text.quantities import BY, FROM, Quantity, agree, ends_of_range, same_unit
 from rag.grounding.qualifiers import left_out, same_extent, same_modality
 from rag.grounding.statements import ParsedStatement, leading_words
 from rag.text.units import UNITS
@@ -32,6 +33,7 @@ _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
 _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
+_FORMERLY = frozenset(map(stem, ("formerly", "previously", "before", "earlier", "initially", "originally", "once")))
 _BEFORE_VERB = 8
 _NONE: frozenset[str] = frozenset()
 _FILLER_TEXT = """
@@ -116,7 +118,8 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     content = clause.content | clause.subject
     missing = missing_words(content, source)
     displaced = frozenset(word for word in missing if word in source.elsewhere)
-    if content and 1 - len(missing) / len(content) < MIN_SHARE:
+    known = sum(any(agree(q, other) for other in source.quantities) for q in clause.quantities)
+    if content and (len(content) - len(missing) + known) / (len(content) + known) < MIN_SHARE:
         return False
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
@@ -251,7 +254,9 @@ def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Cl
         shared += own.content == clause.content
         shared += 2 * sum(any(agree(q, other) for other in own.quantities) for q in clause.quantities)
         # the subject that the clause takes from another one only decides between equals
-        scored.append((shared + any(is_covered(word, words) for word in clause.subject), own))
+        shared += any(is_covered(word, words) for word in clause.subject)
+        # of a sentence that goes on from others its own clauses come first
+        scored.append((shared + (not source.before or own in source.statement.clauses) / 2, own))
     most = max((shared for shared, _ in scored), default=0)
     return [own for shared, own in scored if shared == most]
 
@@ -374,13 +379,27 @@ def _quantities_agree(
     clause: Clause, content: frozenset[str], claim: ParsedStatement, source: Source
 ) -> bool:
     """Return whether the source says each quantity of a clause of the same thing."""
+    formerly = not _FORMERLY.isdisjoint(clause.words)
     for quantity in clause.quantities:
         if any(agree(quantity, other) for other in source.above.quantities):
             continue
+        if quantity.is_year and any(q.year == quantity.value for q in clause.quantities):
+            continue  # compared with the amount of that year
+        if formerly and not quantity.change:
+            quantity = replace(quantity, change=FROM)
         places = [own for own in source.clauses if any(agree(quantity, other) for other in own.quantities)]
+        if quantity.is_year and _has_later(source.statement.quantities) and not any(
+            agree(quantity, other) for other in source.statement.quantities
+        ):
+            places = []  # the year of another sentence, from which this one counts on
         if not any(_is_bound(quantity, clause, content, own, claim, source) for own in places):
-            return False
+            if not is_derived(quantity, clause.words, source.quantities):
+                return False
     return True
+
+
+def _has_later(quantities: Sequence[Quantity]) -> bool:
+    return any(q.kind == "duration" and q.counted in ("later", "earlier") for q in quantities)
 
 
 def _is_bound(
@@ -396,6 +415,8 @@ def _is_bound(
     Compared are the words beside it, and those of the clause, unless the claim repeats all of the clause.
     """
     beside = _beside(clause, quantity)
+    if any(_is_placed(quantity, other) for other in own.quantities if agree(quantity, other)):
+        return True
     here = max(_shared(beside, _beside(own, other)) for other in own.quantities if agree(quantity, other))
     words = own.words | own.subject
     whole = all(is_covered(word, claim.words) for word in own.content)
@@ -410,6 +431,10 @@ def _is_bound(
             if rival.value == quantity.value and same_unit(quantity, rival):
                 continue
             if ends_of_range(quantity, rival):
+                continue
+            if rival.change in (BY, FROM) and quantity.change != rival.change:
+                continue
+            if rival.counted and any(agree(q, rival) and q.counted == rival.counted for q in clause.quantities):
                 continue
             if rival.timed != quantity.timed or (
                 quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value
@@ -430,6 +455,11 @@ def _is_bound(
             if not whole and rival_clause is not own and rival_around >= around + (not rival_whole):
                 return False
     return True
+
+
+def _is_placed(quantity: Quantity, other: Quantity) -> bool:
+    """Return whether two equal quantities are of the same year, or for each of the same thing."""
+    return bool(quantity.year and quantity.year == other.year) or not quantity.per.isdisjoint(other.per)
 
 
 def _names_other(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause, other: Clause) -> bool:

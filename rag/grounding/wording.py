@@ -20,7 +20,7 @@ _PAIRS = (
     # conditions
     (r"\b(?:but )?only (?:if|when|while|as long as|once)\b", "only if"),
     (r"\b(?:as|so) long as\b|\bprovided(?: that)?\b|\bproviding(?: that)?\b|\bon (?:the )?condition that\b|\bassuming(?: that)?\b", "if"),
-    (r"\bunless\b", "if not"),
+    (r"\bunless\b", "when not"),
     (r"\bwith the exception of\b|\bapart from\b|\bother than\b|\baside from\b|\bexcept (?:for|in|on|at|that)\b", "except"),
     (r"\beverywhere (?:but|except)\b", "everywhere except"),
     # obligation and permission

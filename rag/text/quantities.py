@@ -78,6 +78,7 @@ _PREFIXES = tuple(
 _HIGHER = r"(?:more|over|older|above|later|up|longer|higher)\b(?! than)"
 _LOWER = r"(?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)"
 _SUFFIXES = (
+    (UP, re.compile(r"\s*(?:\w+ )?(?:ahead|before|in advance) or earlier\b", re.I)),
     (UP, re.compile(rf"\s*(?:\+|(?:\w+ ){{0,2}}?(?:or|and) {_HIGHER}|(?:\w+ )?(?:at least|minimum)\b)", re.I)),
     (
         DOWN,
@@ -107,6 +108,7 @@ _PER = re.compile(
     r"|\s*(?P<ly>daily|hourly|weekly|monthly|yearly|annually|nightly)\b|\s*(?P<head>each|apiece|a head)\b",
     re.I,
 )
+_AND_PER = re.compile(r"\s+and\s+(?P<of>[^\W\d_]+)", re.I)
 _PER_WORDS = {
     "daily": "day",
     "hourly": "hour",
@@ -117,7 +119,6 @@ _PER_WORDS = {
     "annum": "year",
     "nightly": "night",
 }
-_PER_ONLY = frozenset(("person", "head", "household", "member", "guest", "child", "adult", "room", "car", "kilometre"))
 _RISE = (
     r"(?:r[io]se|risen|rising|rises|grow[ns]?|grew|growing|increas(?:e[sd]?|ing)|climb(?:s|ed)?|gain(?:s|ed)?|rais(?:e[sd]?|ing)"
     r"|went up|goes up|gone up|jump(?:s|ed)?)"
@@ -128,10 +129,21 @@ _FALL = (
     r"|(?:up|down)(?= (?:by |from )?[$£€]?\d))"
 )
 _CHANGE = re.compile(rf"\b(?:{_RISE}|{_FALL}|doubled|tripled|halved|change[sd]?)\b", re.I)
-_BY_BEFORE = re.compile(rf"(?:\bby|\b(?:{_RISE}|{_FALL})|\b(?:rise|fall|drop|increase|decrease|growth|reduction|cut|decline|gain|loss) of)\s*(?:about |around |roughly |nearly |almost |over |some |only |a further |another |more than |just )*[$£€¥]?\s*$", re.I)
-_BY_AFTER = re.compile(r"\s*(?:\w+ ){0,2}?(?:more|higher|lower|less|fewer|increase|decrease|rise|fall|drop|reduction)\b", re.I)
+_BY_BEFORE = re.compile(rf"(?:\bby|\b(?:rose|rises?|risen|fell|falls?|fallen|grew|grows?|grown|increased|decreased|dropped|declined|shrank|sank|up|down)|\b(?:rise|fall|drop|increase|decrease|growth|reduction|cut|decline|gain|loss) of)\s*(?:about |around |roughly |nearly |almost |over |some |only |a further |another |more than |just )*[$£€¥]?\s*$", re.I)
+_BY_AFTER = re.compile(
+    r"\s*(?:(?:more|higher|lower|less|fewer|longer|shorter|cheaper|dearer|cooler|warmer|wider|taller|heavier|lighter)\b"
+    r"(?! than [$£€]?\d)|(?:\w+ )?(?:increase|decrease|rise|fall|drop|reduction|growth)\b)",
+    re.I,
+)
 _TO_BEFORE = re.compile(r"\b(?:to|at)\s*(?:about |around |roughly |nearly |almost |over |some |only |just )*[$£€¥]?\s*$", re.I)
 _FROM_BEFORE = re.compile(r"\bfrom\s*(?:about |around |roughly |nearly |almost |over |some |only |just )*[$£€¥]?\s*$", re.I)
+_BEFORE_YEAR = re.compile(r"\b(?:in|since|during|until|before|after|year|early|late|mid)\s+$", re.I)
+_YEAR_BEFORE = re.compile(
+    r"[^.;\d]{0,14}?\b(?:the (?:year before|previous year|preceding year|prior year)|a year (?:earlier|before))", re.I
+)
+_YEAR_AFTER = re.compile(
+    r"[^.;\d]{0,14}?\b(?:the (?:year after|following year|next year|subsequent year)|a year later)", re.I
+)
 _CASE = re.compile(
     r"(?:\b(?:child|boy|girl|person|rider|member|student|pupil|guest|visitor|passenger|group|party|someone|anyone|family) of|\baged) #"
     r"|#-years?-old|# years? old|(?:^|\s)#-person|#-strong",
@@ -201,8 +213,8 @@ class Quantity:
     """at least, more than, at most, less than, about, nearly, exactly, from, until, or "" for the value itself."""
     change: str = ""
     """to, by or from, where it is a part of a change; else ""."""
-    per: str = ""
-    """Stem of what it is for each of: "12 euros per night"."""
+    per: frozenset[str] = frozenset()
+    """Stems of what it is for each of: "12 euros per person and night"."""
     year: str = ""
     """The year that it belongs to, where the text names several: "4.1 in 2021 and 5.3 in 2022"."""
     counted: str = ""
@@ -273,6 +285,9 @@ def read_quantities(text: str) -> tuple[Quantity, ...]:
         if _BETWEEN.search(text[: one.start]) and _AND.fullmatch(text[one.through : other.start]):
             quantities[n] = replace(one, bound=STARTS if one.timed else UP, unit=one.unit or other.unit)
             quantities[n + 1] = replace(other, bound=ENDS if other.timed else DOWN)
+    for n, (one, other) in enumerate(pairwise(quantities)):
+        if one.change == FROM and other.change == TO and not one.unit:
+            quantities[n] = replace(one, unit=other.unit)
     return _with_years(text, quantities)
 
 
@@ -291,11 +306,11 @@ def agree(claimed: Quantity, source: Quantity) -> bool:
         return _same_bound(claimed, source)
     if (":" in claimed.value) != (":" in source.value):
         return _is_hour(claimed, source) and _same_bound(claimed, source)
+    if claimed.bound == OF and source.bound not in ("", OF):
+        return (same_unit(claimed, source) or not source.unit) and _is_in(claimed, source)
     if not same_unit(claimed, source) or not _same_change(claimed, source):
         return False
-    if claimed.bound == OF and source.bound not in ("", OF):
-        return not claimed.date and same_unit(claimed, source) and _is_in(claimed, source)
-    if claimed.per and source.per and claimed.per != source.per:
+    if claimed.per and source.per and claimed.per.isdisjoint(source.per):
         return False
     if claimed.year and source.year and claimed.year != source.year:
         return False
@@ -458,7 +473,8 @@ def _quantity(text: str, value: str, date: Date | None, start: int, end: int, pr
         unit, length = _unit(before, after, text[start:end])
         through += length
     counted = ""
-    if not unit and not timed and (word := _WORD_AFTER.match(after)) and after[:1].isspace():
+    year = _YEAR.fullmatch(text[start:end]) and _BEFORE_YEAR.search(text[:start])
+    if not unit and not timed and not year and (word := _WORD_AFTER.match(after)) and after[:1].isspace():
         form = word[1].lower()
         plain = form.isalpha() and form not in STOP_WORDS and (word[1].islower() or text[:start].strip() == "")
         counted = stem(form) if plain and form not in _NOT_COUNTED and after[: word.start(1)].isspace() else ""
@@ -480,10 +496,20 @@ def _in_context(text: str, quantity: Quantity, previous: int) -> Quantity:
             bound = _inner_bound(before) if change or to else bound
         if not bound and _CASE.search(text[max(0, start - 20) : start] + "#" + text[end : end + 10]):
             bound = OF
-    per, through = quantity.per, quantity.through
-    if not timed and not per and (match := _PER.match(text, through)):
-        per = _per(match, quantity.unit)
-    return replace(quantity, bound=bound, change=change, per=per)
+    if timed:
+        return replace(quantity, bound=bound)
+    later = re.match(r"\s+(later|earlier|ago|after|before)\b", text[quantity.through :], re.I)
+    counted = later[1].lower() if later and quantity.kind == "duration" else quantity.counted
+    return replace(quantity, bound=bound, change=change, per=_all_per(text, quantity.through), counted=counted)
+
+
+def _all_per(text: str, at: int) -> frozenset[str]:
+    """Return the stems of what an amount that ends at an offset is for each of."""
+    found: set[str] = set()
+    while match := _PER.match(text, at) or (found and _AND_PER.match(text, at)):
+        found.add(_per(match))
+        at = match.end()
+    return frozenset(found - {""})
 
 
 def _inner_bound(before: str) -> str:
@@ -498,22 +524,23 @@ def _change(text: str, quantity: Quantity, before: str) -> str:
     head = text[: quantity.start]
     clause = re.split(r"[;.]\s|\b(?:and|but|while|when)\b(?![^;]*\bto\s*[$£€]?\s*$)", head)[-1]
     if not _CHANGE.search(clause) and not _CHANGE.search(text[quantity.through : quantity.through + 40]):
-        return BY if _BY_AFTER.match(text, quantity.through) and quantity.unit == "percent" else ""
+        return BY if _BY_AFTER.match(text, quantity.through) else ""
     if _FROM_BEFORE.search(before):
         return FROM
     if not _CHANGE.search(clause):
         return BY if re.match(r"\s+(?:rise|fall|increase|decrease|drop|cut|reduction)\b", text[quantity.through :]) else ""
     if _TO_BEFORE.search(before) or re.search(r"\bup to\s*[$£€]?\s*$", before):
         return TO
-    return BY if _BY_BEFORE.search(head) else ""
+    return BY if _BY_BEFORE.search(head) or _BY_AFTER.match(text, quantity.through) else ""
 
 
-def _per(match: re.Match[str], unit: str) -> str:
+def _per(match: re.Match[str]) -> str:
     """Return the stem of what an amount is for each of; "" where it is none, as in "5 euros a ticket for"."""
-    if match["head"]:
+    found = match.groupdict()
+    if found.get("head"):
         return ""
-    if match["ly"]:
-        return _PER_WORDS[match["ly"].lower()]
+    if found.get("ly"):
+        return _PER_WORDS[found["ly"].lower()]
     word = match["of"].lower()
     word = UNITS.get(word, _PER_WORDS.get(word, word))
     return word if word in PERIODS else stem(word)
@@ -522,7 +549,7 @@ def _per(match: re.Match[str], unit: str) -> str:
 def _fraction(match: re.Match[str]) -> Quantity | None:
     """Return the quantity of words such as "half an hour", "two thirds of" and "twice a week"."""
     found = match.groupdict()
-    start, end, per = match.start(), match.end(), ""
+    start, end = match.start(), match.end()
     unit = "share"
     if found.get("part") or (found.get("half") and "unit" not in found):
         value = _PARTS[(found["part"] or "half").lower()] * _COUNTS[(found["n"] or "a").lower()]
@@ -538,7 +565,7 @@ def _fraction(match: re.Match[str]) -> Quantity | None:
     else:
         value, unit = Decimal(_FREQUENCIES[found["n"].lower()]), "times"
     text = format(round(value, 4).normalize(), "f")
-    return Quantity(value=text, date=None, unit=unit, bound="", per=per, start=start, end=end, through=end)
+    return Quantity(value=text, date=None, unit=unit, bound="", start=start, end=end, through=end)
 
 
 def _spoken_time(match: re.Match[str]) -> Quantity | None:
@@ -663,12 +690,23 @@ def _with_years(text: str, quantities: Sequence[Quantity]) -> tuple[Quantity, ..
             earlier = [y for y in years if y.end <= q.start]
             year = later if near else earlier[-1] if earlier else later if len(years) == 1 else None
         value = "" if year is None else year.value if year.is_year else str((year.date or (0,))[0])
-        found.append(replace(q, year=value))
+        found.append(replace(q, year=_relative_year(text, q, value)))
     return tuple(found)
+
+
+def _relative_year(text: str, quantity: Quantity, year: str) -> str:
+    """Return the year of an amount, one less or more where "the year before" or "the following year" is behind it."""
+    tail = text[quantity.through : quantity.through + 45]
+    step = -1 if _YEAR_BEFORE.match(tail) else 1 if _YEAR_AFTER.match(tail) else 0
+    return str(int(year) + step) if year and step else year
 
 
 def _listed_years(text: str, amounts: Sequence[Quantity], years: Sequence[Quantity]) -> dict[int, Quantity]:
     """Return the year of each amount, by its offset, in "4.1 and 5.3 in 2021 and 2022 respectively"."""
+    ends = [q for q in amounts if q.change in (FROM, TO)]
+    if [q.bound for q in years] == [STARTS, ENDS] and [q.change for q in ends] == [FROM, TO]:
+        if years[0].start > ends[1].start:
+            return {amount.start: year for amount, year in zip(ends, years, strict=True)}
     if len(amounts) != len(years) or "respectively" not in text.lower():
         return {}
     return {amount.start: year for amount, year in zip(amounts, years, strict=True)}
