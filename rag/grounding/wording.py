@@ -64,6 +64,7 @@ _PAIRS = (
     (r"\bmakes? up\b", "is"),
     (r"\bused to be\b", "was formerly"),
     (r"\bis made (?:up )?of\b", "consists of"),
+    (r"\b(?:every|each) day\b", "daily"),
     (r"\bin advance\b|\bbeforehand\b", "ahead"),
     (r"\bfor the first time\b|\bthe first time\b", "at the first attempt"),
     (r"\bin writing\b", "written"),

@@ -351,7 +351,9 @@ def same_amount(one: Quantity, other: Quantity) -> bool:
     if ":" in one.value or ":" in other.value:
         return ":" in one.value and ":" in other.value and _same_time(one.value, other.value)
     a, b = _size(one, other)
-    return abs(a - b) <= Decimal("0.001") * max(abs(a), abs(b)) and (a != 0 or b == a)
+    if not one.unit or not other.unit or (one.unit == other.unit and one.unit != "share"):
+        return a == b
+    return abs(a - b) <= Decimal("0.001") * max(abs(a), abs(b))
 
 
 _HUNDREDTHS = {("cent", "euro"), ("cent", "dollar"), ("pence", "sterling"), ("pence", "pounds")}
