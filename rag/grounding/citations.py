@@ -14,11 +14,14 @@ from dataclasses import replace
 
 from rag.grounding.claims import is_courtesy
 from rag.grounding.evidence import Support, best_support, clause_supports, is_contradicted, nearest_support
+from rag.grounding.pronouns import resolve_pronouns
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words, sentence_spans
 from rag.types import Chunk, Citation, Hit
 
 SUPPORTED, PARTLY, UNSUPPORTED = "supported", "partly", "unsupported"
+_MAX_BEFORE = 4
+"""Sentences of an answer in which the name for a pronoun is looked for, with its own."""
 _MARK = re.compile(r"(?<!\s)\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d[^】]*】)")
 
 
@@ -79,6 +82,7 @@ class SentenceCiter:
         self._chunks = [hit.chunk for hit in hits]
         self._formulas = formulas
         self._supports: dict[str, tuple[str, list[Support]]] = {}
+        self._sentences: list[str] = []
         self.text = ""
         """What was added so far, with marks."""
         self.citations: list[Citation] = []
@@ -106,6 +110,7 @@ class SentenceCiter:
             span = (len(self.text), len(self.text) + len(sentence))
             self.text += sentence
             position = end
+            self._sentences.append(sentence)
             if sentence.strip() not in self._formulas and is_factual(sentence):
                 self._cite(sentence, span)
         self.text += text[position:]
@@ -119,6 +124,7 @@ class SentenceCiter:
         return citer.text, tuple(citer.citations)
 
     def _cite(self, sentence: str, span: tuple[int, int]) -> None:
+        sentence = resolve_pronouns(self._sentences[-_MAX_BEFORE:])[-1]
         if sentence not in self._supports:
             self._supports[sentence] = supporting_passages(sentence, self._chunks)
         level, supports = self._supports[sentence]

@@ -86,6 +86,16 @@ _VERB_TEXT = """
 """
 VERBS = frozenset(map(stem, _VERB_TEXT.split()))
 """Stems of common verbs."""
+AUXILIARIES = frozenset(
+    map(
+        stem,
+        (
+            "is are was were be been being am has have had do does did can could will would shall should may might must"
+            " cannot ist sind war waren hat haben kann können wird werden muss müssen darf dürfen es son fue puede pueden"
+        ).split(),
+    )
+)
+"""Stems of verbs that stand before another."""
 JOINS = frozenset(
     ("", "and", "but", "so", "yet", "while", "whereas", "y", "pero", "mientras", "und", "aber", "während")
 )
@@ -320,7 +330,7 @@ def _join(sentence: str, clause: Clause) -> str:
 def _predicate(clause: Clause) -> tuple[Token, ...]:
     """Return the tokens from the last of the first verbs on: "may be borrowed for 7 days" from "borrowed"."""
     at = next((n for n, token in enumerate(clause.tokens) if token.verb), len(clause.tokens))
-    while at + 1 < len(clause.tokens) and clause.tokens[at + 1].verb:
+    while at + 1 < len(clause.tokens) and clause.tokens[at + 1].verb and clause.tokens[at].key in AUXILIARIES:
         at += 1
     return clause.tokens[at:]
 

@@ -17,6 +17,7 @@ from rag.grounding.claims import Claim, normalise_quotation
 from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.fields import Field
 from rag.text.quantities import agree
+from rag.grounding.pronouns import resolve_pronouns
 from rag.grounding.statements import ParsedStatement, parts, read_statement
 from rag.grounding.tables import Table, read_tables, stating_row
 from rag.text.words import sentence_spans, words
@@ -149,22 +150,29 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
         for span in sentence_spans(chunk.text)
         if not chunk.text[slice(*span)].rstrip("\"'”’)]* ").endswith("?")
     ]
-    statements = [read_statement(chunk.text[start:end]) for start, end in spans]
+    texts = [chunk.text[start:end] for start, end in spans]
+    statements = [read_statement(text) for text in resolve_pronouns(texts)]
+    goes_on = [read_statement(text).continues and ("it" in _first(text) or read.continues)
+               for text, read in zip(texts, statements, strict=True)]
     all_words = above.words.union(*(statement.words for statement in statements))
     tables = read_tables(chunk.text)
     sentences: list[_PassageSentence] = []
     before: tuple[ParsedStatement, ...] = ()
-    for (start, end), statement in zip(spans, statements, strict=True):
-        continued = before[:_MAX_BEFORE] if statement.continues else ()
+    for (start, end), statement, continues in zip(spans, statements, goes_on, strict=True):
+        continued = before[:_MAX_BEFORE] if continues else ()
         window = statement.words.union(above.words, *(other.words for other in continued))
         source = Source(statement, continued, above, all_words, window)
         if not any(start < row.end and row.start < end for table in tables for row in table.rows):
             sentences.append(_PassageSentence(start, end, source))
-        before = (statement, *(continued if statement.continues else ()))
+        before = (statement, *continued)
     whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
     return _ReadPassage(
         all_words, frozenset(words(chunk.title)), above.words, normalise_quotation(whole), tuple(sentences), tables
     )
+
+
+def _first(text: str) -> list[str]:
+    return words(text)[:2]
 
 
 def _best(

@@ -30,6 +30,10 @@ from rag.text.words import STOP_WORDS, stem
 
 _PAIR = re.compile(r"(?:\b[A-Z][\w'’-]+ and [A-Z]|\bbetween\s[^,;]{1,20}\sand\s.)$")
 """Two names or two bounds that "and" joins."""
+_GAP = re.compile(
+    r"(?:and\s+|but\s+)?(?:(?:the|his|her|its|their|our)\s+(?:[a-z]+\s+){0,2})?(?:[A-Z][\w.’'-]*\s+|\d+\s+)+(?:the|an?|of|by|in|on|at|to|for|from|until)\s"
+)
+"""A piece that leaves out the verb of the one before: "Captain Rask the Brisk", "Tour B the southern districts"."""
 _CONTRAST = re.compile(r"(?:;|\b(?:while|whereas|während|mientras(?: que)?))\s+$", re.I)
 _BREAK = re.compile(
     r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y|pero|und|aber)\s+)?"
@@ -217,6 +221,9 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     for start, end in pieces:
         inside = [token for token in tokens if start <= token.start < end]
         whole = has_verb(inside) or leaves_out_verb(inside)
+        gap = joined and pending is None and _GAP.match(sentence, start)
+        if not whole and gap and any(t.verb for t in tokens if joined[-1][0] <= t.start < joined[-1][1]):
+            whole = sum(token.content for token in inside) > 1
         if not whole and joined and pending is None and not _PAIR.search(sentence[: start + 1]):
             last = [token for token in tokens if joined[-1][0] <= token.start < joined[-1][1]]
             whole = shares_verb(inside, last) or is_parallel(inside, last)
