@@ -35,14 +35,18 @@ _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
 _FORMERLY = frozenset(map(stem, ("formerly", "previously", "before", "earlier", "initially", "originally", "once")))
 _BEFORE_VERB = 8
-_NONE: frozenset[str] = frozenset()
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _FILLER_TEXT = """
     available offer provide service option facility possible allow time place thing way hotel restaurant
     cafe location customer guest visitor passenger currently moment soon use using
+    namely altogether total already still together usually normally just well person people someone anyone anybody
+    somebody everybody everyone take get make put come go become find keep bring latest respect fact case kind sort
+    formerly previously indeed actually simply namely
 """
 FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
+_JOINING = frozenset(("and", "but", "or", "whil", "whereas", "plus"))
 _PRICE = frozenset(("pay", "cost"))
 _STATES = frozenset(("off",))
 """Words without content that still are opposites of others."""
@@ -66,6 +70,8 @@ class Source:
     """All words of the passage."""
     window: frozenset[str]
     """Words of the sentence, of those before it, and of title and heading."""
+    beside: frozenset[str] = frozenset()
+    """Words of the sentence before it and of the one after it."""
 
     @property
     def subject(self) -> tuple[str, ...]:
@@ -116,10 +122,15 @@ def _is_limited(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
 def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     """Return whether a sentence bears out one clause of a claim."""
     content = clause.content | clause.subject
-    missing = missing_words(content, source)
+    missing = missing_words(content, source) | frozenset(
+        name
+        for name in claim.names - source.window
+        if name[-1].isdigit() and name.lstrip(_LETTERS) in clause.words | clause.subject
+    )
     displaced = frozenset(word for word in missing if word in source.elsewhere)
     known = sum(any(agree(q, other) for other in source.quantities) for q in clause.quantities)
-    if content and (len(content) - len(missing) + known) / (len(content) + known) < MIN_SHARE:
+    weighed = content - FILLERS
+    if weighed and (len(weighed - missing) + known) / (len(weighed) + known) < MIN_SHARE:
         return False
     return (
         _same_subject(clause, content, missing, displaced, claim, source)
@@ -160,7 +171,58 @@ def _joins_clauses(clause: Clause, content: frozenset[str], claim: ParsedStateme
         return False
     # the subject that a claim's clause takes from another one is checked in that one
     words = _checked_words(clause.content, source, bool(clause.quantities))
-    return not any(_fits(clause, words, part, source) for part in own.clauses)
+    if any(_fits(clause, words, part, source) for part in own.clauses):
+        return False
+    return not _fits_in_parts(clause, words, source) and not _fits_nearly(clause, words, claim, source)
+
+
+def _fits_in_parts(clause: Clause, words: Sequence[str], source: Source) -> bool:
+    """Return whether the pieces of a clause between "and" and the like fit a clause of the sentence each."""
+    pieces: list[list[Token]] = [[]]
+    for token in clause.tokens:
+        if token.key in _JOINING and len(pieces[-1]) > 1:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    checked = [[token.key for token in piece if token.key in words] for piece in pieces]
+    amounts = [[token.key for token in piece if token.key[0] == "#"] for piece in pieces]
+    if len(pieces) < 2 or any(len(one) + len(other) < 2 for one, other in zip(checked, amounts, strict=True)):
+        return False
+    return all(
+        any(
+            _fits(replace(clause, quantities=_of_tokens(piece, clause)), own_words, part, source)
+            for part in source.statement.clauses
+        )
+        for piece, own_words in zip(pieces, checked, strict=True)
+    )
+
+
+def _of_tokens(tokens: Sequence[Token], clause: Clause) -> tuple[Quantity, ...]:
+    starts = {token.start for token in tokens}
+    return tuple(quantity for quantity in clause.quantities if quantity.start in starts)
+
+
+def _fits_nearly(clause: Clause, words: Sequence[str], claim: ParsedStatement, source: Source) -> bool:
+    """Return whether a clause of the sentence has all words but a few that are neither names nor its subject or verb."""
+    allowed = [
+        word
+        for word in words
+        if word not in claim.names and not any(token.key == word and token.verb for token in clause.tokens)
+    ]
+    for part in source.statement.clauses:
+        whole = part.words | part.subject | part.context
+        stray = [word for word in words if not is_covered(word, whole) and not _has_opposite(word, whole)]
+        if len(words) < 3 * len(stray) or any(word not in allowed for word in stray):
+            continue
+        others = frozenset[str]().union(
+            *(leading_words(other.tokens) for other in source.statement.clauses if other is not part)
+        )
+        subject = part.subject or frozenset(leading_words(part.tokens))
+        known = all(is_covered(word, claim.words) for word in subject)
+        whole_known = all(is_covered(word, claim.words) for word in part.content - FILLERS)
+        if whole_known and (known or others.isdisjoint(stray)) and _fits(clause, [w for w in words if w not in stray], part, source):
+            return True
+    return False
 
 
 def _checked_words(content: frozenset[str], source: Source, counted: bool) -> list[str]:
@@ -213,7 +275,10 @@ def _same_subject(
         return False
     if not displaced:
         return True
-    if not all(is_covered(word, claim.words) for word in source.subject):
+    if displaced & claim.names and not displaced & claim.names <= source.above.words:
+        return False
+    beside = _is_beside(displaced, own, claim, source)
+    if not beside and not all(is_covered(word, claim.words) for word in source.subject):
         return False
     if not displaced.isdisjoint(claim.leading) and not any(
         is_covered(w, frozenset(claim.leading)) for w in source.subject
@@ -241,6 +306,17 @@ def _same_subject(
     if any(token.verb and token.key in displaced for token in clause.tokens):
         return False
     return len(displaced) <= MAX_DISPLACED * len(own)
+
+
+def _is_beside(
+    displaced: frozenset[str], own: frozenset[str], claim: ParsedStatement, source: Source
+) -> bool:
+    """Return whether words from elsewhere are few, in a sentence beside, and name what this one's subject belongs to."""
+    if not all(is_covered(word, source.beside) for word in displaced) or 3 * len(displaced) > len(own):
+        return False
+    if any(token.verb and token.key in displaced for clause in claim.clauses for token in clause.tokens):
+        return False
+    return any(is_covered(word, claim.words) for word in source.subject)
 
 
 def _nearest(content: frozenset[str], clause: Clause, source: Source) -> list[Clause]:
@@ -289,9 +365,21 @@ def _clause_agrees(
     if claimed_words & UNIVERSAL and not words & UNIVERSAL and (words & PARTIAL) - claimed_words:
         return False
     subject = tuple(Token(word, -1, True) for word in sorted(own.subject - own.words))
+    if _is_other_person(clause, own, claim, source):
+        return False
     return _relations_agree(clause.tokens, own.tokens) and not _sides_exchanged(
         clause.tokens, (*subject, *own.tokens)
     )
+
+
+def _is_other_person(clause: Clause, own: Clause, claim: ParsedStatement, source: Source) -> bool:
+    """Return whether a named subject of a claim does what the source's clause says of another named one."""
+    known = source.statement.names.union(*(other.names for other in source.before))
+    said = (clause.subject or frozenset(leading_words(clause.tokens))) & (claim.names | known)
+    names = (own.subject or frozenset(leading_words(own.tokens))) & known
+    if not said or not names or not said.isdisjoint(names) or said <= source.above.words:
+        return False
+    return ("by" in clause.words) == ("by" in own.words)
 
 
 def _is_converse(claimed: Sequence[Token], own: Sequence[Token]) -> bool:

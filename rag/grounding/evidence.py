@@ -27,6 +27,8 @@ _MAX_BEFORE = 3
 """Sentences that one which begins with a pronoun is read with."""
 MIN_VERBATIM = 0.85
 """Share of a statement's content words in one sentence, from which its clauses are not looked for in other sentences."""
+_MAX_LESS = 1
+"""Words and quantities that a sentence may share less with a statement than the one that shares most."""
 MIN_SHARED = 0.75
 """Words and quantities that a passage shares with a statement, relative to the passage that shares most."""
 _BARE_VALUES = frozenset(
@@ -158,10 +160,11 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
     tables = read_tables(chunk.text)
     sentences: list[_PassageSentence] = []
     before: tuple[ParsedStatement, ...] = ()
-    for (start, end), statement, continues in zip(spans, statements, goes_on, strict=True):
+    for n, ((start, end), statement, continues) in enumerate(zip(spans, statements, goes_on, strict=True)):
         continued = before[:_MAX_BEFORE] if continues else ()
         window = statement.words.union(above.words, *(other.words for other in continued))
-        source = Source(statement, continued, above, all_words, window)
+        near = [statements[m].words for m in (n - 1, n + 1) if 0 <= m < len(statements)]
+        source = Source(statement, continued, above, all_words, window, frozenset[str]().union(*near))
         if not any(start < row.end and row.start < end for table in tables for row in table.rows):
             sentences.append(_PassageSentence(start, end, source))
         before = (statement, *continued)
@@ -214,8 +217,8 @@ def _support(
         own += sum(any(agree(q, other) for other in source.quantities) for q in statement.quantities)
         scored.append((own, sentence))
     most = max((own for own, _ in scored), default=0)
-    for own, sentence in scored:
-        if own != most or not most:
+    for own, sentence in sorted(scored, key=lambda pair: -pair[0]):
+        if own < most - _MAX_LESS or not own:
             continue
         if compare(statement, sentence.source) in accepted:
             near = coverage(content, sentence.source.statement.words)

@@ -28,7 +28,8 @@ _INTENT = _stems("plan plans planned intend intends intended hope hopes")
 _EXPECTED = _stems("expected expect expects")
 _BAN = _stems("forbidden prohibited banned forbid forbids prohibits prohibit ban")
 _FREE_CHOICE = _stems("optional voluntary")
-_DENIALS = frozenset(word for kind in ("not", "no") for word in NEGATORS[kind])
+_MODALS = frozenset(("may", "can", "must", "need", "could", "should"))
+_DENIALS = frozenset(word for word in NEGATORS["not"])
 _BORNE_OUT = {
     _MUST: (_MUST, 0),
     _SHOULD: (_SHOULD,),
@@ -51,6 +52,9 @@ _EXTENTS = {
     "half": _HALF,
 }
 _NEARLY = frozenset(("nearly", "almost", "virtually", "practically"))
+_CONDITION_SHARE, _ONLY_SHARE = 0.34, 0.67
+"""Share of the words of a condition, and of what "only" stands before, that a statement has which does not leave it out."""
+_ONLY = frozenset(("only", "exclusively", "solely", "nur", "solo"))
 _LIMITING = _stems("with without outside beyond except ohne sin außerhalb")
 """Prepositions whose phrase limits what a statement is about."""
 _ENDINGS = _stems(
@@ -63,7 +67,9 @@ def modality(clause: Clause) -> int:
     """Return the modality of a clause; 0 for a plain statement."""
     keys = [token.key for token in clause.tokens]
     words = frozenset(keys)
-    denied = clause.negated or not _DENIALS.isdisjoint(words)
+    denied = clause.negated or any(
+        one in _MODALS and other in _DENIALS for one, other in zip(keys, keys[1:], strict=False)
+    )
     if words & _FREE_CHOICE:
         return _MUST if denied else _NOT_NEEDED
     if words & _BAN:
@@ -109,6 +115,8 @@ def extent(clause: Clause) -> int:
         if kind == _MOST and keys[at - 1 : at] == ["at"]:
             kind = 0
         found = found or kind
+    if not found and any(quantity.unit == "share" for quantity in clause.quantities):
+        return _HALF
     return found
 
 
@@ -151,7 +159,22 @@ def left_out(claim_words: frozenset[str], claimed: Sequence[Quantity], own: Clau
     """
     return any(
         _is_missing(phrase, claim_words, claimed, quantities) for phrase in _restrictions(own, linked)
-    )
+    ) or any(_is_missing(phrase, claim_words, claimed, quantities, _ONLY_SHARE) for phrase in _only(own.tokens))
+
+
+def _only(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
+    """Yield what "only" stands before, or behind at the end of a phrase: "of the intensive course only"."""
+    for at, token in enumerate(tokens):
+        if token.key not in _ONLY:
+            continue
+        last = at + 1 == len(tokens) or (tokens[at + 1].key in ("and", "but", "or") and at > 0)
+        if last:
+            start = at
+            while start and tokens[start - 1].key not in _ENDINGS and not tokens[start - 1].verb:
+                start -= 1
+            yield tokens[start:at]
+        else:
+            yield _phrase(tokens, at + (tokens[at + 1].key in _ENDINGS))
 
 
 def _restrictions(own: Clause, linked: Sequence[Clause]) -> Iterator[Sequence[Token]]:
@@ -165,8 +188,6 @@ def _restrictions(own: Clause, linked: Sequence[Clause]) -> Iterator[Sequence[To
             yield _phrase(tokens, at, condition=True)
         elif token.key in _LIMITING:
             yield _phrase(tokens, at)
-        elif token.key == "only" and at + 1 < len(tokens):
-            yield _phrase(tokens, at + (tokens[at + 1].key in _ENDINGS)) if at + 1 < len(tokens) else ()
 
 
 def _phrase(tokens: Sequence[Token], at: int, condition: bool = False) -> Sequence[Token]:
@@ -180,7 +201,11 @@ def _phrase(tokens: Sequence[Token], at: int, condition: bool = False) -> Sequen
 
 
 def _is_missing(
-    phrase: Sequence[Token], claim_words: frozenset[str], claimed: Sequence[Quantity], quantities: Sequence[Quantity]
+    phrase: Sequence[Token],
+    claim_words: frozenset[str],
+    claimed: Sequence[Quantity],
+    quantities: Sequence[Quantity],
+    share: float = _CONDITION_SHARE,
 ) -> bool:
     content = [token.key for token in phrase if token.content]
     amounts = [quantities[int(token.key[1:])] for token in phrase if token.key[0] == "#" and int(token.key[1:]) < len(quantities)]
@@ -189,7 +214,7 @@ def _is_missing(
     if any(not any(agree(q, own) or _alike(q, own) for q in claimed) for own in amounts):
         return True
     known = sum(is_covered(word, claim_words) for word in content)
-    return bool(content) and known < 0.34 * len(content)
+    return bool(content) and known < share * len(content)
 
 
 def _alike(claimed: Quantity, own: Quantity) -> bool:

@@ -23,7 +23,7 @@ from rag.grounding.clauses import (
     with_context,
 )
 from rag.grounding.lexicon import RELATIONS
-from rag.text.quantities import Quantity, read_quantities
+from rag.text.quantities import Quantity, find_labels, read_quantities
 from rag.grounding.wording import plain_wording
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
@@ -111,6 +111,7 @@ def read_statement(sentence: str) -> ParsedStatement:
         _clause(sentence, tokens, quantities, start, end) for start, end in _clause_spans(sentence, tokens)
     )
     leading = leading_words(tokens)
+    labels = find_labels(sentence)
     clauses = _completed(clauses)
     clauses = tuple(
         clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
@@ -121,9 +122,9 @@ def read_statement(sentence: str) -> ParsedStatement:
     return ParsedStatement(
         clauses=clauses,
         content=frozenset(token.key for token in tokens if token.content),
-        words=frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
+        words=frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence) | labels,
         quantities=quantities,
-        names=_names(_without(sentence, quantities)),
+        names=_names(_without(sentence, quantities)) | labels,
         leading=leading,
         continues=bool(_ANAPHORS & set(first)),
     )
@@ -191,9 +192,31 @@ def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
         word = match.group().lower().replace("’", "'").removesuffix("'s")
         content = word not in STOP_WORDS and word not in NEGATOR_KIND and not word.endswith("n't")
         key = stem(word)
-        verb = key in VERBS or (word.endswith("ed") and len(word) > 4)
+        verb = key in VERBS or (word.endswith("ed") and len(word) > 4) or _is_verb(sentence, match)
         tokens.append(Token(key, match.start(), content and key not in RELATIONS, verb))
     return sorted(tokens, key=lambda token: token.start)
+
+
+def _is_verb(sentence: str, match: re.Match[str]) -> bool:
+    """Return whether a word stands where a verb does: between a name or noun and "the", "her", "all" and the like."""
+    word = match.group()
+    if not word.islower() or len(word) < 4 or word in STOP_WORDS or word in _NO_VERBS:
+        return False
+    before = re.search(r"([\w’']+)\s$", sentence[: match.start()])
+    if not before or not _DETERMINER.match(sentence, match.end()):
+        return False
+    last = before[1].lower()
+    if last in STOP_WORDS and last not in ("who", "which", "that", "he", "she", "it", "they", "we", "you"):
+        return False
+    ends = word.endswith("s") and not word.endswith(("ss", "us", "is", "ings"))
+    return ends != (last.endswith("s") and not last.endswith("ss") and before[1].islower())
+
+
+_DETERMINER = re.compile(r"\s+(?:the|an?|his|her|its|their|our|your|all|every|each|no|any|it|them|him|both)\b")
+_NO_VERBS = frozenset(
+    "outside inside without within beyond near along across behind beside despite including except than like under over"
+    " during until since before after around between toward towards onto into upon per plus minus versus".split()
+)
 
 
 def _joined(sentence: str) -> frozenset[str]:

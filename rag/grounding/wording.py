@@ -30,7 +30,7 @@ _PAIRS = (
     (r"\b(?:is|are) (?:allowed|permitted|free) to\b|\b(?:is|are) able to\b|\bhas the right to\b", "may"),
     (r"\bmust not\b|\bmustn['’]t\b", "may not"),
     # quantifiers
-    (r"\b(?:the|a) (?:great |large |vast |clear )?majority of\b|\bthe (?:greater|larger|biggest) part of\b|\bmore than half of\b", "most of"),
+    (r"\b(?:the|a) (?:great |large |vast |clear )?majority of\b|\bthe (?:greater|larger|biggest) part of\b", "most of"),
     (r"\b(?:every|each)(?: single)? one of\b|\b(?:each|all) of\b|\bevery single\b", "all"),
     (r"\bnot one of\b|\bno(?:t a)? single\b", "no"),
     # persons and their work
@@ -71,7 +71,22 @@ _PAIRS = (
     (r"\b(?:by )?e-mail\b", "by email"),
     (r"\bgets? (?:in|into|inside)\b", "enters"),
     (r"\b(?:lets?|letting) in\b", "admits"),
-    (r"\bbe bought\b", "be bought"),
+    (r"\bpart[- ]?tim(?:e|ers?)\b", "part time"),
+    (r"\bfull[- ]?tim(?:e|ers?)\b", "full time"),
+    (r"\bthe same goes for\b", "also"),
+    (r"\bas well as\b", "and"),
+    (r"\b(?:a little|just|slightly|somewhat) (?:under|short of|below|less than)\b", "nearly"),
+    (r"\bas well\b", "also"),
+    (r"\bno longer\b", "not now"),
+    (r"\bat the latest\b", "latest"),
+    (r"\b(?:has|have|had) been\b", "was"),
+    (r"\b(?:is|are|was|were) situated\b", "lies"),
+    (r"\bon display\b", "shown"),
+    (r"\b(?:gives?|given|gave) (?:permission|consent)\b", "agrees"),
+    (r"\bmoney back\b|\bmoney returned\b|\bmoney for it back\b|\bget (?:the |your )?money\b", "refund"),
+    (r"\bgets? (\d[\d.]*|[a-z-]+) percent off\b", r"receives a discount of \1 percent"),
+    (r"\bpercent off\b", "percent discount"),
+    (r"\bhalf[- ]price\b", "half price"),
 )
 _PHRASES = tuple((re.compile(pattern, re.I), form) for pattern, form in _PAIRS)
 

@@ -49,7 +49,7 @@ _PREFIXES = tuple(
         (NEARLY, r"nearly|almost|close to|just (?:under|below|short of)|fast|knapp|casi|not quite"),
         (
             ABOUT,
-            r"about|approximately|approx\.?|roughly|around|circa|ca?\.|some|an estimated|estimated at|etwa|ungefähr|rund"
+            r"on average(?: within| about| around| some)?|an average of|about|approximately|approx\.?|roughly|around|circa|ca?\.|some|an estimated|estimated at|etwa|ungefähr|rund"
             r"|unos|unas|alrededor de|aproximadamente|~|≈",
         ),
         (
@@ -84,7 +84,7 @@ _SUFFIXES = (
         DOWN,
         re.compile(rf"\s*(?:(?:\w+ ){{0,2}}?(?:or|and) {_LOWER}|(?:\w+ )?(?:at most|maximum|max)\b)", re.I),
     ),
-    (ABOUT, re.compile(r"\s*(?:\w+ )?(?:or so|approximately|or thereabouts)\b", re.I)),
+    (ABOUT, re.compile(r"\s*(?:\w+ )?(?:or so|approximately|or thereabouts|on average)\b", re.I)),
 )
 _BETWEEN = re.compile(r"\b(?:between|zwischen|entre)\s*[$£€¥]?\s*$", re.I)
 _TO_BETWEEN = re.compile(r"\s*(?:-|–|—|to|until|till|bis|a|hasta)\s*[$£€¥]?\s*", re.I)
@@ -160,7 +160,7 @@ _COUNTS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 _PART_OF_UNIT = re.compile(
     r"\b(?:(?P<half>half an?)|(?P<quarter>a quarter of an?)|(?P<quarters>three quarters of an?))\s+(?P<unit>[a-z]+)\b"
     r"|\b(?:(?:for|after|in|within|lasting|takes?|took|lasts?|lasted|about|least|most|up to|than|over|under|needs?) )(?P<whole>an?)\s+(?P<long>hour|day|week|fortnight|month|year|minute|decade|century|kilo(?:gram|metre)?|litre|metre|mile)\b(?! (?:ticket|pass|trip|job|care|centre|before|after|ago))"
-    r"(?P<and>\s+and\s+a\s+half)?",
+    r"(?P<and>\s+and\s+a\s+half)?|\bevery (?P<every>hour|week|month|quarter|year)\b",
     re.I,
 )
 _FREQUENCY = re.compile(r"\b(?P<n>once|twice|thrice)(?=\s+(?:a|an|per|each|every|daily|weekly|monthly|yearly|in)\b)", re.I)
@@ -556,14 +556,14 @@ def _fraction(match: re.Match[str]) -> Quantity | None:
     if found.get("part") or (found.get("half") and "unit" not in found):
         value = _PARTS[(found["part"] or "half").lower()] * _COUNTS[(found["n"] or "a").lower()]
     elif "unit" in found:
-        name = found["unit"] or found["long"]
+        name = found["unit"] or found["long"] or found["every"]
         unit = UNITS.get((name or "").lower(), "")
         if not unit or len(name or "") < 3:
             return None
         value = Decimal("0.5") if found["half"] else Decimal("0.25") if found["quarter"] else Decimal("0.75")
         if not (found["half"] or found["quarter"] or found["quarters"]):
             value = Decimal("1.5") if found["and"] else Decimal(1)
-            start = match.start("whole")
+            start = match.start("whole" if found["whole"] else "every")
     else:
         value, unit = Decimal(_FREQUENCIES[found["n"].lower()]), "times"
     text = format(round(value, 4).normalize(), "f")
@@ -599,6 +599,21 @@ def _without_labels(
         else:
             kept.append(place)
     return kept
+
+
+def find_labels(text: str) -> frozenset[str]:
+    """Return names that end in a number as one word each: "aldra300", and "zone1" and "zone2" of "zones 1 and 2"."""
+    found: set[str] = set()
+    noun, last = "", -1
+    for _, start, end in find_numbers(text):
+        if not _is_label(text, start, end, last):
+            continue
+        if before := re.search(r"([^\W\d_][\w’'-]*)\s$", text[:start]):
+            noun = before[1].lower() if last < 0 or text[last:start].strip() not in ("and", "to", "or") else noun
+        noun = noun[:-1] if noun.endswith("s") and noun[:-1] in _LABEL_NOUNS else noun
+        last = end
+        found.add(noun + text[start:end])
+    return frozenset(found)
 
 
 def _is_label(text: str, start: int, end: int, last: int) -> bool:
