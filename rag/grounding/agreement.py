@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 
 from rag.grounding import lexicon
 from rag.grounding.clauses import PREPOSITIONS, Clause, Token, conditions_of, coverage, is_covered, object_words, verb_words
-from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, PARTIAL, RELATIONS, UNIVERSAL
+from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, FILLERS, PARTIAL, RELATIONS, UNIVERSAL
 from rag.text.derived import is_derived
 from rag.text.quantities import BY, FROM, Quantity, agree, ends_of_range, same_unit
 from rag.grounding.qualifiers import left_out, same_extent, same_modality
@@ -36,15 +36,6 @@ _MAX_GAP = 6
 _FORMERLY = frozenset(map(stem, ("formerly", "previously", "before", "earlier", "initially", "originally", "once")))
 _BEFORE_VERB = 8
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_FILLER_TEXT = """
-    available offer provide service option facility possible allow time place thing way hotel restaurant
-    cafe location customer guest visitor passenger currently moment soon use using
-    namely altogether total already still together usually normally just well person people someone anyone anybody
-    somebody everybody everyone take get make put come go become find keep bring latest respect fact case kind sort
-    formerly previously indeed actually simply namely
-"""
-FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
-"""Stems of words that say little of what a statement is about."""
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
 _JOINING = frozenset(("and", "but", "or", "whil", "whereas", "plus"))
 _PRICE = frozenset(("pay", "cost"))
@@ -374,7 +365,9 @@ def _clause_agrees(
 
 def _is_other_person(clause: Clause, own: Clause, claim: ParsedStatement, source: Source) -> bool:
     """Return whether a named subject of a claim does what the source's clause says of another named one."""
-    known = source.statement.names.union(*(other.names for other in source.before))
+    known = source.statement.names.union(*(other.names for other in source.before)) - EXCLUSIVE.keys()
+    if not any(token.verb and token.content for token in own.tokens):
+        return False  # "the warden is A" is "A is the warden"
     said = (clause.subject or frozenset(leading_words(clause.tokens))) & (claim.names | known)
     names = (own.subject or frozenset(leading_words(own.tokens))) & known
     if not said or not names or not said.isdisjoint(names) or said <= source.above.words:
@@ -503,7 +496,10 @@ def _is_bound(
     Compared are the words beside it, and those of the clause, unless the claim repeats all of the clause.
     """
     beside = _beside(clause, quantity)
-    if any(_is_placed(quantity, other) for other in own.quantities if agree(quantity, other)):
+    same = [other for other in own.quantities if agree(quantity, other) and _is_placed(quantity, other)]
+    if same and not any(
+        _is_placed(quantity, rival) and not agree(quantity, rival) for rival in source.statement.quantities
+    ):
         return True
     here = max(_shared(beside, _beside(own, other)) for other in own.quantities if agree(quantity, other))
     words = own.words | own.subject
@@ -547,7 +543,9 @@ def _is_bound(
 
 def _is_placed(quantity: Quantity, other: Quantity) -> bool:
     """Return whether two equal quantities are of the same year, or for each of the same thing."""
-    return bool(quantity.year and quantity.year == other.year) or not quantity.per.isdisjoint(other.per)
+    if quantity.year and quantity.year == other.year:
+        return True
+    return not quantity.per.isdisjoint(other.per) or bool(quantity.counted and quantity.counted == other.counted)
 
 
 def _names_other(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause, other: Clause) -> bool:
@@ -604,17 +602,23 @@ def _words_stand(claim: ParsedStatement, source: Source) -> str:
     equal = sum(block.size for block in matcher.get_matching_blocks())
     if 2 * equal < len(claimed_words):
         return YES
+    denied = any(clause.negated for clause in claim.clauses)
+    verbs = {token.key for clause in (*claim.clauses, *source.statement.clauses) for token in clause.tokens if token.verb}
     for tag, a, b, c, d in matcher.get_opcodes():
         if tag != "replace":
             continue
         if b - a == d - c and any(map(lexicon.are_opposite, claimed_words[a:b], own[c:d])):
-            return NO
+            if denied == any(clause.negated for clause in source.statement.clauses):
+                return NO
+            continue
         new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word) and word in claim.content]
         old = [
             word
             for word in own[c:d]
             if own.count(word) > as_own.count(word) and word in source.statement.content
         ]
+        if set(new) <= verbs and set(old) <= verbs:
+            continue
         if claim.quantities and set(new) <= _PRICE:
             continue  # "dogs pay 3 euros on deck" for "dogs travel on deck for 3 euros"
         named = not claim.names.isdisjoint(new)

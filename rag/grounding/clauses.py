@@ -100,6 +100,7 @@ JOINS = frozenset(
     ("", "and", "but", "so", "yet", "while", "whereas", "y", "pero", "mientras", "und", "aber", "während")
 )
 """Words that join clauses of which each says something by itself; "" for a comma or semicolon alone."""
+_CONTRAST = stem("while")
 _CONDITION_WORDS = "if when whenever while except unless until wenn falls außer si cuando excepto salvo".split()
 CONDITIONS = frozenset((*_CONDITION_WORDS, *map(stem, _CONDITION_WORDS)))
 """Words that begin a condition or an exception."""
@@ -298,10 +299,13 @@ def _is_condition(sentence: str, clause: Clause) -> bool:
     keys = [token.key for token in clause.tokens[:2]]
     if keys[:1] == ["only"] or keys[:1] == ["and"]:
         keys = keys[1:]
-    if keys and keys[0] in CONDITIONS:
-        return True
     start = min((token.start for token in clause.tokens), default=0)
-    before = WORD_PATTERN.findall(sentence[max(0, start - _MAX_JOIN) : start].lower())
+    gap = sentence[max(0, start - _MAX_JOIN) : start].lower()
+    if keys and keys[0] in CONDITIONS:
+        return not (keys[0] == _CONTRAST and gap.rstrip().endswith(","))
+    before = WORD_PATTERN.findall(gap)
+    if before and before[-1] == "while" and gap.rstrip().removesuffix("while").rstrip().endswith((",", ";")):
+        return False  # a contrast
     return bool(before) and before[-1] in CONDITIONS
 
 

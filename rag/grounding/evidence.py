@@ -17,6 +17,7 @@ from rag.grounding.claims import Claim, normalise_quotation
 from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.fields import Field
 from rag.text.quantities import agree
+from rag.grounding.lexicon import FILLERS
 from rag.grounding.pronouns import resolve_pronouns
 from rag.grounding.statements import ParsedStatement, parts, read_statement
 from rag.grounding.tables import Table, read_tables, stating_row
@@ -202,7 +203,10 @@ def _support(
         return 0, None
     # words of the title are in every passage of the document, so they alone must not carry a claim
     share = coverage(content, passage.words)
-    if share < MIN_SHARE or coverage(content - passage.title, passage.words) < MIN_SHARE:
+    weighed = content - FILLERS
+    if not statement.quantities and min(
+        coverage(weighed, passage.words), coverage(weighed - passage.title, passage.words)
+    ) < MIN_SHARE:
         return 0, None
     if any(quote not in passage.normal for quote in quotes):
         return 0, None

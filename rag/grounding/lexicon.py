@@ -297,6 +297,17 @@ PARTIAL = frozenset(
 """Words that say that something holds for a part; a clause with one does not bear out one with a word for all."""
 
 
+_FILLER_TEXT = """
+    available offer provide service option facility possible allow time place thing way hotel restaurant
+    cafe location customer guest visitor passenger currently moment soon use using
+    namely altogether total already still together usually normally just well person people someone anyone anybody
+    somebody everybody everyone take get make put come go become find keep bring latest respect fact case kind sort
+    formerly previously indeed actually simply namely
+"""
+FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
+"""Stems of words that say little of what a statement is about."""
+
+
 def _stems(text: str) -> list[str]:
     return [stem(word) for word in text.split()]
 

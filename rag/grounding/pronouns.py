@@ -45,6 +45,24 @@ _THING = re.compile(
 _IT = re.compile(r"(?:^|(?<=\s))[Ii]t\b(?! (?:is|was) (?:possible|necessary|forbidden|not|allowed|worth|recommended|advisable))")
 
 
+_ITEM = r"(?:(?:the|a|an)\s)?(?:[A-Z][\w’'-]*(?:\s(?:[A-Z][\w’'-]*|\d+))*|[$£€]?\d[\w.,]*(?:\s[a-z]+)?)"
+_RESPECTIVELY = re.compile(
+    rf"^(?P<head>.*?)(?P<a>{_ITEM}) and (?P<b>{_ITEM})(?P<middle>,?\s[a-z](?:(?! and ).)*?\s)(?P<x>{_ITEM}) and (?P<y>{_ITEM}),? respectively"
+)
+
+
+def spread_lists(sentence: str) -> str:
+    """Return a sentence with "A and B are X and Y respectively" as "A are X; B are Y"."""
+    match = _RESPECTIVELY.match(sentence)
+    if not match:
+        return sentence
+    middle = match["middle"].lstrip(",")
+    head = match["head"]
+    shared = head if "," not in head else ""
+    first, second = f"{head}{match['a']}{middle}{match['x']}", f"{shared}{match['b']}{middle}{match['y']}"
+    return f"{first}; {second}{sentence[match.end() :]}"
+
+
 @dataclass(slots=True)
 class _Person:
     name: str
@@ -56,7 +74,7 @@ def resolve_pronouns(sentences: Sequence[str]) -> list[str]:
     persons: list[_Person] = []
     thing = ""
     resolved: list[str] = []
-    for sentence in sentences:
+    for sentence in map(spread_lists, sentences):
         text, at = "", 0
         places = sorted([*_PERSON.finditer(sentence), *_PRONOUN.finditer(sentence)], key=lambda m: m.start())
         for match in places:

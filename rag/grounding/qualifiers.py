@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rag.grounding.clauses import CONDITIONS, Clause, Token, is_covered
-from rag.grounding.lexicon import NEGATORS
+from rag.grounding.lexicon import FILLERS, NEGATORS
 from rag.text.quantities import ABOUT, BY, FROM, Quantity, agree
 from rag.text.words import stem
 
@@ -193,8 +193,9 @@ def _restrictions(own: Clause, linked: Sequence[Clause]) -> Iterator[Sequence[To
 def _phrase(tokens: Sequence[Token], at: int, condition: bool = False) -> Sequence[Token]:
     """Return the tokens after one up to the next preposition or verb; of a condition all up to the end of the clause."""
     end = at + 1
-    while end < len(tokens) and (condition or tokens[end].key not in _ENDINGS):
-        if not condition and tokens[end].verb and any(token.content for token in tokens[at + 1 : end]):
+    while end < len(tokens):
+        begun = any(token.content and token.key not in FILLERS or token.key[0] == "#" for token in tokens[at + 1 : end])
+        if begun and not condition and (tokens[end].key in _ENDINGS or tokens[end].verb):
             break
         end += 1
     return tokens[at + 1 : end]
@@ -207,7 +208,7 @@ def _is_missing(
     quantities: Sequence[Quantity],
     share: float = _CONDITION_SHARE,
 ) -> bool:
-    content = [token.key for token in phrase if token.content]
+    content = [token.key for token in phrase if token.content and token.key not in FILLERS]
     amounts = [quantities[int(token.key[1:])] for token in phrase if token.key[0] == "#" and int(token.key[1:]) < len(quantities)]
     if not content and not amounts:
         return False

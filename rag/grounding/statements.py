@@ -320,7 +320,7 @@ def leading_words(tokens: Sequence[Token]) -> tuple[str, ...]:
     """Return the content words before the first verb, the first ones only."""
     leading: list[str] = []
     for token in tokens:
-        if (token.key in VERBS and leading) or len(leading) == _MAX_SUBJECT:
+        if ((token.verb or token.key in VERBS) and leading) or len(leading) == _MAX_SUBJECT:
             break
         if token.content:
             leading.append(token.key)

@@ -28,6 +28,8 @@ def is_derived(claimed: Quantity, words: Collection[str], quantities: Sequence[Q
         return any(claimed.value == year for year in _later_years(quantities))
     if claimed.value == "1" and any(claimed.unit in q.per for q in quantities):
         return bool(claimed.unit)  # "for a week" of what is priced per week
+    if claimed.unit == "percentage_point":
+        claimed = replace(claimed, unit="percent")
     sums = not _TOGETHER.isdisjoint(words)
     return any(
         same_unit(claimed, amount) and same_amount(claimed, amount)

@@ -121,7 +121,8 @@ _PER_WORDS = {
 }
 _RISE = (
     r"(?:r[io]se|risen|rising|rises|grow[ns]?|grew|growing|increas(?:e[sd]?|ing)|climb(?:s|ed)?|gain(?:s|ed)?|rais(?:e[sd]?|ing)"
-    r"|went up|goes up|gone up|jump(?:s|ed)?)"
+    r"|went up|goes up|gone up|jump(?:s|ed)?|improv(?:e[sd]?|ing)|exten(?:d(?:s|ed)?)|enlarg(?:e[sd]?|ing)|expand(?:s|ed)?|went"
+    r"|climbed|reached)"
 )
 _FALL = (
     r"(?:f[ae]lls?|fallen|falling|dropp?(?:s|ed|ing)?|declin(?:e[sd]?|ing)|decreas(?:e[sd]?|ing)|shr[aiu]nk|reduc(?:e[sd]?|ing)"
@@ -144,6 +145,8 @@ _YEAR_BEFORE = re.compile(
 _YEAR_AFTER = re.compile(
     r"[^.;\d]{0,14}?\b(?:the (?:year after|following year|next year|subsequent year)|a year later)", re.I
 )
+_TIME_WORD = re.compile(r"\b(?:after|since|following|before|prior to)\s*[$£€]?\s*(?:only |just )?$", re.I)
+_THAN_THE = re.compile(r"\bthan the\s*[$£€]?\s*$", re.I)
 _CASE = re.compile(
     r"(?:\b(?:child|boy|girl|person|rider|member|student|pupil|guest|visitor|passenger|group|party|someone|anyone|family) of|\baged) #"
     r"|#-years?-old|# years? old|(?:^|\s)#-person|#-strong",
@@ -160,7 +163,7 @@ _COUNTS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 _PART_OF_UNIT = re.compile(
     r"\b(?:(?P<half>half an?)|(?P<quarter>a quarter of an?)|(?P<quarters>three quarters of an?))\s+(?P<unit>[a-z]+)\b"
     r"|\b(?:(?:for|after|in|within|lasting|takes?|took|lasts?|lasted|about|least|most|up to|than|over|under|needs?) )(?P<whole>an?)\s+(?P<long>hour|day|week|fortnight|month|year|minute|decade|century|kilo(?:gram|metre)?|litre|metre|mile)\b(?! (?:ticket|pass|trip|job|care|centre|before|after|ago))"
-    r"(?P<and>\s+and\s+a\s+half)?|\bevery (?P<every>hour|week|month|quarter|year)\b",
+    r"(?P<and>\s+and\s+a\s+half)?|(?<!of )\bevery (?P<every>hour|week|month|quarter|year)\b",
     re.I,
 )
 _FREQUENCY = re.compile(r"\b(?P<n>once|twice|thrice)(?=\s+(?:a|an|per|each|every|daily|weekly|monthly|yearly|in)\b)", re.I)
@@ -496,6 +499,10 @@ def _in_context(text: str, quantity: Quantity, previous: int) -> Quantity:
         if change or bound == ENDS:
             to = bound == ENDS and re.search(r"\bto\s*[$£€¥]?\s*$", before, re.I)
             bound = _inner_bound(before) if change or to else bound
+        if bound in (STARTS, ENDS) and quantity.kind != "duration" and _TIME_WORD.search(before):
+            bound = ""
+        if bound in (LESS, MORE) and _THAN_THE.search(before):
+            bound = ""
         if not bound and _CASE.search(text[max(0, start - 20) : start] + "#" + text[end : end + 10]):
             bound = OF
     if timed:
@@ -524,16 +531,18 @@ def _inner_bound(before: str) -> str:
 def _change(text: str, quantity: Quantity, before: str) -> str:
     """Return the part of an amount in a change: by how much, to what, from what; "" where there is none."""
     head = text[: quantity.start]
+    if _BY_AFTER.match(text, quantity.through):
+        return BY
     clause = re.split(r"[;.]\s|\b(?:and|but|while|when)\b(?![^;]*\bto\s*[$£€]?\s*$)", head)[-1]
     if not _CHANGE.search(clause) and not _CHANGE.search(text[quantity.through : quantity.through + 40]):
-        return BY if _BY_AFTER.match(text, quantity.through) else ""
+        return ""
     if _FROM_BEFORE.search(before):
         return FROM
     if not _CHANGE.search(clause):
         return BY if re.match(r"\s+(?:rise|fall|increase|decrease|drop|cut|reduction)\b", text[quantity.through :]) else ""
     if _TO_BEFORE.search(before) or re.search(r"\bup to\s*[$£€]?\s*$", before):
         return TO
-    return BY if _BY_BEFORE.search(head) or _BY_AFTER.match(text, quantity.through) else ""
+    return BY if _BY_BEFORE.search(head) else ""
 
 
 def _per(match: re.Match[str]) -> str:

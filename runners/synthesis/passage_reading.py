@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from rag.grounding import lexicon
-from rag.grounding.agreement import FILLERS
+from rag.grounding.lexicon import FILLERS
 from rag.grounding.claims import proper_names
 from rag.grounding.clauses import Clause, coverage, is_covered
 from rag.text.quantities import Quantity, agree, read_quantities
