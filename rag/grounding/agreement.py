@@ -603,7 +603,6 @@ def _words_stand(claim: ParsedStatement, source: Source) -> str:
     if 2 * equal < len(claimed_words):
         return YES
     denied = any(clause.negated for clause in claim.clauses)
-    verbs = {token.key for clause in (*claim.clauses, *source.statement.clauses) for token in clause.tokens if token.verb}
     for tag, a, b, c, d in matcher.get_opcodes():
         if tag != "replace":
             continue
@@ -611,14 +610,19 @@ def _words_stand(claim: ParsedStatement, source: Source) -> str:
             if denied == any(clause.negated for clause in source.statement.clauses):
                 return NO
             continue
-        new = [word for word in as_own[a:b] if as_own.count(word) > own.count(word) and word in claim.content]
+        new = [
+            word
+            for word in as_own[a:b]
+            if as_own.count(word) > own.count(word)
+            and word in claim.content
+            and (word in claim.names or word not in source.above.words)
+            and word not in FILLERS
+        ]
         old = [
             word
             for word in own[c:d]
             if own.count(word) > as_own.count(word) and word in source.statement.content
         ]
-        if set(new) <= verbs and set(old) <= verbs:
-            continue
         if claim.quantities and set(new) <= _PRICE:
             continue  # "dogs pay 3 euros on deck" for "dogs travel on deck for 3 euros"
         named = not claim.names.isdisjoint(new)

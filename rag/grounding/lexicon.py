@@ -108,6 +108,27 @@ _SAME = """
     inhabit populate live|inhabitant resident citizen|population people|resident local|origin source
     derive come|originate come|ancestor forefather|descendant offspring|heir successor
     predecessor forerunner|rival opponent competitor|ally partner|enemy foe|friend companion mate
+    drop fall fell fallen sink sank decline decrease reduce cut|rise rose risen grow grew increase climb raise
+    extend renew prolong|loan lend borrow|permission consent approval agree|refund reimburse repay returned
+    acquire buy purchase bought|employ hire work|colleague employee coworker|supervise oversee manage
+    manage run lead led head direct handle manager|manage handle process deal|founder found founded establish
+    lesson class course|teacher teach taught instructor lesson|participant attend|exam examination test
+    certificate diploma|donate donation given gave give|deliver supply provide bring brought|reach contact call
+    show display exhibit present house shown|hold seat carry accommodate take|carry hold transport|accommodate sleep
+    capacity hold|surcharge extra additional|additional extra further more|duration last|take last need require
+    steal theft stolen|postpone delay defer|helper volunteer|area district zone region|enter entrance entry admit access
+    admission entry entrance admit|accompany with together|pensioner senior retired|disabled disability|discard throw put
+    come originate|date built|enlarge extend expand|depart leave start|run operate go work|sail run go operate
+    mechanic technician engineer|household customer|pupil student|allocate assign distribute|collect gather receive
+    income revenue earning turnover|spend spending expenditure expense|permit licence license permission
+    share proportion percentage|average mean|count record register number|record count|entry visit visitor
+    visit visitor come came|passenger traveller people|climb rise ascend|lie stand located|cyclist rider|director head leader
+    say tell give mention|written writing write|dispose throw|notify inform|surface pave|fitted equipped install added
+    add fit install|purchase acquire|bought purchase|keep kept look|cost worth price|carry take convey|need take
+    get receive obtain have|get receive given|bring carry take|use consume|consumption use|usage use|burn consume use
+    finish end conclude|last final|closed shut|collected pickup|answered handled|conduct lead direct|command lead captain
+    trained qualified|advised recommended|admitted allowed|link connect join|fewest least|fault defect problem|pay charge
+    repaid refunded|gift donation|ill illness sick|adult grown|someone person|obliged required|strictly absolutely
     begin introduce|adopt introduce|abandon leave give-up|destroy demolish ruin wreck
     restore rebuild renovate|expand extend enlarge|shrink contract|twice double two-fold|thrice triple
     pair couple two|dozen twelve|decade ten-year|century hundred-year|fortnight two-week
