@@ -61,6 +61,8 @@ class Source:
     """All words of the passage."""
     window: frozenset[str]
     """Words of the sentence, of those before it, and of title and heading."""
+    previous: tuple[Quantity, ...] = ()
+    """Years of the sentence before it, from which "two years later" counts."""
     beside: frozenset[str] = frozenset()
     """Words of the sentence before it and of the one after it."""
 
@@ -368,7 +370,7 @@ def _is_other_person(clause: Clause, own: Clause, claim: ParsedStatement, source
     known = source.statement.names.union(*(other.names for other in source.before)) - EXCLUSIVE.keys()
     if not any(token.verb and token.content for token in own.tokens):
         return False  # "the warden is A" is "A is the warden"
-    said = (clause.subject or frozenset(leading_words(clause.tokens))) & (claim.names | known)
+    said = (clause.subject or frozenset(leading_words(clause.tokens))) & claim.names
     names = (own.subject or frozenset(leading_words(own.tokens))) & known
     if not said or not names or not said.isdisjoint(names) or said <= source.above.words:
         return False
@@ -474,7 +476,7 @@ def _quantities_agree(
         ):
             places = []  # the year of another sentence, from which this one counts on
         if not any(_is_bound(quantity, clause, content, own, claim, source) for own in places):
-            if not is_derived(quantity, clause.words, source.quantities):
+            if not is_derived(quantity, clause.words, (*source.quantities, *source.previous)):
                 return False
     return True
 
@@ -496,8 +498,10 @@ def _is_bound(
     Compared are the words beside it, and those of the clause, unless the claim repeats all of the clause.
     """
     beside = _beside(clause, quantity)
-    same = [other for other in own.quantities if agree(quantity, other) and _is_placed(quantity, other)]
-    if same and not any(
+    same = [other for other in own.quantities if agree(quantity, other)]
+    if any(quantity.year and quantity.year == other.year for other in same):
+        return True
+    if any(_is_placed(quantity, other) for other in same) and not any(
         _is_placed(quantity, rival) and not agree(quantity, rival) for rival in source.statement.quantities
     ):
         return True
@@ -542,9 +546,7 @@ def _is_bound(
 
 
 def _is_placed(quantity: Quantity, other: Quantity) -> bool:
-    """Return whether two equal quantities are of the same year, or for each of the same thing."""
-    if quantity.year and quantity.year == other.year:
-        return True
+    """Return whether two quantities are for each of the same thing, or count the same."""
     return not quantity.per.isdisjoint(other.per) or bool(quantity.counted and quantity.counted == other.counted)
 
 

@@ -405,7 +405,9 @@ def coverage(content: frozenset[str], words: frozenset[str]) -> float:
 
 def is_covered(word: str, words: frozenset[str]) -> bool:
     """Return whether a stem, or one that means the same, is among the words."""
-    if word in words or not SYNONYMS.get(word, frozenset()).isdisjoint(words):
+    if word in words or word + "e" in words or (word[-1:] == "e" and word[:-1] in words):
+        return True  # "hired" and "hire"
+    if not SYNONYMS.get(word, frozenset()).isdisjoint(words):
         return True
     return any(lexicon.are_synonyms(word, other) for other in _by_root(words).get(word[:4], ()))
 

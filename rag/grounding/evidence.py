@@ -165,7 +165,9 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
         continued = before[:_MAX_BEFORE] if continues else ()
         window = statement.words.union(above.words, *(other.words for other in continued))
         near = [statements[m].words for m in (n - 1, n + 1) if 0 <= m < len(statements)]
-        source = Source(statement, continued, above, all_words, window, frozenset[str]().union(*near))
+        years = tuple(q for q in statements[n - 1].quantities if q.is_year) if n else ()
+        beside = frozenset[str]().union(*near)
+        source = Source(statement, continued, above, all_words, window, years, beside)
         if not any(start < row.end and row.start < end for table in tables for row in table.rows):
             sentences.append(_PassageSentence(start, end, source))
         before = (statement, *continued)

@@ -323,7 +323,7 @@ _FILLER_TEXT = """
     cafe location customer guest visitor passenger currently moment soon use using
     namely altogether total already still together usually normally just well person people someone anyone anybody
     somebody everybody everyone take get make put come go become find keep bring latest respect fact case kind sort
-    formerly previously indeed actually simply namely
+    formerly previously indeed actually simply mr ms mrs miss dr
 """
 FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
 """Stems of words that say little of what a statement is about."""
@@ -447,7 +447,7 @@ def are_opposite(one: str, other: str) -> bool:
 
 def are_synonyms(one: str, other: str) -> bool:
     """Return whether two stems mean the same: equal, in the table, or of one root (arrive, arrival)."""
-    if one == other or other in SYNONYMS.get(one, ()):
+    if one == other or other in SYNONYMS.get(one, ()) or one + "e" == other or other + "e" == one:
         return True
     common = next(
         (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))

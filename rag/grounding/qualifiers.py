@@ -49,7 +49,6 @@ _EXTENTS = {
     **dict.fromkeys(_stems("many several often numerous frequently"), _MANY),
     **dict.fromkeys(_stems("some sometimes certain partly occasionally"), _SOME),
     **dict.fromkeys(_stems("few rarely seldom hardly"), _FEW),
-    "half": _HALF,
 }
 _NEARLY = frozenset(("nearly", "almost", "virtually", "practically"))
 _CONDITION_SHARE, _ONLY_SHARE = 0.34, 0.67

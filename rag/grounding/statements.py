@@ -81,6 +81,7 @@ _AUXILIARIES_TEXT = """
 """
 _AUXILIARIES = frozenset(map(stem, _AUXILIARIES_TEXT.split()))
 _CONJUNCTIONS = frozenset(("and", "but", "or"))
+_PERSONS = frozenset(("you", "we", "i", "they", "he", "she"))
 _MAX_SUBJECT = 4
 """Content words before the verb that are taken for the subject."""
 
@@ -319,6 +320,8 @@ def _negated(clause: str) -> bool:
 def leading_words(tokens: Sequence[Token]) -> tuple[str, ...]:
     """Return the content words before the first verb, the first ones only."""
     leading: list[str] = []
+    if tokens and tokens[0].key in _PERSONS:
+        return ()
     for token in tokens:
         if ((token.verb or token.key in VERBS) and leading) or len(leading) == _MAX_SUBJECT:
             break

@@ -22,6 +22,7 @@ _MIN_LABEL = 0.5
 """Share of the words that tell a row from others which a statement about it has."""
 _KEY = re.compile(r"[^\W\d][\w ./()%€$-]{0,39}")
 _RULE = re.compile(r"[\s|:+-]+")
+_HEAD_END = re.compile(r"\bper\b|[(,]")
 _ASIDE = re.compile(r"\([^)]*\)")
 _NO = frozenset(("no", "none", "-", "–", "—", "not", "n/a", "never", "0"))
 _YES = frozenset(("yes", "included", "x", "✓", "free"))
@@ -33,6 +34,8 @@ class Cell:
     """One cell of a row with the words of its column."""
 
     header: frozenset[str]
+    head: frozenset[str]
+    """Words of its column's name before "per" or a bracket."""
     value: ParsedStatement
     text: str
 
@@ -78,7 +81,7 @@ def read_tables(text: str) -> tuple[Table, ...]:
         while end < len(lines) and len(_cells(lines[end].group())) == len(_cells(lines[at].group())) > 1:
             end += 1
         if end - at > 1:
-            header = [frozenset(words(cell)) for cell in _cells(lines[at].group())]
+            header = _cells(lines[at].group())
             body = [line for line in lines[at + 1 : end] if not _RULE.fullmatch(line.group())]
             rows = tuple(_row(line, header, _cells(line.group())) for line in body)
             tables += [Table(rows)] if rows else []
@@ -91,9 +94,15 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")] if "|" in line else []
 
 
-def _row(line: re.Match[str], headers: Sequence[frozenset[str]], cells: Sequence[str]) -> Row:
+def _row(line: re.Match[str], headers: Sequence[str], cells: Sequence[str]) -> Row:
     read = tuple(
-        Cell(header, read_statement(cell or "-"), cell) for header, cell in zip(headers, cells, strict=True)
+        Cell(
+            frozenset(words(header)),
+            frozenset(words(_HEAD_END.split(header)[0])),
+            read_statement(cell or "-"),
+            cell,
+        )
+        for header, cell in zip(headers, cells, strict=True)
     )
     return Row(line.start(), line.end(), read)
 
@@ -103,7 +112,7 @@ def _field_row(line: re.Match[str]) -> Row | None:
     parts = [part.partition(": ") for part in line.group().strip().split("; ")]
     if len(parts) < MIN_FIELDS or not all(value.strip() and _KEY.fullmatch(key) for key, _, value in parts):
         return None
-    headers = [frozenset(words(key.replace("_", " "))) for key, _, _ in parts]
+    headers = [key.replace("_", " ") for key, _, _ in parts]
     return _row(line, headers, [value.strip() for _, _, value in parts])
 
 
@@ -218,7 +227,8 @@ def _means_column(
     if cell is row.cells[0]:
         return True
     priced = {UNITS.get(word, word) for word in cell.header | frozenset(words(cell.text)) | above}
-    if quantity.per and quantity.per.isdisjoint(priced | {stem(word) for word in priced}):
+    priced |= {stem(word) for word in priced}
+    if quantity.per and not any(is_covered(word, frozenset(priced)) for word in quantity.per):
         return False
     rivals = [
         other
@@ -227,6 +237,9 @@ def _means_column(
         and any(_rivals(quantity, q) for q in other.value.quantities)
         and not any(_same_amount(quantity, q) for q in other.value.quantities)
     ]
+    noun = frozenset({quantity.counted or quantity.unit} - {""})
+    if noun and _heads(cell, noun) != any(_heads(other, noun) for other in rivals):
+        return _heads(cell, noun)
     own = _known(cell.header, claimed, quantity)
     if not rivals:
         return own > 0 or bool(quantity.unit) or quantity.timed or not quantity.counted or len(cell.value.content) > 0
@@ -235,6 +248,11 @@ def _means_column(
     if mine != theirs:
         return mine > theirs
     return mine > 0 or all(row.cells.index(cell) < row.cells.index(other) for other in rivals)
+
+
+def _heads(cell: Cell, noun: frozenset[str]) -> bool:
+    """Return whether a column is headed by what a quantity counts: "Weeks", not "Lessons per week"."""
+    return any(is_covered(word, cell.head) for word in noun)
 
 
 def _rivals(quantity: Quantity, other: Quantity) -> bool:

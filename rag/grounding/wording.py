@@ -20,6 +20,9 @@ _PAIRS = (
     # conditions
     (r"\b(?:but )?only (?:if|when|while|as long as|once)\b", "only if"),
     (r"\b(?:as|so) long as\b|\bprovided(?: that)?\b|\bproviding(?: that)?\b|\bon (?:the )?condition that\b|\bassuming(?: that)?\b", "if"),
+    (r"\bcannot\b([^.;]*?)\bunless\b", r"can\1only if"),
+    (r"\b(may|must|can|is|are|was|were|be) not\b([^.;]*?)\bunless\b", r"\1\2only if"),
+    (r"\bnot without\b", "only with"),
     (r"\bunless\b", "when not"),
     (r"\bwith the exception of\b|\bapart from\b|\bother than\b|\baside from\b|\bexcept (?:for|in|on|at|that)\b", "except"),
     (r"\beverywhere (?:but|except)\b", "everywhere except"),

@@ -108,6 +108,13 @@ _PER = re.compile(
     r"|\s*(?P<ly>daily|hourly|weekly|monthly|yearly|annually|nightly)\b|\s*(?P<head>each|apiece|a head)\b",
     re.I,
 )
+_NO_PER = frozenset(
+    "one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand total minimum maximum few"
+    " half quarter further year's day's".split()
+)
+_PER_BEFORE = re.compile(
+    r"\b(daily|hourly|weekly|monthly|yearly|annual|nightly)\s+(?:[a-z]+\s+){1,2}?(?:of|is|was|are)\s+[$£€]?$", re.I
+)
 _AND_PER = re.compile(r"\s+and\s+(?P<of>[^\W\d_]+)", re.I)
 _PER_WORDS = {
     "daily": "day",
@@ -117,6 +124,7 @@ _PER_WORDS = {
     "yearly": "year",
     "annually": "year",
     "annum": "year",
+    "annual": "year",
     "nightly": "night",
 }
 _RISE = (
@@ -509,7 +517,10 @@ def _in_context(text: str, quantity: Quantity, previous: int) -> Quantity:
         return replace(quantity, bound=bound)
     later = re.match(r"\s+(later|earlier|ago|after|before)\b", text[quantity.through :], re.I)
     counted = later[1].lower() if later and quantity.kind == "duration" else quantity.counted
-    return replace(quantity, bound=bound, change=change, per=_all_per(text, quantity.through), counted=counted)
+    per = _all_per(text, quantity.through)
+    if not per and (front := _PER_BEFORE.search(text[:start])):
+        per = frozenset((_PER_WORDS[front[1].lower()],))
+    return replace(quantity, bound=bound, change=change, per=per, counted=counted)
 
 
 def _all_per(text: str, at: int) -> frozenset[str]:
@@ -553,6 +564,8 @@ def _per(match: re.Match[str]) -> str:
     if found.get("ly"):
         return _PER_WORDS[found["ly"].lower()]
     word = match["of"].lower()
+    if word in _NO_PER:
+        return ""
     word = UNITS.get(word, _PER_WORDS.get(word, word))
     return word if word in PERIODS else stem(word)
 
