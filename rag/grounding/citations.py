@@ -49,7 +49,8 @@ def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, 
 
     ``supported``: one passage supports all of it, or passages of one document support all its clauses. ``partly``: some
     clauses are supported, or all by passages of several documents, which need not be about the same thing, or all but
-    for one word that stands where the passage has another. ``unsupported``: none is.
+    for one word that stands where the passage has another; or the passage says it with a restriction that the sentence
+    lacks ("with a pass", "only if", "except"). ``unsupported``: none is.
     """
     whole = best_support(sentence, passages)
     if whole:
@@ -153,8 +154,8 @@ def cite(text: str, hits: Sequence[Hit]) -> list[Citation]:
 
     Returns:
         One citation for each supporting passage of a sentence, with its number ``n`` (the hit's position from 1), its
-        place in the source document and an exact quote. ``support`` is "supported", "partly" (some clauses, or all but for
-        one word) or "unsupported", and ``supported`` whether it is the first. A sentence that no passage
+        place in the source document and an exact quote. ``support`` is "supported", "partly" (some clauses, all but for
+        one word, or without a restriction of the passage) or "unsupported", and ``supported`` whether it is the first. A sentence that no passage
         supports has one citation with n = 0 and ``supported`` False. ``text[answer_start:answer_end]`` is the sentence.
     """
     marked, citations = attach_citations(text, hits)
@@ -207,6 +208,7 @@ def _citation(support: Support, hit: Hit, level: str, span: tuple[int, int]) -> 
         valid_until=hit.valid_until,
         expired=hit.expired,
         support=level,
+        limited=support.limited,
         answer_start=span[0],
         answer_end=span[1],
     )

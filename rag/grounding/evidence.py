@@ -52,6 +52,8 @@ class Support:
     """The quote is ``chunk.text[start:end]``."""
     score: float
     """Share of the claim's content words in the passage plus their share in the quote, 0 to 2."""
+    limited: bool = False
+    """Whether the passage says so with a restriction that the claim lacks."""
 
     @property
     def quote(self) -> str:
@@ -226,7 +228,10 @@ def _support(
     for own, sentence in sorted(scored, key=lambda pair: -pair[0]):
         if own < most - _MAX_LESS or not own:
             continue
-        if compare(statement, sentence.source) in accepted:
+        verdict = compare(statement, sentence.source)
+        if verdict in accepted:
             near = coverage(content, sentence.source.statement.words)
-            return most, Support(chunk, position, sentence.start, sentence.end, share + near)
+            return most, Support(
+                chunk, position, sentence.start, sentence.end, share + near, verdict == LIMITED
+            )
     return most, None
