@@ -42,7 +42,11 @@ _PRONOUN = re.compile(r"\b(?P<pronoun>[Hh]e|[Ss]he)\b(?!['’])")
 _THING = re.compile(
     r"^(?:(?:Yes|No),\s+)?(?P<thing>(?:(?:The|A|An)\s(?:[a-z]+\s)?)?(?:[A-Z][\w’'-]*|\d+)(?:\s(?:[A-Z][\w’'-]*|\d+))*)\s(?=[a-z])"
 )
-_IT = re.compile(r"(?:^|(?<=\s))[Ii]t\b(?! (?:is|was) (?:possible|necessary|forbidden|not|allowed|worth|recommended|advisable))")
+_ONE_WORD = re.compile(r"[A-Z][\w’'-]*")
+_IT = re.compile(
+    r"(?:^|(?<=\s))[Ii]t\b(?=\s(?:\w+s|\w+ed|had|can|may|must|will|did)\b)"
+    r"(?! (?:is|was) (?:possible|necessary|forbidden|not allowed|allowed|worth|recommended|advisable))"
+)
 
 
 _ITEM = r"(?:(?:the|a|an)\s)?(?:[A-Z][\w’'-]*(?:\s(?:[A-Z][\w’'-]*|\d+))*|[$£€]?\d[\w.,]*(?:\s[a-z]+)?)"
@@ -90,7 +94,11 @@ def resolve_pronouns(sentences: Sequence[str]) -> list[str]:
         if thing and _IT.search(text):
             text = _IT.sub(lambda _, name=thing: name, text, count=1)
         found = _THING.match(text)
-        thing = found["thing"] if found and not _is_person(found["thing"], persons) else thing if text != sentence else ""
+        named = found is not None and not _ONE_WORD.fullmatch(found["thing"])
+        if found is not None and named and not _is_person(found["thing"], persons):
+            thing = found["thing"]
+        elif text == sentence:
+            thing = ""
         resolved.append(text)
     return resolved
 
