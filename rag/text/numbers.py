@@ -60,7 +60,8 @@ _RANGE = re.compile(
 )
 _TIME = re.compile(
     r"(?<![\w.:])(?P<h>\d{1,2})(?:[:.](?P<m>[0-5]\d))?\s*" + _HALF.format("half") + r"|"
-    r"(?<![\w.:])(?P<h24>[01]?\d|2[0-4]):(?P<m24>[0-5]\d)(?!\d)",
+    r"(?<![\w.:])(?P<h24>[01]?\d|2[0-4]):(?P<m24>[0-5]\d)(?!\d)|"
+    r"(?<![\w.:])(?P<hu>[01]?\d|2[0-4])(?:[:.](?P<mu>[0-5]\d)\s*(?:Uhr|h|hrs?|horas|heures)|\s*(?:Uhr|heures))\b(?!\s*\d)",
     re.I,
 )
 _NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
@@ -168,6 +169,8 @@ def _time(match: re.Match[str]) -> str:
     """Return a time as HH:MM."""
     if match["h24"]:
         return _clock(int(match["h24"]), match["m24"], "")
+    if match["hu"]:
+        return _clock(int(match["hu"]), match["mu"], "")
     half = match["half"] if int(match["h"]) <= 12 else ""
     return _clock(int(match["h"]), match["m"], half)
 

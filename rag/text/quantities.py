@@ -67,10 +67,13 @@ _PREFIXES = tuple(
             r"|(?:a )?maximum(?: \w+)?(?: of| is)?|como máximo|hasta|máximo(?: de)?|höchstens|maximal|bis zu",
         ),
         (LESS, rf"{_FEWER}|under|below|menos de|weniger als|unter"),
-        (ENDS, r"before|until|till|prior to|by|through|to|antes de(?:l)?|vor|bis"),
+        (
+            ENDS,
+            r"before|until|till|prior to|by|through|to|antes de(?:l)?|vor|bis|spätestens(?: um)?|jusqu['’]à|avant",
+        ),
         (
             STARTS,
-            r"after|from|since|starting(?: at| on| from)?|beginning(?: at| on)?|as of|following|después de(?:l)?|desde"
+            r"frühestens(?: um)?|dès|après|au moins|after|from|since|starting(?: at| on| from)?|beginning(?: at| on)?|as of|following|después de(?:l)?|desde"
             r"|nach|seit|ab|ab dem",
         ),
     )
@@ -176,14 +179,20 @@ _PART_OF_UNIT = re.compile(
 )
 _FREQUENCY = re.compile(r"\b(?P<n>once|twice|thrice)(?=\s+(?:a|an|per|each|every|daily|weekly|monthly|yearly|in)\b)", re.I)
 _SPOKEN_TIME = re.compile(
-    r"\b(?:(?P<past>half[\s-]past)|(?P<after>(?:a )?quarter past)|(?P<before>(?:a )?quarter to))\s+(?P<hour>\d{1,2}|[a-z]+)\b"
+    r"\b(?:(?P<past>half[\s-]past)|(?P<halb>halb)|(?P<after>(?:a )?quarter past|viertel nach)"
+    r"|(?P<before>(?:a )?quarter to|viertel vor))\s+(?P<hour>\d{1,2}|[^\W\d]+)\b"
     r"|\b(?P<full>\d{1,2}|[a-z]+) o['’]clock\b",
     re.I,
 )
 _EVENING = re.compile(r"\s+(?:(?P<pm>in the (?:evening|afternoon)|at night|p\.?m\b)|in the morning|a\.?m\b)", re.I)
 _HOURS = {
-    word: n for n, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), 1)
-}
+    word: n
+    for words_of_hours in (
+        "one two three four five six seven eight nine ten eleven twelve",
+        "eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+    )
+    for n, word in enumerate(words_of_hours.split(), 1)
+} | {"ein": 1}
 _POINT_TIME = re.compile(r"(?:[01]?\d|2[0-4])[.][0-5]\d")
 _BEFORE_TIME = re.compile(r"(?:\b(?:at|from|until|till|to|by|before|after|between|and|is|closes|opens)|\d\.\d\d\s*[–-])\s*$", re.I)
 _LABEL_NOUNS = frozenset(
@@ -592,14 +601,52 @@ def _fraction(match: re.Match[str]) -> Quantity | None:
     return Quantity(value=text, date=None, unit=unit, bound="", start=start, end=end, through=end)
 
 
+def spoken_times(text: str) -> frozenset[str]:
+    """Return times such as "half past six" and "Viertel vor acht", in both halves of the day where none is named."""
+    times: set[str] = set()
+    for match in _SPOKEN_TIME.finditer(text):
+        quantity = _spoken_time(match)
+        if quantity is not None:
+            hour, _, minute = quantity.value.partition(":")
+            halves = (int(hour) % 12, int(hour) % 12 + 12) if len(hour) == 1 or int(hour) > 9 else (int(hour),)
+            times |= {f"{half:02d}:{minute}" for half in halves}
+    return frozenset(times)
+
+
+def measures(text: str) -> frozenset[tuple[str, str]]:
+    """Return (value, unit) of each amount with a unit of which there is only one."""
+    return frozenset((q.value, q.unit) for q in read_quantities(text) if q.unit and q.unit not in _OF_SEVERAL)
+
+
+def bounds(text: str) -> frozenset[tuple[str, bool]]:
+    """Return (value, whether it is an upper bound) of each number and time that is bounded."""
+    upper, lower = (DOWN, LESS, ENDS), (UP, MORE, STARTS)
+    return frozenset((q.value, q.bound in upper) for q in read_quantities(text) if q.bound in upper + lower)
+
+
+def has_amounts(wanted: str, text: str) -> bool:
+    """Return whether a text has every amount, time and date of another one, however it bounds them; False for none."""
+    known = [_unbounded(q) for q in read_quantities(text)]
+    needed = [_unbounded(q) for q in read_quantities(wanted)]
+    return bool(needed) and all(any(agree(q, other) for other in known) for q in needed)
+
+
+def _unbounded(quantity: Quantity) -> Quantity:
+    return replace(quantity, bound="", change="", year="", per=frozenset(), counted="")
+
+
+_OF_SEVERAL = frozenset(("pounds", "share", "times", "points", "degree"))
+"""Units that stand for several, or that are no measure."""
+
+
 def _spoken_time(match: re.Match[str]) -> Quantity | None:
     """Return a time such as "half past six"; without "in the evening" it is in either half of the day."""
     word = (match["hour"] or match["full"]).lower()
     hour = int(word) if word.isdigit() else _HOURS.get(word, 0)
     if not 0 < hour <= 12:
         return None
-    hour -= match["before"] is not None
-    minute = "30" if match["past"] else "15" if match["after"] else "45" if match["before"] else "00"
+    hour -= match["before"] is not None or match["halb"] is not None
+    minute = "30" if match["past"] or match["halb"] else "15" if match["after"] else "45" if match["before"] else "00"
     half = _EVENING.match(match.string, match.end())
     value = f"{hour % 12 or 12}:{minute}" if hour % 12 else f"0:{minute}"
     if half:
