@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
+from rag.text.quantities import Quantity, find_labels, read_quantities, unbounded
 from rag.text.words import STOP_WORDS, content_words, words
 
 _FIGURE = re.compile(r"\d+(?:am|pm|st|nd|rd|th)?")
@@ -55,6 +56,10 @@ class Claim:
     numbers: frozenset[str]
     """Numbers and times that are not part of a date."""
     dates: frozenset[Date]
+    quantities: tuple[Quantity, ...]
+    """Its amounts and times, without bounds."""
+    labels: frozenset[str]
+    """Names that end in a number: "line12"."""
     names: frozenset[str]
     """Stemmed words of names."""
     quotes: tuple[str, ...]
@@ -76,6 +81,8 @@ def _claim(sentence: str) -> Claim:
         content,
         extract_numbers(dated),
         extract_dates(sentence),
+        tuple(unbounded(q) for q in read_quantities(sentence) if q.date is None),
+        find_labels(sentence),
         proper_names(dated),
         quotations(sentence),
         is_negated(sentence),

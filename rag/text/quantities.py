@@ -626,12 +626,17 @@ def bounds(text: str) -> frozenset[tuple[str, bool]]:
 
 def has_amounts(wanted: str, text: str) -> bool:
     """Return whether a text has every amount, time and date of another one, however it bounds them; False for none."""
-    known = [_unbounded(q) for q in read_quantities(text)]
-    needed = [_unbounded(q) for q in read_quantities(wanted)]
-    return bool(needed) and all(any(agree(q, other) for other in known) for q in needed)
+    needed = [unbounded(q) for q in read_quantities(wanted)]
+    return bool(needed) and are_among(needed, [unbounded(q) for q in read_quantities(text)])
 
 
-def _unbounded(quantity: Quantity) -> Quantity:
+def are_among(wanted: Sequence[Quantity], known: Sequence[Quantity]) -> bool:
+    """Return whether each of some quantities agrees with one of others."""
+    return all(any(agree(q, other) for other in known) for q in wanted)
+
+
+def unbounded(quantity: Quantity) -> Quantity:
+    """Return the amount alone, without its bound, its part in a change, its year and what it is per."""
     return replace(quantity, bound="", change="", year="", per=frozenset(), counted="")
 
 
