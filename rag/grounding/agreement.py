@@ -11,14 +11,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from rag.grounding import lexicon
-from rag.grounding.clauses import PREPOSITIONS, Clause, Token, conditions_of, coverage, is_covered, object_words, verb_words
-from rag.grounding.lexicon import CONVERSES, EXCLUSIVE, FILLERS, PARTIAL, RELATIONS, UNIVERSAL
-from rag.text.derived import is_derived
-from rag.text.quantities import BY, FROM, Quantity, agree, ends_of_range, same_unit
-from rag.grounding.qualifiers import left_out, same_extent, same_modality
-from rag.grounding.statements import ParsedStatement, leading_words
-from rag.text.units import UNITS
+from rag.quantities import BY, FROM, Quantity, agree, ends_of_range, same_unit
+from rag.quantities.derived import is_derived
+from rag.quantities.units import UNITS
+from rag.sentences import lexicon
+from rag.sentences.clauses import (
+    PREPOSITIONS,
+    Clause,
+    Token,
+    conditions_of,
+    coverage,
+    is_covered,
+    object_words,
+    verb_words,
+)
+from rag.sentences.lexicon import CONVERSES, EXCLUSIVE, FILLERS, PARTIAL, RELATIONS, UNIVERSAL
+from rag.sentences.qualifiers import left_out, same_extent, same_modality
+from rag.sentences.statements import ParsedStatement, leading_words
 from rag.text.words import stem
 
 YES, NEARLY, LIMITED, NO = "yes", "nearly", "limited", "no"
@@ -33,7 +42,9 @@ _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
 _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
-_FORMERLY = frozenset(map(stem, ("formerly", "previously", "before", "earlier", "initially", "originally", "once")))
+_FORMERLY = frozenset(
+    map(stem, ("formerly", "previously", "before", "earlier", "initially", "originally", "once"))
+)
 _BEFORE_VERB = 8
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _BE = frozenset(("is", "are", "was", "were", "be", "been", "being"))
@@ -213,7 +224,11 @@ def _fits_nearly(clause: Clause, words: Sequence[str], claim: ParsedStatement, s
         subject = part.subject or frozenset(leading_words(part.tokens))
         known = all(is_covered(word, claim.words) for word in subject)
         whole_known = all(is_covered(word, claim.words) for word in part.content - FILLERS)
-        if whole_known and (known or others.isdisjoint(stray)) and _fits(clause, [w for w in words if w not in stray], part, source):
+        if (
+            whole_known
+            and (known or others.isdisjoint(stray))
+            and _fits(clause, [w for w in words if w not in stray], part, source)
+        ):
             return True
     return False
 
@@ -471,8 +486,10 @@ def _quantities_agree(
         if formerly and not quantity.change:
             quantity = replace(quantity, change=FROM)
         places = [own for own in source.clauses if any(agree(quantity, other) for other in own.quantities)]
-        if quantity.is_year and _has_later(source.statement.quantities) and not any(
-            agree(quantity, other) for other in source.statement.quantities
+        if (
+            quantity.is_year
+            and _has_later(source.statement.quantities)
+            and not any(agree(quantity, other) for other in source.statement.quantities)
         ):
             places = []  # the year of another sentence, from which this one counts on
         if not any(_is_bound(quantity, clause, content, own, claim, source) for own in places):
@@ -522,7 +539,9 @@ def _is_bound(
                 continue
             if rival.change in (BY, FROM) and quantity.change != rival.change:
                 continue
-            if rival.counted and any(agree(q, rival) and q.counted == rival.counted for q in clause.quantities):
+            if rival.counted and any(
+                agree(q, rival) and q.counted == rival.counted for q in clause.quantities
+            ):
                 continue
             if rival.timed != quantity.timed or (
                 quantity.unit and quantity.unit != rival.unit and rival.value != quantity.value
@@ -547,7 +566,9 @@ def _is_bound(
 
 def _is_placed(quantity: Quantity, other: Quantity) -> bool:
     """Return whether two quantities are for each of the same thing, or count the same."""
-    return not quantity.per.isdisjoint(other.per) or bool(quantity.counted and quantity.counted == other.counted)
+    return not quantity.per.isdisjoint(other.per) or bool(
+        quantity.counted and quantity.counted == other.counted
+    )
 
 
 def _names_other(quantity: Quantity, rival: Quantity, clause: Clause, own: Clause, other: Clause) -> bool:

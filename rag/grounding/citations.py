@@ -12,9 +12,9 @@ import re
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from rag.grounding.claims import is_courtesy
 from rag.grounding.evidence import Support, best_support, clause_supports, is_contradicted, nearest_support
-from rag.grounding.pronouns import resolve_pronouns
+from rag.sentences.claims import is_courtesy
+from rag.sentences.pronouns import resolve_pronouns
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words, sentence_spans
 from rag.types import Chunk, Citation, Hit

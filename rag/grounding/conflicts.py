@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rag.grounding.claims import Claim
+from rag.quantities import are_among
+from rag.sentences.claims import Claim
 from rag.text.dates import dates_within
-from rag.text.quantities import are_among
 from rag.text.words import content_words, sentence_spans, words
 from rag.types import Hit, location
 

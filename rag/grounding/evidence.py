@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rag.grounding import claims
 from rag.grounding.agreement import LIMITED, MIN_SHARE, NEARLY, YES, Source, compare
-from rag.grounding.claims import Claim, normalise_quotation
-from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.fields import Field
-from rag.text.quantities import agree
-from rag.grounding.lexicon import FILLERS
-from rag.grounding.pronouns import resolve_pronouns
-from rag.grounding.statements import ParsedStatement, parts, read_statement
-from rag.grounding.tables import Table, read_tables, stating_row
+from rag.quantities import agree
+from rag.sentences import claims
+from rag.sentences.claims import Claim, normalise_quotation
+from rag.sentences.clauses import coverage, is_covered
+from rag.sentences.lexicon import FILLERS
+from rag.sentences.pronouns import resolve_pronouns
+from rag.sentences.statements import ParsedStatement, parts, read_statement
+from rag.sentences.tables import Table, read_tables, stating_row
 from rag.text.words import sentence_spans, words
 from rag.types import Chunk
 
@@ -157,8 +157,10 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
     ]
     texts = [chunk.text[start:end] for start, end in spans]
     statements = [read_statement(text) for text in resolve_pronouns(texts)]
-    goes_on = [read_statement(text).continues and ("it" in _first(text) or read.continues)
-               for text, read in zip(texts, statements, strict=True)]
+    goes_on = [
+        read_statement(text).continues and ("it" in _first(text) or read.continues)
+        for text, read in zip(texts, statements, strict=True)
+    ]
     all_words = above.words.union(*(statement.words for statement in statements))
     tables = read_tables(chunk.text)
     sentences: list[_PassageSentence] = []
@@ -175,7 +177,12 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
         before = (statement, *continued)
     whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
     return _ReadPassage(
-        all_words, frozenset(words(chunk.title)), above.words, normalise_quotation(whole), tuple(sentences), tables
+        all_words,
+        frozenset(words(chunk.title)),
+        above.words,
+        normalise_quotation(whole),
+        tuple(sentences),
+        tables,
     )
 
 
@@ -208,9 +215,11 @@ def _support(
     # words of the title are in every passage of the document, so they alone must not carry a claim
     share = coverage(content, passage.words)
     weighed = content - FILLERS
-    if not statement.quantities and min(
-        coverage(weighed, passage.words), coverage(weighed - passage.title, passage.words)
-    ) < MIN_SHARE:
+    if (
+        not statement.quantities
+        and min(coverage(weighed, passage.words), coverage(weighed - passage.title, passage.words))
+        < MIN_SHARE
+    ):
         return 0, None
     if any(quote not in passage.normal for quote in quotes):
         return 0, None

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rag.grounding import citations, evidence
-from rag.grounding.claims import proper_names
 from rag.grounding.fields import Field, structured_fields
+from rag.sentences.claims import proper_names
 from rag.text.words import content_words, sentences, words
 from rag.types import Chunk
 

@@ -12,14 +12,30 @@ from decimal import Decimal
 
 from rag.text.words import sentences
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_WORD_VALUES = {word: n for n, word in enumerate(_ONES)} | {
-    word: 20 + 10 * n for n, word in enumerate(_TENS)
-}
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORD_VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
 SCALES = {
     "hundred": 100,
     "thousand": 1_000,
@@ -66,7 +82,9 @@ _TIME = re.compile(
 )
 _NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
 _NAMED_TIME = re.compile(rf"\b(?:{'|'.join(_NAMED_TIMES)})\b", re.I)
-_DIGITS = re.compile(r"(?<!\w)(?:\d{1,3}(?:[\u00a0\u202f]\d{3})+|\d+,\d{1,2}(?![\d,.])|\d(?:[\d,]*\d)?)(?:\.\d+)?")
+_DIGITS = re.compile(
+    r"(?<!\w)(?:\d{1,3}(?:[\u00a0\u202f]\d{3})+|\d+,\d{1,2}(?![\d,.])|\d(?:[\d,]*\d)?)(?:\.\d+)?"
+)
 _DENIAL = re.compile(
     r"\b(?:no|not|none|never|neither|nor|cannot|without|unable|unavailable|prohibited|forbidden|banned|unfortunately"
     r"|excluded|refused)\b|n['’]t\b",

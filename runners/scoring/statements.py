@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from rag.embedding.language import LANGUAGES, detect_language
+from rag.quantities import bounds, measures, spoken_times
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
-from rag.text.quantities import bounds, measures, spoken_times
 from rag.text.words import STOP_WORDS, sentences, stem
 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff"
@@ -256,12 +256,12 @@ def denies(text: str, language: str) -> bool:
 
 
 def measures_of(text: str) -> frozenset[tuple[str, str]]:
-    """Return (number, unit) of each number with a unit, as :func:`rag.text.quantities.measures` does."""
+    """Return (number, unit) of each number with a unit, as :func:`rag.quantities.measures` does."""
     return measures(text.translate(_FULL_WIDTH))
 
 
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:
-    """Return (number, is an upper bound), as :func:`rag.text.quantities.bounds` does."""
+    """Return (number, is an upper bound), as :func:`rag.quantities.bounds` does."""
     return bounds(text.translate(_FULL_WIDTH))
 
 

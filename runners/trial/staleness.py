@@ -21,8 +21,8 @@ from rag.backends.base import shown_url
 from rag.backends.consent import stored_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
+from rag.quantities import has_amounts, read_quantities
 from rag.text.numbers import polarity
-from rag.text.quantities import has_amounts, read_quantities
 from rag.text.words import content_words, count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from rag.text.quantities import BY, FROM, TO, Quantity, same_amount, same_unit
+from rag.quantities.comparing import BY, FROM, TO, Quantity, same_amount, same_unit
 from rag.text.words import stem
 
 _TOGETHER = frozenset(map(stem, ("altogether", "total", "together", "combined", "overall", "sum")))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from rag.grounding.claims import proper_names
-from rag.grounding.clauses import (
+from rag.quantities import Quantity, find_labels, read_quantities
+from rag.sentences.claims import proper_names
+from rag.sentences.clauses import (
     NEGATOR_KIND,
     VERBS,
     WORD_PATTERN,
@@ -22,9 +23,8 @@ from rag.grounding.clauses import (
     shares_verb,
     with_context,
 )
-from rag.grounding.lexicon import RELATIONS
-from rag.text.quantities import Quantity, find_labels, read_quantities
-from rag.grounding.wording import plain_wording
+from rag.sentences.lexicon import RELATIONS
+from rag.sentences.wording import plain_wording
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 
@@ -213,10 +213,45 @@ def _is_verb(sentence: str, match: re.Match[str]) -> bool:
     return ends != (last.endswith("s") and not last.endswith("ss") and before[1].islower())
 
 
-_DETERMINER = re.compile(r"\s+(?:the|an?|his|her|its|their|our|your|all|every|each|no|any|it|them|him|both)\b")
+_DETERMINER = re.compile(
+    r"\s+(?:the|an?|his|her|its|their|our|your|all|every|each|no|any|it|them|him|both)\b"
+)
 _NO_VERBS = frozenset(
-    "outside inside without within beyond near along across behind beside despite including except than like under over"
-    " during until since before after around between toward towards onto into upon per plus minus versus".split()
+    [
+        "outside",
+        "inside",
+        "without",
+        "within",
+        "beyond",
+        "near",
+        "along",
+        "across",
+        "behind",
+        "beside",
+        "despite",
+        "including",
+        "except",
+        "than",
+        "like",
+        "under",
+        "over",
+        "during",
+        "until",
+        "since",
+        "before",
+        "after",
+        "around",
+        "between",
+        "toward",
+        "towards",
+        "onto",
+        "into",
+        "upon",
+        "per",
+        "plus",
+        "minus",
+        "versus",
+    ]
 )
 
 

@@ -10,8 +10,14 @@ _PAIRS = (
     (r"\bwon['’]t\b", "will not"),
     (r"\b(\w+)n['’]t\b", r"\1 not"),
     # what is free
-    (r"\b(?:is|are) (?:available |offered |provided )?(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge)", "is free"),
-    (r"\b(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge|without (?:any )?(?:charge|payment)|for free|for nothing)\b", "free"),
+    (
+        r"\b(?:is|are) (?:available |offered |provided )?(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge)",
+        "is free",
+    ),
+    (
+        r"\b(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge|without (?:any )?(?:charge|payment)|for free|for nothing)\b",
+        "free",
+    ),
     (r"\bcosts? (?:you |them |nobody )?nothing\b", "is free"),
     (r"\bthere (?:is|are) no (?:charges?|fees?) for\b", "free"),
     (r"\b(?:do|does) not (?:have to |need to )?pay (?:anything )?for\b", "free"),
@@ -19,21 +25,33 @@ _PAIRS = (
     (r"\bpays? (?:nothing|no (?:fee|charge)s?)\b", "is free"),
     # conditions
     (r"\b(?:but )?only (?:if|when|while|as long as|once)\b", "only if"),
-    (r"\b(?:as|so) long as\b|\bprovided(?: that)?\b|\bproviding(?: that)?\b|\bon (?:the )?condition that\b|\bassuming(?: that)?\b", "if"),
+    (
+        r"\b(?:as|so) long as\b|\bprovided(?: that)?\b|\bproviding(?: that)?\b|\bon (?:the )?condition that\b|\bassuming(?: that)?\b",
+        "if",
+    ),
     (r"\bcannot\b([^.;]*?)\bunless\b", r"can\1only if"),
     (r"\b(may|must|can|is|are|was|were|be) not\b([^.;]*?)\bunless\b", r"\1\2only if"),
     (r"\bnot without\b", "only with"),
     (r"\bunless\b", "when not"),
-    (r"\bwith the exception of\b|\bapart from\b|\bother than\b|\baside from\b|\bexcept (?:for|in|on|at|that)\b", "except"),
+    (
+        r"\bwith the exception of\b|\bapart from\b|\bother than\b|\baside from\b|\bexcept (?:for|in|on|at|that)\b",
+        "except",
+    ),
     (r"\beverywhere (?:but|except)\b", "everywhere except"),
     # obligation and permission
-    (r"\b(?:is|are) (?:obliged|obligated|required|forced) to\b|\b(?:has|have) got to\b|\b(?:has|have|had) to\b", "must"),
+    (
+        r"\b(?:is|are) (?:obliged|obligated|required|forced) to\b|\b(?:has|have) got to\b|\b(?:has|have|had) to\b",
+        "must",
+    ),
     (r"\b(?:is|are) not (?:allowed|permitted) to\b|\b(?:is|are) (?:forbidden|prohibited) to\b", "may not"),
     (r"\bit is (?:forbidden|prohibited|not (?:allowed|permitted)) to\b", "you may not"),
     (r"\b(?:is|are) (?:allowed|permitted|free) to\b|\b(?:is|are) able to\b|\bhas the right to\b", "may"),
     (r"\bmust not\b|\bmustn['’]t\b", "may not"),
     # quantifiers
-    (r"\b(?:the|a) (?:great |large |vast |clear )?majority of\b|\bthe (?:greater|larger|biggest) part of\b", "most of"),
+    (
+        r"\b(?:the|a) (?:great |large |vast |clear )?majority of\b|\bthe (?:greater|larger|biggest) part of\b",
+        "most of",
+    ),
     (r"\b(?:every|each)(?: single)? one of\b|\b(?:each|all) of\b|\bevery single\b", "all"),
     (r"\bnot one of\b|\bno(?:t a)? single\b", "no"),
     # persons and their work

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, takewhile, zip_longest
 
-from rag.grounding import lexicon
-from rag.grounding.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
-from rag.text.quantities import Quantity
+from rag.quantities import Quantity
+from rag.sentences import lexicon
+from rag.sentences.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
 from rag.text.words import stem
 
 WORD_PATTERN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -89,10 +89,51 @@ VERBS = frozenset(map(stem, _VERB_TEXT.split()))
 AUXILIARIES = frozenset(
     map(
         stem,
-        (
-            "is are was were be been being am has have had do does did can could will would shall should may might must"
-            " cannot ist sind war waren hat haben kann können wird werden muss müssen darf dürfen es son fue puede pueden"
-        ).split(),
+        [
+            "is",
+            "are",
+            "was",
+            "were",
+            "be",
+            "been",
+            "being",
+            "am",
+            "has",
+            "have",
+            "had",
+            "do",
+            "does",
+            "did",
+            "can",
+            "could",
+            "will",
+            "would",
+            "shall",
+            "should",
+            "may",
+            "might",
+            "must",
+            "cannot",
+            "ist",
+            "sind",
+            "war",
+            "waren",
+            "hat",
+            "haben",
+            "kann",
+            "können",
+            "wird",
+            "werden",
+            "muss",
+            "müssen",
+            "darf",
+            "dürfen",
+            "es",
+            "son",
+            "fue",
+            "puede",
+            "pueden",
+        ],
     )
 )
 """Stems of verbs that stand before another."""
@@ -101,7 +142,22 @@ JOINS = frozenset(
 )
 """Words that join clauses of which each says something by itself; "" for a comma or semicolon alone."""
 _CONTRAST = stem("while")
-_CONDITION_WORDS = "if when whenever while except unless until wenn falls außer si cuando excepto salvo".split()
+_CONDITION_WORDS = [
+    "if",
+    "when",
+    "whenever",
+    "while",
+    "except",
+    "unless",
+    "until",
+    "wenn",
+    "falls",
+    "außer",
+    "si",
+    "cuando",
+    "excepto",
+    "salvo",
+]
 CONDITIONS = frozenset((*_CONDITION_WORDS, *map(stem, _CONDITION_WORDS)))
 """Words that begin a condition or an exception."""
 _EXCEPTIONS = frozenset(("except", "außer", "excepto", "salvo"))

@@ -7,9 +7,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rag.quantities import Quantity, find_labels, read_quantities, unbounded
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
-from rag.text.quantities import Quantity, find_labels, read_quantities, unbounded
 from rag.text.words import STOP_WORDS, content_words, words
 
 _FIGURE = re.compile(r"\d+(?:am|pm|st|nd|rd|th)?")

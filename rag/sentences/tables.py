@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rag.grounding.clauses import is_covered
-from rag.grounding.lexicon import EXCLUSIVE
-from rag.grounding.statements import ParsedStatement, read_statement
-from rag.text.quantities import Quantity, agree, same_unit
-from rag.text.units import UNITS
+from rag.quantities import Quantity, agree, same_unit
+from rag.quantities.units import UNITS
+from rag.sentences.clauses import is_covered
+from rag.sentences.lexicon import EXCLUSIVE
+from rag.sentences.statements import ParsedStatement, read_statement
 from rag.text.words import stem, words
 
 MIN_FIELDS = 3
@@ -175,9 +175,9 @@ def _states(
         return False
     if any(_excluded(word, row) for word in statement.content):
         return False
-    if not statement.quantities and sum(is_covered(w, own | headers | above) for w in statement.content) < 0.5 * len(
-        statement.content
-    ):
+    if not statement.quantities and sum(
+        is_covered(w, own | headers | above) for w in statement.content
+    ) < 0.5 * len(statement.content):
         return False
     return _same_sense(statement, row)
 
@@ -198,8 +198,10 @@ def _same_sense(statement: ParsedStatement, row: Row) -> bool:
         if plain and not clause.quantities:
             if clause.negated != any(cell.denies for cell in plain):
                 return False
-        elif clause.negated and not any(cell.denies for cell in row.cells) and not any(
-            own.negated for cell in row.cells for own in cell.value.clauses
+        elif (
+            clause.negated
+            and not any(cell.denies for cell in row.cells)
+            and not any(own.negated for cell in row.cells for own in cell.value.clauses)
         ):
             return False
     return True
@@ -242,9 +244,17 @@ def _means_column(
         return _heads(cell, noun)
     own = _known(cell.header, claimed, quantity)
     if not rivals:
-        return own > 0 or bool(quantity.unit) or quantity.timed or not quantity.counted or len(cell.value.content) > 0
+        return (
+            own > 0
+            or bool(quantity.unit)
+            or quantity.timed
+            or not quantity.counted
+            or len(cell.value.content) > 0
+        )
     theirs = max(_known(other.header - cell.header, claimed, quantity) for other in rivals)
-    mine = _known(cell.header - frozenset[str]().union(*(other.header for other in rivals)), claimed, quantity)
+    mine = _known(
+        cell.header - frozenset[str]().union(*(other.header for other in rivals)), claimed, quantity
+    )
     if mine != theirs:
         return mine > theirs
     return mine > 0 or all(row.cells.index(cell) < row.cells.index(other) for other in rivals)
@@ -263,11 +273,20 @@ def _rivals(quantity: Quantity, other: Quantity) -> bool:
 
 def _known(header: frozenset[str], claimed: frozenset[str], quantity: Quantity) -> int:
     units = {quantity.unit, f"{quantity.unit}s", quantity.counted} - {"", "s"}
-    return sum(is_covered(word, claimed) or any(is_covered(word, frozenset((u,))) for u in units) for word in header)
+    return sum(
+        is_covered(word, claimed) or any(is_covered(word, frozenset((u,))) for u in units) for word in header
+    )
 
 
 def _same_amount(claimed: Quantity, own: Quantity) -> bool:
     """Return whether a cell has the claimed amount; bound, year and what it is per may stand in the column."""
     plain = replace(own, year="", per=frozenset(), counted="")
-    bare = replace(claimed, bound=own.bound, year="", per=frozenset(), change="", counted="" if not own.unit else claimed.counted)
+    bare = replace(
+        claimed,
+        bound=own.bound,
+        year="",
+        per=frozenset(),
+        change="",
+        counted="" if not own.unit else claimed.counted,
+    )
     return agree(bare, plain)

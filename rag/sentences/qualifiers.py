@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rag.grounding.clauses import CONDITIONS, Clause, Token, is_covered
-from rag.grounding.lexicon import FILLERS, NEGATORS
-from rag.text.quantities import ABOUT, BY, FROM, Quantity, agree
+from rag.quantities import BY, FROM, Quantity, agree
+from rag.quantities.comparing import ABOUT
+from rag.sentences.clauses import CONDITIONS, Clause, Token, is_covered
+from rag.sentences.lexicon import FILLERS, NEGATORS
 from rag.text.words import stem
 
 _MUST, _SHOULD, _MAY, _MIGHT, _PLAN, _WILL, _NOT_NEEDED, _FORBIDDEN = range(1, 9)
@@ -20,9 +21,15 @@ def _stems(text: str) -> frozenset[str]:
     return frozenset(map(stem, text.split()))
 
 
-_OBLIGATION = _stems("must need needed required require requires compulsory mandatory obligatory necessary obliged requirement")
-_ADVICE = _stems("should ought recommended recommend advised advise advisable suggested encouraged please asked")
-_PERMISSION = _stems("may can could cannot allowed allow allows permitted permit permits welcome possible able")
+_OBLIGATION = _stems(
+    "must need needed required require requires compulsory mandatory obligatory necessary obliged requirement"
+)
+_ADVICE = _stems(
+    "should ought recommended recommend advised advise advisable suggested encouraged please asked"
+)
+_PERMISSION = _stems(
+    "may can could cannot allowed allow allows permitted permit permits welcome possible able"
+)
 _CHANCE = _stems("might perhaps possibly maybe probably likely")
 _INTENT = _stems("plan plans planned intend intends intended hope hopes")
 _EXPECTED = _stems("expected expect expects")
@@ -146,7 +153,13 @@ def _is_limited_subject(own: Clause, claimed: Clause) -> bool:
     return False
 
 
-def left_out(claim_words: frozenset[str], claimed: Sequence[Quantity], own: Clause, linked: Sequence[Clause], quantities: Sequence[Quantity]) -> bool:
+def left_out(
+    claim_words: frozenset[str],
+    claimed: Sequence[Quantity],
+    own: Clause,
+    linked: Sequence[Clause],
+    quantities: Sequence[Quantity],
+) -> bool:
     """Return whether a statement lacks a restriction of the source's clause.
 
     Args:
@@ -158,7 +171,9 @@ def left_out(claim_words: frozenset[str], claimed: Sequence[Quantity], own: Clau
     """
     return any(
         _is_missing(phrase, claim_words, claimed, quantities) for phrase in _restrictions(own, linked)
-    ) or any(_is_missing(phrase, claim_words, claimed, quantities, _ONLY_SHARE) for phrase in _only(own.tokens))
+    ) or any(
+        _is_missing(phrase, claim_words, claimed, quantities, _ONLY_SHARE) for phrase in _only(own.tokens)
+    )
 
 
 def _only(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
@@ -193,7 +208,10 @@ def _phrase(tokens: Sequence[Token], at: int, condition: bool = False) -> Sequen
     """Return the tokens after one up to the next preposition or verb; of a condition all up to the end of the clause."""
     end = at + 1
     while end < len(tokens):
-        begun = any(token.content and token.key not in FILLERS or token.key[0] == "#" for token in tokens[at + 1 : end])
+        begun = any(
+            (token.content and token.key not in FILLERS) or token.key[0] == "#"
+            for token in tokens[at + 1 : end]
+        )
         if begun and not condition and (tokens[end].key in _ENDINGS or tokens[end].verb):
             break
         end += 1
@@ -208,7 +226,11 @@ def _is_missing(
     share: float = _CONDITION_SHARE,
 ) -> bool:
     content = [token.key for token in phrase if token.content and token.key not in FILLERS]
-    amounts = [quantities[int(token.key[1:])] for token in phrase if token.key[0] == "#" and int(token.key[1:]) < len(quantities)]
+    amounts = [
+        quantities[int(token.key[1:])]
+        for token in phrase
+        if token.key[0] == "#" and int(token.key[1:]) < len(quantities)
+    ]
     if not content and not amounts:
         return False
     if any(not any(agree(q, own) or _alike(q, own) for q in claimed) for own in amounts):
@@ -218,4 +240,8 @@ def _is_missing(
 
 
 def _alike(claimed: Quantity, own: Quantity) -> bool:
-    return claimed.value == own.value and ABOUT not in (claimed.bound, own.bound) and claimed.change not in (BY, FROM)
+    return (
+        claimed.value == own.value
+        and ABOUT not in (claimed.bound, own.bound)
+        and claimed.change not in (BY, FROM)
+    )
