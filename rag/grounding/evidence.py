@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rag.grounding.agreement import LIMITED, MIN_SHARE, NEARLY, YES, Source, compare
+from rag.grounding.agreement import MIN_SHARE, compare
 from rag.grounding.fields import Field
+from rag.grounding.order import LIMITED, NEARLY, YES
+from rag.grounding.source import Source
 from rag.quantities import agree
 from rag.sentences import claims
 from rag.sentences.claims import Claim, normalise_quotation
