@@ -156,7 +156,8 @@ def cite(text: str, hits: Sequence[Hit]) -> list[Citation]:
         One citation for each supporting passage of a sentence, with its number ``n`` (the hit's position from 1), its
         place in the source document and an exact quote. ``support`` is "supported", "partly" (some clauses, all but for
         one word, or without a restriction of the passage, then ``limited``) or "unsupported", and ``supported`` whether it
-        is the first. A sentence that no passage supports has one citation with n = 0 and ``supported`` False. ``text[answer_start:answer_end]`` is the sentence.
+        is the first. A sentence that no passage supports has one citation with n = 0 and ``supported`` False.
+        ``text[answer_start:answer_end]`` is the sentence.
     """
     marked, citations = attach_citations(text, hits)
     unmarked = remove_marks(text)

@@ -20,13 +20,17 @@ from rag.quantities.comparing import (
     Quantity,
 )
 
-_GREATER = r"(?:more|greater|higher|longer|larger|bigger|older|later|taller|heavier|further|wider|faster|better|over) than"
+_GREATER = (
+    r"(?:more|greater|higher|longer|larger|bigger|older|later|taller|heavier|further|wider|faster|better"
+    r"|over) than"
+)
 _FEWER = r"(?:less|fewer|lower|shorter|smaller|younger|earlier|lighter|narrower|slower|cheaper) than"
 _PREFIXES = tuple(
     (
         bound,
         re.compile(
-            rf"(?:^|[^\w-])(?:{pattern})(?:\s+(?:a|an|the|of|about|zu[mr]|de[mnr]|age|at))*(?:\s+(?:first|last|next))?\s*[$£€¥(]?\s*$",
+            rf"(?:^|[^\w-])(?:{pattern})(?:\s+(?:a|an|the|of|about|zu[mr]|de[mnr]|age|at))*(?:\s+(?:first|last"
+            rf"|next))?\s*[$£€¥(]?\s*$",
             re.I,
         ),
     )
@@ -37,7 +41,8 @@ _PREFIXES = tuple(
         (NEARLY, r"nearly|almost|close to|just (?:under|below|short of)|fast|knapp|casi|not quite"),
         (
             ABOUT,
-            r"on average(?: within| about| around| some)?|an average of|about|approximately|approx\.?|roughly|around|circa|ca?\.|some|an estimated|estimated at|etwa|ungefähr|rund"
+            r"on average(?: within| about| around| some)?|an average of|about|approximately|approx\.?|roughly"
+            r"|around|circa|ca?\.|some|an estimated|estimated at|etwa|ungefähr|rund"
             r"|unos|unas|alrededor de|aproximadamente|~|≈",
         ),
         (
@@ -61,7 +66,8 @@ _PREFIXES = tuple(
         ),
         (
             STARTS,
-            r"frühestens(?: um)?|dès|après|au moins|after|from|since|starting(?: at| on| from)?|beginning(?: at| on)?|as of|following|después de(?:l)?|desde"
+            r"frühestens(?: um)?|dès|après|au moins|after|from|since|starting(?: at| on| from)?|beginning(?: at"
+            r"| on)?|as of|following|después de(?:l)?|desde"
             r"|nach|seit|ab|ab dem",
         ),
     )
@@ -81,18 +87,24 @@ _SUFFIXES = (
     (ABOUT, re.compile(r"\s*(?:\w+ )?(?:or so|approximately|or thereabouts|on average)\b", re.I)),
 )
 _RISE = (
-    r"(?:r[io]se|risen|rising|rises|grow[ns]?|grew|growing|increas(?:e[sd]?|ing)|climb(?:s|ed)?|gain(?:s|ed)?|rais(?:e[sd]?|ing)"
-    r"|went up|goes up|gone up|jump(?:s|ed)?|improv(?:e[sd]?|ing)|exten(?:d(?:s|ed)?)|enlarg(?:e[sd]?|ing)|expand(?:s|ed)?|went"
+    r"(?:r[io]se|risen|rising|rises|grow[ns]?|grew|growing|increas(?:e[sd]?|ing)|climb(?:s|ed)?|gain(?:s|ed)?"
+    r"|rais(?:e[sd]?|ing)"
+    r"|went up|goes up|gone up|jump(?:s|ed)?|improv(?:e[sd]?|ing)|exten(?:d(?:s|ed)?)|enlarg(?:e[sd]?|ing)"
+    r"|expand(?:s|ed)?|went"
     r"|climbed|reached)"
 )
 _FALL = (
-    r"(?:f[ae]lls?|fallen|falling|dropp?(?:s|ed|ing)?|declin(?:e[sd]?|ing)|decreas(?:e[sd]?|ing)|shr[aiu]nk|reduc(?:e[sd]?|ing)"
+    r"(?:f[ae]lls?|fallen|falling|dropp?(?:s|ed|ing)?|declin(?:e[sd]?|ing)|decreas(?:e[sd]?|ing)|shr[aiu]nk"
+    r"|reduc(?:e[sd]?|ing)"
     r"|cut(?:s|ting)?|lower(?:s|ed)?|went down|goes down|gone down|lost|loses?|sank|sunk"
     r"|(?:up|down)(?= (?:by |from )?[$£€]?\d))"
 )
 _CHANGE = re.compile(rf"\b(?:{_RISE}|{_FALL}|doubled|tripled|halved|change[sd]?)\b", re.I)
 _BY_BEFORE = re.compile(
-    r"(?:\bby|\b(?:rose|rises?|risen|fell|falls?|fallen|grew|grows?|grown|increased|decreased|dropped|declined|shrank|sank|up|down)|\b(?:rise|fall|drop|increase|decrease|growth|reduction|cut|decline|gain|loss) of)\s*(?:about |around |roughly |nearly |almost |over |some |only |a further |another |more than |just )*[$£€¥]?\s*$",
+    r"(?:\bby|\b(?:rose|rises?|risen|fell|falls?|fallen|grew|grows?|grown|increased|decreased|dropped|declined"
+    r"|shrank|sank|up|down)|\b(?:rise|fall|drop|increase|decrease|growth|reduction|cut|decline|gain"
+    r"|loss) of)\s*(?:about |around |roughly |nearly |almost |over |some |only |a further |another |more than "
+    r"|just )*[$£€¥]?\s*$",
     re.I,
 )
 _BY_AFTER = re.compile(
@@ -111,8 +123,8 @@ _FROM_BEFORE = re.compile(
 def inner_bound(before: str) -> str:
     """Return the bound behind "by" or "to": "fell by almost 5 percent"."""
     inner = re.sub(r"\b(?:by|to|from)\s+(?=\w)", "", before, flags=re.I)
-    found = bound_of(inner, "", "", False)
-    return found if found in (ABOUT, NEARLY, MORE, UP, LESS, DOWN) and inner != before else ""
+    inner_kind = bound_of(inner, "", "", False)
+    return inner_kind if inner_kind in (ABOUT, NEARLY, MORE, UP, LESS, DOWN) and inner != before else ""
 
 
 def change_of(text: str, quantity: Quantity, before: str) -> str:

@@ -204,36 +204,36 @@ def _size(one: Quantity, other: Quantity) -> tuple[Decimal, Decimal]:
 
 def _same_bound(claimed: Quantity, source: Quantity) -> bool:
     """Return whether a source that says an amount bears out the same amount as the claim bounds it."""
-    said, known = claimed.bound, source.bound
+    own, known = claimed.bound, source.bound
     rising, falling = (UP, MORE, STARTS), (DOWN, LESS, ENDS)
-    if said == known or {said, known} in ({UP, STARTS}, {DOWN, ENDS}, {LESS, ENDS}, {MORE, STARTS}):
+    if own == known or {own, known} in ({UP, STARTS}, {DOWN, ENDS}, {LESS, ENDS}, {MORE, STARTS}):
         return True
-    if said == EXACTLY:
+    if own == EXACTLY:
         return known == ""
-    if ABOUT in (said, known) or NEARLY in (said, known):
-        return (said, known) in (
+    if ABOUT in (own, known) or NEARLY in (own, known):
+        return (own, known) in (
             (ABOUT, ""),
             (ABOUT, NEARLY),
             (ABOUT, EXACTLY),
             (DOWN, NEARLY),
             (LESS, NEARLY),
         )
-    if (said, known) in ((UP, MORE), (DOWN, LESS)):
+    if (own, known) in ((UP, MORE), (DOWN, LESS)):
         return True
-    if (said in rising and known in falling) or (said in falling and known in rising):
+    if (own in rising and known in falling) or (own in falling and known in rising):
         return False
     # "opens at 9" for "open from 9"; but 5 is not "up to 5"
-    return not {said, known} & {UP, MORE, DOWN, LESS} or known == EXACTLY
+    return not {own, known} & {UP, MORE, DOWN, LESS} or known == EXACTLY
 
 
 def _within(claimed: Quantity, source: Quantity) -> bool:
     """Return whether an exact amount lies where another one, that it is compared with, says: 312 is "over 300"."""
     if source.bound not in ("", EXACTLY) or ":" in claimed.value + source.value or claimed.is_year:
         return False
-    said, known = _size(claimed, source)
-    if not said or not known or (claimed.unit and not source.unit) or (source.unit and not claimed.unit):
+    own, known = _size(claimed, source)
+    if not own or not known or (claimed.unit and not source.unit) or (source.unit and not claimed.unit):
         return False
-    ratio = known / said
+    ratio = known / own
     match claimed.bound:
         case "about":
             return abs(ratio - 1) <= _APPROXIMATE

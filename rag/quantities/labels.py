@@ -135,20 +135,20 @@ def without_labels(
     text: str, places: Sequence[tuple[str, Date | None, int, int]]
 ) -> list[tuple[str, Date | None, int, int]]:
     """Return the numbers without those that are parts of names: "the Aldra 300", "room 12", "zones 1 and 2"."""
-    kept: list[tuple[str, Date | None, int, int]] = []
+    others: list[tuple[str, Date | None, int, int]] = []
     last = -1
     for place in places:
         _, date, start, end = place
         if date is None and _is_label(text, start, end, last):
             last = end
         else:
-            kept.append(place)
-    return kept
+            others.append(place)
+    return others
 
 
 def find_labels(text: str) -> frozenset[str]:
     """Return names that end in a number as one word each: "aldra300", and "zone1" and "zone2" of "zones 1 and 2"."""
-    found: set[str] = set()
+    names: set[str] = set()
     noun, last = "", -1
     for _, start, end in find_numbers(text):
         if not _is_label(text, start, end, last):
@@ -159,8 +159,8 @@ def find_labels(text: str) -> frozenset[str]:
             )
         noun = noun[:-1] if noun.endswith("s") and noun[:-1] in _LABEL_NOUNS else noun
         last = end
-        found.add(noun + text[start:end])
-    return frozenset(found)
+        names.add(noun + text[start:end])
+    return frozenset(names)
 
 
 def _is_label(text: str, start: int, end: int, last: int) -> bool:

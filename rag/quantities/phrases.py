@@ -9,7 +9,8 @@ from rag.quantities.comparing import Quantity
 from rag.quantities.units import UNITS
 
 _FRACTION = re.compile(
-    r"\b(?:(?P<n>an?|one|two|three|four)[\s-](?P<part>half|third|quarter|fifth|tenth)s?(?=\s+of\b|\s*[,.;]|\s*$|\s+(?:more|less|fewer))"
+    r"\b(?:(?P<n>an?|one|two|three|four)[\s-](?P<part>half|third|quarter|fifth|tenth)s?(?=\s+of\b|\s*[,.;]|\s*$"
+    r"|\s+(?:more|less|fewer))"
     r"|(?P<half>half)(?=\s+(?:of|the|its|his|her|their|our|all)\b))",
     re.I,
 )
@@ -23,7 +24,9 @@ _PARTS = {
 _COUNTS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 _PART_OF_UNIT = re.compile(
     r"\b(?:(?P<half>half an?)|(?P<quarter>a quarter of an?)|(?P<quarters>three quarters of an?))\s+(?P<unit>[a-z]+)\b"
-    r"|\b(?:(?:for|after|in|within|lasting|takes?|took|lasts?|lasted|about|least|most|up to|than|over|under|needs?) )(?P<whole>an?)\s+(?P<long>hour|day|week|fortnight|month|year|minute|decade|century|kilo(?:gram|metre)?|litre|metre|mile)\b(?! (?:ticket|pass|trip|job|care|centre|before|after|ago))"
+    r"|\b(?:(?:for|after|in|within|lasting|takes?|took|lasts?|lasted|about|least|most|up to|than|over|under"
+    r"|needs?) )(?P<whole>an?)\s+(?P<long>hour|day|week|fortnight|month|year|minute|decade|century|kilo(?:gram"
+    r"|metre)?|litre|metre|mile)\b(?! (?:ticket|pass|trip|job|care|centre|before|after|ago))"
     r"(?P<and>\s+and\s+a\s+half)?|(?<!of )\bevery (?P<every>hour|week|month|quarter|year)\b",
     re.I,
 )
@@ -52,22 +55,24 @@ _FREQUENCIES = {"once": "1", "twice": "2", "thrice": "3"}
 
 def _fraction(match: re.Match[str]) -> Quantity | None:
     """Return the quantity of words such as "half an hour", "two thirds of" and "twice a week"."""
-    found = match.groupdict()
+    groups = match.groupdict()
     start, end = match.start(), match.end()
     unit = "share"
-    if found.get("part") or (found.get("half") and "unit" not in found):
-        value = _PARTS[(found["part"] or "half").lower()] * _COUNTS[(found["n"] or "a").lower()]
-    elif "unit" in found:
-        name = found["unit"] or found["long"] or found["every"]
+    if groups.get("part") or (groups.get("half") and "unit" not in groups):
+        value = _PARTS[(groups["part"] or "half").lower()] * _COUNTS[(groups["n"] or "a").lower()]
+    elif "unit" in groups:
+        name = groups["unit"] or groups["long"] or groups["every"]
         unit = UNITS.get((name or "").lower(), "")
         if not unit or len(name or "") < 3:
             return None
-        value = Decimal("0.5") if found["half"] else Decimal("0.25") if found["quarter"] else Decimal("0.75")
-        if not (found["half"] or found["quarter"] or found["quarters"]):
-            value = Decimal("1.5") if found["and"] else Decimal(1)
-            start = match.start("whole" if found["whole"] else "every")
+        value = (
+            Decimal("0.5") if groups["half"] else Decimal("0.25") if groups["quarter"] else Decimal("0.75")
+        )
+        if not (groups["half"] or groups["quarter"] or groups["quarters"]):
+            value = Decimal("1.5") if groups["and"] else Decimal(1)
+            start = match.start("whole" if groups["whole"] else "every")
     else:
-        value, unit = Decimal(_FREQUENCIES[found["n"].lower()]), "times"
+        value, unit = Decimal(_FREQUENCIES[groups["n"].lower()]), "times"
     text = format(round(value, 4).normalize(), "f")
     return Quantity(value=text, date=None, unit=unit, bound="", start=start, end=end, through=end)
 

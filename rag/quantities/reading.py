@@ -129,7 +129,8 @@ _BEFORE_YEAR = re.compile(r"\b(?:in|since|during|until|before|after|year|early|l
 _TIME_WORD = re.compile(r"\b(?:after|since|following|before|prior to)\s*[$£€]?\s*(?:only |just )?$", re.I)
 _THAN_THE = re.compile(r"\bthan the\s*[$£€]?\s*$", re.I)
 _CASE = re.compile(
-    r"(?:\b(?:child|boy|girl|person|rider|member|student|pupil|guest|visitor|passenger|group|party|someone|anyone|family) of|\baged) #"
+    r"(?:\b(?:child|boy|girl|person|rider|member|student|pupil|guest|visitor|passenger|group|party|someone"
+    r"|anyone|family) of|\baged) #"
     r"|#-years?-old|# years? old|(?:^|\s)#-person|#-strong",
     re.I,
 )
@@ -245,20 +246,20 @@ def _in_context(text: str, quantity: Quantity, previous: int) -> Quantity:
 
 def _all_per(text: str, at: int) -> frozenset[str]:
     """Return the stems of what an amount that ends at an offset is for each of."""
-    found: set[str] = set()
-    while match := _PER.match(text, at) or (found and _AND_PER.match(text, at)):
-        found.add(_per(match))
+    groups: set[str] = set()
+    while match := _PER.match(text, at) or (groups and _AND_PER.match(text, at)):
+        groups.add(_per(match))
         at = match.end()
-    return frozenset(found - {""})
+    return frozenset(groups - {""})
 
 
 def _per(match: re.Match[str]) -> str:
     """Return the stem of what an amount is for each of; "" where it is none, as in "5 euros a ticket for"."""
-    found = match.groupdict()
-    if found.get("head"):
+    groups = match.groupdict()
+    if groups.get("head"):
         return ""
-    if found.get("ly"):
-        return _PER_WORDS[found["ly"].lower()]
+    if groups.get("ly"):
+        return _PER_WORDS[groups["ly"].lower()]
     word = match["of"].lower()
     if word in _NO_PER:
         return ""

@@ -24,10 +24,10 @@ def with_years(text: str, quantities: Sequence[Quantity]) -> tuple[Quantity, ...
         return tuple(quantities)
     amounts = [q for q in quantities if not q.timed and q.change != BY]
     listed = _listed_years(text, amounts, years)
-    found = []
+    placed = []
     for q in quantities:
         if q not in amounts:
-            found.append(q)
+            placed.append(q)
             continue
         year = listed.get(q.start)
         if year is None:
@@ -44,8 +44,8 @@ def with_years(text: str, quantities: Sequence[Quantity]) -> tuple[Quantity, ...
             earlier = [y for y in years if y.end <= q.start]
             year = later if near else earlier[-1] if earlier else later if len(years) == 1 else None
         value = "" if year is None else year.value if year.is_year else str((year.date or (0,))[0])
-        found.append(replace(q, year=_relative_year(text, q, value)))
-    return tuple(found)
+        placed.append(replace(q, year=_relative_year(text, q, value)))
+    return tuple(placed)
 
 
 def _relative_year(text: str, quantity: Quantity, year: str) -> str:
@@ -58,9 +58,9 @@ def _relative_year(text: str, quantity: Quantity, year: str) -> str:
 def _listed_years(text: str, amounts: Sequence[Quantity], years: Sequence[Quantity]) -> dict[int, Quantity]:
     """Return the year of each amount, by its offset, in "4.1 and 5.3 in 2021 and 2022 respectively"."""
     ends = [q for q in amounts if q.change in (FROM, TO)]
-    if [q.bound for q in years] == [STARTS, ENDS] and [q.change for q in ends] == [FROM, TO]:
-        if years[0].start > ends[1].start:
-            return {amount.start: year for amount, year in zip(ends, years, strict=True)}
+    spans = [q.bound for q in years] == [STARTS, ENDS] and [q.change for q in ends] == [FROM, TO]
+    if spans and years[0].start > ends[1].start:
+        return {amount.start: year for amount, year in zip(ends, years, strict=True)}
     if len(amounts) != len(years) or "respectively" not in text.lower():
         return {}
     return {amount.start: year for amount, year in zip(amounts, years, strict=True)}

@@ -264,12 +264,14 @@ _TITLE = (
 )
 _NAME = r"[A-Z][\w’'-]*[a-z](?:\s(?:de|van|von|der|la)\b)?"
 _PERSON = re.compile(
-    rf"(?P<role>\b[a-zA-Z]+\s)?(?P<name>\b{_TITLE}\s{_NAME}(?:\s{_NAME})*|\b{_NAME}(?:\s{_NAME})+|(?<=husband )[A-Z]\w+|(?<=wife )[A-Z]\w+"
+    rf"(?P<role>\b[a-zA-Z]+\s)?(?P<name>\b{_TITLE}\s{_NAME}(?:\s{_NAME})*|\b{_NAME}(?:\s{_NAME})+"
+    rf"|(?<=husband )[A-Z]\w+|(?<=wife )[A-Z]\w+"
     r"|(?<=sister )[A-Z]\w+|(?<=brother )[A-Z]\w+)"
 )
 _PRONOUN = re.compile(r"\b(?P<pronoun>[Hh]e|[Ss]he)\b(?!['’])")
 _THING = re.compile(
-    r"^(?:(?:Yes|No),\s+)?(?P<thing>(?:(?:The|A|An)\s(?:[a-z]+\s)?)?(?:[A-Z][\w’'-]*|\d+)(?:\s(?:[A-Z][\w’'-]*|\d+))*)\s(?=[a-z])"
+    r"^(?:(?:Yes|No),\s+)?(?P<thing>(?:(?:The|A|An)\s(?:[a-z]+\s)?)?(?:[A-Z][\w’'-]*|\d+)(?:\s(?:[A-Z][\w’'-]*"
+    r"|\d+))*)\s(?=[a-z])"
 )
 _ONE_WORD = re.compile(r"[A-Z][\w’'-]*")
 _IT = re.compile(
@@ -280,7 +282,8 @@ _IT = re.compile(
 
 _ITEM = r"(?:(?:the|a|an)\s)?(?:[A-Z][\w’'-]*(?:\s(?:[A-Z][\w’'-]*|\d+))*|[$£€]?\d[\w.,]*(?:\s[a-z]+)?)"
 _RESPECTIVELY = re.compile(
-    rf"^(?P<head>.*?)(?P<a>{_ITEM}) and (?P<b>{_ITEM})(?P<middle>,?\s[a-z](?:(?! and ).)*?\s)(?P<x>{_ITEM}) and (?P<y>{_ITEM}),? respectively"
+    rf"^(?P<head>.*?)(?P<a>{_ITEM}) and (?P<b>{_ITEM})(?P<middle>,?\s[a-z](?:(?! and ).)*?\s)"
+    rf"(?P<x>{_ITEM}) and (?P<y>{_ITEM}),? respectively"
 )
 
 
@@ -303,7 +306,7 @@ class _Person:
 
 
 def resolve_pronouns(sentences: Sequence[str]) -> list[str]:
-    """Return the sentences of one text with the names of those before instead of "he" and "she", and "it" of a named thing."""
+    """Return the sentences of one text with names from before instead of "he", "she" and "it"."""
     persons: list[_Person] = []
     thing = ""
     resolved: list[str] = []
@@ -320,12 +323,12 @@ def resolve_pronouns(sentences: Sequence[str]) -> list[str]:
             if person is not None:
                 text, at = text + sentence[at : match.start()] + person.name, match.end()
         text += sentence[at:]
-        if thing and _IT.search(text):
-            text = _IT.sub(lambda _, name=thing: name, text, count=1)
-        found = _THING.match(text)
-        named = found is not None and not _ONE_WORD.fullmatch(found["thing"])
-        if found is not None and named and not _is_person(found["thing"], persons):
-            thing = found["thing"]
+        if thing and (place := _IT.search(text)):
+            text = text[: place.start()] + thing + text[place.end() :]
+        head = _THING.match(text)
+        named = head is not None and not _ONE_WORD.fullmatch(head["thing"])
+        if head is not None and named and not _is_person(head["thing"], persons):
+            thing = head["thing"]
         elif text == sentence:
             thing = ""
         resolved.append(text)

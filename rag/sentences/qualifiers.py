@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from rag.quantities import BY, FROM, Quantity, agree
 from rag.quantities.comparing import ABOUT
@@ -73,9 +74,7 @@ def modality(clause: Clause) -> int:
     """Return the modality of a clause; 0 for a plain statement."""
     keys = [token.key for token in clause.tokens]
     words = frozenset(keys)
-    denied = clause.negated or any(
-        one in _MODALS and other in _DENIALS for one, other in zip(keys, keys[1:], strict=False)
-    )
+    denied = clause.negated or any(one in _MODALS and other in _DENIALS for one, other in pairwise(keys))
     if words & _FREE_CHOICE:
         return _MUST if denied else _NOT_NEEDED
     if words & _BAN:
@@ -96,22 +95,22 @@ def modality(clause: Clause) -> int:
 
 
 def _is_to(keys: Sequence[str]) -> bool:
-    return any(one in ("is", "are") and other == "to" for one, other in zip(keys, keys[1:], strict=False))
+    return any(one in ("is", "are") and other == "to" for one, other in pairwise(keys))
 
 
 def same_modality(claimed: Clause, own: Clause) -> bool:
     """Return whether a clause of a source says as strongly what a claimed clause says: not must for may or should."""
-    said, known = modality(claimed), modality(own)
-    if said == known or known in _BORNE_OUT[said]:
+    claim_kind, known = modality(claimed), modality(own)
+    if claim_kind == known or known in _BORNE_OUT[claim_kind]:
         return True
     # "works without a connection" for "does not need a connection"
-    return said == _NOT_NEEDED and known in (0, _MAY) and own.negated
+    return claim_kind == _NOT_NEEDED and known in (0, _MAY) and own.negated
 
 
 def extent(clause: Clause) -> int:
     """Return for how many a clause holds; 0 where it has no word for it."""
     keys = [token.key for token in clause.tokens]
-    found = 0
+    first = 0
     for at, key in enumerate(keys):
         kind = _EXTENTS.get(key, 0)
         if kind == _ALL and at and keys[at - 1] in _NEARLY:
@@ -120,18 +119,18 @@ def extent(clause: Clause) -> int:
             kind = _NOT_ALL
         if kind == _MOST and keys[at - 1 : at] == ["at"]:
             kind = 0
-        found = found or kind
-    if not found and any(quantity.unit == "share" for quantity in clause.quantities):
+        first = first or kind
+    if not first and any(quantity.unit == "share" for quantity in clause.quantities):
         return _HALF
-    return found
+    return first
 
 
 def same_extent(claimed: Clause, own: Clause) -> bool:
-    """Return whether a clause of a source holds for as many as a claimed clause says: not most for all, nor some for most."""
-    said, known = extent(claimed), extent(own)
-    if not known or known == said:
+    """Return whether a clause of a source holds for as many as a claimed clause says: not most for all."""
+    claim_kind, known = extent(claimed), extent(own)
+    if not known or known == claim_kind:
         return True
-    if said == 0:
+    if claim_kind == 0:
         return known == _ALL or not _is_limited_subject(own, claimed)
     return {
         _ALL: known == _ALL,
@@ -141,7 +140,7 @@ def same_extent(claimed: Clause, own: Clause) -> bool:
         _SOME: known != _NONE,
         _FEW: known == _FEW,
         _NOT_ALL: known in (_NOT_ALL, _MOST, _SOME, _FEW, _HALF, _MANY),
-    }.get(said, True)
+    }.get(claim_kind, True)
 
 
 def _is_limited_subject(own: Clause, claimed: Clause) -> bool:

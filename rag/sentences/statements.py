@@ -31,31 +31,37 @@ from rag.text.words import STOP_WORDS, stem
 _PAIR = re.compile(r"(?:\b[A-Z][\w'’-]+ and [A-Z]|\bbetween\s[^,;]{1,20}\sand\s.)$")
 """Two names or two bounds that "and" joins."""
 _GAP = re.compile(
-    r"(?:and\s+|but\s+)?(?:(?:the|his|her|its|their|our)\s+(?:[a-z]+\s+){0,2})?(?:[A-Z][\w.’'-]*\s+|\d+\s+)+(?:the|an?|of|by|in|on|at|to|for|from|until)\s"
+    r"(?:and\s+|but\s+)?(?:(?:the|his|her|its|their|our)\s+(?:[a-z]+\s+){0,2})?(?:[A-Z][\w.’'-]*\s+"
+    r"|\d+\s+)+(?:the|an?|of|by|in|on|at|to|for|from|until)\s"
 )
 """A piece that leaves out the verb of the one before: "Captain Rask the Brisk", "Tour B the southern districts"."""
 _CONTRAST = re.compile(r"(?:;|\b(?:while|whereas|während|mientras(?: que)?))\s+$", re.I)
 _BREAK = re.compile(
-    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y|pero|und|aber)\s+)?"
+    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y"
+    r"|pero|und|aber)\s+)?"
     r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that"
     r"|(?:until|since)(?! \d)"
     r"|y|pero|que|und|aber|oder|weil|wenn|während|mientras)\s+|\s+(?=(?:except|außer|excepto|salvo)\s)",
     re.I,
 )
 _LEAD = re.compile(
-    r"\W*(?:(?:yes|no|sorry|sure|unfortunately|certainly|absolutely|of course|indeed|ja|nein|sí|leider)\s*[,.;:!–—-]+\s*"
+    r"\W*(?:(?:yes|no|sorry|sure|unfortunately|certainly|absolutely|of course|indeed|ja|nein|sí"
+    r"|leider)\s*[,.;:!–—-]+\s*"
     r"|(?:according to|based on|as (?:stated|described|mentioned|noted|per) (?:in|by)|laut|según) "
     r"(?:the |this |our |your |el |la |dem )?"
     r"(?:given |provided )?(?:documents?|passages?|texts?|sources?|documentation"
     r"|information|dokument|documento)[^,]{0,20},\s*"
     r"|as (?:stated|described|mentioned|noted),\s*"
-    r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?|notes?) that\s+"
-    r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind|remember) that\s+)",
+    r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?"
+    r"|notes?) that\s+"
+    r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind"
+    r"|remember) that\s+)",
     re.I,
 )
 """Words that introduce a statement and are no part of it."""
 _HERE = re.compile(
-    r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment|venue|facility"
+    r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment"
+    r"|venue|facility"
     r"|guest ?house|time|point|moment|site|shop|store|station)\b",
     re.I,
 )

@@ -6,7 +6,7 @@ Read are tables of lines with bars, and lines of fields such as "ferry: Plover; 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rag.quantities import Quantity, agree, same_unit
@@ -212,14 +212,8 @@ def _cell_states(quantity: Quantity, row: Row, claimed: frozenset[str], above: f
     return any(
         _means_column(quantity, cell, row, claimed, above)
         for cell in row.cells
-        if any(_same_amount(quantity, other) for other in _amounts(cell))
+        if any(_same_amount(quantity, other) for other in cell.value.quantities)
     )
-
-
-def _amounts(cell: Cell) -> Iterator[Quantity]:
-    """Yield the quantities of a cell, those without a unit also with the unit that its column names."""
-    for quantity in cell.value.quantities:
-        yield quantity
 
 
 def _means_column(

@@ -11,11 +11,13 @@ _PAIRS = (
     (r"\b(\w+)n['’]t\b", r"\1 not"),
     # what is free
     (
-        r"\b(?:is|are) (?:available |offered |provided )?(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge)",
+        r"\b(?:is|are) (?:available |offered |provided )?(?:at no (?:extra |additional |further )?(?:charge"
+        r"|cost)|free of charge)",
         "is free",
     ),
     (
-        r"\b(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge|without (?:any )?(?:charge|payment)|for free|for nothing)\b",
+        r"\b(?:at no (?:extra |additional |further )?(?:charge|cost)|free of charge|without (?:any )?(?:charge"
+        r"|payment)|for free|for nothing)\b",
         "free",
     ),
     (r"\bcosts? (?:you |them |nobody )?nothing\b", "is free"),
@@ -26,7 +28,8 @@ _PAIRS = (
     # conditions
     (r"\b(?:but )?only (?:if|when|while|as long as|once)\b", "only if"),
     (
-        r"\b(?:as|so) long as\b|\bprovided(?: that)?\b|\bproviding(?: that)?\b|\bon (?:the )?condition that\b|\bassuming(?: that)?\b",
+        r"\b(?:as|so) long as\b|\bprovided(?: that)?\b|\bproviding(?: that)?\b|\bon (?:the )?condition that\b"
+        r"|\bassuming(?: that)?\b",
         "if",
     ),
     (r"\bcannot\b([^.;]*?)\bunless\b", r"can\1only if"),
