@@ -292,7 +292,7 @@ def _is_other_person(clause: Clause, own: Clause, claim: ParsedStatement, source
     known = source.statement.names.union(*(other.names for other in source.before)) - EXCLUSIVE.keys()
     if not any(token.verb and token.content for token in own.tokens):
         return False  # "the warden is A" is "A is the warden"
-    persons = (clause.subject or frozenset(leading_words(clause.tokens))) & claim.names
+    persons = (clause.subject or frozenset(leading_words(clause.tokens))) & (claim.names - EXCLUSIVE.keys())
     names = (own.subject or frozenset(leading_words(own.tokens))) & known
     if not persons or not names or not persons.isdisjoint(names) or persons <= source.above.words:
         return False

@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from rag.grounding.source import Source
 from rag.sentences import lexicon
 from rag.sentences.clauses import (
+    NEGATOR_KIND,
     PREPOSITIONS,
     Token,
 )
@@ -130,7 +131,8 @@ def words_stand(claim: ParsedStatement, source: Source) -> str:
         if tag != "replace":
             continue
         if b - a == d - c and any(map(lexicon.are_opposite, claimed_words[a:b], own[c:d])):
-            if denied == any(clause.negated for clause in source.statement.clauses):
+            is_word = any(word in NEGATOR_KIND for word in (*claimed_words[a:b], *own[c:d]))
+            if not is_word and denied == any(clause.negated for clause in source.statement.clauses):
                 return NO
             continue
         new = [

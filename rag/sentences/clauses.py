@@ -313,7 +313,7 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
             continue
         group.append(n)
         if not has_verb(clause.tokens):
-            head = _left_out(before, clause)
+            head = _left_out(before, clause, sentence)
             shared[n] |= {token.key for token in head}
             if leaves_out_verb(clause.tokens):
                 excepted = not _EXCEPTIONS.isdisjoint(clause.words)
@@ -410,7 +410,7 @@ def verb_words(clause: Clause) -> frozenset[str]:
     return frozenset(token.key for token in clause.tokens if token.verb and token.content)
 
 
-def _left_out(before: Clause, clause: Clause) -> list[Token]:
+def _left_out(before: Clause, clause: Clause, sentence: str) -> list[Token]:
     """Return the tokens of the clause before that one without a verb leaves out.
 
     Before a preposition that is all up to that one, before a quantity all up to the first quantity; before a thing that
@@ -434,6 +434,8 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
         return list(before.tokens[:at])
     if leaves_out_verb(clause.tokens):
         return list(before.tokens[: verb + 1])
+    if _is_other_subject(first, own, sentence):
+        return [token for token in before.tokens if token.verb]
     nouns = [token for token in before.tokens[:verb] if token.content]
     objects = object_words(before)
     if clause.tokens[0].key in _DETERMINERS or (
@@ -452,6 +454,19 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
     else:
         shared = nouns[-1:] if len(nouns) > 1 else []
     return [*shared, *(token for token in before.tokens if token.verb)]
+
+
+def _is_other_subject(first: Token, own: Sequence[Token], sentence: str) -> bool:
+    """Return whether a piece without a verb begins with a name that has an object behind it: "Captain Rask the Brisk"."""
+    if first.key in _TITLES:
+        return True
+    named = sentence[first.start : first.start + 1].isupper()
+    return named and any(
+        token.key in ("the", "a", "an", "his", "her") for token in own[own.index(first) + 1 :]
+    )
+
+
+_TITLES = frozenset(("mr", "ms", "mrs", "miss", "dr", "captain", "prof", "professor"))
 
 
 def coverage(content: frozenset[str], words: frozenset[str]) -> float:
