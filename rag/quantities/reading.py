@@ -227,7 +227,8 @@ def _in_context(text: str, quantity: Quantity, previous: int) -> Quantity:
         change = change_of(text, quantity, before)
         if change or bound == ENDS:
             to = bound == ENDS and re.search(r"\bto\s*[$£€¥]?\s*$", before, re.I)
-            bound = inner_bound(before) if change or to else bound
+            plain = "" if bound in (STARTS, ENDS) else bound
+            bound = (inner_bound(before) or plain) if change or to else bound
         if bound in (STARTS, ENDS) and quantity.kind != "duration" and _TIME_WORD.search(before):
             bound = ""
         if bound in (LESS, MORE) and _THAN_THE.search(before):

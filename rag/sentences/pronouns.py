@@ -264,7 +264,7 @@ _TITLE = (
 )
 _NAME = r"[A-Z][\w’'-]*[a-z](?:\s(?:de|van|von|der|la)\b)?"
 _PERSON = re.compile(
-    rf"(?P<role>\b[a-zA-Z]+\s)?(?P<name>\b{_TITLE}\s{_NAME}(?:\s{_NAME})*|\b{_NAME}(?:\s{_NAME})+"
+    rf"(?P<role>\b[a-zA-Z]+\s)?(?P<name>\b{_TITLE}\s{_NAME}(?:\s{_NAME})*|\b(?!(?:The|A|An|In|On|At|From|Our|Its|Each|All)\b){_NAME}(?:\s{_NAME})+"
     rf"|(?<=husband )[A-Z]\w+|(?<=wife )[A-Z]\w+"
     r"|(?<=sister )[A-Z]\w+|(?<=brother )[A-Z]\w+)"
 )

@@ -56,6 +56,7 @@ _EXTENTS = {
     **dict.fromkeys(_stems("most mostly usually generally majority"), _MOST),
     **dict.fromkeys(_stems("many several often numerous frequently"), _MANY),
     **dict.fromkeys(_stems("some sometimes certain partly occasionally"), _SOME),
+    **dict.fromkeys(_stems("none neither nobody"), _NONE),
     **dict.fromkeys(_stems("few rarely seldom hardly"), _FEW),
 }
 _NEARLY = frozenset(("nearly", "almost", "virtually", "practically"))
@@ -117,6 +118,8 @@ def extent(clause: Clause) -> int:
             kind = _MOST
         if kind == _ALL and at and keys[at - 1] == "not":
             kind = _NOT_ALL
+        if key == "no" and at < 2 and keys[at + 1 : at + 2] not in (["more"], ["less"], ["longer"], ["later"]):
+            kind = _NONE
         if kind == _MOST and keys[at - 1 : at] == ["at"]:
             kind = 0
         first = first or kind
@@ -133,7 +136,8 @@ def same_extent(claimed: Clause, own: Clause) -> bool:
     if claim_kind == 0:
         return known == _ALL or not _is_limited_subject(own, claimed)
     return {
-        _ALL: known == _ALL,
+        _ALL: known == _ALL or (known == _NONE and claimed.negated),
+        _NONE: known in (_NONE, _ALL),
         _MOST: known in (_ALL, _MOST),
         _HALF: known == _HALF,
         _MANY: known in (_ALL, _MOST, _MANY),

@@ -146,7 +146,12 @@ def parts(statement: ParsedStatement) -> list[ParsedStatement]:
             content=clause.content | clause.subject,
             words=clause.words | clause.subject,
             quantities=clause.quantities,
-            names=statement.names & (clause.words | clause.subject),
+            names=frozenset(
+                name
+                for name in statement.names
+                if name in clause.words | clause.subject
+                or (name[-1].isdigit() and re.sub(r"^\D+", "", name) in clause.words | clause.subject)
+            ),
         )
         for clause in statement.clauses
         if clause.content or clause.quantities

@@ -1,4 +1,4 @@
-"""Statements of the kinds that citations were audited on: changes, years, modality, restrictions, subjects, tables, pronouns."""
+"""Statements of the audited kinds: changes, years, modality, restrictions, subjects, tables, pronouns."""
 
 from __future__ import annotations
 
