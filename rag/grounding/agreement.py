@@ -13,7 +13,7 @@ from dataclasses import replace
 from rag.grounding.binding import quantities_agree
 from rag.grounding.order import LIMITED, NO, YES, is_converse, relations_agree, sides_exchanged, words_stand
 from rag.grounding.source import Source, checked_words, fits, has_opposite, missing_words
-from rag.quantities import Quantity, agree
+from rag.quantities.comparing import Quantity, agree
 from rag.sentences import lexicon
 from rag.sentences.clauses import (
     Clause,
@@ -80,6 +80,8 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     displaced = frozenset(word for word in missing if word in source.elsewhere)
     known = sum(any(agree(q, other) for other in source.quantities) for q in clause.quantities)
     weighed = content - FILLERS
+    if known == len(clause.quantities) > 0:
+        weighed -= missing - source.elsewhere  # words of its own around an amount that the source has
     if weighed and (len(weighed - missing) + known) / (len(weighed) + known) < MIN_SHARE:
         return False
     return (
@@ -190,7 +192,8 @@ def _same_subject(
     """Return whether a clause with words that are only in other sentences can still be about this sentence's subject."""
     own = content - source.above.words
     plain = own - claim.names - FILLERS
-    if len(plain) > 1 and len(plain & missing) / len(plain) > MAX_MISSING:
+    counted = clause.quantities and plain - missing
+    if len(plain) > 1 and not counted and len(plain & missing) / len(plain) > MAX_MISSING:
         return False
     if not displaced:
         return True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rag.grounding.source import Source, checked_words, fits
-from rag.quantities import BY, FROM, Quantity, agree, ends_of_range, same_unit
+from rag.quantities.comparing import BY, FROM, Quantity, agree, ends_of_range, same_unit
 from rag.quantities.derived import is_derived
 from rag.sentences.clauses import (
     Clause,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rag.quantities import are_among
+from rag.quantities.comparing import are_among
 from rag.sentences.claims import Claim
 from rag.text.dates import dates_within
 from rag.text.words import content_words, sentence_spans, words

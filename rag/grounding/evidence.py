@@ -15,7 +15,7 @@ from rag.grounding.agreement import MIN_SHARE, compare
 from rag.grounding.fields import Field
 from rag.grounding.order import LIMITED, NEARLY, YES
 from rag.grounding.source import Source
-from rag.quantities import agree
+from rag.quantities.comparing import agree
 from rag.sentences import claims
 from rag.sentences.claims import Claim, normalise_quotation
 from rag.sentences.clauses import coverage, is_covered

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rag.quantities import Quantity, agree
+from rag.quantities.comparing import Quantity, agree
 from rag.quantities.units import UNITS
 from rag.sentences import lexicon
 from rag.sentences.clauses import (
@@ -87,4 +87,5 @@ def missing_words(content: frozenset[str], source: Source) -> frozenset[str]:
 
 
 def has_opposite(word: str, words: frozenset[str]) -> bool:
+    """Return whether the opposite of a stem is among words."""
     return any(lexicon.are_opposite(word, other) for other in words)

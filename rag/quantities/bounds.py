@@ -149,6 +149,7 @@ def change_of(text: str, quantity: Quantity, before: str) -> str:
 
 
 def bound_of(before: str, after: str, behind: str, timed: bool) -> str:
+    """Return how a quantity is bounded by the text before it, after its digits and behind its unit; "" for neither."""
     for text in (after, behind):
         for bound, pattern in _SUFFIXES:
             if pattern.match(text):

@@ -7,7 +7,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rag.quantities import Quantity, find_labels, read_quantities, unbounded
+from rag.quantities.comparing import Quantity, unbounded
+from rag.quantities.labels import find_labels
+from rag.quantities.reading import read_quantities
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
 from rag.text.words import STOP_WORDS, content_words, words

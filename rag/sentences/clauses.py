@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, takewhile, zip_longest
 
-from rag.quantities import Quantity
+from rag.quantities.comparing import Quantity
 from rag.sentences import lexicon
 from rag.sentences.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
 from rag.text.words import stem

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from rag.quantities import BY, FROM, Quantity, agree
-from rag.quantities.comparing import ABOUT
+from rag.quantities.comparing import ABOUT, BY, FROM, Quantity, agree
 from rag.sentences.clauses import CONDITIONS, Clause, Token, is_covered
 from rag.sentences.lexicon import FILLERS, NEGATORS
 from rag.text.words import stem
@@ -118,7 +117,11 @@ def extent(clause: Clause) -> int:
             kind = _MOST
         if kind == _ALL and at and keys[at - 1] == "not":
             kind = _NOT_ALL
-        if key == "no" and at < 2 and keys[at + 1 : at + 2] not in (["more"], ["less"], ["longer"], ["later"]):
+        if (
+            key == "no"
+            and at < 2
+            and keys[at + 1 : at + 2] not in (["more"], ["less"], ["longer"], ["later"])
+        ):
             kind = _NONE
         if kind == _MOST and keys[at - 1 : at] == ["at"]:
             kind = 0

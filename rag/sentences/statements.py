@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from rag.quantities import Quantity, find_labels, read_quantities
+from rag.quantities.comparing import Quantity
+from rag.quantities.labels import find_labels
+from rag.quantities.reading import read_quantities
 from rag.sentences.claims import proper_names
 from rag.sentences.clauses import (
     NEGATOR_KIND,

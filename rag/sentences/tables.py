@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag.quantities import Quantity, agree, same_unit
+from rag.quantities.comparing import Quantity, agree, same_unit
 from rag.quantities.units import UNITS
 from rag.sentences.clauses import is_covered
 from rag.sentences.lexicon import EXCLUSIVE

@@ -20,7 +20,7 @@ _PAIRS = (
         r"|payment)|for free|for nothing)\b",
         "free",
     ),
-    (r"\bcosts? (?:you |them |nobody )?nothing\b", "is free"),
+    (r"\bcosts? (?:you |them )?nothing\b", "is free"),
     (r"\bthere (?:is|are) no (?:charges?|fees?) for\b", "free"),
     (r"\b(?:do|does) not (?:have to |need to )?pay (?:anything )?for\b", "free"),
     (r"\b(?:do|does) not (?:have to )?pay (?:anything|for anything)\b", "is free"),

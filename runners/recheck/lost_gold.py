@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rag.quantities import has_amounts, read_quantities
+from rag.quantities.reading import has_amounts, read_quantities
 from rag.text.words import content_words, sentence_spans
 from runners.data.questions import Question
 from runners.scoring.correctness import gold_texts

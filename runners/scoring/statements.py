@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from rag.embedding.language import LANGUAGES, detect_language
-from rag.quantities import bounds, measures, spoken_times
+from rag.quantities.phrases import spoken_times
+from rag.quantities.reading import bounds, measures
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
 from rag.text.words import STOP_WORDS, sentences, stem

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rag.grounding.evidence import supports_field
 from rag.grounding.fields import Field
 from rag.grounding.gold import MIN_FIELDS_SUPPORTED
-from rag.quantities import read_quantities
+from rag.quantities.reading import read_quantities
 from rag.sentences.clauses import is_covered
 from rag.sentences.statements import read_statement
 from rag.text.words import sentence_spans, words

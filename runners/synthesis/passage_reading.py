@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from rag.quantities import Quantity, agree, read_quantities
+from rag.quantities.comparing import Quantity, agree
+from rag.quantities.reading import read_quantities
 from rag.sentences import lexicon
 from rag.sentences.claims import proper_names
 from rag.sentences.clauses import Clause, coverage, is_covered

@@ -14,7 +14,7 @@ import re
 from rag.grounding import citations
 from rag.grounding.evidence import is_checkable
 from rag.grounding.fields import structured_fields
-from rag.quantities import Quantity, agree
+from rag.quantities.comparing import Quantity, agree
 from rag.sentences.clauses import coverage, is_covered
 from rag.sentences.statements import ParsedStatement, read_statement, states_fact
 from rag.text.numbers import polarity

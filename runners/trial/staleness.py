@@ -21,7 +21,7 @@ from rag.backends.base import shown_url
 from rag.backends.consent import stored_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
-from rag.quantities import has_amounts, read_quantities
+from rag.quantities.reading import has_amounts, read_quantities
 from rag.text.numbers import polarity
 from rag.text.words import content_words, count_noun
 from rag.types import OnEvent

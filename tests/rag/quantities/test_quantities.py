@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rag.quantities import Quantity, agree, find_labels, has_amounts, is_derived, read_quantities
+from rag.quantities.comparing import Quantity, agree
+from rag.quantities.derived import is_derived
+from rag.quantities.labels import find_labels
+from rag.quantities.reading import has_amounts, read_quantities
 
 
 def only(text: str) -> Quantity:
