@@ -80,8 +80,6 @@ def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     displaced = frozenset(word for word in missing if word in source.elsewhere)
     known = sum(any(agree(q, other) for other in source.quantities) for q in clause.quantities)
     weighed = content - FILLERS
-    if known == len(clause.quantities) > 0:
-        weighed -= missing - source.elsewhere  # words of its own around an amount that the source has
     if weighed and (len(weighed - missing) + known) / (len(weighed) + known) < MIN_SHARE:
         return False
     return (
@@ -192,8 +190,7 @@ def _same_subject(
     """Return whether a clause with words that are only in other sentences can still be about this sentence's subject."""
     own = content - source.above.words
     plain = own - claim.names - FILLERS
-    counted = clause.quantities and plain - missing
-    if len(plain) > 1 and not counted and len(plain & missing) / len(plain) > MAX_MISSING:
+    if len(plain) > 1 and len(plain & missing) / len(plain) > MAX_MISSING:
         return False
     if not displaced:
         return True
