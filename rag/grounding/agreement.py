@@ -16,6 +16,7 @@ from rag.grounding.source import Source, checked_words, fits, has_opposite, miss
 from rag.quantities.comparing import Quantity, agree
 from rag.sentences import lexicon
 from rag.sentences.clauses import (
+    TITLES,
     Clause,
     Token,
     conditions_of,
@@ -71,7 +72,7 @@ def _is_limited(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
 
 def _bears_out(clause: Clause, claim: ParsedStatement, source: Source) -> bool:
     """Return whether a sentence bears out one clause of a claim."""
-    content = clause.content | clause.subject
+    content = (clause.content | clause.subject) - TITLES
     missing = missing_words(content, source) | frozenset(
         name
         for name in claim.names - source.window

@@ -20,9 +20,7 @@ _NEIGHBOURS = 3
 """Words on each side of a quantity that are compared."""
 _MAX_GAP = 6
 """Characters between a quantity and the word for what is counted: "10 of the rooms"."""
-_FORMERLY = frozenset(
-    map(stem, ("formerly", "previously", "before", "earlier", "initially", "originally", "once"))
-)
+_FORMERLY = frozenset(map(stem, ("formerly", "previously", "initially", "originally")))
 
 
 def quantities_agree(clause: Clause, content: frozenset[str], claim: ParsedStatement, source: Source) -> bool:

@@ -30,6 +30,8 @@ _MAX_BEFORE = 3
 """Sentences that one which begins with a pronoun is read with."""
 MIN_VERBATIM = 0.85
 """Share of a statement's content words in one sentence, from which its clauses are not looked for in other sentences."""
+_PLURAL = frozenset(("both", "they", "neither", "each", "all", "these"))
+"""Words at the beginning of a sentence about several things of those before it."""
 _MAX_LESS = 1
 """Words and quantities that a sentence may share less with a statement than the one that shares most."""
 MIN_SHARED = 0.75
@@ -169,6 +171,8 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
     before: tuple[ParsedStatement, ...] = ()
     for n, ((start, end), statement, continues) in enumerate(zip(spans, statements, goes_on, strict=True)):
         continued = before[:_MAX_BEFORE] if continues else ()
+        if _PLURAL.intersection(_first(texts[n])[:1]):
+            continued = tuple(reversed(statements[max(0, n - _MAX_BEFORE) : n]))
         window = statement.words.union(above.words, *(other.words for other in continued))
         near = [statements[m].words for m in (n - 1, n + 1) if 0 <= m < len(statements)]
         years = tuple(q for q in statements[n - 1].quantities if q.is_year) if n else ()

@@ -344,6 +344,9 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
         for m in range(len(clauses)):
             if group[n] == group[m]:
                 shared[n] |= whole[m].words | whole[m].subject | shared[m]
+    for n in range(1, len(clauses)):
+        if _relative(whole[n]):
+            shared[n] |= {key for key in whole[n - 1].words | whole[n - 1].subject if key[0] != "#"}
     return tuple(
         replace(clause, context=frozenset(shared[n]), condition=_is_condition(sentence, clauses[n]))
         for n, clause in enumerate(whole)
@@ -372,6 +375,11 @@ def conditions_of(clauses: Sequence[Clause], at: int) -> list[Clause]:
     after = list(takewhile(lambda clause: clause.condition, clauses[at + 1 :]))
     before = list(takewhile(lambda clause: clause.condition, reversed(clauses[:at])))
     return [*after, *(before if len(before) == at else ())]
+
+
+def _relative(clause: Clause) -> bool:
+    """Return whether a clause is about things of the one before: "of whom 18 are men"."""
+    return any(token.key in ("whom", "which") for token in clause.tokens[:3])
 
 
 def _join(sentence: str, clause: Clause) -> str:
@@ -458,7 +466,7 @@ def _left_out(before: Clause, clause: Clause, sentence: str) -> list[Token]:
 
 def _is_other_subject(first: Token, own: Sequence[Token], sentence: str) -> bool:
     """Return whether a piece without a verb begins with a name that has an object behind it: "Captain Rask the Brisk"."""
-    if first.key in _TITLES:
+    if first.key in TITLES:
         return True
     named = sentence[first.start : first.start + 1].isupper()
     return named and any(
@@ -466,7 +474,8 @@ def _is_other_subject(first: Token, own: Sequence[Token], sentence: str) -> bool
     )
 
 
-_TITLES = frozenset(("mr", "ms", "mrs", "miss", "dr", "captain", "prof", "professor"))
+TITLES = frozenset(("mr", "ms", "mrs", "miss", "dr", "captain", "prof", "professor"))
+"""Words before the name of a person."""
 
 
 def coverage(content: frozenset[str], words: frozenset[str]) -> float:

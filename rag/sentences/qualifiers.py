@@ -40,7 +40,7 @@ _DENIALS = frozenset(word for word in NEGATORS["not"])
 _BORNE_OUT = {
     _MUST: (_MUST, 0),
     _SHOULD: (_SHOULD,),
-    _MAY: (_MAY, 0),
+    _MAY: (_MAY, _MIGHT, 0),
     _MIGHT: (_MIGHT, _MAY, _PLAN),
     _PLAN: (_PLAN, _SHOULD, _WILL),
     _WILL: (_WILL, _PLAN, 0, _MUST),
@@ -153,7 +153,7 @@ def same_extent(claimed: Clause, own: Clause) -> bool:
 def _is_limited_subject(own: Clause, claimed: Clause) -> bool:
     """Return whether a word such as "most" stands before a noun that the claim has without it."""
     for at, token in enumerate(own.tokens[:6]):
-        if _EXTENTS.get(token.key, _ALL) != _ALL:
+        if _EXTENTS.get(token.key, _ALL) not in (_ALL, _NONE):
             after = next((t for t in own.tokens[at + 1 : at + 4] if t.content), None)
             return after is not None and is_covered(after.key, claimed.words)
     return False
