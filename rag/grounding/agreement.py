@@ -28,6 +28,7 @@ from rag.sentences.clauses import (
 from rag.sentences.lexicon import EXCLUSIVE, FILLERS, PARTIAL, UNIVERSAL
 from rag.sentences.qualifiers import left_out, same_extent, same_modality
 from rag.sentences.statements import ParsedStatement, leading_words
+from rag.text.words import stem
 
 MIN_SHARE = 0.5
 """Share of a clause's content words that the sentence, what it continues and the title must contain."""
@@ -37,6 +38,7 @@ MAX_DISPLACED = 0.34
 """Share of a clause's content words that may be only in other sentences of the passage."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _JOINING = frozenset(("and", "but", "or", "whil", "whereas", "plus"))
+_NAMING = frozenset(map(stem, ("called", "named", "titled", "known")))
 _STATES = frozenset(("off",))
 """Words without content that still are opposites of others."""
 
@@ -291,7 +293,7 @@ def _clause_agrees(
 def _is_other_person(clause: Clause, own: Clause, claim: ParsedStatement, source: Source) -> bool:
     """Return whether a named subject of a claim does what the source's clause says of another named one."""
     known = source.statement.names.union(*(other.names for other in source.before)) - EXCLUSIVE.keys()
-    if not any(token.verb and token.content for token in own.tokens):
+    if not any(token.verb and token.content and token.key not in _NAMING for token in own.tokens):
         return False  # "the warden is A" is "A is the warden"
     persons = (clause.subject or frozenset(leading_words(clause.tokens))) & (claim.names - EXCLUSIVE.keys())
     names = (own.subject or frozenset(leading_words(own.tokens))) & known

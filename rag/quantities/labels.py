@@ -80,7 +80,6 @@ _LABEL_NOUNS = frozenset(
         "unit",
         "paragraph",
         "clause",
-        "number",
         "no",
         "extension",
     ]
@@ -165,7 +164,7 @@ def find_labels(text: str) -> frozenset[str]:
 
 def _is_label(text: str, start: int, end: int, last: int) -> bool:
     digits, head, tail = text[start:end], text[:start], text[end : end + 30]
-    if not digits.isdigit() or len(digits) > 4 or re.match(r"\s*(?:[%°]|[€$£](?!\d))|-", tail):
+    if not digits.isdigit() or len(digits) > 4 or re.match(r"\s*(?:[%°]|[€$£](?!\d))|-|\s\d", tail):
         return False
     if last >= 0 and re.fullmatch(r"\s*(?:and|to|or|,|–|-)\s*", text[last:start]):
         return True

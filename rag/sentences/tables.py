@@ -222,7 +222,8 @@ def _means_column(
     """Return whether a claim does not mean another column with values of this kind."""
     if cell is row.cells[0]:
         return True
-    priced = {UNITS.get(word, word) for word in cell.header | frozenset(words(cell.text)) | above}
+    beside = " ".join(other.text for other in row.cells)
+    priced = {UNITS.get(word, word) for word in cell.header | frozenset(words(beside)) | above}
     priced |= {stem(word) for word in priced}
     if quantity.per and not any(is_covered(word, frozenset(priced)) for word in quantity.per):
         return False
