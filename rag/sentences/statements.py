@@ -14,7 +14,6 @@ from rag.quantities.reading import read_quantities
 from rag.sentences.claims import proper_names
 from rag.sentences.clauses import (
     NEGATOR_KIND,
-    VERBS,
     WORD_PATTERN,
     Clause,
     Token,
@@ -26,6 +25,7 @@ from rag.sentences.clauses import (
     with_context,
 )
 from rag.sentences.lexicon import RELATIONS
+from rag.sentences.verbs import VERBS
 from rag.sentences.wording import plain_wording
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem

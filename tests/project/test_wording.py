@@ -19,7 +19,8 @@ CHECKED = (
 # Modules whose strings are language that is read or written by the program: patterns, lexicons, prompts for a model.
 LANGUAGE_MODULES = {
     "rag/embedding/language.py", "rag/evaluation/synthetic.py", "rag/sentences/clauses.py", "rag/sentences/lexicon.py",
-    "rag/sentences/qualifiers.py", "rag/sentences/statements.py", "rag/sentences/wording.py", "rag/text/words.py",
+    "rag/sentences/qualifiers.py", "rag/sentences/statements.py", "rag/sentences/verbs.py", "rag/sentences/wording.py",
+    "rag/text/words.py",
     "runners/data/refusal_patterns.py", "runners/data/refusals.py", "runners/synthesis/reply_support.py",
     "runners/synthesis/teacher.py",
 }  # fmt: skip
