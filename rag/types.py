@@ -227,6 +227,8 @@ class Citation:
     support: str = "supported"
     """supported, partly, unsupported (``n`` is 0 and nothing is quoted), or beside: the passage says so, but it seems not
     to be what was asked."""
+    limited: bool = False
+    """Whether a sentence that is partly supported lacks a restriction of the passage: "with a pass", "only if", "except"."""
     answer_start: int = 0
     """Offset at which the sentence begins in the answer as it is shown, citation marks included."""
     answer_end: int = 0

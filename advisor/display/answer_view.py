@@ -117,6 +117,7 @@ def _citation(citation: Citation, answer: Answer) -> str:
         sentence = single_line(answer.marked[citation.answer_start : citation.answer_end])
         return f'[?] not supported by any passage: "{sentence}"'
     partial = "" if citation.supported else " supports a part only"
+    partial = " says so with a restriction that the sentence lacks" if citation.limited else partial
     partial = " says this, but it seems not to be what was asked" if citation.support == BESIDE else partial
     dates = _dated(citation.date, citation.valid_until, citation.expired)
     return f'[{citation.n}] {citation.location()}{dates}{partial}: "{defang_text(citation.quote)}"'

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rag.grounding import claims, gold
+from rag.grounding import gold
+from rag.sentences import claims
 from rag.text.dates import extract_dates
 from rag.text.words import count_noun, sentences
 from rag.types import Document

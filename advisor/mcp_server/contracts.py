@@ -71,7 +71,7 @@ class AnswerResult(Contract):
     beside: bool = Field(description="Whether what it cites seems not to be what was asked.")
     arm: str
     citations: Rows = Field(
-        description="For each [n]: doc, line_start, quote, supported, support (supported, partly, beside)."
+        description="For each [n]: doc, line_start, quote, supported, support (supported, partly, beside), limited."
     )
 
 

@@ -231,7 +231,7 @@ def _row(
     }
 
 
-def _citation(citation: Mapping[str, Any]) -> dict[str, str]:
+def _citation(citation: Mapping[str, Any]) -> dict[str, str | bool]:
     location = (
         f"lines {citation['line_start']}–{citation['line_end']}"
         if citation["line_end"] > citation["line_start"]
@@ -246,6 +246,7 @@ def _citation(citation: Mapping[str, Any]) -> dict[str, str]:
         "quote": defang_text(citation["quote"]),
         "where": defang_text(f"{location}{date_text}{validity}"),
         "support": citation.get("support", "supported"),
+        "limited": citation.get("limited", False),
     }
 
 

@@ -12,13 +12,16 @@ import re
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from rag.grounding.claims import is_courtesy
 from rag.grounding.evidence import Support, best_support, clause_supports, is_contradicted, nearest_support
+from rag.sentences.claims import is_courtesy
+from rag.sentences.pronouns import resolve_pronouns
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words, sentence_spans
 from rag.types import Chunk, Citation, Hit
 
 SUPPORTED, PARTLY, UNSUPPORTED = "supported", "partly", "unsupported"
+_MAX_BEFORE = 4
+"""Sentences of an answer in which the name for a pronoun is looked for, with its own."""
 _MARK = re.compile(r"(?<!\s)\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d[^】]*】)")
 
 
@@ -46,7 +49,8 @@ def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, 
 
     ``supported``: one passage supports all of it, or passages of one document support all its clauses. ``partly``: some
     clauses are supported, or all by passages of several documents, which need not be about the same thing, or all but
-    for one word that stands where the passage has another. ``unsupported``: none is.
+    for one word that stands where the passage has another; or the passage says it with a restriction that the sentence
+    lacks ("with a pass", "only if", "except"). ``unsupported``: none is.
     """
     whole = best_support(sentence, passages)
     if whole:
@@ -79,6 +83,7 @@ class SentenceCiter:
         self._chunks = [hit.chunk for hit in hits]
         self._formulas = formulas
         self._supports: dict[str, tuple[str, list[Support]]] = {}
+        self._sentences: list[str] = []
         self.text = ""
         """What was added so far, with marks."""
         self.citations: list[Citation] = []
@@ -106,6 +111,7 @@ class SentenceCiter:
             span = (len(self.text), len(self.text) + len(sentence))
             self.text += sentence
             position = end
+            self._sentences.append(sentence)
             if sentence.strip() not in self._formulas and is_factual(sentence):
                 self._cite(sentence, span)
         self.text += text[position:]
@@ -119,6 +125,7 @@ class SentenceCiter:
         return citer.text, tuple(citer.citations)
 
     def _cite(self, sentence: str, span: tuple[int, int]) -> None:
+        sentence = resolve_pronouns(self._sentences[-_MAX_BEFORE:])[-1]
         if sentence not in self._supports:
             self._supports[sentence] = supporting_passages(sentence, self._chunks)
         level, supports = self._supports[sentence]
@@ -147,9 +154,10 @@ def cite(text: str, hits: Sequence[Hit]) -> list[Citation]:
 
     Returns:
         One citation for each supporting passage of a sentence, with its number ``n`` (the hit's position from 1), its
-        place in the source document and an exact quote. ``support`` is "supported", "partly" (some clauses, or all but for
-        one word) or "unsupported", and ``supported`` whether it is the first. A sentence that no passage
-        supports has one citation with n = 0 and ``supported`` False. ``text[answer_start:answer_end]`` is the sentence.
+        place in the source document and an exact quote. ``support`` is "supported", "partly" (some clauses, all but for
+        one word, or without a restriction of the passage, then ``limited``) or "unsupported", and ``supported`` whether it
+        is the first. A sentence that no passage supports has one citation with n = 0 and ``supported`` False.
+        ``text[answer_start:answer_end]`` is the sentence.
     """
     marked, citations = attach_citations(text, hits)
     unmarked = remove_marks(text)
@@ -201,6 +209,7 @@ def _citation(support: Support, hit: Hit, level: str, span: tuple[int, int]) -> 
         valid_until=hit.valid_until,
         expired=hit.expired,
         support=level,
+        limited=support.limited,
         answer_start=span[0],
         answer_end=span[1],
     )

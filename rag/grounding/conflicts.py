@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rag.grounding.claims import Claim
+from rag.quantities.comparing import are_among
+from rag.sentences.claims import Claim
 from rag.text.dates import dates_within
 from rag.text.words import content_words, sentence_spans, words
 from rag.types import Hit, location
@@ -174,8 +175,10 @@ def contradiction(
         and not (dates_within(first.dates, second.dates) or dates_within(second.dates, first.dates))
     ):
         return "dates", same_words
-    numbers_differ = not (first.numbers <= second.numbers or second.numbers <= first.numbers)
-    return ("numbers", same_words) if first.numbers and second.numbers and numbers_differ else ("", False)
+    if first.labels != second.labels or not (first.quantities and second.quantities):
+        return "", False  # "line 4" and "line 12" are two things
+    same = are_among(first.quantities, second.quantities) or are_among(second.quantities, first.quantities)
+    return ("", False) if same else ("numbers", same_words)
 
 
 def contains_opposite(claim: Collection[str], sentence: Collection[str]) -> bool:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
-from rag.grounding import claims
-from rag.grounding.agreement import MIN_SHARE, NEARLY, NO, YES, Source, compare
-from rag.grounding.claims import Claim, normalise_quotation
-from rag.grounding.clauses import coverage, is_covered
+from rag.grounding.agreement import MIN_SHARE, compare
 from rag.grounding.fields import Field
-from rag.grounding.quantities import Quantity, agree, same_unit
-from rag.grounding.statements import ParsedStatement, parts, read_statement
+from rag.grounding.order import LIMITED, NEARLY, YES
+from rag.grounding.source import Source
+from rag.quantities.comparing import agree
+from rag.sentences import claims
+from rag.sentences.claims import Claim, normalise_quotation
+from rag.sentences.clauses import coverage, is_covered
+from rag.sentences.lexicon import FILLERS
+from rag.sentences.pronouns import resolve_pronouns
+from rag.sentences.statements import ParsedStatement, parts, read_statement
+from rag.sentences.tables import Table, read_tables, stating_row
 from rag.text.words import sentence_spans, words
 from rag.types import Chunk
 
@@ -25,15 +30,16 @@ _MAX_BEFORE = 3
 """Sentences that one which begins with a pronoun is read with."""
 MIN_VERBATIM = 0.85
 """Share of a statement's content words in one sentence, from which its clauses are not looked for in other sentences."""
+_PLURAL = frozenset(("both", "they", "neither", "each", "all", "these"))
+"""Words at the beginning of a sentence about several things of those before it."""
+_MAX_LESS = 1
+"""Words and quantities that a sentence may share less with a statement than the one that shares most."""
 MIN_SHARED = 0.75
 """Words and quantities that a passage shares with a statement, relative to the passage that shares most."""
 _BARE_VALUES = frozenset(
     {"", "-", "–", "—", "n/a", "na", "no", "none", "null", "true", "false", "unknown", "yes"}
 )
 """Values of fields that any passage could contain: they are no evidence for one."""
-MIN_RECORD_FIELDS = 3
-"""Fewest fields of a row of a table; fewer colons and semicolons may be those of a sentence."""
-_KEY = re.compile(r"[^\W\d][\w ./()%€$-]{0,39}")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 """A letter of a script that is written without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
@@ -50,6 +56,8 @@ class Support:
     """The quote is ``chunk.text[start:end]``."""
     score: float
     """Share of the claim's content words in the passage plus their share in the quote, 0 to 2."""
+    limited: bool = False
+    """Whether the passage says so with a restriction that the claim lacks."""
 
     @property
     def quote(self) -> str:
@@ -63,8 +71,8 @@ def best_support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
 
 
 def nearest_support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
-    """Return the best passage that supports a sentence but for one word that stands for another; None if none does."""
-    return _best(read_statement(sentence), claims.quotations(sentence), passages, (YES, NEARLY))
+    """Return the best passage that supports a sentence with a restriction that it lacks, or but for one word."""
+    return _best(read_statement(sentence), claims.quotations(sentence), passages, (YES, LIMITED, NEARLY))
 
 
 def clause_supports(sentence: str, passages: Sequence[Chunk]) -> list[Support | None]:
@@ -119,23 +127,12 @@ def supports_field(field: Field, chunk: Chunk) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _RecordField:
-    """One field of a row of a table."""
-
-    key: frozenset[str]
-    """Stemmed words of its key."""
-    value: ParsedStatement
-
-
-@dataclass(frozen=True, slots=True)
 class _PassageSentence:
     """One sentence of a passage."""
 
     start: int
     end: int
     source: Source
-    record: tuple[_RecordField, ...] = ()
-    """Its fields, where it is a row of a table as the loaders write it; () for a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +142,11 @@ class _ReadPassage:
     words: frozenset[str]
     """Stemmed words of title, heading and text."""
     title: frozenset[str]
+    above: frozenset[str]
+    """Words of title and heading."""
     normal: str
     sentences: tuple[_PassageSentence, ...]
+    tables: tuple[Table, ...]
 
 
 @lru_cache(maxsize=2048)
@@ -159,77 +159,41 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
         for span in sentence_spans(chunk.text)
         if not chunk.text[slice(*span)].rstrip("\"'”’)]* ").endswith("?")
     ]
-    statements = [read_statement(chunk.text[start:end]) for start, end in spans]
+    texts = [chunk.text[start:end] for start, end in spans]
+    statements = [read_statement(text) for text in resolve_pronouns(texts)]
+    goes_on = [
+        read_statement(text).continues and ("it" in _first(text) or read.continues)
+        for text, read in zip(texts, statements, strict=True)
+    ]
     all_words = above.words.union(*(statement.words for statement in statements))
+    tables = read_tables(chunk.text)
     sentences: list[_PassageSentence] = []
     before: tuple[ParsedStatement, ...] = ()
-    for (start, end), statement in zip(spans, statements, strict=True):
-        continued = before[:_MAX_BEFORE] if statement.continues else ()
+    for n, ((start, end), statement, continues) in enumerate(zip(spans, statements, goes_on, strict=True)):
+        continued = before[:_MAX_BEFORE] if continues else ()
+        if _PLURAL.intersection(_first(texts[n])[:1]):
+            continued = tuple(reversed(statements[max(0, n - _MAX_BEFORE) : n]))
         window = statement.words.union(above.words, *(other.words for other in continued))
-        source = Source(statement, continued, above, all_words, window)
-        sentences.append(_PassageSentence(start, end, source, _read_record(chunk.text[start:end])))
-        before = (statement, *(continued if statement.continues else ()))
+        near = [statements[m].words for m in (n - 1, n + 1) if 0 <= m < len(statements)]
+        years = tuple(q for q in statements[n - 1].quantities if q.is_year) if n else ()
+        beside = frozenset[str]().union(*near)
+        source = Source(statement, continued, above, all_words, window, years, beside)
+        if not any(start < row.end and row.start < end for table in tables for row in table.rows):
+            sentences.append(_PassageSentence(start, end, source))
+        before = (statement, *continued)
     whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
     return _ReadPassage(
-        all_words, frozenset(words(chunk.title)), normalise_quotation(whole), tuple(sentences)
+        all_words,
+        frozenset(words(chunk.title)),
+        above.words,
+        normalise_quotation(whole),
+        tuple(sentences),
+        tables,
     )
 
 
-def _read_record(text: str) -> tuple[_RecordField, ...]:
-    """Return the fields of a row such as "ferry: Plover; departs: 21:10; days: Friday", () for another text."""
-    parts_of_row = [part.partition(": ") for part in text.strip().split("; ")]
-    if len(parts_of_row) < MIN_RECORD_FIELDS or not all(
-        value.strip() and _KEY.fullmatch(key) for key, _, value in parts_of_row
-    ):
-        return ()
-    return tuple(
-        _RecordField(frozenset(words(key.replace("_", " "))), read_statement(value.strip()))
-        for key, _, value in parts_of_row
-    )
-
-
-def _record_states(statement: ParsedStatement, record: Sequence[_RecordField]) -> bool:
-    """Return whether a row of a table states a claim about the thing in its first field.
-
-    The claim must name that thing, and each of its quantities must be in a field: with its unit, or, where the field
-    has none or another field has the same unit, with a word of the field's key. A denial is in no row but one that denies.
-    """
-    subject, claimed = record[0].value, statement.content | statement.words
-    if not subject.content & claimed:
-        return False
-    denied = any(clause.negated for clause in statement.clauses)
-    if denied and not any(clause.negated for field in record for clause in field.value.clauses):
-        return False
-    return all(
-        any(_field_states(quantity, field, record, claimed) for field in record)
-        for quantity in statement.quantities
-    )
-
-
-def _field_states(
-    quantity: Quantity, field: _RecordField, record: Sequence[_RecordField], claimed: frozenset[str]
-) -> bool:
-    """Return whether a field of a row has a quantity, and the claim means this field."""
-    own = [other for other in field.value.quantities if _same_amount(quantity, other)]
-    if not own:
-        return False
-    if field.key & claimed or quantity.timed:
-        return True
-    rivals = [
-        other
-        for other in record
-        if other is not field and any(same_unit(quantity, q) for q in other.value.quantities)
-    ]
-    # the first end of a range ("8 to 12 metres") has its unit behind the second
-    known = any(other.unit for other in own) or len(field.value.quantities) > 1
-    return bool(known and (quantity.unit or len(field.value.quantities) > 1)) and not any(
-        other.key & claimed for other in rivals
-    )
-
-
-def _same_amount(claimed: Quantity, own: Quantity) -> bool:
-    """Return whether a field has the claimed amount; the bound may stand in its key ("max_weight")."""
-    return agree(replace(claimed, bound=own.bound), own)
+def _first(text: str) -> list[str]:
+    return words(text)[:2]
 
 
 def _best(
@@ -256,10 +220,19 @@ def _support(
         return 0, None
     # words of the title are in every passage of the document, so they alone must not carry a claim
     share = coverage(content, passage.words)
-    if share < MIN_SHARE or coverage(content - passage.title, passage.words) < MIN_SHARE:
+    weighed = content - FILLERS
+    if (
+        not statement.quantities
+        and min(coverage(weighed, passage.words), coverage(weighed - passage.title, passage.words))
+        < MIN_SHARE
+    ):
         return 0, None
     if any(quote not in passage.normal for quote in quotes):
         return 0, None
+    for table in passage.tables:
+        row = stating_row(statement, table, passage.above)
+        if row is not None:
+            return len(content), Support(chunk, position, row.start, row.end, share)
     scored = []
     for sentence in passage.sentences:
         source = sentence.source
@@ -267,15 +240,13 @@ def _support(
         own += sum(any(agree(q, other) for other in source.quantities) for q in statement.quantities)
         scored.append((own, sentence))
     most = max((own for own, _ in scored), default=0)
-    for own, sentence in scored:
-        if own != most or not most:
+    for own, sentence in sorted(scored, key=lambda pair: -pair[0]):
+        if own < most - _MAX_LESS or not own:
             continue
-        verdict = (
-            (YES if _record_states(statement, sentence.record) else NO)
-            if sentence.record
-            else compare(statement, sentence.source)
-        )
+        verdict = compare(statement, sentence.source)
         if verdict in accepted:
             near = coverage(content, sentence.source.statement.words)
-            return most, Support(chunk, position, sentence.start, sentence.end, share + near)
+            return most, Support(
+                chunk, position, sentence.start, sentence.end, share + near, verdict == LIMITED
+            )
     return most, None

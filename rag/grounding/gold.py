@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rag.grounding import citations, evidence
-from rag.grounding.claims import proper_names
 from rag.grounding.fields import Field, structured_fields
+from rag.sentences.claims import proper_names
 from rag.text.words import content_words, sentences, words
 from rag.types import Chunk
 
@@ -134,7 +134,9 @@ class GoldFinder:
 def _supports(statement: str, chunk: Chunk, by_clause: bool) -> bool:
     """Return whether a chunk supports a statement, or one of its clauses, or says it but for one word."""
     if not by_clause:
-        return evidence.best_support(statement, [chunk]) is not None
+        near = evidence.nearest_support(statement, [chunk])
+        # a restriction that an answer leaves out does not make it another fact
+        return evidence.best_support(statement, [chunk]) is not None or (near is not None and near.limited)
     return (
         any(evidence.clause_supports(statement, [chunk]))
         or evidence.nearest_support(statement, [chunk]) is not None

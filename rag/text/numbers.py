@@ -7,33 +7,66 @@ therefore needs the standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from rag.text.words import sentences
 
-_UNIT_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-)
-_TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_UNITS = _UNIT_WORDS.split()
-_TENS = _TEN_WORDS.split()
-_WORD_VALUES = {word: n for n, word in enumerate(_UNITS)}
-_WORD_VALUES |= {word: 20 + 10 * n for n, word in enumerate(_TENS)}
-_NUMBER_WORDS = "|".join(sorted(_WORD_VALUES, key=len, reverse=True))
-_SPELT_NUMBER = re.compile(
-    rf"\b(?P<lead>{_NUMBER_WORDS})(?:[\s-](?P<unit>{'|'.join(_UNITS[1:10])}))?\b"
-    r"(?:\s+(?P<scale>hundred|thousand|million))?",
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORD_VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
+SCALES = {
+    "hundred": 100,
+    "thousand": 1_000,
+    "k": 1_000,
+    "million": 1_000_000,
+    "millions": 1_000_000,
+    "millones": 1_000_000,
+    "millionen": 1_000_000,
+    "billion": 1_000_000_000,
+    "bn": 1_000_000_000,
+    "trillion": 1_000_000_000_000,
+    "mil": 1_000,
+    "tausend": 1_000,
+    "dozen": 12,
+}
+_SCALE = "|".join(sorted(SCALES, key=len, reverse=True))
+_NUMBER_WORD = re.compile(
+    rf"\b(?:(?P<ten>{'|'.join(_TENS)})|(?P<one>{'|'.join(sorted(_ONES, key=len, reverse=True))})"
+    r"|(?P<a>an?(?=\s+(?:hundred|thousand|million|billion|dozen)\b)|half a(?=\s+(?:million|billion|dozen)\b))"
+    r"|(?P<scale>hundred|thousand|million|billion|dozen))\b",
     re.I,
 )
+_AND_A_HALF = re.compile(r"(?:\s+and\s+a\s+half\b|(?P<more>\s*½))", re.I)
+_SCALE_AFTER = re.compile(rf"\s*-?\s*(?P<scale>{_SCALE})\b(?!\s*-)|(?P<short>m|bn)\b", re.I)
+_CURRENCY_BEFORE = re.compile(r"[$£€¥]\s*$")
 _ONE_AS_PRONOUN = re.compile(
     r"(?:\b(?:this|that|which|each|any|every|no|the|another|other|only|some|right|good)\s+one\b)"
-    r"|\bone(?=\s+(?:of|is|that|who|which|can|could|will|would|another|should|may|or|and|in|at|on|for|to|with)\b"
+    r"|\bone(?!\s+and\s+a\s+half)(?=\s+(?:of|is|that|who|which|can|could|will|would|another|should|may|or|and|in|at|on|for|to|with)\b"
     r"|\s*[^\w\s-]|\s*$)",
     re.I,
 )
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 _HALF = r"(?P<{0}>a\.?\s?m\b\.?|p\.?\s?m\b\.?)"
 """Half of the day: a.m. or p.m."""
 _RANGE = re.compile(
@@ -43,12 +76,15 @@ _RANGE = re.compile(
 )
 _TIME = re.compile(
     r"(?<![\w.:])(?P<h>\d{1,2})(?:[:.](?P<m>[0-5]\d))?\s*" + _HALF.format("half") + r"|"
-    r"(?<![\w.:])(?P<h24>[01]?\d|2[0-4]):(?P<m24>[0-5]\d)(?!\d)",
+    r"(?<![\w.:])(?P<h24>[01]?\d|2[0-4]):(?P<m24>[0-5]\d)(?!\d)|"
+    r"(?<![\w.:])(?P<hu>[01]?\d|2[0-4])(?:[:.](?P<mu>[0-5]\d)\s*(?:Uhr|h|hrs?|horas|heures)|\s*(?:Uhr|heures))\b(?!\s*\d)",
     re.I,
 )
 _NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
 _NAMED_TIME = re.compile(rf"\b(?:{'|'.join(_NAMED_TIMES)})\b", re.I)
-_DIGITS = re.compile(r"(?<!\w)\d[\d,]*(?:\.\d+)?")
+_DIGITS = re.compile(
+    r"(?<!\w)(?:\d{1,3}(?:[\u00a0\u202f]\d{3})+|\d+,\d{1,2}(?![\d,.])|\d(?:[\d,]*\d)?)(?:\.\d+)?"
+)
 _DENIAL = re.compile(
     r"\b(?:no|not|none|never|neither|nor|cannot|without|unable|unavailable|prohibited|forbidden|banned|unfortunately"
     r"|excluded|refused)\b|n['’]t\b",
@@ -97,8 +133,8 @@ def find_numbers(text: str) -> list[tuple[str, int, int]]:
     rest = _RANGE.sub(lambda m: take(_range(m), m), rest)
     rest = _TIME.sub(lambda m: take([_time(m)], m), rest)
     rest = _NAMED_TIME.sub(lambda m: take([_NAMED_TIMES[m.group().lower()]], m), rest)
-    rest = _SPELT_NUMBER.sub(lambda m: take(_spelt(m), m), rest)
-    places += [(_plain(m.group()), m.start(), m.end()) for m in _DIGITS.finditer(rest)]
+    places += _spelt_numbers(rest)
+    places += [_scaled(rest, _plain(m.group()), m) for m in _DIGITS.finditer(rest)]
     return sorted(places, key=lambda place: place[1:])
 
 
@@ -151,19 +187,74 @@ def _time(match: re.Match[str]) -> str:
     """Return a time as HH:MM."""
     if match["h24"]:
         return _clock(int(match["h24"]), match["m24"], "")
+    if match["hu"]:
+        return _clock(int(match["hu"]), match["mu"], "")
     half = match["half"] if int(match["h"]) <= 12 else ""
     return _clock(int(match["h"]), match["m"], half)
 
 
-def _spelt(match: re.Match[str]) -> list[str]:
-    """Return a spelt number in digits; "twelve thirty" is two numbers, "twenty-five" is one."""
-    lead, unit = _WORD_VALUES[match["lead"].lower()], _WORD_VALUES.get((match["unit"] or "").lower())
-    scale = _SCALES.get((match["scale"] or "").lower(), 1)
-    if unit is None:
-        return [str(lead * scale)]
-    return [str((lead + unit) * scale)] if lead >= 20 else [str(lead), str(unit * scale)]
+def _spelt_numbers(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the numbers in words; "twelve thirty" is two of them, "two hundred and twenty-five" is one."""
+    words: list[re.Match[str]] = []
+    for match in _NUMBER_WORD.finditer(text):
+        if words and not _goes_on(text, words, match):
+            yield from _spelt(text, words)
+            words = []
+        words.append(match)
+    if words:
+        yield from _spelt(text, words)
+
+
+def _goes_on(text: str, words: Sequence[re.Match[str]], match: re.Match[str]) -> bool:
+    """Return whether a number word belongs to the number of those before it."""
+    last, gap = words[-1], text[words[-1].end() : match.start()].lower()
+    if gap.strip(" -") == "and":
+        return last["scale"] is not None and match["scale"] is None and match["a"] is None
+    if gap.strip(" -") or match["a"]:
+        return False
+    if match["scale"]:
+        return last["scale"] is None or match["scale"].lower() != last["scale"].lower()
+    small = match["one"] is not None and 0 < _WORD_VALUES[match["one"].lower()] < 10
+    return last["scale"] is not None or (last["ten"] is not None and small)
+
+
+def _spelt(text: str, words: Sequence[re.Match[str]]) -> Iterator[tuple[str, int, int]]:
+    """Yield the number of successive words with its place; a scale without a number before it is none."""
+    if words[0]["scale"]:
+        return
+    total, current = Decimal(0), Decimal(0)
+    for match in words:
+        if match["scale"]:
+            size = SCALES[match["scale"].lower()]
+            current = max(current, Decimal(1)) * size if current != Decimal("0.5") else current * size
+            if size > 100:
+                total, current = total + current, Decimal(0)
+        elif match["a"]:
+            current = Decimal("0.5") if match["a"].lower().startswith("half") else Decimal(1)
+        else:
+            current += _WORD_VALUES[(match["ten"] or match["one"]).lower()]
+    yield _scaled(text, _form(total + current), words[-1], words[0].start())
+
+
+def _scaled(text: str, value: str, match: re.Match[str], start: int | None = None) -> tuple[str, int, int]:
+    """Return a number with what follows it: "and a half", "million"."""
+    start, end, number = match.start() if start is None else start, match.end(), Decimal(value)
+    if half := _AND_A_HALF.match(text, end):
+        number, end = number + Decimal("0.5"), half.end()
+    if scale := _SCALE_AFTER.match(text, end):
+        if scale["scale"]:
+            number, end = number * SCALES[scale["scale"].lower()], scale.end()
+        elif _CURRENCY_BEFORE.search(text[:start]):
+            number, end = number * (10**6 if scale["short"].lower() == "m" else 10**9), scale.end()
+    return _form(number), start, end
 
 
 def _plain(digits: str) -> str:
     """Return a number without separators of thousands and trailing zeros, not in exponent form."""
-    return format(Decimal(digits.replace(",", "")).normalize(), "f")
+    if re.fullmatch(r"\d+,\d{1,2}", digits):
+        digits = digits.replace(",", ".")
+    return _form(Decimal(re.sub(r"[,\s]", "", digits)))
+
+
+def _form(number: Decimal) -> str:
+    return format(number.normalize(), "f")

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag.grounding.claims import normalise_quotation
 from rag.grounding.gold import GoldFinder
+from rag.sentences.claims import normalise_quotation
 from rag.types import Chunk, Hit
 from runners.data.examples import Example
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rag.text.numbers import extract_numbers
+from rag.quantities.reading import has_amounts, read_quantities
 from rag.text.words import content_words, sentence_spans
 from runners.data.questions import Question
 from runners.scoring.correctness import gold_texts
@@ -151,17 +151,19 @@ def _all_words(texts: Iterable[str]) -> set[str]:
 def _states_any(sentence: str, facts: Sequence[str]) -> bool:
     """Return whether a sentence states one of the facts: word for word, or a longer one by its numbers and most words."""
     plain = _bare(sentence)
-    words, numbers = set(content_words(sentence)), extract_numbers(sentence)
-    return any(_states_fact(fact, plain, words, numbers) for fact in facts)
+    words = set(content_words(sentence))
+    return any(_states_fact(fact, plain, words, sentence) for fact in facts)
 
 
-def _states_fact(fact: str, plain: str, words: set[str], numbers: frozenset[str]) -> bool:
+def _states_fact(fact: str, plain: str, words: set[str], sentence: str) -> bool:
     if _bare(fact).strip() and _bare(fact) in plain:
         return True
     wanted = set(content_words(fact))
     if len(wanted) < LONG_FACT:
         return False
-    return extract_numbers(fact) <= numbers and _share(wanted, words) >= STATED_SHARE
+    if _share(wanted, words) < STATED_SHARE:
+        return False
+    return has_amounts(fact, sentence) or not read_quantities(fact)
 
 
 def _bare(text: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from rag.embedding.language import LANGUAGES, detect_language
+from rag.quantities.phrases import spoken_times
+from rag.quantities.reading import bounds, measures
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
 from rag.text.words import STOP_WORDS, sentences, stem
@@ -88,19 +90,6 @@ _ENGLISH_NUMERALS = frozenset(
         "million",
     ]
 )
-_CLOCK = re.compile(r"\b(\d{1,2})[.:](\d\d)\s*(?:Uhr|h|hrs?|horas|heures)\b", re.I)
-_FULL_HOUR = re.compile(r"\b(\d{1,2})\s*(?:Uhr|heures)\b(?!\s*\d)", re.I)
-_SPOKEN_TIME = re.compile(
-    r"\b(?:(?P<half>half[\s-]past)|(?P<halb>halb)|(?P<after>(?:a )?quarter past|viertel nach)|(?P<before>(?:a )?quarter to"
-    r"|viertel vor))\s+(?P<hour>\d{1,2}|[^\W\d]+)\b",
-    re.I,
-)
-_HOURS = {
-    word: n
-    for n, word in enumerate(
-        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 1
-    )
-}
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
@@ -139,38 +128,6 @@ _ENGLISH_DENIAL = re.compile(
     re.I,
 )
 """Words that deny in an answer to a yes-or-no question, besides those of :func:`rag.text.numbers.polarity`."""
-_UNITS = {
-    "euro": "euro|euros|eur|€",
-    "dollar": "dollar|dollars|usd|$|dólares|dólar",
-    "pound": "gbp|£",
-    "cent": "cent|cents|pence",
-    "percent": "percent|per cent|%|prozent|por ciento|por cien|pour cent|percentage points",
-    "second": "second|seconds|sekunde|sekunden|segundos|secondes",
-    "minute": "minute|minutes|min|minuten|minutos",
-    "hour": "hour|hours|stunde|stunden|horas|hora|heures",
-    "day": "day|days|tag|tage|tagen|días|día|jours",
-    "week": "week|weeks|woche|wochen|semanas|semana|semaines",
-    "month": "month|months|monat|monate|monaten|meses|mes|mois",
-    "year": "year|years|jahr|jahre|jahren|años|año|ans",
-    "metre": "metre|metres|meter|meters|m|metern|metros",
-    "kilometre": "kilometre|kilometres|kilometer|kilometers|km|kilómetros",
-    "mile": "mile|miles",
-    "centimetre": "centimetre|centimetres|centimeter|centimeters|cm|zentimeter",
-    "kilogram": "kilogram|kilograms|kg|kilo|kilos|kilogramm",
-    "gram": "gram|grams|gramm|g|gramos",
-    "litre": "litre|litres|liter|liters|litros",
-}
-_UNIT = {name: unit for unit, names in _UNITS.items() for name in names.split("|")}
-_UNIT_NAMES = "|".join(re.escape(name) for name in sorted(_UNIT, key=len, reverse=True))
-_MEASURE = re.compile(rf"(?<![\w.,])(?P<n>\d[\d.,]*\d|\d)[\s-]?(?P<unit>{_UNIT_NAMES})(?!\w)")
-_MEASURE_SIGN_FIRST = re.compile(r"(?P<unit>[€$£])\s?(?P<n>\d[\d.,]*\d|\d)")
-_BOUND = re.compile(
-    r"\b(?:(?P<upper>until|till|by|before|at most|up to|not? (?:more|later) than|no later than|within|less than|below|under"
-    r"|bis(?: zu)?|vor|höchstens|maximal|spätestens(?: um)?|hasta|antes de|como máximo|jusqu['’]à|avant)"
-    r"|from|after|since|at least|not? (?:less|earlier) than|more than|over|above|ab|nach|seit|mindestens|frühestens(?: um)?"
-    r"|desde|después de|al menos|dès|après|au moins)(?: las?| the| the age of)?\s+(?P<n>\d[\d.,:]*\d|\d)",
-    re.I,
-)
 _WEEKDAYS = (
     "monday montag lunes lundi|tuesday dienstag martes mardi|wednesday mittwoch miércoles mercredi"
     "|thursday donnerstag jueves jeudi|friday freitag viernes vendredi|saturday samstag sonnabend sábado samedi"
@@ -241,7 +198,6 @@ def shared_tokens(wanted: Iterable[str], have: Collection[str]) -> list[str]:
 def numbers_of(text: str, language: str) -> frozenset[str]:
     """Return the numbers and times of a text in one form each, as :func:`rag.text.numbers.extract_numbers` does."""
     text = text.translate(_FULL_WIDTH)
-    text = _FULL_HOUR.sub(r"\1:00", _CLOCK.sub(r"\1:\2", text))
     if language not in ("English", "Japanese", "Chinese"):
         text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+(?![\d])", lambda m: m.group().replace(".", ""), text)
         text = re.sub(r"(?<=\d),(?=\d{1,2}(?!\d))", ".", text)
@@ -252,28 +208,12 @@ def numbers_of(text: str, language: str) -> frozenset[str]:
     spelt = (
         {str(words[word]) for word in re.findall(r"\w+", text.lower()) if word in words} if words else set()
     )
-    return extract_numbers(text) | spelt | _spoken_times(text)
+    return extract_numbers(text) | spelt | spoken_times(text)
 
 
 def dates_of(text: str) -> frozenset[Date]:
     """Return the dates of a text, as :func:`rag.text.dates.extract_dates` does, with months of other languages."""
     return extract_dates(_english_months(text))
-
-
-def _spoken_times(text: str) -> set[str]:
-    """Return times such as "half past six" and "Viertel vor acht", in both halves of the day."""
-    times = set()
-    for match in _SPOKEN_TIME.finditer(text):
-        word = match["hour"].lower()
-        german_hour = {"ein": 1, "eins": 1, **_NUMERAL["German"]}.get(word)
-        hour = int(word) if word.isdigit() else _HOURS.get(word, german_hour)
-        if hour is None or hour > 12:
-            continue
-        # "halb sieben" is half past six.
-        hour -= match["halb"] is not None or match["before"] is not None
-        minutes = 15 if match["after"] else 45 if match["before"] else 30
-        times |= {f"{hour % 12:02d}:{minutes}", f"{hour % 12 + 12:02d}:{minutes}"}
-    return times
 
 
 def text_besides_dates(text: str) -> str:
@@ -317,19 +257,13 @@ def denies(text: str, language: str) -> bool:
 
 
 def measures_of(text: str) -> frozenset[tuple[str, str]]:
-    """Return (number, unit) of each number that stands before a unit: "12 euros" is ("12", "money")."""
-    text = text.lower().translate(_FULL_WIDTH)
-    measures = {(m["n"], _UNIT[m["unit"]]) for m in _MEASURE.finditer(text)}
-    measures |= {(m["n"], _UNIT[m["unit"]]) for m in _MEASURE_SIGN_FIRST.finditer(text)}
-    return frozenset((min(numbers_of(number, "English"), default=number), unit) for number, unit in measures)
+    """Return (number, unit) of each number with a unit, as :func:`rag.quantities.measures` does."""
+    return measures(text.translate(_FULL_WIDTH))
 
 
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:
-    """Return (number, is an upper bound) of each number after "until", "at most", "from", "at least" and the like."""
-    bounds = set()
-    for match in _BOUND.finditer(_FULL_HOUR.sub(r"\1:00", _CLOCK.sub(r"\1:\2", text.translate(_FULL_WIDTH)))):
-        bounds |= {(number, match["upper"] is not None) for number in numbers_of(match["n"], "English")}
-    return frozenset(bounds)
+    """Return (number, is an upper bound), as :func:`rag.quantities.bounds` does."""
+    return bounds(text.translate(_FULL_WIDTH))
 
 
 def weekdays_of(text: str) -> frozenset[int]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Container, Sequence
 
 from rag.errors import BadInput
-from rag.grounding.statements import states_fact
+from rag.sentences.statements import states_fact
 from rag.text.numbers import extract_numbers
 from rag.text.words import content_words
 from runners.plan.bounded_schema import TooMuchWork, first_error

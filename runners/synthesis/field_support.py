@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rag.grounding.clauses import is_covered
 from rag.grounding.evidence import supports_field
 from rag.grounding.fields import Field
 from rag.grounding.gold import MIN_FIELDS_SUPPORTED
-from rag.grounding.quantities import read_quantities
-from rag.grounding.statements import read_statement
+from rag.quantities.reading import read_quantities
+from rag.sentences.clauses import is_covered
+from rag.sentences.statements import read_statement
 from rag.text.words import sentence_spans, words
 from runners.synthesis.passage_reading import (
     CODE_MARK,

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from rag.grounding import lexicon
-from rag.grounding.agreement import FILLERS
-from rag.grounding.claims import proper_names
-from rag.grounding.clauses import Clause, coverage, is_covered
-from rag.grounding.quantities import Quantity, agree, read_quantities
-from rag.grounding.statements import ParsedStatement, read_statement, states_fact
+from rag.quantities.comparing import Quantity, agree
+from rag.quantities.reading import read_quantities
+from rag.sentences import lexicon
+from rag.sentences.claims import proper_names
+from rag.sentences.clauses import Clause, coverage, is_covered
+from rag.sentences.lexicon import FILLERS
+from rag.sentences.statements import ParsedStatement, read_statement, states_fact
 from rag.text.words import STOP_WORDS, content_words, sentence_spans, stem, words
 from rag.types import Chunk
 

@@ -7,7 +7,7 @@ import re
 from rag.embedding.language import LANGUAGES, detect_language
 from rag.errors import BadInput
 from rag.grounding.fields import structured_fields
-from rag.grounding.statements import states_fact
+from rag.sentences.statements import states_fact
 from runners.data.examples import normalise_text
 from runners.data.refusals import is_refusal
 from runners.synthesis.passage_reading import CODE_MARK

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rag.grounding.fields import structured_fields
-from rag.grounding.quantities import read_quantities
+from rag.quantities.reading import read_quantities
 from rag.text.words import STOP_WORDS
 from runners.data import duplicates
 from runners.data.examples import Example, normalise_text

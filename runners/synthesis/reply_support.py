@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 
 from rag.grounding import citations
-from rag.grounding.clauses import coverage, is_covered
 from rag.grounding.evidence import is_checkable
 from rag.grounding.fields import structured_fields
-from rag.grounding.quantities import Quantity, agree
-from rag.grounding.statements import ParsedStatement, read_statement, states_fact
+from rag.quantities.comparing import Quantity, agree
+from rag.sentences.clauses import coverage, is_covered
+from rag.sentences.statements import ParsedStatement, read_statement, states_fact
 from rag.text.numbers import polarity
 from rag.text.words import STOP_WORDS, content_words, sentence_spans, words
 from rag.types import Chunk

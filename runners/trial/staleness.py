@@ -21,7 +21,8 @@ from rag.backends.base import shown_url
 from rag.backends.consent import stored_url
 from rag.errors import BadInput
 from rag.files import MANIFEST, append_line, sha256_file, sha256_text, write_json
-from rag.text.numbers import extract_numbers, polarity
+from rag.quantities.reading import has_amounts, read_quantities
+from rag.text.numbers import polarity
 from rag.text.words import content_words, count_noun
 from rag.types import OnEvent
 from runners.arms.answer import Answer
@@ -255,8 +256,8 @@ def _states(answer: str, fact: str) -> bool:
     """Return whether an answer states a fact: its yes or no, else all of its numbers, else all of its content words."""
     if fact.strip(". ").lower() in ("yes", "no"):
         return (polarity(answer) == "no") == (fact.strip(". ").lower() == "no")
-    if wanted := extract_numbers(fact):
-        return wanted <= extract_numbers(answer)
+    if read_quantities(fact):
+        return has_amounts(fact, answer)
     words = set(content_words(fact))
     return bool(words) and words <= set(content_words(answer))
 

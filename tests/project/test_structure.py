@@ -15,7 +15,8 @@ import pytest
 # (tunewise -> advisor -> runners -> rag). Every name directly below a package is listed exactly once.
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
-        "version", "errors", "plugins", "files", "object_storage", "text", "types", "embedding", "loading", "stores",
+        "version", "errors", "plugins", "files", "object_storage", "text", "quantities", "sentences",
+        "types", "embedding", "loading", "stores",
         "settings", "indexing", "search", "backends", "index", "grounding", "refusal", "evaluation", "training", "__init__",
     ),
     "runners": (

@@ -18,9 +18,11 @@ CHECKED = (
 )
 # Modules whose strings are language that is read or written by the program: patterns, lexicons, prompts for a model.
 LANGUAGE_MODULES = {
-    "rag/embedding/language.py", "rag/evaluation/synthetic.py", "rag/grounding/clauses.py", "rag/grounding/lexicon.py",
-    "rag/grounding/statements.py", "rag/text/words.py", "runners/data/refusal_patterns.py", "runners/data/refusals.py",
-    "runners/synthesis/reply_support.py", "runners/synthesis/teacher.py",
+    "rag/embedding/language.py", "rag/evaluation/synthetic.py", "rag/sentences/clauses.py", "rag/sentences/lexicon.py",
+    "rag/sentences/qualifiers.py", "rag/sentences/statements.py", "rag/sentences/verbs.py", "rag/sentences/wording.py",
+    "rag/text/words.py",
+    "runners/data/refusal_patterns.py", "runners/data/refusals.py", "runners/synthesis/reply_support.py",
+    "runners/synthesis/teacher.py",
 }  # fmt: skip
 # A phrase of this project's own and the plain words for it.
 PRIVATE_PHRASES = {

@@ -132,6 +132,14 @@ def printed(answer: Answer) -> str:
     return out.getvalue()
 
 
+def test_a_restriction_that_a_sentence_lacks_is_shown(plan: Plan) -> None:
+    text = "Guests with a pass enter free."
+    hit = Hit(Chunk(0, "entry.md", "", 0, text, 0, len(text)), 1.0, 1.0, 1.0)
+    shown = printed(ask(plan, (hit,), "Guests enter free."))
+    assert "Guests enter free. [1?]" in shown
+    assert f'[1] entry.md, line 1 says so with a restriction that the sentence lacks: "{text}"' in shown
+
+
 def test_sentences_show_their_support(plan: Plan, hits: tuple[Hit, ...]) -> None:
     text = (
         "An adult single costs 14.50 euros. Cats sail for 9 euros. Children travel free and cats sleep below."

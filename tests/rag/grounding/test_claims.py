@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rag.grounding.claims import (
+from rag.sentences.claims import (
     Claim,
     is_negated,
     normalise_quotation,

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from rag.grounding.claims import proper_names
-from rag.grounding.clauses import (
+from rag.quantities.comparing import Quantity
+from rag.quantities.labels import find_labels
+from rag.quantities.reading import read_quantities
+from rag.sentences.claims import proper_names
+from rag.sentences.clauses import (
     NEGATOR_KIND,
-    VERBS,
     WORD_PATTERN,
     Clause,
     Token,
@@ -22,35 +24,46 @@ from rag.grounding.clauses import (
     shares_verb,
     with_context,
 )
-from rag.grounding.lexicon import RELATIONS
-from rag.grounding.quantities import Quantity, read_quantities
+from rag.sentences.lexicon import RELATIONS
+from rag.sentences.verbs import VERBS
+from rag.sentences.wording import plain_wording
 from rag.text.numbers import without_idioms
 from rag.text.words import STOP_WORDS, stem
 
 _PAIR = re.compile(r"(?:\b[A-Z][\w'’-]+ and [A-Z]|\bbetween\s[^,;]{1,20}\sand\s.)$")
 """Two names or two bounds that "and" joins."""
+_GAP = re.compile(
+    r"(?:and\s+|but\s+)?(?:(?:the|his|her|its|their|our)\s+(?:[a-z]+\s+){0,2})?(?:[A-Z][\w.’'-]*\s+"
+    r"|\d+\s+)+(?:the|an?|of|by|in|on|at|to|for|from|until)\s"
+)
+"""A piece that leaves out the verb of the one before: "Captain Rask the Brisk", "Tour B the southern districts"."""
 _CONTRAST = re.compile(r"(?:;|\b(?:while|whereas|während|mientras(?: que)?))\s+$", re.I)
 _BREAK = re.compile(
-    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y|pero|und|aber)\s+)?"
+    r"(?:[,;:]\s+|\s*[()]\s*|\s+[–—-]\s+(?!\d)|\s*—\s*)(?:(?:and|but|or|so|yet|while|whereas|which|who|where|y"
+    r"|pero|und|aber)\s+)?"
     r"|\s+(?:and|but|while|whereas|although|though|because|so|or|which|who|whose|where|when|unless|if|that"
     r"|(?:until|since)(?! \d)"
     r"|y|pero|que|und|aber|oder|weil|wenn|während|mientras)\s+|\s+(?=(?:except|außer|excepto|salvo)\s)",
     re.I,
 )
 _LEAD = re.compile(
-    r"\W*(?:(?:yes|no|sorry|sure|unfortunately|certainly|absolutely|of course|indeed|ja|nein|sí|leider)\s*[,.;:!–—-]+\s*"
+    r"\W*(?:(?:yes|no|sorry|sure|unfortunately|certainly|absolutely|of course|indeed|ja|nein|sí"
+    r"|leider)\s*[,.;:!–—-]+\s*"
     r"|(?:according to|based on|as (?:stated|described|mentioned|noted|per) (?:in|by)|laut|según) "
     r"(?:the |this |our |your |el |la |dem )?"
     r"(?:given |provided )?(?:documents?|passages?|texts?|sources?|documentation"
     r"|information|dokument|documento)[^,]{0,20},\s*"
     r"|as (?:stated|described|mentioned|noted),\s*"
-    r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?|notes?) that\s+"
-    r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind|remember) that\s+)",
+    r"|(?:the|this) (?:document|passage|text|source|documentation)s? (?:says?|states?|explains?|mentions?"
+    r"|notes?) that\s+"
+    r"|(?:i['’]m|i am) (?:afraid|sorry)(?: but| that)?,?\s+|(?:please )?(?:note|be aware|keep in mind"
+    r"|remember) that\s+)",
     re.I,
 )
 """Words that introduce a statement and are no part of it."""
 _HERE = re.compile(
-    r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment|venue|facility"
+    r",?\s+(?:at|in|of|from|by) (?:this|our|their) (?:hotel|restaurant|place|location|property|establishment"
+    r"|venue|facility"
     r"|guest ?house|time|point|moment|site|shop|store|station)\b",
     re.I,
 )
@@ -76,6 +89,7 @@ _AUXILIARIES_TEXT = """
 """
 _AUXILIARIES = frozenset(map(stem, _AUXILIARIES_TEXT.split()))
 _CONJUNCTIONS = frozenset(("and", "but", "or"))
+_PERSONS = frozenset(("you", "we", "i", "they", "he", "she"))
 _MAX_SUBJECT = 4
 """Content words before the verb that are taken for the subject."""
 
@@ -106,6 +120,7 @@ def read_statement(sentence: str) -> ParsedStatement:
         _clause(sentence, tokens, quantities, start, end) for start, end in _clause_spans(sentence, tokens)
     )
     leading = leading_words(tokens)
+    labels = find_labels(sentence)
     clauses = _completed(clauses)
     clauses = tuple(
         clause if n == 0 or _has_subject(clause) else replace(clause, subject=frozenset(leading))
@@ -116,9 +131,9 @@ def read_statement(sentence: str) -> ParsedStatement:
     return ParsedStatement(
         clauses=clauses,
         content=frozenset(token.key for token in tokens if token.content),
-        words=frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence),
+        words=frozenset(token.key for token in tokens if token.key[0] != "#") | _joined(sentence) | labels,
         quantities=quantities,
-        names=_names(_without(sentence, quantities)),
+        names=_names(_without(sentence, quantities)) | labels,
         leading=leading,
         continues=bool(_ANAPHORS & set(first)),
     )
@@ -133,7 +148,12 @@ def parts(statement: ParsedStatement) -> list[ParsedStatement]:
             content=clause.content | clause.subject,
             words=clause.words | clause.subject,
             quantities=clause.quantities,
-            names=statement.names & (clause.words | clause.subject),
+            names=frozenset(
+                name
+                for name in statement.names
+                if name in clause.words | clause.subject
+                or (name[-1].isdigit() and re.sub(r"^\D+", "", name) in clause.words | clause.subject)
+            ),
         )
         for clause in statement.clauses
         if clause.content or clause.quantities
@@ -173,7 +193,7 @@ def without_lead(sentence: str) -> str:
     while (lead := _LEAD.match(sentence)) and lead.end() < len(sentence):
         sentence = sentence[lead.end() :]
     sentence = _NOT_LATER.sub("by", _NOT_EARLIER.sub("from", sentence))
-    return _HYPHEN.sub(r"\1", _HERE.sub("", sentence))
+    return plain_wording(_HYPHEN.sub(r"\1", _HERE.sub("", sentence)))
 
 
 def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
@@ -186,9 +206,66 @@ def _tokens(sentence: str, quantities: Sequence[Quantity]) -> list[Token]:
         word = match.group().lower().replace("’", "'").removesuffix("'s")
         content = word not in STOP_WORDS and word not in NEGATOR_KIND and not word.endswith("n't")
         key = stem(word)
-        verb = key in VERBS or (word.endswith("ed") and len(word) > 4)
+        verb = key in VERBS or (word.endswith("ed") and len(word) > 4) or _is_verb(sentence, match)
         tokens.append(Token(key, match.start(), content and key not in RELATIONS, verb))
     return sorted(tokens, key=lambda token: token.start)
+
+
+def _is_verb(sentence: str, match: re.Match[str]) -> bool:
+    """Return whether a word stands where a verb does: between a name or noun and "the", "her", "all" and the like."""
+    word = match.group()
+    if not word.islower() or len(word) < 4 or word in STOP_WORDS or word in _NO_VERBS:
+        return False
+    before = re.search(r"([\w’']+)\s$", sentence[: match.start()])
+    if not before or not _DETERMINER.match(sentence, match.end()):
+        return False
+    last = before[1].lower()
+    if last in STOP_WORDS and last not in ("who", "which", "that", "he", "she", "it", "they", "we", "you"):
+        return False
+    ends = word.endswith("s") and not word.endswith(("ss", "us", "is", "ings"))
+    return ends != (last.endswith("s") and not last.endswith("ss") and before[1].islower())
+
+
+_DETERMINER = re.compile(
+    r"\s+(?:the|an?|his|her|its|their|our|your|all|every|each|no|any|it|them|him|both)\b"
+)
+_NO_VERBS = frozenset(
+    [
+        "outside",
+        "inside",
+        "without",
+        "within",
+        "beyond",
+        "near",
+        "along",
+        "across",
+        "behind",
+        "beside",
+        "despite",
+        "including",
+        "except",
+        "than",
+        "like",
+        "under",
+        "over",
+        "during",
+        "until",
+        "since",
+        "before",
+        "after",
+        "around",
+        "between",
+        "toward",
+        "towards",
+        "onto",
+        "into",
+        "upon",
+        "per",
+        "plus",
+        "minus",
+        "versus",
+    ]
+)
 
 
 def _joined(sentence: str) -> frozenset[str]:
@@ -216,6 +293,9 @@ def _clause_spans(sentence: str, tokens: Sequence[Token]) -> list[tuple[int, int
     for start, end in pieces:
         inside = [token for token in tokens if start <= token.start < end]
         whole = has_verb(inside) or leaves_out_verb(inside)
+        gap = joined and pending is None and _GAP.match(sentence, start)
+        if not whole and gap and any(t.verb for t in tokens if joined[-1][0] <= t.start < joined[-1][1]):
+            whole = sum(token.content for token in inside) > 1
         if not whole and joined and pending is None and not _PAIR.search(sentence[: start + 1]):
             last = [token for token in tokens if joined[-1][0] <= token.start < joined[-1][1]]
             whole = shares_verb(inside, last) or is_parallel(inside, last)
@@ -288,8 +368,10 @@ def _negated(clause: str) -> bool:
 def leading_words(tokens: Sequence[Token]) -> tuple[str, ...]:
     """Return the content words before the first verb, the first ones only."""
     leading: list[str] = []
+    if tokens and tokens[0].key in _PERSONS:
+        return ()
     for token in tokens:
-        if (token.key in VERBS and leading) or len(leading) == _MAX_SUBJECT:
+        if ((token.verb or token.key in VERBS) and leading) or len(leading) == _MAX_SUBJECT:
             break
         if token.content:
             leading.append(token.key)

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise, zip_longest
+from itertools import pairwise, takewhile, zip_longest
 
-from rag.grounding import lexicon
-from rag.grounding.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
-from rag.grounding.quantities import Quantity
+from rag.quantities.comparing import Quantity
+from rag.sentences import lexicon
+from rag.sentences.lexicon import EXCLUSIVE, NEGATORS, OPPOSITES, RELATIONS, SYNONYMS
+from rag.sentences.verbs import AUXILIARIES, VERBS
 from rag.text.words import stem
 
 WORD_PATTERN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -38,58 +39,29 @@ _SUBORDINATORS = frozenset(
         "wenn",
     )
 )
-_VERB_TEXT = """
-    is are was were be been being am has have had do does did can could will would shall should may
-    might must cannot cost costs pay pays run runs ran open opens close closes start starts begin begins
-    began end ends leave leaves left go goes went come comes came sail sails take takes took give gives
-    gave get gets got make makes made hold holds held seat seats need needs require requires offer
-    offers provide provides serve serves accept accepts include includes contain contains lie lies stand
-    stands stay stays sell sells sold buy buys bought win wins won lose loses lost lead leads led write
-    writes wrote know knows knew find finds found keep keeps kept say says said mean means meant work
-    works live lives play plays become becomes became grow grows grew build builds built travel travels
-    return returns arrive arrives depart departs last lasts apply applies allow allows use uses want
-    wants like likes see sees saw show shows bring brings brought carry carries repair repairs teach
-    teaches taught meet meets met weigh weighs measure measures receive receives send sends sent rise
-    rises rose fall falls fell beat beats eat eats drink drinks sleep sleeps earn earns read reads speak
-    speaks spoke store stores charge charges covers cover produce produces check checks clean cleans
-    turn turns move moves call calls put puts set sets let lets feel feels felt think thinks thought
-    eat eats ate hunt hunts grew lay lays laid hatch hatches fly flies flew swim swims swam sing sings sang
-    catch catches caught choose chooses chose drive drove feed feeds fed fight fights fought hang hangs
-    hide hides hid hit hits hurt kill kills lose add adds ask asks attend attends bear born belong belongs
-    carry carried collect consist consists depend depends describe describes design designs develop
-    develops die dies died discover discovers dig digs draw draws drew employ employs enter enters explain
-    explains export exports import imports follow follows found founded gain gains happen happens hear
-    heard help helps hire hires hold hunt inherit inherits invent invents join joins load loads marry
-    marries migrate migrates occur occurs own owns pack packs pass passes perform performs
-    prefer prefers protect protects pull pulls push pushes raise raises rebuild rebuilt recommend
-    recommends reduce reduces repay rule rules shine shines shoot shoots
-    smell sort sorts spend spends spent spread spreads steal stole stretch stretches strike struck support
-    supports surrender surrenders survive survives swap translate translates trade trades visit wait waits
-    wash washes watch watches wear wears wore weave weaves win withdraw withdraws withdrew
-    bake bakes cook cooks forward forwards refuse refuses inspect inspects paint paints print
-    prints award awards collect collects manage manages run organise organises organize organizes handle
-    handles deliver delivers refund refunds borrow borrows lend lends replace replaces remove removes
-    command commands publish publishes introduce introduces restore restores study studies visit visits
-    rent rents advise advises treat treats drive drives ship ships control controls
-    contact contacts answer answers approve approves reject rejects grant grants cause causes remain
-    remains receive reach reaches connect connects expire expires delete deletes create creates es
-    sale salen llega llegan muestra muestran habla hablan come comen lleva llevan recibe reciben trabaja
-    trabajan vive viven nace nació murió fundó ganó perdió escribió construyó repara reparan gibt steht
-    stehen hängt hängen wohnt wohnen arbeitet arbeiten verkauft kauft kaufen isst essen spricht sprechen
-    repariert reparieren unterrichtet unterrichten kommt kommen geht gehen macht machen
-    son fue era está están tiene tienen puede pueden paga pagan cuesta cuestan abre abren cierra cierran
-    vende venden ofrece ofrecen dura duran admite admiten necesita necesitan prepara preparan dirige
-    dirigen enseña enseñan empieza empiezan termina terminan ist sind war waren hat haben kann können wird
-    werden kostet kosten öffnet öffnen schließt schließen zahlt zahlen leitet leiten dauert dauern beginnt
-    beginnen endet enden muss müssen darf dürfen braucht brauchen bringt bringen verkauft verkaufen
-    liegt liegen gilt gelten erlaubt verboten geöffnet geschlossen fährt fahren bietet bieten
-"""
-VERBS = frozenset(map(stem, _VERB_TEXT.split()))
-"""Stems of common verbs."""
 JOINS = frozenset(
     ("", "and", "but", "so", "yet", "while", "whereas", "y", "pero", "mientras", "und", "aber", "während")
 )
 """Words that join clauses of which each says something by itself; "" for a comma or semicolon alone."""
+_CONTRAST = stem("while")
+_CONDITION_WORDS = [
+    "if",
+    "when",
+    "whenever",
+    "while",
+    "except",
+    "unless",
+    "until",
+    "wenn",
+    "falls",
+    "außer",
+    "si",
+    "cuando",
+    "excepto",
+    "salvo",
+]
+CONDITIONS = frozenset((*_CONDITION_WORDS, *map(stem, _CONDITION_WORDS)))
+"""Words that begin a condition or an exception."""
 _EXCEPTIONS = frozenset(("except", "außer", "excepto", "salvo"))
 PREPOSITIONS = frozenset(
     (
@@ -142,6 +114,8 @@ class Clause:
     """Words of the sentence's subject, for a clause that has none of its own."""
     context: frozenset[str] = frozenset()
     """Words of the clauses beside it that it takes part in: of one that it depends on, or that it leaves out."""
+    condition: bool = False
+    """Whether it begins with "if", "when", "except" and the like."""
 
     @property
     def words(self) -> frozenset[str]:
@@ -241,7 +215,7 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
             continue
         group.append(n)
         if not has_verb(clause.tokens):
-            head = _left_out(before, clause)
+            head = _left_out(before, clause, sentence)
             shared[n] |= {token.key for token in head}
             if leaves_out_verb(clause.tokens):
                 excepted = not _EXCEPTIONS.isdisjoint(clause.words)
@@ -272,7 +246,42 @@ def with_context(clauses: Sequence[Clause], sentence: str) -> tuple[Clause, ...]
         for m in range(len(clauses)):
             if group[n] == group[m]:
                 shared[n] |= whole[m].words | whole[m].subject | shared[m]
-    return tuple(replace(clause, context=frozenset(shared[n])) for n, clause in enumerate(whole))
+    for n in range(1, len(clauses)):
+        if _relative(whole[n]):
+            shared[n] |= {key for key in whole[n - 1].words | whole[n - 1].subject if key[0] != "#"}
+    return tuple(
+        replace(clause, context=frozenset(shared[n]), condition=_is_condition(sentence, clauses[n]))
+        for n, clause in enumerate(whole)
+    )
+
+
+def _is_condition(sentence: str, clause: Clause) -> bool:
+    """Return whether a clause begins with a word of a condition or an exception, or stands behind one."""
+    keys = [token.key for token in clause.tokens[:2]]
+    if keys[:1] == ["only"] or keys[:1] == ["and"]:
+        keys = keys[1:]
+    start = min((token.start for token in clause.tokens), default=0)
+    gap = sentence[max(0, start - _MAX_JOIN) : start].lower()
+    if keys and keys[0] in CONDITIONS:
+        return not (keys[0] == _CONTRAST and gap.rstrip().endswith(","))
+    before = WORD_PATTERN.findall(gap)
+    if before and before[-1] == "while" and gap.rstrip().removesuffix("while").rstrip().endswith((",", ";")):
+        return False  # a contrast
+    return bool(before) and before[-1] in CONDITIONS
+
+
+def conditions_of(clauses: Sequence[Clause], at: int) -> list[Clause]:
+    """Return the conditions and exceptions of a clause: those that follow it, or that begin the sentence before it."""
+    if clauses[at].condition:
+        return []
+    after = list(takewhile(lambda clause: clause.condition, clauses[at + 1 :]))
+    before = list(takewhile(lambda clause: clause.condition, reversed(clauses[:at])))
+    return [*after, *(before if len(before) == at else ())]
+
+
+def _relative(clause: Clause) -> bool:
+    """Return whether a clause is about things of the one before: "of whom 18 are men"."""
+    return any(token.key in ("whom", "which") for token in clause.tokens[:3])
 
 
 def _join(sentence: str, clause: Clause) -> str:
@@ -291,7 +300,7 @@ def _join(sentence: str, clause: Clause) -> str:
 def _predicate(clause: Clause) -> tuple[Token, ...]:
     """Return the tokens from the last of the first verbs on: "may be borrowed for 7 days" from "borrowed"."""
     at = next((n for n, token in enumerate(clause.tokens) if token.verb), len(clause.tokens))
-    while at + 1 < len(clause.tokens) and clause.tokens[at + 1].verb:
+    while at + 1 < len(clause.tokens) and clause.tokens[at + 1].verb and clause.tokens[at].key in AUXILIARIES:
         at += 1
     return clause.tokens[at:]
 
@@ -311,7 +320,7 @@ def verb_words(clause: Clause) -> frozenset[str]:
     return frozenset(token.key for token in clause.tokens if token.verb and token.content)
 
 
-def _left_out(before: Clause, clause: Clause) -> list[Token]:
+def _left_out(before: Clause, clause: Clause, sentence: str) -> list[Token]:
     """Return the tokens of the clause before that one without a verb leaves out.
 
     Before a preposition that is all up to that one, before a quantity all up to the first quantity; before a thing that
@@ -335,6 +344,8 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
         return list(before.tokens[:at])
     if leaves_out_verb(clause.tokens):
         return list(before.tokens[: verb + 1])
+    if _is_other_subject(first, own, sentence):
+        return [token for token in before.tokens if token.verb]
     nouns = [token for token in before.tokens[:verb] if token.content]
     objects = object_words(before)
     if clause.tokens[0].key in _DETERMINERS or (
@@ -355,6 +366,20 @@ def _left_out(before: Clause, clause: Clause) -> list[Token]:
     return [*shared, *(token for token in before.tokens if token.verb)]
 
 
+def _is_other_subject(first: Token, own: Sequence[Token], sentence: str) -> bool:
+    """Return whether a piece without a verb begins with a name that has an object behind it: "Captain Rask the Brisk"."""
+    if first.key in TITLES:
+        return True
+    named = sentence[first.start : first.start + 1].isupper()
+    return named and any(
+        token.key in ("the", "a", "an", "his", "her") for token in own[own.index(first) + 1 :]
+    )
+
+
+TITLES = frozenset(("mr", "ms", "mrs", "miss", "dr", "captain", "prof", "professor"))
+"""Words before the name of a person."""
+
+
 def coverage(content: frozenset[str], words: frozenset[str]) -> float:
     """Return the share of content words that are among the words, themselves or as a synonym; 1 for none."""
     return sum(is_covered(word, words) for word in content) / len(content) if content else 1.0
@@ -362,7 +387,9 @@ def coverage(content: frozenset[str], words: frozenset[str]) -> float:
 
 def is_covered(word: str, words: frozenset[str]) -> bool:
     """Return whether a stem, or one that means the same, is among the words."""
-    if word in words or not SYNONYMS.get(word, frozenset()).isdisjoint(words):
+    if word in words or word + "e" in words or (word[-1:] == "e" and word[:-1] in words):
+        return True  # "hired" and "hire"
+    if not SYNONYMS.get(word, frozenset()).isdisjoint(words):
         return True
     return any(lexicon.are_synonyms(word, other) for other in _by_root(words).get(word[:4], ()))
 

@@ -108,6 +108,27 @@ _SAME = """
     inhabit populate live|inhabitant resident citizen|population people|resident local|origin source
     derive come|originate come|ancestor forefather|descendant offspring|heir successor
     predecessor forerunner|rival opponent competitor|ally partner|enemy foe|friend companion mate
+    drop fall fell fallen sink sank decline decrease reduce cut|rise rose risen grow grew increase climb raise
+    extend renew prolong|loan lend borrow|permission consent approval agree|refund reimburse repay returned
+    acquire buy purchase bought|employ hire work|colleague employee coworker|supervise oversee manage
+    manage run lead led head direct handle manager|manage handle process deal|founder found founded establish
+    lesson class course|teacher teach taught instructor lesson|participant attend|exam examination test
+    certificate diploma|donate donation given gave give|deliver supply provide bring brought|reach contact call
+    show display exhibit present house shown|hold seat carry accommodate take|carry hold transport|accommodate sleep
+    capacity hold|surcharge extra additional|additional extra further more|duration last|take last need require
+    steal theft stolen|postpone delay defer|helper volunteer|area district zone region|enter entrance entry admit access
+    admission entry entrance admit|accompany with together|pensioner senior retired|disabled disability|discard throw put
+    come originate|date built|enlarge extend expand|depart leave start|run operate go work|sail run go operate
+    mechanic technician engineer|household customer|pupil student|allocate assign distribute|collect gather receive
+    income revenue earning turnover|spend spending expenditure expense|permit licence license permission
+    share proportion percentage|average mean|count record register number|record count|entry visit visitor
+    visit visitor come came|passenger traveller people|climb rise ascend|lie stand located|cyclist rider|director head leader
+    say tell give mention|written writing write|dispose throw|notify inform|surface pave|fitted equipped install added
+    add fit install|purchase acquire|bought purchase|keep kept look|cost worth price|carry take convey|need take
+    get receive obtain have|get receive given|bring carry take|use consume|consumption use|usage use|burn consume use
+    finish end conclude|last final|closed shut|collected pickup|answered handled|conduct lead direct|command lead captain
+    trained qualified|advised recommended|admitted allowed|link connect join|fewest least|fault defect problem|pay charge
+    repaid refunded|gift donation|ill illness sick|adult grown|someone person|obliged required|strictly absolutely
     begin introduce|adopt introduce|abandon leave give-up|destroy demolish ruin wreck
     restore rebuild renovate|expand extend enlarge|shrink contract|twice double two-fold|thrice triple
     pair couple two|dozen twelve|decade ten-year|century hundred-year|fortnight two-week
@@ -219,77 +240,6 @@ _EXCLUSIVE = """
     hora minuto segundo día semana mes año siglo década horas minutos segundos días semanas meses años siglos décadas
     stunde minute tag woche monat jahr jahrzehnt jahrhundert stunden minuten tage woche wochen monate jahre
 """
-_UNIT_FORMS = """
-    second: s sec secs second seconds segundo segundos sekunde sekunden
-    minute: min mins minute minutes minuto minutos minuten
-    hour: h hr hrs hour hours hora horas stunde stunden std
-    day: d day days día días tag tage tagen
-    night: night nights noche noches nacht nächte
-    week: wk wks week weeks semana semanas woche wochen
-    month: month months mes meses monat monate monaten
-    year: yr yrs year years año años jahr jahre jahren
-    decade: decade decades década décadas
-    century: century centuries siglo siglos
-    millimetre: mm millimetre millimetres millimeter millimeters
-    centimetre: cm centimetre centimetres centimeter centimeters
-    metre: m metre metres meter meters metro metros
-    kilometre: km kms kilometre kilometres kilometer kilometers kilómetro kilómetros
-    inch: in inch inches ″
-    foot: ft foot feet
-    yard: yd yard yards
-    mile: mi mile miles milla millas
-    acre: acre acres
-    hectare: ha hectare hectares
-    gram: g gram grams gramme grammes gramm
-    kilogram: kg kilo kilos kilogram kilograms kilogramm
-    tonne: t ton tons tonne tonnes tonelada toneladas
-    ounce: oz ounce ounces
-    pound: lb lbs
-    litre: l litre litres liter liters litro litros
-    millilitre: ml millilitre millilitres milliliter milliliters
-    gallon: gal gallon gallons
-    byte: b byte bytes
-    kilobyte: kb kib kilobyte kilobytes
-    megabyte: mb mib megabyte megabytes
-    gigabyte: gb gib gigabyte gigabytes
-    terabyte: tb tib terabyte terabytes
-    euro: € eur euro euros
-    dollar: $ usd dollar dollars
-    sterling: £ gbp
-    yen: ¥ jpy yen
-    cent: ¢ cent cents
-    percent: % percent pct prozent
-    degree: ° degree degrees
-    celsius: °c celsius
-    fahrenheit: °f fahrenheit
-    watt: w watt watts
-    kilowatt: kw kilowatt kilowatts
-    volt: v volt volts
-    hertz: hz hertz
-    mph: mph
-    kmh: km/h kmh kph
-"""
-UNITS = {
-    form: unit.strip()
-    for line in _UNIT_FORMS.strip().splitlines()
-    for unit, _, forms in [line.partition(":")]
-    for form in forms.split()
-}
-"""The one name of a unit by each way of writing it, in lower case."""
-SCALES = {
-    "hundred": 100,
-    "thousand": 1_000,
-    "k": 1_000,
-    "million": 1_000_000,
-    "millions": 1_000_000,
-    "millones": 1_000_000,
-    "millionen": 1_000_000,
-    "billion": 1_000_000_000,
-    "bn": 1_000_000_000,
-    "trillion": 1_000_000_000_000,
-    "mil": 1_000,
-    "tausend": 1_000,
-}
 _SIDES = (
     ("before", "after"),
     ("above", "below"),
@@ -366,6 +316,17 @@ PARTIAL = frozenset(
     )
 )
 """Words that say that something holds for a part; a clause with one does not bear out one with a word for all."""
+
+
+_FILLER_TEXT = """
+    available offer provide service option facility possible allow time place thing way hotel restaurant
+    cafe location customer guest visitor passenger currently moment soon use using
+    namely altogether total already still together usually normally just well person people someone anyone anybody
+    somebody everybody everyone take get make put come go become find keep bring latest respect fact case kind sort
+    formerly previously indeed actually simply mr ms mrs miss dr
+"""
+FILLERS = frozenset(map(stem, _FILLER_TEXT.split()))
+"""Stems of words that say little of what a statement is about."""
 
 
 def _stems(text: str) -> list[str]:
@@ -486,7 +447,7 @@ def are_opposite(one: str, other: str) -> bool:
 
 def are_synonyms(one: str, other: str) -> bool:
     """Return whether two stems mean the same: equal, in the table, or of one root (arrive, arrival)."""
-    if one == other or other in SYNONYMS.get(one, ()):
+    if one == other or other in SYNONYMS.get(one, ()) or one + "e" == other or other + "e" == one:
         return True
     common = next(
         (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))

@@ -7,6 +7,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rag.quantities.comparing import Quantity, unbounded
+from rag.quantities.labels import find_labels
+from rag.quantities.reading import read_quantities
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import extract_numbers, polarity
 from rag.text.words import STOP_WORDS, content_words, words
@@ -18,16 +21,19 @@ _FIRST = re.compile(r"\W*([A-Z][\w'’-]+) (?=[A-Z])")
 _QUOTED = re.compile(r"“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|\"([^\"]+)\"")
 _COURTESY = re.compile(
     r"\W*(?:"
-    r"(?:hello|hi|hey|dear|greetings|welcome|good (?:day|morning|afternoon|evening)|guten (?:tag|morgen|abend)|hallo|hola"
+    r"(?:hello|hi|hey|dear|greetings|welcome|good (?:day|morning|afternoon|evening)|guten (?:tag|morgen|abend)"
+    r"|hallo|hola"
     r"|buen[oa]s (?:d[ií]as|tardes|noches))"
     r"(?: (?:there|back|again|all|everyone))?"
     r"(?:,? (?:from|to|at|and welcome to)(?: ?[\w'’&-]+){1,5}|,? (?-i:[A-Z])[\w'’-]+)?"
     r"|(?:many )?thank(?:s| you)(?: (?:so|very) much)?(?: again)?"
-    r"(?: for (?:asking|your \w+(?: \w+)?|getting in touch|reaching out|\w+ing (?:with |to |at |by )?(?:me|us|our \w+)))?"
+    r"(?: for (?:asking|your \w+(?: \w+)?|getting in touch|reaching out|\w+ing (?:with |to |at |by )?(?:me|us"
+    r"|our \w+)))?"
     r"|happy \w+ing(?: ahead)?|enjoy (?:your|the) (?:stay|visit|trip|day|meal|journey|ride|evening|weekend|show|tour)"
     r"|have (?:a|an) (?:\w+ )?(?:day|evening|weekend|trip|stay|journey|time|week|one)(?: ahead)?"
     r"|safe travels?|good luck|good ?-?bye|bye|cheers"
-    r"|take care|(?:see|talk to) you (?:soon|there|later|then)|you(?:['’]re| are) (?:very )?welcome(?: to ask[^.;:]{0,30})?"
+    r"|take care|(?:see|talk to) you (?:soon|there|later|then)|you(?:['’]re"
+    r"| are) (?:very )?welcome(?: to ask[^.;:]{0,30})?"
     r"|(?:my|our) pleasure"
     r"|(?:best|kind|warm)(?:est)? (?:regards|wishes)|yours (?:sincerely|faithfully|truly)|sincerely"
     r"|mit freundlichen gr[uü](?:ß|ss)en"
@@ -55,6 +61,10 @@ class Claim:
     numbers: frozenset[str]
     """Numbers and times that are not part of a date."""
     dates: frozenset[Date]
+    quantities: tuple[Quantity, ...]
+    """Its amounts and times, without bounds."""
+    labels: frozenset[str]
+    """Names that end in a number: "line12"."""
     names: frozenset[str]
     """Stemmed words of names."""
     quotes: tuple[str, ...]
@@ -76,6 +86,8 @@ def _claim(sentence: str) -> Claim:
         content,
         extract_numbers(dated),
         extract_dates(sentence),
+        tuple(unbounded(q) for q in read_quantities(sentence) if q.date is None),
+        find_labels(sentence),
         proper_names(dated),
         quotations(sentence),
         is_negated(sentence),

@@ -1,0 +1,1 @@
+"""Statements with their passages, written by others than the authors of the rules that judge them."""

@@ -1,0 +1,95 @@
+"""Statements of the audited kinds: changes, years, modality, restrictions, subjects, tables, pronouns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import rag
+from rag.types import Chunk, Citation, Hit
+
+TABLE = (
+    "| Room | Seats | Price per day | Projector |\n|---|---|---|---|\n| Elm | 12 | 80 euros | yes |\n"
+    "| Oak | 30 | 150 euros | no |\n| Pine | 8 | 60 euros | yes |"
+)
+FALSE = {
+    "Mrs Oakley repairs sails and Mr Twill paints boats.": "Mr Twill repairs sails.|Mrs Oakley paints boats.",
+    "A parcel may weigh up to 42 kg and costs 12 euros.": (
+        "A parcel may weigh up to 42 pounds.|A parcel may weigh up to 42 stone.|A parcel costs 12 francs."
+    ),
+    "Water use fell by 5 percent last year.": "Water use fell to 5 percent last year.",
+    "Revenue rose from 4.1 million in 2021 to 5.3 million in 2022.": (
+        "Revenue was 4.1 million in 2022.|In 2021, revenue came to 5.3 million."
+    ),
+    "Visitors must wear a badge. Staff should lock the door. Students may use the printer.": (
+        "Visitors may wear a badge.|Visitors should wear a badge.|Staff must lock the door."
+        "|Students must use the printer."
+    ),
+    "The bridge is about 340 metres long.": "The bridge is exactly 340 metres long.",
+    "All flats have a balcony. Most flats have a garage. Some flats have a sea view.": (
+        "All flats have a garage.|Most flats have a sea view."
+    ),
+    "The Aldra 300 is a wood stove. It delivers 35 kW. The Aldra 500 delivers 50 kW.": "The Aldra 500 delivers 35 kW.",
+    "Mr Wilk heads the school and Ms Adeyemi the library; he is in charge of exams, she of courses.": (
+        "Ms Adeyemi is in charge of exams.|Mr Wilk is in charge of courses."
+    ),
+    "Line 12 leaves the station at 7.05. Line 4 starts at the harbour.": (
+        "Line 4 starts at the harbour. It leaves the station at 7.05."
+    ),
+    TABLE: "The Elm room seats 30.|The Oak room has a projector.|The Pine room costs 80 euros a day.",
+}
+TRUE = {
+    "Revenue rose from 4.1 million in 2021 to 5.3 million in 2022.": (
+        "Revenue was 5.3 million in 2022.|In 2021 revenue was 4.1 million."
+    ),
+    "The council raised the fee from 20 to 25 euros.": "The fee was raised by 5 euros.|The fee went up to 25 euros.",
+    "The crossing takes 90 minutes.": "The crossing takes an hour and a half.",
+    "Visitors must wear a badge. Swimmers need not shower twice.": (
+        "Visitors are required to wear a badge.|Swimmers do not have to shower twice."
+    ),
+    "Entry to the garden costs nothing. Cycling is not permitted on the lake path.": (
+        "Entry to the garden is free.|Cycling is forbidden on the lake path."
+    ),
+    "Guests with a pass enter free.": "Guests who have a pass do not pay for entry.",
+    "The Aldra 300 delivers 35 kW.": "The Aldra 300 delivers 35 kilowatts.",
+    "A bed costs 22 euros per night and 130 euros per week.": "A bed costs 130 euros per week.",
+    "Its two cars, the Heron and the Otter, were built in 1934 and 1961 respectively.": (
+        "The Heron was built in 1934, while the Otter was built in 1961."
+    ),
+    TABLE: "The Oak room seats 30.|Room Pine costs 60 euros per day.|There is a projector in the Elm room.",
+}
+LIMITED = {
+    "Guests with a pass enter free.": "Guests enter free.",
+    "All transfers outside the EU cost 15 euros.": "All transfers cost 15 euros.",
+    "Cards are replaced free of charge if they are reported stolen within 24 hours.": "Cards are replaced free of charge.",
+    "Members may bring a friend only if they book ahead.": "Members may bring a friend.",
+    "Lockers can be used overnight unless the gym is closed the next day.": "Lockers can be used overnight.",
+    "Music is allowed when the yoga room is empty.": "Music is allowed.",
+    "The tower is open at weekends, except in January.": "The tower is open at weekends.",
+}
+
+
+def cite(passage: str, statement: str) -> list[Citation]:
+    return rag.cite(statement, [Hit(Chunk(0, "a.md", "", 0, passage, 0, len(passage)), 1.0, 1.0, 1.0)])
+
+
+def pairs(groups: dict[str, str]) -> list[tuple[str, str]]:
+    return [(passage, one) for passage, several in groups.items() for one in several.split("|")]
+
+
+@pytest.mark.parametrize(("passage", "statement"), pairs(FALSE))
+def test_what_the_passage_does_not_say_is_not_supported(passage: str, statement: str) -> None:
+    assert {citation.support for citation in cite(passage, statement)} != {"supported"}
+
+
+@pytest.mark.parametrize(("passage", "statement"), pairs(TRUE))
+def test_what_the_passage_says_in_other_words_is_supported(passage: str, statement: str) -> None:
+    assert {citation.support for citation in cite(passage, statement)} == {"supported"}
+
+
+@pytest.mark.parametrize(("passage", "statement"), pairs(LIMITED))
+def test_a_restriction_left_out_is_partly_and_says_so(passage: str, statement: str) -> None:
+    (citation,) = cite(passage, statement)
+    assert (citation.support, citation.limited, citation.supported) == ("partly", True, False)
+    assert json.loads(json.dumps(citation.to_json()))["limited"] is True
