@@ -124,7 +124,9 @@ def select_prompt(
     choice = _decide(tried[0], tries, _default_name(stage))
     scores = tries.scores
     rows = [
-        {**_described(c), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in tried
+        {**_described(c), "questions": len(scores[c.name]), "score": _mean(scores[c.name])}
+        for c in tried
+        if scores[c.name]
     ]
     return _store_choice(stage, made_from, choice, rows, untried, budget)
 
