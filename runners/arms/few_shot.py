@@ -56,10 +56,10 @@ NEAREST_TOKENS_CPU = 1_024
 1,055 tokens in 5.9 s on two busy cores, and 1,500 tokens/s on idle ones (benchmarks/LOG.md, 2026-11-27)."""
 NEAREST_TOKENS_GPU = 8_192
 """The same on a GPU. Our assumption; not measured."""
-MANY_TOKENS_CPU = 4_096
-"""Most tokens of a bank that is read once, on a CPU. The default model reads
-them in 38 s on two busy cores, 1,500 tokens/s on idle ones (benchmarks/LOG.md, 2026-11-27), and every token of an
-answer attends to all of them: 3,000 are taken to double an answer's time (advisor/costs/step_time.py)."""
+MANY_TOKENS_CPU = 3_072
+"""Most tokens of a bank that is read once, on a CPU: every token of an answer attends to all of them, and 3,000 are taken to
+double an answer's time (advisor/costs/step_time.py). The default model reads 1,500 tokens/s on idle cores
+(benchmarks/LOG.md, 2026-11-27)."""
 MANY_TOKENS_GPU = 32_768
 """The same on a GPU. Every answer's whole prompt is in the trial's journal: 150 answers after so many tokens are about
 20 MB of it."""
