@@ -184,11 +184,16 @@ def bank_tokens(profile: Profile) -> float:
 
 
 def example_tokens(profile: Profile, passages: float = 0.0) -> float:
-    """Return the tokens of examples in training: prompt, answer and passages of each, for two epochs.
+    """Return the tokens of examples in training: prompt, answer and passages of each, for the passes of a drafted plan.
 
     ``passages`` is the number of tokens of retrieved passages in each row, 0 for plain rows.
     """
-    return profile.examples_known * (row_tokens(profile) + passages) * DEFAULT_EPOCHS
+    from runners.training.defaults import passages_settings
+
+    rows = profile.examples_known
+    own = passages_settings("lora", int(rows), profile.params_b) if passages and profile.params_b else None
+    epochs = own.values["epochs"] if own else DEFAULT_EPOCHS
+    return rows * (row_tokens(profile) + passages) * epochs
 
 
 def training_tokens(profile: Profile) -> float:

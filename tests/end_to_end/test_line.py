@@ -34,6 +34,7 @@ CITATION = {
     "valid_until",
     "expired",
     "support",
+    "limited",
     "answer_start",
     "answer_end",
 }

@@ -345,6 +345,10 @@ def expected(name: str, replies: list[str]) -> str:
     """The text that a family's targets must have."""
     family = FAMILIES[name]
     shown = [reply.strip() if family.trims else reply for reply in replies]
+    if family.lead.endswith(
+        "</think>\n\n"
+    ):  # blanks between the reasoning and the answer are not the answer's
+        shown = [reply.lstrip() for reply in shown]
     end = f" {family.end}" if name == "llama-2" else family.end
     return "".join(f"{family.lead}{reply}{end}" for reply in (shown if family.all_turns else shown[-1:]))
 
