@@ -72,6 +72,8 @@ _PREFIXES = tuple(
         ),
     )
 )
+CONTEXT = 240
+"""Characters before an amount that are read for what it is part of; with all, a long list of amounts took seconds."""
 _HIGHER = r"(?:more|over|older|above|later|up|longer|higher)\b(?! than)"
 _LOWER = r"(?:less|fewer|under|younger|below|earlier|shorter|lower)\b(?! than)"
 _SUFFIXES = (
@@ -129,7 +131,7 @@ def inner_bound(before: str) -> str:
 
 def change_of(text: str, quantity: Quantity, before: str) -> str:
     """Return the part of an amount in a change: by how much, to what, from what; "" where there is none."""
-    head = text[: quantity.start]
+    head = text[max(0, quantity.start - CONTEXT) : quantity.start]
     if _BY_AFTER.match(text, quantity.through):
         return BY
     clause = re.split(r"[;.]\s|\b(?:and|but|while|when)\b(?![^;]*\bto\s*[$£€]?\s*$)", head)[-1]

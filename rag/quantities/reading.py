@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 
-from rag.quantities.bounds import bound_of, change_of, inner_bound
+from rag.quantities.bounds import CONTEXT, bound_of, change_of, inner_bound
 from rag.quantities.comparing import (
     DOWN,
     ENDS,
@@ -194,7 +194,11 @@ def read_quantities(text: str) -> tuple[Quantity, ...]:
 def _quantity(text: str, value: str, date: Date | None, start: int, end: int, previous: int) -> Quantity:
     before, after = text[max(previous, start - 40) : start], text[end : end + 40]
     unit, through, timed = "", end, date is not None or ":" in value
-    if not timed and _POINT_TIME.fullmatch(text[start:end]) and _BEFORE_TIME.search(text[:start]):
+    if (
+        not timed
+        and _POINT_TIME.fullmatch(text[start:end])
+        and _BEFORE_TIME.search(text[max(0, start - CONTEXT) : start])
+    ):
         word = _WORD_AFTER.match(after)
         if not word or (UNITS.get(word[1].lower(), "") == "" and not _PHRASE_AFTER.match(after)):
             hour, _, minute = text[start:end].partition(".")
@@ -203,7 +207,7 @@ def _quantity(text: str, value: str, date: Date | None, start: int, end: int, pr
         unit, length = _unit(before, after, text[start:end])
         through += length
     counted = ""
-    year = YEAR.fullmatch(text[start:end]) and _BEFORE_YEAR.search(text[:start])
+    year = YEAR.fullmatch(text[start:end]) and _BEFORE_YEAR.search(text[max(0, start - CONTEXT) : start])
     if not unit and not timed and not year and (word := _WORD_AFTER.match(after)) and after[:1].isspace():
         form = word[1].lower()
         plain = (
@@ -240,7 +244,7 @@ def _in_context(text: str, quantity: Quantity, previous: int) -> Quantity:
     later = re.match(r"\s+(later|earlier|ago|after|before)\b", text[quantity.through :], re.I)
     counted = later[1].lower() if later and quantity.kind == "duration" else quantity.counted
     per = _all_per(text, quantity.through)
-    if not per and (front := _PER_BEFORE.search(text[:start])):
+    if not per and (front := _PER_BEFORE.search(text[max(0, start - CONTEXT) : start])):
         per = frozenset((_PER_WORDS[front[1].lower()],))
     return replace(quantity, bound=bound, change=change, per=per, counted=counted)
 
