@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rag.quantities.comparing import YEAR
 from rag.quantities.units import UNITS
-from rag.text.dates import Date
+from rag.text.dates import MONTHS, Date
 from rag.text.numbers import find_numbers
 from rag.text.words import STOP_WORDS, stem
 
@@ -95,18 +95,7 @@ _NO_LABEL = frozenset(
         "friday",
         "saturday",
         "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
+        *MONTHS,
         "spring",
         "summer",
         "autumn",

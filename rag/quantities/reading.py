@@ -29,7 +29,7 @@ from rag.quantities.phrases import _FRACTION, _FREQUENCY, _PART_OF_UNIT, _SPOKEN
 from rag.quantities.units import MONEY, PERIODS, PHRASES, UNITS, dimension_of, size_of
 from rag.quantities.years import with_years
 from rag.text.dates import Date, find_dates
-from rag.text.numbers import find_numbers
+from rag.text.numbers import NUMBER_WORDS, find_numbers
 from rag.text.words import STOP_WORDS, stem
 
 _BETWEEN = re.compile(r"\b(?:between|zwischen|entre)\s*[$£€¥]?\s*$", re.I)
@@ -81,21 +81,8 @@ _PER = re.compile(
     re.I,
 )
 _NO_PER = frozenset(
-    [
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "twenty",
-        "thirty",
+    (
+        *NUMBER_WORDS,
         "hundred",
         "thousand",
         "total",
@@ -107,7 +94,7 @@ _NO_PER = frozenset(
         "further",
         "year's",
         "day's",
-    ]
+    )
 )
 _PER_BEFORE = re.compile(
     r"\b(daily|hourly|weekly|monthly|yearly|annual|nightly)\s+(?:[a-z]+\s+){1,2}?(?:of|is|was|are)\s+[$£€]?$",

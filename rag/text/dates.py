@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-_MONTHS = (
+MONTHS = (
     "january",
     "february",
     "march",
@@ -22,7 +22,7 @@ _MONTHS = (
     "november",
     "december",
 )
-_MONTH_NUMBERS = {name[:length]: n for n, name in enumerate(_MONTHS, 1) for length in (3, len(name))} | {
+_MONTH_NUMBERS = {name[:length]: n for n, name in enumerate(MONTHS, 1) for length in (3, len(name))} | {
     "sept": 9
 }
 _MONTH = "|".join(name.capitalize() for name in sorted(_MONTH_NUMBERS, key=len, reverse=True))

@@ -35,7 +35,8 @@ _ONES = [
     "nineteen",
 ]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORD_VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
+NUMBER_WORDS = {word: n for n, word in enumerate(_ONES)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
+"""Value of each English number word below a hundred that is one word."""
 SCALES = {
     "hundred": 100,
     "thousand": 1_000,
@@ -214,7 +215,7 @@ def _goes_on(text: str, words: Sequence[re.Match[str]], match: re.Match[str]) ->
         return False
     if match["scale"]:
         return last["scale"] is None or match["scale"].lower() != last["scale"].lower()
-    small = match["one"] is not None and 0 < _WORD_VALUES[match["one"].lower()] < 10
+    small = match["one"] is not None and 0 < NUMBER_WORDS[match["one"].lower()] < 10
     return last["scale"] is not None or (last["ten"] is not None and small)
 
 
@@ -232,7 +233,7 @@ def _spelt(text: str, words: Sequence[re.Match[str]]) -> Iterator[tuple[str, int
         elif match["a"]:
             current = Decimal("0.5") if match["a"].lower().startswith("half") else Decimal(1)
         else:
-            current += _WORD_VALUES[(match["ten"] or match["one"]).lower()]
+            current += NUMBER_WORDS[(match["ten"] or match["one"]).lower()]
     yield _scaled(text, _form(total + current), words[-1], words[0].start())
 
 

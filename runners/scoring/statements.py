@@ -15,7 +15,7 @@ from rag.embedding.language import LANGUAGES, detect_language
 from rag.quantities.phrases import spoken_times
 from rag.quantities.reading import bounds, measures
 from rag.text.dates import Date, extract_dates, without_dates
-from rag.text.numbers import extract_numbers, polarity
+from rag.text.numbers import NUMBER_WORDS, extract_numbers, polarity
 from rag.text.words import STOP_WORDS, sentences, stem
 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff"
@@ -56,40 +56,7 @@ _NUMERAL = {
     for language, words in _NUMERALS.items()
 }
 """Numerals from zero to twelve but one, which is an article too."""
-_ENGLISH_NUMERALS = frozenset(
-    [
-        "zero",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-        "twenty",
-        "thirty",
-        "forty",
-        "fifty",
-        "sixty",
-        "seventy",
-        "eighty",
-        "ninety",
-        "hundred",
-        "thousand",
-        "million",
-    ]
-)
+_ENGLISH_NUMERALS = frozenset((*NUMBER_WORDS, "hundred", "thousand", "million")) - {"one"}
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
