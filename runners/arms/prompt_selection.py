@@ -60,7 +60,9 @@ ANSWERS_PER_PROMPT = 6
 """Answers of the budget for each prompt that is tried: 10 prompts for 60 answers. Eight to twelve gain as much as each
 other when simulated, five less (`benchmarks/audition.py`)."""
 MIN_WITHOUT_SCORE = 4
-"""Questions on which no prompt of a round scores anything, after which none is tried further: the arm answers nothing."""
+"""Questions on which no prompt of a round scores anything, after which none is tried further. Simulated with 10 prompts and
+60 answers of grade 0 or 1: where a single prompt is right at all, on .2 or .3 of the questions, 86 and 92 % of the gain is
+kept; where all are right on .1, 98 %."""
 LONG_BANK = 16
 """Examples of a bank whose questions are asked apart from those of other prompts, so that it is read once."""
 
