@@ -29,6 +29,8 @@ CASE_USES = ("winner_only", "winner_or_also", "constraint")
 BANDS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.01)
 """Edges of the bands of probability in a reliability table."""
 PROMPTED_METHODS = {"prompting", "few-shot"}
+OTHER_WINNERS = ("classifier", "nearest-reply", "router", "long-context", "agentic-search")
+"""What can win a published comparison beside the methods that are advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,11 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
     pairs = [(result.probability, result.accepted) for result in scored]
     right = sum(result.accepted for result in scored) / len(scored)
     confusion = Counter((result.case.winner, result.ranking.choice) for result in scored)
+    names = _winners()
     table = {
-        winner: {
-            choice: confusion[winner, choice] for choice in methods_by_name() if confusion[winner, choice]
-        }
-        for winner in methods_by_name()
-        if any(confusion[winner, choice] for choice in methods_by_name())
+        winner: {choice: confusion[winner, choice] for choice in names if confusion[winner, choice]}
+        for winner in names
+        if any(confusion[winner, choice] for choice in names)
     }
     return {
         "schema": 1,
@@ -145,6 +146,18 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
         "brier_of_constant": round(right * (1 - right), 4),
         "reliability": reliability(pairs),
         "confusion": table,
+        "cases": [
+            {
+                "id": result.case.id,
+                "winner": result.case.winner,
+                "choice": result.ranking.choice,
+                "accepted": result.accepted,
+                "exact": result.exact,
+                "probability": round(result.probability, 3),
+                "level": level_of(result.probability),
+            }
+            for result in scored
+        ],
         "misses": [_miss(result) for result in scored if not result.accepted],
         "near": [
             {"id": result.case.id, "winner": result.case.winner, "choice": result.ranking.choice}
@@ -247,7 +260,8 @@ def _miss(result: ScoredCase) -> dict[str, Any]:
         for finding in result.ranking.findings
         if finding.need and first.method.serves.get(finding.need, 0) >= 0.5
     ]
-    winner = next(scored for scored in result.ranking.methods if scored.method.name == result.case.winner)
+    by_name = {scored.method.name: scored for scored in result.ranking.methods}
+    winner = by_name.get(result.case.winner)
     return {
         "id": result.case.id,
         "source": result.case.source,
@@ -255,9 +269,9 @@ def _miss(result: ScoredCase) -> dict[str, Any]:
         "choice": result.ranking.choice,
         "reasons": [{"rule": finding.rule.code(), "text": finding.text} for finding in counted],
         "probability": round(result.probability, 3),
-        "winner_score": winner.score,
+        "winner_score": winner.score if winner else None,
         "choice_score": first.score,
-        "winner_blockers": [blocker.to_json() for blocker in winner.blockers],
+        "winner_blockers": [blocker.to_json() for blocker in winner.blockers] if winner else [],
     }
 
 
@@ -268,8 +282,8 @@ def _case(row: Any, location: str) -> AdviceCase:
     name = str(row.get("id") or location)
     location = f"{location} ({name})" if row.get("id") else location
     winner, use = row.get("winner"), row.get("test_use") or "winner_or_also"
-    if winner not in methods_by_name():
-        raise BadInput(f"{location}: winner cannot be {winner!r}", f"allowed: {', '.join(methods_by_name())}")
+    if winner not in _winners():
+        raise BadInput(f"{location}: winner cannot be {winner!r}", f"allowed: {', '.join(_winners())}")
     if use not in CASE_USES:
         raise BadInput(f"{location}: test_use cannot be {use!r}", f"allowed: {', '.join(CASE_USES)}")
     answers = row.get("answers")
@@ -292,14 +306,14 @@ def _case(row: Any, location: str) -> AdviceCase:
     return AdviceCase(name, str(title or ""), profile, winner, also_acceptable, use, forbidden)
 
 
+def _winners() -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*methods_by_name(), *OTHER_WINNERS)))
+
+
 def _names(given: Any, location: str) -> frozenset[str]:
     unknown = (
-        [name for name in given if name not in methods_by_name()]
-        if isinstance(given, list | tuple)
-        else [given]
+        [name for name in given if name not in _winners()] if isinstance(given, list | tuple) else [given]
     )
     if unknown:
-        raise BadInput(
-            f"{location} cannot contain {unknown[0]!r}", f"allowed: {', '.join(methods_by_name())}"
-        )
+        raise BadInput(f"{location} cannot contain {unknown[0]!r}", f"allowed: {', '.join(_winners())}")
     return frozenset(given)
