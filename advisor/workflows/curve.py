@@ -306,7 +306,9 @@ def conclusion_text(data: dict[str, Any]) -> str:
     if stop["n"] is None:
         return f"{first} More rows are worth labelling, as far as this forecast goes (8 times as many)."
     if stop["n"] <= rows:
-        return f"{first} Stop labelling: another doubling more likely adds less than {worth}."
+        full = 1 - data["points"][-1]["score"] < gain["worth"]
+        why = " These questions leave nothing to gain; harder ones would show a difference." if full else ""
+        return f"{first} Stop labelling: another doubling more likely adds less than {worth}.{why}"
     return f"{first} Label up to about {stop['n']:,} rows; the doubling after that more likely adds less than {worth}."
 
 
