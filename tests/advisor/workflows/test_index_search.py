@@ -159,7 +159,13 @@ def test_search_scores_questions_with_gold(
     ]
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert search_exit_code(index, "--questions", path, "--embedder", embedder, "--k", "3", "--expired") == 0
+    arguments = ("--questions", path, "--embedder", embedder, "--k", "3", "--expired")
+    assert search_exit_code(index, *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a: dogs for 4 euros"
+    assert [line for line in lines if not line.startswith("  ")] == [f"{r['id']}: {r['question']}" for r in rows]
+    assert sum(line.startswith("  1. ") for line in lines) == 4
+    assert search_exit_code(index, *arguments, "--json") == 0
     captured = capsys.readouterr()
     results = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["id"] for row in results] == ["a", "b", "c", "d"]
