@@ -11,7 +11,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-
 from advisor.costs.speed_measurement import measure_run_seconds, speed_line
 from advisor.display import training
 from advisor.display.events import print_event

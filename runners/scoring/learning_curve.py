@@ -192,7 +192,7 @@ class LearningCurve:
         return max(0.0, float(to_z(np.array(self.points[-1].score))) - upper)
 
     def _lifted(self, mean: np.ndarray, sizes: Sequence[float]) -> np.ndarray:
-        """Return means of z raised until the band holds the last point: not at all at the first size, in full from the last."""
+        """Return means of z raised until the band holds the last point: not at the first size, in full from the last."""
         if not self._lift:
             return mean
         d = np.log(np.asarray(sizes, float)) - self._start

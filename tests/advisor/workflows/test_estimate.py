@@ -315,7 +315,9 @@ def test_hours_are_said_for_this_machine_without_data(capsys: pytest.CaptureFixt
     assert large.memory.fits(large.device_gib) == "yes"
     assert large.hours is not None
     assert large.hours.likely > 168
-    assert large.verdict.startswith("not on this machine: it fits this machine (57.6 GiB), but trains for about")
+    assert large.verdict.startswith(
+        "not on this machine: it fits this machine (57.6 GiB), but trains for about"
+    )
     assert large.to_json()["within_a_week"] is False
     assert any("1,000 examples were assumed" in note for note in large.notes)
     card = estimate_request(EstimateRequest(params_b=8, method="qlora", gpu="RTX 4090"), {}, machine())

@@ -163,7 +163,9 @@ def test_search_scores_questions_with_gold(
     assert search_exit_code(index, *arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a: dogs for 4 euros"
-    assert [line for line in lines if not line.startswith("  ")] == [f"{r['id']}: {r['question']}" for r in rows]
+    assert [line for line in lines if not line.startswith("  ")] == [
+        f"{r['id']}: {r['question']}" for r in rows
+    ]
     assert sum(line.startswith("  1. ") for line in lines) == 4
     assert search_exit_code(index, *arguments, "--json") == 0
     captured = capsys.readouterr()
