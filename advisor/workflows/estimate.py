@@ -170,9 +170,9 @@ def estimate_request(
     request, others = _with_set_answers(request)
     method, use = _method(request)
     name, shape, notes = _shape(request)
-    if use != "inference" and request.examples is None and request.tokens is None:
+    assumed = use != "inference" and request.examples is None and request.tokens is None
+    if assumed:
         request = replace(request, examples=ASSUMED_EXAMPLES)
-        notes += (f"{ASSUMED_EXAMPLES:,} examples were assumed: give yours with --examples or --tokens",)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
     counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
@@ -200,6 +200,8 @@ def estimate_request(
         notes += more
     hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, group)
     notes += tuple(note for note in (profile.devices_note, profile.dtype_note) if note and devices == 1)
+    if assumed:
+        notes += (f"{ASSUMED_EXAMPLES:,} examples were assumed: give yours with --examples or --tokens",)
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
     return EstimateResult(

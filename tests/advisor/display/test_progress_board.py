@@ -290,7 +290,7 @@ def test_bar_shows_no_count_and_no_time_left_before_they_are_known() -> None:
     with Progress(*bar_columns(), console=screen, auto_refresh=False) as bars:
         task = bars.add_task("[1/4] index", total=None, note="")
         bars.refresh()
-        assert "?" not in out.getvalue()
+        assert "/?" not in out.getvalue()
         assert "left" not in out.getvalue()
         bars.update(task, completed=3, total=7, note="")
         bars.refresh()

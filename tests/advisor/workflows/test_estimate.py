@@ -311,7 +311,7 @@ def test_hours_are_said_for_this_machine_without_data(capsys: pytest.CaptureFixt
     small = estimate_request(EstimateRequest(params_b=0.135, method="lora"), {}, machine())
     assert small.within_a_week
     assert small.verdict == "fits this machine (14.4 GiB)"
-    large = estimate_request(EstimateRequest(params_b=8, method="qlora"), {}, machine(ram_gib=64.0))
+    large = estimate_request(EstimateRequest(params_b=32, method="qlora"), {}, machine(ram_gib=64.0))
     assert large.memory.fits(large.device_gib) == "yes"
     assert large.hours is not None
     assert large.hours.likely > 168
