@@ -78,7 +78,7 @@ ANSWER_FIELDS: Mapping[str, tuple[str, str]] = {
 OTHER_ANSWERS = ("gpu_kind", "ram_gib", "cpu_cores", "prompt_tokens", "answer_tokens")
 """Answers that an estimate uses and that have no flag of their own."""
 ASSUMED_EXAMPLES = 1000
-"""Examples that are trained on where none were given: hours are said all the same."""
+"""Examples that are trained on where none were given."""
 HOURS_OF_A_WEEK = 168.0
 """A training that is likely to take longer here is not for this machine."""
 _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
@@ -170,9 +170,7 @@ def estimate_request(
     request, others = _with_set_answers(request)
     method, use = _method(request)
     name, shape, notes = _shape(request)
-    assumed = use != "inference" and request.examples is None and request.tokens is None
-    if assumed:
-        request = replace(request, examples=ASSUMED_EXAMPLES)
+    request, assumed = _with_assumed_data(request, use)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
     counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
@@ -200,8 +198,7 @@ def estimate_request(
         notes += more
     hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, group)
     notes += tuple(note for note in (profile.devices_note, profile.dtype_note) if note and devices == 1)
-    if assumed:
-        notes += (f"{ASSUMED_EXAMPLES:,} examples were assumed: give yours with --examples or --tokens",)
+    notes += assumed
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
     return EstimateResult(
@@ -216,6 +213,14 @@ def estimate_request(
         sharing=sharing,
         here=card is None and request.gpu_memory is None,
     )
+
+
+def _with_assumed_data(request: EstimateRequest, use: str) -> tuple[EstimateRequest, tuple[str, ...]]:
+    """Return the request with data to train on, and a note where they were not given: hours are said all the same."""
+    if use == "inference" or request.examples is not None or request.tokens is not None:
+        return request, ()
+    note = f"{ASSUMED_EXAMPLES:,} examples were assumed: give yours with --examples or --tokens"
+    return replace(request, examples=ASSUMED_EXAMPLES), (note,)
 
 
 def _method(request: EstimateRequest) -> tuple[str, MemoryUse]:

@@ -288,8 +288,8 @@ def _shows_language(text: str, name: str) -> bool:
         return True
     if any(char.isalpha() and not char.isascii() for char in text):
         return True
-    found = {word.strip(".,;:!?()\"'-–") for word in text.casefold().split()}
-    return bool(found & (known.function_words - LANGUAGES[0].function_words))
+    spoken = {word.strip(".,;:!?()\"'-–") for word in text.casefold().split()}
+    return bool(spoken & (known.function_words - LANGUAGES[0].function_words))
 
 
 def embedder_knows_language(encoder: Encoder, name: str, text: str) -> bool:

@@ -43,7 +43,7 @@ _OPENERS = """
     after also although among and as at because before being between both but by despite during for from having he her
     here his how however i if in it its let my no nor not on once other or our over please she since so such that
     their then these they this those though to under unless until we what when where which while who why
-    with without yet anything everything nothing none nobody whoever whatever whichever hence thus therefore
+    with without yet anything everything nothing none whoever whatever whichever hence thus therefore
     nonetheless nevertheless however moreover furthermore meanwhile instead later today now sometimes often
     otherwise elsewhere
 """
