@@ -151,7 +151,7 @@ def test_search_rejects_wrong_options(index: Path, embedder: Path, capsys: Captu
 def test_search_scores_questions_with_gold(
     index: Path, embedder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "a", "question": "dogs for 4 euros", "doc_id": "new.md", "spans": [{"start": 63, "end": 73}]},
         {"id": "b", "question": "cats", "doc_id": "cats.txt"},
         {"id": "c", "question": "fares"},
