@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORMATS = ("human", "json", "plain")
 FORMAT, QUIET = "TUNEWISE_FORMAT", "TUNEWISE_QUIET"
 TRUE_WORDS = ("1", "true", "yes", "on")
+REDIRECTED_COLUMNS = 1000
+"""Columns of an output that is no terminal: more than any table has."""
 _UNBROKEN = re.compile(r"(?:\[[-+.\d]+, [-+.\d]+\][^ \t]*|[^ \t]+)[ \t]*")
 """A word, or an interval such as "[-0.12, +0.19]", with the spaces after it."""
 
@@ -145,6 +147,19 @@ def plain_lines(result: Mapping[str, Any]) -> list[str]:
     if len(body) == 1 and tables:
         return list(_table(tables[0]))
     return ["\t".join((name, _cell(value))) for name, value in _leaves("", body)]
+
+
+def open_console(*, stderr: bool = False, quiet: bool = False, highlight: bool = True) -> Console:
+    """Return rich's console for an output. One that is redirected is as wide as its tables: nothing in them is cut.
+
+    COLUMNS gives it a width all the same.
+    """
+    from rich.console import Console as RichConsole
+
+    console = RichConsole(stderr=stderr, quiet=quiet, highlight=highlight)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = REDIRECTED_COLUMNS
+    return console
 
 
 def print_plain(console: Console, text: str, style: str | None = None) -> None:

@@ -133,7 +133,7 @@ def search(
     source = SearchSource(index_path(index), embedder, reranker)
     if questions is not None:
         request = GateRequest(dev=gate, gate=gate_kind, most_wrong=most_wrong) if gate else None
-        search_file(source, questions, query, request)
+        search_file(source, questions, query, as_json, request)
     elif question is not None:
         search_index(source, question, query, as_json)
 

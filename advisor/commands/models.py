@@ -15,10 +15,11 @@ def list_models(as_json: options.Json = False) -> None:
     """List the known models and whether they are on this machine."""
     from advisor.display.trial_table import show_models
     from advisor.output import emit_result
+    from advisor.workflows.estimate import with_fit
     from runners.models import resolve
     from runners.models.availability import list_catalog_models, with_catalog_facts
 
-    rows = with_catalog_facts([*resolve.list_models(), *list_catalog_models()])
+    rows = with_fit(with_catalog_facts([*resolve.list_models(), *list_catalog_models()]))
     if as_json:
         emit_result({"schema": 1, "models": rows})
     else:

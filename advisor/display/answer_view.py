@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from advisor.output import print_plain
+from advisor.output import open_console, print_plain
 from rag.refusal.relevance import BESIDE
 from rag.text.sanitize import defang_text, single_line, strip_invisible
 from rag.text.words import count_noun
@@ -73,14 +73,14 @@ def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
 
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
     """Print an answer and its sources."""
-    console = console or Console()
+    console = console or open_console()
     print_plain(console, marked_answer(answer))
     show_sources(answer, arm, console)
 
 
 def show_sources(answer: Answer, arm: str, console: Console | None = None) -> None:
     """Print the lines below an answer: its sources, what contradicts them, and for a refusal what was searched."""
-    console = console or Console()
+    console = console or open_console()
     for kind, text in answer_notes(answer):
         print_plain(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
     note = "the documents have no answer" if answer.refused else f"arm: {arm}"
@@ -97,7 +97,7 @@ def show_streaming(pieces: Generator[str, None, Answer], arm: str, console: Cons
         arm: name of the arm that answers.
         console: where to print; a new console by default.
     """
-    console = console or Console()
+    console = console or open_console()
     text = ""
     waiting = Spinner("dots", Text("reading the question", "dim"))
     with Live(waiting, console=console, refresh_per_second=12, transient=True) as live:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from advisor.glossary import words_footer
 from advisor.methods.registry import METHODS
+from advisor.output import REDIRECTED_COLUMNS, open_console
 from advisor.questionnaire.answers import format_answer
 from advisor.questionnaire.data_facts import DataFacts
 from advisor.recommendation.ranking import ScoredMethod
@@ -38,7 +39,7 @@ CONFIDENCE_COLOURS = {
 
 def console(stderr: bool = False) -> Console:
     """Return a console that honours NO_COLOR and does not highlight numbers or paths."""
-    return Console(stderr=stderr, highlight=False)
+    return open_console(stderr=stderr, highlight=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Table:
@@ -155,7 +156,7 @@ def render_finding(code: str, text: str, evidence: Sequence[str], family: str = 
 
 def render_answers(rows: Iterable[tuple[str, str, str, str]]) -> Table:
     """Return a table of answers, given as (id, value, source, note)."""
-    note_width = max(20, shutil.get_terminal_size().columns - 64)
+    note_width = max(20, shutil.get_terminal_size((REDIRECTED_COLUMNS, 24)).columns - 64)
     shown = (
         (key, escape(format_answer(value, 30)), source, f"[dim]{escape(format_answer(note, note_width))}[/]")
         for key, value, source, note in rows

@@ -21,6 +21,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -30,7 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.display.events import event_lines
-from advisor.output import is_quiet, is_verbose, print_wrapped
+from advisor.output import is_quiet, is_verbose, open_console, print_wrapped
 from rag.text.words import count_noun
 from runners.plan.schema import Plan, step_name
 
@@ -52,6 +54,7 @@ class StepProgress:
     """waiting, working, done, or before (finished in an earlier run)."""
     started: float = 0.0
     seconds: float = 0.0
+    """What it took; of a step that was finished before, then."""
     done: int = 0
     total: int = 0
     first: tuple[float, int] | None = None
@@ -95,7 +98,9 @@ class ProgressBoard:
             self.started = now
         elif kind == "step.start":
             self.current = str(event["step"])
-            self.steps[self.current] = StepProgress("working", now)
+            before = self.steps.get(self.current, StepProgress())
+            seconds = before.seconds if before.state in ("done", "before") else 0.0
+            self.steps[self.current] = StepProgress("working", now, seconds)
         elif kind == "step.skip" and self.current:
             self.steps[self.current].state = "before"
         elif kind == "step.end" and event["step"] in self.steps:
@@ -104,6 +109,15 @@ class ProgressBoard:
             step.done = step.total
         elif self.current:
             self._count(kind, event, now)
+
+    def take_over(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take what an earlier start of the run finished, with its seconds; a step that was broken off waits again."""
+        for event in events:
+            self.update(event)
+        for name, step in list(self.steps.items()):
+            finished = step.state in ("done", "before")
+            self.steps[name] = StepProgress("before", seconds=step.seconds) if finished else StepProgress()
+        self.started, self.current = self.clock(), ""
 
     def _count(self, kind: str, event: Mapping[str, Any], now: float) -> None:
         step = self.steps[self.current]
@@ -158,7 +172,7 @@ class ProgressBoard:
 
     def _measured_seconds(self, step: StepProgress, now: float | None) -> float | None:
         """Return the seconds that a step took, or at work will take by its own speed; None where nothing is measured."""
-        if step.state == "done":
+        if step.state == "done" or (step.state == "before" and step.seconds):
             return step.seconds
         left = None if step.state != "working" or now is None else _left_by_own_speed(step, now)
         return None if left is None or now is None else now - step.started + left
@@ -369,6 +383,34 @@ class ProgressWatcher:
         print_wrapped(self.console, line)
 
 
+class _CountColumn(MofNCompleteColumn):
+    """How many of how many are done; nothing while the number is not known."""
+
+    def render(self, task: Task) -> Text:
+        """Return the count, "" without a total."""
+        return super().render(task) if task.total is not None else Text("")
+
+
+class _LeftColumn(TimeRemainingColumn):
+    """The time left, with that word; nothing while it is not known."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time left, "" without one."""
+        return super().render(task).append(" left") if task.time_remaining is not None else Text("")
+
+
+def bar_columns() -> tuple[ProgressColumn, ...]:
+    """Return the columns of the progress bars."""
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        _CountColumn(),
+        TimeElapsedColumn(),
+        _LeftColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+
+
 @contextmanager
 def watch_progress(
     quiet: bool = False, board: Callable[[], ProgressBoard] | None = None
@@ -380,7 +422,7 @@ def watch_progress(
         board: makes the board to show on a terminal; without it, bars are shown there.
     """
     quiet = quiet or is_quiet()
-    console = Console(stderr=True, quiet=quiet)
+    console = open_console(stderr=True, quiet=quiet)
     # A dumb terminal cannot redraw: it gets plain lines.
     if not sys.stderr.isatty() or console.is_dumb_terminal or quiet:
         yield ProgressWatcher(console, None)
@@ -390,16 +432,7 @@ def watch_progress(
         with Live(get_renderable=live_board.draw, console=console, refresh_per_second=4, transient=True):
             yield ProgressWatcher(console, None, live_board)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*bar_columns(), console=console, transient=True) as bars:
         yield ProgressWatcher(console, bars)
 
 
@@ -417,5 +450,6 @@ def board_for_plan(plan: Plan, only: str | None = None, data: RunData | None = N
     data = data or read_data(plan)
     times, _ = corrected_step_times(plan, len(data.examples), len(data.split.test))
     estimates = {name: corrected for name, _, corrected in times}
-    steps = [name for name in map(step_name, plan.steps) if only in (None, name)]
-    return ProgressBoard(plan.name, steps, estimates)
+    # The estimates hold what is measured beside the plan's steps too: forgetting.
+    names = dict.fromkeys([*map(step_name, plan.steps), *estimates])
+    return ProgressBoard(plan.name, [name for name in names if only in (None, name)], estimates)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.display.console import console
+from advisor.output import open_console
 from runners.preflight.report import CHECK_LEVELS, PreflightCheck
 from runners.preflight.run_checks import PreflightReport
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
@@ -84,7 +85,7 @@ def show_training_rows(
         max_tokens: rows over this length are marked as left out; None for no limit.
         console: where to print.
     """
-    console = console or Console(highlight=False)
+    console = console or open_console(highlight=False)
     coloured = console.is_terminal and not console.no_color and console.color_system is not None
     for row in preview_rows(rows, chat, n, max_tokens):
         console.print(Text(_title(row), style="bold" if coloured else ""), soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from advisor.output import print_plain, print_wrapped
+from advisor.output import open_console, print_plain, print_wrapped
 from advisor.report.dev_budget import dev_budget_line
 from advisor.report.statements import (
     P_VALUE_NOTE,
@@ -104,7 +104,7 @@ def seed_lines(report: TrialReport) -> list[str]:
 
 def show_comparison(comparison: dict[str, Any], console: Console | None = None) -> None:
     """Print two runs side by side, as :func:`advisor.report.compare_runs.compare_runs` compared them."""
-    console = console or Console()
+    console = console or open_console()
     a, b = comparison["a"], comparison["b"]
     names = (a["name"], b["name"]) if a["name"] != b["name"] else (a["run"], b["run"])
     table = _table("arm", *(escape(name) for name in names), "difference", "95 %", "p")
@@ -168,7 +168,7 @@ def chart_scale(columns: int) -> str:
 
 def show_report(report: TrialReport, console: Console | None = None) -> None:
     """Print the task, the conclusion, the arms with their scores, the comparisons, the verdict and the warnings."""
-    console = console or Console()
+    console = console or open_console()
     if task := task_line(report):
         print_plain(console, task, "dim")
     show_arms(report, console)
@@ -296,13 +296,20 @@ def show_models(rows: Sequence[dict[str, Any]]) -> None:
     """Print the known models: kind, whether they are here, size, licence, and where each comes from."""
     from runners.models.availability import size_text
 
-    console = Console()
+    console = open_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     cells = [
-        (row["name"], row["kind"], MODEL_STATES[row["state"]], size_text(row["bytes"]), row["license"])
+        (
+            row["name"],
+            row["kind"],
+            MODEL_STATES[row["state"]],
+            size_text(row["bytes"]),
+            row.get("fits_here", ""),
+            row["license"],
+        )
         for row in rows
     ]
-    for column, title in enumerate(("name", "kind", "state", "size", "licence")):
+    for column, title in enumerate(("name", "kind", "state", "size", "fits here", "licence")):
         # Only the licence is shortened where the terminal is narrow.
         width = None if title == "licence" else max(len(title), *(len(cell[column]) for cell in cells))
         table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True, min_width=width)

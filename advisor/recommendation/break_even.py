@@ -76,7 +76,8 @@ def break_even(
     if shown not in feasible or not rivals:
         return None
     calls, volume_source = calls_per_month(profile)
-    price_note = stale_price_note(profile_price(profile), today)
+    # On hardware at hand no call is paid for, so the age of a provider's prices is beside the point.
+    price_note = "" if served_locally(profile) else stale_price_note(profile_price(profile), today)
     return {
         **headline_pair(profile, priced, shown, rivals[0], f"; {price_note}" if price_note else ""),
         "calls_per_month": calls,

@@ -134,6 +134,16 @@ class BaseRecommendation:
         """Return the findings without a weight, which are for reading."""
         return [finding for finding in self.ranking.findings if finding.need is None]
 
+    def __str__(self) -> str:
+        """Return the choice, how sure it is and why, and the second best, in three lines at most."""
+        lines = [
+            f"{self.choice}, confidence {self.confidence.level}, {self.probability.value:.2f}: {self.confidence.because}"
+        ]
+        lines += [f"because {finding.text}" for finding in self.reasons(self.ranking.methods[0])[:1]]
+        if second := self.runner_up:
+            lines.append(f"second best: {second.method.name}")
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the choice, reasons for and against it, changes, and all methods."""
         first = self.ranking.methods[0]

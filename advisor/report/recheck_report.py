@@ -182,6 +182,7 @@ def _flipped(result: Recheck) -> list[dict[str, Any]]:
     rows = []
     for arm in result.arms:
         old = {q: row.get(RIGHT) for q, row in zip(arm.before.questions, arm.before.scores, strict=True)}
+        originals = dict(zip(arm.now.questions, arm.now.originals, strict=True))
         for question, row in zip(arm.now.questions, arm.now.scores, strict=True):
             was, is_now = old.get(question), row.get(RIGHT)
             if was is not None and is_now is not None and is_now < was:
@@ -193,6 +194,7 @@ def _flipped(result: Recheck) -> list[dict[str, Any]]:
                         "question": _short(str(answer["question"])),
                         "before": _short(str(before.get((arm.arm, question), ""))),
                         "now": _short(str(answer["answer"])),
+                        "lost_gold": result.lost_gold.get(originals[question]),
                     }
                 )
     return rows
@@ -263,7 +265,7 @@ def _sentences(data: Mapping[str, Any], decision: Decision) -> list[str]:
         counted = "are counted as they are" if counts["lost_gold_counted"] else "are not counted"
         lines.append(
             f"{count_noun(counts['needs_new_gold'], 'question')} of {counts['of_run']} need new gold and {counted}: "
-            "the documents no longer state their answers."
+            "the documents no longer hold their answers: correct them in the file of questions."
         )
     if counts["missing"]:
         lines.append(
@@ -330,12 +332,17 @@ def recheck_markdown(data: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def outdated_text(row: Mapping[str, Any]) -> str:
+    """Return what is said behind an answer that is no longer right, where its gold is what is outdated; else ""."""
+    return f" (gold outdated: {row['lost_gold']}: correct it)" if row["lost_gold"] else ""
+
+
 def _flipped_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     lines = [
         f"- **{escape_markdown(row['arm'])}** {escape_markdown(row['question'])}<br>before: {escape_markdown(row['before'])}"
-        f"<br>now: {escape_markdown(row['now'])}"
+        f"<br>now: {escape_markdown(row['now'])}{escape_markdown(outdated_text(row))}"
         for row in rows[:MAX_FLIPPED]
     ]
     more = [f"- and {len(rows) - MAX_FLIPPED} more"] if len(rows) > MAX_FLIPPED else []
@@ -399,7 +406,10 @@ def _as_change(change: Mapping[str, Any]) -> ScoreChange:
 
 def _case_details(data: Mapping[str, Any], arm: str) -> list[str]:
     rows = [row for row in data["lost_answers"] if row["arm"] == arm][:MAX_FLIPPED]
-    return [f"{row['question']}\n  before: {row['before']}\n  now: {row['now']}" for row in rows]
+    return [
+        f"{row['question']}\n  before: {row['before']}\n  now: {row['now']}{outdated_text(row)}"
+        for row in rows
+    ]
 
 
 def _xml(text: str) -> str:

@@ -184,7 +184,7 @@ def why_incomparable(plan: Plan, proxy: bool) -> str:
     if kind is not None and kind.source != "detected":
         return "predicted for a machine that a person described, not for the one found here"
     if is_quick(plan):
-        return "a quick run trains on fewer rows, once"
+        return f"a quick run trains on at most {plan.data.max_examples} rows, once"
     counted = plan.answers.get("labelled_examples")
     most = plan.data.max_examples
     if most is not None and counted is not None and counted.value and most < counted.value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.probe.offer import offer_probe_of, offer_when_unsure
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import complete_situation
+from advisor.questionnaire.probe_facts import ProbeFacts
 from advisor.questionnaire.profile import Profile
 from advisor.recommendation.recommend import BaseRecommendation
 from runners.catalog import models
@@ -20,7 +21,8 @@ def offer_probe(profile: Profile) -> tuple[str, ...]:
     if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
         return ()
     minutes = offer_probe_of(profile).minutes
-    return (f"measure first: ask the base model some of my questions (about {minutes} min)",)
+    again = "first" if profile.probe == ProbeFacts() else "again"
+    return (f"measure {again}: ask the base model some of my questions (about {minutes} min)",)
 
 
 def measure_first_line(recommendation: BaseRecommendation) -> str:

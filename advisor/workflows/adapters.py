@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 
-from advisor.output import emit_result
+from advisor.output import emit_result, open_console
 from rag.text.words import count_noun
 from runners.models.adapters import StoredAdapter
 
@@ -20,7 +19,7 @@ def show_adapters(adapters: Sequence[StoredAdapter], as_json: bool) -> None:
         body = {"schema": 1, "adapters": [adapter.to_json() for adapter in adapters]}
         emit_result(body)
         return
-    console = Console()
+    console = open_console()
     if not adapters:
         console.print("no tuned weights here; make some with: tunewise train --examples FILE --out DIR")
         return

@@ -10,7 +10,7 @@ from advisor.advice import recommend
 from advisor.display.progress import watch_progress
 from advisor.drafting.draft import tuning_settings, with_full_paths
 from advisor.flags.curve import CurveRequest
-from advisor.output import note, print_plain
+from advisor.output import note, open_console, print_plain
 from advisor.report.learning_curve import curve_page
 from advisor.report.report import HTML, write_report
 from advisor.terminal import resume_hint
@@ -306,7 +306,9 @@ def conclusion_text(data: dict[str, Any]) -> str:
     if stop["n"] is None:
         return f"{first} More rows are worth labelling, as far as this forecast goes (8 times as many)."
     if stop["n"] <= rows:
-        return f"{first} Stop labelling: another doubling more likely adds less than {worth}."
+        full = 1 - data["points"][-1]["score"] < gain["worth"]
+        why = " These questions leave nothing to gain; harder ones would show a difference." if full else ""
+        return f"{first} Stop labelling: another doubling more likely adds less than {worth}.{why}"
     return f"{first} Label up to about {stop['n']:,} rows; the doubling after that more likely adds less than {worth}."
 
 
@@ -321,10 +323,9 @@ def _report_again(setup: CurveSetup) -> str:
 
 def show_curve(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the points with their intervals, the conclusion, the warnings and where the page is."""
-    from rich.console import Console as RichConsole
     from rich.table import Table
 
-    console = console or RichConsole()
+    console = console or open_console()
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("rows", "combined", "95 % interval", "right", "trained in"):
         table.add_column(title, justify="right")

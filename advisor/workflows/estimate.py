@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -77,6 +77,10 @@ ANSWER_FIELDS: Mapping[str, tuple[str, str]] = {
 """Answers of the questionnaire that are also a field of the request, and their flag."""
 OTHER_ANSWERS = ("gpu_kind", "ram_gib", "cpu_cores", "prompt_tokens", "answer_tokens")
 """Answers that an estimate uses and that have no flag of their own."""
+ASSUMED_EXAMPLES = 1000
+"""Examples that are trained on where none were given."""
+HOURS_OF_A_WEEK = 168.0
+"""A training that is likely to take longer here is not for this machine."""
 _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
 
 
@@ -94,6 +98,7 @@ class EstimateResult:
         usd: cost of training; None where no data were given or no price is known.
         notes: assumptions beyond those of the memory estimate.
         sharing: the keys of ``estimate --json`` about several devices, empty for one.
+        here: whether the device is this machine.
     """
 
     name: str
@@ -105,6 +110,23 @@ class EstimateResult:
     usd: Range | None
     notes: tuple[str, ...]
     sharing: Mapping[str, Any] = field(default_factory=dict)
+    here: bool = False
+
+    @property
+    def within_a_week(self) -> bool | None:
+        """Whether training is likely to end within a week; None where nothing is trained."""
+        return None if self.hours is None else self.hours.likely <= HOURS_OF_A_WEEK
+
+    @property
+    def verdict(self) -> str:
+        """Whether it can be done on the device, in words; "" where its memory is not known."""
+        fits = self.memory.fits(self.device_gib)
+        if fits is None:
+            return ""
+        if self.here and fits != "no" and self.hours and not self.within_a_week:
+            days = f"{self.hours.likely / 24:,.0f} days"
+            return f"not on this machine: it {_VERDICTS[fits]} {self.device}, but trains for about {days}"
+        return f"{_VERDICTS[fits]} {self.device}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``estimate --json`` prints; the memory is that of each device."""
@@ -118,6 +140,8 @@ class EstimateResult:
             "device": self.device,
             "notes": list(self.notes),
             "device_gib": None if self.device_gib is None else round(self.device_gib, 2),
+            "within_a_week": self.within_a_week,
+            "verdict": self.verdict,
             **self.sharing,
         }
 
@@ -146,6 +170,7 @@ def estimate_request(
     request, others = _with_set_answers(request)
     method, use = _method(request)
     name, shape, notes = _shape(request)
+    request, assumed = _with_assumed_data(request, use)
     card = _card(request.gpu) if request.gpu else None
     profile, device = _profile(request, shape, card, machine, others)
     counter = setup.get("counter") or ("process" if profile.has_gpu is False else "device")
@@ -173,6 +198,7 @@ def estimate_request(
         notes += more
     hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card, group)
     notes += tuple(note for note in (profile.devices_note, profile.dtype_note) if note and devices == 1)
+    notes += assumed
     if hours:
         notes += (f"{training_tokens(profile):,.0f} training tokens",)
     return EstimateResult(
@@ -185,7 +211,16 @@ def estimate_request(
         usd=usd,
         notes=notes,
         sharing=sharing,
+        here=card is None and request.gpu_memory is None,
     )
+
+
+def _with_assumed_data(request: EstimateRequest, use: str) -> tuple[EstimateRequest, tuple[str, ...]]:
+    """Return the request with data to train on, and a note where they were not given: hours are said all the same."""
+    if use == "inference" or request.examples is not None or request.tokens is not None:
+        return request, ()
+    note = f"{ASSUMED_EXAMPLES:,} examples were assumed: give yours with --examples or --tokens"
+    return replace(request, examples=ASSUMED_EXAMPLES), (note,)
 
 
 def _method(request: EstimateRequest) -> tuple[str, MemoryUse]:
@@ -200,6 +235,22 @@ def _method(request: EstimateRequest) -> tuple[str, MemoryUse]:
     return request.method, use
 
 
+def with_fit(rows: Iterable[Mapping[str, Any]], machine: Machine | None = None) -> list[dict[str, Any]]:
+    """Return rows of models with ``fits_here``: whether this machine can ask the model, yes, tight or no.
+
+    Rows of models that the catalogue does not hold, such as embedders, stay as they are.
+    """
+    machine = machine or detect_machine(Path("runs"))
+    full = []
+    for row in rows:
+        fits = None
+        if row.get("params_b"):
+            asked = estimate_request(EstimateRequest(model=row["name"], method="prompting"), {}, machine)
+            fits = asked.memory.fits(asked.device_gib)
+        full.append({**row, **({"fits_here": fits} if fits else {})})
+    return full
+
+
 def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
     """Print an estimate: as JSON, or as a headline, the parts, and the assumptions."""
     if as_json:
@@ -210,12 +261,9 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
     from advisor.display import console as display_console
 
     memory, console = estimate.memory, display_console.console()
-    fits = memory.fits(estimate.device_gib)
-    verdict = (
-        ""
-        if fits is None
-        else f"  [{display_console.CONFIDENCE_COLOURS[fits]}]{_VERDICTS[fits]}[/] {escape(estimate.device)}"
-    )
+    fits = "no" if estimate.verdict.startswith("not on") else memory.fits(estimate.device_gib)
+    colour = display_console.CONFIDENCE_COLOURS[fits] if fits else ""
+    verdict = f"  [{colour}]{escape(estimate.verdict)}[/]" if fits else ""
     console.print(
         f"[bold]{escape(estimate.name)}, {estimate.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "
         f"({memory.low:.1f} to {memory.high:.1f}){' on each GPU' if estimate.sharing else ''}{verdict}"
@@ -231,7 +279,7 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
     ]
     console.print(display_console.table(("part", "GiB", "", "what it is"), rows, right=(1,)))
     if estimate.hours:
-        console.print(f"training: about {hours_text(estimate.hours)}")
+        console.print(f"training: about {hours_text(estimate.hours)} on {escape(estimate.device)}")
     if estimate.usd:
         console.print(f"cost: about {_range_text(estimate.usd, 1.0, 'USD')}")
     for assumption in (*memory.assumptions, *estimate.notes):

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from advisor.display.trial_table import paired_table, show_arms, show_verdict, weights_line
-from advisor.output import print_plain
+from advisor.output import open_console, print_plain
 from advisor.report.data import applied_weights, arm_report, left_out_notes, pair_report, read_scores
 from advisor.verdict.made_questions import (
     judge_on_real_questions,
@@ -76,7 +76,7 @@ def report_evaluation(run: Path, plan: Plan, file: Path, evaluation: Evaluation)
 
 def show_evaluation(report: EvaluationReport, console: Console | None = None) -> None:
     """Print the table of arms, their scores in the trial, and the verdict on these questions."""
-    console = console or Console()
+    console = console or open_console()
     show_arms(report, console)
     if report.verdict and report.paired:
         console.print("", paired_table(report, report.verdict.recommended))

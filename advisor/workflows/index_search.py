@@ -78,8 +78,12 @@ class GateRequest:
     most_wrong: float = 0.05
 
 
-def search_file(source: SearchSource, path: Path, query: Query, request: GateRequest | None = None) -> None:
-    """Search for every question of a file, each wording like the question, and print a line of JSON for each.
+def search_file(
+    source: SearchSource, path: Path, query: Query, as_json: bool, request: GateRequest | None = None
+) -> None:
+    """Search for every question of a file, each wording like the question; print each with the places of its hits.
+
+    As JSON that is a line for each question.
 
     With a gate each line says whether the question is refused, and hits are in the order in which they would be shown to a
     model. With gold, scores go to stderr.
@@ -99,7 +103,10 @@ def search_file(source: SearchSource, path: Path, query: Query, request: GateReq
             all_results[number] = results = replace(results, hits=tuple(hits[: query.k]))
             refused.append(decision.refuse)
             body |= {"refused": decision.refuse, "gate": decision.to_json()}
-        emit_result(body | results.to_json())
+        if as_json:
+            emit_result(body | results.to_json())
+        else:
+            print("\n".join(_places(row, results, bool(body.get("refused")))))
     _print_notes(dict.fromkeys(text for results in all_results for text in results.notes))
     for line in scores_by_wording(rows, all_results, refused, query.k, index.raw):
         print(line, file=sys.stderr)
@@ -235,6 +242,16 @@ def retrieval_scores(
             f"all of the evidence in {fmean(evidence.full for evidence in spans):.3f}"
         )
     return lines
+
+
+def _places(row: Question, results: Results, refused: bool) -> list[str]:
+    """Return a question and the place of each of its hits, as lines for a person."""
+    lines = [f"{single_line(row.id)}: {single_line(row.question)}{'  (refused)' if refused else ''}"]
+    lines += [
+        f"  {rank}. {_location(hit.chunk)}  (cosine {hit.dense:.2f})"
+        for rank, hit in enumerate(results.hits, 1)
+    ]
+    return lines if results.hits else [*lines, "  nothing was found"]
 
 
 def _location(chunk: Chunk) -> str:

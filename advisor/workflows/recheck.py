@@ -17,7 +17,7 @@ from advisor.output import command_line, emit_result, note, print_plain
 from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import prompt_text
 from advisor.report.ci_workflow import CI_SERVERS, ci_workflow, outside_paths
-from advisor.report.recheck_report import recheck_json, recheck_junit, recheck_markdown
+from advisor.report.recheck_report import outdated_text, recheck_json, recheck_junit, recheck_markdown
 from advisor.terminal import resume_hint
 from advisor.verdict.regression import NEW_GOLD, REGRESSION
 from advisor.verdict.sentences import duration_text
@@ -148,11 +148,13 @@ def show_recheck(data: Mapping[str, Any], to: Console | None = None) -> None:
         print_plain(to, f"  {line}")
     to.print(_table(data))
     for row in data["needs_new_gold"][:LISTED]:
-        print_plain(to, f"  needs new gold: {row['id']}: {row['reason']}")
+        print_plain(to, f"  needs new gold: {row['id']}: {row['reason']}: correct it")
     if (more := len(data["needs_new_gold"]) - LISTED) > 0:
         print_plain(to, f"  and {count_noun(more, 'more question')}, in {MARKDOWN}")
     for row in data["lost_answers"][:LISTED]:
-        print_plain(to, f"  no longer right: {row['arm']}, {row['question']}: {row['now']}")
+        print_plain(
+            to, f"  no longer right: {row['arm']}, {row['question']}: {row['now']}{outdated_text(row)}"
+        )
     if (more := len(data["lost_answers"]) - LISTED) > 0:
         print_plain(to, f"  and {more} more, in {MARKDOWN}")
     print_plain(to, f"reports: {Path(data['folder']) / MARKDOWN}, {JUNIT} and {RESULT}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.costs.speed_measurement import measure_plan_speeds
 from advisor.display import console
-from advisor.display.progress import board_for_plan, watch_progress
+from advisor.display.progress import ProgressBoard, board_for_plan, watch_progress
 from advisor.display.trial_table import show_report
 from advisor.flags.records import flag_words
 from advisor.flags.run import RunFlags
@@ -26,7 +27,8 @@ from advisor.workflows.tracking import track_flags, tracked_run
 from rag.errors import GateNotMet, UsageProblem
 from runners.models import resolve
 from runners.plan.forecast import forecast_path
-from runners.plan.schema import Plan, read_plan, with_seeds
+from runners.plan.schema import Plan, read_plan, step_name, with_seeds
+from runners.plan.steps import TrainStep
 from runners.plan.train_config import KERNELS
 from runners.report.report_file import report_json
 from runners.report.trial_report import TrialReport
@@ -89,7 +91,11 @@ def execute_plan(flags: RunFlags, launch: LaunchRequest | None = None) -> None:
     if flags.dry_run:
         dry_run(plan, request.out, flags.as_json, flags.accept_lost_rows)
         return
-    request = replace(request, data=announce(plan))
+    # Before anything is read or measured: a folder that is in the way is the commonest mistake.
+    check_run_folder(request.out, plan, request.resume, request.overwrite)
+    if out is None:
+        note(f"run folder: {request.out}")
+    request = replace(request, data=announce(request))
     whole = _full_run(flags, request.out) if flags.quick and not is_run(flags.plan) else None
     with resume_hint(_resume_line(flags, request.out)):
         run, report = run_and_report(request, quiet=flags.as_json, full=whole)
@@ -188,10 +194,10 @@ def check_kernels(kernels: str, path: Path) -> None:
         )
 
 
-def announce(plan: Plan) -> RunData:
+def announce(request: RunRequest) -> RunData:
     """Print what a plan downloads first and about how long it takes; return its data, which is read for that."""
-    announce_downloads(plan)
-    return announce_time(plan)
+    announce_downloads(request.plan)
+    return announce_time(request)
 
 
 def announce_downloads(plan: Plan) -> None:
@@ -213,23 +219,41 @@ def adapt_threads() -> None:
         note("other processes use this machine: idle threads give up the processor sooner")
 
 
-def announce_time(plan: Plan) -> RunData:
+def announce_time(request: RunRequest) -> RunData:
     """Print about how long the steps of a plan take, with the speed of its trainings measured on this machine.
 
-    Nothing is printed for a plan whose trainings take less than a minute. Idle threads are adapted to the load first.
+    Nothing is printed for a plan whose trainings take less than a minute. Where a run goes on, what is left is printed,
+    by what its finished steps took, and no speed is measured once all is trained. Idle threads are adapted to the load
+    first.
 
     Returns:
         The plan's data.
     """
     adapt_threads()
+    plan = request.plan
     data = read_data(plan)
-    lines = measure_plan_speeds(plan, len(data.examples))
+    board = _board(request, data)
+    done = [name for name, step in board.steps.items() if step.state == "before"]
+    untrained = any(isinstance(step, TrainStep) and step_name(step) not in done for step in plan.steps)
+    lines = measure_plan_speeds(plan, len(data.examples)) if untrained else ()
     for line in lines:
         note(line)
-    if lines:
+    if done:
+        left = (_board(request, data) if lines else board).time_left(time.time())
+        about = "" if left is None else f"; what is left takes about {duration_words(left)}"
+        note(f"{len(done)} of {len(board.steps)} steps are finished{about}")
+    elif lines:
         rows, _ = step_estimates(plan, len(data.examples), len(data.split.test))
         note(f"all steps together: about {duration_words(sum(row.corrected for row in rows))}")
     return data
+
+
+def _board(request: RunRequest, data: RunData | None) -> ProgressBoard:
+    """Return the board of a run; where one goes on, with what its finished steps took."""
+    board = board_for_plan(request.plan, request.only, data)
+    if request.resume and is_run(request.out):
+        board.take_over(RunFolder(request.out).events())
+    return board
 
 
 def estimated_duration(path: Path) -> str:
@@ -291,7 +315,7 @@ def _remember(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel) 
 
 def _carry_out(request: RunRequest, quiet: bool, tracking: RunTracking) -> Run:
     """Run the plan's steps, with progress on stderr unless ``quiet``."""
-    with watch_progress(quiet, lambda: board_for_plan(request.plan, request.only, request.data)) as watcher:
+    with watch_progress(quiet, lambda: _board(request, request.data)) as watcher:
         return carry_out(request, tracking.listen_with(watcher))
 
 

@@ -22,7 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from advisor.display.progress import ProgressBoard, board_for_plan, format_duration
-from advisor.output import command_line, emit_result, print_wrapped
+from advisor.output import command_line, emit_result, open_console, print_wrapped
 from advisor.report.data import read_report
 from advisor.workflows.run import check_gate
 from rag.errors import BadInput, Problem
@@ -273,7 +273,7 @@ def watch_run(run: Path, as_json: bool, grace_seconds: float = GRACE_SECONDS) ->
         GateNotMet: the run has finished, and its gate was not met or no arm can be used.
     """
     watch = RunWatch(run, grace_seconds)
-    screen = Console()
+    screen = open_console()
     if as_json or not screen.is_terminal or screen.is_dumb_terminal:
         state = _follow_in_lines(watch, as_json)
     else:

@@ -11,15 +11,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from advisor.costs.speed_measurement import measure_run_seconds, speed_line
 from advisor.display import training
 from advisor.display.events import print_event
 from advisor.display.progress import watch_progress
 from advisor.drafting.row_sorting import sort_rows_without_documents
 from advisor.flags.train import TrainRequest
-from advisor.output import emit_result, note
+from advisor.output import emit_result, note, open_console
 from advisor.terminal import resume_hint
 from advisor.workflows import train_inputs
 from advisor.workflows.dry_run import duration_words
@@ -234,7 +232,7 @@ def show_rows(prepared: PreparedTraining) -> None:
     request, config = prepared.request, prepared.config
     chat = ChatTokenizer(prepared.base.folder)
     rows = encode_examples(prepared.inputs.rows[: request.show], chat, config.max_tokens, config.turns)
-    screen = Console(highlight=False, stderr=request.as_json)
+    screen = open_console(highlight=False, stderr=request.as_json)
     training.show_training_rows(rows, chat, request.show, config.max_tokens, screen)
 
 

@@ -57,6 +57,9 @@ leaves twice as many short texts without a language, and hardly fewer are named 
 MIN_PROBABILITY_OF_NAMES = 0.5
 """The same of texts of up to three words, which may be a name: with .3, 27 of 1,993 English titles are taken for another
 language, with .5 4 are."""
+SHORT_TEXT_WORDS = 5
+"""Words up to which a text counts as foreign only where it shows its language: by a function word of it, or by a letter that
+English lacks. "brownie tray - price?" is Polish by its letters alone."""
 _OTHER_LATIN = "af ca cy eo et eu ga gl hr bs is la lt lv mt sk sl sq sw tl lb zxx"
 """py3langid's labels of further languages in Latin letters, and of code and numbers (zxx), which have no name here: without
 them a text in one of them would be taken for its nearest neighbour. Its labels of rarer languages are left out."""
@@ -244,7 +247,8 @@ def language_note(texts: Sequence[str], encoder: Encoder, subject: str = "the te
     sample = [text[:SAMPLED_CHARS] for text in texts[::step][:SAMPLED_TEXTS]]
     unknown: Counter[str] = Counter()
     for text in sample:
-        if (name := detect_language(text)) and not embedder_knows_language(encoder, name, text):
+        name = detect_language(text)
+        if name and _shows_language(text, name) and not embedder_knows_language(encoder, name, text):
             unknown[name] += len(text)
     share = unknown.total() / max(1, sum(map(len, sample)))
     if share < MIN_FOREIGN_SHARE:
@@ -275,6 +279,17 @@ def detect_language(text: str) -> str:
         probabilities[_NAME_OF_CODE.get(code, "")] += probability
     name, most = probabilities.most_common(1)[0]
     return name if most >= (MIN_PROBABILITY_OF_NAMES if len(text.split()) <= 3 else MIN_PROBABILITY) else ""
+
+
+def _shows_language(text: str, name: str) -> bool:
+    """Return whether a text shows the language that its letters suggest, or is long enough for these to suffice."""
+    known = next((language for language in LANGUAGES if language.name == name), None)
+    if known is None or name == "English" or len(text.split()) > SHORT_TEXT_WORDS:
+        return True
+    if any(char.isalpha() and not char.isascii() for char in text):
+        return True
+    spoken = {word.strip(".,;:!?()\"'-–") for word in text.casefold().split()}
+    return bool(spoken & (known.function_words - LANGUAGES[0].function_words))
 
 
 def embedder_knows_language(encoder: Encoder, name: str, text: str) -> bool:

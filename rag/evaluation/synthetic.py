@@ -9,7 +9,8 @@ is marked as synthetic.
 :func:`statement_to_question` inverts subject and verb of an English statement, found by its first verb, with word lists
 and patterns and without a model: "The office is open from 7 am" asks "When is the office open?". It asks for the time,
 price, number or name that the statement contains, else a yes-or-no question. A sentence that does not begin with a
-plain subject is skipped: a missing question is better than one that no user would ask.
+plain subject is skipped, and so is a question that breaks the rule of :mod:`rag.evaluation.question_rule`: a missing
+question is better than one that no user would ask.
 """
 
 from __future__ import annotations
@@ -21,102 +22,45 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from rag.evaluation.question_rule import (
+    AUXILIARIES,
+    CLAUSE_WORDS,
+    DETERMINERS,
+    ONLY_PAST,
+    PLURAL,
+    PREPOSITIONS,
+    SENTENCE_OPENERS,
+    VERB_FORMS,
+    is_complete,
+    subject_agrees,
+)
 from rag.files import sha256_text
 from rag.text.words import content_words, sentence_spans, words
 from rag.types import Chunk
 
-_AUXILIARIES = """
-    are can could is may might must shall should was were will would
-"""
-_REGULAR = """
-    accept add agree allow answer appear apply arrive ask belong board call carry cause change charge claim
-    close collect consider consist contain continue cost count cover create cross dance deliver depart
-    depend describe develop dock earn employ end expect feature finish fit follow help hire include increase
-    issue join land last launch learn lend listen live lock love mark mean measure need offer open operate
-    order own park pass pause play prevent produce promise protect provide pull reach receive recognise
-    recommend refresh release remain repair replace represent require reserve return ring sail save seat
-    serve show sign sleep start stay stop store suggest support tie travel turn use visit want wash watch
-    weigh welcome work
-"""
-_IRREGULAR = """
-    become became  begin began  bring brought  build built  buy bought  come came  cost cost  drink drank
-    eat ate  fall fell  find found  get got  give gave  go went  grow grew  have had  hold held  keep kept
-    lead led  leave left  lend lent  lie lay  lose lost  make made  meet met  pay paid  rise rose  run ran
-    say said  sell sold  send sent  sit sat  sleep slept  stand stood  take took  teach taught  wear wore
-    win won  write wrote
-"""
-_ONLY_PAST = """
-    ate became began came drank fell gave grew ran rose took went wore wrote
-"""
-_PREPOSITIONS = """
-    at by for from in of on to under with without
-"""
-_PLURAL = """
-    children crew men people police staff they women you
-"""
-_OPENERS = """
-    after also although among and as at because before being between both but by despite during for from having he her
-    here his how however i if in it its let my no nor not on once other or our over please she since so such that
-    their then these they this those though to under unless until we what when where which while who why
-    with without yet
-"""
-_DETERMINERS = """
-    a all an any both each every most only some the
-"""
-_CLAUSE = """
-    although because if that when where whether which while who whom whose
-"""
-AUXILIARIES = frozenset(_AUXILIARIES.split())
-PREPOSITIONS = frozenset(_PREPOSITIONS.split())
-ONLY_PAST = frozenset(_ONLY_PAST.split())
-"""Past forms that are not also participles, so that a preposition may follow."""
-PLURAL = frozenset(_PLURAL.split())
-"""Plural subjects that do not end in s."""
-SENTENCE_OPENERS = frozenset(_OPENERS.split())
-"""A sentence that begins with one of these has no plain subject at the beginning."""
-DETERMINERS = frozenset(_DETERMINERS.split())
-CLAUSE_WORDS = frozenset(_CLAUSE.split())
-"""Words that begin a subordinate clause."""
-
-
-def _forms() -> dict[str, tuple[str, str]]:
-    """Return each inflected form with the auxiliary that asks for it and the base form, built from the word lists."""
-    irregular = dict(zip(*[iter(_IRREGULAR.split())] * 2, strict=True))
-    forms: dict[str, tuple[str, str]] = {}
-    for verb in [*_REGULAR.split(), *irregular]:
-        ends_in_y = verb.endswith("y") and verb[-2] not in "aeou"
-        past = (
-            verb[:-1] + "ied"
-            if ends_in_y
-            else verb + ("d" if verb.endswith("e") else "ped" if verb == "stop" else "ed")
-        )
-        third = (
-            verb[:-1] + "ies"
-            if ends_in_y
-            else verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "o")) else "s")
-        )
-        forms.setdefault(verb, ("do", verb))
-        forms.setdefault(irregular.get(verb, past), ("did", verb))
-        forms["has" if verb == "have" else third] = ("does", verb)
-    return forms
-
-
-VERB_FORMS = _forms()
-"""Each form of a verb with the auxiliary that asks for it and its base form: "leaves" gives (does, leave)."""
 _LARGE = r"(?: (?:million|billion))?"
-_MONEY = rf"(?:[$€£]\s?\d[\d,.]*{_LARGE}|\d[\d,.]*{_LARGE} (?:euros?|dollars?|pounds|cents))"
+_NUMBER = r"\d(?:[\d,.]*\d)?"
+_MONEY = rf"(?:[$€£]\s?{_NUMBER}{_LARGE}|{_NUMBER}{_LARGE} (?:euros?|dollars?|pounds|cents))"
 _COUNT = (
     r"(?:\d[\d,.]*\d|\d|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty)"
 )
 _CLOCK = r"(?:noon|midnight|\d{1,2}[:.]\d\d(?: ?[ap]\.?m\b\.?)?|\d{1,2} ?[ap]\.?m\b\.?)"
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _WEEKDAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?"
-_DAY = rf"(?:(?:every |each )?{_WEEKDAY}(?:(?:, | and | or ){_WEEKDAY})*)"
+_PART = r"(?: (?:morning|afternoon|evening|night)s?)?"
+_DAY = rf"(?:(?:every |each )?{_WEEKDAY}{_PART}(?:(?:, | and | or ){_WEEKDAY}{_PART})*)"
 _DATE = rf"(?:(?:\d{{1,2}} )?{_MONTH}(?: \d{{1,2}})?(?:,? \d{{4}})?|(?:1[5-9]|20)\d\d)"
-_SPAN = rf"(?:(?:up to|at most|at least|about) )?{_COUNT} (?:seconds|minutes|hours|days|nights|weeks|months|years)"
+_UNIT = r"(?:working |business |school )?(?:seconds|minutes|hours|days|nights|weeks|months|years)"
+_SPAN = rf"(?:(?:up to|at most|at least|about) )?{_COUNT} {_UNIT}"
 _NAME = r"(?:the )?[A-Z][\w'’-]*(?: (?:of |the |and )?[A-Z][\w'’-]*)*"
 _SLOTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("Why", re.compile(r",? because (?P<slot>.+)$")),
+    (
+        "How often",
+        re.compile(
+            rf"\b(?P<slot>every (?:{_COUNT} (?:minutes|hours|days|weeks|months|years)|hour|week|month|year))$"
+        ),
+    ),
     ("After how long", re.compile(rf"\bafter (?P<slot>{_SPAN})")),
     ("Within what time", re.compile(rf"\bwithin (?P<slot>{_SPAN})")),
     ("For how long", re.compile(rf"\bfor (?P<slot>{_SPAN})")),
@@ -135,8 +79,9 @@ _SLOTS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
 )
-_DATED = re.compile(rf"\b(?:{_CLOCK}|{_DATE})")
-"""If a second date is left over, the question would not say which of them it asks for."""
+_VALUED = re.compile(rf"\b(?:{_CLOCK}|{_DATE}|{_DAY}|{_SPAN})\b")
+_PRICED = re.compile(_MONEY)
+"""If a second value of the kind asked for is left over, the question would not say which of them it asks for."""
 _FIRST = {
     "How much": re.compile(rf"^(?:only )?(?P<slot>{_MONEY})(?![\w-])"),
     "How many {noun}": re.compile(
@@ -150,11 +95,18 @@ _WHERE = re.compile(
     rf"^\s?(?P<slot>(?:in|at|on|near|behind|beside|opposite) {_NAME})(?=$| (?:on|in|for|when|from|until|every|instead)\b)"
 )
 _PERSON = re.compile(
-    r"(?:er|or|ist|man|woman|captain|doctor|vet|chef|clerk|head|president|king|queen|keeper)$"
+    r"(?:er|or|ist|man|woman|captain|doctor|vet|chef|clerk|head|pilot|steward|warden|gardener|president|king|queen|keeper)s?$"
 )
+_MEASURED_BY = """
+    carry contain cost earn have hold last need offer pay seat take weigh
+"""
+_MEASURING = frozenset(_MEASURED_BY.split()) | {""}
+"""Verbs that a price or a number of things may follow; "" is the verb to be."""
 _POINTING = re.compile(r"\b(?:this|these|those)\b")
 """These refer to something in another sentence."""
-_LIST_MARK = re.compile(r"^(?:[-*•+]|\d{1,3}[.)])\s+|^(?:yes|no|sorry|unfortunately),\s+", re.I)
+_LIST_MARK = re.compile(
+    r"^(?:[-*•+]|\d{1,3}[.)]|\d{1,3}(?:\.\d{1,3})+(?=\s+[A-Z]))\s+|^(?:yes|no|sorry|unfortunately),\s+", re.I
+)
 _ODD = re.compile(r"[@<>|{}\\_*#\[\]=“”\"…;]|(?<!\d):|:(?!\d)|--|``|''|\s['’,.]|\brespectively\b")
 _SET_APART = re.compile(r" (?=[,.;:!?](?: |$)|'s\b|n't\b|\))|(?<=\() ")
 """Spaces before marks in text that was cut into tokens ("In 1912 , it sank ."), as data sets of questions have it."""
@@ -224,7 +176,9 @@ def statement_to_question(sentence: str, names: Collection[str] = ()) -> Questio
     ):
         return None
     main_clause = re.split(
-        r"(?:,| -)? (?:but|which|who|so that|whereas)\b|,? and (?:the|it|they|you|we)\b", text.rstrip(".! ")
+        r"(?:,| -)? (?:but|so that|whereas)\b|(?:,| -) (?:which|who)\b|,? and (?:the|it|they|you|we)\b"
+        r"|, (?:and|however|otherwise|so|therefore|thus|where|while)\b",
+        text.rstrip(".! "),
     )[0]
     tokens = main_clause.split()
     for position in range(1, min(9, len(tokens))):
@@ -273,7 +227,7 @@ def make_questions(chunks: Sequence[Chunk], most: int, seed: int = 0) -> tuple[S
 
 
 def _question_about(subject: str, auxiliary: str, base: str, rest: str) -> QuestionAndAnswer | None:
-    """Ask for what the rest of a statement contains.
+    """Ask for what the rest of a statement contains, else whether it is so; None where no question keeps the rule.
 
     Args:
         subject: as it is written inside a sentence.
@@ -282,48 +236,80 @@ def _question_about(subject: str, auxiliary: str, base: str, rest: str) -> Quest
         rest: what follows the verb.
     """
     rest, negated = _positive(rest)
-    verb = f" {base}" if base else ""
     if not rest or _POINTING.search(rest) or (base and _has_other_verb(rest)):
         return None
-    if base in (
-        "",
-        "cost",
-        "take",
-        "have",
-        "need",
-        "carry",
-        "hold",
-        "seat",
-        "offer",
-        "last",
-        "contain",
-        "weigh",
-        "pay",
-    ):
+    if not subject_agrees(subject, auxiliary):
+        return None
+    clause = _Clause(subject, auxiliary, base)
+    if (auxiliary == "is" or base) and base in _MEASURING:
         for asking, pattern in _FIRST.items():
-            match = pattern.match(rest)
-            if match and (auxiliary == "is" or base):
+            if match := pattern.match(rest):
                 asking = asking.format(noun=match.groupdict().get("noun", ""))
-                return QuestionAndAnswer(
-                    f"{asking} {auxiliary} {subject}{verb}{rest[match.end() :]}?", match["slot"]
-                )
-    if not base and (match := re.match(r"(?:called|named) (?P<slot>.+)$", rest)):
-        return QuestionAndAnswer(f"What {auxiliary} {subject} called?", match["slot"])
+                if asked := clause.value_question(asking, rest, match, _PRICED):
+                    return asked
+    if not base and (match := re.match(r"(?:called|named) (?P<slot>(?:the |a )?[A-Z].*)$", rest)):
+        return clause.question("What", "called", match["slot"])
     if not base and (named := _identity(subject, auxiliary, rest)):
         return named
-    for asking, pattern in _SLOTS:
+    for asking, pattern in _SLOTS if not negated else ():
         match = pattern.search(rest)
-        left = f"{rest[: match.start()].rstrip(' ,')}{rest[match.end() :]}".strip() if match else ""
-        if match and (left or base) and not negated and not _DATED.search(left):
-            return QuestionAndAnswer(
-                f"{asking} {auxiliary} {subject}{verb}{' ' if left else ''}{left}?", match["slot"]
-            )
+        if match and (asked := clause.value_question(asking, rest, match, _VALUED)):
+            return asked
     word = base or rest.split()[0]
     after = rest if base else rest.removeprefix(word)
     if _PLACED.match(word) and not negated and (match := _WHERE.match(after)):
-        left = after[match.end() :]
-        return QuestionAndAnswer(f"Where {auxiliary} {subject} {word}{left}?", match["slot"].strip())
-    return QuestionAndAnswer(f"{auxiliary.capitalize()} {subject}{verb} {rest}?", "no" if negated else "yes")
+        left = after[match.end() :] if base else f"{word}{after[match.end() :]}"
+        return clause.question("Where", left, match["slot"].strip())
+    return clause.question("", rest, "no" if negated else "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """Subject and verb of a statement."""
+
+    subject: str
+    auxiliary: str
+    base: str
+
+    def question(self, asking: str, left: str, answer: str) -> QuestionAndAnswer | None:
+        """Return the question that begins with ``asking`` ("" for yes or no) and ends with what is left of the statement.
+
+        None where that is not whole.
+        """
+        left = left.strip()
+        if not is_complete(left, self.base):
+            return None
+        text = " ".join(filter(None, (asking, self.auxiliary, self.subject, self.base, left)))
+        return QuestionAndAnswer(f"{text[0].upper()}{text[1:]}?", answer)
+
+    def value_question(
+        self, asking: str, rest: str, match: re.Match[str], values: re.Pattern[str]
+    ) -> QuestionAndAnswer | None:
+        """Return the question for the value that a match found in the rest of a statement.
+
+        None where the statement holds a second such value, so that the question would not say which of them it asks for.
+        """
+        before, after = rest[: match.start()].rstrip(), rest[match.end() :]
+        of_subclause = CLAUSE_WORDS.intersection(before.split())
+        if (
+            of_subclause
+            or (before.endswith(",") and after)
+            or (after and before.endswith((" asked", " applied")))
+        ):
+            return None
+        before = re.sub(r",$| ?\bonly$", "", before)
+        if after.startswith(","):
+            if asking.startswith("How many") or re.search(rf"\d|\b{_COUNT}\b", after):
+                return None
+            after = ""
+        if re.match(r" ?(?:and|or|of|to|plus|more|extra|worth|long|old|each(?= for|$))\b", after):
+            return None
+        left = f"{before} {after.strip()}".strip()
+        if not self.base and ((not left and values is _VALUED) or re.match(r"(?:an?|the|one|only)\b", left)):
+            return None
+        if values.search(f"{self.subject} {left}"):
+            return None
+        return self.question(asking, left, match["slot"])
 
 
 def _identity(subject: str, auxiliary: str, rest: str) -> QuestionAndAnswer | None:
@@ -332,7 +318,8 @@ def _identity(subject: str, auxiliary: str, rest: str) -> QuestionAndAnswer | No
         return None
     if re.fullmatch(_NAME, rest) and not rest.startswith("the "):
         head = re.split(r" (?:of|for|in|at|on|near|from|with|to)\b", subject)[0].split()[-1]
-        return QuestionAndAnswer(f"{'Who' if _PERSON.search(head) else 'What'} {auxiliary} {subject}?", rest)
+        is_person = _PERSON.search(head) or rest.split()[0] in ("Dr", "Miss", "Mr", "Mrs", "Ms")
+        return QuestionAndAnswer(f"{'Who' if is_person else 'What'} {auxiliary} {subject}?", rest)
     if subject[:1].isupper() and re.match(r"(?:an?|the|one of) ", rest):
         return QuestionAndAnswer(f"What {auxiliary} {subject}?", rest)
     return None
@@ -358,7 +345,10 @@ def _verb(tokens: list[str], position: int) -> tuple[str, str] | None:
     form = VERB_FORMS.get(token)
     if form is None or before in SENTENCE_OPENERS | DETERMINERS:
         return None
-    plural = (before.endswith("s") and not before.endswith(("ss", "us"))) or before in PLURAL
+    possessive = "'" in before or "’" in before
+    plural = (
+        before.endswith("s") and not before.endswith(("ss", "us")) and not possessive
+    ) or before in PLURAL
     if form[0] == "does":
         return None if plural else form
     if form[0] == "did":
@@ -388,7 +378,7 @@ def _subject(tokens: list[str], names: Collection[str]) -> str:
         or not tokens[0][1:].islower()
         or tokens[1:2] != [word.lower() for word in tokens[1:2]]
     )
-    return " ".join(tokens if is_name and first not in DETERMINERS else [first, *tokens[1:]])
+    return " ".join(tokens if is_name and first not in DETERMINERS else [tokens[0].lower(), *tokens[1:]])
 
 
 def _positive(rest: str) -> tuple[str, bool]:

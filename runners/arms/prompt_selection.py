@@ -422,7 +422,9 @@ def _store_choice(
         stage.folder / PROMPTS, {"schema": 1, "arms": arms} | ({"examples": examples} if examples else {})
     )
     untried_text = (
-        f"; not tried, beyond {count_noun(budget, 'answer')}: {', '.join(untried)}" if untried else ""
+        f"; {count_noun(len(untried), 'prompt')} not tried, beyond {count_noun(budget, 'answer')}"
+        if untried
+        else ""
     )
     reason = choice.reason + untried_text
     stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})

@@ -2,7 +2,7 @@
 
 An answer that follows changed documents would count as wrong by the old gold, which is no regression of the arm.
 :func:`find_lost_gold` compares, for each question, the sentences of its gold document that state its gold answer with the
-documents of today.
+documents of today; for a question that names no document, the sentences of all documents.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SAME_SENTENCE_SHARE = 0.5
 same thing: a number alone occurs anywhere."""
 GONE = "its document {} no longer exists, and no other one states its answer"
 CHANGED = "its document {} no longer states its answer"
+NOWHERE = "the documents no longer state its answer"
 
 
 class DocumentTexts:
@@ -42,10 +43,14 @@ class DocumentTexts:
         return self._index.raw(document)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The ids of all documents."""
+        return tuple(dict.fromkeys(chunk.doc for chunk in self._index.chunks))
+
+    @cached_property
     def all_words(self) -> tuple[str, ...]:
         """The normalised texts of all documents."""
-        names = dict.fromkeys(chunk.doc for chunk in self._index.chunks)
-        return tuple(normalised_words(self._index.raw(name) or "") for name in names)
+        return tuple(normalised_words(self._index.raw(name) or "") for name in self.names)
 
 
 def normalised_words(text: str) -> str:
@@ -64,8 +69,8 @@ def find_lost_gold(
 ) -> dict[str, str]:
     """Return the questions whose gold is no longer in the documents, by id, each with the reason.
 
-    A question without an answer, without a gold document or whose answer its document never stated in one sentence is
-    never among them.
+    A question without an answer, or whose answer no sentence of its document stated, is never among them; one without a
+    gold document only where a sentence of any document stated the answer with half of the question's words.
 
     Args:
         questions: the questions, with the document ids of ``before``.
@@ -92,7 +97,44 @@ def find_lost_gold(
         if any(sentence.strip() in text for text in now.all_words for sentence in wanted):
             continue
         lost[question.id] = (GONE if present is None else CHANGED).format(question.doc_id)
-    return lost
+    return lost | _no_longer_anywhere(questions, before, now)
+
+
+def _no_longer_anywhere(
+    questions: Sequence[Question], before: DocumentTexts, now: DocumentTexts
+) -> dict[str, str]:
+    """Return the questions without a gold document whose answer some document stated before, and none states now."""
+    open_ones = [q for q in questions if q.answerable and not q.doc_id and gold_texts(q, "")]
+    stated = _stating_sentences(open_ones, before)
+    today = _stating_sentences([q for q in open_ones if q.id in stated], now)
+    lost: dict[str, str] = {}
+    for id in stated.keys() - today.keys():
+        wanted = [normalised_words(sentence).strip() for sentence in stated[id]]
+        if not any(sentence in text for text in now.all_words for sentence in wanted):
+            lost[id] = NOWHERE
+    return {question.id: lost[question.id] for question in open_ones if question.id in lost}
+
+
+def _stating_sentences(questions: Sequence[Question], texts: DocumentTexts) -> dict[str, list[str]]:
+    """Return the sentences of all documents that state each question's answer and speak of what it asks, by its id.
+
+    The documents are read once; a sentence is looked at only where its document has enough of a question's words.
+    """
+    facts = {q.id: gold_texts(q, "") for q in questions}
+    about = {q.id: set(content_words(q.question)) - _all_words(facts[q.id]) for q in questions}
+    stated: dict[str, list[str]] = {}
+    for name in texts.names if questions else ():
+        raw = texts.of(name) or ""
+        known = set(content_words(raw))
+        wanted = [q for q in questions if about[q.id] and _share(about[q.id], known) >= SAME_SENTENCE_SHARE]
+        for start, end in sentence_spans(raw) if wanted else ():
+            sentence = raw[start:end]
+            words = set(content_words(sentence))
+            for question in wanted:
+                same = _share(about[question.id], words) >= SAME_SENTENCE_SHARE
+                if same and _states_any(sentence, facts[question.id]):
+                    stated.setdefault(question.id, []).append(sentence)
+    return stated
 
 
 def _not_stated(questions: Sequence[Question], now: DocumentTexts) -> dict[str, str]:
@@ -160,7 +202,9 @@ def _states_fact(fact: str, plain: str, words: set[str], sentence: str) -> bool:
         return True
     wanted = set(content_words(fact))
     if len(wanted) < LONG_FACT:
-        return False
+        # 14.50 in "£14.50", ten in "10 days"
+        others = {word for word in wanted if not read_quantities(word)}
+        return bool(read_quantities(fact)) and has_amounts(fact, sentence) and others <= words
     if _share(wanted, words) < STATED_SHARE:
         return False
     return has_amounts(fact, sentence) or not read_quantities(fact)

@@ -179,6 +179,30 @@ class LearningCurve:
         self.freedom = priors.freedom + len(sizes) - 1
         self._scale = (priors.freedom + float(self._residual @ weights)) / self.freedom
         self._weights = weights
+        self._lift = self._lift_to_measured()
+
+    def _lift_to_measured(self) -> float:
+        """Return how far above the band's upper end the last point lies, in z; 0 where the band holds it.
+
+        Near a perfect score a small error of a score is a large one of z, so the fit all but ignores such a point: after
+        .4, .7, .9 and 1.0 it would expect .71 at the size where 1.0 was measured.
+        """
+        mean, scale = self.distribution([self.points[-1].n])
+        upper = float(mean[0] + self._band_times(LEVEL) * math.sqrt(max(float(scale[0, 0]), 0.0)))
+        return max(0.0, float(to_z(np.array(self.points[-1].score))) - upper)
+
+    def _lifted(self, mean: np.ndarray, sizes: Sequence[float]) -> np.ndarray:
+        """Return means of z raised until the band holds the last point: not at the first size, in full from the last."""
+        if not self._lift:
+            return mean
+        d = np.log(np.asarray(sizes, float)) - self._start
+        return np.asarray(mean + self._lift * np.clip(d / max(float(self._d[-1]), 1e-9), 0.0, 1.0))
+
+    def _band_times(self, level: float) -> float:
+        """Return the half width of a band in standard deviations of z."""
+        from scipy.special import stdtrit
+
+        return self.priors.widening * float(stdtrit(self.freedom, 0.5 + level / 2))
 
     def distribution(self, sizes: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Return mean [m] and scale matrix [m, m] of z at sizes, without the noise of a measurement there."""
@@ -202,24 +226,26 @@ class LearningCurve:
                 or that of the curve itself.
             level: share of the band.
         """
-        from scipy.special import stdtrit
-
         mean, scale = self.distribution(sizes)
+        mean = self._lifted(mean, sizes)
         variance = np.maximum(np.diag(scale), 0.0)
         if measured:
             extra = self.points[-1].variance() + self.priors.noise**2
             variance = variance + self._scale * extra * to_z_slope(to_score(mean)) ** 2
-        times = self.priors.widening * float(stdtrit(self.freedom, 0.5 + level / 2))
-        wide = times * np.sqrt(variance)
+        wide = self._band_times(level) * np.sqrt(variance)
         rows = zip(sizes, to_score(mean), to_score(mean - wide), to_score(mean + wide), strict=True)
         return [Forecast(n, float(middle), float(low), float(high)) for n, middle, low, high in rows]
 
     def gain(self, from_n: float, to_n: float, worth: float = WORTH) -> Gain:
         """Return what going from one size to a larger one brings, with the chance of more than ``worth``.
 
-        The two scores are drawn together (20,000 pairs, fixed seed): they share the uncertainty of the level.
+        The two scores are drawn together (20,000 pairs, fixed seed): they share the uncertainty of the level. A gain is
+        counted from the last score where that was measured above the curve: what was reached cannot be gained again.
         """
         mean, scale = self.distribution([from_n, to_n])
+        if from_n >= self.points[-1].n:
+            (at_last,), _ = self.distribution([self.points[-1].n])
+            mean = mean + max(0.0, float(to_z(np.array(self.points[-1].score))) - float(at_last))
         values, vectors = np.linalg.eigh(scale)
         rng = np.random.default_rng(0)
         normal = rng.standard_normal((DRAWS, 2)) * np.sqrt(np.maximum(values, 0.0))

@@ -34,6 +34,8 @@ MOST_ASKED = 4
 """Passages asked about for each row that is wanted; when fewer of the rows pass, the teacher is not up to the task."""
 GRAMMAR = "question grammar"
 """Name of what makes questions without a teacher."""
+AFFIRMED = "answered yes"
+HALF_AFFIRMED = "what is left would be answered yes, and half of the questions are"
 _BARE_RANK = {"no": 1, "yes": 2}
 """Order of questions answered with a bare no or yes, after those that ask for a value (0)."""
 
@@ -296,14 +298,16 @@ def make_without_teacher(
 ) -> MakingOutcome:
     """Make questions from English statements by rule, and check them as those of a teacher.
 
-    There are none in documents of other languages.
+    At most half of them are answered "yes": an arm that always says so would score well on more. There are none in
+    documents of other languages.
     """
     outcome = MakingOutcome(passages=len(usable_passages(chunks)))
     by_place = {(chunk.doc, chunk.start, chunk.end): chunk for chunk in chunks}
     candidates: list[tuple[str, CandidateRow]] = []
     questions = make_questions(chunks, MOST_ASKED * count, seed)
     # Statements seldom deny, so most questions that ask for no value are answered "yes", which says little about an arm:
-    # those that ask for a value come first, then those answered "no". The order is otherwise that of the documents.
+    # those that ask for a value come first, then those answered "no", and "yes" only as often as something else. The order
+    # is otherwise that of the documents.
     for question in sorted(questions, key=lambda row: _BARE_RANK.get(row.answers[0], 0)):
         start, end = question.spans[0]
         chunk = next(
@@ -313,12 +317,18 @@ def make_without_teacher(
         if chunk is not None:
             row = CandidateRow(question.question, question.answers[0], chunk, True, question.spans)
             candidates.append((question.id, row))
+    others = affirmed = 0
     for at in range(0, len(candidates), 32):
         part = candidates[at : at + 32]
-        for (id, _), result in zip(part, checker.check_all([row for _, row in part]), strict=True):
+        for (id, row), result in zip(part, checker.check_all([row for _, row in part]), strict=True):
             if len(outcome.passed) >= count:
                 return _with_known(outcome, base)
+            if row.reply == "yes" and affirmed >= others:
+                outcome.exhausted = HALF_AFFIRMED
+                return _with_known(outcome, base)
             outcome.asked += 1
+            affirmed += not result.kind and row.reply == "yes"
+            others += not result.kind and row.reply != "yes"
             if result.kind:
                 outcome.rejected.append((id, result))
             else:
@@ -346,7 +356,17 @@ def _with_known(outcome: MakingOutcome, base: BaseModelCheck | None) -> MakingOu
         else:
             passed.append((id, CheckedRow(row.row, "", "", row.spans, checks)))
     outcome.passed = passed
+    _halve_affirmed(outcome)
     return outcome
+
+
+def _halve_affirmed(outcome: MakingOutcome) -> None:
+    """Throw out the last questions answered "yes" until they are at most half, after others were found to be known."""
+    affirmed = [at for at, (_, row) in enumerate(outcome.passed) if row.row.reply == "yes"]
+    surplus = max(0, 2 * len(affirmed) - len(outcome.passed))
+    for at in reversed(affirmed[len(affirmed) - surplus :]):
+        id, row = outcome.passed.pop(at)
+        outcome.rejected.append((id, CheckedRow(row.row, AFFIRMED, HALF_AFFIRMED, row.spans, row.checks)))
 
 
 def example_row(id: str, checked: CheckedRow, system: str, teacher: dict[str, str]) -> dict[str, Any]:

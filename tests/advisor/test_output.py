@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from advisor import cli, output, terminal
+from advisor.display import console
 from rag.errors import UsageProblem
 from tests.support.limits import HANG_S
 
@@ -362,3 +363,15 @@ def test_wrapped_text_keeps_its_styles_and_line_ends() -> None:
     lines = output.wrapped_lines(text, 12)
     assert [line.plain for line in lines] == ["CONFIRMED", "rag scored", "more", "", "than", "prompting"]
     assert [str(span.style) for span in lines[0].spans] == ["bold green"]
+
+
+def test_redirected_output_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of 200 columns is printed whole into a pipe or a file; COLUMNS narrows it all the same."""
+    cell = "a long cell " * 20
+    monkeypatch.delenv("COLUMNS", raising=False)
+    output.open_console().print(console.table(("name", "text"), [("x", cell)]))
+    assert cell.strip() in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "60")
+    assert output.open_console().width == 60

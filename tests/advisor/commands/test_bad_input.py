@@ -228,7 +228,12 @@ def test_existing_run_folder_is_protected(refused: Refused, write_plan: Any, tmp
     folder = RunFolder.create(tmp_path / "run", read_plan(plan))
     folder.write({"event": "precious"})
     before = (tmp_path / "run" / "events.jsonl").read_bytes()
+    questions = read_plan(plan).data.questions
+    assert questions is not None
+    text = questions.read_bytes()
+    questions.write_bytes(b"broken")  # the folder is looked at before any data is read or any speed measured
     message = refused(2, "run", plan, "--out", "run")
+    questions.write_bytes(text)
     assert "run exists" in message
     assert "--resume" in message
     assert "exclude each other" in refused(2, "run", plan, "--out", "run", "--resume", "--overwrite")

@@ -13,10 +13,12 @@ from typing import Any
 import pexpect
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from advisor.display.progress import (
     ProgressBoard,
     ProgressWatcher,
+    bar_columns,
     board_for_plan,
     format_duration,
     replay_events,
@@ -256,3 +258,40 @@ with resume_hint("tunewise run plan.yaml --resume"), watch_progress(board=board)
     child.expect_exact("interrupted; finished steps are saved")
     child.expect_exact("tunewise run plan.yaml --resume")
     child.close()
+
+
+def test_resumed_board_keeps_what_was_measured() -> None:
+    """A finished step corrects the estimates of its kind after --resume too; a broken-off one waits again."""
+    events = [
+        {"time": 0, "event": "run.start"},
+        {"time": 0, "event": "step.start", "step": "train:lora"},
+        {"time": 100, "event": "step.end", "step": "train:lora"},
+        {"time": 100, "event": "step.start", "step": "evaluate:lora"},
+    ]
+    estimates = {"train:lora": 10.0, "train:full": 20.0, "evaluate:lora": 5.0}
+    board = ProgressBoard("desk", list(estimates), estimates, clock=lambda: 500.0)
+    board.take_over(events)
+    assert [step.state for step in board.steps.values()] == ["before", "waiting", "waiting"]
+    assert board.correction("train:full") == 10.0
+    assert board.time_left(500.0) == 205.0
+    for event in (
+        {"time": 500, "event": "run.start"},
+        {"time": 500, "event": "step.start", "step": "train:lora"},
+        {"time": 500, "event": "step.skip", "step": "train:lora"},
+    ):
+        board.update(event)
+    assert board.steps["train:lora"].state == "before"
+    assert board.time_left(500.0) == 205.0
+
+
+def test_bar_shows_no_count_and_no_time_left_before_they_are_known() -> None:
+    out = io.StringIO()
+    screen = Console(file=out, width=120, force_terminal=True, color_system=None)
+    with Progress(*bar_columns(), console=screen, auto_refresh=False) as bars:
+        task = bars.add_task("[1/4] index", total=None, note="")
+        bars.refresh()
+        assert "/?" not in out.getvalue()
+        assert "left" not in out.getvalue()
+        bars.update(task, completed=3, total=7, note="")
+        bars.refresh()
+        assert "3/7" in out.getvalue()

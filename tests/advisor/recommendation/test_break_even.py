@@ -128,6 +128,7 @@ def test_break_even_notes_age_of_old_prices() -> None:
     assert "are from 2026-10-24, 220 days old" in later["text"]
     assert any("220 days old" in line for line in later["assumptions"])
     assert "days old" not in break_even_of(REMOTE)["text"]
+    assert "days old" not in break_even_of(OWN, date(2027, 6, 1))["text"], "no call is paid for"
     served = next(
         line for line in break_even_of(HOSTED, date(2027, 6, 1))["assumptions"] if "always on" in line
     )

@@ -184,3 +184,11 @@ def test_json_shows_what_files_and_model_tell() -> None:
         "context_left": 8192,
         "speaks_language": False,
     }
+
+
+def test_printed_recommendation_is_a_few_lines() -> None:
+    advice = recommend_for_profile(Profile.of({**NEW, "behaviour_gap": "high", "labelled_examples": 500}))
+    lines = str(advice).splitlines()
+    assert lines[0].startswith(f"{advice.choice}, confidence {advice.confidence.level}, ")
+    assert len(lines) <= 3
+    assert len(str(advice)) < 600

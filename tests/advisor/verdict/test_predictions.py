@@ -151,7 +151,7 @@ def test_quick_run_is_recognised_by_its_reasons() -> None:
 
     assert (
         predictions.why_incomparable(quick_plan(plan()), proxy=False)
-        == "a quick run trains on fewer rows, once"
+        == "a quick run trains on at most 120 rows, once"
     )
     assert predictions.why_incomparable(plan(), proxy=False) == ""
 

@@ -382,7 +382,7 @@ def test_review_names_price_and_rivals_where_the_advice_is_unsure() -> None:
 def test_probe_is_offered_only_with_questions_and_data(task_files: Any) -> None:
     """Questions with documents or examples; never an endpoint."""
     answers = {"documents": str(task_files.documents), "questions": str(task_files.questions)}
-    assert offer_probe(Profile.of(answers))
+    assert offer_probe(Profile.of(answers))[0].startswith("measure first: ")
     assert not offer_probe(Profile.of({"questions": str(task_files.questions)}))
     assert not offer_probe(Profile.of({"documents": str(task_files.documents)}))
     assert not offer_probe(Profile.of({**answers, "model": "openai:tern@http://127.0.0.1:1/v1"}))

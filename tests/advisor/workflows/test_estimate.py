@@ -304,3 +304,25 @@ def test_estimate_rejects_wrong_usage(wanted: EstimateRequest) -> None:
     """No method, two models, a size given twice, an answer that changes nothing."""
     with pytest.raises(UsageProblem):
         estimate_request(wanted, {}, machine())
+
+
+def test_hours_are_said_for_this_machine_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """Data that were not given are assumed; where training would take more than a week, it is not for this machine."""
+    small = estimate_request(EstimateRequest(params_b=0.135, method="lora"), {}, machine())
+    assert small.within_a_week
+    assert small.verdict == "fits this machine (14.4 GiB)"
+    large = estimate_request(EstimateRequest(params_b=32, method="qlora"), {}, machine(ram_gib=64.0))
+    assert large.memory.fits(large.device_gib) == "yes"
+    assert large.hours is not None
+    assert large.hours.likely > 168
+    assert large.verdict.startswith(
+        "not on this machine: it fits this machine (57.6 GiB), but trains for about"
+    )
+    assert large.to_json()["within_a_week"] is False
+    assert any("1,000 examples were assumed" in note for note in large.notes)
+    card = estimate_request(EstimateRequest(params_b=8, method="qlora", gpu="RTX 4090"), {}, machine())
+    assert card.verdict == "fits RTX 4090 (24 GiB)"
+    assert estimate_request(EstimateRequest(params_b=8, method="rag"), {}, machine()).within_a_week is None
+    out = printed(capsys, "--params-b", 70, "--method", "qlora", "--gpu-memory", 80)
+    assert "training: about" in out
+    assert "on a GPU (80 GiB)" in out

@@ -238,10 +238,24 @@ def test_a_dry_run_asks_nothing_and_names_the_price(
 def test_without_a_teacher_questions_are_made_by_rule(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--out", "q.jsonl", "--count", "3", "--known", "skip") == 0
+    affirmed = (
+        "Fresh bread is baked in the galley before dawn",
+        "The Heron has a library of old charts",
+        "Bicycles are carried on the lower gangway",
+        "The chapel on Eider Bay is heated by driftwood",
+        "Folding maps are handed out at the kiosk",
+        "The museum shows anchors of wrecked barges",
+        "Gulls are fed by the deckhands after lunch",
+        "Winter jackets are lent to anglers",
+    )
+    for number, line in enumerate(affirmed):
+        (folder / "docs" / f"more{number}.md").write_text(f"# Notice {number}\n\n{line}.\n", "utf-8")
+    assert run("--out", "q.jsonl", "--count", "30", "--known", "skip") == 0
     questions = load_questions(folder / "q.jsonl")
-    assert questions
     assert all(question.made and question.spans and question.doc_id for question in questions)
+    yes = sum(question.answers == ("yes",) for question in questions)
+    assert 0 < 2 * yes <= len(questions)
+    assert "half of the questions are" in " ".join(capsys.readouterr().out.split())
     assert run("--out", "x.jsonl", "--as", "examples") == 2
     german = folder / "de"
     german.mkdir()

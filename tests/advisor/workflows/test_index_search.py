@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,7 +152,7 @@ def test_search_rejects_wrong_options(index: Path, embedder: Path, capsys: Captu
 def test_search_scores_questions_with_gold(
     index: Path, embedder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "a", "question": "dogs for 4 euros", "doc_id": "new.md", "spans": [{"start": 63, "end": 73}]},
         {"id": "b", "question": "cats", "doc_id": "cats.txt"},
         {"id": "c", "question": "fares"},
@@ -159,7 +160,15 @@ def test_search_scores_questions_with_gold(
     ]
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert search_exit_code(index, "--questions", path, "--embedder", embedder, "--k", "3", "--expired") == 0
+    arguments = ("--questions", path, "--embedder", embedder, "--k", "3", "--expired")
+    assert search_exit_code(index, *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a: dogs for 4 euros"
+    assert [line for line in lines if not line.startswith("  ")] == [
+        f"{r['id']}: {r['question']}" for r in rows
+    ]
+    assert sum(line.startswith("  1. ") for line in lines) == 4
+    assert search_exit_code(index, *arguments, "--json") == 0
     captured = capsys.readouterr()
     results = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["id"] for row in results] == ["a", "b", "c", "d"]

@@ -165,8 +165,12 @@ def test_changed_facts_need_new_gold_and_are_no_regression(
     again = next(arm["asked_again"] for arm in data["arms"] if arm["arm"] == "rag")
     assert base.server.asked - asked == again < len(answers(run))
     code, out, err = tunewise("recheck", run, "--documents", changed, "--count-lost-gold", "--json")
-    assert (code, json.loads(out)["outcome"]) == (5, "regression")
+    data = json.loads(out)
+    assert (code, data["outcome"]) == (5, "regression")
     assert "it became clearly worse: rag answers" in err
+    assert all("no longer states" in row["lost_gold"] for row in data["lost_answers"])
+    page = (Path(data["folder"]) / "recheck.md").read_text("utf-8")
+    assert page.count("(gold outdated: its document pier") == len(data["lost_answers"])
 
 
 def answers(run: Path) -> list[dict[str, Any]]:

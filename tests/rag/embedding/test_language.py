@@ -64,6 +64,9 @@ ENGLISH_QUESTIONS = (
     "fares",
     "What does Москва mean in English?",
     "Is a la carte dining on offer?",
+    "brownie tray - price?",
+    "min order london",
+    "sausage roll mustard?",
 )
 
 

@@ -56,6 +56,30 @@ from tests.rag.conftest import TinyEncoder
             "21:10",
         ),
         ("Koja does have seats outdoors.", "Does Koja have seats outdoors?", "yes"),
+        ("The shuttle runs every 35 minutes.", "How often does the shuttle run?", "every 35 minutes"),
+        ("The site steward is Mr Lazlo Birch.", "Who is the site steward?", "Mr Lazlo Birch"),
+        ("The fee is $45, travel is paid by families.", "How much is the fee?", "$45"),
+        (
+            "The result comes within two working days.",
+            "Within what time does the result come?",
+            "two working days",
+        ),
+        (
+            "Chainsaws are hired only to people who show a certificate.",
+            "Are chainsaws hired only to people who show a certificate?",
+            "yes",
+        ),
+        (
+            "Boats should come in within three hours of high water.",
+            "Should boats come in within three hours of high water?",
+            "yes",
+        ),
+        ("Jessica's father receives tickets.", "Does jessica's father receive tickets?", "yes"),
+        (
+            "The deductible is $2,500 in Basic and $900 in Choice.",
+            "Is the deductible $2,500 in Basic and $900 in Choice?",
+            "yes",
+        ),
         ("Fees grew in 2007 by a third.", "When did fees grow by a third?", "2007"),
         (
             "The last boat accepted here is 22 metres long.",
@@ -88,6 +112,21 @@ def test_statement_to_question(statement: str, question: str, answer: str) -> No
         "The pier was opened by General Robert E.",
         "The pier was built by Capt.",
         " ".join(["The boat is", *["very"] * 30, "old."]),
+        # a subject with a verb of its own, or that the verb does not agree with
+        "Crates the driver takes back are credited.",
+        "The shortest charter you can book is 3 hours.",
+        "One day she is convinced to compete.",
+        "Whoever is called in outside the schedule is paid for three hours.",
+        "Reductions cannot be added together.",
+        "Six visits bought together cost £228 and must be used within eight months.",
+        "3 region is cooler for 6 months.",
+        # a second clause
+        "Mrs Hornby owns the shop and sees to all complaints.",
+        "Gift cards are sent by email at once and never expire.",
+        "The orchard is in conversion until next autumn and its fruit is labelled so.",
+        # an open end
+        "A common misconception is that rest is the first stage.",
+        "The donation with its preparation takes ten.",
     ],
 )
 def test_statement_to_question_skips_other_sentences(statement: str) -> None:

@@ -117,3 +117,28 @@ def test_noise_of_few_questions_widens_the_band() -> None:
 def test_forecast_is_the_same_every_time() -> None:
     points = [CurvePoint(n, 0.5 + n / 2000, 0.02) for n in SIZES]
     assert LearningCurve(points).gain(400, 800) == LearningCurve(points).gain(400, 800)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [(0.4, 0.7, 0.9, 1.0), (0.2, 0.5, 0.8, 1.0), (0.0, 0.0, 0.2, 1.0), (0.9, 0.97, 1.0, 1.0), (1.0,) * 4],
+)
+@pytest.mark.parametrize("questions", [35, None])
+def test_perfect_score_ends_the_labelling(scores: tuple[float, ...], questions: int | None) -> None:
+    """What was measured is not forecast away: no score far below it at more rows, and nothing left to gain."""
+    sizes = (30, 60, 120, 240)
+    curve = LearningCurve([CurvePoint(n, s, 0.02, 1, questions) for n, s in zip(sizes, scores, strict=True)])
+    assert curve.stop_size() == 240
+    assert curve.gain(240, 480).chance < 0.1
+    for forecast in curve.forecast([240, 480, 960]):
+        assert forecast.median > 0.95
+        assert forecast.high > 0.999
+
+
+def test_gain_is_counted_from_what_was_reached() -> None:
+    """.97 three times leaves .03; from the smoothed curve, .89, a doubling seemed to bring more than .01."""
+    points = [
+        CurvePoint(n, s, 0.02, 1, 35)
+        for n, s in zip((30, 60, 120, 240), (0.8, 0.97, 0.97, 0.97), strict=True)
+    ]
+    assert LearningCurve(points).stop_size() == 240
