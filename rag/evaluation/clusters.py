@@ -128,11 +128,11 @@ def _error_of_sums(residuals: np.ndarray, count: int) -> float:
     return float(np.sqrt(residuals.size / (residuals.size - 1) * (residuals**2).sum()) / count)
 
 
-def student_quantile(groups: Clusters) -> float:
-    """Return the standard errors to each side of a 95 % interval over few documents."""
+def student_quantile(groups: Clusters, level: float = LEVEL) -> float:
+    """Return the standard errors to each side of an interval of this confidence level over few documents."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(groups.effective - 1, 0.5 + LEVEL / 2))
+    return float(stdtrit(groups.effective - 1, 0.5 + level / 2))
 
 
 def student_p(means: np.ndarray, errors: np.ndarray, effective: float) -> np.ndarray:

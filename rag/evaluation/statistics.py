@@ -196,7 +196,9 @@ def bootstrap_interval(
     return Interval(mean, *bounds)
 
 
-def clustered_share(values: Sequence[float], documents: Sequence[str | None] | None = None) -> Interval:
+def clustered_share(
+    values: Sequence[float], documents: Sequence[str | None] | None = None, level: float = LEVEL
+) -> Interval:
     """Return the mean of values between 0 and 1 with the Wilson score interval at their effective number.
 
     The effective number is that of independent values with the same standard error: share * (1 - share) / error², with
@@ -207,6 +209,7 @@ def clustered_share(values: Sequence[float], documents: Sequence[str | None] | N
     Args:
         values: one for each question, between 0 and 1; those between come from several seeds.
         documents: the document of each value, None to treat all values as independent.
+        level: confidence level of the interval, two-sided.
 
     Returns:
         The interval; all nan without values.
@@ -223,10 +226,10 @@ def clustered_share(values: Sequence[float], documents: Sequence[str | None] | N
     groups = document_groups(data, documents)
     error = clustered_error(data, groups)
     effective = float(data.size if documents is None else cluster_by_document(documents).units)
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    z = float(stats.norm.ppf(0.5 + level / 2))
     if error > MIN_SPREAD:
         effective = min(float(data.size), max(1.0, mean * (1 - mean) / error**2))
-        z = student_quantile(groups) if groups is not None and groups.few else z
+        z = student_quantile(groups, level) if groups is not None and groups.few else z
     centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * np.sqrt(mean * (1 - mean) / effective + z**2 / (4 * effective**2))
     # at shares of 0 and 1 the bound is exact; computed, it would be off by rounding
