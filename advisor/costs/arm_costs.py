@@ -2,9 +2,10 @@
 
 :func:`cost_per_1000` prices the answers of a measured arm: tokens at a hosted model's list price, or the rent
 of the GPU for the seconds they took. :func:`upkeep_costs` orders arms by what must be built and maintained
-for them, then by tokens per answer; verdicts and gates use it before a run (from its plan) and after it (with
-measured tokens). The order follows from the plan's steps, so a new kind of arm is ordered without being named
-here.
+for them, then by tokens per answer: all that is known before a run, so gates use it. The order follows from the
+plan's steps, so a new kind of arm is ordered without being named here. :func:`measured_ranks` orders arms that were
+measured: by the price of an answer, where every arm has one, else by its seconds, and only arms that cost about the
+same by :func:`upkeep_costs`. Verdicts use it, so that "costs less" is what was measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advisor.catalog import gpus, prices
+from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, Step
@@ -27,6 +29,9 @@ HEAD_ARMS = ("classifier",)
 """Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""
 COMPARISON_ARMS = ("naive-stack",)
 """Arms measured only to show what not to do; no arm has to beat them."""
+SAME_COST = 1.5
+"""Answers cost the same where the dearer one takes less than this many times the other: on a machine that also does other
+work seconds vary so much."""
 MAX_PARTS = 4
 """More parts than any arm has: an index, a classifier head and weights."""
 UpkeepCost = tuple[int, int, int, float, int]
@@ -83,6 +88,77 @@ def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
 def rounded_mean(values: tuple[float, ...] | tuple[int, ...]) -> float:
     """Return the mean to four decimal places; 0 for no values."""
     return round(sum(values) / len(values), 4) if values else 0.0
+
+
+def measured_ranks(plan: Plan, arms: Sequence[ArmScores]) -> dict[str, int]:
+    """Return the rank of every measured arm from cheap (0) to costly.
+
+    What counts is the price of an answer (tokens at the provider's list price) where every arm has one, else the mean
+    seconds of an answer. Of the arms whose answers cost the same as the cheapest (:data:`SAME_COST`) the one with the
+    fewest parts to keep running comes first; so on with the rest.
+    """
+    each = answer_costs(plan, arms).each
+    upkeep = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
+    ranks: dict[str, int] = {}
+    left = set(each)
+    while left:
+        most = SAME_COST * min(each[name] for name in left)
+        cheapest = min((name for name in left if each[name] <= most), key=lambda name: upkeep[name])
+        ranks[cheapest] = len(ranks)
+        left.remove(cheapest)
+    return ranks
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCosts:
+    """What one answer of each arm costs, in one unit for all arms."""
+
+    each: Mapping[str, float]
+    in_usd: bool
+    """Whether these are prices; else they are seconds."""
+    calls: float
+    """The user's calls a month."""
+
+    def same(self, a: str, b: str) -> bool:
+        """Return whether answers of two arms cost the same, up to :data:`SAME_COST`."""
+        low, high = sorted((self.each[a], self.each[b]))
+        return high <= SAME_COST * low
+
+    def text(self, a: str, b: str) -> str:
+        """Return what answers of two arms cost, singly and at the user's calls a month; "" where that is the same."""
+        if self.same(a, b):
+            return ""
+        if self.in_usd:
+            each, month = (
+                [f"{1000 * self.each[name]:.2g} USD" for name in (a, b)],
+                [f"{self.calls * self.each[name]:.2g} USD" for name in (a, b)],
+            )
+            return f"1,000 answers cost {each[0]} and not {each[1]} (a month of {self.calls:,.0f}: {month[0]}, {month[1]})"
+        seconds = [f"{self.each[name]:.2g} s" for name in (a, b)]
+        hours = [f"{self.calls * self.each[name] / 3600:.2g} hours" for name in (a, b)]
+        return f"an answer takes {seconds[0]} and not {seconds[1]} (a month of {self.calls:,.0f}: {hours[0]}, {hours[1]})"
+
+
+def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
+    """Return what an answer of each arm costs, in USD where all have a price, else in seconds; a classifier costs none."""
+    heads = {step.arm for step in plan.arms if step.classifier}
+    usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
+    prices_known = {name: price / 1000 for name, price in usd.items() if price is not None}
+    calls = calls_a_month(plan)
+    if len(prices_known) == len(arms) and any(prices_known.values()):
+        return AnswerCosts(prices_known, True, calls)
+    return AnswerCosts({arm.arm: rounded_mean(arm.seconds) for arm in arms}, False, calls)
+
+
+def calls_a_month(plan: Plan) -> float:
+    """Return the calls a month that the plan's answers state, else those of their ``call_volume``; few where neither is."""
+    stated, volume = (
+        None if (answer := plan.answers.get(key)) is None else answer.value
+        for key in ("calls_per_month", "call_volume")
+    )
+    if isinstance(stated, int | float) and not isinstance(stated, bool) and stated > 0:
+        return float(stated)
+    return HIGH_VOLUME if volume == "high" else LOW_VOLUME
 
 
 def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = None) -> dict[str, UpkeepCost]:

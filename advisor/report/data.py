@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from advisor.costs.arm_costs import cost_per_1000, rounded_mean, upkeep_costs
+from advisor.costs.arm_costs import cost_per_1000, measured_ranks, rounded_mean
 from advisor.output import command_line
 from advisor.report.dev_budget import dev_budget
 from advisor.report.learning_curve import read_curves
@@ -104,7 +104,7 @@ def report_of_run(records: RunRecords) -> TrialReport:
     judged = judge_on_real_questions(plan, measured_arms, plan.model.name, lost_arms(trained.values()), alone)
     origins = made_questions(measured_arms, records.last("run.start").get("made"))
     proxy = judged.verdict.strength is Strength.PROXY
-    cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in judged.arms})
+    cost = measured_ranks(plan, judged.arms)
     drift = question_drift(records.path, plan, records.answers)
     comparison = read_comparison(records.path)
     notes = retriever_notes(comparison, plan)
@@ -455,7 +455,7 @@ def _arm(name: str, body: Mapping[str, Any]) -> ArmScores:
         tuple(weights.get(question, 1.0) for question in questions) if weights else (),
         tuple(question in made_ids for question in questions) if made_ids else (),
         tuple(wording_of.get(question) for question in questions) if wording_of else (),
-        tuple(hits.get(question) for question in questions) if wording_of else (),
+        tuple(hits.get(question) for question in questions) if hits else (),
     )
 
 

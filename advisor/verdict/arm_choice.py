@@ -1,7 +1,7 @@
-"""The arm to use: which arms can meet what was said in the answers, and which of those is taken by default.
+"""The arm to use, or none: :func:`choose_arm` decides it, and everything that names an arm reads its result.
 
-``ask``, ``chat``, ``serve`` and ``export`` take this arm. The verdict's ``winner`` is the measured one by the combined
-score alone; an arm can win there and still be of no use, because it names no sources where they are demanded.
+Headline, figures, ``use`` and ``winner`` in JSON, ``history``, the exit code, and what ``ask``, ``chat``, ``serve`` and
+``export`` take by default are this arm.
 
 **What an arm must meet** (:data:`REQUIREMENTS`), where it was answered so:
 
@@ -13,43 +13,44 @@ score alone; an arm can win there and still be of no use, because it names no so
 - ``wrong_answer_cost`` high: its right answers are not surely fewer than those of the arm with most, and it refuses
   questions without an answer where others do.
 
-**Which of those is taken.** An arm without a right answer never is, nor one that surely has fewer right answers than
-the one with most. An arm that only explains the others is left out unless it is surely better than all of them. Of the
-rest it is the recommended arm when the verdict is confirmed, else the cheapest within noise of the best. With fewer
-than :data:`advisor.verdict.comparison.LEANING_BELOW` questions, or ten documents, "within noise" holds for nearly every
-arm: 1 of 24 and 6 of 24 right are within noise of each other. So there the best one is taken, unless a cheaper one is
-close by its own numbers: at most :data:`CLOSE_SHARE` of the questions, or a single question, fewer right, and a combined
-score no more than that below.
+**The floor** (:mod:`advisor.verdict.floor`): it surely answers enough questions right, of those that have an answer.
+
+**Which of those is taken.** None that surely has fewer right answers than the one with most, and none that only explains the
+others, unless it is surely better than all of them. Of the rest it is the one that did best by the combined score, the
+cheapest of several; a cheaper one is taken in its place where the trial shows that it is not worse: surely by less than the
+plan's ``gate.not_worse_by`` (:func:`advisor.verdict.comparison.not_worse`). Where a cheaper one may be as good and that was
+not shown, it is named with the number of questions that would show it. "Cheaper" is what was measured
+(:func:`advisor.costs.arm_costs.measured_ranks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, UpkeepCost
+from advisor.costs.arm_costs import COMPARISON_ARMS, answer_costs
 from advisor.verdict.comparison import (
     SIGNIFICANCE_LEVEL,
     ArmStanding,
     best_combined,
     compare_arms,
     corrected_comparisons,
-    finds_little,
     mean_combined,
+    not_worse,
     surely_below,
 )
+from advisor.verdict.floor import FloorCheck, check_floor, none_usable, what_next, why_none
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, right_answers
 from rag.text.words import count_noun
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
+from runners.report.records import NotWorse, Unusable
 from runners.trial.trial import ArmScores
 
-CLOSE_SHARE = 0.05
-"""Share of the questions by which a cheaper arm may be behind with few questions: one of twenty."""
 MIN_VALID_SHARE = 0.5
 """Least share of answers in the demanded form; below it a program that reads them fails more often than not."""
 MIN_UNANSWERABLE = 3
@@ -63,13 +64,21 @@ class ArmToUse:
     """The arm that is taken by default, and why."""
 
     arm: str | None
-    """None where no arm can meet what was said."""
+    """None where no arm can meet what was said, or none is above the floor."""
     reason: str
     """One sentence."""
     excluded: Mapping[str, str] = field(default_factory=dict)
     """Arms that cannot meet what was said, or were not trained as planned, each with the reason."""
     outdone: frozenset[str] = frozenset()
-    """Those of them that are out only because another arm does better: they stay alternatives."""
+    """Those of them that are out only for their right answers: they stay alternatives."""
+    usable_from: float | None = None
+    """The floor; None without gold."""
+    tendency: bool = False
+    """Whether the questions are too few to say whether any arm is above the floor."""
+    unusable: Unusable | None = None
+    """Why no arm is above the floor; None where one is."""
+    cheaper: NotWorse | None = None
+    """The cheapest arm that may be as good as this one, which was not shown; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,8 @@ class Trial:
 
     plan: Plan
     arms: Mapping[str, ArmScores]
-    costs: Mapping[str, UpkeepCost]
+    costs: Mapping[str, int]
+    """The rank of each arm from cheap to costly."""
     seconds_alone: Mapping[str, float] = field(default_factory=dict)
     """95th percentile of the seconds of an answer that is asked alone; arms that were not timed so are missing."""
 
@@ -114,18 +124,12 @@ class Requirement:
     """Whether it compares the arms that are left, so that it never fails for all of them."""
 
 
-def choose_arm(
-    trial: Trial,
-    standing: ArmStanding,
-    confirmed: bool,
-    lost: Mapping[str, str] | None = None,
-) -> ArmToUse:
+def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | None = None) -> ArmToUse:
     """Return the arm to use, by the rule of this module.
 
     Args:
         trial: the arms that were compared.
         standing: the recommended arm compared with the others.
-        confirmed: whether the verdict confirms the recommended arm.
         lost: arms that were not trained as planned, each with the count of its rows in words.
     """
     excluded = {name: f"was not trained as planned: {rows}" for name, rows in (lost or {}).items()}
@@ -141,20 +145,31 @@ def choose_arm(
             remaining = remaining.only([name for name in remaining.arms if name not in failing])
     if not remaining.arms:
         return ArmToUse(None, _nothing_meets(failed, excluded), excluded)
-    useful = _useful(remaining)
-    if not useful.arms:
-        asked = max(right.of for right in map(right_answers, remaining.arms.values()) if right)
-        reason = (
-            f"no arm that could be used answers one of the {asked} questions right: look at the answers in report.html, "
-            "then try a larger model"
+    check = check_floor(trial.plan, remaining.arms)
+    if check is None:
+        return replace(
+            _cheapest_good(_useful(remaining), standing), excluded=excluded, outdone=frozenset(outdone)
         )
-        return ArmToUse(None, reason, excluded)
-    if confirmed and standing.choice in useful.arms:
-        return ArmToUse(
-            standing.choice, f"the trial confirms {standing.choice}", excluded, frozenset(outdone)
-        )
-    use, reason = _cheapest_good(useful, standing)
-    return ArmToUse(use, reason, excluded, frozenset(outdone))
+    excluded |= check.failing
+    outdone |= set(check.failing)
+    known = ArmToUse(None, "", excluded, frozenset(outdone), check.floor, check.tendency)
+    if not check.usable:
+        return _none_usable(trial, check, known)
+    above = remaining.only([name for name in remaining.arms if name in check.usable])
+    chosen = _cheapest_good(_useful(above), standing)
+    reason = chosen.reason
+    if check.tendency:
+        reason += "; a tendency, with too few questions to say whether any arm can be used"
+    return replace(known, arm=chosen.arm, reason=reason, cheaper=chosen.cheaper)
+
+
+def _none_usable(trial: Trial, check: FloorCheck, known: ArmToUse) -> ArmToUse:
+    """Return that no arm is above the floor, with why and what to do."""
+    why = why_none(check, [name for name in trial.arms if trial.step(name).retrieval])
+    model = trial.step(why.split).model or trial.plan.model
+    return replace(
+        known, reason=f"{none_usable(why, model.name)}; {what_next(why, model.name)}", unusable=why
+    )
 
 
 def _nothing_meets(failed: Sequence[tuple[Requirement, Sequence[str]]], excluded: Mapping[str, str]) -> str:
@@ -203,8 +218,8 @@ def _most_right(trial: Trial) -> str:
     )
 
 
-def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
-    """Return the cheapest of the useful arms within noise of the best, with few questions only a close one, and why."""
+def _cheapest_good(trial: Trial, standing: ArmStanding) -> ArmToUse:
+    """Return the best of the useful arms, or a cheaper one that is not worse, and why."""
     names = list(trial.arms)
     if standing.loses_to(names):
         names = [name for name in names if name != standing.choice]
@@ -212,34 +227,33 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> tuple[str, str]:
         names = [name for name in names if name not in standing.beaten]
     trial = trial.only(names)
     best = best_combined(trial.arms, trial.costs)
-    cheaper = [name for name in names if trial.costs[name] < trial.costs[best]]
-    compared = corrected_comparisons(
-        compare_arms(trial.arms[best], trial.arms[name], trial.plan.seed) for name in cheaper
+    cheaper = sorted(
+        (name for name in names if trial.costs[name] < trial.costs[best]), key=lambda name: trial.costs[name]
     )
-    within = [name for name in cheaper if not compared[name].above]
-    little = any(map(finds_little, trial.arms.values()))
-    if little:
-        within = [name for name in within if _is_close(trial.arms[name], trial.arms[best])]
-    use = min([best, *within], key=lambda name: trial.costs[name])
+    by = trial.plan.gate.not_worse_by
+    compared = not_worse(best, cheaper, trial.arms, by, trial.plan.seed)
+    use = next((name for name in cheaper if compared[name].shown), best)
+    surely = corrected_comparisons(compared[name].pair for name in cheaper)
+    open_ones = [
+        name
+        for name in cheaper
+        if name != use and trial.costs[name] < trial.costs[use] and not surely[name].above
+    ]
+    perhaps = None
+    if open_ones:
+        needed = compared[open_ones[0]].questions_needed
+        perhaps = NotWorse(arm=open_ones[0], than=best, by=by, more_questions_needed=needed)
     if use != best:
-        near = "close to" if little else "not clearly worse than"
-        reason = f"{use} is {near} {best}, the best of the arms that can be used, and costs less"
-    elif cheaper and little:
-        reason = f"{use} did best of the arms that can be used, and no cheaper one comes close"
+        costs = (
+            answer_costs(trial.plan, list(trial.arms.values())).text(use, best)
+            or "it has fewer parts to keep running"
+        )
+        reason = f"{use} is not worse than {best} by {by:g} or more, and costs less: {costs}"
     elif len(names) > 1:
         reason = f"{use} did best of the arms that can be used"
     else:
         reason = f"{use} is the only arm that can be used"
-    return use, reason
-
-
-def _is_close(arm: ArmScores, best: ArmScores) -> bool:
-    """Return whether an arm is at most a twentieth of the questions, or one question, behind by its own numbers."""
-    allowed = max(CLOSE_SHARE, 1 / best.question_count) + 1e-9
-    behind = [mean_combined(best) - mean_combined(arm)]
-    if arm.of(RIGHT) and best.of(RIGHT):
-        behind.append(fmean(best.of(RIGHT)) - fmean(arm.of(RIGHT)))
-    return all(gap <= allowed for gap in behind)
+    return ArmToUse(use, reason, cheaper=perhaps)
 
 
 def _without_sources(trial: Trial) -> dict[str, str]:

@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, UpkeepCost
+from advisor.costs.arm_costs import COMPARISON_ARMS
 from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, cluster_by_document
 from rag.evaluation.statistics import PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
@@ -217,10 +217,64 @@ def compare_with_others(
     return ArmStanding(choice, {name: comparisons[name] for name in others}, gate)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonInferiority:
+    """Whether an arm is not worse than another by a margin: shown by the data, never assumed for lack of them."""
+
+    pair: PairedDifference
+    """The better arm minus this one."""
+    by: float
+    level: float
+    """One-sided error rate of this pair, corrected for the number of pairs."""
+
+    @property
+    def error(self) -> float:
+        """The standard error if this arm were worse by exactly the margin.
+
+        At least that of an arm that loses this share of the units and ties on the rest, as in the score test of Tango
+        (1998): twenty equal results are no proof that one in ten is not lost.
+        """
+        return max(self.pair.error, math.sqrt(self.by * (1 - self.by) / self.pair.units))
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is surely worse by less than the margin; never with two documents or fewer, or a margin of 0."""
+        if self.by <= 0 or math.isnan(self.pair.error) or self.pair.units < MIN_CLUSTERS:
+            return False
+        steps = (self.by - self.pair.difference) / self.error
+        return self.pair.high < self.by and steps >= NormalDist().inv_cdf(1 - self.level)
+
+    @property
+    def questions_needed(self) -> int | None:
+        """How many more questions would show it at the difference seen; None where no number would."""
+        gap = self.by - self.pair.difference
+        if gap <= 0 or math.isnan(self.pair.error):
+            return None
+        normal = NormalDist()
+        steps = normal.inv_cdf(1 - self.level) + normal.inv_cdf(STATISTICAL_POWER)
+        total = self.pair.questions * (steps * self.error / gap) ** 2
+        return max(1, math.ceil(total) - self.pair.questions)
+
+
+def not_worse(
+    best: str, names: Sequence[str], arms: Mapping[str, ArmScores], by: float, seed: int
+) -> dict[str, NonInferiority]:
+    """Return for each of these arms whether it is not worse than the best one by ``by``.
+
+    The error rate of all of them together is :data:`SIGNIFICANCE_LEVEL` (Bonferroni), of each at most half of it.
+    """
+    level = SIGNIFICANCE_LEVEL / max(2, len(names))
+    return {
+        name: NonInferiority(pair=compare_arms(arms[best], arms[name], seed), by=by, level=level)
+        for name in names
+    }
+
+
 def cheapest_within_noise(
-    arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost], standing: ArmStanding, seed: int
+    arms: Mapping[str, ArmScores], costs: Mapping[str, int], standing: ArmStanding, seed: int
 ) -> str:
-    """Return the cheapest arm that neither the best arm nor the recommended one surely beats.
+    """Return the cheapest arm that neither the best arm nor the recommended one surely beats: a recommendation is confirmed
+    only where it is that one. Which arm to use is decided by :mod:`advisor.verdict.arm_choice`.
 
     The recommended arm is out when another is surely better, or when it surely misses its gate. An arm that is measured
     only to explain the others (:data:`advisor.costs.arm_costs.COMPARISON_ARMS`) counts where it is surely better.
@@ -250,7 +304,7 @@ def is_rival(name: str, arms: Mapping[str, ArmScores], standing: ArmStanding) ->
     )
 
 
-def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost]) -> str:
+def best_combined(arms: Mapping[str, ArmScores], costs: Mapping[str, int]) -> str:
     """Return the arm with the highest mean combined score, the cheapest of several."""
     # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
     return min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))

@@ -30,7 +30,7 @@ def right_answers(arm: ArmScores) -> RightAnswers | None:
         return None
     without = [scores[RIGHT] for scores in arm.scores if RIGHT in scores and UNANSWERABLE_SCORE in scores]
     interval = clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
-    total, refused = _count(values), _count(without)
+    total, refused = counted(values), counted(without)
     # The difference, so that the two parts add up to the whole where means over seeds are rounded.
     answered = AnswerCount(n=total.n - refused.n, of=total.of - refused.of)
     return RightAnswers(
@@ -46,16 +46,16 @@ def by_wording(arm: ArmScores) -> ByWording | None:
     question, wordings = (
         WordingCounts(
             right=right_answers(part),
-            refused_wrongly=_count(part.of("false_refusal")),
-            refused_rightly=_count(part.of(UNANSWERABLE_SCORE)),
-            hit=_count(hits) if (hits := [hit for hit in part.hits if hit is not None]) else None,
+            refused_wrongly=counted(part.of("false_refusal")),
+            refused_rightly=counted(part.of(UNANSWERABLE_SCORE)),
+            hit=counted(hits) if (hits := [hit for hit in part.hits if hit is not None]) else None,
         )
         for part in parts
     )
     return ByWording(question=question, wordings=wordings)
 
 
-def _count(values: Sequence[float]) -> AnswerCount:
+def counted(values: Sequence[float]) -> AnswerCount:
     """Return how many of some values between 0 and 1 there are, rounded where they are means over seeds."""
     return AnswerCount(n=math.floor(sum(values) + 0.5), of=len(values))
 

@@ -35,6 +35,8 @@ STRENGTHS: Mapping[Strength, tuple[str, str]] = {
     ),
 }
 """The strength of a verdict as people read it, and its explanation."""
+NONE_USABLE = "None of these can be used yet."
+"""What every view says first where no arm is to be used."""
 FOUND_WITH_MORE = (
     "with 30 a lead of 35 points in right answers is clear in 8 of 10 trials, with 120 one of 16"
 )
@@ -46,7 +48,8 @@ class VerdictFacts:
     """Everything that a verdict's text states."""
 
     outcome: Outcome
-    winner: str
+    unbeaten: str
+    """The cheapest arm within noise of the best."""
     standing: ArmStanding
     arms: Mapping[str, ArmScores]
     rival: ArmComparison | None
@@ -106,7 +109,7 @@ class VerdictFacts:
         """Return what to use instead of an overturned recommendation."""
         use, clause = self.use.arm, self._use_clause
         if self.standing.better:
-            within_noise = use == self.winner and use != other
+            within_noise = use == self.unbeaten and use != other
             return clause + ", the cheapest arm that is not clearly worse than the best" * within_noise
         if self.rival and self.rival.by:
             return (
@@ -118,7 +121,7 @@ class VerdictFacts:
     def _use_clause(self) -> str:
         """Which arm to use, and why not the one that scored best; or that none can be used."""
         if self.use.arm is None:
-            return f"no arm can be used: {self.use.reason}"
+            return f"none of these can be used yet: {self.use.reason}"
         best = max(self.arms, key=lambda name: mean_combined(self.arms[name]))
         why = self.use.excluded.get(best)
         return f"use {self.use.arm}" + (f" ({best} {why})" if why and best not in self.lost else "")
@@ -248,7 +251,7 @@ class Conclusion:
     def sentences(self) -> tuple[str, ...]:
         """One to seven entries of one or two sentences each; the first names the right answers where there are any."""
         if arm := arm_named(self.report.arms, self.verdict.use):
-            lines = [self._use(arm), _weak(arm), self._standing(arm.arm), _refusals(arm)]
+            lines = [self._use(arm), self._cheaper, _weak(arm), self._standing(arm.arm), _refusals(arm)]
             lines += [self._needs(arm), self._change(arm)]
         else:
             lines = [self._nothing_to_use, self._what_to_do]
@@ -259,8 +262,8 @@ class Conclusion:
         """The arm to use."""
         verdict, use = self.verdict, self.verdict.use
         stay = "Stay with your prompt" if self.prompt_in_use else "A prompt is enough"
-        settled = verdict.outcome is Outcome.CONFIRMED and verdict.strength is Strength.MEASURED
-        firm = settled or verdict.outcome is Outcome.OVERTURNED
+        decided = verdict.outcome in (Outcome.CONFIRMED, Outcome.OVERTURNED)
+        firm = decided and verdict.strength is Strength.MEASURED and not verdict.tendency
         return (stay if use == "prompting" else f"Use {use}") + ("." if firm else " for now.")
 
     def _use(self, arm: ArmReport) -> str:
@@ -372,14 +375,29 @@ class Conclusion:
         return line
 
     @property
+    def _cheaper(self) -> str:
+        """Why a cheaper arm than the best is used, or which cheaper one may be as good, and what would show it."""
+        verdict = self.verdict
+        if " is not worse than " in verdict.use_reason:
+            return f"{verdict.use_reason[:1].upper()}{verdict.use_reason[1:]}."
+        if not (other := verdict.cheaper):
+            return ""
+        text = f"{other.arm} costs less, and may be no worse by {other.by:g} or more"
+        if needed := other.more_questions_needed:
+            return f"{text}: about {rounded_up(needed)} more questions would show that."
+        return f"{text}; that was not shown."
+
+    @property
     def _nothing_to_use(self) -> str:
         """The first line where no arm can be used: what the best one answers, and why it cannot be taken."""
+        if self.verdict.unusable:
+            return NONE_USABLE
         best = self._best
         if not best.right:
-            return "No arm can be used as it is."
+            return NONE_USABLE
         reason = self.verdict.excluded.get(best.arm)
         count = f"{best.arm}, the best by its score, answers {best.right.text} right"
-        return f"No arm can be used as it is: {count}" + (f", but it {reason}." if reason else ".")
+        return f"{NONE_USABLE[:-1]}: {count}" + (f", but it {reason}." if reason else ".")
 
     @property
     def _what_to_do(self) -> str:

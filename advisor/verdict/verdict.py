@@ -1,16 +1,16 @@
 """The verdict: whether the recommendation is confirmed, overturned or still undecided.
 
 The gate requires the chosen arm to surely beat the arms named in the plan, on the same questions
-(:mod:`advisor.verdict.comparison` defines "surely"). An arm that costs more must win by more than noise:
-otherwise the cheapest arm within noise is the winner. So the outcome is
+(:mod:`advisor.verdict.comparison` defines "surely"). An arm that costs more must win by more than noise. So the outcome is
 
-- confirmed, when the gate is met and no cheaper arm is within noise of the recommended one;
+- confirmed, when the gate is met, no cheaper arm is within noise of the recommended one, and it is the arm to use;
 - overturned, when an arm is surely better, or the gate is surely not met, or a cheaper arm scored the same on
   every question;
 - undecided otherwise, with the number of questions that would decide; also where another arm than the
   recommended one is held to account, since that one was not measured.
 
-Beside the outcome stands the arm to use (:mod:`advisor.verdict.arm_choice`), which must meet what was said.
+Beside the outcome stands the arm to use (:mod:`advisor.verdict.arm_choice`), which must meet what was said and answer enough
+questions right; ``winner`` is the same arm.
 
 :func:`judge_trial` is the entry point. :func:`gains_by_score` says which scores tuning raised and which it
 did not: a format is soon learned, a skill or a fact seldom.
@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from advisor.costs.arm_costs import COMPARISON_ARMS, upkeep_costs
+from advisor.costs.arm_costs import COMPARISON_ARMS, measured_ranks
 from advisor.verdict.arm_choice import ArmToUse, Trial, choose_arm
 from advisor.verdict.comparison import (
     LEANING_BELOW,
@@ -115,7 +115,7 @@ def judge_trial(
     by_name = {arm.arm: arm for arm in arms if arm.combined}
     if plan.choice not in by_name:
         raise ValueError(f"the arm {plan.choice} was not measured")
-    cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in by_name.items()})
+    cost = measured_ranks(plan, list(by_name.values()))
     rest = {name: arm for name, arm in by_name.items() if name not in lost}
     trial = Trial(plan, rest, cost, seconds_alone or {})
     if plan.choice in lost:
@@ -130,12 +130,12 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
     plan, by_name = trial.plan, trial.arms
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
     gate = None if standing.gate_met and missing else standing.gate_met
-    winner = cheapest_within_noise(by_name, trial.costs, standing, plan.seed)
+    unbeaten = cheapest_within_noise(by_name, trial.costs, standing, plan.seed)
     advised = advised_arm(plan)
-    outcome = _outcome(standing, gate, winner)
-    use = choose_arm(trial, standing, outcome is Outcome.CONFIRMED, lost)
+    use = choose_arm(trial, standing, lost)
+    outcome = _outcome(standing, gate, unbeaten, use)
     outcome = outcome if advised == plan.choice else Outcome.UNDECIDED
-    blocking = _undecided_comparisons(standing, winner) if outcome is Outcome.UNDECIDED else []
+    blocking = _undecided_comparisons(standing, unbeaten) if outcome is Outcome.UNDECIDED else []
     needed = None if missing or advised != plan.choice else questions_needed(blocking)
     rival = _rival(outcome, standing, by_name, blocking)
     count = min([by_name[plan.choice].question_count, *(c.pair.questions for c in standing.shown.values())])
@@ -143,7 +143,7 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
     limits = (*limits, *(_left_out_sentence(name, lost[name]) for name in lost))
     facts = VerdictFacts(
         outcome=outcome,
-        winner=winner,
+        unbeaten=unbeaten,
         standing=standing,
         arms=by_name,
         rival=rival,
@@ -161,7 +161,7 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
         outcome=outcome,
         strength=strength,
         recommended=plan.choice,
-        winner=winner,
+        winner=use.arm,
         model=model,
         text=facts.text,
         more_questions_needed=needed.questions if needed else None,
@@ -174,6 +174,10 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
         use_reason=use.reason,
         excluded=dict(use.excluded),
         compared=_compared(trial, use),
+        usable_from=use.usable_from,
+        unusable=use.unusable,
+        tendency=use.tendency,
+        cheaper=use.cheaper,
     )
 
 
@@ -251,13 +255,11 @@ def _without_verdict(
     The arm to use until then is chosen among the others.
     """
     plan, others = trial.plan, trial.arms
-    winner = plan.choice
     use = ArmToUse(None, f"{plan.choice}, the only arm measured, was not trained as planned", dict(lost))
     if others:
         best = best_combined(others, trial.costs)
         standing = compare_with_others(best, others, (), 0.0, plan.seed)
-        winner = cheapest_within_noise(others, trial.costs, standing, plan.seed)
-        use = choose_arm(trial, standing, False, lost)
+        use = choose_arm(trial, standing, lost)
     strength, _ = _strength_and_limits(plan, measured, None, measured[plan.choice].question_count)
     left_out = [_left_out_sentence(name, lost[name]) for name in lost if name != plan.choice]
     text = unverdicted_text(plan.choice, model, lost[plan.choice], left_out, use, others)
@@ -265,7 +267,7 @@ def _without_verdict(
         outcome=Outcome.UNDECIDED,
         strength=strength,
         recommended=plan.choice,
-        winner=winner,
+        winner=use.arm,
         model=model,
         text=text,
         more_questions_needed=None,
@@ -278,6 +280,10 @@ def _without_verdict(
         use_reason=use.reason,
         excluded=dict(use.excluded),
         compared=_compared(trial, use),
+        usable_from=use.usable_from,
+        unusable=use.unusable,
+        tendency=use.tendency,
+        cheaper=use.cheaper,
     )
 
 
@@ -301,19 +307,19 @@ def _joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _outcome(standing: ArmStanding, gate: bool | None, winner: str) -> Outcome:
-    """Return confirmed, overturned or undecided."""
-    if gate is False or standing.better or (winner in standing.shown and standing.shown[winner].same):
+def _outcome(standing: ArmStanding, gate: bool | None, unbeaten: str, use: ArmToUse) -> Outcome:
+    """Return confirmed, overturned or undecided; nothing is confirmed that is not the arm to use."""
+    if gate is False or standing.better or (unbeaten in standing.shown and standing.shown[unbeaten].same):
         return Outcome.OVERTURNED
-    confirmed = gate and winner == standing.choice and standing.shown
+    confirmed = gate and unbeaten == standing.choice == use.arm and standing.shown
     return Outcome.CONFIRMED if confirmed else Outcome.UNDECIDED
 
 
-def _undecided_comparisons(standing: ArmStanding, winner: str) -> list[ArmComparison]:
+def _undecided_comparisons(standing: ArmStanding, unbeaten: str) -> list[ArmComparison]:
     """Return what keeps the verdict open: pairs of the gate, and the cheaper arm that is within noise."""
     comparisons = {name: comparison for name, comparison in standing.gate.items() if not comparison.above}
-    if winner in standing.shown and winner not in standing.gate:
-        comparisons[winner] = standing.shown[winner]
+    if unbeaten in standing.shown and unbeaten not in standing.gate:
+        comparisons[unbeaten] = standing.shown[unbeaten]
     return list(comparisons.values())
 
 

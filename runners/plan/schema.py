@@ -98,6 +98,13 @@ class PlanGate(StrictModel):
     by: float = Field(
         0.0, ge=0, le=1, description="By at least this much on the paired difference's low end."
     )
+    not_worse_by: float = implied(
+        0.1,
+        ge=0,
+        le=1,
+        description="A cheaper arm is used in place of the best one where its combined score is surely worse by less than "
+        "this; 0: only where it scored the same.",
+    )
 
 
 class RefusalSettings(StrictModel):

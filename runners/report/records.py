@@ -72,6 +72,11 @@ class AnswerCount:
         """The count in words: 48 of 65; "–" of no questions."""
         return f"{self.n:g} of {self.of}" if self.of else NOT_JUDGED
 
+    @property
+    def share(self) -> float:
+        """The share of them; of no questions there is none."""
+        return self.n / self.of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RightAnswers(AnswerCount):
@@ -84,11 +89,6 @@ class RightAnswers(AnswerCount):
     """Right answers to the questions that have an answer."""
     refused: AnswerCount
     """Right refusals of the questions without an answer."""
-
-    @property
-    def share(self) -> float:
-        """The share of right answers."""
-        return self.n / self.of
 
     @property
     def interval(self) -> str:
@@ -271,6 +271,41 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """Why no arm is above the floor, split by what was measured; counted are the questions that have an answer."""
+
+    arm: str
+    """The one with the largest share of right answers."""
+    right: AnswerCount
+    usable_from: float
+    """The floor: the share of right answers from which an arm is usable."""
+    split: str
+    """The arm that the next three are about: the best that searches, else the best."""
+    found: AnswerCount | None
+    """Questions whose passage the search found; None where nothing was looked up, or it was not recorded."""
+    read: AnswerCount | None
+    """Right answers of the model where that passage was put before it."""
+    refused_wrongly: AnswerCount | None
+    cause: str
+    """few: it may be above the floor; search, refusals or model: what alone keeps it below; arms: nothing was looked up."""
+    tendency: bool
+    """Whether the questions are too few to say whether any arm can be used."""
+    more_questions_needed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotWorse:
+    """A cheaper arm that may be as good as the one to use, which was not shown."""
+
+    arm: str
+    than: str
+    by: float
+    """The margin: worse by less counts as not worse."""
+    more_questions_needed: int | None
+    """None where no number would show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the trial says about the recommendation."""
 
@@ -278,8 +313,8 @@ class Verdict:
     strength: Strength
     recommended: str
     """The arm that the plan holds to account."""
-    winner: str
-    """The cheapest arm within noise of the best on the combined score, whatever was said."""
+    winner: str | None
+    """The same as ``use``."""
     model: str
     text: str
     more_questions_needed: int | None
@@ -299,6 +334,14 @@ class Verdict:
     excluded: Mapping[str, str]
     """Arms that cannot meet what was said, each with the reason."""
     compared: Compared
+    usable_from: float | None = None
+    """The floor: the share of right answers from which an arm is usable; None without gold, and in reports of 0.2.0."""
+    unusable: Unusable | None = None
+    """Why no arm is above the floor; None where one is."""
+    tendency: bool = False
+    """Whether the questions are too few to say whether an arm can be used."""
+    cheaper: NotWorse | None = None
+    """The cheapest arm that may be as good as the one to use; None where there is none."""
     conclusion: tuple[str, ...] = ()
     """The plain sentences on top of every view; () while the verdict is not part of a report yet."""
 

@@ -54,8 +54,8 @@ class ArmScores:
     wording_of: tuple[str | None, ...] = ()
     """The question that each one asks in other words, None for one as its row has it; () when none has other wordings."""
     hits: tuple[float | None, ...] = ()
-    """Whether the gold document is among the passages shown, None where nothing was looked up or no document is known; ()
-    unless questions have other wordings. With several seeds it is their mean."""
+    """Whether the gold document is among the passages shown, None where no document is known; () where nothing was looked
+    up, or it was not recorded. With several seeds it is their mean."""
 
     def of_origin(self, from_documents: bool) -> ArmScores:
         """Return the scores of the made questions alone, or of the others; the means of the seeds are of all questions."""
@@ -329,9 +329,7 @@ def score_trial(
                 if any(question.made for question, _ in answered)
                 else (),
                 tuple(question.wording_of for question, _ in answered) if worded else (),
-                tuple(_gold_shown(arm, question, answers) for question, answers in answered)
-                if worded
-                else (),
+                _gold_shown(arm, answered),
             )
         )
     return arms
@@ -368,11 +366,19 @@ class RunningScores:
         return {"right": sum(right), "judged": len(right), "score": score}
 
 
-def _gold_shown(arm: EvaluateStep, question: Question, answers: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return whether the gold document is among the passages of an answer (the mean over seeds); None without either."""
-    if not arm.retrieval or arm.passages == "all" or not (question.doc_id and question.answerable):
-        return None
-    return fmean([any(span["doc"] == question.doc_id for span in row.get("context", ())) for row in answers])
+def _gold_shown(
+    arm: EvaluateStep, answered: Sequence[tuple[Question, Sequence[Mapping[str, Any]]]]
+) -> tuple[float | None, ...]:
+    """Return whether the gold document is among the passages of each answer, the mean over seeds; () where none is known."""
+    if not arm.retrieval or arm.passages == "all":
+        return ()
+    hits = tuple(
+        fmean([any(span["doc"] == question.doc_id for span in row.get("context", ())) for row in answers])
+        if question.doc_id and question.answerable
+        else None
+        for question, answers in answered
+    )
+    return () if all(hit is None for hit in hits) else hits
 
 
 def mean_combined_score(
@@ -455,14 +461,14 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
     }
     if wordings:
         content["wording_of"] = wordings
-        content["hits"] = {
-            arm.arm: {
-                question: hit
-                for question, hit in zip(arm.questions, arm.hits, strict=False)
-                if hit is not None
-            }
-            for arm in arms
+    hits = {
+        arm.arm: {
+            question: hit for question, hit in zip(arm.questions, arm.hits, strict=False) if hit is not None
         }
+        for arm in arms
+    }
+    if wordings or any(hits.values()):
+        content["hits"] = hits
     write_json(path, content)
 
 

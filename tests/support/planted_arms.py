@@ -17,6 +17,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "hybrid": {"weights": "hybrid", "retrieval": True},
 }
 
+
 def plan(answers: Mapping[str, Any], choice: str = "hybrid", **changes: Any) -> Plan:
     """Return a plan of all six arms with these answers."""
     arms = ARMS | changes.pop("settings", {})

@@ -147,10 +147,10 @@ def test_no_arm_to_use_says_why_and_what_to_do() -> None:
     data = report(use=None, winner="lora", use_reason=reason, excluded={"lora": "names no sources"})
     data["arms"][2]["score"] = {"mean": 0.6, "low": 0.5, "high": 0.7}
     assert conclude(data, True)[:2] == [
-        "No arm can be used as it is: lora, the best by its score, answers 2 of 65 right, but it names no sources.",
+        "None of these can be used yet: lora, the best by its score, answers 2 of 65 right, but it names no sources.",
         "Answers must name their source, and no arm of this run does that: give the plan its documents.",
     ]
-    with pytest.raises(GateNotMet, match="no arm can be used: answers must name") as caught:
+    with pytest.raises(GateNotMet, match="none of these can be used yet: answers must name") as caught:
         check_gate(report_from(data))
     assert "--arm hybrid or rag or lora or prompting" in caught.value.hint
     assert caught.value.exit_code == 5

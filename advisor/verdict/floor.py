@@ -1,0 +1,223 @@
+"""The floor: how many of ten questions an arm must surely answer right before it is used, and why none reaches it.
+
+**The rule.** Counted are the questions that have an answer, so refusing is never right. An arm is usable when its share of
+right answers is surely above the floor: the lower bound of :func:`rag.evaluation.statistics.clustered_share`, one-sided at
+5 %, corrected for the number of arms by Holm's steps. So where no arm is above the floor, one is called usable in at most
+5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one or two
+documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the floor, which is a tendency,
+and "too few to say whether any can be used" is said. Without gold there is no floor.
+
+The floor is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
+answer is expensive.
+
+:func:`why_none` splits what was measured of the arm that comes closest: whether the search finds the passage, what the model
+answers when it stands before it, and what is refused wrongly. The first of these that alone keeps the share below the floor
+is named as the cause; a model that cannot read its passages is the cause where they are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+
+from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
+from advisor.verdict.predictions import is_quick
+from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, counted
+from rag.evaluation.clusters import cluster_by_document
+from rag.evaluation.statistics import clustered_share
+from runners.plan.schema import Plan
+from runners.report.records import AnswerCount, Unusable
+from runners.trial.trial import ArmScores
+
+USABLE_FROM = 0.5
+"""Share of right answers from which an arm is usable, where it was not answered."""
+USABLE_FROM_COSTLY = 0.8
+"""The same where a wrong answer is expensive."""
+FALSE_REFUSAL = "false_refusal"
+"""The score that exactly the questions with an answer have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorCheck:
+    """Which arms are above the floor."""
+
+    floor: float
+    answerable: Mapping[str, ArmScores]
+    """Each arm's scores of the questions that have an answer."""
+    usable: frozenset[str]
+    tendency: bool
+    """Whether nothing is sure, so that the arms' own shares decided."""
+
+    @property
+    def counts(self) -> dict[str, AnswerCount]:
+        """Right answers of each arm to the questions that have one."""
+        return {name: counted(arm.of(RIGHT)) for name, arm in self.answerable.items()}
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """The arms below the floor, each with the reason."""
+        unsure = "which is too few" if self.tendency else f"not surely {self.floor:.0%} or more"
+        return {
+            name: f"answers {count.text} questions with an answer right, {unsure}"
+            for name, count in self.counts.items()
+            if name not in self.usable
+        }
+
+
+def usable_from(plan: Plan) -> float:
+    """Return the floor of a plan's answers."""
+    answer = plan.answers.get("usable_from")
+    value = None if answer is None else answer.value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    cost = plan.answers.get("wrong_answer_cost")
+    return USABLE_FROM_COSTLY if cost is not None and cost.value == "high" else USABLE_FROM
+
+
+def check_floor(plan: Plan, arms: Mapping[str, ArmScores]) -> FloorCheck | None:
+    """Return which arms are above the floor, by the rule of this module; None where no answer with gold was judged."""
+    answerable = {name: _answerable(arm) for name, arm in arms.items()}
+    answerable = {name: arm for name, arm in answerable.items() if arm.questions}
+    if not answerable:
+        return None
+    floor = usable_from(plan)
+    tendency = is_quick(plan) or any(map(_shows_a_tendency, answerable.values()))
+    if tendency:
+        usable = [name for name, arm in answerable.items() if fmean(arm.of(RIGHT)) >= max(floor, 1e-9)]
+    else:
+        usable = _surely_above(floor, answerable)
+    return FloorCheck(floor=floor, answerable=answerable, usable=frozenset(usable), tendency=tendency)
+
+
+def _answerable(arm: ArmScores) -> ArmScores:
+    return arm.part([RIGHT in scores and UNANSWERABLE_SCORE not in scores for scores in arm.scores])
+
+
+def _shows_a_tendency(arm: ArmScores) -> bool:
+    return arm.question_count < LEANING_BELOW or not cluster_by_document(arm.sources()).by_document
+
+
+def _surely_above(floor: float, arms: Mapping[str, ArmScores]) -> list[str]:
+    """Return the arms whose share is surely above the floor: Holm's steps, the arm that is furthest above first."""
+    above: list[str] = []
+    while left := [name for name in arms if name not in above]:
+        level = 1 - 2 * SIGNIFICANCE_LEVEL / len(left)
+        low = {name: _lower_bound(arms[name], level) for name in left}
+        best = max(left, key=lambda name: low[name])
+        if not low[best] > floor:
+            break
+        above.append(best)
+    return above
+
+
+def _lower_bound(arm: ArmScores, level: float) -> float:
+    return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT), level).low
+
+
+def why_none(check: FloorCheck, retrieving: Collection[str]) -> Unusable:
+    """Return why no arm is above the floor, split by what was measured.
+
+    Args:
+        check: of a trial in which no arm is usable.
+        retrieving: the arms that search.
+    """
+    share = {name: fmean(arm.of(RIGHT)) for name, arm in check.answerable.items()}
+    best = max(share, key=lambda name: share[name])
+    searching = [name for name in share if name in retrieving]
+    # The arm that searches says most about the cause: one without may be right as seldom, but shows no passage.
+    split = max(searching, key=lambda name: share[name]) if searching else best
+    best_of, arm = check.answerable[best], check.answerable[split]
+    hits = arm.hits or (None,) * len(arm.questions)
+    shown = [scores[RIGHT] for scores, hit in zip(arm.scores, hits, strict=True) if hit == 1]
+    looked_up = [hit for hit in hits if hit is not None]
+    refused = arm.of(FALSE_REFUSAL)
+    found, read = (counted(values) if values else None for values in (looked_up, shown))
+    wrongly = counted(refused) if refused else None
+    cause = "few" if share[best] > check.floor else _cause(check.floor, share[split], found, read, wrongly)
+    return Unusable(
+        arm=best,
+        right=check.counts[best],
+        usable_from=check.floor,
+        split=split,
+        found=found,
+        read=read,
+        refused_wrongly=wrongly,
+        cause=cause,
+        tendency=check.tendency
+        and clustered_share(best_of.by_question(RIGHT), best_of.sources(RIGHT)).high >= check.floor,
+        more_questions_needed=_needed(check, best) if cause == "few" else None,
+    )
+
+
+def _cause(
+    floor: float,
+    share: float,
+    found: AnswerCount | None,
+    read: AnswerCount | None,
+    wrongly: AnswerCount | None,
+) -> str:
+    """Return what alone keeps the share below the floor: search, refusals or model; "arms" where no search was measured."""
+    answered = 1 - wrongly.share if wrongly else 1.0
+    if found and found.share < floor:
+        return "search"
+    if wrongly and answered < floor and (not answered or share / answered >= floor):
+        return "refusals"
+    if found and read:
+        return "model"
+    return "arms"
+
+
+def _needed(check: FloorCheck, best: str) -> int | None:
+    """Return how many more questions would show that an arm is above the floor, at the share seen."""
+    arm, level = check.answerable[best], SIGNIFICANCE_LEVEL / len(check.answerable)
+    share, count = fmean(arm.of(RIGHT)), arm.question_count
+    gap, normal = share - check.floor, NormalDist()
+    error = _spread(arm)
+    total = count * ((normal.inv_cdf(1 - level) + normal.inv_cdf(STATISTICAL_POWER)) * error / gap) ** 2
+    total = max(total, LEANING_BELOW)
+    return max(1, round(total) - count)
+
+
+def _spread(arm: ArmScores) -> float:
+    """Return the standard error of an arm's share, from its interval, which is clustered by document."""
+    interval = clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
+    return (interval.high - interval.low) / (2 * NormalDist().inv_cdf(0.975))
+
+
+def none_usable(why: Unusable, model: str) -> str:
+    """Return why no arm can be used yet, in one line."""
+    parts = []
+    if why.found:
+        parts.append(f"the search finds the passage for {why.found.share:.0%}")
+    if why.read:
+        parts.append(f"{model} answers {why.read.share:.0%} right with that passage before it")
+    if why.refused_wrongly:
+        parts.append(f"{why.refused_wrongly.share:.0%} are refused wrongly")
+    least = f"{10 * why.usable_from:g} of 10 questions" if why.usable_from else "at least one question"
+    line = f"{least} with an answer must be right, and the best, {why.arm}, answers {why.right.text}"
+    if why.cause == "few":
+        line += ", which is not surely above that"
+    if why.tendency:
+        line += ": too few questions to say whether any can be used"
+    of = f" ({why.split})" if why.split != why.arm else ""
+    return line + (f"; of all of them{of} {_listed(parts)}" if parts else "")
+
+
+def what_next(why: Unusable, model: str) -> str:
+    """Return what to do where no arm can be used yet, by its cause."""
+    if why.cause == "few":
+        needed = why.more_questions_needed
+        return f"{f'about {needed:,}' if needed else 'more'} more questions would show whether {why.arm} can be used"
+    return {
+        "model": f"the cause is the model and not the method, as {model} does not read its passages: try a larger model, "
+        "or give more examples whose replies are taken from passages",
+        "search": "the cause is the search: give the documents that hold the answers, or more wordings of the questions, "
+        "and tune the index on them (tunewise index tune)",
+        "refusals": "the cause is the gate that refuses: set refusal.gate to lenient in the plan, or give other documents",
+        "arms": "try a larger model, more examples, or documents that hold the answers",
+    }[why.cause]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
