@@ -10,8 +10,8 @@ verdict:
 rag ['hybrid, if behaviour_gap were high (now unknown)']
 >>> run = runners.run(advice.plan("mine"))
 >>> report = advisor.judge(run)
->>> print(report.path, report.winner in run.arms, sorted(arm["arm"] for arm in report.data["arms"]))
-runs/mine True ['prompting', 'rag']
+>>> print(report.path, report.use or "none can be used yet", sorted(arm["arm"] for arm in report.data["arms"]))
+runs/mine none can be used yet ['prompting', 'rag']
 """
 
 from __future__ import annotations

@@ -115,6 +115,9 @@ class PastRun(HistoryModel):
     outcome: Literal["confirmed", "overturned", "undecided"] | None = None
     strength: Literal["measured", "leaning", "proxy", "made"] | None = None
     winner: str | None = None
+    """The arm to use; None where none can be used, and in a dry run."""
+    decided_by: Literal["score", "use"] = "score"
+    """What ``winner`` is: the arm to use, or the cheapest within noise of the best, as up to 0.2.0."""
     questions: int | None = None
     confidence: Literal["high", "medium", "low"] | None = None
     """Of the advice, as the plan recorded it; None where it was not recorded, as are the next five."""

@@ -111,7 +111,7 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
     rows = [(row["arm"], row) for row in comparison["arms"]]
     winners = comparison["winners"]
     if winners["a"] != winners["b"] and "mean_a" in winners:
-        rows.append((f"winners: {winners['a']}, {winners['b']}", winners))
+        rows.append((f"to use: {winners['a']}, {winners['b']}", winners))
     for name, row in rows:
         means = (f"{row['mean_a']:.2f}", f"{row['mean_b']:.2f}")
         difference = _difference(row["difference"], row["low"], row["high"])

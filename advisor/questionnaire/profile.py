@@ -98,6 +98,7 @@ class Profile:
     data_must_stay_local: bool | None = None
     hosted_api_allowed: bool | None = None
     wrong_answer_cost: str | None = None
+    usable_from: float | None = None
     budget_usd: float | None = None
     can_retrain_every_days: float | None = None
     model: str | None = None

@@ -316,6 +316,17 @@ QUESTIONS: tuple[Question, ...] = (
         example="a wrong dose of medicine: high; a clumsy product text: low",
     ),
     Question(
+        "usable_from",
+        "How many of ten answers must be right before you would use it?",
+        "share",
+        "risk",
+        "Of the questions that have an answer; an arm below it is never named as the one to use. Without an answer it is "
+        "half, and 0.8 where a wrong answer is expensive.",
+        detail=True,
+        tries=(0.5, 0.8),
+        example="0.7 for 7 of 10",
+    ),
+    Question(
         "budget_usd",
         "What may the one-off work cost, in USD?",
         "number",

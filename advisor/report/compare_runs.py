@@ -1,4 +1,4 @@
-"""Comparison of two finished runs: their common arms, and their winners, on the questions that both runs asked."""
+"""Comparison of two finished runs: their common arms, and their arms to use, on the questions that both runs asked."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     """Compare two finished runs; every difference is the first run minus the second, paired by question.
 
     Questions are matched by their normalised text, or by id where the text was not stored. p-values are corrected over the
-    arms (Holm); the comparison of the two winners is not part of that family.
+    arms (Holm); the comparison of the two arms to use, where both runs have one, is not part of that family.
 
     Raises:
         BadInput: when a run has no report, or when the runs have no question in common.
@@ -92,7 +92,9 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     }
     comparisons = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
     winners = [run.report.verdict.winner for run in (a, b)]
-    winner_values = _values(a.arms[winners[0]], b.arms[winners[1]], matched, weight_of)
+    winner_values = (
+        _values(a.arms[winners[0]], b.arms[winners[1]], matched, weight_of) if all(winners) else []
+    )
     winner_comparison = corrected_comparisons([_pair(winners[1], winner_values)] if winner_values else [])
     return {
         "schema": 1,

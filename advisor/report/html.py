@@ -57,6 +57,10 @@ DATA_LABELS = {
 """Labels of keys of the data and environment tables; other keys are shown as they are."""
 
 
+MOST_TIMES = 10
+"""Times the questions that were asked beyond which more of them are not asked for: nobody collects 9,000 more."""
+
+
 def next_steps(report: TrialReport, run: Path) -> list[tuple[str, str]]:
     """Return (command, reason) pairs, the most useful first.
 
@@ -123,9 +127,15 @@ def _full_run_step(full: FullRun) -> tuple[str, str]:
     )
 
 
+def questions_to_add(report: TrialReport) -> int | None:
+    """Return how many more questions would decide; None where none would, or more than anybody would collect."""
+    missing = report.verdict.more_questions_needed
+    return missing if missing and missing <= MOST_TIMES * question_count(report.arms) else None
+
+
 def _more_questions_reason(report: TrialReport) -> str:
     """Return what to do before a run that would decide: raise the plan's limit of test questions, or add some."""
-    missing, limit = report.verdict.more_questions_needed, report.max_test
+    missing, limit = questions_to_add(report), report.max_test
     if limit:
         return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
     wanted = (
@@ -159,6 +169,7 @@ def render_page(report: TrialReport, records: RunRecords) -> str:
         headline=headline,
         conclusion=rest,
         best=arm_named(report.arms, report.verdict.use),
+        more_questions=questions_to_add(report) if report.verdict.use else None,
         use=used,
         several=[arm for arm in report.arms if len(arm.seeds) > 1],
         arm_titles={arm: title for arm in arms if (title := arm_title(arm))},

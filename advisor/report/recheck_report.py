@@ -239,7 +239,8 @@ def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: V
     """Return how the arm to use changed, and whether the change is beyond noise."""
     if old.use in new.excluded:
         reason = new.excluded[str(old.use)]
-        return f"{old.use} cannot be used any more: it {reason}; the arm to use is {new.use}", True
+        instead = f"the arm to use is {new.use}" if new.use else "none can be used"
+        return f"{old.use} cannot be used any more: it {reason}; {instead}", True
     by_name = {arm.arm: arm for arm in arms}
     if old.use in by_name and new.use in by_name:
         pair = compare_arms(by_name[str(new.use)], by_name[str(old.use)], result.plan.seed)
@@ -247,6 +248,10 @@ def _use_change(result: Recheck, arms: Sequence[ArmScores], old: Verdict, new: V
             interval = f"[{pair.low:+.2f}, {pair.high:+.2f}]"
             text = f"the arm to use is {new.use}, no longer {old.use}: {pair.difference:+.2f} {interval}"
             return text, True
+    if new.use is None:
+        return f"none of the arms can be used any more: {new.use_reason}", True
+    if old.use is None:
+        return f"the arm to use is {new.use}; before, none could be used", False
     return f"{new.use} would be chosen in place of {old.use}, but it is not clearly better", False
 
 

@@ -81,13 +81,13 @@ class Report:
         return self.content.verdict.outcome.value
 
     @property
-    def winner(self) -> str:
-        """The cheapest arm within noise of the best by the combined score, whatever was said."""
+    def winner(self) -> str | None:
+        """The same as :attr:`use`."""
         return self.content.verdict.winner
 
     @property
     def use(self) -> str | None:
-        """The arm to use; None where no arm can meet what was said."""
+        """The arm to use; None where none can be used yet."""
         return self.content.verdict.use
 
     def __repr__(self) -> str:

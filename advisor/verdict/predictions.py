@@ -278,6 +278,7 @@ def past_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel, m
         outcome=verdict.outcome.value,
         strength=verdict.strength.value,
         winner=verdict.winner,
+        decided_by="use",
         questions=max((arm.n for arm in report.arms), default=None),
         **_advice(plan, report.forecast),
         arms=[{"arm": arm.arm, **to_json(arm.score), "n": arm.n} for arm in report.arms],

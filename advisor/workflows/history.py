@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.display import console
@@ -13,6 +13,8 @@ from rag.evaluation.statistics import WilsonShare
 from rag.text.words import count_noun
 
 CONFIDENCE_LEVELS = ("high", "medium", "low")
+BY_SCORE = "* of a run up to 0.2.0: the cheapest arm within noise of the best by the combined score, without a floor"
+"""Shown where the history has runs that were judged otherwise."""
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")
 
 
@@ -123,15 +125,17 @@ def show_history(summary: dict[str, Any]) -> None:
                 row["label"] + (" (quick)" if row["quick"] else ""),
                 row["choice"],
                 ", ".join(filter(None, (row["outcome"], row["strength"]))) or "–",
-                row["winner"] or "–",
+                _arm_to_use(row),
                 _ratio_text(row["ratios"]["time"]),
                 _ratio_text(row["ratios"]["memory"]),
                 console.escape(row["model"]),
             )
             for row in summary["runs"]
         ]
-        columns = ("day", "what", "advised", "outcome", "winner", "time", "memory", "model")
+        columns = ("day", "what", "advised", "outcome", "to use", "time", "memory", "model")
         screen.print(console.table(columns, rows, right=(5, 6)))
+    if any(row["winner"] and row["decided_by"] == "score" for row in summary["runs"]):
+        print_plain(screen, BY_SCORE)
     print_plain(screen, summary["advice"]["text"])
     for line in confidence_lines(summary["advice"]):
         print_plain(screen, line)
@@ -169,6 +173,13 @@ def _advice_text(trials: int, undecided: int, right: WilsonShare) -> str:
         f"the advice was right in {right.text()} decided trial{'s' * (right.n != 1)}{open_ones}; "
         "each plan counts once"
     )
+
+
+def _arm_to_use(row: Mapping[str, Any]) -> str:
+    """Return the arm to use of a run; of a run up to 0.2.0 the best by its score, marked."""
+    if row["winner"]:
+        return f"{row['winner']} *" if row["decided_by"] == "score" else str(row["winner"])
+    return "none yet" if row["outcome"] and row["decided_by"] == "use" else "–"
 
 
 def _step_ratios(runs: Sequence[PastRun], kind: Kind) -> list[float]:

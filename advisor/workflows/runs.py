@@ -93,7 +93,7 @@ def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
         screen.print("both carry out the same plan")
     ends = [
         (key, *(escape(str(row[key])) or "–" for row in diff["runs"]))
-        for key in ("state", "outcome", "winner", "use")
+        for key in ("state", "outcome", "use")
     ]
     screen.print()
     screen.print(console.table(("", *names), ends))
@@ -224,7 +224,7 @@ def _verdict(run: RunSummary) -> str:
     if run.outcome:
         count = f" {run.right.text} right" if run.right else ""
         score = f" {run.score:.2f}" if run.score is not None else ""
-        arm = escape(run.use) if run.use else "no arm to use; best " + escape(run.winner)
+        arm = escape(run.use) if run.use else "none can be used yet; best " + escape(run.best)
         return f"{run.outcome}, {arm}{count or score}"
     return f"{run.steps} steps" if run.steps else "–"
 

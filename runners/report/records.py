@@ -329,7 +329,7 @@ class Verdict:
     advised: str
     """The arm that was recommended: another than ``recommended`` where it could not be measured."""
     use: str | None
-    """The arm that ask, chat, serve and export take; None where no arm can meet what was said."""
+    """The arm that ask, chat, serve and export take; None where none can be used yet."""
     use_reason: str
     excluded: Mapping[str, str]
     """Arms that cannot meet what was said, each with the reason."""
@@ -348,4 +348,4 @@ class Verdict:
     @property
     def use_text(self) -> str:
         """Which arm to use, in words."""
-        return f"to use: {self.use}" if self.use else "no arm can be used"
+        return f"to use: {self.use}" if self.use else "none can be used yet"

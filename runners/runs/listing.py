@@ -44,13 +44,16 @@ class RunSummary:
     choice: str = ""
     model: str = ""
     outcome: str = ""
-    winner: str = ""
+    winner: str | None = ""
+    """The same as ``use``; "" before a verdict."""
+    best: str = ""
+    """The arm to use, else the best by its combined score."""
     score: float | None = None
-    """The winner's combined score."""
+    """That arm's combined score."""
     use: str | None = None
     """The arm that is asked by default; None where the verdict names none."""
     right: RightAnswers | None = None
-    """That arm's right answers, else the winner's; None where they are not known."""
+    """Right answers of ``best``; None where they are not known."""
     steps: str = ""
     """Finished steps of all, as "5 of 7"."""
     bytes: int = 0
@@ -90,8 +93,9 @@ def summarise_run(path: Path) -> RunSummary:
             name=path.name, path=path, state="damaged", problem=problem.message, hint=problem.hint, **common
         )
     verdict, arms = (report.verdict, report.arms) if report else (None, ())
-    winner = arm_named(arms, verdict.winner if verdict else None)
-    used = arm_named(arms, verdict.use if verdict else None) or winner
+    best = arm_named(arms, verdict.use if verdict else None) or max(
+        arms, key=lambda arm: arm.score.mean, default=None
+    )
     done, total = _steps(folder, plan)
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
@@ -105,9 +109,10 @@ def summarise_run(path: Path) -> RunSummary:
         model=plan.model.name,
         outcome=verdict.outcome.value if verdict else "",
         winner=verdict.winner if verdict else "",
-        score=winner.score.mean if winner else None,
+        best=best.arm if best else "",
+        score=best.score.mean if best else None,
         use=verdict.use if verdict else None,
-        right=used.right if used else None,
+        right=best.right if best else None,
         steps=f"{done} of {total}",
         **common,
     )

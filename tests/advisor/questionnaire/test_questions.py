@@ -35,6 +35,7 @@ IDS = [
     "data_must_stay_local",
     "hosted_api_allowed",
     "wrong_answer_cost",
+    "usable_from",
     "budget_usd",
     "can_retrain_every_days",
     "model",

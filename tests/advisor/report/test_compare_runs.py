@@ -152,7 +152,7 @@ def test_compare_runs_lists_differences_of_the_runs(make_run: Make) -> None:
         "8 questions in both runs",
         "only in first: rag",
         "only in second: lora",
-        "winners: rag, lora",
+        "to use: rag, lora",
     ):
         assert part in text
     assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison

@@ -298,7 +298,7 @@ def test_right_answers_of_the_used_arm_are_listed(tmp_path: Path) -> None:
         report["verdict"] |= {"use": use}
         write_json(path / "report.json", report)
         run = listing.summarise_run(path)
-        assert (run.use, run.winner) == (shown, "prompting")
+        assert (run.use, run.winner, run.best) == (shown, shown, "prompting")
         assert run.to_json()["right"] == right
     assert listing.describe_run(path).to_json()["arms_right"] == {"prompting": right}
 
