@@ -20,7 +20,9 @@ NUMBERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("advisor.costs.hosting", ("PREFIX_CACHE_SECONDS",)),
     ("runners.resources.memory_terms", ("EIGHT_BIT_FROM",)),
     ("advisor.verdict.comparison", ("SIGNIFICANCE_LEVEL", "LEANING_BELOW", "STATISTICAL_POWER")),
-    ("advisor.verdict.arm_choice", ("CLOSE_SHARE", "MIN_VALID_SHARE", "MIN_UNANSWERABLE", "REFUSING_SHARE")),
+    ("advisor.verdict.arm_choice", ("MIN_VALID_SHARE", "MIN_UNANSWERABLE", "REFUSING_SHARE")),
+    ("advisor.verdict.floor", ("USABLE_FROM", "USABLE_FROM_COSTLY")),
+    ("advisor.costs.arm_costs", ("SAME_COST",)),
     ("rag.evaluation.clusters", ("MIN_CLUSTERS", "FEW_CLUSTERS", "ENOUGH_ABOVE")),
 )
 """Constants that a recommendation or a verdict rests on, by their module."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advisor.catalog import gpus, prices
-from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME
+from advisor.costs.call_prices import calls_per_month
+from advisor.questionnaire.profile import Profile
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
 from runners.plan.schema import Plan, Step
@@ -117,48 +118,35 @@ class AnswerCosts:
     in_usd: bool
     """Whether these are prices; else they are seconds."""
     calls: float
-    """The user's calls a month."""
+    """Calls a month."""
+    calls_from: str
+    """Where that number is from: yours, for low volume, assumed."""
 
-    def same(self, a: str, b: str) -> bool:
-        """Return whether answers of two arms cost the same, up to :data:`SAME_COST`."""
-        low, high = sorted((self.each[a], self.each[b]))
-        return high <= SAME_COST * low
-
-    def text(self, a: str, b: str) -> str:
-        """Return what answers of two arms cost, singly and at the user's calls a month; "" where that is the same."""
-        if self.same(a, b):
+    def text(self, cheap: str, dear: str) -> str:
+        """Return what answers of two arms cost, singly and in a month; "" where that is the same, to :data:`SAME_COST`."""
+        one, other = self.each[cheap], self.each[dear]
+        if other <= SAME_COST * one:
             return ""
+        month = f"{self.calls:,.0f} calls a month, {self.calls_from}"
         if self.in_usd:
-            each, month = (
-                [f"{1000 * self.each[name]:.2g} USD" for name in (a, b)],
-                [f"{self.calls * self.each[name]:.2g} USD" for name in (a, b)],
+            return (
+                f"1,000 answers cost {1000 * one:.2g} USD and not {1000 * other:.2g} "
+                f"({month}: {self.calls * one:.2g} and {self.calls * other:.2g} USD)"
             )
-            return f"1,000 answers cost {each[0]} and not {each[1]} (a month of {self.calls:,.0f}: {month[0]}, {month[1]})"
-        seconds = [f"{self.each[name]:.2g} s" for name in (a, b)]
-        hours = [f"{self.calls * self.each[name] / 3600:.2g} hours" for name in (a, b)]
-        return f"an answer takes {seconds[0]} and not {seconds[1]} (a month of {self.calls:,.0f}: {hours[0]}, {hours[1]})"
+        hours = (f"{self.calls * seconds / 3600:.2g}" for seconds in (one, other))
+        return f"an answer takes {one:.2g} s and not {other:.2g} ({month}: {' and '.join(hours)} hours)"
 
 
 def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
     """Return what an answer of each arm costs, in USD where all have a price, else in seconds; a classifier costs none."""
     heads = {step.arm for step in plan.arms if step.classifier}
     usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
-    prices_known = {name: price / 1000 for name, price in usd.items() if price is not None}
-    calls = calls_a_month(plan)
-    if len(prices_known) == len(arms) and any(prices_known.values()):
-        return AnswerCosts(prices_known, True, calls)
-    return AnswerCosts({arm.arm: rounded_mean(arm.seconds) for arm in arms}, False, calls)
-
-
-def calls_a_month(plan: Plan) -> float:
-    """Return the calls a month that the plan's answers state, else those of their ``call_volume``; few where neither is."""
-    stated, volume = (
-        None if (answer := plan.answers.get(key)) is None else answer.value
-        for key in ("calls_per_month", "call_volume")
-    )
-    if isinstance(stated, int | float) and not isinstance(stated, bool) and stated > 0:
-        return float(stated)
-    return HIGH_VOLUME if volume == "high" else LOW_VOLUME
+    known = {name: price / 1000 for name, price in usd.items() if price is not None}
+    said = {key: plan.answers[key].value for key in ("calls_per_month", "call_volume") if key in plan.answers}
+    calls = calls_per_month(Profile(**said))
+    if len(known) == len(arms) and any(known.values()):
+        return AnswerCosts(known, True, *calls)
+    return AnswerCosts({arm.arm: rounded_mean(arm.seconds) for arm in arms}, False, *calls)
 
 
 def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = None) -> dict[str, UpkeepCost]:

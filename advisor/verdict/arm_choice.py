@@ -41,7 +41,7 @@ from advisor.verdict.comparison import (
     not_worse,
     surely_below,
 )
-from advisor.verdict.floor import FloorCheck, check_floor, none_usable, what_next, why_none
+from advisor.verdict.floor import FloorCheck, check_floor, why_none
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, right_answers
 from rag.text.words import count_noun
 from runners.models.endpoint import is_private
@@ -165,11 +165,9 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
 
 def _none_usable(trial: Trial, check: FloorCheck, known: ArmToUse) -> ArmToUse:
     """Return that no arm is above the floor, with why and what to do."""
-    why = why_none(check, [name for name in trial.arms if trial.step(name).retrieval])
-    model = trial.step(why.split).model or trial.plan.model
-    return replace(
-        known, reason=f"{none_usable(why, model.name)}; {what_next(why, model.name)}", unusable=why
-    )
+    model_of = {name: (trial.step(name).model or trial.plan.model).name for name in trial.arms}
+    why = why_none(check, [name for name in trial.arms if trial.step(name).retrieval], model_of)
+    return replace(known, reason=why.text, unusable=why)
 
 
 def _nothing_meets(failed: Sequence[tuple[Requirement, Sequence[str]]], excluded: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from advisor.costs.arm_costs import COMPARISON_ARMS
-from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, cluster_by_document
+from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS
 from rag.evaluation.statistics import PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.trial.trial import ArmScores, mean_by_question
@@ -42,11 +42,6 @@ LEANING_BELOW = 30
 """With fewer test questions than this, or with two documents, the verdict is only a tendency ("leaning")."""
 STATISTICAL_POWER = 0.8
 """Probability that this many questions decide, if the true difference is the one seen."""
-
-
-def finds_little(arm: ArmScores) -> bool:
-    """Return whether an arm was asked so little that only large differences are sure: few questions, or few documents."""
-    return arm.question_count < LEANING_BELOW or cluster_by_document(arm.sources()).effective < FEW_CLUSTERS
 
 
 @dataclass(frozen=True, slots=True)

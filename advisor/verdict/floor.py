@@ -18,14 +18,14 @@ is named as the cause; a model that cannot read its passages is the cause where 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 
 from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, counted
 from rag.evaluation.clusters import cluster_by_document
-from rag.evaluation.statistics import clustered_share
+from rag.evaluation.statistics import Interval, clustered_share
 from runners.plan.schema import Plan
 from runners.report.records import AnswerCount, Unusable
 from runners.trial.trial import ArmScores
@@ -115,27 +115,28 @@ def _lower_bound(arm: ArmScores, level: float) -> float:
     return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT), level).low
 
 
-def why_none(check: FloorCheck, retrieving: Collection[str]) -> Unusable:
+def why_none(check: FloorCheck, retrieving: Collection[str], model_of: Mapping[str, str]) -> Unusable:
     """Return why no arm is above the floor, split by what was measured.
 
     Args:
         check: of a trial in which no arm is usable.
         retrieving: the arms that search.
+        model_of: the name of each arm's model.
     """
     share = {name: fmean(arm.of(RIGHT)) for name, arm in check.answerable.items()}
     best = max(share, key=lambda name: share[name])
     searching = [name for name in share if name in retrieving]
     # The arm that searches says most about the cause: one without may be right as seldom, but shows no passage.
     split = max(searching, key=lambda name: share[name]) if searching else best
-    best_of, arm = check.answerable[best], check.answerable[split]
+    arm = check.answerable[split]
     hits = arm.hits or (None,) * len(arm.questions)
     shown = [scores[RIGHT] for scores, hit in zip(arm.scores, hits, strict=True) if hit == 1]
-    looked_up = [hit for hit in hits if hit is not None]
-    refused = arm.of(FALSE_REFUSAL)
-    found, read = (counted(values) if values else None for values in (looked_up, shown))
-    wrongly = counted(refused) if refused else None
+    found, read, wrongly = (
+        counted(values) if values else None
+        for values in ([hit for hit in hits if hit is not None], shown, arm.of(FALSE_REFUSAL))
+    )
     cause = "few" if share[best] > check.floor else _cause(check.floor, share[split], found, read, wrongly)
-    return Unusable(
+    why = Unusable(
         arm=best,
         right=check.counts[best],
         usable_from=check.floor,
@@ -144,10 +145,13 @@ def why_none(check: FloorCheck, retrieving: Collection[str]) -> Unusable:
         read=read,
         refused_wrongly=wrongly,
         cause=cause,
-        tendency=check.tendency
-        and clustered_share(best_of.by_question(RIGHT), best_of.sources(RIGHT)).high >= check.floor,
+        tendency=check.tendency and _interval(check.answerable[best]).high >= check.floor,
         more_questions_needed=_needed(check, best) if cause == "few" else None,
+        why="",
+        next="",
     )
+    model = model_of[split]
+    return replace(why, why=_why(why, model), next=_next(why, model))
 
 
 def _cause(
@@ -179,13 +183,17 @@ def _needed(check: FloorCheck, best: str) -> int | None:
     return max(1, round(total) - count)
 
 
+def _interval(arm: ArmScores) -> Interval:
+    return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
+
+
 def _spread(arm: ArmScores) -> float:
     """Return the standard error of an arm's share, from its interval, which is clustered by document."""
-    interval = clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
+    interval = _interval(arm)
     return (interval.high - interval.low) / (2 * NormalDist().inv_cdf(0.975))
 
 
-def none_usable(why: Unusable, model: str) -> str:
+def _why(why: Unusable, model: str) -> str:
     """Return why no arm can be used yet, in one line."""
     parts = []
     if why.found:
@@ -204,7 +212,7 @@ def none_usable(why: Unusable, model: str) -> str:
     return line + (f"; of all of them{of} {_listed(parts)}" if parts else "")
 
 
-def what_next(why: Unusable, model: str) -> str:
+def _next(why: Unusable, model: str) -> str:
     """Return what to do where no arm can be used yet, by its cause."""
     if why.cause == "few":
         needed = why.more_questions_needed

@@ -270,7 +270,7 @@ class Conclusion:
         """Return which arm to use and how many answers are right, beside today's prompt and the best alternative."""
         right = arm.right
         if not right:
-            return f"{self._first} It scored {arm.score.mean:.2f}; which answers are right was not counted."
+            return f"{self._first} It scored {arm.score.mean:.2f}; which answers are right was not counted, so there is no floor for it."
         today, other = self.verdict.compared.today, self.verdict.compared.alternative
         beside = []
         if today and today.right:
@@ -280,7 +280,8 @@ class Conclusion:
             verb = "" if beside else " answers"
             beside.append(f"{other.arm}{verb} {_beside(other.right, right)}")
         text = f"It answers {right.n} of {right.of} questions right{_in_both_wordings(arm)}"
-        return f"{self._first} {text}" + (f"; {', '.join(beside)}." if beside else ".")
+        few = " These are too few questions to say whether any can be used." if self.verdict.tendency else ""
+        return f"{self._first} {text}" + (f"; {', '.join(beside)}." if beside else ".") + few
 
     def _standing(self, use: str) -> str:
         """Return what the trial says of the recommendation."""
@@ -379,7 +380,7 @@ class Conclusion:
         """Why a cheaper arm than the best is used, or which cheaper one may be as good, and what would show it."""
         verdict = self.verdict
         if " is not worse than " in verdict.use_reason:
-            return f"{verdict.use_reason[:1].upper()}{verdict.use_reason[1:]}."
+            return _sentence(verdict.use_reason)
         if not (other := verdict.cheaper):
             return ""
         text = f"{other.arm} costs less, and may be no worse by {other.by:g} or more"
@@ -402,8 +403,10 @@ class Conclusion:
     @property
     def _what_to_do(self) -> str:
         """Why no arm can be used, and what to do."""
+        if why := self.verdict.unusable:
+            return f"{_sentence(why.why)} {_sentence(why.next)}"
         reason = self.verdict.use_reason
-        return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+        return _sentence(reason) if reason else ""
 
     @property
     def _limits(self) -> str:
@@ -424,6 +427,10 @@ class Conclusion:
                 return "The questions are about too few documents to say more than a tendency: ask about ten or more."
             return f"{count_noun(count, 'question')} show a tendency only; {FOUND_WITH_MORE}."
         return ""
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[:1].upper()}{clause[1:]}."
 
 
 def _in_both_wordings(arm: ArmReport) -> str:

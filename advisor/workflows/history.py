@@ -13,7 +13,9 @@ from rag.evaluation.statistics import WilsonShare
 from rag.text.words import count_noun
 
 CONFIDENCE_LEVELS = ("high", "medium", "low")
-BY_SCORE = "* of a run up to 0.2.0: the cheapest arm within noise of the best by the combined score, without a floor"
+BY_SCORE = (
+    "* of a run up to 0.2.0: the cheapest arm within noise of the best by the combined score, without a floor"
+)
 """Shown where the history has runs that were judged otherwise."""
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")
 

@@ -92,8 +92,7 @@ def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
     else:
         screen.print("both carry out the same plan")
     ends = [
-        (key, *(escape(str(row[key])) or "–" for row in diff["runs"]))
-        for key in ("state", "outcome", "use")
+        (key, *(escape(str(row[key])) or "–" for row in diff["runs"])) for key in ("state", "outcome", "use")
     ]
     screen.print()
     screen.print(console.table(("", *names), ends))

@@ -291,6 +291,15 @@ class Unusable:
     tendency: bool
     """Whether the questions are too few to say whether any arm can be used."""
     more_questions_needed: int | None
+    why: str
+    """The same in one line."""
+    next: str
+    """What to do."""
+
+    @property
+    def text(self) -> str:
+        """Why no arm can be used, and what to do."""
+        return f"{self.why}; {self.next}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+from scipy import stats
+
+from advisor.verdict.comparison import SIGNIFICANCE_LEVEL
 from advisor.verdict.verdict import judge_trial
+from benchmarks.simulated_use import BY, share_named, share_taken
 from runners.plan.schema import Plan, parse_plan
 from runners.report.records import Verdict
 from runners.trial.trial import ArmScores
 from tests.support.planted_arms import arm, first, plan
+from tests.support.verdict_screens import KINDS, SCREENS, screen
 
 
 def tickets_plan() -> Plan:
@@ -75,3 +82,151 @@ def test_winner_and_use_are_the_same_arm_or_none() -> None:
     ]
     verdict = judged(plan({"must_cite": "yes"}, gate={"must_beat": ["lora"]}), cites)
     assert (verdict.use, verdict.winner) == ("hybrid", "hybrid")
+
+
+def answers_of(report_arms: list[ArmScores], **answers: object) -> Verdict:
+    return judged(plan(answers, gate={"must_beat": []}), report_arms)
+
+
+def test_floor_counts_the_questions_with_an_answer_only() -> None:
+    """30 of 60 right, but of the 40 that have an answer 10: an arm that refuses everything else is no use."""
+    refusing = arm("hybrid", [*first(10, 40), *first(20, 20)], unanswerable=20)
+    assert answers_of([refusing]).use is None
+    assert answers_of([arm("hybrid", [*first(35, 40), *first(0, 20)], unanswerable=20)]).use == "hybrid"
+
+
+@pytest.mark.parametrize(
+    ("answers", "floor"),
+    [
+        ({}, 0.5),
+        ({"wrong_answer_cost": "low"}, 0.5),
+        ({"wrong_answer_cost": "high"}, 0.8),
+        ({"wrong_answer_cost": "high", "usable_from": 0.6}, 0.6),
+        ({"usable_from": 0}, 0.0),
+    ],
+)
+def test_floor_is_what_was_answered_or_by_the_cost_of_a_wrong_answer(
+    answers: dict[str, object], floor: float
+) -> None:
+    verdict = answers_of([arm("hybrid", first(45, 60))], **answers)
+    assert verdict.usable_from == floor
+    assert verdict.use == (None if floor == 0.8 else "hybrid")
+    assert bool(verdict.unusable) == (floor == 0.8)
+
+
+def test_none_usable_names_the_model_that_does_not_read_its_passages() -> None:
+    rag = replace(arm("rag", first(2, 40), false_refusal=[0.0] * 38 + [1.0] * 2), hits=(1.0,) * 39 + (0.0,))
+    verdict = answers_of([rag, arm("prompting", first(4, 40))])
+    why = verdict.unusable
+    assert why
+    assert (why.arm, why.split, why.cause) == ("prompting", "rag", "model")
+    assert verdict.use_reason == (
+        "5 of 10 questions with an answer must be right, and the best, prompting, answers 4 of 40; of all of them (rag) the "
+        "search finds the passage for 98%, smollm2-135m-instruct answers 5% right with that passage before it, and 5% are "
+        "refused wrongly; the cause is the model and not the method, as smollm2-135m-instruct does not read its passages: "
+        "try a larger model, or give more examples whose replies are taken from passages"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "right", "refused", "cause"),
+    [
+        (10, 8, 0, "search"),
+        (38, 12, 24, "refusals"),
+        (38, 12, 4, "model"),
+        (None, 12, 4, "arms"),
+        (38, 22, 0, "few"),
+    ],
+)
+def test_cause_is_what_alone_keeps_an_arm_below_the_floor(
+    found: int | None, right: int, refused: int, cause: str
+) -> None:
+    row = arm("rag", first(right, 40), false_refusal=[0.0] * (40 - refused) + [1.0] * refused)
+    hits = () if found is None else tuple(float(n < found) for n in range(40))
+    verdict = answers_of([replace(row, hits=hits)])
+    assert verdict.unusable
+    assert verdict.unusable.cause == cause
+    assert (verdict.unusable.found is None) == (found is None)
+    if cause == "few":
+        assert (
+            f"about {verdict.unusable.more_questions_needed} more questions would show" in verdict.use_reason
+        )
+
+
+def test_with_fewer_than_thirty_questions_it_is_a_tendency() -> None:
+    verdict = answers_of([arm("hybrid", first(15, 24))])
+    assert (verdict.use, verdict.tendency) == ("hybrid", True)
+    assert "too few questions to say whether any arm can be used" in verdict.use_reason
+    unsure = answers_of([arm("hybrid", first(10, 24))])
+    assert unsure.use is None
+    assert "too few questions to say whether any can be used" in unsure.use_reason
+    surely = answers_of([arm("hybrid", first(1, 24))])
+    assert surely.use is None
+    assert "too few questions" not in surely.use_reason, "1 of 24 is surely below half"
+    one_document = replace(arm("hybrid", first(30, 40)), documents=("a.md",) * 40)
+    assert answers_of([one_document]).tendency
+
+
+def test_rows_without_gold_have_no_floor() -> None:
+    styled = arm("hybrid", [True] * 40)
+    without = replace(styled, scores=tuple({"style": 1.0} for _ in range(40)))
+    verdict = answers_of([without])
+    assert (verdict.use, verdict.usable_from, verdict.unusable) == ("hybrid", None, None)
+
+
+def test_equal_arms_by_measured_cost_not_by_parts() -> None:
+    """Both are right on the same questions; the classifier has a part more, and takes a sixteenth of the seconds."""
+    arms = [replace(row, combined=(1.0,) * 35, scores=({"right": 1.0},) * 35) for row in tickets()[1:3]]
+    body = tickets_plan().model_copy(update={"choice": "few-shot"})
+    assert judged(body, arms).use == "classifier"
+    alike = [replace(row, seconds=(seconds,) * 35) for row, seconds in zip(arms, (1.2, 1.0), strict=True)]
+    assert judged(body, alike).use == "few-shot", (
+        "seconds this near are the same, and it has no part to keep running"
+    )
+
+
+def test_cheaper_arm_that_is_not_worse_is_used_and_says_by_what() -> None:
+    draw = [n % 10 != 0 for n in range(300)]
+    slow = replace(arm("hybrid", draw), seconds=(2.0,) * 300)
+    fast = replace(arm("rag", [right and n != 5 for n, right in enumerate(draw)]), seconds=(0.1,) * 300)
+    verdict = answers_of([fast, slow], calls_per_month=36000)
+    assert verdict.use == "rag"
+    assert verdict.use_reason == (
+        "rag is not worse than hybrid by 0.1 or more, and costs less: an answer takes 0.1 s and not 2 "
+        "(36,000 calls a month, yours: 1 and 20 hours)"
+    )
+    strict = judged(plan({}, gate={"must_beat": [], "not_worse_by": 0}), [fast, slow])
+    assert strict.use == "hybrid"
+
+
+def test_two_equal_results_are_no_proof_that_an_arm_is_not_worse() -> None:
+    """20 equal answers leave open that one in ten is lost; then both did best, and the cheaper one is used for that."""
+    better = first(19, 20)
+    verdict = answers_of([arm("rag", better), arm("hybrid", first(20, 20))], usable_from=0)
+    assert verdict.use == "hybrid"
+    assert verdict.cheaper
+    assert verdict.cheaper.more_questions_needed
+
+
+@pytest.mark.parametrize(("arms", "each"), [(1, 1), (5, 1), (5, 4)])
+def test_arms_at_the_floor_are_seldom_named(arms: int, each: int) -> None:
+    trials = 120
+    named = share_named([0.5] * arms, 60 * each, 0.5, each, trials)
+    assert named * trials <= stats.binom.ppf(0.999, trials, SIGNIFICANCE_LEVEL)
+
+
+def test_arm_above_the_floor_is_found() -> None:
+    assert share_named([0.4] * 4 + [0.75], 60, 0.5, trials=60) > 0.75
+
+
+@pytest.mark.parametrize(("cheaper", "count", "alike"), [(1, 60, 0.5), (1, 60, 0.9), (4, 60, 0.9)])
+def test_arm_that_is_worse_by_the_margin_is_seldom_taken(cheaper: int, count: int, alike: float) -> None:
+    trials = 80
+    taken = share_taken([BY] * cheaper, count, trials=trials, alike=alike)
+    assert taken * trials <= stats.binom.ppf(0.999, trials, SIGNIFICANCE_LEVEL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_screens_of_the_five_kinds_of_verdict(kind: str, tmp_path: Path) -> None:
+    """Write them anew by ``python -m tests.support.verdict_screens``, and read the headline against the table."""
+    assert screen(kind, tmp_path) == (SCREENS / f"{kind}.txt").read_text("utf-8")

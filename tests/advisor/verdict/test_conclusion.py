@@ -172,7 +172,10 @@ def test_exit_5_names_the_arm_to_use() -> None:
 def test_run_without_judged_answers_names_the_score() -> None:
     data = report(compared={"today": None, "alternative": None})
     data["arms"] = [row("hybrid", None)]
-    assert conclude(data, True)[0] == "Use hybrid. It scored 0.50; which answers are right was not counted."
+    assert (
+        conclude(data, True)[0]
+        == "Use hybrid. It scored 0.50; which answers are right was not counted, so there is no floor for it."
+    )
 
 
 def test_substitute_is_not_called_the_recommendation() -> None:
