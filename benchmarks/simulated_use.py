@@ -2,11 +2,11 @@
 
     python -m benchmarks.simulated_use [--part floor|margin|needed] [--trials N]
 
-``floor``: no arm is above the floor (all are right at exactly that share), so every arm that is named is wrong; and one arm is
-truly above it, so naming none is. ``margin``: a cheaper arm is worse by exactly ``gate.not_worse_by``, so taking it is wrong;
-and one that is as good, so not taking it is a loss. ``needed``: the questions that a verdict says would show a cheaper arm to
-be not worse, against how often that many do. Fixed seeds. Every question is of a document of its own unless ``each`` says
-how many one document has; these are then alike.
+``floor``: no arm is above the floor (all are right at exactly that share), so every arm that is named is wrong; and one
+arm is truly above it, so naming none is. ``margin``: a cheaper arm is worse by exactly ``gate.not_worse_by``, so taking it
+is wrong; and one that is as good, so not taking it is a loss. ``needed``: the questions that a verdict says would show a
+cheaper arm to be not worse, against how often that many do. Fixed seeds. Every question is of a document of its own unless
+``each`` says how many one document has; these are then alike.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Headline, figures, ``use`` and ``winner`` in JSON, ``history``, the exit code, a
 **The floor** (:mod:`advisor.verdict.floor`): it surely answers enough questions right, of those that have an answer.
 
 **Which of those is taken.** None that surely has fewer right answers than the one with most, and none that only explains the
-others, unless it is surely better than all of them. Of the rest it is the one that did best by the combined score, the
+others, unless it is surely better than all of them; and none that the recommended arm surely beats. Of the rest it is the one that did best by the combined score, the
 cheapest of several; a cheaper one is taken in its place where the trial shows that it is not worse: surely by less than the
 plan's ``gate.not_worse_by`` (:func:`advisor.verdict.comparison.not_worse`). Where a cheaper one may be as good and that was
 not shown, it is named with the number of questions that would show it. "Cheaper" is what was measured
@@ -244,7 +244,7 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> ArmToUse:
     if use != best:
         costs = (
             answer_costs(trial.plan, list(trial.arms.values())).text(use, best)
-            or "it has fewer parts to keep running"
+            or "it takes less to keep running"
         )
         reason = f"{use} is not worse than {best} by {by:g} or more, and costs less: {costs}"
     elif len(names) > 1:

@@ -1,6 +1,7 @@
 """What the terminal shows of five kinds of verdict, from planted answers.
 
-``python -m tests.support.verdict_screens`` writes the texts. They lie in tests/advisor/verdict/screens, where a person reads the headline against the table.
+``python -m tests.support.verdict_screens`` writes the texts into tests/advisor/verdict/screens, where a person reads the
+headline against the table.
 """
 
 from __future__ import annotations
