@@ -15,12 +15,12 @@ Headline, figures, ``use`` and ``winner`` in JSON, ``history``, the exit code, a
 
 **The floor** (:mod:`advisor.verdict.floor`): it surely answers enough questions right, of those that have an answer.
 
-**Which of those is taken.** None that surely has fewer right answers than the one with most, and none that only explains the
-others, unless it is surely better than all of them; and none that the recommended arm surely beats. Of the rest it is the one that did best by the combined score, the
-cheapest of several; a cheaper one is taken in its place where the trial shows that it is not worse: surely by less than the
-plan's ``gate.not_worse_by`` (:func:`advisor.verdict.comparison.not_worse`). Where a cheaper one may be as good and that was
-not shown, it is named with the number of questions that would show it. "Cheaper" is what was measured
-(:func:`advisor.costs.arm_costs.measured_ranks`).
+**Which of those is taken.** None that surely has fewer right answers than the one with most, none that only explains the
+others, unless it is surely better than all of them, and none that the recommended arm surely beats. Of the rest it is the
+one that did best by the combined score, the cheapest of several; a cheaper one is taken in its place where the trial shows
+that it is not worse: surely by less than the plan's ``gate.not_worse_by`` (:func:`advisor.verdict.comparison.not_worse`).
+Where a cheaper one may be as good and that was not shown, it is named with the number of questions that would show it.
+"Cheaper" is what was measured (:func:`advisor.costs.arm_costs.measured_ranks`).
 """
 
 from __future__ import annotations

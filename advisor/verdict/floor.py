@@ -208,8 +208,7 @@ def _why(why: Unusable, model: str) -> str:
         line += ", which is not surely above that"
     if why.tendency:
         line += ": too few questions to say whether any can be used"
-    of = f" ({why.split})" if why.split != why.arm else ""
-    return line + (f"; of all of them{of} {_listed(parts)}" if parts else "")
+    return line + (f"; measured on {why.split}: {_listed(parts)}" if parts else "")
 
 
 def _next(why: Unusable, model: str) -> str:

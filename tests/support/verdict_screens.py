@@ -73,6 +73,7 @@ def screen(kind: str, folder: Path) -> str:
     """Return what a finished run of a kind shows: conclusion, arms, verdict."""
     trial_plan, arms = trial(kind)
     run = RunFolder.create(folder / kind, trial_plan)
+    run.write({"event": "run.start", "split": "abc"})
     write_text(run.path / TRIAL / ANSWERS, "")
     write_scores(arms, run.path / TRIAL / SCORES)
     report = write_report(run, trial_plan)

@@ -11,7 +11,7 @@ from scipy import stats
 from advisor.verdict.comparison import SIGNIFICANCE_LEVEL
 from advisor.verdict.verdict import judge_trial
 from benchmarks.simulated_use import BY, share_named, share_taken
-from runners.plan.schema import Plan, parse_plan
+from runners.plan.schema import Plan, PlanGate, parse_plan
 from runners.report.records import Verdict
 from runners.trial.trial import ArmScores
 from tests.support.planted_arms import arm, first, plan
@@ -121,7 +121,7 @@ def test_none_usable_names_the_model_that_does_not_read_its_passages() -> None:
     assert why
     assert (why.arm, why.split, why.cause) == ("prompting", "rag", "model")
     assert verdict.use_reason == (
-        "5 of 10 questions with an answer must be right, and the best, prompting, answers 4 of 40; of all of them (rag) the "
+        "5 of 10 questions with an answer must be right, and the best, prompting, answers 4 of 40; measured on rag: the "
         "search finds the passage for 98%, smollm2-135m-instruct answers 5% right with that passage before it, and 5% are "
         "refused wrongly; the cause is the model and not the method, as smollm2-135m-instruct does not read its passages: "
         "try a larger model, or give more examples whose replies are taken from passages"
@@ -177,7 +177,7 @@ def test_rows_without_gold_have_no_floor() -> None:
 def test_equal_arms_by_measured_cost_not_by_parts() -> None:
     """Both are right on the same questions; the classifier has a part more, and takes a sixteenth of the seconds."""
     arms = [replace(row, combined=(1.0,) * 35, scores=({"right": 1.0},) * 35) for row in tickets()[1:3]]
-    body = tickets_plan().model_copy(update={"choice": "few-shot"})
+    body = tickets_plan().model_copy(update={"choice": "few-shot", "gate": PlanGate()})
     assert judged(body, arms).use == "classifier"
     alike = [replace(row, seconds=(seconds,) * 35) for row, seconds in zip(arms, (1.2, 1.0), strict=True)]
     assert judged(body, alike).use == "few-shot", (
@@ -199,10 +199,8 @@ def test_cheaper_arm_that_is_not_worse_is_used_and_says_by_what() -> None:
     assert strict.use == "hybrid"
 
 
-def test_two_equal_results_are_no_proof_that_an_arm_is_not_worse() -> None:
-    """20 equal answers leave open that one in ten is lost; then both did best, and the cheaper one is used for that."""
-    better = first(19, 20)
-    verdict = answers_of([arm("rag", better), arm("hybrid", first(20, 20))], usable_from=0)
+def test_one_of_twenty_behind_leaves_open_whether_an_arm_is_not_worse() -> None:
+    verdict = answers_of([arm("rag", first(19, 20)), arm("hybrid", first(20, 20))], usable_from=0)
     assert verdict.use == "hybrid"
     assert verdict.cheaper
     assert verdict.cheaper.more_questions_needed
@@ -219,10 +217,9 @@ def test_arm_above_the_floor_is_found() -> None:
     assert share_named([0.4] * 4 + [0.75], 60, 0.5, trials=60) > 0.75
 
 
-@pytest.mark.parametrize(("cheaper", "count", "alike"), [(1, 60, 0.5), (1, 60, 0.9), (4, 60, 0.9)])
-def test_arm_that_is_worse_by_the_margin_is_seldom_taken(cheaper: int, count: int, alike: float) -> None:
-    trials = 80
-    taken = share_taken([BY] * cheaper, count, trials=trials, alike=alike)
+def test_arm_that_is_worse_by_the_margin_is_seldom_taken() -> None:
+    trials = 40
+    taken = share_taken([BY], 60, trials=trials, alike=0.9)
     assert taken * trials <= stats.binom.ppf(0.999, trials, SIGNIFICANCE_LEVEL)
 
 
