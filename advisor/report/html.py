@@ -24,7 +24,7 @@ from advisor.verdict import guards as guard_results
 from advisor.verdict import predictions
 from advisor.verdict.made_questions import origin_note
 from advisor.verdict.run_records import RunRecords
-from advisor.verdict.sentences import STRENGTHS, duration_text, own_prompt
+from advisor.verdict.sentences import MOST_TIMES, STRENGTHS, duration_text, own_prompt
 from advisor.verdict.trial_forecast import FORECAST_COLUMNS, forecast_rows, forecast_sentence
 from rag.text.words import count_noun
 from runners.plan.schema import SCORES
@@ -55,10 +55,6 @@ DATA_LABELS = {
     "gpu": "GPU",
 }
 """Labels of keys of the data and environment tables; other keys are shown as they are."""
-
-
-MOST_TIMES = 10
-"""Times the questions that were asked beyond which more of them are not asked for: nobody collects 9,000 more."""
 
 
 def next_steps(report: TrialReport, run: Path) -> list[tuple[str, str]]:

@@ -57,9 +57,8 @@ class FloorCheck:
     @property
     def failing(self) -> dict[str, str]:
         """The arms below the floor, each with the reason."""
-        unsure = "which is too few" if self.tendency else f"not surely {self.floor:.0%} or more"
         return {
-            name: f"answers {count.text} questions with an answer right, {unsure}"
+            name: f"answers {count.text} questions with an answer right, and must surely reach {10 * self.floor:g} of 10"
             for name, count in self.counts.items()
             if name not in self.usable
         }

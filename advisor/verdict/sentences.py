@@ -35,6 +35,8 @@ STRENGTHS: Mapping[Strength, tuple[str, str]] = {
     ),
 }
 """The strength of a verdict as people read it, and its explanation."""
+MOST_TIMES = 10
+"""Times the questions that were asked beyond which more of them are not asked for: nobody collects 9,000 more."""
 NONE_USABLE = "None of these can be used yet."
 """What every view says first where no arm is to be used."""
 FOUND_WITH_MORE = (
@@ -121,7 +123,8 @@ class VerdictFacts:
     def _use_clause(self) -> str:
         """Which arm to use, and why not the one that scored best; or that none can be used."""
         if self.use.arm is None:
-            return f"none of these can be used yet: {self.use.reason}"
+            why = "" if self.use.unusable else f": {self.use.reason}"
+            return f"none of these can be used yet{why}"
         best = max(self.arms, key=lambda name: mean_combined(self.arms[name]))
         why = self.use.excluded.get(best)
         return f"use {self.use.arm}" + (f" ({best} {why})" if why and best not in self.lost else "")
@@ -147,7 +150,7 @@ class VerdictFacts:
         """What would decide: the full run after a quick one, else how many more questions."""
         if self.quick:
             return " This was a quick run; the full one is the next step."
-        if self.needed is None:
+        if self.needed is None or self.use.arm is None:
             return ""
         questions, of = self.needed.questions, self.needed.documents
         documents = f", from about {rounded_up(of)} more documents," if of else ""
@@ -381,11 +384,12 @@ class Conclusion:
         """Why a cheaper arm than the best is used, or which cheaper one may be as good, and what would show it."""
         verdict = self.verdict
         if " is not worse than " in verdict.use_reason:
-            return _sentence(verdict.use_reason)
+            return f"{verdict.use_reason}."
         if not (other := verdict.cheaper):
             return ""
         text = f"{other.arm} costs less, and may be no worse by {other.by:g} or more"
-        if needed := other.more_questions_needed:
+        needed = other.more_questions_needed
+        if needed and needed <= MOST_TIMES * question_count(self.report.arms):
             return f"{text}: about {rounded_up(needed)} more questions would show that."
         return f"{text}; that was not shown."
 

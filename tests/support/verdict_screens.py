@@ -42,7 +42,7 @@ def trial(kind: str) -> tuple[Plan, list[ArmScores]]:
     if kind == "cheaper":
         right = spread(180, 200)
         fast = [good and position != 7 for position, good in enumerate(right)]
-        return plan({"calls_per_month": 30_000}, gate=beats), [
+        return plan({"calls_per_month": 30_000}, gate={"must_beat": ["rag"]}), [
             replace(arm("rag", fast), seconds=(0.4,) * 200),
             replace(arm("hybrid", right), seconds=(2.4,) * 200),
         ]

@@ -85,7 +85,7 @@ def test_winner_and_use_are_the_same_arm_or_none() -> None:
 
 
 def answers_of(report_arms: list[ArmScores], **answers: object) -> Verdict:
-    return judged(plan(answers, gate={"must_beat": []}), report_arms)
+    return judged(plan(answers, report_arms[0].arm, gate={"must_beat": []}), report_arms)
 
 
 def test_floor_counts_the_questions_with_an_answer_only() -> None:
