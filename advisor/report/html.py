@@ -131,7 +131,7 @@ def questions_to_add(report: TrialReport) -> int | None:
 
 def _more_questions_reason(report: TrialReport) -> str:
     """Return what to do before a run that would decide: raise the plan's limit of test questions, or add some."""
-    missing, limit = questions_to_add(report), report.max_test
+    missing, limit = report.verdict.more_questions_needed, report.max_test
     if limit:
         return f"after raising max_test in the plan's data, which is {limit} now, and adding questions if there are no more"
     wanted = (
