@@ -1,12 +1,12 @@
 """How often the arm to use is named wrongly, and how often it is found: simulated through the function that decides.
 
-    python -m benchmarks.simulated_use [--part floor|margin|needed] [--trials N]
+    python -m benchmarks.simulated_use [--part threshold|margin|needed] [--trials N]
 
-``floor``: no arm is above the floor (all are right at exactly that share), so every arm that is named is wrong; and one
-arm is truly above it, so naming none is. ``margin``: a cheaper arm is worse by exactly ``gate.not_worse_by``, so taking it
-is wrong; and one that is as good, so not taking it is a loss. ``needed``: the questions that a verdict says would show a
-cheaper arm to be not worse, against how often that many do. Fixed seeds. Every question is of a document of its own unless
-``each`` says how many one document has; these are then alike.
+``threshold``: no arm is above ``usable_from`` (all are right at exactly that share), so every arm that is named is wrong;
+and one arm is truly above it, so naming none is. ``margin``: a cheaper arm is worse by exactly ``gate.not_worse_by``, so
+taking it is wrong; and one that is as good, so not taking it is a loss. ``needed``: the questions that a verdict says would
+show a cheaper arm to be not worse, against how often that many do. Fixed seeds. Every question is of a document of its own
+unless ``each`` says how many one document has; these are then alike.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from advisor.verdict.arm_choice import ArmToUse, Trial, choose_arm
 from advisor.verdict.comparison import ArmStanding
-from advisor.verdict.floor import usable_from
+from advisor.verdict.usable import usable_from
 from runners.plan.schema import Plan, parse_plan
 from runners.trial.trial import ArmScores
 
@@ -27,8 +27,8 @@ BY = 0.1
 COUNTS = (30, 60, 120, 240)
 
 
-def plan_of(arms: Sequence[str], floor: float) -> Plan:
-    """Return a plan of these arms, the cheapest first, with this floor."""
+def plan_of(arms: Sequence[str], threshold: float) -> Plan:
+    """Return a plan of these arms, the cheapest first, with this threshold."""
     return parse_plan(
         {
             "name": "simulated",
@@ -38,17 +38,17 @@ def plan_of(arms: Sequence[str], floor: float) -> Plan:
             "steps": [{"kind": "evaluate", "arm": name} for name in arms],
             "weights": {"style": 1},
             "gate": {"must_beat": [], "not_worse_by": BY},
-            "answers": {"usable_from": {"value": floor, "source": "asked"}},
+            "answers": {"usable_from": {"value": threshold, "source": "asked"}},
         }
     )
 
 
-def decide(right: np.ndarray, floor: float, each: int = 1) -> ArmToUse:
+def decide(right: np.ndarray, threshold: float, each: int = 1) -> ArmToUse:
     """Return the arm to use by right (1) and wrong (0) answers, float [arms, questions]; the first arm is the cheapest.
 
     Args:
         right: of arms whose answers take a second, two, four and so on.
-        floor: the share of right answers from which an arm is usable.
+        threshold: the share of right answers from which an arm is usable.
         each: questions of one document.
     """
     names = ARMS[-len(right) :]
@@ -67,8 +67,8 @@ def decide(right: np.ndarray, floor: float, each: int = 1) -> ArmToUse:
         )
         for position, (name, row) in enumerate(zip(names, right.tolist(), strict=True))
     }
-    trial = Trial(plan_of(names, floor), arms, {name: rank for rank, name in enumerate(names)})
-    assert usable_from(trial.plan) == floor
+    trial = Trial(plan_of(names, threshold), arms, {name: rank for rank, name in enumerate(names)})
+    assert usable_from(trial.plan) == threshold
     return choose_arm(trial, ArmStanding(names[-1], {}, {}))
 
 
@@ -92,11 +92,16 @@ def answers(
 
 
 def share_named(
-    shares: Sequence[float], count: int, floor: float, each: int = 1, trials: int = 400, alike: float = 0.5
+    shares: Sequence[float],
+    count: int,
+    threshold: float,
+    each: int = 1,
+    trials: int = 400,
+    alike: float = 0.5,
 ) -> float:
     """Return the share of trials in which any arm is named as the one to use."""
-    draw = np.random.default_rng([len(shares), count, each, int(100 * floor)])
-    named = (decide(answers(draw, shares, count, each, alike), floor, each).arm for _ in range(trials))
+    draw = np.random.default_rng([len(shares), count, each, int(100 * threshold)])
+    named = (decide(answers(draw, shares, count, each, alike), threshold, each).arm for _ in range(trials))
     return sum(name is not None for name in named) / trials
 
 
@@ -133,17 +138,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=("floor", "margin", "needed"))
+    parser.add_argument("--part", choices=("threshold", "margin", "needed"))
     parser.add_argument("--trials", type=int, default=400)
     asked = parser.parse_args()
-    if asked.part in (None, "floor"):
-        print("floor  questions  each  arms  named, none above  named, one above by .2")
-        for floor in (0.5, 0.8):
+    if asked.part in (None, "threshold"):
+        print("threshold  questions  each  arms  named, none above  named, one above by .2")
+        for threshold in (0.5, 0.8):
             for count, each, arms in [(n, 1, k) for n in COUNTS for k in (1, 5)] + [(120, 4, 5), (240, 8, 5)]:
-                wrong = share_named([floor] * arms, count, floor, each, asked.trials)
-                above = [floor - 0.1] * (arms - 1) + [min(0.95, floor + 0.2)]
-                found = share_named(above, count, floor, each, asked.trials)
-                print(f"{floor:5}  {count:9}  {each:4}  {arms:4}  {wrong:17.3f}  {found:.3f}")
+                wrong = share_named([threshold] * arms, count, threshold, each, asked.trials)
+                above = [threshold - 0.1] * (arms - 1) + [min(0.95, threshold + 0.2)]
+                found = share_named(above, count, threshold, each, asked.trials)
+                print(f"{threshold:5}  {count:9}  {each:4}  {arms:4}  {wrong:17.3f}  {found:.3f}")
     if asked.part in (None, "margin"):
         print("questions  each  cheaper  alike  taken, worse by .10  taken, as good")
         for count, each, cheaper, alike in [

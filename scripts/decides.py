@@ -21,7 +21,7 @@ NUMBERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runners.resources.memory_terms", ("EIGHT_BIT_FROM",)),
     ("advisor.verdict.comparison", ("SIGNIFICANCE_LEVEL", "LEANING_BELOW", "STATISTICAL_POWER")),
     ("advisor.verdict.arm_choice", ("MIN_VALID_SHARE", "MIN_UNANSWERABLE", "REFUSING_SHARE")),
-    ("advisor.verdict.floor", ("USABLE_FROM", "USABLE_FROM_COSTLY")),
+    ("advisor.verdict.usable", ("USABLE_FROM", "USABLE_FROM_COSTLY")),
     ("advisor.costs.arm_costs", ("SAME_COST",)),
     ("rag.evaluation.clusters", ("MIN_CLUSTERS", "FEW_CLUSTERS", "ENOUGH_ABOVE")),
 )

@@ -142,8 +142,10 @@ def answer_costs(plan: Plan, arms: Sequence[ArmScores]) -> AnswerCosts:
     heads = {step.arm for step in plan.arms if step.classifier}
     usd = {arm.arm: 0.0 if arm.arm in heads else cost_per_1000(arm, plan).usd for arm in arms}
     known = {name: price / 1000 for name, price in usd.items() if price is not None}
-    said = {key: plan.answers[key].value for key in ("calls_per_month", "call_volume") if key in plan.answers}
-    calls = calls_per_month(Profile(**said))
+    volume = {
+        key: plan.answers[key].value for key in ("calls_per_month", "call_volume") if key in plan.answers
+    }
+    calls = calls_per_month(Profile(**volume))
     if len(known) == len(arms) and any(known.values()):
         return AnswerCosts(known, True, *calls)
     return AnswerCosts({arm.arm: rounded_mean(arm.seconds) for arm in arms}, False, *calls)

@@ -10,13 +10,14 @@ from typing import Any
 from advisor.report.data import read_report, read_scores
 from advisor.verdict.comparison import corrected_comparisons
 from rag.errors import BadInput
+from rag.evaluation.clusters import mean_by_question
 from rag.evaluation.statistics import PairedDifference, paired_test
 from runners.data.examples import normalise_text
 from runners.report.json_records import to_json
 from runners.report.trial_report import TrialReport
 from runners.run_folder import TRIAL, read_journal
 from runners.scoring.scores import combined_score
-from runners.trial.trial import ANSWERS, ArmScores, mean_by_question
+from runners.trial.trial import ANSWERS, ArmScores
 
 ScoredQuestion = tuple[float, float, str | None]
 """Score of one question in the first run, in the second run, and the document the question is about."""

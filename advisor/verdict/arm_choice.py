@@ -13,7 +13,7 @@ Headline, figures, ``use`` and ``winner`` in JSON, ``history``, the exit code, a
 - ``wrong_answer_cost`` high: its right answers are not surely fewer than those of the arm with most, and it refuses
   questions without an answer where others do.
 
-**The floor** (:mod:`advisor.verdict.floor`): it surely answers enough questions right, of those that have an answer.
+**Right answers** (:mod:`advisor.verdict.usable`): of the questions that have an answer it surely answers enough right.
 
 **Which of those is taken.** None that surely has fewer right answers than the one with most, none that only explains the
 others, unless it is surely better than all of them, and none that the recommended arm surely beats. Of the rest it is the
@@ -41,8 +41,8 @@ from advisor.verdict.comparison import (
     not_worse,
     surely_below,
 )
-from advisor.verdict.floor import FloorCheck, check_floor, why_none
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, right_answers
+from advisor.verdict.usable import UsableCheck, check_usable, why_none
 from rag.text.words import count_noun
 from runners.models.endpoint import is_private
 from runners.models.resolve import parse_remote
@@ -64,7 +64,7 @@ class ArmToUse:
     """The arm that is taken by default, and why."""
 
     arm: str | None
-    """None where no arm can meet what was said, or none is above the floor."""
+    """None where no arm can meet what was said, or none is above the threshold."""
     reason: str
     """One sentence."""
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -72,11 +72,11 @@ class ArmToUse:
     outdone: frozenset[str] = frozenset()
     """Those of them that are out only for their right answers: they stay alternatives."""
     usable_from: float | None = None
-    """The floor; None without gold."""
+    """The threshold; None without gold."""
     tendency: bool = False
-    """Whether the questions are too few to say whether any arm is above the floor."""
+    """Whether the questions are too few to say whether any arm is above the threshold."""
     unusable: Unusable | None = None
-    """Why no arm is above the floor; None where one is."""
+    """Why no arm is above the threshold; None where one is."""
     cheaper: NotWorse | None = None
     """The cheapest arm that may be as good as this one, which was not shown; None where there is none."""
 
@@ -145,14 +145,14 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
             remaining = remaining.only([name for name in remaining.arms if name not in failing])
     if not remaining.arms:
         return ArmToUse(None, _nothing_meets(failed, excluded), excluded)
-    check = check_floor(trial.plan, remaining.arms)
+    check = check_usable(trial.plan, remaining.arms)
     if check is None:
         return replace(
             _cheapest_good(_useful(remaining), standing), excluded=excluded, outdone=frozenset(outdone)
         )
     excluded |= check.failing
     outdone |= set(check.failing)
-    known = ArmToUse(None, "", excluded, frozenset(outdone), check.floor, check.tendency)
+    known = ArmToUse(None, "", excluded, frozenset(outdone), check.threshold, check.tendency)
     if not check.usable:
         return _none_usable(trial, check, known)
     above = remaining.only([name for name in remaining.arms if name in check.usable])
@@ -163,8 +163,8 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
     return replace(known, arm=chosen.arm, reason=reason, cheaper=chosen.cheaper)
 
 
-def _none_usable(trial: Trial, check: FloorCheck, known: ArmToUse) -> ArmToUse:
-    """Return that no arm is above the floor, with why and what to do."""
+def _none_usable(trial: Trial, check: UsableCheck, known: ArmToUse) -> ArmToUse:
+    """Return that no arm is above the threshold, with why and what to do."""
     model_of = {name: (trial.step(name).model or trial.plan.model).name for name in trial.arms}
     why = why_none(check, [name for name in trial.arms if trial.step(name).retrieval], model_of)
     return replace(known, reason=why.text, unusable=why)

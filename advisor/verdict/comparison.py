@@ -31,10 +31,10 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from advisor.costs.arm_costs import COMPARISON_ARMS
-from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS
+from rag.evaluation.clusters import FEW_CLUSTERS, MIN_CLUSTERS, mean_by_question
 from rag.evaluation.statistics import PairedDifference, holm_correction, paired_test
 from runners.plan.score_names import SCORE_BY_NAME
-from runners.trial.trial import ArmScores, mean_by_question
+from runners.trial.trial import ArmScores
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest Holm-corrected p that still counts."""

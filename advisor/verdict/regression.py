@@ -34,6 +34,7 @@ from rag.evaluation.clusters import (
     cluster_by_document,
     clustered_error,
     document_groups,
+    mean_by_question,
     pull,
     student_p,
 )
@@ -41,7 +42,7 @@ from rag.evaluation.statistics import bootstrap_interval, holm_correction
 from rag.text.words import count_noun
 from runners.plan.score_names import SCORE_BY_NAME
 from runners.report.json_records import to_json
-from runners.trial.trial import ArmScores, mean_by_question
+from runners.trial.trial import ArmScores
 
 if TYPE_CHECKING:
     import numpy as np

@@ -273,7 +273,7 @@ class Conclusion:
         """Return which arm to use and how many answers are right, beside today's prompt and the best alternative."""
         right = arm.right
         if not right:
-            uncounted = "which answers are right was not counted, so there is no floor for it"
+            uncounted = "which answers are right was not counted, so whether enough are is not known"
             return f"{self._first} It scored {arm.score.mean:.2f}; {uncounted}."
         today, other = self.verdict.compared.today, self.verdict.compared.alternative
         beside = []

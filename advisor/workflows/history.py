@@ -14,7 +14,7 @@ from rag.text.words import count_noun
 
 CONFIDENCE_LEVELS = ("high", "medium", "low")
 BY_SCORE = (
-    "* of a run up to 0.2.0: the cheapest arm within noise of the best by the combined score, without a floor"
+    "* of a run up to 0.2.0: the cheapest arm within noise of the best, however few of its answers were right"
 )
 """Shown where the history has runs that were judged otherwise."""
 ESTIMATE_KINDS: tuple[Kind, ...] = ("index", "train", "evaluate")

@@ -1,15 +1,17 @@
-"""Questions that share documents: which of them are one unit, and what few documents can show.
+"""Values that are not independent: questions that share documents, and wordings of one question.
 
 Questions about one document succeed and fail together, so a mean over them varies with the documents.
 :func:`cluster_by_document` says which values are drawn and flipped together, :func:`clustered_error` gives the
 standard error over documents, :func:`student_quantile` and :func:`student_p` the interval and the test of few documents.
 How often two equal arms come out as surely different with few documents: ``python -m benchmarks.simulated_verdicts``.
+:func:`mean_by_question` makes the values of a question's wordings one value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -147,3 +149,37 @@ def student_p(means: np.ndarray, errors: np.ndarray, effective: float) -> np.nda
 
     steps = np.divide(means, errors, out=np.copysign(np.inf, means), where=errors > MIN_SPREAD)
     return np.asarray(stdtr(effective - 1, np.where(np.abs(means) < MIN_SPREAD, 0.0, steps)))
+
+
+def linearised(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Return values whose plain mean is the weighted mean, and whose spread is that of the weighted mean.
+
+    ``m + w (x - m)`` with the weighted mean m and weights of mean 1: Taylor linearisation of a ratio of two sums. The
+    products ``w x`` alone would vary with the weights even where all values are equal.
+
+    Args:
+        values: the values.
+        weights: the weight of each; () when all are 1.
+    """
+    if not weights:
+        return list(values)
+    mean = sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights)
+    scale = len(values) / sum(weights)
+    return [mean + scale * w * (x - mean) for w, x in zip(weights, values, strict=True)]
+
+
+def mean_by_question(values: Sequence[float], originals: Sequence[str]) -> list[float]:
+    """Return one value for each question: the mean over its wordings.
+
+    Where questions have unequal numbers of wordings the values are linearised (:func:`linearised`), so that their plain mean
+    is always that of all values. Wordings of one question are not independent: statistics take the questions.
+
+    Args:
+        values: the values.
+        originals: the id of the question itself for each value.
+    """
+    groups: dict[str, list[float]] = {}
+    for question, value in zip(originals, values, strict=True):
+        groups.setdefault(question, []).append(value)
+    sizes = list(map(len, groups.values()))
+    return linearised(list(map(fmean, groups.values())), sizes if len(set(sizes)) > 1 else ())

@@ -102,7 +102,7 @@ class PlanGate(StrictModel):
         0.1,
         ge=0,
         le=1,
-        description="A cheaper arm is used in place of the best one where its combined score is surely worse by less than "
+        description="A cheaper arm is used in place of the best one where its combined score is clearly worse by less than "
         "this; 0: only where it scored the same.",
     )
 

@@ -272,22 +272,22 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unusable:
-    """Why no arm is above the floor, split by what was measured; counted are the questions that have an answer."""
+    """Why no arm is above that share, split by what was measured; counted are the questions that have an answer."""
 
     arm: str
     """The one with the largest share of right answers."""
     right: AnswerCount
     usable_from: float
-    """The floor: the share of right answers from which an arm is usable."""
+    """The share of right answers from which an arm is usable."""
     split: str
     """The arm that the next three are about: the best that searches, else the best."""
-    found: AnswerCount | None
+    retrieved: AnswerCount | None
     """Questions whose passage the search found; None where nothing was looked up, or it was not recorded."""
     read: AnswerCount | None
     """Right answers of the model where that passage was put before it."""
     refused_wrongly: AnswerCount | None
     cause: str
-    """few: it may be above the floor; search, refusals or model: what alone keeps it below; arms: nothing was looked up."""
+    """few: it may be above that share; search, refusals or model: what alone keeps it below; arms: nothing was looked up."""
     tendency: bool
     """Whether the questions are too few to say whether any arm can be used."""
     more_questions_needed: int | None
@@ -344,9 +344,9 @@ class Verdict:
     """Arms that cannot meet what was said, each with the reason."""
     compared: Compared
     usable_from: float | None = None
-    """The floor: the share of right answers from which an arm is usable; None without gold, and in reports of 0.2.0."""
+    """The share of right answers from which an arm is usable; None without gold, and in reports of 0.2.0."""
     unusable: Unusable | None = None
-    """Why no arm is above the floor; None where one is."""
+    """Why no arm is above that share; None where one is."""
     tendency: bool = False
     """Whether the questions are too few to say whether an arm can be used."""
     cheaper: NotWorse | None = None

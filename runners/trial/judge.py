@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import Problem
+from rag.evaluation.clusters import mean_by_question
 from rag.evaluation.statistics import bootstrap_interval
 from rag.files import append_line, canonical_json, disk_full_as_problem, sha256_text, write_text
 from rag.grounding.context import make_delimiter
@@ -27,7 +28,7 @@ from runners.models import resolve
 from runners.plan.schema import Plan
 from runners.run_folder import TRIAL, read_journal
 from runners.runs.opened import OpenRun
-from runners.trial.trial import ANSWERS, ArmScores, mean_by_question
+from runners.trial.trial import ANSWERS, ArmScores
 
 JUDGE_JOURNAL = "judge.jsonl"
 MAX_JUDGE_TOKENS = 400

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rag.evaluation.clusters import mean_by_question
 from rag.evaluation.statistics import paired_test
 from runners.data.questions import Question
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
-from runners.trial.trial import mean_by_question
 
 DRIFT_P = 0.05
 """Largest p value of a permutation test that counts as a change."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rag.evaluation.clusters import linearised, mean_by_question
 from rag.evaluation.statistics import bootstrap_interval
 from rag.files import append_lines, write_json, write_text
 from rag.types import Citation, OnEvent
@@ -162,40 +163,6 @@ class ArmScores:
         """The mean score of the best seed minus that of the worst; 0 with one seed."""
         means = [mean for _, mean in self.seeds]
         return max(means) - min(means) if means else 0.0
-
-
-def linearised(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """Return values whose plain mean is the weighted mean, and whose spread is that of the weighted mean.
-
-    ``m + w (x - m)`` with the weighted mean m and weights of mean 1: Taylor linearisation of a ratio of two sums. The
-    products ``w x`` alone would vary with the weights even where all values are equal.
-
-    Args:
-        values: the values.
-        weights: the weight of each; () when all are 1.
-    """
-    if not weights:
-        return list(values)
-    mean = sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights)
-    scale = len(values) / sum(weights)
-    return [mean + scale * w * (x - mean) for w, x in zip(weights, values, strict=True)]
-
-
-def mean_by_question(values: Sequence[float], originals: Sequence[str]) -> list[float]:
-    """Return one value for each question: the mean over its wordings.
-
-    Where questions have unequal numbers of wordings the values are linearised (:func:`linearised`), so that their plain mean
-    is always that of all values. Wordings of one question are not independent: statistics take the questions.
-
-    Args:
-        values: the values.
-        originals: the id of the question itself for each value.
-    """
-    groups: dict[str, list[float]] = {}
-    for question, value in zip(originals, values, strict=True):
-        groups.setdefault(question, []).append(value)
-    sizes = list(map(len, groups.values()))
-    return linearised(list(map(fmean, groups.values())), sizes if len(set(sizes)) > 1 else ())
 
 
 def run_arm(

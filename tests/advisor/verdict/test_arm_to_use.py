@@ -88,7 +88,7 @@ def answers_of(report_arms: list[ArmScores], **answers: object) -> Verdict:
     return judged(plan(answers, report_arms[0].arm, gate={"must_beat": []}), report_arms)
 
 
-def test_floor_counts_the_questions_with_an_answer_only() -> None:
+def test_threshold_counts_the_questions_with_an_answer_only() -> None:
     """30 of 60 right, but of the 40 that have an answer 10: an arm that refuses everything else is no use."""
     refusing = arm("hybrid", [*first(10, 40), *first(20, 20)], unanswerable=20)
     assert answers_of([refusing]).use is None
@@ -96,7 +96,7 @@ def test_floor_counts_the_questions_with_an_answer_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "floor"),
+    ("answers", "threshold"),
     [
         ({}, 0.5),
         ({"wrong_answer_cost": "low"}, 0.5),
@@ -105,13 +105,13 @@ def test_floor_counts_the_questions_with_an_answer_only() -> None:
         ({"usable_from": 0}, 0.0),
     ],
 )
-def test_floor_is_what_was_answered_or_by_the_cost_of_a_wrong_answer(
-    answers: dict[str, object], floor: float
+def test_threshold_is_what_was_answered_or_by_the_cost_of_a_wrong_answer(
+    answers: dict[str, object], threshold: float
 ) -> None:
     verdict = answers_of([arm("hybrid", first(45, 60))], **answers)
-    assert verdict.usable_from == floor
-    assert verdict.use == (None if floor == 0.8 else "hybrid")
-    assert bool(verdict.unusable) == (floor == 0.8)
+    assert verdict.usable_from == threshold
+    assert verdict.use == (None if threshold == 0.8 else "hybrid")
+    assert bool(verdict.unusable) == (threshold == 0.8)
 
 
 def test_none_usable_names_the_model_that_does_not_read_its_passages() -> None:
@@ -129,7 +129,7 @@ def test_none_usable_names_the_model_that_does_not_read_its_passages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "right", "refused", "cause"),
+    ("retrieved", "right", "refused", "cause"),
     [
         (10, 8, 0, "search"),
         (38, 12, 24, "refusals"),
@@ -138,15 +138,15 @@ def test_none_usable_names_the_model_that_does_not_read_its_passages() -> None:
         (38, 22, 0, "few"),
     ],
 )
-def test_cause_is_what_alone_keeps_an_arm_below_the_floor(
-    found: int | None, right: int, refused: int, cause: str
+def test_cause_is_what_alone_keeps_an_arm_below_the_threshold(
+    retrieved: int | None, right: int, refused: int, cause: str
 ) -> None:
     row = arm("rag", first(right, 40), false_refusal=[0.0] * (40 - refused) + [1.0] * refused)
-    hits = () if found is None else tuple(float(n < found) for n in range(40))
+    hits = () if retrieved is None else tuple(float(n < retrieved) for n in range(40))
     verdict = answers_of([replace(row, hits=hits)])
     assert verdict.unusable
     assert verdict.unusable.cause == cause
-    assert (verdict.unusable.found is None) == (found is None)
+    assert (verdict.unusable.retrieved is None) == (retrieved is None)
     if cause == "few":
         assert (
             f"about {verdict.unusable.more_questions_needed} more questions would show" in verdict.use_reason
@@ -167,7 +167,7 @@ def test_with_fewer_than_thirty_questions_it_is_a_tendency() -> None:
     assert answers_of([one_document]).tendency
 
 
-def test_rows_without_gold_have_no_floor() -> None:
+def test_rows_without_gold_have_no_threshold() -> None:
     styled = arm("hybrid", [True] * 40)
     without = replace(styled, scores=tuple({"style": 1.0} for _ in range(40)))
     verdict = answers_of([without])
@@ -207,13 +207,13 @@ def test_one_of_twenty_behind_leaves_open_whether_an_arm_is_not_worse() -> None:
 
 
 @pytest.mark.parametrize(("arms", "each"), [(1, 1), (5, 1), (5, 4)])
-def test_arms_at_the_floor_are_seldom_named(arms: int, each: int) -> None:
+def test_arms_at_the_threshold_are_seldom_named(arms: int, each: int) -> None:
     trials = 120
     named = share_named([0.5] * arms, 60 * each, 0.5, each, trials)
     assert named * trials <= stats.binom.ppf(0.999, trials, SIGNIFICANCE_LEVEL)
 
 
-def test_arm_above_the_floor_is_found() -> None:
+def test_arm_above_the_threshold_is_found() -> None:
     assert share_named([0.4] * 4 + [0.75], 60, 0.5, trials=60) > 0.75
 
 

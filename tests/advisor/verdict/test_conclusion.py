@@ -174,7 +174,7 @@ def test_run_without_judged_answers_names_the_score() -> None:
     data["arms"] = [row("hybrid", None)]
     assert (
         conclude(data, True)[0]
-        == "Use hybrid. It scored 0.50; which answers are right was not counted, so there is no floor for it."
+        == "Use hybrid. It scored 0.50; which answers are right was not counted, so whether enough are is not known."
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rag.evaluation.clusters import MIN_CLUSTERS, cluster_by_document
+from rag.evaluation.clusters import MIN_CLUSTERS, cluster_by_document, mean_by_question
 from rag.evaluation.statistics import bootstrap_interval, holm_correction, paired_test
 
 
@@ -146,3 +146,11 @@ def test_interval_rejects_wrong_number_of_documents() -> None:
 )
 def test_holm_correction(given: list[float], adjusted: list[float]) -> None:
     assert holm_correction(given) == pytest.approx(adjusted)
+
+
+def test_values_of_a_questions_wordings_are_one_value() -> None:
+    assert mean_by_question([0.1, 0.2], ["a", "b"]) == [0.1, 0.2]
+    assert mean_by_question([1.0, 0.0, 0.0, 0.0], ["a", "a", "b", "b"]) == [0.5, 0.0]
+    unequal = mean_by_question([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"])
+    assert sum(unequal) / 2 == pytest.approx(0.75)
+    assert mean_by_question([], []) == []

@@ -21,7 +21,6 @@ from runners.run_folder import read_journal
 from runners.trial.trial import (
     RunningScores,
     drop_outdated_answers,
-    mean_by_question,
     run_arm,
     score_trial,
     with_intervals,
@@ -261,11 +260,3 @@ def test_wordings_are_asked_and_scored_like_their_question(make_retriever: Any, 
     written = json.loads((tmp_path / "scores.json").read_text("utf-8"))
     assert written["wording_of"] == {"a~1": "a", "a~2": "a"}
     assert written["hits"] == {"prompting": {}, "rag": {"a": 1.0, "a~1": 1.0, "a~2": float(shown)}}
-
-
-def test_values_of_a_questions_wordings_are_one_value() -> None:
-    assert mean_by_question([0.1, 0.2], ["a", "b"]) == [0.1, 0.2]
-    assert mean_by_question([1.0, 0.0, 0.0, 0.0], ["a", "a", "b", "b"]) == [0.5, 0.0]
-    unequal = mean_by_question([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"])
-    assert sum(unequal) / 2 == pytest.approx(0.75)
-    assert mean_by_question([], []) == []

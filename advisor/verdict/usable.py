@@ -1,18 +1,18 @@
-"""The floor: how many of ten questions an arm must surely answer right before it is used, and why none reaches it.
+"""How many of ten questions an arm must surely answer right before it is used, and why none reaches that threshold.
 
 **The rule.** Counted are the questions that have an answer, so refusing is never right. An arm is usable when its share of
-right answers is surely above the floor: the lower bound of :func:`rag.evaluation.statistics.clustered_share`, one-sided at
-5 %, corrected for the number of arms by Holm's steps. So where no arm is above the floor, one is called usable in at most
-5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one or two
-documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the floor, which is a tendency,
-and "too few to say whether any can be used" is said. Without gold there is no floor.
+right answers is surely above the threshold: the lower bound of :func:`rag.evaluation.statistics.clustered_share`, one-sided
+at 5 %, corrected for the number of arms by Holm's steps. So where no arm is above the threshold, one is called usable in at
+most 5 % of trials. With fewer than :data:`advisor.verdict.comparison.LEANING_BELOW` such questions, with questions of one or
+two documents, and after ``--quick`` nothing is sure: an arm passes when its own share reaches the threshold, which is a
+tendency, and "too few to say whether any can be used" is said. Without gold there is no threshold.
 
-The floor is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
+The threshold is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
 answer is expensive.
 
 :func:`why_none` splits what was measured of the arm that comes closest: whether the search finds the passage, what the model
-answers when it stands before it, and what is refused wrongly. The first of these that alone keeps the share below the floor
-is named as the cause; a model that cannot read its passages is the cause where they are found.
+answers when it is shown to it, and what is refused wrongly. The first of these that alone keeps the share below the
+threshold is named as the cause; a model that cannot read its passages is the cause where they are found.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ FALSE_REFUSAL = "false_refusal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloorCheck:
-    """Which arms are above the floor."""
+class UsableCheck:
+    """Which arms are above the threshold."""
 
-    floor: float
+    threshold: float
     answerable: Mapping[str, ArmScores]
     """Each arm's scores of the questions that have an answer."""
     usable: frozenset[str]
@@ -56,16 +56,18 @@ class FloorCheck:
 
     @property
     def failing(self) -> dict[str, str]:
-        """The arms below the floor, each with the reason."""
-        return {
-            name: f"answers {count.text} questions with an answer right, and must surely reach {10 * self.floor:g} of 10"
-            for name, count in self.counts.items()
-            if name not in self.usable
-        }
+        """The arms below the threshold, each with the reason."""
+        reasons = {}
+        for name, count in self.counts.items():
+            if name not in self.usable:
+                short = "below" if count.share < self.threshold else "not clearly above"
+                least = f"{10 * self.threshold:g} of 10"
+                reasons[name] = f"answers {count.text} questions with an answer right, {short} {least}"
+        return reasons
 
 
 def usable_from(plan: Plan) -> float:
-    """Return the floor of a plan's answers."""
+    """Return the threshold of a plan's answers."""
     answer = plan.answers.get("usable_from")
     value = None if answer is None else answer.value
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -74,19 +76,21 @@ def usable_from(plan: Plan) -> float:
     return USABLE_FROM_COSTLY if cost is not None and cost.value == "high" else USABLE_FROM
 
 
-def check_floor(plan: Plan, arms: Mapping[str, ArmScores]) -> FloorCheck | None:
-    """Return which arms are above the floor, by the rule of this module; None where no answer with gold was judged."""
+def check_usable(plan: Plan, arms: Mapping[str, ArmScores]) -> UsableCheck | None:
+    """Return which arms are above the threshold, by the rule of this module; None where no answer with gold was judged."""
     answerable = {name: _answerable(arm) for name, arm in arms.items()}
     answerable = {name: arm for name, arm in answerable.items() if arm.questions}
     if not answerable:
         return None
-    floor = usable_from(plan)
+    threshold = usable_from(plan)
     tendency = is_quick(plan) or any(map(_shows_a_tendency, answerable.values()))
     if tendency:
-        usable = [name for name, arm in answerable.items() if fmean(arm.of(RIGHT)) >= max(floor, 1e-9)]
+        usable = [name for name, arm in answerable.items() if fmean(arm.of(RIGHT)) >= max(threshold, 1e-9)]
     else:
-        usable = _surely_above(floor, answerable)
-    return FloorCheck(floor=floor, answerable=answerable, usable=frozenset(usable), tendency=tendency)
+        usable = _surely_above(threshold, answerable)
+    return UsableCheck(
+        threshold=threshold, answerable=answerable, usable=frozenset(usable), tendency=tendency
+    )
 
 
 def _answerable(arm: ArmScores) -> ArmScores:
@@ -97,14 +101,14 @@ def _shows_a_tendency(arm: ArmScores) -> bool:
     return arm.question_count < LEANING_BELOW or not cluster_by_document(arm.sources()).by_document
 
 
-def _surely_above(floor: float, arms: Mapping[str, ArmScores]) -> list[str]:
-    """Return the arms whose share is surely above the floor: Holm's steps, the arm that is furthest above first."""
+def _surely_above(threshold: float, arms: Mapping[str, ArmScores]) -> list[str]:
+    """Return the arms whose share is surely above the threshold: Holm's steps, the arm that is furthest above first."""
     above: list[str] = []
     while left := [name for name in arms if name not in above]:
         level = 1 - 2 * SIGNIFICANCE_LEVEL / len(left)
         low = {name: _lower_bound(arms[name], level) for name in left}
         best = max(left, key=lambda name: low[name])
-        if not low[best] > floor:
+        if not low[best] > threshold:
             break
         above.append(best)
     return above
@@ -114,8 +118,8 @@ def _lower_bound(arm: ArmScores, level: float) -> float:
     return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT), level).low
 
 
-def why_none(check: FloorCheck, retrieving: Collection[str], model_of: Mapping[str, str]) -> Unusable:
-    """Return why no arm is above the floor, split by what was measured.
+def why_none(check: UsableCheck, retrieving: Collection[str], model_of: Mapping[str, str]) -> Unusable:
+    """Return why no arm is above the threshold, split by what was measured.
 
     Args:
         check: of a trial in which no arm is usable.
@@ -130,21 +134,25 @@ def why_none(check: FloorCheck, retrieving: Collection[str], model_of: Mapping[s
     arm = check.answerable[split]
     hits = arm.hits or (None,) * len(arm.questions)
     shown = [scores[RIGHT] for scores, hit in zip(arm.scores, hits, strict=True) if hit == 1]
-    found, read, wrongly = (
+    retrieved, read, wrongly = (
         counted(values) if values else None
         for values in ([hit for hit in hits if hit is not None], shown, arm.of(FALSE_REFUSAL))
     )
-    cause = "few" if share[best] > check.floor else _cause(check.floor, share[split], found, read, wrongly)
+    cause = (
+        "few"
+        if share[best] > check.threshold
+        else _cause(check.threshold, share[split], retrieved, read, wrongly)
+    )
     why = Unusable(
         arm=best,
         right=check.counts[best],
-        usable_from=check.floor,
+        usable_from=check.threshold,
         split=split,
-        found=found,
+        retrieved=retrieved,
         read=read,
         refused_wrongly=wrongly,
         cause=cause,
-        tendency=check.tendency and _interval(check.answerable[best]).high >= check.floor,
+        tendency=check.tendency and _interval(check.answerable[best]).high >= check.threshold,
         more_questions_needed=_needed(check, best) if cause == "few" else None,
         why="",
         next="",
@@ -154,28 +162,28 @@ def why_none(check: FloorCheck, retrieving: Collection[str], model_of: Mapping[s
 
 
 def _cause(
-    floor: float,
+    threshold: float,
     share: float,
-    found: AnswerCount | None,
+    retrieved: AnswerCount | None,
     read: AnswerCount | None,
     wrongly: AnswerCount | None,
 ) -> str:
-    """Return what alone keeps the share below the floor: search, refusals or model; "arms" where no search was measured."""
+    """Return what alone keeps the share low: search, refusals or model; "arms" where no search was measured."""
     answered = 1 - wrongly.share if wrongly else 1.0
-    if found and found.share < floor:
+    if retrieved and retrieved.share < threshold:
         return "search"
-    if wrongly and answered < floor and (not answered or share / answered >= floor):
+    if wrongly and answered < threshold and (not answered or share / answered >= threshold):
         return "refusals"
-    if found and read:
+    if retrieved and read:
         return "model"
     return "arms"
 
 
-def _needed(check: FloorCheck, best: str) -> int | None:
-    """Return how many more questions would show that an arm is above the floor, at the share seen."""
+def _needed(check: UsableCheck, best: str) -> int | None:
+    """Return how many more questions would show that an arm is above the threshold, at the share seen."""
     arm, level = check.answerable[best], SIGNIFICANCE_LEVEL / len(check.answerable)
     share, count = fmean(arm.of(RIGHT)), arm.question_count
-    gap, normal = share - check.floor, NormalDist()
+    gap, normal = share - check.threshold, NormalDist()
     error = _spread(arm)
     total = count * ((normal.inv_cdf(1 - level) + normal.inv_cdf(STATISTICAL_POWER)) * error / gap) ** 2
     total = max(total, LEANING_BELOW)
@@ -195,8 +203,8 @@ def _spread(arm: ArmScores) -> float:
 def _why(why: Unusable, model: str) -> str:
     """Return why no arm can be used yet, in one line."""
     parts = []
-    if why.found:
-        parts.append(f"the search finds the passage for {why.found.share:.0%}")
+    if why.retrieved:
+        parts.append(f"the search finds the passage for {why.retrieved.share:.0%}")
     if why.read:
         parts.append(f"{model} answers {why.read.share:.0%} right with that passage before it")
     if why.refused_wrongly:
@@ -204,7 +212,7 @@ def _why(why: Unusable, model: str) -> str:
     least = f"{10 * why.usable_from:g} of 10 questions" if why.usable_from else "at least one question"
     line = f"{least} with an answer must be right, and the best, {why.arm}, answers {why.right.text}"
     if why.cause == "few":
-        line += ", which is not surely above that"
+        line += ", which is not clearly above that"
     if why.tendency:
         line += ": too few questions to say whether any can be used"
     return line + (f"; measured on {why.split}: {_listed(parts)}" if parts else "")
@@ -218,10 +226,10 @@ def _next(why: Unusable, model: str) -> str:
     return {
         "model": f"the cause is the model and not the method, as {model} does not read its passages: try a larger model, "
         "or give more examples whose replies are taken from passages",
-        "search": "the cause is the search: give the documents that hold the answers, or more wordings of the questions, "
+        "search": "the cause is the search: give the documents that contain the answers, or more wordings of the questions, "
         "and tune the index on them (tunewise index tune)",
         "refusals": "the cause is the gate that refuses: set refusal.gate to lenient in the plan, or give other documents",
-        "arms": "try a larger model, more examples, or documents that hold the answers",
+        "arms": "try a larger model, more examples, or documents that contain the answers",
     }[why.cause]
 
 
