@@ -14,7 +14,6 @@ upwards. The interval is that of :mod:`rag.evaluation.statistics`, clustered by 
 share of false alarms. Of fewer than six documents the p are those of Student's t over documents, corrected by
 Holm; of two or fewer nothing is sure. With a margin above 0 the interval decides about the margin: its one-sided error is
 that of the bootstrap (about 2.5 %, up to 4 % with few questions).
-
 :func:`smallest_found_loss` says which loss the questions find with 80 % chance, :func:`decide` gives the outcome.
 """
 

@@ -37,7 +37,7 @@ STRENGTHS: Mapping[Strength, tuple[str, str]] = {
 """The strength of a verdict as people read it, and its explanation."""
 MOST_TIMES = 10
 """Times the questions that were asked beyond which more of them are not asked for: nobody collects 9,000 more."""
-NONE_USABLE = "None of these can be used yet."
+NONE_USABLE = "none of these can be used yet"
 """What every view says first where no arm is to be used."""
 FOUND_WITH_MORE = (
     "with 30 a lead of 35 points in right answers is clear in 8 of 10 trials, with 120 one of 16"
@@ -102,7 +102,7 @@ class VerdictFacts:
             holds = "The recommendation is confirmed"
             if other not in self.standing.beaten:
                 holds += f": {other} costs more and is not clearly better"
-            return f"{holds}." if self.use.arm == choice else f"{holds}; but {self._use_clause}."
+            return f"{holds}."
         if self.outcome is Outcome.OVERTURNED:
             return f"The trial speaks against the recommendation: {self._overturned(other)}."
         return f"Not decided: {self._undecided(other)}{self._more_questions}"
@@ -124,7 +124,7 @@ class VerdictFacts:
         """Which arm to use, and why not the one that scored best; or that none can be used."""
         if self.use.arm is None:
             why = "" if self.use.unusable else f": {self.use.reason}"
-            return f"none of these can be used yet{why}"
+            return f"{NONE_USABLE}{why}"
         best = max(self.arms, key=lambda name: mean_combined(self.arms[name]))
         why = self.use.excluded.get(best)
         return f"use {self.use.arm}" + (f" ({best} {why})" if why and best not in self.lost else "")
@@ -132,6 +132,13 @@ class VerdictFacts:
     def _undecided(self, other: str) -> str:
         """Return what keeps the verdict open."""
         choice = self.standing.choice
+        if self.standing.gate_met and self.unbeaten == choice and self.use.arm != choice and not self.missing:
+            why = self.use.excluded.get(choice)
+            instead = f"use {self.use.arm}" if self.use.arm else NONE_USABLE
+            return (
+                f"{choice} is clearly better than the arms it must beat, but "
+                f"{f'it {why}' if why else self.use.reason}; {instead}."
+            )
         until = f"stay with {choice}" if self.use.arm == choice else self._use_clause
         if self.missing:
             *most, last = self.missing
@@ -397,13 +404,13 @@ class Conclusion:
     def _nothing_to_use(self) -> str:
         """The first line where no arm can be used: what the best one answers, and why it cannot be taken."""
         if self.verdict.unusable:
-            return NONE_USABLE
+            return _sentence(NONE_USABLE)
         best = self._best
         if not best.right:
-            return NONE_USABLE
+            return _sentence(NONE_USABLE)
         reason = self.verdict.excluded.get(best.arm)
         count = f"{best.arm}, the best by its score, answers {best.right.text} right"
-        return f"{NONE_USABLE[:-1]}: {count}" + (f", but it {reason}." if reason else ".")
+        return _sentence(f"{NONE_USABLE}: {count}" + (f", but it {reason}" if reason else ""))
 
     @property
     def _what_to_do(self) -> str:

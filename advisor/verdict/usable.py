@@ -10,9 +10,9 @@ tendency, and "too few to say whether any can be used" is said. Without gold the
 The threshold is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
 answer is expensive.
 
-:func:`why_none` splits what was measured of the arm that comes closest: whether the search finds the passage, what the model
-answers when it is shown to it, and what is refused wrongly. The first of these that alone keeps the share below the
-threshold is named as the cause; a model that cannot read its passages is the cause where they are found.
+:func:`why_none` splits what was measured of the arm that comes closest: whether the search finds the right document, what the
+model answers when it is shown a passage of it, and what is refused wrongly. The first of these that alone keeps the share below the
+threshold is named as the cause; a model that cannot read its passages is the cause where these are found.
 """
 
 from __future__ import annotations
@@ -204,13 +204,12 @@ def _why(why: Unusable, model: str) -> str:
     """Return why no arm can be used yet, in one line."""
     parts = []
     if why.retrieved:
-        parts.append(f"the search finds the passage for {why.retrieved.share:.0%}")
+        parts.append(f"the search finds the right document for {why.retrieved.share:.0%}")
     if why.read:
-        parts.append(f"{model} answers {why.read.share:.0%} right with that passage before it")
-    if why.refused_wrongly:
+        parts.append(f"{model} answers {why.read.share:.0%} right with it")
+    if why.refused_wrongly and (parts or why.refused_wrongly.n):
         parts.append(f"{why.refused_wrongly.share:.0%} are refused wrongly")
-    least = f"{10 * why.usable_from:g} of 10 questions" if why.usable_from else "at least one question"
-    line = f"{least} with an answer must be right, and the best, {why.arm}, answers {why.right.text}"
+    line = why.shortfall
     if why.cause == "few":
         line += ", which is not clearly above that"
     if why.tendency:

@@ -48,7 +48,7 @@ DEMO_ANSWERS = {
     "output_format": "free",
     "call_volume": "high",
     "wrong_answer_cost": "high",
-    "usable_from": 0.5,  # the model of the demo is the smallest there is, and a person reads its answers
+    "usable_from": 0.5,  # a person reads the answers before they go out, so half of them right is of use
 }
 STALE_ARMS = ("rag", "lora", "hybrid")
 """Arms that are asked before and after the update of the documents."""

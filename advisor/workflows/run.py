@@ -355,7 +355,7 @@ def check_gate(report: TrialReport) -> None:
     if verdict.use is None:
         arms = " or ".join(arm.arm for arm in report.arms)
         raise GateNotMet(
-            f"none of these can be used yet: {verdict.use_reason}",
+            f"none of these can be used yet: {verdict.none_reason}",
             f"the results are kept; to ask an arm nevertheless, name it: --arm {arms}",
         )
     if verdict.gate_met is False:

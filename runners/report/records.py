@@ -282,9 +282,9 @@ class Unusable:
     split: str
     """The arm that the next three are about: the best that searches, else the best."""
     retrieved: AnswerCount | None
-    """Questions whose passage the search found; None where nothing was looked up, or it was not recorded."""
+    """Questions whose document the search found; None where nothing was looked up, or it was not recorded."""
     read: AnswerCount | None
-    """Right answers of the model where that passage was put before it."""
+    """Right answers of the model where it was shown a passage of that document."""
     refused_wrongly: AnswerCount | None
     cause: str
     """few: it may be above that share; search, refusals or model: what alone keeps it below; arms: nothing was looked up."""
@@ -295,6 +295,12 @@ class Unusable:
     """The same in one line."""
     next: str
     """What to do."""
+
+    @property
+    def shortfall(self) -> str:
+        """What is asked for and what the best arm answers, in a clause."""
+        least = f"{10 * self.usable_from:g} of 10 questions" if self.usable_from else "at least one question"
+        return f"{least} with an answer must be right, and the best, {self.arm}, answers {self.right.text}"
 
     @property
     def text(self) -> str:
@@ -358,3 +364,8 @@ class Verdict:
     def use_text(self) -> str:
         """Which arm to use, in words."""
         return f"to use: {self.use}" if self.use else "none can be used yet"
+
+    @property
+    def none_reason(self) -> str:
+        """Why none can be used, in a clause that fits into the line of an error."""
+        return self.unusable.shortfall if self.unusable else self.use_reason

@@ -174,7 +174,7 @@ class OpenRun:
         wanted = name or self.default_arm
         if wanted is None:
             report = self.report
-            reason = report.verdict.use_reason if report else ""
+            reason = report.verdict.none_reason if report else ""
             arms = " or ".join(step.arm for step in self.plan.arms)
             raise UsageProblem(f"no arm is asked by default: {reason}", f"choose one yourself: --arm {arms}")
         for step in self.plan.arms:

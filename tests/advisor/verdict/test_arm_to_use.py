@@ -122,7 +122,7 @@ def test_none_usable_names_the_model_that_does_not_read_its_passages() -> None:
     assert (why.arm, why.split, why.cause) == ("prompting", "rag", "model")
     assert verdict.use_reason == (
         "5 of 10 questions with an answer must be right, and the best, prompting, answers 4 of 40; measured on rag: the "
-        "search finds the passage for 98%, smollm2-135m-instruct answers 5% right with that passage before it, and 5% are "
+        "search finds the right document for 98%, smollm2-135m-instruct answers 5% right with it, and 5% are "
         "refused wrongly; the cause is the model and not the method, as smollm2-135m-instruct does not read its passages: "
         "try a larger model, or give more examples whose replies are taken from passages"
     )
