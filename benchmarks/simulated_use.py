@@ -5,8 +5,9 @@
 ``threshold``: no arm is above ``usable_from`` (all are right at exactly that share), so every arm that is named is wrong;
 and one arm is truly above it, so naming none is. ``margin``: a cheaper arm is worse by exactly ``gate.not_worse_by``, so
 taking it is wrong; and one that is as good, so not taking it is a loss. ``needed``: the questions that a verdict says would
-show a cheaper arm to be not worse, against how often that many do. Fixed seeds. Every question is of a document of its own
-unless ``each`` says how many one document has; these are then alike.
+show that a cheaper arm is not worse, or that one is above ``usable_from``, against how often that many do (stated: 0.8).
+Fixed seeds. Every question is of a document of its own unless ``each`` says how many one document has; these are then
+alike.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ from runners.trial.trial import ArmScores
 ARMS = ("prompting", "few-shot", "rag", "lora", "hybrid")
 BY = 0.1
 COUNTS = (30, 60, 120, 240)
+NEEDED = (
+    ((0.78, 0.80), 0.0, 100, 0.5),
+    ((0.78, 0.80), 0.0, 50, 0.8),
+    ((0.75, 0.80), 0.0, 100, 0.8),
+    ((0.60,), 0.5, 40, 0.5),
+    ((0.65,), 0.5, 40, 0.5),
+    ((0.85,), 0.8, 60, 0.5),
+)
+"""Shares of right answers, the threshold, the questions asked and how alike the arms are, of what ``needed`` simulates."""
 
 
 def plan_of(arms: Sequence[str], threshold: float) -> Plan:
@@ -111,26 +121,40 @@ def share_taken(
     """Return the share of trials in which a cheaper arm is used in place of the best; they are ``behind`` by so much."""
     draw = np.random.default_rng([len(behind), count, each, int(100 * behind[0])])
     shares = [0.85 - loss for loss in behind] + [0.85]
-    taken = 0
-    for _ in range(trials):
-        taken += decide(answers(draw, shares, count, each, alike), 0.0, each).reason.count("not worse than")
-    return taken / trials
+    taken = (decide(answers(draw, shares, count, each, alike), 0.0, each).in_place_of for _ in range(trials))
+    return sum(name is not None for name in taken) / trials
 
 
-def share_at_needed(count: int, trials: int = 200, alike: float = 0.8) -> tuple[float, float]:
-    """Return the median number of questions that verdicts say show an equal arm to be not worse, and how often it does."""
-    draw = np.random.default_rng(count)
-    stated = []
-    for _ in range(trials):
-        found = decide(answers(draw, [0.8, 0.8], count, alike=alike), 0.0)
-        if found.cheaper and found.cheaper.more_questions_needed:
-            stated.append(count + found.cheaper.more_questions_needed)
-    total = int(np.median(stated))
-    shown = 0
-    for _ in range(trials):
-        found = decide(answers(draw, [0.8, 0.8], total, alike=alike), 0.0)
-        shown += not found.cheaper
-    return total, shown / trials
+def share_at_needed(
+    shares: Sequence[float], threshold: float, count: int, trials: int = 200, alike: float = 0.5
+) -> tuple[int, float]:
+    """Return the number of questions that is said to be enough for the first arm to be used, and how often it is.
+
+    With two arms they are to show that the first, which is cheaper, is not worse; with one that it is above the threshold.
+    The number is stated for the difference seen, so it is the median over trials in which that is the true one.
+
+    Args:
+        shares: of right answers of one arm or two.
+        threshold: the share of right answers from which an arm is usable.
+        count: the questions of the trials that say how many are enough.
+        trials: with that many questions.
+        alike: the share of the questions that are right or wrong for both by the same luck.
+    """
+    draw = np.random.default_rng([count, int(1000 * shares[0]), int(10 * alike)])
+    stated: list[int] = []
+    while len(stated) < trials // 10:
+        right = answers(draw, shares, count, alike=alike)
+        if round(right[-1].sum() - right[0].sum()) != round(count * (shares[-1] - shares[0])):
+            continue
+        if len(shares) == 1 and right.sum() != round(count * shares[0]):
+            continue
+        use = decide(right, threshold)
+        if missing := use.cheaper or use.unusable:
+            stated.append(count + (missing.more_questions_needed or 0))
+    total = round(np.median(stated))
+    enough = ARMS[-len(shares)]
+    uses = (decide(answers(draw, shares, total, alike=alike), threshold).arm for _ in range(trials))
+    return total, sum(use == enough for use in uses) / trials
 
 
 def main() -> None:
@@ -161,11 +185,10 @@ def main() -> None:
             )
             print(f"{count:9}  {each:4}  {cheaper:7}  {alike:5}  {wrong:19.3f}  {found:.3f}")
     if asked.part in (None, "needed"):
-        for count in (30, 60):
-            total, shown = share_at_needed(count, asked.trials // 2)
-            print(
-                f"{count} questions say that {total} show an equal arm to be not worse; that many do in {shown:.2f}"
-            )
+        print("shares      threshold  asked  said to be enough  found")
+        for shares, threshold, count, alike in NEEDED:
+            total, found = share_at_needed(shares, threshold, count, asked.trials, alike)
+            print(f"{shares!s:10}  {threshold:9}  {count:5}  {total:17}  {found:.3f}")
 
 
 if __name__ == "__main__":

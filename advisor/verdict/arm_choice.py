@@ -77,6 +77,8 @@ class ArmToUse:
     """Whether the questions are too few to say whether any arm is above the threshold."""
     unusable: Unusable | None = None
     """Why no arm is above the threshold; None where one is."""
+    in_place_of: str | None = None
+    """The arm that did best, where this cheaper one is not worse; None where this one did best."""
     cheaper: NotWorse | None = None
     """The cheapest arm that may be as good as this one, which was not shown; None where there is none."""
 
@@ -160,7 +162,9 @@ def choose_arm(trial: Trial, standing: ArmStanding, lost: Mapping[str, str] | No
     reason = chosen.reason
     if check.tendency:
         reason += "; a tendency, with too few questions to say whether any arm can be used"
-    return replace(known, arm=chosen.arm, reason=reason, cheaper=chosen.cheaper)
+    return replace(
+        known, arm=chosen.arm, reason=reason, in_place_of=chosen.in_place_of, cheaper=chosen.cheaper
+    )
 
 
 def _none_usable(trial: Trial, check: UsableCheck, known: ArmToUse) -> ArmToUse:
@@ -251,7 +255,7 @@ def _cheapest_good(trial: Trial, standing: ArmStanding) -> ArmToUse:
         reason = f"{use} did best of the arms that can be used"
     else:
         reason = f"{use} is the only arm that can be used"
-    return ArmToUse(use, reason, cheaper=perhaps)
+    return ArmToUse(use, reason, in_place_of=None if use == best else best, cheaper=perhaps)
 
 
 def _without_sources(trial: Trial) -> dict[str, str]:

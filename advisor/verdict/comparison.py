@@ -246,8 +246,10 @@ class NonInferiority:
         if gap <= 0 or math.isnan(self.pair.error):
             return None
         normal = NormalDist()
-        steps = normal.inv_cdf(1 - self.level) + normal.inv_cdf(STATISTICAL_POWER)
-        total = self.pair.questions * (steps * self.error / gap) ** 2
+        # The bound is reached at the error of the margin; what varies about the difference seen is its own error.
+        away = normal.inv_cdf(1 - self.level) * self.error
+        away += normal.inv_cdf(STATISTICAL_POWER) * self.pair.error
+        total = self.pair.questions * (away / gap) ** 2
         return max(1, math.ceil(total) - self.pair.questions)
 
 

@@ -390,7 +390,7 @@ class Conclusion:
     def _cheaper(self) -> str:
         """Why a cheaper arm than the best is used, or which cheaper one may be as good, and what would show it."""
         verdict = self.verdict
-        if " is not worse than " in verdict.use_reason:
+        if verdict.in_place_of:
             return f"{verdict.use_reason}."
         if not (other := verdict.cheaper):
             return ""

@@ -10,13 +10,14 @@ tendency, and "too few to say whether any can be used" is said. Without gold the
 The threshold is the answer ``usable_from``; unknown, it is :data:`USABLE_FROM`, or :data:`USABLE_FROM_COSTLY` where a wrong
 answer is expensive.
 
-:func:`why_none` splits what was measured of the arm that comes closest: whether the search finds the right document, what the
-model answers when it is shown a passage of it, and what is refused wrongly. The first of these that alone keeps the share below the
-threshold is named as the cause; a model that cannot read its passages is the cause where these are found.
+:func:`why_none` splits what was measured of the arm that comes closest: whether the search finds the right document, what
+the model answers when it is shown a passage of it, and what is refused wrongly. The first of these that alone keeps the
+share below the threshold is named as the cause; a model that cannot read its passages is the cause where these are found.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
@@ -24,7 +25,7 @@ from statistics import NormalDist, fmean
 from advisor.verdict.comparison import LEANING_BELOW, SIGNIFICANCE_LEVEL, STATISTICAL_POWER
 from advisor.verdict.predictions import is_quick
 from advisor.verdict.right_answers import RIGHT, UNANSWERABLE_SCORE, counted
-from rag.evaluation.clusters import cluster_by_document
+from rag.evaluation.clusters import cluster_by_document, clustered_error, document_groups
 from rag.evaluation.statistics import Interval, clustered_share
 from runners.plan.schema import Plan
 from runners.report.records import AnswerCount, Unusable
@@ -181,23 +182,24 @@ def _cause(
 
 def _needed(check: UsableCheck, best: str) -> int | None:
     """Return how many more questions would show that an arm is above the threshold, at the share seen."""
+    import numpy as np
+
     arm, level = check.answerable[best], SIGNIFICANCE_LEVEL / len(check.answerable)
-    share, count = fmean(arm.of(RIGHT)), arm.question_count
-    gap, normal = share - check.threshold, NormalDist()
-    error = _spread(arm)
-    total = count * ((normal.inv_cdf(1 - level) + normal.inv_cdf(STATISTICAL_POWER)) * error / gap) ** 2
-    total = max(total, LEANING_BELOW)
-    return max(1, round(total) - count)
+    values = np.array(arm.by_question(RIGHT))
+    share, least = float(values.mean()), check.threshold
+    error = clustered_error(values, document_groups(values, arm.sources(RIGHT)))
+    # The bound is reached at the error of an arm at the threshold; what varies about the share seen is its own error.
+    at_least = math.sqrt(
+        least * (1 - least) * (error**2 / (share * (1 - share)) if share < 1 else 1 / values.size)
+    )
+    normal = NormalDist()
+    away = normal.inv_cdf(1 - level) * at_least + normal.inv_cdf(STATISTICAL_POWER) * error
+    total = max(values.size * (away / (share - least)) ** 2, LEANING_BELOW)
+    return max(1, math.ceil(total) - values.size)
 
 
 def _interval(arm: ArmScores) -> Interval:
     return clustered_share(arm.by_question(RIGHT), arm.sources(RIGHT))
-
-
-def _spread(arm: ArmScores) -> float:
-    """Return the standard error of an arm's share, from its interval, which is clustered by document."""
-    interval = _interval(arm)
-    return (interval.high - interval.low) / (2 * NormalDist().inv_cdf(0.975))
 
 
 def _why(why: Unusable, model: str) -> str:

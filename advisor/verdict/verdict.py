@@ -177,6 +177,7 @@ def _judge_choice(trial: Trial, standing: ArmStanding, model: str, lost: Mapping
         usable_from=use.usable_from,
         unusable=use.unusable,
         tendency=use.tendency,
+        in_place_of=use.in_place_of,
         cheaper=use.cheaper,
     )
 
@@ -283,6 +284,7 @@ def _without_verdict(
         usable_from=use.usable_from,
         unusable=use.unusable,
         tendency=use.tendency,
+        in_place_of=use.in_place_of,
         cheaper=use.cheaper,
     )
 

@@ -355,6 +355,8 @@ class Verdict:
     """Why no arm is above that share; None where one is."""
     tendency: bool = False
     """Whether the questions are too few to say whether an arm can be used."""
+    in_place_of: str | None = None
+    """The arm that did best, where the one to use costs less and is not worse; else None."""
     cheaper: NotWorse | None = None
     """The cheapest arm that may be as good as the one to use; None where there is none."""
     conclusion: tuple[str, ...] = ()

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scipy import stats
 
+from advisor.report.report import Report
 from advisor.verdict.comparison import SIGNIFICANCE_LEVEL
 from advisor.verdict.verdict import judge_trial
+from advisor.workflows.run import check_gate
 from benchmarks.simulated_use import BY, share_named, share_taken
+from rag.errors import GateNotMet, UsageProblem
 from runners.plan.schema import Plan, PlanGate, parse_plan
 from runners.report.records import Verdict
+from runners.runs.listing import summarise_run
+from runners.runs.opened import OpenRun
 from runners.trial.trial import ArmScores
-from tests.support.planted_arms import arm, first, plan
+from tests.support.planted_arms import ARMS, arm, first, plan
 from tests.support.verdict_screens import KINDS, SCREENS, screen
 
 
@@ -190,13 +197,13 @@ def test_cheaper_arm_that_is_not_worse_is_used_and_says_by_what() -> None:
     slow = replace(arm("hybrid", draw), seconds=(2.0,) * 300)
     fast = replace(arm("rag", [right and n != 5 for n, right in enumerate(draw)]), seconds=(0.1,) * 300)
     verdict = answers_of([fast, slow], calls_per_month=36000)
-    assert verdict.use == "rag"
+    assert (verdict.use, verdict.in_place_of) == ("rag", "hybrid")
     assert verdict.use_reason == (
         "rag is not worse than hybrid by 0.1 or more, and costs less: an answer takes 0.1 s and not 2 "
         "(36,000 calls a month, yours: 1 and 20 hours)"
     )
     strict = judged(plan({}, gate={"must_beat": [], "not_worse_by": 0}), [fast, slow])
-    assert strict.use == "hybrid"
+    assert (strict.use, strict.in_place_of) == ("hybrid", None)
 
 
 def test_one_of_twenty_behind_leaves_open_whether_an_arm_is_not_worse() -> None:
@@ -223,7 +230,56 @@ def test_arm_that_is_worse_by_the_margin_is_seldom_taken() -> None:
     assert taken * trials <= stats.binom.ppf(0.999, trials, SIGNIFICANCE_LEVEL)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_screens_of_the_five_kinds_of_verdict(kind: str, tmp_path: Path) -> None:
+def test_arm_that_beats_the_others_and_is_not_used_is_not_called_no_better() -> None:
+    """It said "hybrid is not clearly better than rag (p 0.00)" where the gate was met and 8 of 10 were not reached."""
+    arms = [arm("rag", first(20, 60)), arm("hybrid", first(42, 60))]
+    verdict = judged(plan({"usable_from": 0.8}, gate={"must_beat": ["rag"]}), arms)
+    assert (verdict.use, verdict.gate_met, verdict.outcome) == (None, True, "undecided")
+    assert (
+        "Not decided: hybrid is clearly better than the arms it must beat, but it answers 42 of 60 questions with an answer "
+        "right, below 8 of 10; none of these can be used yet." in verdict.text
+    )
+    assert verdict.none_reason == (
+        "8 of 10 questions with an answer must be right, and the best, hybrid, answers 42 of 60"
+    )
+
+
+NAMED = {"use": "hybrid", "cheaper": "rag", "tendency": "hybrid", "none": None, "overturned": "rag"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str]:
+    """A kind of verdict, its run, and what the terminal shows of it."""
+    folder = tmp_path_factory.mktemp("runs")
+    return request.param, folder / request.param, screen(request.param, folder)
+
+
+def test_every_view_names_the_same_arm(shown: tuple[str, Path, str]) -> None:
+    kind, run, _ = shown
+    use = NAMED[kind]
+    verdict = json.loads((run / "report.json").read_text("utf-8"))["verdict"]
+    assert (verdict["use"], verdict["winner"]) == (use, use)
+    report = Report.read(run)
+    headline = report.content.verdict.conclusion[0]
+    assert headline.startswith(f"Use {use}" if use else "None of these can be used yet.")
+    assert f"**{headline}**" in (run / "report.md").read_text("utf-8")
+    page = (run / "report.html").read_text("utf-8")
+    tile = re.search(r"<dt>arm to use</dt><dd>([a-z ]+?)(?: <small|</dd>)", page)
+    assert tile
+    assert tile[1] == (use or "none yet")
+    assert use or "more questions to decide" not in page
+    assert (report.use, report.winner, summarise_run(run).use) == (use, use, use)
+    assert OpenRun.open(run).default_arm == use
+    if use is None:
+        with pytest.raises(GateNotMet, match="none of these can be used yet"):
+            check_gate(report.content)
+        with pytest.raises(UsageProblem, match="no arm is asked by default: 5 of 10") as refused:
+            OpenRun.open(run).find_arm()
+        assert len(str(refused.value).splitlines()) == 1
+        assert refused.value.hint == "choose one yourself: --arm " + " or ".join(ARMS)
+
+
+def test_screens_of_the_five_kinds_of_verdict(shown: tuple[str, Path, str]) -> None:
     """Write them anew by ``python -m tests.support.verdict_screens``, and read the headline against the table."""
-    assert screen(kind, tmp_path) == (SCREENS / f"{kind}.txt").read_text("utf-8")
+    kind, _, text = shown
+    assert text == (SCREENS / f"{kind}.txt").read_text("utf-8")
