@@ -29,7 +29,7 @@ COUNTS = (30, 60, 120, 240)
 NEEDED = (
     ((0.78, 0.80), 0.0, 100, 0.5),
     ((0.78, 0.80), 0.0, 50, 0.8),
-    ((0.75, 0.80), 0.0, 100, 0.8),
+    ((0.78, 0.80), 0.0, 50, 0.5),
     ((0.60,), 0.5, 40, 0.5),
     ((0.65,), 0.5, 40, 0.5),
     ((0.85,), 0.8, 60, 0.5),
@@ -188,7 +188,7 @@ def main() -> None:
         print("shares      threshold  asked  said to be enough  found")
         for shares, threshold, count, alike in NEEDED:
             total, found = share_at_needed(shares, threshold, count, asked.trials, alike)
-            print(f"{shares!s:10}  {threshold:9}  {count:5}  {total:17}  {found:.3f}")
+            print(f"{shares!s:10}  {threshold:9}  {count:5}  {total:17}  {found:.3f}", flush=True)
 
 
 if __name__ == "__main__":

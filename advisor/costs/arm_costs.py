@@ -172,7 +172,10 @@ def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = Non
 
 
 def cheaper_arms(steps: Sequence[Step], arm: str) -> tuple[str, ...]:
-    """Return the arms that cost less than this one, in the plan's order, judged from the plan alone."""
+    """Return the arms that cost less than this one, in the plan's order.
+
+    What an answer costs is not known before a run, so the parts to make and keep decide, and not :func:`measured_ranks`.
+    """
     costs = upkeep_costs(steps)
     return tuple(name for name, cost in costs.items() if cost < costs[arm])
 

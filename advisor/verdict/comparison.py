@@ -241,7 +241,11 @@ class NonInferiority:
 
     @property
     def questions_needed(self) -> int | None:
-        """How many more questions would show it at the difference seen; None where no number would."""
+        """How many more questions would show it at the difference seen; None where no number would.
+
+        None would where with so many the difference is clear: an arm that is clearly worse is not taken, however little it
+        is.
+        """
         gap = self.by - self.pair.difference
         if gap <= 0 or math.isnan(self.pair.error):
             return None
@@ -250,6 +254,9 @@ class NonInferiority:
         away = normal.inv_cdf(1 - self.level) * self.error
         away += normal.inv_cdf(STATISTICAL_POWER) * self.pair.error
         total = self.pair.questions * (away / gap) ** 2
+        clear = normal.inv_cdf(1 - SIGNIFICANCE_LEVEL / 2) - normal.inv_cdf(STATISTICAL_POWER)
+        if self.pair.difference * math.sqrt(total / self.pair.questions) > clear * self.pair.error:
+            return None
         return max(1, math.ceil(total) - self.pair.questions)
 
 

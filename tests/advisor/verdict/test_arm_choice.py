@@ -100,7 +100,9 @@ def test_with_few_questions_a_cheaper_arm_is_not_taken_for_as_good(behind: int) 
     assert verdict.use == "hybrid"
     assert verdict.cheaper
     assert (verdict.cheaper.arm, verdict.cheaper.than, verdict.cheaper.by) == ("rag", "hybrid", 0.1)
-    assert bool(verdict.cheaper.more_questions_needed) == (behind < 3), "2.7 of 24 are a tenth of the scores"
+    assert verdict.cheaper.more_questions_needed is None, (
+        "of so many more it would lose clearly: it wins on none of these"
+    )
 
 
 def test_within_noise_is_not_shown_to_be_as_good() -> None:

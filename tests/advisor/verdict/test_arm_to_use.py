@@ -206,11 +206,16 @@ def test_cheaper_arm_that_is_not_worse_is_used_and_says_by_what() -> None:
     assert (strict.use, strict.in_place_of) == ("hybrid", None)
 
 
-def test_one_of_twenty_behind_leaves_open_whether_an_arm_is_not_worse() -> None:
-    verdict = answers_of([arm("rag", first(19, 20)), arm("hybrid", first(20, 20))], usable_from=0)
+def test_questions_that_would_show_an_arm_to_be_not_worse_are_stated() -> None:
+    """Two lost and one won of 40 leave it open; five lost and none won are no ground to ask for more."""
+    best, cheap = [n != 39 for n in range(40)], [n > 1 for n in range(40)]
+    verdict = answers_of([arm("rag", cheap), arm("hybrid", best)], usable_from=0)
     assert verdict.use == "hybrid"
     assert verdict.cheaper
-    assert verdict.cheaper.more_questions_needed
+    assert verdict.cheaper.more_questions_needed == 66
+    worse = answers_of([arm("rag", first(95, 100)), arm("hybrid", first(100, 100))], usable_from=0)
+    assert worse.cheaper
+    assert worse.cheaper.more_questions_needed is None
 
 
 @pytest.mark.parametrize(("arms", "each"), [(1, 1), (5, 1), (5, 4)])
