@@ -62,8 +62,8 @@ class ComparedRun:
     def to_json(self) -> dict[str, Any]:
         """Return the run's path, name and verdict as they are printed with ``report --compare --json``."""
         verdict = to_json(self.report.verdict)
-        shown = {key: verdict[key] for key in ("outcome", "strength", "recommended", "winner", "model")}
-        return {"run": str(self.path), "name": self.report.name, **shown}
+        shown = {key: verdict[key] for key in ("outcome", "strength", "recommended", "model")}
+        return {"run": str(self.path), "name": self.report.name, **shown, "winner": verdict["use"]}
 
 
 def compare_runs(first: Path, second: Path) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         name: _values(a.arms[name], b.arms[name], matched, weight_of) for name in a.arms if name in b.arms
     }
     comparisons = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
-    winners = [run.report.verdict.winner for run in (a, b)]
+    winners = [run.report.verdict.use for run in (a, b)]
     winner_values = (
         _values(a.arms[winners[0]], b.arms[winners[1]], matched, weight_of) if all(winners) else []
     )

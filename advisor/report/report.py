@@ -83,7 +83,7 @@ class Report:
     @property
     def winner(self) -> str | None:
         """The same as :attr:`use`."""
-        return self.content.verdict.winner
+        return self.content.verdict.use
 
     @property
     def use(self) -> str | None:

@@ -277,7 +277,7 @@ def past_run(run: RunFolder, plan: Plan, report: TrialReport, label: RunLabel, m
         plan=plan.digest(),
         outcome=verdict.outcome.value,
         strength=verdict.strength.value,
-        winner=verdict.winner,
+        winner=verdict.use,
         decided_by="use",
         questions=max((arm.n for arm in report.arms), default=None),
         **_advice(plan, report.forecast),

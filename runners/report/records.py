@@ -329,7 +329,7 @@ class Verdict:
     recommended: str
     """The arm that the plan holds to account."""
     winner: str | None
-    """The same as ``use``."""
+    """The same as ``use``; in reports of 0.2.0 the cheapest arm within noise of the best, which no view shows."""
     model: str
     text: str
     more_questions_needed: int | None

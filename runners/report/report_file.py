@@ -31,8 +31,6 @@ def read_report(run: Path) -> TrialReport | None:
         body = check_schema(parse_json(file.read_text("utf-8")), "report", file)
         if "use" not in body["verdict"]:
             raise older_file("run", run)
-        # 0.2.0 named beside the arm to use the cheapest one within noise of the best, whatever was said
-        body["verdict"]["winner"] = body["verdict"]["use"]
         return from_json(TrialReport, body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(

@@ -108,7 +108,7 @@ def summarise_run(path: Path) -> RunSummary:
         choice=plan.choice,
         model=plan.model.name,
         outcome=verdict.outcome.value if verdict else "",
-        winner=verdict.winner if verdict else "",
+        winner=verdict.use if verdict else "",
         best=best.arm if best else "",
         score=best.score.mean if best else None,
         use=verdict.use if verdict else None,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from advisor.verdict.verdict import judge_trial
-from runners.plan.schema import Plan, read_plan
+from runners.plan.schema import Plan, RecordedAnswer, read_plan
 from runners.runs.dataset import read_data
 from runners.trial.trial import ArmScores, score_trial
 
@@ -42,8 +42,19 @@ def right_answers(arm: ArmScores) -> float:
     return sum(arm.of("right"))
 
 
-def test_arm_to_use_retrieves_and_answers_most_right(plan: Plan, arms: dict[str, ArmScores]) -> None:
+def test_none_is_used_where_the_best_answers_seven_of_24(plan: Plan, arms: dict[str, ArmScores]) -> None:
+    """Wrong answers are expensive, so 8 of 10 are asked for; what comes closest searches."""
     verdict, _ = judge_trial(plan, list(arms.values()), plan.model.name)
+    assert verdict.use is None
+    assert verdict.unusable
+    assert verdict.unusable.arm == verdict.unusable.split == "rag"
+
+
+def test_arm_to_use_retrieves_and_answers_most_right(plan: Plan, arms: dict[str, ArmScores]) -> None:
+    """The practice is content with 2 of 10."""
+    content = {"usable_from": RecordedAnswer(value=0.2, source="asked")}
+    content_plan = plan.model_copy(update={"answers": plan.answers | content})
+    verdict, _ = judge_trial(content_plan, list(arms.values()), plan.model.name)
     assert verdict.use in RETRIEVES, verdict.text
     for name in WITHOUT_DOCUMENTS:
         assert right_answers(arms[verdict.use]) > right_answers(arms[name]), name

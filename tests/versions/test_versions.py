@@ -189,7 +189,9 @@ def test_resumed_run_skips_every_finished_step(tunewise: Tunewise, folder: Path)
     assert {event["step"] for event in later if event["event"] == "step.skip"} == steps
     for now, then in zip(report["arms"], EXPECTED["report"]["arms"], strict=True):
         assert_holds(now, then)
-    assert report["verdict"]["winner"] is report["verdict"]["use"] is None, "the winner is the arm to use, since 0.3.0"
+    assert report["verdict"]["winner"] is report["verdict"]["use"] is None, (
+        "the winner is the arm to use, since 0.3.0"
+    )
 
 
 def test_index_is_searched_checked_and_updated_as_recorded(tunewise: Tunewise, folder: Path) -> None:
