@@ -149,8 +149,9 @@ def share_at_needed(
         if len(shares) == 1 and right.sum() != round(count * shares[0]):
             continue
         use = decide(right, threshold)
-        if missing := use.cheaper or use.unusable:
-            stated.append(count + (missing.more_questions_needed or 0))
+        missing = use.cheaper or use.unusable
+        if missing and missing.more_questions_needed:
+            stated.append(count + missing.more_questions_needed)
     total = round(np.median(stated))
     enough = ARMS[-len(shares)]
     uses = (decide(answers(draw, shares, total, alike=alike), threshold).arm for _ in range(trials))
