@@ -92,11 +92,9 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         name: _values(a.arms[name], b.arms[name], matched, weight_of) for name in a.arms if name in b.arms
     }
     comparisons = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
-    winners = [run.report.verdict.use for run in (a, b)]
-    winner_values = (
-        _values(a.arms[winners[0]], b.arms[winners[1]], matched, weight_of) if all(winners) else []
-    )
-    winner_comparison = corrected_comparisons([_pair(winners[1], winner_values)] if winner_values else [])
+    use_a, use_b = a.report.verdict.use, b.report.verdict.use
+    winner_values = _values(a.arms[use_a], b.arms[use_b], matched, weight_of) if use_a and use_b else []
+    winner_comparison = corrected_comparisons([_pair(str(use_b), winner_values)] if winner_values else [])
     return {
         "schema": 1,
         "a": a.to_json(),
@@ -109,7 +107,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         "arms": [
             {"arm": name, **_row(comparison.pair, values[name])} for name, comparison in comparisons.items()
         ],
-        "winners": {"a": winners[0], "b": winners[1]}
+        "winners": {"a": use_a, "b": use_b}
         | {
             key: value
             for comparison in winner_comparison.values()

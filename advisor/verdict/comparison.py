@@ -251,11 +251,13 @@ class NonInferiority:
             return None
         normal = NormalDist()
         # The bound is reached at the error of the margin; what varies about the difference seen is its own error.
-        away = normal.inv_cdf(1 - self.level) * self.error
-        away += normal.inv_cdf(STATISTICAL_POWER) * self.pair.error
+        # One more pair that differs is added to those seen: few that do vary much in number.
+        seen = math.hypot(self.pair.error, 1 / self.pair.questions)
+        away = normal.inv_cdf(1 - self.level) * max(self.error, seen)
+        away += normal.inv_cdf(STATISTICAL_POWER) * seen
         total = self.pair.questions * (away / gap) ** 2
         clear = normal.inv_cdf(1 - SIGNIFICANCE_LEVEL / 2) - normal.inv_cdf(STATISTICAL_POWER)
-        if self.pair.difference * math.sqrt(total / self.pair.questions) > clear * self.pair.error:
+        if self.pair.difference * math.sqrt(total / self.pair.questions) > clear * seen:
             return None
         return max(1, math.ceil(total) - self.pair.questions)
 

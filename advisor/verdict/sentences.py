@@ -123,8 +123,7 @@ class VerdictFacts:
     def _use_clause(self) -> str:
         """Which arm to use, and why not the one that scored best; or that none can be used."""
         if self.use.arm is None:
-            why = "" if self.use.unusable else f": {self.use.reason}"
-            return f"{NONE_USABLE}{why}"
+            return NONE_USABLE if self.use.unusable else f"{NONE_USABLE}: {self.use.reason}"
         best = max(self.arms, key=lambda name: mean_combined(self.arms[name]))
         why = self.use.excluded.get(best)
         return f"use {self.use.arm}" + (f" ({best} {why})" if why and best not in self.lost else "")

@@ -212,7 +212,7 @@ def test_questions_that_would_show_an_arm_to_be_not_worse_are_stated() -> None:
     verdict = answers_of([arm("rag", cheap), arm("hybrid", best)], usable_from=0)
     assert verdict.use == "hybrid"
     assert verdict.cheaper
-    assert verdict.cheaper.more_questions_needed == 66
+    assert verdict.cheaper.more_questions_needed == 77
     worse = answers_of([arm("rag", first(95, 100)), arm("hybrid", first(100, 100))], usable_from=0)
     assert worse.cheaper
     assert worse.cheaper.more_questions_needed is None
