@@ -28,10 +28,10 @@ from runners.data.tabular import read_rows
 
 QUESTION_KEYS = (
     "rename the keys: question (or prompt, query, instruction, messages); reference for the expected answer (a sentence, a "
-    "label), or answers for short ones; doc_id for its document; answerable: false where the documents have no answer"
+    "label), or answers for short ones (any of them is right) and all_of for parts that must all be there; doc_id for its document; answerable: false where the documents have no answer"
 )
 """The keys of a question row, for messages."""
-_GOLD_KEYS = ("answers", "answer", "references", "doc_id", "spans", "start", "fact", "answerable")
+_GOLD_KEYS = ("answers", "answer", "all_of", "references", "doc_id", "spans", "start", "fact", "answerable")
 """Keys of what is known of a question: beside one of them, a column such as ``label`` or ``summary`` is metadata."""
 MIN_LANGUAGE_WORDS = 6
 """Fewest words of a text in Latin letters whose language is sure enough to compare."""
@@ -71,6 +71,14 @@ class Question:
     """The same question in other words; :func:`with_wordings` makes questions of them."""
     wording_of: str | None = None
     """Id of the question that this one asks in other words; None for a question as its row has it."""
+
+    all_of: tuple[str, ...] = ()
+    """Parts that a right answer must all state: "7:30 to 9:30" and "room 12"."""
+
+    @property
+    def short_answers(self) -> tuple[str, ...]:
+        """The short answers, each of which is right; those of a question with parts alone are its parts in one text."""
+        return self.answers or (("; ".join(self.all_of),) if self.all_of else ())
 
     @property
     def original(self) -> str:
@@ -214,6 +222,7 @@ def _question(row: Mapping[str, Any], line: int, declared: Columns | None = None
         history=tuple(messages[:-1]),
         made=is_marked_made(meta),
         wordings=_wordings(meta.get("wordings"), messages[-1]["content"]),
+        all_of=tuple(_strings(meta, "all_of")),
     )
 
 
@@ -280,7 +289,7 @@ def _words(question: Question, text: str) -> tuple[str, ...]:
 
 def _gold(question: Question) -> tuple[Any, ...]:
     """Return what a right answer to a question depends on, but for the passages."""
-    texts = (*question.answers, *question.references)
+    texts = (*question.answers, *question.all_of, *question.references)
     return (question.answerable, frozenset(normalise_text(text) or text.strip() for text in texts))
 
 

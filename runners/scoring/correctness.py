@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from runners.data.questions import Question
 from runners.data.refusals import all_no_value, is_no_value
-from runners.scoring.free_text import FACT_SHARE, SHORT_FACT, text_states_fact
+from runners.scoring.free_text import FACT_SHARE, SHORT_FACT, states_all_parts, text_states_fact
 from runners.scoring.statements import content_tokens, language_of, numbers_of
 
 _CARD_LINE = re.compile(r"\s*[-*]?\s*(?P<key>[^\W\d_][\w ./()-]{0,30}?)\s*:\s+(?P<value>\S.*)")
@@ -61,7 +61,13 @@ def is_right(
         return False
     if (by_line := _by_lines(question, answer, references)) is not None:
         return by_line
-    known = tuple(dict.fromkeys((*facts, *question.answers, *references)))
+    known = tuple(dict.fromkeys((*facts, *question.answers, *question.all_of, *references)))
+    if question.all_of and not question.fact and not states_all_parts(
+        answer, question.all_of, question.question, known
+    ):
+        return False
+    if question.all_of and not (question.fact or question.answers):
+        return True
     return any(text_states_fact(answer, fact, question.question, known) for fact in facts)
 
 
@@ -72,18 +78,18 @@ def lacks_answer(question: Question, absence_is_legal: bool = False) -> bool:
 
 def references_of(question: Question) -> tuple[str, ...]:
     """Return the replies that an answer is compared with: the references, else the short answers."""
-    return question.references or ((question.reference,) if question.reference else question.answers)
+    return question.references or ((question.reference,) if question.reference else question.short_answers)
 
 
 def gold_texts(question: Question, gold: str) -> tuple[str, ...]:
     """Return the texts that count as the fact.
 
-    The row's own fact, else its short answers, else the gold span, else every reference.
+    The row's own fact, else its short answers or parts, else the gold span, else every reference.
     """
     if question.fact:
         return (question.fact,)
-    if question.answers:
-        return question.answers
+    if question.short_answers:
+        return question.short_answers
     if gold:
         return (gold,)
     return question.references or ((question.reference,) if question.reference else ())
@@ -93,9 +99,9 @@ def _by_lines(question: Question, answer: str, references: Sequence[str]) -> boo
     """Return whether a card or a marked last line has the values of the nearest reference; None for other gold.
 
     A card is a text of two and more lines ``KEY: value`` only, or one line whose key is in capitals. Where the question
-    has short answers or a fact besides, those are compared instead.
+    has short answers, parts or a fact besides, those are compared instead.
     """
-    if question.fact or (question.answers and tuple(question.answers) != tuple(references)):
+    if question.fact or (question.short_answers and question.short_answers != tuple(references)):
         return None
     cards = [fields for reference in references if (fields := card_fields(reference))]
     if cards:

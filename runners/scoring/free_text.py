@@ -12,8 +12,20 @@ import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
+from rag.quantities.comparing import Quantity
 from rag.text.dates import Date, dates_within
 from rag.text.words import sentences
+from runners.scoring.amounts import amounts_of, are_swapped, counts_something_else, has_equal, is_of_another
+from runners.scoring.enumerations import items_of, lists_exactly, weekdays_of
+from runners.scoring.plain_forms import in_figures, readings
+from runners.scoring.stance import (
+    asks_yes_or_no,
+    denies_the_same,
+    is_denial,
+    leading_stance,
+    negates_word,
+    stance_of,
+)
 from runners.scoring.statements import (
     LEADING_ARTICLES,
     bounds_of,
@@ -22,13 +34,11 @@ from runners.scoring.statements import (
     denies,
     language_of,
     leading_answers,
-    measures_of,
     numbers_of,
     shared_tokens,
     statements,
     states_number,
     text_besides_dates,
-    weekdays_of,
 )
 
 FACT_SHARE = 0.5
@@ -50,8 +60,7 @@ OFF_TOPIC_SHARE = 0.6
 LIST_ITEMS = 5
 """From so many items without function words on, an answer is a list; it may hold FREE_LISTED_WORDS foreign words."""
 FREE_LISTED_WORDS = 2
-TOPICAL_SHARE = 0.34
-"""Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
+TITLES = frozenset("Mr Mrs Ms Miss Dr Doctor Prof Professor Sir Madam Judge Herr Frau Señor Señora Monsieur Madame".split())
 _COURTESY = frozenset(
     [
         "answer",
@@ -100,31 +109,6 @@ _COURTESY = frozenset(
     ]
 )
 """Stems that carry no claim of their own."""
-_YES_OR_NO = re.compile(
-    r"\W*(?:(?P<yes>yes|ja|sí|si|oui|sì|sim|true|はい|是)|no|nein|non|não|nee|false|いいえ|否)\W*", re.I
-)
-_LEADING_YES_OR_NO = re.compile(
-    r"\W*(?:(?P<yes>yes|ja|sí|oui|sì|sim|はい)|no|nein|non|não|nee|いいえ)(?=\W|$)", re.I
-)
-_WH_WORD = re.compile(
-    r"\b(?:what|when|where|who|whom|whose|which|why|how|name|list|tell|give|describe|explain"
-    r"|was|wann|wo|wer|wem|wen|wessen|warum|wieso|wie|welche\w*|woher|wohin|womit"
-    r"|qué|cuándo|dónde|quién\w*|cuál\w*|cómo|cuánt\w*|que|quand|où|qui|quel\w*|pourquoi|comment|combien)\b"
-    r"|何|いつ|どこ|誰|だれ|なぜ|どう|いくら|何時|什么|谁|哪|几|多少",
-    re.I,
-)
-_ENGLISH_WH_WORD = re.compile(r"\b(?:what|when|where|who|whom|whose|which|why|how)\b", re.I)
-_ENGLISH_AUXILIARY = re.compile(
-    r"(?:^|[.!?,:;]\s*|\b(?:and|so|then|but)\s+)(?:do|does|did|is|are|was|were|am|can|could|may|might|must|shall|should"
-    r"|will|would|has|have|had|isn't|aren't|don't|doesn't|can't|won't)\b[^.!?]*\?",
-    re.I,
-)
-_APOLOGY = re.compile(
-    r"^\W*(?:(?:I['’]?m|I am|we['’]?re|we are)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|unfortunately)\W+(?:but\s+|that\s+)?",
-    re.I,
-)
-_FIRST_PERSON = re.compile(r"\W*(?:I|ich|yo)\b", re.I)
-"""A sentence about the assistant itself ("I cannot help with that") affirms or denies nothing of the matter."""
 _ALTERNATIVES = re.compile(
     r"(\d[\d.,:]*\d|\d)(?:\s*[\w€$%]+)?[\s,;]*\b(?:or|oder|ou|o)\s+(?:\w+\s+)?(\d[\d.,:]*\d|\d)"
 )
@@ -139,12 +123,28 @@ def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence
         question: the question; its words prove nothing.
         known: texts of the gold (short answers, references) whose words an honest answer may have besides the fact's.
     """
-    wanted = _wanted(fact, question, tuple(known))
-    given = _Answer(answer, wanted)
-    if wanted.rewrites:
+    if _wanted(fact, question, tuple(known)).rewrites:
         return _is_rewritten(answer, fact, question)
+    question, known = in_figures(question), tuple(map(in_figures, known))
+    answer = in_figures(answer)
+    return any(_states(answer, _wanted(reading, question, known)) for reading in readings(fact))
+
+
+def states_all_parts(answer: str, parts: Sequence[str], question: str, known: Sequence[str]) -> bool:
+    """Return whether a free-text answer states each part of a fact, each amount in its own place."""
+    if not all(text_states_fact(answer, part, question, known) for part in parts):
+        return False
+    plain = [in_figures(part, False) for part in parts]
+    language = language_of(" ".join((question, *parts)))
+    return not are_swapped(plain, in_figures(question), statements(in_figures(answer)), language)
+
+
+def _states(answer: str, wanted: _Wanted) -> bool:
+    given = _Answer(answer, wanted)
     if not given.sentences or not given.is_about_the_fact or given.contradicts:
         return False
+    if wanted.is_denial:
+        return denies_the_same(wanted.text, given.sentences, wanted.question, wanted.language)
     if wanted.stance and (stance := given.stance) is not None:
         if stance != wanted.stance:
             return False
@@ -210,22 +210,53 @@ class _Wanted:
     @cached_property
     def yes_no_question(self) -> bool:
         """Whether the question asks for a yes or no."""
-        last = self.question.strip().rsplit("\n", 1)[-1]
-        asked = last.rstrip().endswith(("?", "？", "か。", "か", "吗"))
-        if self.language == "English":
-            sentence = next((m.group() for m in _ENGLISH_AUXILIARY.finditer(last)), "")
-            chooses = " or " in sentence.lower().rstrip("?").removesuffix(" or not")
-            return bool(sentence) and not chooses and not _ENGLISH_WH_WORD.search(sentence)
-        return asked and not _WH_WORD.search(last)
+        return asks_yes_or_no(self.question, self.language)
 
     @cached_property
     def stance(self) -> str | None:
         """The yes or no of the fact: its first word, or for a question that asks for one, whether it denies."""
-        if match := _YES_OR_NO.fullmatch(self.fact) or _LEADING_YES_OR_NO.match(self.fact):
-            return "yes" if match["yes"] else "no"
-        if self.yes_no_question and (len(self.fact.split()) > 3 or self.language in ("Japanese", "Chinese")):
+        if lead := leading_stance(self.fact):
+            return lead
+        whole = len(self.fact.split()) > 3 or not (self.tokens or self.numbers or self.dates)
+        if self.yes_no_question and (whole or self.language in ("Japanese", "Chinese")):
             return "no" if denies(self.text, self.language) else "yes"
         return None
+
+    @cached_property
+    def is_denial(self) -> bool:
+        """Whether the fact denies something that was not asked by a yes or no."""
+        return (
+            self.stance is None
+            and not (self.yes_no_question or self.numbers or self.dates)
+            and len(statements(self.fact)) == 1
+            and is_denial(self.text, self.language)
+        )
+
+    @cached_property
+    def amounts(self) -> tuple[Quantity, ...]:
+        return amounts_of(self.text)
+
+    @cached_property
+    def known_amounts(self) -> tuple[Quantity, ...]:
+        """The amounts of fact, references and question."""
+        return tuple(q for text in (self.text, *self.known, self.question) for q in amounts_of(text))
+
+    @cached_property
+    def items(self) -> tuple[str, ...]:
+        """The items of a fact that is a list."""
+        return () if self.stance or self.yes_no_question else items_of(self.fact, self.question)
+
+    @cached_property
+    def weekdays(self) -> frozenset[int]:
+        """The days that an answer must name; none for a long fact."""
+        short = len(self.all_tokens) <= LONG_FACT
+        return weekdays_of(self.text, groups=True) if short else frozenset()
+
+    @cached_property
+    def is_name(self) -> bool:
+        """Whether the fact is a name of one to four words: "Maria Lindqvist", "Mill Lane"."""
+        words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", self.text)
+        return 0 < len(words) <= 4 and all(word[0].isupper() for word in words) and not self.weekdays
 
     @cached_property
     def rewrites(self) -> bool:
@@ -301,18 +332,22 @@ class _Answer:
     def contradicts(self) -> bool:
         """Whether the answer says something else in the fact's place."""
         wanted, joined = self.wanted, self.joined
-        if not weekdays_of(joined) <= weekdays_of(
-            " ".join((wanted.text, *wanted.known, wanted.question))
-        ) and (weekdays_of(wanted.text)):
+        texts = (wanted.text, *wanted.known, wanted.question)
+        known_days = frozenset(day for text in texts for day in weekdays_of(text, groups=True))
+        if weekdays_of(wanted.text) and not weekdays_of(joined, groups=True) <= known_days:
             return True
-        known = {
-            measure for text in (wanted.question, wanted.text, *wanted.known) for measure in measures_of(text)
-        }
-        given = measures_of(joined)
-        for number in wanted.numbers & {number for number, _ in known}:
-            units = {unit for other, unit in given if other == number}
-            if units and not any((number, unit) in known for unit in units):
-                return True
+        given = amounts_of(joined)
+        if any(counts_something_else(number, wanted.known_amounts, given) for number in wanted.numbers):
+            return True
+        if is_of_another(wanted.amounts, wanted.question_tokens, self.sentences, wanted.language):
+            return True
+        if wanted.is_name and self._names_another:
+            return True
+        affirmative = wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
+        if affirmative and len(wanted.all_tokens) <= LONG_FACT and negates_word(
+            wanted.tokens, self.sentences, "English"
+        ):
+            return True
         bounds = bounds_of(" ".join((wanted.question, wanted.text, *wanted.known)))
         opposite = any(
             (number, not upper) in bounds and (number, upper) not in bounds
@@ -321,6 +356,20 @@ class _Answer:
         return bool(wanted.numbers) and (
             opposite or self._restates_with_other_numbers or self._negates_number
         )
+
+    @cached_property
+    def _names_another(self) -> bool:
+        """Whether the sentence that is nearest to the question has another name: "For claims, ask Mr Brandt. Mr Okafor ..."."""
+        wanted = self.wanted
+        near: dict[bool, int] = {}
+        for sentence in self.sentences:
+            tokens = content_tokens(sentence, wanted.language)
+            stated = bool(shared_tokens(wanted.tokens, tokens))
+            names = re.findall(r"(?<=\w[ ,])\s*([A-Z][^\W\d_]+)", sentence)
+            foreign = [name for name in names if not shared_tokens(content_tokens(name, wanted.language), wanted.known_tokens)]
+            if stated or any(name not in TITLES for name in foreign):
+                near[stated] = max(near.get(stated, 0), len(shared_tokens(wanted.question_tokens, tokens)))
+        return True in near and near.get(False, 0) > near[True] + 1
 
     @cached_property
     def _restates_with_other_numbers(self) -> bool:
@@ -361,21 +410,9 @@ class _Answer:
     @cached_property
     def stance(self) -> str | None:
         """The answer's yes or no, None when it takes none, "both" when it takes both."""
-        leads = leading_answers(self.sentences)
-        if leads:
-            return leads.pop() if len(leads) == 1 else "both"
         wanted = self.wanted
         topic = (*wanted.question_tokens, *wanted.tokens)
-        stances = set()
-        for sentence in self.sentences:
-            about = shared_tokens(topic, content_tokens(sentence, wanted.language))
-            first_person = _FIRST_PERSON.match(_APOLOGY.sub("", sentence))
-            if len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic)))) and not first_person:
-                stances.add("no" if denies(sentence, wanted.language) else "yes")
-        # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
-        if stances == {"yes", "no"}:
-            return "no" if wanted.stance == "no" else None
-        return stances.pop() if stances else None
+        return stance_of(self.sentences, wanted.question, topic, wanted.stance or "", wanted.language)
 
     @cached_property
     def has_fact(self) -> bool:
@@ -391,11 +428,20 @@ class _Answer:
     def _window_has_fact(self, window: str) -> bool:
         wanted, language = self.wanted, self.wanted.language
         numbers = numbers_of(window, language)
-        stated = sum(states_number(number, numbers) for number in wanted.numbers)
+        given = amounts_of(window)
+        stated = sum(
+            states_number(number, numbers) or has_equal(number, wanted.amounts, given) for number in wanted.numbers
+        )
         needed = len(wanted.numbers) if len(wanted.all_tokens) <= LONG_FACT else len(wanted.numbers) / 2
         if stated < needed or not dates_within(wanted.dates, dates_of(window), numbers):
             return False
+        if not wanted.weekdays <= weekdays_of(window, groups=True):
+            return False
         have = content_tokens(window, language)
+        if wanted.items:
+            return lists_exactly(
+                wanted.items, self.sentences, wanted.known_tokens, wanted.question_tokens, language
+            )
         if not wanted.tokens:
             # All its words are in the question: the answer must choose them, not repeat the question.
             alike = shared_tokens(wanted.all_tokens, have)
@@ -404,12 +450,20 @@ class _Answer:
             return bool(wanted.numbers or wanted.dates) or (
                 bool(wanted.all_tokens)
                 and chosen
-                and len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
+                and (
+                    leading_answers(self.sentences) == {"yes"}
+                    or len(repeated) < max(len(alike) + 2, 0.7 * len(wanted.question_tokens))
+                )
             )
         if wanted.numbers and len(wanted.tokens) <= 2:
             return True  # a number with its unit: another unit is a contradiction, none is an abbreviation
-        hits = shared_tokens(wanted.tokens, have)
-        share = len(hits) / len(wanted.tokens)
+        tokens = [token for token in wanted.tokens if not weekdays_of(token)] if wanted.weekdays else wanted.tokens
+        if not tokens:
+            return True
+        hits = shared_tokens(tokens, have)
+        if wanted.is_name and _has_last_name(window, wanted, hits):
+            return True
+        share = len(hits) / len(tokens)
         if share < FACT_SHARE or share == 1 or wanted.numbers or len(wanted.tokens) > SHORT_FACT:
             return share >= FACT_SHARE
         return not self.foreign if share == FACT_SHARE else not _replaces_name(window, wanted, hits)
@@ -424,7 +478,7 @@ def _replaces_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
     words = [
         word
         for word in re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", window)
-        if word.lower() not in LEADING_ARTICLES
+        if word.lower() not in LEADING_ARTICLES and word not in TITLES
     ]
     token_of = [next(iter(content_tokens(word, wanted.language)), "") for word in words]
     for at in range(len(words) - 1):
@@ -435,6 +489,13 @@ def _replaces_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
         if hit in hits and other not in hits and not shared_tokens([other], wanted.known_tokens):
             return True
     return False
+
+
+def _has_last_name(window: str, wanted: _Wanted, hits: Sequence[str]) -> bool:
+    """Return whether an answer has the last word of a name, capitalised and with no other name before it."""
+    last = wanted.text.split()[-1].strip(".")
+    given = last[0].isupper() and re.search(rf"\b{re.escape(last)}\b", window)
+    return bool(given and hits) and not _replaces_name(window, wanted, hits)
 
 
 def _is_rewritten(answer: str, fact: str, question: str) -> bool:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from rag.embedding.language import LANGUAGES, detect_language
 from rag.quantities.phrases import spoken_times
-from rag.quantities.reading import bounds, measures
+from rag.quantities.reading import bounds
 from rag.text.dates import Date, extract_dates, without_dates
 from rag.text.numbers import NUMBER_WORDS, extract_numbers, polarity
 from rag.text.words import STOP_WORDS, sentences, stem
@@ -95,14 +95,6 @@ _ENGLISH_DENIAL = re.compile(
     re.I,
 )
 """Words that deny in an answer to a yes-or-no question, besides those of :func:`rag.text.numbers.polarity`."""
-_WEEKDAYS = (
-    "monday montag lunes lundi|tuesday dienstag martes mardi|wednesday mittwoch miércoles mercredi"
-    "|thursday donnerstag jueves jeudi|friday freitag viernes vendredi|saturday samstag sonnabend sábado samedi"
-    "|sunday sonntag domingo dimanche"
-)
-_WEEKDAY = {
-    name.removesuffix("s"): day for day, names in enumerate(_WEEKDAYS.split("|")) for name in names.split()
-}
 LEADING_ARTICLES = frozenset(
     ["the", "a", "an", "der", "die", "das", "el", "la", "los", "las", "le", "les", "il", "lo"]
 )
@@ -223,20 +215,9 @@ def denies(text: str, language: str) -> bool:
     return polarity(text) == "no" or bool(_ENGLISH_DENIAL.search(text))
 
 
-def measures_of(text: str) -> frozenset[tuple[str, str]]:
-    """Return (number, unit) of each number with a unit, as :func:`rag.quantities.measures` does."""
-    return measures(text.translate(_FULL_WIDTH))
-
-
 def bounds_of(text: str) -> frozenset[tuple[str, bool]]:
     """Return (number, is an upper bound), as :func:`rag.quantities.bounds` does."""
     return bounds(text.translate(_FULL_WIDTH))
-
-
-def weekdays_of(text: str) -> frozenset[int]:
-    """Return the weekdays that a text names, Monday as 0; English, German, Spanish and French names."""
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    return frozenset(_WEEKDAY[word.removesuffix("s")] for word in words if word.removesuffix("s") in _WEEKDAY)
 
 
 def _english_months(text: str) -> str:

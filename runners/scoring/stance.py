@@ -1,0 +1,188 @@
+"""The yes or no of facts and answers: by their first word, or by whether they deny what is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from rag.text.words import STOP_WORDS
+from runners.scoring.statements import content_tokens, denies, leading_answers, shared_tokens
+
+TOPICAL_SHARE = 0.34
+"""Least share of the content words of question and fact that a sentence needs to count as its affirmation."""
+MAX_DENIAL_WORDS = 14
+"""A fact of more words is a text, in which a denial may be of a detail."""
+_YES_OR_NO = re.compile(
+    r"\W*(?:(?P<yes>yes|ja|sí|si|oui|sì|sim|true|はい|是)|no|nein|non|não|nee|false|いいえ|否)\W*", re.I
+)
+_LEADING_YES_OR_NO = re.compile(
+    r"\W*(?:(?P<yes>yes|ja|sí|oui|sì|sim|はい)|no(?!\s+\w)|nein|non|não|nee|いいえ)(?=\W|$)", re.I
+)
+_WH_WORD = re.compile(
+    r"\b(?:what|when|where|who|whom|whose|which|why|how|name|list|tell|give|describe|explain"
+    r"|was|wann|wo|wer|wem|wen|wessen|warum|wieso|wie|welche\w*|woher|wohin|womit"
+    r"|qué|cuándo|dónde|quién\w*|cuál\w*|cómo|cuánt\w*|que|quand|où|qui|quel\w*|pourquoi|comment|combien)\b"
+    r"|何|いつ|どこ|誰|だれ|なぜ|どう|いくら|何時|什么|谁|哪|几|多少",
+    re.I,
+)
+_ENGLISH_WH_WORD = re.compile(r"\b(?:what|when|where|who|whom|whose|which|why|how)\b", re.I)
+_ENGLISH_AUXILIARY = re.compile(
+    r"(?:^|[.!?,:;]\s*|\b(?:and|so|then|but)\s+)(?:do|does|did|is|are|was|were|am|can|could|may|might|must|shall|should"
+    r"|will|would|has|have|had|isn't|aren't|don't|doesn't|can't|won't)\b[^.!?]*\?",
+    re.I,
+)
+_APOLOGY = re.compile(
+    r"^\W*(?:(?:(?:I['’]?m|I am|we['’]?re|we are)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|unfortunately|sadly)\W+(?:but\s+|that\s+)?)+",
+    re.I,
+)
+_FIRST_PERSON = re.compile(r"\W*(?:I|ich|yo)\b", re.I)
+"""A sentence about the assistant itself ("I cannot help with that") affirms or denies nothing of the matter."""
+_AUXILIARY = r"(?:is|are|was|were|does|do|did|can|could|may|must|should|will|would|has|have)"
+_SHORT_REPLY = re.compile(
+    rf"\W*(?:that|this|it|they|these|those|we|you|he|she|there)(?:['’](?:s|re)|\s+{_AUXILIARY})(?:n['’]t)?\b"
+    r"(?:\s+(?:not|indeed|certainly|always|never|absolutely|all|so|even|fully|quite))*\s*"
+    r"(?:[.,;!:]|$|possible|impossible|allowed|permitted|forbidden|fine|ok(?:ay)?|correct|right|true|the case|necessary|required"
+    r"|available|welcome|no problem|have to|need to|need one)",
+    re.I,
+)
+"""A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
+_NEED = re.compile(r"\b(?:need|have to|must|required?|necessary|obligatory|compulsory|mandatory)\b", re.I)
+_FREE_TO = re.compile(r"\b(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I)
+_ONLY = re.compile(r"\b(?:only|exclusively|nur|solo|seulement)\b", re.I)
+_WITHOUT = re.compile(r"\b(?:without|free of|no)\s+(?:any |an? |the |further |extra |additional )?(?P<what>(?:[\w'-]+\s*){1,3})", re.I)
+_CLAUSE_END = re.compile(r"[;:.!]\s|,\s|\b(?:but|and|as|because|so|while|whereas|although)\b", re.I)
+_NEGATION = re.compile(
+    r"\b(?:not|no|none|never|neither|nor|cannot|without|nothing|unable|unavailable|excluded|prohibited|forbidden|refused?)\b|n['’]t\b", re.I
+)
+_NO_DUTY = re.compile(r"(?:\bnot|n['’]t)\s+(?:have|need|be required)\s+to\b|\bneed(?:n['’]t| not)\b|\bno need to\b", re.I)
+_OPEN_WORDS = frozenset(
+    "something anything case part possibl option offer provid provision availabl allow permit able exist way includ serv deal handl accept"
+    " have do get take need possibility there cover sort kind longer currently yet plan".split()
+)
+"""Stems after a negation that carry no matter of their own: "isn't something we do", "isn't part of"."""
+
+
+def asks_yes_or_no(question: str, language: str) -> bool:
+    """Return whether a question asks for a yes or no, and for no choice."""
+    last = question.strip().rsplit("\n", 1)[-1]
+    asked = last.rstrip().endswith(("?", "？", "か。", "か", "吗"))
+    if language == "English":
+        sentence = next((m.group() for m in _ENGLISH_AUXILIARY.finditer(last)), "")
+        chooses = " or " in sentence.lower().rstrip("?").removesuffix(" or not")
+        return bool(sentence) and not chooses and not _ENGLISH_WH_WORD.search(sentence)
+    return asked and not _WH_WORD.search(last)
+
+
+def leading_stance(text: str) -> str | None:
+    """Return the yes or no that a text is or begins with, None for neither; "No licence" begins with none."""
+    match = _YES_OR_NO.fullmatch(text) or _LEADING_YES_OR_NO.match(text)
+    return match and ("yes" if match["yes"] else "no")
+
+
+def is_denial(fact: str, language: str) -> bool:
+    """Return whether a short fact denies something: "Breakfast is not included"."""
+    words = len(fact.split())
+    return 2 < words <= MAX_DENIAL_WORDS and language == "English" and denies(fact, language)
+
+
+def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], wanted: str, language: str) -> str | None:
+    """Return the yes or no of an answer to a question that asks for one; None where it takes none, "both" for both.
+
+    Args:
+        sentences: those of the answer.
+        question: the question.
+        topic: the content words of question and fact.
+        wanted: the yes or no of the fact.
+        language: of the words.
+    """
+    leads = leading_answers(sentences)
+    if leads:
+        return leads.pop() if len(leads) == 1 else "both"
+    stances = set()
+    for at, sentence in enumerate(sentences):
+        plain = _APOLOGY.sub("", sentence)
+        about = shared_tokens(topic, content_tokens(sentence, language))
+        topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
+        if (topical and not _FIRST_PERSON.match(plain)) or (at == 0 and _SHORT_REPLY.match(plain)):
+            stances.add(_stance(sentence, question, topic, language))
+    # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
+    if stances == {"yes", "no"}:
+        return "no" if wanted == "no" else None
+    return stances.pop() if stances else None
+
+
+def _stance(sentence: str, question: str, topic: Collection[str], language: str) -> str:
+    if denies(_without_foreign(sentence, topic, language), language):
+        return "no"
+    share = len(shared_tokens(topic, content_tokens(sentence, language))) / max(1, len(set(topic)))
+    if _ONLY.search(sentence) and share < 0.5:
+        return "no"
+    if _NEED.search(question) and not _NEED.search(sentence) and _FREE_TO.search(sentence):
+        return "no"
+    return "yes"
+
+
+def _without_foreign(sentence: str, topic: Collection[str], language: str) -> str:
+    """Return a sentence without "without ..." of things that are not asked for: "made without eggs" denies no sale."""
+
+    def keep(match: re.Match[str]) -> str:
+        tokens = content_tokens(match["what"], language)
+        return match.group() if not tokens or shared_tokens(tokens, topic) else " "
+
+    return _WITHOUT.sub(keep, sentence) if language == "English" else sentence
+
+
+def denies_the_same(fact: str, sentences: Sequence[str], question: str, language: str) -> bool:
+    """Return whether an answer denies what a fact denies, in its own words, in the clause that is about it."""
+    topic = content_tokens(fact, language)
+    asked = content_tokens(question, language)
+    own = [token for token in topic if token not in shared_tokens(topic, asked)] or list(topic)
+    known = {*topic, *asked}
+    clauses = [clause for sentence in sentences for clause in _CLAUSE_END.split(sentence) if clause.strip()]
+    tokens = [content_tokens(clause, language) for clause in clauses]
+    saying = [clause for clause, have in zip(clauses, tokens, strict=True) if shared_tokens(own, have)]
+    about = len(shared_tokens(topic, {token for have in tokens for token in have}))
+    if 2 * about < len(topic) and 3 * len(shared_tokens(known, {t for have in tokens for t in have})) < len(known):
+        return False
+    duty = bool(_NEED.search(fact))
+    if saying and not (own == list(topic)):
+        return any(_denies_in(clause, own, known, duty, language) for clause in saying)
+    return any(_denies_in(clause, own, known, duty, language) for clause in clauses)
+
+
+def _denies_in(clause: str, own: Sequence[str], known: Collection[str], duty: bool, language: str) -> bool:
+    """Return whether a clause denies something that is known, and not only another thing in it."""
+    plain = clause if duty else _NO_DUTY.sub(" ", clause)
+    negation = _NEGATION.search(plain)
+    if not negation:
+        return False
+    behind = content_tokens(plain[negation.end() :], language)
+    return (
+        not behind
+        or bool(shared_tokens(behind[:1], known))
+        or behind[0] in _OPEN_WORDS
+        or bool(shared_tokens(own, behind[1:3]))
+    )
+
+
+def negates_word(wanted: Collection[str], sentences: Sequence[str], language: str) -> bool:
+    """Return whether "not" stands right before a word of an affirmative fact, which the answer does not state besides."""
+    negated: set[str] = set()
+    stated: set[str] = set()
+    for sentence in sentences:
+        for clause in _CLAUSE_END.split(sentence):
+            words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", clause)
+            at = [n for n, word in enumerate(words) if re.fullmatch(r"(?i)not|never|cannot|\w+n['’]t", word)]
+            reach = {m for n in at for m in _reach(words, n)}
+            for n, word in enumerate(words):
+                hit = shared_tokens(wanted, content_tokens(word, language))
+                (negated if n in reach else stated).update(hit)
+    return bool(negated - stated)
+
+
+def _reach(words: Sequence[str], at: int) -> list[int]:
+    """Return the place of the first word after a negation that is no function word."""
+    later = range(at + 1, min(at + 4, len(words)))
+    if at + 1 < len(words) and words[at + 1].lower() in ("only", "just", "have", "need", "until", "before", "later"):
+        return []
+    return [next((n for n in later if words[n].lower() not in STOP_WORDS), at)]
