@@ -9,7 +9,7 @@ from functools import lru_cache
 from runners.scoring.statements import LEADING_ARTICLES, content_tokens, shared_tokens
 
 MAX_ITEM_WORDS = 4
-_SPLIT = re.compile(r"\s*(?:[,;:/\n]|(?<=\w)\.(?=\s|$)|\b(?:and|or|plus|as well as|und|oder|sowie|y|o|et|ou)\b|&)\s*", re.I)
+_SPLIT = re.compile(r"\s*(?:[,;:/\n]|\b(?:and|or|plus|as well as|und|oder|sowie|y|o|et|ou)\b|&)\s*", re.I)
 _NEGATED = re.compile(
     r"\b(?:no|not|never|except|without|neither|nor|excluding|apart from|other than|closed|ohne|kein\w*|nicht)\b|n't\b", re.I
 )
@@ -56,6 +56,7 @@ def weekdays_of(text: str, groups: bool = False) -> frozenset[int]:
     """
     text = _SHORT_DAY.sub(lambda m: _LONG_DAY[m[1][:3].lower()], text)
     days: set[int] = set()
+    excluded: set[int] = set()
     if groups:
         without = _EXCEPT_DAYS.findall(text)
         excluded = {day for part in without for day in weekdays_of(part)}
@@ -67,7 +68,8 @@ def weekdays_of(text: str, groups: bool = False) -> frozenset[int]:
             days |= set(members) if pattern.search(text) else set()
         days -= excluded
     words = re.findall(r"[^\W\d_]+", text.lower())
-    return frozenset(days | {_day(word) for word in words if word.removesuffix("s") in _WEEKDAY})
+    days |= {_day(word) for word in words if word.removesuffix("s") in _WEEKDAY}
+    return frozenset(days or excluded)  # "closed on Mondays" alone names Mondays
 
 
 def _day(word: str) -> int:

@@ -188,7 +188,9 @@ class _Wanted:
     def tokens(self) -> tuple[str, ...]:
         """The content words of the fact that the question lacks."""
         in_question = set(self.question_tokens)
-        return tuple(token for token in self.all_tokens if token not in in_question)
+        tokens = tuple(token for token in self.all_tokens if token not in in_question)
+        named = tuple(token for token in tokens if token.capitalize() not in TITLES) if self.is_name else ()
+        return named or tokens
 
     @cached_property
     def known_tokens(self) -> frozenset[str]:
@@ -230,6 +232,7 @@ class _Wanted:
             and not (self.yes_no_question or self.numbers or self.dates)
             and len(statements(self.fact)) == 1
             and is_denial(self.text, self.language)
+            and not denies(self.question, self.language)
         )
 
     @cached_property
@@ -267,6 +270,7 @@ class _Wanted:
             and not self.tokens
             and self.numbers <= numbers_of(self.question, self.language)
             and (len(self.all_tokens) >= 0.6 * len(self.question_tokens))
+            and not self.is_denial
         )
 
 

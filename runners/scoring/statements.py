@@ -57,6 +57,21 @@ _NUMERAL = {
 }
 """Numerals from zero to twelve but one, which is an article too."""
 _ENGLISH_NUMERALS = frozenset((*NUMBER_WORDS, "hundred", "thousand", "million")) - {"one"}
+_SYNONYMS = (
+    "photo photograph picture", "id identity identification", "old previous former", "door entrance entry", "online internet web",
+    "put drop", "begin start commence", "finish end", "free complimentary gratis", "buy purchase", "cheap inexpensive",
+    "big large", "small little", "fast quick rapid", "help assist support", "keep retain", "stay remain", "receive obtain",
+    "tell inform notify", "phone telephone", "mobile cellphone", "email mail e-mail", "car automobile",
+    "bike bicycle", "child kid children", "repair fix mend", "cancel cancell", "choose pick select", "error mistake fault",
+    "store shop", "doctor physician", "staff employee", "price cost fee charge", "need require necessary",
+    "permit allow", "forbid prohibit", "broken damaged defective", "throw discard dispose", "leftover unsold", "fridge refrigerator",
+    "rubbish trash garbage waste", "holiday vacation", "film movie", "lift elevator", "refund reimburse",
+    "prevent avoid", "change alter affect distort influence", "food eat meal", "value result", "client customer",
+    "safe secur", "register enrol enroll", "ill sick", "clean wash", "empty vacant", "immediately instantly",
+    "often frequently", "lend borrow loan", "swap exchange replac", "address residence", "certificat certification",
+)
+_SAME_MEANING = {stem(word): stem(group.split()[0]) for group in _SYNONYMS for word in group.split()}
+"""The stem that stands for those of words that mean the same."""
 _FULL_WIDTH = str.maketrans("０１２３４５６７８９：．，", "0123456789:.,")
 _FILE_REFERENCE = re.compile(r"[(\[][^()\[\]\n]{0,60}\.\w{1,5}:\d+(?:-\d+)?[)\]]?|\[\d{1,3}\]")
 """A source as a prompt shows it, "(ticket.md:12-13)", or a mark such as [2]."""
@@ -136,7 +151,8 @@ def content_tokens(text: str, language: str) -> tuple[str, ...]:
         word = word.replace("’", "'").removesuffix("'s")
         if word in ignored or word in numerals or word.endswith("n't") or word[0].isdigit():
             continue
-        tokens[stem(word)] = None
+        token = stem(word)
+        tokens[_SAME_MEANING.get(token, token) if language == "English" else token] = None
     return tuple(tokens)
 
 
