@@ -31,6 +31,8 @@ def is_equal(wanted: Quantity, given: Quantity) -> bool:
         ours, theirs = wanted.per & kind, given.per & kind
         if ours and theirs and ours.isdisjoint(theirs):
             return False
+    if {wanted.unit, given.unit} in ({"degree", "celsius"}, {"degree", "fahrenheit"}):
+        return wanted.value == given.value
     return same_unit(wanted, given) and same_amount(unbounded(wanted), unbounded(given))
 
 

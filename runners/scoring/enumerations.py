@@ -37,30 +37,31 @@ _DAY_RANGE = re.compile(rf"\b({_DAY_NAME})\s*(?:-|–|to|till|until|through|bis|
 _GROUPS = (
     (re.compile(r"\b(?:every day(?! except)|daily|all week|seven days a week|7 days a week|täglich)\b", re.I), range(7)),
     (re.compile(r"\b(?:every day|any day)(?= except)", re.I), range(7)),
-    (re.compile(r"\b(?:weekdays?|working days?|during the week|werktags)\b", re.I), range(5)),
+    (re.compile(r"(?<!\d )\b(?:weekdays?|on working days|during the week|werktags)\b", re.I), range(5)),
     (re.compile(r"\bweekends?\b", re.I), range(5, 7)),
 )
 _EXCEPT_DAYS = re.compile(
-    rf"\b(?:closed|except|not|never|no|apart from|other than)\b(?: \w+){{0,3}}?\s+(?:{_DAY_NAME}(?:\s*,\s*|\s+and\s+|\s+or\s+)?)+", re.I
+    rf"\b(?:closed|except|not|never|no|apart from|other than)\b(?: \w+){{0,3}}?\s+(?:{_DAY_NAME}(?:\s*[,&–-]\s*|\s+(?:and|or|to)\s+)?)+", re.I
 )
 
 
 @lru_cache(maxsize=16384)
-def weekdays_of(text: str, groups: bool = False) -> frozenset[int]:
+def weekdays_of(text: str, groups: bool = False, asked_closed: bool = False) -> frozenset[int]:
     """Return the weekdays that a text names, Monday as 0; English, German, Spanish and French names.
 
     Args:
         text: the text.
         groups: whether to count "Monday to Friday", "weekdays" and "every day" as their days, and leave out days on
             which something is not ("closed on Sundays").
+        asked_closed: whether days are asked on which something is not, which are then not left out.
     """
     text = _SHORT_DAY.sub(lambda m: _LONG_DAY[m[1][:3].lower()], text)
     days: set[int] = set()
     excluded: set[int] = set()
     if groups:
-        without = _EXCEPT_DAYS.findall(text)
+        without = [] if asked_closed else [match.group() for match in _EXCEPT_DAYS.finditer(text)]
         excluded = {day for part in without for day in weekdays_of(part)}
-        text = _EXCEPT_DAYS.sub(" ", text)
+        text = text if asked_closed else _EXCEPT_DAYS.sub(" ", text)
         for match in _DAY_RANGE.finditer(text):
             first, last = (_day(match[n]) for n in (1, 2))
             days |= {(first + step) % 7 for step in range((last - first) % 7 + 1)}

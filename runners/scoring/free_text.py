@@ -109,6 +109,7 @@ _COURTESY = frozenset(
     ]
 )
 """Stems that carry no claim of their own."""
+_CLOSED = re.compile(r"\b(?:clos|shut|not open|ruhetag|geschlossen|cerrad|ferm)", re.I)
 _ALTERNATIVES = re.compile(
     r"(\d[\d.,:]*\d|\d)(?:\s*[\w€$%]+)?[\s,;]*\b(?:or|oder|ou|o)\s+(?:\w+\s+)?(\d[\d.,:]*\d|\d)"
 )
@@ -253,7 +254,11 @@ class _Wanted:
     def weekdays(self) -> frozenset[int]:
         """The days that an answer must name; none for a long fact."""
         short = len(self.all_tokens) <= LONG_FACT
-        return weekdays_of(self.text, groups=True) if short else frozenset()
+        return self.days_in(self.text) if short else frozenset()
+
+    def days_in(self, text: str) -> frozenset[int]:
+        """Return the days that a text names, those of "closed on Sundays" too where the question is about being closed."""
+        return weekdays_of(text, groups=True, asked_closed=bool(_CLOSED.search(self.question)))
 
     @cached_property
     def is_name(self) -> bool:
@@ -337,8 +342,8 @@ class _Answer:
         """Whether the answer says something else in the fact's place."""
         wanted, joined = self.wanted, self.joined
         texts = (wanted.text, *wanted.known, wanted.question)
-        known_days = frozenset(day for text in texts for day in weekdays_of(text, groups=True))
-        if weekdays_of(wanted.text) and not weekdays_of(joined, groups=True) <= known_days:
+        known_days = frozenset(day for text in texts for day in wanted.days_in(text))
+        if weekdays_of(wanted.text) and not wanted.days_in(joined) <= known_days:
             return True
         given = amounts_of(joined)
         if any(counts_something_else(number, wanted.known_amounts, given) for number in wanted.numbers):
@@ -439,7 +444,7 @@ class _Answer:
         needed = len(wanted.numbers) if len(wanted.all_tokens) <= LONG_FACT else len(wanted.numbers) / 2
         if stated < needed or not dates_within(wanted.dates, dates_of(window), numbers):
             return False
-        if not wanted.weekdays <= weekdays_of(window, groups=True):
+        if not wanted.weekdays <= wanted.days_in(window):
             return False
         have = content_tokens(window, language)
         if wanted.items:

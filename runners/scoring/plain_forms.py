@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from calendar import month_name, monthrange
 from functools import lru_cache
 
 from rag.quantities.phrases import with_clock_times
@@ -34,12 +34,21 @@ _NAMED_DAYS = {
 _NAMED_DAY = re.compile(rf"\b(?:{'|'.join(_NAMED_DAYS)})\b", re.I)
 _DOTTED_DATE = re.compile(r"(?<![\d.])(?P<day>[12]\d|3[01]|0?[1-9])\.(?P<month>1[0-2]|0?[1-9])\.(?!\d)")
 _SLASHED_DATE = re.compile(r"(?<![\d/])(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<year>(?:20|19)?\d\d)(?![\d/])")
-_MONTHS = tuple(date(2000, month, 1).strftime("%B") for month in range(1, 13))
+_SHORT_SLASHED_DATE = re.compile(
+    r"(?:(?<=\bon )|(?<=\bby )|(?<=\bis )|(?<=from )|(?<=until )|(?<=the )|^)(?P<a>\d{1,2})/(?P<b>\d{1,2})(?P<year>)(?=[\s.,;!)]*$|[.,;!])"
+)
+_MONTH_OF_YEAR = re.compile(rf"\b({_MONTH}) of ((?:19|20)\d\d)\b")
+_LAST_DAY = re.compile(rf"\b(?:the )?last day of (?P<month>{_MONTH})\b")
+_MONTHS = tuple(month_name)[1:]
 _PART = re.compile(r"\s+(?:half|halves|thirds?|quarters?|fifths?|tenths?)\b", re.I)
 _DECIMAL = re.compile(r"\b(?P<whole>\d+) point (?P<digits>\d(?: \d)*)\b")
 _LONG_UNITS = "|".join(sorted((form for form in UNITS if (len(form) > 3 or form == "day") and form.isalpha()), key=len, reverse=True))
 _ONE_UNIT = re.compile(
     rf"(?P<before>\S+\s+)?\b(?:an?|1)\s+(?:full |whole |good )?(?P<unit>{_LONG_UNITS})\b(?P<half> and a half\b)?", re.I
+)
+_PARTS_OF_ONE = {"half": "0.5", "a": "0.25", "quarter": "0.25", "three": "0.75", "3": "0.75"}
+_PART_OF_UNIT = re.compile(
+    rf"\b(?P<part>half(?: an?|-)?|a quarter(?: of an?)?|quarter of an?|(?:three|3)[ -]quarters of an?)[ -]?(?P<unit>{_LONG_UNITS})\b", re.I
 )
 _RATE = re.compile(rf"(?:\d[\d.,]*|[$£€¥%]|\b(?:{_LONG_UNITS}|times|once|twice|only|of))\s*$", re.I)
 """What stands before "an hour" where that is what an amount is for: "12 euros an hour", "twice a week"."""
@@ -69,6 +78,8 @@ def in_figures(text: str, either_half: bool = True) -> str:
     text = _BARE_TIME.sub(_both_halves, text) if either_half else text
     text = with_clock_times(text)
     text = _ORDINAL_DAY.sub(_ordinal_day, text.replace("’", "'"))
+    text = _MONTH_OF_YEAR.sub(r"\1 \2", _LAST_DAY.sub(_last_day, text))
+    text = _SHORT_SLASHED_DATE.sub(lambda m: _slashed_date(m) or m.group(), text)
     text = _NAMED_DAY.sub(lambda m: _NAMED_DAYS[m.group().lower()], text)
     text = _SLASHED_DATE.sub(_slashed_date, text)
     text = _DOTTED_DATE.sub(lambda m: f"{int(m['day'])} {_MONTHS[int(m['month']) - 1]}", text)
@@ -78,8 +89,9 @@ def in_figures(text: str, either_half: bool = True) -> str:
             text = text[:start] + value + text[end:]
     text = _DECIMAL.sub(lambda m: f"{m['whole']}.{m['digits'].replace(' ', '')}", text)
     text = _TWO_NUMBERS.sub(lambda m: f"{m['before']} {m['hour']}:{m['minute']}", text)
-    text = _HALF_DAY.sub(lambda m: f"{m['hour']}{m['minute'] or ''} {'am' if m['am'] else 'pm'}", text)
+    text = _HALF_DAY.sub(lambda m: f"{m['hour']}{m['minute'] or ''} {'am' if m['am'] or (m['hour'] == '12' and 'night' in m.group().lower()) else 'pm'}", text)
     text = _PRICE.sub(lambda m: f"{m['whole']}.{m['cents']} {m['unit']}", text)
+    text = _PART_OF_UNIT.sub(lambda m: f"{_PARTS_OF_ONE[m['part'].lower().split()[0]]} {m['unit']}", text)
     return _ONE_UNIT.sub(_one_unit, text)
 
 
@@ -102,12 +114,17 @@ def _ordinal_day(match: re.Match[str]) -> str:
     return f"{_DAY_OF_ORDINAL[word]} {match['of'] or match['month']}"
 
 
+def _last_day(match: re.Match[str]) -> str:
+    month = next(n for n, name in enumerate(_MONTHS, 1) if name.startswith(match["month"][:3]))
+    return f"{monthrange(2001, month)[1]} {match['month']}"
+
+
 def _slashed_date(match: re.Match[str]) -> str:
     """Return 22/06/2024 and 06/22/2024 as one; 05/12/2024 as both days that it may be."""
     first, second = int(match["a"]), int(match["b"])
-    year = match["year"] if len(match["year"]) == 4 else f"20{match['year']}"
+    year = f"20{match['year']}" if len(match["year"]) == 2 else match["year"]
     days = dict.fromkeys(
-        f"{day} {_MONTHS[month - 1]} {year}"
+        f"{day} {_MONTHS[month - 1]} {year}".strip()
         for day, month in ((first, second), (second, first))
         if 1 <= day <= 31 and 1 <= month <= 12
     )

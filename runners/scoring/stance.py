@@ -46,6 +46,7 @@ _SHORT_REPLY = re.compile(
     re.I,
 )
 """A reply whose subject stands for that of the question: "They are indeed.", "That's not possible."."""
+_CLOSING_ANSWER = re.compile(r"\bso (yes|no)\W*$", re.I)
 _NEED = re.compile(r"\b(?:need|have to|must|required?|necessary|obligatory|compulsory|mandatory)\b", re.I)
 _FREE_TO = re.compile(r"\b(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I)
 _ONLY = re.compile(r"\b(?:only|exclusively|nur|solo|seulement)\b", re.I)
@@ -95,7 +96,7 @@ def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], w
         wanted: the yes or no of the fact.
         language: of the words.
     """
-    leads = leading_answers(sentences)
+    leads = leading_answers(sentences) or {match[1].lower() for s in sentences if (match := _CLOSING_ANSWER.search(s))}
     if leads:
         return leads.pop() if len(leads) == 1 else "both"
     stances = set()
@@ -103,7 +104,10 @@ def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], w
         plain = _APOLOGY.sub("", sentence)
         about = shared_tokens(topic, content_tokens(sentence, language))
         topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
-        if (topical and not _FIRST_PERSON.match(plain)) or (at == 0 and _SHORT_REPLY.match(plain)):
+        first = at == 0 and (
+            _SHORT_REPLY.match(plain) or _ONLY.search(plain) or (_NEED.search(question) and _FREE_TO.search(plain))
+        )
+        if first or (topical and not _FIRST_PERSON.match(plain)):
             stances.add(_stance(sentence, question, topic, language))
     # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
     if stances == {"yes", "no"}:
@@ -141,8 +145,9 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     clauses = [clause for sentence in sentences for clause in _CLAUSE_END.split(sentence) if clause.strip()]
     tokens = [content_tokens(clause, language) for clause in clauses]
     saying = [clause for clause, have in zip(clauses, tokens, strict=True) if shared_tokens(own, have)]
-    about = len(shared_tokens(topic, {token for have in tokens for token in have}))
-    if 2 * about < len(topic) and 3 * len(shared_tokens(known, {t for have in tokens for t in have})) < len(known):
+    said = {token for have in tokens for token in have}
+    foreign = len(said) > len(shared_tokens(said, known))
+    if foreign and 2 * len(shared_tokens(topic, said)) < len(topic) and 3 * len(shared_tokens(known, said)) < len(known):
         return False
     duty = bool(_NEED.search(fact))
     if saying and not (own == list(topic)):
