@@ -80,8 +80,7 @@ _ABOUT = (
     r"|tell|go on|that|your|this)|at (?:hand|all)|for (?:that|this|it|your|the question)|there))"
 )
 _WHAT = (
-    r"(?:what|whether|when|where|who|whom|whose|why|which|if|how (?:much|many|long|often|far|to|old|late"
-    r"|early|big|high|it|this|that|the|they))"
+    r"(?:what|whether|when|where|who|whom|whose|why|which|if|how \w+)"
 )
 _IT = r"(?:that|this|it|those|these|one|so)"
 _END = r"\s*(?:[.,;:!]|$)"

@@ -14,6 +14,9 @@ from runners.scoring.statements import content_tokens, shared_tokens
 _TIMES_FOR = PERIODS | {"season", "term", "semester", "weekend", "lesson", "session", "evening", "visit"}
 _PEOPLE_FOR = frozenset(("person", "adult", "child", "guest", "group", "family", "famili", "couple", "coupl", "student"))
 _CLAUSE = re.compile(r"[;:]\s|,\s|\.\s|\b(?:and|but|while|plus|whereas)\b")
+_THERE_IS_NONE = re.compile(
+    r"\b(?:there (?:is|are)|there['’]s|(?:we|you) (?:have|charge|set|need)) no (?P<thing>\w+(?: \w+){0,2})(?=[;,.:!]|\s*$| and\b| but\b)", re.I
+)
 _PARTS_ASKED = re.compile(r"\band\b|[,;?]", re.I)
 
 
@@ -46,6 +49,12 @@ def counts_something_else(number: str, known: Sequence[Quantity], given: Sequenc
     ours = [q for q in known if q.value == number and (q.unit or q.counted)]
     theirs = [q for q in given if q.value == number]
     return bool(ours and theirs) and not any(is_equal(q, other) for q in ours for other in given)
+
+
+def denies_the_thing(asked: Sequence[str], sentences: Sequence[str], language: str) -> bool:
+    """Return whether a sentence says that there is none of what is asked for: "There is no minimum order; ..."."""
+    things = [match["thing"] for sentence in sentences for match in _THERE_IS_NONE.finditer(sentence)]
+    return any(shared_tokens(asked, content_tokens(thing, language)) for thing in things)
 
 
 def is_of_another(wanted: Sequence[Quantity], asked: Sequence[str], sentences: Sequence[str], language: str) -> bool:

@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from rag.quantities.comparing import Quantity
 from rag.text.dates import Date, dates_within
 from rag.text.words import sentences
-from runners.scoring.amounts import amounts_of, are_swapped, counts_something_else, has_equal, is_of_another
+from runners.scoring.amounts import amounts_of, are_swapped, counts_something_else, denies_the_thing, has_equal, is_of_another
 from runners.scoring.enumerations import items_of, lists_exactly, weekdays_of
 from runners.scoring.plain_forms import in_figures, readings
 from runners.scoring.stance import (
@@ -348,11 +348,13 @@ class _Answer:
         given = amounts_of(joined)
         if any(counts_something_else(number, wanted.known_amounts, given) for number in wanted.numbers):
             return True
+        affirmative = wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
+        if wanted.amounts and affirmative and denies_the_thing(wanted.question_tokens, self.sentences, "English"):
+            return True
         if is_of_another(wanted.amounts, wanted.question_tokens, self.sentences, wanted.language):
             return True
         if wanted.is_name and self._names_another:
             return True
-        affirmative = wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
         if affirmative and len(wanted.all_tokens) <= LONG_FACT and negates_word(
             wanted.tokens, self.sentences, "English"
         ):
