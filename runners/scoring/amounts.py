@@ -57,16 +57,19 @@ def denies_the_thing(asked: Sequence[str], sentences: Sequence[str], language: s
     return any(shared_tokens(asked, content_tokens(thing, language)) for thing in things)
 
 
-def is_of_another(wanted: Sequence[Quantity], asked: Sequence[str], sentences: Sequence[str], language: str) -> bool:
-    """Return whether the sentence that is nearest to the question has another amount of the fact's kind.
+def is_of_another(
+    wanted: Sequence[Quantity], known: Sequence[Quantity], asked: Sequence[str], sentences: Sequence[str], language: str
+) -> bool:
+    """Return whether the clause that is nearest to the question has another amount of the fact's kind.
 
     "Spare parts have a guarantee of 24 months. For repairs it is 12 months", asked for repairs, is not 24 months.
     """
     measured = [q for q in wanted if q.unit]
     near: dict[bool, int] = {}
-    for sentence in sentences:
-        alike = [q for q in amounts_of(sentence) if any(_one_kind(q, other) for other in measured)]
-        if alike:
+    for sentence in (clause for sentence in sentences for clause in _CLAUSE.split(sentence)):
+        here = [q for q in amounts_of(sentence) if not q.counted]
+        alike = [q for q in here if any(_one_kind(q, other) or not q.unit for other in measured)]
+        if alike and (_any_equal(measured, alike) or not _any_equal(known, alike)):
             stated = any(is_equal(q, other) for q in measured for other in alike)
             share = len(shared_tokens(asked, content_tokens(sentence, language)))
             near[stated] = max(near.get(stated, 0), share)

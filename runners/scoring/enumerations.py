@@ -45,6 +45,9 @@ _EXCEPT_DAYS = re.compile(
 )
 
 
+_DAY_TOKENS = frozenset("daily every day weekday week weekend except".split())
+
+
 @lru_cache(maxsize=16384)
 def weekdays_of(text: str, groups: bool = False, asked_closed: bool = False) -> frozenset[int]:
     """Return the weekdays that a text names, Monday as 0; English, German, Spanish and French names.
@@ -71,6 +74,11 @@ def weekdays_of(text: str, groups: bool = False, asked_closed: bool = False) -> 
     words = re.findall(r"[^\W\d_]+", text.lower())
     days |= {_day(word) for word in words if word.removesuffix("s") in _WEEKDAY}
     return frozenset(days or excluded)  # "closed on Mondays" alone names Mondays
+
+
+def besides_days(tokens: Sequence[str]) -> list[str]:
+    """Return the content words that name no days, which are compared as days: without "Friday", "daily", "except"."""
+    return [token for token in tokens if token not in _DAY_TOKENS and not weekdays_of(token)]
 
 
 def _day(word: str) -> int:

@@ -16,7 +16,7 @@ from rag.quantities.comparing import Quantity
 from rag.text.dates import Date, dates_within
 from rag.text.words import sentences
 from runners.scoring.amounts import amounts_of, are_swapped, counts_something_else, denies_the_thing, has_equal, is_of_another
-from runners.scoring.enumerations import items_of, lists_exactly, weekdays_of
+from runners.scoring.enumerations import besides_days, items_of, lists_exactly, weekdays_of
 from runners.scoring.plain_forms import in_figures, readings
 from runners.scoring.stance import (
     asks_yes_or_no,
@@ -109,6 +109,13 @@ _COURTESY = frozenset(
     ]
 )
 """Stems that carry no claim of their own."""
+_FREE = re.compile(
+    r"\b(?:free(?: of charge)?|costs? nothing|at no (?:extra )?(?:charge|cost)|without (?:any )?charge|gratis|no charge|(?:do not|don't"
+    r"|needn't) (?:have to )?pay(?: anything)?)\b",
+    re.I,
+)
+_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[\w/.-]*\w")
+"""Addresses of mail and of pages, which must be the same letter by letter."""
 _CLOSED = re.compile(r"\b(?:clos|shut|not open|ruhetag|geschlossen|cerrad|ferm)", re.I)
 _ALTERNATIVES = re.compile(
     r"(\d[\d.,:]*\d|\d)(?:\s*[\w€$%]+)?[\s,;]*\b(?:or|oder|ou|o)\s+(?:\w+\s+)?(\d[\d.,:]*\d|\d)"
@@ -128,6 +135,10 @@ def text_states_fact(answer: str, fact: str, question: str = "", known: Sequence
         return _is_rewritten(answer, fact, question)
     question, known = in_figures(question), tuple(map(in_figures, known))
     answer = in_figures(answer)
+    if _FREE.search(fact) or _FREE.search(question):
+        answer, fact = _FREE.sub("free", answer), _FREE.sub("free", fact)
+    if not all(code.lower() in answer.lower() for code in _ADDRESS.findall(fact)):
+        return False
     return any(_states(answer, _wanted(reading, question, known)) for reading in readings(fact))
 
 
@@ -351,7 +362,7 @@ class _Answer:
         affirmative = wanted.language == "English" and not wanted.stance and not denies(wanted.text, "English")
         if wanted.amounts and affirmative and denies_the_thing(wanted.question_tokens, self.sentences, "English"):
             return True
-        if is_of_another(wanted.amounts, wanted.question_tokens, self.sentences, wanted.language):
+        if is_of_another(wanted.amounts, wanted.known_amounts, wanted.question_tokens, self.sentences, wanted.language):
             return True
         if wanted.is_name and self._names_another:
             return True
@@ -468,7 +479,7 @@ class _Answer:
             )
         if wanted.numbers and len(wanted.tokens) <= 2:
             return True  # a number with its unit: another unit is a contradiction, none is an abbreviation
-        tokens = [token for token in wanted.tokens if not weekdays_of(token)] if wanted.weekdays else wanted.tokens
+        tokens = besides_days(wanted.tokens) if wanted.weekdays else wanted.tokens
         if not tokens:
             return True
         hits = shared_tokens(tokens, have)

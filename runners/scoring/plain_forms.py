@@ -46,6 +46,8 @@ _LONG_UNITS = "|".join(sorted((form for form in UNITS if (len(form) > 3 or form 
 _ONE_UNIT = re.compile(
     rf"(?P<before>\S+\s+)?\b(?:an?|1)\s+(?:full |whole |good )?(?P<unit>{_LONG_UNITS})\b(?P<half> and a half\b)?", re.I
 )
+_TIMES = re.compile(r"\b(once|twice)(?= (?:a|an|per|each|every|weekly|daily|monthly|yearly)\b)", re.I)
+_FLOOR = re.compile(rf"\b(?:(?P<word>{_ORDINAL})|(?P<digits>\d+)(?:st|nd|rd|th)) (?P<noun>floor|row|level|storey)\b", re.I)
 _PARTS_OF_ONE = {"half": "0.5", "a": "0.25", "quarter": "0.25", "three": "0.75", "3": "0.75"}
 _PART_OF_UNIT = re.compile(
     rf"\b(?P<part>half(?: an?|-)?|a quarter(?: of an?)?|quarter of an?|(?:three|3)[ -]quarters of an?)[ -]?(?P<unit>{_LONG_UNITS})\b", re.I
@@ -91,6 +93,8 @@ def in_figures(text: str, either_half: bool = True) -> str:
     text = _TWO_NUMBERS.sub(lambda m: f"{m['before']} {m['hour']}:{m['minute']}", text)
     text = _HALF_DAY.sub(lambda m: f"{m['hour']}{m['minute'] or ''} {'am' if m['am'] or (m['hour'] == '12' and 'night' in m.group().lower()) else 'pm'}", text)
     text = _PRICE.sub(lambda m: f"{m['whole']}.{m['cents']} {m['unit']}", text)
+    text = _TIMES.sub(lambda m: f"{'1' if m[1].lower() == 'once' else '2'} times", text)
+    text = _FLOOR.sub(lambda m: f"{m['noun']} {m['digits'] or _DAY_OF_ORDINAL[m['word'].lower()]}", text)
     text = _PART_OF_UNIT.sub(lambda m: f"{_PARTS_OF_ONE[m['part'].lower().split()[0]]} {m['unit']}", text)
     return _ONE_UNIT.sub(_one_unit, text)
 

@@ -50,12 +50,15 @@ _CLOSING_ANSWER = re.compile(r"\bso (yes|no)\W*$", re.I)
 _NEED = re.compile(r"\b(?:need|have to|must|required?|necessary|obligatory|compulsory|mandatory)\b", re.I)
 _FREE_TO = re.compile(r"\b(?:just|simply|optional|voluntary|free to|up to you|any time|anyone)\b", re.I)
 _ONLY = re.compile(r"\b(?:only|exclusively|nur|solo|seulement)\b", re.I)
-_WITHOUT = re.compile(r"\b(?:without|free of|no)\s+(?:any |an? |the |further |extra |additional )?(?P<what>(?:[\w'-]+\s*){1,3})", re.I)
+_INCLUDED = re.compile(r"\b(?:included?|part of|covered|free)\b", re.I)
+_EXTRA = re.compile(r"\b(?:extra|separately|additional|on top|surcharge)\b", re.I)
+_WITHOUT = re.compile(r"\b(?:without|free of)\s+(?:any |an? |the |further |extra |additional )?(?P<what>(?:[\w'-]+\s*){1,3})", re.I)
 _CLAUSE_END = re.compile(r"[;:.!]\s|,\s|\b(?:but|and|as|because|so|while|whereas|although)\b", re.I)
 _NEGATION = re.compile(
     r"\b(?:not|no|none|never|neither|nor|cannot|without|nothing|unable|unavailable|excluded|prohibited|forbidden|refused?)\b|n['’]t\b", re.I
 )
 _NO_DUTY = re.compile(r"(?:\bnot|n['’]t)\s+(?:have|need|be required)\s+to\b|\bneed(?:n['’]t| not)\b|\bno need to\b", re.I)
+_ALLOWS = re.compile(r"(?:(?:you|we|they|it|guests|customers|members)\s+)?(?:can|may|are allowed|do|does|is|are)\b(?!\s+not|n['’]t)", re.I)
 _OPEN_WORDS = frozenset(
     "something anything case part possibl option offer provid provision availabl allow permit able exist way includ serv deal handl accept"
     " have do get take need possibility there cover sort kind longer currently yet plan".split()
@@ -105,9 +108,11 @@ def stance_of(sentences: Sequence[str], question: str, topic: Collection[str], w
         about = shared_tokens(topic, content_tokens(sentence, language))
         topical = len(about) >= max(1, int(TOPICAL_SHARE * len(set(topic))))
         first = at == 0 and (
-            _SHORT_REPLY.match(plain) or _ONLY.search(plain) or (_NEED.search(question) and _FREE_TO.search(plain))
+            _ONLY.search(plain) or (_NEED.search(question) and _FREE_TO.search(plain))
         )
-        if first or (topical and not _FIRST_PERSON.match(plain)):
+        if at == 0 and (reply := _SHORT_REPLY.match(plain)):
+            stances.add("no" if denies(reply.group(), language) else "yes")
+        elif first or (topical and not _FIRST_PERSON.match(plain)):
             stances.add(_stance(sentence, question, topic, language))
     # A denial beside other remarks on the matter is a denial ("No dogs here. Cats are fine.").
     if stances == {"yes", "no"}:
@@ -119,7 +124,9 @@ def _stance(sentence: str, question: str, topic: Collection[str], language: str)
     if denies(_without_foreign(sentence, topic, language), language):
         return "no"
     share = len(shared_tokens(topic, content_tokens(sentence, language))) / max(1, len(set(topic)))
-    if _ONLY.search(sentence) and share < 0.5:
+    if _ONLY.match(sentence) or (_ONLY.search(sentence) and share < 0.5):
+        return "no"
+    if _INCLUDED.search(question) and _EXTRA.search(sentence):
         return "no"
     if _NEED.search(question) and not _NEED.search(sentence) and _FREE_TO.search(sentence):
         return "no"
@@ -150,6 +157,11 @@ def denies_the_same(fact: str, sentences: Sequence[str], question: str, language
     if foreign and 2 * len(shared_tokens(topic, said)) < len(topic) and 3 * len(shared_tokens(known, said)) < len(known):
         return False
     duty = bool(_NEED.search(fact))
+    for at, clause in enumerate(clauses):
+        contrasted = at and _denies_in(clauses[at - 1], own, known, duty=True, language=language)
+        new = set(tokens[at]) - set(tokens[at - 1])
+        if contrasted and not _NEGATION.search(clause) and _ALLOWS.match(clause.strip()) and shared_tokens(asked, new):
+            return False  # "not in the rooms, but you can on the balconies"
     if saying and not (own == list(topic)):
         return any(_denies_in(clause, own, known, duty, language) for clause in saying)
     return any(_denies_in(clause, own, known, duty, language) for clause in clauses)

@@ -61,7 +61,7 @@ _SYNONYMS = (
     "photo photograph picture", "id identity identification", "old previous former", "door entrance entry", "online internet web",
     "put drop", "begin start commence", "finish end", "free complimentary gratis", "buy purchase", "cheap inexpensive",
     "big large", "small little", "fast quick rapid", "help assist support", "keep retain", "stay remain", "receive obtain",
-    "tell inform notify", "phone telephone", "mobile cellphone", "email mail e-mail", "car automobile",
+    "tell inform notify", "phone telephone", "mobile cellphone", "mailbox letterbox postbox", "email mail e-mail", "car automobile",
     "bike bicycle", "child kid children", "repair fix mend", "cancel cancell", "choose pick select", "error mistake fault",
     "store shop", "doctor physician", "staff employee", "price cost fee charge", "need require necessary",
     "permit allow", "forbid prohibit", "broken damaged defective", "throw discard dispose", "leftover unsold", "fridge refrigerator",
@@ -112,7 +112,7 @@ _DENIALS = {
 }
 _DENIAL = {language: re.compile(pattern, re.I) for language, pattern in _DENIALS.items()}
 _ENGLISH_DENIAL = re.compile(
-    r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy)"
+    r"\b(?:closed|declined|disallowed|impossible|denied|free of|lacks?|too (?:late|early|young|old|big|large|heavy|\w+ (?:for|to))"
     r"|illegal|against|(?:stay|remain|wait|left|kept?)s? outside|keep out|not at all)\b",
     re.I,
 )
